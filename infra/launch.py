@@ -1,0 +1,209 @@
+"""Starting distributed work: the same command line in local processes or as a Kubeflow Trainer TrainJob.
+
+`EDITLOOP_LAUNCHER=local` (the default) starts torchrun on this machine; `trainjob` makes a Trainer v2 TrainJob, whose
+pods run the same module with the same arguments. Paths among the arguments must then lie on a volume that the runtime
+(`EDITLOOP_TRAINJOB_RUNTIME`) mounts at the same place as the calling pod does.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.content import sha256_json
+from infra.errors import EditLoopError
+
+TAIL_LINES = 40
+GRACE_SECONDS = 10.0
+
+
+class LaunchSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_")
+
+    launcher: Literal["local", "trainjob"] = "local"
+    """Where distributed work runs: processes of this machine, or pods of a TrainJob."""
+    image: str = "editloop:latest"
+    """Container image of the pods; it has the project installed."""
+    trainjob_namespace: str = "default"
+    """Namespace in which TrainJobs are made."""
+    trainjob_runtime: str = "torch-distributed"
+    """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
+    trainjob_poll_seconds: float = 5.0
+    """Seconds between two looks at a TrainJob."""
+    supervisor_pid: int | None = None
+    """Set for the steps of a local run: a step ends when this process is gone."""
+
+
+def launch(module: str, arguments: list[str], *, processes: int, log: Path | None = None) -> None:
+    """Run `python -m MODULE ARGUMENTS` as `processes` ranks of one torch.distributed job, and wait for its end.
+
+    Output goes to stdout and, where given, to `log`. An interrupt stops all ranks. Raises EditLoopError with the log's
+    tail when the job does not succeed.
+    """
+    settings = LaunchSettings()
+    if settings.launcher == "trainjob":
+        _launch_trainjob(torchrun(module, arguments, processes), processes, settings)
+    else:
+        _launch_here(torchrun(module, arguments, processes, port=_free_port()), log)
+
+
+def torchrun(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
+    """The command line of the job after the interpreter's name; without `port` torchrun takes it from its environment."""
+    port_option = ["--master-port", str(port)] if port else []
+    options = ["--nproc-per-node", str(processes), *port_option]
+    return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
+
+
+def stop_tree(process: psutil.Process) -> None:
+    """End a process and all below it: asked first, killed after a grace of 10 s."""
+    try:
+        tree = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for member in tree:
+        _quietly(member.terminate)
+    for member in psutil.wait_procs(tree, timeout=GRACE_SECONDS)[1]:
+        _quietly(member.kill)
+
+
+def end_with_supervisor() -> None:
+    """In a step of a local run: leave, with all started processes, as soon as the run's own process is gone.
+
+    A runner that is killed outright cannot stop its steps; without this they would write on beside the next run.
+    """
+    pid = LaunchSettings().supervisor_pid
+    if pid is None:
+        return
+
+    def watch() -> None:
+        while psutil.pid_exists(pid):
+            time.sleep(0.5)
+        for child in psutil.Process().children(recursive=True):
+            _quietly(child.kill)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="supervisor-watch").start()
+
+
+def _quietly(action: Any) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _terminate_with_parent() -> None:
+    """Runs in the child before exec: Linux sends it SIGTERM when the starting process dies (PR_SET_PDEATHSIG = 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _launch_here(command: list[str], log: Path | None) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=_terminate_with_parent if sys.platform == "linux" else None,
+    )
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        assert process.stdout is not None
+        with (log or Path(os.devnull)).open("w") as copy:
+            for line in process.stdout:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                copy.write(line)
+                tail.append(line)
+        status = process.wait()
+    except BaseException:
+        stop_tree(psutil.Process(process.pid))
+        raise
+    if status:
+        raise EditLoopError(
+            f"{' '.join(command)}: ended with status {status}. Its last lines:\n{''.join(tail)}"
+            + (f"The whole log is {log}." if log else "")
+        )
+
+
+def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> dict[str, Any]:
+    """The TrainJob that runs `command`; equal commands in equal images give an equal name, so a retry finds its job."""
+    name = f"editloop-{sha256_json([settings.image, command])[:16]}"
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "namespace": settings.trainjob_namespace},
+        "spec": {
+            "runtimeRef": {"name": settings.trainjob_runtime},
+            "trainer": {
+                "image": settings.image,
+                "command": ["python", *command],
+                "numNodes": 1,
+                "numProcPerNode": processes,
+                "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+            },
+        },
+    }
+
+
+def _launch_trainjob(command: list[str], processes: int, settings: LaunchSettings) -> None:
+    from kubernetes import client, config
+
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        config.load_kube_config()
+    run_trainjob(trainjob(command, processes, settings), client.CustomObjectsApi(), settings.trainjob_poll_seconds)
+
+
+def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
+    """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises."""
+    from kubernetes.client.exceptions import ApiException
+
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    where = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "namespace": namespace, "plural": "trainjobs"}
+    try:
+        api.create_namespaced_custom_object(**where, body=job)
+    except ApiException as error:
+        if error.status != 409:  # 409: the job of an earlier try is there
+            raise
+    while True:
+        try:
+            state = api.get_namespaced_custom_object(**where, name=name).get("status", {})
+        except ApiException as error:
+            if error.status == 404:
+                raise EditLoopError(
+                    f"TrainJob {namespace}/{name} was deleted before it ended. Run the step again."
+                ) from error
+            raise
+        conditions = {item["type"]: item for item in state.get("conditions", []) if item.get("status") == "True"}
+        if "Complete" in conditions:
+            return
+        if failed := conditions.get("Failed"):
+            raise EditLoopError(
+                f"TrainJob {namespace}/{name} failed: {failed.get('reason')}: {failed.get('message')}. "
+                f"Read its pods' logs, delete the job, run the step again."
+            )
+        time.sleep(poll_seconds)
