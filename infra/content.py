@@ -99,7 +99,10 @@ def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads(path.read_text())
     if check:
         found = file_digests(folder)
-        wrong = sorted(name for name in manifest["files"].keys() | found.keys() if manifest["files"].get(name) != found.get(name))
+        known = manifest["files"]
+        wrong = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
         if wrong:
-            raise EditLoopError(f"{folder}: changed since it was written: {', '.join(wrong)}. Make it again or restore it.")
+            raise EditLoopError(
+                f"{folder}: changed since it was written: {', '.join(wrong)}. Make it again or restore it."
+            )
     return manifest

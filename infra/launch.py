@@ -58,7 +58,7 @@ def launch(module: str, arguments: list[str], *, processes: int, log: Path | Non
 
 
 def torchrun(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
-    """The command line of the job after the interpreter's name; without `port` torchrun takes it from its environment."""
+    """The job's command line after the interpreter; without `port` torchrun takes it from its environment."""
     port_option = ["--master-port", str(port)] if port else []
     options = ["--nproc-per-node", str(processes), *port_option]
     return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
