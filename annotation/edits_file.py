@@ -1,0 +1,283 @@
+"""The input file of the loop, `edits.jsonl`: one JSON object a line, an edit to be made or already made.
+
+    {"id": "kitchen-1", "instruction": "Make the kettle red.", "source": "images/kitchen.jpg",
+     "task": "recolour", "target": "images/kitchen-red.jpg",
+     "candidates": [{"image": "made/a.png", "editor": "flux-kontext"}]}
+
+`id`, `instruction` and `source` are required. Paths are relative to the file and stay inside its folder. A folder may
+be given instead of a file: every `*.jsonl` below it is read. Nothing is trusted: sizes are checked before a picture is
+decoded, only plain picture formats are opened, and every fault of every line is reported at once.
+"""
+
+import codecs
+import json
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from infra.content import sha256_file
+from infra.errors import EditLoopError
+
+LARGEST_PICTURE = 50_000_000
+"""Pixels. 50 million take 150 MB as RGB; whatever an editor makes is far below."""
+SHORTEST_SIDE = 16
+"""Pixels. One patch of a vision model; less is not a picture that anyone can judge."""
+LONGEST_INSTRUCTION = 2000
+"""Characters."""
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""What is opened at all: formats whose decoders do nothing but decode."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+"""What Pillow's decoders raise on broken bytes."""
+
+
+class GivenCandidate(NamedTuple):
+    """An edit that was made elsewhere, and the name of the editor that made it."""
+
+    image: Path
+    editor: str
+
+
+@dataclass(frozen=True)
+class EditRow:
+    """One checked line of an edits file; its pictures exist, open and are of a bearable size."""
+
+    id: str
+    task: str
+    instruction: str
+    source: Path
+    target: Path | None = None
+    candidates: tuple[GivenCandidate, ...] = ()
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Instruction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_INSTRUCTION)]
+
+
+class _CandidateLine(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: str
+    editor: Name
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Name
+    instruction: Instruction
+    source: str
+    task: Name = "edit"
+    target: str | None = None
+    candidates: list[_CandidateLine] = []
+
+
+def read_edits(path: Path) -> list[EditRow]:
+    """The rows of an edits file, or of every `*.jsonl` below a folder (in the order of their names).
+
+    Raises one EditLoopError with a line for each fault: file, line, key, value, rule. Writes nothing.
+    """
+    reading = _Reading()
+    for file in _edits_files(path):
+        reading.read_file(file)
+    if not reading.rows and not reading.faults:
+        raise EditLoopError(f"{path}: holds no edits; write one JSON object a line with id, instruction and source.")
+    if reading.faults:
+        count = len(reading.faults)
+        raise EditLoopError(
+            "\n".join([f"{path}: {count} fault{'s' * (count > 1)} in the edits; nothing was written.", *reading.faults])
+        )
+    return reading.rows
+
+
+def load_image(path: Path, size: int | None = None) -> Image.Image:
+    """The picture as RGB, upright (EXIF), transparency laid on white; with `size` no side is longer than that (pixels).
+
+    It is never enlarged. Raises EditLoopError for a missing, broken, oversized or undersized picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as opened:
+                _check_size(path, opened.width, opened.height)
+                picture = _as_rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        raise EditLoopError(f"{path}: no such file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\d+", str(error))
+        pixels = f"{int(found[0]):,}" if found else "too many"
+        raise EditLoopError(f"{path}: {pixels} pixels; at most {LARGEST_PICTURE:,} are read") from None
+    except UNREADABLE as error:
+        raise EditLoopError(f"{path}: not a readable PNG, JPEG or WebP picture ({_first_line(error)})") from None
+    if size is not None:
+        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _edits_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise EditLoopError(f"{path}: no such file or folder; give an edits.jsonl or a folder that holds one.")
+    files = sorted(path.rglob("*.jsonl"))
+    if not files:
+        raise EditLoopError(f"{path}: holds no *.jsonl file; give an edits.jsonl or a folder that holds one.")
+    return files
+
+
+@dataclass
+class _Reading:
+    """What has been read so far: good rows, faults, and what must not come twice."""
+
+    rows: list[EditRow] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    ids: dict[str, str] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], str] = field(default_factory=dict)
+    pictures: dict[Path, str | None] = field(default_factory=dict)
+
+    def read_file(self, file: Path) -> None:
+        try:
+            content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            self.faults.append(f"{file}: not a readable file ({error.strerror})")
+            return
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if line.strip():
+                self.read_line(file, number, line)
+
+    def read_line(self, file: Path, number: int, text: bytes) -> None:
+        place = f"{file}:{number}"
+        before = len(self.faults)
+        try:
+            value = json.loads(text.decode(), object_pairs_hook=_without_doubles)
+            line = _Line.model_validate(value)
+        except ValidationError as error:
+            self.faults += [f"{place}: {_rule(details)}" for details in error.errors(include_url=False)]
+            return
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            shown = _shown(text.decode(errors="replace"))
+            self.faults.append(f"{place}: {shown}: not one JSON object in UTF-8 ({_first_line(error)})")
+            return
+
+        pictures = [("source", line.source)]
+        pictures += [("target", line.target)] if line.target is not None else []
+        pictures += [(f"candidates[{k}].image", given.image) for k, given in enumerate(line.candidates)]
+        found = [self._picture(place, file.parent, key, name) for key, name in pictures]
+
+        if line.id in self.ids:
+            self.faults.append(f"{place}: id = {_shown(line.id)}: already used at {self.ids[line.id]}; ids are unique")
+        self.ids.setdefault(line.id, place)
+        source = found[0]
+        if source is not None:
+            task = (sha256_file(source), line.instruction)
+            if task in self.tasks:
+                self.faults.append(
+                    f"{place}: instruction = {_shown(line.instruction)}: same source and instruction as "
+                    f"{self.tasks[task]}; give the candidates of one edit in one row"
+                )
+            self.tasks.setdefault(task, place)
+        if len(self.faults) == before and source is not None:
+            rest = iter(found[1:])
+            self.rows.append(
+                EditRow(
+                    id=line.id,
+                    task=line.task,
+                    instruction=line.instruction,
+                    source=source,
+                    target=next(rest) if line.target is not None else None,
+                    candidates=tuple(
+                        GivenCandidate(image, given.editor)
+                        for image, given in zip(rest, line.candidates, strict=True)
+                        if image is not None
+                    ),
+                )
+            )
+
+    def _picture(self, place: str, folder: Path, key: str, name: str) -> Path | None:
+        """The path of a good picture; None, with a fault noted, for any other."""
+        fault: str | None = None
+        path = folder / name
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                fault = f"leaves the folder {folder}; copy the picture into it"
+            elif not path.is_file():
+                fault = f"no such file below {folder}"
+        except (OSError, ValueError, RuntimeError) as error:
+            fault = f"not a path ({_first_line(error)})"
+        if fault is None:
+            if path not in self.pictures:
+                self.pictures[path] = _picture_fault(path)
+            fault = self.pictures[path]
+        if fault is not None:
+            self.faults.append(f"{place}: {key} = {_shown(name)}: {fault}")
+            return None
+        return path
+
+
+def _picture_fault(path: Path) -> str | None:
+    try:
+        load_image(path)
+    except EditLoopError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > LARGEST_PICTURE:
+        raise EditLoopError(f"{path}: {width:,} x {height:,} pixels; at most {LARGEST_PICTURE:,} pixels are read")
+    if min(width, height) < SHORTEST_SIDE:
+        raise EditLoopError(f"{path}: {width} x {height} pixels; each side needs at least {SHORTEST_SIDE}")
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips everything above 255 to white
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {_shown(key)} stands twice")
+    return dict(pairs)
+
+
+def _rule(details: Any) -> str:
+    """One of pydantic's findings as `key = value: rule`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+    key = _printable("".join(parts).removeprefix("."))
+    if details["type"] == "missing":
+        return f"{key}: missing; it is required"
+    if details["type"] == "extra_forbidden":
+        model = _CandidateLine if "." in key else _Line
+        return f"{key} = {_shown(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
+    message = str(details["msg"])
+    if details["type"] == "string_too_short":
+        message = "must not be empty"
+    return f"{key or 'line'} = {_shown(details['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """The value as JSON, short, without a character that would disturb a terminal or break the line."""
+    text = _printable(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
