@@ -1,0 +1,79 @@
+"""The oracle: scores an edit against the known right result, on both axes, from pixels alone.
+
+It stands in for what a perfectly informed expert would see. It needs a target picture, so it knows the drawn scenes and
+photographs whose real edit is at hand, and nothing else; models never see it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+BLUR = 0.8
+"""Pixels; forgives the sub-pixel softness of a codec before errors are measured."""
+MASK_THRESHOLD = 0.08
+"""A pixel belongs to the edit where source and target differ by more than this (0..1, largest channel)."""
+TOLERATED_OUTSIDE = 0.12
+"""Root mean square error outside the edit at which visual quality reaches 0."""
+RIGHT_INSTRUCTION, RIGHT_QUALITY = 0.6, 0.6
+LARGEST_SIDE = 64
+
+Images = NDArray[np.uint8]
+
+
+class Oracle(NamedTuple):
+    """Both axes, each an array of the batch's shape, 0 (worst) to 1 (best)."""
+
+    instruction_following: NDArray[np.float64]
+    visual_quality: NDArray[np.float64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean of the two axes, 0..1: the oracle's overall order."""
+        return (self.instruction_following + self.visual_quality) / 2
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the edit is done and the rest is left alone: both axes at their thresholds or above."""
+        return (self.instruction_following >= RIGHT_INSTRUCTION) & (self.visual_quality >= RIGHT_QUALITY)
+
+
+def oracle(source: Images, target: Images, edit: Images) -> Oracle:
+    """Score edits. Each argument is uint8, (..., H, W, 3), of one shape, the target being the right result.
+
+    Instruction following = 1 - error / error of the unedited source, inside the edit's mask; visual quality = 1 -
+    error / TOLERATED_OUTSIDE, outside of it; errors are root mean squares after a slight blur. Where source and target
+    do not differ anywhere, the whole picture is the mask and following is 1 for a faithful copy.
+    """
+    if not source.shape == target.shape == edit.shape:
+        raise ValueError(f"source {source.shape}, target {target.shape} and edit {edit.shape} must have one shape")
+    before, wanted, got = (_blurred(images) for images in (source, target, edit))
+    mask = np.abs(before - wanted).max(axis=-1, keepdims=True) > MASK_THRESHOLD
+    unchanged = ~mask.any(axis=(-3, -2, -1), keepdims=True)
+    mask = mask | unchanged
+    wrong_inside = _root_mean_square(got - wanted, mask)
+    to_do = np.maximum(_root_mean_square(before - wanted, mask), MASK_THRESHOLD / 2)
+    wrong_outside = _root_mean_square(got - wanted, ~mask)
+    return Oracle(
+        instruction_following=np.clip(1 - wrong_inside / to_do, 0, 1),
+        visual_quality=np.clip(1 - wrong_outside / TOLERATED_OUTSIDE, 0, 1),
+    )
+
+
+def shrink(image: Image.Image, side: int = LARGEST_SIDE) -> Images:
+    """A picture as the oracle sees it: RGB, uint8 (side, side, 3), area-averaged; a smaller square one as it is."""
+    if image.size[0] == image.size[1] and image.size[0] <= side:
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BOX))
+
+
+def _blurred(images: Images) -> NDArray[np.float32]:
+    sigma = (0,) * (images.ndim - 3) + (BLUR, BLUR, 0)
+    return np.asarray(gaussian_filter(images.astype(np.float32) / 255, sigma), dtype=np.float32)
+
+
+def _root_mean_square(error: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    pixels = np.maximum(mask.sum(axis=(-3, -2, -1)), 1) * error.shape[-1]
+    return np.asarray(np.sqrt((np.square(error) * mask).sum(axis=(-3, -2, -1)) / pixels), dtype=np.float64)

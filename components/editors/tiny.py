@@ -1,0 +1,161 @@
+"""Makes the tiny base editor that ships with EditLoop: FLUX Kontext's classes, under a million parameters.
+
+    editloop weights editor            # about seven minutes on one core; writes components/editors/weights/tiny-editor
+
+It is mediocre on purpose: training stops where about half of its edits are right, as a real base editor's would be.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from annotation.oracle import oracle
+from annotation.scenes import WORDS, SIDE, SceneEdit, random_edit
+from components.editors.codec import PatchCodec
+from components.editors.kontext import TINY_TEXT_TOKENS, Conditioning, KontextEditor
+from components.editors.sampling import edit
+
+WIDTH = 96
+BATCH = 32
+PEAK_RATE = 2e-3
+AVERAGE = 0.999
+SEED = 17
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the world's words, one token a word, anything else [UNK]."""
+    special = ["<pad>", "<s>", "</s>", "[UNK]"]
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate([*special, *WORDS])}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="[UNK]",
+        model_max_length=TINY_TEXT_TOKENS,
+    )
+
+
+def build(seed: int = SEED) -> KontextEditor:
+    """An untrained tiny editor; its codec is fitted to drawn scenes."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    codec = PatchCodec()
+    rng = np.random.default_rng(seed)
+    codec.fit(_pixels(np.stack([random_edit(rng).target for _ in range(1000)])))
+    text = T5EncoderModel(
+        T5Config(
+            vocab_size=len(words),
+            d_model=WIDTH,
+            d_kv=32,
+            d_ff=2 * WIDTH,
+            num_layers=2,
+            num_heads=3,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+    pooled = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=TINY_TEXT_TOKENS,
+            projection_dim=32,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+    )
+    transformer = FluxTransformer2DModel(
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=1,
+        num_single_layers=3,
+        attention_head_dim=32,
+        num_attention_heads=3,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=32,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 12, 12),
+    )
+    pipeline = FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=codec,
+        text_encoder=pooled,
+        tokenizer=words,
+        text_encoder_2=text,
+        tokenizer_2=words,
+        transformer=transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return KontextEditor(pipeline)
+
+
+def train(output: Path, *, seconds: float, seed: int = SEED) -> dict[str, float]:
+    """Flow matching on drawn edits for a given time on one core, then save. Returns the share of right edits.
+
+    Loss: mean |v - (noise - picture)|^2 at x = (1 - sigma) picture + sigma noise, sigma uniform in 0..1.
+    """
+    editor = build(seed)
+    parts = [editor.transformer, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.99))
+    averaged = [torch.optim.swa_utils.AveragedModel(p, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)) for p in parts]
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    words = editor.pipeline.tokenizer
+    began, step, losses = time.monotonic(), 0, []
+    while (elapsed := time.monotonic() - began) < seconds:
+        optimiser.param_groups[0]["lr"] = PEAK_RATE * min(1, (step + 1) / 100) * min(1, 4 * (1 - elapsed / seconds))
+        batch = [random_edit(rng) for _ in range(BATCH)]
+        tokens = words([e.instruction for e in batch], padding="max_length", max_length=TINY_TEXT_TOKENS, return_tensors="pt").input_ids
+        source = editor.latents(np.stack([e.source for e in batch]))
+        target = editor.latents(np.stack([e.target for e in batch]))
+        prompt = editor.pipeline.text_encoder_2(tokens)[0]
+        pooled = editor.pipeline.text_encoder(tokens).pooler_output
+        noise = torch.randn(target.shape, generator=generator)
+        sigma = torch.rand(BATCH, generator=generator)
+        level = sigma[:, None, None]
+        velocity = editor.velocity((1 - level) * target + level * noise, sigma, Conditioning(prompt, pooled, source))
+        loss = (velocity - (noise - target)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        for part, average in zip(parts, averaged, strict=True):
+            average.update_parameters(part)
+        losses.append(loss.item())
+        step += 1
+        if step % 500 == 0:
+            print(f"step {step}, {elapsed:.0f} s, loss {np.mean(losses[-500:]):.4f}", flush=True)
+    for part, average in zip(parts, averaged, strict=True):
+        part.load_state_dict(average.module.state_dict())
+        part.eval()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    editor.save(output)
+    rng = np.random.default_rng(seed + 1)
+    held_out = [random_edit(rng) for _ in range(600)]
+    return {"steps": step, "right": share_right(editor, held_out)}
+
+
+def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
+    """Share of tasks, 0..1, of which one edit (seeds 0, 1, ...) is right by the oracle; printed by operation too."""
+    sources, targets = (np.stack([getattr(e, role) for e in edits]) for role in ("source", "target"))
+    made = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
+    right = oracle(sources, targets, made).right
+    for operation in sorted({e.operation for e in edits}):
+        print(f"{operation:12} {right[[e.operation == operation for e in edits]].mean():.2f}")
+    return float(right.mean())
+
+
+def _pixels(pictures: np.ndarray) -> torch.Tensor:
+    assert pictures.shape[1:3] == (SIDE, SIDE)
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
