@@ -74,6 +74,7 @@ class SceneEdit:
 
     operation: Operation
     instruction: str
+    scene: Scene
     source: np.ndarray
     target: np.ndarray
 
@@ -114,9 +115,11 @@ def random_scene(rng: np.random.Generator) -> Scene:
     return Scene(background=str(rng.choice(list(BACKGROUNDS))), shapes=shapes)
 
 
-def random_edit(rng: np.random.Generator, operation: Operation | None = None) -> SceneEdit:
-    """A scene, an instruction that means one thing in it, and the right result; the operation at random unless given."""
-    scene = random_scene(rng)
+def random_edit(
+    rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None
+) -> SceneEdit:
+    """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless given."""
+    scene = scene or random_scene(rng)
     chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
     quarter = int(rng.choice(list(scene.shapes)))
     shape = scene.shapes[quarter]
@@ -144,7 +147,7 @@ def random_edit(rng: np.random.Generator, operation: Operation | None = None) ->
         background = str(rng.choice([name for name in BACKGROUNDS if name != scene.background]))
         instruction = f"change the background to {background}"
         result = replace(scene, background=background)
-    return SceneEdit(chosen, instruction, draw(scene), draw(result))
+    return SceneEdit(chosen, instruction, scene, draw(scene), draw(result))
 
 
 def write_edits(folder: Path, count: int, seed: int) -> None:
