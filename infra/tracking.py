@@ -1,0 +1,283 @@
+"""MLflow: one parent run a pipeline run, one nested run a step of it, a registry of models with aliases.
+
+Only `MlflowClient` with explicit run ids is used, so neither an active run nor an MLFLOW_RUN_ID of the surroundings
+changes what is written. MLflow reads the server's address and our name from MLFLOW_TRACKING_URI, _USERNAME, _PASSWORD.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.content import MANIFEST, read_manifest, sha256_file, sha256_json
+from infra.errors import EditLoopError
+
+EXPERIMENT = "editloop"
+CHAMPION, CHALLENGER = "champion", "challenger"
+LINEAGE_FACTS = ("campaign_key", "export_sha256", "config_sha256", "dvc_rev", "reward_version")
+"""Facts of a folder's manifest that become tags of the run that read or wrote it."""
+
+
+class TrackingSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_")
+
+    cache: Path = Path.home() / ".cache" / "editloop"
+    """Models fetched from the registry are kept here under the sha256 of their content."""
+    git_commit: str | None = None
+    """Commit of the running code where there is no git checkout around it (set in the container image)."""
+    image: str | None = None
+    """Container image that the step runs in."""
+
+
+@dataclass
+class StageRun:
+    """The nested run of one step while it works. `finish` says what came out."""
+
+    run_id: str
+    pipeline_run: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, Path] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def finish(
+        self,
+        metrics: dict[str, float],
+        outputs: dict[str, Path],
+        *,
+        tags: dict[str, str] | None = None,
+        files: list[Path] | None = None,
+    ) -> None:
+        """Keep the step's results; they are logged when its block ends. `files` become artifacts of the run."""
+        self.metrics, self.outputs = metrics, outputs
+        self.tags |= tags or {}
+        self.files += files or []
+
+
+def client() -> Any:
+    """An MlflowClient of the server in MLFLOW_TRACKING_URI; EditLoopError where that is not set."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise EditLoopError("MLFLOW_TRACKING_URI is not set. `editloop up` starts a server and prints the variables.")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient()
+
+
+@contextmanager
+def stage_run(
+    stage: str, pipeline: str, pipeline_run: str, inputs: dict[str, Path], parameters: dict[str, Any]
+) -> Iterator[StageRun]:
+    """The nested MLflow run of one step of a pipeline run, found again when the same step is tried again.
+
+    `inputs` are complete folders (their manifests' sha256 are logged) or files. The run fails with the block.
+    """
+    digests = {name: digest(path) for name, path in inputs.items()}
+    api = client()
+    experiment = _experiment(api)
+    step = sha256_json([pipeline_run, stage, digests, parameters])[:16]
+    parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
+    run_id = _run(
+        api,
+        experiment,
+        stage,
+        {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step},
+    )
+    api.update_run(parent, status="RUNNING")
+    api.update_run(run_id, status="RUNNING")
+    run = StageRun(run_id, pipeline_run)
+    try:
+        _log_before(api, run, digests, inputs, parameters)
+        yield run
+        _log_after(api, run)
+    except BaseException:
+        api.set_terminated(run_id, "FAILED")
+        api.set_terminated(parent, "FAILED")
+        raise
+    api.set_terminated(run_id, "FINISHED")
+    api.set_terminated(parent, "FINISHED")
+
+
+def digest(path: Path) -> str:
+    """The content address of a stage's input or output: its manifest's sha256, or a file's own."""
+    if path.is_dir():
+        if not (path / MANIFEST).is_file():
+            return sha256_json({p.relative_to(path).as_posix(): sha256_file(p) for p in path.rglob("*") if p.is_file()})
+        return str(read_manifest(path)["sha256"])
+    return sha256_file(path)
+
+
+def lineage_facts(path: Path) -> dict[str, str]:
+    """Those facts of a folder's manifest that say where its content came from."""
+    if not (path / MANIFEST).is_file():
+        return {}
+    facts = read_manifest(path)["facts"]
+    return {key: str(facts[key]) for key in LINEAGE_FACTS if facts.get(key) is not None}
+
+
+def find_runs(**tags: str) -> list[Any]:
+    """All runs of the experiment that carry the tags (given without the prefix "editloop."), the newest first."""
+    api = client()
+    query = " and ".join(f"tags.`editloop.{key}` = '{value}'" for key, value in tags.items())
+    return list(api.search_runs([_experiment(api)], query, max_results=1000))
+
+
+def register_model(name: str, folder: Path, run_id: str, tags: dict[str, str]) -> str:
+    """Put a complete folder into the registry as a version of `name`; the same content again is the same version."""
+    from mlflow.exceptions import MlflowException
+
+    api = client()
+    sha256 = str(read_manifest(folder, check=True)["sha256"])
+    try:
+        api.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = api.search_model_versions(f"name = '{name}' and tags.`editloop.sha256` = '{sha256}'")
+    if known:
+        return str(min(known, key=lambda version: int(version.version)).version)
+    api.log_artifacts(run_id, str(folder), "model")
+    source = f"{api.get_run(run_id).info.artifact_uri}/model"
+    version = api.create_model_version(name, source, run_id, tags=tags | {"editloop.sha256": sha256})
+    return str(version.version)
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Point an alias of a registered model at a version."""
+    client().set_registered_model_alias(name, alias, version)
+
+
+def find_version(model: str) -> Any | None:
+    """The registered version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    name, alias, number = parse_model(model)
+    try:
+        api = client()
+        return api.get_model_version_by_alias(name, alias) if alias else api.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def parse_model(model: str) -> tuple[str, str | None, str | None]:
+    """(name, alias, version) of a model's address, one of the last two None."""
+    rest = model.removeprefix("models:/")
+    name, at, alias = rest.partition("@")
+    if at and name and alias:
+        return name, alias, None
+    name, slash, number = rest.partition("/")
+    if rest == model or not (name and slash and number.isdigit()):
+        raise EditLoopError(f"{model}: not a model's address; write models:/NAME@ALIAS or models:/NAME/VERSION.")
+    return name, None, number
+
+
+def resolve_model(model: str) -> Path | None:
+    """The folder of a registered model, fetched into the cache and checked; None where the alias points nowhere."""
+    version = find_version(model)
+    return None if version is None else fetch_version(version)
+
+
+def fetch_version(version: Any) -> Path:
+    """The folder of a registered version. Its content is compared with the sha256 in the registry."""
+    import mlflow
+
+    sha256 = version.tags.get("editloop.sha256")
+    if not sha256:
+        raise EditLoopError(f"{version.name} version {version.version} has no tag editloop.sha256; register it again.")
+    target = TrackingSettings().cache / "models" / sha256
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
+            address = f"models:/{version.name}/{version.version}"
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=temporary))
+            if read_manifest(folder, check=True)["sha256"] != sha256:
+                raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
+            if not target.exists():
+                folder.rename(target)
+    read_manifest(target, check=True)
+    return target
+
+
+def registered_facts(name: str, version: str) -> dict[str, Any]:
+    """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
+    found = client().get_model_version(name, version)
+    return {"name": name, "version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
+
+
+def git_commit() -> str | None:
+    """Commit of the running code, with "+changes" where the checkout differs from it; None where nobody knows."""
+    if told := TrackingSettings().git_commit:
+        return told
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    return (commit + ("+changes" if git("status", "--porcelain", "-uno") else "")) if commit else None
+
+
+def _experiment(api: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = api.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return str(found.experiment_id)
+    try:
+        return str(api.create_experiment(EXPERIMENT))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(api.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+
+def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
+    """The id of the run that carries exactly these tags, made when missing."""
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = api.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
+    if found:
+        return str(found[0].info.run_id)
+    return str(api.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+
+def _log_before(
+    api: Any, run: StageRun, digests: dict[str, str], inputs: dict[str, Path], parameters: dict[str, Any]
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    tags = {f"editloop.input.{name}": value for name, value in digests.items()}
+    for path in inputs.values():
+        tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    if image := TrackingSettings().image:
+        tags["editloop.image"] = image
+    params = [Param(name, str(value)[:6000]) for name, value in parameters.items()]
+    api.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _log_after(api: Any, run: StageRun) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, float(value), now, 0) for name, value in run.metrics.items()]
+    tags = {f"editloop.output.{name}": digest(path) for name, path in run.outputs.items()}
+    for path in run.outputs.values():
+        tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
+    tags |= {f"editloop.{key}": value for key, value in run.tags.items()}
+    for path in run.files:
+        api.log_artifact(run.run_id, str(path))
+    api.log_batch(run.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
