@@ -132,6 +132,14 @@ def find_runs(**tags: str) -> list[Any]:
     return list(api.search_runs([_experiment(api)], query, max_results=1000))
 
 
+def run_that_made(stage: str, sha256: str) -> str:
+    """The id of the finished or running run of a stage with an output of this sha256; EditLoopError without one."""
+    for run in find_runs(stage=stage):
+        if sha256 in (value for key, value in run.data.tags.items() if key.startswith("editloop.output.")):
+            return str(run.info.run_id)
+    raise EditLoopError(f"No run of stage {stage} in MLflow made {sha256}; run the stage with MLflow reachable.")
+
+
 def register_model(name: str, folder: Path, run_id: str, tags: dict[str, str]) -> str:
     """Put a complete folder into the registry as a version of `name`; the same content again is the same version."""
     from mlflow.exceptions import MlflowException
