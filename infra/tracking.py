@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.content import MANIFEST, read_manifest, sha256_file, sha256_json
+from infra.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
 
 EXPERIMENT = "editloop"
@@ -109,11 +109,9 @@ def stage_run(
 
 
 def digest(path: Path) -> str:
-    """The content address of a stage's input or output: its manifest's sha256, or a file's own."""
+    """The content address of a stage's input or output: a folder's as its manifest has or would have it, or a file's."""
     if path.is_dir():
-        if not (path / MANIFEST).is_file():
-            return sha256_json({p.relative_to(path).as_posix(): sha256_file(p) for p in path.rglob("*") if p.is_file()})
-        return str(read_manifest(path)["sha256"])
+        return str(read_manifest(path)["sha256"]) if (path / MANIFEST).is_file() else sha256_json(file_digests(path))
     return sha256_file(path)
 
 

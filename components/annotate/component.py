@@ -1,0 +1,42 @@
+"""The KFP face of the annotate stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def annotate(
+    candidates: dsl.Input[dsl.Dataset],
+    campaign: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    run_key: str,
+    job_id: str,
+    name: str,
+    annotators: list,
+    overlap: int = 3,
+    seed: int = 0,
+):
+    """Open a campaign in Label Studio; it is not waited for.
+
+    Args:
+        candidates: Tasks and candidate edits.
+        campaign: The open campaign.
+        metrics: Figures for the UI.
+        name: The campaign's name.
+        annotators: Account names of the experts.
+        overlap: Experts a task.
+        seed: Seed of the candidates' order on the page.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "annotate",
+        pipeline_run=run_key or job_id,
+        inputs={"candidates": candidates},
+        outputs={"output": campaign},
+        parameters={"campaign": name, "annotators": annotators, "overlap": overlap, "seed": seed},
+        metrics=metrics,
+    )

@@ -1,0 +1,36 @@
+"""The KFP face of the collect stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def collect(
+    campaign: dsl.Input[dsl.Artifact],
+    candidates: dsl.Input[dsl.Dataset],
+    judgements: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    run_key: str,
+    job_id: str,
+):
+    """Export a complete campaign, and measure how far the experts agree.
+
+    Args:
+        campaign: The open campaign.
+        candidates: Tasks and candidate edits.
+        judgements: The experts' ratings.
+        metrics: Figures for the UI.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "collect",
+        pipeline_run=run_key or job_id,
+        inputs={"campaign": campaign, "candidates": candidates},
+        outputs={"output": judgements},
+        parameters={},
+        metrics=metrics,
+    )

@@ -1,0 +1,40 @@
+"""The KFP face of the dataset stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def dataset(
+    judgements: dsl.Input[dsl.Dataset],
+    candidates: dsl.Input[dsl.Dataset],
+    dataset: dsl.Output[dsl.Dataset],
+    version: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    run_key: str,
+    job_id: str,
+    seed: int = 0,
+):
+    """Turn judgements into preference pairs, split by source image, and version them in DVC.
+
+    Args:
+        judgements: The experts' ratings.
+        candidates: Tasks and candidate edits.
+        dataset: Preference pairs, versioned.
+        version: Where the dataset repository has the dataset.
+        metrics: Figures for the UI.
+        seed: Seed of the split.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "dataset",
+        pipeline_run=run_key or job_id,
+        inputs={"judgements": judgements, "candidates": candidates},
+        outputs={"output": dataset, "version": version},
+        parameters={"seed": seed},
+        metrics=metrics,
+    )

@@ -1,0 +1,51 @@
+"""The KFP face of the editor_eval stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def editor_eval(
+    heldout: dsl.Input[dsl.Dataset],
+    tuned: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    promotion: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    run_key: str,
+    job_id: str,
+    base: str = "tiny-editor",
+    samples: int = 1,
+    seed: int = 0,
+):
+    """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
+
+    Args:
+        heldout: Edits folder that the editor never saw.
+        tuned: The tuned editor and its curves.
+        evaluation: Base against tuned editor, and the gate's verdict.
+        promotion: What the registry did.
+        metrics: Figures for the UI.
+        page: Page for the UI.
+        base: The editor before.
+        samples: Edits a task.
+        seed: Seed of the noise.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from pathlib import Path
+
+    from components.editor_eval.registration import register_editor
+    from components.step import run_step
+
+    run_step(
+        "editor_eval",
+        pipeline_run=run_key or job_id,
+        inputs={"edits": heldout, "editor": tuned},
+        outputs={"output": evaluation},
+        parameters={"base": base, "samples": samples, "seed": seed},
+        metrics=metrics,
+        page=page,
+        then=lambda run: register_editor(Path(evaluation.path), Path(tuned.path), Path(promotion.path), run),
+    )

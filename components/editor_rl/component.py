@@ -1,0 +1,45 @@
+"""The KFP face of the editor_rl stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def editor_rl(
+    prompts: dsl.Input[dsl.Dataset],
+    tuned: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    run_key: str,
+    job_id: str,
+    editor: str = "tiny-editor",
+    reward: str = "models:/edit-reward@champion",
+    iterations: int = 100,
+    seed: int = 0,
+):
+    """Tune the editor by Flow-GRPO with the champion reward model.
+
+    Args:
+        prompts: Edits folder of the instructions to learn on.
+        tuned: The tuned editor and its curves.
+        metrics: Figures for the UI.
+        page: Page for the UI.
+        editor: The editor to start from.
+        reward: The reward model; only a champion is used.
+        iterations: Updates of the editor.
+        seed: Seed of prompts and noise.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "editor_rl",
+        pipeline_run=run_key or job_id,
+        inputs={"edits": prompts},
+        outputs={"output": tuned},
+        parameters={"editor": editor, "reward": reward, "iterations": iterations, "seed": seed},
+        metrics=metrics,
+        page=page,
+    )

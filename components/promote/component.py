@@ -1,0 +1,42 @@
+"""The KFP face of the promote stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def promote(
+    model: dsl.Input[dsl.Model],
+    benchmark: dsl.Input[dsl.Artifact],
+    dataset: dsl.Input[dsl.Dataset],
+    version: dsl.Input[dsl.Artifact],
+    promotion: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    run_key: str,
+    job_id: str,
+    name: str = "edit-reward",
+):
+    """Register the model as challenger, and as champion when its gate says so.
+
+    Args:
+        model: The trained reward model.
+        benchmark: Held-out accuracy and the gate's verdict.
+        dataset: Preference pairs, versioned.
+        version: Where the dataset repository has the dataset.
+        promotion: What the registry did.
+        metrics: Figures for the UI.
+        name: Name in the registry.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "promote",
+        pipeline_run=run_key or job_id,
+        inputs={"model": model, "benchmark": benchmark, "dataset": dataset, "version": version},
+        outputs={"output": promotion},
+        parameters={"name": name, "pipeline_run": run_key or job_id},
+        metrics=metrics,
+    )

@@ -1,0 +1,50 @@
+"""The KFP face of the reward stage."""
+
+from kfp import dsl
+
+from infra.settings import service_settings
+
+
+@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+def reward(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    run_key: str,
+    job_id: str,
+    base: str = "tiny-reward",
+    epochs: int = 12,
+    learning_rate: float = 5e-4,
+    processes: int = 2,
+    seed: int = 0,
+):
+    """Train the reward model on the preferences.
+
+    Args:
+        dataset: Preference pairs, versioned.
+        model: The trained reward model.
+        metrics: Figures for the UI.
+        base: Model to start from: a folder or a shipped name.
+        epochs: Passes over the pairs.
+        learning_rate: Peak learning rate.
+        processes: Processes (GPUs) to train on.
+        seed: Seed of the order and of new weights.
+        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
+        job_id: KFP's id of this run.
+    """
+    from components.step import run_step
+
+    run_step(
+        "reward",
+        pipeline_run=run_key or job_id,
+        inputs={"dataset": dataset},
+        outputs={"output": model},
+        parameters={
+            "base": base,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "processes": processes,
+            "seed": seed,
+        },
+        metrics=metrics,
+    )

@@ -1,0 +1,106 @@
+"""One step of a pipeline run: a stage called between what MLflow records before and after it.
+
+KFP components, `editloop stage` and `dvc repro` all come through here, so a stage leaves the same trace from each.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra import tracking
+from infra.content import MANIFEST
+from infra.launch import end_with_supervisor
+
+PIPELINES = {
+    "candidates": "collect-preferences",
+    "annotate": "collect-preferences",
+    "collect": "train-reward",
+    "dataset": "train-reward",
+    "reward": "train-reward",
+    "benchmark": "train-reward",
+    "promote": "train-reward",
+    "editor_rl": "improve-editor",
+    "editor_eval": "improve-editor",
+}
+"""Every stage, in the loop's order, and the pipeline that it is a part of."""
+PARTS = {"editor_rl": ("editor",)}
+"""Folders inside a stage's output that are registered on their own, so that their content has an address too."""
+LOGGED_SUFFIXES = (".json", ".html", ".png")
+
+
+class Artifact(Protocol):
+    """What this module uses of a KFP artifact."""
+
+    path: str
+    uri: str
+    metadata: dict[str, Any]
+
+
+def run_step(
+    stage: str,
+    *,
+    pipeline_run: str,
+    inputs: Mapping[str, Path | Artifact],
+    outputs: Mapping[str, Path | Artifact],
+    parameters: dict[str, Any],
+    metrics: Any = None,
+    page: Artifact | None = None,
+    then: Callable[[str], dict[str, float]] | None = None,
+) -> dict[str, float]:
+    """Call `components.STAGE.stage.STAGE` with the paths and parameters as keyword arguments; returns its metrics.
+
+    A parameter that names a registered model by alias is pinned to the version it points at now. Output artifacts get
+    their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are KFP's UI artifacts, filled
+    when given. `then` runs after the stage as a part of the step, with the pipeline run's name.
+    """
+    end_with_supervisor()
+    parameters, pinned = pin_models(parameters)
+    sources = {name: _path(value) for name, value in inputs.items()}
+    targets = {name: _path(value) for name, value in outputs.items()}
+    function = getattr(import_module(f"components.{stage}.stage"), stage)
+    with tracking.stage_run(stage, PIPELINES[stage], pipeline_run, sources, parameters) as run:
+        results: dict[str, float] = function(**sources, **targets, **parameters)
+        if then:
+            results |= then(pipeline_run)
+        produced = targets | {part: targets["output"] / part for part in PARTS.get(stage, ())}
+        artifacts = {**inputs, **outputs}
+        addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
+        run.finish(results, produced, tags=pinned | addresses, files=_logged_files(targets))
+    for name, value in outputs.items():
+        if not isinstance(value, Path):
+            value.metadata["sha256"] = tracking.digest(targets[name])
+    if metrics is not None:
+        for name, number in results.items():
+            metrics.log_metric(name, number)
+    if page is not None:
+        shutil.copyfile(targets["output"] / "page.html", page.path)
+    return results
+
+
+def pin_models(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters with `models:/NAME@ALIAS` replaced by the version it is now, and tags that tell those versions.
+
+    An alias that points nowhere stays: whether that is an error is the stage's to say.
+    """
+    pinned, tags = dict(parameters), {}
+    for name, value in parameters.items():
+        if isinstance(value, str) and value.startswith("models:/") and "@" in value:
+            version = tracking.find_version(value)
+            if version is not None:
+                pinned[name] = f"models:/{version.name}/{version.version}"
+                tags[f"{name}_version"] = str(version.version)
+    return pinned, tags
+
+
+def _path(value: Path | Artifact) -> Path:
+    return value if isinstance(value, Path) else Path(value.path)
+
+
+def _logged_files(targets: dict[str, Path]) -> list[Path]:
+    """The small readable files at the top of the outputs: what a person opens a run for."""
+    files = [
+        path for target in targets.values() for path in (sorted(target.iterdir()) if target.is_dir() else [target])
+    ]
+    return [path for path in files if path.suffix in LOGGED_SUFFIXES and path.name != MANIFEST]
