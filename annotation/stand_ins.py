@@ -56,12 +56,12 @@ def blunt(source: Picture, target: Picture, random: np.random.Generator) -> Pict
 
 def noisy(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
     """Does the edit and leaves grain everywhere."""
-    return target + random.normal(0, random.uniform(8, 40), size=target.shape)
+    return target + random.normal(0, random.uniform(5, 30), size=target.shape)
 
 
 def blurry(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
     """Does the edit and loses the detail of the picture."""
-    radius = float(random.uniform(0.006, 0.02)) * max(target.shape[:2])
+    radius = float(random.uniform(0.003, 0.012)) * max(target.shape[:2])
     return np.asarray(_image(target).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float64)
 
 

@@ -1,0 +1,378 @@
+"""The demo's last page: `report.html`, one file that holds everything it shows.
+
+write_report(Path("runs/demo"))
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from PIL import Image
+
+from infra.content import write_file
+from infra.errors import EditLoopError
+from pipelines.report_plots import (
+    AMBER,
+    BLUE,
+    GREEN,
+    SOFT,
+    VIOLET,
+    Curve,
+    Estimate,
+    Mark,
+    curves,
+    intervals,
+    number,
+    series,
+)
+
+SMALL_SIDE = 96
+"""Pixels. Pictures up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
+LARGEST_SIDE = 256
+
+PIPELINE_OF_STAGE = {
+    "candidates": "collect-preferences",
+    "annotate": "collect-preferences",
+    "collect": "train-reward",
+    "dataset": "train-reward",
+    "reward": "train-reward",
+    "benchmark": "train-reward",
+    "promote": "train-reward",
+    "editor_rl": "improve-editor",
+    "editor_eval": "improve-editor",
+}
+VERDICTS = {
+    "promote": "Promoted: it is the champion now.",
+    "hold": "Held: a challenger, the champion stays.",
+    "reject": "Rejected: it does not stay in the race.",
+}
+
+
+def write_report(out: Path) -> Path:
+    """Write `out`/report.html and return its path.
+
+    Reads `out`/summary.json and, each where it exists, from `out`/report-data (filled by report_data.gather):
+
+    - agreement.json: {"if": {"alpha", "ci95", "items", "raters"}, "vq": ...}
+    - judged.json and judged/*.png: what the experts saw and said
+    - reward-training.json: {"steps": [{"step", "loss", "accuracy"}], "evaluations": [{"step", "accuracy"}]}
+    - benchmark.json: {"accuracy_labels", "accuracy_oracle", "accuracy_base", "within_group", "ci95", "pairs"}, optional
+      "accuracy_clear", "accuracy_clear_base" (pairs that the oracle tells clearly apart) and "base_ci95", "clear_ci95",
+      "clear_base_ci95", "labels_ci95"
+    - reward-gate.json, editor-gate.json: {"verdict", "reasons", "champion"}; promotion.json
+    - rl-training.json: {"steps": [{"step", "reward", "kl"}], "evaluations": [{"step", "reward", "right"}]}
+    - evaluation.json: {"base", "tuned", "uplift", "ci95", "tasks"}, optional "by_task": {kind: {"base", "tuned",
+      "tasks"}}
+    - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "task", "source", "base", "tuned",
+      "base_right", "tuned_right"}]}; without it contact-sheet.png
+
+    A section whose file is missing says so. Raises EditLoopError if summary.json is missing or a file is not JSON.
+    """
+    summary = _read_json(out / "summary.json")
+    if not summary:
+        raise EditLoopError(f"{out}: no summary.json; the report is made from a run of `editloop demo --out {out}`.")
+    data = out / "report-data"
+    names = ("agreement", "judged", "reward-training", "benchmark", "reward-gate", "promotion", "rl-training")
+    read = {name: _read_json(data / f"{name}.json") for name in (*names, "evaluation", "editor-gate", "contact-sheet")}
+
+    benchmark = read["benchmark"] | _section(summary, "reward")
+    evaluation = read["evaluation"] | _section(summary, "editor")
+    gates, verify = _section(summary, "gate"), _section(summary, "verify")
+
+    environment = Environment(
+        loader=PackageLoader("pipelines", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "figure": figure,
+        "seconds": seconds,
+        "interval": interval_text,
+    }
+    html = environment.get_template("report.html.j2").render(
+        loop=Markup((Path(__file__).parent / "loop.svg").read_text()),
+        summary=summary,
+        headline=headline(summary),
+        stages=stage_rows(summary),
+        judged=_judged(read["judged"], data),
+        agreement=read["agreement"],
+        agreement_plot=_markup(_agreement_plot(read["agreement"])),
+        benchmark=benchmark,
+        accuracy_plot=_markup(_accuracy_plot(benchmark)),
+        training_plot=_markup(_training_plot(read["reward-training"])),
+        rl_plot=_markup(_rl_plot(read["rl-training"])),
+        evaluation=evaluation,
+        uplift_plot=_markup(_uplift_plot(evaluation)),
+        gates=[
+            _gate("Reward model", read["reward-gate"] | _section(gates, "reward"), read["promotion"]),
+            _gate("Editor", read["editor-gate"] | _section(gates, "editor"), {}),
+        ],
+        before_after=_before_after(read["contact-sheet"], data),
+        contact_sheet=None if read["contact-sheet"] else _picture(data, "contact-sheet.png", bounded=False),
+        verified=[
+            _verified("models:/edit-reward@champion", verify.get("reward")),
+            _verified("models:/editor@champion", verify.get("editor")),
+        ],
+    )
+    write_file(out / "report.html", html)
+    return out / "report.html"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share 0..1 as percent; "not measured" for what is missing."""
+    found = number(value)
+    return "not measured" if found is None else f"{100 * found:.{digits}f} %"
+
+
+def points(value: Any) -> str:
+    """A difference of shares as signed percentage points."""
+    found = number(value)
+    return "not measured" if found is None else f"{100 * found:+.1f} points".replace("-", "−")
+
+
+def figure(value: Any, digits: int = 2) -> str:
+    """A plain figure; whole numbers with separators."""
+    found = number(value)
+    if found is None:
+        return "not measured"
+    return f"{int(found):,}" if isinstance(value, int) else f"{found:.{digits}f}".replace("-", "−")
+
+
+def seconds(value: Any) -> str:
+    """A duration as a person says it: 8.4 s, 3 min 20 s."""
+    found = number(value)
+    if found is None:
+        return "not measured"
+    return f"{found:.1f} s" if found < 60 else f"{int(found) // 60} min {int(found) % 60:02d} s"
+
+
+def interval_text(value: Any, scale: float = 1, digits: int = 2) -> str:
+    """A 95 % interval [low, high], scaled; empty for what is missing."""
+    ends = _interval(value)
+    return "" if ends is None else "[{}, {}]".format(*(f"{scale * end:.{digits}f}".replace("-", "−") for end in ends))
+
+
+def headline(summary: Mapping[str, Any]) -> list[str]:
+    """What happened, in up to three sentences; a sentence whose figures are missing is left out."""
+    annotation, reward, editor = (_section(summary, key) for key in ("annotation", "reward", "editor"))
+    sentences = []
+    if number(annotation.get("judgements")) is not None:
+        people = _count(annotation.get("annotators"))
+        who = "simulated experts" if summary.get("experts", "simulated") == "simulated" else "experts"
+        sentences.append(
+            f"{figure(people)} {who} gave {figure(annotation['judgements'])} judgements on "
+            f"{figure(_count(annotation.get('tasks')))} edit tasks."
+        )
+    trained, base = number(reward.get("accuracy_oracle")), number(reward.get("accuracy_base"))
+    if trained is not None and base is not None:
+        verb = "rose" if trained > base else "went"
+        sentences.append(
+            f"The reward model learnt from them: on pictures that it had never seen, its share of right preferences "
+            f"{verb} from {percent(base)} to {percent(trained)}."
+        )
+    before, after = number(editor.get("base")), number(editor.get("tuned"))
+    if before is not None and after is not None:
+        interval = _interval(editor.get("ci95"))
+        unsure = interval is not None and interval[0] <= 0 <= interval[1]
+        sentences.append(
+            f"The editor that learnt from that reward gets {percent(after)} of held-out edits right; before, it was "
+            f"{percent(before)}.{' A difference of that size may be chance.' if unsure else ''}"
+        )
+    return sentences
+
+
+def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages with their pipeline and the width (percent) of their bar."""
+    rows = [row for row in summary.get("stages") or [] if isinstance(row, dict)]
+    longest = max([number(row.get("seconds")) or 0.0 for row in rows], default=0.0) or 1.0
+    return [
+        {
+            "name": row.get("name", "?"),
+            "pipeline": row.get("pipeline") or PIPELINE_OF_STAGE.get(str(row.get("name")), ""),
+            "status": row.get("status", "unknown"),
+            "seconds": row.get("seconds"),
+            "width": 100 * (number(row.get("seconds")) or 0.0) / longest,
+        }
+        for row in rows
+    ]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if the file is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise EditLoopError(f"{path}: not JSON ({error}); run the demo again to make it anew.") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _section(summary: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of the summary; empty while it is missing or null."""
+    found = summary.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _count(value: Any) -> Any:
+    return len(value) if isinstance(value, list | dict) else value
+
+
+def _markup(drawing: str | None) -> Markup | None:
+    return None if drawing is None else Markup(drawing)
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    ends = [number(end) for end in value] if isinstance(value, list | tuple) else []
+    return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
+
+
+def _agreement_plot(agreement: Mapping[str, Any]) -> str | None:
+    rows = []
+    for axis, label, colour in (("if", "Instruction following", BLUE), ("vq", "Visual quality", VIOLET)):
+        found = agreement.get(axis) or {}
+        interval = _interval(found.get("ci95"))
+        alpha = number(found.get("alpha"))
+        rows.append(Estimate(label, alpha, interval, colour, f"{figure(alpha)} {interval_text(interval)}"))
+    lowest = min([0.0, *(row.interval[0] if row.interval else 0.0 for row in rows)])
+    return intervals("agreement", rows, (lowest, 1.0), [Mark(0.667, "usable"), Mark(0.8, "good")])
+
+
+def _accuracy_plot(found: Mapping[str, Any]) -> str | None:
+    rows = []
+    for label, key, interval_key, colour in (
+        ("Before, all pairs", "accuracy_base", "base_ci95", SOFT),
+        ("After, all pairs", "accuracy_oracle", "ci95", VIOLET),
+        ("Before, clear pairs", "accuracy_clear_base", "clear_base_ci95", SOFT),
+        ("After, clear pairs", "accuracy_clear", "clear_ci95", VIOLET),
+        ("After, against the experts’ own labels", "accuracy_labels", "labels_ci95", BLUE),
+    ):
+        value, interval = number(found.get(key)), _interval(found.get(interval_key))
+        rows.append(Estimate(label, value, interval, colour, f"{percent(value)} {interval_text(interval, 100, 1)}"))
+    lowest = min([0.45, *(row.interval[0] if row.interval else row.value for row in rows if row.value is not None)])
+    return intervals("accuracy", rows, (lowest, 1.0), [Mark(0.5, "coin toss")], lambda share: f"{100 * share:.0f} %")
+
+
+def _uplift_plot(found: Mapping[str, Any]) -> str | None:
+    uplift, interval = number(found.get("uplift")), _interval(found.get("ci95"))
+    if uplift is None:
+        return None
+    ends = [0.0, uplift, *(interval or ())]
+    margin = 0.15 * (max(ends) - min(ends) or 0.1)
+    row = Estimate("Tuned minus base", uplift, interval, GREEN, f"{points(uplift)} {interval_text(interval, 100, 1)}")
+    return intervals("uplift", [row], (min(ends) - margin, max(ends) + margin), [Mark(0.0, "no change")], _point_ticks)
+
+
+def _point_ticks(share: float) -> str:
+    return f"{100 * share:+.0f}".replace("-", "−") if round(100 * share) else "0"
+
+
+def _training_plot(training: Mapping[str, Any]) -> str | None:
+    steps, evaluations = training.get("steps"), training.get("evaluations")
+    return curves(
+        "training",
+        [
+            Curve("Loss", *series(steps, "loss"), VIOLET),
+            Curve("Accuracy on training pairs", *series(steps, "accuracy"), BLUE, percent=True),
+            Curve(
+                "Accuracy on validation pairs",
+                *series(evaluations, "accuracy"),
+                GREEN,
+                dots=True,
+                percent=True,
+            ),
+        ],
+    )
+
+
+def _rl_plot(training: Mapping[str, Any]) -> str | None:
+    steps, evaluations = training.get("steps"), training.get("evaluations")
+    return curves(
+        "rl",
+        [
+            Curve("Reward of the samples", *series(steps, "reward"), VIOLET),
+            Curve("KL to the base editor", *series(steps, "kl"), AMBER),
+            Curve(
+                "Right edits on held-out tasks",
+                *series(evaluations, "right"),
+                GREEN,
+                dots=True,
+                percent=True,
+            ),
+        ],
+    )
+
+
+def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = gate.get("verdict")
+    reasons = gate.get("reasons", gate.get("reason", []))
+    facts = []
+    if gate.get("champion"):
+        facts.append(f"Compared with champion {gate['champion']}.")
+    if promotion.get("version"):
+        facts.append(f"Registered as {promotion.get('name', title)} version {promotion['version']}.")
+    return {
+        "title": title,
+        "verdict": verdict,
+        "words": VERDICTS.get(str(verdict), "No verdict yet."),
+        "reasons": [reasons] if isinstance(reasons, str) else list(reasons or []),
+        "facts": facts,
+    }
+
+
+def _verified(model: str, found: Any) -> dict[str, Any]:
+    """`found`: {"complete", "gap", "links": [{"name", "value"}]}, or only whether it is complete, or a sentence."""
+    if isinstance(found, dict):
+        gap = found.get("gap")
+        complete = found.get("complete", found.get("ok", gap is None))
+        return {"model": model, "complete": bool(complete), "gap": gap, "links": found.get("links") or []}
+    if isinstance(found, str) and found not in ("ok", "complete"):
+        return {"model": model, "complete": False, "gap": found, "links": []}
+    return {"model": model, "complete": None if found is None else bool(found), "gap": None, "links": []}
+
+
+def _judged(judged: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "instruction": task["instruction"],
+            "source": _picture(data, task["source"]),
+            "candidates": [
+                candidate | {"image": _picture(data, candidate["image"])} for candidate in task["candidates"]
+            ],
+        }
+        for task in judged.get("tasks", [])
+    ]
+
+
+def _before_after(sheet: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "instruction": edit.get("instruction", ""),
+            "pictures": [
+                {"label": label, "image": _picture(data, edit.get(key)), "right": edit.get(f"{key}_right")}
+                for key, label in (("source", "source"), ("base", "before"), ("tuned", "after"))
+            ],
+        }
+        for edit in sheet.get("edits", [])
+    ]
+
+
+def _picture(data: Path, name: Any, *, bounded: bool = True) -> dict[str, Any] | None:
+    """A picture below `data` as {"uri", "small"}; None if it is not there."""
+    if not isinstance(name, str) or not (data / name).is_file():
+        return None
+    with Image.open(data / name, formats=("PNG",)) as opened:
+        small = max(opened.size) <= SMALL_SIDE
+        buffer = io.BytesIO()
+        if small or not bounded:
+            opened.save(buffer, format="PNG")
+        else:
+            opened.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+            opened.convert("RGB").save(buffer, format="JPEG", quality=88)
+    kind = "png" if small or not bounded else "jpeg"
+    return {"uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "small": small}

@@ -1,0 +1,112 @@
+"""Gathers what the report shows from the stages' output folders into DIR/report-data, under the names it reads."""
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from PIL import Image
+
+from annotation.vocabulary import EditTask, Judgement
+from infra.content import write_file, write_json
+
+COPIED: dict[str, tuple[str, str]] = {
+    "agreement.json": ("collect", "agreement.json"),
+    "reward-training.json": ("reward", "training.json"),
+    "benchmark.json": ("benchmark", "benchmark.json"),
+    "reward-gate.json": ("benchmark", "gate.json"),
+    "promotion.json": ("promote", "promotion.json"),
+    "rl-training.json": ("editor_rl", "training.json"),
+    "evaluation.json": ("editor_eval", "evaluation.json"),
+    "editor-gate.json": ("editor_eval", "gate.json"),
+    "contact-sheet.json": ("editor_eval", "contact-sheet.json"),
+    "contact-sheet.png": ("editor_eval", "contact-sheet.png"),
+}
+"""File of report-data <- (stage, file of its output folder)."""
+
+JUDGED_TASKS = 5
+SHOWN_SIDE = 256
+"""Pixels, the longest side of a judged picture in the report."""
+
+
+def gather(out: Path, stages: Mapping[str, Path]) -> Path:
+    """Fill `out`/report-data from the finished stages' output folders (stage name -> folder); returns that folder.
+
+    A stage that is not there yet, or did not write a file, is left out: the report says so. Calling it again refreshes
+    the files.
+    """
+    data = out / "report-data"
+    for name, (stage, file) in COPIED.items():
+        if stage in stages and (stages[stage] / file).is_file():
+            write_file(data / name, (stages[stage] / file).read_bytes())
+    if "editor_eval" in stages:
+        for picture in sorted((stages["editor_eval"] / "contact-sheet").glob("*.png")):
+            write_file(data / "contact-sheet" / picture.name, picture.read_bytes())
+    if "candidates" in stages and "collect" in stages:
+        write_judged(data, candidates=stages["candidates"], judgements=stages["collect"])
+    return data
+
+
+def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int = JUDGED_TASKS) -> None:
+    """Write `judged.json` and its pictures: the tasks whose candidates the experts told apart most, of every type.
+
+    judged.json: {"tasks": [{"instruction", "task", "source", "candidates": [{"image", "editor", "if", "vq"}]}]},
+    candidates best first, `if` and `vq` the mean over experts (1..4), pictures as paths below `data`.
+    """
+    tasks = [EditTask.model_validate_json(line) for line in _lines(candidates / "tasks.jsonl")]
+    given: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
+    for line in _lines(judgements / "judgements.jsonl"):
+        judgement = Judgement.model_validate_json(line)
+        given[judgement.task_id, judgement.candidate_id].append(judgement)
+
+    rows: list[tuple[float, dict[str, Any]]] = []
+    for task in tasks:
+        rated: list[dict[str, Any]] = [
+            {
+                "image": candidate.image,
+                "editor": candidate.editor,
+                "if": fmean(judgement.instruction_following for judgement in ratings),
+                "vq": fmean(judgement.visual_quality for judgement in ratings),
+            }
+            for candidate in task.candidates
+            if (ratings := given.get((task.task_id, candidate.candidate_id)))
+        ]
+        if len(rated) > 1:
+            rated.sort(key=lambda edit: (-edit["if"] - edit["vq"], edit["image"]))
+            spread = rated[0]["if"] + rated[0]["vq"] - rated[-1]["if"] - rated[-1]["vq"]
+            told = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
+            rows.append((spread, {**told, "candidates": rated}))
+
+    shown = _one_of_each_type_first(rows)[:count]
+    for row in shown:
+        row["source"] = _copy_picture(candidates, data, row["source"])
+        for edit in row["candidates"]:
+            edit["image"] = _copy_picture(candidates, data, edit["image"])
+    write_json(data / "judged.json", {"tasks": shown})
+
+
+def _one_of_each_type_first(rows: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows by falling spread, but the n-th row of every task type before the (n+1)-th of any."""
+    seen: dict[str, int] = defaultdict(int)
+    ranked = []
+    for spread, row in sorted(rows, key=lambda item: (-item[0], item[1]["source"], item[1]["instruction"])):
+        ranked.append((seen[row["task"]], -spread, row))
+        seen[row["task"]] += 1
+    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])]
+
+
+def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
+    """Copy a candidates folder's picture, bounded, and give its path below `data`."""
+    name = f"judged/{sha256[:16]}.png"
+    with Image.open(candidates / "images" / f"{sha256}.png", formats=("PNG",)) as opened:
+        opened.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        opened.save(buffer, format="PNG")
+    write_file(data / name, buffer.getvalue())
+    return name
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line] if path.is_file() else []

@@ -1,0 +1,181 @@
+"""The report's plots: matplotlib drawings as inline SVG that takes its colours from the page, light or dark.
+
+Each function gives an `<svg>` element, or None when there is nothing to draw. The drawing is made in marker colours
+which are then replaced by the page's CSS variables.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER = (f"#01020{k}" for k in range(1, 9))
+"""Marker colours, none of which a drawing would hold by chance."""
+VARIABLES = dict(
+    zip(
+        (INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER),
+        ("ink", "soft", "grid", "card", "blue", "violet", "green", "amber"),
+        strict=True,
+    )
+)
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval, as a row of an interval plot."""
+
+    label: str
+    value: float | None
+    interval: tuple[float, float] | None
+    colour: str
+    shown: str
+    """The figure in words, written at the end of the row."""
+
+
+class Curve(NamedTuple):
+    """A panel: a measured quantity over training steps."""
+
+    title: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    colour: str
+    dots: bool = False
+    """Draw every value as a dot (few evaluations) instead of a smoothed line (many steps)."""
+    percent: bool = False
+
+
+class Mark(NamedTuple):
+    """A reference line across an interval plot."""
+
+    at: float
+    label: str
+
+
+def number(value: Any) -> float | None:
+    """`value` if it is a finite number, else None: a lost figure is missing, never zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def intervals(
+    name: str,
+    rows: Sequence[Estimate],
+    limits: tuple[float, float],
+    marks: Sequence[Mark] = (),
+    ticks: Callable[[float], str] = "{:.1f}".format,
+) -> str | None:
+    """Dots with 95 % intervals, a row each, over `limits`; `name` makes the ids of the drawing unique on the page."""
+    rows = [row for row in rows if row.value is not None]
+    if not rows:
+        return None
+    top, bottom = (0.3 if marks else 0.1), 0.3
+    height = top + bottom + 0.56 * len(rows)
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.03, right=0.96, top=1 - top / height, bottom=bottom / height)
+        behind = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
+        for place, row in enumerate(reversed(rows)):
+            if row.interval is not None:
+                axes.plot(
+                    row.interval, (place, place), color=row.colour, linewidth=5, alpha=0.35, solid_capstyle="round"
+                )
+            axes.plot(row.value, place, "o", color=row.colour, markersize=9)
+            for side, text, weight in ((limits[0], row.label, "normal"), (limits[1], row.shown, "bold")):
+                align = "left" if weight == "normal" else "right"
+                axes.text(side, place + 0.25, text, color=INK, fontsize=10, weight=weight, ha=align, bbox=behind)
+        for mark in marks:
+            axes.axvline(mark.at, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            axes.text(mark.at, len(rows) - 0.2, mark.label, color=SOFT, fontsize=8.5, ha="center", va="bottom")
+        axes.set_xlim(*limits)
+        axes.set_ylim(-0.35, len(rows) - 0.25)
+        axes.set_yticks([])
+        axes.xaxis.set_major_formatter(lambda value, _: ticks(value))
+        _plain(axes)
+        axes.spines["left"].set_visible(False)
+
+    return _svg(name, (5.4, height), draw)
+
+
+def curves(name: str, panels: Sequence[Curve]) -> str | None:
+    """Panels side by side; many steps are drawn faint with their running mean over them."""
+    panels = [panel for panel in panels if len(panel.values) > 0]
+    if not panels:
+        return None
+
+    def draw(figure: "Figure") -> None:
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        figure.subplots_adjust(left=0.055, right=0.99, top=0.86, bottom=0.15, wspace=0.22)
+        for axes, panel in zip(grid, panels, strict=True):
+            if panel.dots:
+                axes.plot(panel.steps, panel.values, "o-", color=panel.colour, linewidth=1.6, markersize=5)
+            else:
+                smooth = running_mean(panel.values, max(1, len(panel.values) // 12))
+                axes.plot(panel.steps, panel.values, color=panel.colour, linewidth=1, alpha=0.3)
+                axes.plot(panel.steps, smooth, color=panel.colour, linewidth=2)
+            axes.set_title(panel.title, fontsize=10, color=INK, loc="left", pad=8)
+            axes.grid(axis="y", color=GRID, linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.locator_params(axis="x", nbins=5, integer=True)
+            axes.locator_params(axis="y", nbins=5)
+            if panel.percent:
+                axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+            _plain(axes)
+
+    return _svg(name, (11.4, 2.7), draw)
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """Mean over the last `width` values (fewer at the start): shape kept, nothing of the future in it."""
+    return [math.fsum(values[max(0, k - width + 1) : k + 1]) / min(k + 1, width) for k in range(len(values))]
+
+
+def series(rows: Any, key: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of `key` in rows like {"step": 3, key: 0.5}; rows without a finite value are left out."""
+    found = [
+        (step, value)
+        for place, row in enumerate(rows if isinstance(rows, list) else [])
+        if isinstance(row, dict)
+        and (value := number(row.get(key))) is not None
+        and (step := number(row.get("step", place))) is not None
+    ]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _plain(axes: "Axes") -> None:
+    axes.tick_params(colors=SOFT, labelsize=8.5, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+
+
+def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        figure = Figure(figsize=inches)
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0)
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    # Inside a page a drawing's own style sheet and group ids would reach beyond it; its size and font are the page's.
+    drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)
+    drawing = re.sub(r"font-family: [^;]*; ", "", drawing)
+    drawing = re.sub(r'<svg (.*?)width="[^"]*" height="[^"]*"', r'<svg class="plot" \1', drawing, count=1)
+    for colour, variable in VARIABLES.items():
+        drawing = drawing.replace(colour, f"var(--{variable})")
+    return drawing
