@@ -42,6 +42,7 @@ class StageRun:
 
     run_id: str
     pipeline_run: str
+    began: float = field(default_factory=time.time)
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, Path] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -109,7 +110,7 @@ def stage_run(
 
 
 def digest(path: Path) -> str:
-    """The content address of a stage's input or output: a folder's as its manifest has or would have it, or a file's."""
+    """The content address of a stage's input or output: a folder's as a manifest has it, or a file's."""
     if path.is_dir():
         return str(read_manifest(path)["sha256"]) if (path / MANIFEST).is_file() else sha256_json(file_digests(path))
     return sha256_file(path)
@@ -265,6 +266,7 @@ def _log_before(
     from mlflow.entities import Param, RunTag
 
     tags = {f"editloop.input.{name}": value for name, value in digests.items()}
+    tags["editloop.pipeline_run"] = run.pipeline_run
     for path in inputs.values():
         tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
     if commit := git_commit():
@@ -278,8 +280,9 @@ def _log_before(
 def _log_after(api: Any, run: StageRun) -> None:
     from mlflow.entities import Metric, RunTag
 
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, float(value), now, 0) for name, value in run.metrics.items()]
+    now = time.time()
+    numbers = run.metrics | {"seconds": now - run.began}
+    metrics = [Metric(name, float(value), int(now * 1000), 0) for name, value in numbers.items()]
     tags = {f"editloop.output.{name}": digest(path) for name, path in run.outputs.items()}
     for path in run.outputs.values():
         tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}

@@ -1,0 +1,66 @@
+"""improve-editor: from the champion reward model to an editor that has passed its gate, or has not."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.editor_eval.component import editor_eval
+from components.editor_rl.component import editor_rl
+
+
+class Improved(NamedTuple):
+    tuned: dsl.Model
+    evaluation: dsl.Artifact
+
+
+@dsl.pipeline(name="improve-editor", description="Tune the editor with the champion reward model and gate it.")
+def improve_editor(
+    prompts_uri: str,
+    heldout_uri: str,
+    prompts_sha256: str = "",
+    heldout_sha256: str = "",
+    editor: str = "tiny-editor",
+    reward: str = "models:/edit-reward@champion",
+    iterations: int = 100,
+    samples: int = 1,
+    seed: int = 0,
+    run_key: str = "",
+) -> Improved:
+    """Let the editor learn from the reward model, then compare it with its base on tasks that neither has seen.
+
+    Args:
+        prompts_uri: Edits folder to practise on.
+        heldout_uri: Edits folder to compare on.
+        prompts_sha256: Content address of the former.
+        heldout_sha256: Content address of the latter.
+        editor: The editor to start from, a diffusers folder, a shipped name or models:/editor@champion.
+        reward: The reward model; only a champion is used.
+        iterations: Updates of the editor.
+        samples: Edits a task in the comparison.
+        seed: Seed of prompts and noise.
+        run_key: Runs of one key are one piece of work; empty for a run of its own.
+    """
+    job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    prompts = dsl.importer(artifact_uri=prompts_uri, artifact_class=dsl.Dataset, metadata={"sha256": prompts_sha256})
+    prompts.set_display_name("prompts")
+    heldout = dsl.importer(artifact_uri=heldout_uri, artifact_class=dsl.Dataset, metadata={"sha256": heldout_sha256})
+    heldout.set_display_name("held-out tasks")
+    tuned = editor_rl(
+        prompts=prompts.output,
+        editor=editor,
+        reward=reward,
+        iterations=iterations,
+        seed=seed,
+        run_key=run_key,
+        job_id=job_id,
+    )
+    compared = editor_eval(
+        heldout=heldout.output,
+        tuned=tuned.outputs["tuned"],
+        base=editor,
+        samples=samples,
+        seed=seed,
+        run_key=run_key,
+        job_id=job_id,
+    )
+    return Improved(tuned=tuned.outputs["tuned"], evaluation=compared.outputs["evaluation"])

@@ -1,0 +1,84 @@
+"""The settings of one turn of the loop. `params.yaml` holds the same defaults for `dvc repro`; a test compares them."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scenes(Part):
+    """How many drawn scenes a demo without an input file works on."""
+
+    train: int = Field(240, ge=1)
+    """Tasks that experts judge."""
+    prompts: int = Field(400, ge=1)
+    """Tasks that the editor practises on."""
+    heldout: int = Field(1200, ge=1)
+    """Tasks that base and tuned editor are compared on; 600 and more give an interval worth reading."""
+
+
+class Candidates(Part):
+    editor: str = "tiny-editor"
+    """Who makes the edits: a diffusers folder, a shipped name, or models:/editor@champion."""
+    per_task: int = Field(4, ge=1)
+    """Edits a task; they are compared with each other, so pairs grow with the square."""
+    steps: int = Field(8, ge=1)
+    """Denoising steps of an edit."""
+
+
+class Annotate(Part):
+    annotators: tuple[str, ...] = ("ada", "bo", "chi", "dia", "eli")
+    """Account names of the experts."""
+    overlap: int = Field(3, ge=1)
+    """How many of them judge each task; agreement needs two or more."""
+
+
+class Reward(Part):
+    base: str = "tiny-reward"
+    """Model to start from: a folder or a shipped name."""
+    epochs: int = Field(12, ge=1)
+    """Passes over the training pairs; the one best on the validation pairs is kept."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
+    processes: int = Field(2, ge=1)
+    """Processes (GPUs) that share the training."""
+
+
+class EditorRl(Part):
+    editor: str = "tiny-editor"
+    """The editor to start from."""
+    iterations: int = Field(100, ge=1)
+    """Updates of the editor."""
+
+
+class EditorEval(Part):
+    base: str = "tiny-editor"
+    """The editor that the tuned one is compared with."""
+    samples: int = Field(1, ge=1)
+    """Edits a task, with the same noise for both editors."""
+
+
+class LoopSettings(Part):
+    """Everything that a run of the loop can be told; the key of a part is its stage's name."""
+
+    seed: int = 0
+    """Seed of every stage."""
+    scenes: Scenes = Scenes()
+    candidates: Candidates = Candidates()
+    annotate: Annotate = Annotate()
+    reward: Reward = Reward()
+    editor_rl: EditorRl = EditorRl()
+    editor_eval: EditorEval = EditorEval()
+
+
+DEMO = LoopSettings()
+SMALLEST = LoopSettings(
+    scenes=Scenes(train=24, prompts=16, heldout=24),
+    candidates=Candidates(per_task=3, steps=4),
+    annotate=Annotate(annotators=("ada", "bo"), overlap=2),
+    reward=Reward(epochs=1),
+    editor_rl=EditorRl(iterations=2),
+)
+PRESETS = {"demo": DEMO, "smallest": SMALLEST}
+"""Sizes of a turn. `smallest` shows that all parts work together; its figures mean nothing."""

@@ -1,0 +1,78 @@
+"""train-reward: from a complete campaign to a reward model that has passed its gate, or has not."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.benchmark.component import benchmark
+from components.collect.component import collect
+from components.dataset.component import dataset
+from components.promote.component import promote
+from components.reward.component import reward
+
+
+class Trained(NamedTuple):
+    model: dsl.Model
+    promotion: dsl.Artifact
+
+
+@dsl.pipeline(name="train-reward", description="Train the reward model on a complete campaign and gate it.")
+def train_reward(
+    candidates_uri: str,
+    campaign_uri: str,
+    candidates_sha256: str = "",
+    campaign_sha256: str = "",
+    base: str = "tiny-reward",
+    epochs: int = 12,
+    learning_rate: float = 5e-4,
+    processes: int = 2,
+    seed: int = 0,
+    run_key: str = "",
+) -> Trained:
+    """Export the experts' judgements, version them as a dataset, train a reward model, measure and promote it.
+
+    Args:
+        candidates_uri: Folder of candidate edits that collect-preferences made.
+        campaign_uri: Folder of the campaign that collect-preferences opened.
+        candidates_sha256: Content address of the candidates.
+        campaign_sha256: Content address of the campaign.
+        base: Model to start from, a folder or a shipped name.
+        epochs: Passes over the pairs.
+        learning_rate: Peak learning rate.
+        processes: Processes (GPUs) to train on.
+        seed: Seed of split, order, new weights and bootstrap.
+        run_key: Runs of one key are one piece of work; empty for a run of its own.
+    """
+    job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    shown = dsl.importer(
+        artifact_uri=candidates_uri, artifact_class=dsl.Dataset, metadata={"sha256": candidates_sha256}
+    )
+    shown.set_display_name("candidates")
+    asked = dsl.importer(artifact_uri=campaign_uri, artifact_class=dsl.Artifact, metadata={"sha256": campaign_sha256})
+    asked.set_display_name("campaign")
+    judged = collect(campaign=asked.output, candidates=shown.output, run_key=run_key, job_id=job_id)
+    built = dataset(
+        judgements=judged.outputs["judgements"], candidates=shown.output, seed=seed, run_key=run_key, job_id=job_id
+    )
+    trained = reward(
+        dataset=built.outputs["dataset"],
+        base=base,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        processes=processes,
+        seed=seed,
+        run_key=run_key,
+        job_id=job_id,
+    )
+    measured = benchmark(
+        dataset=built.outputs["dataset"], model=trained.outputs["model"], seed=seed, run_key=run_key, job_id=job_id
+    )
+    promoted = promote(
+        model=trained.outputs["model"],
+        benchmark=measured.outputs["benchmark"],
+        dataset=built.outputs["dataset"],
+        version=built.outputs["version"],
+        run_key=run_key,
+        job_id=job_id,
+    )
+    return Trained(model=trained.outputs["model"], promotion=promoted.outputs["promotion"])
