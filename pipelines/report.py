@@ -98,6 +98,7 @@ def write_report(out: Path) -> Path:
         loop=Markup((Path(__file__).parent / "loop.svg").read_text()),
         summary=summary,
         headline=headline(summary),
+        experts=_count(_section(summary, "annotation").get("annotators")),
         stages=stage_rows(summary),
         judged=_judged(read["judged"], data),
         agreement=read["agreement"],
