@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from infra import tracking
-from infra.content import MANIFEST
+from infra.content import MANIFEST, write_json
 from infra.launch import end_with_supervisor
 
 PIPELINES = {
@@ -74,6 +74,7 @@ def run_step(
     if metrics is not None:
         for name, number in results.items():
             metrics.log_metric(name, number)
+        write_json(Path(metrics.path), results)  # kfp.local takes a step without its output files for unfinished
     if page is not None:
         shutil.copyfile(targets["output"] / "page.html", page.path)
     return results

@@ -1,0 +1,101 @@
+"""A pipeline run on this machine by kfp.local: each step a process of its own, finished steps kept for the next try.
+
+The runner's cache is keyed by a step's arguments and its inputs' addresses and sha256; ours adds the source code, so
+that a run resumes with the code that began it or starts the changed steps anew.
+"""
+
+import contextlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from infra.content import sha256_file, sha256_json
+from infra.errors import EditLoopError
+from pipelines.compilation import pipeline
+
+ROOMS = ("infra", "annotation", "components", "pipelines")
+TAIL_LINES = 25
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
+MESSAGE = re.compile(r"^\s*infra\.errors\.EditLoopError: ")
+
+
+def run_here(name: str, arguments: dict[str, Any], root: Path, tell: Callable[[str], None] = lambda step: None) -> None:
+    """Run a pipeline to its end below `root`; `tell` hears each step's name as it begins.
+
+    Steps that finished in an earlier try with the same arguments are not run again. Everything that steps print goes to
+    `root`/logs/<pipeline>.log. Raises EditLoopError with the failed step's own message.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kfp import local
+
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(root / "steps"),
+            workspace_root=str(root / "workspace"),
+            enable_caching=True,
+            cache_root=str(root / "cache" / code_digest()[:16]),
+        )
+        log = root / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with _environment(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"), log.open("w") as stream:
+            try:
+                with contextlib.redirect_stdout(_Log(stream, tell)):
+                    pipeline(name)(**arguments)
+            except RuntimeError as error:
+                raise EditLoopError(_failure(name, str(error), log)) from error
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the project's source files and shipped weights."""
+    top = Path(__file__).parent.parent
+    files = [path for room in ROOMS for path in (top / room).rglob("*") if path.suffix in (".py", ".safetensors")]
+    return sha256_json({path.relative_to(top).as_posix(): sha256_file(path) for path in files})
+
+
+class _Log(io.TextIOBase):
+    """A log file that is listened to for the steps' beginnings."""
+
+    def __init__(self, stream: Any, hear: Callable[[str], None]):
+        self.stream, self.hear = stream, hear
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        plain = COLOUR.sub("", text)
+        self.stream.write(plain)
+        self.stream.flush()
+        for step in STEP_BEGINS.findall(plain):
+            self.hear(step.replace("-", "_"))
+        return len(text)
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _failure(name: str, error: str, log: Path) -> str:
+    """What a person should read: the step's EditLoopError where it raised one, else the log's tail."""
+    step = re.search(r"Inner task failed: (\S+?)\.?$", COLOUR.sub("", error))
+    lines = [line.removeprefix("    ").rstrip() for line in log.read_text(errors="replace").splitlines()]
+    said = [MESSAGE.sub("", line) for line in lines if MESSAGE.match(line)]
+    reason = said[-1] if said else "\n" + "\n".join(line for line in lines[-TAIL_LINES:] if line)
+    return f"{name}, step {step[1] if step else 'unknown'}: {reason}\nThe whole log is {log}; finished steps are kept."

@@ -1,0 +1,183 @@
+"""Lineage, checked: from a registered model back to the people whose judgements it learnt from.
+
+    editloop verify models:/edit-reward@champion
+    editloop verify models:/editor@champion
+
+Each link is looked up where it lives (registry, runs, dataset repository, Label Studio) and compared by content.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra import tracking
+from infra.content import read_manifest, sha256_file
+from infra.datarepo import Version, fetch_dataset
+from infra.errors import EditLoopError
+from infra.settings import service_settings
+
+COMMIT = "mlflow.source.git.commit"
+
+
+class Gap(Exception):
+    """A link of the chain that is missing or does not hold; the message begins with its name."""
+
+
+@dataclass
+class Chain:
+    """The links that hold, in order from the model to the annotators, and the first that does not."""
+
+    model: str
+    links: list[dict[str, str]] = field(default_factory=list)
+    gap: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.gap is None
+
+    def add(self, name: str, value: str) -> None:
+        """A link that holds."""
+        self.links.append({"name": name, "value": value})
+
+    def summary(self) -> dict[str, Any]:
+        """{"complete", "gap", "links": [{"name", "value"}]}"""
+        return {"complete": self.complete, "gap": self.gap, "links": self.links}
+
+
+def verify(model: str) -> Chain:
+    """Walk the chain of a registered reward model or editor as far as it holds."""
+    chain = Chain(model)
+    try:
+        _walk(chain, model)
+    except Gap as gap:
+        chain.gap = str(gap)
+    return chain
+
+
+def _walk(chain: Chain, model: str) -> None:
+    version = tracking.find_version(model)
+    if version is None:
+        raise Gap(f"registry: {model} points at no version")
+    chain.add("registered version", f"{version.name} version {version.version}")
+    folder = _checked("model content", lambda: tracking.fetch_version(version))
+    sha256 = str(read_manifest(folder)["sha256"])
+    chain.add("model content", sha256)
+    run = _run_of(chain, version, sha256)
+    if run.data.tags["editloop.stage"] == "editor_rl":
+        _compared(chain, run)
+        reward = run.data.params.get("reward", "")
+        if not reward.startswith("models:/"):
+            raise Gap(f"reward model: run {run.info.run_id} used {reward or 'none'}, which is not registered")
+        _walk(chain, reward)
+    else:
+        _measured(chain, sha256)
+        facts = _dataset(chain, version, run)
+        _judgements(chain, facts)
+
+
+def _run_of(chain: Chain, version: Any, sha256: str) -> Any:
+    """The run that trained the version: finished, with this output, of a known commit and pipeline run."""
+    run = _checked("training run", lambda: tracking.client().get_run(version.run_id))
+    if run.info.status != "FINISHED" or sha256 not in _outputs(run):
+        raise Gap(f"training run: {version.run_id} ({run.info.status}) did not make {sha256}")
+    chain.add("training run", f"{run.data.tags.get('editloop.stage')} {run.info.run_id}")
+    pipeline_run = run.data.tags.get("editloop.pipeline_run")
+    if not pipeline_run or pipeline_run != version.tags.get("editloop.pipeline_run"):
+        raise Gap(f"pipeline run: {version.tags.get('editloop.pipeline_run')} registered what {pipeline_run} trained")
+    chain.add("pipeline run", pipeline_run)
+    if not run.data.tags.get(COMMIT):
+        raise Gap(f"git commit: run {run.info.run_id} names none; set EDITLOOP_GIT_COMMIT in the image")
+    chain.add("git commit", run.data.tags[COMMIT])
+    if image := run.data.tags.get("editloop.image"):
+        chain.add("container image", image)
+    return run
+
+
+def _compared(chain: Chain, run: Any) -> None:
+    """The evaluation that the editor's gate decided on."""
+    tuned = run.data.tags.get("editloop.output.output")
+    found = [other for other in tracking.find_runs(stage="editor_eval", **{"input.editor": tuned}) if _done(other)]
+    if not found:
+        raise Gap(f"evaluation: no finished editor_eval run compared {tuned}")
+    chain.add("evaluation run", found[0].info.run_id)
+
+
+def _measured(chain: Chain, sha256: str) -> None:
+    """The benchmark that the reward model's gate decided on."""
+    found = [other for other in tracking.find_runs(stage="benchmark", **{"input.model": sha256}) if _done(other)]
+    if not found:
+        raise Gap(f"benchmark: no finished benchmark run measured {sha256}")
+    chain.add("benchmark run", found[0].info.run_id)
+
+
+def _dataset(chain: Chain, version: Any, run: Any) -> dict[str, Any]:
+    """The dataset as its repository has it; returns its facts."""
+    sha256 = run.data.tags.get("editloop.input.dataset")
+    tags = version.tags
+    if not sha256 or tags.get("editloop.dataset_sha256") != sha256:
+        raise Gap(f"dataset: trained on {sha256}, registered with {tags.get('editloop.dataset_sha256')}")
+    chain.add("dataset", sha256)
+    kept = Version(
+        dvc_rev=tags.get("editloop.dvc_rev", ""),
+        tag=tags.get("editloop.dvc_tag", ""),
+        sha256=sha256,
+        repo=service_settings().dataset_repo or tags.get("editloop.dataset_repo", ""),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        fetched = Path(temporary) / "dataset"
+        _checked("DVC revision", lambda: fetch_dataset(kept, fetched))
+        facts: dict[str, Any] = read_manifest(fetched)["facts"]
+    chain.add("DVC revision", f"{kept['tag']} ({kept['dvc_rev'][:12]})")
+    return facts
+
+
+def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
+    """From the dataset's facts to the export in MLflow, the labelling config and the annotators."""
+    judgements = facts.get("judgements_sha256")
+    found = [run for run in tracking.find_runs(stage="collect", **{"output.output": judgements}) if _done(run)]
+    if not found:
+        raise Gap(f"judgements: no finished collect run made {judgements}")
+    chain.add("judgements", str(judgements))
+    api = tracking.client()
+    with tempfile.TemporaryDirectory() as temporary:
+        run_id = found[0].info.run_id
+        kept = _checked("label export", lambda: Path(api.download_artifacts(run_id, "export.json", temporary)))
+        if sha256_file(kept) != facts.get("export_sha256"):
+            raise Gap(f"label export: run {run_id} keeps {sha256_file(kept)}, not {facts.get('export_sha256')}")
+    chain.add("label export", str(facts["export_sha256"]))
+    _campaign(chain, facts)
+    if not facts.get("annotators"):
+        raise Gap("annotators: the dataset names none")
+    chain.add("annotators", ", ".join(facts["annotators"]))
+
+
+def _campaign(chain: Chain, facts: dict[str, Any]) -> None:
+    """The campaign, and its labelling config as Label Studio has it now."""
+    from annotation.campaign import live_config_sha256
+
+    key, expected = facts.get("campaign_key"), facts.get("config_sha256")
+    live = _checked("labelling config", lambda: live_config_sha256(str(key)))
+    if live != expected:
+        raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
+    chain.add("campaign", str(key))
+    chain.add("labelling config", str(live))
+
+
+def _outputs(run: Any) -> set[str]:
+    return {value for key, value in run.data.tags.items() if key.startswith("editloop.output.")}
+
+
+def _done(run: Any) -> bool:
+    return bool(run.info.status == "FINISHED")
+
+
+def _checked(name: str, look: Callable[[], Any]) -> Any:
+    """What `look` finds; whatever keeps it from finding is the gap."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return look()
+    except (EditLoopError, MlflowException, OSError) as error:
+        raise Gap(f"{name}: {error}") from error
