@@ -1,0 +1,55 @@
+"""The harness itself: interleaved, medians, no speed without the same answer."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.performance.bench import Benchmark, measure
+
+
+class Clock:
+    """A clock that only moves when work is done."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: list[float], answer: float = 1) -> Callable[[], float]:
+        """A function that takes the given seconds, call by call."""
+
+        def run() -> float:
+            self.log.append(name)
+            self.now += seconds.pop(0)
+            return answer
+
+        return run
+
+
+def test_runs_are_interleaved_and_medians_compared() -> None:
+    clock = Clock()
+    plain = clock.work("plain", [90, 6, 6, 100])
+    ours = clock.work("ours", [50, 2, 1, 2])
+    result = measure(Benchmark("b", plain, ours, target=3), rounds=3, clock=clock)
+    assert clock.log == ["plain", "ours"] * 4
+    assert result == ("b", 6, 2, 3, 3, True)
+
+
+def test_a_missed_target_does_not_hold() -> None:
+    clock = Clock()
+    result = measure(
+        Benchmark("b", clock.work("p", [1, 2]), clock.work("o", [1, 1]), target=2.1), rounds=1, clock=clock
+    )
+    assert (result.ratio, result.holds) == (2, False)
+
+
+def test_counts_are_taken_as_given() -> None:
+    assert measure(Benchmark("tokens", lambda: 800, lambda: 200, target=4, counted=True))[1:4] == (800, 200, 4)
+
+
+def test_a_different_answer_is_not_faster() -> None:
+    benchmark = Benchmark("b", lambda: 1.0, lambda: 2.0, target=1, same=lambda plain, ours: plain == ours)
+    with pytest.raises(AssertionError, match="same answer"):
+        measure(benchmark)
