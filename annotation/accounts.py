@@ -1,0 +1,123 @@
+"""Annotators' accounts in Label Studio: people who can log in, not only users of its API.
+
+Where EditLoop keeps an accounts file (`EDITLOOP_ANNOTATORS_FILE`, mode 600), missing annotators sign up through the
+invitation link like anybody else, with a random password that only that file knows. Without the file annotators have
+joined on their own, and are only checked.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import requests
+from pydantic import BaseModel, ConfigDict
+
+from infra.content import write_file
+from infra.errors import EditLoopError
+from infra.settings import ServiceSettings
+
+DOMAIN = "editloop.example"
+"""An annotator's name without an @ is the local part of an address here."""
+TIMEOUT = 60
+
+
+class Account(BaseModel):
+    """What one annotator logs in with; `token` is for the API (simulated experts)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    email: str
+    password: str
+    token: str
+
+
+def email_of(name: str) -> str:
+    """The address an annotator's name stands for."""
+    return name if "@" in name else f"{name}@{DOMAIN}"
+
+
+def name_of(email: str) -> str:
+    """The annotator's name for an address: the inverse of `email_of`."""
+    return email.removesuffix(f"@{DOMAIN}")
+
+
+def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
+    """The kept accounts by name; empty where none are kept."""
+    path = settings.annotators_file
+    if path is None or not path.is_file():
+        return {}
+    return {name: Account(**kept) for name, kept in json.loads(path.read_text()).items()}
+
+
+def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettings) -> dict[str, int]:
+    """Label Studio's user id of each annotator. `client` is a LabelStudio client of the campaigns' owner.
+
+    Missing ones sign up where an accounts file is kept; else EditLoopError names them and says how they join.
+    """
+    names = list(names)
+    ids = _members(client)
+    accounts = read_accounts(settings)
+    missing = [name for name in names if email_of(name).lower() not in ids]
+    url = settings.require("label_studio_url")
+    if missing and settings.annotators_file is None:
+        raise EditLoopError(
+            f"Not in Label Studio yet: {', '.join(missing)}. Invite them: {url} > Organization > Add People, or name "
+            "annotators who are there."
+        )
+    for name in missing:
+        password = secrets.token_urlsafe(16)
+        # Kept before it is used: an account whose password was lost could never log in.
+        accounts[name] = Account(name=name, email=email_of(name), password=password, token="")
+        _keep(settings.annotators_file, accounts)
+        _sign_up(url, client.organizations.invites.get_invite_link().token, accounts[name])
+    for name in names:
+        if name in accounts and not accounts[name].token:
+            accounts[name] = accounts[name].model_copy(update={"token": _token(url, accounts[name])})
+            _keep(settings.annotators_file, accounts)
+    if missing:
+        ids = _members(client)
+    return {name: ids[email_of(name).lower()] for name in names}
+
+
+def _members(client: Any) -> dict[str, int]:
+    return {user.email.lower(): user.id for user in client.users.list()}
+
+
+def _sign_up(url: str, invite: str, account: Account) -> None:
+    page, session = f"{url}/user/signup/?token={invite}", requests.Session()
+    token = _form_token(session.get(page, timeout=TIMEOUT).text)
+    form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}
+    reply = session.post(page, data=form, headers={"Referer": page}, timeout=TIMEOUT)
+    if not (reply.ok and session.cookies.get("sessionid")):
+        said = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
+        raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(said) or reply.status_code}.")
+
+
+def _token(url: str, account: Account) -> str:
+    """The account's API token, asked for in a session that logged in as the person would."""
+    page, session = f"{url}/user/login/", requests.Session()
+    token = _form_token(session.get(page, timeout=TIMEOUT).text)
+    form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}
+    session.post(page, data=form, headers={"Referer": page}, timeout=TIMEOUT)
+    reply = session.get(f"{url}/api/current-user/token", timeout=TIMEOUT)
+    if reply.status_code != 200:
+        raise EditLoopError(f"{account.email} cannot log in to Label Studio with the password of the accounts file.")
+    return str(reply.json()["token"])
+
+
+def _form_token(page: str) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    if not found:
+        raise EditLoopError("Label Studio's sign-up page has no form: is its address right, and is sign-up open?")
+    return found.group(1)
+
+
+def _keep(path: Path | None, accounts: dict[str, Account]) -> None:
+    if path is None:
+        return
+    kept = {name: account.model_dump() for name, account in sorted(accounts.items())}
+    write_file(path, json.dumps(kept, indent=2) + "\n")
