@@ -23,6 +23,8 @@ def improve_editor(
     reward: str = "models:/edit-reward@champion",
     iterations: int = 100,
     samples: int = 1,
+    steps: int = 8,
+    margin: float = 0.0,
     seed: int = 0,
     run_key: str = "",
 ) -> Improved:
@@ -37,6 +39,8 @@ def improve_editor(
         reward: The reward model; only a champion is used.
         iterations: Updates of the editor.
         samples: Edits a task in the comparison.
+        steps: Denoising steps in the comparison.
+        margin: How much lower the share of right edits may be.
         seed: Seed of prompts and noise.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
@@ -59,6 +63,8 @@ def improve_editor(
         tuned=tuned.outputs["tuned"],
         base=editor,
         samples=samples,
+        steps=steps,
+        margin=margin,
         seed=seed,
         run_key=run_key,
         job_id=job_id,

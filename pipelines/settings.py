@@ -45,6 +45,11 @@ class Reward(Part):
     """Processes (GPUs) that share the training."""
 
 
+class Benchmark(Part):
+    margin: float = Field(0.0, ge=0)
+    """How much less accurate than the champion a new model may be, in shares; the interval's lower end counts."""
+
+
 class EditorRl(Part):
     editor: str = "tiny-editor"
     """The editor to start from."""
@@ -53,10 +58,12 @@ class EditorRl(Part):
 
 
 class EditorEval(Part):
-    base: str = "tiny-editor"
-    """The editor that the tuned one is compared with."""
     samples: int = Field(1, ge=1)
     """Edits a task, with the same noise for both editors."""
+    steps: int = Field(8, ge=1)
+    """Denoising steps of an edit."""
+    margin: float = Field(0.0, ge=0)
+    """How much lower the share of right edits may be; the interval's lower end counts."""
 
 
 class LoopSettings(Part):
@@ -68,6 +75,7 @@ class LoopSettings(Part):
     candidates: Candidates = Candidates()
     annotate: Annotate = Annotate()
     reward: Reward = Reward()
+    benchmark: Benchmark = Benchmark()
     editor_rl: EditorRl = EditorRl()
     editor_eval: EditorEval = EditorEval()
 
@@ -78,7 +86,9 @@ SMALLEST = LoopSettings(
     candidates=Candidates(per_task=3, steps=4),
     annotate=Annotate(annotators=("ada", "bo"), overlap=2),
     reward=Reward(epochs=1),
+    benchmark=Benchmark(margin=2.0),
     editor_rl=EditorRl(iterations=2),
+    editor_eval=EditorEval(steps=4, margin=2.0),
 )
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}
-"""Sizes of a turn. `smallest` shows that all parts work together; its figures mean nothing."""
+"""Sizes of a turn. `smallest` shows that all parts work together; its gates pass whatever comes."""

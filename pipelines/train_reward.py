@@ -26,6 +26,7 @@ def train_reward(
     epochs: int = 12,
     learning_rate: float = 5e-4,
     processes: int = 2,
+    margin: float = 0.0,
     seed: int = 0,
     run_key: str = "",
 ) -> Trained:
@@ -40,6 +41,7 @@ def train_reward(
         epochs: Passes over the pairs.
         learning_rate: Peak learning rate.
         processes: Processes (GPUs) to train on.
+        margin: How much less accurate than the champion the model may be, in shares.
         seed: Seed of split, order, new weights and bootstrap.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
@@ -65,7 +67,12 @@ def train_reward(
         job_id=job_id,
     )
     measured = benchmark(
-        dataset=built.outputs["dataset"], model=trained.outputs["model"], seed=seed, run_key=run_key, job_id=job_id
+        dataset=built.outputs["dataset"],
+        model=trained.outputs["model"],
+        margin=margin,
+        seed=seed,
+        run_key=run_key,
+        job_id=job_id,
     )
     promoted = promote(
         model=trained.outputs["model"],

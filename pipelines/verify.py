@@ -21,7 +21,7 @@ from infra.settings import service_settings
 COMMIT = "mlflow.source.git.commit"
 
 
-class Gap(Exception):
+class Gap(Exception):  # noqa: N818 - the field's word
     """A link of the chain that is missing or does not hold; the message begins with its name."""
 
 
@@ -97,7 +97,7 @@ def _run_of(chain: Chain, version: Any, sha256: str) -> Any:
 
 def _compared(chain: Chain, run: Any) -> None:
     """The evaluation that the editor's gate decided on."""
-    tuned = run.data.tags.get("editloop.output.output")
+    tuned = str(run.data.tags.get("editloop.output.output"))
     found = [other for other in tracking.find_runs(stage="editor_eval", **{"input.editor": tuned}) if _done(other)]
     if not found:
         raise Gap(f"evaluation: no finished editor_eval run compared {tuned}")
@@ -135,11 +135,11 @@ def _dataset(chain: Chain, version: Any, run: Any) -> dict[str, Any]:
 
 def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
     """From the dataset's facts to the export in MLflow, the labelling config and the annotators."""
-    judgements = facts.get("judgements_sha256")
+    judgements = str(facts.get("judgements_sha256"))
     found = [run for run in tracking.find_runs(stage="collect", **{"output.output": judgements}) if _done(run)]
     if not found:
         raise Gap(f"judgements: no finished collect run made {judgements}")
-    chain.add("judgements", str(judgements))
+    chain.add("judgements", judgements)
     api = tracking.client()
     with tempfile.TemporaryDirectory() as temporary:
         run_id = found[0].info.run_id
@@ -155,14 +155,18 @@ def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
 
 def _campaign(chain: Chain, facts: dict[str, Any]) -> None:
     """The campaign, and its labelling config as Label Studio has it now."""
-    from annotation.campaign import live_config_sha256
+    from annotation.campaign import connect, find_campaigns, live_config_sha256
 
-    key, expected = facts.get("campaign_key"), facts.get("config_sha256")
-    live = _checked("labelling config", lambda: live_config_sha256(str(key)))
+    key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
+    studio = _checked("campaign", lambda: connect(settings))
+    campaign = next((one for one in find_campaigns(studio, settings) if one.key == key), None)
+    if campaign is None:
+        raise Gap(f"campaign: Label Studio has none with key {key}")
+    chain.add("campaign", f"{campaign.name} ({key})")
+    live = live_config_sha256(studio, campaign)
     if live != expected:
         raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
-    chain.add("campaign", str(key))
-    chain.add("labelling config", str(live))
+    chain.add("labelling config", live)
 
 
 def _outputs(run: Any) -> set[str]:

@@ -15,6 +15,7 @@ def benchmark(
     run_key: str,
     job_id: str,
     champion: str = "models:/edit-reward@champion",
+    margin: float = 0.0,
     seed: int = 0,
 ):
     """Measure the model on held-out pairs and decide against the champion.
@@ -26,6 +27,7 @@ def benchmark(
         metrics: Figures for the UI.
         page: Page for the UI.
         champion: The model to beat.
+        margin: How much less accurate than the champion the model may be, in shares.
         seed: Seed of the bootstrap.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
@@ -37,7 +39,7 @@ def benchmark(
         pipeline_run=run_key or job_id,
         inputs={"dataset": dataset, "model": model},
         outputs={"output": benchmark},
-        parameters={"champion": champion, "seed": seed},
+        parameters={"champion": champion, "margin": margin, "seed": seed},
         metrics=metrics,
         page=page,
     )

@@ -17,6 +17,8 @@ def editor_eval(
     job_id: str,
     base: str = "tiny-editor",
     samples: int = 1,
+    steps: int = 8,
+    margin: float = 0.0,
     seed: int = 0,
 ):
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
@@ -30,6 +32,8 @@ def editor_eval(
         page: Page for the UI.
         base: The editor before.
         samples: Edits a task.
+        steps: Denoising steps.
+        margin: How much lower the share of right edits may be.
         seed: Seed of the noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
@@ -44,7 +48,7 @@ def editor_eval(
         pipeline_run=run_key or job_id,
         inputs={"edits": heldout, "editor": tuned},
         outputs={"output": evaluation},
-        parameters={"base": base, "samples": samples, "seed": seed},
+        parameters={"base": base, "samples": samples, "steps": steps, "margin": margin, "seed": seed},
         metrics=metrics,
         page=page,
         then=lambda run: register_editor(Path(evaluation.path), Path(tuned.path), Path(promotion.path), run),

@@ -1,0 +1,94 @@
+"""The three edits folders that one turn of the loop works on: judged by experts, practised on, compared on."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from annotation.edits_file import read_edits
+from annotation.scenes import write_edits
+from annotation.stand_ins import add_candidates
+from infra.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_file, sha256_json
+from infra.errors import EditLoopError
+from pipelines.settings import Scenes
+
+SHARES = {"judged": 60, "prompts": 20, "heldout": 20}
+"""Percent of a team's source images in each folder."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Complete edits folders; no source image is in two of them."""
+
+    judged: Path
+    prompts: Path
+    heldout: Path
+
+
+def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
+    """Three folders of drawn scenes below `folder`, each with a seed of its own; what is there is kept."""
+    inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
+    counts = {inputs.judged: scenes.train, inputs.prompts: scenes.prompts, inputs.heldout: scenes.heldout}
+    for number, (target, count) in enumerate(counts.items()):
+        own_seed = 3 * seed + number
+        if not _holds(target, {"world": "scenes", "count": count, "seed": own_seed}):
+            write_edits(target, count, own_seed)
+    return inputs
+
+
+def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
+    """Three folders of a team's own edits below `folder`, split by a hash of the source image.
+
+    Rows to be judged that have a target but no candidates get some from simulated third-party editors. All faults of
+    the file are reported before anything is written. Raises EditLoopError when there are too few images for three parts.
+    """
+    rows = read_edits(edits)
+    pictures = [
+        path for row in rows for path in (row.source, row.target, *(one.image for one in row.candidates)) if path
+    ]
+    texts = [[row.id, row.task, row.instruction, *(one.editor for one in row.candidates)] for row in rows]
+    wanted = {"seed": seed, "content": sha256_json([texts, [sha256_file(path) for path in pictures]])}
+    inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
+    if not all(_holds(target, wanted) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
+        everything = folder / "all"
+        add_candidates(edits, everything, seed=seed)
+        lines = [json.loads(line) for line in (everything / "edits.jsonl").read_text().splitlines()]
+        parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SHARES}
+        for line in lines:
+            parts[_part(line["source"], seed)].append(line)
+        empty = [name for name, part in parts.items() if not part]
+        if empty:
+            raise EditLoopError(
+                f"{edits}: {len(lines)} rows leave no image for {', '.join(empty)}; give 20 source images or more."
+            )
+        for name, part in parts.items():
+            _write(folder / name, everything, part, wanted)
+    return inputs
+
+
+def _part(source: str, seed: int) -> str:
+    percent = int(sha256_bytes(f"{seed}:{source}".encode())[:12], 16) % 100
+    for name, share in SHARES.items():
+        if percent < share:
+            return name
+        percent -= share
+    raise AssertionError("shares add up to 100")
+
+
+def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Copy rows and their pictures; only what experts judge keeps its candidates."""
+    with complete_folder(target, facts) as folder:
+        (folder / "images").mkdir()
+        for line in lines:
+            if target.name != "judged":
+                line.pop("candidates", None)
+            names = [line["source"], line.get("target"), *(one["image"] for one in line.get("candidates", []))]
+            for name in names:
+                if name:
+                    shutil.copyfile(origin / name, folder / name)
+        (folder / "edits.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _holds(folder: Path, facts: dict[str, Any]) -> bool:
+    return (folder / MANIFEST).is_file() and read_manifest(folder)["facts"] == facts
