@@ -13,12 +13,13 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,7 @@ MARK = "EDITLOOP_SERVICE"
 HOST = "127.0.0.1"
 USER = "admin@editloop.example"
 STOP_SECONDS = 10
+DATABASE_SECONDS = 30
 LOG_TAIL = 300
 SMALLEST_DISK = 3 * 2**30
 """Bytes that a demo's data, models and databases may take."""
@@ -247,8 +249,16 @@ def _wait(service: Service, settings: LocalServiceSettings) -> str | None:
                 f"{_tail(service.log)} (whole log: {service.log}; EDITLOOP_START_SECONDS gives it longer)"
             )
         time.sleep(0.3)
+    _write_ahead(service)
     (service.home / f"{service.name}.ready").touch()
     return None
+
+
+def _write_ahead(service: Service) -> None:
+    """Let the database log ahead of its tables (kept in its file): answers take half the time on a laptop's disk."""
+    database = "label_studio.sqlite3" if service.name == "label-studio" else "mlflow.db"
+    with closing(sqlite3.connect(service.data / database, timeout=DATABASE_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
 
 
 def _command(name: Name, settings: LocalServiceSettings) -> list[str]:
