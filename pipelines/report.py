@@ -60,16 +60,15 @@ def write_report(out: Path) -> Path:
 
     - agreement.json: {"if": {"alpha", "ci95", "items", "raters"}, "vq": ...}
     - judged.json and judged/*.png: what the experts saw and said
-    - reward-training.json: {"steps": [{"step", "loss", "accuracy"}], "evaluations": [{"step", "accuracy"}]}
-    - benchmark.json: {"accuracy_labels", "accuracy_oracle", "accuracy_base", "within_group", "ci95", "pairs"}, optional
-      "accuracy_clear", "accuracy_clear_base" (pairs that the oracle tells clearly apart) and "base_ci95", "clear_ci95",
-      "clear_base_ci95", "labels_ci95"
-    - reward-gate.json, editor-gate.json: {"verdict", "reasons", "champion"}; promotion.json
+    - reward-training.json: {"steps": [{"step", "loss"}], "evaluations": [{"step", "loss", "accuracy"}]}
+    - benchmark.json: {"accuracy_oracle", "ci95", "accuracy_base", "accuracy_labels", "accuracy_labels_ci95",
+      "accuracy_labels_base", "within_group", "pairs", "clear_pairs"}
+    - reward-gate.json, editor-gate.json: {"verdict", "reasons"}; promotion.json: {"name", "version"}
     - rl-training.json: {"steps": [{"step", "reward", "kl"}], "evaluations": [{"step", "reward", "right"}]}
-    - evaluation.json: {"base", "tuned", "uplift", "ci95", "tasks"}, optional "by_task": {kind: {"base", "tuned",
-      "tasks"}}
-    - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "task", "source", "base", "tuned",
-      "base_right", "tuned_right"}]}; without it contact-sheet.png
+    - evaluation.json: {"base", "tuned", "uplift", "ci95", "tasks", "axes": {"base": {"if", "vq"}, "tuned": ...},
+      "by_task": {kind: {"base", "tuned"}}}
+    - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "source", "base", "tuned", "base_right",
+      "tuned_right"}]}; without it contact-sheet.png
 
     A section whose file is missing says so. Raises EditLoopError if summary.json is missing or a file is not JSON.
     """
@@ -173,8 +172,8 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     if trained is not None and base is not None:
         verb = "rose" if trained > base else "went"
         sentences.append(
-            f"The reward model learnt from them: on pictures that it had never seen, its share of right preferences "
-            f"{verb} from {percent(base)} to {percent(trained)}."
+            f"The reward model learnt from them: on pictures that it had never seen, the share of clear pairs that it "
+            f"orders right {verb} from {percent(base)} to {percent(trained)}."
         )
     before, after = number(editor.get("base")), number(editor.get("tuned"))
     if before is not None and after is not None:
@@ -247,13 +246,12 @@ def _agreement_plot(agreement: Mapping[str, Any]) -> str | None:
 def _accuracy_plot(found: Mapping[str, Any]) -> str | None:
     rows = []
     for label, key, interval_key, colour in (
-        ("Before, all pairs", "accuracy_base", "base_ci95", SOFT),
-        ("After, all pairs", "accuracy_oracle", "ci95", VIOLET),
-        ("Before, clear pairs", "accuracy_clear_base", "clear_base_ci95", SOFT),
-        ("After, clear pairs", "accuracy_clear", "clear_ci95", VIOLET),
-        ("After, against the experts’ own labels", "accuracy_labels", "labels_ci95", BLUE),
+        ("Clear pairs, before", "accuracy_base", None, SOFT),
+        ("Clear pairs, after", "accuracy_oracle", "ci95", VIOLET),
+        ("Experts’ labels, before", "accuracy_labels_base", None, SOFT),
+        ("Experts’ labels, after", "accuracy_labels", "accuracy_labels_ci95", BLUE),
     ):
-        value, interval = number(found.get(key)), _interval(found.get(interval_key))
+        value, interval = number(found.get(key)), _interval(found.get(interval_key or ""))
         rows.append(Estimate(label, value, interval, colour, f"{percent(value)} {interval_text(interval, 100, 1)}"))
     lowest = min([0.45, *(row.interval[0] if row.interval else row.value for row in rows if row.value is not None)])
     return intervals("accuracy", rows, (lowest, 1.0), [Mark(0.5, "coin toss")], lambda share: f"{100 * share:.0f} %")
@@ -278,15 +276,9 @@ def _training_plot(training: Mapping[str, Any]) -> str | None:
     return curves(
         "training",
         [
-            Curve("Loss", *series(steps, "loss"), VIOLET),
-            Curve("Accuracy on training pairs", *series(steps, "accuracy"), BLUE, percent=True),
-            Curve(
-                "Accuracy on validation pairs",
-                *series(evaluations, "accuracy"),
-                GREEN,
-                dots=True,
-                percent=True,
-            ),
+            Curve("Loss on training pairs", *series(steps, "loss"), VIOLET),
+            Curve("Loss on validation pairs", *series(evaluations, "loss"), VIOLET, dots=True),
+            Curve("Accuracy on validation pairs", *series(evaluations, "accuracy"), BLUE, dots=True, percent=True),
         ],
     )
 
@@ -298,13 +290,8 @@ def _rl_plot(training: Mapping[str, Any]) -> str | None:
         [
             Curve("Reward of the samples", *series(steps, "reward"), VIOLET),
             Curve("KL to the base editor", *series(steps, "kl"), AMBER),
-            Curve(
-                "Right edits on held-out tasks",
-                *series(evaluations, "right"),
-                GREEN,
-                dots=True,
-                percent=True,
-            ),
+            Curve("Reward of watched edits", *series(evaluations, "reward"), VIOLET, dots=True),
+            Curve("Watched edits that are right", *series(evaluations, "right"), GREEN, dots=True, percent=True),
         ],
     )
 
@@ -313,8 +300,6 @@ def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> 
     verdict = gate.get("verdict")
     reasons = gate.get("reasons", gate.get("reason", []))
     facts = []
-    if gate.get("champion"):
-        facts.append(f"Compared with champion {gate['champion']}.")
     if promotion.get("version"):
         facts.append(f"Registered as {promotion.get('name', title)} version {promotion['version']}.")
     return {

@@ -110,7 +110,7 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
 
     def draw(figure: "Figure") -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        figure.subplots_adjust(left=0.055, right=0.99, top=0.86, bottom=0.15, wspace=0.22)
+        figure.subplots_adjust(left=0.055, right=0.99, top=0.86, bottom=0.15, wspace=0.24)
         for axes, panel in zip(grid, panels, strict=True):
             if panel.dots:
                 axes.plot(panel.steps, panel.values, "o-", color=panel.colour, linewidth=1.6, markersize=5)
