@@ -1,0 +1,87 @@
+"""Fixtures that every kind of test may use: real services, one start a session, and a small folder of candidates."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from annotation.scenes import random_edit
+from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
+from infra.content import complete_folder, sha256_bytes, write_file
+from infra.services import Services, start_services, stop_services
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Label Studio and an MLflow server, started for this session and stopped after it."""
+    home = tmp_path_factory.mktemp("services")
+    try:
+        yield start_services(home)
+    finally:
+        stop_services(home)
+
+
+@pytest.fixture
+def service_environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """The running services, with the environment that stages find them through."""
+    for name, value in services.environment.items():
+        monkeypatch.setenv(name, value)
+    return services
+
+
+@pytest.fixture
+def make_candidates(tmp_path: Path) -> Callable[..., Path]:
+    """make(count, seed=0, candidates=4) -> a candidates folder of drawn scenes with edits of very different quality."""
+
+    def make(count: int, *, seed: int = 0, candidates: int = 4) -> Path:
+        rng = np.random.default_rng(seed)
+        target = tmp_path / f"candidates-{count}-{seed}-{candidates}"
+        with complete_folder(target) as folder:
+            rows = [_task(folder, rng, index, candidates) for index in range(count)]
+            write_file(folder / "tasks.jsonl", "".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
+        return target
+
+    return make
+
+
+def _task(folder: Path, rng: np.random.Generator, index: int, candidates: int) -> EditTask:
+    edit = random_edit(rng)
+    source, target = _put(folder, edit.source), _put(folder, edit.target)
+    task = task_id(source, edit.instruction)
+    made = []
+    for place in range(candidates):
+        part = rng.uniform(0, 1)
+        picture = (
+            edit.source
+            + part * (edit.target.astype(float) - edit.source)
+            + rng.normal(0, 20 * (1 - part), edit.source.shape)
+        )
+        image = _put(folder, np.clip(picture, 0, 255).astype(np.uint8))
+        made.append(
+            Candidate(candidate_id=candidate_id(task, image), image=image, editor=EDITORS[place % len(EDITORS)])
+        )
+    return EditTask(
+        task_id=task,
+        name=f"scene-{index}",
+        task_type=edit.operation,
+        instruction=edit.instruction,
+        source=source,
+        target=target,
+        candidates=tuple(made),
+    )
+
+
+def _put(folder: Path, picture: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    digest = sha256_bytes(buffer.getvalue())
+    write_file(folder / "images" / f"{digest}.png", buffer.getvalue())
+    return digest
