@@ -41,7 +41,7 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
     """Three folders of a team's own edits below `folder`, split by a hash of the source image.
 
     Rows to be judged that have a target but no candidates get some from simulated third-party editors. All faults of
-    the file are reported before anything is written. Raises EditLoopError when there are too few images for three parts.
+    the file are reported before anything is written. Raises EditLoopError where images do not suffice for three parts.
     """
     rows = read_edits(edits)
     pictures = [

@@ -1,0 +1,62 @@
+"""Where pipelines run: here by kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import EditLoopError
+from pipelines.compilation import COMPILED, pipeline
+from pipelines.local import run_here
+
+
+class BackendSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+
+    kfp_endpoint: str | None = None
+    """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
+    kfp_experiment: str = "editloop"
+    """Experiment of the server that runs are listed under."""
+
+
+def starter(root: Path) -> Callable[[str, dict[str, Any]], None]:
+    """What starts a pipeline, given its name and arguments: below `root` on this machine, or on the server."""
+    settings = BackendSettings()
+    if settings.kfp_endpoint:
+        return lambda name, arguments: submit(name, arguments, settings)
+    return lambda name, arguments: run_here(name, arguments, root.absolute(), lambda step: print(f"{name}: {step}"))
+
+
+def submit(name: str, arguments: dict[str, Any], settings: BackendSettings) -> None:
+    """Submit the compiled pipeline unless a run of its key is there that has not failed."""
+    from kfp.client import Client
+
+    client = Client(host=settings.kfp_endpoint)
+    key = arguments.get("run_key") or name
+    wanted = json.dumps({"predicates": [{"key": "name", "operation": "EQUALS", "stringValue": key}]})
+    earlier = client.list_runs(filter=wanted).runs or []
+    if arguments.get("run_key") and any(run.state not in ("FAILED", "CANCELED") for run in earlier):
+        return
+    client.create_run_from_pipeline_package(
+        str(COMPILED / f"{name}.yaml"), arguments=arguments, run_name=key, experiment_name=settings.kfp_experiment
+    )
+
+
+def parse_arguments(name: str, given: list[str]) -> dict[str, Any]:
+    """`name=value` texts as arguments of the pipeline, typed as it declares; EditLoopError for what is wrong."""
+    inputs = pipeline(name).component_spec.inputs
+    arguments: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or key not in inputs:
+            raise EditLoopError(f"--set {text}: {name} takes name=value of {', '.join(inputs)}.")
+        try:
+            arguments[key] = value if inputs[key].type == "String" else json.loads(value)
+        except ValueError as error:
+            raise EditLoopError(f"--set {text}: {key} takes {inputs[key].type} as JSON.") from error
+    missing = [key for key, spec in inputs.items() if not spec.optional and key not in arguments]
+    if missing:
+        raise EditLoopError(f"{name} also needs {', '.join(f'--set {key}=...' for key in missing)}.")
+    return arguments

@@ -1,0 +1,244 @@
+"""The command line. Heavy parts are imported when a command needs them, so that `--help` answers at once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from infra.errors import EditLoopError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""From experts' preferences to a better image editor.
+
+    Begin with [bold]editloop demo[/bold]: it starts Label Studio and MLflow here, runs the whole loop small, and writes
+    a report. A team's own edits go in by [bold]--edits FILE[/bold] (README, "Your own edits").
+
+    The loop's three pipelines can be run one at a time ([bold]run[/bold]), stage by stage ([bold]stage[/bold]), or
+    compiled for a Kubeflow cluster ([bold]compile[/bold]), where [bold]reconcile[/bold] starts the next one when a
+    campaign is complete. [bold]verify[/bold] follows a model back to the people it learnt from.""",
+    rich_markup_mode="rich",
+)
+
+Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
+DEFAULT_OUT = Path("runs/demo")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Everything is written below this folder; a next call goes on there.")] = (
+        DEFAULT_OUT
+    ),
+    edits: Annotated[Path | None, typer.Option(help="An edits.jsonl or a folder of them, instead of scenes.")] = None,
+    experts: Annotated[
+        Literal["simulated", "human"], typer.Option(help="human: wait for people; addresses and log-ins are printed.")
+    ] = "simulated",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same dataset and the same figures.")] = 0,
+    preset: Annotated[
+        str, typer.Option(help="Size of the turn: demo, or smallest (a check that all parts work).")
+    ] = "demo",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services running at the end.")] = False,
+) -> None:
+    """Run the whole loop once on this machine, and write summary.json and report.html.
+
+    Stopped or killed, it goes on at the first stage that is not done when it is called again.
+    """
+    from pipelines.demo import demo as run_demo
+    from pipelines.settings import PRESETS
+
+    if preset not in PRESETS:
+        raise EditLoopError(f"--preset {preset}: no such preset; there are {', '.join(PRESETS)}.")
+    run_demo(out, PRESETS[preset].model_copy(update={"seed": seed}), edits=edits, experts=experts, keep=keep)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def stage(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the stage; `list` lists them.")]
+) -> None:
+    """Run one stage: its inputs, outputs and parameters are options of their names.
+
+    For example: editloop stage reward --dataset data/dataset --output data/model --epochs 12 --run my-run
+
+    `editloop stage list` shows each stage with its options. MLflow records the step under the name given by --run.
+    """
+    from pipelines.stages import run_stage
+
+    run_stage(name, context.args)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="collect-preferences, train-reward or improve-editor.")],
+    argument: Annotated[
+        list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
+) -> None:
+    """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
+
+    For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
+    """
+    from pipelines.backend import parse_arguments, starter
+
+    with _services(out):
+        starter(out)(pipeline, parse_arguments(pipeline, argument))
+
+
+@app.command(name="compile")
+def compile_(out: Annotated[Path, typer.Option(help="Folder for the YAML files.")]) -> None:
+    """Compile the three pipelines to YAML for a Kubeflow Pipelines server."""
+    from pipelines.compilation import compile_pipelines
+
+    for path in compile_pipelines(out):
+        print(path)
+
+
+@app.command()
+def reconcile(
+    once: Annotated[bool, typer.Option("--once", help="Look once and end, as a CronJob does.")] = False,
+    out: Annotated[Path, typer.Option(help="Steps, cache and logs of what is started here go below this folder.")] = (
+        DEFAULT_OUT
+    ),
+    prompts: Annotated[
+        str | None, typer.Option(help="Edits folder (path or URI) that the editor practises on.")
+    ] = None,
+    heldout: Annotated[
+        str | None, typer.Option(help="Edits folder (path or URI) that editors are compared on.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
+) -> None:
+    """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places."""
+    import time
+
+    from pipelines.backend import starter
+    from pipelines.reconcile import reconcile as look_once
+    from pipelines.settings import DEMO
+
+    with _services(out):
+        while True:
+            look = look_once(starter(out), DEMO, prompts=prompts, heldout=heldout, root=out)
+            for campaign, counted in look.waiting:
+                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.tasks} tasks answered")
+            for word, keys in (("done", look.done), ("started", look.started)):
+                for key in keys:
+                    print(f"{word:<8} {key}")
+            if once:
+                return
+            time.sleep(seconds)
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    out: Home = DEFAULT_OUT,
+) -> None:
+    """Follow a registered model back to its annotators; exit with 1 at the first gap, and name it.
+
+    Uses the services that the environment names, or else those of the demo in --out.
+    """
+    from pipelines.verify import verify as walk
+
+    with _services(out):
+        chain = walk(model)
+    for link in chain.links:
+        print(f"✓ {link['name']:<20} {link['value']}")
+    if chain.gap:
+        print(f"✗ {chain.gap}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(out: Home = DEFAULT_OUT) -> None:
+    """Start Label Studio and MLflow here, and print the variables by which stages find them."""
+    import shlex
+
+    from infra.services import start_services
+    from pipelines.demo import surroundings
+
+    services = start_services(out.absolute() / "services")
+    for key, value in (services.environment | surroundings(out.absolute())).items():
+        print(f"export {key}={shlex.quote(value)}")
+
+
+@app.command()
+def down(out: Home = DEFAULT_OUT) -> None:
+    """Stop the services that run for a folder."""
+    from infra.services import stop_services
+
+    stopped = stop_services(out.absolute() / "services")
+    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def status(out: Home = DEFAULT_OUT) -> None:
+    """Show the services of a folder, and its latest steps where MLflow answers."""
+    from infra.services import services_status
+
+    found = services_status(out.absolute() / "services")
+    for one in found:
+        print(f"{one.service.name:<14} {one.state:<14} {one.service.url}")
+    if not found:
+        print(f"no services were started for {out}; `editloop up` or `editloop demo` starts them")
+        return
+    if any(one.service.name == "mlflow" and one.state == "running" for one in found):
+        from infra.tracking import find_runs
+        from pipelines.stages import STAGES
+
+        with _services(out):
+            for name in STAGES:
+                for latest in find_runs(stage=name)[:1]:
+                    print(f"{name:<14} {latest.info.status:<14} {latest.data.tags.get('editloop.pipeline_run')}")
+
+
+@app.command()
+def doctor(out: Home = DEFAULT_OUT) -> None:
+    """Check what this machine needs for the loop; exit with 1 where something is missing."""
+    from infra.services import doctor as examine
+
+    checks = examine(out.absolute() / "services")
+    for check in checks:
+        print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.found}" + ("" if check.ok else f"   {check.advice}"))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _services(out: Path) -> Iterator[None]:
+    """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
+    from infra.services import services_status, start_services, stop_services
+    from pipelines.demo import surroundings
+
+    home = out.absolute() / "services"
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        yield
+        return
+    if not home.is_dir():
+        raise EditLoopError(
+            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name the folder of a demo by --out, "
+            f"or set the variables that `editloop up` prints."
+        )
+    ran = any(one.state == "running" for one in services_status(home))
+    os.environ.update(start_services(home).environment | surroundings(out.absolute()))
+    try:
+        yield
+    finally:
+        if not ran:
+            stop_services(home)
+
+
+def main() -> Any:
+    """Entry point: an error that a user can mend is one message, an interrupt is 130."""
+    try:
+        return app()
+    except EditLoopError as error:
+        print(f"editloop: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("editloop: stopped; the same call goes on where it was", file=sys.stderr)
+        return 130

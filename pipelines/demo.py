@@ -1,0 +1,211 @@
+"""One turn of the loop on this machine, with real services, and again from where it stopped.
+
+Everything lives below one folder: edits, services, steps, dataset repository, summary, report. Each part finds what an
+earlier call finished, so a call that was killed is simply made again.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from annotation.accounts import read_accounts
+from annotation.experts import answer
+from infra.content import read_manifest, sha256_json, write_json
+from infra.errors import EditLoopError
+from infra.services import start_services, stop_services
+from infra.settings import service_settings
+from pipelines.inputs import Inputs, draw_scenes, split_edits
+from pipelines.local import run_here
+from pipelines.reconcile import Look, finished, reconcile
+from pipelines.report import write_report
+from pipelines.report_data import gather
+from pipelines.settings import LoopSettings
+from pipelines.summary import Turn, summarise
+from pipelines.verify import verify
+
+Experts = Literal["simulated", "human"]
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def demo(
+    out: Path, loop: LoopSettings, *, edits: Path | None = None, experts: Experts = "simulated", keep: bool = False
+) -> dict[str, Any]:
+    """Run the loop once below `out` and return what `out`/summary.json holds.
+
+    `edits` is a team's own edits file or folder; without it scenes are drawn. Services are stopped at the end, whatever
+    it is, unless `keep`. Raises EditLoopError for faulty input (before anything is written) and for a failed step.
+    """
+    began, console = time.time(), Console()
+    with _interrupted_by_sigterm(), _alone(out):
+        folder = out.absolute()
+        inputs = (
+            split_edits(folder / "edits", edits, loop.seed)
+            if edits
+            else draw_scenes(folder / "edits", loop.scenes, loop.seed)
+        )
+        home = folder / "services"
+        with console.status("Starting Label Studio and MLflow (the first start takes a minute)"):
+            services = start_services(home)
+        os.environ.update(services.environment | surroundings(folder))
+        try:
+            turn = _turn(folder, loop, inputs, experts, console)
+            with console.status("Verifying the lineage of both champions"):
+                chains = {name: verify(model) for name, model in turn.models.items()}
+            summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
+            summary["services"] = {
+                "label_studio": os.environ["EDITLOOP_LABEL_STUDIO_URL"],
+                "mlflow": os.environ["MLFLOW_TRACKING_URI"],
+            }
+            write_json(folder / "summary.json", summary)
+            gather(folder, turn.outputs)
+            report = write_report(folder)
+            _show(console, summary, report)
+        except BaseException:
+            stop_services(home)
+            raise
+        if keep:
+            console.print(
+                f"Label Studio: {summary['services']['label_studio']}  MLflow: {summary['services']['mlflow']}"
+            )
+            console.print(f"Log-ins are in {home}/credentials.json; `editloop down --out {out}` stops both.")
+        else:
+            stop_services(home)
+    return summary
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """What stages find in the environment beside the services: dataset repository, its remote, the model cache."""
+    return {
+        "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
+        "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
+        "EDITLOOP_CACHE": str(folder / "cache"),
+    }
+
+
+def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, console: Console) -> Turn:
+    """All three pipelines, with the experts between the first and the second."""
+    turn = Turn()
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+        with console.status(pipeline) as status:
+            run_here(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
+        console.print(f"[green]✓[/green] {pipeline}")
+
+    arguments = {
+        "edits_uri": str(inputs.judged),
+        "edits_sha256": read_manifest(inputs.judged)["sha256"],
+        "campaign": "EditLoop demo",
+        "annotators": list(loop.annotate.annotators),
+        "overlap": loop.annotate.overlap,
+        **loop.candidates.model_dump(),
+        "seed": loop.seed,
+    }
+    key = f"collect-preferences-{sha256_json(arguments)[:16]}"
+    if not finished("collect-preferences", key):
+        start("collect-preferences", arguments | {"run_key": key})
+    turn.read(key)
+    campaign_file = turn.outputs["annotate"] / "campaign.json"
+    if experts == "simulated":
+        with console.status("Simulated experts answer in Label Studio"):
+            given = answer(campaign_file, turn.outputs["candidates"], settings=service_settings(), seed=loop.seed)
+        console.print(f"[green]✓[/green] simulated experts: {given} pages answered")
+    look = _look(start, loop, inputs, folder)
+    if look.waiting:
+        _invite(console, look)
+    while look.waiting:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        look = _look(start, loop, inputs, folder)
+    for done in (*look.done, *look.started):
+        turn.read(done)
+    return turn
+
+
+def _look(start: Any, loop: LoopSettings, inputs: Inputs, folder: Path) -> Look:
+    return reconcile(start, loop, prompts=str(inputs.prompts), heldout=str(inputs.heldout), root=folder)
+
+
+def _invite(console: Console, look: Look) -> None:
+    """Tell people where to answer, and with what log-in."""
+    accounts = read_accounts(service_settings())
+    for campaign, counted in look.waiting:
+        console.print(f"Waiting for {counted.wanted - counted.annotations} answers in {campaign.name}: {campaign.url}")
+        for name in campaign.annotators:
+            if name in accounts:
+                console.print(f"  {accounts[name].email}  {accounts[name].password}", markup=False)
+    console.print("The loop goes on by itself when all is answered; Ctrl-C stops it, and the next call goes on.")
+
+
+def _show(console: Console, summary: dict[str, Any], report: Path) -> None:
+    table = Table(title="One turn of the loop")
+    for column in ("stage", "status", "seconds"):
+        table.add_column(column, justify="right" if column == "seconds" else "left")
+    for row in summary["stages"]:
+        table.add_row(row["name"], row["status"], f"{row['seconds']:.1f}")
+    console.print(table)
+    annotation, reward, editor = summary["annotation"], summary["reward"], summary["editor"]
+    lines = [
+        f"agreement (alpha)   instruction following {_figure(annotation['alpha']['if'])}, "
+        f"visual quality {_figure(annotation['alpha']['vq'])}",
+        f"reward accuracy     {_figure(reward.get('accuracy_oracle'))} (95 % {_interval(reward.get('ci95'))}), "
+        f"before {_figure(reward.get('accuracy_base'))}; gate: {summary['gate']['reward'].get('verdict')}",
+    ]
+    if editor:
+        lines.append(
+            f"right edits         {_figure(editor['base'])} -> {_figure(editor['tuned'])}, uplift "
+            f"{_figure(editor['uplift'])} (95 % {_interval(editor['ci95'])}); "
+            f"gate: {summary['gate']['editor'].get('verdict')}"
+        )
+    for name, chain in summary["verify"].items():
+        lines.append(f"lineage of {name:<8} {'complete' if chain['complete'] else 'GAP: ' + str(chain['gap'])}")
+    console.print(
+        "\n".join([*lines, f"report              {report}", f"whole call          {summary['seconds']:.0f} s"]),
+        markup=False,
+    )
+
+
+def _figure(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def _interval(ends: Any) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "not measured"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder: two demos in it would undo each other's work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / "demo.lock").open("w")
+    except OSError as error:
+        raise EditLoopError(
+            f"{out}: cannot be written to ({error.strerror}); choose another folder by --out."
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EditLoopError(f"{out}: another demo runs there; wait for it or choose another --out.") from error
+        yield
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that services and steps are stopped either way."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

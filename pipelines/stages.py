@@ -1,0 +1,85 @@
+"""Stages from the command line: `editloop stage NAME`, which `dvc repro` calls too."""
+
+import argparse
+import inspect
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from components.step import PIPELINES, run_step
+from infra.errors import EditLoopError
+
+STAGES = tuple(PIPELINES)
+OUTPUTS = ("output", "version")
+"""Names by which stages take the places of what they write; every other path is read."""
+
+
+def run_stage(name: str, texts: list[str]) -> None:
+    """Run a stage with command-line options, recorded in MLflow like a pipeline's step. Prints its metrics."""
+    if name == "list":
+        for stage in STAGES:
+            print(f"{stage:<12} {' '.join(_usage(stage))}")
+        return
+    if name not in STAGES:
+        raise EditLoopError(f"{name}: no such stage; there are {', '.join(STAGES)}.")
+    options = vars(parser(name).parse_args(texts))
+    paths = {key: value for key, value in options.items() if isinstance(value, Path)}
+    run, promotion = options.pop("run"), paths.pop("promotion", None)
+    parameters = {key: value for key, value in options.items() if not isinstance(value, Path)}
+    if name == "promote":
+        parameters["pipeline_run"] = run
+    then: Callable[[str], dict[str, float]] | None = None
+    if name == "editor_eval" and promotion is not None:
+        from components.editor_eval.registration import register_editor
+
+        then = partial(register_editor, paths["output"], paths["editor"], promotion)
+    metrics = run_step(
+        name,
+        pipeline_run=run,
+        inputs={key: value for key, value in paths.items() if key not in OUTPUTS},
+        outputs={key: value for key, value in paths.items() if key in OUTPUTS},
+        parameters=parameters,
+        then=then,
+    )
+    for key, value in metrics.items():
+        print(f"{key:<28} {value:g}")
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options of a stage, from its function's signature and docstring."""
+    function = _function(name)
+    found = argparse.ArgumentParser(prog=f"editloop stage {name}", description=inspect.getdoc(function))
+    found.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
+    if name == "editor_eval":
+        found.add_argument("--promotion", type=Path, help="file to write what the registry did")
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key == "pipeline_run":
+            continue
+        kind: Any = parameter.annotation
+        required = parameter.default is inspect.Parameter.empty
+        settings: dict[str, Any] = {"required": required, "default": None if required else parameter.default}
+        if kind == list[str]:
+            settings |= {"nargs": "+"}
+        else:
+            settings |= {"type": _absolute if kind is Path else kind}
+        found.add_argument(f"--{key.replace('_', '-')}", dest=key, **settings)
+    return found
+
+
+def _function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(import_module(f"components.{name}.stage"), name)
+    return function
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _usage(name: str) -> list[str]:
+    return [
+        f"--{key.replace('_', '-')}" + ("" if parameter.default is inspect.Parameter.empty else f"={parameter.default}")
+        for key, parameter in inspect.signature(_function(name)).parameters.items()
+        if key != "pipeline_run"
+    ]

@@ -1,0 +1,100 @@
+"""What one turn of the loop came to, read from MLflow's runs and the stages' own files: DIR/summary.json."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.step import PIPELINES
+from infra import tracking
+from infra.content import read_manifest
+from infra.datarepo import read_version
+from infra.errors import EditLoopError
+from pipelines.inputs import Inputs
+from pipelines.settings import LoopSettings
+from pipelines.verify import Chain
+
+
+@dataclass
+class Turn:
+    """The stages that ran, by name: where their outputs are, how they ended, how long they took."""
+
+    outputs: dict[str, Path] = field(default_factory=dict)
+    versions: dict[str, Path] = field(default_factory=dict)
+    """The dataset stage's second output, beside its folder."""
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: dict[str, str] = field(
+        default_factory=lambda: {
+            "reward": f"models:/edit-reward@{tracking.CHAMPION}",
+            "editor": f"models:/editor@{tracking.CHAMPION}",
+        }
+    )
+
+    def read(self, key: str) -> None:
+        """Take in the stages of the pipeline run with this key, from the last try of each."""
+        for run in reversed(tracking.find_runs(pipeline_run=key)):
+            stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
+            if stage not in PIPELINES or run.info.status != "FINISHED":
+                continue
+            self.outputs[stage] = Path(tags["editloop.uri.output"])
+            if "editloop.uri.version" in tags:
+                self.versions[stage] = Path(tags["editloop.uri.version"])
+            self.stages[stage] = {
+                "name": stage,
+                "pipeline": PIPELINES[stage],
+                "status": "done",
+                "seconds": run.data.metrics["seconds"],
+                "run_id": run.info.run_id,
+            }
+
+    def file(self, stage: str, name: str) -> dict[str, Any]:
+        """A JSON file of a stage's output; empty where the stage did not run."""
+        path = self.outputs[stage] / name if stage in self.outputs else None
+        found: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
+        return found
+
+
+def summarise(
+    turn: Turn, loop: LoopSettings, inputs: Inputs, chains: dict[str, Chain], experts: str, seconds: float
+) -> dict[str, Any]:
+    """The content of summary.json. Stages that did not run are there with status "not run"; their figures are null."""
+    for needed in ("collect", "dataset", "promote"):
+        if needed not in turn.outputs:
+            raise EditLoopError(f"MLflow knows no finished run of stage {needed}; run the demo again.")
+    collected, agreed = turn.file("collect", "summary.json"), turn.file("collect", "agreement.json")
+    facts = read_manifest(turn.outputs["dataset"])
+    version = read_version(turn.versions["dataset"])
+    evaluation = turn.file("editor_eval", "evaluation.json")
+    waiting = {"status": "not run", "seconds": 0.0}
+    return {
+        "seed": loop.seed,
+        "experts": experts,
+        "settings": loop.model_dump(mode="json"),
+        "inputs": {name: read_manifest(getattr(inputs, name))["sha256"] for name in ("judged", "prompts", "heldout")},
+        "stages": [
+            turn.stages.get(stage, {"name": stage, "pipeline": name} | waiting) for stage, name in PIPELINES.items()
+        ],
+        "annotation": {
+            **{key: collected[key] for key in ("tasks", "judgements", "annotators")},
+            "alpha": {axis: agreed[axis]["alpha"] for axis in ("if", "vq")},
+        },
+        "dataset": {
+            "pairs": facts["facts"]["pairs"],
+            "groups": facts["facts"]["groups"],
+            "sha256": facts["sha256"],
+            "dvc_rev": version["dvc_rev"],
+            "tag": version["tag"],
+        },
+        "reward": {
+            **turn.file("benchmark", "benchmark.json"),
+            "model_version": turn.file("promote", "promotion.json")["version"],
+            "train_pairs": facts["facts"]["splits"]["train"]["pairs"],
+        },
+        "gate": {
+            "reward": turn.file("benchmark", "gate.json"),
+            "editor": turn.file("editor_eval", "gate.json") or {"verdict": "not run", "reasons": ["no new champion"]},
+        },
+        "editor": evaluation or None,
+        "verify": {name: chain.summary() for name, chain in chains.items()},
+        "seconds": seconds,
+    }
