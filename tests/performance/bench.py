@@ -53,7 +53,8 @@ def measure(benchmark: Benchmark, rounds: int = ROUNDS, clock: Callable[[], floa
         raise AssertionError(f"{benchmark.name}: the two ways do not give the same answer")
     if benchmark.counted:
         return judge(benchmark, float(plain_answer), float(our_answer))
-    plain, ours = [], []
+    plain: list[float] = []
+    ours: list[float] = []
     for _ in range(rounds):
         for run, seconds in ((benchmark.plain, plain), (benchmark.ours, ours)):
             start = clock()
@@ -77,7 +78,7 @@ def print_table(results: Sequence[Result]) -> None:
         table.add_column(heading, justify="left" if heading == "" else "right")
     for result in results:
         verdict = "[green]holds[/]" if result.holds else "[red]misses[/]"
-        figures = (f"{result.plain:,.4g}", f"{result.ours:,.4g}", f"{result.ratio:.1f}x", f"{result.target:g}x")
+        figures = (f"{result.plain:,.4g}", f"{result.ours:,.4g}", f"{result.ratio:.2f}x", f"{result.target:g}x")
         table.add_row(result.name, *figures, verdict)
     Console().print(table)
 
