@@ -35,17 +35,6 @@ SMALL_SIDE = 96
 """Pixels. Pictures up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
 LARGEST_SIDE = 256
 
-PIPELINE_OF_STAGE = {
-    "candidates": "collect-preferences",
-    "annotate": "collect-preferences",
-    "collect": "train-reward",
-    "dataset": "train-reward",
-    "reward": "train-reward",
-    "benchmark": "train-reward",
-    "promote": "train-reward",
-    "editor_rl": "improve-editor",
-    "editor_eval": "improve-editor",
-}
 VERDICTS = {
     "promote": "Promoted: it is the champion now.",
     "hold": "Held: a challenger, the champion stays.",
@@ -81,6 +70,7 @@ def write_report(out: Path) -> Path:
 
     benchmark = read["benchmark"] | _section(summary, "reward")
     evaluation = read["evaluation"] | _section(summary, "editor")
+    stages = stage_rows(summary)
     gates, verify = _section(summary, "gate"), _section(summary, "verify")
 
     environment = Environment(
@@ -98,7 +88,9 @@ def write_report(out: Path) -> Path:
         summary=summary,
         headline=headline(summary),
         experts=_count(_section(summary, "annotation").get("annotators")),
-        stages=stage_rows(summary),
+        stages=stages,
+        together=sum(number(row["seconds"]) or 0.0 for row in stages),
+        folder=out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out,
         judged=_judged(read["judged"], data),
         agreement=read["agreement"],
         agreement_plot=_markup(_agreement_plot(read["agreement"])),
@@ -193,7 +185,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": row.get("name", "?"),
-            "pipeline": row.get("pipeline") or PIPELINE_OF_STAGE.get(str(row.get("name")), ""),
+            "pipeline": row.get("pipeline") or "",
             "status": row.get("status", "unknown"),
             "seconds": row.get("seconds"),
             "width": 100 * (number(row.get("seconds")) or 0.0) / longest,
