@@ -334,3 +334,11 @@ def test_bad_edits_leave_no_folder_of_stand_ins(folder: Path, tmp_path: Path) ->
     with pytest.raises(EditLoopError):
         add_candidates(folder, tmp_path / "out", seed=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_documentation_names_every_key_and_shows_a_real_message(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "edits-file.md").read_text()
+    (unknown,) = faults(write(folder, {**GOOD, "promt": "Make it red."}))[1:]
+    keys = unknown.partition("known are ")[2].split(", ")
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == keys
+    assert unknown.partition(":1: ")[2] in text
