@@ -162,10 +162,9 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
         )
     trained, base = number(reward.get("accuracy_oracle")), number(reward.get("accuracy_base"))
     if trained is not None and base is not None:
-        verb = "rose" if trained > base else "went"
         sentences.append(
-            f"The reward model learnt from them: on pictures that it had never seen, the share of clear pairs that it "
-            f"orders right {verb} from {percent(base)} to {percent(trained)}."
+            f"The reward model that learnt from them puts {percent(trained)} of clear pairs, on pictures that it had "
+            f"never seen, in the right order; before, it was {percent(base)}."
         )
     before, after = number(editor.get("base")), number(editor.get("tuned"))
     if before is not None and after is not None:

@@ -85,7 +85,7 @@ def intervals(
                 axes.plot(
                     row.interval, (place, place), color=row.colour, linewidth=5, alpha=0.35, solid_capstyle="round"
                 )
-            axes.plot(row.value, place, "o", color=row.colour, markersize=9)
+            axes.plot(row.value, place, "o", color=row.colour, markersize=9, clip_on=False)
             for side, text, weight in ((limits[0], row.label, "normal"), (limits[1], row.shown, "bold")):
                 align = "left" if weight == "normal" else "right"
                 axes.text(side, place + 0.25, text, color=INK, fontsize=10, weight=weight, ha=align, bbox=behind)
