@@ -139,17 +139,19 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
     settings = local_service_settings()
     wanted: list[Name] = [name for name, use in zip(NAMES, (label_studio, mlflow), strict=True) if use]
     with _alone(home):
-        begun: list[Name] = []
+        begun: dict[Name, subprocess.Popen[bytes]] = {}
         try:
             services = {name: _begin(home, name, settings, begun) for name in wanted}
             with ThreadPoolExecutor(len(NAMES)) as pool:
-                waiting = {name: pool.submit(_wait, service, settings) for name, service in services.items()}
-            problems = [problem for future in waiting.values() if (problem := future.result())]
+                waiting = [pool.submit(_wait, services[name], process, settings) for name, process in begun.items()]
+            problems = [problem for future in waiting if (problem := future.result())]
             if problems:
                 raise EditLoopError(" ".join(problems))
         except BaseException as error:
-            for name in begun:
+            for name, process in begun.items():
                 _stop(home, name)
+                process.kill()  # in the instant of its start it does not carry the mark yet
+                process.wait()
             if isinstance(error, OSError):
                 raise _unusable(home, error) from error
             raise
@@ -202,7 +204,9 @@ def doctor(home: Path) -> list[Check]:
     return checks
 
 
-def _begin(home: Path, name: Name, settings: LocalServiceSettings, begun: list[Name]) -> Service:
+def _begin(
+    home: Path, name: Name, settings: LocalServiceSettings, begun: dict[Name, subprocess.Popen[bytes]]
+) -> Service:
     """The service as credentials and processes have it; a process is started (and noted in `begun`) if none serves."""
     known = _load(home).get(name)
     if known and _leader(home, name) and known.healthy():
@@ -223,9 +227,8 @@ def _begin(home: Path, name: Name, settings: LocalServiceSettings, begun: list[N
     service.data.mkdir(parents=True, exist_ok=True)
     if name == "mlflow":
         _write_mlflow_auth(service)
-    begun.append(name)
     with service.log.open("wb") as log:
-        subprocess.Popen(
+        begun[name] = subprocess.Popen(
             [*command, *_arguments(service)],
             env={**os.environ, **_environment(service), MARK: f"{home}:{name}"},
             cwd=service.data,
@@ -237,11 +240,11 @@ def _begin(home: Path, name: Name, settings: LocalServiceSettings, begun: list[N
     return service
 
 
-def _wait(service: Service, settings: LocalServiceSettings) -> str | None:
+def _wait(service: Service, process: subprocess.Popen[bytes], settings: LocalServiceSettings) -> str | None:
     """Wait until the service answers; returns the problem in a line where it does not."""
     deadline = time.monotonic() + settings.start_seconds
     while not service.healthy():
-        if not _leader(service.home, service.name):
+        if process.poll() is not None:
             return f"{service.name} ended while starting: {_tail(service.log)} (whole log: {service.log})"
         if time.monotonic() > deadline:
             return (

@@ -1,0 +1,69 @@
+"""Real services survive what happens to a demo: a second call, a killed server, a killed caller."""
+
+import os
+import signal
+
+import psutil
+import requests
+
+from infra.services import services_status, start_services, stop_services
+
+
+def pids(home):
+    return {status.service.name: status.pid for status in services_status(home) if status.state == "running"}
+
+
+def test_a_second_call_uses_what_runs(services):
+    before = pids(services.home)
+    assert set(before) == {"label-studio", "mlflow"}
+    again = start_services(services.home)
+    assert again.environment == services.environment
+    assert pids(services.home) == before
+
+
+def test_secrets_are_the_users_alone_and_not_on_a_command_line(services):
+    for name in ("credentials.json", "mlflow-auth.ini"):
+        assert (services.home / name).stat().st_mode & 0o077 == 0
+    secrets = [services.label_studio.secret, services.label_studio.password, services.mlflow.secret]
+    for pid in pids(services.home).values():
+        assert not any(secret in " ".join(psutil.Process(pid).cmdline()) for secret in secrets)
+
+
+def test_both_ask_for_credentials(services):
+    assert requests.get(f"{services.label_studio.url}/api/projects/", timeout=30).status_code == 401
+    assert (
+        requests.get(f"{services.mlflow.url}/api/2.0/mlflow/experiments/search?max_results=1", timeout=30).status_code
+        == 401
+    )
+
+
+def test_nothing_serves_beyond_this_machine(services):
+    for pid in pids(services.home).values():
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    assert connection.laddr.ip == "127.0.0.1"
+
+
+def test_a_killed_server_comes_back_with_its_data_and_no_orphan(tmp_path):
+    home = tmp_path / "home"
+    try:
+        first = start_services(home, label_studio=False)
+        url, auth = first.mlflow.url, (first.mlflow.user, first.mlflow.secret)
+        made = requests.post(
+            f"{url}/api/2.0/mlflow/experiments/create", json={"name": "kept"}, auth=auth, timeout=30
+        ).json()["experiment_id"]
+        leader = pids(home)["mlflow"]
+        left = psutil.Process(leader).children(recursive=True)
+        os.kill(leader, signal.SIGKILL)
+        assert any(child.is_running() for child in left), "the server leaves its worker behind"
+        second = start_services(home, label_studio=False)
+        _, alive = psutil.wait_procs(left, timeout=10)
+        assert not alive
+        reply = requests.get(
+            f"{second.mlflow.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=kept", auth=auth, timeout=30
+        )
+        assert reply.json()["experiment"]["experiment_id"] == made
+    finally:
+        stop_services(home)
+    assert pids(home) == {}
