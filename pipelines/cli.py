@@ -124,7 +124,7 @@ def reconcile(
         while True:
             look = look_once(starter(out), DEMO, prompts=prompts, heldout=heldout, root=out)
             for campaign, counted in look.waiting:
-                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.tasks} tasks answered")
+                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.tasks} tasks done")
             for word, keys in (("done", look.done), ("started", look.started)):
                 for key in keys:
                     print(f"{word:<8} {key}")
@@ -220,7 +220,7 @@ def _services(out: Path) -> Iterator[None]:
         return
     if not home.is_dir():
         raise EditLoopError(
-            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name the folder of a demo by --out, "
+            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name a demo's folder by --out, "
             f"or set the variables that `editloop up` prints."
         )
     ran = any(one.state == "running" for one in services_status(home))

@@ -1,0 +1,48 @@
+# Two commands to know: `make demo` (the whole loop, small, with real services) and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LABEL_STUDIO := .venv-label-studio
+CHECKED := infra annotation components pipelines tests
+
+.PHONY: setup demo test lint bench chromium
+
+setup:
+	@$(MAKE) --no-print-directory --jobs=2 .venv/stamp $(LABEL_STUDIO)/stamp
+
+.venv/stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(LABEL_STUDIO)/stamp: constraints-label-studio.txt
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --upgrade pip
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --constraint constraints-label-studio.txt label-studio
+	touch $@
+
+demo: setup
+	$(BIN)/editloop demo --out runs/demo
+
+lint: setup
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/editloop compile --out build/compiled
+	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
+
+test: lint chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
+
+# The browser test drives Debian's own Chromium; elsewhere any chromium or google-chrome on the PATH will do.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else \
+		echo "The browser test needs chromium: install it (Debian: apt-get install chromium) and run make test again."; exit 1; \
+	fi
