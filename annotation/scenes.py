@@ -41,7 +41,22 @@ Operation = Literal["recolour", "add", "remove", "replace", "move", "background"
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 WORDS = tuple(
     sorted(
-        {"make", "the", "add", "a", "at", "remove", "replace", "with", "move", "to", "change", "background", "top", "left"}
+        {
+            "make",
+            "the",
+            "add",
+            "a",
+            "at",
+            "remove",
+            "replace",
+            "with",
+            "move",
+            "to",
+            "change",
+            "background",
+            "top",
+            "left",
+        }
         | {"right", "bottom", "."}
         | {*COLOURS, *BACKGROUNDS, *SHAPES}
     )
@@ -115,9 +130,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     return Scene(background=str(rng.choice(list(BACKGROUNDS))), shapes=shapes)
 
 
-def random_edit(
-    rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None
-) -> SceneEdit:
+def random_edit(rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None) -> SceneEdit:
     """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless given."""
     scene = scene or random_scene(rng)
     chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]

@@ -72,7 +72,9 @@ class KontextEditor:
             )
         codec = AutoencoderKL if "block_out_channels" not in _codec_config(folder) else PatchCodec
         parts = {"vae": PatchCodec.from_pretrained(folder / "vae")} if codec is PatchCodec else {}
-        pipeline = FluxKontextPipeline.from_pretrained(folder, **parts, torch_dtype=torch.float32, local_files_only=True)
+        pipeline = FluxKontextPipeline.from_pretrained(
+            folder, **parts, torch_dtype=torch.float32, local_files_only=True
+        )
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline)
 

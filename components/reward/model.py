@@ -1,8 +1,8 @@
 """EditReward: a vision-language backbone whose last hidden states at `<|Reward|>` feed one head an axis.
 
-Input order `paired` (EditLoop's own, for small pictures): instruction, then source and edit as the two frames of one
-image, then one `<|Reward|>` token an axis, both read in one pass. Qwen2.5-VL folds two frames into every vision patch, so
-the patch sees the difference directly.
+Input order `paired` (for small pictures): source and edit as the two frames of one image, then the instruction, then one
+`<|Reward|>` token an axis, both read in one pass. Qwen2.5-VL folds two frames into every vision patch, so the patch sees
+the difference directly.
 """
 
 import json
@@ -82,7 +82,9 @@ class RewardModel(nn.Module):
         """Open a model folder (its digests are checked) or one that ships with EditLoop by its name (`tiny-reward`)."""
         folder = shipped_reward(str(model)) or Path(model)
         if not (folder / "reward.json").is_file():
-            raise EditLoopError(f"reward model {str(model)!r}: no reward.json there. Give `tiny-reward` or a model folder.")
+            raise EditLoopError(
+                f"reward model {str(model)!r}: no reward.json there. Give `tiny-reward` or a model folder."
+            )
         read_manifest(folder, check=True)
         settings = RewardSettings.model_validate_json((folder / "reward.json").read_text())
         backbone = Qwen2_5_VLModel.from_pretrained(folder / "backbone", local_files_only=True, dtype=torch.float32)
@@ -90,7 +92,9 @@ class RewardModel(nn.Module):
         missing, surplus = loaded.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
         missing = [name for name in missing if name.startswith("rm_heads.")]
         if missing or surplus:
-            raise EditLoopError(f"{folder}/heads.safetensors: missing {missing}, surplus {surplus}; not this model's heads.")
+            raise EditLoopError(
+                f"{folder}/heads.safetensors: missing {missing}, surplus {surplus}; not this model's heads."
+            )
         return loaded.eval()
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
@@ -98,7 +102,9 @@ class RewardModel(nn.Module):
         with complete_folder(folder, facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
             self.tokenizer.save_pretrained(out / "tokenizer")
-            heads = {name: value.contiguous() for name, value in self.state_dict().items() if name.startswith("rm_heads.")}
+            heads = {
+                name: value.contiguous() for name, value in self.state_dict().items() if name.startswith("rm_heads.")
+            }
             save_file(heads, out / "heads.safetensors")
             (out / "reward.json").write_text(self.settings.model_dump_json(indent=2) + "\n")
             for name, value in (extra or {}).items():
@@ -106,35 +112,45 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Scores:
         """Scores (B, axes) of a batch made by `prepare`."""
-        hidden = self.backbone(**batch, use_cache=False).last_hidden_state
+        return self.read(self.backbone(**batch, use_cache=False).last_hidden_state)
+
+    def read(self, hidden: Tensor) -> Scores:
+        """Scores (B, axes) of last hidden states (B, L, width), whose last positions are the reward tokens."""
         axes = len(self.settings.axes)
         outputs = [self.rm_heads[f"head_{i}"](hidden[:, i - axes].float()) for i in range(axes)]
         out = torch.stack(outputs, dim=1)
         return Scores(out[..., 0], out[..., 1].clamp(*LOG_SIGMA_BOUNDS))
 
-    def prepare(self, instructions: Sequence[str], sources: NDArray[np.uint8], edits: NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Tensors of B edits: pictures are uint8 (B, side, side, 3). Control words in an instruction stay plain text."""
+    def prepare(
+        self, instructions: Sequence[str], sources: NDArray[np.uint8], edits: NDArray[np.uint8]
+    ) -> dict[str, Tensor]:
+        """Tensors of B edits: pictures are uint8 (B, side, side, 3). Control words in an instruction stay plain text.
+
+        A row is image, instruction, padding (masked), reward tokens; positions are those of the row without its padding.
+        """
         vision = self.backbone.config.vision_config
         grid = self.settings.side // vision.patch_size
         image_tokens = (grid // vision.spatial_merge_size) ** 2
-        convert = self.tokenizer.convert_tokens_to_ids
-        tail = [convert(VISION_START), *[convert(IMAGE_TOKEN)] * image_tokens, convert(VISION_END)]
-        tail += [convert(REWARD_TOKEN)] * len(self.settings.axes)
+        convert, axes = self.tokenizer.convert_tokens_to_ids, len(self.settings.axes)
+        image = torch.tensor([[convert(VISION_START), *[convert(IMAGE_TOKEN)] * image_tokens, convert(VISION_END)]])
         text = self.tokenizer(
-            list(instructions), padding=True, padding_side="left", truncation=True, split_special_tokens=True,
+            list(instructions), padding=True, padding_side="right", truncation=True, split_special_tokens=True,
             return_tensors="pt",
         )  # fmt: skip
         count, length = text.input_ids.shape
-        ids = torch.cat([text.input_ids, torch.tensor(tail).expand(count, -1)], dim=1)
-        mask = torch.cat([text.attention_mask, torch.ones(count, len(tail), dtype=torch.long)], dim=1)
         sizes = torch.tensor([[1, grid, grid]])
-        kinds = (ids[:1] == convert(IMAGE_TOKEN)).int()
-        # Every row has the same shape, so positions are those of one row; padding lies to the left and is masked.
-        positions, _ = self.backbone.get_rope_index(ids[:1], mm_token_type_ids=kinds, image_grid_thw=sizes)
+        kinds = (image == convert(IMAGE_TOKEN)).int()
+        image_positions, _ = self.backbone.get_rope_index(image, mm_token_type_ids=kinds, image_grid_thw=sizes)
+        after = int(image_positions.max()) + 1
+        ends = text.attention_mask.sum(1, keepdim=True)
+        text_positions = torch.cat([torch.arange(length).expand(count, -1), ends + torch.arange(axes)], dim=1) + after
+        ones = torch.ones(count, image.shape[1], dtype=torch.long)
         return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": positions.expand(3, count, -1),
+            "input_ids": torch.cat(
+                [image.expand(count, -1), text.input_ids, torch.full((count, axes), convert(REWARD_TOKEN))], dim=1
+            ),
+            "attention_mask": torch.cat([ones, text.attention_mask, ones[:, :axes]], dim=1),
+            "position_ids": torch.cat([image_positions.expand(3, count, -1), text_positions.expand(3, -1, -1)], dim=2),
             "pixel_values": frames(sources, edits, vision.patch_size, vision.spatial_merge_size),
             "image_grid_thw": sizes.expand(count, -1),
         }
@@ -143,7 +159,11 @@ class RewardModel(nn.Module):
     def score(self, instructions: Sequence[str], sources: NDArray[np.uint8], edits: NDArray[np.uint8]) -> Scores:
         """Scores (N, axes) of N edits, uint8 (N, side, side, 3), in batches."""
         parts = [
-            self(self.prepare(instructions[start : start + BATCH], sources[start : start + BATCH], edits[start : start + BATCH]))
+            self(
+                self.prepare(
+                    instructions[start : start + BATCH], sources[start : start + BATCH], edits[start : start + BATCH]
+                )
+            )
             for start in range(0, len(instructions), BATCH)
         ]
         return Scores(torch.cat([part.mu for part in parts]), torch.cat([part.log_sigma for part in parts]))

@@ -24,6 +24,7 @@ BATCH = 64
 PEAK_RATE = 1e-3
 SEED = 23
 TEXT_TOKENS = 32
+PAD_ID, VISION_END_ID = 0, 4
 
 
 def build(seed: int = SEED) -> RewardModel:
@@ -81,9 +82,25 @@ def lesson(rng: np.random.Generator) -> tuple[str, NDArray[np.uint8], NDArray[np
         rows, columns = (slice(8 * a, 8 * a + 8 * int(rng.integers(1, 3))) for a in rng.integers(0, 4, 2))
         spoil = rng.uniform(5, 60)
         edited = edited.copy()
-        edited[rows, columns] += rng.normal(0, spoil, edited[rows, columns].shape) * (rng.random() < 0.5) + rng.normal(0, spoil, 3)
+        edited[rows, columns] += rng.normal(0, spoil, edited[rows, columns].shape) * (rng.random() < 0.5) + rng.normal(
+            0, spoil, 3
+        )
         clean = min(clean, float(spoil < 20))
     return wanted.instruction, source, np.clip(edited, 0, 255).astype(np.uint8), (done, clean)
+
+
+def telling_loss(
+    model: RewardModel, hidden: torch.Tensor, rows: dict[str, torch.Tensor], done: torch.Tensor
+) -> torch.Tensor:
+    """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
+
+    hidden: (B, L, width); done: (B,) bool. Output words share the input embedding.
+    """
+    axes = len(model.settings.axes)
+    end_of_image = int((rows["input_ids"][0] == VISION_END_ID).nonzero())
+    words = rows["input_ids"][done, end_of_image + 1 : -axes]
+    logits = hidden[done, end_of_image : -axes - 1] @ model.backbone.get_input_embeddings().weight.T
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), words.flatten(), ignore_index=PAD_ID)
 
 
 def train(output: Path, *, seconds: float, seed: int = SEED) -> dict[str, float]:
@@ -95,16 +112,22 @@ def train(output: Path, *, seconds: float, seed: int = SEED) -> dict[str, float]
     while (elapsed := time.monotonic() - began) < seconds:
         optimiser.param_groups[0]["lr"] = PEAK_RATE * min(1, (step + 1) / 200) * min(1, 3 * (1 - elapsed / seconds))
         instructions, sources, edits, answers = zip(*(lesson(rng) for _ in range(BATCH)), strict=True)
-        mu = model(model.prepare(instructions, np.stack(sources), np.stack(edits))).mu
+        rows = model.prepare(instructions, np.stack(sources), np.stack(edits))
         truth = torch.tensor(answers)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(mu, truth)
+        hidden = model.backbone(**rows, use_cache=False).last_hidden_state
+        mu = model.read(hidden).mu
+        told = telling_loss(model, hidden, rows, truth[:, 0] > 0.5)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(mu, truth) + told
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        history.append([loss.item(), *((mu > 0) == (truth > 0.5)).float().mean(0).tolist()])
+        history.append([told.item(), *((mu > 0) == (truth > 0.5)).float().mean(0).tolist()])
         step += 1
         if step % 250 == 0:
-            print(f"step {step}, {elapsed:.0f} s, loss and accuracies {np.mean(history[-250:], axis=0).round(3)}", flush=True)
+            print(
+                f"step {step}, {elapsed:.0f} s, telling loss and accuracies {np.mean(history[-250:], axis=0).round(3)}",
+                flush=True,
+            )
     model.save(output, {"made_by": "editloop weights reward", "seed": seed, "steps": step})
-    return dict(zip(("loss", "done", "clean"), np.mean(history[-250:], axis=0).tolist(), strict=True))
+    return dict(zip(("telling_loss", "done", "clean"), np.mean(history[-250:], axis=0).tolist(), strict=True))

@@ -1,0 +1,33 @@
+"""DiffusionNFT (arXiv 2509.16117): policy improvement on the forward process. Pure functions, fp32.
+
+The edits of the old policy are noised again at any level; the new velocity is pulled towards the good ones and pushed from
+the bad ones through implicit positive and negative policies. No stochastic sampler, no log-probability.
+"""
+
+import torch
+from torch import Tensor
+
+
+def optimality(advantage: Tensor, largest: float) -> Tensor:
+    """Probability 0..1, (B,), that an edit is a good one: clip(A, +-largest) / (2 largest) + 1/2."""
+    return advantage.clamp(-largest, largest) / (2 * largest) + 0.5
+
+
+def nft_loss(
+    velocity: Tensor, old: Tensor, noised: Tensor, picture: Tensor, sigma: Tensor, good: Tensor, strength: float
+) -> Tensor:
+    """Loss (B,) of velocities (B, S, C) at latents `noised` = (1 - sigma) picture + sigma noise.
+
+    `old` is the old policy's velocity there, sigma (B,), good (B,) in 0..1, strength b: the positive policy is b v + (1 - b)
+    old, the negative (1 + b) old - b v. Each squared error is divided by its own detached mean absolute error. At good =
+    1/2 and v = old the gradients of both parts cancel.
+    """
+    level = sigma[:, None, None]
+    positive = noised - level * (strength * velocity + (1 - strength) * old)
+    negative = noised - level * ((1 + strength) * old - strength * velocity)
+    parts = []
+    for guess in (positive, negative):
+        error = guess - picture
+        scale = error.detach().abs().flatten(1).mean(1).clamp_min(1e-5)
+        parts.append(error.square().flatten(1).mean(1) / scale)
+    return (good * parts[0] + (1 - good) * parts[1]) / strength
