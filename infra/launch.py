@@ -127,6 +127,7 @@ def _launch_here(command: list[str], log: Path | None) -> None:
         preexec_fn=_terminate_with_parent if sys.platform == "linux" else None,
     )
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    failed = False
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,14 +137,16 @@ def _launch_here(command: list[str], log: Path | None) -> None:
                 sys.stdout.write(line)
                 sys.stdout.flush()
                 copy.write(line)
-                tail.append(line)
+                failed = failed or "failed (exitcode" in line  # from here on torchrun tells its own story
+                if not failed:
+                    tail.append(line)
         status = process.wait()
     except BaseException:
         stop_tree(psutil.Process(process.pid))
         raise
     if status:
         raise EditLoopError(
-            f"{' '.join(command)}: ended with status {status}. Its last lines:\n{''.join(tail)}"
+            f"{' '.join(command)}: ended with status {status}. The ranks' last lines:\n{''.join(tail)}"
             + (f"The whole log is {log}." if log else "")
         )
 

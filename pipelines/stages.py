@@ -64,7 +64,7 @@ def parser(name: str) -> argparse.ArgumentParser:
             settings |= {"nargs": "+"}
         else:
             settings |= {"type": _absolute if kind is Path else kind}
-        found.add_argument(f"--{key.replace('_', '-')}", dest=key, **settings)
+        found.add_argument(f"--{key.replace('_', '-')}", *([f"--{key}"] if "_" in key else []), dest=key, **settings)
     return found
 
 

@@ -1,0 +1,136 @@
+"""Launching: ranks run and end together, failures say why, and the cluster's job is the same command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from kubernetes.client.exceptions import ApiException
+
+from infra.errors import EditLoopError
+from infra.launch import LaunchSettings, launch, run_trainjob, torchrun, trainjob
+
+RANK = """
+import os, sys, time
+print("rank", os.environ["RANK"], "of", os.environ["WORLD_SIZE"], sys.argv[1], flush=True)
+if sys.argv[1] == "fail":
+    sys.exit("the disk is full")
+if sys.argv[1] == "sleep":
+    open(sys.argv[2] + os.environ["RANK"], "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def rank_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "a_rank.py").write_text(RANK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_all_ranks_run_and_the_log_keeps_what_they_said(rank_module: Path) -> None:
+    launch("a_rank", ["go"], processes=2, log=rank_module / "log")
+    assert sorted(line for line in (rank_module / "log").read_text().splitlines() if line.startswith("rank")) == [
+        "rank 0 of 2 go",
+        "rank 1 of 2 go",
+    ]
+
+
+def test_a_failed_rank_is_an_error_with_its_own_words(rank_module: Path) -> None:
+    with pytest.raises(EditLoopError, match="the disk is full") as raised:
+        launch("a_rank", ["fail"], processes=2)
+    assert "elastic_launch" not in str(raised.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_ranks_end_when_the_launching_process_is_killed(rank_module: Path) -> None:
+    call = f"from infra.launch import launch; launch('a_rank', ['sleep', {str(rank_module / 'pid')!r}], processes=2)"
+    launcher = subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.DEVNULL)
+    pids = [rank_module / f"pid{rank}" for rank in range(2)]
+    _until(lambda: all(path.is_file() and path.read_text() for path in pids), 60)
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.wait()
+    _until(lambda: not any(_alive(int(path.read_text())) for path in pids), 60)
+
+
+def test_a_step_ends_with_the_process_that_supervises_it() -> None:
+    supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    call = "from infra.launch import end_with_supervisor; end_with_supervisor(); import time; time.sleep(600)"
+    step = subprocess.Popen(
+        [sys.executable, "-c", call], env=os.environ | {"EDITLOOP_SUPERVISOR_PID": str(supervisor.pid)}
+    )
+    time.sleep(1)
+    assert step.poll() is None
+    supervisor.kill()
+    supervisor.wait()
+    assert step.wait(timeout=30) != 0
+
+
+def test_the_jobs_name_follows_from_what_it_does() -> None:
+    settings = LaunchSettings()
+    job = trainjob(torchrun("m", ["--seed", "1"], 4), 4, settings)
+    same = trainjob(torchrun("m", ["--seed", "1"], 4), 4, settings)
+    other = trainjob(torchrun("m", ["--seed", "2"], 4), 4, settings)
+    assert job == same
+    assert job["metadata"]["name"] != other["metadata"]["name"]
+    assert job["spec"]["trainer"]["command"] == ["python", *torchrun("m", ["--seed", "1"], 4)]
+
+
+class Cluster:
+    """The Kubernetes API as far as a TrainJob needs it; `states` are what it answers, one a look."""
+
+    def __init__(self, states: list[dict], taken: bool = False):
+        self.states, self.taken, self.created = states, taken, 0
+
+    def create_namespaced_custom_object(self, **arguments: object) -> None:
+        if self.taken:
+            raise ApiException(status=409)
+        self.created += 1
+
+    def get_namespaced_custom_object(self, **arguments: object) -> dict:
+        if not self.states:
+            raise ApiException(status=404)
+        return {"status": {"conditions": [self.states.pop(0)]}}
+
+
+JOB = trainjob(torchrun("m", [], 1), 1, LaunchSettings())
+RUNNING = {"type": "Suspended", "status": "False"}
+COMPLETE = {"type": "Complete", "status": "True"}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_job_is_made_or_found_and_waited_for(taken: bool) -> None:
+    cluster = Cluster([RUNNING, RUNNING, COMPLETE], taken)
+    run_trainjob(JOB, cluster, poll_seconds=0)
+    assert cluster.created == (0 if taken else 1)
+    assert cluster.states == []
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ([RUNNING, {"type": "Failed", "status": "True", "reason": "OOM", "message": "killed"}], "OOM: killed"),
+        ([RUNNING], "deleted before it ended"),
+    ],
+)
+def test_every_other_end_of_a_job_is_an_error(states: list[dict], words: str) -> None:
+    with pytest.raises(EditLoopError, match=words):
+        run_trainjob(JOB, Cluster(states), poll_seconds=0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _until(holds, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.1)

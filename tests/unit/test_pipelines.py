@@ -1,0 +1,127 @@
+"""The pipelines: compiled files as committed, one graph for KFP and DVC, one set of defaults."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.step import PIPELINES
+from infra.errors import EditLoopError
+from pipelines.backend import parse_arguments
+from pipelines.compilation import COMPILED, NAMES, compile_pipelines
+from pipelines.settings import PRESETS, LoopSettings
+from pipelines.stages import parser
+
+TOP = Path(__file__).parents[2]
+IMPORTED = {"candidates_uri": "candidates", "campaign_uri": "annotate"}
+"""Pipeline parameters by which a pipeline takes another's outputs; other addresses come from outside the loop."""
+Graph = dict[str, set[str]]
+
+
+def compiled(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+    return found
+
+
+def kfp_graph() -> Graph:
+    """Stage -> stages whose artifacts (or registered models) it reads, over all pipelines."""
+    graph: Graph = {}
+    for name in NAMES:
+        spec = compiled(name)
+        tasks = spec["root"]["dag"]["tasks"]
+        origin = {}
+        for task, body in tasks.items():
+            if task.startswith("importer"):
+                parameter = body["inputs"]["parameters"]["uri"]["componentInputParameter"]
+                origin[task] = IMPORTED.get(parameter)
+            else:
+                origin[task] = task.replace("-", "_")
+        for task, body in tasks.items():
+            if task.startswith("importer"):
+                continue
+            artifacts = body["inputs"].get("artifacts", {}).values()
+            before = {origin[one["taskOutputArtifact"]["producerTask"]] for one in artifacts} - {None}
+            if "reward" in body["inputs"]["parameters"]:  # the champion, by its alias
+                before.add("promote")
+            graph[origin[task]] = before
+    return graph
+
+
+def dvc_graph() -> Graph:
+    stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
+    maker = {out: name for name, stage in stages.items() for out in stage["outs"]}
+    return {name: {maker[dep] for dep in stage["deps"] if dep in maker} for name, stage in stages.items()}
+
+
+def test_compiled_files_are_what_the_sources_compile_to(tmp_path: Path) -> None:
+    for path in compile_pipelines(tmp_path):
+        assert path.read_text() == (COMPILED / path.name).read_text(), "run: editloop compile --out pipelines/compiled"
+
+
+def test_dvc_and_kfp_name_the_same_stages_with_the_same_dependencies() -> None:
+    assert dvc_graph() == kfp_graph()
+    assert set(dvc_graph()) == set(PIPELINES)
+
+
+def test_every_component_reads_the_pipeline_it_is_recorded_under() -> None:
+    for name in NAMES:
+        tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"] if "importer" not in task}
+        assert tasks == {stage for stage, pipeline in PIPELINES.items() if pipeline == name}
+
+
+def test_no_component_installs_anything_or_carries_a_secret() -> None:
+    for name in NAMES:
+        text = (COMPILED / f"{name}.yaml").read_text()
+        assert "pip install" not in text
+        parameters = compiled(name)["root"]["inputDefinitions"]["parameters"]
+        assert not [one for one in parameters if any(word in one for word in ("token", "password", "secret"))]
+
+
+def test_params_yaml_holds_the_defaults() -> None:
+    assert yaml.safe_load((TOP / "params.yaml").read_text()) == LoopSettings().model_dump(mode="json")
+
+
+def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
+    for preset in PRESETS.values():
+        assert LoopSettings.model_validate(preset.model_dump()) == preset
+    with pytest.raises(ValueError, match="extra"):
+        LoopSettings.model_validate({"reward": {"epoch": 3}})
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_component_passes_what_its_stage_takes_with_the_stages_defaults(name: str) -> None:
+    stage = inspect.signature(getattr(import_module(f"components.{name}.stage"), name)).parameters
+    component = getattr(import_module(f"components.{name}.component"), name).component_spec
+    for parameter, spec in (component.inputs or {}).items():
+        taken = stage.get("campaign" if (name, parameter) == ("annotate", "name") else parameter)
+        if spec.type.startswith("system.") or parameter in ("run_key", "job_id"):
+            continue
+        assert taken is not None, f"stage {name} takes no {parameter}"
+        if spec.optional:
+            assert spec.default == taken.default
+
+
+def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    for name, stage in yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"].items():
+        words = stage["cmd"].split()
+        assert words[:3] == ["editloop", "stage", name]
+        plain = []
+        for word in words[3:]:
+            if word.startswith("${") and isinstance(params.get(word[2:-1]), dict):
+                for key, value in params[word[2:-1]].items():
+                    plain += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+            else:
+                plain.append("0" if word == "${seed}" else word)
+        parser(name).parse_args(plain)
+
+
+def test_pipeline_arguments_are_typed_and_checked() -> None:
+    given = parse_arguments("collect-preferences", ["edits_uri=/e", "campaign=5", 'annotators=["a"]', "overlap=2"])
+    assert given == {"edits_uri": "/e", "campaign": "5", "annotators": ["a"], "overlap": 2}
+    for wrong in (["edit=/e"], ["edits_uri"], ["overlap=two"], ["edits_uri=/e"]):
+        with pytest.raises(EditLoopError):
+            parse_arguments("collect-preferences", wrong)
