@@ -51,12 +51,10 @@ def run_step(
 ) -> dict[str, float]:
     """Call `components.STAGE.stage.STAGE` with the paths and parameters as keyword arguments; returns its metrics.
 
-    A parameter that names a registered model by alias is pinned to the version it points at now. Output artifacts get
-    their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are KFP's UI artifacts, filled
-    when given. `then` runs after the stage as a part of the step, with the pipeline run's name.
+    Output artifacts get their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are KFP's
+    UI artifacts, filled when given. `then` runs after the stage as a part of the step, with the pipeline run's name.
     """
     end_with_supervisor()
-    parameters, pinned = pin_models(parameters)
     sources = {name: _path(value) for name, value in inputs.items()}
     targets = {name: _path(value) for name, value in outputs.items()}
     function = getattr(import_module(f"components.{stage}.stage"), stage)
@@ -67,7 +65,7 @@ def run_step(
         produced = targets | {part: targets["output"] / part for part in PARTS.get(stage, ())}
         artifacts = {**inputs, **outputs}
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
-        run.finish(results, produced, tags=pinned | addresses, files=_logged_files(targets))
+        run.finish(results, produced, tags=addresses, files=_logged_files(targets))
     for name, value in outputs.items():
         if not isinstance(value, Path):
             value.metadata["sha256"] = tracking.digest(targets[name])
@@ -78,21 +76,6 @@ def run_step(
     if page is not None:
         shutil.copyfile(targets["output"] / "page.html", page.path)
     return results
-
-
-def pin_models(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Parameters with `models:/NAME@ALIAS` replaced by the version it is now, and tags that tell those versions.
-
-    An alias that points nowhere stays: whether that is an error is the stage's to say.
-    """
-    pinned, tags = dict(parameters), {}
-    for name, value in parameters.items():
-        if isinstance(value, str) and value.startswith("models:/") and "@" in value:
-            version = tracking.find_version(value)
-            if version is not None:
-                pinned[name] = f"models:/{version.name}/{version.version}"
-                tags[f"{name}_version"] = str(version.version)
-    return pinned, tags
 
 
 def _path(value: Path | Artifact) -> Path:

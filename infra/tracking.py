@@ -21,7 +21,7 @@ from infra.errors import EditLoopError
 
 EXPERIMENT = "editloop"
 CHAMPION, CHALLENGER = "champion", "challenger"
-LINEAGE_FACTS = ("campaign_key", "export_sha256", "config_sha256", "dvc_rev", "reward_version")
+LINEAGE_FACTS = ("campaign_key", "export_sha256", "config_sha256", "reward_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 
 
@@ -150,13 +150,19 @@ def register_model(name: str, folder: Path, run_id: str, tags: dict[str, str]) -
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = api.search_model_versions(f"name = '{name}' and tags.`editloop.sha256` = '{sha256}'")
-    if known:
-        return str(min(known, key=lambda version: int(version.version)).version)
+    known = version_of_content(name, sha256)
+    if known is not None:
+        return str(known.version)
     api.log_artifacts(run_id, str(folder), "model")
     source = f"{api.get_run(run_id).info.artifact_uri}/model"
     version = api.create_model_version(name, source, run_id, tags=tags | {"editloop.sha256": sha256})
     return str(version.version)
+
+
+def version_of_content(name: str, sha256: str) -> Any | None:
+    """The registered version of `name` whose folder has this sha256; None where there is none."""
+    known = client().search_model_versions(f"name = '{name}' and tags.`editloop.sha256` = '{sha256}'")
+    return min(known, key=lambda version: int(version.version), default=None)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:

@@ -22,6 +22,11 @@ def improve_editor(
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
     iterations: int = 100,
+    tasks: int = 16,
+    members: int = 8,
+    algorithm: str = "flow-grpo",
+    learning_rate: float = 3e-4,
+    processes: int = 2,
     samples: int = 1,
     steps: int = 8,
     margin: float = 0.0,
@@ -38,6 +43,11 @@ def improve_editor(
         editor: The editor to start from, a diffusers folder, a shipped name or models:/editor@champion.
         reward: The reward model; only a champion is used.
         iterations: Updates of the editor.
+        tasks: Prompts an update.
+        members: Edits a prompt, ranked against each other.
+        algorithm: flow-grpo, or nft (DiffusionNFT).
+        learning_rate: Learning rate of the adapter.
+        processes: Processes (GPUs) to train on.
         samples: Edits a task in the comparison.
         steps: Denoising steps in the comparison.
         margin: How much lower the share of right edits may be.
@@ -54,6 +64,11 @@ def improve_editor(
         editor=editor,
         reward=reward,
         iterations=iterations,
+        tasks=tasks,
+        members=members,
+        algorithm=algorithm,
+        learning_rate=learning_rate,
+        processes=processes,
         seed=seed,
         run_key=run_key,
         job_id=job_id,

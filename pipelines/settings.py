@@ -55,6 +55,16 @@ class EditorRl(Part):
     """The editor to start from."""
     iterations: int = Field(100, ge=1)
     """Updates of the editor."""
+    tasks: int = Field(16, ge=1)
+    """Prompts an update."""
+    members: int = Field(8, ge=2)
+    """Edits a prompt; they are ranked against each other."""
+    algorithm: str = "flow-grpo"
+    """flow-grpo, or nft (DiffusionNFT)."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Learning rate of the adapter."""
+    processes: int = Field(2, ge=1)
+    """Processes (GPUs) that share the training."""
 
 
 class EditorEval(Part):
@@ -87,7 +97,7 @@ SMALLEST = LoopSettings(
     annotate=Annotate(annotators=("ada", "bo"), overlap=2),
     reward=Reward(epochs=1),
     benchmark=Benchmark(margin=2.0),
-    editor_rl=EditorRl(iterations=2),
+    editor_rl=EditorRl(iterations=2, tasks=4, members=4),
     editor_eval=EditorEval(steps=4, margin=2.0),
 )
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}

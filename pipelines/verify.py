@@ -67,9 +67,11 @@ def _walk(chain: Chain, model: str) -> None:
     run = _run_of(chain, version, sha256)
     if run.data.tags["editloop.stage"] == "editor_rl":
         _compared(chain, run)
-        reward = run.data.params.get("reward", "")
-        if not reward.startswith("models:/"):
-            raise Gap(f"reward model: run {run.info.run_id} used {reward or 'none'}, which is not registered")
+        reward = version.tags.get("editloop.reward", "")
+        teacher = tracking.find_version(reward) if reward else None
+        taught_by = run.data.tags.get("editloop.reward_sha256")
+        if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
+            raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")
         _walk(chain, reward)
     else:
         _measured(chain, sha256)

@@ -12,19 +12,27 @@ from infra.errors import EditLoopError
 
 
 def register_editor(
-    evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str = "editor"
+    evaluation: Path,
+    tuned: Path,
+    promotion: Path,
+    pipeline_run: str,
+    *,
+    name: str = "editor",
+    reward: str = "edit-reward",
 ) -> dict[str, float]:
     """Register `tuned`/editor as its gate says, and write `promotion` (JSON, as the promote stage's promotion.json).
 
-    Raises EditLoopError when the run that tuned it does not tell which registered reward version it used.
+    Raises EditLoopError when the reward model that it learnt from is no version of `reward` in the registry.
     """
     gate = json.loads((evaluation / "gate.json").read_text())
-    run = tracking.client().get_run(tracking.run_that_made("editor_rl", tracking.digest(tuned / "editor")))
-    reward_version = run.data.tags.get("editloop.reward_version")
-    if not reward_version:
-        raise EditLoopError(f"Run {run.info.run_id} names no registered reward model; tune with a champion of MLflow.")
+    teacher = str(read_manifest(tuned)["facts"]["reward_sha256"])
+    version = tracking.version_of_content(reward, teacher)
+    if version is None:
+        raise EditLoopError(
+            f"{tuned}: learnt from {teacher}, which is no version of {reward}; use a registered champion."
+        )
     tags = {
-        "editloop.reward_version": reward_version,
+        "editloop.reward": f"models:/{reward}/{version.version}",
         "editloop.evaluation_sha256": str(read_manifest(evaluation)["sha256"]),
     }
     with tempfile.TemporaryDirectory() as temporary:

@@ -16,6 +16,11 @@ def editor_rl(
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
     iterations: int = 100,
+    tasks: int = 16,
+    members: int = 8,
+    algorithm: str = "flow-grpo",
+    learning_rate: float = 3e-4,
+    processes: int = 2,
     seed: int = 0,
 ):
     """Tune the editor by Flow-GRPO with the champion reward model.
@@ -28,6 +33,11 @@ def editor_rl(
         editor: The editor to start from.
         reward: The reward model; only a champion is used.
         iterations: Updates of the editor.
+        tasks: Prompts an update.
+        members: Edits a prompt, ranked against each other.
+        algorithm: flow-grpo, or nft (DiffusionNFT).
+        learning_rate: Learning rate of the adapter.
+        processes: Processes (GPUs) to train on.
         seed: Seed of prompts and noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
@@ -39,7 +49,17 @@ def editor_rl(
         pipeline_run=run_key or job_id,
         inputs={"edits": prompts},
         outputs={"output": tuned},
-        parameters={"editor": editor, "reward": reward, "iterations": iterations, "seed": seed},
+        parameters={
+            "editor": editor,
+            "reward": reward,
+            "iterations": iterations,
+            "tasks": tasks,
+            "members": members,
+            "algorithm": algorithm,
+            "learning_rate": learning_rate,
+            "processes": processes,
+            "seed": seed,
+        },
         metrics=metrics,
         page=page,
     )

@@ -40,9 +40,7 @@ def test_help_teaches_every_command() -> None:
     ],
 )
 def test_a_users_mistake_is_one_message(arguments: list[str], words: str) -> None:
-    done = editloop(
-        *arguments, cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    )
+    done = editloop(*arguments, env={"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from infra.launch import LaunchSettings, launch, run_trainjob, torchrun, trainjo
 
 RANK = """
 import os, sys, time
-print("rank", os.environ["RANK"], "of", os.environ["WORLD_SIZE"], sys.argv[1], flush=True)
+sys.stdout.write(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} {sys.argv[1]}\\n")
 if sys.argv[1] == "fail":
     sys.exit("the disk is full")
 if sys.argv[1] == "sleep":
