@@ -40,9 +40,16 @@ def email_of(name: str) -> str:
     return name if "@" in name else f"{name}@{DOMAIN}"
 
 
-def name_of(email: str) -> str:
-    """The annotator's name for an address: the inverse of `email_of`."""
-    return email.removesuffix(f"@{DOMAIN}")
+def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
+    """The annotators' names by Label Studio's user id; those who have no account are left out."""
+    ids = _members(client)
+    return {ids[email]: name for name in names if (email := email_of(name).lower()) in ids}
+
+
+def author_id(annotation: dict[str, Any]) -> int:
+    """User id of who made an annotation; some of Label Studio's replies give the id, others the user."""
+    by = annotation["completed_by"]
+    return int(by["id"] if isinstance(by, dict) else by)
 
 
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:

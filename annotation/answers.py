@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from annotation.accounts import email_of
+from annotation.accounts import author_id, names_by_id
 from annotation.campaign import Campaign
 from annotation.labelling import ratings_of
 from annotation.vocabulary import Judgement, Record
@@ -34,7 +34,7 @@ class Progress(Record):
 
     @property
     def complete(self) -> bool:
-        return self.tasks > 0 and self.answered == self.tasks
+        return self.answered == self.tasks
 
 
 def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
@@ -53,14 +53,14 @@ def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
 
 def progress(client: Any, campaign: Campaign, exported: bytes) -> Progress:
     """How far the campaign is, counted from its export."""
-    names = _names(client, campaign)
+    names = names_by_id(client, campaign.annotators)
     by_task: dict[str, set[str]] = {}
     by_annotator: Counter[str] = Counter()
     skipped = unfinished = others = 0
     for row in json.loads(exported):
         done = by_task.setdefault(row["data"]["key"], set())
         for annotation in row["annotations"]:
-            annotator = names.get(_user_id(annotation))
+            annotator = names.get(author_id(annotation))
             if annotator is None:
                 others += 1
             elif annotation["was_cancelled"]:
@@ -71,10 +71,10 @@ def progress(client: Any, campaign: Campaign, exported: bytes) -> Progress:
                 done.add(annotator)
                 by_annotator[annotator] += 1
     return Progress(
-        tasks=len(by_task),
+        tasks=campaign.tasks,
         answered=sum(len(done) >= campaign.overlap for done in by_task.values()),
         annotations=sum(by_annotator.values()),
-        wanted=len(by_task) * campaign.overlap,
+        wanted=campaign.tasks * campaign.overlap,
         by_annotator={name: by_annotator[name] for name in campaign.annotators},
         skipped=skipped,
         unfinished=unfinished,
@@ -88,7 +88,7 @@ def judgements(client: Any, campaign: Campaign, exported: bytes) -> list[Judgeme
     Skipped pages and missing ratings give no judgement. Where one person answered a task twice, the later one counts;
     where a page shows a candidate twice, its first place counts.
     """
-    names = _names(client, campaign)
+    names = names_by_id(client, campaign.annotators)
     found: dict[tuple[str, str, str], Judgement] = {}
     for annotator, row, annotation in _answers(exported, names):
         candidates = row["data"]["candidates"]
@@ -115,16 +115,6 @@ def _answers(exported: bytes, names: dict[int, str]) -> Iterator[tuple[str, dict
     """(annotator, task's row, annotation) of what counts, oldest first."""
     for row in json.loads(exported):
         for annotation in sorted(row["annotations"], key=lambda one: one["id"]):
-            annotator = names.get(_user_id(annotation))
+            annotator = names.get(author_id(annotation))
             if annotator is not None and not annotation["was_cancelled"]:
                 yield annotator, row, annotation
-
-
-def _names(client: Any, campaign: Campaign) -> dict[int, str]:
-    emails = {email_of(name).lower(): name for name in campaign.annotators}
-    return {user.id: emails[user.email.lower()] for user in client.users.list() if user.email.lower() in emails}
-
-
-def _user_id(annotation: dict[str, Any]) -> int:
-    by = annotation["completed_by"]
-    return int(by["id"] if isinstance(by, dict) else by)

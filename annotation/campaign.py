@@ -42,8 +42,6 @@ class Campaign(Record):
     tasks: int
     annotators: tuple[str, ...]
     seed: int
-    facts: dict[str, Any] = Field(default_factory=dict)
-    """What the pipeline needs to go on once the campaign is complete; not part of the key."""
 
 
 def connect(settings: ServiceSettings) -> Any:
@@ -134,15 +132,6 @@ def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
         if lines:
             found.append(_campaign(project.id, json.loads(lines[0].removeprefix(FACTS)), settings))
     return sorted(found, key=lambda one: one.project_id)
-
-
-def set_facts(client: Any, campaign: Campaign, facts: dict[str, Any]) -> Campaign:
-    """Add to the campaign, in Label Studio, what the pipeline needs to go on (JSON values)."""
-    updated = campaign.model_copy(update={"facts": campaign.facts | facts})
-    kept = updated.model_dump(exclude={"project_id", "url"})
-    words = f"{campaign.tasks} tasks, {campaign.overlap} annotators each."
-    client.projects.update(campaign.project_id, description=_description(words, kept))
-    return updated
 
 
 def read_campaign(folder: Path) -> Campaign:

@@ -14,7 +14,7 @@ import numpy as np
 import requests
 from PIL import Image
 
-from annotation.accounts import Account, email_of, read_accounts
+from annotation.accounts import Account, author_id, names_by_id, read_accounts
 from annotation.campaign import Campaign, connect, read_tasks, task_rows
 from annotation.labelling import result_of
 from annotation.oracle import oracle, shrink
@@ -125,14 +125,11 @@ def oracle_scores(candidates: Path, tasks: Sequence[EditTask]) -> dict[tuple[str
 
 def _given(client: Any, campaign: Campaign) -> set[tuple[int, str]]:
     """(task's id, annotator) of the answers that are there."""
-    emails = {email_of(name).lower(): name for name in campaign.annotators}
-    names = {user.id: emails[user.email.lower()] for user in client.users.list() if user.email.lower() in emails}
+    names = names_by_id(client, campaign.annotators)
     found = set()
     for task in client.tasks.list(project=campaign.project_id, page_size=500, fields="all"):
         for annotation in task.annotations or ():
-            by = annotation["completed_by"]
-            name = names.get(by["id"] if isinstance(by, dict) else by)
-            if name:
+            if name := names.get(author_id(annotation)):
                 found.add((task.id, name))
     return found
 

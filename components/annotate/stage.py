@@ -21,5 +21,5 @@ def annotate(
         client, settings, candidates, name=campaign, overlap=overlap, annotators=annotators, seed=seed
     )
     with complete_folder(output, {"campaign_key": opened.key, "config_sha256": opened.config_sha256}) as folder:
-        write_json(folder / "campaign.json", opened.model_dump(mode="json", exclude={"facts"}))
+        write_json(folder / "campaign.json", opened.model_dump(mode="json"))
     return {"tasks": opened.tasks, "annotations_wanted": opened.tasks * opened.overlap}

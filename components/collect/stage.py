@@ -26,10 +26,10 @@ def collect(campaign: Path, candidates: Path, output: Path) -> dict[str, float]:
     client = connect(settings)
     exported = export(settings, opened)
     state = progress(client, opened, exported)
-    if not (state.complete and state.tasks == opened.tasks):
+    if not state.complete:
         raise EditLoopError(
-            f"Campaign {opened.name} is not complete: {state.answered} of {opened.tasks} tasks have {opened.overlap} "
-            f"annotators, {state.annotations} of {opened.tasks * opened.overlap} answers are there, {state.skipped} "
+            f"Campaign {opened.name} is not complete: {state.answered} of {state.tasks} tasks have {opened.overlap} "
+            f"annotators, {state.annotations} of {state.wanted} answers are there, {state.skipped} "
             f"were skipped and {state.unfinished} lack a rating. Go on at {opened.url}."
         )
     found = judgements(client, opened, exported)

@@ -7,7 +7,7 @@ import requests
 
 from annotation import experts
 from annotation.accounts import ensure_annotators, read_accounts
-from annotation.campaign import Campaign, connect, find_campaigns, read_tasks, set_facts, task_rows
+from annotation.campaign import Campaign, connect, find_campaigns, read_tasks, task_rows
 from annotation.labelling import result_of
 from components.annotate.stage import annotate
 from components.collect.stage import collect
@@ -151,15 +151,6 @@ def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_can
     client.projects.update(project, label_config=config.replace("3 with a slip", "3 good"))
     with pytest.raises(EditLoopError, match="was changed in Label Studio"):
         annotate(candidates, tmp_path / "again", campaign="changed", annotators=PEOPLE)
-
-
-def test_facts_stay_with_the_campaign(client, settings, make_candidates, tmp_path):
-    annotate(make_candidates(2, seed=17), tmp_path / "campaign", campaign="noted", annotators=PEOPLE)
-    campaign = opened(tmp_path / "campaign")
-    set_facts(client, campaign, {"candidates_uri": "/somewhere", "pipeline": "train-reward"})
-    (found,) = [one for one in find_campaigns(client, settings) if one.key == campaign.key]
-    assert found.facts == {"candidates_uri": "/somewhere", "pipeline": "train-reward"}
-    assert found.model_copy(update={"facts": {}}) == campaign
 
 
 def test_people_of_a_team_must_have_joined(client, settings, make_candidates, tmp_path, monkeypatch):
