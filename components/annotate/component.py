@@ -16,7 +16,7 @@ def annotate(
     annotators: list,
     overlap: int = 3,
     seed: int = 0,
-):
+) -> None:
     """Open a campaign in Label Studio; it is not waited for.
 
     Args:

@@ -17,7 +17,7 @@ def benchmark(
     champion: str = "models:/edit-reward@champion",
     margin: float = 0.0,
     seed: int = 0,
-):
+) -> None:
     """Measure the model on held-out pairs and decide against the champion.
 
     Args:

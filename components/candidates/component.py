@@ -16,7 +16,7 @@ def candidates(
     per_task: int = 4,
     steps: int = 8,
     seed: int = 0,
-):
+) -> None:
     """Make K edits of each source image and instruction, beside those that the input brings along.
 
     Args:

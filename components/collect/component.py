@@ -13,7 +13,7 @@ def collect(
     metrics: dsl.Output[dsl.Metrics],
     run_key: str,
     job_id: str,
-):
+) -> None:
     """Export a complete campaign, and measure how far the experts agree.
 
     Args:

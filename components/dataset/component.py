@@ -15,7 +15,7 @@ def dataset(
     run_key: str,
     job_id: str,
     seed: int = 0,
-):
+) -> None:
     """Turn judgements into preference pairs, split by source image, and version them in DVC.
 
     Args:

@@ -20,7 +20,7 @@ def editor_eval(
     steps: int = 8,
     margin: float = 0.0,
     seed: int = 0,
-):
+) -> None:
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
 
     Args:

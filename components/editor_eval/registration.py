@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.promote.stage import register
 from infra import tracking
-from infra.content import MANIFEST, complete_folder, read_manifest, write_json
+from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
 

@@ -22,7 +22,7 @@ def editor_rl(
     learning_rate: float = 3e-4,
     processes: int = 2,
     seed: int = 0,
-):
+) -> None:
     """Tune the editor by Flow-GRPO with the champion reward model.
 
     Args:

@@ -16,7 +16,7 @@ def promote(
     run_key: str,
     job_id: str,
     name: str = "edit-reward",
-):
+) -> None:
     """Register the model as challenger, and as champion when its gate says so.
 
     Args:

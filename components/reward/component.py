@@ -17,7 +17,7 @@ def reward(
     learning_rate: float = 5e-4,
     processes: int = 2,
     seed: int = 0,
-):
+) -> None:
     """Train the reward model on the preferences.
 
     Args:

@@ -1,0 +1,188 @@
+"""The whole loop in its smallest size, with every real part: Label Studio, MLflow, DVC, DeepSpeed, kfp.local.
+
+It is killed in the middle of a stage and called again, then its lineage is walked and broken on purpose.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.campaign import connect, find_campaigns, task_rows
+from components.step import PIPELINES
+from infra import tracking
+from infra.content import read_manifest
+from infra.services import start_services, stop_services
+from infra.settings import service_settings
+from pipelines.demo import surroundings
+from pipelines.inputs import draw_scenes
+from pipelines.reconcile import reconcile
+from pipelines.settings import SMALLEST
+from pipelines.verify import verify
+
+pytestmark = pytest.mark.timeout(600)
+CALL = "import sys; from pipelines.cli import main; sys.exit(main())"
+KILLED_IN = "reward"
+
+
+def demo(out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", CALL, "demo", "--preset", "smallest", "--out", str(out), "--keep"]
+    return subprocess.Popen(command)
+
+
+@pytest.fixture(scope="module")
+def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a demo that was killed in a stage and then finished; the environment names its running services."""
+    out = tmp_path_factory.mktemp("loop") / "demo"
+    before = dict(os.environ)
+    try:
+        first = demo(out)
+        log = out / "logs" / f"{PIPELINES[KILLED_IN]}.log"
+        while not (log.is_file() and f"Executing task '{KILLED_IN}'" in log.read_text()):
+            assert first.poll() is None, "the demo ended before the stage began"
+            time.sleep(0.2)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert demo(out).wait() == 0
+        os.environ.update(start_services(out / "services").environment | surroundings(out))
+        yield out
+    finally:
+        stop_services(out / "services")
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def summary(turn: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((turn / "summary.json").read_text())
+    return found
+
+
+def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn: Path) -> None:
+    assert [stage["name"] for stage in summary["stages"]] == list(PIPELINES)
+    assert all(stage["status"] == "done" and stage["seconds"] > 0 for stage in summary["stages"])
+    annotation, dataset, reward, editor = (summary[key] for key in ("annotation", "dataset", "reward", "editor"))
+    tasks, asked = SMALLEST.scenes.train, SMALLEST.annotate.overlap
+    assert annotation["tasks"] <= tasks
+    assert annotation["judgements"] >= annotation["tasks"] * asked * 2
+    assert set(annotation["alpha"]) == {"if", "vq"}
+    assert 0 < reward["train_pairs"] < dataset["pairs"]
+    assert {"model_version", "accuracy_oracle", "accuracy_base", "accuracy_labels", "within_group", "ci95"} <= set(
+        reward
+    )
+    assert editor["tasks"] == SMALLEST.scenes.heldout
+    assert editor["uplift"] == pytest.approx(editor["tuned"] - editor["base"])
+    assert summary["gate"]["reward"]["verdict"] == summary["gate"]["editor"]["verdict"] == "promote"
+    assert "<html" in (turn / "report.html").read_text()
+
+
+def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
+    settings = service_settings()
+    client = connect(settings)
+    (campaign,) = find_campaigns(client, settings)
+    assert all(len(rows) == 1 for rows in task_rows(client, campaign).values())
+    api = tracking.client()
+    for name in ("edit-reward", "editor"):
+        assert len(api.search_model_versions(f"name = '{name}'")) == 1
+    for stage in PIPELINES:
+        assert len({run.data.tags["editloop.step"] for run in tracking.find_runs(stage=stage)}) == 1
+    tags = subprocess.run(["git", "tag"], cwd=turn / "dataset", check=True, capture_output=True, text=True).stdout
+    assert len(tags.split()) == 1
+
+
+def test_reconciling_again_starts_nothing(turn: Path) -> None:
+    inputs = draw_scenes(turn / "edits", SMALLEST.scenes, SMALLEST.seed)
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+        raise AssertionError(f"{pipeline} was started a second time")
+
+    look = reconcile(start, SMALLEST, prompts=str(inputs.prompts), heldout=str(inputs.heldout), root=turn)
+    assert len(look.done) == 2
+    assert not look.waiting
+
+
+def test_both_champions_lead_back_to_the_annotators(turn: Path, summary: dict[str, Any]) -> None:
+    for model in ("models:/edit-reward@champion", "models:/editor@champion"):
+        chain = verify(model)
+        assert chain.gap is None
+        links = {link["name"]: link["value"] for link in chain.links}
+        assert links["annotators"] == "ada, bo"
+        assert links["dataset"] == summary["dataset"]["sha256"]
+
+
+@pytest.mark.parametrize("broken", ["DVC revision", "label export", "labelling config", "model content", "registry"])
+def test_a_broken_link_is_named(turn: Path, broken: str) -> None:
+    """Each fault is planted for the while; the chain must end there, and be whole again after it."""
+    model = "models:/edit-reward@champion"
+    assert verify(model).gap is None
+    with _fault(turn, broken):
+        gap = verify(model).gap
+        assert gap is not None
+        assert gap.startswith(broken)
+    assert verify(model).gap is None
+
+
+def _fault(turn: Path, broken: str) -> Any:
+    @contextmanager
+    def moved(*paths: Path) -> Iterator[None]:
+        for path in paths:
+            path.rename(path.with_name(path.name + ".away"))
+        try:
+            yield
+        finally:
+            for path in paths:
+                path.with_name(path.name + ".away").rename(path)
+
+    @contextmanager
+    def config_changed() -> Iterator[None]:
+        settings = service_settings()
+        client = connect(settings)
+        (campaign,) = find_campaigns(client, settings)
+        config = client.projects.get(campaign.project_id).label_config
+        client.projects.update(campaign.project_id, label_config=config.replace("</View>", "<!-- --></View>", 1))
+        try:
+            yield
+        finally:
+            client.projects.update(campaign.project_id, label_config=config)
+
+    @contextmanager
+    def bytes_changed(path: Path) -> Iterator[None]:
+        kept = path.read_bytes()
+        path.write_bytes(kept[:-1] + b"!")
+        try:
+            yield
+        finally:
+            path.write_bytes(kept)
+
+    @contextmanager
+    def alias_gone() -> Iterator[None]:
+        api = tracking.client()
+        version = api.get_model_version_by_alias("edit-reward", "champion").version
+        api.delete_registered_model_alias("edit-reward", "champion")
+        try:
+            yield
+        finally:
+            api.set_registered_model_alias("edit-reward", "champion", version)
+
+    if broken == "DVC revision":
+        return moved(turn / "dataset-remote", turn / "dataset" / ".dvc" / "cache")
+    if broken == "label export":
+        (export,) = (turn / "services").rglob("export.json")
+        return bytes_changed(export)
+    if broken == "labelling config":
+        return config_changed()
+    if broken == "model content":
+        version = tracking.find_version("models:/edit-reward@champion")
+        assert version is not None
+        folder = tracking.fetch_version(version)
+        name = next(name for name in sorted(read_manifest(folder)["files"]) if name.endswith(".safetensors"))
+        return bytes_changed(folder / name)
+    return alias_gone()
