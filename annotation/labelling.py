@@ -43,7 +43,9 @@ STYLE = """
 .el-tile img { position: static !important; clip: auto !important; transform: none !important; width: 100% !important;
   height: auto !important; max-height: HEIGHT; object-fit: contain; image-rendering: RENDERING; }
 .el-tile .lsf-choices { display: flex; flex-wrap: nowrap; gap: 2px; margin: 0; }
-.el-tile .lsf-choice__item { margin: 0; padding: 0; }
+.el-tile .lsf-choice { flex: 1 1 0; min-width: 0; margin: 0; }
+.el-tile .lsf-choice__item, .el-tile .lsf-choice label { margin: 0 !important; padding: 0 !important; }
+.el-tile .lsf-choice label > span:last-child { padding: 0 3px; }
 .el-tile sup { display: none; }
 """
 """Pictures are shown by their own <img>, as wide as their tile: Label Studio's canvas, made for drawing regions, crops
