@@ -1,0 +1,100 @@
+"""The tiny editor is the real pipeline: our sampling equals its own call, and its adapter does what it says."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from annotation.scenes import random_edit
+from components.editor_rl.sde import STEPS, log_prob
+from components.editor_rl.train import RlJob, sample
+from components.editors.kontext import KontextEditor
+from components.editors.sampling import edit, integrate, noise_levels
+from infra.errors import EditLoopError
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    rng = np.random.default_rng(0)
+    return [random_edit(rng) for _ in range(4)]
+
+
+@pytest.fixture
+def editor():
+    torch.set_num_threads(1)
+    return KontextEditor.load("tiny-editor")
+
+
+def encoded(editor, tasks):
+    return editor.encode([task.instruction for task in tasks], np.stack([task.source for task in tasks]))
+
+
+def test_sampling_equals_the_pipelines_own_call(editor, tasks):
+    noise = editor.noise(1, torch.Generator().manual_seed(3))
+    ours = editor.decode(integrate(editor, noise, encoded(editor, tasks[:1]), noise_levels(8)))[0]
+    theirs = editor.pipeline(
+        image=Image.fromarray(tasks[0].source), prompt=tasks[0].instruction, num_inference_steps=8, height=32, width=32,
+        guidance_scale=1.0, max_sequence_length=editor.text_tokens, latents=noise, max_area=1024, _auto_resize=False,
+    ).images[0]  # fmt: skip
+    assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+
+
+def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
+    instructions, sources = [task.instruction for task in tasks], np.stack([task.source for task in tasks])
+    together = edit(editor, instructions, sources, seeds=[5, 6, 7, 8], steps=4)
+    alone = edit(editor, instructions[2:3], sources[2:3], seeds=[7], steps=4)
+    assert np.abs(together[2].astype(int) - alone[0].astype(int)).max() <= 1
+
+
+def test_the_codec_keeps_a_right_result_right(editor, tasks):
+    from annotation.oracle import oracle
+
+    sources, targets = (np.stack([getattr(task, role) for task in tasks]) for role in ("source", "target"))
+    assert oracle(sources, targets, editor.decode(editor.latents(targets))).right.all()
+
+
+def test_a_new_adapter_changes_nothing_and_the_base_stays_within_reach(editor, tasks, tmp_path):
+    condition, x = encoded(editor, tasks), editor.noise(4, torch.Generator().manual_seed(1))
+    sigma = torch.full((4,), 0.5)
+    with torch.no_grad():
+        before = editor.velocity(x, sigma, condition)
+        trainable = editor.add_adapter(4, 8)
+        torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+        for parameter in trainable:
+            parameter.add_(0.02)
+        moved = editor.velocity(x, sigma, condition)
+        assert (moved - before).abs().max() > 1e-3
+        with editor.base():
+            torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+    editor.save(tmp_path / "editor")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            KontextEditor.load(tmp_path / "editor").velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_ratio_is_exactly_one_before_the_first_update(editor, tasks, tmp_path, shared):
+    editor.add_adapter(4, 8)
+    condition = encoded(editor, tasks)
+    job = RlJob(
+        edits=tmp_path, output=tmp_path, editor="tiny-editor", reward="oracle", iterations=1, members=3,
+        shared_noise=shared,
+    )  # fmt: skip
+    rollout, latents = sample(job, editor, condition, 1, torch.Generator().manual_seed(0))
+    assert latents.shape == (12, 16, 48)
+    whole = condition.select(torch.arange(4).repeat_interleave(3))
+    for (sigma, following), before, after, rolled in zip(
+        rollout.sigmas, rollout.before, rollout.after, rollout.log_probs, strict=True
+    ):
+        velocity = editor.velocity(before, torch.full((12,), sigma), whole)
+        mean, deviation = STEPS[job.step](before, velocity, sigma, following, job.noise)
+        assert torch.equal((log_prob(after, mean, deviation) - rolled).exp(), torch.ones(12))
+    if shared:
+        first = rollout.before[0].view(4, 3, 16, 48)
+        assert torch.equal(first[:, 0], first[:, 2])
+
+
+def test_an_unknown_editor_is_named(tmp_path):
+    with pytest.raises(EditLoopError, match="no-such-editor"):
+        KontextEditor.load("no-such-editor")
