@@ -416,6 +416,7 @@ def _alone(home: Path) -> Iterator[None]:
     """Hold `home` so that two calls do not start the same service twice; the second waits for the first."""
     try:
         home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)  # the databases below hold tokens
         stream = (home / "lock").open("w")
     except OSError as error:
         raise _unusable(home, error) from error
