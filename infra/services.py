@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -161,9 +161,7 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
 def stop_services(home: Path) -> list[Name]:
     """Stop what runs for `home`, orphans included; returns the names of the services that were running."""
     home = home.resolve()
-    if not home.is_dir():
-        return []
-    with _alone(home):
+    with _alone(home) if home.is_dir() else nullcontext():  # a removed folder's services may still run
         return [name for name in NAMES if _stop(home, name)]
 
 

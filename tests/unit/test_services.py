@@ -74,8 +74,7 @@ def test_a_port_in_use_is_told_before_anything_starts(program, tmp_path, monkeyp
 
 
 def test_what_carries_our_mark_is_ended_and_nothing_else(tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
+    home = tmp_path / "home"  # its folder was removed while the service ran
     orphan = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)"],
         env={**os.environ, MARK: f"{home}:label-studio"},
