@@ -131,7 +131,8 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def random_edit(rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None) -> SceneEdit:
-    """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless given."""
+    """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless
+    given."""
     scene = scene or random_scene(rng)
     chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
     quarter = int(rng.choice(list(scene.shapes)))

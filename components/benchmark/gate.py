@@ -8,8 +8,8 @@ def decide(
 ) -> dict[str, Any]:
     """Verdict on a paired difference (new - old) with its 95 % interval.
 
-    `promote` where the whole interval lies above -margin, `reject` where it lies below it, `hold` between. A NaN (nothing
-    to compare on) is held.
+    `promote` where the whole interval lies above -margin, `reject` where it lies below it, `hold` between. A NaN
+    (nothing to compare on) is held.
     """
     figures = f"{what} {difference:+.3f} against {against}, 95 % interval {low:+.3f} to {high:+.3f}"
     if low > -margin:

@@ -6,7 +6,8 @@ from jinja2 import Template
 
 PAGE = Template(
     """<!doctype html><meta charset="utf-8"><title>Reward benchmark</title>
-<style>body{font:16px/1.5 system-ui;margin:2rem;max-width:46rem}table{border-collapse:collapse}td,th{padding:.3rem .8rem;
+<style>body{font:16px/1.5 system-ui;margin:2rem;max-width:46rem}table{border-collapse:collapse}td,th{padding:.3rem
+.8rem;
 text-align:left;border-bottom:1px solid #ccc}.promote{color:#17692f}.hold{color:#8a6100}.reject{color:#a31515}</style>
 <h1>Reward benchmark: <span class="{{ gate.verdict }}">{{ gate.verdict }}</span></h1>
 {% for reason in gate.reasons %}<p>{{ reason }}</p>{% endfor %}

@@ -20,7 +20,8 @@ def candidates(
 ) -> dict[str, float]:
     """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
 
-    `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each edit's
+    `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each
+    edit's
     noise depends on (seed, task, number) alone. `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and
     a manifest. Two equal pictures of one task are one candidate. Raises EditLoopError for a faulty edits file.
     """

@@ -43,7 +43,7 @@ def contact_sheet(instructions: list[str], pictures: dict[str, NDArray[np.uint8]
         axes[row, offset].text(0, -0.06, instruction[:70], transform=axes[row, offset].transAxes, fontsize=9, va="top")
     figure.tight_layout()
     figure.canvas.draw()
-    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     plt.close(figure)
     return image
 

@@ -27,9 +27,9 @@ def editor_eval(
 ) -> dict[str, float]:  # fmt: skip
     """Edit each held-out task with both editors from the same noise and compare the shares of right edits.
 
-    `edits`: an edits folder whose rows have targets (the oracle needs them); `editor`: the output of editor_rl. `output`
-    gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`. The uplift's interval is a paired bootstrap over
-    tasks. Raises EditLoopError when a row has no target.
+    `edits`: an edits folder whose rows have targets (the oracle needs them); `editor`: the output of editor_rl.
+    `output` gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`. The uplift's interval is a paired
+    bootstrap over tasks. Raises EditLoopError when a row has no target.
     """
     from components.editors.kontext import KontextEditor
     from components.editors.sampling import edit

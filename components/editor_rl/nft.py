@@ -1,10 +1,9 @@
 """DiffusionNFT (arXiv 2509.16117): policy improvement on the forward process. Pure functions, fp32.
 
-The edits of the old policy are noised again at any level; the new velocity is pulled towards the good ones and pushed from
-the bad ones through implicit positive and negative policies. No stochastic sampler, no log-probability.
+The edits of the old policy are noised again at any level; the new velocity is pulled towards the good ones and
+pushed from the bad ones through implicit positive and negative policies. No stochastic sampler, no log-probability.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -18,9 +17,10 @@ def nft_loss(
 ) -> Tensor:
     """Loss (B,) of velocities (B, S, C) at latents `noised` = (1 - sigma) picture + sigma noise.
 
-    `old` is the old policy's velocity there, sigma (B,), good (B,) in 0..1, strength b: the positive policy is b v + (1 - b)
-    old, the negative (1 + b) old - b v. Each squared error is divided by its own detached mean absolute error. At good =
-    1/2 and v = old the gradients of both parts cancel.
+    `old` is the old policy's velocity there, sigma (B,), good (B,) in 0..1, strength b: the positive policy is b v +
+    (1 - b)
+    old, the negative (1 + b) old - b v. Each squared error is divided by its own detached mean absolute error. At
+    good = 1/2 and v = old the gradients of both parts cancel.
     """
     level = sigma[:, None, None]
     positive = noised - level * (strength * velocity + (1 - strength) * old)

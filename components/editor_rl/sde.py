@@ -1,6 +1,7 @@
 """Stochastic sampling steps of a flow model with their log-probabilities. All in fp32.
 
-Convention: sigma runs from 1 (noise) to 0 (picture), delta = following - sigma < 0, v is the model's velocity. Latents are
+Convention: sigma runs from 1 (noise) to 0 (picture), delta = following - sigma < 0, v is the model's velocity.
+Latents are
 (B, S, C), sigmas scalars. Flow-SDE is Flow-GRPO's step (arXiv 2505.05470); CPS is coefficient-preserving sampling
 (arXiv 2509.05952), which keeps the noise level of the picture what the schedule says.
 """

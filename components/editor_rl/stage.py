@@ -14,11 +14,13 @@ def editor_rl(
     iterations: int = 100, tasks: int = 16, members: int = 8, algorithm: str = "flow-grpo", learning_rate: float = 3e-4,
     processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
-    """Improve `editor` on the prompts of an edits folder; rewards come from the registered champion, never another model.
+    """Improve `editor` on the prompts of an edits folder; rewards come from the registered champion, never another
+    model.
 
-    `algorithm`: `flow-grpo` or `nft` (DiffusionNFT). `output` gets `editor/` (a complete pipeline folder, adapter merged),
-    `training.json` (curves) and `page.html`. Raises EditLoopError when there is no champion or the settings cannot work,
-    before anything is trained.
+    `algorithm`: `flow-grpo` or `nft` (DiffusionNFT). `output` gets `editor/` (a complete pipeline folder, adapter
+    merged),
+    `training.json` (curves) and `page.html`. Raises EditLoopError when there is no champion or the settings cannot
+    work, before anything is trained.
     """
     from components.editor_rl.train import RlJob
     from infra.tracking import resolve_model

@@ -9,6 +9,7 @@ towards the better ones of each group. Outside the window steps are deterministi
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -80,8 +81,10 @@ class Prompts:
         rows = read_edits(job.edits)
         self.instructions = [row.instruction for row in rows]
         self.sources = np.stack([shrink(load_image(row.source), editor.side) for row in rows])
-        known = all(row.target for row in rows)
-        self.targets = np.stack([shrink(load_image(row.target), editor.side) for row in rows]) if known else None
+        wanted = [row.target for row in rows if row.target]
+        self.targets = (
+            np.stack([shrink(load_image(path), editor.side) for path in wanted]) if len(wanted) == len(rows) else None
+        )
         self.condition = editor.encode(self.instructions, self.sources)
 
     def __len__(self) -> int:
@@ -89,7 +92,8 @@ class Prompts:
 
 
 class Rollout:
-    """What one iteration's sampling leaves for its update: per window step the latents before and after, and log-probs."""
+    """What one iteration's sampling leaves for its update: per window step the latents before and after, and
+    log-probs."""
 
     def __init__(self) -> None:
         self.sigmas: list[tuple[float, float]] = []
@@ -113,7 +117,7 @@ def sample(
     else:
         x, current = editor.noise(len(whole), generator), whole
     rollout, one_step = Rollout(), STEPS[job.step]
-    for index, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for index, (sigma, following) in enumerate(pairwise(sigmas)):
         if index == start and len(current) < len(whole):
             x, current = x.repeat_interleave(job.members, 0), whole
         velocity = editor.velocity(x, torch.full((len(x),), sigma), current)
@@ -148,7 +152,8 @@ class Judge:
 def update(
     job: RlJob, editor: KontextEditor, engine: object, condition: Conditioning, rollout: Rollout, advantage: Tensor
 ) -> dict[str, float]:
-    """One optimiser step a window step. `advantage` is (P * members,). Returns means of loss, KL, ratio and clip share."""
+    """One optimiser step a window step. `advantage` is (P * members,). Returns means of loss, KL, ratio and clip
+    share."""
     whole = condition.select(torch.arange(len(condition)).repeat_interleave(job.members))
     found: list[dict[str, float]] = []
     for (sigma, following), before, after, rolled in zip(

@@ -1,5 +1,7 @@
 """Noise levels and deterministic sampling: Euler steps of the probability-flow equation."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ def noise_levels(steps: int) -> Tensor:
 @torch.no_grad()
 def integrate(editor: KontextEditor, x: Tensor, condition: Conditioning, sigmas: Tensor) -> Tensor:
     """Euler steps from latents x (B, S, C) at sigmas[0] to sigmas[-1]."""
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in pairwise(sigmas):
         x = x + (following - sigma) * editor.velocity(x, sigma.expand(len(x)), condition)
     return x
 

@@ -1,7 +1,7 @@
 """Preference losses of EditReward (arXiv 2509.26346) on a head's (mu, log sigma), by quadrature instead of sampling.
 
-A pair's score difference is z ~ N(mu_a - mu_b, sigma_a^2 + sigma_b^2), a being the preferred candidate. Expectations over z
-use Gauss-Hermite nodes: deterministic, differentiable, and dearer Monte Carlo (1000 draws) agrees with it.
+A pair's score difference is z ~ N(mu_a - mu_b, sigma_a^2 + sigma_b^2), a being the preferred candidate. Expectations
+over z use Gauss-Hermite nodes: deterministic, differentiable, and dearer Monte Carlo (1000 draws) agrees with it.
 """
 
 from collections.abc import Callable
@@ -63,9 +63,10 @@ def group_loss(
 ) -> tuple[Tensor, Tensor]:
     """Mean pair loss over all ordered pairs of each group, per axis, and the pairs' count.
 
-    mu, log_sigma, ratings: (G, K, axes); valid: (G, K) bool; confidence: (G, K, K, axes), the weight of a pair. A pair enters
-    on every axis whose ratings differ, so an overall tie whose axes disagree teaches both ways; a tie on an axis carries
-    no order there.
+    mu, log_sigma, ratings: (G, K, axes); valid: (G, K) bool; confidence: (G, K, K, axes), the weight of a pair. A
+    pair enters
+    on every axis whose ratings differ, so an overall tie whose axes disagree teaches both ways; a tie on an axis
+    carries no order there.
     """
     better = ratings[:, :, None] > ratings[:, None]
     weight = (better & valid[:, :, None, None] & valid[:, None, :, None]) * confidence

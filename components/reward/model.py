@@ -1,8 +1,9 @@
 """EditReward: a vision-language backbone whose last hidden states at `<|Reward|>` feed one head an axis.
 
-Input order `paired` (for small pictures): source and edit as the two frames of one image, then the instruction, then one
-`<|Reward|>` token an axis, both read in one pass. Qwen2.5-VL folds two frames into every vision patch, so the patch sees
-the difference directly.
+Input order `paired` (for small pictures): source and edit as the two frames of one image, then the instruction, then
+one
+`<|Reward|>` token an axis, both read in one pass. Qwen2.5-VL folds two frames into every vision patch, so the patch
+sees the difference directly.
 """
 
 import json
@@ -126,7 +127,8 @@ class RewardModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Tensors of B edits: pictures are uint8 (B, side, side, 3). Control words in an instruction stay plain text.
 
-        A row is image, instruction, padding (masked), reward tokens; positions are those of the row without its padding.
+        A row is image, instruction, padding (masked), reward tokens; positions are those of the row without its
+        padding.
         """
         vision = self.backbone.config.vision_config
         grid = self.settings.side // vision.patch_size
@@ -180,7 +182,8 @@ class RewardModel(nn.Module):
 
 
 def frames(sources: NDArray[np.uint8], edits: NDArray[np.uint8], patch: int, merge: int) -> Tensor:
-    """Vision patches (B * grid^2, 3 * 2 * patch * patch) in Qwen's order, source and edit as the two frames of one image."""
+    """Vision patches (B * grid^2, 3 * 2 * patch * patch) in Qwen's order, source and edit as the two frames of one
+    image."""
     both = torch.from_numpy(np.stack([sources, edits], axis=1)).float() / 127.5 - 1
     count, two, height, width, channels = both.shape
     rows, columns = height // (patch * merge), width // (patch * merge)

@@ -154,10 +154,8 @@ def main(job: TrainingJob) -> None:
         if rank == 0:
             found = evaluate(model.eval(), validation)
             history["evaluations"].append({"step": step, **found})
-            print(
-                f"epoch {epoch + 1}/{job.epochs}: validation loss {found['loss']:.4f}, accuracy {found['accuracy']:.3f}",
-                flush=True,
-            )
+            told = f"validation loss {found['loss']:.4f}, accuracy {found['accuracy']:.3f}"
+            print(f"epoch {epoch + 1}/{job.epochs}: {told}", flush=True)
             if found["loss"] < best_loss:
                 best_loss, best = found["loss"], {name: value.clone() for name, value in model.state_dict().items()}
         torch.distributed.barrier()

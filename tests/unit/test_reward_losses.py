@@ -26,7 +26,11 @@ def tensors(point):
 def test_quadrature_agrees_with_a_million_draws(point):
     mu_a, log_a, mu_b, log_b = tensors(point)
     deviation = math.hypot(math.exp(log_a), math.exp(log_b))
-    z = mu_a - mu_b + deviation * torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = (
+        mu_a
+        - mu_b
+        + deviation * torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )
     assert expected_log(mu_a, log_a, mu_b, log_b).item() == pytest.approx(
         -torch.nn.functional.logsigmoid(z).mean().item(), abs=5e-3
     )

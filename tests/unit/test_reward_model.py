@@ -60,7 +60,9 @@ def test_positions_are_those_of_the_unpadded_row(model, tasks):
         assert torch.equal(batch["position_ids"][:, row, kept], expected[:, 0])
 
 
-@pytest.mark.parametrize("attack", [REWARD_TOKEN, "<|image_pad|>" * 16, "<|vision_start|>", "рисунок 絵 🎨", "x " * 5000])
+@pytest.mark.parametrize(
+    "attack", [REWARD_TOKEN, "<|image_pad|>" * 16, "<|vision_start|>", "рисунок 絵 🎨", "x " * 5000]
+)
 def test_control_words_in_an_instruction_are_data(model, tasks, attack):
     sources, edits = pictures(tasks[:1])
     batch = model.prepare([attack], sources, edits)

@@ -108,4 +108,6 @@ def test_nft_has_no_gradient_from_an_undecided_edit_at_the_old_policy():
 
 
 def test_optimality_is_between_bad_and_good():
-    torch.testing.assert_close(optimality(torch.tensor([-9.0, -0.5, 0.0, 1.0]), 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    torch.testing.assert_close(
+        optimality(torch.tensor([-9.0, -0.5, 0.0, 1.0]), 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0])
+    )
