@@ -22,6 +22,7 @@ ROOMS = ("infra", "annotation", "components", "pipelines")
 TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
+TASK_ENDS = " finished with status "
 MESSAGE = re.compile(r"^\s*infra\.errors\.EditLoopError: ")
 
 
@@ -96,6 +97,10 @@ def _failure(name: str, error: str, log: Path) -> str:
     """What a person should read: the step's EditLoopError where it raised one, else the log's tail."""
     step = re.search(r"Inner task failed: (\S+?)\.?$", COLOUR.sub("", error))
     lines = [line.removeprefix("    ").rstrip() for line in log.read_text(errors="replace").splitlines()]
-    said = [MESSAGE.sub("", line) for line in lines if MESSAGE.match(line)]
-    reason = said[-1] if said else "\n" + "\n".join(line for line in lines[-TAIL_LINES:] if line)
+    errors = [number for number, line in enumerate(lines) if MESSAGE.match(line)]
+    if errors:
+        end = next((number for number in range(errors[-1], len(lines)) if TASK_ENDS in lines[number]), len(lines))
+        reason = "\n".join([MESSAGE.sub("", lines[errors[-1]]), *lines[errors[-1] + 1 : end]]).strip()
+    else:
+        reason = "\n" + "\n".join(line for line in lines[-TAIL_LINES:] if line)
     return f"{name}, step {step[1] if step else 'unknown'}: {reason}\nThe whole log is {log}; finished steps are kept."
