@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from annotation.edits_file import load_image, read_edits
@@ -27,6 +27,11 @@ from components.editor_rl.sde import STEPS, divergence, draw, log_prob
 from components.editors.kontext import Conditioning, KontextEditor
 from components.editors.sampling import edit, noise_levels
 from components.reward.model import RewardModel
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies faster in bfloat16 than in float32."""
+    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
 class RlJob(BaseModel):
@@ -63,6 +68,8 @@ class RlJob(BaseModel):
     shared_noise: bool = True
     """Whether the members of a group start from one noise (the steps before the window are then computed once)."""
     learning_rate: float = 2e-4
+    bf16: bool = Field(default_factory=fast_bf16)
+    """Multiply in bfloat16; by default where the processor has instructions for it (1.8 times as fast on such a CPU)."""
     rank: int = 32
     alpha: int = 64
     clip: tuple[float, float] = (2e-4, 2e-4)
@@ -237,6 +244,7 @@ def main(job: RlJob) -> None:
     torch.manual_seed(job.seed)
     editor, judge = KontextEditor.load(job.editor), Judge(job)
     trainable = editor.add_adapter(job.rank, job.alpha)
+    editor.bf16 = job.bf16
     engine, *_ = deepspeed.initialize(
         model=editor.transformer,
         optimizer=torch.optim.AdamW(trainable, lr=job.learning_rate, weight_decay=1e-4),

@@ -60,6 +60,8 @@ class KontextEditor:
         source_ids = ids.clone()
         source_ids[..., 0] = 1
         self.image_ids = torch.cat([ids, source_ids])
+        self.bf16 = False
+        """Whether `velocity` multiplies in bfloat16 (autocast); its result is float32 all the same."""
 
     @classmethod
     def load(cls, editor: str | Path) -> "KontextEditor":
@@ -102,16 +104,17 @@ class KontextEditor:
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         """Model output at latents x (B, S, channels) and noise levels sigma (B,), 1 = noise, 0 = picture."""
-        out = self.transformer(
-            hidden_states=torch.cat([x, condition.source], dim=1),
-            timestep=sigma,
-            pooled_projections=condition.pooled,
-            encoder_hidden_states=condition.prompt,
-            txt_ids=torch.zeros(condition.prompt.shape[1], 3),
-            img_ids=self.image_ids,
-            return_dict=False,
-        )[0]
-        return out[:, : x.shape[1]]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            out = self.transformer(
+                hidden_states=torch.cat([x, condition.source], dim=1),
+                timestep=sigma,
+                pooled_projections=condition.pooled,
+                encoder_hidden_states=condition.prompt,
+                txt_ids=torch.zeros(condition.prompt.shape[1], 3),
+                img_ids=self.image_ids,
+                return_dict=False,
+            )[0]
+        return out[:, : x.shape[1]].float()
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Standard normal packed latents (count, S, channels)."""
