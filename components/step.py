@@ -45,14 +45,16 @@ def run_step(
     inputs: Mapping[str, Path | Artifact],
     outputs: Mapping[str, Path | Artifact],
     parameters: dict[str, Any],
+    tags: Mapping[str, str] | None = None,
     metrics: Any = None,
     page: Artifact | None = None,
     then: Callable[[str], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Call `components.STAGE.stage.STAGE` with the paths and parameters as keyword arguments; returns its metrics.
 
-    Output artifacts get their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are KFP's
-    UI artifacts, filled when given. `then` runs after the stage as a part of the step, with the pipeline run's name.
+    `tags` are kept with the MLflow run. Output artifacts get their sha256 as metadata, which makes KFP's cache see
+    content; `metrics` and `page` are KFP's UI artifacts, filled when given. `then` runs after the stage as a part of
+    the step, with the pipeline run's name.
     """
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
@@ -65,7 +67,7 @@ def run_step(
         produced = targets | {part: targets["output"] / part for part in PARTS.get(stage, ())}
         artifacts = {**inputs, **outputs}
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
-        run.finish(results, produced, tags=addresses, files=_logged_files(targets))
+        run.finish(results, produced, tags=addresses | dict(tags or {}), files=_logged_files(targets))
     for name, value in outputs.items():
         if not isinstance(value, Path):
             value.metadata["sha256"] = tracking.digest(targets[name])

@@ -105,24 +105,20 @@ def reconcile(
     out: Annotated[Path, typer.Option(help="Steps, cache and logs of what is started here go below this folder.")] = (
         DEFAULT_OUT
     ),
-    prompts: Annotated[
-        str | None, typer.Option(help="Edits folder (path or URI) that the editor practises on.")
-    ] = None,
-    heldout: Annotated[
-        str | None, typer.Option(help="Edits folder (path or URI) that editors are compared on.")
-    ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
 ) -> None:
-    """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places."""
+    """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places.
+
+    With what arguments, was said when the campaign was opened: collect-preferences' `follow_up`.
+    """
     import time
 
     from pipelines.backend import starter
     from pipelines.reconcile import reconcile as look_once
-    from pipelines.settings import DEMO
 
     with _services(out):
         while True:
-            look = look_once(starter(out), DEMO, prompts=prompts, heldout=heldout, root=out)
+            look = look_once(starter(out), out)
             for campaign, counted in look.waiting:
                 print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.tasks} tasks done")
             for word, keys in (("done", look.done), ("started", look.started)):

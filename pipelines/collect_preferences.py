@@ -24,6 +24,7 @@ def collect_preferences(
     steps: int = 8,
     overlap: int = 3,
     seed: int = 0,
+    follow_up: str = "{}",
     run_key: str = "",
 ) -> Opened:
     """Make candidate edits of a team's images and ask experts about them in Label Studio.
@@ -38,6 +39,9 @@ def collect_preferences(
         steps: Denoising steps.
         overlap: Experts a task.
         seed: Seed of noise and order.
+        follow_up: Arguments of what starts when the campaign is complete, by pipeline, as JSON:
+            {"train-reward": {"epochs": 12}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}};
+            improve-editor starts only if it is named.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
     edits = dsl.importer(artifact_uri=edits_uri, artifact_class=dsl.Dataset, metadata={"sha256": edits_sha256})
@@ -57,6 +61,7 @@ def collect_preferences(
         annotators=annotators,
         overlap=overlap,
         seed=seed,
+        follow_up=follow_up,
         run_key=run_key,
         job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )

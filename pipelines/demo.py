@@ -5,6 +5,7 @@ earlier call finished, so a call that was killed is simply made again.
 """
 
 import fcntl
+import json
 import os
 import signal
 import time
@@ -107,6 +108,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         "overlap": loop.annotate.overlap,
         **loop.candidates.model_dump(),
         "seed": loop.seed,
+        "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
     key = f"collect-preferences-{sha256_json(arguments)[:16]}"
     if not finished("collect-preferences", key):
@@ -117,19 +119,31 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         with console.status("Simulated experts answer in Label Studio"):
             given = answer(campaign_file, turn.outputs["candidates"], settings=service_settings(), seed=loop.seed)
         console.print(f"[green]✓[/green] simulated experts: {given} pages answered")
-    look = _look(start, loop, inputs, folder)
+    look = reconcile(start, folder)
     if look.waiting:
         _invite(console, look)
     while look.waiting:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        look = _look(start, loop, inputs, folder)
+        look = reconcile(start, folder)
     for done in (*look.done, *look.started):
         turn.read(done)
     return turn
 
 
-def _look(start: Any, loop: LoopSettings, inputs: Inputs, folder: Path) -> Look:
-    return reconcile(start, loop, prompts=str(inputs.prompts), heldout=str(inputs.heldout), root=folder)
+def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
+    """Arguments of the pipelines that reconcile starts when the campaign is complete."""
+    return {
+        "train-reward": {**loop.reward.model_dump(), **loop.benchmark.model_dump(), "seed": loop.seed},
+        "improve-editor": {
+            "prompts_uri": str(inputs.prompts),
+            "prompts_sha256": read_manifest(inputs.prompts)["sha256"],
+            "heldout_uri": str(inputs.heldout),
+            "heldout_sha256": read_manifest(inputs.heldout)["sha256"],
+            **loop.editor_rl.model_dump(),
+            **loop.editor_eval.model_dump(),
+            "seed": loop.seed,
+        },
+    }
 
 
 def _invite(console: Console, look: Look) -> None:

@@ -5,6 +5,7 @@ made of what it works on, so that a second look, here or elsewhere, starts nothi
 """
 
 import fcntl
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,8 @@ from typing import Any
 from annotation.answers import Progress, export, progress
 from annotation.campaign import Campaign, connect, find_campaigns
 from infra import tracking
-from infra.content import read_manifest, sha256_json
+from infra.content import sha256_json
 from infra.settings import service_settings
-from pipelines.settings import LoopSettings
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
 CHAMPION = f"models:/edit-reward@{tracking.CHAMPION}"
@@ -36,11 +36,11 @@ class Look:
     """Keys of the runs that were finished before."""
 
 
-def reconcile(start: Start, loop: LoopSettings, *, prompts: str | None, heldout: str | None, root: Path) -> Look:
+def reconcile(start: Start, root: Path) -> Look:
     """Start train-reward for every complete campaign, and improve-editor for a champion that came of it.
 
-    Without `prompts` and `heldout` (edits folders, paths or URIs) no editor is improved. `root` holds the lock that
-    keeps two looks on this machine apart.
+    With what arguments, was said when the campaign was opened (collect-preferences' `follow_up`); where nothing was
+    said of improve-editor, it does not start. `root` holds the lock that keeps two looks on this machine apart.
     """
     look, settings = Look(), service_settings()
     with _alone(root):
@@ -50,13 +50,25 @@ def reconcile(start: Start, loop: LoopSettings, *, prompts: str | None, heldout:
             if not counted.complete:
                 look.waiting.append((campaign, counted))
                 continue
-            _once(look, start, "train-reward", campaign.key, _training(campaign, loop))
+            runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+            opened: dict[str, str] = runs[0].data.tags if runs else {}
+            if "editloop.uri.candidates" not in opened:
+                continue  # opened by hand or by dvc repro, not by a pipeline: whoever did so goes on
+            follow_up = json.loads(opened["editloop.follow_up"])
+            training = {
+                "candidates_uri": opened["editloop.uri.candidates"],
+                "candidates_sha256": opened["editloop.input.candidates"],
+                "campaign_uri": opened["editloop.uri.output"],
+                "campaign_sha256": opened["editloop.output.output"],
+            }
+            training |= follow_up.get("train-reward", {})
+            _once(look, start, "train-reward", campaign.key, training)
             champion = tracking.find_version(CHAMPION)
             if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
                 continue  # not this campaign's model: its own campaign improves the editor
-            if prompts and heldout:
-                sha256 = champion.tags["editloop.sha256"]
-                _once(look, start, "improve-editor", sha256[:16], _improving(prompts, heldout, loop))
+            if "improve-editor" in follow_up:
+                cause = champion.tags["editloop.sha256"][:16]
+                _once(look, start, "improve-editor", cause, follow_up["improve-editor"])
     return look
 
 
@@ -73,38 +85,6 @@ def _once(look: Look, start: Start, pipeline: str, cause: str, arguments: dict[s
         return
     start(pipeline, arguments | {"run_key": key})
     look.started.append(key)
-
-
-def _training(campaign: Campaign, loop: LoopSettings) -> dict[str, Any]:
-    """Arguments of train-reward: the folders as the run that opened the campaign left them."""
-    run = tracking.find_runs(stage="annotate", campaign_key=campaign.key)[0]
-    tags = run.data.tags
-    return {
-        "candidates_uri": tags["editloop.uri.candidates"],
-        "candidates_sha256": tags["editloop.input.candidates"],
-        "campaign_uri": tags["editloop.uri.output"],
-        "campaign_sha256": tags["editloop.output.output"],
-        **loop.reward.model_dump(),
-        **loop.benchmark.model_dump(),
-        "seed": loop.seed,
-    }
-
-
-def _improving(prompts: str, heldout: str, loop: LoopSettings) -> dict[str, Any]:
-    return {
-        "prompts_uri": prompts,
-        "prompts_sha256": _sha256(prompts),
-        "heldout_uri": heldout,
-        "heldout_sha256": _sha256(heldout),
-        **loop.editor_rl.model_dump(),
-        **loop.editor_eval.model_dump(),
-        "seed": loop.seed,
-    }
-
-
-def _sha256(folder: str) -> str:
-    """Content address of an edits folder of this machine; a remote one's is not asked for."""
-    return "" if "://" in folder else str(read_manifest(Path(folder))["sha256"])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def annotate(
     annotators: list,
     overlap: int = 3,
     seed: int = 0,
+    follow_up: str = "{}",
 ) -> None:
     """Open a campaign in Label Studio; it is not waited for.
 
@@ -27,6 +28,7 @@ def annotate(
         annotators: Account names of the experts.
         overlap: Experts a task.
         seed: Seed of the candidates' order on the page.
+        follow_up: Arguments of the pipelines that start when the campaign is complete, by pipeline, as JSON.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
     """
@@ -38,5 +40,6 @@ def annotate(
         inputs={"candidates": candidates},
         outputs={"output": campaign},
         parameters={"campaign": name, "annotators": annotators, "overlap": overlap, "seed": seed},
+        tags={"follow_up": follow_up},
         metrics=metrics,
     )

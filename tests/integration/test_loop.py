@@ -23,7 +23,6 @@ from infra.content import read_manifest
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.demo import surroundings
-from pipelines.inputs import draw_scenes
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
 from pipelines.verify import verify
@@ -99,12 +98,10 @@ def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
 
 
 def test_reconciling_again_starts_nothing(turn: Path) -> None:
-    inputs = draw_scenes(turn / "edits", SMALLEST.scenes, SMALLEST.seed)
-
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
         raise AssertionError(f"{pipeline} was started a second time")
 
-    look = reconcile(start, SMALLEST, prompts=str(inputs.prompts), heldout=str(inputs.heldout), root=turn)
+    look = reconcile(start, turn)
     assert len(look.done) == 2
     assert not look.waiting
 

@@ -97,7 +97,7 @@ def test_a_component_passes_what_its_stage_takes_with_the_stages_defaults(name: 
     component = getattr(import_module(f"components.{name}.component"), name).component_spec
     for parameter, spec in (component.inputs or {}).items():
         taken = stage.get("campaign" if (name, parameter) == ("annotate", "name") else parameter)
-        if spec.type.startswith("system.") or parameter in ("run_key", "job_id"):
+        if spec.type.startswith("system.") or parameter in ("run_key", "job_id", "follow_up"):
             continue
         assert taken is not None, f"stage {name} takes no {parameter}"
         if spec.optional:
