@@ -69,7 +69,7 @@ class RlJob(BaseModel):
     """Whether the members of a group start from one noise (the steps before the window are then computed once)."""
     learning_rate: float = 2e-4
     bf16: bool = Field(default_factory=fast_bf16)
-    """Multiply in bfloat16; by default where the processor has instructions for it (1.8 times as fast on such a CPU)."""
+    """Multiply in bfloat16; by default where the processor has instructions for it (there 1.8 times as fast)."""
     rank: int = 32
     alpha: int = 64
     clip: tuple[float, float] = (2e-4, 2e-4)
