@@ -150,6 +150,24 @@ def verify(
 
 
 @app.command()
+def weights(
+    model: Annotated[Literal["editor", "reward"], typer.Argument(help="Which of the two tiny bases.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write; by default where the shipped one lies.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps; by default those of the shipped one.")] = None,
+) -> None:
+    """Make the tiny base editor or reward model anew, as the shipped one was made (minutes on one core)."""
+    from importlib import import_module
+
+    import components
+
+    room, name = {"editor": ("editors", "tiny-editor"), "reward": ("reward", "tiny-reward")}[model]
+    target = output or Path(str(components.__file__)).parent / room / "weights" / name
+    options = {} if steps is None else {"steps": steps}
+    for key, value in import_module(f"components.{room}.tiny").train(target, **options).items():
+        print(f"{key:<28} {value:g}")
+
+
+@app.command()
 def up(out: Home = DEFAULT_OUT) -> None:
     """Start Label Studio and MLflow here, and print the variables by which stages find them."""
     import shlex
