@@ -70,7 +70,7 @@ def benchmark(
     else:
         old = labels_of(old_folder, held_out) if old_folder else base_labels
         change = ratio_interval(labels.right - old.right, labels.asked, seed=seed)
-        against = champion if old_folder else f"its base {manifest['facts']['base']}"
+        against = champion if old_folder else f"its base {manifest['facts']['base']}, there being no champion"
         gate = decide("accuracy on held-out labels", *change, against=against, margin=margin)
     with complete_folder(
         output, {"model_sha256": manifest["sha256"], "dataset_sha256": read_manifest(dataset)["sha256"]}

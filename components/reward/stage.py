@@ -10,7 +10,7 @@ from infra.launch import launch
 
 
 def reward(
-    dataset: Path, output: Path, *, base: str = "tiny-reward", epochs: int = 12, learning_rate: float = 5e-4,
+    dataset: Path, output: Path, *, base: str = "tiny-reward", epochs: int = 8, learning_rate: float = 1e-3,
     processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Train `base` (a model folder or a shipped name) on the train split; keep the epoch best on the validation split.

@@ -28,7 +28,9 @@ class TrainingJob(BaseModel):
     base: str
     epochs: int
     learning_rate: float
-    """Peak; linear warm-up over the first tenth, then cosine to 0."""
+    """Peak of the heads'; linear warm-up over the first tenth, then cosine to 0."""
+    backbone_share: float = 0.03
+    """The backbone's learning rate as a share of the heads': it sees already, the heads start from nothing."""
     groups_a_batch: int = 8
     """Over all ranks."""
     loss: str = "expected-log"
@@ -118,7 +120,12 @@ def main(job: TrainingJob) -> None:
     torch.manual_seed(job.seed)
     model = RewardModel.load(job.base)
     training, validation = (read_groups(job.dataset, split, model.settings.side) for split in ("train", "validation"))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=job.learning_rate, weight_decay=job.weight_decay)
+    peaks = (job.learning_rate, job.learning_rate * job.backbone_share)
+    parts = [
+        {"params": list(part.parameters()), "lr": peak}
+        for part, peak in zip((model.rm_heads, model.backbone), peaks, strict=True)
+    ]
+    optimiser = torch.optim.AdamW(parts, weight_decay=job.weight_decay)
     engine, optimiser, _, _ = deepspeed.initialize(model=model, optimizer=optimiser, config=engine_settings(job, ranks))
     loss_of, order = LOSSES[job.loss], np.random.default_rng(job.seed)
     batches = max(1, len(training) // job.groups_a_batch)
@@ -132,10 +139,9 @@ def main(job: TrainingJob) -> None:
         shuffled = order.permutation(len(training))
         model.train()
         for batch in range(batches):
-            for part in optimiser.param_groups:
-                part["lr"] = job.learning_rate * min(
-                    (step + 1) / (0.1 * total), 0.5 * (1 + np.cos(np.pi * step / total))
-                )
+            warmth = min((step + 1) / (0.1 * total), 0.5 * (1 + np.cos(np.pi * step / total)))
+            for part, peak in zip(optimiser.param_groups, peaks, strict=True):
+                part["lr"] = peak * warmth
             mine = shuffled[batch * job.groups_a_batch : (batch + 1) * job.groups_a_batch][rank::ranks]
             groups = [training[index] for index in mine] or [training[shuffled[rank]]]
             ratings, valid, confidence = padded(groups)
