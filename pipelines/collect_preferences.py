@@ -22,7 +22,7 @@ def collect_preferences(
     editor: str = "tiny-editor",
     per_task: int = 4,
     steps: int = 8,
-    overlap: int = 3,
+    overlap: int = 2,
     seed: int = 0,
     follow_up: str = "{}",
     run_key: str = "",
@@ -40,7 +40,7 @@ def collect_preferences(
         overlap: Experts a task.
         seed: Seed of noise and order.
         follow_up: Arguments of what starts when the campaign is complete, by pipeline, as JSON:
-            {"train-reward": {"epochs": 12}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}};
+            {"train-reward": {"epochs": 8}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}};
             improve-editor starts only if it is named.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """

@@ -27,13 +27,21 @@ class Inputs:
 
 
 def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
-    """Three folders of drawn scenes below `folder`, each with a seed of its own; what is there is kept."""
+    """Three folders of drawn scenes below `folder`, each with a seed of its own; what is there is kept.
+
+    Tasks to be judged bring edits of simulated third-party editors along: one editor's own edits are often too alike for
+    experts to tell apart.
+    """
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
-    counts = {inputs.judged: scenes.train, inputs.prompts: scenes.prompts, inputs.heldout: scenes.heldout}
+    drawn = folder / "drawn"
+    counts = {drawn: scenes.train, inputs.prompts: scenes.prompts, inputs.heldout: scenes.heldout}
     for number, (target, count) in enumerate(counts.items()):
         own_seed = 3 * seed + number
         if not _holds(target, {"world": "scenes", "count": count, "seed": own_seed}):
             write_edits(target, count, own_seed)
+    wanted = {"seed": seed, "per_task": scenes.stand_ins}
+    if not _holds(inputs.judged, wanted):
+        add_candidates(drawn, inputs.judged, seed=seed, per_task=scenes.stand_ins)
     return inputs
 
 

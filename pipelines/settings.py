@@ -10,8 +10,10 @@ class Part(BaseModel):
 class Scenes(Part):
     """How many drawn scenes a demo without an input file works on."""
 
-    train: int = Field(240, ge=1)
+    train: int = Field(300, ge=1)
     """Tasks that experts judge."""
+    stand_ins: int = Field(2, ge=1)
+    """Edits of simulated third-party editors beside the editor's own, in each task that experts judge."""
     prompts: int = Field(400, ge=1)
     """Tasks that the editor practises on."""
     heldout: int = Field(1200, ge=1)
@@ -28,19 +30,19 @@ class Candidates(Part):
 
 
 class Annotate(Part):
-    annotators: tuple[str, ...] = ("ada", "bo", "chi", "dia", "eli")
+    annotators: tuple[str, ...] = ("ada", "bo", "chi", "dia")
     """Account names of the experts."""
-    overlap: int = Field(3, ge=1)
+    overlap: int = Field(2, ge=1)
     """How many of them judge each task; agreement needs two or more."""
 
 
 class Reward(Part):
     base: str = "tiny-reward"
     """Model to start from: a folder or a shipped name."""
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(8, ge=1)
     """Passes over the training pairs; the one best on the validation pairs is kept."""
-    learning_rate: float = Field(5e-4, gt=0)
-    """Peak learning rate."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the heads; the backbone's is 3 % of it."""
     processes: int = Field(2, ge=1)
     """Processes (GPUs) that share the training."""
 
@@ -59,9 +61,9 @@ class EditorRl(Part):
     """Prompts an update."""
     members: int = Field(8, ge=2)
     """Edits a prompt; they are ranked against each other."""
-    algorithm: str = "flow-grpo"
+    algorithm: str = "nft"
     """flow-grpo, or nft (DiffusionNFT)."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(7e-4, gt=0)
     """Learning rate of the adapter."""
     processes: int = Field(2, ge=1)
     """Processes (GPUs) that share the training."""

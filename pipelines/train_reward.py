@@ -23,8 +23,8 @@ def train_reward(
     candidates_sha256: str = "",
     campaign_sha256: str = "",
     base: str = "tiny-reward",
-    epochs: int = 12,
-    learning_rate: float = 5e-4,
+    epochs: int = 8,
+    learning_rate: float = 1e-3,
     processes: int = 2,
     margin: float = 0.0,
     seed: int = 0,
@@ -39,7 +39,7 @@ def train_reward(
         campaign_sha256: Content address of the campaign.
         base: Model to start from, a folder or a shipped name.
         epochs: Passes over the pairs.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate of the heads.
         processes: Processes (GPUs) to train on.
         margin: How much less accurate than the champion the model may be, in shares.
         seed: Seed of split, order, new weights and bootstrap.

@@ -14,7 +14,7 @@ def annotate(
     job_id: str,
     name: str,
     annotators: list,
-    overlap: int = 3,
+    overlap: int = 2,
     seed: int = 0,
     follow_up: str = "{}",
 ) -> None:

@@ -8,7 +8,7 @@ from infra.settings import service_settings
 
 
 def annotate(
-    candidates: Path, output: Path, *, campaign: str, annotators: list[str], overlap: int = 3, seed: int = 0
+    candidates: Path, output: Path, *, campaign: str, annotators: list[str], overlap: int = 2, seed: int = 0
 ) -> dict[str, float]:
     """Open the campaign named `campaign`, where each task is rated by `overlap` of the `annotators`.
 

@@ -18,12 +18,12 @@ def editor_rl(
     iterations: int = 100,
     tasks: int = 16,
     members: int = 8,
-    algorithm: str = "flow-grpo",
-    learning_rate: float = 3e-4,
+    algorithm: str = "nft",
+    learning_rate: float = 7e-4,
     processes: int = 2,
     seed: int = 0,
 ) -> None:
-    """Tune the editor by Flow-GRPO with the champion reward model.
+    """Tune the editor by online RL with the champion reward model.
 
     Args:
         prompts: Edits folder of the instructions to learn on.

@@ -13,8 +13,8 @@ def reward(
     run_key: str,
     job_id: str,
     base: str = "tiny-reward",
-    epochs: int = 12,
-    learning_rate: float = 5e-4,
+    epochs: int = 8,
+    learning_rate: float = 1e-3,
     processes: int = 2,
     seed: int = 0,
 ) -> None:
@@ -26,7 +26,7 @@ def reward(
         metrics: Figures for the UI.
         base: Model to start from: a folder or a shipped name.
         epochs: Passes over the pairs.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate of the heads.
         processes: Processes (GPUs) to train on.
         seed: Seed of the order and of new weights.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
