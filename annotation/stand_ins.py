@@ -75,15 +75,17 @@ STAND_INS: dict[str, StandIn] = {
 }
 
 
-def add_candidates(edits: Path, output: Path, *, seed: int, per_task: int = 3) -> None:
+def add_candidates(
+    edits: Path, output: Path, *, seed: int, per_task: int = 3, facts: dict[str, Any] | None = None
+) -> None:
     """Write `output`, an edits folder like `edits` in which every row with a target has candidates.
 
     Rows that have candidates, or no target, keep what they have. All pictures become PNG of at most 256 pixels a side,
     named by their content. A row's candidates depend on (seed, id) and its pictures alone, never on the other rows.
-    Raises EditLoopError for faults in `edits`, before anything is written.
+    `facts` go into the manifest. Raises EditLoopError for faults in `edits`, before anything is written.
     """
     rows = read_edits(edits)
-    with complete_folder(output, facts={"seed": seed, "per_task": per_task}) as folder:
+    with complete_folder(output, facts or {"seed": seed, "per_task": per_task}) as folder:
         lines = [_row_with_candidates(row, folder, seed, per_task) for row in rows]
         (folder / "edits.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 

@@ -29,8 +29,8 @@ class Inputs:
 def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
     """Three folders of drawn scenes below `folder`, each with a seed of its own; what is there is kept.
 
-    Tasks to be judged bring edits of simulated third-party editors along: one editor's own edits are often too alike for
-    experts to tell apart.
+    Tasks to be judged bring edits of simulated third-party editors along: one editor's own edits are often too alike
+    for experts to tell apart.
     """
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
     drawn = folder / "drawn"
@@ -39,9 +39,9 @@ def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
         own_seed = 3 * seed + number
         if not _holds(target, {"world": "scenes", "count": count, "seed": own_seed}):
             write_edits(target, count, own_seed)
-    wanted = {"seed": seed, "per_task": scenes.stand_ins}
+    wanted = {"seed": seed, "per_task": scenes.stand_ins, "drawn_sha256": read_manifest(drawn)["sha256"]}
     if not _holds(inputs.judged, wanted):
-        add_candidates(drawn, inputs.judged, seed=seed, per_task=scenes.stand_ins)
+        add_candidates(drawn, inputs.judged, seed=seed, per_task=scenes.stand_ins, facts=wanted)
     return inputs
 
 

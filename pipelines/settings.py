@@ -55,7 +55,7 @@ class Benchmark(Part):
 class EditorRl(Part):
     editor: str = "tiny-editor"
     """The editor to start from."""
-    iterations: int = Field(100, ge=1)
+    iterations: int = Field(150, ge=1)
     """Updates of the editor."""
     tasks: int = Field(16, ge=1)
     """Prompts an update."""
@@ -63,7 +63,7 @@ class EditorRl(Part):
     """Edits a prompt; they are ranked against each other."""
     algorithm: str = "nft"
     """flow-grpo, or nft (DiffusionNFT)."""
-    learning_rate: float = Field(7e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of the adapter."""
     processes: int = Field(2, ge=1)
     """Processes (GPUs) that share the training."""

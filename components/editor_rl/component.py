@@ -15,11 +15,11 @@ def editor_rl(
     job_id: str,
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
-    iterations: int = 100,
+    iterations: int = 150,
     tasks: int = 16,
     members: int = 8,
     algorithm: str = "nft",
-    learning_rate: float = 7e-4,
+    learning_rate: float = 1e-3,
     processes: int = 2,
     seed: int = 0,
 ) -> None:

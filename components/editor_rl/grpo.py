@@ -8,11 +8,13 @@ SMALLEST_SPREAD = 1e-4
 """A group whose rewards differ less than this teaches nothing."""
 
 
-def advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
+def advantages(rewards: Tensor, scale: str = "group") -> tuple[Tensor, Tensor]:
     """Advantages (P, G) of rewards (P, G), P tasks, G members; and which members count, bool (P, G).
 
-    (r - group mean) / group standard deviation, clipped to +-5. A missing reward (NaN) drops out of its group; a group
-    without spread, or with fewer than two rewards, has advantage 0 and counts for nothing.
+    (r - group mean) / standard deviation, clipped to +-5. `scale` says whose deviation: the `group`'s own, or the
+    `batch`'s (root mean variance of its groups), which leaves groups whose members are all alike their small say. A
+    missing reward (NaN) drops out of its group; a group without spread, or with fewer than two rewards, has advantage 0
+    and counts for nothing.
     """
     present = rewards.isfinite()
     filled = torch.where(present, rewards, 0.0)
@@ -20,6 +22,8 @@ def advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
     centred = torch.where(present, filled - filled.sum(1, keepdim=True) / count, 0.0)
     spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
     counts = present & (spread > SMALLEST_SPREAD)
+    if scale == "batch":
+        spread = spread.square().mean().sqrt()
     scaled = (centred / spread.clamp_min(SMALLEST_SPREAD)).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
     return torch.where(counts, scaled, 0.0), counts
 

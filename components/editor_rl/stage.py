@@ -11,7 +11,7 @@ from infra.launch import launch
 
 def editor_rl(
     edits: Path, output: Path, *, editor: str = "tiny-editor", reward: str = "models:/edit-reward@champion",
-    iterations: int = 100, tasks: int = 16, members: int = 8, algorithm: str = "nft", learning_rate: float = 7e-4,
+    iterations: int = 150, tasks: int = 16, members: int = 8, algorithm: str = "nft", learning_rate: float = 1e-3,
     processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Improve `editor` on the prompts of an edits folder; rewards come from the registered champion, never another

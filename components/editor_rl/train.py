@@ -1,9 +1,12 @@
-"""Flow-GRPO on an editor: one rank of a DeepSpeed job (ZeRO-2), started by `infra.launch`.
+"""Online RL of an editor: one rank of a DeepSpeed job (ZeRO-2), started by `infra.launch`.
 
     torchrun --nproc-per-node 2 -m components.editor_rl.train job.json
 
-Each iteration edits a few tasks several times with noise in a window of steps, scores the edits, and moves the adapter
-towards the better ones of each group. Outside the window steps are deterministic and carry no gradient.
+Each iteration edits a few tasks several times, scores the edits, and moves the adapter towards the better ones of each
+group. Flow-GRPO puts noise into a window of steps and learns from their log-probabilities; outside the window steps
+are deterministic and carry no gradient. DiffusionNFT noises finished edits anew. On drawn scenes with the oracle as
+reward, 40 iterations of NFT lifted the reward by 0.02 to 0.03, 60 of Flow-GRPO by 0.01 (one seed each): NFT is the
+default.
 """
 
 import json
@@ -55,25 +58,30 @@ class RlJob(BaseModel):
     """Stochastic, trained steps of each trajectory."""
     window_range: int = 4
     """The window lies within this many first steps, its start drawn each iteration."""
-    algorithm: Literal["flow-grpo", "nft"] = "flow-grpo"
+    algorithm: Literal["flow-grpo", "nft"] = "nft"
     """Flow-GRPO on stochastic steps, or DiffusionNFT on the forward process."""
     strength: float = 1.0
     """NFT: how far the implicit policies lie from the old one."""
-    levels: int = 4
+    levels: int = 3
     """NFT: noise levels an edit is trained at, one optimiser step each."""
     old_decay: float = 0.5
     """NFT: decay of the old policy's moving average after each iteration."""
     step: str = "flow-sde"
     noise: float = 0.7
-    shared_noise: bool = True
-    """Whether the members of a group start from one noise (the steps before the window are then computed once)."""
-    learning_rate: float = 2e-4
+    shared_noise: bool = False
+    """Whether the members of a group start from one noise (the steps before the window are then computed once).
+
+    They differ little then: a spread of 0.06 of the reward against 0.15 with noise of their own on drawn scenes.
+    """
+    scale: Literal["group", "batch"] = "batch"
+    """Whose spread an advantage is measured in."""
+    learning_rate: float = 1e-3
     bf16: bool = Field(default_factory=fast_bf16)
     """Multiply in bfloat16; by default where the processor has instructions for it (there 1.8 times as fast)."""
     rank: int = 32
     alpha: int = 64
     clip: tuple[float, float] = (2e-4, 2e-4)
-    kl: float = 0.1
+    kl: float = 0.01
     average: float = 0.95
     """Decay of the moving average of the adapter that is kept at the end."""
     evaluate_every: int = 25
@@ -274,7 +282,7 @@ def main(job: RlJob) -> None:
             swap(trainable, old)
         pictures = editor.decode(latents)
         rewards = judge(prompts, mine.numpy().repeat(job.members), pictures).view(-1, job.members)
-        advantage, counts = advantages(rewards)
+        advantage, counts = advantages(rewards, job.scale)
         if job.algorithm == "nft":
             found = update_nft(job, editor, engine, condition, latents, advantage.flatten(), trainable, old, generator)
         else:

@@ -38,7 +38,17 @@ def rollout_of_a_group() -> Benchmark:
     from components.editor_rl.train import RlJob, sample
     from components.editors.tiny import build
 
-    job = RlJob(edits=Path(), output=Path(), editor="", reward="", iterations=1, members=MEMBERS, steps=STEPS)
+    job = RlJob(
+        edits=Path(),
+        output=Path(),
+        editor="",
+        reward="",
+        iterations=1,
+        algorithm="flow-grpo",
+        shared_noise=True,
+        members=MEMBERS,
+        steps=STEPS,
+    )
     alone = job.model_copy(update={"members": 1, "shared_noise": False})
     editor = build()
     side = editor.side

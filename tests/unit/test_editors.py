@@ -79,7 +79,7 @@ def test_the_ratio_is_exactly_one_before_the_first_update(editor, tasks, tmp_pat
     condition = encoded(editor, tasks)
     job = RlJob(
         edits=tmp_path, output=tmp_path, editor="tiny-editor", reward="oracle", iterations=1, members=3,
-        shared_noise=shared,
+        shared_noise=shared, algorithm="flow-grpo",
     )  # fmt: skip
     rollout, latents = sample(job, editor, condition, 1, torch.Generator().manual_seed(0))
     assert latents.shape == (12, 16, 48)

@@ -111,3 +111,12 @@ def test_optimality_is_between_bad_and_good():
     torch.testing.assert_close(
         optimality(torch.tensor([-9.0, -0.5, 0.0, 1.0]), 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0])
     )
+
+
+def test_batch_scale_leaves_alike_groups_their_small_say():
+    rewards = torch.tensor([[0.0, 1.0], [0.5, 0.502]])
+    by_group, _ = advantages(rewards)
+    by_batch, _ = advantages(rewards, scale="batch")
+    torch.testing.assert_close(by_group[1], torch.tensor([-1.0, 1.0]))
+    assert by_batch[1].abs().max() < 0.01
+    assert by_batch[0, 1].item() == pytest.approx(math.sqrt(2), rel=1e-3)
