@@ -167,14 +167,18 @@ def random_edit(rng: np.random.Generator, operation: Operation | None = None, sc
 def write_edits(folder: Path, count: int, seed: int) -> None:
     """Draw `count` tasks into an edits folder: `edits.jsonl` (id, task, instruction, source, target) and its pictures.
 
-    The same seed gives the same bytes.
+    No task is drawn twice; the same seed gives the same bytes.
     """
     rng = np.random.default_rng(seed)
     with complete_folder(folder, {"world": "scenes", "count": count, "seed": seed}) as out:
         (out / "images").mkdir()
-        rows = []
-        for index in range(count):
+        rows: list[str] = []
+        drawn: set[tuple[bytes, str]] = set()
+        while (index := len(rows)) < count:
             edit = random_edit(rng)
+            if (key := (edit.source.tobytes(), edit.instruction)) in drawn:
+                continue
+            drawn.add(key)
             name = f"scene-{seed}-{index:05d}"
             row = {"id": name, "task": edit.operation, "instruction": edit.instruction}
             for role, picture in (("source", edit.source), ("target", edit.target)):

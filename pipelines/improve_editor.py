@@ -21,7 +21,7 @@ def improve_editor(
     heldout_sha256: str = "",
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
-    iterations: int = 150,
+    iterations: int = 200,
     tasks: int = 16,
     members: int = 8,
     algorithm: str = "nft",

@@ -55,7 +55,7 @@ class Benchmark(Part):
 class EditorRl(Part):
     editor: str = "tiny-editor"
     """The editor to start from."""
-    iterations: int = Field(150, ge=1)
+    iterations: int = Field(200, ge=1)
     """Updates of the editor."""
     tasks: int = Field(16, ge=1)
     """Prompts an update."""

@@ -15,7 +15,7 @@ def editor_rl(
     job_id: str,
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
-    iterations: int = 150,
+    iterations: int = 200,
     tasks: int = 16,
     members: int = 8,
     algorithm: str = "nft",

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from annotation.edits_file import read_edits
 from components.editor_rl.page import curves_page
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError
@@ -11,7 +12,7 @@ from infra.launch import launch
 
 def editor_rl(
     edits: Path, output: Path, *, editor: str = "tiny-editor", reward: str = "models:/edit-reward@champion",
-    iterations: int = 150, tasks: int = 16, members: int = 8, algorithm: str = "nft", learning_rate: float = 1e-3,
+    iterations: int = 200, tasks: int = 16, members: int = 8, algorithm: str = "nft", learning_rate: float = 1e-3,
     processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Improve `editor` on the prompts of an edits folder; rewards come from the registered champion, never another
@@ -29,6 +30,7 @@ def editor_rl(
         raise EditLoopError(f"reward {reward!r}: only a registered champion may teach; give models:/NAME@champion.")
     if members < 2:
         raise EditLoopError(f"members is {members}: a group of one has no order; use 2 or more.")
+    read_edits(edits)
     champion = resolve_model(reward)
     if champion is None:
         raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")

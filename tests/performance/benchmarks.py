@@ -72,4 +72,45 @@ def rollout_of_a_group() -> Benchmark:
     return Benchmark("editor_rl: transformer passes of a rollout", plain, ours, target=1.12, counted=True)
 
 
-BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (rollout_of_a_group,)
+def expectation_of_a_pair() -> Benchmark:
+    """EditReward's uncertainty loss with gradients on 512 pairs: 1000 draws a pair against 32 quadrature nodes."""
+    import torch
+
+    from components.reward.losses import expected_log
+
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(512, generator=generator) for _ in range(4)]
+
+    def plain() -> None:
+        mu_a, log_a, mu_b, log_b = (value.clone().requires_grad_() for value in values)
+        deviation = (torch.exp(2 * log_a) + torch.exp(2 * log_b)).sqrt()
+        z = (mu_a - mu_b)[:, None] + deviation[:, None] * torch.randn(512, 1000, generator=generator)
+        (-torch.nn.functional.logsigmoid(z)).mean().backward()
+
+    def ours() -> None:
+        expected_log(*(value.clone().requires_grad_() for value in values)).mean().backward()
+
+    return Benchmark("reward: uncertainty loss of 512 pairs", plain, ours, target=5.0)
+
+
+def pairs_of_a_group() -> Benchmark:
+    """Scoring all 15 pairs of 6 candidates: both sides of each pair, against each candidate once."""
+    from itertools import combinations
+
+    from components.reward.tiny import build
+
+    model = build().eval()
+    edits = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3), dtype=np.uint8)
+    instruction = "make the red circle blue"
+
+    def plain() -> None:
+        for pair in combinations(range(6), 2):
+            model.score([instruction] * 2, edits[[0, 0]], edits[list(pair)])
+
+    def ours() -> None:
+        model.score([instruction] * 6, edits[[0] * 6], edits)
+
+    return Benchmark("reward: the pairs of 6 candidates", plain, ours, target=4.0)
+
+
+BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (rollout_of_a_group, expectation_of_a_pair, pairs_of_a_group)
