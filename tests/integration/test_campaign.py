@@ -108,7 +108,7 @@ def test_resumed_answers_equal_unbroken_ones(settings, make_candidates, tmp_path
 
     facts = []
     for name in ("broken", "whole"):
-        annotate(candidates, tmp_path / name, campaign=name, annotators=PEOPLE)
+        annotate(candidates, tmp_path / name, campaign=name, annotators=PEOPLE, overlap=len(PEOPLE))
         if name == "broken":
             monkeypatch.setattr(experts, "_submit", dies_after_five)
             with pytest.raises(KeyboardInterrupt):
