@@ -16,7 +16,7 @@ class Scenes(Part):
     """Edits of simulated third-party editors beside the editor's own, in each task that experts judge."""
     prompts: int = Field(400, ge=1)
     """Tasks that the editor practises on."""
-    heldout: int = Field(1200, ge=1)
+    heldout: int = Field(2000, ge=1)
     """Tasks that base and tuned editor are compared on; 600 and more give an interval worth reading."""
 
 

@@ -39,9 +39,9 @@ def contact_sheet(instructions: list[str], pictures: dict[str, NDArray[np.uint8]
             axis = axes[row, offset + place]
             axis.imshow(pictures[column][index], interpolation="nearest")
             if row == 0:
-                axis.set_title(column, fontsize=11, fontweight="bold", pad=16)
+                axis.set_title(column, fontsize=11, fontweight="bold", pad=6)
         axes[row, offset].text(0, -0.06, instruction[:70], transform=axes[row, offset].transAxes, fontsize=9, va="top")
-    figure.tight_layout()
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.05, hspace=0.3, wspace=0.05)
     figure.canvas.draw()
     image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     plt.close(figure)

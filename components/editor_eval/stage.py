@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.progress import track
 
-from annotation.edits_file import load_image, read_edits
+from annotation.edits_file import EditRow, load_image, read_edits
 from annotation.oracle import oracle, shrink
 from components.benchmark.bootstrap import ratio_interval
 from components.benchmark.gate import decide
@@ -46,6 +47,7 @@ def editor_eval(
     quality: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     following: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     shown: dict[str, NDArray[np.uint8]] = {}
+    shown_right: dict[str, NDArray[np.bool_]] = {}
     for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
         part = rows[start : start + CHUNK]
         instructions = [row.instruction for row in part]
@@ -59,6 +61,7 @@ def editor_eval(
                 seen.append(oracle(sources, targets, made))
                 if start == 0 and number == 0:
                     shown |= {"source": sources[:SHOWN], "wanted": targets[:SHOWN], name: made[:SHOWN]}
+                    shown_right[name] = seen[-1].right[:SHOWN]
             right[name].append(np.mean([scores.right for scores in seen], axis=0))
             following[name].append(np.mean([scores.instruction_following for scores in seen], axis=0))
             quality[name].append(np.mean([scores.visual_quality for scores in seen], axis=0))
@@ -88,5 +91,21 @@ def editor_eval(
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", gate)
         contact_sheet([row.instruction for row in rows[:SHOWN]], shown).save(out / "contact-sheet.png")
+        write_pictures(out, rows[:SHOWN], shown, shown_right)
         (out / "page.html").write_text(evaluation_page(report, gate, out / "contact-sheet.png"))
     return {name: float(report[name]) for name in ("base", "tuned", "uplift", "tasks")}
+
+
+def write_pictures(
+    out: Path, rows: list[EditRow], shown: dict[str, NDArray[np.uint8]], right: dict[str, NDArray[np.bool_]]
+) -> None:
+    """`contact-sheet.json` and the pictures it names, for pages that lay them out themselves."""
+    (out / "contact-sheet").mkdir()
+    edits: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        line: dict[str, Any] = {"instruction": row.instruction, "task": row.task}
+        for column in ("source", "base", "tuned"):
+            line[column] = f"contact-sheet/{number}-{column}.png"
+            Image.fromarray(shown[column][number]).save(out / line[column])
+        edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in right.items()})
+    write_json(out / "contact-sheet.json", {"edits": edits})

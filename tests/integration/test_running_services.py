@@ -55,7 +55,9 @@ def test_a_killed_server_comes_back_with_its_data_and_no_orphan(tmp_path):
         ).json()["experiment_id"]
         leader = pids(home)["mlflow"]
         left = psutil.Process(leader).children(recursive=True)
+        killed = psutil.Process(leader)
         os.kill(leader, signal.SIGKILL)
+        psutil.wait_procs([killed], timeout=10)
         assert any(child.is_running() for child in left), "the server leaves its worker behind"
         second = start_services(home, label_studio=False)
         _, alive = psutil.wait_procs(left, timeout=10)
