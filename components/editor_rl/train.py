@@ -82,8 +82,11 @@ class RlJob(BaseModel):
     alpha: int = 64
     clip: tuple[float, float] = (2e-4, 2e-4)
     kl: float = 0.2
-    """Weight of the distance to the base editor. NFT at 0.01 drifted: after 200 iterations the reward had risen by 15 %,
-    recolouring by 8 points, but backgrounds, where the reward knows least, had fallen by 6."""
+    """Weight of the distance to the base editor.
+
+    NFT at 0.01 drifted: after 200 iterations the reward had risen by 15 % and recolouring by 8 points, but backgrounds,
+    where the reward knows least, had fallen by 6.
+    """
     average: float = 0.95
     """Decay of the moving average of the adapter that is kept at the end."""
     evaluate_every: int = 25
