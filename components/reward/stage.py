@@ -24,7 +24,8 @@ def reward(
     if not manifest["facts"].get("pairs"):
         raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
     facts: dict[str, object] = {"dataset_sha256": manifest["sha256"], "base": base, "seed": seed, "epochs": epochs}
-    with tempfile.TemporaryDirectory() as scratch:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".job.") as scratch:  # where a pod's ranks see it too
         job = TrainingJob(
             dataset=dataset.absolute(), output=output.absolute(), base=base, epochs=epochs, learning_rate=learning_rate,
             seed=seed, facts=facts,
