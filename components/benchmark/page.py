@@ -22,6 +22,8 @@ def benchmark_page(report: dict[str, Any], gate: dict[str, Any]) -> str:
     """HTML of the figures and the verdict."""
 
     def shown(value: Any) -> Any:
+        if value is None:
+            return "not measured"
         if isinstance(value, list):
             return " to ".join(f"{part:.3f}" for part in value)
         return f"{value:.3f}" if isinstance(value, float) else value

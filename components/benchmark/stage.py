@@ -1,5 +1,6 @@
 """The benchmark stage: held-out pairwise accuracy of a reward model, and the gate against the champion."""
 
+import math
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ def benchmark(
         "clear_pairs": int(clear.asked.sum()),
         "groups": len(held_out),
     }
+    report = {name: known(value) for name, value in report.items()}
     old_folder = resolve_model(champion)
     if old_folder is not None and read_manifest(old_folder)["sha256"] == manifest["sha256"]:
         gate: dict[str, Any] = {
@@ -72,6 +74,7 @@ def benchmark(
         change = ratio_interval(labels.right - old.right, labels.asked, seed=seed)
         against = champion if old_folder else f"its base {manifest['facts']['base']}, there being no champion"
         gate = decide("accuracy on held-out labels", *change, against=against, margin=margin)
+    gate = {name: known(value) for name, value in gate.items()}
     with complete_folder(
         output, {"model_sha256": manifest["sha256"], "dataset_sha256": read_manifest(dataset)["sha256"]}
     ) as out:
@@ -79,6 +82,12 @@ def benchmark(
         write_json(out / "gate.json", gate)
         (out / "page.html").write_text(benchmark_page(report, gate))
     return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
+
+
+def known(value: Any) -> Any:
+    """None for what could not be measured (NaN, an interval of NaN), which JSON and KFP cannot hold; else the value."""
+    parts = value if isinstance(value, list) else [value]
+    return None if any(isinstance(part, float) and math.isnan(part) for part in parts) else value
 
 
 def labels_of(folder: Path, groups: Groups) -> Hits:
