@@ -226,7 +226,7 @@ JSON = st.recursive(
 @given(line=JSON | st.fixed_dictionaries(dict.fromkeys(("id", "instruction", "source", "candidates"), JSON)))
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_gives_rows_or_named_faults(folder: Path, line: Any) -> None:
-    path = write(folder, line)
+    path = write(folder, json.dumps(line))
     try:
         rows = read_edits(path)
     except EditLoopError as error:
