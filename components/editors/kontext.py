@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxKontextPipeline
+from diffusers import FluxKontextPipeline
 from numpy.typing import NDArray
 from peft import LoraConfig
 from torch import Tensor
@@ -72,8 +72,8 @@ class KontextEditor:
                 f"editor {str(editor)!r}: not a shipped editor and no diffusers pipeline folder (model_index.json is "
                 "missing). Give `tiny-editor` or a folder written by save_pretrained."
             )
-        codec = AutoencoderKL if "block_out_channels" not in _codec_config(folder) else PatchCodec
-        parts = {"vae": PatchCodec.from_pretrained(folder / "vae")} if codec is PatchCodec else {}
+        linear = _codec_config(folder).get("_class_name") == PatchCodec.__name__
+        parts = {"vae": PatchCodec.from_pretrained(folder / "vae")} if linear else {}
         pipeline = FluxKontextPipeline.from_pretrained(
             folder, **parts, torch_dtype=torch.float32, local_files_only=True
         )
