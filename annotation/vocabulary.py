@@ -45,9 +45,43 @@ class EditTask(Record):
     candidates: tuple[Candidate, ...] = ()
 
 
+Kind = Literal["task", "repeat", "gold"]
+"""Why a page is asked: for its own sake, a second time to see whether a person agrees with themselves, or because the
+answer is known. Nothing that an annotator sees tells which."""
+
+Range = tuple[int, int]
+"""Lowest and highest rating that is right, both inclusive."""
+
+
+class Page(Record):
+    """One page of a campaign: what is shown, in what order, and how many people are asked.
+
+    Pages live in the campaign's folder (`pages.jsonl`), never in Label Studio, whose task has `key` alone: kinds and
+    known answers stay hidden from annotators.
+    """
+
+    key: str
+    """Content address of what is shown and how; the page's only name in Label Studio."""
+    kind: Kind
+    task_id: str
+    instruction: str
+    source: str
+    """sha256 of the source image."""
+    candidates: tuple[str, ...]
+    """Candidate ids in the order of the page; where a task has fewer than the page has places, the first ones again."""
+    images: tuple[str, ...]
+    """sha256 of the candidates' images, in the same order."""
+    overlap: int = Field(ge=1)
+    """How many annotators are asked; repeats and gold are asked of everybody."""
+    expected: dict[str, dict[Axis, Range]] = {}
+    """Known answers of a gold page by candidate and axis; what is not named is not known."""
+
+
 class Judgement(Record):
     """One annotator's ratings of one candidate."""
 
+    kind: Kind = "task"
+    """Kind of the page it was given on; only `task` judgements teach a model."""
     task_id: str
     candidate_id: str
     annotator: str
@@ -57,6 +91,30 @@ class Judgement(Record):
     """Place of the candidate on the annotator's page, 0 = first."""
     seconds: float | None = None
     """Time the annotator spent on the whole task."""
+    annotation_id: int
+    created_at: datetime
+
+
+class CannotJudge(Record):
+    """One annotator's answer that a page cannot be judged."""
+
+    kind: Kind
+    task_id: str
+    annotator: str
+    reason: str
+    annotation_id: int
+    created_at: datetime
+
+
+class Decision(Record):
+    """The lead's ratings of one candidate whose votes were in conflict; kept beside the votes, never in their place."""
+
+    task_id: str
+    candidate_id: str
+    lead: str
+    instruction_following: int = Field(alias="if", ge=LOWEST_RATING, le=HIGHEST_RATING)
+    visual_quality: int = Field(alias="vq", ge=LOWEST_RATING, le=HIGHEST_RATING)
+    reason: str
     annotation_id: int
     created_at: datetime
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.campaign_cli import campaign_app
+from pipelines.ratings_cli import ratings_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,9 @@ app = typer.Typer(
     campaign is complete. [bold]verify[/bold] follows a model back to the people it learnt from.""",
     rich_markup_mode="rich",
 )
+
+app.add_typer(campaign_app, name="campaign")
+app.add_typer(ratings_app, name="ratings")
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")
