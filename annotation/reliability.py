@@ -1,0 +1,71 @@
+"""How much each annotator's ratings tell: Dawid and Skene's model of levels said and levels true, by crowd-kit."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotation.judgement_table import judgement_table
+from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
+
+LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
+BORROWED = 10.0
+"""Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three ratings
+counts as an average annotator, somebody with three hundred as themselves."""
+
+
+class Reliability(NamedTuple):
+    """What Dawid and Skene's model says of one axis."""
+
+    weights: dict[str, float]
+    """By annotator, 0..1: the share of the true level's entropy that the level said takes away. 0 = tells nothing; a
+    constant shift costs little, as it can be undone."""
+    posterior: dict[tuple[str, str], NDArray[np.float64]]
+    """By (task, candidate): probability of the true levels 1, 2, 3, 4; (4,), sums to 1."""
+
+
+def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
+    """Fit the model to the ratings of one axis. Two ratings of one candidate by one person both count.
+
+    Weights are I(said; true) / H(true) of the annotator's expected counts (with BORROWED ratings of everybody's). Where
+    nothing can be told apart, because one annotator is alone or only one level was ever given, all weights are 1.
+    A. P. Dawid, A. M. Skene, Applied Statistics 28 (1979) 20-28.
+    """
+    table = judgement_table(judgements)
+    return reliability_of(table, axis)
+
+
+def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
+    """The same from a `judgement_table`."""
+    if table.empty:
+        return Reliability({}, {})
+    from crowdkit.aggregation import DawidSkene
+
+    said = table[axis].to_numpy()
+    annotators, names = pd.factorize(table["annotator"].astype(str), sort=True)
+    rows = pd.DataFrame({"task": table["item"].to_numpy(), "worker": annotators, "label": said})
+    true = DawidSkene().fit_predict_proba(rows).reindex(columns=list(LEVELS), fill_value=0.0).sort_index().to_numpy()
+    counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
+    np.add.at(counts, (annotators, said - LOWEST_RATING), true[rows["task"].to_numpy()])
+    everybody = counts.sum(axis=0)
+    informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
+    shares = counts + BORROWED * everybody / everybody.sum()
+    weights = {name: told(one) if informed else 1.0 for name, one in zip(names, shares, strict=True)}
+    first = table.drop_duplicates("item").sort_values("item")
+    keys = zip(first["task_id"].astype(str), first["candidate_id"].astype(str), strict=True)
+    return Reliability(weights, dict(zip(keys, true, strict=True)))
+
+
+def told(counts: NDArray[np.float64]) -> float:
+    """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = said tells the true level, whatever its name.
+
+    Levels that are never true add nothing. Needs two true levels that were counted.
+    """
+    joint = counts / counts.sum()
+    said, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.nansum(joint * np.log(joint / (said * true)))
+        entropy = -np.nansum(true * np.log(true))
+    return float(np.clip(information / entropy, 0, 1))
