@@ -1,82 +1,80 @@
 """What an annotator sees in Label Studio, and how what they say is read back.
 
 The source and K candidates stand side by side at one size below the instruction. Each candidate has two controls of
-its own, one an axis. A task's data holds candidate ids and `data:` addresses: nothing of it tells the editor.
+its own, one an axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key, the
+instruction and the pictures' addresses: nothing of it tells the editor, the order, or whether the answer is known.
 """
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape, quoteattr
 
-from PIL import Image
+from pydantic import Field
 
-from annotation.vocabulary import AXES, AXIS_NAMES, HIGHEST_RATING, LOWEST_RATING, Axis, Candidate, EditTask
-from infra.content import sha256_bytes, sha256_json
+from annotation.vocabulary import AXES, AXIS_NAMES, HIGHEST_RATING, LOWEST_RATING, Axis, Page, Record
+from infra.content import sha256_bytes
 from infra.errors import EditLoopError
 
 FEWEST, MOST = 2, 7
 """Candidates on a page: fewer compare nothing, more do not fit a screen or a keyboard."""
 KEYS = ("1234", "qwer", "asdf", "zxcv", "7890", "uiop", "hjkl")
-"""A row of keys a candidate: plain for instruction following, with shift for visual quality."""
+"""A row of keys a candidate: plain for the first axis, with shift for the second."""
+REASONS = {
+    "source broken": "b",
+    "instruction unclear": "t",
+    "pictures do not load": "n",
+    "other": "m",
+}
+"""Why a page cannot be judged, each with its key."""
 TINY = 128
 """Pictures with no side longer than this are enlarged in hard pixels: smoothing would hide their flaws."""
-INLINE_BYTES = 256 * 1024
-INLINE_SIDE = 1024
-"""A picture file larger than INLINE_BYTES is shown as JPEG, no side longer than this: pages and database stay light."""
-
-STYLE = """
-.el-instruction { position: sticky; top: 0; z-index: 5; padding: 2px 8px;
-  background: var(--color-neutral-background, #fff); }
-.el-instruction h2, .el-instruction h4, .el-tile h4 { margin: 2px 0 !important; }
-.el-legend h4, .el-following h4, .el-quality h4 { font-size: 13px !important; line-height: 18px !important; }
-.el-pictures { display: grid; grid-template-columns: repeat(COLUMNS, minmax(0, 1fr)); gap: 8px 12px;
-  align-items: start; }
-.el-tile { min-width: 0; }
-.el-tile .lsf-toolbar, .el-tile canvas, .el-tile [class^=filler], .el-tile [class^=image-element] {
-  display: none !important; }
-.el-tile .lsf-object div { position: static !important; width: 100% !important; height: auto !important;
-  max-height: none !important; }
-.el-tile img { position: static !important; clip: auto !important; transform: none !important; width: 100% !important;
-  height: auto !important; max-height: HEIGHT; object-fit: contain; image-rendering: RENDERING; }
-.el-tile .lsf-choices { display: flex; flex-wrap: nowrap; gap: 2px; margin: 0; }
-.el-tile .lsf-choice { flex: 1 1 0; min-width: 0; margin: 0; }
-.el-tile .lsf-choice__item, .el-tile .lsf-choice label { margin: 0 !important; padding: 0 !important; }
-.el-tile .lsf-choice label > span:last-child { padding: 0 3px; }
-.el-tile sup { display: none; }
-"""
-"""Pictures are shown by their own <img>, as wide as their tile: Label Studio's canvas, made for drawing regions, crops
-in a narrow column, and its tools take keys that rate here."""
-
-LEGEND = (
-    "Instruction: 1 not done · 2 partly · 3 with a slip · 4 exactly, nothing else changed. "
-    "Quality (Shift + key): 1 broken · 2 clear flaws · 3 small flaws · 4 clean."
-)
+LEVELS = tuple(range(LOWEST_RATING, HIGHEST_RATING + 1))
+CANNOT, NOTE = "cannot", "note"
+"""Controls of the whole page: why it cannot be judged, and the lead's reason for a decision."""
 
 
-def labelling_config(candidates: int, *, tiny: bool) -> str:
-    """Label Studio's XML for pages of `candidates` edits; `tiny` pictures are enlarged in hard pixels.
+class AxisWords(Record):
+    """How a page words an axis."""
 
-    Data keys: instruction, original, image_1 .. image_K. Controls: if_1, vq_1 .. on the object image_1 ..
+    name: str = Field(min_length=1, max_length=40)
+    levels: tuple[str, str, str, str]
+    """What ratings 1 to 4 mean, a few words each."""
+
+
+AXIS_WORDS: dict[Axis, AxisWords] = {
+    "if": AxisWords(name=AXIS_NAMES["if"], levels=("not done", "partly", "with a slip", "exactly, nothing else")),
+    "vq": AxisWords(name=AXIS_NAMES["vq"], levels=("broken", "clear flaws", "small flaws", "clean")),
+}
+
+
+def labelling_config(
+    places: int, *, tiny: bool, axes: Mapping[Axis, AxisWords] = AXIS_WORDS, decide: bool = False
+) -> str:
+    """Label Studio's XML for pages of `places` candidates; `tiny` pictures are enlarged in hard pixels.
+
+    Data keys: instruction, original, image_1 .. image_K. Controls: if_1, vq_1 .. on the object image_1 .., `cannot` on
+    `original`; a page to `decide` on, the lead's, has a required `note` there as well. EditLoopError for a page of
+    fewer than FEWEST or more than MOST candidates.
     """
-    if not FEWEST <= candidates <= MOST:
-        raise EditLoopError(f"{candidates} candidates a task: a page shows {FEWEST} to {MOST}.")
-    tiles = candidates + 1
+    if not FEWEST <= places <= MOST:
+        raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
+    tiles = places + 1
     rows = 1 if tiles <= 5 else 2
-    style = STYLE.replace("COLUMNS", str(-(-tiles // rows))).replace("HEIGHT", "55vh" if rows == 1 else "21vh")
+    style = files("annotation").joinpath("labelling.css").read_text()
+    style = style.replace("COLUMNS", str(-(-tiles // rows))).replace("HEIGHT", "55vh" if rows == 1 else "21vh")
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")
+    legend = "".join(f'<View className="el-legend">{_header(_legend(axes[axis]))}</View>' for axis in AXES)
     lines = [
         "<View>",
-        f"<Style>{style}</Style>",
-        '<View className="el-instruction"><Header value="$instruction" size="3"/>'
-        f'<View className="el-legend"><Header value="{LEGEND}" size="5"/></View></View>',
-        '<View className="el-pictures">',
-        f'<View className="el-tile"><Header value="Source" size="5"/>{_image("original")}</View>',
-        *(_tile(position) for position in range(candidates)),
+        f"<Style>{escape(style)}</Style>",
+        f'<View className="el-instruction"><Header value="$instruction" size="3"/>{legend}</View>',
+        f'<View className="el-pictures"><View className="el-tile">{_header("Source")}{_image("original")}</View>',
+        *(_tile(place, axes) for place in range(1, places + 1)),
         "</View>",
+        _cannot(),
+        *([_note()] if decide else []),
         "</View>",
     ]
     return "\n".join(lines)
@@ -87,95 +85,171 @@ def config_sha256(config: str) -> str:
     return sha256_bytes(config.encode())
 
 
-def guidelines() -> str:
-    """The annotators' guidelines, HTML."""
-    return files("annotation").joinpath("guidelines.html").read_text()
+def check_config(config: str, places: int) -> list[str]:
+    """What of a labelling config would lose answers to pages of `places` candidates, a sentence each; [] = nothing."""
+    from label_studio_sdk.label_interface import LabelInterface
+
+    try:
+        root = ElementTree.fromstring(config)
+        LabelInterface(config).validate()
+    except Exception as error:  # the SDK raises many kinds
+        return [f"Label Studio does not take the config: {' '.join(str(error).split())[:300]}"]
+    found = []
+    controls: dict[str, ElementTree.Element] = {}
+    for control in root.iter():
+        name = control.get("name", "")
+        if control.get("toName") is None:
+            continue
+        if name in controls:
+            found.append(f"Two controls are named {name}: answers to one overwrite the other's.")
+        controls[name] = control
+    expected = _controls(places)
+    found += [
+        f"Control {name} is none of this page's: its answers would not be read."
+        for name in controls
+        if name not in {*expected, NOTE}
+    ]
+    for name, on in expected.items():
+        if name not in controls:
+            found.append(f"Control {name} is missing, so nothing is asked there.")
+            continue
+        control = controls[name]
+        if control.get("toName") != on:
+            found.append(f"Control {name} is on {control.get('toName')}, not on {on} alone: its answers would be lost.")
+        wanted = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
+        levels = [choice.get("value") for choice in control.iter("Choice")]
+        if levels != wanted:
+            found.append(f"Control {name} offers {', '.join(map(str, levels))}, not {', '.join(wanted)}.")
+        if control.get("choice") not in ("single", "single-radio"):
+            found.append(f"Control {name} takes several values at once (choice={control.get('choice')}).")
+    return found
 
 
-def shown(task: EditTask, candidates: int, seed: int) -> tuple[Candidate, ...]:
-    """The task's candidates as its page shows them: in an order drawn from (seed, task), the first ones again where
-    the task has fewer than `candidates` (a second rating of the same picture is not used)."""
-    order = sorted(task.candidates, key=lambda one: sha256_json([seed, task.task_id, one.candidate_id]))
-    return tuple(order[place % len(order)] for place in range(candidates))
+def task_data(page: Page, address: Callable[[str], str]) -> dict[str, Any]:
+    """A page's data for Label Studio; `address` gives the address of a picture by its sha256."""
+    pictures = {f"image_{place}": address(image) for place, image in enumerate(page.images, 1)}
+    return {"key": page.key, "instruction": page.instruction, "original": address(page.source), **pictures}
 
 
-def task_data(task: EditTask, images: Path, candidates: int, seed: int, config: str) -> dict[str, Any]:
-    """A task's data for Label Studio. `images` is the folder of `<sha256>.png`; `key` is the page's content address."""
-    order = shown(task, candidates, seed)
-    ids = [one.candidate_id for one in order]
-    pictures = {f"image_{place + 1}": data_uri(images / f"{one.image}.png") for place, one in enumerate(order)}
-    return {
-        "key": sha256_json([task.task_id, ids, config_sha256(config)])[:32],
-        "task": task.task_id,
-        "candidates": ids,
-        "instruction": task.instruction,
-        "original": data_uri(images / f"{task.source}.png"),
-        **pictures,
-    }
-
-
-def data_uri(path: Path) -> str:
-    """A picture as a `data:` address: the file's own bytes, or a smaller JPEG of a large file."""
-    data, kind = path.read_bytes(), "png"
-    if len(data) > INLINE_BYTES:
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        picture.thumbnail((INLINE_SIDE, INLINE_SIDE))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-        data, kind = buffer.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def result_of(ratings: Sequence[dict[Axis, int]]) -> list[dict[str, Any]]:
-    """Label Studio's annotation result for a page's ratings, one {axis: 1..4} a position."""
+def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> list[dict[str, Any]]:
+    """Label Studio's annotation result for a page's ratings, one {axis: 1..4} a place; or for `reason`, one of REASONS,
+    why it cannot be judged."""
+    if reason is not None:
+        return [_chosen(CANNOT, "original", reason)]
     return [
-        {
-            "from_name": f"{axis}_{place + 1}",
-            "to_name": f"image_{place + 1}",
-            "type": "choices",
-            "value": {"choices": [str(rating[axis])]},
-        }
-        for place, rating in enumerate(ratings)
+        _chosen(f"{axis}_{place}", f"image_{place}", str(rating[axis]))
+        for place, rating in enumerate(ratings, 1)
         for axis in AXES
     ]
 
 
-def ratings_of(result: Sequence[dict[str, Any]], candidates: int) -> list[dict[Axis, int]]:
-    """The ratings of a page, one {axis: 1..4} a position; a position without both axes rated is an empty dict."""
-    given = {item["from_name"]: item["value"].get("choices", []) for item in result if item.get("type") == "choices"}
+def ratings_of(result: Sequence[dict[str, Any]], places: int) -> list[dict[Axis, int]]:
+    """The ratings of a page, one {axis: 1..4} a place; a place without both axes rated is an empty dict, and so is
+    every place of a page that cannot be judged."""
+    given = _given(result)
+    known = {str(level) for level in LEVELS}
     found: list[dict[Axis, int]] = []
-    for place in range(candidates):
-        chosen = {axis: given.get(f"{axis}_{place + 1}", []) for axis in AXES}
-        complete = all(len(values) == 1 and values[0] in _LEVELS for values in chosen.values())
-        found.append({axis: int(values[0]) for axis, values in chosen.items()} if complete else {})
+    for place in range(1, places + 1):
+        chosen = {axis: given.get(f"{axis}_{place}", []) for axis in AXES}
+        complete = reason_of(result) is None and all(len(said) == 1 and said[0] in known for said in chosen.values())
+        found.append({axis: int(said[0]) for axis, said in chosen.items()} if complete else {})
     return found
 
 
-_LEVELS = tuple(str(level) for level in range(LOWEST_RATING, HIGHEST_RATING + 1))
+def reason_of(result: Sequence[dict[str, Any]]) -> str | None:
+    """Why the page cannot be judged, one of REASONS; None where it was judged."""
+    said = _given(result).get(CANNOT, [])
+    return said[0] if len(said) == 1 and said[0] in REASONS else None
 
 
-def _tile(position: int) -> str:
-    name = f"image_{position + 1}"
-    keys = " ".join(KEYS[position].upper())
-    controls = "".join(_choices(axis, position) for axis in AXES)
-    return (
-        f'<View className="el-tile"><Header value="{position + 1} · {keys}" size="5"/>{_image(name)}{controls}</View>'
-    )
+def note_of(result: Sequence[dict[str, Any]]) -> str | None:
+    """The lead's reason for a decision; None where none was written."""
+    lines = [line.strip() for item in result if item.get("from_name") == NOTE for line in item["value"].get("text", [])]
+    return "\n".join(line for line in lines if line) or None
+
+
+def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
+    """What in a result cannot come from the page, a sentence each: a rating outside the scale, several values on one
+    control, a control that the page of `places` candidates does not have."""
+    found, seen = [], set()
+    controls = _controls(places)
+    for item in result:
+        name = str(item.get("from_name"))
+        if name == NOTE:
+            continue
+        if name not in controls:
+            found.append(f"Control {name} is not on the page.")
+            continue
+        values = item.get("value", {}).get("choices", [])
+        known = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
+        found += [
+            f"Control {name} says {one}, which is none of {', '.join(known)}." for one in values if one not in known
+        ]
+        if len(values) != 1 or name in seen:
+            found.append(f"Control {name} says {len(values)} values at once ({', '.join(map(str, values))}), not one.")
+        seen.add(name)
+    return found
+
+
+def _controls(places: int) -> dict[str, str]:
+    """The page's choices by name, with the object that each is on."""
+    return {
+        **{f"{axis}_{place}": f"image_{place}" for place in range(1, places + 1) for axis in AXES},
+        CANNOT: "original",
+    }
+
+
+def _given(result: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    return {item["from_name"]: item["value"].get("choices", []) for item in result if item.get("type") == "choices"}
+
+
+def _chosen(control: str, on: str, value: str) -> dict[str, Any]:
+    return {"from_name": control, "to_name": on, "type": "choices", "value": {"choices": [value]}}
+
+
+def _legend(words: AxisWords) -> str:
+    return f"{words.name}: " + " · ".join(f"{level} {text}" for level, text in zip(LEVELS, words.levels, strict=True))
+
+
+def _header(text: str) -> str:
+    return f'<Header value={quoteattr(text)} size="5"/>'
+
+
+def _tile(place: int, axes: Mapping[Axis, AxisWords]) -> str:
+    keys = " ".join(KEYS[place - 1].upper())
+    controls = "".join(_choices(axis, axes[axis].name, place) for axis in AXES)
+    return f'<View className="el-tile">{_header(f"{place} · {keys}")}{_image(f"image_{place}")}{controls}</View>'
 
 
 def _image(name: str) -> str:
     return f'<Image name="{name}" value="${name}" zoom="false" zoomControl="false" selectionControl="false"/>'
 
 
-def _choices(axis: Axis, position: int) -> str:
-    shift = "shift+" if axis == "vq" else ""
+def _choices(axis: Axis, name: str, place: int) -> str:
+    shift = "" if axis == AXES[0] else "shift+"
     choices = "".join(
-        f'<Choice value="{level}" hotkey="{shift}{key}"/>' for level, key in zip(_LEVELS, KEYS[position], strict=True)
+        f'<Choice value="{level}" hotkey="{shift}{key}"/>' for level, key in zip(LEVELS, KEYS[place - 1], strict=True)
     )
-    missing = quoteattr(f"{AXIS_NAMES[axis]} of edit {position + 1} is not rated yet.")
+    missing = quoteattr(f"{name} of edit {place} is not rated yet.")
     return (
-        f'<View className="{"el-quality" if axis == "vq" else "el-following"}">'
-        f'<Header value="{AXIS_NAMES[axis]}" size="5"/>'
-        f'<Choices name="{axis}_{position + 1}" toName="image_{position + 1}" choice="single-radio" showInline="true" '
+        f'<View className="el-axis">{_header(name)}'
+        f'<Choices name="{axis}_{place}" toName="image_{place}" choice="single-radio" showInline="true" '
+        f'visibleWhen="choice-unselected" whenTagName="{CANNOT}" '
         f'required="true" requiredMessage={missing}>{choices}</Choices></View>'
+    )
+
+
+def _cannot() -> str:
+    choices = "".join(f'<Choice value="{reason}" hotkey="{key}"/>' for reason, key in REASONS.items())
+    return (
+        f'<View className="el-cannot">{_header("Cannot judge:")}'
+        f'<Choices name="{CANNOT}" toName="original" choice="single-radio" showInline="true">{choices}</Choices></View>'
+    )
+
+
+def _note() -> str:
+    return (
+        f'<View className="el-note">{_header("Why so? (for the record)")}'
+        f'<TextArea name="{NOTE}" toName="original" required="true" rows="2" maxSubmissions="1" editable="true" '
+        f'requiredMessage="Write the reason for your decision."/></View>'
     )

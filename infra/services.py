@@ -66,6 +66,11 @@ class Service:
     def data(self) -> Path:
         return self.home / self.name
 
+    @property
+    def pictures(self) -> Path:
+        """The folder below which Label Studio serves pictures to those who are logged in."""
+        return self.home / "pictures"
+
     def healthy(self) -> bool:
         """Whether it answers, and answers to our credentials."""
         try:
@@ -100,6 +105,7 @@ class Services:
                 "EDITLOOP_LABEL_STUDIO_URL": self.label_studio.url,
                 "EDITLOOP_LABEL_STUDIO_TOKEN": self.label_studio.secret,
                 "EDITLOOP_ANNOTATORS_FILE": str(self.home / "annotators.json"),
+                "EDITLOOP_PICTURES": str(self.label_studio.pictures),
             }
         if self.mlflow:
             found |= {
@@ -223,6 +229,8 @@ def _begin(
     if name == "label-studio" and not (home / "label-studio.ready").exists():
         shutil.rmtree(service.data, ignore_errors=True)  # a first start that was cut off may lack its account or tables
     service.data.mkdir(parents=True, exist_ok=True)
+    if name == "label-studio":
+        service.pictures.mkdir(exist_ok=True)
     if name == "mlflow":
         _write_mlflow_auth(service)
     with service.log.open("wb") as log:
@@ -300,6 +308,8 @@ def _environment(service: Service) -> dict[str, str]:
             "LABEL_STUDIO_USER_TOKEN": service.secret,
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
             "COLLECT_ANALYTICS": "false",
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",

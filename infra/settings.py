@@ -26,6 +26,9 @@ class ServiceSettings(BaseSettings):
     annotators_file: Path | None = None
     """JSON file (mode 600) of the accounts that EditLoop makes for annotators. Without it annotators are people who
     joined Label Studio on their own, and EditLoop knows no password of theirs."""
+    pictures: str | None = None
+    """Where Label Studio finds the pictures of campaigns: the folder that is its LOCAL_FILES_DOCUMENT_ROOT, or
+    s3://bucket/prefix (endpoint and credentials: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."""
     dataset_repo: str | None = None
     """Folder or git address of the repository that holds the dataset's versions."""
     dataset_remote: str | None = None

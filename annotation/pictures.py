@@ -1,0 +1,172 @@
+"""Where Label Studio finds a campaign's pictures: a folder that it serves, or a bucket. Never a public link.
+
+Both keep `<campaign key>/<sha256>.png`, and Label Studio hands a picture only to those who are logged in: a folder
+through its local-files storage, a bucket through its S3 storage without presigned links. An address tells nothing but
+the picture's own digest.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra.content import sha256_bytes
+from infra.errors import EditLoopError
+from infra.settings import ServiceSettings
+
+BUCKET = "s3://"
+UPLOADS = 16
+"""Pictures sent to a bucket at once."""
+
+
+class PictureStore(Protocol):
+    """Where the pictures of campaigns are kept for Label Studio."""
+
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+        """Bring the pictures, {sha256: file}, into the campaign's folder; what is there already stays as it is.
+
+        Raises EditLoopError where a file is not the picture its sha256 names.
+        """
+
+    def address(self, campaign: str, sha256: str) -> str:
+        """The picture's address in a task's data."""
+
+    def attach(self, client: Any, project: int, campaign: str) -> None:
+        """Let the members of Label Studio's project `project` see the campaign's pictures; once is enough.
+
+        `client` is a LabelStudio client of the campaigns' owner. Raises EditLoopError where Label Studio cannot reach
+        the pictures.
+        """
+
+
+def picture_store(settings: ServiceSettings) -> PictureStore:
+    """The store that `EDITLOOP_PICTURES` names: a folder, or s3://bucket/prefix. EditLoopError where it is not set."""
+    place = settings.require("pictures")
+    if not place.startswith(BUCKET):
+        return FolderStore(Path(place).absolute())
+    bucket, _, prefix = place.removeprefix(BUCKET).strip("/").partition("/")
+    if not bucket:
+        raise EditLoopError(f"EDITLOOP_PICTURES={place} names no bucket: write it as s3://bucket/prefix.")
+    return BucketStore(bucket, prefix)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Pictures in a folder of this machine, which is Label Studio's LOCAL_FILES_DOCUMENT_ROOT under the same path."""
+
+    root: Path
+
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+        folder = self.root / campaign
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {entry.name for entry in os.scandir(folder)}
+        for digest, path in pictures.items():
+            if f"{digest}.png" not in there:
+                _checked(digest, path)
+                _place(path, folder / f"{digest}.png")
+
+    def address(self, campaign: str, sha256: str) -> str:
+        return f"/data/local-files/?d={campaign}/{sha256}.png"
+
+    def attach(self, client: Any, project: int, campaign: str) -> None:
+        path = str(self.root / campaign)
+        if any(one.path == path for one in client.import_storage.local.list(project=project)):
+            return
+        try:
+            client.import_storage.local.create(project=project, path=path, title="pictures", use_blob_urls=True)
+        except Exception as error:  # the SDK lets httpx's and its own errors through
+            raise EditLoopError(
+                f"Label Studio cannot serve the pictures in {path}: {_said(error)} It must run with "
+                f"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={self.root}, "
+                "and see that folder under the same path; `editloop up` starts it so."
+            ) from error
+
+
+@dataclass(frozen=True)
+class BucketStore:
+    """Pictures in an S3 bucket: endpoint and credentials from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and
+    AWS_SECRET_ACCESS_KEY. Label Studio keeps the credentials and passes the pictures on itself: no link is signed."""
+
+    bucket: str
+    prefix: str
+
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+        import s3fs
+
+        folder = self._key(campaign)
+        remote = s3fs.S3FileSystem(use_listings_cache=False)
+        try:
+            there = {path.rsplit("/", 1)[-1] for path in remote.find(f"{self.bucket}/{folder}")}
+            missing = {digest: path for digest, path in pictures.items() if f"{digest}.png" not in there}
+
+            def send(digest: str) -> None:
+                remote.pipe_file(f"{self.bucket}/{folder}/{digest}.png", _checked(digest, missing[digest]))
+
+            with ThreadPoolExecutor(UPLOADS) as pool:
+                list(pool.map(send, missing))
+        except OSError as error:
+            raise EditLoopError(
+                f"The pictures do not go to {BUCKET}{self.bucket}/{folder}: {error}. Check EDITLOOP_PICTURES, "
+                "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the bucket is there."
+            ) from error
+
+    def address(self, campaign: str, sha256: str) -> str:
+        return f"{BUCKET}{self.bucket}/{self._key(campaign)}/{sha256}.png"
+
+    def attach(self, client: Any, project: int, campaign: str) -> None:
+        prefix = self._key(campaign)
+        if any(
+            (one.bucket, one.prefix) == (self.bucket, prefix) for one in client.import_storage.s3.list(project=project)
+        ):
+            return
+        try:
+            client.import_storage.s3.create(
+                project=project,
+                title="pictures",
+                bucket=self.bucket,
+                prefix=prefix,
+                s3endpoint=os.environ.get("AWS_ENDPOINT_URL"),
+                region_name=os.environ.get("AWS_DEFAULT_REGION"),
+                aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
+                aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+                use_blob_urls=True,
+                presign=False,
+            )
+        except Exception as error:  # the SDK lets httpx's and its own errors through
+            raise EditLoopError(
+                f"Label Studio cannot reach the pictures in {BUCKET}{self.bucket}/{prefix}: {_said(error)} It needs "
+                "the same AWS_ENDPOINT_URL and credentials, from where it runs."
+            ) from error
+
+    def _key(self, campaign: str) -> str:
+        return f"{self.prefix}/{campaign}" if self.prefix else campaign
+
+
+def _checked(digest: str, path: Path) -> bytes:
+    """The file's bytes. EditLoopError where they are not what the digest names."""
+    data = path.read_bytes()
+    if (found := sha256_bytes(data)) != digest:
+        raise EditLoopError(f"{path} is not the picture {digest} but {found}: it was changed. Make its folder anew.")
+    return data
+
+
+def _place(path: Path, target: Path) -> None:
+    """Link the file, or copy it to another disk; whole or not at all."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        return
+    except OSError:
+        part = target.with_suffix(f".{os.getpid()}.part")
+        shutil.copyfile(path, part)
+        os.replace(part, target)
+
+
+def _said(error: Exception) -> str:
+    """What Label Studio said, in a line."""
+    body = getattr(error, "body", None)
+    said = (body.get("detail") or body.get("validation_errors") or body) if isinstance(body, dict) else error
+    return f"{' '.join(str(said).split())[:300].rstrip('.')}."
