@@ -27,7 +27,7 @@ PIPELINES = {
 """Every stage, in the loop's order, and the pipeline that it is a part of."""
 PARTS = {"editor_rl": ("editor",)}
 """Folders inside a stage's output that are registered on their own, so that their content has an address too."""
-LOGGED_SUFFIXES = (".json", ".html", ".png")
+LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
 
 
 class Artifact(Protocol):

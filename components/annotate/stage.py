@@ -1,25 +1,68 @@
 """Stage `annotate`: open a campaign in Label Studio for a folder of candidates, and end. Nobody is waited for."""
 
+import json
 from pathlib import Path
 
-from annotation.campaign import connect, open_campaign
-from infra.content import complete_folder, write_json
+from annotation.campaign import connect
+from annotation.campaign_settings import settings_of
+from annotation.opening import open_campaign
+from infra.content import complete_folder
+from infra.errors import EditLoopError
 from infra.settings import service_settings
 
 
 def annotate(
-    candidates: Path, output: Path, *, campaign: str, annotators: list[str], overlap: int = 2, seed: int = 0
+    candidates: Path,
+    output: Path,
+    *,
+    campaign: str,
+    annotators: list[str],
+    overlap: int = 2,
+    lead: str = "",
+    candidates_per_task: int = 0,
+    axes: str = "{}",
+    gold_share: float = 0.03,
+    gold_answers: str = "",
+    repeat_share: float = 0.03,
+    guidelines: str = "",
+    alpha_if: float = 0.0,
+    alpha_vq: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Open the campaign named `campaign`, where each task is rated by `overlap` of the `annotators`.
 
-    Writes `campaign.json` into `output`. `seed` draws the order in which a page shows its candidates. Calling again
-    with the same arguments finds the same campaign and adds nothing to it. Returns {"tasks", "annotations_wanted"}.
+    `lead` decides tasks in conflict. `candidates_per_task` candidates stand on a page (0 = all); `axes` is JSON of
+    other words for an axis, {"if": {"name": ..., "levels": [...]}}. Gold pages (made of targets, or of `gold_answers`,
+    CSV text) and repeats are shares of the number of tasks. `guidelines` is Markdown text, empty for the usual ones.
+    `alpha_if` and `alpha_vq` are the lowest agreement to close at, 0 for no gate. `seed` draws every order.
+
+    Writes campaign.json, pages.jsonl, settings.json, guidelines.md and the pictures that only gold pages show into
+    `output`. Calling again with the same arguments finds the same campaign and adds nothing to it. Returns {"tasks",
+    "pages", "annotations_wanted"}.
     """
+    try:
+        words = json.loads(axes)
+    except ValueError as error:
+        raise EditLoopError(f"axes = {axes}: not JSON ({error}).") from error
+    wanted = settings_of(
+        campaign,
+        annotators=annotators,
+        overlap=overlap,
+        lead=lead,
+        candidates_per_task=candidates_per_task,
+        axes=words,
+        gold_share=gold_share,
+        gold_answers=gold_answers,
+        repeat_share=repeat_share,
+        guidelines=guidelines,
+        alpha_if=alpha_if,
+        alpha_vq=alpha_vq,
+        seed=seed,
+    )
     settings = service_settings()
     client = connect(settings)
-    opened = open_campaign(
-        client, settings, candidates, name=campaign, overlap=overlap, annotators=annotators, seed=seed
-    )
-    with complete_folder(output, {"campaign_key": opened.key, "config_sha256": opened.config_sha256}) as folder:
-        write_json(folder / "campaign.json", opened.model_dump(mode="json"))
-    return {"tasks": opened.tasks, "annotations_wanted": opened.tasks * opened.overlap}
+    facts: dict[str, str] = {}
+    with complete_folder(output, facts) as folder:
+        opened = open_campaign(client, settings, candidates, wanted, folder)
+        facts |= {"campaign_key": opened.key, "config_sha256": opened.config_sha256}
+    return {"tasks": opened.tasks, "pages": opened.pages, "annotations_wanted": opened.wanted}

@@ -1,0 +1,201 @@
+"""Opening a campaign: a Label Studio project whose tasks are exactly the plan's pages.
+
+Everything here may be called again at any time: a project is found by its key, tasks by the content key in their data.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from rich.progress import track
+
+from annotation.accounts import ensure_annotators
+from annotation.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256, read_tasks
+from annotation.campaign_settings import CampaignSettings
+from annotation.guidelines import default_guidelines, guidelines_html
+from annotation.label_studio import LabelStudioApi
+from annotation.labelling import AXIS_WORDS, FEWEST, TINY, check_config, config_sha256, labelling_config, task_data
+from annotation.pictures import picture_store
+from annotation.plan import places_of, plan_pages
+from annotation.vocabulary import EditTask, Page
+from infra.content import canonical_json, read_manifest, sha256_json, write_file, write_json
+from infra.errors import EditLoopError
+from infra.settings import ServiceSettings
+
+IMPORT_PAGES = 500
+"""Pages a request: a few seconds' work, so that little is done twice where Label Studio goes away."""
+SETTLE_SECONDS = 300
+"""How long an import that is under way may take to show up."""
+ROWS = 1000
+"""Tasks a request when they are counted."""
+
+
+class Row(NamedTuple):
+    """A task in Label Studio."""
+
+    id: int
+    overlap: int
+
+
+def open_campaign(
+    client: Any, settings: ServiceSettings, candidates: Path, wanted: CampaignSettings, folder: Path
+) -> Campaign:
+    """Open the campaign, or find it open; the same candidates and settings are one campaign, its guidelines aside.
+
+    Tasks with fewer than two candidates compare nothing and are left out. Writes the campaign's files into `folder`,
+    an empty one. Opening again imports what is missing, removes duplicates, and brings overlaps and guidelines to what
+    they should be. Raises EditLoopError for settings that do not fit the candidates, for annotators without an account,
+    and for a labelling config that was changed in Label Studio.
+    """
+    tasks = [task for task in read_tasks(candidates) if len(task.candidates) >= FEWEST]
+    images = candidates / "images"
+    places = places_of(tasks, wanted)
+    config = labelling_config(places, tiny=_tiny(images, tasks), axes=AXIS_WORDS | wanted.axes)
+    if lost := check_config(config, places):
+        raise EditLoopError(f"The page of campaign {wanted.name} would lose answers: {' '.join(lost)}")
+    pages = plan_pages(tasks, wanted, config_sha256=config_sha256(config), images=images, made=folder / "images")
+    facts = {
+        "name": wanted.name,
+        "config_sha256": config_sha256(config),
+        "candidates_sha256": read_manifest(candidates)["sha256"],
+        "pages_sha256": sha256_json([page.model_dump(mode="json") for page in pages]),
+        "pages": len(pages),
+        "wanted": sum(page.overlap for page in pages),
+        "tasks": sum(page.kind == "task" for page in pages),
+        "places": places,
+        "overlap": wanted.overlap,
+        "annotators": wanted.annotators,
+        "lead": wanted.lead,
+        "gates": wanted.gates.alpha,
+        "seed": wanted.seed,
+    }
+    facts["key"] = key = sha256_json(facts)[:16]
+    ensure_annotators(client, {*wanted.annotators, *([wanted.lead] if wanted.lead else [])}, settings)
+    guidelines = wanted.guidelines or default_guidelines()
+    campaign = next((one for one in find_campaigns(client, settings) if one.key == key), None)
+    campaign = campaign or _create(client, settings, facts, config)
+    if live_config_sha256(client, campaign) != campaign.config_sha256:
+        raise EditLoopError(
+            f"The labelling config of {campaign.url} was changed in Label Studio, so its answers would mean something "
+            "else. Restore it, or open a campaign of another name."
+        )
+    api = LabelStudioApi(settings)
+    _set_project(api, campaign, guidelines_html(guidelines))
+    store = picture_store(settings)
+    store.put(key, _pictures(pages, images, folder / "images"))
+    store.attach(client, campaign.project_id, key)
+    rows = _import(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in pages])
+    _set_overlaps(api, pages, rows)
+    write_json(folder / "campaign.json", campaign.model_dump(mode="json"))
+    write_file(folder / "pages.jsonl", "".join(page.model_dump_json() + "\n" for page in pages))
+    write_json(folder / "settings.json", wanted.model_dump(mode="json"))
+    write_file(folder / "guidelines.md", guidelines)
+    return campaign
+
+
+def task_rows(settings: ServiceSettings, campaign: Campaign) -> dict[str, list[Row]]:
+    """The tasks in Label Studio by page key, lowest id first; more than one is a duplicate."""
+    return _rows(LabelStudioApi(settings), campaign)
+
+
+def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], config: str) -> Campaign:
+    words = f"{facts['pages']} pages, {facts['overlap']} annotators each."
+    project = client.projects.create(
+        title=facts["name"][:50],
+        description=f"{words}\n{FACTS}{canonical_json(facts).decode()}",
+        label_config=config,
+        show_instruction=True,
+        show_skip_button=True,
+        enable_empty_annotation=False,
+    )
+    return campaign_of(project.id, facts, settings)
+
+
+def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> None:
+    """Guidelines and overlap, by an update that is read back: at creation an overlap may be lost without a word.
+
+    A changed overlap resets that of every task, so it is only set where it differs.
+    """
+    path = f"/api/projects/{campaign.project_id}"
+    project = api.call("GET", path)
+    change: dict[str, Any] = {}
+    if project["expert_instruction"] != guidelines:
+        change["expert_instruction"] = guidelines
+    if project["maximum_annotations"] != campaign.overlap:
+        change["maximum_annotations"] = campaign.overlap
+    if not change:
+        return
+    api.call("PATCH", path, json=change)
+    kept = api.call("GET", path)["maximum_annotations"]
+    if kept != campaign.overlap:
+        raise EditLoopError(
+            f"Label Studio keeps an overlap of {kept} for {campaign.url}, not {campaign.overlap}: set it there."
+        )
+
+
+def _import(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[str, Any]]) -> dict[str, Row]:
+    """Bring the project's tasks to exactly the wanted ones, in their order: what is missing is imported in parts."""
+    keys = {data["key"] for data in wanted}
+    there = _rows(api, campaign)
+    missing = [{"data": data} for data in wanted if data["key"] not in there]
+    parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
+    for part in track(parts, "import", transient=True):
+        api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while missing and (there := _rows(api, campaign)).keys() < keys:
+        if time.monotonic() > deadline:
+            raise EditLoopError(
+                f"{campaign.url}: {len(there)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
+            )
+        time.sleep(1)
+    if strange := there.keys() - keys:
+        raise EditLoopError(
+            f"{campaign.url}: {len(strange)} tasks there are none of the campaign's: delete them in Label Studio (keys "
+            f"{', '.join(sorted(strange)[:3])})."
+        )
+    doubled = [row.id for rows in there.values() for row in rows[1:]]
+    list(api.each(lambda task: api.call("DELETE", f"/api/tasks/{task}"), doubled))
+    return {key: rows[0] for key, rows in there.items()}
+
+
+def _rows(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    number = total = 0
+    while number * ROWS < total or number == 0:
+        query = {"project": campaign.project_id, "page": number + 1, "page_size": ROWS, "fields": "task_only"}
+        reply = api.call("GET", "/api/tasks", params=query)
+        for task in reply["tasks"]:
+            found.setdefault(task["data"]["key"], []).append(Row(task["id"], task["overlap"]))
+        number, total = number + 1, reply["total"]
+    return {key: sorted(rows) for key, rows in found.items()}
+
+
+def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, Row]) -> None:
+    """Set the overlap of each task that asks more or fewer people than its page says."""
+
+    def set_overlap(page: Page) -> None:
+        path = f"/api/tasks/{rows[page.key].id}"
+        kept = api.call("PATCH", path, json={"overlap": page.overlap})["overlap"]
+        if kept != page.overlap:
+            raise EditLoopError(f"Label Studio keeps an overlap of {kept} for task {path}, not {page.overlap}.")
+
+    wrong = [page for page in pages if rows[page.key].overlap != page.overlap]
+    for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong), transient=True):
+        pass
+
+
+def _pictures(pages: Sequence[Page], images: Path, made: Path) -> dict[str, Path]:
+    """Every picture that the pages show, by sha256."""
+    own = {path.stem for path in made.glob("*.png")} if made.is_dir() else set()
+    shown = {picture for page in pages for picture in (page.source, *page.images)}
+    return {picture: (made if picture in own else images) / f"{picture}.png" for picture in shown}
+
+
+def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
+    for task in track(tasks, "sizes", transient=True):
+        with Image.open(images / f"{task.source}.png") as picture:
+            if max(picture.size) > TINY:
+                return False
+    return True
