@@ -1,120 +1,255 @@
-"""A campaign's answers: the export, how far it is, and the judgements in it."""
+"""A campaign's answers: the export, what each annotation says, how far the campaign is, and the judgements in it."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from annotation.accounts import author_id, names_by_id
 from annotation.campaign import Campaign
-from annotation.labelling import ratings_of
-from annotation.vocabulary import Judgement, Record
+from annotation.label_studio import LabelStudioApi
+from annotation.labelling import faults_of, ratings_of, reason_of
+from annotation.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
+from infra.content import sha256_json
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings
 
-EXPORT_SECONDS = 300
+EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0
+
+
+class Cut(Exception):  # noqa: N818 - what happened to the export
+    """An export that ends too early, or lacks tasks."""
+
+
+class Answer(NamedTuple):
+    """One annotation, read against the page that it is on."""
+
+    annotation_id: int
+    page: str
+    """Key of the page, as the task in Label Studio has it."""
+    annotator: str | None
+    """None: somebody who is not an annotator of the campaign."""
+    skipped: bool
+    ratings: tuple[dict[Axis, int], ...]
+    """By place on the page; empty where the place is not rated on all axes. No places where the page is unknown."""
+    reason: str | None
+    """Why the page cannot be judged."""
+    seconds: float | None
+    created_at: str
+    faults: tuple[str, ...]
+    digest: str
+    """Content address of what it says, on which page, by whom."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it answers its page: all is rated, or it says why that cannot be. A skip without a reason does not."""
+        judged = bool(self.ratings) and all(self.ratings) and not self.skipped
+        return self.annotator is not None and (judged or self.reason is not None)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What Label Studio has of a campaign at one moment."""
+
+    given: tuple[Answer, ...]
+    """Every annotation by anyone, oldest first."""
+    rows: Mapping[str, int]
+    """Label Studio's task id by page key."""
+
+    @property
+    def sha256(self) -> str:
+        """Content address of all annotations: another export without a change has the same."""
+        return answers_sha256({one.annotation_id: one.digest for one in self.given})
+
+    def counting(self) -> dict[tuple[str, str], Answer]:
+        """By (page, annotator) the answer that counts: the latest one that answers the page."""
+        return {(one.page, str(one.annotator)): one for one in self.given if one.counts}
 
 
 class Progress(Record):
-    """How far a campaign is; `answered` tasks have ratings from `overlap` annotators."""
+    """How far a campaign is. A page is answered when `overlap` different annotators rated all of it or said why not."""
 
-    tasks: int
+    pages: int
     answered: int
     annotations: int
+    """Answers that count, one a page and annotator."""
     wanted: int
     by_annotator: dict[str, int]
+    cannot: dict[str, int]
+    """Of these, how many say that the page cannot be judged, by reason."""
     skipped: int
-    """Annotations that say the page cannot be judged."""
+    """Annotations that give neither ratings nor a reason."""
     unfinished: int
     """Annotations that lack a rating."""
     others: int
     """Annotations by accounts that are not the campaign's annotators; not used."""
+    repeated: int
+    """Answers that a later one of the same annotator on the same page replaces."""
+    missing: int
+    """Pages that are not in Label Studio."""
+    faults: list[str]
+    """What cannot come from the campaign's pages, a sentence each."""
 
     @property
     def complete(self) -> bool:
-        return self.answered == self.tasks
+        return self.answered == self.pages
 
 
 def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
-    """Label Studio's JSON export of all tasks of the campaign, finished or not."""
-    url = settings.require("label_studio_url")
-    reply = requests.get(
-        f"{url}/api/projects/{campaign.project_id}/export",
-        params={"exportType": "JSON", "download_all_tasks": "true"},
-        headers={"Authorization": f"Token {settings.require('label_studio_token')}"},
-        timeout=EXPORT_SECONDS,
+    """Label Studio's JSON export of all tasks of the campaign, finished or not.
+
+    An export that is cut off, or has fewer tasks than the project, is asked for again, EXPORT_TRIES times in all; then
+    EditLoopError.
+    """
+    api = LabelStudioApi(settings)
+
+    def once() -> bytes:
+        project = api.call("GET", f"/api/projects/{campaign.project_id}/", params={"include": "task_number"})
+        wanted = int(project["task_number"])
+        path = f"/api/projects/{campaign.project_id}/export"
+        data = api.fetch("GET", path, params={"exportType": "JSON", "download_all_tasks": "true"})
+        found = sum(1 for _ in rows_of(data))
+        if found < wanted:
+            raise Cut(f"it has {found} of {wanted} tasks")
+        return data
+
+    patient = Retrying(
+        retry=retry_if_exception_type((Cut, requests.exceptions.ChunkedEncodingError)),
+        stop=stop_after_attempt(EXPORT_TRIES),
+        wait=wait_fixed(SECONDS_BETWEEN),
+        reraise=True,
     )
-    if reply.status_code != 200:
-        raise EditLoopError(f"Label Studio did not export project {campaign.project_id} ({url}): {reply.status_code}.")
-    return reply.content
+    try:
+        return patient(once)
+    except (Cut, requests.exceptions.ChunkedEncodingError) as error:
+        raise EditLoopError(
+            f"Label Studio's export of campaign {campaign.name} (project {campaign.project_id}) was cut off "
+            f"{EXPORT_TRIES} times: {error}. Nothing was written. Look at Label Studio's log and disk, then call again."
+        ) from error
 
 
-def progress(client: Any, campaign: Campaign, exported: bytes) -> Progress:
-    """How far the campaign is, counted from its export."""
-    names = names_by_id(client, campaign.annotators)
-    by_task: dict[str, set[str]] = {}
-    by_annotator: Counter[str] = Counter()
-    skipped = unfinished = others = 0
-    for row in json.loads(exported):
-        done = by_task.setdefault(row["data"]["key"], set())
+def rows_of(exported: bytes) -> Iterator[dict[str, Any]]:
+    """The tasks of an export one at a time: as objects a large one would fill the memory. Cut where it ends early."""
+    text = exported.decode(errors="replace").strip()
+    if not text.startswith("["):
+        raise Cut("it is no JSON list")
+    decoder, at = json.JSONDecoder(), 1
+    while True:
+        while text[at : at + 1].isspace() or text[at : at + 1] == ",":
+            at += 1
+        if text[at:] == "]":
+            return
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except ValueError as error:
+            raise Cut(f"its JSON ends at character {at}") from error
+        yield row
+
+
+def answer_digests(exported: bytes) -> dict[int, str]:
+    """Content address of what each annotation says, on which page and by whom, by the annotation's id."""
+    return {
+        annotation["id"]: _digest(row, annotation) for row in rows_of(exported) for annotation in row["annotations"]
+    }
+
+
+def answers_sha256(digests: Mapping[int, str]) -> str:
+    """Content address of all answers from those of the annotations."""
+    return sha256_json(sorted(digests.items()))
+
+
+def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> Answers:
+    """What the annotations in an export say. `names` are the campaign's annotators by Label Studio's user id."""
+    given, rows = [], {}
+    for row in rows_of(exported):
+        key = str(row["data"].get("key"))
+        rows[key] = int(row["id"])
+        page = pages.get(key)
         for annotation in row["annotations"]:
+            result, places = annotation["result"], len(page.candidates) if page else 0
             annotator = names.get(author_id(annotation))
-            if annotator is None:
-                others += 1
-            elif annotation["was_cancelled"]:
-                skipped += 1
-            elif not all(ratings_of(annotation["result"], len(row["data"]["candidates"]))):
-                unfinished += 1
-            elif annotator not in done:
-                done.add(annotator)
-                by_annotator[annotator] += 1
+            where = f"Annotation {annotation['id']} by {annotator or 'a guest'} on task {row['id']}"
+            faults = faults_of(result, places) if page else [f"It is on page {key}, which is none of the campaign's."]
+            given.append(
+                Answer(
+                    annotation_id=annotation["id"],
+                    page=key,
+                    annotator=annotator,
+                    skipped=bool(annotation["was_cancelled"]),
+                    ratings=tuple(ratings_of(result, places)),
+                    reason=reason_of(result) if page else None,
+                    seconds=annotation.get("lead_time"),
+                    created_at=annotation["created_at"],
+                    faults=tuple(f"{where}: {fault}" for fault in faults),
+                    digest=_digest(row, annotation),
+                )
+            )
+    return Answers(tuple(sorted(given, key=lambda one: one.annotation_id)), rows)
+
+
+def live_answers(client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]) -> Answers:
+    """The campaign's answers as Label Studio has them now."""
+    return read_answers(export(settings, campaign), pages, names_by_id(client, campaign.annotators))
+
+
+def progress(campaign: Campaign, pages: Mapping[str, Page], answers: Answers) -> Progress:
+    """How far the campaign is."""
+    counting = answers.counting()
+    people = Counter(page for page, _ in counting)
+    by_annotator = Counter(annotator for _, annotator in counting)
+    cannot = Counter(one.reason for one in counting.values() if one.reason)
+    ours = [one for one in answers.given if one.annotator is not None and one.page in pages]
     return Progress(
-        tasks=campaign.tasks,
-        answered=sum(len(done) >= campaign.overlap for done in by_task.values()),
-        annotations=sum(by_annotator.values()),
-        wanted=campaign.tasks * campaign.overlap,
+        pages=len(pages),
+        answered=sum(people[key] >= page.overlap for key, page in pages.items()),
+        annotations=len(counting),
+        wanted=sum(page.overlap for page in pages.values()),
         by_annotator={name: by_annotator[name] for name in campaign.annotators},
-        skipped=skipped,
-        unfinished=unfinished,
-        others=others,
+        cannot={str(reason): count for reason, count in sorted(cannot.items(), key=str)},
+        skipped=sum(one.skipped and not one.counts for one in ours),
+        unfinished=sum(not one.skipped and not one.counts for one in ours),
+        others=sum(one.annotator is None for one in answers.given),
+        repeated=sum(one.counts for one in ours) - len(counting),
+        missing=len(pages.keys() - answers.rows.keys()),
+        faults=[fault for one in answers.given if one.annotator is not None for fault in one.faults],
     )
 
 
-def judgements(client: Any, campaign: Campaign, exported: bytes) -> list[Judgement]:
-    """Every rating of every candidate by the campaign's annotators, sorted by task, candidate and annotator.
+def judgements(
+    pages: Mapping[str, Page], answers: Answers, kinds: Sequence[Kind] = ("task",)
+) -> tuple[list[Judgement], list[CannotJudge]]:
+    """Every rating of every candidate by the campaign's annotators on pages of these kinds, and what was not judged.
 
-    Skipped pages and missing ratings give no judgement. Where one person answered a task twice, the later one counts;
+    Both are sorted by task, candidate and annotator. Where one person answered a page twice, the later answer counts;
     where a page shows a candidate twice, its first place counts.
     """
-    names = names_by_id(client, campaign.annotators)
-    found: dict[tuple[str, str, str], Judgement] = {}
-    for annotator, row, annotation in _answers(exported, names):
-        candidates = row["data"]["candidates"]
-        ratings = ratings_of(annotation["result"], len(candidates))
-        for position, (candidate, rating) in enumerate(zip(candidates, ratings, strict=True)):
-            if not rating or candidates.index(candidate) != position:
-                continue
-            found[row["data"]["task"], candidate, annotator] = Judgement.model_validate(
-                {
-                    "task_id": row["data"]["task"],
-                    "candidate_id": candidate,
-                    "annotator": annotator,
-                    **rating,
-                    "position": position,
-                    "seconds": annotation.get("lead_time"),
-                    "annotation_id": annotation["id"],
-                    "created_at": annotation["created_at"],
-                }
-            )
-    return [found[key] for key in sorted(found)]
+    found, refused = [], []
+    for (key, annotator), answer in answers.counting().items():
+        page = pages[key]
+        if page.kind not in kinds:
+            continue
+        common = {
+            "kind": page.kind,
+            "task_id": page.task_id,
+            "annotator": annotator,
+            "annotation_id": answer.annotation_id,
+            "created_at": answer.created_at,
+        }
+        if answer.reason:
+            refused.append(CannotJudge.model_validate({**common, "reason": answer.reason}))
+            continue
+        for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
+            if page.candidates.index(candidate) == place:
+                seen = {"candidate_id": candidate, **rating, "position": place, "seconds": answer.seconds}
+                found.append(Judgement.model_validate({**common, **seen}))
+    found.sort(key=lambda one: (one.task_id, one.candidate_id, one.annotator, one.annotation_id))
+    return found, sorted(refused, key=lambda one: (one.task_id, one.annotator, one.annotation_id))
 
 
-def _answers(exported: bytes, names: dict[int, str]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(annotator, task's row, annotation) of what counts, oldest first."""
-    for row in json.loads(exported):
-        for annotation in sorted(row["annotations"], key=lambda one: one["id"]):
-            annotator = names.get(author_id(annotation))
-            if annotator is not None and not annotation["was_cancelled"]:
-                yield annotator, row, annotation
+def _digest(row: dict[str, Any], annotation: dict[str, Any]) -> str:
+    said = sorted([str(item.get("from_name")), sha256_json(item.get("value"))] for item in annotation["result"])
+    return sha256_json([row["data"].get("key"), author_id(annotation), bool(annotation["was_cancelled"]), said])

@@ -1,5 +1,6 @@
 """Label Studio's HTTP API where thousands of tasks go through it: plain requests, patient while it is away."""
 
+import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -38,6 +39,11 @@ class LabelStudioApi:
         While Label Studio is away the call is made again for AWAY_SECONDS, so a call that changes something may be
         done twice: whoever makes it counts afterwards. EditLoopError where it stays away or refuses.
         """
+        content = self.fetch(method, path, **request)
+        return json.loads(content) if content else None
+
+    def fetch(self, method: str, path: str, **request: Any) -> bytes:
+        """The bytes that `method` `path` answers; otherwise like `call`."""
         patient = Retrying(
             retry=retry_if_exception(_is_away),
             wait=wait_exponential(multiplier=0.25, max=LONGEST_WAIT),
@@ -51,7 +57,7 @@ class LabelStudioApi:
         with ThreadPoolExecutor(THREADS) as pool:
             yield from pool.map(work, items)
 
-    def _call(self, method: str, path: str, **request: Any) -> Any:
+    def _call(self, method: str, path: str, **request: Any) -> bytes:
         reply = self.session.request(method, f"{self.url}{path}", **{"timeout": REQUEST_SECONDS, **request})
         if reply.status_code in (401, 403):
             raise EditLoopError(
@@ -64,7 +70,7 @@ class LabelStudioApi:
         if not reply.ok:
             said = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {said}")
-        return reply.json() if reply.content else None
+        return reply.content
 
     def _gave_up(self, state: RetryCallState) -> Any:
         error = state.outcome.exception() if state.outcome else None
