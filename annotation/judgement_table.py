@@ -1,12 +1,18 @@
 """Judgements as a table: what every statistic of a campaign is counted from."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from annotation.vocabulary import AXES, Judgement
 
 COLUMNS = ("kind", "task_id", "candidate_id", "annotator", *AXES, "position", "seconds", "annotation_id", "created_at")
+PARTS, LEAST_TASKS = 4, 10
+MONDAY = pd.Timestamp("2001-01-01", tz="UTC")
 
 
 def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
@@ -32,3 +38,35 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
     )
     table["item"] = table.groupby(["task_id", "candidate_id"], observed=True, sort=True).ngroup().astype("int64")
     return table
+
+
+class Part(NamedTuple):
+    """A stretch of a campaign."""
+
+    begin: datetime
+    end: datetime
+    """Of the earliest and the latest rating in it."""
+    rows: NDArray[np.bool_]
+    """Which rows of the table fall into it; (N,)."""
+
+
+def time_parts(table: pd.DataFrame) -> list[Part]:
+    """A campaign's stretches in order: its weeks (from Monday, UTC) where it saw three or more, else equal parts.
+
+    A candidate's ratings stay together: they belong where the last of them was given. There are at most
+    PARTS equal parts of at least LEAST_TASKS tasks each.
+    """
+    if table.empty:
+        return []
+    last = table.groupby("item")["created_at"].max()
+    weeks = ((last - MONDAY) // pd.Timedelta(days=7)).astype("int64")
+    if weeks.nunique() < 3:
+        parts = max(1, min(PARTS, table["task_id"].nunique() // LEAST_TASKS))
+        weeks = (last.rank(method="first") - 1) * parts // len(last)
+    number = weeks.loc[table["item"]].to_numpy()
+    found = []
+    for one in np.unique(number):
+        rows = number == one
+        times = table["created_at"][rows]
+        found.append(Part(times.min().to_pydatetime(), times.max().to_pydatetime(), rows))
+    return found

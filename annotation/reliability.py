@@ -12,8 +12,8 @@ from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
 
 LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
 BORROWED = 10.0
-"""Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three ratings
-counts as an average annotator, somebody with three hundred as themselves."""
+"""Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three
+ratings counts as an average annotator, somebody with three hundred as themselves."""
 
 
 class Reliability(NamedTuple):
@@ -59,7 +59,7 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
 
 
 def told(counts: NDArray[np.float64]) -> float:
-    """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = said tells the true level, whatever its name.
+    """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = the level said gives the true one away.
 
     Levels that are never true add nothing. Needs two true levels that were counted.
     """
