@@ -3,6 +3,7 @@
 docs/campaign.md explains every key to the lead; docs/campaign.example.yaml has them all.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ def settings_of(
     overlap: int,
     lead: str,
     candidates_per_task: int,
-    axes: dict[str, Any],
+    axes: str,
     gold_share: float,
     gold_answers: str,
     repeat_share: float,
@@ -143,6 +144,10 @@ def settings_of(
     seed: int,
 ) -> CampaignSettings:
     """The settings from a stage's flat parameters, where "" and 0 stand for "not given". EditLoopError for faults."""
+    try:
+        words = json.loads(axes)
+    except ValueError as error:
+        raise EditLoopError(f"axes = {axes}: not JSON ({error}).") from error
     gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate}
     try:
         return CampaignSettings.model_validate(
@@ -152,7 +157,7 @@ def settings_of(
                 "overlap": overlap,
                 "lead": lead or None,
                 "candidates_per_task": candidates_per_task or None,
-                "axes": axes,
+                "axes": words,
                 "gold": {"share": gold_share, "answers": gold_answers},
                 "repeats": {"share": repeat_share},
                 "guidelines": guidelines,
@@ -162,9 +167,28 @@ def settings_of(
         )
     except ValidationError as error:
         faults = [_fault(details) for details in error.errors()]
-        raise EditLoopError(
-            "\n".join([f"Campaign {campaign}: {len(faults)} faults in its settings:", *faults])
-        ) from error
+        text = "\n".join([f"Campaign {campaign}: {len(faults)} faults in its settings:", *faults])
+        raise EditLoopError(text) from error
+
+
+def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
+    """The settings as stage `annotate` takes them; `settings_of` is its inverse."""
+    axes = {axis: words.model_dump(mode="json") for axis, words in settings.axes.items()}
+    return {
+        "campaign": settings.name,
+        "annotators": list(settings.annotators),
+        "overlap": settings.overlap,
+        "lead": settings.lead or "",
+        "candidates_per_task": settings.candidates_per_task or 0,
+        "axes": json.dumps(axes, sort_keys=True, ensure_ascii=False),
+        "gold_share": settings.gold.share,
+        "gold_answers": settings.gold.answers,
+        "repeat_share": settings.repeats.share,
+        "guidelines": settings.guidelines,
+        "alpha_if": settings.gates.alpha.get("if", 0.0),
+        "alpha_vq": settings.gates.alpha.get("vq", 0.0),
+        "seed": settings.seed,
+    }
 
 
 def _read_text(given: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:

@@ -4,9 +4,9 @@ Everything here may be called again at any time: a project is found by its key, 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 from rich.progress import track
@@ -100,6 +100,18 @@ def task_rows(settings: ServiceSettings, campaign: Campaign) -> dict[str, list[R
     return _rows(LabelStudioApi(settings), campaign)
 
 
+def live_tasks(
+    api: LabelStudioApi, campaign: Campaign, fields: Literal["task_only", "all"]
+) -> Iterator[dict[str, Any]]:
+    """The project's tasks as Label Studio has them now, a few at a time; with "all", annotations are in them."""
+    number = total = 0
+    while number * ROWS < total or number == 0:
+        query = {"project": campaign.project_id, "page": number + 1, "page_size": ROWS, "fields": fields}
+        reply = api.call("GET", "/api/tasks", params=query)
+        yield from reply["tasks"]
+        number, total = number + 1, reply["total"]
+
+
 def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], config: str) -> Campaign:
     words = f"{facts['pages']} pages, {facts['overlap']} annotators each."
     project = client.projects.create(
@@ -162,13 +174,8 @@ def _import(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[str, 
 
 def _rows(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
-    number = total = 0
-    while number * ROWS < total or number == 0:
-        query = {"project": campaign.project_id, "page": number + 1, "page_size": ROWS, "fields": "task_only"}
-        reply = api.call("GET", "/api/tasks", params=query)
-        for task in reply["tasks"]:
-            found.setdefault(task["data"]["key"], []).append(Row(task["id"], task["overlap"]))
-        number, total = number + 1, reply["total"]
+    for task in live_tasks(api, campaign, "task_only"):
+        found.setdefault(task["data"]["key"], []).append(Row(task["id"], task["overlap"]))
     return {key: sorted(rows) for key, rows in found.items()}
 
 

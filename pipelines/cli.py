@@ -1,9 +1,6 @@
 """The command line. Heavy parts are imported when a command needs them, so that `--help` answers at once."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +9,7 @@ import typer
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
 from pipelines.ratings_cli import ratings_app
+from pipelines.surroundings import services_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,7 +89,7 @@ def run(
     """
     from pipelines.backend import parse_arguments, starter
 
-    with _services(out):
+    with services_of(out):
         starter(out)(pipeline, parse_arguments(pipeline, argument))
 
 
@@ -121,11 +119,11 @@ def reconcile(
     from pipelines.backend import starter
     from pipelines.reconcile import reconcile as look_once
 
-    with _services(out):
+    with services_of(out):
         while True:
             look = look_once(starter(out), out)
             for campaign, counted in look.waiting:
-                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.tasks} tasks done")
+                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.pages} pages done")
             for word, keys in (("done", look.done), ("started", look.started)):
                 for key in keys:
                     print(f"{word:<8} {key}")
@@ -145,7 +143,7 @@ def verify(
     """
     from pipelines.verify import verify as walk
 
-    with _services(out):
+    with services_of(out):
         chain = walk(model)
     for link in chain.links:
         print(f"✓ {link['name']:<20} {link['value']}")
@@ -178,7 +176,7 @@ def up(out: Home = DEFAULT_OUT) -> None:
     import shlex
 
     from infra.services import start_services
-    from pipelines.demo import surroundings
+    from pipelines.surroundings import surroundings
 
     services = start_services(out.absolute() / "services")
     for key, value in (services.environment | surroundings(out.absolute())).items():
@@ -209,7 +207,7 @@ def status(out: Home = DEFAULT_OUT) -> None:
         from infra.tracking import find_runs
         from pipelines.stages import STAGES
 
-        with _services(out):
+        with services_of(out):
             for name in STAGES:
                 for latest in find_runs(stage=name)[:1]:
                     print(f"{name:<14} {latest.info.status:<14} {latest.data.tags.get('editloop.pipeline_run')}")
@@ -225,30 +223,6 @@ def doctor(out: Home = DEFAULT_OUT) -> None:
         print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.found}" + ("" if check.ok else f"   {check.advice}"))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _services(out: Path) -> Iterator[None]:
-    """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
-    from infra.services import services_status, start_services, stop_services
-    from pipelines.demo import surroundings
-
-    home = out.absolute() / "services"
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        yield
-        return
-    if not home.is_dir():
-        raise EditLoopError(
-            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name a demo's folder by --out, "
-            f"or set the variables that `editloop up` prints."
-        )
-    ran = any(one.state == "running" for one in services_status(home))
-    os.environ.update(start_services(home).environment | surroundings(out.absolute()))
-    try:
-        yield
-    finally:
-        if not ran:
-            stop_services(home)
 
 
 def main() -> Any:

@@ -23,6 +23,13 @@ def collect_preferences(
     per_task: int = 4,
     steps: int = 8,
     overlap: int = 2,
+    lead: str = "",
+    candidates_per_task: int = 0,
+    gold_share: float = 0.0,
+    repeat_share: float = 0.0,
+    guidelines: str = "",
+    alpha_if: float = 0.0,
+    alpha_vq: float = 0.0,
     seed: int = 0,
     follow_up: str = "{}",
     run_key: str = "",
@@ -38,6 +45,13 @@ def collect_preferences(
         per_task: Edits a task.
         steps: Denoising steps.
         overlap: Experts a task.
+        lead: Account name of who decides tasks in conflict, empty for nobody.
+        candidates_per_task: Candidates on a page, 2 to 7, 0 for all.
+        gold_share: Pages with a known answer for each task, 0 to 0.5, made where tasks have a target.
+        repeat_share: Pages asked a second time for each task, 0 to 0.5.
+        guidelines: What annotators read first, Markdown, empty for the usual guidelines.
+        alpha_if: Lowest agreement (Krippendorff's alpha) on instruction following to close at, 0 for no gate.
+        alpha_vq: Lowest agreement on visual quality to close at, 0 for no gate.
         seed: Seed of noise and order.
         follow_up: Arguments of what starts when the campaign is complete, by pipeline, as JSON:
             {"train-reward": {"epochs": 8}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}};
@@ -60,6 +74,13 @@ def collect_preferences(
         name=campaign,
         annotators=annotators,
         overlap=overlap,
+        lead=lead,
+        candidates_per_task=candidates_per_task,
+        gold_share=gold_share,
+        repeat_share=repeat_share,
+        guidelines=guidelines,
+        alpha_if=alpha_if,
+        alpha_vq=alpha_vq,
         seed=seed,
         follow_up=follow_up,
         run_key=run_key,

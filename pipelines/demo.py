@@ -30,6 +30,7 @@ from pipelines.report import write_report
 from pipelines.report_data import gather
 from pipelines.settings import LoopSettings
 from pipelines.summary import Turn, summarise
+from pipelines.surroundings import surroundings
 from pipelines.verify import verify
 
 Experts = Literal["simulated", "human"]
@@ -82,15 +83,6 @@ def demo(
     return summary
 
 
-def surroundings(folder: Path) -> dict[str, str]:
-    """What stages find in the environment beside the services: dataset repository, its remote, the model cache."""
-    return {
-        "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
-        "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
-        "EDITLOOP_CACHE": str(folder / "cache"),
-    }
-
-
 def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, console: Console) -> Turn:
     """All three pipelines, with the experts between the first and the second."""
     turn = Turn()
@@ -104,20 +96,21 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         "edits_uri": str(inputs.judged),
         "edits_sha256": read_manifest(inputs.judged)["sha256"],
         "campaign": "EditLoop demo",
-        "annotators": list(loop.annotate.annotators),
-        "overlap": loop.annotate.overlap,
+        **loop.annotate.model_dump(mode="json"),
         **loop.candidates.model_dump(),
         "seed": loop.seed,
         "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
+    if not _has_targets(inputs.judged):
+        arguments["gold_share"] = 0.0
     key = f"collect-preferences-{sha256_json(arguments)[:16]}"
     if not finished("collect-preferences", key):
         start("collect-preferences", arguments | {"run_key": key})
     turn.read(key)
-    campaign_file = turn.outputs["annotate"] / "campaign.json"
     if experts == "simulated":
-        with console.status("Simulated experts answer in Label Studio"):
-            given = answer(campaign_file, turn.outputs["candidates"], settings=service_settings(), seed=loop.seed)
+        given = answer(
+            turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
+        )
         console.print(f"[green]✓[/green] simulated experts: {given} pages answered")
     look = reconcile(start, folder)
     if look.waiting:
@@ -144,6 +137,11 @@ def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
             "seed": loop.seed,
         },
     }
+
+
+def _has_targets(edits: Path) -> bool:
+    """Whether gold pages can be made of an edits folder: they need a known right result."""
+    return any(json.loads(line).get("target") for line in (edits / "edits.jsonl").read_text().splitlines())
 
 
 def _invite(console: Console, look: Look) -> None:

@@ -34,6 +34,20 @@ class Annotate(Part):
     """Account names of the experts."""
     overlap: int = Field(2, ge=1)
     """How many of them judge each task; agreement needs two or more."""
+    lead: str = ""
+    """Account name of who decides tasks in conflict; empty: nobody does."""
+    candidates_per_task: int = Field(0, ge=0)
+    """Candidates on a page, 2 to 7; 0 shows all."""
+    gold_share: float = Field(0.0, ge=0, le=0.5)
+    """Pages with a known answer for each task, made where tasks have a target."""
+    repeat_share: float = Field(0.0, ge=0, le=0.5)
+    """Pages asked a second time for each task, in another order."""
+    guidelines: str = ""
+    """What annotators read first, Markdown; empty for the usual guidelines."""
+    alpha_if: float = Field(0.0, ge=-1, le=1)
+    """Lowest agreement on instruction following at which a campaign closes by itself; 0 for no gate."""
+    alpha_vq: float = Field(0.0, ge=-1, le=1)
+    """The same for visual quality."""
 
 
 class Reward(Part):
@@ -92,11 +106,13 @@ class LoopSettings(Part):
     editor_eval: EditorEval = EditorEval()
 
 
-DEMO = LoopSettings()
+DEMO = LoopSettings(
+    annotate=Annotate(lead="lea", gold_share=0.03, repeat_share=0.03, alpha_if=0.6, alpha_vq=0.4),
+)
 SMALLEST = LoopSettings(
     scenes=Scenes(train=24, prompts=16, heldout=24),
     candidates=Candidates(per_task=3, steps=4),
-    annotate=Annotate(annotators=("ada", "bo"), overlap=2),
+    annotate=Annotate(annotators=("ada", "bo"), overlap=2, lead="lea", gold_share=0.05, repeat_share=0.05),
     reward=Reward(epochs=1),
     benchmark=Benchmark(margin=2.0),
     editor_rl=EditorRl(iterations=2, tasks=4, members=4),

@@ -1,13 +1,11 @@
 """Stage `annotate`: open a campaign in Label Studio for a folder of candidates, and end. Nobody is waited for."""
 
-import json
 from pathlib import Path
 
 from annotation.campaign import connect
 from annotation.campaign_settings import settings_of
 from annotation.opening import open_campaign
 from infra.content import complete_folder
-from infra.errors import EditLoopError
 from infra.settings import service_settings
 
 
@@ -21,9 +19,9 @@ def annotate(
     lead: str = "",
     candidates_per_task: int = 0,
     axes: str = "{}",
-    gold_share: float = 0.03,
+    gold_share: float = 0.0,
     gold_answers: str = "",
-    repeat_share: float = 0.03,
+    repeat_share: float = 0.0,
     guidelines: str = "",
     alpha_if: float = 0.0,
     alpha_vq: float = 0.0,
@@ -40,17 +38,13 @@ def annotate(
     `output`. Calling again with the same arguments finds the same campaign and adds nothing to it. Returns {"tasks",
     "pages", "annotations_wanted"}.
     """
-    try:
-        words = json.loads(axes)
-    except ValueError as error:
-        raise EditLoopError(f"axes = {axes}: not JSON ({error}).") from error
     wanted = settings_of(
         campaign,
         annotators=annotators,
         overlap=overlap,
         lead=lead,
         candidates_per_task=candidates_per_task,
-        axes=words,
+        axes=axes,
         gold_share=gold_share,
         gold_answers=gold_answers,
         repeat_share=repeat_share,
