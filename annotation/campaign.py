@@ -40,6 +40,8 @@ class Campaign(Record):
     """Pages that are asked for their own sake: neither repeats nor gold."""
     places: int
     """Candidates on a page."""
+    tiny: bool
+    """Whether all pictures are so small that the page enlarges them in hard pixels."""
     overlap: int = Field(ge=1)
     """Annotators who rate each task; repeated pages and gold are asked of everybody."""
     annotators: tuple[str, ...]

@@ -51,8 +51,8 @@ def open_campaign(
     """
     tasks = [task for task in read_tasks(candidates) if len(task.candidates) >= FEWEST]
     images = candidates / "images"
-    places = places_of(tasks, wanted)
-    config = labelling_config(places, tiny=_tiny(images, tasks), axes=AXIS_WORDS | wanted.axes)
+    places, tiny = places_of(tasks, wanted), _tiny(images, tasks)
+    config = labelling_config(places, tiny=tiny, axes=AXIS_WORDS | wanted.axes)
     if lost := check_config(config, places):
         raise EditLoopError(f"The page of campaign {wanted.name} would lose answers: {' '.join(lost)}")
     pages = plan_pages(tasks, wanted, config_sha256=config_sha256(config), images=images, made=folder / "images")
@@ -65,6 +65,7 @@ def open_campaign(
         "wanted": sum(page.overlap for page in pages),
         "tasks": sum(page.kind == "task" for page in pages),
         "places": places,
+        "tiny": tiny,
         "overlap": wanted.overlap,
         "annotators": wanted.annotators,
         "lead": wanted.lead,
@@ -86,7 +87,7 @@ def open_campaign(
     store = picture_store(settings)
     store.put(key, _pictures(pages, images, folder / "images"))
     store.attach(client, campaign.project_id, key)
-    rows = _import(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in pages])
+    rows = import_tasks(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in pages])
     _set_overlaps(api, pages, rows)
     write_json(folder / "campaign.json", campaign.model_dump(mode="json"))
     write_file(folder / "pages.jsonl", "".join(page.model_dump_json() + "\n" for page in pages))
@@ -147,7 +148,7 @@ def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> No
         )
 
 
-def _import(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[str, Any]]) -> dict[str, Row]:
+def import_tasks(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[str, Any]]) -> dict[str, Row]:
     """Bring the project's tasks to exactly the wanted ones, in their order: what is missing is imported in parts."""
     keys = {data["key"] for data in wanted}
     there = _rows(api, campaign)
