@@ -1,0 +1,197 @@
+"""What is remarkable about an annotator, in words, with the odds of a false accusation held down.
+
+Every test asks whether somebody is *beyond what honest annotators may be* (a constant below), not whether they differ
+at all: people do. All tests of a campaign are one family (S. Holm, Scand. J. Statist. 6 (1979) 65-70). The clearest
+case is taken out before the others are looked at again, so that nobody is blamed for being compared with a spammer.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeGuard
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotation.annotator_measures import Estimate, Measures
+from annotation.known_answers import Share
+from annotation.vocabulary import AXES, AXIS_NAMES, Axis
+
+LEVEL = 0.01
+"""Probability of any accusation in a campaign of honest annotators, at most."""
+LEAST_PAGES, LEAST_GOLD_PAGES = 20, 5
+"""Fewer say nothing."""
+LEAST_ANNOTATORS = 3
+"""Of two who differ, nobody can say who is off."""
+
+SHIFT, DRIFT, EDITOR = 0.5, 0.35, 0.4
+"""Levels against the median annotator."""
+FOLLOWS, FADES = 0.4, 0.5
+"""Of the median annotator's slope: who follows the others less, or loses more of it from first page to last."""
+LEAST_SLOPE = 0.1
+"""Where the median annotator follows the others less than this, ratings hang together too little to judge anybody."""
+PLACE = 0.15
+"""Levels from the page's mean: a smaller effect of the place is shown, not blamed."""
+GOLD, GOLD_BELOW = 0.7, 0.15
+"""Share of known answers right; or, where gold is hard for all, this far below the median annotator."""
+REPEATS_BELOW = 0.1
+"""Share of repeated ratings within one level, this far below the median annotator's."""
+FAST_RATING, FAST_SHARE, FAST_PAGES = 0.5, 1 / 3, 0.1
+"""A page is too fast below so many seconds a rating and this share of the campaign's median; an honest annotator has at
+most FAST_PAGES of those."""
+
+
+class Speed(NamedTuple):
+    """Of the pages whose time is known."""
+
+    pages: int
+    too_fast: int
+    median: float
+    """Seconds a page."""
+
+
+class Evidence(NamedTuple):
+    """All that is held against one annotator."""
+
+    axes: Mapping[Axis, Measures]
+    gold: Share | None
+    repeats: Share | None
+    """Repeated ratings within one level of the first."""
+    speed: Speed | None
+
+
+class Finding(NamedTuple):
+    annotator: str
+    words: str
+    """`KIND: what was found`."""
+    log_p: float
+    """Natural logarithm of the p-value, as those of clear cases are below any float."""
+
+
+def holm(log_p: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.bool_]:
+    """Which of the hypotheses fall, the chance of any wrong one being `level` at most; (m,) to (m,)."""
+    order = np.argsort(log_p, kind="stable")
+    stands = log_p[order] > np.log(level) - np.log(len(log_p) - np.arange(len(log_p)))
+    fallen = np.zeros(len(log_p), dtype=bool)
+    fallen[order] = ~np.maximum.accumulate(stands)
+    return fallen
+
+
+def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
+    """Every test of every annotator; those who cannot be judged by one are not tested by it."""
+    found = [*_gold(evidence), *_repeats(evidence), *_speed(evidence)]
+    for axis in AXES:
+        measured = {name: one.axes[axis] for name, one in evidence.items()}
+        found += _position(measured, axis)
+        if len(evidence) >= LEAST_ANNOTATORS:
+            found += [*_follows(measured, axis), *_levels(measured, axis)]
+    return found
+
+
+def _levels(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
+    """Shift, drift, and leaning to an editor."""
+    for name, one in measured.items():
+        if _enough(one.shift):
+            words = f"rates {_more(one.shift.value)} than the median annotator ({_interval(one.shift)})"
+            yield Finding(name, f"shift: {AXIS_NAMES[axis]}: {words}", _beyond(one.shift, SHIFT))
+        if _enough(one.drift):
+            words = f"rates {_more(one.drift.value)} at the end than at the beginning ({_interval(one.drift)})"
+            yield Finding(name, f"drift: {AXIS_NAMES[axis]}: {words}", _beyond(one.drift, DRIFT))
+        for editor, leaning in one.editors.items():
+            if _enough(leaning):
+                words = f"rates edits of {editor} {_more(leaning.value)} than others do ({_interval(leaning)})"
+                yield Finding(name, f"editor: {AXIS_NAMES[axis]}: {words}", _beyond(leaning, EDITOR))
+
+
+def _follows(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
+    slopes = {name: one for name, one in measured.items() if one.follows is not None and one.pages >= LEAST_PAGES}
+    middle = float(np.median([one.follows.value for one in slopes.values() if one.follows])) if slopes else 0.0
+    if len(slopes) < LEAST_ANNOTATORS or middle < LEAST_SLOPE:
+        return
+    for name, one in slopes.items():
+        assert one.follows is not None
+        value, change = one.follows.value, one.follows.change
+        words = f"hardly follows the other annotators ({value:.2f} levels a level, the median annotator {middle:.2f})"
+        log_p = _above(FOLLOWS * middle - value, one.follows.error, one.pages)
+        yield Finding(name, f"random: {AXIS_NAMES[axis]}: {words}", log_p)
+        words = f"follows the others less and less ({change:+.2f} levels a level from first page to last)"
+        log_p = _above(-FADES * middle - change, one.follows.change_error, one.pages)
+        yield Finding(name, f"fading: {AXIS_NAMES[axis]}: {words}", log_p)
+
+
+def _position(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
+    for name, one in measured.items():
+        if one.position.pages < LEAST_PAGES:
+            continue
+        place = int(np.argmax(np.abs(one.position.means)))
+        mean = one.position.means[place]
+        words = f"rates place {place + 1} {_more(mean)} than the page's mean, whatever stands there"
+        log_p = one.position.log_p if abs(mean) > PLACE else 0.0
+        yield Finding(name, f"position: {AXIS_NAMES[axis]}: {words}", log_p)
+
+
+def _gold(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
+    shares = {name: one.gold for name, one in evidence.items() if one.gold and one.gold.pages >= LEAST_GOLD_PAGES}
+    if shares:
+        middle = float(np.median([one.value for one in shares.values()]))
+        least = min(GOLD, middle - GOLD_BELOW)
+        for name, one in shares.items():
+            words = f"gold: {one.value:.0%} of {one.answers} known answers right (the median annotator {middle:.0%})"
+            yield Finding(name, words, _above(least - one.value, one.error, one.pages))
+
+
+def _repeats(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
+    shares = {
+        name: one.repeats for name, one in evidence.items() if one.repeats and one.repeats.pages >= LEAST_GOLD_PAGES
+    }
+    if len(shares) >= LEAST_ANNOTATORS:
+        middle = float(np.median([one.value for one in shares.values()]))
+        for name, one in shares.items():
+            words = f"repeats: {one.value:.0%} of {one.answers} repeated ratings within one level of the first"
+            log_p = _above(middle - REPEATS_BELOW - one.value, one.error, one.pages)
+            yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
+
+
+def _speed(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
+    from scipy.stats import binom
+
+    for name, one in evidence.items():
+        if one.speed is not None and one.speed.pages >= LEAST_PAGES:
+            share = one.speed.too_fast / one.speed.pages
+            words = f"speed: {share:.0%} of pages in under {FAST_RATING} s a rating"
+            yield Finding(name, words, float(binom.logsf(one.speed.too_fast - 1, one.speed.pages, FAST_PAGES)))
+
+
+def speed(pages: pd.DataFrame, campaign_median: float) -> Speed | None:
+    """Of one annotator's pages with `seconds` and `ratings` (how many ratings a page takes); None without times."""
+    known = pages[pages["seconds"].notna()]
+    if known.empty:
+        return None
+    fast = (known["seconds"] < FAST_RATING * known["ratings"]) & (known["seconds"] < FAST_SHARE * campaign_median)
+    return Speed(len(known), int(fast.sum()), float(known["seconds"].median()))
+
+
+def _enough(estimate: Estimate | None) -> TypeGuard[Estimate]:
+    return estimate is not None and estimate.pages >= LEAST_PAGES
+
+
+def _beyond(estimate: Estimate, allowed: float) -> float:
+    """Log p of |effect| <= allowed, against larger on either side."""
+    return _above(abs(estimate.value) - allowed, estimate.error, estimate.pages)
+
+
+def _above(excess: float, error: float, pages: int) -> float:
+    """Log p of "no excess" when this one was seen; t with pages - 1 degrees of freedom."""
+    from scipy.stats import t
+
+    if error <= 1e-12:
+        return -np.inf if excess > 1e-12 else 0.0
+    return float(t.logsf(excess / error, max(1, pages - 1)))
+
+
+def _more(levels: float) -> str:
+    return f"{abs(levels):.2f} levels {'higher' if levels > 0 else 'lower'}"
+
+
+def _interval(estimate: Estimate) -> str:
+    half = 1.96 * estimate.error
+    return f"95 % interval {estimate.value - half:+.2f} to {estimate.value + half:+.2f}"

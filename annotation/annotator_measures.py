@@ -1,0 +1,142 @@
+"""Figures of every annotator against the others, axis by axis; what is remarkable about them is said elsewhere."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotation.annotator_effects import Slope, joint_effects, others_mean, slope
+from annotation.position_bias import PositionEffect, position_effect
+from annotation.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
+
+ROOM = 0.5
+"""Levels. A shift shows only where the scale leaves room for it: on candidates whose mean rating is at least this far
+from either end."""
+
+
+class Estimate(NamedTuple):
+    """An effect in levels with its standard error, and on how many of the annotator's pages it rests."""
+
+    value: float
+    error: float
+    pages: int
+
+
+class Measures(NamedTuple):
+    """One annotator on one axis; None where the data cannot tell."""
+
+    shift: Estimate | None
+    """Against the median annotator, at the middle of the annotator's pages."""
+    drift: Estimate | None
+    """Change of that shift from their first page to their last."""
+    follows: Slope | None
+    pages: int
+    """Pages that `follows` rests on."""
+    position: PositionEffect
+    editors: dict[str, Estimate]
+    """By editor: how much more than the median annotator they favour its edits over all other editors'."""
+
+
+def prepared(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.DataFrame:
+    """A `judgement_table` with `time` (-0.5 at the annotator's first page, 0.5 at the last; 0 where all came at once)
+    and `editor` ("" where unknown)."""
+    pages = table.drop_duplicates(["annotator", "annotation_id"]).sort_values(["created_at", "annotation_id"])
+    by = pages.groupby("annotator", observed=True)
+    rank, count = by.cumcount(), by["annotation_id"].transform("size")
+    several = by["created_at"].transform("nunique") > 1
+    pages = pages.assign(time=np.where(several, (rank + 0.5) / count - 0.5, 0.0))
+    timed = table.merge(pages[["annotator", "annotation_id", "time"]], on=["annotator", "annotation_id"], how="left")
+    editors = {(task.task_id, one.candidate_id): one.editor for task in tasks for one in task.candidates}
+    keys = zip(timed["task_id"], timed["candidate_id"], strict=True)
+    return timed.assign(editor=pd.Categorical([editors.get(key, "") for key in keys]))
+
+
+def measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, dict[Axis, Measures]]:
+    """By annotator and axis. `table` is `prepared`; `checks` (a `judgement_table`) serve for positions only."""
+    names, every = np.unique(np.concatenate([table["annotator"].astype(str), checks["annotator"].astype(str)])), {}
+    for axis in AXES:
+        against = _against_others(table, axis)
+        by_editor = _by_editor(table, axis)
+        seen = pd.concat([one[["annotator", "annotation_id", "position", axis]] for one in (table, checks)])
+        every[axis] = {
+            name: Measures(
+                *against.get(name, (None, None)),
+                *_follows(rows if rows is not None else table[:0], axis),
+                _position(seen[seen["annotator"] == name], axis),
+                by_editor.get(name, {}),
+            )
+            for name, rows in _shared_rows(table, axis, names).items()
+        }
+    return {name: {axis: every[axis][name] for axis in AXES} for name in names}
+
+
+def _shared(table: pd.DataFrame) -> pd.DataFrame:
+    """Ratings of candidates that somebody else rated too."""
+    return table[np.bincount(table["item"])[table["item"]] > 1] if len(table) else table
+
+
+def _with_room(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    mean = table.groupby("item")[axis].transform("mean")
+    return table[(mean >= LOWEST_RATING + ROOM) & (mean <= HIGHEST_RATING - ROOM)]
+
+
+def _joint(rows: pd.DataFrame, axis: Axis, features: NDArray[np.float64]) -> list[tuple[str, int, NDArray, NDArray]]:
+    """(annotator, pages, effects (F,), errors (F,)) of everybody in the rows."""
+    annotator, names = pd.factorize(rows["annotator"].astype(str), sort=True)
+    item, task = pd.factorize(rows["item"])[0], pd.factorize(rows["task_id"])[0]
+    effects = joint_effects(rows[axis].to_numpy(float), item, annotator, features, task, len(names))
+    pages = rows.groupby(annotator)["annotation_id"].nunique()
+    return [(name, int(pages[k]), effects.values[k], effects.errors[k]) for k, name in enumerate(names)]
+
+
+def _against_others(table: pd.DataFrame, axis: Axis) -> dict[str, tuple[Estimate | None, Estimate | None]]:
+    rows = _shared(_with_room(table, axis))
+    if rows["annotator"].nunique() < 2:
+        return {}
+    time = rows["time"].to_numpy()
+    moving = rows["time"].abs().groupby(rows["annotator"].astype(str)).max() > 0
+    return {
+        name: (
+            Estimate(float(value[0]), float(error[0]), pages),
+            Estimate(float(value[1]), float(error[1]), pages) if moving[name] else None,
+        )
+        for name, pages, value, error in _joint(rows, axis, np.stack([np.ones_like(time), time], axis=1))
+    }
+
+
+def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, Estimate]]:
+    rows = _shared(_with_room(table[table["editor"] != ""], axis))
+    editors = sorted(rows["editor"].astype(str).unique())
+    found: dict[str, dict[str, Estimate]] = {}
+    if rows["annotator"].nunique() < 2 or len(editors) < 2:
+        return found
+    for editor in editors:
+        made = (rows["editor"] == editor).to_numpy(float)
+        features = np.stack([np.ones_like(made), made - made.mean()], axis=1)
+        pages = rows[made > 0].groupby(rows["annotator"].astype(str))["annotation_id"].nunique()
+        for name, _, value, error in _joint(rows, axis, features):
+            if name in pages:
+                found.setdefault(name, {})[editor] = Estimate(float(value[1]), float(error[1]), int(pages[name]))
+    return found
+
+
+def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame | None]:
+    others = others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) if len(table) else np.zeros(0)
+    rows = table.assign(others=others)
+    by = {str(name): one for name, one in rows[rows["others"].notna()].groupby("annotator", observed=True)}
+    return {str(name): by.get(str(name)) for name in names}
+
+
+def _follows(rows: pd.DataFrame, axis: Axis) -> tuple[Slope | None, int]:
+    if len(rows) == 0 or rows["others"].nunique() < 2:
+        return None, 0
+    page = pd.factorize(rows["annotation_id"])[0]
+    found = slope(rows[axis].to_numpy(float), rows["others"].to_numpy(), rows["time"].to_numpy(), page)
+    return found, int(page.max()) + 1
+
+
+def _position(rows: pd.DataFrame, axis: Axis) -> PositionEffect:
+    page = pd.factorize(rows["annotation_id"])[0]
+    return position_effect(rows[axis].to_numpy(float), rows["position"].to_numpy(int), page)

@@ -1,0 +1,151 @@
+"""Every annotator of a campaign: gold, repeats, bias, speed, drift, reliability weight, and what is remarkable."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from annotation.annotator_effects import Slope, others_mean
+from annotation.annotator_flags import Evidence, Finding, findings, holm, speed
+from annotation.annotator_measures import Estimate, measures, prepared
+from annotation.judgement_table import time_parts
+from annotation.known_answers import Share, gold_answers, repeated_answers, share, wilson
+from annotation.reliability import reliability_of
+from annotation.vocabulary import AXES, EditTask, Page
+
+
+def annotator_quality(
+    table: pd.DataFrame, checks: pd.DataFrame, pages: Sequence[Page], tasks: Sequence[EditTask]
+) -> dict[str, dict[str, Any]]:
+    """By annotator, sorted: figures ready for JSON, None where the data cannot tell, and "flags" in words.
+
+    `table` and `checks` are `judgement_table`s of the campaign's own pages and of its repeats and gold. Figures against
+    others leave out those who were flagged before; theirs are from when they were.
+    """
+    table = prepared(table, tasks)
+    evidence, found = _judged(table, checks, pages)
+    weights = {axis: reliability_of(table, axis).weights for axis in AXES}
+    repeats, parts = repeated_answers(table, checks), _parts(table)
+    answers = pd.concat([table, checks])[["annotator", "annotation_id"]].drop_duplicates()["annotator"].astype(str)
+    return {
+        name: {
+            "answers": int((answers == name).sum()),
+            "judgements": int((table["annotator"] == name).sum()),
+            "gold": _share(one.gold),
+            "repeats": _repeats(one.repeats, repeats[repeats["annotator"] == name]),
+            "speed": None
+            if one.speed is None
+            else {"median_seconds": one.speed.median, "too_fast": one.speed.too_fast / one.speed.pages},
+            "weight": {axis: weights[axis].get(name) for axis in AXES},
+            "shift": {axis: _estimate(one.axes[axis].shift) for axis in AXES},
+            "drift": {axis: _estimate(one.axes[axis].drift) for axis in AXES},
+            "follows": {axis: _slope(one.axes[axis].follows) for axis in AXES},
+            "position": {
+                axis: {"means": one.axes[axis].position.means, "p": float(np.exp(one.axes[axis].position.log_p))}
+                for axis in AXES
+            },
+            "editors": {
+                axis: {editor: _estimate(leaning) for editor, leaning in one.axes[axis].editors.items()}
+                for axis in AXES
+            },
+            "parts": parts.get(name, []),
+            "flags": found.get(name, []),
+        }
+        for name, one in sorted(evidence.items())
+    }
+
+
+def _judged(
+    table: pd.DataFrame, checks: pd.DataFrame, pages: Sequence[Page]
+) -> tuple[dict[str, Evidence], dict[str, list[str]]]:
+    """Evidence of everybody, and the flags of those who have any: the clearest case first, then the others anew."""
+    gold = gold_answers(checks, pages)
+    repeats = repeated_answers(table, checks)
+    timed = _page_times(pd.concat([table, checks], ignore_index=True))
+    median = float(timed["seconds"].median()) if len(timed) else 0.0
+    settled: dict[str, Evidence] = {}
+    flagged: dict[str, list[str]] = {}
+    while True:
+        active = ~table["annotator"].isin(list(flagged))
+        measured = measures(table[active], checks[~checks["annotator"].isin(list(flagged))])
+        evidence = {
+            name: Evidence(
+                axes,
+                _right(gold[gold["annotator"] == name], "right"),
+                _right(_close(repeats[repeats["annotator"] == name]), "right"),
+                speed(timed[timed["annotator"] == name], median),
+            )
+            for name, axes in measured.items()
+        }
+        clear = _clear(findings(evidence))
+        if not clear:
+            return settled | evidence, flagged
+        worst = min(clear, key=lambda one: one.log_p).annotator
+        settled[worst] = evidence[worst]
+        flagged[worst] = [one.words for one in clear if one.annotator == worst]
+
+
+def _clear(tested: Sequence[Finding]) -> list[Finding]:
+    if not tested:
+        return []
+    fallen = holm(np.array([one.log_p for one in tested]))
+    return [one for one, clear in zip(tested, fallen, strict=True) if clear]
+
+
+def _page_times(judgements: pd.DataFrame) -> pd.DataFrame:
+    """A row an answered page: annotator, seconds, ratings."""
+    by = judgements.astype({"annotator": str}).groupby(["annotator", "annotation_id"])
+    return pd.DataFrame({"seconds": by["seconds"].first(), "ratings": by.size() * len(AXES)}).reset_index()
+
+
+def _close(repeats: pd.DataFrame) -> pd.DataFrame:
+    return repeats.assign(right=(repeats["difference"] <= 1).astype(float))
+
+
+def _right(rows: pd.DataFrame, column: str) -> Share | None:
+    return share(rows[column].to_numpy(dtype=np.float64), rows["annotation_id"].to_numpy(dtype=np.int64))
+
+
+def _parts(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """By annotator, by part of the campaign: mean difference from the others' mean of the same candidates, levels."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    apart = {axis: table[axis] - others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) for axis in AXES}
+    for part in time_parts(table):
+        names = table["annotator"][part.rows].astype(str)
+        for name, rows in names.groupby(names).groups.items():
+            shift = {axis: _number(apart[axis].loc[rows].mean()) for axis in AXES}
+            row = {"begin": part.begin.isoformat(), "end": part.end.isoformat(), "judgements": len(rows)}
+            found.setdefault(str(name), []).append(row | {"shift": shift})
+    return found
+
+
+def _share(one: Share | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    ci95 = wilson(one.value, one.answers)
+    return {"share": one.value, "ci95": ci95, "answers": one.answers, "pages": one.pages}
+
+
+def _repeats(close: Share | None, rows: pd.DataFrame) -> dict[str, Any] | None:
+    if close is None:
+        return None
+    exact = float((rows["difference"] == 0).mean())
+    return {"exact": exact, "within_one": close.value, "ratings": close.answers, "pages": close.pages}
+
+
+def _estimate(one: Estimate | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    half = 1.96 * one.error
+    return {"value": one.value, "ci95": [one.value - half, one.value + half], "pages": one.pages}
+
+
+def _slope(one: Slope | None) -> Mapping[str, float] | None:
+    if one is None:
+        return None
+    return {"value": one.value, "change": one.change, "residual": one.residual}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

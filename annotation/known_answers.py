@@ -1,0 +1,92 @@
+"""Ratings that can be held against something: hidden gold, whose answer is known, and repeats, asked twice."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotation.vocabulary import AXES, Page
+
+
+class Share(NamedTuple):
+    """Of n answers on J pages, how many were right."""
+
+    value: float
+    error: float
+    """Standard error, clustered by page, never below the binomial one."""
+    answers: int
+    pages: int
+
+
+def gold_answers(checks: pd.DataFrame, pages: Sequence[Page]) -> pd.DataFrame:
+    """A row a known answer: annotator, annotation_id, axis, right. `checks` is a `judgement_table`."""
+    known = [
+        (page.task_id, candidate, axis, *bounds)
+        for page in pages
+        if page.kind == "gold"
+        for candidate, expected in page.expected.items()
+        for axis, bounds in expected.items()
+    ]
+    answers = pd.DataFrame(known, columns=["task_id", "candidate_id", "axis", "low", "high"])
+    gold = _texts(checks[checks["kind"] == "gold"])
+    given = gold.melt(id_vars=list(_KEYS), value_vars=list(AXES), var_name="axis", value_name="rating")
+    found = given.merge(answers, on=["task_id", "candidate_id", "axis"])
+    right = (found["low"] <= found["rating"]) & (found["rating"] <= found["high"])
+    return found.assign(right=right.astype(float))[["annotator", "annotation_id", "axis", "right"]]
+
+
+def repeated_answers(judgements: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
+    """A row a rating given twice by one person: annotator, annotation_id (of the repeat), axis, difference (levels)."""
+    first = _texts(judgements)
+    second = _texts(checks[checks["kind"] == "repeat"])
+    both = first.merge(second, on=["task_id", "candidate_id", "annotator"], suffixes=("", "_again"))
+    rows = [
+        pd.DataFrame(
+            {
+                "annotator": both["annotator"],
+                "annotation_id": both["annotation_id_again"],
+                "axis": axis,
+                "difference": (both[f"{axis}_again"].astype(int) - both[axis].astype(int)).abs(),
+            }
+        )
+        for axis in AXES
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Share | None:
+    """right: (n,) of 0 and 1; page: (n,). None without answers."""
+    if len(right) == 0:
+        return None
+    _, number = np.unique(page, return_inverse=True)
+    value, pages = float(right.mean()), int(number.max()) + 1
+    sums = np.bincount(number, right - value)
+    clustered = (sums**2).sum() / len(right) ** 2 * pages / max(1, pages - 1)
+    return Share(value, float(np.sqrt(max(clustered, value * (1 - value) / len(right)))), len(right), pages)
+
+
+def wilson(value: float, n: int) -> list[float]:
+    """Wilson's 95 % interval of a share: [low, high] in 0..1 (E. B. Wilson, JASA 22 (1927) 209-212)."""
+    z = 1.959964
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
+    return [float(max(0.0, middle - half)), float(min(1.0, middle + half))]
+
+
+_KEYS = ("task_id", "candidate_id", "annotator", "annotation_id")
+
+
+def _texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Keys as plain texts: categories of two tables do not join."""
+    return table[[*_KEYS, *AXES]].astype(dict.fromkeys(_KEYS[:3], str))
+
+
+def summary(right: pd.DataFrame) -> dict[str, Any] | None:
+    """{"share", "ci95", "answers", "pages"} of rows as `gold_answers` gives them, None without any."""
+    found = share(right["right"].to_numpy(dtype=np.float64), right["annotation_id"].to_numpy())
+    if found is None:
+        return None
+    ci95 = wilson(found.value, found.answers)
+    return {"share": found.value, "ci95": ci95, "answers": found.answers, "pages": found.pages}
