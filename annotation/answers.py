@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from annotation.accounts import author_id, names_by_id
 from annotation.campaign import Campaign
 from annotation.label_studio import LabelStudioApi
-from annotation.labelling import faults_of, ratings_of, reason_of
+from annotation.labelling import faults_of, note_of, ratings_of, reason_of
 from annotation.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
 from infra.content import sha256_json
 from infra.errors import EditLoopError
@@ -38,6 +38,8 @@ class Answer(NamedTuple):
     """By place on the page; empty where the place is not rated on all axes. No places where the page is unknown."""
     reason: str | None
     """Why the page cannot be judged."""
+    note: str | None
+    """The lead's reason for a decision; annotators are not asked for one."""
     seconds: float | None
     created_at: str
     faults: tuple[str, ...]
@@ -46,7 +48,7 @@ class Answer(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether it answers its page: all is rated, or it says why that cannot be. A skip without a reason does not."""
+        """Whether it answers its page: all is rated, or it says why that cannot be. A bare skip does not."""
         judged = bool(self.ratings) and all(self.ratings) and not self.skipped
         return self.annotator is not None and (judged or self.reason is not None)
 
@@ -182,6 +184,7 @@ def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int,
                     skipped=bool(annotation["was_cancelled"]),
                     ratings=tuple(ratings_of(result, places)),
                     reason=reason_of(result) if page else None,
+                    note=note_of(result),
                     seconds=annotation.get("lead_time"),
                     created_at=annotation["created_at"],
                     faults=tuple(f"{where}: {fault}" for fault in faults),
@@ -232,7 +235,7 @@ def judgements(
         page = pages[key]
         if page.kind not in kinds:
             continue
-        common = {
+        common: dict[str, Any] = {
             "kind": page.kind,
             "task_id": page.task_id,
             "annotator": annotator,
@@ -244,8 +247,8 @@ def judgements(
             continue
         for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
             if page.candidates.index(candidate) == place:
-                seen = {"candidate_id": candidate, **rating, "position": place, "seconds": answer.seconds}
-                found.append(Judgement.model_validate({**common, **seen}))
+                seen = {"candidate_id": candidate, "position": place, "seconds": answer.seconds}
+                found.append(Judgement.model_validate({**common, **seen, **rating}))
     found.sort(key=lambda one: (one.task_id, one.candidate_id, one.annotator, one.annotation_id))
     return found, sorted(refused, key=lambda one: (one.task_id, one.annotator, one.annotation_id))
 

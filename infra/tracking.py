@@ -21,7 +21,7 @@ from infra.errors import EditLoopError
 
 EXPERIMENT = "editloop"
 CHAMPION, CHALLENGER = "champion", "challenger"
-LINEAGE_FACTS = ("campaign_key", "export_sha256", "config_sha256", "reward_sha256")
+LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 
 

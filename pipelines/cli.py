@@ -122,8 +122,10 @@ def reconcile(
     with services_of(out):
         while True:
             look = look_once(starter(out), out)
-            for campaign, counted in look.waiting:
-                print(f"waiting  {campaign.name} ({campaign.key}): {counted.answered} of {counted.pages} pages done")
+            for one in look.waiting:
+                print(f"waiting  {one.campaign.name} ({one.campaign.key}): {one.reason}")
+            for campaign in look.edited:
+                print(f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed")
             for word, keys in (("done", look.done), ("started", look.started)):
                 for key in keys:
                     print(f"{word:<8} {key}")

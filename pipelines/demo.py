@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.accounts import read_accounts
+from annotation.campaign import read_campaign
 from annotation.experts import answer
 from infra.content import read_manifest, sha256_json, write_json
 from infra.errors import EditLoopError
@@ -25,7 +26,7 @@ from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.inputs import Inputs, draw_scenes, split_edits
 from pipelines.local import run_here
-from pipelines.reconcile import Look, finished, reconcile
+from pipelines.reconcile import Waiting, finished, reconcile
 from pipelines.report import write_report
 from pipelines.report_data import gather
 from pipelines.settings import LoopSettings
@@ -107,15 +108,20 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     if not finished("collect-preferences", key):
         start("collect-preferences", arguments | {"run_key": key})
     turn.read(key)
+    campaign = read_campaign(turn.outputs["annotate"]).key
     if experts == "simulated":
         given = answer(
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
         console.print(f"[green]✓[/green] simulated experts: {given} pages answered")
-    look = reconcile(start, folder)
-    if look.waiting:
-        _invite(console, look)
-    while look.waiting:
+    look, told = reconcile(start, folder), ""
+    while waiting := next((one for one in look.waiting if one.campaign.key == campaign), None):
+        if experts == "simulated":
+            raise EditLoopError(waiting.reason)
+        news = waiting.reason if waiting.progress.complete else "answers are missing"
+        if news != told:
+            _invite(console, waiting)
+        told = news
         time.sleep(SECONDS_BETWEEN_LOOKS)
         look = reconcile(start, folder)
     for done in (*look.done, *look.started):
@@ -144,15 +150,15 @@ def _has_targets(edits: Path) -> bool:
     return any(json.loads(line).get("target") for line in (edits / "edits.jsonl").read_text().splitlines())
 
 
-def _invite(console: Console, look: Look) -> None:
-    """Tell people where to answer, and with what log-in."""
-    accounts = read_accounts(service_settings())
-    for campaign, counted in look.waiting:
-        console.print(f"Waiting for {counted.wanted - counted.annotations} answers in {campaign.name}: {campaign.url}")
-        for name in campaign.annotators:
+def _invite(console: Console, waiting: Waiting) -> None:
+    """Tell people where to answer, and with what log-in; or what keeps the campaign from closing."""
+    console.print(waiting.reason, markup=False)
+    if not waiting.progress.complete:
+        accounts = read_accounts(service_settings())
+        for name in waiting.campaign.annotators:
             if name in accounts:
                 console.print(f"  {accounts[name].email}  {accounts[name].password}", markup=False)
-    console.print("The loop goes on by itself when all is answered; Ctrl-C stops it, and the next call goes on.")
+    console.print("The loop goes on by itself when the campaign closes; Ctrl-C stops it, and the next call goes on.")
 
 
 def _show(console: Console, summary: dict[str, Any], report: Path) -> None:

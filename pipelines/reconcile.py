@@ -1,7 +1,7 @@
 """The gate that waits for people without waiting: look, start what is due, end.
 
-Stateless: Label Studio says which campaigns are complete, MLflow which pipelines ran. Each pipeline starts under a key
-made of what it works on, so that a second look, here or elsewhere, starts nothing twice.
+Stateless: Label Studio says which campaigns are complete and closed, MLflow which pipelines ran. Each pipeline starts
+under a key made of what it works on, so that a second look, here or elsewhere, starts nothing twice.
 """
 
 import fcntl
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotation.answers import Progress, export, progress
-from annotation.campaign import Campaign, connect, find_campaigns
+from annotation.answers import Progress
+from annotation.campaign import Campaign, connect, find_campaigns, load_pages, locate
+from annotation.closing import close, closings, readiness
 from infra import tracking
 from infra.content import sha256_json
 from infra.settings import service_settings
@@ -25,11 +26,23 @@ Start = Callable[[str, dict[str, Any]], None]
 """Runs a pipeline, given its name and arguments, to its end or on a cluster."""
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A campaign that nothing can start for yet."""
+
+    campaign: Campaign
+    progress: Progress
+    reason: str
+    """What it waits for, and how to go on."""
+
+
 @dataclass
 class Look:
     """What one look found and did."""
 
-    waiting: list[tuple[Campaign, Progress]] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    edited: list[Campaign] = field(default_factory=list)
+    """Campaigns whose answers were edited after what was trained on them: closing them again trains anew."""
     started: list[str] = field(default_factory=list)
     """Keys of the runs that this look started."""
     done: list[str] = field(default_factory=list)
@@ -37,31 +50,47 @@ class Look:
 
 
 def reconcile(start: Start, root: Path) -> Look:
-    """Start train-reward for every complete campaign, and improve-editor for a champion that came of it.
+    """Close every campaign that can be closed, start train-reward for it, and improve-editor for a champion of it.
 
-    With what arguments, was said when the campaign was opened (collect-preferences' `follow_up`); where nothing was
-    said of improve-editor, it does not start. `root` holds the lock that keeps two looks on this machine apart.
+    A campaign closes by itself the first time: when all is answered and its gates hold. After that only people close it
+    again (`editloop campaign close`), and train-reward starts for the latest closing. With what arguments, was said
+    when the campaign was opened (collect-preferences' `follow_up`); where nothing was said of improve-editor, it does
+    not start. `root` holds the lock that keeps two looks on this machine apart.
     """
     look, settings = Look(), service_settings()
     with _alone(root):
         client = connect(settings)
         for campaign in find_campaigns(client, settings):
-            counted = progress(client, campaign, export(settings, campaign))
-            if not counted.complete:
-                look.waiting.append((campaign, counted))
-                continue
             runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
-            opened: dict[str, str] = runs[0].data.tags if runs else {}
+            if not runs:
+                continue  # being opened at this moment, or opened where another MLflow keeps the record
+            ready = readiness(client, settings, campaign, load_pages(locate(client, settings, campaign.key).folder))
+            known = closings(client, campaign)
+            if not known and (hindrance := ready.unfit or ready.below):
+                look.waiting.append(Waiting(campaign, ready.progress, hindrance))
+                continue
+            opened: dict[str, str] = runs[0].data.tags
             if "editloop.uri.candidates" not in opened:
-                continue  # opened by hand or by dvc repro, not by a pipeline: whoever did so goes on
+                continue  # opened by `dvc repro` or stage by stage: whoever did so goes on
+            closing = known[-1] if known else close(client, campaign, ready)
             follow_up = json.loads(opened["editloop.follow_up"])
             training = {
                 "candidates_uri": opened["editloop.uri.candidates"],
                 "candidates_sha256": opened["editloop.input.candidates"],
                 "campaign_uri": opened["editloop.uri.output"],
                 "campaign_sha256": opened["editloop.output.output"],
+                "answers_sha256": closing.answers_sha256,
             }
             training |= follow_up.get("train-reward", {})
+            if closing.answers_sha256 != ready.answers_sha256:
+                look.edited.append(campaign)
+                if not finished("train-reward", _key("train-reward", campaign.key, training)):
+                    reason = (
+                        f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
+                        f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
+                    )
+                    look.waiting.append(Waiting(campaign, ready.progress, reason))
+                    continue
             _once(look, start, "train-reward", campaign.key, training)
             champion = tracking.find_version(CHAMPION)
             if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
@@ -79,12 +108,16 @@ def finished(pipeline: str, key: str) -> bool:
 
 
 def _once(look: Look, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:
-    key = f"{pipeline}-{cause}-{sha256_json(arguments)[:8]}"
+    key = _key(pipeline, cause, arguments)
     if finished(pipeline, key):
         look.done.append(key)
         return
     start(pipeline, arguments | {"run_key": key})
     look.started.append(key)
+
+
+def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:
+    return f"{pipeline}-{cause}-{sha256_json(arguments)[:8]}"
 
 
 @contextmanager

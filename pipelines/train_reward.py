@@ -22,6 +22,7 @@ def train_reward(
     campaign_uri: str,
     candidates_sha256: str = "",
     campaign_sha256: str = "",
+    answers_sha256: str = "",
     base: str = "tiny-reward",
     epochs: int = 8,
     learning_rate: float = 1e-3,
@@ -37,6 +38,7 @@ def train_reward(
         campaign_uri: Folder of the campaign that collect-preferences opened.
         candidates_sha256: Content address of the candidates.
         campaign_sha256: Content address of the campaign.
+        answers_sha256: Answers that the campaign was closed with; empty takes those that are there.
         base: Model to start from, a folder or a shipped name.
         epochs: Passes over the pairs.
         learning_rate: Peak learning rate of the heads.
@@ -52,7 +54,13 @@ def train_reward(
     shown.set_display_name("candidates")
     asked = dsl.importer(artifact_uri=campaign_uri, artifact_class=dsl.Artifact, metadata={"sha256": campaign_sha256})
     asked.set_display_name("campaign")
-    judged = collect(campaign=asked.output, candidates=shown.output, run_key=run_key, job_id=job_id)
+    judged = collect(
+        campaign=asked.output,
+        candidates=shown.output,
+        answers_sha256=answers_sha256,
+        run_key=run_key,
+        job_id=job_id,
+    )
     built = dataset(
         judgements=judged.outputs["judgements"], candidates=shown.output, seed=seed, run_key=run_key, job_id=job_id
     )

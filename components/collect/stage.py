@@ -1,51 +1,80 @@
-"""Stage `collect`: export a complete campaign from Label Studio, and measure how far its annotators agree."""
+"""Stage `collect`: export a complete campaign from Label Studio, and measure how good its ratings are."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from annotation.agreement import agreement
-from annotation.answers import export, judgements, progress
-from annotation.campaign import connect, read_campaign, read_tasks
-from annotation.vocabulary import AXES, Axis
+from pydantic import BaseModel
+
+from annotation.accounts import names_by_id
+from annotation.adjudication import decisions
+from annotation.answers import export, judgements, read_answers
+from annotation.campaign import connect, load_pages, read_campaign, read_tasks
+from annotation.closing import closing_of, closings, readiness
+from annotation.quality import quality
+from annotation.quality_page import quality_page
+from annotation.vocabulary import EditTask, Judgement
 from infra.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
 from infra.errors import EditLoopError
 from infra.settings import service_settings
 
 
-def collect(campaign: Path, candidates: Path, output: Path) -> dict[str, float]:
+def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: str = "") -> dict[str, float]:
     """Read the judgements of `campaign` (annotate's output) on `candidates`.
 
-    Writes judgements.jsonl, export.json (as Label Studio gave it), agreement.json and summary.json into `output`.
-    Raises EditLoopError for candidates that are not the campaign's, and for a campaign that is not complete, with
-    counts. Returns {"tasks", "judgements", "annotators", "alpha_if", "alpha_vq"}; an undefined alpha is left out.
+    `answers_sha256` is that of the closing whose answers are wanted; empty takes those that are there. Writes into
+    `output`: judgements.jsonl (what teaches a model), checks.jsonl (repeats and gold), cannot.jsonl, decisions.jsonl
+    (the lead's), pages.jsonl, export.json (as Label Studio gave it), agreement.json, quality.json, page.html and
+    summary.json.
+
+    Raises EditLoopError for candidates that are not the campaign's, for a campaign that is not complete, with counts,
+    for one below its gates that nobody accepted, and for other answers than the wanted ones. Returns {"tasks",
+    "judgements", "annotators", "cannot", "conflicts", "decisions", "alpha_if", "alpha_vq"}; an undefined alpha is left
+    out.
     """
-    opened = read_campaign(campaign)
+    opened, pages = read_campaign(campaign), load_pages(campaign)
     if read_manifest(candidates)["sha256"] != opened.candidates_sha256:
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     client = connect(settings)
     exported = export(settings, opened)
-    state = progress(client, opened, exported)
-    if not state.complete:
+    answers = read_answers(exported, pages, names_by_id(client, opened.annotators))
+    if answers_sha256 and answers.sha256 != answers_sha256:
         raise EditLoopError(
-            f"Campaign {opened.name} is not complete: {state.answered} of {state.tasks} tasks have {opened.overlap} "
-            f"annotators, {state.annotations} of {state.wanted} answers are there, {state.skipped} "
-            f"were skipped and {state.unfinished} lack a rating. Go on at {opened.url}."
+            f"The answers of campaign {opened.name} are not those it was closed with: {answers.sha256}, closed with "
+            f'{answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, `editloop campaign '
+            f'close "{opened.name}"` takes it as it is now.'
         )
-    found = judgements(client, opened, exported)
-    asked = {(task.task_id, one.candidate_id) for task in read_tasks(candidates) for one in task.candidates}
-    strange = [judgement for judgement in found if (judgement.task_id, judgement.candidate_id) not in asked]
-    if strange:
-        raise EditLoopError(f"{len(strange)} judgements are about no candidate of {candidates}: was a task edited?")
-    agreed: dict[Axis, dict[str, Any]] = {axis: agreement(found, axis) for axis in AXES}
+    ready = readiness(client, settings, opened, pages, answers)
+    closed = closing_of(known := closings(client, opened), answers.sha256)
+    accepted = closed.accepted if closed else None
+    if hindrance := ready.unfit or (None if accepted else ready.below):
+        raise EditLoopError(hindrance)
+    tasks = read_tasks(candidates)
+    found, cannot = judgements(pages, answers)
+    _check_candidates(found, tasks, candidates)
+    checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
+    decided = decisions(client, settings, opened, pages)
+    measured = quality(found, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
+    state = ready.progress
     summary = {
-        "tasks": state.tasks,
+        "tasks": opened.tasks,
+        "pages": state.pages,
         "judgements": len(found),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
+        "cannot": state.cannot,
         "skipped": state.skipped,
         "unfinished": state.unfinished,
         "others": state.others,
+        "repeated": state.repeated,
+        "faults": state.faults,
+        "conflicts": ready.conflicts,
+        "decisions": len(decided),
+        "gates": opened.gates,
+        "alpha": ready.alpha,
+        "accepted": accepted.model_dump() if accepted else None,
+        "closings": [one.model_dump(mode="json") for one in known],
+        "answers_sha256": answers.sha256,
         "export_sha256": sha256_bytes(exported),
         "ratings_sha256": sha256_json(
             [
@@ -55,13 +84,42 @@ def collect(campaign: Path, candidates: Path, output: Path) -> dict[str, float]:
         ),
         "config_sha256": opened.config_sha256,
         "campaign_key": opened.key,
+        "campaign": opened.name,
         "project_id": opened.project_id,
     }
     with complete_folder(output, summary) as folder:
-        lines = [judgement.model_dump_json(by_alias=True) for judgement in found]
-        write_file(folder / "judgements.jsonl", "\n".join(lines) + "\n")
+        for name, records in (
+            ("judgements", found),
+            ("checks", checks),
+            ("cannot", [*cannot, *cannot_check]),
+            ("decisions", decided),
+            ("pages", pages.values()),
+        ):
+            _write_lines(folder / f"{name}.jsonl", records)
         write_file(folder / "export.json", exported)
-        write_json(folder / "agreement.json", agreed)
+        write_json(folder / "agreement.json", ready.agreement)
+        write_json(folder / "quality.json", measured)
+        write_file(folder / "page.html", quality_page(measured, opened.name))
         write_json(folder / "summary.json", summary)
-    alphas = {f"alpha_{axis}": one["alpha"] for axis, one in agreed.items() if one["alpha"] is not None}
-    return {"tasks": state.tasks, "judgements": len(found), "annotators": len(state.by_annotator), **alphas}
+    return {
+        "tasks": opened.tasks,
+        "judgements": len(found),
+        "annotators": len(state.by_annotator),
+        "cannot": sum(state.cannot.values()),
+        "conflicts": ready.conflicts,
+        "decisions": len(decided),
+        **{f"alpha_{axis}": alpha for axis, alpha in ready.alpha.items() if alpha is not None},
+    }
+
+
+def _check_candidates(found: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path) -> None:
+    asked = {(task.task_id, one.candidate_id) for task in tasks for one in task.candidates}
+    strange = sorted({one.candidate_id for one in found if (one.task_id, one.candidate_id) not in asked})
+    if strange:
+        raise EditLoopError(
+            f"{len(strange)} judged candidates are none of {candidates} ({', '.join(strange[:3])}): was a task edited?"
+        )
+
+
+def _write_lines(path: Path, records: Iterable[BaseModel]) -> None:
+    write_file(path, "".join(record.model_dump_json(by_alias=True) + "\n" for record in records))

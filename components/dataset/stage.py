@@ -22,6 +22,16 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SHARES = {"train": 70, "validation": 10, "test": 20}
 """Percent of source images in each split."""
 ROWS_A_GROUP = 256
+FACTS_OF_JUDGEMENTS = (
+    "export_sha256",
+    "answers_sha256",
+    "config_sha256",
+    "campaign_key",
+    "gates",
+    "alpha",
+    "accepted",
+)
+"""What the dataset keeps of its judgements' summary; ratings that came in from elsewhere have none of a campaign's."""
 
 CANDIDATE_ROWS = pa.schema(
     [
@@ -191,7 +201,7 @@ def _facts(judgements: Path, candidates: Path) -> dict[str, Any]:
     return {
         "judgements_sha256": read_manifest(judgements)["sha256"],
         "candidates_sha256": read_manifest(candidates)["sha256"],
-        **{key: summary[key] for key in ("export_sha256", "config_sha256", "campaign_key")},
+        **{key: summary.get(key) for key in FACTS_OF_JUDGEMENTS},
     }
 
 
