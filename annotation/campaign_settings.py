@@ -5,7 +5,7 @@ docs/campaign.md explains every key to the lead; docs/campaign.example.yaml has 
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -42,15 +42,8 @@ class Repeats(Part):
 class Gates(Part):
     """What a campaign must reach before it closes by itself."""
 
-    alpha: dict[Axis, float] = {}
+    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = {}
     """Lowest Krippendorff alpha by axis, -1..1; an axis that is not named has no gate."""
-
-    @field_validator("alpha")
-    @classmethod
-    def _an_alpha(cls, value: dict[Axis, float]) -> dict[Axis, float]:
-        if wrong := [alpha for alpha in value.values() if not -1 <= alpha <= 1]:
-            raise ValueError(f"an alpha is -1 to 1, not {wrong[0]:g}")
-        return value
 
 
 class CampaignSettings(Part):

@@ -1,0 +1,112 @@
+"""A campaign's YAML file: the documented one loads, faults are told all at once, flat parameters say the same."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from annotation.campaign_settings import CampaignSettings, read_campaign_settings, settings_of, stage_parameters
+from components.annotate.stage import annotate
+from infra.errors import EditLoopError
+
+DOCS = Path(__file__).parents[2] / "docs"
+ANSWERS = "task,candidate,if,vq\nkitchen-1,1,4,3-4\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "candidates").mkdir()
+    (tmp_path / "candidates" / "tasks.jsonl").touch()
+    (tmp_path / "guidelines.md").write_text("# Look closely\n")
+    (tmp_path / "gold.csv").write_text(ANSWERS)
+    return tmp_path
+
+
+def write(folder, text):
+    path = folder / "campaign.yaml"
+    path.write_text(text)
+    return path
+
+
+def example():
+    return (DOCS / "campaign.example.yaml").read_text()
+
+
+def test_the_documented_example_loads_and_has_every_key(folder):
+    settings, candidates = read_campaign_settings(write(folder, example()))
+    assert candidates == folder / "candidates"
+    assert (settings.guidelines, settings.gold.answers) == ("# Look closely\n", ANSWERS)
+    assert settings.axes["vq"].levels[3] == "a photograph"
+    assert settings.gates.alpha == {"if": 0.6, "vq": 0.4}
+    given = yaml.safe_load(example())
+    assert set(given) == set(CampaignSettings.model_fields) | {"candidates"}
+    told = set(re.findall(r"^\| `([\w.]+)`", (DOCS / "campaign.md").read_text(), re.MULTILINE))
+    assert told == {
+        *(given.keys() - {"gold", "repeats", "gates"}),
+        *("gold.share", "gold.answers", "repeats.share", "gates.alpha"),
+    }
+
+
+def test_the_stages_parameters_say_the_same_as_the_file(folder):
+    settings, _ = read_campaign_settings(write(folder, example()))
+    assert settings_of(**stage_parameters(settings)) == settings
+    least = CampaignSettings(name="least", annotators=("ada", "bo"))
+    assert settings_of(**stage_parameters(least)) == least
+
+
+def test_the_stages_defaults_are_the_files_defaults():
+    stage = inspect.signature(annotate).parameters
+    least = stage_parameters(CampaignSettings(name="least", annotators=("ada", "bo")))
+    assert set(least) == set(stage) - {"candidates", "output"}
+    for name, value in least.items():
+        if name not in ("campaign", "annotators"):
+            assert stage[name].default == value, name
+
+
+def test_all_faults_are_told_at_once_in_plain_words(folder):
+    text = """
+candidates: nowhere
+annotators: [ada, bo, ada]
+overlap: 0
+candidates_per_task: 9
+guidelines: missing.md
+gold: {share: 0.9, answers: missing.csv, shares: 1}
+gates: {alpha: {if: 1.5, clarity: 0.3}}
+axes: {if: {name: Following, levels: [no, yes]}}
+colour: blue
+"""
+    with pytest.raises(EditLoopError) as told:
+        read_campaign_settings(write(folder, text))
+    said = str(told.value)
+    for words in (
+        "candidates = nowhere: no folder of stage candidates",
+        "name: missing",
+        "ada named twice",
+        "overlap = 0: ",
+        "candidates_per_task = 9: ",
+        "guidelines = missing.md: cannot be read",
+        "gold.share = 0.9: ",
+        "answers = missing.csv: cannot be read",
+        "gold.shares = 1: unknown key",
+        "gates.alpha.if = 1.5: input should be less than or equal to 1",
+        "clarity",
+        "axes.if.levels",
+        "colour = blue: unknown key; docs/campaign.md",
+    ):
+        assert words in said, said
+    assert "http" not in said, "no address of pydantic's documentation"
+
+
+def test_overlap_needs_that_many_people(folder):
+    with pytest.raises(EditLoopError, match="overlap 3 of 2 annotators"):
+        read_campaign_settings(write(folder, "name: n\ncandidates: candidates\nannotators: [a, b]\noverlap: 3\n"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \x00"])
+def test_what_is_no_campaign_file_is_told(folder, text):
+    with pytest.raises(EditLoopError, match=r"campaign\.yaml: "):
+        read_campaign_settings(write(folder, text))
+    with pytest.raises(EditLoopError, match="cannot be read"):
+        read_campaign_settings(folder / "missing.yaml")
