@@ -89,7 +89,7 @@ def adjudicate(
     rows = import_tasks(
         api, queue, [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in shown]
     )
-    decided = [one.page for one in _decided(client, settings, queue, pages)]
+    decided = [one.page for one in _decided(_lead_answers(client, settings, queue, pages))]
     for key in track(decided, "votes", transient=True):
         _show_votes(api, rows[key].id, [one for one in answers.counting().values() if one.page == key])
     return Queue(url=queue.url, conflicts=len(tasks), tasks=len(shown), decided=len(decided), shown=len(decided))
@@ -104,11 +104,22 @@ def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Ca
     return None
 
 
+def queue_state(
+    client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]
+) -> dict[str, Any] | None:
+    """{"url", "tasks", "decided"} of the lead's queue, as it is; None where none was opened."""
+    queue = find_queue(client, settings, campaign)
+    if queue is None:
+        return None
+    answers = _lead_answers(client, settings, queue, pages)
+    return {"url": queue.url, "tasks": len(answers.rows), "decided": len(_decided(answers))}
+
+
 def decisions(client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]) -> list[Decision]:
     """What the lead decided, sorted by task and candidate. A page that the lead cannot judge either gives none."""
     queue = find_queue(client, settings, campaign)
     found = []
-    for answer in _decided(client, settings, queue, pages) if queue else []:
+    for answer in _decided(_lead_answers(client, settings, queue, pages)) if queue else []:
         page = pages[answer.page]
         for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
             if rating and page.candidates.index(candidate) == place:
@@ -153,9 +164,12 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
     return _queue(campaign, project.id, settings)
 
 
-def _decided(client: Any, settings: ServiceSettings, queue: Campaign, pages: Mapping[str, Page]) -> list[Answer]:
+def _lead_answers(client: Any, settings: ServiceSettings, queue: Campaign, pages: Mapping[str, Page]) -> Answers:
+    return read_answers(export(settings, queue), pages, names_by_id(client, queue.annotators))
+
+
+def _decided(answers: Answers) -> list[Answer]:
     """The lead's answers that have a reason, one a page."""
-    answers = read_answers(export(settings, queue), pages, names_by_id(client, queue.annotators))
     return [one for one in answers.counting().values() if one.note or one.reason]
 
 

@@ -19,6 +19,7 @@ from infra.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0
+SHOWN_IDS = 10
 
 
 class Cut(Exception):  # noqa: N818 - what happened to the export
@@ -63,9 +64,14 @@ class Answers:
     """Label Studio's task id by page key."""
 
     @property
+    def digests(self) -> dict[int, str]:
+        """Of each annotation, by its id."""
+        return {one.annotation_id: one.digest for one in self.given}
+
+    @property
     def sha256(self) -> str:
         """Content address of all annotations: another export without a change has the same."""
-        return answers_sha256({one.annotation_id: one.digest for one in self.given})
+        return answers_sha256(self.digests)
 
     def counting(self) -> dict[tuple[str, str], Answer]:
         """By (page, annotator) the answer that counts: the latest one that answers the page."""
@@ -162,6 +168,21 @@ def answer_digests(exported: bytes) -> dict[int, str]:
 def answers_sha256(digests: Mapping[int, str]) -> str:
     """Content address of all answers from those of the annotations."""
     return sha256_json(sorted(digests.items()))
+
+
+def changed_annotations(before: Mapping[int, str], now: Mapping[int, str]) -> str:
+    """What became of the annotations, by their ids: "2 edited (annotation 4, 9), 1 added (annotation 12)"."""
+    kinds = {
+        "edited": [one for one in before.keys() & now.keys() if before[one] != now[one]],
+        "added": now.keys() - before.keys(),
+        "deleted": before.keys() - now.keys(),
+    }
+    told = []
+    for word, ids in kinds.items():
+        if ids:
+            shown = ", ".join(map(str, sorted(ids)[:SHOWN_IDS]))
+            told.append(f"{len(ids)} {word} (annotation {shown}{', ...' if len(ids) > SHOWN_IDS else ''})")
+    return ", ".join(told) or "nothing changed"
 
 
 def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> Answers:

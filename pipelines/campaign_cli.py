@@ -1,5 +1,6 @@
 """`editloop campaign`: what a campaign lead does from the command line."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -53,3 +54,111 @@ def open_(
     print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats and gold")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
+
+
+Name = Annotated[str, typer.Argument(help="The campaign's name, key, or folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@campaign_app.command()
+def status(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+    """Show how far a campaign is, what is wrong with its answers, and what was edited after it closed."""
+    from pipelines.campaign_status import campaign_status, show_status
+
+    with services_of(services):
+        found = campaign_status(name)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        show_status(found)
+
+
+@campaign_app.command()
+def close(
+    name: Name,
+    accept: Annotated[
+        str | None, typer.Option(help="Why it is closed although agreement is below its gate; kept in the lineage.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who accepts it; by default the account of the token.")] = None,
+    as_json: Json = False,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """Close a campaign with the answers it has now; again after a late edit, for a new version of the judgements.
+
+    What was made of an earlier closing stays as it is. `editloop reconcile` trains on the latest closing.
+    """
+    from annotation.campaign import connect, load_pages, locate
+    from annotation.closing import Acceptance, closings, readiness
+    from annotation.closing import close as close_campaign
+    from infra.settings import service_settings
+
+    with services_of(services):
+        settings = service_settings()
+        client = connect(settings)
+        found = locate(client, settings, name)
+        ready = readiness(client, settings, found.campaign, load_pages(found.folder))
+        accepted = Acceptance(reason=accept, by=by or client.users.whoami().email) if accept else None
+        before = closings(client, found.campaign)
+        closing = close_campaign(client, found.campaign, ready, accepted)
+    if as_json:
+        print(closing.model_dump_json(indent=2))
+        return
+    again = "was closed with these answers before" if closing in before else "closed"
+    print(f"{found.campaign.name}: {again}, {closing.at:%Y-%m-%d %H:%M} UTC")
+    print(f"answers   {closing.answers_sha256}")
+    for axis, alpha in closing.alpha.items():
+        print(f"alpha {axis}  {'undefined' if alpha is None else f'{alpha:.3f}'}")
+    if closing.accepted:
+        print(f"accepted  by {closing.accepted.by}: {closing.accepted.reason}")
+    print("`editloop reconcile --once` trains on it")
+
+
+@campaign_app.command()
+def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+    """Bring the lead's queue up to date: tasks that annotators disagree on, without their votes.
+
+    Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
+    """
+    from annotation.adjudication import adjudicate as bring_up_to_date
+    from annotation.answers import live_answers
+    from annotation.campaign import connect, load_pages, locate
+    from infra.settings import service_settings
+
+    with services_of(services):
+        settings = service_settings()
+        client = connect(settings)
+        found = locate(client, settings, name)
+        pages = load_pages(found.folder)
+        answers = live_answers(client, settings, found.campaign, pages)
+        queue = bring_up_to_date(client, settings, found.campaign, found.folder, pages, answers)
+    if as_json:
+        print(queue.model_dump_json(indent=2))
+        return
+    print(f"in conflict  {queue.conflicts} tasks")
+    print(f"in the queue {queue.tasks}, of which {queue.decided} are decided and show the votes")
+    print(f"address      {queue.url or 'no queue was needed yet'}")
+
+
+@campaign_app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="The campaign's name, key or folder; or a folder of judgements.")],
+    out: Annotated[Path, typer.Option(help="Folder for page.html and quality.json.")],
+    candidates: Annotated[
+        Path | None, typer.Option(help="Folder of the candidates, for task types and editors, if it is not found.")
+    ] = None,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """Write the quality of a campaign as a page with plots: agreement, and each annotator's work.
+
+    Of the answers that Label Studio has now, or of those that stage collect wrote into a folder.
+    """
+    from pipelines.campaign_report import kept_report, live_report, write_report
+
+    folder = Path(name)
+    if (folder / "judgements.jsonl").is_file():
+        found = kept_report(folder, candidates)
+    else:
+        with services_of(services):
+            found = live_report(name, candidates)
+    for path in write_report(found, out):
+        print(path)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from annotation.answers import answer_digests, answers_sha256, changed_annotations, export
+from annotation.campaign import Campaign, connect, find_campaigns, live_config_sha256
+from annotation.closing import Closing, closing_of, closings
 from infra import tracking
 from infra.content import read_manifest, sha256_file
 from infra.datarepo import Version, fetch_dataset
@@ -136,7 +139,7 @@ def _dataset(chain: Chain, version: Any, run: Any) -> dict[str, Any]:
 
 
 def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
-    """From the dataset's facts to the export in MLflow, the labelling config and the annotators."""
+    """From the dataset's facts to the export in MLflow, the campaign, its answers and the annotators."""
     judgements = str(facts.get("judgements_sha256"))
     found = [run for run in tracking.find_runs(stage="collect", **{"output.output": judgements}) if _done(run)]
     if not found:
@@ -148,17 +151,16 @@ def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
         kept = _checked("label export", lambda: Path(api.download_artifacts(run_id, "export.json", temporary)))
         if sha256_file(kept) != facts.get("export_sha256"):
             raise Gap(f"label export: run {run_id} keeps {sha256_file(kept)}, not {facts.get('export_sha256')}")
+        digests = answer_digests(kept.read_bytes())
     chain.add("label export", str(facts["export_sha256"]))
-    _campaign(chain, facts)
+    _campaign(chain, facts, digests)
     if not facts.get("annotators"):
         raise Gap("annotators: the dataset names none")
     chain.add("annotators", ", ".join(facts["annotators"]))
 
 
-def _campaign(chain: Chain, facts: dict[str, Any]) -> None:
-    """The campaign, and its labelling config as Label Studio has it now."""
-    from annotation.campaign import connect, find_campaigns, live_config_sha256
-
+def _campaign(chain: Chain, facts: dict[str, Any], exported: dict[int, str]) -> None:
+    """The campaign, with its labelling config and answers as Label Studio has them now."""
     key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
     studio = _checked("campaign", lambda: connect(settings))
     campaign = next((one for one in find_campaigns(studio, settings) if one.key == key), None)
@@ -169,6 +171,44 @@ def _campaign(chain: Chain, facts: dict[str, Any]) -> None:
     if live != expected:
         raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
     chain.add("labelling config", live)
+    _answers(chain, facts, exported, campaign, closings(studio, campaign))
+    _gate(chain, facts)
+
+
+def _gate(chain: Chain, facts: dict[str, Any]) -> None:
+    """The campaign's gates on agreement, and who accepted it below them."""
+    alphas, gates, accepted = facts.get("alpha") or {}, facts.get("gates") or {}, facts.get("accepted")
+    told = ", ".join(f"{axis} {_figure(alphas.get(axis))} (gate {gate:g})" for axis, gate in gates.items())
+    if accepted:
+        told += f", accepted by {accepted['by']}: {accepted['reason']}"
+    elif any(alphas.get(axis) is None or alphas[axis] < gate for axis, gate in gates.items()):
+        raise Gap(f"agreement gate: {told}, and nobody accepted that")
+    chain.add("agreement gate", told or "none was set")
+
+
+def _answers(
+    chain: Chain, facts: dict[str, Any], exported: dict[int, str], campaign: Campaign, known: list[Closing]
+) -> None:
+    """The answers that the judgements were read from, against those that Label Studio has now."""
+    settings, trained = service_settings(), facts.get("answers_sha256")
+    if answers_sha256(exported) != trained:
+        raise Gap(f"answers: the export holds {answers_sha256(exported)}, the judgements were of {trained}")
+    live = _checked("answers", lambda: answer_digests(export(settings, campaign)))
+    if answers_sha256(live) == trained:
+        chain.add("answers", str(trained))
+        return
+    changed = changed_annotations(exported, live)
+    closing = closing_of(known, answers_sha256(live))
+    if closing is None:
+        raise Gap(
+            f"answers: edited since the judgements were read: {changed}. Restore them, or take them as they are now by "
+            f'`editloop campaign close "{campaign.name}"`, which trains anew'
+        )
+    chain.add("answers", f"{trained}; {changed} later, closed again on {closing.at:%Y-%m-%d %H:%M} UTC")
+
+
+def _figure(alpha: float | None) -> str:
+    return "undefined" if alpha is None else f"{alpha:.3f}"
 
 
 def _outputs(run: Any) -> set[str]:

@@ -1,0 +1,68 @@
+"""The quality report of a campaign: of what Label Studio has now, or of what stage collect wrote."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from annotation.answers import judgements, live_answers
+from annotation.campaign import connect, load_pages, locate, read_tasks
+from annotation.quality import quality
+from annotation.quality_page import quality_page
+from annotation.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
+from infra.content import read_manifest, write_file, write_json
+from infra.settings import service_settings
+
+Line = TypeVar("Line", bound=Record)
+
+
+class Report(NamedTuple):
+    """A campaign's name and what `quality` says of it."""
+
+    name: str
+    quality: dict[str, Any]
+
+
+def live_report(name: str, candidates: Path | None) -> Report:
+    """Of the answers that Label Studio has now, finished or not. `candidates` where their folder is not known."""
+    settings = service_settings()
+    client = connect(settings)
+    found = locate(client, settings, name)
+    pages = load_pages(found.folder)
+    answers = live_answers(client, settings, found.campaign, pages)
+    judged, cannot = judgements(pages, answers)
+    checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
+    measured = quality(
+        judged, checks, [*cannot, *cannot_check], list(pages.values()), _tasks(candidates or found.candidates)
+    )
+    return Report(found.campaign.name, measured)
+
+
+def kept_report(folder: Path, candidates: Path | None) -> Report:
+    """Of a folder that stage collect wrote."""
+    read_manifest(folder)
+    measured = quality(
+        list(_lines(folder / "judgements.jsonl", Judgement)),
+        list(_lines(folder / "checks.jsonl", Judgement)),
+        list(_lines(folder / "cannot.jsonl", CannotJudge)),
+        list(_lines(folder / "pages.jsonl", Page)),
+        _tasks(candidates),
+    )
+    return Report(json.loads((folder / "summary.json").read_text())["campaign"], measured)
+
+
+def write_report(report: Report, out: Path) -> list[Path]:
+    """Write page.html and quality.json into `out`; returns their paths."""
+    page, figures = out / "page.html", out / "quality.json"
+    write_file(page, quality_page(report.quality, report.name))
+    write_json(figures, report.quality)
+    return [page, figures]
+
+
+def _tasks(candidates: Path | None) -> list[EditTask]:
+    return read_tasks(candidates) if candidates else []
+
+
+def _lines(path: Path, kind: type[Line]) -> Iterable[Line]:
+    with path.open() as lines:
+        yield from (kind.model_validate_json(line) for line in lines if line.strip())

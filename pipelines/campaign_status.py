@@ -1,0 +1,128 @@
+"""How a campaign stands, for its lead: progress, faults, agreement, closings, and what was edited after them."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from annotation.adjudication import queue_state
+from annotation.answers import Answers, answer_digests, changed_annotations, live_answers
+from annotation.campaign import Campaign, connect, load_pages, locate
+from annotation.closing import closings, readiness
+from annotation.vocabulary import AXES, AXIS_NAMES
+from infra import tracking
+from infra.settings import service_settings
+
+SHOWN_FAULTS = 10
+
+
+def campaign_status(name: str) -> dict[str, Any]:
+    """The state of a campaign, found by its folder, name or key; ready for JSON.
+
+    {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
+    "conflicts", "adjudication": {"url", "tasks", "decided"} or None, "closings": [...], "closed": whether the answers
+    are those of the last closing, "edited": what changed after it or None, "hindrance": what stands against closing
+    or None}
+    """
+    settings = service_settings()
+    client = connect(settings)
+    located = locate(client, settings, name)
+    campaign, pages = located.campaign, load_pages(located.folder)
+    answers = live_answers(client, settings, campaign, pages)
+    ready = readiness(client, settings, campaign, pages, answers)
+    known = closings(client, campaign)
+    closed = bool(known) and known[-1].answers_sha256 == answers.sha256
+    return {
+        "name": campaign.name,
+        "key": campaign.key,
+        "url": campaign.url,
+        "progress": {**ready.progress.model_dump(), "complete": ready.progress.complete},
+        "config_faults": ready.config_faults,
+        "agreement": ready.agreement,
+        "gates": campaign.gates,
+        "conflicts": ready.conflicts,
+        "adjudication": queue_state(client, settings, campaign, pages),
+        "answers_sha256": answers.sha256,
+        "closings": [one.model_dump(mode="json") for one in known],
+        "closed": closed,
+        "edited": _edited(campaign, known[-1].answers_sha256, answers) if known and not closed else None,
+        "hindrance": ready.unfit or ready.below,
+    }
+
+
+def show_status(status: dict[str, Any]) -> None:
+    """Print what `campaign_status` found."""
+    console, progress = Console(), status["progress"]
+    table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
+    rows = [
+        ("pages answered", f"{progress['answered']} of {progress['pages']}"),
+        ("answers", f"{progress['annotations']} of {progress['wanted']}"),
+        *((f"  {name}", str(count)) for name, count in progress["by_annotator"].items()),
+        *((f"  cannot judge: {reason}", str(count)) for reason, count in progress["cannot"].items()),
+        ("skipped without a reason", str(progress["skipped"])),
+        ("lack a rating", str(progress["unfinished"])),
+        ("given twice, the later counts", str(progress["repeated"])),
+        ("by others, not used", str(progress["others"])),
+        ("pages not in Label Studio", str(progress["missing"])),
+        *(
+            (f"agreement: {AXIS_NAMES[axis]}", _agreed(status["agreement"][axis], status["gates"].get(axis)))
+            for axis in AXES
+        ),
+        ("tasks in conflict", str(status["conflicts"])),
+        ("adjudication", _adjudication(status["adjudication"])),
+        ("labelling config", "changed" if status["config_faults"] else "as it was opened"),
+        ("closed", _closed(status)),
+        ("address", status["url"]),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
+    faults = progress["faults"]
+    for line in [*status["config_faults"], *faults[:SHOWN_FAULTS]]:
+        console.print(f"! {line}", markup=False)
+    if len(faults) > SHOWN_FAULTS:
+        console.print(f"! and {len(faults) - SHOWN_FAULTS} more faults; --json has all")
+    if status["edited"]:
+        console.print(
+            f"! Edited after the campaign closed: {status['edited']}. What was made of the closed answers stays as it "
+            f'is; `editloop campaign close "{status["name"]}"` takes the answers as they are now.',
+            markup=False,
+        )
+    elif status["hindrance"] and not status["closed"]:
+        console.print(status["hindrance"], markup=False)
+
+
+def _edited(campaign: Campaign, closed_sha256: str, answers: Answers) -> str:
+    """Which annotations changed since the closing, where a collect run kept what they were."""
+    from mlflow.artifacts import download_artifacts
+
+    runs = tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256)
+    for run in runs:
+        if run.info.status == "FINISHED":
+            with tempfile.TemporaryDirectory() as temporary:
+                kept = download_artifacts(run_id=run.info.run_id, artifact_path="export.json", dst_path=temporary)
+                return changed_annotations(answer_digests(Path(kept).read_bytes()), answers.digests)
+    return "something, and no collect run kept the closed answers to tell what"
+
+
+def _agreed(one: dict[str, Any], gate: float | None) -> str:
+    if one["alpha"] is None:
+        told = f"undefined ({one.get('note', 'nothing to compare')})"
+    else:
+        low, high = one["ci95"] or (None, None)
+        told = f"alpha {one['alpha']:.3f}" + ("" if low is None else f" (95 % {low:.3f} to {high:.3f})")
+    return told if gate is None else f"{told}, gate {gate:.2f}"
+
+
+def _adjudication(queue: dict[str, Any] | None) -> str:
+    return "no queue is open" if queue is None else f"{queue['decided']} of {queue['tasks']} decided, {queue['url']}"
+
+
+def _closed(status: dict[str, Any]) -> str:
+    if not status["closings"]:
+        return "no"
+    last = status["closings"][-1]
+    told = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
+    return told + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")
