@@ -12,4 +12,5 @@ def default_guidelines() -> str:
 
 def guidelines_html(markdown: str) -> str:
     """Guidelines as HTML (CommonMark, and tables). HTML in the text is shown as text: a script in it does not run."""
-    return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
+    text = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return f'<div class="el-guidelines">{text}</div>'

@@ -60,20 +60,21 @@ def labelling_config(
     """
     if not FEWEST <= places <= MOST:
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
-    tiles = places + 1
-    rows = 1 if tiles <= 5 else 2
+    rows = 1 if places <= 4 else 2
     style = files("annotation").joinpath("labelling.css").read_text()
-    style = style.replace("COLUMNS", str(-(-tiles // rows))).replace("HEIGHT", "55vh" if rows == 1 else "21vh")
+    style = style.replace("COLUMNS", str(-(-(places + 1) // rows))).replace("AXIS", "100%" if rows == 1 else "0")
+    style = style.replace("FOOT", "122px" if rows == 1 else "60px")
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")
-    legend = "".join(f'<View className="el-legend">{_header(_legend(axes[axis]))}</View>' for axis in AXES)
+    legend = "".join(_header(_legend(axes[axis])) for axis in AXES)
     lines = [
-        "<View>",
+        '<View className="el-page">',
         f"<Style>{escape(style)}</Style>",
-        f'<View className="el-instruction"><Header value="$instruction" size="3"/>{legend}</View>',
-        f'<View className="el-pictures"><View className="el-tile">{_header("Source")}{_image("original")}</View>',
+        f'<View className="el-instruction"><Header value="$instruction" size="3"/>'
+        f'<View className="el-legend">{legend}</View></View>',
+        f'<View className="el-pictures"><View className="el-tile el-source">{_header("Source")}'
+        f"{_picture('original')}{_cannot()}</View>",
         *(_tile(place, axes) for place in range(1, places + 1)),
         "</View>",
-        _cannot(),
         *([_note()] if decide else []),
         "</View>",
     ]
@@ -216,34 +217,46 @@ def _header(text: str) -> str:
 
 
 def _tile(place: int, axes: Mapping[Axis, AxisWords]) -> str:
-    keys = " ".join(KEYS[place - 1].upper())
     controls = "".join(_choices(axis, axes[axis].name, place) for axis in AXES)
-    return f'<View className="el-tile">{_header(f"{place} · {keys}")}{_image(f"image_{place}")}{controls}</View>'
+    return (
+        f'<View className="el-tile">{_header(f"Edit {place}")}{_picture(f"image_{place}")}'
+        f'<View className="el-axes">{controls}</View></View>'
+    )
 
 
-def _image(name: str) -> str:
-    return f'<Image name="{name}" value="${name}" zoom="false" zoomControl="false" selectionControl="false"/>'
+def _picture(name: str) -> str:
+    return (
+        '<View className="el-picture">'
+        f'<Image name="{name}" value="${name}" zoom="false" zoomControl="false" selectionControl="false"/>'
+        '<View className="el-zoom"><Collapse><Panel value="Zoom"><View/></Panel></Collapse></View></View>'
+    )
 
 
 def _choices(axis: Axis, name: str, place: int) -> str:
     shift = "" if axis == AXES[0] else "shift+"
     choices = "".join(
-        f'<Choice value="{level}" hotkey="{shift}{key}"/>' for level, key in zip(LEVELS, KEYS[place - 1], strict=True)
+        _choice(str(level), f"<b>{level}</b>", shift + key) for level, key in zip(LEVELS, KEYS[place - 1], strict=True)
     )
     missing = quoteattr(f"{name} of edit {place} is not rated yet.")
     return (
-        f'<View className="el-axis">{_header(name)}'
+        f'<View className="el-axis el-{axis}">{_header(name)}'
         f'<Choices name="{axis}_{place}" toName="image_{place}" choice="single-radio" showInline="true" '
-        f'visibleWhen="choice-unselected" whenTagName="{CANNOT}" '
+        f'visibleWhen="choice-unselected" whenTagName="{CANNOT}" whenChoiceValue="{",".join(REASONS)}" '
         f'required="true" requiredMessage={missing}>{choices}</Choices></View>'
     )
 
 
+def _choice(value: str, text: str, key: str) -> str:
+    """A choice that shows its key; `text` is HTML."""
+    shown = f"{text}<kbd>{key.upper().replace('SHIFT+', '⇧ ')}</kbd>"
+    return f'<Choice value="{value}" hotkey="{key}" html={quoteattr(shown)}/>'
+
+
 def _cannot() -> str:
-    choices = "".join(f'<Choice value="{reason}" hotkey="{key}"/>' for reason, key in REASONS.items())
+    choices = "".join(_choice(reason, f"<i>{reason}</i>", key) for reason, key in REASONS.items())
     return (
-        f'<View className="el-cannot">{_header("Cannot judge:")}'
-        f'<Choices name="{CANNOT}" toName="original" choice="single-radio" showInline="true">{choices}</Choices></View>'
+        f'<View className="el-cannot">{_header("Cannot judge")}'
+        f'<Choices name="{CANNOT}" toName="original" choice="single" showInline="true">{choices}</Choices></View>'
     )
 
 
