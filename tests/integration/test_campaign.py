@@ -1,18 +1,23 @@
-"""A campaign in a real Label Studio: opened twice, answered, disturbed, read."""
+"""A campaign in a real Label Studio: opened twice, answered, disturbed, cut off, brought back."""
 
-import json
+import threading
+from collections import Counter, defaultdict
 
 import pytest
 import requests
 
-from annotation import experts
-from annotation.accounts import ensure_annotators, read_accounts
-from annotation.campaign import Campaign, connect, find_campaigns, read_tasks, task_rows
+from annotation import experts, opening
+from annotation.accounts import names_by_id, read_accounts
+from annotation.answers import export, judgements, read_answers
+from annotation.campaign import connect, find_campaigns, load_pages, locate, read_campaign
+from annotation.label_studio import LabelStudioApi
 from annotation.labelling import result_of
+from annotation.opening import task_rows
 from components.annotate.stage import annotate
-from components.collect.stage import collect
+from components.step import run_step
 from infra.content import read_manifest
 from infra.errors import EditLoopError
+from infra.services import start_services, stop_services
 from infra.settings import service_settings
 
 PEOPLE = ["expert-1", "expert-2", "expert-3"]
@@ -28,76 +33,186 @@ def client(settings):
     return connect(settings)
 
 
-def opened(folder):
-    return Campaign.model_validate_json((folder / "campaign.json").read_text())
+@pytest.fixture
+def open_one(settings, make_candidates, tmp_path):
+    """open_one(name, count, seed=..., **parameters) -> (candidates, campaign's folder)."""
+
+    def open_it(name, count, *, seed=0, **given):
+        candidates = make_candidates(count, seed=seed)
+        annotate(candidates, tmp_path / name, **{"campaign": name, "annotators": PEOPLE, **given})
+        return candidates, tmp_path / name
+
+    return open_it
 
 
-def submit(settings, account, task, result, **more):
-    reply = requests.post(
-        f"{settings.label_studio_url}/api/tasks/{task}/annotations/",
-        json={"result": result, **more},
-        headers={"Authorization": f"Token {account.token}"},
-        timeout=60,
-    )
-    assert reply.status_code == 201, reply.text
+def judged(settings, folder):
+    """The judgements of a campaign as {(kind, task, candidate, annotator): (if, vq)}."""
+    campaign, pages = read_campaign(folder), load_pages(folder)
+    names = names_by_id(connect(settings), campaign.annotators)
+    answers = read_answers(export(settings, campaign), pages, names)
+    found, _ = judgements(pages, answers, ("task", "repeat", "gold"))
+    return {
+        (one.kind, one.task_id, one.candidate_id, one.annotator): (one.instruction_following, one.visual_quality)
+        for one in found
+    }
 
 
 def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_path):
-    candidates = make_candidates(5, seed=11)
+    candidates = make_candidates(12, seed=11)
+    given = {"campaign": "twice", "annotators": PEOPLE, "gold_share": 0.2, "repeat_share": 0.2}
     for output in ("first", "second"):
-        annotate(candidates, tmp_path / output, campaign="twice", annotators=PEOPLE, overlap=2)
-    one, two = opened(tmp_path / "first"), opened(tmp_path / "second")
+        annotate(candidates, tmp_path / output, overlap=2, **given)
+    one, two = read_campaign(tmp_path / "first"), read_campaign(tmp_path / "second")
     assert one == two
-    assert [found.key for found in find_campaigns(client, settings)].count(one.key) == 1
-    assert client.projects.get(one.project_id).maximum_annotations == 2
-    tasks = task_rows(client, one)
-    assert sorted(rows[0][1]["task"] for rows in tasks.values()) == sorted(
-        task.task_id for task in read_tasks(candidates)
-    )
-    annotate(candidates, tmp_path / "third", campaign="twice", annotators=PEOPLE, overlap=3)
-    assert opened(tmp_path / "third").key != one.key
+    assert read_manifest(tmp_path / "first")["sha256"] == read_manifest(tmp_path / "second")["sha256"]
+    assert [found for found in find_campaigns(client, settings) if found.key == one.key] == [one]
+    rows, pages = task_rows(settings, one), load_pages(tmp_path / "first")
+    assert rows.keys() == pages.keys()
+    assert all(len(found) == 1 for found in rows.values())
+    assert {key: found[0].overlap for key, found in rows.items()} == {key: page.overlap for key, page in pages.items()}
+    ids = [rows[key][0].id for key in pages]
+    assert ids == sorted(ids), "Label Studio's queue is the plan's"
+    annotate(candidates, tmp_path / "third", overlap=3, **given)
+    assert read_campaign(tmp_path / "third").key != one.key
+
+
+def test_a_task_tells_nothing_but_what_is_shown(settings, open_one):
+    candidates, folder = open_one("blind", 8, seed=10, gold_share=0.2, repeat_share=0.2)
+    campaign, pages = read_campaign(folder), load_pages(folder)
+    tasks = list(opening.live_tasks(LabelStudioApi(settings), campaign, "all"))
+    for task in tasks:
+        assert set(task["data"]) == {"key", "instruction", "original", "image_1", "image_2", "image_3", "image_4"}
+        assert (task["meta"] or {}) == {}
+        page = pages[task["data"]["key"]]
+        for place, image in enumerate(page.images, 1):
+            assert image in task["data"][f"image_{place}"]
+    text = (candidates / "tasks.jsonl").read_text()
+    assert "hasty-editor" in text
+    hidden = {"editor", "gold", "repeat", *(page.task_id for page in pages.values())}
+    hidden |= {candidate for page in pages.values() for candidate in page.candidates}
+    assert not [word for word in hidden if word in str([task["data"] for task in tasks])]
 
 
 def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(6, seed=12)
-    annotate(candidates, tmp_path / "campaign", campaign="cut", annotators=PEOPLE)
-    campaign = opened(tmp_path / "campaign")
-    rows = [rows[0] for rows in task_rows(client, campaign).values()]
-    for number, _ in rows[:2]:
-        client.tasks.delete(str(number))
-    client.projects.import_tasks(campaign.project_id, request=[{"data": data} for _, data in rows[2:4]])
-    before = {key: found[0][0] for key, found in task_rows(client, campaign).items()}
-    assert any(len(found) == 2 for found in task_rows(client, campaign).values())
-    annotate(candidates, tmp_path / "campaign", campaign="cut", annotators=PEOPLE)
-    after = {key: [number for number, _ in found] for key, found in task_rows(client, campaign).items()}
-    assert len(after) == 6
-    assert all(len(numbers) == 1 for numbers in after.values())
-    assert all(after[key] == [number] for key, number in before.items()), "the tasks that were there stay"
+    given = {"campaign": "cut", "annotators": PEOPLE, "repeat_share": 0.2}
+    annotate(candidates, tmp_path / "campaign", **given)
+    campaign = read_campaign(tmp_path / "campaign")
+    api = LabelStudioApi(settings)
+    tasks = list(opening.live_tasks(api, campaign, "task_only"))
+    for task in tasks[:3]:
+        api.call("DELETE", f"/api/tasks/{task['id']}")
+    doubles = [{"data": task["data"]} for task in tasks[3:5]]
+    api.call("POST", f"/api/projects/{campaign.project_id}/import", json=doubles)
+    client.projects.update(campaign.project_id, maximum_annotations=1)  # resets the overlap of every task
+    before = {key: found[0].id for key, found in task_rows(settings, campaign).items()}
+    assert Counter(len(found) for found in task_rows(settings, campaign).values()) == {1: 2, 2: 2}
+    annotate(candidates, tmp_path / "campaign", **given)
+    after, pages = task_rows(settings, campaign), load_pages(tmp_path / "campaign")
+    assert after.keys() == pages.keys()
+    assert all(len(found) == 1 for found in after.values())
+    assert all(after[key][0].id == number for key, number in before.items()), "the tasks that were there stay"
+    assert {key: found[0].overlap for key, found in after.items()} == {key: page.overlap for key, page in pages.items()}
 
 
-def test_simulated_experts_answer_once_and_the_same_each_time(settings, make_candidates, tmp_path):
-    candidates = make_candidates(6, seed=13)
-    judged = []
+def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(make_candidates, tmp_path, monkeypatch):
+    home = tmp_path / "services"
+    services = start_services(home, mlflow=False)
+    back = threading.Thread(target=start_services, args=(home,), kwargs={"mlflow": False})
+    try:
+        for name, value in services.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(opening, "IMPORT_PAGES", 4)
+        call, imports, met = LabelStudioApi._call, [], []
+
+        def disturbed(self, method, path, **request):
+            if not path.endswith("/import"):
+                return call(self, method, path, **request)
+            imports.append(path)
+            if len(imports) == 2:  # gone before it hears the request, back after a while
+                stop_services(home)
+                back.start()
+            try:
+                done = call(self, method, path, **request)
+            except requests.ConnectionError:
+                met.append("away")
+                raise
+            if len(met) and met[-1] == "away":
+                met.append("answer lost")
+                raise requests.ConnectionError("the request was done, its answer lost")
+            return done
+
+        monkeypatch.setattr(LabelStudioApi, "_call", disturbed)
+        candidates = make_candidates(20, seed=17)
+        annotate(candidates, tmp_path / "campaign", campaign="away", annotators=["ada", "bo"], repeat_share=0.1)
+        assert {"away", "answer lost"} <= set(met)
+        campaign, pages = read_campaign(tmp_path / "campaign"), load_pages(tmp_path / "campaign")
+        rows = task_rows(service_settings(), campaign)
+        assert rows.keys() == pages.keys()
+        assert all(len(found) == 1 for found in rows.values())
+        assert {key: found[0].overlap for key, found in rows.items()} == {
+            key: page.overlap for key, page in pages.items()
+        }
+    finally:
+        if back.ident:
+            back.join()
+        stop_services(home)
+
+
+def test_every_page_is_asked_of_so_many_people_as_it_says(settings, open_one):
+    _, folder = open_one("asked", 10, seed=18, overlap=1, gold_share=0.2, repeat_share=0.2)
+    campaign, pages = read_campaign(folder), load_pages(folder)
+    accounts = read_accounts(settings)
+    asked = defaultdict(list)
+    waiting = list(PEOPLE)
+    while waiting:
+        for name in list(waiting):
+            api = LabelStudioApi(settings, accounts[name].token)
+            reply = api.session.get(f"{api.url}/api/projects/{campaign.project_id}/next", timeout=60)
+            if reply.status_code == 404:  # no page is left for this person
+                waiting.remove(name)
+                continue
+            task = reply.json()
+            asked[task["data"]["key"]].append(name)
+            result = result_of([{"if": 2, "vq": 3}] * 4)
+            api.call("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result})
+    assert {key: len(names) for key, names in asked.items()} == {key: page.overlap for key, page in pages.items()}
+    assert all(len(set(names)) == len(names) for names in asked.values())
+    assert {page.overlap for page in pages.values()} == {1, 3}
+
+
+def test_one_person_meets_the_pages_in_the_plans_order(settings, open_one):
+    _, folder = open_one("order", 6, seed=19, annotators=PEOPLE[:1], overlap=1, repeat_share=0.2)
+    campaign, pages = read_campaign(folder), load_pages(folder)
+    api = LabelStudioApi(settings, read_accounts(settings)[PEOPLE[0]].token)
+    met = []
+    for _ in pages:
+        task = api.call("GET", f"/api/projects/{campaign.project_id}/next")
+        met.append(task["data"]["key"])
+        api.call("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result_of([{"if": 1, "vq": 1}] * 4)})
+    assert met == list(pages)
+
+
+def test_simulated_experts_answer_every_page_once_and_the_same_each_time(settings, open_one):
+    said = []
     for name in ("one", "two"):
-        annotate(candidates, tmp_path / name, campaign=name, annotators=[*PEOPLE, "expert-4"], overlap=3)
-        with pytest.raises(EditLoopError, match=r"0 of 6 tasks have 3 annotators, 0 of 18 answers"):
-            collect(tmp_path / name, candidates, tmp_path / f"{name}-judgements")
-        assert not (tmp_path / f"{name}-judgements").exists()
-        file = tmp_path / name / "campaign.json"
-        assert experts.answer(file, candidates, settings=settings, seed=3) == 18
-        assert experts.answer(file, candidates, settings=settings, seed=3) == 0
-        metrics = collect(tmp_path / name, candidates, tmp_path / f"{name}-judgements")
-        assert (metrics["tasks"], metrics["judgements"], metrics["annotators"]) == (6, 72, 4)
-        judged.append(read_manifest(tmp_path / f"{name}-judgements", check=True)["facts"])
-    assert judged[0]["ratings_sha256"] == judged[1]["ratings_sha256"]
-    assert judged[0]["campaign_key"] != judged[1]["campaign_key"]
-    export = json.loads((tmp_path / "one-judgements" / "export.json").read_text())
-    people = [{answer["completed_by"] for answer in row["annotations"]} for row in export]
-    assert all(len(found) == 3 for found in people), "three different people a task"
+        candidates, folder = open_one(
+            name, 6, seed=13, annotators=[*PEOPLE, "expert-4"], overlap=3, gold_share=0.2, repeat_share=0.2
+        )
+        wanted = read_campaign(folder).wanted
+        assert wanted == 5 * 3 + 3 * 4
+        assert experts.answer(folder, candidates, settings=settings, seed=3) == wanted
+        assert experts.answer(folder, candidates, settings=settings, seed=3) == 0
+        said.append(judged(settings, folder))
+        people = defaultdict(set)
+        for kind, task, _, annotator in said[-1]:
+            people[kind, task].add(annotator)
+        assert Counter(map(len, people.values())) == {3: 5, 4: 3}
+    assert said[0] == said[1]
+    assert {kind for kind, *_ in said[0]} == {"task", "repeat", "gold"}
 
 
-def test_resumed_answers_equal_unbroken_ones(settings, make_candidates, tmp_path, monkeypatch):
-    candidates = make_candidates(4, seed=14)
+def test_resumed_answers_equal_unbroken_ones(settings, open_one, monkeypatch):
     submit_one, given = experts._submit, []
 
     def dies_after_five(*arguments):
@@ -106,62 +221,84 @@ def test_resumed_answers_equal_unbroken_ones(settings, make_candidates, tmp_path
         given.append(arguments)
         submit_one(*arguments)
 
-    facts = []
+    said = []
     for name in ("broken", "whole"):
-        annotate(candidates, tmp_path / name, campaign=name, annotators=PEOPLE, overlap=len(PEOPLE))
+        candidates, folder = open_one(name, 4, seed=14, overlap=len(PEOPLE))
         if name == "broken":
             monkeypatch.setattr(experts, "_submit", dies_after_five)
             with pytest.raises(KeyboardInterrupt):
-                experts.answer(tmp_path / name / "campaign.json", candidates, settings=settings)
+                experts.answer(folder, candidates, settings=settings)
             monkeypatch.setattr(experts, "_submit", submit_one)
-        experts.answer(tmp_path / name / "campaign.json", candidates, settings=settings)
-        collect(tmp_path / name, candidates, tmp_path / f"{name}-judgements")
-        facts.append(read_manifest(tmp_path / f"{name}-judgements")["facts"])
-    assert facts[0]["ratings_sha256"] == facts[1]["ratings_sha256"]
-    assert facts[0]["answers"] == dict.fromkeys(PEOPLE, 4)
-
-
-def test_skipped_unfinished_and_foreign_answers_are_counted_and_not_used(client, settings, make_candidates, tmp_path):
-    candidates = make_candidates(2, seed=15)
-    ensure_annotators(client, ["a-guest"], settings)
-    annotate(candidates, tmp_path / "campaign", campaign="disturbed", annotators=PEOPLE[:1], overlap=1)
-    campaign, accounts = opened(tmp_path / "campaign"), read_accounts(settings)
-    first, second = (rows[0][0] for rows in task_rows(client, campaign).values())
-    expert, ones = accounts["expert-1"], result_of([{"if": 1, "vq": 1}] * 4)
-    submit(settings, accounts["a-guest"], first, ones)
-    submit(settings, expert, first, [], was_cancelled=True)
-    submit(settings, expert, first, result_of([{"if": 2, "vq": 3}] * 3))
-    submit(settings, expert, second, ones)
-    with pytest.raises(EditLoopError, match=r"1 of 2 tasks .* 1 were skipped and 1 lack a rating"):
-        collect(tmp_path / "campaign", candidates, tmp_path / "judgements")
-    submit(settings, expert, first, result_of([{"if": 4, "vq": 2}] * 4))
-    metrics = collect(tmp_path / "campaign", candidates, tmp_path / "judgements")
-    assert metrics["judgements"] == 8
-    rows = [json.loads(line) for line in (tmp_path / "judgements" / "judgements.jsonl").read_text().splitlines()]
-    assert {(row["if"], row["vq"]) for row in rows} == {(1, 1), (4, 2)}
-    summary = json.loads((tmp_path / "judgements" / "summary.json").read_text())
-    assert (summary["skipped"], summary["unfinished"], summary["others"]) == (1, 1, 1)
+        experts.answer(folder, candidates, settings=settings)
+        said.append(judged(settings, folder))
+    assert said[0] == said[1]
+    assert len(said[0]) == 4 * 4 * 3
 
 
 def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_candidates, tmp_path):
     candidates = make_candidates(2, seed=16)
     annotate(candidates, tmp_path / "campaign", campaign="changed", annotators=PEOPLE)
-    project = opened(tmp_path / "campaign").project_id
+    project = read_campaign(tmp_path / "campaign").project_id
     config = client.projects.get(project).label_config
-    client.projects.update(project, label_config=config.replace("3 with a slip", "3 good"))
+    client.projects.update(project, label_config=config.replace("with a slip", "good"))
     with pytest.raises(EditLoopError, match="was changed in Label Studio"):
         annotate(candidates, tmp_path / "again", campaign="changed", annotators=PEOPLE)
+    assert not (tmp_path / "again").exists()
 
 
-def test_people_of_a_team_must_have_joined(client, settings, make_candidates, tmp_path, monkeypatch):
+def test_better_guidelines_reach_an_open_campaign_and_its_overlaps_stay(client, settings, make_candidates, tmp_path):
+    candidates = make_candidates(4, seed=20)
+    given = {"campaign": "guided", "annotators": PEOPLE, "repeat_share": 0.2}
+    annotate(candidates, tmp_path / "one", guidelines="# Look *closely*", **given)
+    annotate(candidates, tmp_path / "two", guidelines="# Look <b>twice</b>", **given)
+    one, two = read_campaign(tmp_path / "one"), read_campaign(tmp_path / "two")
+    assert one == two
+    shown = client.projects.get(one.project_id).expert_instruction
+    assert "<h1>Look" in shown
+    assert "&lt;b&gt;twice" in shown
+    pages = load_pages(tmp_path / "two")
+    assert {key: found[0].overlap for key, found in task_rows(settings, two).items()} == {
+        key: page.overlap for key, page in pages.items()
+    }
+
+
+def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candidates, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+    candidates, output = make_candidates(3, seed=21), tmp_path / "campaign"
+    run_step(
+        "annotate",
+        pipeline_run="locate",
+        inputs={"candidates": candidates},
+        outputs={"output": output},
+        parameters={"campaign": "to be found", "annotators": PEOPLE},
+        tags={"uri.candidates": str(candidates), "uri.output": str(output), "follow_up": "{}"},
+    )
+    opened = read_campaign(output)
+    for name in (str(output), "to be found", opened.key):
+        found = locate(client, settings, name)
+        assert found == (opened, output, candidates)
+    output.rename(tmp_path / "elsewhere")
+    fetched = locate(client, settings, "to be found")
+    assert fetched.campaign == opened
+    assert load_pages(fetched.folder) == load_pages(tmp_path / "elsewhere")
+    with pytest.raises(EditLoopError, match="no such campaign or folder"):
+        locate(client, settings, "never opened")
+
+
+def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, monkeypatch):
     monkeypatch.delenv("EDITLOOP_ANNOTATORS_FILE")
     with pytest.raises(EditLoopError, match=r"Not in Label Studio yet: someone@team\.example"):
         annotate(make_candidates(2), tmp_path / "x", campaign="team", annotators=["someone@team.example"], overlap=1)
     assert not (tmp_path / "x").exists()
 
 
-def test_label_studio_out_of_reach_is_told(monkeypatch):
+def test_a_token_that_is_refused_and_a_label_studio_out_of_reach_are_told_apart(settings, monkeypatch):
+    monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_TOKEN", "expired")
+    with pytest.raises(EditLoopError, match="refuses EDITLOOP_LABEL_STUDIO_TOKEN"):
+        connect(service_settings())
+    with pytest.raises(EditLoopError, match="refuses the token") as told:
+        LabelStudioApi(service_settings()).call("GET", "/api/projects")
+    assert "expired" not in str(told.value).replace("has expired", ""), "no token in a message"
     monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_TOKEN", "none")
     with pytest.raises(EditLoopError, match=r"http://127\.0\.0\.1:9 does not answer"):
         connect(service_settings())
