@@ -16,14 +16,14 @@ from annotation.annotator_measures import Estimate, Measures
 from annotation.known_answers import Share
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
 
-LEVEL = 0.01
+LEVEL = 0.05
 """Probability of any accusation in a campaign of honest annotators, at most."""
 LEAST_PAGES, LEAST_GOLD_PAGES = 20, 5
 """Fewer say nothing."""
 LEAST_ANNOTATORS = 3
 """Of two who differ, nobody can say who is off."""
 
-SHIFT, DRIFT, EDITOR = 0.5, 0.35, 0.4
+SHIFT, DRIFT, EDITOR = 0.5, 0.25, 0.4
 """Levels against the median annotator."""
 FOLLOWS, FADES = 0.4, 0.5
 """Of the median annotator's slope: who follows the others less, or loses more of it from first page to last."""
@@ -35,6 +35,8 @@ GOLD, GOLD_BELOW = 0.7, 0.15
 """Share of known answers right; or, where gold is hard for all, this far below the median annotator."""
 REPEATS_BELOW = 0.1
 """Share of repeated ratings within one level, this far below the median annotator's."""
+FLAT_ABOVE = 0.2
+"""Share of pages on which every candidate gets one and the same level, this far above the median annotator's."""
 FAST_RATING, FAST_SHARE, FAST_PAGES = 0.5, 1 / 3, 0.1
 """A page is too fast below so many seconds a rating and this share of the campaign's median; an honest annotator has at
 most FAST_PAGES of those."""
@@ -56,6 +58,8 @@ class Evidence(NamedTuple):
     gold: Share | None
     repeats: Share | None
     """Repeated ratings within one level of the first."""
+    flat: Share | None
+    """Pages on which every rating is one level."""
     speed: Speed | None
 
 
@@ -78,7 +82,7 @@ def holm(log_p: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.bool_]:
 
 def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Every test of every annotator; those who cannot be judged by one are not tested by it."""
-    found = [*_gold(evidence), *_repeats(evidence), *_speed(evidence)]
+    found = [*_gold(evidence), *_repeats(evidence), *_flat(evidence), *_speed(evidence)]
     for axis in AXES:
         measured = {name: one.axes[axis] for name, one in evidence.items()}
         found += _position(measured, axis)
@@ -148,6 +152,16 @@ def _repeats(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
         for name, one in shares.items():
             words = f"repeats: {one.value:.0%} of {one.answers} repeated ratings within one level of the first"
             log_p = _above(middle - REPEATS_BELOW - one.value, one.error, one.pages)
+            yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
+
+
+def _flat(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
+    shares = {name: one.flat for name, one in evidence.items() if one.flat and one.flat.pages >= LEAST_PAGES}
+    if len(shares) >= LEAST_ANNOTATORS:
+        middle = float(np.median([one.value for one in shares.values()]))
+        for name, one in shares.items():
+            words = f"flat: one and the same level for everything on {one.value:.0%} of pages"
+            log_p = _above(one.value - middle - FLAT_ABOVE, one.error, one.pages)
             yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
 
 

@@ -34,6 +34,7 @@ def annotator_quality(
             "judgements": int((table["annotator"] == name).sum()),
             "gold": _share(one.gold),
             "repeats": _repeats(one.repeats, repeats[repeats["annotator"] == name]),
+            "flat": None if one.flat is None else one.flat.value,
             "speed": None
             if one.speed is None
             else {"median_seconds": one.speed.median, "too_fast": one.speed.too_fast / one.speed.pages},
@@ -62,7 +63,7 @@ def _judged(
     """Evidence of everybody, and the flags of those who have any: the clearest case first, then the others anew."""
     gold = gold_answers(checks, pages)
     repeats = repeated_answers(table, checks)
-    timed = _page_times(pd.concat([table, checks], ignore_index=True))
+    timed = _answered(pd.concat([table, checks], ignore_index=True))
     median = float(timed["seconds"].median()) if len(timed) else 0.0
     settled: dict[str, Evidence] = {}
     flagged: dict[str, list[str]] = {}
@@ -74,6 +75,7 @@ def _judged(
                 axes,
                 _right(gold[gold["annotator"] == name], "right"),
                 _right(_close(repeats[repeats["annotator"] == name]), "right"),
+                _right(timed[timed["annotator"] == name], "flat"),
                 speed(timed[timed["annotator"] == name], median),
             )
             for name, axes in measured.items()
@@ -93,10 +95,13 @@ def _clear(tested: Sequence[Finding]) -> list[Finding]:
     return [one for one, clear in zip(tested, fallen, strict=True) if clear]
 
 
-def _page_times(judgements: pd.DataFrame) -> pd.DataFrame:
-    """A row an answered page: annotator, seconds, ratings."""
+def _answered(judgements: pd.DataFrame) -> pd.DataFrame:
+    """A row an answered page: annotator, annotation_id, seconds, how many ratings, and flat (1 = all one level)."""
+    judgements = judgements.assign(low=judgements[list(AXES)].min(axis=1), high=judgements[list(AXES)].max(axis=1))
     by = judgements.astype({"annotator": str}).groupby(["annotator", "annotation_id"])
-    return pd.DataFrame({"seconds": by["seconds"].first(), "ratings": by.size() * len(AXES)}).reset_index()
+    flat = (by["low"].min() == by["high"].max()) & (by.size() > 1)
+    columns = {"seconds": by["seconds"].first(), "ratings": by.size() * len(AXES), "flat": flat.astype(float)}
+    return pd.DataFrame(columns).reset_index()
 
 
 def _close(repeats: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,18 @@
 """Is a campaign good enough to learn from? Every statistic of its ratings and its annotators, put together."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from annotation.vocabulary import CannotJudge, EditTask, Judgement, Page
+import numpy as np
+import pandas as pd
+
+from annotation.agreement import judged_agreement, order_agreement
+from annotation.annotator_quality import annotator_quality
+from annotation.conflicts import conflicts
+from annotation.judgement_table import judgement_table, time_parts
+from annotation.position_bias import position_effect
+from annotation.vocabulary import AXES, Axis, CannotJudge, EditTask, Judgement, Page
 
 
 def quality(
@@ -15,9 +24,72 @@ def quality(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All statistics, ready for JSON; a figure that cannot be had is None, with a "note" that says why.
+    """All statistics, ready for JSON; a figure that cannot be had is None.
 
     `judgements` are those of kind `task`, `checks` those on repeats and gold; `pages` know the right answers; `tasks`
-    (candidates folder) know types and editors, and may be empty.
+    (of the candidates folder) know types and editors, and may be empty. Gives
+
+    - axes: {axis: agreement as `judged_agreement`, order_agreement, by_type {type: agreement}, over_time [agreement
+      with begin, end]}
+    - position: {axis: {means, p}}: of all annotators together, by place from the first
+    - annotators: {name: as `annotator_quality`}
+    - conflicts: tasks that somebody should decide; cannot: {answers, tasks, by_reason, by_annotator}
+    - counts: {judgements, checks, tasks, candidates}
     """
-    raise NotImplementedError
+    table, checked = judgement_table(judgements), judgement_table(checks)
+    return {
+        "axes": {axis: _axis(table, tasks, axis, seed) for axis in AXES},
+        "position": {axis: _position(pd.concat([table, checked], ignore_index=True), axis) for axis in AXES},
+        "annotators": annotator_quality(table, checked, pages, tasks),
+        "conflicts": len(conflicts(judgements)),
+        "cannot": {
+            "answers": len(cannot),
+            "tasks": len({one.task_id for one in cannot}),
+            "by_reason": dict(Counter(one.reason for one in cannot).most_common()),
+            "by_annotator": dict(Counter(one.annotator for one in cannot).most_common()),
+        },
+        "counts": {
+            "judgements": len(table),
+            "checks": len(checked),
+            "tasks": int(table["task_id"].nunique()),
+            "candidates": int(table["item"].nunique()),
+        },
+    }
+
+
+def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis, seed: int) -> dict[str, Any]:
+    types = table["task_id"].astype(str).map({task.task_id: task.task_type for task in tasks})
+    by_type = {
+        str(name): judged_agreement(table.loc[rows.index], axis, seed=seed) for name, rows in types.groupby(types)
+    }
+    over_time = [
+        {"begin": part.begin.isoformat(), "end": part.end.isoformat()}
+        | judged_agreement(table[part.rows], axis, seed=seed)
+        for part in time_parts(table)
+    ]
+    together = judged_agreement(table, axis, seed=seed)
+    return together | {
+        "order_agreement": order_agreement(table, axis),
+        "by_type": by_type,
+        "over_time": over_time,
+    }
+
+
+def _position(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
+    """By place on the page, of the mean over those who saw the same page in the same order.
+
+    Annotators who share an order share its candidates: only pages, not their answers, were ordered independently.
+    """
+    rows = table.assign(order=_order(table)).groupby(["kind", "task_id", "order", "position"], observed=True)[axis]
+    means = rows.mean().reset_index()
+    page = means.groupby(["kind", "task_id", "order"], observed=True).ngroup().to_numpy()
+    found = position_effect(means[axis].to_numpy(float), means["position"].to_numpy(int), page)
+    return {"means": found.means, "p": float(np.exp(found.log_p)), "pages": found.pages}
+
+
+def _order(table: pd.DataFrame) -> pd.Series:
+    """Of each row, a number that equal orders of candidates share."""
+    sorted_rows = table.sort_values(["annotation_id", "annotator", "position"])
+    names = sorted_rows["candidate_id"].astype(str) + "@" + sorted_rows["position"].astype(str)
+    orders = names.groupby([sorted_rows["annotation_id"], sorted_rows["annotator"].astype(str)]).transform(" ".join)
+    return pd.Series(pd.factorize(orders)[0], index=orders.index).reindex(table.index)

@@ -27,6 +27,8 @@ class Character(NamedTuple):
     """Share of ratings at random at the end, growing evenly from none."""
     constant_from: float = 2.0
     """Says 3 from this time on."""
+    flat: float = 0.0
+    """Share of the pages on which they say 3 of everything."""
     favours: float = 0.0
     """Added to the first editor's edits."""
     seconds: float = 20.0
@@ -140,4 +142,4 @@ def ratings(who, level, editors, time, rng):
     given = np.where(rng.random(level.shape) < who.tired * time, random, given)
     if time >= who.random_from:
         given = random
-    return np.full(level.shape, 3) if time >= who.constant_from else given
+    return np.full(level.shape, 3) if time >= who.constant_from or rng.random() < who.flat else given
