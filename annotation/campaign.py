@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from annotation.labelling import config_sha256
 from annotation.vocabulary import Axis, EditTask, Page, Record
@@ -83,7 +83,11 @@ def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
     for project in client.projects.list():
         lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
         if lines:
-            found.append(campaign_of(project.id, json.loads(lines[0].removeprefix(FACTS)), settings))
+            try:
+                facts = json.loads(lines[0].removeprefix(FACTS))
+            except ValueError as error:
+                raise _not_a_campaign(project.id, error) from error
+            found.append(campaign_of(project.id, facts, settings))
     return sorted(found, key=lambda one: one.project_id)
 
 
@@ -143,9 +147,19 @@ def live_config_sha256(client: Any, campaign: Campaign) -> str:
 
 
 def campaign_of(project_id: int, facts: dict[str, Any], settings: ServiceSettings) -> Campaign:
-    """The campaign of a Label Studio project whose description holds `facts`."""
+    """The campaign of a Label Studio project whose description holds `facts`. EditLoopError where they were changed."""
     url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
-    return Campaign(project_id=project_id, url=url, **facts)
+    try:
+        return Campaign(project_id=project_id, url=url, **facts)
+    except (ValidationError, TypeError) as error:
+        raise _not_a_campaign(project_id, error) from error
+
+
+def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
+    return EditLoopError(
+        f'The line "{FACTS}..." in the description of Label Studio\'s project {project_id} is not as EditLoop wrote it '
+        f"({' '.join(str(error).split())[:120]}). Restore it; without that line the project is passed over."
+    )
 
 
 def _candidates(campaign: Campaign, runs: list[Any]) -> Path | None:

@@ -246,6 +246,20 @@ def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_can
     assert not (tmp_path / "again").exists()
 
 
+def test_a_description_that_was_changed_is_told_and_one_without_facts_passed_over(client, settings, open_one):
+    _, folder = open_one("described", 2, seed=22)
+    campaign = read_campaign(folder)
+    words = client.projects.get(campaign.project_id).description
+    for changed in (words.replace('"overlap":2', '"overlap":0'), words.replace('"key"', '"key'), words + " !"):
+        client.projects.update(campaign.project_id, description=changed)
+        with pytest.raises(EditLoopError, match=rf"project {campaign.project_id} is not as EditLoop wrote it"):
+            find_campaigns(client, settings)
+    client.projects.update(campaign.project_id, description="Notes of our own.")
+    assert campaign not in find_campaigns(client, settings)
+    client.projects.update(campaign.project_id, description=words)
+    assert campaign in find_campaigns(client, settings)
+
+
 def test_better_guidelines_reach_an_open_campaign_and_its_overlaps_stay(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(4, seed=20)
     given = {"campaign": "guided", "annotators": PEOPLE, "repeat_share": 0.2}
