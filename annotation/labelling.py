@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import quoteattr
 
 from pydantic import Field
 
@@ -30,6 +30,11 @@ REASONS = {
 """Why a page cannot be judged, each with its key."""
 TINY = 128
 """Pictures with no side longer than this are enlarged in hard pixels: smoothing would hide their flaws."""
+LAYOUTS = {
+    1: {"AXIS": "100%", "FOOT": "108px", "REASON": "48%", "KEY": "5px"},
+    2: {"AXIS": "0", "FOOT": "62px", "REASON": "20%", "KEY": "2px"},
+}
+"""Measures of a page by its rows of tiles; with two rows a tile's axes stand side by side."""
 LEVELS = tuple(range(LOWEST_RATING, HIGHEST_RATING + 1))
 CANNOT, NOTE = "cannot", "note"
 """Controls of the whole page: why it cannot be judged, and the lead's reason for a decision."""
@@ -62,13 +67,13 @@ def labelling_config(
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
     rows = 1 if places <= 4 else 2
     style = files("annotation").joinpath("labelling.css").read_text()
-    style = style.replace("COLUMNS", str(-(-(places + 1) // rows))).replace("AXIS", "100%" if rows == 1 else "0")
-    style = style.replace("FOOT", "122px" if rows == 1 else "60px")
+    for name, value in {**LAYOUTS[rows], "COLUMNS": -(-(places + 1) // rows)}.items():
+        style = style.replace(name, str(value))
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")
     legend = "".join(_header(_legend(axes[axis])) for axis in AXES)
     lines = [
         '<View className="el-page">',
-        f"<Style>{escape(style)}</Style>",
+        f"<Style>{style}</Style>",
         f'<View className="el-instruction"><Header value="$instruction" size="3"/>'
         f'<View className="el-legend">{legend}</View></View>',
         f'<View className="el-pictures"><View className="el-tile el-source">{_header("Source")}'
@@ -262,7 +267,8 @@ def _cannot() -> str:
 
 def _note() -> str:
     return (
-        f'<View className="el-note">{_header("Why so? (for the record)")}'
-        f'<TextArea name="{NOTE}" toName="original" required="true" rows="2" maxSubmissions="1" editable="true" '
-        f'requiredMessage="Write the reason for your decision."/></View>'
+        f'<View className="el-note">{_header("Why do you decide so? It is kept beside the votes.")}'
+        f'<TextArea name="{NOTE}" toName="original" required="true" rows="2" maxSubmissions="1" '
+        f'showSubmitButton="false" placeholder="Shift Enter keeps it, then Ctrl Enter submits" '
+        f'requiredMessage="Write the reason for your decision, then Shift Enter."/></View>'
     )
