@@ -218,7 +218,7 @@ def status(out: Home = DEFAULT_OUT) -> None:
 @app.command()
 def doctor(out: Home = DEFAULT_OUT) -> None:
     """Check what this machine needs for the loop; exit with 1 where something is missing."""
-    from infra.services import doctor as examine
+    from infra.doctor import doctor as examine
 
     checks = examine(out.absolute() / "services")
     for check in checks:

@@ -10,8 +10,10 @@ import time
 import psutil
 import pytest
 
+from infra.doctor import doctor
 from infra.errors import EditLoopError
-from infra.services import MARK, doctor, services_status, start_services, stop_services
+from infra.service_processes import MARK
+from infra.services import services_status, start_services, stop_services
 from infra.settings import service_settings
 
 LABEL_STUDIO = {"label_studio": True, "mlflow": False}

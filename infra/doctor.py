@@ -1,0 +1,63 @@
+"""What this machine needs for the loop: `editloop doctor`."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.errors import EditLoopError
+from infra.service_programs import label_studio_command
+from infra.services import services_status
+from infra.settings import local_service_settings
+
+SMALLEST_DISK = 3 * 2**30
+"""Bytes that a demo's data, models and databases may take."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `editloop doctor`; `advice` says what to do where it is not ok."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def doctor(home: Path) -> list[Check]:
+    """What this machine needs for the loop, one check each; never raises."""
+    label_studio = _found(lambda: str(label_studio_command(local_service_settings())))
+    folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
+    disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
+    checks = [
+        Check("python", sys.version_info[:2] == (3, 11), sys.version.split()[0], "Use Python 3.11."),
+        *(
+            Check(program, bool(path := _program(program)), path or "missing", f"Install {program}: run `make setup`.")
+            for program in ("git", "dvc", "mlflow", "deepspeed")
+        ),
+        Check("label-studio", label_studio is not None, label_studio or "missing", "Run `make setup`."),
+        Check("disk", disk >= SMALLEST_DISK, f"{disk / 2**30:.1f} GB free", "Free 3 GB, or choose another --out."),
+        Check(
+            "memory", memory >= 6 * 2**30, f"{memory / 2**30:.1f} GB free", "The loop may use 6 GB: close something."
+        ),
+    ]
+    for status in services_status(home):
+        found = f"{status.state}, {status.service.url}"
+        advice = f"See {status.service.log}, then `editloop down` and `editloop up`."
+        checks.append(Check(f"service {status.service.name}", status.state != "not answering", found, advice))
+    return checks
+
+
+def _program(name: str) -> str | None:
+    beside = Path(sys.prefix) / "bin" / name
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def _found(look: Callable[[], str]) -> str | None:
+    try:
+        return look()
+    except EditLoopError:
+        return None

@@ -1,0 +1,133 @@
+"""How Label Studio and MLflow are started on this machine: programs, arguments, environment."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import requests
+
+from infra.content import write_file
+from infra.errors import EditLoopError
+from infra.settings import LocalServiceSettings
+
+Name = Literal["label-studio", "mlflow"]
+NAMES: tuple[Name, ...] = ("label-studio", "mlflow")
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of this machine. `secret` is Label Studio's API token, or MLflow's password."""
+
+    name: Name
+    home: Path
+    port: int
+    user: str
+    password: str = field(repr=False)
+    secret: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home / f"{self.name}.log"
+
+    @property
+    def data(self) -> Path:
+        return self.home / self.name
+
+    @property
+    def pictures(self) -> Path:
+        """The folder below which Label Studio serves pictures to those who are logged in."""
+        return self.home / "pictures"
+
+    def healthy(self) -> bool:
+        """Whether it answers, and answers to our credentials."""
+        try:
+            if self.name == "label-studio":
+                reply = requests.get(
+                    f"{self.url}/api/current-user/whoami", headers={"Authorization": f"Token {self.secret}"}, timeout=10
+                )
+            else:
+                reply = requests.get(
+                    f"{self.url}/api/2.0/mlflow/experiments/search?max_results=1",
+                    auth=(self.user, self.secret),
+                    timeout=10,
+                )
+        except requests.RequestException:
+            return False
+        return reply.status_code == 200
+
+
+def program_command(name: Name, settings: LocalServiceSettings) -> list[str]:
+    """The service's program. EditLoopError where it is not installed."""
+    if name == "label-studio":
+        return [str(label_studio_command(settings))]
+    return [sys.executable, "-m", "mlflow"]
+
+
+def label_studio_command(settings: LocalServiceSettings) -> Path:
+    """The `label-studio` executable: the setting's, the one beside this environment, or PATH's. EditLoopError: none."""
+    if settings.label_studio_command:
+        if not os.access(settings.label_studio_command, os.X_OK):
+            raise EditLoopError(f"EDITLOOP_LABEL_STUDIO_COMMAND={settings.label_studio_command}: no such program.")
+        return settings.label_studio_command
+    beside = Path(sys.prefix).parent / ".venv-label-studio" / "bin" / "label-studio"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("label-studio")
+    if not found:
+        raise EditLoopError(f"Label Studio is not installed ({beside} is not there). Run `make setup`.")
+    return Path(found)
+
+
+def program_arguments(service: Service) -> list[str]:
+    """What follows the program on the command line; no secret among it."""
+    if service.name == "label-studio":
+        return ["start", "--no-browser", "--internal-host", HOST, "--port", str(service.port)]
+    return [
+        *("server", "--host", HOST, "--port", str(service.port), "--workers", "1", "--app-name", "basic-auth"),
+        *("--backend-store-uri", f"sqlite:///{service.data / 'mlflow.db'}"),
+        *("--artifacts-destination", str(service.data / "artifacts"), "--serve-artifacts"),
+    ]
+
+
+def program_environment(service: Service) -> dict[str, str]:
+    """Secrets go through the environment, which other users cannot read, not through the command line."""
+    if service.name == "label-studio":
+        return {
+            "LABEL_STUDIO_BASE_DATA_DIR": str(service.data),
+            "LABEL_STUDIO_USERNAME": service.user,
+            "LABEL_STUDIO_PASSWORD": service.password,
+            "LABEL_STUDIO_USER_TOKEN": service.secret,
+            "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+            "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
+            "COLLECT_ANALYTICS": "false",
+            "LATEST_VERSION_CHECK": "false",
+            "SENTRY_DSN": "",
+            "FRONTEND_SENTRY_DSN": "",
+        }
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": service.password,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def write_mlflow_auth(service: Service) -> None:
+    """MLflow's settings for log-ins, in a file that is the user's alone."""
+    lines = [
+        "[mlflow]",
+        "default_permission = NO_PERMISSIONS",
+        f"database_uri = sqlite:///{service.data / 'auth.db'}",
+        f"admin_username = {service.user}",
+        f"admin_password = {service.secret}",
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+    ]
+    write_file(service.home / "mlflow-auth.ini", "\n".join(lines) + "\n")
