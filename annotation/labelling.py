@@ -97,9 +97,8 @@ def check_config(config: str, places: int) -> list[str]:
 
     try:
         root = ElementTree.fromstring(config)
-        LabelInterface(config).validate()
-    except Exception as error:  # the SDK raises many kinds
-        return [f"Label Studio does not take the config: {' '.join(str(error).split())[:300]}"]
+    except ElementTree.ParseError as error:
+        return [f"The config is not XML: {error}."]
     found = []
     controls: dict[str, ElementTree.Element] = {}
     for control in root.iter():
@@ -128,6 +127,10 @@ def check_config(config: str, places: int) -> list[str]:
             found.append(f"Control {name} offers {', '.join(map(str, levels))}, not {', '.join(wanted)}.")
         if control.get("choice") not in ("single", "single-radio"):
             found.append(f"Control {name} takes several values at once (choice={control.get('choice')}).")
+    try:
+        LabelInterface(config).validate()
+    except Exception as error:  # the SDK raises many kinds
+        found.append(f"Label Studio does not take the config: {' '.join(str(error).split())[:300]}")
     return found
 
 
@@ -191,8 +194,10 @@ def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
         found += [
             f"Control {name} says {one}, which is none of {', '.join(known)}." for one in values if one not in known
         ]
-        if len(values) != 1 or name in seen:
+        if len(values) != 1:
             found.append(f"Control {name} says {len(values)} values at once ({', '.join(map(str, values))}), not one.")
+        if name in seen:
+            found.append(f"Control {name} is answered twice.")
         seen.add(name)
     return found
 

@@ -1,91 +1,193 @@
-import base64
 import json
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from annotation.campaign import read_tasks
-from annotation.labelling import FEWEST, MOST, data_uri, labelling_config, ratings_of, result_of, shown, task_data
+from annotation.guidelines import default_guidelines, guidelines_html
+from annotation.labelling import (
+    FEWEST,
+    KEYS,
+    MOST,
+    REASONS,
+    AxisWords,
+    check_config,
+    faults_of,
+    labelling_config,
+    note_of,
+    ratings_of,
+    reason_of,
+    result_of,
+    task_data,
+)
+from annotation.vocabulary import AXES, Page
 from infra.errors import EditLoopError
 
-COUNTS = range(FEWEST, MOST + 1)
+PLACES = range(FEWEST, MOST + 1)
+RATING = st.fixed_dictionaries({axis: st.integers(1, 4) for axis in AXES})
 
 
-@pytest.mark.parametrize("candidates", COUNTS)
-def test_label_studio_takes_the_config_and_our_answers(candidates):
+@pytest.mark.parametrize("decide", [False, True])
+@pytest.mark.parametrize("places", PLACES)
+def test_label_studio_takes_the_config_and_our_answers(places, decide):
     from label_studio_sdk.label_interface import LabelInterface
 
-    interface = LabelInterface(labelling_config(candidates, tiny=True))
-    interface.validate()
-    result = result_of([{"if": 1 + place % 4, "vq": 4 - place % 4} for place in range(candidates)])
+    config = labelling_config(places, tiny=True, decide=decide)
+    assert check_config(config, places) == []
+    interface = LabelInterface(config)
+    result = result_of([{"if": 1 + place % 4, "vq": 4 - place % 4} for place in range(places)])
     assert interface.validate_annotation({"result": result})
+    assert all(interface.validate_annotation({"result": result_of([], reason)}) for reason in REASONS)
     result[0]["value"]["choices"] = ["5"]
     assert not interface.validate_annotation({"result": result})
 
 
-@pytest.mark.parametrize("candidates", COUNTS)
-def test_every_control_has_one_picture_of_its_own_and_every_key_one_meaning(candidates):
-    root = ElementTree.fromstring(labelling_config(candidates, tiny=False))
+@pytest.mark.parametrize("places", PLACES)
+def test_every_control_has_one_picture_of_its_own_and_every_key_one_meaning(places):
+    root = ElementTree.fromstring(labelling_config(places, tiny=False))
     pictures = {image.get("name"): image.get("value") for image in root.iter("Image")}
     controls = [(choices.get("name"), choices.get("toName")) for choices in root.iter("Choices")]
-    assert sorted(controls) == sorted(
-        (f"{axis}_{place}", f"image_{place}") for axis in ("if", "vq") for place in range(1, candidates + 1)
-    )
-    assert set(pictures) == {"original", *(to for _, to in controls)}
+    rated = [(f"{axis}_{place}", f"image_{place}") for axis in AXES for place in range(1, places + 1)]
+    assert sorted(controls) == sorted([*rated, ("cannot", "original")])
+    assert set(pictures) == {on for _, on in controls}
     keys = [choice.get("hotkey") for choice in root.iter("Choice")]
-    assert len(keys) == len(set(keys)) == 8 * candidates
+    assert len(keys) == len(set(keys)) == 8 * places + len(REASONS)
+    for choice in root.iter("Choice"):
+        assert choice.get("hotkey")[-1].upper() in choice.get("html"), "each button shows its key"
 
 
-@pytest.mark.parametrize("candidates", [FEWEST - 1, MOST + 1])
-def test_a_page_that_compares_nothing_or_too_much_is_refused(candidates):
-    with pytest.raises(EditLoopError, match=f"{candidates} candidates"):
-        labelling_config(candidates, tiny=True)
+def test_no_key_of_a_rating_is_that_of_a_reason():
+    assert not set("".join(KEYS)) & set(REASONS.values())
 
 
-def test_answers_round_trip_and_missing_is_missing():
+@pytest.mark.parametrize("places", PLACES)
+def test_the_page_s_style_survives_label_studio_s_writing_of_it(places):
+    style = ElementTree.fromstring(labelling_config(places, tiny=True)).find(".//Style").text
+    assert not set("<>&") & set(style), "these are written as entities, and the browser drops the rule"
+    assert style.count("{") == style.count("}")
+    left = [word for word in ("COLUMNS", "AXIS", "FOOT", "REASON", "KEY", "RENDERING") if word in style]
+    assert not left, "every measure is filled in"
+
+
+def test_an_axis_is_worded_as_the_campaign_words_it():
+    words = AxisWords(name='Likeness & "mood"', levels=("none", "<some>", "most", "all"))
+    config = labelling_config(3, tiny=True, axes={"if": words, "vq": words})
+    assert check_config(config, 3) == []
+    shown = [header.get("value") for header in ElementTree.fromstring(config).iter("Header")]
+    assert 'Likeness & "mood": 1 none · 2 <some> · 3 most · 4 all' in shown
+    assert shown.count('Likeness & "mood"') == 6
+
+
+@pytest.mark.parametrize("places", [FEWEST - 1, MOST + 1])
+def test_a_page_that_compares_nothing_or_too_much_is_refused(places):
+    with pytest.raises(EditLoopError, match=f"{places} candidates"):
+        labelling_config(places, tiny=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name="vq_2" toName="image_2"', 'name="vq_2" toName="image_1,image_2"', "vq_2 is on image_1,image_2, not on"),
+        ('name="if_2" toName="image_2"', 'name="if_1" toName="image_2"', "Two controls are named if_1"),
+        ('name="if_2" toName="image_2"', 'name="if_1" toName="image_2"', "Control if_2 is missing"),
+        ('name="if_2" toName', 'name="if_9" toName', "Control if_9 is none of this page's"),
+        ('value="4" hotkey="r"', 'value="5" hotkey="r"', "Control if_2 offers 1, 2, 3, 5, not 1, 2, 3, 4"),
+        ('value="other"', 'value="no idea"', "Control cannot offers"),
+        ('toName="image_1" choice="single-radio"', 'toName="image_1" choice="multiple"', "several values at once"),
+        ("</View>", "", "The config is not XML"),
+        ('<Image name="image_2"', '<Image name="picture_2"', "does not take the config"),
+    ],
+)
+def test_a_config_that_would_lose_answers_is_told(old, new, said):
+    config = labelling_config(2, tiny=True)
+    assert old in config
+    found = check_config(config.replace(old, new, 1), 2)
+    assert any(said in one for one in found), found
+
+
+@given(st.lists(RATING, min_size=FEWEST, max_size=MOST))
+def test_answers_round_trip(ratings):
+    result = result_of(ratings)
+    assert ratings_of(result, len(ratings)) == ratings
+    assert reason_of(result) is None
+    assert faults_of(result, len(ratings)) == []
+
+
+def test_missing_is_missing_and_two_values_are_none():
     ratings = [{"if": 1, "vq": 4}, {"if": 3, "vq": 2}, {"if": 4, "vq": 1}]
     result = result_of(ratings)
-    assert ratings_of(result, 3) == ratings
     assert ratings_of(result[1:], 3) == [{}, *ratings[1:]]
     result[2]["value"]["choices"] = ["2", "3"]
     assert ratings_of(result, 3) == [ratings[0], {}, ratings[2]]
 
 
-def test_the_page_is_blind_and_shows_the_bytes_that_are_judged(make_candidates):
-    folder = make_candidates(3)
-    for task in read_tasks(folder):
-        data = task_data(task, folder / "images", 4, 0, "<View/>")
-        assert not any(one.editor in json.dumps(data) for one in task.candidates)
-        images = {one.candidate_id: one.image for one in task.candidates}
-        for place, candidate in enumerate(data["candidates"], 1):
-            shown_bytes = base64.b64decode(data[f"image_{place}"].removeprefix("data:image/png;base64,"))
-            assert shown_bytes == (folder / "images" / f"{images[candidate]}.png").read_bytes()
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_stands_for_the_whole_page(reason):
+    rated = result_of([{"if": 1, "vq": 4}, {"if": 3, "vq": 2}])
+    for result in (result_of([], reason), rated + result_of([], reason)):
+        assert reason_of(result) == reason
+        assert ratings_of(result, 2) == [{}, {}]
+        assert faults_of(result, 2) == []
 
 
-def test_the_order_is_drawn_from_seed_and_task(make_candidates):
-    tasks = read_tasks(make_candidates(24))
-    orders = {seed: [[task.candidates.index(one) for one in shown(task, 4, seed)] for task in tasks] for seed in (0, 1)}
-    assert orders[0] == [[task.candidates.index(one) for one in shown(task, 4, 0)] for task in reversed(tasks)][::-1]
-    assert orders[0] != orders[1]
-    first = [order[0] for order in orders[0]]
-    assert set(first) == {0, 1, 2, 3}, "no editor always stands first"
-    assert all(sorted(order) == [0, 1, 2, 3] for order in orders[0])
+def test_what_the_page_cannot_say_is_named():
+    result = result_of([{"if": 1, "vq": 4}, {"if": 3, "vq": 2}])
+    result[0]["value"]["choices"] = ["7"]
+    result[1]["value"]["choices"] = ["2", "3"]
+    result.append({**result[2], "from_name": "if_3"})
+    result.append(result[3])
+    result += result_of([], "tired")
+    faults = faults_of(result, 2)
+    for said in (
+        "Control if_1 says 7, which is none of 1, 2, 3, 4.",
+        "Control vq_1 says 2 values at once (2, 3), not one.",
+        "Control if_3 is not on the page.",
+        "Control vq_2 is answered twice.",
+        "Control cannot says tired, which is none of",
+    ):
+        assert any(said in fault for fault in faults), faults
+    assert len(faults) == 5
+    assert reason_of(result) is None
 
 
-def test_a_task_with_fewer_candidates_shows_the_first_ones_again(make_candidates):
-    (task,) = read_tasks(make_candidates(1, candidates=2))
-    page = shown(task, 5, 0)
-    assert page == (*page[:2], *page[:2], page[0])
-    assert page[0] != page[1]
+def test_a_note_is_read_back_whole():
+    item = {"from_name": "note", "to_name": "original", "type": "textarea", "value": {"text": ["wrong square", " "]}}
+    assert note_of([*result_of([], "other"), item]) == "wrong square"
+    assert note_of([{**item, "value": {"text": ["  "]}}]) is None
+    assert note_of(result_of([], "other")) is None
+    assert faults_of([item], 2) == []
 
 
-def test_a_large_picture_is_shown_smaller(tmp_path):
-    import numpy as np
-    from PIL import Image
+def test_a_task_s_data_tells_what_is_shown_and_nothing_else():
+    page = Page(
+        key="k" * 32,
+        kind="gold",
+        task_id="secret-task",
+        instruction="make the square red",
+        source="s",
+        candidates=("secret-a", "secret-b"),
+        images=("i", "j"),
+        overlap=2,
+        expected={"secret-a": {"if": (3, 4)}},
+    )
+    data = task_data(page, lambda sha256: f"/at/{sha256}.png")
+    pictures = {"original": "/at/s.png", "image_1": "/at/i.png", "image_2": "/at/j.png"}
+    assert data == {"key": page.key, "instruction": page.instruction, **pictures}
+    assert "secret" not in json.dumps(data)
+    assert "gold" not in json.dumps(data)
 
-    noise = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "large.png")
-    address = data_uri(tmp_path / "large.png")
-    assert address.startswith("data:image/jpeg;base64,")
-    (tmp_path / "shown.jpg").write_bytes(base64.b64decode(address.split(",")[1]))
-    assert Image.open(tmp_path / "shown.jpg").size == (1024, 768)
+
+def test_guidelines_are_markdown_and_run_no_script():
+    html = guidelines_html("# Rate\n\n| level | means |\n|---|---|\n| 1 | bad |\n\n<script>alert(1)</script> *now*")
+    assert "<h1>Rate</h1>" in html
+    assert "<td>bad</td>" in html
+    assert "<em>now</em>" in html
+    assert "<script" not in html
+    assert "javascript:" not in guidelines_html("[x](javascript:alert(1))").replace("[x](javascript:alert(1))", "")
+
+
+def test_the_usual_guidelines_say_the_scale_and_the_keys():
+    text = default_guidelines()
+    for said in ("1 2 3 4", "Q W E R", "Shift", "Ctrl Enter", "cannot be judged", "same ratings"):
+        assert said in text
