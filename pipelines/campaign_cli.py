@@ -1,11 +1,13 @@
 """`editloop campaign`: what a campaign lead does from the command line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from infra.errors import EditLoopError
 from pipelines.surroundings import services_of
 
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
@@ -39,11 +41,15 @@ def open_(
     from components.step import run_step
 
     settings, candidates = read_campaign_settings(file)
-    candidates, output = candidates.absolute(), out.absolute()
+    candidates, output = candidates.resolve(), out.resolve()
+    try:
+        json.loads(follow_up)
+    except ValueError as error:
+        raise EditLoopError(f"--follow-up {follow_up}: not JSON ({error}).") from error
     with services_of(services):
         run_step(
             "annotate",
-            pipeline_run=f"campaign-{settings.name}",
+            pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
             inputs={"candidates": candidates},
             outputs={"output": output},
             parameters=stage_parameters(settings),

@@ -28,8 +28,8 @@ def services_of(out: Path) -> Iterator[None]:
         return
     if not home.is_dir():
         raise EditLoopError(
-            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name a demo's folder by --out, "
-            f"or set the variables that `editloop up` prints."
+            f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name the folder of a demo or of "
+            "`editloop up`, or set the variables that `editloop up` prints."
         )
     ran = any(one.state == "running" for one in services_status(home))
     os.environ.update(start_services(home).environment | surroundings(out.absolute()))

@@ -1,10 +1,12 @@
 """A campaign in a real Label Studio: opened twice, answered, disturbed, cut off, brought back."""
 
+import json
 import threading
 from collections import Counter, defaultdict
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
 from annotation import experts, opening
 from annotation.accounts import names_by_id, read_accounts
@@ -19,6 +21,8 @@ from infra.content import read_manifest
 from infra.errors import EditLoopError
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from infra.tracking import find_runs
+from pipelines.cli import app
 
 PEOPLE = ["expert-1", "expert-2", "expert-3"]
 
@@ -297,6 +301,29 @@ def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candi
     assert load_pages(fetched.folder) == load_pages(tmp_path / "elsewhere")
     with pytest.raises(EditLoopError, match="no such campaign or folder"):
         locate(client, settings, "never opened")
+
+
+def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings, make_candidates, tmp_path):
+    candidates = make_candidates(5, seed=23)
+    file, out = tmp_path / "campaign.yaml", tmp_path / "opened"
+    file.write_text(
+        f"name: Lea's kitchen\ncandidates: {candidates.name}\nannotators: [expert-1, expert-2]\nlead: lea\n"
+        "gold: {share: 0.2}\nrepeats: {share: 0.2}\ngates: {alpha: {if: 0.5}}\n"
+    )
+    call = ["campaign", "open", str(file), "--out", str(out), "--follow-up", '{"train-reward": {"epochs": 1}}']
+    for _ in range(2):
+        done = CliRunner().invoke(app, call)
+        assert done.exit_code == 0, done.output
+        assert "7, of which 5 are tasks" in done.output
+    opened = read_campaign(out)
+    assert (opened.name, opened.lead, opened.gates, opened.pages) == ("Lea's kitchen", "lea", {"if": 0.5}, 7)
+    assert [one for one in find_campaigns(client, settings) if one.name == opened.name] == [opened]
+    (run,) = find_runs(stage="annotate", campaign_key=opened.key)
+    told = {key.removeprefix("editloop."): value for key, value in run.data.tags.items()}
+    assert (told["uri.candidates"], told["uri.output"]) == (str(candidates), str(out))
+    assert told["input.candidates"] == read_manifest(candidates)["sha256"]
+    assert told["output.output"] == read_manifest(out)["sha256"]
+    assert json.loads(told["follow_up"]) == {"train-reward": {"epochs": 1}}
 
 
 def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, monkeypatch):
