@@ -16,7 +16,7 @@ from PIL import Image
 
 from infra.content import write_file
 from infra.errors import EditLoopError
-from pipelines.report_plots import (
+from infra.plots import (
     AMBER,
     BLUE,
     GREEN,
@@ -28,6 +28,7 @@ from pipelines.report_plots import (
     curves,
     intervals,
     number,
+    page_style,
     series,
 )
 
@@ -84,6 +85,7 @@ def write_report(out: Path) -> Path:
         "interval": interval_text,
     }
     html = environment.get_template("report.html.j2").render(
+        style=Markup(page_style()),
         loop=Markup((Path(__file__).parent / "loop.svg").read_text()),
         summary=summary,
         headline=headline(summary),

@@ -16,9 +16,9 @@ from PIL import Image
 from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from infra.content import file_digests, sha256_file
 from infra.errors import EditLoopError
+from infra.plots import number, running_mean, series
 from pipelines.report import percent, points, seconds, write_report
 from pipelines.report_data import gather
-from pipelines.report_plots import number, running_mean, series
 
 SUMMARY: dict[str, Any] = {
     "stages": [{"name": "reward", "status": "done", "seconds": 61.0}, {"name": "collect", "status": "failed"}],

@@ -1,25 +1,26 @@
-"""The report's plots: matplotlib drawings as inline SVG that takes its colours from the page, light or dark.
+"""The look of our pages: their style sheet, and plots as inline SVG that takes its colours from it, light or dark.
 
-Each function gives an `<svg>` element, or None when there is nothing to draw. The drawing is made in marker colours
-which are then replaced by the page's CSS variables.
+Each plot gives an `<svg>` element, or None when there is nothing to draw. The drawing is made in marker colours which
+are then replaced by the page's CSS variables.
 """
 
 import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER = (f"#01020{k}" for k in range(1, 9))
+INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED = (f"#01020{k}" for k in range(1, 10))
 """Marker colours, none of which a drawing would hold by chance."""
 VARIABLES = dict(
     zip(
-        (INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER),
-        ("ink", "soft", "grid", "card", "blue", "violet", "green", "amber"),
+        (INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED),
+        ("ink", "soft", "grid", "card", "blue", "violet", "green", "amber", "red"),
         strict=True,
     )
 )
@@ -48,11 +49,26 @@ class Curve(NamedTuple):
     percent: bool = False
 
 
+class Line(NamedTuple):
+    """A line of a `trend`: a figure a step, None where it could not be had."""
+
+    label: str
+    values: Sequence[float | None]
+    colour: str
+    intervals: Sequence[tuple[float, float] | None] = ()
+    """95 % intervals, one a value, or none at all."""
+
+
 class Mark(NamedTuple):
     """A reference line across an interval plot."""
 
     at: float
     label: str
+
+
+def page_style() -> str:
+    """The style sheet that our pages share."""
+    return (Path(__file__).parent / "page.css").read_text()
 
 
 def number(value: Any) -> float | None:
@@ -128,6 +144,64 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
             _plain(axes)
 
     return _svg(name, (11.4, 2.7), draw)
+
+
+def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = False) -> str | None:
+    """Lines over named steps, each with its intervals and with its label at its end; `zero` draws the zero line."""
+    lines = [line for line in lines if any(value is not None for value in line.values)]
+    if not lines or len(steps) < 2:
+        return None
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.09, right=0.8, top=0.95, bottom=0.14)
+        ends = []
+        for offset, line in enumerate(lines):
+            known = [(at, value) for at, value in enumerate(line.values) if value is not None]
+            shift = 0.06 * (offset - (len(lines) - 1) / 2) if line.intervals else 0.0
+            axes.plot([at + shift for at, _ in known], [y for _, y in known], "o-", color=line.colour, markersize=5)
+            for at, ends_of in enumerate(line.intervals):
+                if ends_of is not None:
+                    axes.plot((at + shift,) * 2, ends_of, color=line.colour, linewidth=4, alpha=0.3)
+            ends.append((known[-1][1], line))
+        low, high = axes.get_ylim()
+        room, below = 0.075 * (high - low), -float("inf")
+        for height, line in sorted(ends, key=lambda end: end[0]):
+            below = max(height, below + room)
+            axes.text(len(steps) - 0.85, below, line.label, color=line.colour, fontsize=9, va="center")
+        if zero:
+            axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+        axes.set_xlim(-0.2, len(steps) - 0.9)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        _plain(axes)
+
+    return _svg(name, (5.4, max(2.6, 0.24 * len(lines) + 1)), draw)
+
+
+def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) -> str | None:
+    """Bars around zero: a cluster a step, a bar a group; the vertical axis reaches at least `limit` either way."""
+    if not steps or not groups:
+        return None
+    width = 0.7 / len(groups)
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.11, right=0.98, top=0.85, bottom=0.12)
+        for offset, group in enumerate(groups):
+            places = [at + (offset - (len(groups) - 1) / 2) * width for at in range(len(steps))]
+            axes.bar(places, [value or 0.0 for value in group.values], width * 0.9, color=group.colour)
+            axes.text(offset / len(groups), 1.06, group.label, color=group.colour, fontsize=9, transform=axes.transAxes)
+        reach = max([limit, *(1.1 * abs(value or 0.0) for group in groups for value in group.values)])
+        axes.set_ylim(-reach, reach)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.axhline(0, color=SOFT, linewidth=1)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        _plain(axes)
+
+    return _svg(name, (5.4, 2.4), draw)
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
