@@ -1,0 +1,343 @@
+"""Closing a campaign in a real Label Studio: below its gate, accepted, edited afterwards, judged anew."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from annotation.accounts import ensure_annotators, read_accounts
+from annotation.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.closing import Acceptance, close, closings, readiness
+from annotation.label_studio import LabelStudioApi
+from annotation.labelling import REASONS, result_of
+from annotation.opening import task_rows
+from annotation.vocabulary import Page
+from components.annotate.stage import annotate
+from components.collect.stage import collect
+from components.step import run_step
+from infra import tracking
+from infra.content import read_manifest
+from infra.errors import EditLoopError
+from infra.settings import ServiceSettings, service_settings
+from pipelines import reconcile as reconciling
+from pipelines.cli import app
+
+PEOPLE = ["closer-1", "closer-2"]
+REASON = next(iter(REASONS))
+
+Rate = Callable[[str, int, int], dict[str, int]]
+"""(annotator, page's number, place) -> {axis: level}"""
+
+
+class Opened(NamedTuple):
+    campaign: Campaign
+    folder: Path
+    candidates: Path
+    settings: ServiceSettings
+    pages: dict[str, Page]
+    tasks: dict[str, int]
+    """Label Studio's task by page key."""
+
+    def api(self, name: str) -> LabelStudioApi:
+        return LabelStudioApi(self.settings, read_accounts(self.settings)[name].token)
+
+    def submit(self, name: str, key: str, result: list[dict[str, Any]], **more: Any) -> int:
+        body = {"result": result, "lead_time": 9.0, **more}
+        reply = self.api(name).call("POST", f"/api/tasks/{self.tasks[key]}/annotations/", json=body)
+        return int(reply["id"])
+
+    def edit(self, name: str, annotation: int, result: list[dict[str, Any]]) -> None:
+        self.api(name).call("PATCH", f"/api/annotations/{annotation}/", json={"result": result})
+
+    def answer(self, rate: Rate) -> dict[tuple[str, str], int]:
+        """Everybody answers every page; ids of the annotations by (annotator, page's key)."""
+        return {
+            (name, key): self.submit(
+                name, key, result_of([rate(name, number, place) for place in range(self.campaign.places)])
+            )
+            for number, key in enumerate(self.pages)
+            for name in self.campaign.annotators
+        }
+
+    def ready(self) -> Any:
+        return readiness(connect(self.settings), self.settings, self.campaign, self.pages)
+
+
+def agree(name: str, page: int, place: int) -> dict[str, int]:
+    return {"if": 1 + (page + place) % 4, "vq": 1 + (page + 2 * place) % 4}
+
+
+def disagree(name: str, page: int, place: int) -> dict[str, int]:
+    level = 1 + (page + place) % 4
+    return {"if": level if name == PEOPLE[0] else 5 - level, "vq": level}
+
+
+@pytest.fixture
+def opened(service_environment, make_candidates, tmp_path) -> Callable[..., Opened]:
+    def open_one(name: str, *, recorded: bool = False, **options: Any) -> Opened:
+        candidates = make_candidates(4, seed=sum(map(ord, name)), candidates=3)
+        folder = tmp_path / name
+        parameters = {
+            "campaign": name,
+            "annotators": PEOPLE,
+            "overlap": 2,
+            "gold_share": 0.0,
+            "repeat_share": 0.0,
+            **options,
+        }
+        if recorded:
+            run_step(
+                "annotate",
+                pipeline_run=name,
+                inputs={"candidates": candidates},
+                outputs={"output": folder},
+                parameters=parameters,
+                tags={"uri.candidates": str(candidates), "uri.output": str(folder), "follow_up": "{}"},
+            )
+        else:
+            annotate(candidates, folder, **parameters)
+        campaign, settings = read_campaign(folder), service_settings()
+        tasks = {key: rows[0].id for key, rows in task_rows(settings, campaign).items()}
+        return Opened(campaign, folder, candidates, settings, load_pages(folder), tasks)
+
+    return open_one
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def command(*words: str) -> Any:
+    return CliRunner().invoke(app, ["campaign", *words], catch_exceptions=True)
+
+
+def test_below_its_gate_a_campaign_does_not_close_unless_somebody_says_why(opened, tmp_path):
+    one = opened("below", alpha_if=0.6, alpha_vq=0.5)
+    client = connect(one.settings)
+    one.answer(disagree)
+    ready = one.ready()
+    assert ready.progress.complete
+    assert ready.alpha["if"] < 0 < ready.alpha["vq"]
+    with pytest.raises(EditLoopError, match=r"Instruction following: alpha -\d\.\d\d, gate 0\.60\)\. 4 tasks are in"):
+        close(client, one.campaign, ready)
+    with pytest.raises(EditLoopError, match="below its gate"):
+        collect(one.folder, one.candidates, tmp_path / "judgements")
+    assert not (tmp_path / "judgements").exists()
+    assert closings(client, one.campaign) == []
+    accepted = Acceptance(reason="a pilot, to see the pages", by="lea")
+    closing = close(client, one.campaign, ready, accepted)
+    assert closing.accepted == accepted
+    assert closings(client, one.campaign) == [closing] == [close(client, one.campaign, one.ready(), accepted)]
+    collect(one.folder, one.candidates, tmp_path / "judgements", answers_sha256=closing.answers_sha256)
+    assert summary(tmp_path / "judgements")["accepted"] == accepted.model_dump()
+
+
+def test_a_reason_that_was_not_needed_is_not_kept(opened):
+    one = opened("agreed", alpha_if=0.6)
+    one.answer(agree)
+    closing = close(connect(one.settings), one.campaign, one.ready(), Acceptance(reason="just in case", by="lea"))
+    assert closing.accepted is None
+    assert closing.alpha["if"] == pytest.approx(1)
+
+
+def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tmp_path):
+    one = opened("late", recorded=True)
+    client = connect(one.settings)
+    ids = one.answer(agree)
+    started = []
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+        if arguments["campaign_uri"] == str(one.folder):
+            started.append(arguments)
+
+    reconciling.reconcile(start, tmp_path)
+    (first,) = started
+    (closing,) = closings(client, one.campaign)
+    assert first["answers_sha256"] == closing.answers_sha256
+    run_step(
+        "collect",
+        pipeline_run="late",
+        inputs={"campaign": one.folder, "candidates": one.candidates},
+        outputs={"output": tmp_path / "old"},
+        parameters={"answers_sha256": closing.answers_sha256},
+    )
+    before = read_manifest(tmp_path / "old")
+    (name, _), annotation = next(iter(ids.items()))
+    one.edit(name, annotation, result_of([{"if": 1, "vq": 1}] * one.campaign.places))
+
+    found = json.loads(command("status", "late", "--json").stdout)
+    assert not found["closed"]
+    assert found["edited"] == f"1 edited (annotation {annotation})"
+    shown = command("status", str(one.folder)).stdout
+    assert "EDITED SINCE" in shown
+    assert f"annotation {annotation}" in shown
+    look = reconciling.reconcile(start, tmp_path)
+    assert one.campaign in look.edited
+    assert len(started) == 1, "nothing is trained on answers that nobody closed"
+    with pytest.raises(EditLoopError, match="not those it was closed with"):
+        collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=closing.answers_sha256)
+
+    assert command("close", "late").exit_code == 0
+    assert json.loads(command("status", "late", "--json").stdout)["closed"]
+    again = closings(client, one.campaign)
+    assert again[0] == closing
+    assert again[1].answers_sha256 == found["answers_sha256"]
+    reconciling.reconcile(start, tmp_path)
+    assert started[-1] == {**first, "answers_sha256": again[1].answers_sha256, "run_key": started[-1]["run_key"]}
+    assert started[-1]["run_key"] != first["run_key"]
+    collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=again[1].answers_sha256)
+    assert summary(tmp_path / "new")["ratings_sha256"] != before["facts"]["ratings_sha256"]
+    assert read_manifest(tmp_path / "old", check=True) == before, "the old version stays what it was"
+
+
+def test_a_config_changed_in_mid_campaign_keeps_it_from_closing(opened, tmp_path):
+    one = opened("reworded", recorded=True)
+    client = connect(one.settings)
+    one.answer(agree)
+    config = client.projects.get(one.campaign.project_id).label_config
+    changed = config.replace('name="vq_2" toName="image_2"', 'name="vq_2" toName="image_1"')
+    assert changed != config
+    client.projects.update(one.campaign.project_id, label_config=changed)
+    found = json.loads(command("status", "reworded", "--json").stdout)
+    assert "was changed in Label Studio" in found["config_faults"][0]
+    assert any("vq_2" in fault and "image_1" in fault for fault in found["config_faults"][1:])
+    refused = command("close", "reworded", "--accept", "whatever")
+    assert isinstance(refused.exception, EditLoopError)
+    assert "was changed" in str(refused.exception)
+    look = reconciling.reconcile(lambda *_: None, tmp_path)
+    assert [one for one in look.waiting if one.campaign.name == "reworded" and "was changed" in one.reason]
+    with pytest.raises(EditLoopError, match="was changed"):
+        collect(one.folder, one.candidates, tmp_path / "judgements")
+    client.projects.update(one.campaign.project_id, label_config=config)
+    assert command("close", "reworded").exit_code == 0
+
+
+def test_what_is_missing_is_counted_and_what_is_wrong_is_told(opened, tmp_path):
+    one = opened("messy", recorded=True)
+    ensure_annotators(connect(one.settings), ["closer-guest"], one.settings)
+    first, second, third, fourth = one.pages
+    ada, bo = PEOPLE
+    good = result_of([{"if": 2, "vq": 3}] * 3)
+    five = [{**item, "value": {"choices": ["5"]}} if item["from_name"] == "if_2" else item for item in good]
+    for name in PEOPLE:
+        one.submit(name, first, good)
+    one.submit(ada, second, good)
+    wrong = one.submit(bo, second, five)
+    one.submit(ada, third, result_of([], REASON))
+    one.submit(bo, third, good)
+    one.submit(bo, third, result_of([{"if": 4, "vq": 4}] * 3))
+    one.submit(ada, fourth, [], was_cancelled=True)
+    one.submit(bo, fourth, good[:-1])
+    one.submit("closer-guest", fourth, good)
+    api = LabelStudioApi(one.settings)
+    data = api.call("GET", f"/api/tasks/{one.tasks[first]}")["data"]
+    api.call("POST", f"/api/projects/{one.campaign.project_id}/import", json=[{"data": {**data, "key": "no-page"}}])
+    strange = task_rows(one.settings, one.campaign)["no-page"][0].id
+    one.api(ada).call("POST", f"/api/tasks/{strange}/annotations/", json={"result": good})
+    with pytest.raises(EditLoopError, match=r"2 of 4 pages are answered, 5 of 8 answers are there, 1 were skipped"):
+        collect(one.folder, one.candidates, tmp_path / "judgements")
+    found = json.loads(command("status", "messy", "--json").stdout)["progress"]
+    assert {key: found[key] for key in ("skipped", "unfinished", "others", "repeated", "missing", "complete")} == {
+        "skipped": 1,
+        "unfinished": 2,
+        "others": 1,
+        "repeated": 1,
+        "missing": 0,
+        "complete": False,
+    }
+    assert found["by_annotator"] == {ada: 3, bo: 2}
+    assert found["cannot"] == {REASON: 1}
+    fault, unknown = found["faults"]
+    assert fault.startswith(f"Annotation {wrong} by {bo}")
+    assert "if_2 says 5" in fault
+    assert "no-page, which is none of the campaign's" in unknown
+    one.edit(bo, wrong, good)
+    one.submit(ada, fourth, good)
+    one.submit(bo, fourth, good)
+    metrics = collect(one.folder, one.candidates, tmp_path / "judgements")
+    assert (metrics["judgements"], metrics["cannot"]) == (7 * 3, 1)
+    rows = [json.loads(line) for line in (tmp_path / "judgements" / "judgements.jsonl").read_text().splitlines()]
+    assert [row["if"] for row in rows if row["task_id"] == one.pages[third].task_id] == [4, 4, 4], "the later counts"
+    (refused,) = [json.loads(line) for line in (tmp_path / "judgements" / "cannot.jsonl").read_text().splitlines()]
+    assert (refused["annotator"], refused["reason"]) == (ada, REASON)
+
+
+def test_a_page_gone_from_label_studio_is_missed_and_repeats_are_kept_apart(opened, tmp_path):
+    one = opened("gone", repeat_share=0.5, gold_share=0.25)
+    one.answer(agree)
+    last = list(one.pages)[-1]
+    api = LabelStudioApi(one.settings)
+    api.call("DELETE", f"/api/tasks/{one.tasks[last]}")
+    with pytest.raises(EditLoopError, match=r"1 pages are not in Label Studio \(open the campaign again\)"):
+        collect(one.folder, one.candidates, tmp_path / "judgements")
+    annotate(
+        one.candidates,
+        one.folder,
+        campaign="gone",
+        annotators=PEOPLE,
+        overlap=2,
+        gold_share=0.25,
+        repeat_share=0.5,
+    )
+    one.tasks[last] = task_rows(one.settings, one.campaign)[last][0].id
+    for name in PEOPLE:
+        one.submit(name, last, result_of([{"if": 1, "vq": 2}] * 3))
+    assert collect(one.folder, one.candidates, tmp_path / "judgements")["judgements"] == 4 * 3 * 2
+    checks = [json.loads(line) for line in (tmp_path / "judgements" / "checks.jsonl").read_text().splitlines()]
+    kinds = [page.kind for page in one.pages.values()]
+    assert (kinds.count("repeat"), kinds.count("gold")) == (2, 1)
+    assert len(checks) == 3 * 3 * 2
+    assert {row["kind"] for row in checks} == {"repeat", "gold"}
+
+
+def test_two_closings_at_once_are_both_kept(opened):
+    one = opened("race")
+    client = connect(one.settings)
+    one.answer(agree)
+    ready = one.ready()
+    other = ready.model_copy(update={"answers_sha256": "0" * 64})
+
+    class Interrupted:
+        """A client whose first write is followed by somebody else's that did not see it."""
+
+        def __init__(self) -> None:
+            self.projects, self.left = self, 1
+
+        def get(self, project: int) -> Any:
+            return client.projects.get(project)
+
+        def update(self, project: int, description: str) -> None:
+            before = client.projects.get(project).description
+            client.projects.update(project, description=description)
+            if self.left:
+                self.left -= 1
+                client.projects.update(project, description=before)
+                close(client, one.campaign, other)
+
+    mine = close(Interrupted(), one.campaign, ready)
+    assert [known.answers_sha256 for known in closings(client, one.campaign)] == ["0" * 64, mine.answers_sha256]
+
+
+def test_a_refused_token_is_told(opened, monkeypatch):
+    one = opened("token", recorded=True)
+    monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_TOKEN", "0" * 40)
+    refused = command("status", str(one.folder))
+    assert isinstance(refused.exception, EditLoopError)
+    assert "EDITLOOP_LABEL_STUDIO_TOKEN" in str(refused.exception)
+
+
+def test_a_dead_link_in_mlflow_does_not_hide_a_late_edit(opened):
+    one = opened("unkept", recorded=True)
+    client = connect(one.settings)
+    ids = one.answer(agree)
+    close(client, one.campaign, one.ready())
+    assert tracking.find_runs(stage="collect", campaign_key=one.campaign.key) == []
+    (name, _), annotation = next(iter(ids.items()))
+    one.api(name).call("DELETE", f"/api/annotations/{annotation}/")
+    found = json.loads(command("status", "unkept", "--json").stdout)
+    assert not found["closed"]
+    assert "no collect run kept" in found["edited"]
