@@ -1,9 +1,154 @@
 """The quality of a campaign as one page."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from annotation.annotator_flags import FAST_RATING, LEVEL, SHIFT
+from annotation.vocabulary import AXES, AXIS_NAMES, Axis
+from infra.plots import BLUE, RED, SOFT, VIOLET, Estimate, Line, Mark, bars, intervals, number, page_style, trend
+
+COLOURS = {"if": BLUE, "vq": VIOLET}
+USABLE, GOOD = 0.667, 0.8
+"""Krippendorff's own bounds for tentative and for firm conclusions."""
 
 
 def quality_page(quality: Mapping[str, Any], title: str) -> str:
     """One self-contained HTML page of what `quality` gives; `title` is the campaign's name."""
-    raise NotImplementedError
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "figure": _figure,
+        "percent": _percent,
+        "count": lambda value: f"{value:,}".replace(",", "\u202f"),
+        "levels": lambda value: "–" if number(value) is None else _signed(value),
+        "interval": lambda ends: f"95 % interval {_figure(ends[0])} to {_figure(ends[1])}" if ends else "no interval",
+        "span": lambda ends: f"{_signed(ends[0])} to {_signed(ends[1])}",
+        "shares": lambda ends: f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}",
+        "chance": _chance,
+    }
+    annotators = quality["annotators"]
+    remarkable = [name for name, one in sorted(annotators.items()) if one["flags"]]
+    editors = {editor for one in annotators.values() for found in one["editors"].values() for editor in found}
+    return environment.get_template("quality_page.html.j2").render(
+        **quality,
+        title=title,
+        style=Markup(page_style()),
+        names=[(axis, AXIS_NAMES[axis]) for axis in AXES],
+        remarkable=remarkable,
+        editors=sorted(editors),
+        level=LEVEL,
+        fast=FAST_RATING,
+        plots={
+            "agreement": _markup(_agreement(quality["axes"])),
+            "over_time": _markup(_over_time(quality["axes"])),
+            "by_type": _by_type(quality["axes"]),
+            "shift": {axis: _markup(_shift(annotators, axis)) for axis in AXES},
+            "steady": {axis: _markup(_steady(annotators, axis)) for axis in AXES},
+            "position": _markup(_position(quality["position"])),
+        },
+    )
+
+
+def _agreement(axes: Mapping[str, Any]) -> str | None:
+    rows = [_alpha(AXIS_NAMES[axis], axes[axis], COLOURS[axis]) for axis in AXES]
+    return intervals("agreement", rows, (_lowest(rows), 1.0), [Mark(USABLE, "usable"), Mark(GOOD, "good")])
+
+
+def _by_type(axes: Mapping[str, Any]) -> dict[Axis, Markup | None] | None:
+    found: dict[Axis, Markup | None] = {}
+    for axis in AXES:
+        types = axes[axis]["by_type"]
+        if len(types) < 2:
+            return None
+        rows = [_alpha(name, one, COLOURS[axis]) for name, one in sorted(types.items())]
+        found[axis] = _markup(intervals(f"type-{axis}", rows, (_lowest(rows), 1.0), [Mark(USABLE, "usable")]))
+    return found
+
+
+def _alpha(label: str, found: Mapping[str, Any], colour: str) -> Estimate:
+    ends = found["ci95"]
+    shown = f"{_figure(found['alpha'])}" + (f" ({_figure(ends[0])} to {_figure(ends[1])})" if ends else "")
+    return Estimate(label, found["alpha"], tuple(ends) if ends else None, colour, shown)
+
+
+def _lowest(rows: list[Estimate]) -> float:
+    return min([0.0, *(row.interval[0] for row in rows if row.interval)])
+
+
+def _over_time(axes: Mapping[str, Any]) -> str | None:
+    parts = axes[AXES[0]]["over_time"]
+    lines = [
+        Line(
+            AXIS_NAMES[axis].split()[0],
+            [part["alpha"] for part in axes[axis]["over_time"]],
+            COLOURS[axis],
+            [tuple(part["ci95"]) if part["ci95"] else None for part in axes[axis]["over_time"]],
+        )
+        for axis in AXES
+    ]
+    return trend("over-time", [_day(part["begin"]) for part in parts], lines)
+
+
+def _shift(annotators: Mapping[str, Any], axis: str) -> str | None:
+    rows = []
+    for name, one in sorted(annotators.items()):
+        if found := one["shift"][axis]:
+            colour = RED if one["flags"] else COLOURS[axis]
+            low, high = found["ci95"]
+            rows.append(Estimate(name, found["value"], (low, high), colour, _signed(found["value"])))
+    reach = max([1.0, *(1.1 * abs(end) for row in rows for end in row.interval or ())])
+    marks = [Mark(0, "median"), *(Mark(side * SHIFT, _signed(side * SHIFT)) for side in (-1, 1))]
+    return intervals(f"shift-{axis}", rows, (-reach, reach), marks, _signed)
+
+
+def _steady(annotators: Mapping[str, Any], axis: str) -> str | None:
+    begins = sorted({part["begin"][:10] for one in annotators.values() for part in one["parts"]})
+    several = max((len(one["parts"]) for one in annotators.values()), default=0)
+    lines = [
+        Line(name, [part["shift"][axis] for part in one["parts"]], RED if one["flags"] else SOFT)
+        for name, one in sorted(annotators.items(), key=lambda item: bool(item[1]["flags"]))
+        if len(one["parts"]) == several
+    ]
+    steps = [_day(begin) for begin in begins] if len(begins) == several else [str(k + 1) for k in range(several)]
+    return trend(f"steady-{axis}", steps, lines, zero=True)
+
+
+def _position(position: Mapping[str, Any]) -> str | None:
+    places = max(len(position[axis]["means"]) for axis in AXES)
+    groups = [Line(AXIS_NAMES[axis], position[axis]["means"], COLOURS[axis]) for axis in AXES]
+    return bars("position", [f"place {k + 1}" for k in range(places)], groups, 0.3)
+
+
+def _markup(drawing: str | None) -> Markup | None:
+    return None if drawing is None else Markup(drawing)
+
+
+def _figure(value: Any, digits: int = 2) -> str:
+    if number(value) is None:
+        return "not known"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def _percent(value: Any, digits: int = 1) -> str:
+    return "not known" if number(value) is None else f"{100 * value:.{digits}f} %"
+
+
+def _signed(value: float) -> str:
+    return "0" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
+
+
+def _chance(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.3f}" if math.isfinite(p) else "–"
+
+
+def _day(moment: str) -> str:
+    """The day of an ISO time, as 05 Jan."""
+    from datetime import datetime
+
+    return f"{datetime.fromisoformat(moment):%d %b}"

@@ -165,10 +165,10 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
                     axes.plot((at + shift,) * 2, ends_of, color=line.colour, linewidth=4, alpha=0.3)
             ends.append((known[-1][1], line))
         low, high = axes.get_ylim()
-        room, below = 0.075 * (high - low), -float("inf")
-        for height, line in sorted(ends, key=lambda end: end[0]):
-            below = max(height, below + room)
-            axes.text(len(steps) - 0.85, below, line.label, color=line.colour, fontsize=9, va="center")
+        ends.sort(key=lambda end: end[0])
+        for height, (_, line) in zip(_apart([end for end, _ in ends], low, high), ends, strict=True):
+            axes.text(len(steps) - 0.85, height, line.label, color=line.colour, fontsize=9, va="center")
+        axes.set_ylim(low, high)
         if zero:
             axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
         axes.set_xlim(-0.2, len(steps) - 0.9)
@@ -178,6 +178,17 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
         _plain(axes)
 
     return _svg(name, (5.4, max(2.6, 0.24 * len(lines) + 1)), draw)
+
+
+def _apart(heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Heights (sorted) of labels that do not cover each other, within low..high as far as they fit, near their own."""
+    room = 0.075 * (high - low)
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max([height, *(below + room for below in placed[-1:])]))
+    for at in reversed(range(len(placed))):
+        placed[at] = min(placed[at], high if at == len(placed) - 1 else placed[at + 1] - room)
+    return placed
 
 
 def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) -> str | None:
