@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from components.benchmark.bootstrap import ratio_interval
 from components.benchmark.gate import decide
 from components.benchmark.page import benchmark_page
+from components.dataset.labels import TIE
 from infra.content import complete_folder, read_manifest, write_json
 
 CLEAR_GAP = 0.1
@@ -108,7 +109,7 @@ def score_groups(model: Any, groups: Groups) -> list[NDArray[np.float64]]:
 
 
 def label_order(group: Any) -> NDArray[np.float64]:
-    """The experts' overall score of each candidate, (K,): sum of the axes' mean ratings; equal = a tie, no order."""
+    """The experts' overall score of each candidate, (K,): sum of the axes' mean ratings; within TIE = no order."""
     return np.asarray(group.ratings.sum(axis=1), dtype=np.float64)
 
 
@@ -119,8 +120,8 @@ def oracle_order(group: Any) -> NDArray[np.float64] | None:
 
 
 def hits(scores: list[NDArray[np.float64]], groups: Groups, order: Any) -> Hits:
-    """Pairs that the scores order as `order` does. Oracle pairs must differ by CLEAR_GAP, label pairs at all."""
-    gap = CLEAR_GAP if order is oracle_order else 1e-6
+    """Pairs that the scores order as `order` does. Oracle pairs must differ by CLEAR_GAP, label pairs by TIE."""
+    gap = CLEAR_GAP if order is oracle_order else TIE
     right, asked = np.zeros(len(groups)), np.zeros(len(groups))
     for index, (group, values) in enumerate(zip(groups, scores, strict=True)):
         truth = order(group)

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotation.vocabulary import EditTask, Judgement
+from annotation.vocabulary import AXES, Decision, EditTask, Judgement
+from components.dataset.labels import Labels, labels_of, mean_rating, pairs
 from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import commit_dataset
 from infra.errors import EditLoopError
@@ -60,12 +59,11 @@ PAIR_ROWS = pa.schema(
         ("overall_order", pa.int8()),
         ("if_margin", pa.float64()),
         ("vq_margin", pa.float64()),
+        ("if_confidence", pa.float64()),
+        ("vq_confidence", pa.float64()),
         ("confidence", pa.float64()),
     ]
 )
-
-Ratings = dict[str, dict[str, tuple[int, int]]]
-"""candidate_id -> annotator -> (instruction following, visual quality), each 1..4."""
 
 
 def dataset(judgements: Path, candidates: Path, output: Path, version: Path, *, seed: int = 0) -> dict[str, float]:
@@ -75,10 +73,12 @@ def dataset(judgements: Path, candidates: Path, output: Path, version: Path, *, 
     (a row a pair of candidates that the same annotators rated; ties are kept). `version` is a JSON file that says where
     DVC has it. The same judgements and seed give the same bytes. Raises EditLoopError without any judged pair.
     """
-    ratings = read_ratings(judgements / "judgements.jsonl")
+    said = read_judgements(judgements / "judgements.jsonl")
+    labels = labels_of(said, decided := read_decisions(judgements / "decisions.jsonl"))
     tasks = read_tasks(candidates / "tasks.jsonl")
-    judged = [task for task in tasks if sum(c.candidate_id in ratings[task.task_id] for c in task.candidates) >= 2]
-    rows = {task.task_id: pairs(task, ratings[task.task_id]) for task in judged}
+    votes = {task.task_id: labels.votes.get(task.task_id, {}) for task in tasks}
+    judged = [task for task in tasks if sum(c.candidate_id in votes[task.task_id] for c in task.candidates) >= 2]
+    rows = {task.task_id: pairs(task, labels) for task in judged}
     counts = {split: {"groups": 0, "pairs": 0} for split in SPLITS}
     for task in judged:
         counts[split_of(task.source, seed)]["groups"] += 1
@@ -90,12 +90,13 @@ def dataset(judgements: Path, candidates: Path, output: Path, version: Path, *, 
         )
     facts = _facts(judgements, candidates) | {"seed": seed, "splits": counts} | total
     facts["task_ids"] = [task.task_id for task in judged]
-    facts["annotators"] = sorted({who for task in ratings.values() for by in task.values() for who in by})
+    facts["annotators"] = sorted({one.annotator for one in said} | {one.lead for one in decided})
+    facts["weights"] = labels.weights
     images = candidates / "images"
     with complete_folder(output, facts) as folder:
         for split in SPLITS:
             inside = [task for task in judged if split_of(task.source, seed) == split]
-            shown = (row for task in inside for row in candidate_rows(task, split, ratings[task.task_id], images))
+            shown = (row for task in inside for row in candidate_rows(task, split, labels, images))
             _write(folder / f"candidates-{split}.parquet", CANDIDATE_ROWS, shown)
             _write(folder / f"pairs-{split}.parquet", PAIR_ROWS, (row for task in inside for row in rows[task.task_id]))
     settings = service_settings()
@@ -122,43 +123,12 @@ def split_of(source: str, seed: int) -> Split:
     return next(split for i, split in enumerate(SPLITS) if percent < sum(SHARES[before] for before in SPLITS[: i + 1]))
 
 
-def pairs(task: EditTask, ratings: Ratings) -> list[dict[str, Any]]:
-    """All pairs a < b of the task's candidates that share an annotator, with their orders and margins.
-
-    Orders are +1 (a preferred), 0 (tie), -1 (b) by the sum over the annotators who rated both; `overall` adds the axes.
-    A margin is a's mean minus b's, in rating steps. `confidence` is the share of those annotators whose own overall
-    order is the joint one.
-    """
-    rows = []
-    for a, b in combinations(sorted(c.candidate_id for c in task.candidates if c.candidate_id in ratings), 2):
-        both = sorted(ratings[a].keys() & ratings[b].keys())
-        if not both:
-            continue
-        by_if = [ratings[a][who][0] - ratings[b][who][0] for who in both]
-        by_vq = [ratings[a][who][1] - ratings[b][who][1] for who in both]
-        overall = _sign(sum(by_if) + sum(by_vq))
-        rows.append(
-            {
-                "task_id": task.task_id,
-                "a": a,
-                "b": b,
-                "if_order": _sign(sum(by_if)),
-                "vq_order": _sign(sum(by_vq)),
-                "overall_order": overall,
-                "if_margin": sum(by_if) / len(both),
-                "vq_margin": sum(by_vq) / len(both),
-                "confidence": sum(_sign(i + v) == overall for i, v in zip(by_if, by_vq, strict=True)) / len(both),
-            }
-        )
-    return rows
-
-
-def candidate_rows(task: EditTask, split: Split, ratings: Ratings, images: Path) -> Iterator[dict[str, Any]]:
+def candidate_rows(task: EditTask, split: Split, labels: Labels, images: Path) -> Iterator[dict[str, Any]]:
     """A row a candidate, in the order of candidate ids; a candidate that nobody rated has null means."""
     source = _image(images, task.source)
     target = _image(images, task.target) if task.target else None
     for candidate in sorted(task.candidates, key=lambda one: one.candidate_id):
-        given = list(ratings.get(candidate.candidate_id, {}).values())
+        given = labels.votes[task.task_id].get(candidate.candidate_id, {})
         yield {
             "task_id": task.task_id,
             "name": task.name,
@@ -170,23 +140,29 @@ def candidate_rows(task: EditTask, split: Split, ratings: Ratings, images: Path)
             "candidate_id": candidate.candidate_id,
             "image": _image(images, candidate.image),
             "editor": candidate.editor,
-            "if_mean": sum(i for i, _ in given) / len(given) if given else None,
-            "vq_mean": sum(v for _, v in given) / len(given) if given else None,
+            **{f"{axis}_mean": mean_rating(given, axis, labels.weights[axis]) if given else None for axis in AXES},
             "ratings": len(given),
         }
 
 
-def read_ratings(path: Path) -> defaultdict[str, Ratings]:
-    """task_id -> candidate_id -> annotator -> ratings. EditLoopError for two ratings of one candidate by one person."""
-    ratings: defaultdict[str, Ratings] = defaultdict(dict)
+def read_judgements(path: Path) -> list[Judgement]:
+    """The judgements of a file. EditLoopError for two ratings of one candidate by one person."""
+    found: dict[tuple[str, str, str], Judgement] = {}
     with path.open() as lines:
         for line in lines:
             row = Judgement.model_validate_json(line)
-            given = ratings[row.task_id].setdefault(row.candidate_id, {})
-            if row.annotator in given:
+            key = (row.task_id, row.candidate_id, row.annotator)
+            if key in found:
                 raise EditLoopError(f"{path}: {row.annotator} rated candidate {row.candidate_id} twice; collect again.")
-            given[row.annotator] = (row.instruction_following, row.visual_quality)
-    return ratings
+            found[key] = row
+    return list(found.values())
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """The lead's decisions; none where nothing was adjudicated."""
+    if not path.is_file():
+        return []
+    return [Decision.model_validate_json(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def read_tasks(path: Path) -> list[EditTask]:
@@ -220,7 +196,3 @@ def _write(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> Non
 
 def _image(images: Path, sha256: str) -> bytes:
     return (images / f"{sha256}.png").read_bytes()
-
-
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)

@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation.oracle import Oracle, oracle, shrink
+from annotation.vocabulary import AXES
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Group:
     """(K, side, side, 3)"""
     ratings: NDArray[np.float32]
     """(K, 2): mean rating over annotators, 1..4, instruction following then visual quality."""
-    confidence: NDArray[np.float32]
-    """(K, K): share of annotators who agree with a pair's order, 0..1; 0 where there is no pair."""
+    weights: NDArray[np.float32]
+    """(K, K, 2): how much each pair counts on each axis, 0..1, symmetric; 0 where there is no pair or no order."""
 
     def oracle(self) -> Oracle | None:
         """The oracle's scores of the K candidates, or None where no right result is known."""
@@ -46,14 +48,14 @@ def read_groups(dataset: Path, split: str, side: int) -> list[Group]:
     by_task: dict[str, list[dict[str, object]]] = {}
     for row in rows:
         by_task.setdefault(str(row["task_id"]), []).append(row)
-    agreed: dict[tuple[str, str, str], float] = {(p["task_id"], p["a"], p["b"]): p["confidence"] for p in pairs}
+    weight_of = {(str(pair["task_id"]), frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
     groups = []
     for task, members in by_task.items():
         ids = tuple(str(row["candidate_id"]) for row in members)
-        confidence = np.zeros((len(ids), len(ids)), np.float32)
-        for i, one in enumerate(ids):
-            for j, other in enumerate(ids):
-                confidence[i, j] = agreed.get((task, one, other), agreed.get((task, other, one), 0.0))
+        nothing = np.zeros(len(AXES), np.float32)
+        weights = np.array(
+            [[weight_of.get((task, frozenset((one, other))), nothing) for other in ids] for one in ids], np.float32
+        )
         first = members[0]
         groups.append(
             Group(
@@ -66,10 +68,17 @@ def read_groups(dataset: Path, split: str, side: int) -> list[Group]:
                 target=_pixels(first["target"], side) if first["target"] is not None else None,
                 edits=np.stack([_pixels(row["image"], side) for row in members]),
                 ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
-                confidence=confidence,
+                weights=weights,
             )
         )
     return groups
+
+
+def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
+    """2 confidence - 1 an axis, at least 0: how much likelier than a coin the order is. A tie orders nothing."""
+    return np.array(
+        [max(0.0, 2 * pair[f"{axis}_confidence"] - 1) if pair[f"{axis}_order"] else 0.0 for axis in AXES], np.float32
+    )
 
 
 def _pixels(png: object, side: int) -> NDArray[np.uint8]:

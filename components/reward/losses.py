@@ -59,17 +59,16 @@ LOSSES: dict[str, PairLoss] = {
 
 
 def group_loss(
-    mu: Tensor, log_sigma: Tensor, ratings: Tensor, valid: Tensor, confidence: Tensor, loss: PairLoss
+    mu: Tensor, log_sigma: Tensor, ratings: Tensor, valid: Tensor, weights: Tensor, loss: PairLoss
 ) -> tuple[Tensor, Tensor]:
     """Mean pair loss over all ordered pairs of each group, per axis, and the pairs' count.
 
-    mu, log_sigma, ratings: (G, K, axes); valid: (G, K) bool; confidence: (G, K, K, axes), the weight of a pair. A
-    pair enters
-    on every axis whose ratings differ, so an overall tie whose axes disagree teaches both ways; a tie on an axis
-    carries no order there.
+    mu, log_sigma, ratings: (G, K, axes); valid: (G, K) bool; weights: (G, K, K, axes), how much a pair counts. A
+    pair enters on every axis whose ratings differ, so an overall tie whose axes disagree teaches both ways; a tie on an
+    axis carries no order there.
     """
     better = ratings[:, :, None] > ratings[:, None]
-    weight = (better & valid[:, :, None, None] & valid[:, None, :, None]) * confidence
+    weight = (better & valid[:, :, None, None] & valid[:, None, :, None]) * weights
     shape = better.shape
     losses = loss(
         mu[:, :, None].expand(shape), log_sigma[:, :, None].expand(shape),

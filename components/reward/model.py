@@ -113,7 +113,11 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Scores:
         """Scores (B, axes) of a batch made by `prepare`."""
-        return self.read(self.backbone(**batch, use_cache=False).last_hidden_state)
+        return self.read(self.hidden(batch))
+
+    def hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """Last hidden states at the reward tokens, (B, axes, width): all that the heads see of an edit."""
+        return self.backbone(**batch, use_cache=False).last_hidden_state[:, -len(self.settings.axes) :]
 
     def read(self, hidden: Tensor) -> Scores:
         """Scores (B, axes) of last hidden states (B, L, width), whose last positions are the reward tokens."""

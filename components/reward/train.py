@@ -55,17 +55,17 @@ def engine_settings(job: TrainingJob, ranks: int) -> dict[str, object]:
 
 
 def padded(groups: list[Group]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ratings (G, K, 2), valid (G, K) and confidence (G, K, K, 1) of groups of unequal size."""
+    """Ratings (G, K, 2), valid (G, K) and pair weights (G, K, K, 2) of groups of unequal size."""
     largest = max(len(group.candidates) for group in groups)
     ratings = torch.zeros(len(groups), largest, 2)
     valid = torch.zeros(len(groups), largest, dtype=torch.bool)
-    confidence = torch.zeros(len(groups), largest, largest, 1)
+    weights = torch.zeros(len(groups), largest, largest, 2)
     for index, group in enumerate(groups):
         size = len(group.candidates)
         ratings[index, :size] = torch.from_numpy(group.ratings)
         valid[index, :size] = True
-        confidence[index, :size, :size, 0] = torch.from_numpy(group.confidence)
-    return ratings, valid, confidence
+        weights[index, :size, :size] = torch.from_numpy(group.weights)
+    return ratings, valid, weights
 
 
 def flat(groups: list[Group]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -85,11 +85,11 @@ def spread_out(scores: Scores, valid: Tensor) -> Scores:
 
 @torch.no_grad()
 def evaluate(model: RewardModel, groups: list[Group]) -> dict[str, float]:
-    """Mean loss and pairwise accuracy (ties of the experts left out) over groups, both axes together."""
-    ratings, valid, confidence = padded(groups)
+    """Mean loss and pairwise accuracy (pairs without weight left out) over groups, both axes together."""
+    ratings, valid, weights = padded(groups)
     scores = spread_out(model.score(*flat(groups)), valid)
-    loss, pairs = group_loss(scores.mu, scores.log_sigma, ratings, valid, confidence, LOSSES["expected-log"])
-    ordered = (ratings[:, :, None] > ratings[:, None]) & valid[:, :, None, None] & valid[:, None, :, None]
+    loss, pairs = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, LOSSES["expected-log"])
+    ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
     right = scores.mu[:, :, None] > scores.mu[:, None]
     return {
         "loss": loss.item(),
@@ -144,10 +144,10 @@ def main(job: TrainingJob) -> None:
                 part["lr"] = peak * warmth
             mine = shuffled[batch * job.groups_a_batch : (batch + 1) * job.groups_a_batch][rank::ranks]
             groups = [training[index] for index in mine] or [training[shuffled[rank]]]
-            ratings, valid, confidence = padded(groups)
+            ratings, valid, weights = padded(groups)
             flat_scores = engine(model.prepare(*flat(groups)))
             scores = spread_out(flat_scores, valid)
-            loss, _ = group_loss(scores.mu, scores.log_sigma, ratings, valid, confidence, loss_of)
+            loss, _ = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, loss_of)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"loss is {loss.item()} at step {step}; lower learning_rate ({job.learning_rate})"

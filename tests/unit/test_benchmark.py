@@ -21,7 +21,7 @@ def group(ratings, target=True):
     return Group(
         task_id="t", task_type="recolour", instruction="x", candidates=tuple(map(str, range(count))),
         editors=("e",) * count, source=source, target=wanted if target else None, edits=edits,
-        ratings=np.array(ratings, np.float32), confidence=np.ones((count, count), np.float32),
+        ratings=np.array(ratings, np.float32), weights=np.ones((count, count, 2), np.float32),
     )  # fmt: skip
 
 

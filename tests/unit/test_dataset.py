@@ -7,46 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from annotation.vocabulary import Candidate, EditTask, Judgement
-from components.dataset.stage import SPLITS, dataset, pairs, read_tasks, split_of
+from annotation.vocabulary import Judgement
+from components.dataset.stage import SPLITS, dataset, read_tasks, split_of
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
-
-LEVELS = st.integers(1, 4)
-RATINGS = st.dictionaries(
-    st.sampled_from("abcd"), st.dictionaries(st.sampled_from(["x", "y", "z"]), st.tuples(LEVELS, LEVELS)), min_size=2
-)
-
-
-def task(name: str = "t", source: str = "s", candidates: str = "abcd") -> EditTask:
-    made = tuple(Candidate(candidate_id=one, image=one, editor="e") for one in candidates)
-    return EditTask(task_id=name, name=name, instruction="i", source=source, candidates=made)
-
-
-@given(RATINGS)
-def test_pairs_order_by_the_annotators_who_rated_both(ratings: dict) -> None:
-    rows = {(row["a"], row["b"]): row for row in pairs(task(), ratings)}
-    for a, b in combinations(sorted(ratings), 2):
-        both = ratings[a].keys() & ratings[b].keys()
-        assert ((a, b) in rows) == bool(both)
-        if not both:
-            continue
-        row = rows[a, b]
-        gaps = [sum(ratings[a][who]) - sum(ratings[b][who]) for who in both]
-        total = sum(gaps)
-        assert row["overall_order"] == (total > 0) - (total < 0)
-        assert row["if_margin"] + row["vq_margin"] == pytest.approx(total / len(both))
-        agree = sum((gap > 0) - (gap < 0) == row["overall_order"] for gap in gaps)
-        assert row["confidence"] == pytest.approx(agree / len(both))
-
-
-def test_a_tie_is_kept_as_a_tie() -> None:
-    (row,) = pairs(task(candidates="ab"), {"a": {"x": (4, 1)}, "b": {"x": (1, 4)}})
-    assert (row["if_order"], row["vq_order"], row["overall_order"]) == (1, -1, 0)
-    assert row["confidence"] == 1
 
 
 def test_splits_have_their_shares_and_follow_the_source_and_the_seed() -> None:

@@ -59,8 +59,8 @@ def test_group_loss_by_hand():
     mu = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [9.0, 9.0]]])
     ratings = torch.tensor([[[4.0, 3.0], [2.0, 3.0], [1.0, 1.0]]])
     valid = torch.tensor([[True, True, False]])
-    confidence = torch.ones(1, 3, 3, 1)
-    loss, pairs = group_loss(mu, torch.zeros_like(mu), ratings, valid, confidence, LOSSES["bradley-terry"])
+    weights = torch.ones(1, 3, 3, 1)
+    loss, pairs = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, LOSSES["bradley-terry"])
     # Only candidates 0 and 1 are valid; they differ on the first axis alone (a tie on the second carries no order).
     assert pairs.item() == 1
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)), abs=1e-6)
@@ -69,8 +69,8 @@ def test_group_loss_by_hand():
 def test_a_tie_overall_whose_axes_disagree_teaches_both_ways():
     mu = torch.zeros(1, 2, 2, requires_grad=True)
     ratings = torch.tensor([[[4.0, 2.0], [2.0, 4.0]]])
-    valid, confidence = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 2, 1)
-    loss, pairs = group_loss(mu, torch.zeros(1, 2, 2), ratings, valid, confidence, LOSSES["bradley-terry"])
+    valid, weights = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 2, 1)
+    loss, pairs = group_loss(mu, torch.zeros(1, 2, 2), ratings, valid, weights, LOSSES["bradley-terry"])
     loss.backward()
     assert pairs.item() == 2
     assert mu.grad[0, 0, 0] < 0 < mu.grad[0, 1, 0]  # the first is to rise on the first axis

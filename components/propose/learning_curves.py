@@ -1,0 +1,241 @@
+"""Does active selection save judgements? Learning curves of active and random choice on drawn scenes.
+
+    editloop campaign learning-curves --out runs/selection
+
+Everything is the loop's own but the people and Label Studio: the pool's edits are the tiny editor's and the stand-ins',
+the experts are simulated, the choice is `propose_pages`. What learns is the ensemble of heads on the tiny reward
+model's backbone, from its own judgements alone. Each seed draws scenes, experts, first pages and weights anew.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import Tensor
+
+from annotation.characters import expert, rating
+from annotation.experts import assigned
+from annotation.oracle import LARGEST_SIDE, oracle
+from annotation.scenes import write_edits
+from annotation.selection import SHORTLIST, propose_pages
+from annotation.stand_ins import add_candidates
+from annotation.vocabulary import AXES, EditTask
+from components.candidates.stage import candidates
+from components.propose.ensemble import (
+    MEMBERS,
+    PEAK_RATE,
+    STEPS,
+    TASKS_A_BATCH,
+    WEIGHT_DECAY,
+    HeadEnsemble,
+    Labels,
+    fit,
+)
+from components.propose.pool import Pool, pixels, read_pool
+from components.propose.stage import RANDOM_SHARE, Strategy
+from components.reward.model import RewardModel
+from infra.content import sha256_json, write_json
+
+STRATEGIES: tuple[Strategy, ...] = ("random", "active")
+PEOPLE = ("ada", "bo", "chi", "dia")
+OVERLAP = 2
+POOL, HELD_OUT = 600, 250
+"""Tasks."""
+STAND_INS, PER_TASK = 2, 4
+PLACES = 4
+FIRST, STEP, ROUNDS = 20, 20, 10
+"""Pages drawn at random to begin with, pages a round, rounds."""
+CLEAR = 0.1
+"""Held-out pairs whose oracle scores differ by more than this are counted."""
+RESAMPLES = 2000
+
+
+class World(NamedTuple):
+    """A pool and what the experts would say of it, and the held-out tasks with the oracle's scores."""
+
+    pool: Pool
+    ratings: list[NDArray[np.float32]]
+    """A task: (K, A), mean of the experts who would be asked."""
+    held_out: list[Tensor]
+    truth: list[NDArray[np.float64]]
+    """A held-out task: (K,), the oracle's mean."""
+
+
+def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
+    """Measure both strategies over `seeds` seeds; returns what `output`/learning-curves.json holds.
+
+    {"judgements": [..], "accuracy": {strategy: [[a seed's accuracy by round]]}, "saving": {"at", "mean", "ci95",
+    "seeds"}}. A judgement is one candidate rated by one expert. Seeds that are there already are kept.
+    """
+    found: dict[str, list[list[float]]] = {strategy: [] for strategy in STRATEGIES}
+    with Progress(transient=True) as bar:
+        job = bar.add_task("learning curves", total=seeds * len(STRATEGIES) * ROUNDS)
+        for seed in range(seeds):
+            kept = output / "seeds" / f"{seed}-{_settings_sha256()}.json"
+            if not kept.is_file():
+                world = draw_world(seed)
+                write_json(kept, {one: curve(world, one, seed, lambda: bar.advance(job)) for one in STRATEGIES})
+            else:
+                bar.advance(job, len(STRATEGIES) * ROUNDS)
+            for strategy, accuracies in json.loads(kept.read_text()).items():
+                found[strategy].append(accuracies)
+    judgements = [(FIRST + STEP * number) * PLACES * OVERLAP for number in range(ROUNDS)]
+    result = {
+        "judgements": judgements,
+        "accuracy": found,
+        "saving": saving(np.array(judgements, float), *(np.array(found[one]) for one in STRATEGIES)),
+    }
+    write_json(output / "learning-curves.json", result)
+    return result
+
+
+def draw_world(seed: int) -> World:
+    """The world of a seed: scenes, edits by the tiny editor and stand-ins, simulated experts' ratings."""
+    model, people = RewardModel.load("tiny-reward"), [expert(name, seed) for name in PEOPLE]
+    with tempfile.TemporaryDirectory(prefix="editloop-") as temporary:
+        folders = {}
+        for number, (name, count) in enumerate({"pool": POOL, "held-out": HELD_OUT}.items()):
+            folder, own_seed = Path(temporary) / name, 2 * seed + number
+            write_edits(folder / "drawn", count, own_seed)
+            add_candidates(folder / "drawn", folder / "edits", seed=own_seed, per_task=STAND_INS, facts={})
+            candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
+            folders[name] = folder / "candidates"
+        pool, held_out = (read_pool(folder, model) for folder in folders.values())
+        truths = {
+            name: [_truth(folders[name], task) for task in one.tasks]
+            for name, one in (("pool", pool), ("held-out", held_out))
+        }
+    ratings = []
+    for task, truth in zip(pool.tasks, truths["pool"], strict=True):
+        asked = [people[PEOPLE.index(name)] for name in assigned(task.task_id, PEOPLE, OVERLAP, seed)]
+        said = [
+            [
+                rating(
+                    who,
+                    {axis: float(row[place]) for place, axis in enumerate(AXES)},
+                    seed,
+                    task.task_id,
+                    one.candidate_id,
+                )
+                for one, row in zip(task.candidates, truth, strict=True)
+            ]
+            for who in asked
+        ]
+        ratings.append(np.array([[list(one.values()) for one in page] for page in said], np.float32).mean(axis=0))
+    return World(pool, ratings, held_out.hidden, [truth.mean(axis=1) for truth in truths["held-out"]])
+
+
+def curve(world: World, strategy: Strategy, seed: int, advance: Any = lambda: None) -> list[float]:
+    """Held-out accuracy after each round of one strategy: mean over the ensemble's members, 0..1."""
+    shown: dict[int, tuple[int, ...]] = {}
+    scores = [(np.zeros((1, len(one), len(AXES))),) * 2 for one in world.ratings]
+    features, accuracies = world.pool.features(), []
+    for number in range(ROUNDS):
+        pages = STEP if number else FIRST
+        share = RANDOM_SHARE if number and strategy == "active" else 1.0
+        found = propose_pages(
+            scores, features, list(shown), pages=pages, places=PLACES, random_share=share, seed=1000 * seed + number
+        )
+        shown |= {one.task: one.candidates for one in found}
+        ensemble = fit(_labels(world, shown), seed=1000 * seed + number)
+        accuracies.append(accuracy(ensemble, world))
+        with torch.no_grad():
+            mu = [ensemble(one[None])[:, 0].numpy() for one in world.pool.hidden]
+        scores = [(one, np.full_like(one, -np.inf)) for one in mu]
+        advance()
+    return accuracies
+
+
+def accuracy(ensemble: HeadEnsemble, world: World) -> float:
+    """Share of clear held-out pairs in the oracle's order, mean over members. Axes count alike: each is brought to one
+    spread first."""
+    with torch.no_grad():
+        mu = [ensemble(one[None])[:, 0] for one in world.held_out]
+    spread = torch.cat(mu, dim=1).std(dim=1, keepdim=True)
+    right = wrong = 0
+    for scores, truth in zip(mu, world.truth, strict=True):
+        fused = (scores / spread).mean(dim=-1).numpy()
+        clear = truth[:, None] - truth[None] > CLEAR
+        agrees = (fused[:, :, None] > fused[:, None]) & clear
+        right += int(agrees.sum())
+        wrong += int(clear.sum()) * len(fused) - int(agrees.sum())
+    return right / (right + wrong)
+
+
+def saving(judgements: NDArray[np.float64], random: NDArray[np.float64], active: NDArray[np.float64]) -> dict[str, Any]:
+    """How many judgements active choice saves on the way to what random choice reaches.
+
+    random, active: (seeds, rounds). The mean curves are made monotone; at each budget from the third round on, the
+    saving is 1 - (judgements that active needs for random's accuracy there) / budget, and `mean` is their mean. Where
+    active never gets there within the measured rounds, it is counted as needing the whole of them. ci95: bootstrap over
+    seeds, the two strategies of a seed together.
+    """
+
+    def of(rows: NDArray[np.intp]) -> float:
+        mine, theirs = (np.maximum.accumulate(one[rows].mean(axis=0)) for one in (active, random))
+        return float(
+            np.mean([1 - _needed(judgements, mine, theirs[at]) / judgements[at] for at in range(2, len(mine))])
+        )
+
+    rng = np.random.default_rng(0)
+    draws = [of(rng.integers(len(random), size=len(random))) for _ in range(RESAMPLES)]
+    return {
+        "mean": of(np.arange(len(random))),
+        "ci95": [float(one) for one in np.percentile(draws, (2.5, 97.5))],
+        "seeds": len(random),
+    }
+
+
+def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], wanted: float) -> float:
+    """Judgements at which a monotone curve reaches an accuracy, between rounds by a straight line."""
+    reached = int(np.argmax(curve >= wanted))
+    if curve[reached] < wanted:
+        return float(judgements[-1])
+    if reached == 0:
+        return float(judgements[0])
+    before, after = curve[reached - 1], curve[reached]
+    part = (wanted - before) / (after - before)
+    return float(judgements[reached - 1] + part * (judgements[reached] - judgements[reached - 1]))
+
+
+def _truth(folder: Path, task: EditTask) -> NDArray[np.float64]:
+    """The oracle's scores of a drawn task's candidates, (K, A)."""
+    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
+    edits = seen[2:]
+    return np.stack(oracle(np.broadcast_to(seen[0], edits.shape), np.broadcast_to(seen[1], edits.shape), edits), axis=1)
+
+
+def _labels(world: World, shown: dict[int, tuple[int, ...]]) -> Labels:
+    """What was judged so far, as the heads learn from it."""
+    axes, width = world.pool.hidden[0].shape[1:]
+    hidden, ratings = torch.zeros(len(shown), PLACES, axes, width), torch.zeros(len(shown), PLACES, axes)
+    valid = torch.zeros(len(shown), PLACES, dtype=torch.bool)
+    for row, (task, places) in enumerate(shown.items()):
+        hidden[row, : len(places)] = world.pool.hidden[task][list(places)]
+        ratings[row, : len(places)] = torch.from_numpy(world.ratings[task][list(places)])
+        valid[row, : len(places)] = True
+    return Labels(hidden, ratings, valid, torch.ones(len(shown), PLACES, PLACES, 1))
+
+
+def _settings_sha256() -> str:
+    """Seeds measured under other settings are not mixed in."""
+    settings = (
+        POOL,
+        HELD_OUT,
+        STAND_INS,
+        PER_TASK,
+        PLACES,
+        OVERLAP,
+        FIRST,
+        STEP,
+        ROUNDS,
+        CLEAR,
+        RANDOM_SHARE,
+        SHORTLIST,
+    )
+    return sha256_json([*settings, MEMBERS, STEPS, TASKS_A_BATCH, PEAK_RATE, WEIGHT_DECAY])[:12]

@@ -1,0 +1,139 @@
+"""Propose what experts are asked next: of a pool of candidates, the pages that would teach the reward model most."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from annotation.selection import Proposal, propose_pages
+from annotation.vocabulary import EditTask
+from components.propose.ensemble import Labels, fit
+from components.propose.pool import Pool, read_pool, states_of
+from components.reward.data import Group, read_groups
+from components.reward.model import RewardModel
+from components.reward.train import padded
+from infra.content import complete_folder, read_manifest, write_file, write_json
+from infra.errors import EditLoopError
+from infra.tracking import resolve_model
+
+Strategy = Literal["active", "random"]
+RANDOM_SHARE = 0.1
+"""Of the pages, chosen without regard to the model: a fair sample to calibrate and to measure with."""
+
+
+def propose(
+    pool: Path,
+    output: Path,
+    *,
+    model: str,
+    dataset: Path | None = None,
+    strategy: Strategy = "active",
+    pages: int = 50,
+    places: int = 4,
+    random_share: float = RANDOM_SHARE,
+    seed: int = 0,
+) -> list[Proposal]:
+    """Write the candidates folder of the next campaign: `pages` tasks of `pool`, up to `places` candidates each.
+
+    `model` is a reward model's folder, a shipped name or models:/edit-reward@champion. With the `dataset` of what was
+    judged so far, an ensemble of heads is fitted to it on the model's backbone, and its disagreement tells what is not
+    known yet; tasks that the dataset has are not asked again. Without it the model's own sigma must do. `proposal.json`
+    says what was chosen and why. EditLoopError where the pool has nothing left to ask.
+    """
+    if not 2 <= places <= 7:
+        raise EditLoopError(f"--places {places}: a page shows 2 to 7 candidates.")
+    if not 0 <= random_share <= 1:
+        raise EditLoopError(f"--random-share {random_share}: a share lies between 0 and 1.")
+    reward = load_reward(model)
+    read = read_pool(pool, reward)
+    judged = set(read_manifest(dataset)["facts"]["task_ids"]) if dataset else set()
+    asked = [place for place, task in enumerate(read.tasks) if task.task_id in judged]
+    if len(asked) == len(read.tasks):
+        raise EditLoopError(
+            f"{pool}: nothing left to ask, all its {len(asked)} tasks are judged or have one candidate."
+        )
+    scores = ensemble_scores(read, dataset, reward, seed) if dataset else own_scores(read, reward)
+    share = 1.0 if strategy == "random" else random_share
+    found = propose_pages(scores, read.features(), asked, pages=pages, places=places, random_share=share, seed=seed)
+    facts = {"pool_sha256": read_manifest(pool)["sha256"], "model": model, "strategy": strategy, "seed": seed}
+    if dataset:
+        facts["dataset_sha256"] = read_manifest(dataset)["sha256"]
+    with complete_folder(output, facts) as folder:
+        (folder / "images").mkdir()
+        chosen = [_shown(read.tasks[one.task], one) for one in found]
+        for digest in {picture for task in chosen for picture in _pictures(task)}:
+            shutil.copyfile(pool / "images" / f"{digest}.png", folder / "images" / f"{digest}.png")
+        write_file(folder / "tasks.jsonl", "".join(task.model_dump_json(by_alias=True) + "\n" for task in chosen))
+        write_json(
+            folder / "proposal.json",
+            [
+                {"task": task.name, "task_id": task.task_id, "nats": one.information, "at_random": one.at_random}
+                for task, one in zip(chosen, found, strict=True)
+            ],
+        )
+    return found
+
+
+def load_reward(model: str) -> RewardModel:
+    """A reward model by folder, shipped name or registry address."""
+    if not model.startswith("models:"):
+        return RewardModel.load(model)
+    folder = resolve_model(model)
+    if folder is None:
+        raise EditLoopError(f"{model}: the registry has no such version or alias; train-reward makes one.")
+    return RewardModel.load(folder)
+
+
+def own_scores(pool: Pool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """The model's own scores as an ensemble of one, on the scale of its training data: (mu, log_sigma), (1, K, A)."""
+    spread = torch.tensor(model.settings.spread)
+    found = []
+    with torch.no_grad():
+        for hidden in pool.hidden:
+            scores = model.read(hidden)
+            found.append(((scores.mu / spread)[None].numpy(), (scores.log_sigma - spread.log())[None].numpy()))
+    return found
+
+
+def ensemble_scores(
+    pool: Pool, dataset: Path, model: RewardModel, seed: int
+) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Scores of an ensemble that learnt from the dataset's training part: (mu, log_sigma), (M, K, A) a task."""
+    groups = read_groups(dataset, "train", model.settings.side)
+    if not groups:
+        raise EditLoopError(f"{dataset}: its training part is empty, so there is nothing to learn from yet.")
+    return scores_of(labels_of(groups, states_of(groups, model)), pool.hidden, seed)
+
+
+def scores_of(
+    labels: Labels, hidden: list[Tensor], seed: int
+) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """(mu, log_sigma), (M, K, A), of each task's hidden states by an ensemble fitted to `labels`.
+
+    Each member is sure of itself (sigma 0): doubt is where they differ.
+    """
+    ensemble = fit(labels, seed)
+    with torch.no_grad():
+        mu = [ensemble(one[None])[:, 0].numpy() for one in hidden]
+    return [(one, np.full_like(one, -np.inf)) for one in mu]
+
+
+def labels_of(groups: list[Group], hidden: list[Tensor]) -> Labels:
+    """Judged groups and their hidden states, padded to one number of candidates."""
+    ratings, valid, weights = padded(groups)
+    stacked = torch.zeros(*valid.shape, *hidden[0].shape[1:])
+    for index, one in enumerate(hidden):
+        stacked[index, : len(one)] = one
+    return Labels(stacked, ratings, valid, weights)
+
+
+def _shown(task: EditTask, proposal: Proposal) -> EditTask:
+    return task.model_copy(update={"candidates": tuple(task.candidates[place] for place in proposal.candidates)})
+
+
+def _pictures(task: EditTask) -> list[str]:
+    return [task.source, *([task.target] if task.target else []), *(one.image for one in task.candidates)]

@@ -1,0 +1,151 @@
+"""Votes to labels: orders, ties, how sure they are, and a lead's decision in the votes' place."""
+
+from datetime import UTC, datetime
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotation.vocabulary import AXES, Candidate, Decision, EditTask, Judgement
+from components.dataset.labels import TIE, Labels, labels_of, order_confidence, pairs
+
+RATING = st.tuples(st.integers(1, 4), st.integers(1, 4))
+VOTES = st.dictionaries(
+    st.sampled_from("abcd"), st.dictionaries(st.sampled_from(["x", "y", "z"]), RATING, min_size=1), min_size=2
+)
+EVEN = np.full(4, 0.25)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def task(candidates="abcd"):
+    made = tuple(Candidate(candidate_id=one, image=one, editor="e") for one in candidates)
+    return EditTask(task_id="t", name="t", instruction="i", source="s", candidates=made)
+
+
+def said(task_id, candidate, annotator, rating):
+    return Judgement.model_validate(
+        {
+            "task_id": task_id,
+            "candidate_id": candidate,
+            "annotator": annotator,
+            "if": rating[0],
+            "vq": rating[1],
+            "position": 0,
+            "annotation_id": 1,
+            "created_at": NOW,
+        }
+    )
+
+
+def decided(candidate, rating, lead="lee"):
+    return Decision.model_validate(
+        {
+            "task_id": "t",
+            "candidate_id": candidate,
+            "lead": lead,
+            "if": rating[0],
+            "vq": rating[1],
+            "reason": "seen at full size",
+            "annotation_id": 9,
+            "created_at": NOW,
+        }
+    )
+
+
+def equal_votes(votes):
+    """Labels of annotators who all count the same."""
+    weights = {axis: dict.fromkeys("xyz", 0.7) for axis in AXES}
+    return Labels({"t": votes}, weights, {axis: {("t", one): EVEN for one in votes} for axis in AXES})
+
+
+@given(VOTES)
+def test_pairs_order_by_the_annotators_who_rated_both(votes):
+    rows = {(row["a"], row["b"]): row for row in pairs(task(), equal_votes(votes))}
+    for a, b in combinations(sorted(votes), 2):
+        both = votes[a].keys() & votes[b].keys()
+        assert ((a, b) in rows) == bool(both)
+        if not both:
+            continue
+        row = rows[a, b]
+        for place, axis in enumerate(AXES):
+            margin = np.mean([votes[a][who][place] - votes[b][who][place] for who in both])
+            assert row[f"{axis}_margin"] == pytest.approx(margin, abs=1e-4)
+            assert row[f"{axis}_order"] == int(margin > TIE) - int(margin < -TIE)
+            assert row[f"{axis}_confidence"] == pytest.approx(0.5 if row[f"{axis}_order"] else 0.25)
+
+
+def test_a_tie_whose_axes_disagree_keeps_both_orders():
+    (row,) = pairs(task("ab"), equal_votes({"a": {"x": (4, 1)}, "b": {"x": (1, 4)}}))
+    assert (row["if_order"], row["vq_order"], row["overall_order"]) == (1, -1, 0)
+
+
+def test_an_orders_confidence_by_counting():
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.ones(4), size=2)
+    one, other = rng.choice(4, 400_000, p=a), rng.choice(4, 400_000, p=b)
+    differ = one != other
+    assert order_confidence(1, a, b) == pytest.approx((one > other)[differ].mean(), abs=0.004)
+    assert order_confidence(-1, a, b) == pytest.approx((one < other)[differ].mean(), abs=0.004)
+    assert order_confidence(0, a, b) == pytest.approx((~differ).mean(), abs=0.004)
+    assert order_confidence(1, a, b) == pytest.approx(order_confidence(-1, b, a))
+    sure = np.eye(4)
+    assert order_confidence(1, sure[3], sure[0]) == 1
+    assert order_confidence(1, sure[2], sure[2]) == 0.5
+
+
+def campaign(rng, noise, tasks=400):
+    """Judgements by two each of the people with the given noise (levels; None = at random), and the true levels."""
+    truth, found = {}, []
+    for number in range(tasks):
+        asked = rng.choice(list(noise), 2, replace=False).tolist()
+        for candidate in "abcd":
+            true = rng.integers(1, 5, 2)
+            truth[f"t{number}", candidate] = true
+            for who in asked:
+                spread = noise[who]
+                level = rng.integers(1, 5, 2) if spread is None else np.rint(true + rng.normal(0, spread, 2))
+                found.append(said(f"t{number}", candidate, who, np.clip(level, 1, 4).astype(int).tolist()))
+    return found, truth
+
+
+def test_who_answers_at_random_hardly_counts_and_sure_orders_are_right_more_often():
+    found, truth = campaign(np.random.default_rng(1), {"x": 0.3, "y": 0.4, "z": 0.9, "spammer": None})
+    labels = labels_of(found, [])
+    for axis in AXES:
+        weights = labels.weights[axis]
+        assert weights["spammer"] < 0.1 < 0.2 < weights["z"] < min(weights["x"], weights["y"])
+    right = []
+    for number in range(400):
+        one = task().model_copy(update={"task_id": f"t{number}"})
+        for row in pairs(one, labels):
+            gap = truth[f"t{number}", row["a"]][0] - truth[f"t{number}", row["b"]][0]
+            if row["if_order"] and gap:
+                right.append((row["if_confidence"], np.sign(gap) == row["if_order"]))
+    sure = [hit for confidence, hit in right if confidence > 0.95]
+    unsure = [hit for confidence, hit in right if confidence <= 0.8]
+    assert len(sure) > 500
+    assert len(unsure) > 30
+    assert np.mean(sure) > np.mean(unsure) + 0.05
+    assert np.mean([hit for _, hit in right]) == pytest.approx(np.mean([sure for sure, _ in right]), abs=0.05)
+
+
+def test_small_differences_in_weight_do_not_make_orders():
+    found, _ = campaign(np.random.default_rng(2), {"x": 0.4, "y": 0.45})
+    crossed = [said("t", "a", "x", (3, 3)), said("t", "a", "y", (2, 2))]
+    crossed += [said("t", "b", "x", (2, 2)), said("t", "b", "y", (3, 3))]
+    labels = labels_of([*found, *crossed], [])
+    assert labels.weights["if"]["x"] != labels.weights["if"]["y"]
+    (row,) = pairs(task("ab"), labels)
+    assert row["if_order"] == row["vq_order"] == row["overall_order"] == 0
+
+
+def test_the_leads_decision_stands_in_the_votes_place():
+    votes = [said("t", "a", "x", (4, 4)), said("t", "b", "x", (1, 1)), said("t", "a", "y", (1, 4))]
+    votes += [said("t", "b", "y", (4, 1)), said("t2", "a", "x", (2, 2)), said("t2", "a", "y", (3, 3))]
+    labels = labels_of(votes, [decided("a", (1, 2)), decided("b", (3, 2))])
+    (row,) = pairs(task("ab"), labels)
+    assert (row["if_order"], row["if_margin"], row["if_confidence"]) == (-1, -2.0, 1.0)
+    assert (row["vq_order"], row["overall_order"]) == (0, -1)
+    assert len(labels.votes["t2"]["a"]) == 2
