@@ -81,4 +81,7 @@ class LabelStudioApi:
 
 
 def _is_away(error: BaseException) -> bool:
-    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.HTTPError)
+    exceptions = requests.exceptions
+    return isinstance(
+        error, exceptions.ConnectionError | exceptions.Timeout | exceptions.HTTPError | exceptions.ChunkedEncodingError
+    )
