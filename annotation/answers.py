@@ -149,7 +149,7 @@ def rows_of(exported: bytes) -> Iterator[dict[str, Any]]:
     while True:
         while text[at : at + 1].isspace() or text[at : at + 1] == ",":
             at += 1
-        if text[at:] == "]":
+        if at == len(text) - 1 and text[at] == "]":
             return
         try:
             row, at = decoder.raw_decode(text, at)
