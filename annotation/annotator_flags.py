@@ -16,7 +16,7 @@ from annotation.annotator_measures import Estimate, Measures
 from annotation.known_answers import Share
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
 
-LEVEL = 0.01
+LEVEL = 0.05
 """Probability of any accusation in a campaign of honest annotators, at most."""
 LEAST_PAGES, LEAST_GOLD_PAGES = 20, 5
 """Fewer say nothing."""
@@ -114,7 +114,9 @@ def _follows(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
     for name, one in slopes.items():
         assert one.follows is not None
         value, change = one.follows.value, one.follows.change
-        words = f"hardly follows the other annotators ({round(value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f})"
+        words = (
+            f"hardly follows the others ({round(value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f})"
+        )
         log_p = _above(FOLLOWS * middle - value, one.follows.error, one.pages)
         yield Finding(name, f"random: {AXIS_NAMES[axis]}: {words}", log_p)
         words = f"follows the others less and less ({change:+.2f} levels a level from first page to last)"
@@ -129,7 +131,8 @@ def _position(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]
         place = int(np.argmax(np.abs(one.position.means)))
         mean = one.position.means[place]
         words = f"rates place {place + 1} {_more(mean)} than the page's mean, whatever stands there"
-        log_p = one.position.log_p if abs(mean) > PLACE else 0.0
+        # Chance may put good candidates at one place, which all see; a fault of one person's sets them apart as well.
+        log_p = max(one.position.log_p, one.position_apart.log_p) if abs(mean) > PLACE else 0.0
         yield Finding(name, f"position: {AXIS_NAMES[axis]}: {words}", log_p)
 
 

@@ -35,6 +35,8 @@ class Measures(NamedTuple):
     pages: int
     """Pages that `follows` rests on."""
     position: PositionEffect
+    position_apart: PositionEffect
+    """The same of their differences from the others' mean."""
     editors: dict[str, Estimate]
     """By editor: how much more than the median annotator they favour its edits over all other editors'."""
 
@@ -63,8 +65,9 @@ def measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, dict[Axis, 
         every[axis] = {
             name: Measures(
                 *against.get(name, (None, None)),
-                *_follows(rows if rows is not None else table[:0], axis),
+                *_follows(rows, axis),
                 _position(seen[seen["annotator"] == name], axis),
+                _position(rows, "apart"),
                 by_editor.get(name, {}),
             )
             for name, rows in _shared_rows(table, axis, names).items()
@@ -122,11 +125,13 @@ def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, Estimate]
     return found
 
 
-def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame | None]:
+def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame]:
+    """Each annotator's ratings that can be compared, with `others` (their mean) and `apart` (the difference)."""
     others = others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) if len(table) else np.zeros(0)
-    rows = table.assign(others=others)
-    by = {str(name): one for name, one in rows[rows["others"].notna()].groupby("annotator", observed=True)}
-    return {str(name): by.get(str(name)) for name in names}
+    rows = table.assign(others=others, apart=table[axis] - others)
+    rows = rows[rows["others"].notna()]
+    by = {str(name): one for name, one in rows.groupby("annotator", observed=True)}
+    return {str(name): by.get(str(name), rows[:0]) for name in names}
 
 
 def _follows(rows: pd.DataFrame, axis: Axis) -> tuple[Slope | None, int]:
@@ -137,6 +142,6 @@ def _follows(rows: pd.DataFrame, axis: Axis) -> tuple[Slope | None, int]:
     return found, int(page.max()) + 1
 
 
-def _position(rows: pd.DataFrame, axis: Axis) -> PositionEffect:
+def _position(rows: pd.DataFrame, column: str) -> PositionEffect:
     page = pd.factorize(rows["annotation_id"])[0]
-    return position_effect(rows[axis].to_numpy(float), rows["position"].to_numpy(int), page)
+    return position_effect(rows[column].to_numpy(float), rows["position"].to_numpy(int), page)
