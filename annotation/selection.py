@@ -17,8 +17,6 @@ Floats = NDArray[np.floating]
 
 NODES = 8
 """Of the quadrature over a member's own doubt."""
-SHORTLIST = 1.5
-"""How many times as many pages as wanted are looked at for diversity, the most informative first."""
 
 
 class Proposal(NamedTuple):
@@ -89,14 +87,15 @@ def propose_pages(
     pages: int,
     places: int,
     random_share: float,
+    shortlist: float = 1.0,
     seed: int,
 ) -> list[Proposal]:
     """Choose `pages` pages of the tasks that were not asked, the most telling first, then those drawn at random.
 
     scores: (mu, log_sigma) of each task, (M, K, A). features: (N, F), one row a task, for diversity. A page shows the
-    `places` candidates of its task that tell the most; of the SHORTLIST most telling pages those are taken that lie
-    farthest apart. `random_share` of the pages is drawn evenly from all others, with any candidates: what is chosen by
-    information alone is no fair sample to calibrate or to measure with.
+    `places` candidates of its task that tell the most. With a `shortlist` above 1, so many times as many pages as
+    wanted are looked at, and those that lie farthest apart are taken. `random_share` of the pages is drawn evenly from
+    all others, with any candidates: what is chosen by information alone is no fair sample to calibrate or measure with.
     """
     rng = np.random.default_rng(seed)
     left = sorted(set(range(len(scores))) - set(asked))
@@ -105,8 +104,8 @@ def propose_pages(
     table = {task: pair_information(*scores[task]) for task in left}
     best = {task: best_page(table[task], places) for task in left}
     order = sorted(left, key=lambda task: -best[task][1])
-    shortlist = order[: int(np.ceil(SHORTLIST * (pages - drawn)))]
-    telling = k_center(features, asked, shortlist, pages - drawn)
+    listed = order[: int(np.ceil(max(1.0, shortlist) * (pages - drawn)))]
+    telling = k_center(features, asked, listed, pages - drawn)
     telling.sort(key=lambda task: -best[task][1])
     found = [Proposal(task, *best[task], at_random=False) for task in telling]
     others = sorted(set(left) - set(telling))

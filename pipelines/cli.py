@@ -9,6 +9,7 @@ import typer
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
 from pipelines.ratings_cli import ratings_app
+from pipelines.selection_cli import learning_curves, propose
 from pipelines.surroundings import services_of
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+campaign_app.command()(propose)
+campaign_app.command()(learning_curves)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
 

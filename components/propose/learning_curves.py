@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor
 
 from annotation.characters import expert, rating
 from annotation.experts import assigned
 from annotation.oracle import LARGEST_SIDE, oracle
 from annotation.scenes import write_edits
-from annotation.selection import SHORTLIST, propose_pages
+from annotation.selection import propose_pages
 from annotation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, EditTask
 from components.candidates.stage import candidates
@@ -37,11 +37,10 @@ from components.propose.ensemble import (
     fit,
 )
 from components.propose.pool import Pool, pixels, read_pool
-from components.propose.stage import RANDOM_SHARE, Strategy
+from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy
 from components.reward.model import RewardModel
 from infra.content import sha256_json, write_json
 
-STRATEGIES: tuple[Strategy, ...] = ("random", "active")
 PEOPLE = ("ada", "bo", "chi", "dia")
 OVERLAP = 2
 POOL, HELD_OUT = 600, 250
@@ -67,28 +66,29 @@ class World(NamedTuple):
 
 
 def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
-    """Measure both strategies over `seeds` seeds; returns what `output`/learning-curves.json holds.
+    """Measure every strategy over `seeds` seeds; returns what `output`/learning-curves.json holds.
 
-    {"judgements": [..], "accuracy": {strategy: [[a seed's accuracy by round]]}, "saving": {"at", "mean", "ci95",
-    "seeds"}}. A judgement is one candidate rated by one expert. Seeds that are there already are kept.
+    {"judgements": [..], "accuracy": {strategy: [[a seed's accuracy by round]]}, "saving": {strategy: {"mean", "ci95",
+    "seeds"}}}. A judgement is one candidate rated by one expert. Seeds that are there already are kept.
     """
     found: dict[str, list[list[float]]] = {strategy: [] for strategy in STRATEGIES}
-    with Progress(transient=True) as bar:
-        job = bar.add_task("learning curves", total=seeds * len(STRATEGIES) * ROUNDS)
-        for seed in range(seeds):
-            kept = output / "seeds" / f"{seed}-{_settings_sha256()}.json"
-            if not kept.is_file():
-                world = draw_world(seed)
-                write_json(kept, {one: curve(world, one, seed, lambda: bar.advance(job)) for one in STRATEGIES})
-            else:
-                bar.advance(job, len(STRATEGIES) * ROUNDS)
-            for strategy, accuracies in json.loads(kept.read_text()).items():
-                found[strategy].append(accuracies)
+    for seed in range(seeds):
+        kept = output / "seeds" / f"{seed}-{_settings_sha256()}.json"
+        if not kept.is_file():
+            world = draw_world(seed)
+            write_json(kept, {strategy: curve(world, strategy, seed) for strategy in STRATEGIES})
+        for strategy, accuracies in json.loads(kept.read_text()).items():
+            found[strategy].append(accuracies)
     judgements = [(FIRST + STEP * number) * PLACES * OVERLAP for number in range(ROUNDS)]
+    budgets, curves = np.array(judgements, float), {strategy: np.array(rows) for strategy, rows in found.items()}
     result = {
         "judgements": judgements,
         "accuracy": found,
-        "saving": saving(np.array(judgements, float), *(np.array(found[one]) for one in STRATEGIES)),
+        "saving": {
+            strategy: saving(budgets, curves["random"], curves[strategy])
+            for strategy in STRATEGIES
+            if strategy != "random"
+        },
     }
     write_json(output / "learning-curves.json", result)
     return result
@@ -130,16 +130,22 @@ def draw_world(seed: int) -> World:
     return World(pool, ratings, held_out.hidden, [truth.mean(axis=1) for truth in truths["held-out"]])
 
 
-def curve(world: World, strategy: Strategy, seed: int, advance: Any = lambda: None) -> list[float]:
+def curve(world: World, strategy: Strategy, seed: int) -> list[float]:
     """Held-out accuracy after each round of one strategy: mean over the ensemble's members, 0..1."""
     shown: dict[int, tuple[int, ...]] = {}
     scores = [(np.zeros((1, len(one), len(AXES))),) * 2 for one in world.ratings]
     features, accuracies = world.pool.features(), []
-    for number in range(ROUNDS):
+    for number in track(range(ROUNDS), description=f"seed {seed}, {strategy}", transient=True):
         pages = STEP if number else FIRST
-        share = RANDOM_SHARE if number and strategy == "active" else 1.0
         found = propose_pages(
-            scores, features, list(shown), pages=pages, places=PLACES, random_share=share, seed=1000 * seed + number
+            scores,
+            features,
+            list(shown),
+            pages=pages,
+            places=PLACES,
+            random_share=RANDOM_SHARE if number and strategy != "random" else 1.0,
+            shortlist=SHORTLIST[strategy],
+            seed=1000 * seed + number,
         )
         shown |= {one.task: one.candidates for one in found}
         ensemble = fit(_labels(world, shown), seed=1000 * seed + number)
@@ -147,7 +153,6 @@ def curve(world: World, strategy: Strategy, seed: int, advance: Any = lambda: No
         with torch.no_grad():
             mu = [ensemble(one[None])[:, 0].numpy() for one in world.pool.hidden]
         scores = [(one, np.full_like(one, -np.inf)) for one in mu]
-        advance()
     return accuracies
 
 

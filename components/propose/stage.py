@@ -20,7 +20,10 @@ from infra.content import complete_folder, read_manifest, write_file, write_json
 from infra.errors import EditLoopError
 from infra.tracking import resolve_model
 
-Strategy = Literal["active", "random"]
+Strategy = Literal["active", "diverse", "random"]
+STRATEGIES: tuple[Strategy, ...] = ("random", "active", "diverse")
+SHORTLIST = {"random": 1.0, "active": 1.0, "diverse": 1.5}
+"""How many times as many pages as wanted a strategy looks at, to take those that lie farthest apart."""
 RANDOM_SHARE = 0.1
 """Of the pages, chosen without regard to the model: a fair sample to calibrate and to measure with."""
 
@@ -58,7 +61,16 @@ def propose(
         )
     scores = ensemble_scores(read, dataset, reward, seed) if dataset else own_scores(read, reward)
     share = 1.0 if strategy == "random" else random_share
-    found = propose_pages(scores, read.features(), asked, pages=pages, places=places, random_share=share, seed=seed)
+    found = propose_pages(
+        scores,
+        read.features(),
+        asked,
+        pages=pages,
+        places=places,
+        random_share=share,
+        shortlist=SHORTLIST[strategy],
+        seed=seed,
+    )
     facts = {"pool_sha256": read_manifest(pool)["sha256"], "model": model, "strategy": strategy, "seed": seed}
     if dataset:
         facts["dataset_sha256"] = read_manifest(dataset)["sha256"]

@@ -1,0 +1,84 @@
+"""`editloop campaign propose` and `learning-curves`: what to ask next, and whether choosing pays."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.campaign_cli import DEFAULT_HOME, Home
+from pipelines.surroundings import services_of
+
+
+def propose(
+    pool: Annotated[Path, typer.Argument(help="Candidates folder to choose from (`editloop stage candidates`).")],
+    output: Annotated[Path, typer.Option(help="Candidates folder to write: the next campaign's.")],
+    model: Annotated[
+        str, typer.Option(help="Reward model: a folder, a shipped name, or models:/edit-reward@champion.")
+    ] = "models:/edit-reward@champion",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Dataset judged so far: an ensemble learns from it, and its tasks are not asked again."),
+    ] = None,
+    pages: Annotated[int, typer.Option(help="Tasks to ask.")] = 50,
+    places: Annotated[int, typer.Option(help="Candidates a task.")] = 4,
+    strategy: Annotated[
+        Literal["active", "diverse", "random"],
+        typer.Option(help="active: what tells most; diverse: of that, what lies far apart; random: without the model."),
+    ] = "active",
+    random_share: Annotated[float, typer.Option(help="Share of pages drawn at random, to calibrate with.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the ensemble and of what is drawn.")] = 0,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """Choose what experts are asked next: the tasks and candidates that would teach the reward model most.
+
+    For example: editloop campaign propose data/pool --dataset data/dataset --pages 100 --output data/round-2
+
+    The folder written is what `candidates:` of the next campaign's file names. proposal.json in it says what was chosen
+    for its information, what at random, and how much each page would tell.
+    """
+    from contextlib import nullcontext
+
+    from components.propose.stage import propose as choose
+
+    with services_of(services) if model.startswith("models:") else nullcontext():
+        found = choose(
+            pool,
+            output,
+            model=model,
+            dataset=dataset,
+            strategy=strategy,
+            pages=pages,
+            places=places,
+            random_share=random_share,
+            seed=seed,
+        )
+    told = sorted((one.information for one in found if not one.at_random), reverse=True)
+    print(f"pages      {len(found)}, of which {sum(one.at_random for one in found)} at random")
+    if told:
+        print(f"would tell {told[0]:.3f} (most) to {told[-1]:.3f} nats a page")
+    print(f"written    {output}; name it under `candidates:` in the next campaign's file")
+
+
+def learning_curves(
+    out: Annotated[Path, typer.Option(help="Folder for learning-curves.json, .png and each seed's figures.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds to measure; those measured before are kept.")] = 5,
+) -> None:
+    """Measure on drawn scenes how many judgements active selection saves against random choice."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from components.propose.learning_curves import learning_curves as measure
+    from components.propose.plot import plot_curves, saved
+
+    result = measure(out, seeds=seeds)
+    plot_curves(result, out / "learning-curves.png")
+    table = Table(title=f"Clear held-out pairs in the right order, mean of {seeds} seeds")
+    for heading in ("judgements", *result["accuracy"]):
+        table.add_column(heading, justify="right")
+    for place, judgements in enumerate(result["judgements"]):
+        means = (sum(one[place] for one in rows) / len(rows) for rows in result["accuracy"].values())
+        table.add_row(f"{judgements}", *(f"{mean:.3f}" for mean in means))
+    console = Console()
+    console.print(table)
+    for line in (*saved(result), f"picture: {out / 'learning-curves.png'}"):
+        console.print(line, markup=False)
