@@ -17,8 +17,11 @@ GOOD: Range = (3, 4)
 BAD: Range = (1, 2)
 GRAIN = 48
 """Grains across the longer side of a spoilt picture: coarse enough to be seen at any size."""
-GRAIN_LEVELS = 90
-"""Of 255; the standard deviation of the grain. Nobody takes the picture for a clean one."""
+GRAIN_LEVELS = 25
+"""Of 255; the standard deviation of the grain."""
+LEAST_CAST, MOST_CAST = 40, 80
+"""Of 255; how far each colour of a spoilt picture is shifted, towards the middle of the scale. With the grain nobody
+takes it for a clean picture, but it looks like an editor's failure rather than a test."""
 COLUMNS = ("task", "candidate", *AXES)
 
 Known = dict[str, dict[Axis, Range]]
@@ -41,9 +44,9 @@ def gold_of(task: EditTask, tasks: Sequence[EditTask], places: int, seed: int, i
     """A gold page's pictures for a task with a target: `places` of them, a little more than half with a known answer.
 
     The target does what is asked and is clean (both axes 3 to 4). Against it stand the unedited source and a picture
-    of another task (following 1 to 2), and the target under heavy grain (quality 1 to 2), as many as fit; the rest
-    are the task's own candidates, of which nothing is known. So a gold page looks like any other. New pictures are
-    written into `made` as `<sha256>.png`; the others lie in `images`.
+    of another task (following 1 to 2), and the target under a colour cast with grain (quality 1 to 2), as many as
+    fit; the rest are the task's own candidates, of which nothing is known. So a gold page looks like any other. New
+    pictures are written into `made` as `<sha256>.png`; the others lie in `images`.
     """
     target = str(task.target)
     known: dict[str, dict[Axis, Range]] = {target: {"if": GOOD, "vq": GOOD}}
@@ -125,7 +128,7 @@ def _range(text: str) -> Range | None:
 
 
 def _spoilt(picture: Path, seed: int, made: Path) -> str:
-    """Write the picture under heavy grain into `made`; returns its sha256."""
+    """Write the picture under a colour cast with grain into `made`; returns its sha256."""
     with Image.open(picture) as opened:
         clean = opened.convert("RGB")
     rng = np.random.default_rng(_number(seed, picture.stem))
@@ -133,7 +136,9 @@ def _spoilt(picture: Path, seed: int, made: Path) -> str:
     width, height = (max(1, round(side * scale)) for side in clean.size)
     grain = rng.normal(0, GRAIN_LEVELS, (height, width, 3)).clip(-127, 127) + 128
     noise = Image.fromarray(grain.astype(np.uint8)).resize(clean.size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(clean, dtype=np.int16) + np.asarray(noise, dtype=np.int16) - 128
+    pixels = np.asarray(clean, dtype=np.float64)
+    towards = np.where(pixels.mean(axis=(0, 1)) < 128, 1, -1)
+    pixels = pixels + towards * rng.uniform(LEAST_CAST, MOST_CAST, 3) + np.asarray(noise, dtype=np.float64) - 128
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
     digest = sha256_bytes(buffer.getvalue())
