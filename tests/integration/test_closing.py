@@ -17,6 +17,7 @@ from annotation.opening import task_rows
 from annotation.vocabulary import Page
 from components.annotate.stage import annotate
 from components.collect.stage import collect
+from components.dataset.stage import dataset
 from components.step import run_step
 from infra import tracking
 from infra.content import read_manifest
@@ -24,6 +25,8 @@ from infra.errors import EditLoopError
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
 from pipelines.cli import app
+from pipelines.verify import Chain, Gap
+from pipelines.verify import _judgements as walk_judgements
 
 PEOPLE = ["closer-1", "closer-2"]
 REASON = next(iter(REASONS))
@@ -134,6 +137,29 @@ def test_below_its_gate_a_campaign_does_not_close_unless_somebody_says_why(opene
     assert closings(client, one.campaign) == [closing] == [close(client, one.campaign, one.ready(), accepted)]
     collect(one.folder, one.candidates, tmp_path / "judgements", answers_sha256=closing.answers_sha256)
     assert summary(tmp_path / "judgements")["accepted"] == accepted.model_dump()
+
+
+def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "repo"))
+    monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "remote"))
+    one = opened("accepted", recorded=True, alpha_if=0.6)
+    one.answer(disagree)
+    assert command("close", "accepted", "--accept", "a pilot", "--by", "lea").exit_code == 0
+    run_step(
+        "collect",
+        pipeline_run="accepted",
+        inputs={"campaign": one.folder, "candidates": one.candidates},
+        outputs={"output": tmp_path / "judgements"},
+        parameters={},
+    )
+    dataset(tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json")
+    facts = read_manifest(tmp_path / "dataset")["facts"]
+    chain = Chain("none")
+    walk_judgements(chain, facts)
+    links = {link["name"]: link["value"] for link in chain.links}
+    assert links["agreement gate"] == f"if {facts['alpha']['if']:.3f} (gate 0.6), accepted by lea: a pilot"
+    with pytest.raises(Gap, match=r"agreement gate: if -\d\.\d+ \(gate 0\.6\), and nobody accepted that"):
+        walk_judgements(Chain("none"), facts | {"accepted": None})
 
 
 def test_a_reason_that_was_not_needed_is_not_kept(opened):

@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
-from annotation.campaign import connect, find_campaigns, task_rows
+from annotation.campaign import connect, find_campaigns, load_pages, locate
+from annotation.closing import close, closings, readiness
+from annotation.label_studio import LabelStudioApi
+from annotation.labelling import result_of
+from annotation.opening import task_rows
 from components.step import PIPELINES
 from infra import tracking
 from infra.content import read_manifest
@@ -87,7 +91,7 @@ def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
     settings = service_settings()
     client = connect(settings)
     (campaign,) = find_campaigns(client, settings)
-    assert all(len(rows) == 1 for rows in task_rows(client, campaign).values())
+    assert all(len(rows) == 1 for rows in task_rows(settings, campaign).values())
     api = tracking.client()
     for name in ("edit-reward", "editor"):
         assert len(api.search_model_versions(f"name = '{name}'")) == 1
@@ -107,12 +111,17 @@ def test_reconciling_again_starts_nothing(turn: Path) -> None:
 
 
 def test_both_champions_lead_back_to_the_annotators(turn: Path, summary: dict[str, Any]) -> None:
+    settings = service_settings()
+    client = connect(settings)
+    (campaign,) = find_campaigns(client, settings)
+    (closing,) = closings(client, campaign)
     for model in ("models:/edit-reward@champion", "models:/editor@champion"):
         chain = verify(model)
         assert chain.gap is None
         links = {link["name"]: link["value"] for link in chain.links}
         assert links["annotators"] == "ada, bo"
         assert links["dataset"] == summary["dataset"]["sha256"]
+        assert links["answers"] == closing.answers_sha256
 
 
 @pytest.mark.parametrize("broken", ["DVC revision", "label export", "labelling config", "model content", "registry"])
@@ -124,6 +133,41 @@ def test_a_broken_link_is_named(turn: Path, broken: str) -> None:
         assert gap is not None
         assert gap.startswith(broken)
     assert verify(model).gap is None
+
+
+def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) -> None:
+    model, settings = "models:/edit-reward@champion", service_settings()
+    client, api = connect(settings), LabelStudioApi(settings)
+    (campaign,) = find_campaigns(client, settings)
+    before = closings(client, campaign)
+    task = next(iter(task_rows(settings, campaign).values()))[0].id
+    annotation = api.call("GET", f"/api/tasks/{task}/annotations/")[0]["id"]
+    result = result_of([{"if": 1, "vq": 1}] * campaign.places)
+    api.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result})
+    gap = verify(model).gap
+    assert gap is not None
+    assert gap.startswith(f"answers: edited since the judgements were read: 1 edited (annotation {annotation})")
+
+    started: list[dict[str, Any]] = []
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+        assert pipeline == "train-reward"
+        started.append(arguments)
+
+    look = reconcile(start, turn)
+    assert look.edited == [campaign]
+    assert not started
+    assert len(look.done) == 2
+    pages = load_pages(locate(client, settings, campaign.key).folder)
+    closing = close(client, campaign, readiness(client, settings, campaign, pages))
+    assert closings(client, campaign) == [*before, closing]
+    chain = verify(model)
+    assert chain.gap is None
+    (answers,) = [link["value"] for link in chain.links if link["name"] == "answers"]
+    assert answers.startswith(before[0].answers_sha256)
+    assert "closed again" in answers
+    reconcile(start, turn)
+    assert [one["answers_sha256"] for one in started] == [closing.answers_sha256]
 
 
 def _fault(turn: Path, broken: str) -> Any:
