@@ -18,6 +18,10 @@ from infra.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 BUCKET = "s3://"
+NO_TASKS = "^$"
+"""Pattern of file names that fits none: else a storage's "Sync" button in Label Studio makes a task of each picture."""
+PRIVATE = "reserved network address"
+"""What Label Studio says to an endpoint of a private network that is not its own S3_ENDPOINT."""
 UPLOADS = 16
 """Pictures sent to a bucket at once."""
 
@@ -76,7 +80,9 @@ class FolderStore:
         if any(one.path == path for one in client.import_storage.local.list(project=project)):
             return
         try:
-            client.import_storage.local.create(project=project, path=path, title="pictures", use_blob_urls=True)
+            client.import_storage.local.create(
+                project=project, path=path, title="pictures", regex_filter=NO_TASKS, use_blob_urls=True
+            )
         except Exception as error:  # the SDK lets httpx's and its own errors through
             raise EditLoopError(
                 f"Label Studio cannot serve the pictures in {path}: {_said(error)} It must run with "
@@ -123,23 +129,33 @@ class BucketStore:
         ):
             return
         try:
-            client.import_storage.s3.create(
-                project=project,
-                title="pictures",
-                bucket=self.bucket,
-                prefix=prefix,
-                s3endpoint=os.environ.get("AWS_ENDPOINT_URL"),
-                region_name=os.environ.get("AWS_DEFAULT_REGION"),
-                aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
-                aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-                use_blob_urls=True,
-                presign=False,
-            )
-        except Exception as error:  # the SDK lets httpx's and its own errors through
+            try:
+                self._create(client, project, prefix, os.environ.get("AWS_ENDPOINT_URL"))
+            except Exception as error:  # the SDK lets httpx's and its own errors through
+                if PRIVATE not in str(error):
+                    raise
+                self._create(client, project, prefix, None)
+        except Exception as error:
             raise EditLoopError(
                 f"Label Studio cannot reach the pictures in {BUCKET}{self.bucket}/{prefix}: {_said(error)} It needs "
-                "the same AWS_ENDPOINT_URL and credentials, from where it runs."
+                "the same AWS_ENDPOINT_URL and credentials, from where it runs; it must be started with S3_ENDPOINT "
+                "where that address is of a private network."
             ) from error
+
+    def _create(self, client: Any, project: int, prefix: str, endpoint: str | None) -> None:
+        client.import_storage.s3.create(
+            project=project,
+            title="pictures",
+            bucket=self.bucket,
+            prefix=prefix,
+            s3endpoint=endpoint,
+            region_name=os.environ.get("AWS_DEFAULT_REGION"),
+            aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+            regex_filter=NO_TASKS,
+            use_blob_urls=True,
+            presign=False,
+        )
 
     def _key(self, campaign: str) -> str:
         return f"{self.prefix}/{campaign}" if self.prefix else campaign

@@ -107,6 +107,8 @@ def program_environment(service: Service) -> dict[str, str]:
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
+            # Label Studio reaches a server of a private network by this name alone, never by a project's own setting.
+            "LABEL_STUDIO_S3_ENDPOINT": os.environ.get("AWS_ENDPOINT_URL", ""),
             "COLLECT_ANALYTICS": "false",
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",

@@ -1,0 +1,199 @@
+"""Pictures through the real Label Studio, from a folder and a real S3 server: for those who are logged in alone."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import s3fs
+
+from annotation.campaign import connect
+from annotation.labelling import labelling_config
+from annotation.pictures import picture_store
+from infra.content import sha256_bytes
+from infra.errors import EditLoopError
+from infra.services import start_services, stop_services
+from infra.settings import service_settings
+
+WEED = Path(sys.prefix) / "bin" / "weed"
+BUCKET, PREFIX, CAMPAIGN = "pictures", "team-a", "0123456789abcdef"
+READY_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """The environment of a SeaweedFS server with one bucket."""
+    folder = tmp_path_factory.mktemp("s3")
+    identity = {
+        "name": "editloop",
+        "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
+    command = [WEED, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
+    command += ["-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
+    command += [f"-{name}.port={port}" for name, port in ports.items()]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+        "AWS_ACCESS_KEY_ID": "pictures-key",
+        "AWS_SECRET_ACCESS_KEY": "pictures-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        make_bucket(environment, server, folder / "log")
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def free_ports(count):
+    """Ports whose neighbours 10,000 above, which SeaweedFS takes for gRPC, are free too."""
+    found = []
+    while len(found) < count:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port = low.getsockname()[1] - 10_000
+            try:
+                high.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            if port > 1024 and port not in found:
+                found.append(port)
+    return found
+
+
+def make_bucket(environment, server, log):
+    remote = s3fs.S3FileSystem(
+        key=environment["AWS_ACCESS_KEY_ID"],
+        secret=environment["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        skip_instance_cache=True,
+    )
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            remote.mkdir(BUCKET)
+            return
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(log.read_text()[-2000:]) from None
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def beside_s3(s3, tmp_path_factory):
+    """A Label Studio that was started where the S3 server is known; the whole environment."""
+    home = tmp_path_factory.mktemp("beside-s3")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.items():
+            patch.setenv(name, value)
+        try:
+            yield s3 | start_services(home, mlflow=False).environment | {"EDITLOOP_PICTURES": f"s3://{BUCKET}/{PREFIX}"}
+        finally:
+            stop_services(home)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request, monkeypatch):
+    folder = request.param == "folder"
+    environment = request.getfixturevalue("services").environment if folder else request.getfixturevalue("beside_s3")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return picture_store(service_settings())
+
+
+def project_with_a_task(client, store, pictures):
+    project = client.projects.create(title="pictures", label_config=labelling_config(2, tiny=True)).id
+    store.put(CAMPAIGN, pictures)
+    for _ in range(2):
+        store.attach(client, project, CAMPAIGN)
+    names = ("original", "image_1", "image_2")
+    addresses = {name: store.address(CAMPAIGN, one) for name, one in zip(names, pictures, strict=True)}
+    data = {"key": "k", "instruction": "make it blue", **addresses}
+    client.projects.import_tasks(project, request=[{"data": data}])
+    (task,) = client.tasks.list(project=project)
+    return project, task.id
+
+
+def test_pictures_arrive_whole_for_members_and_not_at_all_for_others(store, make_candidates):
+    settings = service_settings()
+    client = connect(settings)
+    folder = make_candidates(1, candidates=2) / "images"
+    pictures = {path.stem: path for path in sorted(folder.glob("*.png"))[:3]}
+    _, task = project_with_a_task(client, store, pictures)
+    logged_in = requests.Session()
+    logged_in.headers["Authorization"] = f"Token {settings.require('label_studio_token')}"
+    data = logged_in.get(f"{settings.label_studio_url}/api/tasks/{task}/", timeout=60).json()["data"]
+    for name, digest in zip(("original", "image_1", "image_2"), pictures, strict=True):
+        address = data[name] if data[name].startswith("http") else f"{settings.label_studio_url}{data[name]}"
+        seen = logged_in.get(address, timeout=60)
+        assert seen.status_code == 200
+        assert sha256_bytes(seen.content) == digest
+        assert not re.search("(?i)signature|secret|accesskey", seen.url), "no signed link"
+        stranger = requests.get(address, timeout=60, allow_redirects=False)
+        assert stranger.status_code in (302, 401, 403)
+        assert sha256_bytes(stranger.content) != digest
+
+
+def test_a_bucket_gives_nothing_to_strangers(s3, monkeypatch, make_candidates):
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    store = picture_store(service_settings().model_copy(update={"pictures": f"s3://{BUCKET}/{PREFIX}"}))
+    path = next((make_candidates(1) / "images").iterdir())
+    store.put(CAMPAIGN, {path.stem: path})
+    direct = f"{s3['AWS_ENDPOINT_URL']}/{BUCKET}/{PREFIX}/{CAMPAIGN}/{path.name}"
+    assert requests.get(direct, timeout=60).status_code == 403
+
+
+def test_a_storage_is_attached_once_and_its_sync_makes_no_tasks(store, make_candidates):
+    client = connect(service_settings())
+    folder = make_candidates(1, candidates=2) / "images"
+    project, _ = project_with_a_task(client, store, {path.stem: path for path in sorted(folder.glob("*.png"))[:3]})
+    attached = [
+        (kind, storage.id)
+        for kind in (client.import_storage.local, client.import_storage.s3)
+        for storage in kind.list(project=project)
+    ]
+    ((kind, storage),) = attached
+    kind.sync(id=storage)
+    deadline = time.monotonic() + 60
+    while (state := kind.get(id=storage)).status not in ("completed", "failed") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert state.status == "completed", state
+    assert client.projects.get(project).task_number == 1
+
+
+def test_a_bucket_that_is_not_there_is_told(s3, service_environment, monkeypatch, make_candidates):
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    path = next((make_candidates(1) / "images").iterdir())
+    store = picture_store(service_settings().model_copy(update={"pictures": "s3://no-such-bucket/x"}))
+    with pytest.raises(EditLoopError, match=r"do not go to s3://no-such-bucket/x.*EDITLOOP_PICTURES") as error:
+        store.put(CAMPAIGN, {path.stem: path})
+    assert s3["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+    client, project = connect(service_settings()), project_without_tasks()
+    with pytest.raises(EditLoopError, match=r"cannot reach the pictures in s3://no-such-bucket/x") as error:
+        store.attach(client, project, CAMPAIGN)
+    assert s3["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+
+
+def project_without_tasks():
+    return connect(service_settings()).projects.create(title="no pictures").id
+
+
+def test_a_folder_that_label_studio_does_not_serve_is_told(service_environment, tmp_path):
+    store = picture_store(service_settings().model_copy(update={"pictures": str(tmp_path)}))
+    os.makedirs(tmp_path / CAMPAIGN)
+    client, project = connect(service_settings()), project_without_tasks()
+    with pytest.raises(EditLoopError, match=r"cannot serve the pictures.*LOCAL_FILES_DOCUMENT_ROOT"):
+        store.attach(client, project, CAMPAIGN)
