@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from annotation.accounts import author_id, names_by_id
@@ -126,14 +125,14 @@ def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
         return data
 
     patient = Retrying(
-        retry=retry_if_exception_type((Cut, requests.exceptions.ChunkedEncodingError)),
+        retry=retry_if_exception_type(Cut),
         stop=stop_after_attempt(EXPORT_TRIES),
         wait=wait_fixed(SECONDS_BETWEEN),
         reraise=True,
     )
     try:
         return patient(once)
-    except (Cut, requests.exceptions.ChunkedEncodingError) as error:
+    except Cut as error:
         raise EditLoopError(
             f"Label Studio's export of campaign {campaign.name} (project {campaign.project_id}) was cut off "
             f"{EXPORT_TRIES} times: {error}. Nothing was written. Look at Label Studio's log and disk, then call again."

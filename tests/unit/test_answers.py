@@ -234,7 +234,6 @@ def studio(exports: list[tuple[int, bytes, int]]) -> Iterator[tuple[ServiceSetti
 
 CUTS = {
     "half a body": (200, WHOLE[:40], 0),
-    "a broken connection": (200, WHOLE[:40], 100),
     "a task too few": (200, exported(p=[]), 0),
     "a page of HTML": (200, b"<html>", 0),
 }
@@ -250,6 +249,12 @@ def test_a_cut_export_is_asked_for_again_and_then_told(cut: str, monkeypatch: py
         with pytest.raises(EditLoopError, match=r"export of campaign kitchen .* was cut off 3 times"):
             export(settings, campaign({}))
         assert len(asked) == 3
+
+
+def test_an_export_whose_connection_breaks_is_asked_for_again() -> None:
+    with studio([(200, WHOLE[:40], 100), (200, WHOLE, 0)]) as (settings, asked):
+        assert export(settings, campaign({})) == WHOLE
+        assert len(asked) == 2
 
 
 def test_a_refused_token_is_told_at_once() -> None:
