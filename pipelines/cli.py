@@ -8,7 +8,7 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
-from pipelines.ratings_cli import ratings_app
+from pipelines.ratings_cli import agreement, ratings_app
 from pipelines.selection_cli import learning_curves, propose
 from pipelines.surroundings import services_of
 
@@ -31,6 +31,7 @@ campaign_app.command()(propose)
 campaign_app.command()(learning_curves)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
+app.command()(agreement)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")

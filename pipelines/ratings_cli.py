@@ -1,5 +1,104 @@
 """`editloop agreement` and `editloop ratings`: statistics and formats of any ratings, ours or older ones."""
 
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
 import typer
 
+from infra.errors import EditLoopError
+
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
+
+Format = Annotated[
+    Literal["table", "editreward"],
+    typer.Option("--format", help="table: CSV or parquet, a row an item and rater; editreward: EditReward's pairs."),
+]
+
+
+def agreement(
+    file: Annotated[Path, typer.Argument(help="CSV or parquet with columns item, rater, then one an axis.")],
+    level: Annotated[
+        Literal["ordinal", "interval", "nominal"], typer.Option(help="What the ratings are: ranks, amounts or names.")
+    ] = "ordinal",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Krippendorff's alpha of a table of ratings, an axis a line, with 95 % bootstrap intervals.
+
+    An empty cell is a missing rating. Columns task, candidate, position, seconds and created_at are no axes; where task
+    is given, whole tasks are resampled. Alpha is 1 for full agreement and 0 for chance; where it is undefined, the
+    reason is said.
+
+    For example: editloop agreement ratings.csv --level ordinal --json
+    """
+    from annotation.ratings_table import agreement_of_table, read_table
+
+    found = agreement_of_table(read_table(file, level), level)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for axis, one in found["axes"].items():
+        size = f"{one['items']} items, {one['raters']} raters"
+        if one["alpha"] is None:
+            print(f"{axis:<24} undefined: {one['note']} ({size})")
+            continue
+        interval = "no interval" if one["ci95"] is None else f"95 % {one['ci95'][0]:.3f} to {one['ci95'][1]:.3f}"
+        print(f"{axis:<24} alpha {one['alpha']:.3f}   {interval}   {size}")
+
+
+@ratings_app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The table, or EditReward's rows as JSON or JSON lines.")],
+    out: Annotated[Path, typer.Option(help="Folder of judgements to write, as stage collect writes it.")],
+    candidates: Annotated[
+        Path, typer.Option(help="Folder of the candidates: read for a table, written from EditReward's pictures.")
+    ],
+    form: Format = "table",
+) -> None:
+    """Make judgements of older ratings, so that `editloop stage dataset` and `campaign report` run on them.
+
+    For example: editloop ratings import train.json --format editreward --candidates data/c --out data/judgements
+    """
+    if form == "editreward":
+        from annotation.editreward_rows import import_rows
+
+        counts = import_rows(file, candidates, out)
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        return
+    from annotation.campaign import read_tasks
+    from annotation.judgements_folder import write_imported
+    from annotation.ratings_table import judgements_of_table
+
+    tasks = read_tasks(candidates)
+    found = judgements_of_table(file, tasks)
+    write_imported(out, found, tasks, file)
+    print(f"{len(found)} judgements")
+
+
+@ratings_app.command()
+def export(
+    judgements: Annotated[Path, typer.Argument(help="Folder that stage collect or an import wrote.")],
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file; for EditReward's rows a folder.")],
+    candidates: Annotated[
+        Path | None, typer.Option(help="Folder of the candidates; EditReward's rows need it.")
+    ] = None,
+    form: Format = "table",
+) -> None:
+    """Write judgements as a long table, or as EditReward's rows with their pictures."""
+    from annotation.judgements_folder import read_judgements
+
+    found = read_judgements(judgements)
+    if form == "editreward":
+        from annotation.campaign import read_tasks
+        from annotation.editreward_rows import export_rows
+
+        if candidates is None:
+            raise EditLoopError("--candidates is missing: EditReward's rows show pictures, and that folder has them.")
+        print(f"{export_rows(found, read_tasks(candidates), candidates, out)} rows")
+        return
+    from annotation.ratings_table import write_judgements
+
+    if out.suffix not in (".csv", ".parquet"):
+        raise EditLoopError(f"--out {out}: a table is a .csv or a .parquet file.")
+    write_judgements(found, out)
+    print(f"{len(found)} ratings")

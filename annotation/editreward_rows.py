@@ -1,0 +1,251 @@
+"""EditReward's public rows (arXiv 2509.26346): a JSON list or JSON lines, one preference pair a row.
+
+    {"prompt": ..., "path_src": ..., "path1": preferred, "path2": ..., "model1": ..., "model2": ...,
+     "model1_dim1_score": 1..4, "model1_dim2_score": 1..4, "model1_overall_score": 2..8, the same of model2,
+     "tie_case": bool, "choice_dist": null | [for path1, for path2], "confidence": null | 0..1}
+
+Dimension 1 is instruction following, 2 visual quality; overall is their sum. An overall tie whose axes disagree is two
+rows, each picture preferred once; a tie on both axes is one row without an order. Paths are relative to the file.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from annotation.edits_file import load_image
+from annotation.judgements_folder import write_imported
+from annotation.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
+from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
+from infra.content import complete_folder, sha256_bytes, write_file
+from infra.errors import EditLoopError
+
+Score = Annotated[int, Field(ge=1, le=4)]
+RATER = "editreward"
+
+
+class PublicRow(BaseModel):
+    """One row; further columns are passed over."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    prompt: Annotated[str, Field(min_length=1)]
+    path_src: str
+    path1: str
+    path2: str
+    model1: str
+    model2: str
+    model1_dim1_score: Score
+    model1_dim2_score: Score
+    model1_overall_score: int | None = None
+    model2_dim1_score: Score
+    model2_dim2_score: Score
+    model2_overall_score: int | None = None
+    tie_case: bool = False
+    choice_dist: list[float] | None = None
+    confidence: float | None = None
+
+    def ratings(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(instruction following, visual quality) of path1 and of path2."""
+        return (
+            (self.model1_dim1_score, self.model1_dim2_score),
+            (self.model2_dim1_score, self.model2_dim2_score),
+        )
+
+    def contradictions(self) -> Iterator[str]:
+        """What the row says against itself."""
+        overall = [sum(one) for one in self.ratings()]
+        for number, given in ((1, self.model1_overall_score), (2, self.model2_overall_score)):
+            if given is not None and given != overall[number - 1]:
+                yield f"model{number}_overall_score = {given}: the two scores add up to {overall[number - 1]}"
+        if overall[0] < overall[1]:
+            yield f"path1 is the preferred one, but its overall is {overall[0]} and path2's {overall[1]}"
+        if self.tie_case and overall[0] != overall[1]:
+            yield f"tie_case = true, but the overall scores are {overall[0]} and {overall[1]}"
+
+
+class _Picture(NamedTuple):
+    sha256: str
+    png: bytes
+
+
+def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int]:
+    """Make a candidates folder and a judgements folder of public rows; returns {"rows", "tasks", "judgements"}.
+
+    Rows do not name who rated. Those that give one picture different scores came from different people: each row goes
+    to the first of `editreward-1`, `editreward-2`, ... whom it does not contradict, and both its ratings stay together.
+    All faults are in one EditLoopError, and then nothing is written.
+    """
+    rows, faults = _read_rows(path)
+    pictures: dict[str, _Picture | None] = {}
+    for number, row in rows:
+        for key, name in (("path_src", row.path_src), ("path1", row.path1), ("path2", row.path2)):
+            if name not in pictures:
+                try:
+                    pictures[name] = _load(path.parent, name)
+                except EditLoopError as error:
+                    pictures[name] = None
+                    faults.append(f"{path}: row {number}: {key}: {error}")
+        if pictures[row.path1] is not None and pictures[row.path1] == pictures[row.path2]:
+            faults.append(f"{path}: row {number}: {row.path1} and {row.path2} are the same picture")
+    if faults:
+        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
+        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
+        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
+    kept = {name: one for name, one in pictures.items() if one is not None}
+    tasks: dict[str, EditTask] = {}
+    raters: dict[str, list[dict[str, tuple[int, int]]]] = {}
+    for _, row in rows:
+        source = kept[row.path_src].sha256
+        key = task_id(source, row.prompt)
+        task = tasks.setdefault(key, EditTask(task_id=key, name=key, instruction=row.prompt, source=source))
+        given = {}
+        pair = zip((row.path1, row.path2), (row.model1, row.model2), row.ratings(), strict=True)
+        for name, editor, ratings in pair:
+            one = Candidate(candidate_id=candidate_id(key, kept[name].sha256), image=kept[name].sha256, editor=editor)
+            given[one.candidate_id] = ratings
+            if one.candidate_id not in {known.candidate_id for known in task.candidates}:
+                task = tasks[key] = task.model_copy(update={"candidates": (*task.candidates, one)})
+        people = raters.setdefault(key, [])
+        who = next((known for known in people if all(known.get(c, r) == r for c, r in given.items())), None)
+        if who is None:
+            people.append(who := {})
+        who.update(given)
+    found = list(_judgements(tasks, raters))
+    with complete_folder(candidates, {"imported": path.name}) as folder:
+        (folder / "images").mkdir()
+        for picture in kept.values():
+            (folder / "images" / f"{picture.sha256}.png").write_bytes(picture.png)
+        lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
+        write_file(folder / "tasks.jsonl", "".join(lines))
+    write_imported(judgements, found, list(tasks.values()), path)
+    return {"rows": len(rows), "tasks": len(tasks), "judgements": len(found)}
+
+
+def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path, output: Path) -> int:
+    """Write `output`/rows.jsonl and its pictures; returns the number of rows.
+
+    A row is one annotator's order of two candidates of a task, ties as the schema has them. Where several annotators
+    rated both, `choice_dist` counts who prefers which and `confidence` is the share of all of them on this row's side;
+    with one annotator both are null. Tasks and candidates that `tasks` do not know are an EditLoopError.
+    """
+    known = {task.task_id: task for task in tasks}
+    ratings: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
+    for one in judgements:
+        by_annotator = ratings.setdefault(one.task_id, {}).setdefault(one.annotator, {})
+        by_annotator[one.candidate_id] = (one.instruction_following, one.visual_quality)
+    rows, used = [], set()
+    for key, given in sorted(ratings.items()):
+        if key not in known:
+            raise EditLoopError(f"Task {key} is judged, but not in {candidates}: give the folder that was asked about.")
+        shown = {one.candidate_id: one for one in known[key].candidates}
+        for a, b in combinations(sorted(shown), 2):
+            both = {who: (said[a], said[b]) for who, said in sorted(given.items()) if a in said and b in said}
+            rows += [row for who in both for row in _rows(known[key], shown[a], shown[b], both, who)]
+            used |= {known[key].source, shown[a].image, shown[b].image} if both else set()
+    with complete_folder(output, {"rows": len(rows)}) as folder:
+        (folder / "images").mkdir()
+        for image in sorted(used):
+            (folder / "images" / f"{image}.png").write_bytes((candidates / "images" / f"{image}.png").read_bytes())
+        write_file(folder / "rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return len(rows)
+
+
+Both = dict[str, tuple[tuple[int, int], tuple[int, int]]]
+"""Each annotator's ratings of two candidates."""
+
+
+def _rows(task: EditTask, a: Candidate, b: Candidate, both: Both, who: str) -> list[dict[str, Any]]:
+    """One annotator's rows of a pair: one, or two for a tie whose axes disagree."""
+    of_a, of_b = both[who]
+    margin = sum(of_a) - sum(of_b)
+    sides = [(a, b, of_a, of_b)] if margin >= 0 else [(b, a, of_b, of_a)]
+    if margin == 0 and of_a != of_b:
+        sides.append((b, a, of_b, of_a))
+    ahead = [sum(x) - sum(y) for x, y in both.values()]
+    votes = [sum(one > 0 for one in ahead), sum(one < 0 for one in ahead)]
+    found = []
+    for better, worse, high, low in sides:
+        mine = votes if better is a else votes[::-1]
+        several = len(both) > 1
+        found.append(
+            {
+                "prompt": task.instruction,
+                "choice_dist": mine if several else None,
+                "confidence": mine[0] / len(both) if several else None,
+                "path_src": f"images/{task.source}.png",
+                "path1": f"images/{better.image}.png",
+                "path2": f"images/{worse.image}.png",
+                "model1": better.editor,
+                "model2": worse.editor,
+                "model1_dim1_score": high[0],
+                "model1_dim2_score": high[1],
+                "model1_overall_score": sum(high),
+                "model2_dim1_score": low[0],
+                "model2_dim2_score": low[1],
+                "model2_overall_score": sum(low),
+                "tie_case": margin == 0,
+            }
+        )
+    return found
+
+
+def _judgements(tasks: dict[str, EditTask], raters: dict[str, list[dict[str, tuple[int, int]]]]) -> Iterator[Judgement]:
+    number = 0
+    for key in sorted(tasks):
+        place = {one: k for k, one in enumerate(sorted(c.candidate_id for c in tasks[key].candidates))}
+        for who, given in enumerate(raters[key], start=1):
+            number += 1
+            for candidate in sorted(given):
+                yield Judgement.model_validate(
+                    {
+                        "task_id": key,
+                        "candidate_id": candidate,
+                        "annotator": f"{RATER}-{who}",
+                        "if": given[candidate][0],
+                        "vq": given[candidate][1],
+                        "position": place[candidate],
+                        "annotation_id": number,
+                        "created_at": UNKNOWN_TIME,
+                    }
+                )
+
+
+def _read_rows(path: Path) -> tuple[list[tuple[int, PublicRow]], list[str]]:
+    """(number, row) of the good rows, and the faults of the others; rows are numbered from 1."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        whole = text.lstrip().startswith("[")
+        values = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise EditLoopError(f"{path}: neither a JSON list nor JSON lines of rows ({error}).") from error
+    if not values:
+        raise EditLoopError(f"{path}: holds no rows.")
+    rows, faults = [], []
+    for number, value in enumerate(values, start=1):
+        try:
+            row = PublicRow.model_validate(value)
+        except ValidationError as error:
+            for one in error.errors(include_url=False):
+                where = ".".join(str(part) for part in one["loc"]) or "row"
+                given = "" if one["type"] == "missing" else f" = {str(one['input'])[:60]!r}"
+                faults.append(f"{path}: row {number}: {where}{given}: {one['msg'][0].lower()}{one['msg'][1:]}")
+            continue
+        faults += [f"{path}: row {number}: {fault}" for fault in row.contradictions()]
+        rows.append((number, row))
+    return rows, faults
+
+
+def _load(folder: Path, name: str) -> _Picture:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise EditLoopError(f"{name!r} leaves the folder {folder}; copy the picture into it")
+    picture: Image.Image = load_image(path)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return _Picture(sha256_bytes(buffer.getvalue()), buffer.getvalue())

@@ -1,0 +1,239 @@
+"""Long tables of ratings, CSV or parquet: a row an item and rater, a column an axis, an empty cell for none.
+
+    item,rater,if,vq
+    kitchen-1,anna,4,3
+    kitchen-1,ben,3,
+
+Columns of the names in `CONTEXT` tell of a rating and are no axes. Ours are written with all of them.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from annotation.agreement import Level, table_agreement
+from annotation.vocabulary import AXES, EditTask, Judgement
+from infra.content import write_file
+from infra.errors import EditLoopError
+
+KEYS = ("item", "rater")
+CONTEXT = ("task", "candidate", "position", "seconds", "created_at")
+SHOWN_FAULTS = 100
+UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+"""Of ratings whose time nobody kept: all the same, so that no drift is read into it."""
+
+
+class Row(NamedTuple):
+    """A line of the file; an empty cell is ""."""
+
+    line: int
+    cells: dict[str, str]
+
+
+class RatingsTable(NamedTuple):
+    """A table with every cell checked; `axes` are the columns that hold ratings."""
+
+    rows: list[Row]
+    axes: list[str]
+
+
+def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
+    """Read a ratings table; at level ordinal and interval every rating is a finite number.
+
+    Raises one EditLoopError with all faults (at most SHOWN_FAULTS of them), each with its line.
+    """
+    header, rows, faults = _read(path)
+    axes = [name for name in header if name not in KEYS + CONTEXT]
+    first: dict[tuple[str, str], int] = {}
+    for row in rows:
+        key = (row.cells["item"], row.cells["rater"])
+        faults += [f"{path}:{row.line}: {name} is empty; every rating has one" for name in KEYS if not row.cells[name]]
+        if all(key) and key in first:
+            faults.append(
+                f"{path}:{row.line}: {key[1]} rates {key[0]} a second time; the first is in line {first[key]}"
+            )
+        first.setdefault(key, row.line)
+        if level != "nominal":
+            for axis in axes:
+                if row.cells[axis] and not _finite(row.cells[axis]):
+                    faults.append(
+                        f"{path}:{row.line}: {axis} = {row.cells[axis]!r}: not a number; at level {level} ratings are "
+                        "numbers, and a missing one is an empty cell"
+                    )
+    _raise(path, faults)
+    return RatingsTable(rows, axes)
+
+
+def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> dict[str, Any]:
+    """{"axes": {AXIS: agreement as `table_agreement`}}; whole tasks are resampled where the table tells them."""
+    found = {}
+    for axis in table.axes:
+        given = [row.cells for row in table.rows if row.cells[axis]]
+        found[axis] = table_agreement(
+            [cells[axis] if level == "nominal" else float(cells[axis]) for cells in given],
+            [cells["item"] for cells in given],
+            [cells["rater"] for cells in given],
+            groups=[cells.get("task") or cells["item"] for cells in given],
+            level=level,
+            seed=seed,
+        )
+    return {"axes": found}
+
+
+def write_judgements(judgements: Sequence[Judgement], path: Path) -> None:
+    """Write judgements as a long table, CSV or parquet by the name's ending; items are `task/candidate`."""
+    rows = [
+        {
+            "item": f"{one.task_id}/{one.candidate_id}",
+            "rater": one.annotator,
+            "if": one.instruction_following,
+            "vq": one.visual_quality,
+            "task": one.task_id,
+            "candidate": one.candidate_id,
+            "position": one.position,
+            "seconds": one.seconds,
+            "created_at": None if one.created_at == UNKNOWN_TIME else one.created_at.isoformat(),
+        }
+        for one in judgements
+    ]
+    if path.suffix == ".parquet":
+        types = {"if": pa.int8(), "vq": pa.int8(), "position": pa.int16(), "seconds": pa.float64()}
+        schema = pa.schema([(name, types.get(name, pa.string())) for name in (*KEYS, *AXES, *CONTEXT)])
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
+        write_file(path, buffer.getvalue())
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, (*KEYS, *AXES, *CONTEXT), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue())
+
+
+def judgements_of_table(path: Path, tasks: Sequence[EditTask]) -> list[Judgement]:
+    """The judgements in a table on the candidates of `tasks`, sorted by task, candidate and rater.
+
+    An item is `task/candidate` or a candidate's id. Rows without any rating are passed over. An unknown position is the
+    candidate's place among its task's ids, which are digests and so in no order of merit. All faults in one
+    EditLoopError.
+    """
+    table = read_table(path)
+    known = {one.candidate_id: (task.task_id, place) for task in tasks for place, one in enumerate(_by_id(task))}
+    faults = [f"{path}: no column {axis!r}; judgements have if and vq" for axis in AXES if axis not in table.axes]
+    found = []
+    pages: dict[tuple[str, str], int] = {}
+    for row in table.rows if not faults else []:
+        if not any(row.cells[axis] for axis in AXES):
+            continue
+        candidate = row.cells["item"].rpartition("/")[2]
+        task, place = known.get(candidate, ("", 0))
+        if not task or row.cells["item"] not in (candidate, f"{task}/{candidate}"):
+            faults.append(f"{path}:{row.line}: item = {row.cells['item']!r}: no candidate of that id is in the folder")
+            continue
+        number = pages.setdefault((task, row.cells["rater"]), len(pages) + 1)
+        try:
+            found.append(_judgement(row.cells, task, candidate, place, number))
+        except (ValidationError, ValueError) as error:
+            faults += [f"{path}:{row.line}: {fault}" for fault in _faults(error)]
+    _raise(path, faults)
+    return sorted(found, key=lambda one: (one.task_id, one.candidate_id, one.annotator))
+
+
+def _judgement(cells: dict[str, str], task: str, candidate: str, place: int, number: int) -> Judgement:
+    missing = [axis for axis in AXES if not cells[axis]]
+    if missing:
+        raise ValueError(f"{missing[0]} is empty; a judgement has both ratings, or none at all")
+    levels = {axis: float(cells[axis]) for axis in AXES}
+    return Judgement.model_validate(
+        {
+            "task_id": task,
+            "candidate_id": candidate,
+            "annotator": cells["rater"],
+            **{axis: int(level) if level == int(level) else level for axis, level in levels.items()},
+            "position": cells.get("position") or place,
+            "seconds": cells.get("seconds") or None,
+            "annotation_id": number,
+            "created_at": cells.get("created_at") or UNKNOWN_TIME,
+        }
+    )
+
+
+def _faults(error: ValueError) -> Iterator[str]:
+    if not isinstance(error, ValidationError):
+        yield str(error)
+        return
+    for details in error.errors(include_url=False):
+        yield f"{details['loc'][0]} = {details['input']!r}: {str(details['msg'])[0].lower()}{str(details['msg'])[1:]}"
+
+
+def _read(path: Path) -> tuple[list[str], list[Row], list[str]]:
+    """Header, rows and faults; EditLoopError where the file is no such table at all."""
+    if not path.is_file():
+        raise EditLoopError(f"{path}: no such file; give a CSV or parquet table of ratings.")
+    lines = _parquet_lines(path) if path.suffix == ".parquet" else _csv_lines(path)
+    try:
+        _, header = next(lines, (0, []))
+        header = [name.strip() for name in header]
+        wrong = [f"{path}: no column {name!r}" for name in KEYS if name not in header]
+        wrong += [
+            f"{path}: column {name!r} stands twice" for name in sorted({n for n in header if header.count(n) > 1})
+        ]
+        wrong += [f"{path}: column {place} has no name" for place, name in enumerate(header, start=1) if not name]
+        if not wrong and not set(header) - set(KEYS + CONTEXT):
+            wrong.append(f"{path}: no column of ratings beside {', '.join(header)}")
+        if wrong:
+            seen = (
+                f"Its columns: {', '.join(header) or 'none'}. Needed are item, rater and one an axis, between commas."
+            )
+            raise EditLoopError("\n".join([*wrong, seen]))
+        rows, faults = [], []
+        for line, cells in lines:
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                faults.append(f"{path}:{line}: {len(cells)} cells; the header has {len(header)} columns")
+                continue
+            rows.append(Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
+    except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+        raise EditLoopError(f"{path}: not a table in UTF-8 CSV or parquet ({error}).") from error
+    return header, rows, faults
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        for cells in reader:
+            yield reader.line_num, cells
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    table = pq.read_table(path)
+    yield 1, list(table.column_names)
+    for number, row in enumerate(table.to_pylist(), start=2):
+        yield number, ["" if value is None or value != value else str(value) for value in row.values()]
+
+
+def _by_id(task: EditTask) -> list[Any]:
+    return sorted(task.candidates, key=lambda one: one.candidate_id)
+
+
+def _finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _raise(path: Path, faults: Sequence[str]) -> None:
+    if faults:
+        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
+        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was done."
+        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
