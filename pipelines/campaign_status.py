@@ -56,6 +56,8 @@ def show_status(status: dict[str, Any]) -> None:
     """Print what `campaign_status` found."""
     console, progress = Console(), status["progress"]
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = [
         ("pages answered", f"{progress['answered']} of {progress['pages']}"),
         ("answers", f"{progress['annotations']} of {progress['wanted']}"),

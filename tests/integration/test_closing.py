@@ -162,6 +162,21 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
         walk_judgements(Chain("none"), facts | {"accepted": None})
 
 
+def test_a_report_of_the_answers_now_and_of_the_judgements_folder_are_one(opened, tmp_path):
+    one = opened("reported", recorded=True, repeat_share=0.5, gold_share=0.25)
+    one.answer(disagree)
+    collect(one.folder, one.candidates, tmp_path / "judgements")
+    assert command("report", "reported", "--out", str(tmp_path / "live")).exit_code == 0
+    words = ("report", str(tmp_path / "judgements"), "--candidates", str(one.candidates))
+    assert command(*words, "--out", str(tmp_path / "kept")).exit_code == 0
+    of_stage, live, kept = (
+        json.loads((tmp_path / name / "quality.json").read_text()) for name in ("judgements", "live", "kept")
+    )
+    assert live == of_stage == kept
+    assert set(live["annotators"]) == set(PEOPLE)
+    assert (tmp_path / "live" / "page.html").read_text().startswith("<!")
+
+
 def test_a_reason_that_was_not_needed_is_not_kept(opened):
     one = opened("agreed", alpha_if=0.6)
     one.answer(agree)
