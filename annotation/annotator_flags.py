@@ -23,7 +23,7 @@ LEAST_PAGES, LEAST_GOLD_PAGES = 20, 5
 LEAST_ANNOTATORS = 3
 """Of two who differ, nobody can say who is off."""
 
-SHIFT, DRIFT, EDITOR = 0.5, 0.25, 0.4
+SHIFT, DRIFT, EDITOR = 0.6, 0.25, 0.4
 """Levels against the median annotator."""
 FOLLOWS, FADES = 0.4, 0.5
 """Of the median annotator's slope: who follows the others less, or loses more of it from first page to last."""
