@@ -5,15 +5,14 @@ gets the votes as predictions, one a voter, which Label Studio shows beside the 
 beside the votes; nothing here changes a vote.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-from annotation.accounts import ensure_annotators, names_by_id
-from annotation.answers import Answer, Answers, export, judgements, read_answers
+from annotation.accounts import ensure_annotators
+from annotation.answers import Answer, Answers, export, judgements
 from annotation.campaign import Campaign
 from annotation.campaign_settings import CampaignSettings
 from annotation.closing import config_faults
@@ -21,15 +20,14 @@ from annotation.conflicts import conflicts
 from annotation.guidelines import guidelines_html
 from annotation.label_studio import LabelStudioApi
 from annotation.labelling import AXIS_WORDS, labelling_config, result_of, task_data
+from annotation.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
 from annotation.opening import import_tasks, live_tasks
 from annotation.pictures import picture_store
-from annotation.vocabulary import Decision, Page, Record
+from annotation.vocabulary import Page, Record
 from infra.content import canonical_json
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings
 
-FACTS = "editloop-adjudication: "
-"""Starts the line of a project's description that says whose queue it is, as JSON."""
 TITLE = 50
 """Characters of a project's title that Label Studio takes."""
 GUIDELINES = """# Adjudication
@@ -50,9 +48,7 @@ class Queue(Record):
     tasks: int
     """Tasks in the lead's queue; one that was in conflict once stays."""
     decided: int
-    """Tasks with the lead's ratings and reason, or the lead's reason why they cannot be judged."""
-    shown: int
-    """Decided tasks on which the votes are shown to the lead."""
+    """Tasks with the lead's ratings and reason, or the lead's reason why they cannot be judged; they show the votes."""
 
 
 def adjudicate(
@@ -80,7 +76,7 @@ def adjudicate(
     queue = find_queue(client, settings, campaign)
     if queue is None:
         if not wanted:
-            return Queue(url="", conflicts=0, tasks=0, decided=0, shown=0)
+            return Queue(url="", conflicts=0, tasks=0, decided=0)
         queue = _open(client, settings, campaign, folder)
     store, api = picture_store(settings), LabelStudioApi(settings)
     store.attach(client, queue.project_id, campaign.key)
@@ -89,60 +85,10 @@ def adjudicate(
     rows = import_tasks(
         api, queue, [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in shown]
     )
-    decided = [one.page for one in _decided(_lead_answers(client, settings, queue, pages))]
-    for key in track(decided, "votes", transient=True):
+    done = [one.page for one in decided(lead_answers(client, campaign, pages, export(settings, queue)))]
+    for key in track(done, "votes", transient=True):
         _show_votes(api, rows[key].id, [one for one in answers.counting().values() if one.page == key])
-    return Queue(url=queue.url, conflicts=len(tasks), tasks=len(shown), decided=len(decided), shown=len(decided))
-
-
-def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Campaign | None:
-    """The lead's project of a campaign, as a campaign of one annotator; None where none was opened."""
-    for project in client.projects.list():
-        lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
-        if lines and json.loads(lines[0].removeprefix(FACTS))["campaign_key"] == campaign.key:
-            return _queue(campaign, project.id, settings)
-    return None
-
-
-def queue_state(
-    client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]
-) -> dict[str, Any] | None:
-    """{"url", "tasks", "decided"} of the lead's queue, as it is; None where none was opened."""
-    queue = find_queue(client, settings, campaign)
-    if queue is None:
-        return None
-    answers = _lead_answers(client, settings, queue, pages)
-    return {"url": queue.url, "tasks": len(answers.rows), "decided": len(_decided(answers))}
-
-
-def decisions(client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]) -> list[Decision]:
-    """What the lead decided, sorted by task and candidate. A page that the lead cannot judge either gives none."""
-    queue = find_queue(client, settings, campaign)
-    found = []
-    for answer in _decided(_lead_answers(client, settings, queue, pages)) if queue else []:
-        page = pages[answer.page]
-        for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
-            if rating and page.candidates.index(candidate) == place:
-                found.append(
-                    Decision.model_validate(
-                        {
-                            "task_id": page.task_id,
-                            "candidate_id": candidate,
-                            "lead": answer.annotator,
-                            **rating,
-                            "reason": answer.note,
-                            "annotation_id": answer.annotation_id,
-                            "created_at": answer.created_at,
-                        }
-                    )
-                )
-    return sorted(found, key=lambda one: (one.task_id, one.candidate_id))
-
-
-def _queue(campaign: Campaign, project_id: int, settings: ServiceSettings) -> Campaign:
-    url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
-    people = (str(campaign.lead),)
-    return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
+    return Queue(url=queue.url, conflicts=len(tasks), tasks=len(shown), decided=len(done))
 
 
 def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Path) -> Campaign:
@@ -161,16 +107,7 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
         # Else a page would begin with a vote filled in.
         show_collab_predictions=False,
     )
-    return _queue(campaign, project.id, settings)
-
-
-def _lead_answers(client: Any, settings: ServiceSettings, queue: Campaign, pages: Mapping[str, Page]) -> Answers:
-    return read_answers(export(settings, queue), pages, names_by_id(client, queue.annotators))
-
-
-def _decided(answers: Answers) -> list[Answer]:
-    """The lead's answers that have a reason, one a page."""
-    return [one for one in answers.counting().values() if one.note or one.reason]
+    return queue_of(campaign, project.id, settings)
 
 
 def _show_votes(api: LabelStudioApi, task: int, votes: list[Answer]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from annotation.accounts import author_id, names_by_id
+from annotation.accounts import author_id
 from annotation.campaign import Campaign
 from annotation.label_studio import LabelStudioApi
 from annotation.labelling import faults_of, note_of, ratings_of, reason_of
@@ -43,8 +43,6 @@ class Answer(NamedTuple):
     seconds: float | None
     created_at: str
     faults: tuple[str, ...]
-    digest: str
-    """Content address of what it says, on which page, by whom."""
 
     @property
     def counts(self) -> bool:
@@ -61,16 +59,6 @@ class Answers:
     """Every annotation by anyone, oldest first."""
     rows: Mapping[str, int]
     """Label Studio's task id by page key."""
-
-    @property
-    def digests(self) -> dict[int, str]:
-        """Of each annotation, by its id."""
-        return {one.annotation_id: one.digest for one in self.given}
-
-    @property
-    def sha256(self) -> str:
-        """Content address of all annotations: another export without a change has the same."""
-        return answers_sha256(self.digests)
 
     def counting(self) -> dict[tuple[str, str], Answer]:
         """By (page, annotator) the answer that counts: the latest one that answers the page."""
@@ -159,9 +147,12 @@ def rows_of(exported: bytes) -> Iterator[dict[str, Any]]:
 
 def answer_digests(exported: bytes) -> dict[int, str]:
     """Content address of what each annotation says, on which page and by whom, by the annotation's id."""
-    return {
-        annotation["id"]: _digest(row, annotation) for row in rows_of(exported) for annotation in row["annotations"]
-    }
+    found = {}
+    for row in rows_of(exported):
+        for one in row["annotations"]:
+            said = sorted([str(item.get("from_name")), sha256_json(item.get("value"))] for item in one["result"])
+            found[one["id"]] = sha256_json([row["data"].get("key"), author_id(one), bool(one["was_cancelled"]), said])
+    return found
 
 
 def answers_sha256(digests: Mapping[int, str]) -> str:
@@ -208,15 +199,9 @@ def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int,
                     seconds=annotation.get("lead_time"),
                     created_at=annotation["created_at"],
                     faults=tuple(f"{where}: {fault}" for fault in faults),
-                    digest=_digest(row, annotation),
                 )
             )
     return Answers(tuple(sorted(given, key=lambda one: one.annotation_id)), rows)
-
-
-def live_answers(client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page]) -> Answers:
-    """The campaign's answers as Label Studio has them now."""
-    return read_answers(export(settings, campaign), pages, names_by_id(client, campaign.annotators))
 
 
 def progress(campaign: Campaign, pages: Mapping[str, Page], answers: Answers) -> Progress:
@@ -271,8 +256,3 @@ def judgements(
                 found.append(Judgement.model_validate({**common, **seen, **rating}))
     found.sort(key=lambda one: (one.task_id, one.candidate_id, one.annotator, one.annotation_id))
     return found, sorted(refused, key=lambda one: (one.task_id, one.annotator, one.annotation_id))
-
-
-def _digest(row: dict[str, Any], annotation: dict[str, Any]) -> str:
-    said = sorted([str(item.get("from_name")), sha256_json(item.get("value"))] for item in annotation["result"])
-    return sha256_json([row["data"].get("key"), author_id(annotation), bool(annotation["was_cancelled"]), said])

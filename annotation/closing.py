@@ -11,11 +11,13 @@ from typing import Any
 
 from pydantic import Field
 
+from annotation.accounts import names_by_id
 from annotation.agreement import agreement
-from annotation.answers import Answers, Progress, judgements, live_answers, progress
+from annotation.answers import Progress, judgements, progress, read_answers
 from annotation.campaign import Campaign
 from annotation.conflicts import conflicts
 from annotation.labelling import check_config, config_sha256
+from annotation.lead_queue import Snapshot, snapshot
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
 from infra.content import canonical_json
 from infra.errors import EditLoopError
@@ -38,6 +40,7 @@ class Closing(Record):
     """A campaign's answers as they were when it closed."""
 
     answers_sha256: str
+    """Of all votes and of the lead's decisions."""
     config_sha256: str
     at: datetime
     alpha: dict[Axis, float | None]
@@ -96,20 +99,17 @@ class Readiness(Record):
 
 
 def readiness(
-    client: Any,
-    settings: ServiceSettings,
-    campaign: Campaign,
-    pages: Mapping[str, Page],
-    answers: Answers | None = None,
+    client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page], said: Snapshot | None = None
 ) -> Readiness:
-    """How far the campaign is from closing; `answers` are those that Label Studio has now."""
-    answers = answers or live_answers(client, settings, campaign, pages)
+    """How far the campaign is from closing; `said` is what Label Studio has of it now."""
+    said = said or snapshot(client, settings, campaign)
+    answers = read_answers(said.votes, pages, names_by_id(client, campaign.annotators))
     found, _ = judgements(pages, answers)
     return Readiness(
         name=campaign.name,
         url=campaign.url,
         progress=progress(campaign, pages, answers),
-        answers_sha256=answers.sha256,
+        answers_sha256=said.sha256,
         config_faults=config_faults(client, campaign),
         agreement={axis: agreement(found, axis) for axis in AXES},
         gates=campaign.gates,

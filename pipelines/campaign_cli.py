@@ -125,8 +125,9 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
     """
+    from annotation.accounts import names_by_id
     from annotation.adjudication import adjudicate as bring_up_to_date
-    from annotation.answers import live_answers
+    from annotation.answers import export, read_answers
     from annotation.campaign import connect, load_pages, locate
     from infra.settings import service_settings
 
@@ -135,7 +136,8 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
         client = connect(settings)
         found = locate(client, settings, name)
         pages = load_pages(found.folder)
-        answers = live_answers(client, settings, found.campaign, pages)
+        names = names_by_id(client, found.campaign.annotators)
+        answers = read_answers(export(settings, found.campaign), pages, names)
         queue = bring_up_to_date(client, settings, found.campaign, found.folder, pages, answers)
     if as_json:
         print(queue.model_dump_json(indent=2))

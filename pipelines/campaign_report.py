@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from annotation.answers import judgements, live_answers
+from annotation.accounts import names_by_id
+from annotation.answers import export, judgements, read_answers
 from annotation.campaign import connect, load_pages, locate, read_tasks
 from annotation.quality import quality
 from annotation.quality_page import quality_page
@@ -29,7 +30,8 @@ def live_report(name: str, candidates: Path | None) -> Report:
     client = connect(settings)
     found = locate(client, settings, name)
     pages = load_pages(found.folder)
-    answers = live_answers(client, settings, found.campaign, pages)
+    names = names_by_id(client, found.campaign.annotators)
+    answers = read_answers(export(settings, found.campaign), pages, names)
     judged, cannot = judgements(pages, answers)
     checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
     measured = quality(

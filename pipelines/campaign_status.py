@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from annotation.adjudication import queue_state
-from annotation.answers import Answers, answer_digests, changed_annotations, live_answers
+from annotation.answers import changed_annotations
 from annotation.campaign import Campaign, connect, load_pages, locate
 from annotation.closing import closings, readiness
+from annotation.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
 from annotation.vocabulary import AXES, AXIS_NAMES
 from infra import tracking
 from infra.settings import service_settings
@@ -30,10 +30,12 @@ def campaign_status(name: str) -> dict[str, Any]:
     client = connect(settings)
     located = locate(client, settings, name)
     campaign, pages = located.campaign, load_pages(located.folder)
-    answers = live_answers(client, settings, campaign, pages)
-    ready = readiness(client, settings, campaign, pages, answers)
+    said = snapshot(client, settings, campaign)
+    ready = readiness(client, settings, campaign, pages, said)
     known = closings(client, campaign)
-    closed = bool(known) and known[-1].answers_sha256 == answers.sha256
+    closed = bool(known) and known[-1].answers_sha256 == said.sha256
+    queue = find_queue(client, settings, campaign)
+    lead = lead_answers(client, campaign, pages, said.decisions)
     return {
         "name": campaign.name,
         "key": campaign.key,
@@ -43,11 +45,11 @@ def campaign_status(name: str) -> dict[str, Any]:
         "agreement": ready.agreement,
         "gates": campaign.gates,
         "conflicts": ready.conflicts,
-        "adjudication": queue_state(client, settings, campaign, pages),
-        "answers_sha256": answers.sha256,
+        "adjudication": {"url": queue.url, "tasks": len(lead.rows), "decided": len(decided(lead))} if queue else None,
+        "answers_sha256": said.sha256,
         "closings": [one.model_dump(mode="json") for one in known],
         "closed": closed,
-        "edited": _edited(campaign, known[-1].answers_sha256, answers) if known and not closed else None,
+        "edited": _edited(campaign, known[-1].answers_sha256, said) if known and not closed else None,
         "hindrance": ready.unfit or ready.below,
     }
 
@@ -96,17 +98,23 @@ def show_status(status: dict[str, Any]) -> None:
         console.print(status["hindrance"], markup=False)
 
 
-def _edited(campaign: Campaign, closed_sha256: str, answers: Answers) -> str:
+def _edited(campaign: Campaign, closed_sha256: str, said: Snapshot) -> str:
     """Which annotations changed since the closing, where a collect run kept what they were."""
+    for run in tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256):
+        if run.info.status == "FINISHED":
+            return changed_annotations(kept_snapshot(run.info.run_id).digests, said.digests)
+    return "something, and no collect run kept the closed answers to tell what"
+
+
+def kept_snapshot(run_id: str) -> Snapshot:
+    """What was said in a campaign as a collect run kept it. MlflowException where it did not."""
     from mlflow.artifacts import download_artifacts
 
-    runs = tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256)
-    for run in runs:
-        if run.info.status == "FINISHED":
-            with tempfile.TemporaryDirectory() as temporary:
-                kept = download_artifacts(run_id=run.info.run_id, artifact_path="export.json", dst_path=temporary)
-                return changed_annotations(answer_digests(Path(kept).read_bytes()), answers.digests)
-    return "something, and no collect run kept the closed answers to tell what"
+    with tempfile.TemporaryDirectory() as temporary:
+        names = ("export.json", "adjudication.json")
+        paths = [download_artifacts(run_id=run_id, artifact_path=name, dst_path=temporary) for name in names]
+        votes, decisions = (Path(path).read_bytes() for path in paths)
+    return Snapshot(votes, decisions)
 
 
 def _agreed(one: dict[str, Any], gate: float | None) -> str:

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotation.answers import answer_digests, answers_sha256, changed_annotations, export
+from annotation.answers import changed_annotations
 from annotation.campaign import Campaign, connect, find_campaigns, live_config_sha256
 from annotation.closing import Closing, closing_of, closings
+from annotation.lead_queue import Snapshot, snapshot
 from infra import tracking
-from infra.content import read_manifest, sha256_file
+from infra.content import read_manifest, sha256_bytes
 from infra.datarepo import Version, fetch_dataset
 from infra.errors import EditLoopError
 from infra.settings import service_settings
+from pipelines.campaign_status import kept_snapshot
 
 COMMIT = "mlflow.source.git.commit"
 
@@ -145,21 +147,18 @@ def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
     if not found:
         raise Gap(f"judgements: no finished collect run made {judgements}")
     chain.add("judgements", judgements)
-    api = tracking.client()
-    with tempfile.TemporaryDirectory() as temporary:
-        run_id = found[0].info.run_id
-        kept = _checked("label export", lambda: Path(api.download_artifacts(run_id, "export.json", temporary)))
-        if sha256_file(kept) != facts.get("export_sha256"):
-            raise Gap(f"label export: run {run_id} keeps {sha256_file(kept)}, not {facts.get('export_sha256')}")
-        digests = answer_digests(kept.read_bytes())
+    run_id = found[0].info.run_id
+    kept = _checked("label export", lambda: kept_snapshot(run_id))
+    if sha256_bytes(kept.votes) != facts.get("export_sha256"):
+        raise Gap(f"label export: run {run_id} keeps {sha256_bytes(kept.votes)}, not {facts.get('export_sha256')}")
     chain.add("label export", str(facts["export_sha256"]))
-    _campaign(chain, facts, digests)
+    _campaign(chain, facts, kept)
     if not facts.get("annotators"):
         raise Gap("annotators: the dataset names none")
     chain.add("annotators", ", ".join(facts["annotators"]))
 
 
-def _campaign(chain: Chain, facts: dict[str, Any], exported: dict[int, str]) -> None:
+def _campaign(chain: Chain, facts: dict[str, Any], kept: Snapshot) -> None:
     """The campaign, with its labelling config and answers as Label Studio has them now."""
     key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
     studio = _checked("campaign", lambda: connect(settings))
@@ -171,7 +170,7 @@ def _campaign(chain: Chain, facts: dict[str, Any], exported: dict[int, str]) -> 
     if live != expected:
         raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
     chain.add("labelling config", live)
-    _answers(chain, facts, exported, campaign, closings(studio, campaign))
+    _answers(chain, facts, kept, campaign, closings(studio, campaign))
     _gate(chain, facts)
 
 
@@ -186,19 +185,17 @@ def _gate(chain: Chain, facts: dict[str, Any]) -> None:
     chain.add("agreement gate", told or "none was set")
 
 
-def _answers(
-    chain: Chain, facts: dict[str, Any], exported: dict[int, str], campaign: Campaign, known: list[Closing]
-) -> None:
+def _answers(chain: Chain, facts: dict[str, Any], kept: Snapshot, campaign: Campaign, known: list[Closing]) -> None:
     """The answers that the judgements were read from, against those that Label Studio has now."""
     settings, trained = service_settings(), facts.get("answers_sha256")
-    if answers_sha256(exported) != trained:
-        raise Gap(f"answers: the export holds {answers_sha256(exported)}, the judgements were of {trained}")
-    live = _checked("answers", lambda: answer_digests(export(settings, campaign)))
-    if answers_sha256(live) == trained:
+    if kept.sha256 != trained:
+        raise Gap(f"answers: the export holds {kept.sha256}, the judgements were of {trained}")
+    live = _checked("answers", lambda: snapshot(connect(settings), settings, campaign))
+    if live.sha256 == trained:
         chain.add("answers", str(trained))
         return
-    changed = changed_annotations(exported, live)
-    closing = closing_of(known, answers_sha256(live))
+    changed = changed_annotations(kept.digests, live.digests)
+    closing = closing_of(known, live.sha256)
     if closing is None:
         raise Gap(
             f"answers: edited since the judgements were read: {changed}. Restore them, or take them as they are now by "

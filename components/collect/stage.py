@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from annotation.accounts import names_by_id
-from annotation.adjudication import decisions
-from annotation.answers import export, judgements, read_answers
+from annotation.answers import judgements, read_answers
 from annotation.campaign import connect, load_pages, read_campaign, read_tasks
 from annotation.closing import closing_of, closings, readiness
+from annotation.lead_queue import decisions, lead_answers, snapshot
 from annotation.quality import quality
 from annotation.quality_page import quality_page
 from annotation.vocabulary import EditTask, Judgement
@@ -23,8 +23,8 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
 
     `answers_sha256` is that of the closing whose answers are wanted; empty takes those that are there. Writes into
     `output`: judgements.jsonl (what teaches a model), checks.jsonl (repeats and gold), cannot.jsonl, decisions.jsonl
-    (the lead's), pages.jsonl, export.json (as Label Studio gave it), agreement.json, quality.json, page.html and
-    summary.json.
+    (the lead's), pages.jsonl, export.json and adjudication.json (as Label Studio gave them), agreement.json,
+    quality.json, page.html and summary.json.
 
     Raises EditLoopError for candidates that are not the campaign's, for a campaign that is not complete, with counts,
     for one below its gates that nobody accepted, and for other answers than the wanted ones. Returns {"tasks",
@@ -36,24 +36,24 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     client = connect(settings)
-    exported = export(settings, opened)
-    answers = read_answers(exported, pages, names_by_id(client, opened.annotators))
-    if answers_sha256 and answers.sha256 != answers_sha256:
+    said = snapshot(client, settings, opened)
+    if answers_sha256 and said.sha256 != answers_sha256:
         raise EditLoopError(
-            f"The answers of campaign {opened.name} are not those it was closed with: {answers.sha256}, closed with "
+            f"The answers of campaign {opened.name} are not those it was closed with: {said.sha256}, closed with "
             f'{answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, `editloop campaign '
             f'close "{opened.name}"` takes it as it is now.'
         )
-    ready = readiness(client, settings, opened, pages, answers)
-    closed = closing_of(known := closings(client, opened), answers.sha256)
+    ready = readiness(client, settings, opened, pages, said)
+    closed = closing_of(known := closings(client, opened), said.sha256)
     accepted = closed.accepted if closed else None
     if hindrance := ready.unfit or (None if accepted else ready.below):
         raise EditLoopError(hindrance)
     tasks = read_tasks(candidates)
+    answers = read_answers(said.votes, pages, names_by_id(client, opened.annotators))
     found, cannot = judgements(pages, answers)
     _check_candidates(found, tasks, candidates)
     checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
-    decided = decisions(client, settings, opened, pages)
+    decided = decisions(pages, lead_answers(client, opened, pages, said.decisions))
     measured = quality(found, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
     state = ready.progress
     summary = {
@@ -74,8 +74,8 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
         "alpha": ready.alpha,
         "accepted": accepted.model_dump() if accepted else None,
         "closings": [one.model_dump(mode="json") for one in known],
-        "answers_sha256": answers.sha256,
-        "export_sha256": sha256_bytes(exported),
+        "answers_sha256": said.sha256,
+        "export_sha256": sha256_bytes(said.votes),
         "ratings_sha256": sha256_json(
             [
                 [one.task_id, one.candidate_id, one.annotator, one.instruction_following, one.visual_quality]
@@ -96,7 +96,8 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
             ("pages", pages.values()),
         ):
             _write_lines(folder / f"{name}.jsonl", records)
-        write_file(folder / "export.json", exported)
+        write_file(folder / "export.json", said.votes)
+        write_file(folder / "adjudication.json", said.decisions)
         write_json(folder / "agreement.json", ready.agreement)
         write_json(folder / "quality.json", measured)
         write_file(folder / "page.html", quality_page(measured, opened.name))

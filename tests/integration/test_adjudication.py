@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation.accounts import read_accounts
-from annotation.adjudication import find_queue
 from annotation.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.closing import close, readiness
 from annotation.label_studio import LabelStudioApi
 from annotation.labelling import result_of
+from annotation.lead_queue import find_queue
 from annotation.opening import task_rows
 from annotation.vocabulary import Page
 from components.collect.stage import collect
@@ -19,6 +20,7 @@ from components.step import run_step
 from infra.content import read_manifest
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings, service_settings
+from pipelines.campaign_status import campaign_status
 from pipelines.cli import app
 
 PEOPLE, LEAD = ["voter-1", "voter-2"], "voters-lead"
@@ -104,11 +106,10 @@ def adjudicate(one: Disputed) -> dict[str, Any]:
 def test_the_queue_has_the_conflicts_and_opening_it_again_adds_nothing(disputed):
     for _ in range(2):
         state = adjudicate(disputed)
-        assert {key: state[key] for key in ("conflicts", "tasks", "decided", "shown")} == {
+        assert {key: state[key] for key in ("conflicts", "tasks", "decided")} == {
             "conflicts": 2,
             "tasks": 2,
             "decided": 0,
-            "shown": 0,
         }
         rows = task_rows(disputed.settings, disputed.queue())
         assert set(rows) == set(disputed.keys[:2])
@@ -133,7 +134,7 @@ def test_votes_are_hidden_until_the_lead_has_decided_and_stay_as_they_were(dispu
         assert set(lead["data"]) == {"key", "instruction", "original", "image_1", "image_2", "image_3"}
         adjudicate(disputed)
     disputed.decide(first, levels((3, 2), (2, 3), (4, 4)), NOTE)
-    assert (state := adjudicate(disputed))["decided"] == state["shown"] == 1
+    assert adjudicate(disputed)["decided"] == 1
     for _ in range(2):
         shown = disputed.api(LEAD).call("GET", f"/api/tasks/{disputed.tasks()[first]}")["predictions"]
         votes = {one["model_version"]: {item["from_name"]: item["value"] for item in one["result"]} for one in shown}
@@ -167,6 +168,31 @@ def test_decisions_and_reasons_stand_beside_the_votes(disputed, tmp_path):
     assert {(row["lead"], row["reason"], row["annotation_id"]) for row in decided} == {(LEAD, NOTE, number)}
     one, other = (read_manifest(tmp_path / name)["files"]["judgements.jsonl"] for name in ("before", "after"))
     assert one == other, "no vote is overwritten"
+
+
+def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
+    adjudicate(disputed)
+    client, settings, campaign = connect(disputed.settings), disputed.settings, disputed.campaign
+
+    def ready():
+        return readiness(client, settings, campaign, disputed.pages)
+
+    before = close(client, campaign, ready())
+    run_step(
+        "collect",
+        pipeline_run="decided-late",
+        inputs={"campaign": disputed.folder, "candidates": disputed.candidates},
+        outputs={"output": tmp_path / "judgements"},
+        parameters={"answers_sha256": before.answers_sha256},
+    )
+    number = disputed.decide(disputed.keys[0], levels((3, 2), (2, 3), (4, 1)), NOTE)
+    found = campaign_status(campaign.key)
+    assert not found["closed"]
+    assert found["edited"] == f"1 added (annotation {number})"
+    assert found["adjudication"] | {"url": ""} == {"url": "", "tasks": 2, "decided": 1}
+    after = close(client, campaign, ready())
+    metrics = collect(disputed.folder, disputed.candidates, tmp_path / "new", answers_sha256=after.answers_sha256)
+    assert metrics["decisions"] == 3
 
 
 def test_a_task_that_comes_into_conflict_joins_the_queue(disputed):
