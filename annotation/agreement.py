@@ -5,11 +5,11 @@ squared distance d between two ratings,
 
     alpha = 1 - (n - 1) * (sum over items of the d of its ordered pairs / (m - 1)) / (sum of d over all ordered pairs)
 
-An ordinal distance is the distance of mid-ranks, so ordinal alpha is interval alpha of mid-ranks; sums over pairs
-follow from sums of scores and of their squares. A resample is then a few products with a sparse table.
+An ordinal distance is the distance of mid-ranks, so ordinal alpha is interval alpha of mid-ranks. How often two values
+meet adds up over groups of items, so that a resample is two products with sparse tables, whatever the level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from annotation.vocabulary import Axis, Judgement
 
 Level = Literal["ordinal", "interval", "nominal"]
 RESAMPLES = 1000
+BLOCK = 2_000_000
+"""Numbers of resampling that are in memory at once."""
 Float = NDArray[np.float64]
 
 
@@ -57,61 +59,90 @@ def table_agreement(
     """
     names = pd.unique(pd.Series(np.asarray(raters)).astype(str))
     ratings = _Ratings.of(values, items, items if groups is None else groups, level)
-    found = {"alpha": None, "ci95": None, "items": ratings.counts.shape[0], "raters": len(names)}
+    found = {"alpha": None, "ci95": None, "items": ratings.items, "raters": len(names)}
     if note := _degenerate(ratings, names):
         return found | {"note": note}
-    rng = np.random.default_rng(seed)
-    chosen = (rng.integers(ratings.groups, size=ratings.groups) for _ in range(RESAMPLES if ratings.groups > 1 else 0))
-    draws = [ratings.alpha(np.bincount(one, minlength=ratings.groups)) for one in chosen]
-    defined = [draw for draw in draws if not np.isnan(draw)]
-    interval = [float(bound) for bound in np.percentile(defined, (2.5, 97.5))] if defined else None
-    return found | {"alpha": ratings.alpha(np.ones(ratings.groups)), "ci95": interval}
+    G = ratings.given.shape[0]
+    draws = np.concatenate([ratings.alphas(times) for times in _resampled(G, ratings.size, seed)])
+    defined = draws[~np.isnan(draws)]
+    interval = [float(bound) for bound in np.percentile(defined, (2.5, 97.5))] if G > 1 and len(defined) else None
+    return found | {"alpha": float(ratings.alphas(np.ones((1, G)))[0]), "ci95": interval}
 
 
 class _Ratings(NamedTuple):
-    """The I items that have two ratings or more, of V values, in G groups."""
+    """The items that have two ratings or more, of V values, summed by G groups."""
 
-    counts: csr_array
-    """(I, V): how often each value was given."""
-    scores: Float | None
-    """(V,): the values, for interval distances; None = mid-ranks (ordinal) or equality (nominal)."""
+    items: int
+    given: csr_array
+    """(G, V): how often each value was given."""
+    coincidences: csr_array
+    """(G, P): of each pair of values that meets in an item, how often, each item's pairs divided by its m - 1."""
+    pairs: NDArray[np.intp]
+    """(2, P): the two values of each pair, as numbers below V."""
     domain: NDArray[Any]
     """(V,): the values themselves, sorted where they have an order."""
-    group: NDArray[np.intp]
-    """(I,)"""
-    groups: int
     level: Level
 
     @classmethod
     def of(cls, values: ArrayLike, items: ArrayLike, groups: ArrayLike, level: Level) -> "_Ratings":
         item, _ = pd.factorize(np.asarray(items))
         compared = (np.bincount(item) > 1)[item] if len(item) else np.zeros(0, dtype=bool)
-        item, _ = pd.factorize(item[compared])
+        item, names = pd.factorize(item[compared])
         code, domain = pd.factorize(np.asarray(values)[compared], sort=level != "nominal")
-        group, names = pd.factorize(np.asarray(groups)[compared])
-        first = np.unique(item, return_index=True)[1]
-        counts = csr_array((np.ones(len(item)), (item, code)), shape=(len(first), len(domain)))
-        # Centred, so that squares of large values do not drown their differences.
-        scores = domain.astype(np.float64) - np.median(domain) if level == "interval" and len(domain) else None
-        return cls(counts, scores, domain, group[first], len(names), level)
+        group, known = pd.factorize(np.asarray(groups)[compared])
+        count, V, G = len(names), len(domain), len(known)
+        counts = csr_array((np.ones(len(item)), (item, code)), shape=(count, V))
+        counts.sum_duplicates()
+        belongs = np.zeros(count, dtype=np.intp)
+        belongs[item] = group
+        # Every two values of an item: its row of `counts`, once for each entry of that row.
+        row = np.repeat(np.arange(count), np.diff(counts.indptr))
+        entries = pd.DataFrame({"row": row, "value": counts.indices, "times": counts.data})
+        both = entries.merge(entries, on="row", suffixes=("", "_other"))
+        same = both["value"] == both["value_other"]
+        m = counts.sum(axis=1)[both["row"].to_numpy(dtype=np.intp)]
+        weight = (both["times"] * (both["times_other"] - same) / (m - 1)).to_numpy(dtype=np.float64)
+        number, pairs = pd.factorize(
+            both["value"].to_numpy(np.int64) * max(1, V) + both["value_other"].to_numpy(np.int64)
+        )
+        coincidences = csr_array((weight, (belongs[both["row"]], number)), shape=(G, len(pairs)))
+        given = csr_array((np.ones(len(item)), (group, code)), shape=(G, V))
+        return cls(count, given, coincidences, np.stack([pairs // max(1, V), pairs % max(1, V)]), domain, level)
 
-    def alpha(self, weights: NDArray[Any]) -> float:
-        """Alpha with each group's items counted `weights` (G,) times; NaN where undefined."""
-        times = weights[self.group].astype(np.float64)
-        given = times @ self.counts
-        n, m = given.sum(), self.counts.sum(axis=1)
+    @property
+    def size(self) -> int:
+        """Numbers that one resample takes."""
+        return max(*self.given.shape, self.pairs.shape[1])
+
+    def alphas(self, times: Float) -> Float:
+        """Alpha with each group counted so many times; (R, G) to (R,), NaN where undefined."""
+        given = (self.given.T @ times.T).T
+        met = (self.coincidences.T @ times.T).T
+        n = given.sum(axis=1)
+        one, other = self.pairs
         if self.level == "nominal":
-            squares = self.counts.copy()
-            squares.data **= 2
-            within = m**2 - squares.sum(axis=1)
-            between = n**2 - (given**2).sum()
+            within = met @ (one != other)
+            between = n**2 - (given**2).sum(axis=1)
         else:
-            scores = self.scores if self.scores is not None else np.cumsum(given) - given / 2 - n / 2
-            within = 2 * m * (self.counts @ scores**2) - 2 * (self.counts @ scores) ** 2
-            between = 2 * n * (given @ scores**2) - 2 * (given @ scores) ** 2
-        if (given > 0).sum() < 2:
-            return float("nan")
-        return float(1 - (n - 1) * (times @ (within / (m - 1))) / between)
+            if self.level == "ordinal":
+                scores = np.cumsum(given, axis=1) - given / 2 - n[:, None] / 2
+            else:
+                # Centred, so that squares of large values do not drown their differences.
+                scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), given.shape)
+            within = (met * (scores[:, one] - scores[:, other]) ** 2).sum(axis=1)
+            between = 2 * n * (given * scores**2).sum(axis=1) - 2 * (given * scores).sum(axis=1) ** 2
+        several = (given > 0).sum(axis=1) > 1
+        return np.where(several, 1 - (n - 1) * within / np.where(several, between, 1), np.nan)
+
+
+def _resampled(G: int, size: int, seed: int) -> Iterator[Float]:
+    """RESAMPLES draws of G groups with replacement, how often each group came, in blocks (R, G) of bounded size."""
+    rng = np.random.default_rng(seed)
+    block = max(1, min(RESAMPLES, BLOCK // size))
+    for start in range(0, RESAMPLES, block):
+        R = min(block, RESAMPLES - start)
+        drawn = rng.integers(G, size=(R, G)) + G * np.arange(R)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=R * G).reshape(R, G).astype(np.float64)
 
 
 def _degenerate(ratings: _Ratings, names: NDArray[Any]) -> str | None:
@@ -120,7 +151,7 @@ def _degenerate(ratings: _Ratings, names: NDArray[Any]) -> str | None:
         return "no ratings"
     if len(names) == 1:
         return f"one rater ({names[0]}): there is nobody to agree with"
-    if ratings.counts.shape[0] == 0:
+    if ratings.items == 0:
         return "no item was rated by two raters: there is nothing to compare"
     if len(ratings.domain) == 1:
         value = ratings.domain[0] if ratings.level == "nominal" else f"{ratings.domain[0]:g}"
