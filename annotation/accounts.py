@@ -1,8 +1,8 @@
 """Annotators' accounts in Label Studio: people who can log in, not only users of its API.
 
 Where EditLoop keeps an accounts file (`EDITLOOP_ANNOTATORS_FILE`, mode 600), missing annotators sign up through the
-invitation link like anybody else, with a random password that only that file knows. Without the file annotators have
-joined on their own, and are only checked.
+invitation link like anybody else, with a random password that only that file knows; the link is reset after that.
+Without the file annotators have joined on their own, and are only checked.
 """
 
 import json
@@ -86,6 +86,7 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
             accounts[name] = accounts[name].model_copy(update={"token": _token(url, accounts[name])})
             _keep(settings.annotators_file, accounts)
     if missing:
+        _reset_invitation(url, settings)
         ids = _members(client)
     return {name: ids[email_of(name).lower()] for name in names}
 
@@ -102,6 +103,12 @@ def _sign_up(url: str, invite: str, account: Account) -> None:
     if not (reply.ok and session.cookies.get("sessionid")):
         said = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
         raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(said) or reply.status_code}.")
+
+
+def _reset_invitation(url: str, settings: ServiceSettings) -> None:
+    """Make the invitation's address worthless: whoever opens one leaves it in Label Studio's log of requests."""
+    owner = {"Authorization": f"Token {settings.require('label_studio_token')}"}
+    requests.post(f"{url}/api/invite/reset-token", headers=owner, timeout=TIMEOUT).raise_for_status()
 
 
 def _token(url: str, account: Account) -> str:
