@@ -14,6 +14,20 @@ from pipelines.inputs import Inputs
 from pipelines.settings import LoopSettings
 from pipelines.verify import Chain
 
+ANNOTATION = (
+    "tasks",
+    "pages",
+    "judgements",
+    "annotators",
+    "cannot",
+    "conflicts",
+    "decisions",
+    "gates",
+    "accepted",
+    "answers_sha256",
+)
+"""What summary.json says of the campaign, from collect's own summary."""
+
 
 @dataclass
 class Turn:
@@ -75,7 +89,7 @@ def summarise(
             turn.stages.get(stage, {"name": stage, "pipeline": name} | waiting) for stage, name in PIPELINES.items()
         ],
         "annotation": {
-            **{key: collected[key] for key in ("tasks", "judgements", "annotators")},
+            **{key: collected[key] for key in ANNOTATION},
             "alpha": {axis: agreed[axis]["alpha"] for axis in ("if", "vq")},
         },
         "dataset": {
