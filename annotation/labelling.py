@@ -31,7 +31,7 @@ REASONS = {
 TINY = 128
 """Pictures with no side longer than this are enlarged in hard pixels: smoothing would hide their flaws."""
 LAYOUTS = {
-    1: {"AXIS": "100%", "FOOT": "108px", "REASON": "48%", "KEY": "5px"},
+    1: {"AXIS": "100%", "FOOT": "114px", "REASON": "48%", "KEY": "5px"},
     2: {"AXIS": "0", "FOOT": "62px", "REASON": "20%", "KEY": "2px"},
 }
 """Measures of a page by its rows of tiles; with two rows a tile's axes stand side by side."""

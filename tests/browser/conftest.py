@@ -1,6 +1,7 @@
 """A real Chromium, and an annotator in it who joined by invitation."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     def make(width: int = 1366, height: int = 768) -> Any:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(12_000)
+        page.set_default_timeout(60_000)
         return page
 
     yield make
@@ -43,17 +44,18 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def join(service_environment: Any) -> Callable[[Any, str], None]:
-    """join(page, email): sign up in the page by the invitation that a campaign's lead sends."""
+def join(service_environment: Any) -> Callable[[Any], str]:
+    """join(page) -> the address of a new annotator, who signed up in the page by the invitation that a lead sends."""
 
-    def sign_up(page: Any, email: str) -> None:
-        settings = service_settings()
+    def sign_up(page: Any) -> str:
+        settings, email = service_settings(), f"otter-{secrets.token_hex(4)}@team.example"
         invitation = connect(settings).organizations.invites.get_invite_link().token
         page.goto(f"{settings.label_studio_url}/user/signup/?token={invitation}")
         page.fill("input[name=email]", email)
         page.fill("input[name=password]", PASSWORD)
         page.get_by_role("button", name="Create Account").click()
         page.wait_for_url(lambda address: "/user/signup" not in address)
+        return email
 
     return sign_up
 

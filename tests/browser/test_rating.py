@@ -100,11 +100,10 @@ def check_layout(page, width, height):
 def test_what_an_invited_annotator_does_is_what_is_exported(
     open_page, join, screenshot, make_candidates, tmp_path, services, width, height
 ):
-    settings, who = service_settings(), f"otter-{width}@team.example"
-    page, asked, told = open_page(width, height), [], []
+    settings, page, asked, told = service_settings(), open_page(width, height), [], []
     page.on("request", lambda request: asked.append(urlsplit(request.url)))
     page.on("response", lambda reply: told.append(reply) if "/api/" in reply.url else None)
-    join(page, who)
+    who = join(page)
     campaign, tasks = open_campaign(make_candidates, tmp_path, who)
     name = f"{width}x{height}"
 
@@ -191,8 +190,8 @@ def text(reply):
 
 
 def test_a_click_enlarges_an_edit_beside_its_source(open_page, join, screenshot, make_candidates, tmp_path):
-    page, who = open_page(), "zoom@team.example"
-    join(page, who)
+    page = open_page()
+    who = join(page)
     campaign, _ = open_campaign(make_candidates, tmp_path, who)
     begin(page, campaign)
     close_guidelines(page)
@@ -211,13 +210,19 @@ def test_a_click_enlarges_an_edit_beside_its_source(open_page, join, screenshot,
     page.keyboard.press("e")
     assert page.locator(".el-tile").nth(2).locator(".ant-radio-checked").count() == 1, "and it can be rated there"
     screenshot(page, "zoom")
-    zoom.nth(2).click()
+    page.locator(".el-picture").nth(2).click()
     assert [box(picture) for picture in pictures(page)] == small
 
-    page.locator("body").press("Tab")
-    zoom.nth(1).focus()
-    page.keyboard.press("Enter")
-    assert box(pictures(page)[1])["width"] > small[1]["width"], "by keyboard as well"
+    zoom.nth(0).focus()
+    for place in range(1, 5):
+        page.keyboard.press("Tab")
+        assert box(pictures(page)[place])["width"] > small[place]["width"], "Tab goes from picture to picture"
+    page.keyboard.press("x")
+    assert page.locator(".el-tile").nth(4).locator(".ant-radio-checked").count() == 1
+    page.locator(".el-instruction").click()
+    assert [box(picture) for picture in pictures(page)] == small
+    zoom.nth(0).click()
+    assert box(pictures(page)[0])["width"] > 2 * edit["width"], "the source alone has the whole width"
     before = instruction(page)
     page.keyboard.press(REASON_KEY)
     submit(page)
@@ -226,8 +231,8 @@ def test_a_click_enlarges_an_edit_beside_its_source(open_page, join, screenshot,
 
 
 def test_a_reason_can_be_taken_back(open_page, join, make_candidates, tmp_path):
-    page, who = open_page(), "undecided@team.example"
-    join(page, who)
+    page = open_page()
+    who = join(page)
     campaign, _ = open_campaign(make_candidates, tmp_path, who, pages=1)
     begin(page, campaign)
     close_guidelines(page)
@@ -257,7 +262,7 @@ def test_any_number_of_candidates_fits_a_laptop_s_screen(open_page, join, screen
     data = {"key": "k", "instruction": words, "original": dot, **shown}
     client.projects.import_tasks(project.id, request=[{"data": data}])
     page = open_page()
-    join(page, f"screen-{places}-{decide}@team.example")
+    join(page)
     page.goto(f"{settings.label_studio_url}/projects/{project.id}/data?labeling=1")
     page.locator(".el-picture img").nth(places).wait_for()
     boxes = [box(page.locator(".el-picture").nth(place)) for place in range(places + 1)]

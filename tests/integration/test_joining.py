@@ -1,0 +1,54 @@
+"""How annotators join: by invitation, with accounts of their own, and nothing secret left in a log."""
+
+import re
+import secrets
+
+import pytest
+import requests
+
+from annotation.accounts import ensure_annotators, read_accounts
+from annotation.campaign import connect
+from infra.errors import EditLoopError
+from infra.settings import service_settings
+
+
+def sign_up(url, invitation):
+    """Status of an attempt to join by the invitation."""
+    page, session = f"{url}/user/signup/?token={invitation}", requests.Session()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', session.get(page, timeout=60).text).group(1)
+    form = {
+        "csrfmiddlewaretoken": token,
+        "email": f"x{secrets.token_hex(4)}@team.example",
+        "password": "a Quiet-Otter 41",
+    }
+    return session.post(page, data=form, headers={"Referer": page}, timeout=60, allow_redirects=False).status_code
+
+
+def test_an_account_is_a_person_s_own_and_no_log_opens_a_door(service_environment):
+    settings = service_settings()
+    client = connect(settings)
+    names = [f"joining-{secrets.token_hex(3)}" for _ in range(2)]
+    ids = ensure_annotators(client, names, settings)
+    assert ensure_annotators(client, names, settings) == ids
+    accounts = read_accounts(settings)
+    assert len({accounts[name].password for name in names}) == 2
+    for name in names:
+        me = requests.get(
+            f"{settings.label_studio_url}/api/current-user/whoami",
+            headers={"Authorization": f"Token {accounts[name].token}"},
+            timeout=60,
+        )
+        assert me.json()["id"] == ids[name]
+    log = service_environment.label_studio.log.read_text()
+    assert not [name for name in names if accounts[name].password in log or accounts[name].token in log]
+    assert settings.require("label_studio_token") not in log
+    logged = set(re.findall(r"/user/signup/\?(?:next=/&)?token=(\w+)", log))
+    assert logged, "an invitation's address is logged by Label Studio"
+    assert {sign_up(settings.label_studio_url, invitation) for invitation in logged} == {403}
+    assert sign_up(settings.label_studio_url, client.organizations.invites.get_invite_link().token) == 302
+
+
+def test_who_has_not_joined_is_named_with_the_way_in(service_environment):
+    settings = service_settings().model_copy(update={"annotators_file": None})
+    with pytest.raises(EditLoopError, match=r"nobody@team.example.*Add People"):
+        ensure_annotators(connect(settings), ["nobody@team.example"], settings)
