@@ -1,9 +1,11 @@
 """Active selection: which pages experts are asked next, from what a reward model knows and does not know.
 
-Pure functions on arrays. K candidates a task, M members of an ensemble, A axes. The measure is the information that the
-answer to "which of the two is better?" would give about the model: it is large where the members (or a member's own
-sigma) disagree about the order, and small where all agree that the pair is simply close, which is where plain entropy
-spends its questions.
+Pure functions on arrays. K candidates a task, M members of an ensemble, A axes. A task's page shows the candidates
+whose scores lie farthest apart, since experts order those reliably. Tasks are taken by the information that the answers
+to "which of the two is better?" would give about the model: it is large where the members (or a member's own sigma)
+disagree about an order, and small where all agree that a pair is simply close, which is where plain entropy spends its
+questions. What did not work on drawn scenes: entropy (worse than random choice), information for the choice of
+candidates too (it picks what experts cannot tell apart either: no better than random), and diversity by k-center.
 """
 
 from collections.abc import Sequence
@@ -51,15 +53,23 @@ def pair_information(mu: Floats, log_sigma: Floats) -> NDArray[np.float64]:
     return np.asarray(np.clip(information, 0, None).sum(axis=-1), dtype=np.float64)
 
 
-def best_page(information: Floats, places: int) -> tuple[tuple[int, ...], float]:
-    """The `places` candidates (all, where there are fewer) whose pairs tell the most, and how much: (indices, nats).
+def pair_distance(mu: Floats, spread: Floats) -> NDArray[np.float64]:
+    """How far apart each pair's scores lie, (K, K), summed over the axes, each in units of its `spread` (A,).
 
-    information: (K, K) of `pair_information`. Every choice is tried: K is small.
+    mu: (M, K, A); the members' mean counts.
     """
-    size = min(places, len(information))
-    told = {chosen: float(information[np.ix_(chosen, chosen)].sum() / 2) for chosen in _choices(len(information), size)}
-    best = max(told, key=lambda chosen: told[chosen])
-    return best, told[best]
+    mean = mu.mean(axis=0) / spread
+    return np.asarray(np.abs(mean[:, None] - mean[None]).sum(axis=-1), dtype=np.float64)
+
+
+def best_page(distance: Floats, places: int) -> tuple[int, ...]:
+    """The `places` candidates (all, where there are fewer) whose pairs lie farthest apart in all, ascending.
+
+    distance: (K, K), symmetric. Every choice is tried: K is small.
+    """
+    choices = list(combinations(range(len(distance)), min(places, len(distance))))
+    apart = [distance[np.ix_(chosen, chosen)].sum() for chosen in choices]
+    return choices[int(np.argmax(apart))]
 
 
 def k_center(features: Floats, chosen: Sequence[int], pool: Sequence[int], count: int) -> list[int]:
@@ -93,7 +103,7 @@ def propose_pages(
     """Choose `pages` pages of the tasks that were not asked, the most telling first, then those drawn at random.
 
     scores: (mu, log_sigma) of each task, (M, K, A). features: (N, F), one row a task, for diversity. A page shows the
-    `places` candidates of its task that tell the most. With a `shortlist` above 1, so many times as many pages as
+    `places` candidates of its task that lie farthest apart. With a `shortlist` above 1, so many times as many pages as
     wanted are looked at, and those that lie farthest apart are taken. `random_share` of the pages is drawn evenly from
     all others, with any candidates: what is chosen by information alone is no fair sample to calibrate or measure with.
     """
@@ -101,8 +111,11 @@ def propose_pages(
     left = sorted(set(range(len(scores))) - set(asked))
     pages = min(pages, len(left))
     drawn = round(random_share * pages)
-    table = {task: pair_information(*scores[task]) for task in left}
-    best = {task: best_page(table[task], places) for task in left}
+    spread = np.concatenate([mu.mean(axis=0) for mu, _ in scores]).std(axis=0) + 1e-12
+    best = {}
+    for task in left:
+        page = best_page(pair_distance(scores[task][0], spread), places)
+        best[task] = (page, _told(scores[task], page))
     order = sorted(left, key=lambda task: -best[task][1])
     listed = order[: int(np.ceil(max(1.0, shortlist) * (pages - drawn)))]
     telling = k_center(features, asked, listed, pages - drawn)
@@ -110,14 +123,16 @@ def propose_pages(
     found = [Proposal(task, *best[task], at_random=False) for task in telling]
     others = sorted(set(left) - set(telling))
     for task in rng.choice(others, size=drawn, replace=False).tolist() if drawn else ():
-        size = min(places, len(table[task]))
-        shown = tuple(sorted(rng.choice(len(table[task]), size=size, replace=False).tolist()))
-        found.append(Proposal(task, shown, float(table[task][np.ix_(shown, shown)].sum() / 2), at_random=True))
+        count = scores[task][0].shape[1]
+        shown = tuple(sorted(rng.choice(count, size=min(places, count), replace=False).tolist()))
+        found.append(Proposal(task, shown, _told(scores[task], shown), at_random=True))
     return found
 
 
-def _choices(count: int, size: int) -> list[tuple[int, ...]]:
-    return list(combinations(range(count), size))
+def _told(scores: tuple[Floats, Floats], page: tuple[int, ...]) -> float:
+    """What a page's pairs would tell, nats."""
+    mu, log_sigma = (one[:, list(page)] for one in scores)
+    return float(pair_information(mu, log_sigma).sum() / 2)
 
 
 def _entropy(chance: Floats) -> NDArray[np.float64]:

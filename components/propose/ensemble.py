@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from components.reward.losses import bradley_terry, group_loss
 
 MEMBERS = 5
-HIDDEN = (1024, 16)
-"""Widths of EditReward's heads."""
+HIDDEN = (128, 16)
+"""Narrower than EditReward's heads (1024, 16): from a hundred judgements they learn a little more, six times as fast."""
 STEPS = 200
 TASKS_A_BATCH = 32
 PEAK_RATE = 2e-3
@@ -36,7 +36,7 @@ class Labels(NamedTuple):
 
 
 class HeadEnsemble(nn.Module):
-    """`members` times EditReward's head an axis, side by side; mu alone, as Bradley-Terry teaches no sigma."""
+    """`members` heads an axis, side by side; mu alone, as Bradley-Terry teaches no sigma."""
 
     def __init__(self, width: int, axes: int, members: int, generator: torch.Generator):
         super().__init__()
