@@ -102,7 +102,7 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
         label_config=labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
         expert_instruction=guidelines_html(GUIDELINES),
         show_instruction=True,
-        show_skip_button=True,
+        show_skip_button=False,
         enable_empty_annotation=False,
         # Else a page would begin with a vote filled in.
         show_collab_predictions=False,

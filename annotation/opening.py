@@ -120,7 +120,7 @@ def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], confi
         description=f"{words}\n{FACTS}{canonical_json(facts).decode()}",
         label_config=config,
         show_instruction=True,
-        show_skip_button=True,
+        show_skip_button=False,
         enable_empty_annotation=False,
     )
     return campaign_of(project.id, facts, settings)

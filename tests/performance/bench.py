@@ -1,10 +1,14 @@
-"""Every claim of speed, measured: the plain way and ours in turn, on this machine, in this run.
+"""Every claim of speed and scale, measured on this machine, in this run.
 
-    python -m tests.performance.bench
+    python -m tests.performance.bench            # all
+    python -m tests.performance.bench scale      # those whose name has the word
 
-Writes runs/bench.json, [{name, plain, ours, ratio, target, holds}], and prints it as a table.
+A claim of speed is a ratio: the plain way and ours in turn. A claim of scale is a limit: seconds and megabytes of one
+large job. Writes runs/bench.json, [{name, plain, ours, ratio, target, holds}] and [{name, seconds, megabytes,
+most_seconds, most_megabytes, holds}] in one list, and prints both as tables.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +47,34 @@ class Result(NamedTuple):
     holds: bool
 
 
+class Scale(NamedTuple):
+    """A large job that must stay within limits on a laptop; `run` returns {"seconds", "megabytes"} of it."""
+
+    name: str
+    run: Callable[[], dict[str, float]]
+    most_seconds: float
+    most_megabytes: float
+
+
+class ScaleResult(NamedTuple):
+    name: str
+    seconds: float
+    megabytes: float
+    """Largest resident memory of our process, beside what services take."""
+    most_seconds: float
+    most_megabytes: float
+    holds: bool
+
+
+def measure_scale(scale: Scale) -> ScaleResult:
+    """Run the job once, and hold it against its limits."""
+    found = scale.run()
+    holds = found["seconds"] <= scale.most_seconds and found["megabytes"] <= scale.most_megabytes
+    return ScaleResult(
+        scale.name, found["seconds"], found["megabytes"], scale.most_seconds, scale.most_megabytes, holds
+    )
+
+
 def measure(benchmark: Benchmark, rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter) -> Result:
     """Medians of `rounds` interleaved runs after one unmeasured run of each; a slow moment then hits both ways alike.
 
@@ -69,7 +101,7 @@ def judge(benchmark: Benchmark, plain: float, ours: float) -> Result:
     return Result(benchmark.name, plain, ours, ratio, benchmark.target, ratio >= benchmark.target)
 
 
-def print_table(results: Sequence[Result]) -> None:
+def print_tables(results: Sequence[Result], scales: Sequence[ScaleResult]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -80,18 +112,40 @@ def print_table(results: Sequence[Result]) -> None:
         verdict = "[green]holds[/]" if result.holds else "[red]misses[/]"
         figures = (f"{result.plain:,.4g}", f"{result.ours:,.4g}", f"{result.ratio:.2f}x", f"{result.target:g}x")
         table.add_row(result.name, *figures, verdict)
-    Console().print(table)
+    limits = Table(title="Scale against its limits")
+    for heading in ("", "seconds", "at most", "MB", "at most", ""):
+        limits.add_column(heading, justify="left" if heading == "" else "right")
+    for one in scales:
+        verdict = "[green]holds[/]" if one.holds else "[red]misses[/]"
+        limits.add_row(
+            one.name,
+            f"{one.seconds:.1f}",
+            f"{one.most_seconds:g}",
+            f"{one.megabytes:.0f}",
+            f"{one.most_megabytes:g}",
+            verdict,
+        )
+    for shown in (table, limits):
+        if shown.row_count:
+            Console().print(shown)
 
 
-def main() -> None:
-    from tests.performance.benchmarks import BENCHMARKS
+def main(word: str = "") -> None:
+    """Measure what has `word` in its name."""
+    from tests.performance.benchmarks import BENCHMARKS, SCALES
 
-    results = []
-    for make in BENCHMARKS:
-        results.append(measure(make()))
-        write_json(RESULTS, [result._asdict() for result in results])
-    print_table(results)
+    results: list[Result] = []
+    scales: list[ScaleResult] = []
+    for benchmark in (make() for make in BENCHMARKS):
+        if word in benchmark.name:
+            results.append(measure(benchmark))
+            write_json(RESULTS, [result._asdict() for result in results])
+    for scale in SCALES:
+        if word in scale.name:
+            scales.append(measure_scale(scale))
+            write_json(RESULTS, [result._asdict() for result in (*results, *scales)])
+    print_tables(results, scales)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

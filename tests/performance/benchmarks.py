@@ -7,7 +7,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tests.performance.bench import Benchmark
+from tests.performance import annotation_scale, export_scale
+from tests.performance.bench import Benchmark, Scale
 
 TASKS, MEMBERS, STEPS = 4, 8, 8
 
@@ -114,3 +115,18 @@ def pairs_of_a_group() -> Benchmark:
 
 
 BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (rollout_of_a_group, expectation_of_a_pair, pairs_of_a_group)
+
+SCALES: tuple[Scale, ...] = (
+    Scale(
+        "annotation scale: opening a campaign of 10,000 tasks with 4 candidates",
+        annotation_scale.opening,
+        annotation_scale.LONGEST_SECONDS,
+        annotation_scale.MOST_MEGABYTES,
+    ),
+    Scale(
+        "annotation scale: export and quality report of 100,000 judgements",
+        export_scale.reporting,
+        export_scale.LONGEST_SECONDS,
+        export_scale.MOST_MEGABYTES,
+    ),
+)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.performance.bench import Benchmark, measure
+from tests.performance.bench import Benchmark, Scale, measure, measure_scale
 
 
 class Clock:
@@ -53,3 +53,9 @@ def test_a_different_answer_is_not_faster() -> None:
     benchmark = Benchmark("b", lambda: 1.0, lambda: 2.0, target=1, same=lambda plain, ours: plain == ours)
     with pytest.raises(AssertionError, match="same answer"):
         measure(benchmark)
+
+
+@pytest.mark.parametrize(("seconds", "megabytes", "holds"), [(9, 90, True), (11, 90, False), (9, 101, False)])
+def test_a_scale_holds_within_both_limits(seconds: float, megabytes: float, holds: bool) -> None:
+    scale = Scale("s", lambda: {"seconds": seconds, "megabytes": megabytes}, most_seconds=10, most_megabytes=100)
+    assert measure_scale(scale) == ("s", seconds, megabytes, 10, 100, holds)
