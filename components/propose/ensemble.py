@@ -15,7 +15,7 @@ from components.reward.losses import bradley_terry, group_loss
 
 MEMBERS = 5
 HIDDEN = (128, 16)
-"""Narrower than EditReward's heads (1024, 16): from a hundred judgements they learn a little more, six times as fast."""
+"""Narrower than EditReward's heads (1024, 16): of a hundred judgements they learn a little more, six times as fast."""
 STEPS = 200
 TASKS_A_BATCH = 32
 PEAK_RATE = 2e-3
