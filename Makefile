@@ -33,11 +33,12 @@ lint: setup
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
 
 test: lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
 
+# Two workers, each with services of its own; a file of tests stays with one of them.
 # The browser test drives Debian's own Chromium; elsewhere any chromium or google-chrome on the PATH will do.
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \

@@ -1,6 +1,7 @@
 """A campaign as it was opened: its record, its pages, and where both are found again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,14 +131,18 @@ def locate(client: Any, settings: ServiceSettings, name: str) -> Located:
         lines = [f"  {one.key}  {one.name}  {one.url}" for one in found or known]
         what = f"{len(found)} campaigns have that name; use a key" if found else "no such campaign or folder; there are"
         raise EditLoopError("\n".join([f"{name}: {what}:", *(lines or ["  none"])]))
-    campaign = found[0]
-    runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+    runs = tracking.find_runs(stage="annotate", campaign_key=found[0].key)
+    if not runs:
+        raise EditLoopError(f"{found[0].name} ({found[0].key}): MLflow has no annotate run of it; name its folder.")
+    return files_of(found[0], runs)
+
+
+def files_of(campaign: Campaign, runs: Sequence[Any]) -> Located:
+    """Where the campaign's files are, given its annotate runs in MLflow: here, or as MLflow keeps them."""
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder) == campaign:
             return Located(campaign, folder, _candidates(campaign, runs))
-    if not runs:
-        raise EditLoopError(f"{campaign.name} ({campaign.key}): MLflow has no annotate run of it; name its folder.")
     return Located(campaign, _kept(campaign, runs[0].info.run_id), _candidates(campaign, runs))
 
 
@@ -162,7 +167,7 @@ def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
     )
 
 
-def _candidates(campaign: Campaign, runs: list[Any]) -> Path | None:
+def _candidates(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
     """The candidates' folder that the campaign's runs name, where it is on this machine."""
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.candidates", ""))

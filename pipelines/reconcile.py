@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.answers import Progress
-from annotation.campaign import Campaign, connect, find_campaigns, load_pages, locate
+from annotation.campaign import Campaign, connect, files_of, find_campaigns, load_pages
 from annotation.closing import close, closings, readiness
 from infra import tracking
 from infra.content import sha256_json
@@ -64,7 +64,7 @@ def reconcile(start: Start, root: Path) -> Look:
             runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
             if not runs:
                 continue  # being opened at this moment, or opened where another MLflow keeps the record
-            ready = readiness(client, settings, campaign, load_pages(locate(client, settings, campaign.key).folder))
+            ready = readiness(client, settings, campaign, load_pages(files_of(campaign, runs).folder))
             known = closings(client, campaign)
             if not known and (hindrance := ready.unfit or ready.below):
                 look.waiting.append(Waiting(campaign, ready.progress, hindrance))

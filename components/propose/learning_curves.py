@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from annotation.characters import expert, rating
@@ -175,17 +176,16 @@ def accuracy(ensemble: HeadEnsemble, world: World) -> float:
 def saving(judgements: NDArray[np.float64], random: NDArray[np.float64], active: NDArray[np.float64]) -> dict[str, Any]:
     """How many judgements active choice saves on the way to what random choice reaches.
 
-    random, active: (seeds, rounds). The mean curves are made monotone; at each budget from the third round on, the
-    saving is 1 - (judgements that active needs for random's accuracy there) / budget, and `mean` is their mean. Where
-    active never gets there within the measured rounds, it is counted as needing the whole of them. ci95: bootstrap over
-    seeds, the two strategies of a seed together.
+    random, active: (seeds, rounds). Both mean curves are made monotone (isotonic regression); for each accuracy that
+    random choice has from its third round on, the saving is 1 - judgements needed by the strategy / judgements needed
+    by random choice, and `mean` is their mean. Where the strategy never gets there within the measured rounds, it is
+    counted as needing all of them. ci95: bootstrap over seeds, the two curves of a seed together.
     """
 
     def of(rows: NDArray[np.intp]) -> float:
-        mine, theirs = (np.maximum.accumulate(one[rows].mean(axis=0)) for one in (active, random))
-        return float(
-            np.mean([1 - _needed(judgements, mine, theirs[at]) / judgements[at] for at in range(2, len(mine))])
-        )
+        mine, theirs = (isotonic_regression(one[rows].mean(axis=0)).x for one in (active, random))
+        needed = [(_needed(judgements, mine, wanted), _needed(judgements, theirs, wanted)) for wanted in theirs[2:]]
+        return float(np.mean([1 - ours / plain for ours, plain in needed]))
 
     rng = np.random.default_rng(0)
     draws = [of(rng.integers(len(random), size=len(random))) for _ in range(RESAMPLES)]

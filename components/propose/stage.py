@@ -34,7 +34,7 @@ def propose(
     *,
     model: str,
     dataset: Path | None = None,
-    strategy: Strategy = "active",
+    strategy: Strategy = "random",
     pages: int = 50,
     places: int = 4,
     random_share: float = RANDOM_SHARE,
