@@ -36,8 +36,8 @@ def open_(
     Safe to repeat: nothing is asked twice, and an import that was cut off goes on. `editloop reconcile` starts the
     training when the campaign has closed, as it does for a campaign that a pipeline opened.
     """
-    from annotation.campaign import read_campaign
-    from annotation.campaign_settings import read_campaign_settings, stage_parameters
+    from annotation.campaigns.campaign import read_campaign
+    from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
     from components.step import run_step
 
     settings, candidates = read_campaign_settings(file)
@@ -93,9 +93,9 @@ def close(
 
     What was made of an earlier closing stays as it is. `editloop reconcile` trains on the latest closing.
     """
-    from annotation.campaign import connect, load_pages, locate
-    from annotation.closing import Acceptance, closings, readiness
-    from annotation.closing import close as close_campaign
+    from annotation.campaigns.campaign import connect, load_pages, locate
+    from annotation.campaigns.closing import Acceptance, closings, readiness
+    from annotation.campaigns.closing import close as close_campaign
     from infra.settings import service_settings
 
     with services_of(services):
@@ -125,10 +125,10 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
     """
-    from annotation.accounts import names_by_id
-    from annotation.adjudication import adjudicate as bring_up_to_date
-    from annotation.answers import export, read_answers
-    from annotation.campaign import connect, load_pages, locate
+    from annotation.campaigns.accounts import names_by_id
+    from annotation.campaigns.adjudication import adjudicate as bring_up_to_date
+    from annotation.campaigns.answers import export, read_answers
+    from annotation.campaigns.campaign import connect, load_pages, locate
     from infra.settings import service_settings
 
     with services_of(services):

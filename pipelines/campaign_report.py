@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from annotation.accounts import names_by_id
-from annotation.answers import export, judgements, read_answers
-from annotation.campaign import connect, load_pages, locate, read_tasks
-from annotation.quality import quality
-from annotation.quality_page import quality_page
+from annotation.campaigns.accounts import names_by_id
+from annotation.campaigns.answers import export, judgements, read_answers
+from annotation.campaigns.campaign import connect, load_pages, locate, read_tasks
+from annotation.quality.quality import quality
+from annotation.quality.quality_page import quality_page
 from annotation.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
 from infra.content import read_manifest, write_file, write_json
 from infra.settings import service_settings

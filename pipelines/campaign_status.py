@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from annotation.answers import changed_annotations
-from annotation.campaign import Campaign, connect, load_pages, locate
-from annotation.closing import closings, readiness
-from annotation.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
+from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.campaign import Campaign, connect, load_pages, locate
+from annotation.campaigns.closing import closings, readiness
+from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
 from annotation.vocabulary import AXES, AXIS_NAMES
 from infra import tracking
 from infra.settings import service_settings

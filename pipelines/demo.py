@@ -17,9 +17,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from annotation.accounts import read_accounts
-from annotation.campaign import read_campaign
-from annotation.experts import answer
+from annotation.campaigns.accounts import read_accounts
+from annotation.campaigns.campaign import read_campaign
+from annotation.simulation.experts import answer
 from infra.content import read_manifest, sha256_json, write_json
 from infra.errors import EditLoopError
 from infra.services import start_services, stop_services

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotation.edits_file import read_edits
-from annotation.scenes import write_edits
-from annotation.stand_ins import add_candidates
+from annotation.formats.edits_file import read_edits
+from annotation.simulation.scenes import write_edits
+from annotation.simulation.stand_ins import add_candidates
 from infra.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_file, sha256_json
 from infra.errors import EditLoopError
 from pipelines.settings import Scenes

@@ -31,7 +31,7 @@ def agreement(
 
     For example: editloop agreement ratings.csv --level ordinal --json
     """
-    from annotation.ratings_table import agreement_of_table, read_table
+    from annotation.formats.ratings_table import agreement_of_table, read_table
 
     found = agreement_of_table(read_table(file, level), level)
     if as_json:
@@ -60,14 +60,14 @@ def import_(
     For example: editloop ratings import train.json --format editreward --candidates data/c --out data/judgements
     """
     if form == "editreward":
-        from annotation.editreward_rows import import_rows
+        from annotation.formats.editreward_rows import import_rows
 
         counts = import_rows(file, candidates, out)
         print(", ".join(f"{count} {name}" for name, count in counts.items()))
         return
-    from annotation.campaign import read_tasks
-    from annotation.judgements_folder import write_imported
-    from annotation.ratings_table import judgements_of_table
+    from annotation.campaigns.campaign import read_tasks
+    from annotation.formats.judgements_folder import write_imported
+    from annotation.formats.ratings_table import judgements_of_table
 
     tasks = read_tasks(candidates)
     found = judgements_of_table(file, tasks)
@@ -85,18 +85,18 @@ def export(
     form: Format = "table",
 ) -> None:
     """Write judgements as a long table, or as EditReward's rows with their pictures."""
-    from annotation.judgements_folder import read_judgements
+    from annotation.formats.judgements_folder import read_judgements
 
     found = read_judgements(judgements)
     if form == "editreward":
-        from annotation.campaign import read_tasks
-        from annotation.editreward_rows import export_rows
+        from annotation.campaigns.campaign import read_tasks
+        from annotation.formats.editreward_rows import export_rows
 
         if candidates is None:
             raise EditLoopError("--candidates is missing: EditReward's rows show pictures, and that folder has them.")
         print(f"{export_rows(found, read_tasks(candidates), candidates, out)} rows")
         return
-    from annotation.ratings_table import write_judgements
+    from annotation.formats.ratings_table import write_judgements
 
     if out.suffix not in (".csv", ".parquet"):
         raise EditLoopError(f"--out {out}: a table is a .csv or a .parquet file.")

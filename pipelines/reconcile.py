@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotation.answers import Progress
-from annotation.campaign import Campaign, connect, files_of, find_campaigns, load_pages
-from annotation.closing import close, closings, readiness
+from annotation.campaigns.answers import Progress
+from annotation.campaigns.campaign import Campaign, connect, files_of, find_campaigns, load_pages
+from annotation.campaigns.closing import close, closings, readiness
 from infra import tracking
 from infra.content import sha256_json
 from infra.settings import service_settings

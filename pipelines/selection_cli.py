@@ -24,7 +24,7 @@ def propose(
     strategy: Annotated[
         Literal["active", "diverse", "random"],
         typer.Option(help="active: what tells most; diverse: of that, what lies far apart; random: without the model."),
-    ] = "active",
+    ] = "random",
     random_share: Annotated[float, typer.Option(help="Share of pages drawn at random, to calibrate with.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the ensemble and of what is drawn.")] = 0,
     services: Home = DEFAULT_HOME,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotation.answers import changed_annotations
-from annotation.campaign import Campaign, connect, find_campaigns, live_config_sha256
-from annotation.closing import Closing, closing_of, closings
-from annotation.lead_queue import Snapshot, snapshot
+from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
+from annotation.campaigns.closing import Closing, closing_of, closings
+from annotation.campaigns.lead_queue import Snapshot, snapshot
 from infra import tracking
 from infra.content import read_manifest, sha256_bytes
 from infra.datarepo import Version, fetch_dataset

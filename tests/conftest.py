@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.scenes import random_edit
+from annotation.simulation.scenes import random_edit
 from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes, write_file
 from infra.services import Services, start_services, stop_services

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from annotation.campaign import connect
-from annotation.campaign_settings import settings_of
-from annotation.opening import open_campaign
+from annotation.campaigns.campaign import connect
+from annotation.campaigns.campaign_settings import settings_of
+from annotation.campaigns.opening import open_campaign
 from infra.content import complete_folder
 from infra.settings import service_settings
 

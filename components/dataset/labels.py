@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation.reliability import reliability
+from annotation.quality.reliability import reliability
 from annotation.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, Decision, EditTask, Judgement
 
 LEAST_WEIGHT = 0.01
@@ -31,7 +31,7 @@ class Labels(NamedTuple):
     votes: dict[str, Votes]
     """By task. Of a candidate that the lead decided there is the lead's rating alone."""
     weights: dict[Axis, dict[str, float]]
-    """By axis and annotator, 0..1: `annotation.reliability`; a lead has 1."""
+    """By axis and annotator, 0..1: `annotation.quality.reliability`; a lead has 1."""
     levels: Mapping[Axis, Mapping[tuple[str, str], Levels]]
     """By axis, then task and candidate: how probable each true level is, given the votes and who gave them; (4,)."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from annotation.edits_file import read_edits
+from annotation.formats.edits_file import read_edits
 from components.editor_rl.page import curves_page
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError

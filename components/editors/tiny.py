@@ -14,8 +14,8 @@ from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from annotation.oracle import oracle
-from annotation.scenes import SIDE, WORDS, Operation, SceneEdit, random_edit
+from annotation.simulation.oracle import oracle
+from annotation.simulation.scenes import SIDE, WORDS, Operation, SceneEdit, random_edit
 from components.editors.codec import PatchCodec
 from components.editors.kontext import TINY_TEXT_TOKENS, Conditioning, KontextEditor
 from components.editors.sampling import edit

@@ -19,12 +19,12 @@ from rich.progress import track
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from annotation.characters import expert, rating
-from annotation.experts import assigned
-from annotation.oracle import LARGEST_SIDE, oracle
-from annotation.scenes import write_edits
 from annotation.selection import propose_pages
-from annotation.stand_ins import add_candidates
+from annotation.simulation.characters import expert, rating
+from annotation.simulation.experts import assigned
+from annotation.simulation.oracle import LARGEST_SIDE, oracle
+from annotation.simulation.scenes import write_edits
+from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, EditTask
 from components.candidates.stage import candidates
 from components.propose.ensemble import (

@@ -11,8 +11,8 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from annotation.campaign import read_tasks
-from annotation.oracle import shrink
+from annotation.campaigns.campaign import read_tasks
+from annotation.simulation.oracle import shrink
 from annotation.vocabulary import EditTask
 from components.reward.data import Group
 from components.reward.model import BATCH, RewardModel

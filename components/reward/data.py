@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotation.oracle import Oracle, oracle, shrink
+from annotation.simulation.oracle import Oracle, oracle, shrink
 from annotation.vocabulary import AXES
 
 

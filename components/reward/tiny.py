@@ -18,8 +18,8 @@ from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLModel
 
-from annotation.oracle import oracle
-from annotation.scenes import WORDS, random_edit
+from annotation.simulation.oracle import oracle
+from annotation.simulation.scenes import WORDS, random_edit
 from components.reward.model import (
     IMAGE_TOKEN,
     REWARD_TOKEN,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from annotation.campaign import connect
+from annotation.campaigns.campaign import connect
 from infra.settings import service_settings
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

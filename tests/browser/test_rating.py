@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from annotation.accounts import names_by_id
-from annotation.answers import export, progress, read_answers, rows_of
-from annotation.campaign import connect, load_pages, read_campaign, read_tasks
-from annotation.labelling import labelling_config, ratings_of, reason_of
+from annotation.campaigns.accounts import names_by_id
+from annotation.campaigns.answers import export, progress, read_answers, rows_of
+from annotation.campaigns.campaign import connect, load_pages, read_campaign, read_tasks
+from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
 from components.annotate.stage import annotate
 from infra.settings import service_settings
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from annotation.accounts import read_accounts
-from annotation.campaign import Campaign, connect, load_pages, read_campaign
-from annotation.closing import close, readiness
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import result_of
-from annotation.lead_queue import find_queue
-from annotation.opening import task_rows
+from annotation.campaigns.accounts import read_accounts
+from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.campaigns.closing import close, readiness
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import result_of
+from annotation.campaigns.lead_queue import find_queue
+from annotation.campaigns.opening import task_rows
 from annotation.vocabulary import Page
 from components.collect.stage import collect
 from components.step import run_step

@@ -8,13 +8,14 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from annotation import experts, opening
-from annotation.accounts import names_by_id, read_accounts
-from annotation.answers import export, judgements, read_answers
-from annotation.campaign import connect, find_campaigns, load_pages, locate, read_campaign
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import result_of
-from annotation.opening import task_rows
+from annotation.campaigns import opening
+from annotation.campaigns.accounts import names_by_id, read_accounts
+from annotation.campaigns.answers import export, judgements, read_answers
+from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate, read_campaign
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import result_of
+from annotation.campaigns.opening import task_rows
+from annotation.simulation import experts
 from components.annotate.stage import annotate
 from components.step import run_step
 from infra.content import read_manifest

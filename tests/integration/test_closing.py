@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from annotation.accounts import ensure_annotators, read_accounts
-from annotation.campaign import Campaign, connect, load_pages, read_campaign
-from annotation.closing import Acceptance, close, closings, readiness
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import REASONS, result_of
-from annotation.opening import task_rows
+from annotation.campaigns.accounts import ensure_annotators, read_accounts
+from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.campaigns.closing import Acceptance, close, closings, readiness
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import REASONS, result_of
+from annotation.campaigns.opening import task_rows
 from annotation.vocabulary import Page
 from components.annotate.stage import annotate
 from components.collect.stage import collect

@@ -6,8 +6,8 @@ import secrets
 import pytest
 import requests
 
-from annotation.accounts import ensure_annotators, read_accounts
-from annotation.campaign import connect
+from annotation.campaigns.accounts import ensure_annotators, read_accounts
+from annotation.campaigns.campaign import connect
 from infra.errors import EditLoopError
 from infra.settings import service_settings
 

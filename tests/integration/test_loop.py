@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from annotation.campaign import connect, find_campaigns, load_pages, locate
-from annotation.closing import close, closings, readiness
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import result_of
-from annotation.opening import task_rows
+from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate
+from annotation.campaigns.closing import close, closings, readiness
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import result_of
+from annotation.campaigns.opening import task_rows
 from components.step import PIPELINES
 from infra import tracking
 from infra.content import read_manifest

@@ -13,9 +13,9 @@ import pytest
 import requests
 import s3fs
 
-from annotation.campaign import connect
-from annotation.labelling import labelling_config
-from annotation.pictures import picture_store
+from annotation.campaigns.campaign import connect
+from annotation.campaigns.labelling import labelling_config
+from annotation.campaigns.pictures import picture_store
 from infra.content import sha256_bytes
 from infra.errors import EditLoopError
 from infra.services import start_services, stop_services

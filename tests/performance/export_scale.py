@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from annotation.accounts import ensure_annotators
-from annotation.answers import export, judgements, progress, read_answers
-from annotation.campaign import Campaign, connect, load_pages, read_tasks
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import labelling_config, result_of
-from annotation.quality import quality
-from annotation.quality_page import quality_page
+from annotation.campaigns.accounts import ensure_annotators
+from annotation.campaigns.answers import export, judgements, progress, read_answers
+from annotation.campaigns.campaign import Campaign, connect, load_pages, read_tasks
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import labelling_config, result_of
+from annotation.quality.quality import quality
+from annotation.quality.quality_page import quality_page
 from annotation.vocabulary import Axis
 from infra.content import write_json
 from infra.services import start_services, stop_services

@@ -4,8 +4,8 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotation.agreement import agreement, order_agreement, table_agreement
-from annotation.judgement_table import judgement_table, time_parts
+from annotation.quality.agreement import agreement, order_agreement, table_agreement
+from annotation.quality.judgement_table import judgement_table, time_parts
 from annotation.vocabulary import Judgement
 
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from annotation.annotator_effects import joint_effects, others_mean
-from annotation.annotator_flags import holm
-from annotation.annotator_quality import annotator_quality
-from annotation.judgement_table import judgement_table
-from annotation.known_answers import wilson
-from annotation.position_bias import position_effect
+from annotation.quality.annotator_effects import joint_effects, others_mean
+from annotation.quality.annotator_flags import holm
+from annotation.quality.annotator_quality import annotator_quality
+from annotation.quality.judgement_table import judgement_table
+from annotation.quality.known_answers import wilson
+from annotation.quality.position_bias import position_effect
 from tests.generated_campaign import Character, campaign, honest
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from annotation import answers as module
-from annotation.answers import (
+from annotation.campaigns import answers as module
+from annotation.campaigns.answers import (
     Cut,
     answer_digests,
     answers_sha256,
@@ -21,8 +21,8 @@ from annotation.answers import (
     read_answers,
     rows_of,
 )
-from annotation.campaign import Campaign
-from annotation.labelling import REASONS, result_of
+from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.labelling import REASONS, result_of
 from annotation.vocabulary import Page
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from annotation.campaign_settings import CampaignSettings, read_campaign_settings, settings_of, stage_parameters
+from annotation.campaigns.campaign_settings import (
+    CampaignSettings,
+    read_campaign_settings,
+    settings_of,
+    stage_parameters,
+)
 from components.annotate.stage import annotate
 from infra.errors import EditLoopError
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from annotation.conflicts import conflicts
+from annotation.quality.conflicts import conflicts
 from annotation.vocabulary import Judgement
 
 

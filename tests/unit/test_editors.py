@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from annotation.scenes import random_edit
+from annotation.simulation.scenes import random_edit
 from components.editor_rl.sde import STEPS, log_prob
 from components.editor_rl.train import RlJob, sample
 from components.editors.kontext import KontextEditor
@@ -47,7 +47,7 @@ def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
 
 
 def test_the_codec_keeps_a_right_result_right(editor, tasks):
-    from annotation.oracle import oracle
+    from annotation.simulation.oracle import oracle
 
     sources, targets = (np.stack([getattr(task, role) for task in tasks]) for role in ("source", "target"))
     assert oracle(sources, targets, editor.decode(editor.latents(targets))).right.all()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.campaign import read_tasks
-from annotation.editreward_rows import export_rows, import_rows
-from annotation.judgements_folder import read_judgements
+from annotation.campaigns.campaign import read_tasks
+from annotation.formats.editreward_rows import export_rows, import_rows
+from annotation.formats.judgements_folder import read_judgements
 from annotation.vocabulary import Judgement
 from infra.content import read_manifest
 from infra.errors import EditLoopError

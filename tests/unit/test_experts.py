@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from annotation.campaign import read_tasks
-from annotation.campaign_settings import CampaignSettings
-from annotation.characters import Question, answer_of, expert, rating
-from annotation.experts import assigned, oracle_scores
-from annotation.plan import plan_pages
+from annotation.campaigns.campaign import read_tasks
+from annotation.campaigns.campaign_settings import CampaignSettings
+from annotation.campaigns.plan import plan_pages
+from annotation.simulation.characters import Question, answer_of, expert, rating
+from annotation.simulation.experts import assigned, oracle_scores
 from infra.errors import EditLoopError
 
 NAMES = ["expert-1", "expert-2", "expert-3", "expert-4"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.edits_file import read_edits
+from annotation.formats.edits_file import read_edits
 from infra.content import read_manifest, sha256_file
 from infra.errors import EditLoopError
 from pipelines.inputs import Inputs, draw_scenes, split_edits

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from pydantic import SecretStr
 
-from annotation import label_studio
-from annotation.label_studio import LabelStudioApi
+from annotation.campaigns import label_studio
+from annotation.campaigns.label_studio import LabelStudioApi
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings
 

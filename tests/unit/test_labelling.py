@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.guidelines import default_guidelines, guidelines_html
-from annotation.labelling import (
+from annotation.campaigns.guidelines import default_guidelines, guidelines_html
+from annotation.campaigns.labelling import (
     FEWEST,
     KEYS,
     MOST,

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from annotation.pictures import BucketStore, FolderStore, picture_store
+from annotation.campaigns.pictures import BucketStore, FolderStore, picture_store
 from infra.content import sha256_bytes
 from infra.errors import EditLoopError
 from infra.settings import ServiceSettings

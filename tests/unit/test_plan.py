@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from annotation.campaign import read_tasks
-from annotation.campaign_settings import CampaignSettings
-from annotation.characters import Question, answer_of, expert
-from annotation.experts import oracle_scores
-from annotation.plan import plan_pages
+from annotation.campaigns.campaign import read_tasks
+from annotation.campaigns.campaign_settings import CampaignSettings
+from annotation.campaigns.plan import plan_pages
+from annotation.simulation.characters import Question, answer_of, expert
+from annotation.simulation.experts import oracle_scores
 from infra.content import sha256_file
 from infra.errors import EditLoopError
 

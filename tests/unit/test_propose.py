@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from annotation.campaign import read_tasks
+from annotation.campaigns.campaign import read_tasks
 from annotation.vocabulary import Judgement
 from components.dataset.stage import dataset
 from components.propose.ensemble import Labels, fit
@@ -43,7 +43,9 @@ def test_the_ensemble_learns_agrees_where_it_knows_and_is_the_same_for_the_same_
 
 def test_proposed_tasks_are_a_candidates_folder_of_the_pool(make_candidates, tmp_path):
     pool = make_candidates(12, candidates=5)
-    found = propose(pool, tmp_path / "next", model=TINY, pages=6, places=3, random_share=0.34, seed=0)
+    found = propose(
+        pool, tmp_path / "next", model=TINY, strategy="active", pages=6, places=3, random_share=0.34, seed=0
+    )
     manifest = read_manifest(tmp_path / "next", check=True)
     assert manifest["facts"]["pool_sha256"] == read_manifest(pool)["sha256"]
     before = {task.task_id: task for task in read_tasks(pool)}
@@ -86,7 +88,7 @@ def test_what_the_dataset_has_is_not_asked_again(make_candidates, tmp_path, monk
         (folder / "judgements.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
         write_json(folder / "summary.json", {})
     dataset(tmp_path / "judged", pool, tmp_path / "data", tmp_path / "version.json", seed=1)
-    found = propose(pool, tmp_path / "next", model=TINY, dataset=tmp_path / "data", pages=50, seed=0)
+    found = propose(pool, tmp_path / "next", model=TINY, dataset=tmp_path / "data", strategy="active", pages=50, seed=0)
     asked = {task.task_id for task in read_tasks(tmp_path / "next")}
     assert asked == {task.task_id for task in read_tasks(pool)} - {task.task_id for task in judged}
     assert len(found) == 4

@@ -6,9 +6,9 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotation.quality import quality
-from annotation.quality_page import quality_page
-from annotation.reliability import reliability
+from annotation.quality.quality import quality
+from annotation.quality.quality_page import quality_page
+from annotation.quality.reliability import reliability
 from annotation.vocabulary import CannotJudge
 from tests.generated_campaign import BEGIN, Character, campaign
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from annotation.ratings_table import judgements_of_table, read_table, write_judgements
+from annotation.formats.ratings_table import judgements_of_table, read_table, write_judgements
 from annotation.vocabulary import Candidate, EditTask
 from infra.errors import EditLoopError
 from pipelines.cli import app, main

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from crowdkit.aggregation import DawidSkene
 
-from annotation.reliability import BORROWED, reliability, told
+from annotation.quality.reliability import BORROWED, reliability, told
 from annotation.vocabulary import AXES
 from tests.generated_campaign import Character, campaign
 

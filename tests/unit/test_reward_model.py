@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
-from annotation.scenes import random_edit
+from annotation.simulation.scenes import random_edit
 from components.reward.model import REWARD_TOKEN, RewardModel, Scores, frames, fuse
 from infra.errors import EditLoopError
 

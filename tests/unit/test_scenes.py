@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from annotation.edits_file import load_image, read_edits
-from annotation.oracle import oracle
-from annotation.scenes import OPERATIONS, WORDS, random_edit, write_edits
+from annotation.formats.edits_file import load_image, read_edits
+from annotation.simulation.oracle import oracle
+from annotation.simulation.scenes import OPERATIONS, WORDS, random_edit, write_edits
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.judgement_table import judgement_table
+from annotation.quality.judgement_table import judgement_table
 from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
 
 LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from annotation.accounts import names_by_id
-from annotation.answers import Answer, Answers, answer_digests, answers_sha256, export, read_answers
-from annotation.campaign import Campaign
+from annotation.campaigns.accounts import names_by_id
+from annotation.campaigns.answers import Answer, Answers, answer_digests, answers_sha256, export, read_answers
+from annotation.campaigns.campaign import Campaign
 from annotation.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
 

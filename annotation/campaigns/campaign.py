@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from annotation.labelling import config_sha256
+from annotation.campaigns.labelling import config_sha256
 from annotation.vocabulary import Axis, EditTask, Page, Record
 from infra import tracking
 from infra.content import MANIFEST, complete_folder, read_manifest

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 def default_guidelines() -> str:
     """The guidelines of campaigns that bring none of their own, Markdown."""
-    return files("annotation").joinpath("guidelines.md").read_text()
+    return files("annotation.campaigns").joinpath("guidelines.md").read_text()
 
 
 def guidelines_html(markdown: str) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import Field
 
-from annotation.accounts import names_by_id
-from annotation.agreement import agreement
-from annotation.answers import Progress, judgements, progress, read_answers
-from annotation.campaign import Campaign
-from annotation.conflicts import conflicts
-from annotation.labelling import check_config, config_sha256
-from annotation.lead_queue import Snapshot, snapshot
+from annotation.campaigns.accounts import names_by_id
+from annotation.campaigns.answers import Progress, judgements, progress, read_answers
+from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.labelling import check_config, config_sha256
+from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.quality.agreement import agreement
+from annotation.quality.conflicts import conflicts
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
 from infra.content import canonical_json
 from infra.errors import EditLoopError

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from annotation.judgement_table import judgement_table
+from annotation.quality.judgement_table import judgement_table
 from annotation.vocabulary import Axis, Judgement
 
 Level = Literal["ordinal", "interval", "nominal"]

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from annotation.annotator_effects import Slope, others_mean
-from annotation.annotator_flags import Evidence, Finding, findings, holm, speed
-from annotation.annotator_measures import Estimate, measures, prepared
-from annotation.judgement_table import time_parts
-from annotation.known_answers import Share, gold_answers, repeated_answers, share, wilson
-from annotation.reliability import reliability_of
+from annotation.quality.annotator_effects import Slope, others_mean
+from annotation.quality.annotator_flags import Evidence, Finding, findings, holm, speed
+from annotation.quality.annotator_measures import Estimate, measures, prepared
+from annotation.quality.judgement_table import time_parts
+from annotation.quality.known_answers import Share, gold_answers, repeated_answers, share, wilson
+from annotation.quality.reliability import reliability_of
 from annotation.vocabulary import AXES, EditTask, Page
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from annotation.labelling import FEWEST, MOST, AxisWords
+from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
 from annotation.vocabulary import AXES, Axis
 from infra.errors import EditLoopError
 

@@ -66,7 +66,7 @@ def labelling_config(
     if not FEWEST <= places <= MOST:
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
     rows = 1 if places <= 4 else 2
-    style = files("annotation").joinpath("labelling.css").read_text()
+    style = files("annotation.campaigns").joinpath("labelling.css").read_text()
     for name, value in {**LAYOUTS[rows], "COLUMNS": -(-(places + 1) // rows)}.items():
         style = style.replace(name, str(value))
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from annotation.accounts import author_id
-from annotation.campaign import Campaign
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import faults_of, note_of, ratings_of, reason_of
+from annotation.campaigns.accounts import author_id
+from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import faults_of, note_of, ratings_of, reason_of
 from annotation.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
 from infra.content import sha256_json
 from infra.errors import EditLoopError

@@ -11,18 +11,18 @@ from typing import Any
 
 from rich.progress import track
 
-from annotation.accounts import ensure_annotators
-from annotation.answers import Answer, Answers, export, judgements
-from annotation.campaign import Campaign
-from annotation.campaign_settings import CampaignSettings
-from annotation.closing import config_faults
-from annotation.conflicts import conflicts
-from annotation.guidelines import guidelines_html
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import AXIS_WORDS, labelling_config, result_of, task_data
-from annotation.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
-from annotation.opening import import_tasks, live_tasks
-from annotation.pictures import picture_store
+from annotation.campaigns.accounts import ensure_annotators
+from annotation.campaigns.answers import Answer, Answers, export, judgements
+from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.campaign_settings import CampaignSettings
+from annotation.campaigns.closing import config_faults
+from annotation.campaigns.guidelines import guidelines_html
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
+from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
+from annotation.campaigns.opening import import_tasks, live_tasks
+from annotation.campaigns.pictures import picture_store
+from annotation.quality.conflicts import conflicts
 from annotation.vocabulary import Page, Record
 from infra.content import canonical_json
 from infra.errors import EditLoopError

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from annotation.accounts import author_id, names_by_id, read_accounts
-from annotation.campaign import Campaign, connect, load_pages, read_campaign, read_tasks
-from annotation.characters import Character, Question, answer_of, expert
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import result_of
-from annotation.opening import live_tasks, task_rows
-from annotation.oracle import oracle, shrink
+from annotation.campaigns.accounts import author_id, names_by_id, read_accounts
+from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign, read_tasks
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import result_of
+from annotation.campaigns.opening import live_tasks, task_rows
+from annotation.simulation.characters import Character, Question, answer_of, expert
+from annotation.simulation.oracle import oracle, shrink
 from annotation.vocabulary import Axis, EditTask, Page
 from infra.content import sha256_json
 from infra.errors import EditLoopError

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from annotation.agreement import agreement
-from annotation.quality import quality
-from annotation.quality_page import quality_page
+from annotation.quality.agreement import agreement
+from annotation.quality.quality import quality
+from annotation.quality.quality_page import quality_page
 from annotation.vocabulary import AXES, EditTask, Judgement
 from infra.content import complete_folder, sha256_bytes, sha256_json, write_file, write_json
 

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from annotation.annotator_flags import FAST_RATING, LEVEL, SHIFT
+from annotation.quality.annotator_flags import FAST_RATING, LEVEL, SHIFT
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
 from infra.plots import BLUE, RED, SOFT, VIOLET, Estimate, Line, Mark, bars, intervals, number, page_style, trend
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.annotator_measures import Estimate, Measures
-from annotation.known_answers import Share
+from annotation.quality.annotator_measures import Estimate, Measures
+from annotation.quality.known_answers import Share
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
 
 LEVEL = 0.05

@@ -11,14 +11,22 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 from rich.progress import track
 
-from annotation.accounts import ensure_annotators
-from annotation.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256, read_tasks
-from annotation.campaign_settings import CampaignSettings
-from annotation.guidelines import default_guidelines, guidelines_html
-from annotation.label_studio import LabelStudioApi
-from annotation.labelling import AXIS_WORDS, FEWEST, TINY, check_config, config_sha256, labelling_config, task_data
-from annotation.pictures import picture_store
-from annotation.plan import places_of, plan_pages
+from annotation.campaigns.accounts import ensure_annotators
+from annotation.campaigns.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256, read_tasks
+from annotation.campaigns.campaign_settings import CampaignSettings
+from annotation.campaigns.guidelines import default_guidelines, guidelines_html
+from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.labelling import (
+    AXIS_WORDS,
+    FEWEST,
+    TINY,
+    check_config,
+    config_sha256,
+    labelling_config,
+    task_data,
+)
+from annotation.campaigns.pictures import picture_store
+from annotation.campaigns.plan import places_of, plan_pages
 from annotation.vocabulary import EditTask, Page
 from infra.content import canonical_json, read_manifest, sha256_json, write_file, write_json
 from infra.errors import EditLoopError

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.annotator_effects import Slope, joint_effects, others_mean, slope
-from annotation.position_bias import PositionEffect, position_effect
+from annotation.quality.annotator_effects import Slope, joint_effects, others_mean, slope
+from annotation.quality.position_bias import PositionEffect, position_effect
 from annotation.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
 
 ROOM = 0.5

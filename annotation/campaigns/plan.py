@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from annotation.campaign_settings import CampaignSettings
-from annotation.gold import GoldTask, Known, can_be_gold, gold_of, read_answers
-from annotation.labelling import FEWEST, MOST
+from annotation.campaigns.campaign_settings import CampaignSettings
+from annotation.campaigns.gold import GoldTask, Known, can_be_gold, gold_of, read_answers
+from annotation.campaigns.labelling import FEWEST, MOST
 from annotation.vocabulary import EditTask, Kind, Page
 from infra.content import sha256_json
 from infra.errors import EditLoopError

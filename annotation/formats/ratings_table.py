@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from annotation.agreement import Level, table_agreement
+from annotation.quality.agreement import Level, table_agreement
 from annotation.vocabulary import AXES, EditTask, Judgement
 from infra.content import write_file
 from infra.errors import EditLoopError
