@@ -4,8 +4,9 @@ Pure functions on arrays. K candidates a task, M members of an ensemble, A axes.
 whose scores lie farthest apart, since experts order those reliably. Tasks are taken by the information that the answers
 to "which of the two is better?" would give about the model: it is large where the members (or a member's own sigma)
 disagree about an order, and small where all agree that a pair is simply close, which is where plain entropy spends its
-questions. What did not work on drawn scenes: entropy (worse than random choice), information for the choice of
-candidates too (it picks what experts cannot tell apart either: no better than random), and diversity by k-center.
+questions. On drawn scenes none of it saved judgements for certain (README, "What to ask next"). Worse still in
+first trials on one pool: entropy (below random choice), and information for the choice of candidates too (it picks what
+experts cannot tell apart either).
 """
 
 from collections.abc import Sequence

@@ -95,6 +95,7 @@ def write_report(out: Path) -> Path:
         folder=out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out,
         judged=_judged(read["judged"], data),
         agreement=read["agreement"],
+        quality_page=(data / "quality.html").is_file(),
         agreement_plot=_markup(_agreement_plot(read["agreement"])),
         benchmark=benchmark,
         accuracy_plot=_markup(_accuracy_plot(benchmark)),

@@ -14,6 +14,7 @@ from infra.content import write_file, write_json
 
 COPIED: dict[str, tuple[str, str]] = {
     "agreement.json": ("collect", "agreement.json"),
+    "quality.html": ("collect", "page.html"),
     "reward-training.json": ("reward", "training.json"),
     "benchmark.json": ("benchmark", "benchmark.json"),
     "reward-gate.json": ("benchmark", "gate.json"),
