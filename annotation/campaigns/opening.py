@@ -184,7 +184,8 @@ def import_tasks(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[
 def _rows(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for task in live_tasks(api, campaign, "task_only"):
-        found.setdefault(task["data"]["key"], []).append(Row(task["id"], task["overlap"]))
+        key = task["data"].get("key") or f"task {task['id']} without a key"
+        found.setdefault(key, []).append(Row(task["id"], task["overlap"]))
     return {key: sorted(rows) for key, rows in found.items()}
 
 

@@ -6,7 +6,6 @@ python -m tests.performance.annotation_scale
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from PIL import Image
 from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes
 from infra.services import start_services, stop_services
+from tests.performance.bench import peak_megabytes
 
 TASKS, CANDIDATES = 10_000, 4
 SHARE = 0.03
@@ -99,7 +99,7 @@ def _open(folder: Path) -> dict[str, Any]:
             repeat_share=SHARE,
         )
         seconds.append(time.perf_counter() - began)
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    megabytes = peak_megabytes()
     return {"seconds": seconds[0], "megabytes": megabytes, "again_seconds": seconds[1], "tasks": found["tasks"]}
 
 

@@ -66,6 +66,12 @@ class ScaleResult(NamedTuple):
     holds: bool
 
 
+def peak_megabytes() -> float:
+    """The largest resident memory of this process. getrusage would count the process that started it as well."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def measure_scale(scale: Scale) -> ScaleResult:
     """Run the job once, and hold it against its limits."""
     found = scale.run()

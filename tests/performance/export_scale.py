@@ -5,7 +5,6 @@ python -m tests.performance.export_scale
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from annotation.vocabulary import Axis
 from infra.content import write_json
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from tests.performance.bench import peak_megabytes
 
 TASKS, OVERLAP, CANDIDATES = 8334, 3, 4
 ANNOTATORS = ("ada", "bo", "chi", "dia", "eli")
@@ -139,7 +139,7 @@ def _report(folder: Path) -> dict[str, Any]:
     assert page
     return {
         "seconds": seconds,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "megabytes": peak_megabytes(),
         "judgements": len(found),
     }
 
