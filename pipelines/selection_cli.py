@@ -13,7 +13,7 @@ def propose(
     pool: Annotated[Path, typer.Argument(help="Candidates folder to choose from (`editloop stage candidates`).")],
     output: Annotated[Path, typer.Option(help="Candidates folder to write: the next campaign's.")],
     model: Annotated[
-        str, typer.Option(help="Reward model: a folder, a shipped name, or models:/edit-reward@champion.")
+        str, typer.Option(help="Reward model to ask: a folder, a shipped name, or models:/edit-reward@champion.")
     ] = "models:/edit-reward@champion",
     dataset: Annotated[
         Path | None,
@@ -29,9 +29,9 @@ def propose(
     seed: Annotated[int, typer.Option(help="Seed of the ensemble and of what is drawn.")] = 0,
     services: Home = DEFAULT_HOME,
 ) -> None:
-    """Choose what experts are asked next: the tasks and candidates that would teach the reward model most.
+    """Choose what experts are asked next of a pool: at random, or what would teach the reward model most.
 
-    For example: editloop campaign propose data/pool --dataset data/dataset --pages 100 --output data/round-2
+    For example: editloop campaign propose data/pool --dataset data/dataset --strategy active --output data/round-2
 
     The folder written is what `candidates:` of the next campaign's file names. proposal.json in it says what was chosen
     for its information, what at random, and how much each page would tell.
@@ -40,7 +40,7 @@ def propose(
 
     from components.propose.stage import propose as choose
 
-    with services_of(services) if model.startswith("models:") else nullcontext():
+    with services_of(services) if strategy != "random" and model.startswith("models:") else nullcontext():
         found = choose(
             pool,
             output,

@@ -37,7 +37,7 @@ from components.propose.ensemble import (
     Labels,
     fit,
 )
-from components.propose.pool import Pool, pixels, read_pool
+from components.propose.pool import Pool, askable, pixels, read_pool
 from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy
 from components.reward.model import RewardModel
 from infra.content import sha256_json, write_json
@@ -106,7 +106,7 @@ def draw_world(seed: int) -> World:
             add_candidates(folder / "drawn", folder / "edits", seed=own_seed, per_task=STAND_INS, facts={})
             candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
             folders[name] = folder / "candidates"
-        pool, held_out = (read_pool(folder, model) for folder in folders.values())
+        pool, held_out = (read_pool(folder, askable(folder), model) for folder in folders.values())
         truths = {
             name: [_truth(folders[name], task) for task in one.tasks]
             for name, one in (("pool", pool), ("held-out", held_out))

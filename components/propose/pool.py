@@ -20,7 +20,7 @@ from components.reward.model import BATCH, RewardModel
 
 @dataclass(frozen=True)
 class Pool:
-    """N tasks that have two candidates or more, with the backbone's states of their candidates."""
+    """N tasks, with the backbone's states of their candidates."""
 
     tasks: list[EditTask]
     hidden: list[Tensor]
@@ -31,9 +31,13 @@ class Pool:
         return np.stack([one.mean(dim=0).flatten().numpy() for one in self.hidden])
 
 
-def read_pool(folder: Path, model: RewardModel) -> Pool:
-    """The pool of a candidates folder; pictures are scaled to what the model reads."""
-    tasks = [task for task in read_tasks(folder) if len(task.candidates) > 1]
+def askable(folder: Path) -> list[EditTask]:
+    """The tasks of a candidates folder that have two candidates or more: others compare nothing."""
+    return [task for task in read_tasks(folder) if len(task.candidates) > 1]
+
+
+def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Pool:
+    """Tasks of a candidates folder as a pool; pictures are scaled to what the model reads."""
     hidden: list[Tensor] = []
     for task in track(tasks, description="reading the pool", transient=True):
         images = [one.image for one in task.candidates]

@@ -12,7 +12,7 @@ from torch import Tensor
 from annotation.selection import Proposal, propose_pages
 from annotation.vocabulary import EditTask
 from components.propose.ensemble import Labels, fit
-from components.propose.pool import Pool, read_pool, states_of
+from components.propose.pool import Pool, askable, read_pool, states_of
 from components.reward.data import Group, read_groups
 from components.reward.model import RewardModel
 from components.reward.train import padded
@@ -42,48 +42,61 @@ def propose(
 ) -> list[Proposal]:
     """Write the candidates folder of the next campaign: `pages` tasks of `pool`, up to `places` candidates each.
 
-    `model` is a reward model's folder, a shipped name or models:/edit-reward@champion. With the `dataset` of what was
-    judged so far, an ensemble of heads is fitted to it on the model's backbone, and its disagreement tells what is not
-    known yet; tasks that the dataset has are not asked again. Without it the model's own sigma must do. `proposal.json`
-    says what was chosen and why. EditLoopError where the pool has nothing left to ask.
+    Random choice asks no model. For the other strategies `model` is a reward model's folder, a shipped name or
+    models:/edit-reward@champion. With the `dataset` of what was judged so far, an ensemble of heads is fitted to it on
+    the model's backbone, and its disagreement tells what is not known yet; without it the model's own sigma must do.
+    Tasks that the dataset has are not asked again. `proposal.json` says what was chosen and why. EditLoopError where the
+    pool has nothing left to ask.
     """
     if not 2 <= places <= 7:
         raise EditLoopError(f"--places {places}: a page shows 2 to 7 candidates.")
     if not 0 <= random_share <= 1:
         raise EditLoopError(f"--random-share {random_share}: a share lies between 0 and 1.")
-    reward = load_reward(model)
-    read = read_pool(pool, reward)
+    tasks = askable(pool)
     judged = set(read_manifest(dataset)["facts"]["task_ids"]) if dataset else set()
-    asked = [place for place, task in enumerate(read.tasks) if task.task_id in judged]
-    if len(asked) == len(read.tasks):
+    asked = [place for place, task in enumerate(tasks) if task.task_id in judged]
+    if len(asked) == len(tasks):
         raise EditLoopError(
             f"{pool}: nothing left to ask, all its {len(asked)} tasks are judged or have one candidate."
         )
-    scores = ensemble_scores(read, dataset, reward, seed) if dataset else own_scores(read, reward)
-    share = 1.0 if strategy == "random" else random_share
+    scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
+    features: NDArray[np.floating]
+    if strategy == "random":
+        scores = [(np.zeros((1, len(task.candidates), 1)),) * 2 for task in tasks]
+        features = np.zeros((len(tasks), 1))
+    else:
+        reward = load_reward(model)
+        read = read_pool(pool, tasks, reward)
+        scores = ensemble_scores(read, dataset, reward, seed) if dataset else own_scores(read, reward)
+        features = read.features()
     found = propose_pages(
         scores,
-        read.features(),
+        features,
         asked,
         pages=pages,
         places=places,
-        random_share=share,
+        random_share=1.0 if strategy == "random" else random_share,
         shortlist=SHORTLIST[strategy],
         seed=seed,
     )
-    facts = {"pool_sha256": read_manifest(pool)["sha256"], "model": model, "strategy": strategy, "seed": seed}
-    if dataset:
-        facts["dataset_sha256"] = read_manifest(dataset)["sha256"]
+    facts = {"pool_sha256": read_manifest(pool)["sha256"], "strategy": strategy, "seed": seed}
+    facts |= {} if strategy == "random" else {"model": model}
+    facts |= {"dataset_sha256": read_manifest(dataset)["sha256"]} if dataset else {}
     with complete_folder(output, facts) as folder:
         (folder / "images").mkdir()
-        chosen = [_shown(read.tasks[one.task], one) for one in found]
+        chosen = [_shown(tasks[one.task], one) for one in found]
         for digest in {picture for task in chosen for picture in _pictures(task)}:
             shutil.copyfile(pool / "images" / f"{digest}.png", folder / "images" / f"{digest}.png")
         write_file(folder / "tasks.jsonl", "".join(task.model_dump_json(by_alias=True) + "\n" for task in chosen))
         write_json(
             folder / "proposal.json",
             [
-                {"task": task.name, "task_id": task.task_id, "nats": one.information, "at_random": one.at_random}
+                {
+                    "task": task.name,
+                    "task_id": task.task_id,
+                    "nats": None if strategy == "random" else one.information,
+                    "at_random": one.at_random,
+                }
                 for task, one in zip(chosen, found, strict=True)
             ],
         )

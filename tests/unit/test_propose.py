@@ -111,3 +111,12 @@ def test_the_saving_of_a_curve_that_is_twice_as_fast_is_half():
     rng = np.random.default_rng(0)
     low, high = saving(budgets, *(random + rng.normal(0, 0.02, random.shape) for _ in range(2)))["ci95"]
     assert low < 0 < high
+
+
+def test_random_choice_asks_no_model(make_candidates, tmp_path):
+    pool = make_candidates(8, candidates=5)
+    found = propose(pool, tmp_path / "next", model="models:/nothing@there", pages=5, places=3, seed=4)
+    assert len(read_tasks(tmp_path / "next")) == 5
+    assert all(one.at_random and len(one.candidates) == 3 for one in found)
+    facts = read_manifest(tmp_path / "next")["facts"]
+    assert (facts["strategy"], "model" in facts) == ("random", False)
