@@ -45,8 +45,8 @@ def propose(
     Random choice asks no model. For the other strategies `model` is a reward model's folder, a shipped name or
     models:/edit-reward@champion. With the `dataset` of what was judged so far, an ensemble of heads is fitted to it on
     the model's backbone, and its disagreement tells what is not known yet; without it the model's own sigma must do.
-    Tasks that the dataset has are not asked again. `proposal.json` says what was chosen and why. EditLoopError where the
-    pool has nothing left to ask.
+    Tasks that the dataset has are not asked again. `proposal.json` says what was chosen and why. EditLoopError where
+    the pool has nothing left to ask.
     """
     if not 2 <= places <= 7:
         raise EditLoopError(f"--places {places}: a page shows 2 to 7 candidates.")
