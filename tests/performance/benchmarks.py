@@ -114,7 +114,48 @@ def pairs_of_a_group() -> Benchmark:
     return Benchmark("reward: the pairs of 6 candidates", plain, ours, target=4.0)
 
 
-BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (rollout_of_a_group, expectation_of_a_pair, pairs_of_a_group)
+def interval_of_agreement() -> Benchmark:
+    """Ordinal alpha of 1,000 tasks of 4 candidates and 3 raters, and of 100 resamples of the tasks: by the krippendorff
+    package each time anew, against sums over tasks that are weighed anew.
+    """
+    import krippendorff
+
+    from annotation.quality.agreement import table_agreement
+
+    rng, tasks, resamples = np.random.default_rng(0), 1000, 100
+    true = rng.uniform(1, 4, 4 * tasks)
+    ratings = np.clip(np.round(true[:, None] + rng.normal(0, 0.6, (4 * tasks, 3))), 1, 4).astype(int)
+    items, raters = (index.ravel() for index in np.indices(ratings.shape))
+
+    def library(counts: np.ndarray) -> float:
+        return float(krippendorff.alpha(value_counts=counts, level_of_measurement="ordinal"))
+
+    def plain() -> float:
+        counts = (ratings[:, :, None] == np.arange(1, 5)).sum(axis=1)
+        groups, draws = counts.reshape(tasks, 4, 4), np.random.default_rng(0)
+        for _ in range(resamples):
+            library(groups[draws.integers(tasks, size=tasks)].reshape(-1, 4))
+        return library(counts)
+
+    def ours() -> float:
+        with patch("annotation.quality.agreement.RESAMPLES", resamples):
+            return float(table_agreement(ratings.ravel(), items, raters, groups=items // 4)["alpha"])
+
+    return Benchmark(
+        "annotation: agreement with its interval, 1,000 tasks",
+        plain,
+        ours,
+        target=6.0,
+        same=lambda plain, ours: abs(plain - ours) < 1e-9,
+    )
+
+
+BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
+    rollout_of_a_group,
+    expectation_of_a_pair,
+    pairs_of_a_group,
+    interval_of_agreement,
+)
 
 SCALES: tuple[Scale, ...] = (
     Scale(
