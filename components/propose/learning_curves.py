@@ -28,6 +28,7 @@ from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, EditTask
 from components.candidates.stage import candidates
 from components.propose.ensemble import (
+    HIDDEN,
     MEMBERS,
     PEAK_RATE,
     STEPS,
@@ -38,7 +39,7 @@ from components.propose.ensemble import (
     fit,
 )
 from components.propose.pool import Pool, askable, pixels, read_pool
-from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy
+from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy, scores_of
 from components.reward.model import RewardModel
 from infra.content import sha256_json, write_json
 
@@ -134,6 +135,7 @@ def draw_world(seed: int) -> World:
 def curve(world: World, strategy: Strategy, seed: int) -> list[float]:
     """Held-out accuracy after each round of one strategy: mean over the ensemble's members, 0..1."""
     shown: dict[int, tuple[int, ...]] = {}
+    scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores = [(np.zeros((1, len(one), len(AXES))),) * 2 for one in world.ratings]
     features, accuracies = world.pool.features(), []
     for number in track(range(ROUNDS), description=f"seed {seed}, {strategy}", transient=True):
@@ -151,9 +153,7 @@ def curve(world: World, strategy: Strategy, seed: int) -> list[float]:
         shown |= {one.task: one.candidates for one in found}
         ensemble = fit(_labels(world, shown), seed=1000 * seed + number)
         accuracies.append(accuracy(ensemble, world))
-        with torch.no_grad():
-            mu = [ensemble(one[None])[:, 0].numpy() for one in world.pool.hidden]
-        scores = [(one, np.full_like(one, -np.inf)) for one in mu]
+        scores = scores_of(ensemble, world.pool.hidden)
     return accuracies
 
 
@@ -243,4 +243,4 @@ def _settings_sha256() -> str:
         RANDOM_SHARE,
         SHORTLIST,
     )
-    return sha256_json([*settings, MEMBERS, STEPS, TASKS_A_BATCH, PEAK_RATE, WEIGHT_DECAY])[:12]
+    return sha256_json([*settings, *HIDDEN, MEMBERS, STEPS, TASKS_A_BATCH, PEAK_RATE, WEIGHT_DECAY])[:12]

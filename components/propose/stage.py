@@ -11,7 +11,7 @@ from torch import Tensor
 
 from annotation.selection import Proposal, propose_pages
 from annotation.vocabulary import EditTask
-from components.propose.ensemble import Labels, fit
+from components.propose.ensemble import HeadEnsemble, Labels, fit
 from components.propose.pool import Pool, askable, read_pool, states_of
 from components.reward.data import Group, read_groups
 from components.reward.model import RewardModel
@@ -131,17 +131,14 @@ def ensemble_scores(
     groups = read_groups(dataset, "train", model.settings.side)
     if not groups:
         raise EditLoopError(f"{dataset}: its training part is empty, so there is nothing to learn from yet.")
-    return scores_of(labels_of(groups, states_of(groups, model)), pool.hidden, seed)
+    return scores_of(fit(labels_of(groups, states_of(groups, model)), seed), pool.hidden)
 
 
-def scores_of(
-    labels: Labels, hidden: list[Tensor], seed: int
-) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """(mu, log_sigma), (M, K, A), of each task's hidden states by an ensemble fitted to `labels`.
+def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """(mu, log_sigma), (M, K, A), of each task's hidden states by an ensemble's M members.
 
     Each member is sure of itself (sigma 0): doubt is where they differ.
     """
-    ensemble = fit(labels, seed)
     with torch.no_grad():
         mu = [ensemble(one[None])[:, 0].numpy() for one in hidden]
     return [(one, np.full_like(one, -np.inf)) for one in mu]
