@@ -1,0 +1,61 @@
+"""Tiny configurations of the real backbone classes: what tests, benchmarks and the shipped tiny models are built of."""
+
+from typing import Any, Literal
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen3VLConfig
+
+Family = Literal["qwen2.5-vl", "qwen3-vl"]
+
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>", "<|Reward|>",
+)  # fmt: skip
+"""Qwen's special tokens, and EditReward's."""
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer like Qwen's, without merges: any text of any script, a token a byte, and the specials."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *alphabet])}
+    words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL),
+    )  # fmt: skip
+
+
+def tiny_config(
+    family: Family, tokenizer: PreTrainedTokenizerFast, *, width: int = 64, layers: int = 2, heads: int = 2,
+    patch: int = 4, vision_layers: int = 2,
+) -> Any:  # fmt: skip
+    """A config of the family's class for pictures of a few dozen pixels; `width` is a multiple of 32 * heads / 2.
+
+    Rotary sections fit a head width of 32: use width = 32 * heads.
+    """
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+        "max_position_embeddings": 32768, "rope_parameters": sections, "tie_word_embeddings": True,
+        "pad_token_id": ids["<|endoftext|>"], "bos_token_id": None, "eos_token_id": ids["<|im_end|>"],
+    }  # fmt: skip
+    vision = {
+        "depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": heads,
+        "out_hidden_size": width, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2,
+    }  # fmt: skip
+    names = {
+        "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"], "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    if family == "qwen2.5-vl":
+        vision |= {"window_size": 8 * patch, "fullatt_block_indexes": list(range(vision_layers))}
+        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **names)
+    text |= {"head_dim": width // heads}
+    text["rope_parameters"] = sections | {"mrope_interleaved": True}
+    vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": list(range(vision_layers))}
+    return Qwen3VLConfig(text_config=text, vision_config=vision, **names)
