@@ -37,13 +37,13 @@ def tiny_config(
     """
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
         "max_position_embeddings": 32768, "rope_parameters": sections, "tie_word_embeddings": True,
         "pad_token_id": ids["<|endoftext|>"], "bos_token_id": None, "eos_token_id": ids["<|im_end|>"],
     }  # fmt: skip
-    vision = {
+    vision: dict[str, Any] = {
         "depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": heads,
         "out_hidden_size": width, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip

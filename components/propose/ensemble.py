@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from components.reward.losses import bradley_terry, group_loss
+from components.reward.group_loss import group_loss
 
 MEMBERS = 5
 HIDDEN = (128, 16)
@@ -70,7 +70,7 @@ def fit(labels: Labels, seed: int, members: int = MEMBERS) -> HeadEnsemble:
         batch = torch.randperm(tasks, generator=generator)[:TASKS_A_BATCH]
         mu = ensemble(labels.hidden[batch]).flatten(0, 1)
         ratings, valid, weights = (one[batch].repeat(members, *[1] * (one.dim() - 1)) for one in labels[1:])
-        loss, _ = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, bradley_terry)
+        loss, _ = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry")
         optimiser.zero_grad()
         (loss * members).backward()
         optimiser.step()

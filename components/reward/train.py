@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from components.reward.data import Group, read_groups
-from components.reward.losses import LOSSES, group_loss
+from components.reward.group_loss import group_loss
 from components.reward.model import RewardModel, Scores
 
 
@@ -88,7 +88,7 @@ def evaluate(model: RewardModel, groups: list[Group]) -> dict[str, float]:
     """Mean loss and pairwise accuracy (pairs without weight left out) over groups, both axes together."""
     ratings, valid, weights = padded(groups)
     scores = spread_out(model.score(*flat(groups)), valid)
-    loss, pairs = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, LOSSES["expected-log"])
+    loss, pairs = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, "expected-log")
     ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
     right = scores.mu[:, :, None] > scores.mu[:, None]
     return {
@@ -127,7 +127,7 @@ def main(job: TrainingJob) -> None:
     ]
     optimiser = torch.optim.AdamW(parts, weight_decay=job.weight_decay)
     engine, optimiser, _, _ = deepspeed.initialize(model=model, optimizer=optimiser, config=engine_settings(job, ranks))
-    loss_of, order = LOSSES[job.loss], np.random.default_rng(job.seed)
+    order = np.random.default_rng(job.seed)
     batches = max(1, len(training) // job.groups_a_batch)
     total, step = job.epochs * batches, 0
     history: dict[str, list[dict[str, float]]] = {
@@ -147,7 +147,7 @@ def main(job: TrainingJob) -> None:
             ratings, valid, weights = padded(groups)
             flat_scores = engine(model.prepare(*flat(groups)))
             scores = spread_out(flat_scores, valid)
-            loss, _ = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, loss_of)
+            loss, _ = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, job.loss)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"loss is {loss.item()} at step {step}; lower learning_rate ({job.learning_rate})"

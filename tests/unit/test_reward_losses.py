@@ -2,17 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 
+from components.reward.group_loss import group_loss
 from components.reward.losses import (
-    LOSSES,
     MARGIN,
+    TIE_STRENGTH,
     bradley_terry,
     bradley_terry_margin,
+    bradley_terry_ties,
     expected_log,
-    group_loss,
     log_expected,
+    tie,
 )
 
 POINTS = [(0.0, 0.0, 0.5, -0.7), (2.0, -1.0, 0.3, 0.2), (-1.5, 0.4, 1.0, 0.1)]
@@ -60,7 +64,7 @@ def test_group_loss_by_hand():
     ratings = torch.tensor([[[4.0, 3.0], [2.0, 3.0], [1.0, 1.0]]])
     valid = torch.tensor([[True, True, False]])
     weights = torch.ones(1, 3, 3, 1)
-    loss, pairs = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, LOSSES["bradley-terry"])
+    loss, pairs = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry")
     # Only candidates 0 and 1 are valid; they differ on the first axis alone (a tie on the second carries no order).
     assert pairs.item() == 1
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)), abs=1e-6)
@@ -70,7 +74,7 @@ def test_a_tie_overall_whose_axes_disagree_teaches_both_ways():
     mu = torch.zeros(1, 2, 2, requires_grad=True)
     ratings = torch.tensor([[[4.0, 2.0], [2.0, 4.0]]])
     valid, weights = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 2, 1)
-    loss, pairs = group_loss(mu, torch.zeros(1, 2, 2), ratings, valid, weights, LOSSES["bradley-terry"])
+    loss, pairs = group_loss(mu, torch.zeros(1, 2, 2), ratings, valid, weights, "bradley-terry")
     loss.backward()
     assert pairs.item() == 2
     assert mu.grad[0, 0, 0] < 0 < mu.grad[0, 1, 0]  # the first is to rise on the first axis
@@ -84,3 +88,55 @@ def test_losses_are_differentiable_in_uncertainty():
     plain = torch.zeros(1, requires_grad=True)
     log_expected(mu_a, plain, mu_b, plain).sum().backward()
     assert log_sigma.grad > 0 > plain.grad  # on a mistake, doubt costs more in the first and less in the second
+
+
+@pytest.mark.parametrize("deviation", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("mean", [-4.0, 0.0, 1.5])
+def test_quadrature_agrees_with_adaptive_integration(mean, deviation):
+    density = math.sqrt(1 / (2 * math.pi))
+    expected = quad(lambda x: np.logaddexp(0, -(mean + deviation * x)) * math.exp(-x * x / 2) * density, -12, 12)[0]
+    chance = quad(lambda x: math.exp(-x * x / 2) * density / (1 + math.exp(-(mean + deviation * x))), -12, 12)[0]
+    values = tensors((mean, math.log(deviation), 0.0, -20.0))
+    assert expected_log(*values).item() == pytest.approx(expected, abs=1e-5)
+    assert log_expected(*values).item() == pytest.approx(-math.log(chance), abs=1e-4)
+
+
+def test_a_hopeless_pair_costs_a_finite_amount():
+    values = tuple(torch.tensor(value) for value in (-300.0, -1.0, 0.0, -1.0))
+    assert log_expected(*values).item() == pytest.approx(300, rel=0.01)
+
+
+def test_beating_losing_and_tying_are_all_that_can_happen():
+    a, b, none = torch.tensor([-2.0, 0.0, 0.7]), torch.tensor([1.0, 0.0, 0.2]), torch.zeros(3)
+    chances = [
+        (-loss).exp()
+        for loss in (bradley_terry_ties(a, none, b, none), bradley_terry_ties(b, none, a, none), tie(a, b))
+    ]
+    torch.testing.assert_close(sum(chances), torch.ones(3))
+    assert chances[2][1].item() == pytest.approx((TIE_STRENGTH - 1) / (TIE_STRENGTH + 1))
+
+
+def test_ties_pull_scores_together_and_other_losses_do_not_see_them():
+    ratings, valid, weights = torch.full((1, 2, 1), 3.0), torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, 2, 1)
+    for loss, pulls in (("bradley-terry-ties", True), ("bradley-terry", False)):
+        mu = torch.tensor([[[2.0], [-1.0]]], requires_grad=True)
+        group_loss(mu, torch.zeros(1, 2, 1), ratings, valid, weights, loss)[0].backward()
+        assert (mu.grad[0, 0, 0] > 0 > mu.grad[0, 1, 0]) == pulls
+        assert pulls or not mu.grad.any()
+
+
+def test_regression_is_the_mean_square_over_candidates_that_are_there():
+    mu, ratings = torch.tensor([[[1.0, 2.0], [4.0, 4.0]]]), torch.tensor([[[2.0, 4.0], [0.0, 0.0]]])
+    loss, candidates = group_loss(mu, mu, ratings, torch.tensor([[True, False]]), torch.zeros(1, 2, 2, 2), "regression")
+    assert (loss.item(), candidates.item()) == (2.5, 1)
+
+
+def test_fused_orders_by_the_sum_and_disentangles_ties():
+    valid, weights = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 3, 3, 2)
+    ratings = torch.tensor([[[4.0, 2.0], [2.0, 4.0], [1.0, 1.0]]])
+    mu = torch.tensor([[[1.0, 0.5], [0.0, 2.0], [-1.0, 0.0]]])
+    loss, pairs = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry", target="fused")
+    # 0 and 1 tie overall: a sample on each axis. Both beat 2, asked of the mean over axes.
+    gaps = torch.tensor([1.0 - 0.0, 2.0 - 0.5, 0.75 + 0.5, 1.0 + 0.5])
+    assert pairs.item() == 4
+    assert loss.item() == pytest.approx(-torch.nn.functional.logsigmoid(gaps).mean().item(), abs=1e-6)
