@@ -1,0 +1,86 @@
+"""From what a person writes to a judge: one word for a local model, a registered one, a served one, an endpoint.
+
+Light on purpose: a model's own modules are imported when such a model is opened.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from components.judges.protocol import Judge
+from infra.errors import EditLoopError
+
+Kind = Literal["edit-reward", "edit-score"]
+
+FORMS = (
+    "a model's folder, the name of a shipped model, models:/NAME@ALIAS, http://HOST:PORT of `editloop serve`, or "
+    "openai:http://HOST/v1#MODEL"
+)
+
+
+class LocalModel(NamedTuple):
+    """A model that lies in a folder of this machine."""
+
+    kind: Kind
+    folder: Path
+
+
+def open_judge(model: str, *, device: str | None = None) -> Judge:
+    """The judge behind a model's address.
+
+    model: a folder (EditReward or EditScore, ours or as released), a shipped name (`tiny-reward`), `models:/NAME@ALIAS`
+    or `models:/NAME/VERSION` of the registry, `http(s)://HOST:PORT` of `editloop serve` (token: EDITLOOP_JUDGE_TOKEN),
+    or `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint (key: EDITLOOP_OPENAI_KEY).
+    device: where a local model computes (`cpu`, `cuda:1`); None takes the first GPU, or else the CPU.
+
+    Raises EditLoopError where nothing can be opened there.
+    """
+    if model.startswith("openai:"):
+        from components.judges.openai_judge import OpenAIJudge
+
+        return OpenAIJudge.open(model.removeprefix("openai:"))
+    if model.startswith(("http://", "https://")):
+        from components.serving.client import ServedJudge
+
+        return ServedJudge.open(model)
+    found = find_local(model)
+    if found.kind == "edit-reward":
+        from components.reward.judge import RewardJudge
+
+        return RewardJudge.load(found.folder, device=device)
+    from components.edit_score.judge import EditScoreJudge
+
+    return EditScoreJudge.load(found.folder, device=device)
+
+
+def find_local(model: str) -> LocalModel:
+    """Where a model that is not served lies; a registered one is fetched and checked first.
+
+    Raises EditLoopError where there is none, or where the folder holds no model of a known kind.
+    """
+    if model.startswith("models:/"):
+        from infra.tracking import resolve_model
+
+        registered = resolve_model(model)
+        if registered is None:
+            raise EditLoopError(f"{model}: the registry has no such version; `editloop stage promote` sets an alias.")
+        return LocalModel(_kind(registered, model), registered)
+    for room in ("reward", "edit_score"):
+        shipped = Path(str(files(f"components.{room}"))) / "weights" / model
+        if "/" not in model and shipped.is_dir():
+            return LocalModel(_kind(shipped, model), shipped)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise EditLoopError(f"{model}: no such model; give {FORMS}.")
+    return LocalModel(_kind(folder, model), folder)
+
+
+def _kind(folder: Path, model: str) -> Kind:
+    """EditScore's folders say so; what else looks like a checkpoint is EditReward's, which checks the keys itself."""
+    if (folder / "editscore.json").is_file():
+        return "edit-score"
+    if (folder / "reward.json").is_file() or (folder / "config.json").is_file():
+        return "edit-reward"
+    raise EditLoopError(
+        f"{model}: neither reward.json, editscore.json nor a checkpoint's config.json in {folder}; give {FORMS}."
+    )
