@@ -1,0 +1,73 @@
+"""From points to scores: S_SC, S_PQ, O and their mean over passes (EditScore, arXiv 2509.23909). Pure functions.
+
+Points are (..., 4): edit success, restraint, naturalness, freedom from artefacts, each 0..top. Scores are 0..10.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.edit_score.settings import AXES, DIGITS
+from components.judges.protocol import AxisScore, Score
+
+SCALE = 10.0
+"""The highest score of an axis, and of O."""
+
+Points = Sequence[float] | NDArray[np.floating]
+
+
+def overall(points: Points, top: float) -> NDArray[np.float64]:
+    """O = sqrt(S_SC * S_PQ), 0..10, (...): S is the lesser of a question's two points, scaled to 0..10."""
+    scaled = np.asarray(points, np.float64) * (SCALE / top)
+    return np.asarray(np.sqrt(scaled[..., :2].min(-1) * scaled[..., 2:].min(-1)))
+
+
+def averaged(passes: Sequence[Sequence[float] | str], top: float, least_share: float) -> Score:
+    """Avg@K: mean over the passes that were answered in full, each a row of four points, others the name of a fault.
+
+    sigma is the standard deviation over those passes (0 for one). With fewer than ceil(least_share * K) of them the
+    score is missing, and says of which faults.
+    """
+    answered = np.array([one for one in passes if not isinstance(one, str)], np.float64).reshape(-1, len(AXES))
+    if len(answered) < math.ceil(least_share * len(passes)):
+        faults = Counter(one for one in passes if isinstance(one, str))
+        told = ", ".join(f"{fault} {count}" for fault, count in sorted(faults.items()))
+        return Score(missing=f"{len(passes) - len(answered)} of {len(passes)} passes gave no score: {told}")
+    scaled, whole = answered * (SCALE / top), overall(answered, top)
+    axes = {
+        name: AxisScore(float(column.mean()), float(column.std())) for name, column in zip(AXES, scaled.T, strict=True)
+    }
+    fused = AxisScore(float(whole.mean()), float(whole.std()))
+    return Score(axes, fused, fused.mean, fused.mean / SCALE)
+
+
+def expected(chances: NDArray[np.floating], least_mass: float) -> Score:
+    """The score without reasoning: means and standard deviations under the digits' probabilities, (4, 6).
+
+    Rows are what the next token gives the digits 0..5 at each of the four points, and need not sum to 1: with less than
+    `least_mass` on digits at any point the score is missing. O's are those of independent points, computed exactly.
+    """
+    mass = chances.sum(axis=1)
+    if not np.isfinite(mass).all() or mass.min() < max(least_mass, 1e-12):
+        worst = int(np.where(np.isfinite(mass), mass, -1).argmin())
+        return Score(missing=f"{AXES[worst]}: digits hold {mass[worst]:.2f} of the probability, below {least_mass:g}")
+    given = np.asarray(chances, np.float64) / mass[:, None]
+    levels = np.arange(len(DIGITS)) * (SCALE / (len(DIGITS) - 1))
+    axes = {name: _moments(row, levels) for name, row in zip(AXES, given, strict=True)}
+    sc, pq = _lesser(given[0], given[1]), _lesser(given[2], given[3])
+    fused = _moments(np.outer(sc, pq).ravel(), np.sqrt(np.outer(levels, levels)).ravel())
+    return Score(axes, fused, fused.mean, fused.mean / SCALE)
+
+
+def _moments(chances: NDArray[np.float64], values: NDArray[np.float64]) -> AxisScore:
+    mean = float(chances @ values)
+    return AxisScore(mean, math.sqrt(max(0.0, float(chances @ (values - mean) ** 2))))
+
+
+def _lesser(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
+    tails = np.append(one[::-1].cumsum()[::-1] * other[::-1].cumsum()[::-1], 0.0)
+    return tails[:-1] - tails[1:]

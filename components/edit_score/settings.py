@@ -1,0 +1,115 @@
+"""What an EditScore model asks and how it answers. Light: no torch, so that clients can put the same questions."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+AXES = ("prompt_following", "consistency", "naturalness", "artefacts")
+"""Names of the four points of an edit, in order: two an answer to SC, then two an answer to PQ."""
+DIGITS = "012345"
+"""Points without reasoning: the digits whose probabilities are read (Edit-R1)."""
+INSTRUCTION = "{instruction}"
+TOP = "{top}"
+
+SYSTEM = "You judge edited pictures fairly and say what you see."
+SC = """\
+The first picture is an original, the second is what an editor made of it. The editor was told:
+
+{instruction}
+
+Give two scores, whole numbers from 0 to {top}.
+1. How far was the instruction carried out? {top}: in every point. 0: not at all.
+2. How much of what the instruction does not speak of stayed as it was? {top}: all of it. 0: it is another picture.
+Compare the pictures part by part before you score. A fault that anybody sees at once costs at least a third."""
+PQ = """\
+An editor made this picture. You are not shown what it was made from and need not guess.
+
+Give two scores, whole numbers from 0 to {top}.
+1. How natural does it look, by its light, shadows, sizes and distances? {top}: like a photograph or drawing that nobody
+   touched. 0: pasted together.
+2. How free is it of artefacts such as smears, seams, noise, doubled or broken shapes? {top}: there are none. 0: they
+   are everywhere."""
+WITH_REASONING = """
+Answer with one JSON object and nothing else, the reasons first:
+{"reasoning": "what you saw, in a sentence or two", "score": [first, second]}"""
+WITHOUT_REASONING = """
+Answer with the name of the score and one digit from 0, the lowest, to 5, the highest."""
+
+
+class Question(NamedTuple):
+    """One of the two questions asked of every edit."""
+
+    name: Literal["sc", "pq"]
+    text: str
+    """With `{instruction}` where the instruction goes; PQ has none."""
+    axes: tuple[str, str]
+    """Names of its two points, in the answer's order."""
+
+
+class EditScoreSettings(BaseModel):
+    """What an EditScore folder says beside its weights (`editscore.json`). Defaults are the published ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = SYSTEM
+    """The system message; empty for none."""
+    sc: str = SC
+    """Semantic consistency, asked of source and edit: [edit success, restraint]. `{instruction}` and `{top}` stand for
+    what they say."""
+    pq: str = PQ
+    """Perceptual quality, asked of the edit alone: [naturalness, freedom from artefacts]."""
+    closing: str | None = None
+    """How to answer; null for the wording that goes with `reasoning`."""
+    top: int = Field(default=25, ge=1)
+    """The highest score; 0 is the lowest. Published: 25 does better than 10 and 30."""
+    reasoning: bool = True
+    """Sampled answers with reasons before scores; false: no text, points are expected values over the digits 0..5."""
+    pictures: Literal["separate", "paired"] = "separate"
+    """SC's pictures: one after the other, or (small models) as the two frames of one image, which share its tokens."""
+    passes: int = Field(default=4, ge=1)
+    """K of Avg@K: answers sampled for each question. Without reasoning there is nothing to sample."""
+    temperature: float = Field(default=0.7, ge=0)
+    """0 takes the likeliest token."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=20, ge=1)
+    max_new_tokens: int = Field(default=512, ge=1)
+    """An answer that is not done by then is cut, and so not parsed: missing."""
+    seed: int = 42
+    """Pass k draws with seed + k, whatever else is in the batch."""
+    least_share: float = Field(default=0.5, gt=0, le=1)
+    """An edit is scored when at least this share of its passes (rounded up) gave both answers; else it is missing."""
+    least_mass: float = Field(default=0.5, ge=0, le=1)
+    """Without reasoning: how much of the next token's probability the digits must hold, or the edit is missing."""
+    min_pixels: int = Field(default=4 * 28 * 28, ge=1)
+    max_pixels: int = Field(default=512 * 512, ge=1)
+    """Pictures are scaled to at most this many pixels, and to at least `min_pixels`, keeping their proportions."""
+
+    @field_validator("sc")
+    @classmethod
+    def _says_the_instruction(cls, text: str) -> str:
+        if text.count(INSTRUCTION) != 1:
+            raise ValueError(f"has {INSTRUCTION} {text.count(INSTRUCTION)} times; it must stand there once")
+        return text
+
+    @field_validator("pq")
+    @classmethod
+    def _does_not_say_it(cls, text: str) -> str:
+        if INSTRUCTION in text:
+            raise ValueError(f"has {INSTRUCTION}; this question is about the edited picture alone")
+        return text
+
+    @model_validator(mode="after")
+    def _pixels_in_order(self) -> "EditScoreSettings":
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        return self
+
+    @property
+    def questions(self) -> tuple[Question, Question]:
+        """SC and PQ as they are asked, `{top}` filled in and the way to answer said."""
+        wanted = WITH_REASONING if self.reasoning else WITHOUT_REASONING
+        closing = wanted if self.closing is None else self.closing
+        sc, pq = (
+            (text + "\n" + closing if closing else text).replace(TOP, str(self.top)) for text in (self.sc, self.pq)
+        )
+        return Question("sc", sc, AXES[:2]), Question("pq", pq, AXES[2:])
