@@ -1,9 +1,17 @@
-"""Preference groups in memory: all candidates of a task, with the experts' ratings, ready for a reward model."""
+"""Preference groups: all candidates of a task with the experts' ratings, read from a dataset folder as they are asked
+for.
+
+Ratings and pairs are small and kept in memory; pictures stay in the parquet file, whose row groups come and go within a
+bounded cache, so that a dataset larger than memory can be learnt from.
+"""
 
 import io
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -12,66 +20,124 @@ from PIL import Image
 
 from annotation.simulation.oracle import Oracle, oracle, shrink
 from annotation.vocabulary import AXES
+from components.judges.protocol import Picture
+
+LIGHT = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
+PICTURES = ["source", "target", "image"]
+CACHE_BYTES = 256 * 2**20
+"""Encoded pictures kept in memory, over all row groups of one split."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One task and its K candidates."""
+    """One task and its K candidates; goes wherever an EditGroup goes."""
 
     task_id: str
     task_type: str
     instruction: str
     candidates: tuple[str, ...]
     editors: tuple[str, ...]
-    source: NDArray[np.uint8]
-    """(side, side, 3)"""
-    target: NDArray[np.uint8] | None
-    edits: NDArray[np.uint8]
-    """(K, side, side, 3)"""
+    source: Picture
+    target: Picture | None
+    edits: Sequence[Picture]
+    """K pictures; an array (K, height, width, 3) where they have one size."""
     ratings: NDArray[np.float32]
     """(K, 2): mean rating over annotators, 1..4, instruction following then visual quality."""
     weights: NDArray[np.float32]
     """(K, K, 2): how much each pair counts on each axis, 0..1, symmetric; 0 where there is no pair or no order."""
 
+    @property
+    def key(self) -> str:
+        return self.task_id
+
     def oracle(self) -> Oracle | None:
         """The oracle's scores of the K candidates, or None where no right result is known."""
         if self.target is None:
             return None
-        shape = self.edits.shape
-        return oracle(np.broadcast_to(self.source, shape), np.broadcast_to(self.target, shape), self.edits)
+        edits = np.stack([_square(edit) for edit in self.edits])
+        source, target = (np.broadcast_to(_square(one), edits.shape) for one in (self.source, self.target))
+        return oracle(source, target, edits)
 
 
-def read_groups(dataset: Path, split: str, side: int) -> list[Group]:
-    """The groups of one split (`train`, `validation`, `test`) of a dataset folder, pictures scaled to `side` pixels."""
-    rows = parquet.read_table(dataset / f"candidates-{split}.parquet").to_pylist()
-    pairs = parquet.read_table(dataset / f"pairs-{split}.parquet").to_pylist()
-    by_task: dict[str, list[dict[str, object]]] = {}
-    for row in rows:
-        by_task.setdefault(str(row["task_id"]), []).append(row)
-    weight_of = {(str(pair["task_id"]), frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
-    groups = []
-    for task, members in by_task.items():
-        ids = tuple(str(row["candidate_id"]) for row in members)
+class PreferenceGroups(Sequence[Group]):
+    """The groups of one split of a dataset folder, in the dataset's order. Safe to read from several threads."""
+
+    def __init__(self, dataset: Path, split: str, side: int | None = None):
+        """`split`: `train`, `validation` or `test`. With `side` pictures are squares of so many pixels, else as they
+        are."""
+        self._side = side
+        self._file = parquet.ParquetFile(dataset / f"candidates-{split}.parquet")
+        sizes = [self._file.metadata.row_group(place).num_rows for place in range(self._file.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+        self._rows = self._file.read(columns=LIGHT).to_pylist()
+        self._places: dict[str, list[int]] = {}
+        for place, row in enumerate(self._rows):
+            self._places.setdefault(row["task_id"], []).append(place)
+        self._tasks = list(self._places)
+        pairs = parquet.read_table(dataset / f"pairs-{split}.parquet").to_pylist()
+        self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
+        self._cache: OrderedDict[int, dict[str, list[bytes | None]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, place: int) -> Group: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Group]: ...
+    def __getitem__(self, place: int | slice) -> Group | list[Group]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        task = self._tasks[place]
+        members = [self._rows[row] for row in self._places[task]]
+        encoded = [self._pictures(row) for row in self._places[task]]
+        ids = tuple(row["candidate_id"] for row in members)
         nothing = np.zeros(len(AXES), np.float32)
-        weights = np.array(
-            [[weight_of.get((task, frozenset((one, other))), nothing) for other in ids] for one in ids], np.float32
+        edits = [self._decoded(one["image"]) for one in encoded]
+        return Group(
+            task_id=task,
+            task_type=members[0]["task_type"],
+            instruction=members[0]["instruction"],
+            candidates=ids,
+            editors=tuple(row["editor"] for row in members),
+            source=self._decoded(encoded[0]["source"]),
+            target=self._decoded(encoded[0]["target"]) if encoded[0]["target"] is not None else None,
+            edits=np.stack(edits) if len({edit.shape for edit in edits}) == 1 else edits,
+            ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
+            weights=np.array(
+                [[self._weights.get((task, frozenset((one, other))), nothing) for other in ids] for one in ids],
+                np.float32,
+            ),
         )
-        first = members[0]
-        groups.append(
-            Group(
-                task_id=task,
-                task_type=str(first["task_type"]),
-                instruction=str(first["instruction"]),
-                candidates=ids,
-                editors=tuple(str(row["editor"]) for row in members),
-                source=_pixels(first["source"], side),
-                target=_pixels(first["target"], side) if first["target"] is not None else None,
-                edits=np.stack([_pixels(row["image"], side) for row in members]),
-                ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
-                weights=weights,
-            )
-        )
-    return groups
+
+    def _pictures(self, row: int) -> dict[str, Any]:
+        """The encoded pictures of one row, by column."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._lock:
+            if number not in self._cache:
+                table = self._file.read_row_group(number, columns=PICTURES)
+                self._cache[number] = {name: table[name].to_pylist() for name in PICTURES}
+                while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(number)
+            held = self._cache[number]
+        return {name: held[name][row - self._starts[number]] for name in PICTURES}
+
+    def _decoded(self, png: object) -> Picture:
+        assert isinstance(png, bytes)
+        picture = Image.open(io.BytesIO(png))
+        return np.asarray(picture.convert("RGB")) if self._side is None else shrink(picture, self._side)
+
+
+def read_groups(dataset: Path, split: str, side: int | None = None) -> PreferenceGroups:
+    """The groups of one split (`train`, `validation`, `test`) of a dataset folder; pictures as squares of `side`
+    pixels, or as they are."""
+    return PreferenceGroups(dataset, split, side)
+
+
+def _bytes(columns: dict[str, list[bytes | None]]) -> int:
+    return sum(len(one) for column in columns.values() for one in column if one)
 
 
 def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
@@ -81,6 +147,5 @@ def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
     )
 
 
-def _pixels(png: object, side: int) -> NDArray[np.uint8]:
-    assert isinstance(png, bytes)
-    return shrink(Image.open(io.BytesIO(png)), side)
+def _square(picture: Picture) -> Picture:
+    return shrink(Image.fromarray(picture))

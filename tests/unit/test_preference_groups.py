@@ -1,0 +1,78 @@
+"""A dataset's groups read as they are asked for: the same from any place, in any order, in bounded memory."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.dataset.stage import CANDIDATE_ROWS, PAIR_ROWS
+from components.reward import data
+from components.reward.data import read_groups
+
+TASKS, CANDIDATES, ROWS_A_GROUP = 12, 3, 7
+
+
+def picture(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def png(number: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture(number)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """12 tasks of 3 candidates in row groups of 7: tasks lie across the borders."""
+    rows = [
+        {"task_id": f"t{task}", "name": "", "task_type": "add", "split": "train", "instruction": f"do {task}",
+         "source": png(1000 + task), "target": None, "candidate_id": f"c{place}", "image": png(10 * task + place),
+         "editor": "e", "if_mean": 1.0 + place, "vq_mean": 4.0 - place, "ratings": 2}
+        for task in range(TASKS) for place in range(CANDIDATES)
+    ]  # fmt: skip
+    pairs = [
+        {"task_id": f"t{task}", "a": "c0", "b": "c2", "if_order": -1, "vq_order": 0, "overall_order": 0,
+         "if_margin": -2.0, "vq_margin": 0.0, "if_confidence": 0.9, "vq_confidence": 0.9, "confidence": 0.9}
+        for task in range(TASKS)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, CANDIDATE_ROWS), tmp_path / "candidates-train.parquet", ROWS_A_GROUP)
+    pq.write_table(pa.Table.from_pylist(pairs, PAIR_ROWS), tmp_path / "pairs-train.parquet")
+    return tmp_path
+
+
+def test_every_group_has_its_own_pictures_in_any_order(dataset: Path) -> None:
+    groups = read_groups(dataset, "train")
+    for task in np.random.default_rng(0).permutation(TASKS):
+        group = groups[int(task)]
+        assert (group.task_id, group.instruction) == (f"t{task}", f"do {task}")
+        np.testing.assert_array_equal(group.source, picture(1000 + task))
+        np.testing.assert_array_equal(group.edits, [picture(10 * task + place) for place in range(CANDIDATES)])
+
+
+def test_pairs_weigh_by_confidence_and_a_tie_orders_nothing(dataset: Path) -> None:
+    weights = read_groups(dataset, "train")[5].weights
+    assert weights[0, 2, 0] == weights[2, 0, 0] == pytest.approx(0.8)
+    assert weights.sum() == pytest.approx(1.6)
+
+
+def test_the_cache_stays_within_its_bound_and_changes_nothing(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, expected = read_groups(dataset, "train"), list(read_groups(dataset, "train"))
+    monkeypatch.setattr(data, "CACHE_BYTES", 1)
+    for task in (11, 0, 6, 0, 11):
+        np.testing.assert_array_equal(groups[task].edits, expected[task].edits)
+        assert len(groups._cache) == 1
+
+
+def test_several_threads_read_the_same(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "CACHE_BYTES", 1)
+    groups = read_groups(dataset, "train", side=4)
+    with ThreadPoolExecutor(4) as pool:
+        for task, group in zip(range(4 * TASKS), pool.map(lambda n: groups[n % TASKS], range(4 * TASKS)), strict=True):
+            assert group.task_id == f"t{task % TASKS}"
+            assert np.shape(group.edits) == (CANDIDATES, 4, 4, 3)
