@@ -14,7 +14,7 @@ def benchmark(
     page: dsl.Output[dsl.HTML],
     run_key: str,
     job_id: str,
-    champion: str = "models:/edit-reward@champion",
+    champion: str = "",
     margin: float = 0.0,
     seed: int = 0,
 ) -> None:
@@ -26,7 +26,7 @@ def benchmark(
         benchmark: Held-out accuracy and the gate's verdict.
         metrics: Figures for the UI.
         page: Page for the UI.
-        champion: The model to beat.
+        champion: The model to beat; empty for the champion of the model's own kind.
         margin: How much less accurate than the champion the model may be, in shares.
         seed: Seed of the bootstrap.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.

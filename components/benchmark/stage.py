@@ -1,23 +1,30 @@
 """The benchmark stage: held-out pairwise accuracy of a reward model, and the gate against the champion."""
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import track
 
 from components.benchmark.bootstrap import ratio_interval
 from components.benchmark.gate import decide
 from components.benchmark.page import benchmark_page
 from components.dataset.labels import TIE
+from components.judges.opening import find_local, open_judge
+from components.judges.protocol import Judge
 from infra.content import complete_folder, read_manifest, write_json
 
 CLEAR_GAP = 0.1
 """Pairs whose oracle scores differ more than this are clear: an attentive expert would order them so."""
 
-Groups = list[Any]
+GROUPS_A_CALL = 64
+"""Groups that a judge is given at a time: it makes its own batches of them."""
+
+Groups = Sequence[Any]
 
 
 class Hits(NamedTuple):
@@ -28,23 +35,26 @@ class Hits(NamedTuple):
 
 
 def benchmark(
-    dataset: Path, model: Path, output: Path, *, champion: str = "models:/edit-reward@champion", margin: float = 0.0,
-    seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+    dataset: Path, model: Path, output: Path, *, champion: str = "", margin: float = 0.0, seed: int = 0
+) -> dict[str, float]:
     """Judge `model` on the test split and decide whether it may replace `champion` (or, without one, its base).
 
-    Accuracy is strict: a tie of the model on a pair that experts (or the oracle) order counts as wrong. `output` gets
-    `benchmark.json`, `gate.json`, `page.html`. `margin`: how much worse than the champion, in accuracy, may still pass.
+    model: a folder of any reward model. champion: the model to beat; empty for `models:/NAME@champion` of the model's
+    own kind. margin: how much worse than the champion, in accuracy, may still pass.
+
+    Accuracy is strict: a tie of the model, or a score that is missing, on a pair that experts (or the oracle) order
+    counts as wrong. A base that is no judge yet (a plain vision-language model) is held to be right half the time.
+    `output` gets `benchmark.json`, `gate.json`, `page.html`.
     """
     from components.reward.data import read_groups
-    from components.reward.model import RewardModel
     from infra.tracking import resolve_model
 
     manifest = read_manifest(model, check=True)
-    base = RewardModel.load(str(manifest["facts"]["base"]))
-    held_out = read_groups(dataset, "test", base.settings.side)
-    scores = score_groups(RewardModel.load(model), held_out)
-    base_scores = score_groups(base, held_out)
+    judge, held_out = open_judge(str(model)), read_groups(dataset, "test")
+    champion = champion or f"models:/{judge.name}@champion"
+    scores = overall_scores(judge, held_out)
+    base = str(manifest["facts"]["base"])
+    base_scores = overall_scores(open_judge(base), held_out) if is_judge(base) else None
     labels, base_labels = (hits(values, held_out, label_order) for values in (scores, base_scores))
     clear, base_clear = (hits(values, held_out, oracle_order) for values in (scores, base_scores))
     accuracy_oracle, *oracle_interval = ratio_interval(*clear, seed=seed)
@@ -57,10 +67,11 @@ def benchmark(
         "ci95": oracle_interval,
         "accuracy_base": ratio_interval(*base_clear)[0],
         "within_group": within_group(scores, held_out),
-        "within_group_base": within_group(base_scores, held_out),
+        "within_group_base": within_group(base_scores, held_out) if base_scores else math.nan,
         "pairs": int(labels.asked.sum()),
         "clear_pairs": int(clear.asked.sum()),
         "groups": len(held_out),
+        "missing": sum(int(np.isnan(values).sum()) for values in scores),
     }
     report = {name: known(value) for name, value in report.items()}
     old_folder = resolve_model(champion)
@@ -71,9 +82,11 @@ def benchmark(
             "against": champion,
         }
     else:
-        old = labels_of(old_folder, held_out) if old_folder else base_labels
+        old = base_labels
+        if old_folder:
+            old = hits(overall_scores(open_judge(str(old_folder)), held_out), held_out, label_order)
         change = ratio_interval(labels.right - old.right, labels.asked, seed=seed)
-        against = champion if old_folder else f"its base {manifest['facts']['base']}, there being no champion"
+        against = champion if old_folder else f"its base {base}, there being no champion"
         gate = decide("accuracy on held-out labels", *change, against=against, margin=margin)
     gate = {name: known(value) for name, value in gate.items()}
     with complete_folder(
@@ -85,27 +98,24 @@ def benchmark(
     return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
 
 
+def is_judge(base: str) -> bool:
+    """Whether a base has learnt to judge, or is a plain vision-language model."""
+    return any((find_local(base).folder / name).is_file() for name in ("reward.json", "editscore.json"))
+
+
 def known(value: Any) -> Any:
     """None for what could not be measured (NaN, an interval of NaN), which JSON and KFP cannot hold; else the value."""
     parts = value if isinstance(value, list) else [value]
     return None if any(isinstance(part, float) and math.isnan(part) for part in parts) else value
 
 
-def labels_of(folder: Path, groups: Groups) -> Hits:
-    """How another model's folder does on the experts' labels of the groups."""
-    from components.reward.model import RewardModel
-
-    return hits(score_groups(RewardModel.load(folder), groups), groups, label_order)
-
-
-def score_groups(model: Any, groups: Groups) -> list[NDArray[np.float64]]:
-    """The model's overall score of each group's candidates: one (K,) array a group."""
-    from components.reward.train import flat
-
-    if not groups:
-        return []
-    scores = model.overall(model.score(*flat(groups))).numpy().astype(np.float64)
-    return list(np.split(scores, np.cumsum([len(group.candidates) for group in groups])[:-1]))
+def overall_scores(judge: Judge, groups: Groups) -> list[NDArray[np.float64]]:
+    """The judge's overall score of each group's candidates: one (K,) array a group, NaN where a score is missing."""
+    found = []
+    for start in track(range(0, len(groups), GROUPS_A_CALL), description=f"{judge.name} reads the held-out edits"):
+        for scores in judge.judge(groups[start : start + GROUPS_A_CALL]):
+            found.append(np.array([np.nan if one.overall is None else one.overall for one in scores]))
+    return found
 
 
 def label_order(group: Any) -> NDArray[np.float64]:
@@ -119,18 +129,23 @@ def oracle_order(group: Any) -> NDArray[np.float64] | None:
     return None if seen is None else seen.mean
 
 
-def hits(scores: list[NDArray[np.float64]], groups: Groups, order: Any) -> Hits:
-    """Pairs that the scores order as `order` does. Oracle pairs must differ by CLEAR_GAP, label pairs by TIE."""
+def hits(scores: list[NDArray[np.float64]] | None, groups: Groups, order: Any) -> Hits:
+    """Pairs that the scores order as `order` does, or half of those asked where there are no scores.
+
+    Oracle pairs must differ by CLEAR_GAP, label pairs by TIE.
+    """
     gap = CLEAR_GAP if order is oracle_order else TIE
     right, asked = np.zeros(len(groups)), np.zeros(len(groups))
-    for index, (group, values) in enumerate(zip(groups, scores, strict=True)):
+    for index, group in enumerate(groups):
         truth = order(group)
         if truth is None:
             continue
-        for i, j in combinations(range(len(values)), 2):
+        for i, j in combinations(range(len(truth)), 2):
             if abs(truth[i] - truth[j]) > gap:
                 asked[index] += 1
-                right[index] += (values[i] - values[j]) * (truth[i] - truth[j]) > 0
+                right[index] += (
+                    0.5 if scores is None else (scores[index][i] - scores[index][j]) * (truth[i] - truth[j]) > 0
+                )
     return Hits(right, asked)
 
 
@@ -145,7 +160,7 @@ def within_group(scores: list[NDArray[np.float64]], groups: Groups) -> float:
     found = []
     for group, values in zip(groups, scores, strict=True):
         truth = oracle_order(group)
-        mine = np.array([name == own for name in group.editors])
+        mine = np.array([name == own for name in group.editors]) & ~np.isnan(values)
         if truth is None or mine.sum() < 3 or values[mine].std() < 1e-9 or truth[mine].std() < 0.02:
             continue
         found.append(np.corrcoef(values[mine], truth[mine])[0, 1])

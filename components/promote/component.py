@@ -15,7 +15,7 @@ def promote(
     metrics: dsl.Output[dsl.Metrics],
     run_key: str,
     job_id: str,
-    name: str = "edit-reward",
+    name: str = "",
 ) -> None:
     """Register the model as challenger, and as champion when its gate says so.
 
@@ -26,7 +26,7 @@ def promote(
         version: Where the dataset repository has the dataset.
         promotion: What the registry did.
         metrics: Figures for the UI.
-        name: Name in the registry.
+        name: Name in the registry; empty for that of the model's kind, edit-reward or edit-score.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
     """

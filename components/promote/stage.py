@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.judges.opening import find_local
 from infra import tracking
 from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import read_version
@@ -16,10 +17,12 @@ def promote(
     version: Path,
     output: Path,
     *,
-    name: str = "edit-reward",
+    name: str = "",
     pipeline_run: str,
 ) -> dict[str, float]:
     """Register the reward model and move the aliases as its gate says.
+
+    name: its name in the registry; empty for that of its kind, `edit-reward` or `edit-score`.
 
     Writes `promotion.json` {name, version, alias, verdict, reasons, run_id, sha256}. The same model again is the same
     version. The registered version carries what `editloop verify` needs: the run, the dataset and where DVC has it.
@@ -35,7 +38,9 @@ def promote(
         "editloop.campaign_key": str(facts["campaign_key"]),
         "editloop.benchmark_sha256": str(read_manifest(benchmark)["sha256"]),
     }
-    promotion = register(name, model, gate, stage="reward", pipeline_run=pipeline_run, tags=tags)
+    promotion = register(
+        name or find_local(str(model)).kind, model, gate, stage="reward", pipeline_run=pipeline_run, tags=tags
+    )
     with complete_folder(output) as folder:
         write_json(folder / "promotion.json", promotion)
     return {"model_version": float(promotion["version"]), "promoted": float(promotion["alias"] == tracking.CHAMPION)}

@@ -40,6 +40,18 @@ def test_the_oracle_orders_what_is_clear_and_says_nothing_without_a_target():
     assert math.isnan(within_group(scores, [group([[1, 1]] * 3, target=False)]))
 
 
+def test_a_missing_score_is_wrong_on_every_pair_and_no_number_in_the_correlation():
+    one = group([[1, 1], [2, 2], [3, 3], [4, 4]])
+    found = hits([np.array([0.0, np.nan, 2.0, 3.0])], [one], label_order)
+    assert (found.right.tolist(), found.asked.tolist()) == ([3.0], [6.0])
+    assert within_group([np.array([0.0, np.nan, 2.0, 3.0])], [one]) == pytest.approx(1, abs=0.01)
+
+
+def test_without_a_judge_half_of_what_is_asked_is_right():
+    found = hits(None, [group([[1, 1], [2, 2], [3, 3]])], label_order)
+    assert (found.right.tolist(), found.asked.tolist()) == ([1.5], [3.0])
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng, covered = np.random.default_rng(0), 0
     for trial in range(200):
