@@ -21,6 +21,8 @@ from infra.errors import EditLoopError
 
 EXPERIMENT = "editloop"
 CHAMPION, CHALLENGER = "champion", "challenger"
+STAGE_RUN = "EDITLOOP_STAGE_RUN"
+"""Environment variable with the id of the step's own run, for processes that the step starts."""
 LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 
@@ -97,6 +99,7 @@ def stage_run(
     api.update_run(parent, status="RUNNING")
     api.update_run(run_id, status="RUNNING")
     run = StageRun(run_id, pipeline_run)
+    os.environ[STAGE_RUN] = run_id
     try:
         _log_before(api, run, digests, inputs, parameters)
         yield run
@@ -105,6 +108,8 @@ def stage_run(
         api.set_terminated(run_id, "FAILED")
         api.set_terminated(parent, "FAILED")
         raise
+    finally:
+        os.environ.pop(STAGE_RUN, None)
     api.set_terminated(run_id, "FINISHED")
     api.set_terminated(parent, "FINISHED")
 

@@ -1,0 +1,151 @@
+"""Checkpoints of a training: all ranks write, the manifest comes last, the next call goes on where this one was.
+
+`step-00000120/` holds DeepSpeed's states under `engine/` and `progress.json`. DeepSpeed reads its own files with
+pickle; they are only read after every byte has been compared with the manifest. A job of another size or ZeRO stage
+reads them as a universal checkpoint.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as distributed
+from safetensors.torch import save_file
+
+from components.training.engine import trainable_state
+from components.training.ranks import agreed
+from infra.content import MANIFEST, complete_folder, read_manifest, write_json
+from infra.errors import EditLoopError
+
+ENGINE, PROGRESS, BEST, STATE = "engine", "progress.json", "best", "trained.safetensors"
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    step: int
+    """Optimiser steps done."""
+    history: dict[str, list[dict[str, float]]]
+    """`steps` and `evaluations` so far."""
+
+
+class Found(NamedTuple):
+    """A checkpoint that is there."""
+
+    folder: Path
+    step: int
+    as_universal: bool
+    """Written by a job of another size or ZeRO stage."""
+
+
+def save(engine: Any, folder: Path, progress: Progress, *, identity: str, keep: int) -> Path:
+    """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it."""
+    first = distributed.get_rank() == 0
+    target = folder / f"step-{progress.step:08d}"
+    facts = {"identity": identity, "step": progress.step, **_layout(engine)}
+    with ExitStack() as stack:
+        place = agreed(str(stack.enter_context(complete_folder(target, facts))) if first else None)
+        partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
+        engine.save_checkpoint(place, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
+        if first:
+            write_json(Path(place) / PROGRESS, progress._asdict())
+        distributed.barrier()
+    if first:
+        for old in _complete(folder)[:-keep]:
+            (old / MANIFEST).unlink()  # from here on it is not there, however far the deletion comes
+            shutil.rmtree(old)
+    distributed.barrier()
+    return target
+
+
+def newest(folder: Path, zero_stage: int, *, identity: str) -> Found | None:
+    """The newest complete checkpoint, its bytes checked by rank 0; None where there is none. Every rank calls it.
+
+    Raises EditLoopError where it belongs to another training, or was changed.
+    """
+    try:
+        found = _newest(folder, zero_stage, identity) if distributed.get_rank() == 0 else None
+    except EditLoopError as error:
+        found = error
+    found = agreed(found)
+    if isinstance(found, EditLoopError):
+        raise found
+    return found
+
+
+def load(engine: Any, found: Found) -> Progress:
+    """Bring the engine to a checkpoint's state. Every rank calls it; `found` must be this job's `newest`."""
+    source = found.folder
+    if found.as_universal:
+        made = _universal(found.folder) if distributed.get_rank() == 0 else None
+        source = Path(agreed(None if made is None else str(made)))
+    partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
+    path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
+    if path is None:
+        raise EditLoopError(f"{found.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
+    distributed.barrier()
+    if found.as_universal and distributed.get_rank() == 0:
+        shutil.rmtree(source)
+    return Progress(**json.loads((found.folder / PROGRESS).read_text()))
+
+
+def keep_best(engine: Any, folder: Path, step: int) -> None:
+    """Replace the best state by the engine's present one. Every rank calls it."""
+    state = trainable_state(engine)
+    if distributed.get_rank() == 0:
+        with complete_folder(folder / BEST, {"step": step}) as out:
+            save_file(state, out / STATE)
+    distributed.barrier()
+
+
+def best_state(folder: Path) -> Path:
+    """The file of the best state, its bytes checked."""
+    read_manifest(folder / BEST, check=True)
+    return folder / BEST / STATE
+
+
+def _newest(folder: Path, zero_stage: int, identity: str) -> Found | None:
+    for torn in folder.glob(".*"):  # what a killed job was writing
+        if torn.is_dir():
+            shutil.rmtree(torn)
+    complete = _complete(folder)
+    if not complete:
+        return None
+    last = complete[-1]
+    facts = read_manifest(last, check=True)["facts"]
+    if facts["identity"] != identity:
+        raise EditLoopError(
+            f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
+            "this one to begin anew."
+        )
+    same = (facts["ranks"], facts["zero_stage"]) == (distributed.get_world_size(), zero_stage)
+    return Found(last, int(facts["step"]), not same)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def _layout(engine: Any) -> dict[str, int]:
+    return {"ranks": distributed.get_world_size(), "zero_stage": engine.zero_optimization_stage()}
+
+
+def _universal(checkpoint: Path) -> Path:
+    """The checkpoint in the form that jobs of any size read, in a scratch folder beside it."""
+    made = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
+    command = [
+        sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(checkpoint / ENGINE),
+        "--output_folder", str(made / ENGINE), "--inject_missing_state",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EditLoopError(
+            f"{checkpoint}: cannot be read by a job of another size: {done.stderr.strip()[-2000:]}. Go on with "
+            f"{read_manifest(checkpoint)['facts']['ranks']} processes."
+        )
+    return made

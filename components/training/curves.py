@@ -1,0 +1,110 @@
+"""A training's curves: a line a step in the training's folder, sent on to the stage's MLflow run by a thread.
+
+An MLflow that is away costs nothing: what it has not got stays in the file, and goes with the next try, or with the
+next call of the training. Rank 0 alone has this.
+"""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from infra import tracking
+from infra.content import write_json
+from infra.errors import EditLoopError
+
+LINES, SENT = "curves.jsonl", "curves-sent.json"
+SECONDS = 5.0
+"""Between two deliveries."""
+LAST_SECONDS = 20.0
+"""How long the end of a training waits for the last delivery."""
+
+
+class Curves:
+    """The curves of one training. `through` is the step that it goes on from: later lines of a stopped call go."""
+
+    def __init__(self, folder: Path, through: int, settings: dict[str, Any], facts: dict[str, object]):
+        self.folder = folder
+        kept = [line for line in _lines(folder) if line["step"] <= through and "time" in line]
+        head = {"step": -1, "parameters": _flat("training", settings) | _flat("model", facts)}
+        text = "".join(json.dumps(line) + "\n" for line in [head, *kept])
+        (folder / LINES).write_text(text)
+        self._file = (folder / LINES).open("a")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._deliver, daemon=True, name="curves")
+        self._thread.start()
+
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Keep figures of a step (done steps are counted; 0 is before the first)."""
+        line = {"step": step, "time": int(time.time() * 1000), "figures": figures}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Deliver what is left, if MLflow answers soon."""
+        self._over.set()
+        self._thread.join(LAST_SECONDS)
+        self._file.close()
+
+    def _deliver(self) -> None:
+        over = away = False
+        while not over:
+            over = self._over.wait(SECONDS)
+            try:
+                send(self.folder)
+                away = False
+            except Exception as error:  # whatever MLflow's client raises, training goes on
+                if not away:
+                    print(
+                        f"curves: MLflow does not take them ({type(error).__name__}); kept, and sent later", flush=True
+                    )
+                away = True
+
+
+def send(folder: Path) -> None:
+    """Send what the run of this step (EDITLOOP_STAGE_RUN) has not got yet of a training's curves.
+
+    Without such a run there is nobody to send to. Raises what MLflow's client raises when it cannot be reached.
+    """
+    run = os.environ.get(tracking.STAGE_RUN)
+    if run is None:
+        return
+    from mlflow.entities import Metric, Param
+
+    marker = folder / SENT
+    known = json.loads(marker.read_text()) if marker.is_file() else {}
+    through = known["lines"] if known.get("run") == run else 0
+    try:
+        api = tracking.client()
+    except EditLoopError:
+        return
+    lines = _lines(folder)
+    for start in range(through, len(lines), 100):
+        block = lines[start : start + 100]
+        params = [Param(key, value) for line in block for key, value in line.get("parameters", {}).items()]
+        metrics = [
+            Metric(f"curve_{name}", value, line["time"], line["step"])
+            for line in block
+            for name, value in line.get("figures", {}).items()
+        ]
+        api.log_batch(run, metrics=metrics, params=params)
+        write_json(marker, {"run": run, "lines": start + len(block)})
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / LINES
+    if not path.is_file():
+        return []
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in whole]
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, str]:
+    """Nested settings as MLflow's parameters: "training.adapter.rank" -> "32"."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        found |= _flat(name, value) if isinstance(value, dict) else {name: str(value)[:500]}
+    return found

@@ -1,0 +1,74 @@
+"""The ranks of a training job: their start, what they agree on, and how they are asked to stop."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+
+def start_rank() -> None:
+    """Join the job that torchrun started: NCCL with GPUs, gloo without. One thread a rank on the CPU."""
+    import deepspeed
+    import deepspeed.ops
+
+    # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def device() -> torch.device:
+    """Where this rank computes."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def total(values: list[float]) -> list[float]:
+    """Sums over all ranks, in float64; every rank calls it and gets the same."""
+    found = torch.tensor(values, dtype=torch.float64, device=device())
+    distributed.all_reduce(found)
+    return [float(value) for value in found]
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on this rank's device."""
+    return {name: tensor.to(device(), non_blocking=True) for name, tensor in tensors.items()}
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed this rank's noise (dropout) from the step alone: a resumed training draws what an unbroken one draws."""
+    mixed = (seed * 1_000_003 + step) * 10_007 + distributed.get_rank()
+    torch.manual_seed(mixed % 2**63)
+
+
+class StopRequest:
+    """Within its block SIGTERM and SIGINT only set `asked`, so that a step can end; a second one kills."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
