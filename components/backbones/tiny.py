@@ -1,5 +1,6 @@
 """Tiny configurations of the real backbone classes: what tests, benchmarks and the shipped tiny models are built of."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -14,15 +15,20 @@ SPECIAL = (
 """Qwen's special tokens, and EditReward's."""
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer like Qwen's, without merges: any text of any script, a token a byte, and the specials."""
+def byte_tokenizer(texts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer like Qwen's: any text of any script, a token a byte, and the specials.
+
+    The words of `texts`, each with the blank before it, are tokens of their own: short rows for tiny models.
+    """
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *alphabet])}
-    words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
+    words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)} - set(alphabet))
+    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *alphabet, *words])}
+    tokens = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokens.pre_tokenizer = split
+    tokens.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=tokens, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIAL),
     )  # fmt: skip
 
