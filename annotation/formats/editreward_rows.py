@@ -18,8 +18,8 @@ from typing import Annotated, Any, NamedTuple
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotation.formats.edits_file import load_image
 from annotation.formats.judgements_folder import write_imported
+from annotation.formats.picture_file import load_image
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
 from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes, write_file

@@ -11,32 +11,18 @@ decoded, only plain picture formats are opened, and every fault of every line is
 
 import codecs
 import json
-import re
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from annotation.formats.picture_file import first_line, load_image
 from infra.content import sha256_file
 from infra.errors import EditLoopError
 
-LARGEST_PICTURE = 50_000_000
-"""Pixels. 50 million take 150 MB as RGB; whatever an editor makes is far below."""
-SHORTEST_SIDE = 16
-"""Pixels. One patch of a vision model; less is not a picture that anyone can judge."""
 LONGEST_INSTRUCTION = 2000
 """Characters."""
-FORMATS = ("PNG", "JPEG", "WEBP")
-"""What is opened at all: formats whose decoders do nothing but decode."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-"""What Pillow's decoders raise on broken bytes."""
 
 
 class GivenCandidate(NamedTuple):
@@ -98,30 +84,6 @@ def read_edits(path: Path) -> list[EditRow]:
     return reading.rows
 
 
-def load_image(path: Path, size: int | None = None) -> Image.Image:
-    """The picture as RGB, upright (EXIF), transparency laid on white; with `size` no side is longer than that (pixels).
-
-    It is never enlarged. Raises EditLoopError for a missing, broken, oversized or undersized picture.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as opened:
-                _check_size(path, opened.width, opened.height)
-                picture = _as_rgb(ImageOps.exif_transpose(opened))
-    except FileNotFoundError:
-        raise EditLoopError(f"{path}: no such file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        found = re.search(r"\d+", str(error))
-        pixels = f"{int(found[0]):,}" if found else "too many"
-        raise EditLoopError(f"{path}: {pixels} pixels; at most {LARGEST_PICTURE:,} are read") from None
-    except UNREADABLE as error:
-        raise EditLoopError(f"{path}: not a readable PNG, JPEG or WebP picture ({_first_line(error)})") from None
-    if size is not None:
-        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return picture
-
-
 def _edits_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -164,7 +126,7 @@ class _Reading:
             return
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             shown = _shown(text.decode(errors="replace"))
-            self.faults.append(f"{place}: {shown}: not one JSON object in UTF-8 ({_first_line(error)})")
+            self.faults.append(f"{place}: {shown}: not one JSON object in UTF-8 ({first_line(error)})")
             return
 
         pictures = [("source", line.source)]
@@ -211,7 +173,7 @@ class _Reading:
             elif not path.is_file():
                 fault = f"no such file below {folder}"
         except (OSError, ValueError, RuntimeError) as error:
-            fault = f"not a path ({_first_line(error)})"
+            fault = f"not a path ({first_line(error)})"
         if fault is None:
             if path not in self.pictures:
                 self.pictures[path] = _picture_fault(path)
@@ -228,22 +190,6 @@ def _picture_fault(path: Path) -> str | None:
     except EditLoopError as error:
         return str(error).removeprefix(f"{path}: ")
     return None
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > LARGEST_PICTURE:
-        raise EditLoopError(f"{path}: {width:,} x {height:,} pixels; at most {LARGEST_PICTURE:,} pixels are read")
-    if min(width, height) < SHORTEST_SIDE:
-        raise EditLoopError(f"{path}: {width} x {height} pixels; each side needs at least {SHORTEST_SIDE}")
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips everything above 255 to white
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return picture.convert("RGB")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -277,7 +223,3 @@ def _shown(value: Any) -> str:
 
 def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from annotation.formats.edits_file import EditRow, load_image, read_edits
+from annotation.formats.edits_file import EditRow, read_edits
+from annotation.formats.picture_file import load_image
 from infra.content import complete_folder, sha256_bytes, sha256_json
 
 LONGEST_SIDE = 256

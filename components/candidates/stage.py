@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from annotation.formats.edits_file import EditRow, load_image, read_edits
+from annotation.formats.edits_file import EditRow, read_edits
+from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import shrink
 from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes, sha256_json

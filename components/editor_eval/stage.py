@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from annotation.formats.edits_file import EditRow, load_image, read_edits
+from annotation.formats.edits_file import EditRow, read_edits
+from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle, shrink
 from components.benchmark.bootstrap import ratio_interval
 from components.benchmark.gate import decide

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from annotation.formats.edits_file import load_image, read_edits
+from annotation.formats.edits_file import read_edits
+from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle, shrink
 from components.editor_rl.grpo import advantages, clipped_loss
 from components.editor_rl.nft import nft_loss, optimality

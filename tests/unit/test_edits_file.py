@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from annotation.formats.edits_file import LARGEST_PICTURE, load_image, read_edits
+from annotation.formats.edits_file import read_edits
+from annotation.formats.picture_file import LARGEST_PICTURE, load_image
 from annotation.simulation.stand_ins import STAND_INS, add_candidates, changed_region
 from infra.content import file_digests, read_manifest
 from infra.errors import EditLoopError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from annotation.formats.edits_file import load_image, read_edits
+from annotation.formats.edits_file import read_edits
+from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle
 from annotation.simulation.scenes import OPERATIONS, WORDS, random_edit, write_edits
 
