@@ -67,11 +67,28 @@ PAIR_ROWS = pa.schema(
 
 
 def dataset(judgements: Path, candidates: Path, output: Path, version: Path, *, seed: int = 0) -> dict[str, float]:
-    """Build the preference dataset and put it into the dataset repository.
+    """Build the preference dataset (`write_dataset`) and put it into the dataset repository.
+
+    `version` is a JSON file that says where DVC has it. Raises EditLoopError without any judged pair.
+    """
+    figures = write_dataset(judgements, candidates, output, seed=seed)
+    settings = service_settings()
+    committed = commit_dataset(
+        output,
+        repo=settings.require("dataset_repo"),
+        remote=settings.require("dataset_remote"),
+        message=f"{figures['pairs']:.0f} preference pairs of {figures['groups']:.0f} tasks",
+    )
+    write_json(version, committed)
+    return figures
+
+
+def write_dataset(judgements: Path, candidates: Path, output: Path, *, seed: int = 0) -> dict[str, float]:
+    """Write a dataset folder of judgements; returns its counts.
 
     `output` holds `candidates-<split>.parquet` (a row a candidate, images as PNG bytes) and `pairs-<split>.parquet`
-    (a row a pair of candidates that the same annotators rated; ties are kept). `version` is a JSON file that says where
-    DVC has it. The same judgements and seed give the same bytes. Raises EditLoopError without any judged pair.
+    (a row a pair of candidates that the same annotators rated; ties are kept). The same judgements and seed give the
+    same bytes. Raises EditLoopError without any judged pair.
     """
     said = read_judgements(judgements / "judgements.jsonl")
     labels = labels_of(said, decided := read_decisions(judgements / "decisions.jsonl"))
@@ -99,14 +116,6 @@ def dataset(judgements: Path, candidates: Path, output: Path, version: Path, *, 
             shown = (row for task in inside for row in candidate_rows(task, split, labels, images))
             _write(folder / f"candidates-{split}.parquet", CANDIDATE_ROWS, shown)
             _write(folder / f"pairs-{split}.parquet", PAIR_ROWS, (row for task in inside for row in rows[task.task_id]))
-    settings = service_settings()
-    committed = commit_dataset(
-        output,
-        repo=settings.require("dataset_repo"),
-        remote=settings.require("dataset_remote"),
-        message=f"{total['pairs']} preference pairs of {total['groups']} tasks",
-    )
-    write_json(version, committed)
     ties = sum(row["overall_order"] == 0 for task_rows in rows.values() for row in task_rows)
     return {
         "pairs": total["pairs"],

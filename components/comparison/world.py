@@ -1,0 +1,64 @@
+"""A preference dataset of drawn scenes without Label Studio: what the demo's campaign gives, for any seed, in a minute.
+
+Scenes, the tiny editor's edits, those of the stand-ins, and the simulated experts' ratings are the demo's own.
+"""
+
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from annotation.campaigns.campaign import read_tasks
+from annotation.formats.judgements_folder import write_imported
+from annotation.simulation.characters import expert, rating
+from annotation.simulation.experts import assigned
+from annotation.simulation.oracle import LARGEST_SIDE, oracle
+from annotation.simulation.scenes import write_edits
+from annotation.simulation.stand_ins import add_candidates
+from annotation.vocabulary import AXES, EditTask, Judgement
+from components.candidates.stage import candidates
+from components.dataset.stage import write_dataset
+from components.propose.pool import pixels
+
+PEOPLE, OVERLAP = ("ada", "bo", "chi", "dia"), 2
+STAND_INS, PER_TASK = 2, 4
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def scenes_dataset(output: Path, *, tasks: int, seed: int) -> None:
+    """Write a dataset folder of `tasks` drawn tasks, six candidates each, rated by two of four simulated experts."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".world.") as scratch:
+        folder = Path(scratch)
+        write_edits(folder / "drawn", tasks, seed)
+        add_candidates(folder / "drawn", folder / "edits", seed=seed, per_task=STAND_INS, facts={})
+        candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=seed)
+        drawn = read_tasks(folder / "candidates")
+        said = [one for task in drawn for one in judged(folder / "candidates", task, seed)]
+        lines = folder / "simulated.jsonl"
+        lines.write_text("".join(one.model_dump_json(by_alias=True) + "\n" for one in said))
+        write_imported(folder / "judgements", said, drawn, lines)
+        write_dataset(folder / "judgements", folder / "candidates", output, seed=seed)
+
+
+def judged(folder: Path, task: EditTask, seed: int) -> list[Judgement]:
+    """What the experts who are asked say of a drawn task's candidates in the order of their names."""
+    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
+    edits = seen[2:]
+    truth = np.stack(
+        oracle(np.broadcast_to(seen[0], edits.shape), np.broadcast_to(seen[1], edits.shape), edits), axis=1
+    )
+    said = []
+    for name in assigned(task.task_id, PEOPLE, OVERLAP, seed):
+        who = expert(name, seed)
+        for place, (one, row) in enumerate(zip(task.candidates, truth, strict=True)):
+            scores = {axis: float(value) for axis, value in zip(AXES, row, strict=True)}
+            given = rating(who, scores, seed, task.task_id, one.candidate_id)
+            said.append(
+                Judgement.model_validate(
+                    {"task_id": task.task_id, "candidate_id": one.candidate_id, "annotator": name, **given,
+                     "position": place, "annotation_id": 0, "created_at": BEGINNING + timedelta(seconds=place)}
+                )
+            )  # fmt: skip
+    return said
