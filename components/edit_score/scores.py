@@ -54,20 +54,20 @@ def expected(chances: NDArray[np.floating], least_mass: float) -> Score:
     if not np.isfinite(mass).all() or mass.min() < max(least_mass, 1e-12):
         worst = int(np.where(np.isfinite(mass), mass, -1).argmin())
         return Score(missing=f"{AXES[worst]}: digits hold {mass[worst]:.2f} of the probability, below {least_mass:g}")
-    given = np.asarray(chances, np.float64) / mass[:, None]
-    levels = np.arange(len(DIGITS)) * (SCALE / (len(DIGITS) - 1))
+    given = np.asarray(chances / mass[:, None], np.float64)
+    levels = np.linspace(0.0, SCALE, len(DIGITS))
     axes = {name: _moments(row, levels) for name, row in zip(AXES, given, strict=True)}
     sc, pq = _lesser(given[0], given[1]), _lesser(given[2], given[3])
     fused = _moments(np.outer(sc, pq).ravel(), np.sqrt(np.outer(levels, levels)).ravel())
     return Score(axes, fused, fused.mean, fused.mean / SCALE)
 
 
-def _moments(chances: NDArray[np.float64], values: NDArray[np.float64]) -> AxisScore:
+def _moments(chances: NDArray[np.floating], values: NDArray[np.floating]) -> AxisScore:
     mean = float(chances @ values)
     return AxisScore(mean, math.sqrt(max(0.0, float(chances @ (values - mean) ** 2))))
 
 
-def _lesser(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def _lesser(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.floating]:
     """Distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
     tails = np.append(one[::-1].cumsum()[::-1] * other[::-1].cumsum()[::-1], 0.0)
     return tails[:-1] - tails[1:]

@@ -83,6 +83,11 @@ class EditScoreSettings(BaseModel):
     min_pixels: int = Field(default=4 * 28 * 28, ge=1)
     max_pixels: int = Field(default=512 * 512, ge=1)
     """Pictures are scaled to at most this many pixels, and to at least `min_pixels`, keeping their proportions."""
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Of each channel, on 0..1, as the base's image processor has them."""
+    instruction_tokens: int = Field(default=2048, ge=1)
+    """Of a longer instruction the model sees the beginning."""
 
     @field_validator("sc")
     @classmethod
