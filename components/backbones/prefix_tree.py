@@ -101,8 +101,10 @@ def ends(batch: dict[str, Tensor]) -> Tensor:
     return batch["nodes"][:, 0] + batch["nodes"][:, 1] - 1
 
 
-def last_hidden(backbone: Any, batch: dict[str, Tensor]) -> Tensor:
+def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> Tensor:
     """The language model's last hidden states, (L, width), of a batch made by `pack` on the backbone's device.
+
+    An empty `cache` (transformers' DynamicCache) is filled with the keys and values of the packed sequence, 1 x L.
 
     backbone: Qwen2_5_VLModel or Qwen3VLModel whose language model follows trees (`follow_trees`); other keys of the
     batch are not looked at.
@@ -118,7 +120,7 @@ def last_hidden(backbone: Any, batch: dict[str, Tensor]) -> Tensor:
     tree = Tree(batch["nodes"].tolist())
     out = backbone(
         input_ids=batch["input_ids"], position_ids=batch["position_ids"], mm_encoder_outputs=pictures,
-        tree=tree, use_cache=False,
+        tree=tree, use_cache=cache is not None, past_key_values=cache,
     )  # fmt: skip
     if not tree.followed:
         raise EditLoopError("backbone: no layer heard of the tree; this version of transformers drops keywords.")
