@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from components.backbones.pictures import encode_pictures
-from components.edit_score.rows import IGNORED, Row, RowMaker, collate
+from components.backbones.prefix_tree import last_hidden
+from components.backbones.tree_attention import follow_trees
+from components.edit_score.rows import Packed, Row, RowMaker, packed
 from components.edit_score.settings import EditScoreSettings
 
 
@@ -20,24 +21,21 @@ class EditScoreModel(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
         self.rows = RowMaker(backbone.config, tokenizer, settings)
+        follow_trees(backbone.model)
 
     @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Tensors of the rows, on the CPU."""
-        return collate(rows, self.backbone.model, int(self.tokenizer.pad_token_id))
+    def collate(self, rows: Sequence[Row]) -> Packed:
+        """The rows as one sequence, on the CPU."""
+        return packed(rows, self.rows.marks)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (M, vocabulary) of the M answer tokens of a batch made by `collate`, row after row."""
-        hidden = self.read(batch, use_cache=False).last_hidden_state
-        return self.backbone.lm_head(hidden[:, :-1][batch["targets"][:, 1:] != IGNORED])
+        """Logits (M, vocabulary) of the M answer tokens of a batch, row after row."""
+        return self.logits(last_hidden(self.backbone.model, batch)[batch["before"]])
 
-    def read(self, batch: dict[str, Tensor], **more: Any) -> Any:
-        """The backbone's output for a batch; every distinct picture goes through the vision tower once."""
-        names = ("pixel_values", "image_grid_thw", "image_of")
-        return self.backbone.model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"],
-            mm_encoder_outputs=encode_pictures(self.backbone.model, *(batch[name] for name in names)), **more,
-        )  # fmt: skip
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., vocabulary)"""
+        found: Tensor = self.backbone.lm_head(hidden)
+        return found

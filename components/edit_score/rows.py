@@ -21,21 +21,17 @@ from components.backbones.pictures import (
     Patches,
     Patching,
     check_picture,
-    distinct,
     paired_patches,
     patches_of,
     scaled_size,
 )
-from components.backbones.prefix_tree import Markers, markers
+from components.backbones.prefix_tree import Markers, Node, markers, pack
 from components.backbones.text import control_id, shortened, text_ids
 from components.edit_score.settings import DIGITS, INSTRUCTION, EditScoreSettings
 from components.judges.protocol import EditGroup, Picture
 from infra.errors import EditLoopError
 
 START, END = "<|im_start|>", "<|im_end|>"
-IGNORED = -100
-"""Target of a token that is not an answer's; what torch's cross-entropy leaves out."""
-
 Part = tuple[int, ...] | Patches
 
 
@@ -125,36 +121,70 @@ class RowMaker:
         return tuple(text_ids(self.tokenizer, text))
 
 
-def collate(rows: Sequence[Row], backbone: Any, pad: int) -> dict[str, Tensor]:
-    """Tensors of B rows, padded on the left to L tokens with `pad`. Every distinct picture is there once.
+class Packed(NamedTuple):
+    """Rows as one sequence in which what they share stands once."""
 
-    backbone: Qwen2_5_VLModel or Qwen3VLModel, asked for positions alone. input_ids, attention_mask and targets (an
-    answer's token ids where they stand, -100 elsewhere) are (B, L); position_ids (3, B, L); pixel_values,
-    image_grid_thw, image_of as in components.backbones.pictures.ImageFeatures.
+    tensors: dict[str, Tensor]
+    """As components.backbones.prefix_tree.pack makes them, and for the answers' M tokens, row after row: `targets` (M,)
+    their ids, `before` (M,) the place of the token that each follows."""
+    paths: list[Tensor]
+    """For each row, the places of its tokens in the packed sequence, in the row's order."""
+
+
+def packed(rows: Sequence[Row], marks: Markers) -> Packed:
+    """Tensors of the rows on the CPU. Equal beginnings, of whole parts, are packed once; equal pictures are seen once.
+
+    With answers, no row may go on where another ends: each answer stands alone or beside others.
     """
-    marks = markers(backbone.config)
-    prompts = [[token for part in row.prompt for token in _tokens(part, marks)] for row in rows]
-    length = max(len(prompt) + len(row.answer) for prompt, row in zip(prompts, rows, strict=True))
-    input_ids = torch.full((len(rows), length), pad)
-    mask, targets = torch.zeros_like(input_ids), torch.full_like(input_ids, IGNORED)
-    for place, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
-        start = length - len(prompt) - len(row.answer)
-        input_ids[place, start:] = torch.tensor([*prompt, *row.answer])
-        mask[place, start:] = 1
-        targets[place, start + len(prompt) :] = torch.tensor(row.answer, dtype=torch.long)
-    images = distinct([part for row in rows for part in row.prompt if isinstance(part, Patches)])
-    positions, _ = backbone.get_rope_index(
-        input_ids, mm_token_type_ids=(input_ids == marks.image).int(), attention_mask=mask,
-        image_grid_thw=images.image_grid_thw[images.image_of],
-    )  # fmt: skip
-    text = {"input_ids": input_ids, "attention_mask": mask, "position_ids": positions, "targets": targets}
-    return text | images._asdict()
+    sequences = [(*row.prompt, row.answer) if row.answer else row.prompt for row in rows]
+    forest, ends = shared_forest(sequences)
+    tensors = pack(forest, marks)
+    spans = [torch.arange(start, start + length) for start, length, _ in tensors["nodes"].tolist()]
+    parents = tensors["nodes"][:, 2].tolist()
+
+    def path(node: int) -> Tensor:
+        return torch.cat([path(parents[node]), spans[node]]) if parents[node] >= 0 else spans[node]
+
+    paths = [path(end) for end in ends]
+    answers = [(one, row.answer) for one, row in zip(paths, rows, strict=True) if row.answer]
+    if answers:
+        tensors["targets"] = torch.cat([torch.tensor(answer) for _, answer in answers])
+        tensors["before"] = torch.cat([one[-len(answer) - 1 : -1] for one, answer in answers])
+    return Packed(tensors, paths)
 
 
-def _tokens(part: Part, marks: Markers) -> Sequence[int]:
-    if isinstance(part, Patches):
-        return [marks.start, *[marks.image] * part.tokens(marks.merge), marks.end]
-    return part
+def shared_forest(sequences: Sequence[Sequence[Part]]) -> tuple[list[Node], list[int]]:
+    """The tree of the sequences' common beginnings, and the depth-first number of the node with which each ends."""
+    ends, count = [-1] * len(sequences), 0
+
+    def grow(members: list[int], depth: int) -> tuple[Node, ...]:
+        """Nodes of the sequences that are alike before part `depth` and go on there."""
+        nonlocal count
+        alike: dict[object, list[int]] = {}
+        for member in members:
+            alike.setdefault(_key(sequences[member][depth]), []).append(member)
+        nodes = []
+        for branch in alike.values():
+            end = depth + 1
+            while all(len(sequences[one]) > end for one in branch) and _one_next(sequences, branch, end):
+                end += 1
+            for one in branch:
+                if len(sequences[one]) == end:
+                    ends[one] = count
+            count += 1
+            onward = [one for one in branch if len(sequences[one]) > end]
+            nodes.append(Node(tuple(sequences[branch[0]][depth:end]), grow(onward, end)))
+        return tuple(nodes)
+
+    return list(grow(list(range(len(sequences))), 0)), ends
+
+
+def _one_next(sequences: Sequence[Sequence[Part]], branch: list[int], place: int) -> bool:
+    return len({_key(sequences[one][place]) for one in branch}) == 1
+
+
+def _key(part: Part) -> object:
+    return part.digest if isinstance(part, Patches) else part
 
 
 def _scaled(picture: Picture, size: tuple[int, int]) -> Picture:

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import IGNORED, Row
+from components.edit_score.rows import Row
 
 
 def sft_loss(model: EditScoreModel, rows: Sequence[Row]) -> Tensor:
     """Mean cross-entropy (nats) over the answers' tokens of rows that have one; a scalar with gradient."""
-    batch = {name: value.to(model.device) for name, value in model.collate(rows).items()}
+    batch = {name: value.to(model.device) for name, value in model.collate(rows).tensors.items()}
     return answer_loss(model(batch), batch["targets"])
 
 
 def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The same from the model's logits (M, vocabulary) and a batch's targets (B, L)."""
-    return torch.nn.functional.cross_entropy(logits.float(), targets[targets != IGNORED])
+    """The same from the model's logits (M, vocabulary) and a batch's targets (M,)."""
+    return torch.nn.functional.cross_entropy(logits.float(), targets)
