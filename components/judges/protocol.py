@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.errors import EditLoopError
+
 Picture = NDArray[np.uint8]
 """(height, width, 3), RGB, 0..255. Sizes may differ from picture to picture."""
 
@@ -52,6 +54,10 @@ class Score:
     """Why there is no score; empty where there is one."""
 
 
+class JudgeUnavailableError(EditLoopError):
+    """The judge cannot be reached or is overloaded: nothing is wrong with what was asked, and later may be better."""
+
+
 class Judge(Protocol):
     """Scores edits. Safe to call from one thread at a time."""
 
@@ -63,5 +69,8 @@ class Judge(Protocol):
     """Names of the axes that its scores have."""
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, in the groups' order; EditLoopError where nothing can be judged at all."""
+        """One score an edit, in the groups' order.
+
+        EditLoopError where a group cannot be judged at all; JudgeUnavailableError where none can be, now.
+        """
         ...

@@ -1,0 +1,189 @@
+"""The typed client of `editloop serve`: a judge whose model is elsewhere. An error is an error, never a score."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from PIL import Image
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score
+from components.serving.messages import ErrorReply, ModelReply, ScoreReply, ScoreRequest, faults
+from infra.errors import EditLoopError
+
+LATER = (429, 502, 503, 504)
+"""Answers after which the same request may succeed: the server's own, and those of a proxy before it."""
+
+
+class JudgeClientSettings(BaseSettings):
+    """How scores are asked for."""
+
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_JUDGE_", env_ignore_empty=True)
+
+    token: SecretStr | None = None
+    """EDITLOOP_JUDGE_TOKEN: what the server was given as EDITLOOP_SERVE_TOKEN."""
+    connections: int = 16
+    """Requests under way at once; the server batches them."""
+    seconds: float = 330.0
+    """The longest wait for one answer: a little more than the server's own limit."""
+    patience: float = 120.0
+    """Seconds after which a request that is always put off is given up: time for a worker to be replaced."""
+
+
+class StaleJudgeError(EditLoopError):
+    """The server serves another model than it did: scores before and after do not belong together."""
+
+
+class _AskAgainError(Exception):
+    def __init__(self, reason: str, seconds: float | None = None):
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class ServedJudge:
+    """A judge (components.judges.protocol) behind HTTP. Several threads may use it at once."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: JudgeClientSettings,
+        on_new_model: Callable[[str, str], None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ):
+        """Ask the server which model it has.
+
+        on_new_model(old version, new version) is called when an answer comes from another model than the last one,
+        and may raise; without it that is a StaleJudgeError. The judge's `version` is the new one then.
+        transport: what carries the requests, by default the network.
+        """
+        headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"} if settings.token else {}
+        limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections)
+        self.url, self.settings, self.on_new_model = url, settings, on_new_model
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=settings.seconds, limits=limits, transport=transport
+            )
+        except httpx.InvalidURL as error:
+            raise EditLoopError(f"{url}: {error}; give http(s)://HOST:PORT of `editloop serve`.") from None
+        self._lock = threading.Lock()
+        told = ModelReply.model_validate_json(self._ask("GET", "/v1/model"))
+        self.name, self.version, self.axes, self.limits = told.model, told.version, told.axes, told.limits
+
+    @classmethod
+    def open(cls, url: str) -> "ServedJudge":
+        """The judge at an address, with the settings of the environment. JudgeUnavailableError where nobody answers."""
+        return cls(url, JudgeClientSettings())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        """One score an edit, in the groups' order; requests go out side by side.
+
+        EditLoopError where the server refuses a group (it names the rule), StaleJudgeError where its model changed,
+        JudgeUnavailableError where it is away or overloaded for longer than the settings' patience.
+        """
+        parts = [(group, list(part)) for group in groups for part in self._parts(group)]
+        with ThreadPoolExecutor(self.settings.connections, "score") as pool:
+            found = iter(list(pool.map(lambda part: self._score(*part), parts)))
+        return [[score for _ in self._parts(group) for score in next(found)] for group in groups]
+
+    def _parts(self, group: EditGroup) -> Iterator[Sequence[Picture]]:
+        for start in range(0, len(group.edits), self.limits.edits):
+            yield group.edits[start : start + self.limits.edits]
+
+    def _score(self, group: EditGroup, edits: Sequence[Picture]) -> list[Score]:
+        try:
+            request = ScoreRequest(
+                instruction=group.instruction, source=encode(group.source), edits=[encode(edit) for edit in edits]
+            )
+        except ValidationError as error:
+            raise EditLoopError(f"{group.key or 'a group'} cannot be sent ({faults(error)}).") from None
+        body = request.model_dump_json().encode()
+        most = self.limits.body_megabytes * 2**20
+        if len(body) > most:
+            if len(edits) == 1:
+                raise EditLoopError(f"{self.url}: a source and an edit take {len(body):,} bytes; it reads {most:,}.")
+            half = len(edits) // 2
+            return self._score(group, edits[:half]) + self._score(group, edits[half:])
+        try:
+            reply = ScoreReply.model_validate_json(self._ask("POST", "/v1/score", body))
+        except ValidationError as error:
+            raise EditLoopError(f"{self.url}: its answer is no scores ({faults(error)}).") from None
+        self._check_model(reply)
+        scores = [one.score() for one in reply.scores]
+        axes = {tuple(score.axes) for score in scores if not score.missing}
+        if len(scores) != len(edits) or axes - {self.axes}:
+            raise EditLoopError(
+                f"{self.url}: asked about {len(edits)} edits on {', '.join(self.axes)}, it scored {len(scores)} on "
+                f"{' and '.join(', '.join(names) for names in axes) or 'nothing'}."
+            )
+        return scores
+
+    def _check_model(self, reply: ScoreReply) -> None:
+        with self._lock:
+            if (reply.model, reply.version) == (self.name, self.version):
+                return
+            old = self.version
+            if self.on_new_model is None or reply.model != self.name:
+                raise StaleJudgeError(
+                    f"{self.url} serves {reply.model} {reply.version} now; it was {self.name} {old} when this began. "
+                    "Scores of two models do not compare: begin again."
+                )
+            self.on_new_model(old, reply.version)
+            self.version = reply.version
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a good answer; asked again while the server is away, overloaded or without a worker."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_AskAgainError),
+            wait=_pause,
+            stop=stop_after_delay(self.settings.patience),
+            reraise=True,
+        )
+        try:
+            return retrying(self._ask_once, method, path, body)
+        except _AskAgainError as error:
+            raise JudgeUnavailableError(
+                f"{self.url}: {error}; given up after {self.settings.patience:g} s (EDITLOOP_JUDGE_PATIENCE)."
+            ) from None
+
+    def _ask_once(self, method: str, path: str, body: bytes | None) -> bytes:
+        try:
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            answer = self._http.request(method, path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise _AskAgainError(f"no connection ({error or type(error).__name__})") from None
+        if answer.status_code == 200:
+            return answer.content
+        try:
+            reason = ErrorReply.model_validate_json(answer.content).error
+        except ValidationError:
+            reason = answer.reason_phrase
+        if answer.status_code in LATER:
+            told = answer.headers.get("Retry-After", "")
+            raise _AskAgainError(f"{answer.status_code}, {reason}", float(told) if told.isdigit() else None)
+        if answer.status_code == 401:
+            reason = f"{reason}; EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN"
+        raise EditLoopError(f"{self.url}: {answer.status_code}, {reason}.")
+
+
+def encode(picture: Picture) -> bytes:
+    """The picture as a PNG file, which loses nothing."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next try: what the server asked for, and a little at random so that not all come at once."""
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    asked = error.seconds if isinstance(error, _AskAgainError) else None
+    return (asked or 0.0) + wait_random_exponential(multiplier=0.1, max=5)(state)

@@ -1,0 +1,41 @@
+"""What a server counts of itself, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Meters:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "editloop_score_requests",
+            "Requests, by the answer's HTTP status",
+            ["status"],
+            registry=registry,
+        )
+        self.edits = Counter("editloop_scored_edits", "Edits that were given a score", registry=registry)
+        self.missing = Counter("editloop_missing_scores", "Edits whose score is missing", registry=registry)
+        self.seconds = Histogram(
+            "editloop_score_seconds", "From a request's arrival to its answer", buckets=SECONDS, registry=registry
+        )
+        self.batch_edits = Histogram("editloop_batch_edits", "Edits a batch", buckets=SIZES, registry=registry)
+        self.batch_requests = Histogram("editloop_batch_requests", "Requests a batch", buckets=SIZES, registry=registry)
+        self.batch_groups = Histogram(
+            "editloop_batch_groups", "Distinct tasks a batch: requests of one task share its source and instruction",
+            buckets=SIZES, registry=registry,
+        )  # fmt: skip
+        self.batch_seconds = Histogram(
+            "editloop_batch_seconds", "What a worker takes for a batch", buckets=SECONDS, registry=registry
+        )
+        self.queued = Gauge("editloop_queued_edits", "Edits that wait for a worker", registry=registry)
+        self.ready = Gauge("editloop_ready_workers", "Workers with a loaded model", registry=registry)
+        self.deaths = Counter("editloop_worker_deaths", "Workers that ended on their own", registry=registry)
+        self.model = Gauge("editloop_model", "1 for the model that is served", ["model", "version"], registry=registry)
+
+    def text(self) -> bytes:
+        """The counters in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,59 @@
+"""A judge by arithmetic, with every way to fail that a real one has: for tests of what stands around judges."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.judges.protocol import AxisScore, EditGroup, Score
+from infra.errors import EditLoopError
+
+KILLER = np.full((16, 16, 3), 66, np.uint8)
+"""An edit that ends the process that judges it, every time."""
+UNJUDGEABLE = np.full((16, 16, 3), 77, np.uint8)
+"""An edit that the judge refuses, with its whole batch."""
+INFINITE = np.full((16, 16, 3), 88, np.uint8)
+"""An edit whose score is not a number."""
+
+
+class PixelJudge:
+    """Scores by mean brightness. An instruction `slow N` takes N seconds; `die once FILE` ends the process unless FILE
+    is there, and makes it."""
+
+    name, version, axes = "pixel-judge", "1" * 64, ("if", "vq")
+
+    def __init__(self) -> None:
+        self.sizes: list[list[int]] = []
+        """Edits a group of each call."""
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        self.sizes.append([len(group.edits) for group in groups])
+        for group in groups:
+            words = group.instruction.split()
+            if words[:1] == ["slow"]:
+                time.sleep(float(words[1]))
+            if words[:2] == ["die", "once"] and not Path(words[2]).exists():
+                Path(words[2]).touch()
+                os._exit(9)
+            if any(np.array_equal(edit, UNJUDGEABLE) for edit in group.edits):
+                raise EditLoopError("an edit is of value 77; others are judged")
+            if any(np.array_equal(edit, KILLER) for edit in group.edits):
+                os._exit(9)
+        return [[self.score(group, edit) for edit in group.edits] for group in groups]
+
+    def score(self, group: EditGroup, edit: np.ndarray) -> Score:
+        if np.array_equal(edit, INFINITE):
+            belief = AxisScore(float("nan"), 1.0)
+            return Score({"if": belief, "vq": belief}, belief, 1.0, 0.5)
+        bright, change = float(edit.mean()) / 255, float(np.abs(edit.astype(float) - group.source).mean()) / 255
+        axes = {"if": AxisScore(bright, len(group.instruction) / 100), "vq": AxisScore(-change, 0.5)}
+        return Score(axes, AxisScore(bright - change, 0.25), bright + 2, bright)
+
+
+def open_pixel_judge(model: str, device: str | None) -> PixelJudge:
+    """What a worker calls: any name will do but `broken`."""
+    if model == "broken":
+        raise EditLoopError("broken: head_1.0.weight is missing; not this model's heads.")
+    return PixelJudge()

@@ -1,0 +1,405 @@
+"""Batches, admission and messages of the server, and the client's reading of answers; real processes: integration."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
+from components.judges.soundness import sound
+from components.serving.app import make_app
+from components.serving.batching import (
+    Batcher,
+    OverloadedError,
+    RefusedError,
+    UnavailableError,
+    Waiting,
+    merge,
+    take_batch,
+)
+from components.serving.client import JudgeClientSettings, ServedJudge, StaleJudgeError, encode
+from components.serving.messages import AxisMessage, ScoreMessage, ScoreRequest
+from components.serving.meters import Meters
+from components.serving.server import serve_token
+from components.serving.settings import Limits, ServeSettings
+from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
+from infra.errors import EditLoopError
+
+FACTS = ModelFacts("pixel-judge", "1" * 64, ("if", "vq"))
+
+
+def picture(value: int, side: int = 16) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def message(value: float) -> ScoreMessage:
+    belief = AxisMessage(mean=value, sigma=0.5)
+    return ScoreMessage(axes={"if": belief, "vq": belief}, fused=belief, overall=value, reward=0.5)
+
+
+class Workers:
+    """A worker in this process: scores are pictures' values; an edit of value 66 ends it, 77 is refused."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds, self.batches, self.starts = seconds, [], 0
+
+    def start(self) -> ModelFacts:
+        self.starts += 1
+        return FACTS
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[ScoreMessage] | Refusal]:
+        self.batches.append([len(group.edits) for group in groups])
+        time.sleep(self.seconds)
+        values = [[int(edit[0, 0, 0]) for edit in group.edits] for group in groups]
+        if any(66 in row for row in values):
+            raise WorkerDiedError("worker 1 ended with exit code -9")
+        return [Refusal("77 is refused", False) if 77 in row else [message(v) for v in row] for row in values]
+
+    def stop(self) -> None:
+        pass
+
+
+def run(work: Any, workers: Sequence[Any], **settings: Any) -> Any:
+    """What the coroutine function `work(batcher)` gives, with a batcher that is stopped after it."""
+
+    async def whole() -> Any:
+        batcher = Batcher(workers, ServeSettings(**settings), Meters())
+        batcher.start(lambda reason: None)
+        try:
+            return await work(batcher)
+        finally:
+            await batcher.stop()
+
+    return asyncio.run(whole())
+
+
+def ask(batcher: Batcher, *values: int, task: str = "a") -> Any:
+    return batcher.score("make it red", picture(0), task, [picture(value) for value in values])
+
+
+def values(scores: list[ScoreMessage]) -> list[float]:
+    return [score.axes["if"].mean for score in scores]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from("abc"), st.booleans()), min_size=1, max_size=20),
+    st.integers(1, 12),
+)
+def test_batches_lose_nothing_and_keep_to_their_size(requests: list[tuple[int, str, bool]], most: int) -> None:
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        queue = deque(
+            Waiting("x", picture(0), task, [picture(1)] * size, loop.create_future(), alone=alone)
+            for size, task, alone in requests
+        )
+        every, taken = list(queue), []
+        while queue:
+            oldest = queue[0]
+            batch = take_batch(queue, most)
+            assert batch[0] is oldest, "the oldest never waits for a younger one"
+            assert sum(len(one.edits) for one in batch) <= most or len(batch) == 1
+            assert len(batch) == 1 or not any(one.alone for one in batch)
+            groups = merge(batch)
+            assert len(groups) == len({one.task for one in batch})
+            for group, members in groups:
+                assert len(group.edits) == sum(len(one.edits) for one in members)
+            taken += batch
+        assert sorted(map(id, taken)) == sorted(map(id, every))
+
+    asyncio.run(check())
+
+
+def test_requests_of_one_task_become_one_group_and_get_their_own_scores() -> None:
+    worker = Workers()
+
+    async def work(batcher: Batcher) -> Any:
+        return await asyncio.gather(ask(batcher, 1, 2), ask(batcher, 5, task="b"), ask(batcher, 3), ask(batcher, 4, 6))
+
+    found = run(work, [worker], window_ms=100)
+    assert [values(scores) for scores in found] == [[1, 2], [5], [3], [4, 6]]
+    assert worker.batches == [[5, 1]]
+
+
+def test_a_batch_that_is_full_does_not_wait_for_its_window() -> None:
+    async def work(batcher: Batcher) -> float:
+        began = time.monotonic()
+        await asyncio.gather(ask(batcher, 1, 2), ask(batcher, 3, 4))
+        return time.monotonic() - began
+
+    assert run(work, [Workers()], window_ms=5000, max_batch=4) < 2
+
+
+def test_a_request_that_kills_workers_is_told_and_its_neighbours_are_answered() -> None:
+    worker = Workers()
+
+    async def work(batcher: Batcher) -> Any:
+        return await asyncio.gather(
+            ask(batcher, 1), ask(batcher, 66), ask(batcher, 2, task="b"), return_exceptions=True
+        )
+
+    first, killer, last = run(work, [worker], window_ms=100, tries=3)
+    assert (values(first), values(last)) == ([1], [2])
+    assert isinstance(killer, UnavailableError)
+    assert "3 workers died" in str(killer)
+    assert worker.starts == 4, "one start, and one for each of three deaths"
+
+
+def test_a_refused_request_does_not_take_others_of_its_task_along() -> None:
+    async def work(batcher: Batcher) -> Any:
+        return await asyncio.gather(ask(batcher, 1), ask(batcher, 77), return_exceptions=True)
+
+    good, bad = run(work, [Workers()], window_ms=100)
+    assert values(good) == [1]
+    assert isinstance(bad, RefusedError)
+
+
+def test_a_full_queue_refuses_with_a_time_that_grows_with_it() -> None:
+    async def work(batcher: Batcher) -> Any:
+        first = asyncio.create_task(ask(batcher, 0))
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.create_task(ask(batcher, *range(4), task=str(one))) for one in range(2)]
+        await asyncio.sleep(0.05)
+        batcher._pace = 2.0
+        with pytest.raises(OverloadedError) as caught:
+            await ask(batcher, 1)
+        await asyncio.gather(first, *waiting)
+        return caught.value.seconds
+
+    assert run(work, [Workers(seconds=0.3)], window_ms=0, queue=8, max_batch=4) == 8 * 2
+
+
+def test_whoever_waits_too_long_is_told_and_not_judged() -> None:
+    worker = Workers(seconds=0.4)
+
+    async def work(batcher: Batcher) -> Any:
+        first = asyncio.create_task(ask(batcher, 1))
+        await asyncio.sleep(0.1)
+        late = await asyncio.gather(
+            asyncio.wait_for(ask(batcher, 2), 0.1), ask(batcher, 3, task="b"), return_exceptions=True
+        )
+        return late, await first
+
+    (gone, kept), first = run(work, [worker], window_ms=0)
+    assert isinstance(gone, TimeoutError)
+    assert (values(kept), values(first)) == ([3], [1])
+    assert worker.batches == [[1], [1]], "nothing was computed for the one who left"
+
+
+def test_stopping_tells_whoever_still_waits() -> None:
+    async def whole() -> Any:
+        batcher = Batcher([Workers(seconds=0.3)], ServeSettings(window_ms=0), Meters())
+        batcher.start(lambda reason: None)
+        asked = [asyncio.create_task(ask(batcher, one, task=str(one))) for one in range(3)]
+        await asyncio.sleep(0.1)
+        await batcher.stop()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(one, UnavailableError) for one in asyncio.run(whole()))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"missing": "too dark"},
+        {"overall": None},
+        {"axes": {}},
+        {"reward": float("nan")},
+        {"fused": {"mean": 1.0, "sigma": -1.0}},
+        {"surplus": 1},
+    ],
+)
+def test_a_score_is_whole_or_missing(fault: dict[str, Any]) -> None:
+    good = message(1.0).model_dump()
+    ScoreMessage.model_validate(good)
+    ScoreMessage.model_validate({"missing": "too dark"})
+    with pytest.raises(ValidationError):
+        ScoreMessage.model_validate(good | fault)
+
+
+@given(st.floats(), st.floats())
+def test_only_finite_scores_are_sound(mean: float, overall: float) -> None:
+    belief = AxisScore(mean, 1.0)
+    score = sound(Score({"if": belief}, belief, overall, 0.5), ("if",))
+    assert bool(score.missing) != bool(np.isfinite([mean, overall]).all())
+    ScoreMessage.of(score)
+    assert ScoreMessage.of(score).score() == score
+
+
+def test_a_token_is_asked_for_wherever_others_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDITLOOP_SERVE_TOKEN", raising=False)
+    assert serve_token("127.0.0.1") is serve_token("::1") is serve_token("localhost") is None
+    for host in ("0.0.0.0", "::", "10.1.2.3", "judge.example"):
+        with pytest.raises(EditLoopError, match="EDITLOOP_SERVE_TOKEN"):
+            serve_token(host)
+    monkeypatch.setenv("EDITLOOP_SERVE_TOKEN", "secret")
+    assert serve_token("0.0.0.0") == "secret"
+
+
+class Served:
+    """A client whose server is a function from request to response."""
+
+    def __init__(self, answer: Any, **settings: Any):
+        self.requests: list[httpx.Request] = []
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            self.requests.append(request)
+            if request.url.path == "/v1/model":
+                return httpx.Response(200, json=model_reply())
+            return answer(request, len(self.requests) - 1)
+
+        self.settings = JudgeClientSettings(patience=2.0, **settings)
+        self.transport = httpx.MockTransport(handle)
+
+    def open(self, **options: Any) -> ServedJudge:
+        return ServedJudge("http://judge", self.settings, transport=self.transport, **options)
+
+
+def model_reply() -> dict[str, Any]:
+    return {"model": FACTS.name, "version": FACTS.version, "axes": FACTS.axes, "limits": Limits().model_dump()}
+
+
+def reply(scores: list[Any], version: str = FACTS.version) -> httpx.Response:
+    return httpx.Response(200, json={"model": FACTS.name, "version": version, "scores": scores})
+
+
+GROUP = EditGroup("make it red", picture(0), [picture(1), picture(2)])
+GOOD = [message(1.0).model_dump(), message(2.0).model_dump()]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(500, text="Internal Server Error"),
+        httpx.Response(200, text="0.5"),
+        httpx.Response(200, json={"scores": GOOD}),
+        httpx.Response(302, headers={"Location": "http://elsewhere/v1/score"}),
+        httpx.Response(422, json={"error": "edits.1: not a readable picture"}),
+        reply(GOOD[:1]),
+        reply([*GOOD, *GOOD]),
+        reply([GOOD[0], GOOD[1] | {"axes": {"vq": {"mean": 1, "sigma": 1}}}]),
+        httpx.Response(200, text=reply(GOOD).text.replace("2.0", "NaN")),
+    ],
+)  # fmt: skip
+def test_no_answer_but_scores_becomes_a_score(answer: httpx.Response) -> None:
+    judge = Served(lambda request, count: answer).open()
+    with pytest.raises(EditLoopError, match="http://judge"):
+        judge.judge([GROUP])
+
+
+def test_a_missing_score_comes_as_missing() -> None:
+    judge = Served(lambda request, count: reply([GOOD[0], {"missing": "too dark"}])).open()
+    first, second = judge.judge([GROUP])[0]
+    assert first.overall == 1.0
+    assert second == Score(missing="too dark")
+
+
+def test_overload_and_lost_connections_are_asked_again() -> None:
+    def answer(request: httpx.Request, count: int) -> httpx.Response:
+        if count == 1:
+            return httpx.Response(429, json={"error": "full"}, headers={"Retry-After": "1"})
+        if count == 2:
+            raise httpx.ConnectError("refused")
+        return reply(GOOD)
+
+    served = Served(answer)
+    judge = served.open()
+    began = time.monotonic()
+    assert [score.overall for score in judge.judge([GROUP])[0]] == [1.0, 2.0]
+    assert time.monotonic() - began >= 1.0, "the server's Retry-After is kept"
+    assert len({request.content for request in served.requests[1:]}) == 1, "the same request again"
+
+
+def test_a_server_that_stays_away_is_an_error_of_its_own() -> None:
+    judge = Served(lambda request, count: httpx.Response(503, json={"error": "no worker"})).open()
+    with pytest.raises(JudgeUnavailableError, match="no worker"):
+        judge.judge([GROUP])
+
+
+def test_another_model_version_is_noticed() -> None:
+    def answer(request: httpx.Request, count: int) -> httpx.Response:
+        return reply(GOOD, "2" * 64)
+
+    with pytest.raises(StaleJudgeError, match="2222"):
+        Served(answer).open().judge([GROUP])
+    told: list[tuple[str, str]] = []
+    judge = Served(answer).open(on_new_model=lambda old, new: told.append((old, new)))
+    judge.judge([GROUP, GROUP])
+    assert told == [("1" * 64, "2" * 64)]
+    assert judge.version == "2" * 64
+
+
+def test_a_group_beyond_the_servers_limit_is_asked_in_parts() -> None:
+    def answer(request: httpx.Request, count: int) -> httpx.Response:
+        edits = ScoreRequest.model_validate_json(request.content).edits
+        assert len(edits) <= Limits().edits
+        by_bytes = {encode(picture(value)): value for value in range(150)}
+        return reply([message(by_bytes[edit]).model_dump() for edit in edits])
+
+    judge = Served(answer).open()
+    found = judge.judge([EditGroup("x", picture(0), [picture(value) for value in range(150)]), GROUP])
+    assert [[score.overall for score in row] for row in found] == [list(range(150)), [1, 2]]
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(EditLoopError, match="give http"):
+        ServedJudge("http://exa mple:port", JudgeClientSettings(patience=0.1))
+
+
+class Asgi:
+    """Asks the application itself, without a network."""
+
+    def __init__(self, worker: Any, token: str | None = "secret", **settings: Any):
+        self.settings = ServeSettings(window_ms=1, **settings)
+        self.worker, self.token = worker, token
+
+    def ask(self, *calls: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
+        async def whole() -> list[httpx.Response]:
+            app = make_app(self.settings, Batcher([self.worker], self.settings, Meters()), self.token, on_failure=print)
+            async with app.router.lifespan_context(app):
+                await asyncio.sleep(0.05)
+                transport = httpx.ASGITransport(app)
+                async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                    return [await client.request(method, path, **options) for method, path, options in calls]
+
+        return asyncio.run(whole())
+
+
+def test_memory_that_others_hold_is_not_given_twice() -> None:
+    from components.serving.app import Memory
+
+    batcher = Batcher([Workers()], ServeSettings(), Meters())
+    memory = Memory(100)
+    with memory.hold(90, batcher) as more:
+        more(500)
+        with pytest.raises(OverloadedError), memory.hold(1, batcher):
+            pass
+    assert memory.held == 0
+    with memory.hold(60, batcher) as more, memory.hold(30, batcher), pytest.raises(OverloadedError):
+        more(20)
+    assert memory.held == 0
+
+
+def test_without_a_token_only_names_of_this_machine_are_answered() -> None:
+    calls = [("GET", "/healthz", {"headers": {"Host": host}}) for host in ("localhost:8420", "evil.example")]
+    assert [answer.status_code for answer in Asgi(Workers(), token=None).ask(*calls)] == [200, 400]
+
+
+def test_threads_of_a_client_may_share_it() -> None:
+    judge = Served(lambda request, count: reply(GOOD)).open()
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(judge.judge([GROUP] * 5))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(one == found[0] for one in found)
