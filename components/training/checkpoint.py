@@ -1,8 +1,8 @@
 """Checkpoints of a training: all ranks write, the manifest comes last, the next call goes on where this one was.
 
 `step-00000120/` holds DeepSpeed's states under `engine/` and `progress.json`. DeepSpeed reads its own files with
-pickle; they are only read after every byte has been compared with the manifest. A job of another size or ZeRO stage
-reads them as a universal checkpoint.
+pickle; they are only read after every byte has been compared with the manifest. A job of another size reads them as a
+universal checkpoint.
 """
 
 import json
@@ -40,7 +40,7 @@ class Found(NamedTuple):
     folder: Path
     step: int
     as_universal: bool
-    """Written by a job of another size or ZeRO stage."""
+    """Written by a job of another size: to be read as a universal checkpoint."""
 
 
 def save(engine: Any, folder: Path, progress: Progress, *, identity: str, keep: int) -> Path:
@@ -123,8 +123,16 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> Found | None:
             f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
             "this one to begin anew."
         )
-    same = (facts["ranks"], facts["zero_stage"]) == (distributed.get_world_size(), zero_stage)
-    return Found(last, int(facts["step"]), not same)
+    ranks = distributed.get_world_size()
+    as_universal = facts["ranks"] != ranks and zero_stage > 0
+    # DeepSpeed 0.19 reads another stage's states wrongly or not at all, and stage 3's wrongly with other ranks.
+    if facts["zero_stage"] != zero_stage or (as_universal and zero_stage == 3):
+        raise EditLoopError(
+            f"{last}: written by {facts['ranks']} processes at zero_stage {facts['zero_stage']}; {ranks} processes at "
+            f"zero_stage {zero_stage} cannot go on there. The stage must be the same, and for stage 3 the number of "
+            "processes too. Set them so, or delete this folder to begin anew."
+        )
+    return Found(last, int(facts["step"]), as_universal)
 
 
 def _complete(folder: Path) -> list[Path]:

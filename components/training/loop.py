@@ -106,6 +106,7 @@ def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: di
     finally:
         if curves:
             curves.close()
+    engine.destroy()
     return Trained(agreed(checkpoint.best_state(folder) if first else None), run.progress.history)
 
 

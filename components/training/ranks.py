@@ -21,6 +21,12 @@ def start_rank() -> None:
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
+def end_rank() -> None:
+    """Leave the job when all ranks have come this far."""
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
 def device() -> torch.device:
     """Where this rank computes."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
