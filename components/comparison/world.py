@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotation.campaigns.campaign import read_tasks
 from annotation.formats.judgements_folder import write_imported
@@ -43,13 +44,8 @@ def scenes_dataset(output: Path, *, tasks: int, seed: int) -> None:
 
 
 def judged(folder: Path, task: EditTask, seed: int) -> list[Judgement]:
-    """What the experts who are asked say of a drawn task's candidates in the order of their names."""
-    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
-    edits = seen[2:]
-    truth = np.stack(
-        oracle(np.broadcast_to(seen[0], edits.shape), np.broadcast_to(seen[1], edits.shape), edits), axis=1
-    )
-    said = []
+    """What the experts who are asked say of a drawn task's candidates, expert after expert."""
+    said, truth = [], oracle_scores(folder, task)
     for name in assigned(task.task_id, PEOPLE, OVERLAP, seed):
         who = expert(name, seed)
         for place, (one, row) in enumerate(zip(task.candidates, truth, strict=True)):
@@ -62,3 +58,10 @@ def judged(folder: Path, task: EditTask, seed: int) -> list[Judgement]:
                 )
             )  # fmt: skip
     return said
+
+
+def oracle_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
+    """The oracle's scores of a drawn task's candidates, (K, axes), 0..1."""
+    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
+    source, target = (np.broadcast_to(one, seen[2:].shape) for one in seen[:2])
+    return np.stack(oracle(source, target, seen[2:]), axis=1)

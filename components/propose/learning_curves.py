@@ -20,13 +20,11 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from annotation.selection import propose_pages
-from annotation.simulation.characters import expert, rating
-from annotation.simulation.experts import assigned
-from annotation.simulation.oracle import LARGEST_SIDE, oracle
 from annotation.simulation.scenes import write_edits
 from annotation.simulation.stand_ins import add_candidates
-from annotation.vocabulary import AXES, EditTask
+from annotation.vocabulary import AXES
 from components.candidates.stage import candidates
+from components.comparison.world import OVERLAP, PER_TASK, STAND_INS, judged, oracle_scores
 from components.propose.ensemble import (
     HIDDEN,
     MEMBERS,
@@ -38,16 +36,13 @@ from components.propose.ensemble import (
     Labels,
     fit,
 )
-from components.propose.pool import Pool, askable, pixels, read_pool
+from components.propose.pool import Pool, askable, read_pool
 from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy, scores_of
 from components.reward.model import RewardModel
 from infra.content import sha256_json, write_json
 
-PEOPLE = ("ada", "bo", "chi", "dia")
-OVERLAP = 2
 POOL, HELD_OUT = 600, 250
 """Tasks."""
-STAND_INS, PER_TASK = 2, 4
 PLACES = 4
 FIRST, STEP, ROUNDS = 20, 20, 10
 """Pages drawn at random to begin with, pages a round, rounds."""
@@ -98,7 +93,7 @@ def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
 
 def draw_world(seed: int) -> World:
     """The world of a seed: scenes, edits by the tiny editor and stand-ins, simulated experts' ratings."""
-    model, people = RewardModel.load("tiny-reward"), [expert(name, seed) for name in PEOPLE]
+    model = RewardModel.load("tiny-reward")
     with tempfile.TemporaryDirectory(prefix="editloop-") as temporary:
         folders = {}
         for number, (name, count) in enumerate({"pool": POOL, "held-out": HELD_OUT}.items()):
@@ -108,28 +103,15 @@ def draw_world(seed: int) -> World:
             candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
             folders[name] = folder / "candidates"
         pool, held_out = (read_pool(folder, askable(folder), model) for folder in folders.values())
-        truths = {
-            name: [_truth(folders[name], task) for task in one.tasks]
-            for name, one in (("pool", pool), ("held-out", held_out))
-        }
-    ratings = []
-    for task, truth in zip(pool.tasks, truths["pool"], strict=True):
-        asked = [people[PEOPLE.index(name)] for name in assigned(task.task_id, PEOPLE, OVERLAP, seed)]
-        said = [
-            [
-                rating(
-                    who,
-                    {axis: float(row[place]) for place, axis in enumerate(AXES)},
-                    seed,
-                    task.task_id,
-                    one.candidate_id,
-                )
-                for one, row in zip(task.candidates, truth, strict=True)
-            ]
-            for who in asked
-        ]
-        ratings.append(np.array([[list(one.values()) for one in page] for page in said], np.float32).mean(axis=0))
-    return World(pool, ratings, held_out.hidden, [truth.mean(axis=1) for truth in truths["held-out"]])
+        truth = [oracle_scores(folders["held-out"], task).mean(axis=1) for task in held_out.tasks]
+        said = [judged(folders["pool"], task, seed) for task in pool.tasks]
+    ratings = [
+        np.array([[one.instruction_following, one.visual_quality] for one in page], np.float32)
+        .reshape(OVERLAP, -1, len(AXES))
+        .mean(axis=0)
+        for page in said
+    ]
+    return World(pool, ratings, held_out.hidden, truth)
 
 
 def curve(world: World, strategy: Strategy, seed: int) -> list[float]:
@@ -206,13 +188,6 @@ def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], wanted:
     before, after = curve[reached - 1], curve[reached]
     part = (wanted - before) / (after - before)
     return float(judgements[reached - 1] + part * (judgements[reached] - judgements[reached - 1]))
-
-
-def _truth(folder: Path, task: EditTask) -> NDArray[np.float64]:
-    """The oracle's scores of a drawn task's candidates, (K, A)."""
-    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
-    edits = seen[2:]
-    return np.stack(oracle(np.broadcast_to(seen[0], edits.shape), np.broadcast_to(seen[1], edits.shape), edits), axis=1)
 
 
 def _labels(world: World, shown: dict[int, tuple[int, ...]]) -> Labels:
