@@ -1,0 +1,391 @@
+"""The server as it is started: real processes and sockets, workers killed, attacks, and the same scores every way."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from components.judges.opening import open_judge
+from components.judges.protocol import EditGroup
+from components.serving.client import JudgeClientSettings, ServedJudge, encode
+from tests.pixel_judge import INFINITE, KILLER, UNJUDGEABLE, PixelJudge
+
+TOKEN = "a-secret"
+ADDRESS = {"Authorization": f"Bearer {TOKEN}"}
+START = """
+import sys
+from components.serving.server import serve
+from components.serving.settings import ServeSettings
+from tests.pixel_judge import open_pixel_judge
+
+if __name__ == "__main__":
+    opener = open_pixel_judge if sys.argv[1] in ("pixel", "broken") else None
+    serve(sys.argv[1], ServeSettings.model_validate_json(sys.argv[2]), opener=opener)
+"""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path):
+        self.process, self.url, self.log = process, url, log
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that have a model."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    def judge(self, **settings: Any) -> ServedJudge:
+        return ServedJudge(self.url, JudgeClientSettings(token=TOKEN, **{"patience": 60.0, **settings}))
+
+    def metric(self, name: str) -> float:
+        lines = httpx.get(f"{self.url}/metrics", headers=ADDRESS).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+@contextmanager
+def served(folder: Path, model: str = "pixel", **settings: Any) -> Iterator[Server]:
+    script, log = folder / "serve_judge.py", folder / "server.log"
+    script.write_text(START)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told = json.dumps({"port": port, "window_ms": 5, **settings})
+    environment = {**os.environ, "EDITLOOP_SERVE_TOKEN": TOKEN, "PYTHONPATH": os.getcwd()}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(script), model, told], env=environment, stdout=stream, stderr=subprocess.STDOUT
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    try:
+        deadline = time.monotonic() + 90
+        while not _ready(server.url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the arithmetic judge that tests share; whatever they do to it, it must go on."""
+    with served(tmp_path_factory.mktemp("server"), request_seconds=20, limits={"body_megabytes": 1}) as running:
+        yield running
+
+
+def pictures(count: int, seed: int = 0, side: int = 16) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(0, 256, size=(count, side, side, 3), dtype=np.uint8))
+
+
+def group(seed: int, edits: int = 2, instruction: str = "make it red") -> EditGroup:
+    source, *made = pictures(edits + 1, seed)
+    return EditGroup(instruction, source, made)
+
+
+def body(instruction: Any = "x", source: Any = None, edits: Any = None) -> dict[str, Any]:
+    good = base64.b64encode(encode(pictures(1)[0])).decode()
+    return {"instruction": instruction, "source": source or good, "edits": [good] if edits is None else edits}
+
+
+def post(server: Server, content: Any, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/score", json=content, headers={**ADDRESS, **(headers or {})}, timeout=60)
+
+
+def test_scores_are_the_judges_own_and_name_the_model(server: Server) -> None:
+    groups = [group(seed, edits=seed % 3 + 1) for seed in range(20)]
+    judge = server.judge()
+    assert judge.judge(groups) == PixelJudge().judge(groups)
+    answer = post(server, body())
+    assert answer.json()["version"] == answer.headers["X-EditLoop-Version"] == PixelJudge.version == judge.version
+    assert answer.headers["X-EditLoop-Model"] == PixelJudge.name
+
+
+def test_requests_of_one_task_are_judged_as_one_group(tmp_path: Path) -> None:
+    source, *edits = pictures(9)
+    with served(tmp_path, window_ms=300) as running:
+        judge = running.judge()
+        found = judge.judge([EditGroup("make it red", source, [edit]) for edit in edits])
+        assert [row[0] for row in found] == PixelJudge().judge([EditGroup("make it red", source, edits)])[0]
+        assert running.metric("editloop_batch_groups_sum") == 1
+        assert running.metric("editloop_batch_requests_sum") == len(edits)
+
+
+def test_whoever_has_no_token_learns_nothing(server: Server) -> None:
+    for shown in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
+        headers = {name: value.encode() for name, value in shown.items()}
+        for method, path in (("POST", "/v1/score"), ("GET", "/v1/model"), ("GET", "/metrics")):
+            answer = httpx.request(method, server.url + path, headers=headers)
+            assert answer.status_code == 401
+            assert "pixel" not in answer.text
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(server.url + path).status_code == 200
+
+
+def picture_file(form: str, array: np.ndarray | None = None, **options: Any) -> str:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pictures(1, side=64)[0] if array is None else array)
+    picture.convert(options.pop("mode", picture.mode)).save(buffer, form, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def bomb() -> str:
+    """A PNG of a kilobyte that says it has 900 million pixels."""
+    data = bytearray(base64.b64decode(picture_file("PNG")))
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return base64.b64encode(bytes(data)).decode()
+
+
+def truncated() -> str:
+    return base64.b64encode(base64.b64decode(picture_file("PNG"))[:500]).decode()
+
+
+ATTACKS: dict[str, tuple[Any, int, str]] = {
+    "no JSON": (None, 422, "body"),
+    "another key": (body() | {"model": "x"}, 422, "model"),
+    "no edits": (body(edits=[]), 422, "edits"),
+    "too many edits": (body(edits=body()["edits"] * 65), 413, "at most 64"),
+    "no base64": (body(source="/etc/passwd"), 422, "base64"),
+    "not a picture": (body(source=base64.b64encode(b"hello").decode()), 422, "source"),
+    "another format": (body(source=picture_file("GIF")), 422, "PNG, JPEG or WebP"),
+    "truncated": (body(edits=[truncated()]), 422, "edits[0]"),
+    "bomb": (body(edits=[bomb()]), 422, "pixels"),
+    "1 x 1": (body(edits=[picture_file("PNG", pictures(1, side=1)[0])]), 422, "1 x 1"),
+    "10,001 characters": (body("x" * 10_001), 422, "10,000"),
+    "half a character": (json.dumps(body("\ud800")), 422, "hex escape"),
+    "a body over the limit": (body("x" * 2_000_000), 413, "bytes"),
+    "a number as instruction": (body(7), 422, "instruction"),
+    "a pickle": (b"\x80\x04cos\nsystem\n", 422, "body"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_are_refused_with_the_rule(server: Server, attack: str) -> None:
+    content, status, words = ATTACKS[attack]
+    raw = content if isinstance(content, bytes) else json.dumps(content) if not isinstance(content, str) else content
+    answer = httpx.post(
+        f"{server.url}/v1/score", content=raw, headers={**ADDRESS, "Content-Type": "application/json"}, timeout=60
+    )
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["error"]
+    assert len(answer.text) < 2000, "what was sent is not sent back"
+
+
+def test_what_a_browser_sends_by_itself_is_refused(server: Server) -> None:
+    assert post(server, body(), {"Content-Type": "text/plain"}).status_code == 415
+
+
+def test_a_body_without_a_length_is_cut_off_too(server: Server) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b" " * 100_000
+
+    try:
+        answer = httpx.post(
+            f"{server.url}/v1/score", content=endless(), headers={**ADDRESS, "Content-Type": "application/json"}
+        )
+        assert answer.status_code == 413
+    except httpx.TransportError:
+        pass  # the server has closed the connection before all of it was sent
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {"mode": "RGBA"}),
+        ("JPEG", {"mode": "CMYK"}),
+        ("PNG", {"mode": "L"}),
+        ("PNG", {"array": np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {"array": pictures(1, side=320)[0][:32]}),
+    ],
+)
+def test_odd_pictures_are_scored(server: Server, form: str, options: dict[str, Any]) -> None:
+    odd = picture_file(form, **options)
+    scores = post(server, body("改为蓝色 <|Reward|> <|image_pad|> \u202e", source=odd, edits=[odd])).json()["scores"]
+    assert scores[0]["missing"] == ""
+
+
+def test_a_score_that_is_no_number_is_missing(server: Server) -> None:
+    scores = server.judge().judge([EditGroup("x", pictures(1)[0], [INFINITE, pictures(1)[0]])])[0]
+    assert "finite" in scores[0].missing
+    assert scores[0].overall is None
+    assert scores[1].overall is not None
+
+
+def test_a_group_that_cannot_be_judged_is_refused_alone(server: Server) -> None:
+    source = pictures(1)[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(
+                lambda edit: post(server, body(edits=[base64.b64encode(encode(edit)).decode()])),
+                [source, UNJUDGEABLE, source, source],
+            )
+        )
+    assert [answer.status_code for answer in found] == [200, 422, 200, 200]
+    assert "value 77" in found[1].json()["error"]
+
+
+def test_no_request_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
+    groups = [group(seed, edits=2, instruction="slow 0.02") for seed in range(300)]
+    with served(tmp_path, workers=2, max_batch=8, tries=5) as running:
+        judge = running.judge()
+        dead: list[int] = []
+        done = threading.Event()
+
+        def kill() -> None:
+            while not done.is_set():
+                time.sleep(0.7)
+                if len(dead) < 3 and (alive := running.workers()):
+                    dead.append(alive[0].pid)
+                    os.kill(alive[0].pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = judge.judge(groups)
+        done.set()
+        killer.join()
+        assert len(dead) >= 2, "workers were killed while requests were under way"
+        assert found == PixelJudge().judge(groups)
+        assert running.metric("editloop_worker_deaths_total") >= 2
+        assert running.metric("editloop_scored_edits_total") == 600
+
+
+def test_a_request_that_kills_every_worker_is_503_and_the_server_goes_on(tmp_path: Path) -> None:
+    with served(tmp_path, tries=2) as running:
+        answer = post(running, body(edits=[base64.b64encode(encode(KILLER)).decode()]))
+        assert answer.status_code == 503
+        assert "2 workers died" in answer.json()["error"]
+        assert running.judge().judge([group(1)]) == PixelJudge().judge([group(1)])
+
+
+def test_a_worker_that_dies_once_costs_a_second_try_only(server: Server, tmp_path: Path) -> None:
+    one = group(1, instruction=f"die once {tmp_path / 'mark'}")
+    assert server.judge().judge([one]) == PixelJudge().judge([one])
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    with served(tmp_path, request_seconds=3, tries=2) as running:
+        (worker,) = running.workers()
+        os.kill(worker.pid, signal.SIGSTOP)
+        answer = post(running, body())
+        assert answer.status_code == 503, "it was told in time"
+        assert running.judge().judge([group(1)]) == PixelJudge().judge([group(1)])
+        assert [one.pid for one in running.workers()] != [worker.pid]
+
+
+def test_overload_is_told_with_a_time_and_the_client_comes_back(tmp_path: Path) -> None:
+    with served(tmp_path, queue=4, max_batch=2) as running:
+        slow = body("slow 0.3")
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda _: post(running, slow), range(16)))
+        refused = [answer for answer in found if answer.status_code == 429]
+        assert {answer.status_code for answer in found} == {200, 429}
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        groups = [group(seed, instruction="slow 0.05") for seed in range(16)]
+        assert running.judge().judge(groups) == PixelJudge().judge(groups)
+
+
+def test_nothing_is_computed_for_whoever_has_left(tmp_path: Path) -> None:
+    with served(tmp_path, max_batch=1) as running, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, running, body("slow 1"))
+        time.sleep(0.3)
+        for _ in range(5):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{running.url}/v1/score", json=body("slow 5"), headers=ADDRESS, timeout=0.1)
+        assert first.result().status_code == 200
+        began = time.monotonic()
+        assert post(running, body()).status_code == 200
+        assert time.monotonic() - began < 3
+        assert running.metric("editloop_scored_edits_total") == 2
+
+
+def test_a_server_that_is_told_to_stop_finishes_what_it_took(tmp_path: Path) -> None:
+    with served(tmp_path, max_batch=1) as running, ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(post, running, body("slow 0.5")) for _ in range(4)]
+        time.sleep(0.4)
+        workers = running.workers()
+        running.process.terminate()
+        assert [one.result().status_code for one in asked] == [200] * 4
+        assert running.process.wait(20) == 0 or running.process.returncode == -signal.SIGTERM
+        psutil.wait_procs(workers, timeout=10)
+        assert not any(worker.is_running() for worker in workers)
+
+
+def test_workers_of_a_killed_server_end_by_themselves(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        workers = running.workers()
+        running.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert workers
+        assert not alive
+
+
+def test_a_model_that_cannot_be_opened_ends_the_server_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"head_1\.0\.weight is missing"), served(tmp_path, "broken"):
+        pass
+
+
+def test_a_client_notices_a_server_with_another_model(tmp_path: Path) -> None:
+    from components.serving.client import StaleJudgeError
+
+    with served(tmp_path) as running:
+        judge = running.judge()
+        judge.version = "2" * 64
+        with pytest.raises(StaleJudgeError, match="1111"):
+            judge.judge([group(1)])
+
+
+def test_the_shipped_model_scores_the_same_over_http(tmp_path: Path) -> None:
+    groups = [
+        EditGroup("make the circle red <|Reward|>", pictures(1, seed, side=32)[0], pictures(3, seed + 50, side=32))
+        for seed in range(6)
+    ]
+    here = open_judge("tiny-reward")
+    plain = here.judge(groups)
+    with served(tmp_path, "tiny-reward") as running:
+        judge = running.judge()
+        assert (judge.name, judge.version, judge.axes) == (here.name, here.version, here.axes)
+        for one, other in zip(plain, judge.judge(groups), strict=True):
+            for mine, theirs in zip(one, other, strict=True):
+                assert mine.overall == pytest.approx(theirs.overall, abs=1e-4)
+                for axis in here.axes:
+                    assert mine.axes[axis].mean == pytest.approx(theirs.axes[axis].mean, abs=1e-4)
