@@ -44,6 +44,10 @@ class Row:
     answer: tuple[int, ...] = ()
     """Token ids; empty where an answer is asked for."""
 
+    def tokens(self, marks: Markers) -> int:
+        """Length of the prompt."""
+        return sum(part.tokens(marks.merge) + 2 if isinstance(part, Patches) else len(part) for part in self.prompt)
+
 
 class Asked(NamedTuple):
     """Both questions about one edit."""
@@ -85,6 +89,11 @@ class RowMaker:
     def answered(self, row: Row, answer: str) -> Row:
         """The row with the answer that is to be learnt; one with reasoning also ends its turn."""
         return replace(row, answer=(*self._text(answer), *((self.end,) if self.settings.reasoning else ())))
+
+    def text(self, answer: Sequence[int]) -> str:
+        """What an answer's token ids say, up to the end of its turn; other control tokens in it stay visible."""
+        kept = answer[: answer.index(self.end)] if self.end in answer else answer
+        return str(self.tokenizer.decode(list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def digits(self) -> list[int]:
         """Token ids of the digits 0..5; EditLoopError for a tokenizer that has no token for each."""

@@ -1,0 +1,121 @@
+"""EditScore as a judge: questions, answers and their scores together."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from components.edit_score.answers import Answer, parse
+from components.edit_score.checkpoints import base_folder
+from components.edit_score.generation import chances, draws, sample
+from components.edit_score.model import EditScoreModel
+from components.edit_score.rows import Asked
+from components.edit_score.scores import averaged, expected
+from components.edit_score.settings import AXES
+from components.judges.protocol import EditGroup, Score
+from infra.content import read_manifest, sha256_json
+
+TOKENS_AT_ONCE = 32_768
+"""Prompt and answer tokens, over all passes, whose keys and values are in memory together: 5 GB for a 8B Qwen3-VL in
+bfloat16 (147 KB a token)."""
+
+
+class Counts(NamedTuple):
+    """What a judge has been asked so far, and how much of it came to nothing."""
+
+    edits: int
+    missing: int
+    answers: int
+    faults: dict[str, int]
+    """Answers without a score, by the parser's reason."""
+
+
+class EditScoreJudge:
+    """Scores edits by Avg@K, or without reasoning by the digits' probabilities, as the model's settings say."""
+
+    name = "edit-score"
+    axes = AXES
+
+    def __init__(self, model: EditScoreModel, version: str, tokens_at_once: int = TOKENS_AT_ONCE):
+        """version: content address of the weights and questions."""
+        self.model, self.version, self.tokens_at_once = model.eval(), version, tokens_at_once
+        self._edits = self._missing = self._answers = 0
+        self._faults: Counter[str] = Counter()
+
+    @classmethod
+    def load(cls, model: str | Path, device: str | None = None, passes: int | None = None) -> "EditScoreJudge":
+        """Open a model's folder or shipped name. passes: K of Avg@K, None takes the model's own.
+
+        The version is the folder's content address, and with other passes than its own a different one.
+        """
+        loaded = EditScoreModel.load(model, device)
+        version = str(read_manifest(base_folder(model))["sha256"])
+        if passes is not None and passes != loaded.settings.passes:
+            loaded.set_settings(loaded.settings.model_copy(update={"passes": passes}))
+            version = sha256_json([version, passes])
+        return cls(loaded, version)
+
+    @property
+    def counts(self) -> Counts:
+        """Since the judge was opened."""
+        return Counts(self._edits, self._missing, self._answers, dict(self._faults))
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        """One score an edit, in the groups' order: axes and overall O on 0..10, reward O / 10.
+
+        An edit of which too few passes can be read is missing, with the reasons.
+        """
+        scores = [score for batch in self._batches(groups) for score in self._score(batch)]
+        self._edits += len(scores)
+        self._missing += sum(bool(score.missing) for score in scores)
+        following = iter(scores)
+        return [[next(following) for _ in group.edits] for group in groups]
+
+    def _batches(self, groups: Sequence[EditGroup]) -> Iterator[list[Asked]]:
+        """Edits in their order, as many at once as `tokens_at_once` allows, at least one."""
+        settings, batch, held = self.model.settings, list[Asked](), 0
+        for group in groups:
+            for asked in self.model.rows.ask(group):
+                prompts = sum(row.tokens(self.model.rows.marks) for row in asked)
+                each = prompts + 2 * settings.max_new_tokens
+                size = each * settings.passes if settings.reasoning else prompts
+                if batch and held + size > self.tokens_at_once:
+                    yield batch
+                    batch, held = [], 0
+                batch.append(asked)
+                held += size
+        if batch:
+            yield batch
+
+    def _score(self, batch: list[Asked]) -> list[Score]:
+        model, settings = self.model, self.model.settings
+        if not settings.reasoning:
+            rows = [row for asked in batch for row in model.rows.points(asked)]
+            found = chances(model, rows, model.rows.digits()).cpu().numpy()
+            return [expected(one, settings.least_mass) for one in found.reshape(len(batch), len(AXES), -1)]
+        numbers = draws(settings.seed, settings.passes, 2, settings.max_new_tokens).repeat(len(batch), 1, 1)
+        texts = self._answers_to(batch, numbers)
+        return [
+            averaged(
+                [self._points(sc, pq) for sc, pq in zip(texts[place], texts[place + 1], strict=True)],
+                settings.top,
+                settings.least_share,
+            )
+            for place in range(0, len(texts), 2)
+        ]
+
+    def _answers_to(self, batch: list[Asked], numbers: torch.Tensor) -> list[list[str]]:
+        """The K answers to SC, then to PQ, of each edit."""
+        rows = self.model.rows
+        found = sample(self.model, [row for asked in batch for row in asked], numbers)
+        return [[rows.text(answer) for answer in answers] for answers in found]
+
+    def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
+        """The four points of one pass, or the first fault of its two answers."""
+        read = [parse(text, self.model.settings.top) for text in (sc, pq)]
+        faults = [one for one in read if not isinstance(one, Answer)]
+        self._answers += 2
+        self._faults.update(faults)
+        return faults[0] if faults else tuple(point for one in read if isinstance(one, Answer) for point in one.points)
