@@ -48,14 +48,18 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Instruction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_INSTRUCTION)]
 
 
-class _CandidateLine(BaseModel):
+class CandidateLine(BaseModel):
+    """A candidate as it is written in a line."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     image: str
     editor: Name
 
 
-class _Line(BaseModel):
+class EditLine(BaseModel):
+    """A line as it is written; its pictures are not looked at."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Name
@@ -63,7 +67,7 @@ class _Line(BaseModel):
     source: str
     task: Name = "edit"
     target: str | None = None
-    candidates: list[_CandidateLine] = []
+    candidates: list[CandidateLine] = []
 
 
 def read_edits(path: Path) -> list[EditRow]:
@@ -72,7 +76,7 @@ def read_edits(path: Path) -> list[EditRow]:
     Raises one EditLoopError with a line for each fault: file, line, key, value, rule. Writes nothing.
     """
     reading = _Reading()
-    for file in _edits_files(path):
+    for file in edits_files(path):
         reading.read_file(file)
     if not reading.rows and not reading.faults:
         raise EditLoopError(f"{path}: holds no edits; write one JSON object a line with id, instruction and source.")
@@ -84,7 +88,8 @@ def read_edits(path: Path) -> list[EditRow]:
     return reading.rows
 
 
-def _edits_files(path: Path) -> list[Path]:
+def edits_files(path: Path) -> list[Path]:
+    """The file itself, or every `*.jsonl` below a folder in the order of their names; EditLoopError for neither."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -118,15 +123,9 @@ class _Reading:
     def read_line(self, file: Path, number: int, text: bytes) -> None:
         place = f"{file}:{number}"
         before = len(self.faults)
-        try:
-            value = json.loads(text.decode(), object_pairs_hook=_without_doubles)
-            line = _Line.model_validate(value)
-        except ValidationError as error:
-            self.faults += [f"{place}: {_rule(details)}" for details in error.errors(include_url=False)]
-            return
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            shown = _shown(text.decode(errors="replace"))
-            self.faults.append(f"{place}: {shown}: not one JSON object in UTF-8 ({first_line(error)})")
+        line, faults = parse_line(place, text)
+        self.faults += faults
+        if line is None:
             return
 
         pictures = [("source", line.source)]
@@ -135,14 +134,14 @@ class _Reading:
         found = [self._picture(place, file.parent, key, name) for key, name in pictures]
 
         if line.id in self.ids:
-            self.faults.append(f"{place}: id = {_shown(line.id)}: already used at {self.ids[line.id]}; ids are unique")
+            self.faults.append(f"{place}: id = {shown(line.id)}: already used at {self.ids[line.id]}; ids are unique")
         self.ids.setdefault(line.id, place)
         source = found[0]
         if source is not None:
             task = (sha256_file(source), line.instruction)
             if task in self.tasks:
                 self.faults.append(
-                    f"{place}: instruction = {_shown(line.instruction)}: same source and instruction as "
+                    f"{place}: instruction = {shown(line.instruction)}: same source and instruction as "
                     f"{self.tasks[task]}; give the candidates of one edit in one row"
                 )
             self.tasks.setdefault(task, place)
@@ -165,23 +164,43 @@ class _Reading:
 
     def _picture(self, place: str, folder: Path, key: str, name: str) -> Path | None:
         """The path of a good picture; None, with a fault noted, for any other."""
-        fault: str | None = None
         path = folder / name
+        fault = path_fault(folder, name)
         try:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                fault = f"leaves the folder {folder}; copy the picture into it"
-            elif not path.is_file():
+            if fault is None and not path.is_file():
                 fault = f"no such file below {folder}"
-        except (OSError, ValueError, RuntimeError) as error:
+        except OSError as error:
             fault = f"not a path ({first_line(error)})"
         if fault is None:
             if path not in self.pictures:
                 self.pictures[path] = _picture_fault(path)
             fault = self.pictures[path]
         if fault is not None:
-            self.faults.append(f"{place}: {key} = {_shown(name)}: {fault}")
+            self.faults.append(f"{place}: {key} = {shown(name)}: {fault}")
             return None
         return path
+
+
+def parse_line(place: str, text: bytes) -> tuple[EditLine | None, list[str]]:
+    """A line's content, or None and its faults, each beginning with `place`. Its pictures are not looked for."""
+    try:
+        return EditLine.model_validate(json.loads(text.decode(), object_pairs_hook=_without_doubles)), []
+    except ValidationError as error:
+        return None, [f"{place}: {_rule(details)}" for details in error.errors(include_url=False)]
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return None, [
+            f"{place}: {shown(text.decode(errors='replace'))}: not one JSON object in UTF-8 ({first_line(error)})"
+        ]
+
+
+def path_fault(folder: Path, name: str) -> str | None:
+    """Why `name` is not a path inside `folder`; None where it is one. Whether a file is there is not asked."""
+    try:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            return f"leaves the folder {folder}; copy the picture into it"
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"not a path ({first_line(error)})"
+    return None
 
 
 def _picture_fault(path: Path) -> str | None:
@@ -196,7 +215,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise ValueError(f"key {_shown(key)} stands twice")
+            raise ValueError(f"key {shown(key)} stands twice")
     return dict(pairs)
 
 
@@ -207,15 +226,15 @@ def _rule(details: Any) -> str:
     if details["type"] == "missing":
         return f"{key}: missing; it is required"
     if details["type"] == "extra_forbidden":
-        model = _CandidateLine if "." in key else _Line
-        return f"{key} = {_shown(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
+        model = CandidateLine if "." in key else EditLine
+        return f"{key} = {shown(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
     message = str(details["msg"])
     if details["type"] == "string_too_short":
         message = "must not be empty"
-    return f"{key or 'line'} = {_shown(details['input'])}: {message[:1].lower()}{message[1:]}"
+    return f"{key or 'line'} = {shown(details['input'])}: {message[:1].lower()}{message[1:]}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value as JSON, short, without a character that would disturb a terminal or break the line."""
     text = _printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else f"{text[:77]}..."
