@@ -25,6 +25,8 @@ from infra.errors import EditLoopError
 
 TAIL_LINES = 40
 GRACE_SECONDS = 10.0
+PASSED_ON = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
+"""Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
 
 
 class LaunchSettings(BaseSettings):
@@ -40,6 +42,8 @@ class LaunchSettings(BaseSettings):
     """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
     trainjob_poll_seconds: float = 5.0
     """Seconds between two looks at a TrainJob."""
+    stop_seconds: float = 60.0
+    """How long ranks that are stopped may take to save what they have, before they are killed."""
     supervisor_pid: int | None = None
     """Set for the steps of a local run: a step ends when this process is gone."""
 
@@ -54,7 +58,7 @@ def launch(module: str, arguments: list[str], *, processes: int, log: Path | Non
     if settings.launcher == "trainjob":
         _launch_trainjob(torchrun(module, arguments, processes), processes, settings)
     else:
-        _launch_here(torchrun(module, arguments, processes, port=_free_port()), log)
+        _launch_here(torchrun(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
 
 
 def torchrun(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
@@ -64,15 +68,15 @@ def torchrun(module: str, arguments: list[str], processes: int, port: int | None
     return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
 
 
-def stop_tree(process: psutil.Process) -> None:
-    """End a process and all below it: asked first, killed after a grace of 10 s."""
+def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
+    """End a process and all below it: asked first, killed after `grace` seconds."""
     try:
         tree = [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
         return
     for member in tree:
         _quietly(member.terminate)
-    for member in psutil.wait_procs(tree, timeout=GRACE_SECONDS)[1]:
+    for member in psutil.wait_procs(tree, timeout=grace)[1]:
         _quietly(member.kill)
 
 
@@ -114,8 +118,10 @@ def _terminate_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _launch_here(command: list[str], log: Path | None) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def _launch_here(command: list[str], log: Path | None, grace: float) -> None:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(round(grace)),
+    }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, *command],
         env=environment,
@@ -142,7 +148,7 @@ def _launch_here(command: list[str], log: Path | None) -> None:
                     tail.append(line)
         status = process.wait()
     except BaseException:
-        stop_tree(psutil.Process(process.pid))
+        stop_tree(psutil.Process(process.pid), grace)
         raise
     if status:
         raise EditLoopError(
@@ -165,7 +171,11 @@ def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> di
                 "command": ["python", *command],
                 "numNodes": 1,
                 "numProcPerNode": processes,
-                "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+                "env": [
+                    {"name": name, "value": value}
+                    for name in ("OMP_NUM_THREADS", *PASSED_ON)
+                    if (value := {**os.environ, "OMP_NUM_THREADS": "1"}.get(name))
+                ],
             },
         },
     }
@@ -182,20 +192,32 @@ def _launch_trainjob(command: list[str], processes: int, settings: LaunchSetting
 
 
 def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
-    """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises."""
+    """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises.
+
+    A job of this name that failed before is deleted and made anew: it goes on at its checkpoints.
+    """
     from kubernetes.client.exceptions import ApiException
 
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     where = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "namespace": namespace, "plural": "trainjobs"}
-    try:
-        api.create_namespaced_custom_object(**where, body=job)
-    except ApiException as error:
-        if error.status != 409:  # 409: the job of an earlier try is there
-            raise
+
+    def create() -> bool:
+        try:
+            api.create_namespaced_custom_object(**where, body=job)
+        except ApiException as error:
+            if error.status != 409:  # 409: the job of an earlier try is there
+                raise
+            return False
+        return True
+
+    made = create()
     while True:
         try:
             state = api.get_namespaced_custom_object(**where, name=name).get("status", {})
         except ApiException as error:
+            if error.status == 404 and not made:  # the failed one of an earlier try has gone
+                made = create()
+                continue
             if error.status == 404:
                 raise EditLoopError(
                     f"TrainJob {namespace}/{name} was deleted before it ended. Run the step again."
@@ -204,9 +226,17 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
         conditions = {item["type"]: item for item in state.get("conditions", []) if item.get("status") == "True"}
         if "Complete" in conditions:
             return
+        if "Failed" in conditions and not made:
+            try:
+                api.delete_namespaced_custom_object(**where, name=name)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            time.sleep(poll_seconds)
+            continue
         if failed := conditions.get("Failed"):
             raise EditLoopError(
                 f"TrainJob {namespace}/{name} failed: {failed.get('reason')}: {failed.get('message')}. "
-                f"Read its pods' logs, delete the job, run the step again."
+                f"Read its pods' logs, then run the step again: it goes on at the last checkpoint."
             )
         time.sleep(poll_seconds)

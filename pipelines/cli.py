@@ -8,7 +8,9 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
+from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
+from pipelines.scoring_cli import score, serve
 from pipelines.selection_cli import learning_curves, propose
 from pipelines.surroundings import services_of
 
@@ -32,6 +34,9 @@ campaign_app.command()(learning_curves)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
 app.command()(agreement)
+app.command()(plan)
+app.command()(score)
+app.command()(serve)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")

@@ -9,11 +9,12 @@ from infra.errors import EditLoopError
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """What stages find in the environment beside the services: dataset repository, its remote, the model cache."""
+    """What stages find in the environment beside the services: dataset repository and remote, models, checkpoints."""
     return {
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
         "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
         "EDITLOOP_CACHE": str(folder / "cache"),
+        "EDITLOOP_CHECKPOINTS": str(folder / "checkpoints"),
     }
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from components.training.lesson import Lesson
+from components.training.memory import BUCKET
 from components.training.settings import TrainingSettings
 from infra.errors import EditLoopError
 
@@ -17,9 +18,11 @@ def uses_bf16(settings: TrainingSettings) -> bool:
     return settings.precision == "bf16" or (settings.precision == "auto" and torch.cuda.is_available())
 
 
-def engine_settings(settings: TrainingSettings, ranks: int, passes: int, *, universal: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration. Batches are formed by the loop, so its own sizes only have to agree."""
-    zero: dict[str, Any] = {"stage": settings.zero_stage}
+def engine_settings(
+    settings: TrainingSettings, ranks: int, passes: int, trained: int, *, universal: bool
+) -> dict[str, Any]:
+    """DeepSpeed's configuration; `trained` weights. Batches are formed by the loop, so its own sizes only agree."""
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, trained)}
     if settings.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.offload == "parameters":
@@ -48,8 +51,11 @@ def start_engine(lesson: Lesson, settings: TrainingSettings, passes: int, *, uni
         {"params": list(group.parameters), "lr": settings.learning_rate * group.share, "share": group.share}
         for group in lesson.parameter_groups()
     ]
-    optimiser = torch.optim.AdamW(parts, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    config = engine_settings(settings, distributed.get_world_size(), passes, universal=universal)
+    optimiser = torch.optim.AdamW(
+        parts, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
+    )
+    trained = sum(parameter.numel() for part in parts for parameter in part["params"])
+    config = engine_settings(settings, distributed.get_world_size(), passes, trained, universal=universal)
     engine, *_ = deepspeed.initialize(model=lesson.model, optimizer=optimiser, config=config)
     return engine
 

@@ -58,7 +58,7 @@ def seed_step(seed: int, step: int) -> None:
 
 
 class StopRequest:
-    """Within its block SIGTERM and SIGINT only set `asked`, so that a step can end; a second one kills."""
+    """Within its block SIGTERM and SIGINT only set `asked`, so that the step in progress can end and be saved."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -77,4 +77,3 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(number, signal.SIG_DFL)

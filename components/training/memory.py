@@ -1,0 +1,169 @@
+"""How much memory a training takes on each GPU, before it is started. Light: no torch. All figures are bytes.
+
+Weights, gradients and optimiser states are counted as in ZeRO (arXiv 1910.02054, section 3): with mixed precision 2 + 2
+bytes a weight and, for Adam, 12 more for the fp32 master and two moments, spread over the ranks from stage 1 (states),
+2 (gradients) or 3 (weights) on. Activations are counted as Korthikanti et al. do (arXiv 2205.05198, section 4): what
+each operation of a layer keeps for the way back; but for Qwen's layers (RMS norms in fp32, grouped-query attention
+without stored scores, gated MLP) and for the tokens of a tree, where what edits share comes once.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from components.training.architecture import Architecture, Language, Vision
+from components.training.presets import Preset
+from components.training.settings import TrainingSettings
+
+BUCKET = 500_000_000
+"""Elements that DeepSpeed gathers before it reduces gradients; at most all trainable ones."""
+LIVE = 1_000_000_000
+"""Weights that stage 3 keeps whole at a time, at most (DeepSpeed's stage3_max_live_parameters)."""
+USABLE = 0.92
+"""Share of a GPU's memory that tensors can fill: the rest goes to CUDA's context and to gaps."""
+HEAD_INNER = (1024, 16, 2)
+"""Widths of EditReward's heads after their input."""
+
+
+class Need(NamedTuple):
+    """Bytes on each GPU."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    buffers: float
+    """Of communication: gradients on their way, weights brought together."""
+    activations: float
+    """At the end of a forward pass; the optimiser's step, which comes when they are gone, counts here if it is more."""
+    host: float
+    """Bytes of main memory a GPU, where something is offloaded to it."""
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimiser + self.buffers + self.activations
+
+
+class Tokens(NamedTuple):
+    """What goes through the model in one pass of a rank."""
+
+    language: int
+    patches: int
+    answers: int
+    """Tokens whose distribution over the vocabulary is computed."""
+
+
+def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, int]:
+    """(all weights, those that are trained) of a preset's model."""
+    shape = preset.architecture
+    heads = 0
+    whole = shape.weights
+    if preset.model == "edit-reward":
+        ends = (shape.language.width, *HEAD_INNER)
+        axes = len(preset.settings.get("axes", ("if", "vq")))
+        heads = axes * sum(a * b + b for a, b in pairwise(ends))
+    else:
+        whole += shape.output_weights
+    if training.adapter is None:
+        return whole + heads, whole + heads
+    adapter = shape.language.adapter_weights(training.adapter.rank)
+    return whole + heads + adapter, adapter + heads
+
+
+def tokens(preset: Preset, units: int) -> Tokens:
+    """Of `units` groups (a tree: source, candidates, each one's rubrics) or rows (two pictures, question, answer)."""
+    load, vision = preset.load, preset.architecture.vision
+    patches = vision.patches(load.pixels)
+    picture = patches // 4
+    if preset.model == "edit-score":
+        return Tokens(units * (2 * picture + load.text_tokens + load.answer_tokens), units * 2 * patches,
+                      units * load.answer_tokens)  # fmt: skip
+    if preset.settings.get("order", "paired") == "paired":
+        return Tokens(units * load.candidates * (picture + load.text_tokens), units * load.candidates * patches, 0)
+    axes = len(preset.settings.get("axes", ("if", "vq")))
+    edit = picture + axes * load.text_tokens
+    return Tokens(units * (picture + load.candidates * edit), units * (1 + load.candidates) * patches, 0)
+
+
+def language_layer(shape: Language, size: int) -> float:
+    """Bytes a token that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
+    norm = (4 + 2 * size) if size == 2 else 3 * size  # the fp32 copy of the input, the normed input, the output
+    norms = 2 * norm * shape.width
+    if not shape.attention_bias:  # Qwen3 norms q and k
+        norms += norm * (shape.attention + shape.key_values)
+    attention = size * (3 * shape.attention + 2 * shape.key_values)  # q, result, result in rows; k, v
+    return norms + attention + 4 * size * shape.inner
+
+
+def vision_layer(shape: Vision, size: int) -> float:
+    """Bytes a patch that a layer of the vision tower keeps."""
+    norm = ((4 + 2 * size) if size == 2 else 3 * size) if shape.gated else 2 * size
+    return (2 * norm + 5 * size) * shape.width + (4 if shape.gated else 2) * size * shape.inner
+
+
+def activations(preset: Preset, training: TrainingSettings, units: int, size: int) -> float:
+    """Bytes kept for the way back of one pass over `units` units."""
+    shape: Architecture = preset.architecture
+    text, vision = shape.language, shape.vision
+    load = tokens(preset, units)
+    words = language_layer(text, size)
+    seen = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
+    if training.gradient_checkpointing:
+        layers = load.language * (text.layers * size * text.width + words)
+        tower = load.patches * (vision.layers * size * vision.width + seen) if seen else 0.0
+    else:
+        layers, tower = load.language * text.layers * words, load.patches * vision.layers * seen
+    output = load.answers * text.vocabulary * (2 * size + 8)
+    return layers + tower + output
+
+
+def need(preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True) -> Need:
+    """What one of `gpus` GPUs holds at the fullest moment of a step.
+
+    `size`: bytes of a number in the pass through the model, 2 for bf16; `fused`: the optimiser works without
+    intermediate results, as on a GPU.
+    """
+    whole, trained = trained_weights(preset, training)
+    stage = training.zero_stage
+    micro, _ = training.accumulation(gpus, training.batch)
+    weights = size * whole / (gpus if stage == 3 else 1)
+    gradients = size * trained / (gpus if stage >= 2 else 1)
+    states = (12.0 if stage or size == 2 else 8.0) * trained / (gpus if stage else 1)
+    if stage == 0 and size == 2:
+        gradients += 4 * trained  # gathered in fp32
+    buffers = size * min(BUCKET, trained) if stage else 0.0
+    step = (4.0 if fused else 12.0) * trained / (gpus if stage else 1)
+    host = 0.0
+    if stage == 3:
+        buffers += size * min(LIVE, whole)
+    if training.offload != "none":
+        host, states, gradients, step = states + gradients + step, 0.0, 0.0, 0.0
+    if training.offload == "parameters":
+        host, weights = host + weights, 0.0
+    passing = activations(preset, training, micro, size)
+    return Need(weights, gradients, states, buffers, max(passing, step), host)
+
+
+def remedies(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:
+    """What to change, one after the other, until a training fits into `capacity` bytes a GPU; None: none of it is
+    enough."""
+    changes: list[tuple[str, dict[str, object]]] = [
+        ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
+        ("micro_batch: 1", {"micro_batch": 1}),
+        ("zero_stage: 2", {"zero_stage": 2}),
+        ("zero_stage: 3", {"zero_stage": 3}),
+        ("offload: optimizer", {"offload": "optimizer"}),
+        ("offload: parameters", {"offload": "parameters"}),
+    ]
+    told: list[str] = []
+    before = need(preset, training, gpus).total
+    for words, change in changes:
+        if training.zero_stage >= int(str(change.get("zero_stage", 4))):
+            continue
+        tried = training.model_copy(update=change)
+        after = need(preset, tried, gpus).total
+        if after >= before:
+            continue
+        training, before = tried, after
+        told = [one for one in told if one.split(":")[0] != words.split(":")[0]] + [words]
+        if after <= capacity * USABLE:
+            return told
+    return None

@@ -1,0 +1,81 @@
+"""`editloop plan`: does a training fit, before GPUs are asked for."""
+
+from typing import Annotated
+
+import typer
+
+GIB = 2**30
+
+
+def plan(
+    preset: Annotated[
+        str, typer.Argument(help="A shipped name or a preset's YAML file; without one the shipped ones are listed.")
+    ] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the training.")] = 8,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of each, GiB.")] = 80.0,
+    micro_batch: Annotated[int, typer.Option(min=0, help="Units a GPU takes at a time; 0 for the preset's.")] = 0,
+) -> None:
+    """Estimate what a training needs on each GPU, say whether it fits, and if not what to change.
+
+    For example: editloop plan editreward-qwen2.5-vl-7b --gpus 8 --gpu-memory 80
+
+    Weights, gradients and optimiser states follow from the model and the ZeRO stage; activations from how much goes
+    through the model at a time, with or without gradient checkpointing. Ends with 1 where it does not fit. To change a
+    setting, copy the preset's file, edit it, and give its path here and to the reward stage as `preset`.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from components.training.memory import USABLE, need, remedies, tokens, trained_weights
+    from components.training.presets import load_preset, preset_names
+
+    console = Console()
+    if not preset:
+        table = Table(title="Presets")
+        for heading in ("name", "starts from", "weights", "trained", "ZeRO"):
+            figure = heading in ("weights", "trained", "ZeRO")
+            table.add_column(heading, justify="right" if figure else "left", no_wrap=heading == "name")
+        for name in preset_names():
+            one = load_preset(name)
+            whole, trained = trained_weights(one, one.training)
+            stage = str(one.training.zero_stage)
+            table.add_row(name, one.base, f"{whole / 1e9:.3g} B", f"{trained / whole:.1%}", stage)
+        console.print(table)
+        return
+    chosen = load_preset(preset)
+    training = chosen.training
+    if micro_batch:
+        training = training.model_validate(training.model_dump() | {"micro_batch": micro_batch})
+    found = need(chosen, training, gpus)
+    whole, trained = trained_weights(chosen, training)
+    micro, passes = training.accumulation(gpus, training.batch)
+    load = tokens(chosen, micro)
+    table = Table(title=f"{preset} on {gpus} x {gpu_memory:g} GiB, ZeRO-{training.zero_stage}, bf16")
+    table.add_column("on each GPU")
+    table.add_column("GiB", justify="right")
+    table.add_column("")
+    rows = (
+        ("weights", found.weights, f"{whole / 1e9:.2f} B"),
+        ("gradients", found.gradients, f"{trained / 1e9:.3g} B are trained"),
+        ("optimiser", found.optimiser, "AdamW: fp32 masters and two moments"),
+        ("buffers", found.buffers, "gradients on their way, weights brought together"),
+        ("activations", found.activations, f"{micro} units a pass: {load.language} tokens, {load.patches} patches"),
+        ("together", found.total, f"{passes} passes make a step of {min(training.batch, gpus * micro * passes)} units"),
+    )
+    for name, value, words in rows:
+        table.add_row(name, f"{value / GIB:.1f}", words)
+    console.print(table)
+    if found.host:
+        console.print(f"main memory for offloading: {gpus * found.host / GIB:.0f} GiB in all")
+    if found.total <= USABLE * gpu_memory * GIB:
+        console.print(f"fits: {found.total / GIB:.1f} of {gpu_memory:g} GiB")
+        return
+    console.print(f"does not fit: {found.total / GIB:.1f} GiB, of {gpu_memory:g} GiB about {USABLE:.0%} can be filled")
+    changes = remedies(chosen, training, gpus, gpu_memory * GIB)
+    if changes:
+        console.print(f"it would with {', '.join(changes)} under `training:`")
+    else:
+        larger = (2**power for power in range(11) if 2**power > gpus)
+        more = next((one for one in larger if remedies(chosen, training, one, gpu_memory * GIB) is not None), None)
+        console.print(f"no setting is enough on {gpus} GPUs" + (f"; {more} would do" if more else "; train an adapter"))
+    raise typer.Exit(1)
