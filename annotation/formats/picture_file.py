@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from infra.errors import EditLoopError
 
@@ -62,7 +62,9 @@ def _read(file: Path | io.BytesIO, name: str) -> Image.Image:
         pixels = f"{int(found[0]):,}" if found else "too many"
         raise EditLoopError(f"{name}: {pixels} pixels; at most {LARGEST_PICTURE:,} are read") from None
     except UNREADABLE as error:
-        raise EditLoopError(f"{name}: not a readable PNG, JPEG or WebP picture ({first_line(error)})") from None
+        # Pillow says where in memory the bytes lay, and one fault must not be told in two ways
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
+        raise EditLoopError(f"{name}: not a readable PNG, JPEG or WebP picture ({reason})") from None
 
 
 def _check_size(name: str, width: int, height: int) -> None:
