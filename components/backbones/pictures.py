@@ -94,7 +94,8 @@ def scaled_size(height: int, width: int, patching: Patching) -> tuple[int, int]:
 def patches_of(picture: Picture, patching: Patching) -> Patches:
     """A still picture of any size, scaled and cut."""
     check_picture(picture)
-    rows, columns = scaled_size(*picture.shape[:2], patching)
+    height, width = picture.shape[:2]
+    rows, columns = scaled_size(height, width, patching)
     if picture.shape[:2] != (rows, columns):
         picture = np.asarray(Image.fromarray(picture).resize((columns, rows), Image.Resampling.BICUBIC))
     return _cut([picture] * patching.frames, patching)

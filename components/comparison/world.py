@@ -20,7 +20,7 @@ from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, EditTask, Judgement
 from components.candidates.stage import candidates
 from components.dataset.stage import write_dataset
-from components.propose.pool import pixels
+from components.propose.pool import pictures
 
 PEOPLE, OVERLAP = ("ada", "bo", "chi", "dia"), 2
 STAND_INS, PER_TASK = 2, 4
@@ -62,6 +62,7 @@ def judged(folder: Path, task: EditTask, seed: int) -> list[Judgement]:
 
 def oracle_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
     """The oracle's scores of a drawn task's candidates, (K, axes), 0..1."""
-    seen = pixels(folder, (task.source, str(task.target), *(one.image for one in task.candidates)), LARGEST_SIDE)
+    shown = (task.source, str(task.target), *(one.image for one in task.candidates))
+    seen = np.stack(pictures(folder, shown, LARGEST_SIDE))
     source, target = (np.broadcast_to(one, seen[2:].shape) for one in seen[:2])
     return np.stack(oracle(source, target, seen[2:]), axis=1)

@@ -12,7 +12,7 @@ default.
 import json
 import sys
 import time
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ from components.editor_rl.nft import nft_loss, optimality
 from components.editor_rl.sde import STEPS, divergence, draw, log_prob
 from components.editors.kontext import Conditioning, KontextEditor
 from components.editors.sampling import edit, noise_levels
+from components.judges.protocol import EditGroup
 from components.reward.model import RewardModel
 
 
@@ -166,8 +167,11 @@ class Judge:
         if self.model is None:
             assert prompts.targets is not None
             return torch.from_numpy(oracle(prompts.sources[index], prompts.targets[index], pictures).mean).float()
-        instructions = [prompts.instructions[place] for place in index]
-        return self.model.bounded(self.model.score(instructions, prompts.sources[index], pictures))
+        groups = [
+            EditGroup(prompts.instructions[task], prompts.sources[task], [pictures[place] for place in places])
+            for task, places in groupby(range(len(index)), key=lambda place: int(index[place]))
+        ]
+        return self.model.bounded(self.model.score(groups))
 
 
 def update(

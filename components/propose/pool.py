@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
@@ -14,8 +13,9 @@ from torch import Tensor
 from annotation.campaigns.campaign import read_tasks
 from annotation.simulation.oracle import shrink
 from annotation.vocabulary import EditTask
-from components.reward.data import Group
-from components.reward.model import BATCH, RewardModel
+from components.judges.protocol import EditGroup, Picture
+from components.reward.inputs import Edits
+from components.reward.model import RewardModel
 
 
 @dataclass(frozen=True)
@@ -41,35 +41,24 @@ def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Pool:
     hidden: list[Tensor] = []
     for task in track(tasks, description="reading the pool", transient=True):
         images = [one.image for one in task.candidates]
-        pictures = pixels(folder, (task.source, *images), model.settings.side)
-        hidden.append(states(model, task.instruction, pictures[0], pictures[1:]))
+        source, *edits = pictures(folder, (task.source, *images), model.settings.side)
+        hidden += model.states([EditGroup(task.instruction, source, edits)])
     return Pool(tasks, hidden)
 
 
-def states_of(groups: list[Group], model: RewardModel) -> list[Tensor]:
+def states_of(groups: Sequence[Edits], model: RewardModel) -> list[Tensor]:
     """The backbone's states of judged groups, (K, A, width) each."""
     return [
-        states(model, group.instruction, group.source, group.edits)
+        state
         for group in track(groups, description="reading the dataset", transient=True)
+        for state in model.states([group])
     ]
 
 
-@torch.no_grad()
-def states(model: RewardModel, instruction: str, source: NDArray[np.uint8], edits: NDArray[np.uint8]) -> Tensor:
-    """States at the reward tokens, (K, A, width), of K edits, uint8 (K, side, side, 3), of one source."""
-    parts = []
-    for start in range(0, len(edits), BATCH):
-        part = edits[start : start + BATCH]
-        parts.append(
-            model.hidden(model.prepare([instruction] * len(part), np.broadcast_to(source, part.shape), part)).float()
-        )
-    return torch.cat(parts)
-
-
-def pixels(folder: Path, digests: Sequence[str], side: int) -> NDArray[np.uint8]:
-    """Pictures of a candidates folder as a model or the oracle reads them, (N, side, side, 3)."""
+def pictures(folder: Path, digests: Sequence[str], side: int | None) -> list[Picture]:
+    """Pictures of a candidates folder, as squares of `side` pixels or as they are."""
     found = []
     for sha256 in digests:
         with Image.open(folder / "images" / f"{sha256}.png") as picture:
-            found.append(shrink(picture, side))
-    return np.stack(found)
+            found.append(np.asarray(picture.convert("RGB")) if side is None else shrink(picture, side))
+    return found

@@ -1,6 +1,7 @@
 """Propose what experts are asked next: of a pool of candidates, the pages that would teach the reward model most."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -114,13 +115,15 @@ def load_reward(model: str) -> RewardModel:
 
 
 def own_scores(pool: Pool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """The model's own scores as an ensemble of one, on the scale of its training data: (mu, log_sigma), (1, K, A)."""
-    spread = torch.tensor(model.settings.spread)
+    """The model's own scores as an ensemble of one: (mu, log_sigma), (1, K, A) a task.
+
+    A difference of mu is in the loss's own unit, the logit of one edit's being preferred.
+    """
     found = []
     with torch.no_grad():
         for hidden in pool.hidden:
             scores = model.read(hidden)
-            found.append(((scores.mu / spread)[None].numpy(), (scores.log_sigma - spread.log())[None].numpy()))
+            found.append((scores.mu[None].numpy(), scores.log_sigma[None].numpy()))
     return found
 
 
@@ -144,7 +147,7 @@ def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArra
     return [(one, np.full_like(one, -np.inf)) for one in mu]
 
 
-def labels_of(groups: list[Group], hidden: list[Tensor]) -> Labels:
+def labels_of(groups: Sequence[Group], hidden: list[Tensor]) -> Labels:
     """Judged groups and their hidden states, padded to one number of candidates."""
     ratings, valid, weights = padded(groups)
     stacked = torch.zeros(*valid.shape, *hidden[0].shape[1:])

@@ -20,15 +20,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLMo
 
 from annotation.simulation.oracle import oracle
 from annotation.simulation.scenes import WORDS, random_edit
-from components.reward.model import (
-    IMAGE_TOKEN,
-    REWARD_TOKEN,
-    VISION_END,
-    VISION_START,
-    RewardModel,
-    RewardSettings,
-    head,
-)
+from components.backbones.prefix_tree import last_hidden
+from components.judges.protocol import EditGroup
+from components.reward.inputs import REWARD_TOKEN
+from components.reward.model import RewardModel, head
+from components.reward.settings import RewardSettings
 
 WIDTH = 96
 BATCH = 32
@@ -41,13 +37,13 @@ CHANGED = 0.03
 YES = 0.5
 """Oracle score above which the pretraining's answer is yes."""
 TEXT_TOKENS = 32
-PAD_ID, VISION_END_ID = 0, 4
+VISION_END_ID = 4
 
 
 def build(seed: int = SEED) -> RewardModel:
     """An untrained tiny reward model for 32x32 pictures."""
     torch.manual_seed(seed)
-    special = ["<pad>", "[UNK]", IMAGE_TOKEN, VISION_START, VISION_END, REWARD_TOKEN, "<|video_pad|>"]
+    special = ["<pad>", "[UNK]", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", REWARD_TOKEN, "<|video_pad|>"]
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate([*special, *WORDS])}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -68,7 +64,11 @@ def build(seed: int = SEED) -> RewardModel:
         },
         image_token_id=2, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6,
     )  # fmt: skip
-    return RewardModel(Qwen2_5_VLModel(config), tokenizer, RewardSettings(side=32))
+    return RewardModel(
+        Qwen2_5_VLModel(config),
+        tokenizer,
+        RewardSettings(order="paired", side=32, rubrics=(), instruction_tokens=TEXT_TOKENS),
+    )
 
 
 class Lesson(NamedTuple):
@@ -116,13 +116,14 @@ def telling_loss(
 ) -> torch.Tensor:
     """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
 
-    hidden: (B, L, width); done: (B,) bool. Output words share the input embedding.
+    hidden: (L, width) of a packed batch of B pairs; done: (B,) bool. Output words share the input embedding.
     """
-    axes = len(model.settings.axes)
-    end_of_image = int((rows["input_ids"][0] == VISION_END_ID).nonzero())
-    words = rows["input_ids"][done, end_of_image + 1 : -axes]
-    logits = hidden[done, end_of_image : -axes - 1] @ model.backbone.get_input_embeddings().weight.T
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), words.flatten(), ignore_index=PAD_ID)
+    ids = rows["input_ids"][0]
+    after_pictures = (ids == VISION_END_ID).nonzero()[:, 0] + 1
+    spans = zip(after_pictures[done].tolist(), rows["reads"][done, 0].tolist(), strict=True)
+    words = torch.cat([torch.arange(*span) for span in spans])
+    logits = hidden[words - 1] @ model.backbone.get_input_embeddings().weight.T
+    return torch.nn.functional.cross_entropy(logits, ids[words])
 
 
 def lessons(model: RewardModel, rng: np.random.Generator) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -131,7 +132,8 @@ def lessons(model: RewardModel, rng: np.random.Generator) -> tuple[dict[str, tor
     sources, targets, edits = (np.stack([getattr(one, role) for one in batch]) for role in ("source", "target", "edit"))
     truth = torch.from_numpy(np.stack(oracle(sources, targets, edits), axis=1)).float()
     changed = torch.from_numpy(np.abs(edits.astype(np.float32) - sources).mean(axis=(1, 2, 3)) / 255)
-    return model.prepare([one.instruction for one in batch], sources, edits), truth, changed
+    groups = [EditGroup(one.instruction, one.source, [one.edit]) for one in batch]
+    return model.collate(groups), truth, changed
 
 
 def teach_heads(model: RewardModel, rng: np.random.Generator, seed: int) -> float:
@@ -143,7 +145,7 @@ def teach_heads(model: RewardModel, rng: np.random.Generator, seed: int) -> floa
     for _ in track(range(HEAD_STEPS), description="heads of the base"):
         rows, _, changed = lessons(model, rng)
         with torch.no_grad():
-            hidden = model.backbone(**rows, use_cache=False).last_hidden_state
+            hidden = model.hidden(rows)
         mu = model.read(hidden).mu
         truth = (changed > CHANGED).float()[:, None].expand_as(mu)
         torch.nn.functional.binary_cross_entropy_with_logits(mu, truth).backward()
@@ -172,10 +174,11 @@ def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, fl
         optimiser.param_groups[0]["lr"] = PEAK_RATE * min(1, (step + 1) / 200) * min(1, 3 * (1 - step / steps))
         rows, truth, _ = lessons(model, rng)
         yes = (truth > YES).float()
-        hidden = model.backbone(**rows, use_cache=False).last_hidden_state
-        mu = model.read(hidden.detach() if step < steps // 2 else hidden).mu
+        hidden = last_hidden(model.backbone, rows)
+        read = hidden[rows["reads"]]
+        mu = model.read(read.detach() if step < steps // 2 else read).mu
         told = telling_loss(model, hidden, rows, truth[:, 0] > YES)
-        measured = (measure(hidden[:, -2:]).squeeze(-1).sigmoid() - truth).square().mean()
+        measured = (measure(read).squeeze(-1).sigmoid() - truth).square().mean()
         answers = torch.nn.functional.binary_cross_entropy_with_logits(mu, yes)
         (told + 10 * measured + 0.3 * answers).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

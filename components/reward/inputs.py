@@ -1,0 +1,140 @@
+"""Groups of edits as prefix trees, in the order that a reward model reads: what edits of a group share comes once."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from components.backbones.pictures import Patches, Patching, check_picture, paired_patches, patches_of, scaled_size
+from components.backbones.prefix_tree import Node, ends, markers, pack
+from components.backbones.text import control_id, control_text_ids, shortened, text_ids
+from components.judges.protocol import Picture
+from components.reward.settings import INSTRUCTION, RewardSettings
+
+REWARD_TOKEN = "<|Reward|>"
+KEPT_TEXTS = 256
+"""Instructions whose token ids are kept: a group is measured before it is packed, and comes again each epoch."""
+AROUND = 2
+"""Tokens around a picture: its start and its end."""
+
+
+class Edits(Protocol):
+    """What a reward model looks at in a group: an EditGroup, or a preference group of a dataset."""
+
+    @property
+    def instruction(self) -> str: ...
+    @property
+    def source(self) -> Picture: ...
+    @property
+    def edits(self) -> Sequence[Picture]: ...
+
+
+class Read(NamedTuple):
+    """Where an axis of an edit is read: a node of the packed forest, and how many tokens before its last."""
+
+    node: int
+    before_last: int
+
+
+class InputMaker:
+    """Makes the inputs of one backbone's config, tokenizer and settings. On the CPU, without weights."""
+
+    def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
+        """config: of a Qwen2.5-VL or Qwen3-VL."""
+        vision = config.vision_config
+        self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
+        self._texts = lru_cache(KEPT_TEXTS)(self._read_texts)
+        self.reward = control_id(tokenizer, REWARD_TOKEN)
+        self.opening = [] if settings.order == "paired" else control_text_ids(tokenizer, settings.opening)
+        self.patching = Patching(
+            vision.patch_size, vision.spatial_merge_size, settings.min_pixels, settings.max_pixels,
+            settings.image_mean, settings.image_std, vision.temporal_patch_size,
+        )  # fmt: skip
+
+    def collate(self, groups: Sequence[Edits]) -> dict[str, Tensor]:
+        """Tensors of all edits of the groups: those of `pack`, and reads (N, axes), the packed positions of the reward
+        tokens of the N edits in order.
+        """
+        forest: list[Node] = []
+        reads: list[list[Read]] = []
+        before = 0
+        for group in groups:
+            trees, places = self.trees(group)
+            reads += [[Read(before + read.node, read.before_last) for read in edit] for edit in places]
+            forest += trees
+            before += sum(map(_count, trees))
+        batch = pack(forest, self.marks)
+        table = torch.tensor(reads).reshape(len(reads), len(self.settings.axes), 2)
+        return batch | {"reads": ends(batch)[table[..., 0]] - table[..., 1]}
+
+    def trees(self, group: Edits) -> tuple[list[Node], list[list[Read]]]:
+        """The trees of a group, and where each axis of each edit is read, nodes counted depth first."""
+        axes = len(self.settings.axes)
+        texts = self._texts(group.instruction)
+        if self.settings.order == "paired":
+            closing = (*texts[0], *[self.reward] * axes)
+            return [Node((pair, closing)) for pair in self._pairs(group)], [
+                _last(k, axes) for k in range(len(group.edits))
+            ]
+        source, edits = patches_of(group.source, self.patching), [patches_of(one, self.patching) for one in group.edits]
+        if self.settings.order == "rubric-first":
+            rubrics = [token for text in texts for token in text]
+            nodes = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
+            return [Node((self.opening, rubrics, source), nodes)], [_last(1 + k, axes) for k in range(len(edits))]
+        leaves = tuple(Node(([*text, self.reward],)) for text in texts)
+        reads = [[Read(1 + k * (1 + axes) + 1 + axis, 0) for axis in range(axes)] for k in range(len(edits))]
+        return [Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits))], reads
+
+    def tokens(self, group: Edits) -> tuple[int, list[int]]:
+        """Language-model tokens of a group's tree: what its edits share, and what each edit adds."""
+        axes = len(self.settings.axes)
+        texts = sum(map(len, self._texts(group.instruction)))
+        if self.settings.order == "paired":
+            side = self.settings.side or 0
+            return 0, [self._picture_tokens((side, side)) + texts + axes for _ in group.edits]
+        shared = len(self.opening) + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
+        each = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
+        if self.settings.order == "rubric-first":
+            return shared + texts, each
+        return shared, [one + texts for one in each]
+
+    def _read_texts(self, instruction: str) -> list[list[int]]:
+        """The rubrics with the instruction; in `paired` the instruction alone."""
+        told = shortened(self.tokenizer, instruction, self.settings.instruction_tokens)
+        if self.settings.order == "paired":
+            return [text_ids(self.tokenizer, told)]
+        return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, told)) for rubric in self.settings.rubrics]
+
+    def _pairs(self, group: Edits) -> list[Patches]:
+        side = self.settings.side or 0
+        source = _square(group.source, side)
+        return [paired_patches(source, _square(edit, side), self.patching) for edit in group.edits]
+
+    def _picture_tokens(self, size: tuple[int, int]) -> int:
+        unit = self.patching.patch * self.patching.merge
+        return size[0] // unit * (size[1] // unit) + AROUND
+
+
+def _last(node: int, axes: int) -> list[Read]:
+    return [Read(node, axes - 1 - axis) for axis in range(axes)]
+
+
+def _count(node: Node) -> int:
+    return 1 + sum(map(_count, node.children))
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    check_picture(picture)
+    return picture.shape[0], picture.shape[1]
+
+
+def _square(picture: Picture, side: int) -> Picture:
+    check_picture(picture)
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX))
