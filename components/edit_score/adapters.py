@@ -15,12 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from components.training.adapter import TARGETS
 from components.training.settings import LoraSettings
 from infra.errors import EditLoopError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TARGETS = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
-"""All linear layers of the language model's blocks, by their full names in Qwen2.5-VL and Qwen3-VL."""
 KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 OLDER = ((re.compile(r"model\.layers\."), "model.language_model.layers."), (re.compile(r"visual\."), "model.visual."))
 """Where modules stood in the classes that older adapters were trained with, and where they stand now."""
@@ -41,21 +40,6 @@ class Adapter(NamedTuple):
     scale: float
     factors: dict[str, tuple[Tensor, Tensor]]
     """(A, B), (rank, inputs) and (outputs, rank), by the module's name in the base."""
-
-
-def add_adapter(backbone: Any, settings: LoraSettings) -> None:
-    """Put a fresh adapter on the language model's linear layers and freeze all else; changes the backbone in place.
-
-    It starts as nothing: B is 0.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=TARGETS
-    )
-    inject_adapter_in_model(config, backbone)
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad = ".lora_" in name
 
 
 def write_adapter(folder: Path, state: dict[str, Tensor], settings: LoraSettings, base: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from annotation.vocabulary import AXES as RATED
 from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING
 from components.edit_score.rows import Row, RowMaker
-from components.edit_score.settings import AXES, DIGITS
+from components.edit_score.settings import AXES, DIGITS, EditScoreSettings
 from components.judges.protocol import EditGroup
 
 RATING_OF = dict(zip(AXES, ("if", "vq", "vq", "vq"), strict=True))
@@ -34,6 +34,11 @@ def from_ratings(ratings: NDArray[np.floating], top: int) -> list[Target]:
     share = (np.asarray(ratings, np.float64) - LOWEST_RATING) / (HIGHEST_RATING - LOWEST_RATING)
     columns = [RATED.index(RATING_OF[axis]) for axis in AXES]
     return [Target(tuple(row)) for row in np.round(share[:, columns] * top).tolist()]
+
+
+def rows_an_edit(settings: EditScoreSettings) -> int:
+    """How many rows teach one edit: an answer a question, or without reasoning a digit a point."""
+    return 2 if settings.reasoning else len(AXES)
 
 
 def taught(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -> list[list[Row]]:

@@ -82,6 +82,10 @@ class PreferenceGroups(Sequence[Group]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def sizes(self) -> list[tuple[str, int]]:
+        """Task id and number of candidates of each group, without its pictures."""
+        return [(task, len(self._places[task])) for task in self._tasks]
+
     @overload
     def __getitem__(self, place: int) -> Group: ...
     @overload

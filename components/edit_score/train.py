@@ -1,0 +1,69 @@
+"""Trains EditScore to answer as experts or a teacher do; one rank of a DeepSpeed job, started by `infra.launch`.
+
+torchrun --nproc-per-node 2 -m components.edit_score.train job.json
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from safetensors.torch import load_file
+
+from components.edit_score import checkpoints
+from components.edit_score.adapters import write_adapter
+from components.edit_score.lesson import AnswerLesson, read_edits
+from components.edit_score.model import EditScoreModel
+from components.edit_score.settings import EditScoreSettings
+from components.training.adapter import add_adapter
+from components.training.engine import put_state, uses_bf16
+from components.training.job import TrainingJob
+from components.training.loop import train
+from components.training.ranks import end_rank, start_rank
+
+PREFIX = "backbone."
+"""Before the backbone's names among the model's."""
+
+
+def open_base(job: TrainingJob) -> EditScoreModel:
+    """The model that a job starts from, on the CPU, without the adapter that it trains."""
+    dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
+    settings = EditScoreSettings(**job.preset.settings) if job.preset.settings else None
+    return EditScoreModel.from_base(job.base, settings, device="cpu", dtype=dtype)
+
+
+def finish(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
+    """Write the model folder: the trained adapter and which base it goes on, or the whole trained weights."""
+    trained, extra = load_file(state), {"training.json": history}
+    model = open_base(job)
+    if job.training.adapter is None:
+        put_state(model, trained)
+        model.save(job.output, job.facts, extra)
+        return
+    named = {name.removeprefix(PREFIX): value for name, value in trained.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        write_adapter(Path(scratch) / "adapter", named, job.training.adapter, job.preset.base)
+        checkpoints.save_adapted(
+            job.output, Path(scratch) / "adapter", job.base, model.settings, job.facts, extra
+        )  # fmt: skip
+
+
+def main(job: TrainingJob) -> None:
+    """Train on this rank; rank 0 writes the model folder."""
+    start_rank()
+    torch.manual_seed(job.training.seed)
+    model = open_base(job)
+    if job.training.adapter:
+        add_adapter(model.backbone, job.training.adapter)
+    top = model.settings.top
+    lesson = AnswerLesson(model, {split: read_edits(job.dataset, split, top) for split in ("train", "validation")})
+    trained = train(lesson, job.training, job.checkpoints, facts=job.facts)
+    if distributed.get_rank() == 0:
+        finish(job, trained.state, trained.history)
+    end_rank()
+
+
+if __name__ == "__main__":
+    main(TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()))
