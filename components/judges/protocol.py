@@ -55,18 +55,30 @@ class Score:
 
 
 class JudgeUnavailableError(EditLoopError):
-    """The judge cannot be reached or is overloaded: nothing is wrong with what was asked, and later may be better."""
+    """The judge cannot be reached, is overloaded or does not answer as it should: what was asked may be right."""
+
+
+class StaleJudgeError(JudgeUnavailableError):
+    """Another model answers than did before: scores of the two do not belong together."""
 
 
 class Judge(Protocol):
     """Scores edits. Safe to call from one thread at a time."""
 
-    name: str
-    """Registered name of its kind: `edit-reward`, `edit-score`, or an endpoint's model name."""
-    version: str
-    """Content address of the weights (a manifest's sha256), or what the endpoint says its model is."""
-    axes: tuple[str, ...]
-    """Names of the axes that its scores have."""
+    @property
+    def name(self) -> str:
+        """Registered name of its kind: `edit-reward`, `edit-score`, or an endpoint's model name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Content address of the weights (a manifest's sha256), or what the endpoint says its model is."""
+        ...
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes that its scores have."""
+        ...
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """One score an edit, in the groups' order.

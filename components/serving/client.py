@@ -1,23 +1,18 @@
 """The typed client of `editloop serve`: a judge whose model is elsewhere. An error is an error, never a score."""
 
-import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from PIL import Image
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_random_exponential
 
-from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score
-from components.serving.messages import ErrorReply, ModelReply, ScoreReply, ScoreRequest, faults
+from components.judges.asking import Asker
+from components.judges.encoding import png
+from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
+from components.serving.messages import ModelReply, ScoreReply, ScoreRequest, faults
 from infra.errors import EditLoopError
-
-LATER = (429, 502, 503, 504)
-"""Answers after which the same request may succeed: the server's own, and those of a proxy before it."""
 
 
 class JudgeClientSettings(BaseSettings):
@@ -33,16 +28,6 @@ class JudgeClientSettings(BaseSettings):
     """The longest wait for one answer: a little more than the server's own limit."""
     patience: float = 120.0
     """Seconds after which a request that is always put off is given up: time for a worker to be replaced."""
-
-
-class StaleJudgeError(EditLoopError):
-    """The server serves another model than it did: scores before and after do not belong together."""
-
-
-class _AskAgainError(Exception):
-    def __init__(self, reason: str, seconds: float | None = None):
-        super().__init__(reason)
-        self.seconds = seconds
 
 
 class ServedJudge:
@@ -61,17 +46,17 @@ class ServedJudge:
         and may raise; without it that is a StaleJudgeError. The judge's `version` is the new one then.
         transport: what carries the requests, by default the network.
         """
-        headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"} if settings.token else {}
-        limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections)
         self.url, self.settings, self.on_new_model = url, settings, on_new_model
-        try:
-            self._http = httpx.Client(
-                base_url=url, headers=headers, timeout=settings.seconds, limits=limits, transport=transport
-            )
-        except httpx.InvalidURL as error:
-            raise EditLoopError(f"{url}: {error}; give http(s)://HOST:PORT of `editloop serve`.") from None
+        self._asker = Asker(
+            url, settings.token, connections=settings.connections, seconds=settings.seconds,
+            patience=settings.patience, patience_name="EDITLOOP_JUDGE_PATIENCE",
+            key_advice="EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN", transport=transport,
+        )  # fmt: skip
         self._lock = threading.Lock()
-        told = ModelReply.model_validate_json(self._ask("GET", "/v1/model"))
+        try:
+            told = ModelReply.model_validate_json(self._asker.ask("GET", "/v1/model"))
+        except ValidationError as error:
+            raise EditLoopError(f"{url}: answers, but not as `editloop serve` does ({faults(error)}).") from None
         self.name, self.version, self.axes, self.limits = told.model, told.version, told.axes, told.limits
 
     @classmethod
@@ -81,13 +66,14 @@ class ServedJudge:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._asker.close()
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """One score an edit, in the groups' order; requests go out side by side.
 
         EditLoopError where the server refuses a group (it names the rule), StaleJudgeError where its model changed,
-        JudgeUnavailableError where it is away or overloaded for longer than the settings' patience.
+        JudgeUnavailableError where it is away or overloaded for longer than the settings' patience, or does not answer
+        as a server of scores does.
         """
         parts = [(group, list(part)) for group in groups for part in self._parts(group)]
         with ThreadPoolExecutor(self.settings.connections, "score") as pool:
@@ -101,7 +87,7 @@ class ServedJudge:
     def _score(self, group: EditGroup, edits: Sequence[Picture]) -> list[Score]:
         try:
             request = ScoreRequest(
-                instruction=group.instruction, source=encode(group.source), edits=[encode(edit) for edit in edits]
+                instruction=group.instruction, source=png(group.source), edits=[png(edit) for edit in edits]
             )
         except ValidationError as error:
             raise EditLoopError(f"{group.key or 'a group'} cannot be sent ({faults(error)}).") from None
@@ -113,14 +99,14 @@ class ServedJudge:
             half = len(edits) // 2
             return self._score(group, edits[:half]) + self._score(group, edits[half:])
         try:
-            reply = ScoreReply.model_validate_json(self._ask("POST", "/v1/score", body))
+            reply = ScoreReply.model_validate_json(self._asker.ask("POST", "/v1/score", body))
         except ValidationError as error:
-            raise EditLoopError(f"{self.url}: its answer is no scores ({faults(error)}).") from None
+            raise JudgeUnavailableError(f"{self.url}: its answer is no scores ({faults(error)}).") from None
         self._check_model(reply)
         scores = [one.score() for one in reply.scores]
         axes = {tuple(score.axes) for score in scores if not score.missing}
         if len(scores) != len(edits) or axes - {self.axes}:
-            raise EditLoopError(
+            raise JudgeUnavailableError(
                 f"{self.url}: asked about {len(edits)} edits on {', '.join(self.axes)}, it scored {len(scores)} on "
                 f"{' and '.join(', '.join(names) for names in axes) or 'nothing'}."
             )
@@ -138,52 +124,3 @@ class ServedJudge:
                 )
             self.on_new_model(old, reply.version)
             self.version = reply.version
-
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The body of a good answer; asked again while the server is away, overloaded or without a worker."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(_AskAgainError),
-            wait=_pause,
-            stop=stop_after_delay(self.settings.patience),
-            reraise=True,
-        )
-        try:
-            return retrying(self._ask_once, method, path, body)
-        except _AskAgainError as error:
-            raise JudgeUnavailableError(
-                f"{self.url}: {error}; given up after {self.settings.patience:g} s (EDITLOOP_JUDGE_PATIENCE)."
-            ) from None
-
-    def _ask_once(self, method: str, path: str, body: bytes | None) -> bytes:
-        try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            answer = self._http.request(method, path, content=body, headers=headers)
-        except httpx.TransportError as error:
-            raise _AskAgainError(f"no connection ({error or type(error).__name__})") from None
-        if answer.status_code == 200:
-            return answer.content
-        try:
-            reason = ErrorReply.model_validate_json(answer.content).error
-        except ValidationError:
-            reason = answer.reason_phrase
-        if answer.status_code in LATER:
-            told = answer.headers.get("Retry-After", "")
-            raise _AskAgainError(f"{answer.status_code}, {reason}", float(told) if told.isdigit() else None)
-        if answer.status_code == 401:
-            reason = f"{reason}; EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN"
-        raise EditLoopError(f"{self.url}: {answer.status_code}, {reason}.")
-
-
-def encode(picture: Picture) -> bytes:
-    """The picture as a PNG file, which loses nothing."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds before the next try: what the server asked for, and a little at random so that not all come at once."""
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    asked = error.seconds if isinstance(error, _AskAgainError) else None
-    return (asked or 0.0) + wait_random_exponential(multiplier=0.1, max=5)(state)

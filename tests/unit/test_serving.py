@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
+from components.judges.encoding import png
+from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score, StaleJudgeError
 from components.judges.soundness import sound
 from components.serving.app import make_app
 from components.serving.batching import (
@@ -26,7 +27,7 @@ from components.serving.batching import (
     merge,
     take_batch,
 )
-from components.serving.client import JudgeClientSettings, ServedJudge, StaleJudgeError, encode
+from components.serving.client import JudgeClientSettings, ServedJudge
 from components.serving.messages import AxisMessage, ScoreMessage, ScoreRequest
 from components.serving.meters import Meters
 from components.serving.server import serve_token
@@ -341,7 +342,7 @@ def test_a_group_beyond_the_servers_limit_is_asked_in_parts() -> None:
     def answer(request: httpx.Request, count: int) -> httpx.Response:
         edits = ScoreRequest.model_validate_json(request.content).edits
         assert len(edits) <= Limits().edits
-        by_bytes = {encode(picture(value)): value for value in range(150)}
+        by_bytes = {png(picture(value)): value for value in range(150)}
         return reply([message(by_bytes[edit]).model_dump() for edit in edits])
 
     judge = Served(answer).open()

@@ -1,0 +1,181 @@
+"""EditScore over an OpenAI-compatible endpoint (vLLM and the like): its questions and its parser, another's model.
+
+Two chat completions an edit, SC with source and edited image, PQ with the edited image alone, each with K choices.
+"""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.edit_score.answers import Answer, parse
+from components.edit_score.scores import averaged
+from components.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
+from components.judges.asking import Asker
+from components.judges.encoding import at_most, png
+from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
+from infra.content import sha256_json
+from infra.errors import EditLoopError
+
+CONTROL = re.compile(r"<(?=\|)")
+"""How the control tokens of Qwen's format, and of most others, begin."""
+
+
+class OpenAISettings(BaseSettings):
+    """How an endpoint is asked."""
+
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_", env_ignore_empty=True)
+
+    key: SecretStr | None = None
+    """EDITLOOP_OPENAI_KEY: the endpoint's API key, where it wants one."""
+    connections: int = 16
+    """Questions under way at once."""
+    seconds: float = 300.0
+    """The longest wait for one answer."""
+    patience: float = 300.0
+    """Seconds after which a question that is always put off is given up."""
+    questions: EditScoreSettings = EditScoreSettings()
+    """As JSON: wording, passes, sampling, seed."""
+    extra: dict[str, Any] = {}
+    """As JSON: fields that this endpoint wants in a request, such as {"top_k": 20}; null leaves one of ours out."""
+
+
+class OpenAIJudge:
+    """A judge (components.judges.protocol). Several threads may use it at once."""
+
+    axes = AXES
+
+    def __init__(self, url: str, model: str, settings: OpenAISettings, transport: httpx.BaseTransport | None = None):
+        """url: base address, as http://host:8000/v1. model: what the endpoint calls the model.
+
+        EditLoopError where the endpoint does not have it, or the questions are of the kind without reasoning, which
+        needs probabilities that such endpoints do not give.
+        """
+        if not settings.questions.reasoning:
+            raise EditLoopError(
+                "EDITLOOP_OPENAI_QUESTIONS: reasoning is false; an endpoint's scores are read from text."
+            )
+        self.name, self.settings = model, settings
+        self._asker = Asker(
+            url, settings.key, connections=settings.connections, seconds=settings.seconds, patience=settings.patience,
+            patience_name="EDITLOOP_OPENAI_PATIENCE", key_advice="EDITLOOP_OPENAI_KEY is the endpoint's key",
+            transport=transport,
+        )  # fmt: skip
+        self.url = url
+        self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
+        """Of what the endpoint says its model is, and of all that is asked; endpoints do not tell their weights."""
+        self._answering: str | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, address: str) -> "OpenAIJudge":
+        """The judge at `http://HOST/v1#MODEL`, with the settings of the environment."""
+        url, _, model = address.partition("#")
+        if not (model and url.startswith(("http://", "https://"))):
+            raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
+        return cls(url, model, OpenAISettings())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._asker.close()
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        """One score an edit, in the groups' order: Avg@K over the passes whose two answers can be read.
+
+        An edit of which too few can be read is missing, with the reasons. EditLoopError where the endpoint refuses a
+        question, JudgeUnavailableError where it is away, StaleJudgeError where another model answers than before.
+        """
+        with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
+            asked = []
+            for group in groups:
+                source = self._shown(group.source)
+                for edit in group.edits:
+                    asked.append(pool.submit(self._answers, 0, group.instruction, [source, shown := self._shown(edit)]))
+                    asked.append(pool.submit(self._answers, 1, group.instruction, [shown]))
+            try:
+                answers = iter([one.result() for one in asked])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [[self._score(next(answers), next(answers)) for _ in group.edits] for group in groups]
+
+    def _score(self, sc: list[str], pq: list[str]) -> Score:
+        questions = self.settings.questions
+        passes = [self._points(one, other) for one, other in zip(sc, pq, strict=True)]
+        return averaged(passes, questions.top, questions.least_share)
+
+    def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
+        read = [parse(text, self.settings.questions.top) for text in (sc, pq)]
+        faults = [one for one in read if not isinstance(one, Answer)]
+        return faults[0] if faults else tuple(point for one in read if isinstance(one, Answer) for point in one.points)
+
+    def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
+        """K answers to a question; fewer choices than were asked for are asked for again, with other seeds."""
+        passes, answers = self.settings.questions.passes, list[str]()
+        while len(answers) < passes:
+            answers += self._choices(question, instruction, pictures, passes - len(answers), len(answers))
+        return answers
+
+    def _choices(self, question: int, instruction: str, pictures: list[str], count: int, done: int) -> list[str]:
+        told = self.settings.questions
+        # The endpoint's tokenizer would take such words for control tokens; an invisible space makes them text
+        text = told.questions[question].text.replace(INSTRUCTION, CONTROL.sub("<\u200b", instruction))
+        content = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        body = {
+            "model": self.name,
+            "messages": [
+                *([{"role": "system", "content": told.system}] if told.system else []),
+                {"role": "user", "content": [*content, {"type": "text", "text": text}]},
+            ],
+            "n": count,
+            "seed": told.seed + done,
+            "temperature": told.temperature,
+            "top_p": told.top_p,
+            "max_tokens": told.max_new_tokens,
+        } | self.settings.extra  # fmt: skip
+        body = {key: value for key, value in body.items() if value is not None}
+        try:
+            sent = json.dumps(body).encode()
+            reply = json.loads(self._asker.ask("POST", "/chat/completions", sent))
+            choices = [choice["message"]["content"] or "" for choice in reply["choices"]]
+            if not choices or not all(isinstance(choice, str) for choice in choices):
+                raise TypeError("no text")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise JudgeUnavailableError(f"{self.url}: its answer is no chat completion ({error!r}).") from None
+        self._check_model(str(reply.get("model", self.name)))
+        return choices[:count]
+
+    def _check_model(self, answering: str) -> None:
+        with self._lock:
+            before = self._answering = self._answering or answering
+        if answering != before:
+            raise StaleJudgeError(
+                f"{self.url}: {answering} answers now, before it was {before}. Scores of two models do not compare: "
+                "begin again."
+            )
+
+    def _shown(self, picture: Picture) -> str:
+        """The picture as a data URI, scaled down to the questions' number of pixels."""
+        scaled = np.asarray(at_most(picture, self.settings.questions.max_pixels))
+        return f"data:image/png;base64,{base64.b64encode(png(scaled)).decode()}"
+
+    def _model_facts(self) -> dict[str, Any]:
+        """What the endpoint says of the model that does not change from one start to the next."""
+        try:
+            models = json.loads(self._asker.ask("GET", "/models"))["data"]
+            found = {one["id"]: one for one in models}
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditLoopError(
+                f"{self.url}/models: no list of models ({error!r}); give the address up to /v1."
+            ) from None
+        if self.name not in found:
+            raise EditLoopError(f"{self.url}: has no model {self.name}; there are {', '.join(sorted(found))}.")
+        return {key: found[self.name].get(key) for key in ("root", "parent")}

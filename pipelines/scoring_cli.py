@@ -1,0 +1,104 @@
+"""`editloop score` and `editloop serve`: a judge's scores in a table, and over HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.errors import EditLoopError
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A model's folder, a shipped name (tiny-reward), models:/NAME@ALIAS, http://HOST:PORT of `editloop serve` "
+        "(token: EDITLOOP_JUDGE_TOKEN), or openai:http://HOST/v1#MODEL (key: EDITLOOP_OPENAI_KEY)."
+    ),
+]
+
+
+def score(
+    model: Model,
+    source: Annotated[
+        Path, typer.Option("--input", help="An edits.jsonl, or a folder of them; its candidates are scored.")
+    ],
+    output: Annotated[Path, typer.Option(help="The .parquet file to write, a row an edit.")],
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Score only the first N candidates of each task, and keep the best of them: beside the scores, a "
+            "folder NAME-best with an edits.jsonl of one candidate a row, and its pictures.",
+        ),
+    ] = None,
+    most_missing: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of edits that may stay without a score; more is an error.")
+    ] = 0.1,
+    batch: Annotated[int, typer.Option(min=1, help="Edits that the judge is given at once.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+) -> None:
+    """Score any number of edits: per axis mean and sigma, fused, overall, reward, or why the score is missing.
+
+    Rows come in the input's order. Stopped or killed, the same call goes on where it was and gives the same file. A
+    picture that cannot be read costs its own row alone.
+
+    For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --output scores.parquet
+    """
+    from components.judges.opening import open_judge
+    from components.judges.scoring import ScoringSettings, score_edits
+
+    if output.suffix != ".parquet":
+        raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
+    settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
+    judge = open_judge(model, device=device)
+    found = score_edits(judge, source, output, settings)
+    print(f"{judge.name} {judge.version[:12]}: {found.edits} edits of {found.tasks} tasks, {found.missing} missing")
+    for reason, count in list(found.reasons.items())[:10]:
+        print(f"  {count} x {reason}")
+    print(output)
+    if best_of is not None:
+        from components.judges.best_of import keep_best
+
+        folder = output.with_name(f"{output.stem}-best")
+        best = keep_best(source, output, best_of, folder)
+        print(f"{folder}: the best of up to {best_of} candidates of {best.tasks} tasks; {best.without} have none")
+
+
+def serve(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but a loopback address needs EDITLOOP_SERVE_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8420,
+    workers: Annotated[int, typer.Option(help="Processes with a model each; several GPUs are taken in turn.")] = 1,
+    max_batch: Annotated[int, typer.Option(help="Edits that a worker is given at once.")] = 32,
+    window_ms: Annotated[
+        float, typer.Option(help="Milliseconds that a request waits for others to be batched with, when all is idle.")
+    ] = 5.0,
+    queue: Annotated[int, typer.Option(help="Edits that may wait; beyond, the answer is 429 and a time.")] = 256,
+) -> None:
+    """Serve a model's scores over HTTP, until Ctrl-C or SIGTERM; what was taken by then is finished.
+
+    POST /v1/score takes {"instruction", "source", "edits"}, pictures as base64 of PNG, JPEG or WebP. Requests of one
+    task are judged as one group, so that its source and instruction are read once. Also /v1/model, /healthz, /readyz,
+    /metrics (Prometheus), /openapi.json. Clients show EDITLOOP_SERVE_TOKEN as a bearer token.
+
+    Ask it with `editloop score --model http://HOST:PORT ...`, or from Python:
+    components.judges.opening.open_judge("http://HOST:PORT").judge(groups)
+
+    For example: editloop serve --model models:/edit-reward@champion --port 8420
+    """
+    from pydantic import ValidationError
+
+    from components.serving.server import serve as serve_model
+    from components.serving.settings import ServeSettings
+
+    try:
+        settings = ServeSettings(
+            host=host, port=port, workers=workers, max_batch=max_batch, window_ms=window_ms, queue=queue
+        )
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"--{str(one['loc'][0]).replace('_', '-')} {one['input']}: {one['msg']}" for one in error.errors()
+        )
+        raise EditLoopError(f"{wrong}.") from None
+    serve_model(model, settings)
