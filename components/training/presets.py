@@ -50,9 +50,10 @@ class Preset(BaseModel):
 
     @model_validator(mode="after")
     def _of_this_model(self) -> Self:
-        told = self.model_fields_set & {"loss", "target"}
+        fields = type(self).model_fields
+        told = [name for name in ("loss", "target") if getattr(self, name) != fields[name].default]
         if self.model == "edit-score" and told:
-            raise ValueError(f"{', '.join(sorted(told))}: EditScore learns to write answers; only EditReward has these")
+            raise ValueError(f"{', '.join(told)}: EditScore learns to write answers; only EditReward has these")
         if self.model == "edit-score" and not self.load.answer_tokens:
             raise ValueError("load.answer_tokens is 0: EditScore learns from the tokens of its answers")
         return self
