@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.training.adapter import TARGETS
 from components.training.settings import LoraSettings
 from infra.errors import EditLoopError
 
@@ -44,6 +43,8 @@ class Adapter(NamedTuple):
 
 def write_adapter(folder: Path, state: dict[str, Tensor], settings: LoraSettings, base: str) -> None:
     """Write an adapter as PEFT does. `state`: trained parameters by their names in the backbone."""
+    from components.training.adapter import TARGETS
+
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": settings.rank,

@@ -108,7 +108,7 @@ def save_adapted(
 ) -> None:  # fmt: skip
     """Write a model's folder with an adapter (a copy of PEFT's folder) and the address of its base, manifest last."""
     found = base_folder(base)
-    named = base if "/" not in base and not Path(base).exists() else str(found.absolute())
+    named = base if "/" not in base and found != Path(base) else str(found.absolute())
     reference = BaseReference(base=named, sha256=base_digest(found))
     with complete_folder(folder, facts) as out:
         shutil.copytree(adapter, out / "adapter")

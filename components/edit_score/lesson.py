@@ -51,7 +51,7 @@ class ByTeacher:
     def __init__(self, dataset: Path, split: Split, top: int):
         if (given := read_manifest(dataset)["facts"]["top"]) != top:
             raise EditLoopError(
-                f"{dataset}: points go to {given}, the model's settings say top {top}. Make them alike."
+                f"{dataset}: its points go to {given}, the model's to {top}. Set `top` in the preset's settings to it."
             )
         self.folder, self.rows = dataset, read_taught(dataset, split)
 

@@ -80,7 +80,7 @@ def import_taught(
     kept: dict[str, list[TeacherRow]] = {}
     dropped = {"no editor achieves": 0, "tells nothing apart": 0}
     for key, rows in groups.items():
-        whole = overall([row.points for row in rows], top)
+        whole = overall(np.array([row.points for row in rows]), top)
         if whole.max() < least_best:
             dropped["no editor achieves"] += 1
         elif whole.std() < least_spread:

@@ -36,7 +36,7 @@ def open_base(job: TrainingJob) -> EditScoreModel:
 
 def finish(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
     """Write the model folder: the trained adapter and which base it goes on, or the whole trained weights."""
-    trained, extra = load_file(state), {"training.json": history}
+    trained, extra = load_file(state), dict[str, object]({"training.json": history})
     model = open_base(job)
     if job.training.adapter is None:
         put_state(model, trained)
