@@ -8,6 +8,7 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
+from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
 from pipelines.scoring_cli import score, serve
@@ -34,6 +35,8 @@ campaign_app.command()(learning_curves)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
 app.command()(agreement)
+app.add_typer(teacher_app, name="teacher")
+app.command()(adapter)
 app.command()(plan)
 app.command()(score)
 app.command()(serve)

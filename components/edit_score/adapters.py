@@ -95,13 +95,11 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, str(config.get("base_model_name_or_path") or ""), scale, factors)
 
 
-@torch.no_grad()
-def merge_adapter(backbone: Any, adapter: Adapter) -> None:
-    """Add the adapter to the backbone's weights; nothing is changed where it does not fit.
+def check_fits(backbone: Any, adapter: Adapter) -> None:
+    """EditLoopError for an adapter of another base: where a module or a shape is not the backbone's, or where layers of
+    the language model that ought to be adapted alike are not.
 
-    backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration. EditLoopError where a module or a
-    shape is not the backbone's, or where layers of the language model that ought to be adapted alike are not: an
-    adapter of another base.
+    backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration; its weights are not looked at.
     """
     modules = dict(backbone.named_modules())
     for name, (down, up) in adapter.factors.items():
@@ -120,6 +118,13 @@ def merge_adapter(backbone: Any, adapter: Adapter) -> None:
         if adapted != every:
             lost = ", ".join(sorted(every - adapted))
             raise EditLoopError(_other_base(adapter, f"layer {place} of the base gets nothing for {lost}"))
+
+
+@torch.no_grad()
+def merge_adapter(backbone: Any, adapter: Adapter) -> None:
+    """Add the adapter to the backbone's weights, in place; nothing is changed where it does not fit."""
+    check_fits(backbone, adapter)
+    modules = dict(backbone.named_modules())
     for name, (down, up) in adapter.factors.items():
         weight = modules[name].weight
         down, up = (one.to(weight.device, torch.float32) for one in (down, up))

@@ -16,9 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
-from components.edit_score.adapters import Adapter
+from components.edit_score.adapters import Adapter, check_fits, read_adapter
 from components.edit_score.settings import EditScoreSettings
 from infra.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
@@ -149,21 +154,46 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
         )
 
 
+def adopt(
+    base: str, adapter: Path, folder: Path, settings: EditScoreSettings | None = None, base_name: str | None = None
+) -> None:
+    """Write a model's folder from a released adapter and its base, after checking that they belong together.
+
+    Settings default to the published questions; see EditScoreModel.with_adapter for `base_name`. The base's weights are
+    read for their digest only.
+    """
+    found, read = base_folder(base), read_adapter(adapter)
+    check_base_name(read, found, base_name)
+    inner = found / "backbone" if (found / SETTINGS).is_file() else found
+    with torch.device("meta"):
+        check_fits(_family(inner)(AutoConfig.from_pretrained(inner, local_files_only=True)), read)
+    own = read_settings(found) if inner != found else EditScoreSettings(**_image_scale(found))
+    scale = own.model_dump(include={"image_mean", "image_std"})
+    asked = own if settings is None else settings.model_copy(update=scale)
+    save_adapted(folder, adapter, base, asked, {"adapter": str(adapter), "base": base}, {})
+
+
 def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
     (out / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n")
     for name, value in extra.items():
         (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
 
-def _backbone(folder: Path, dtype: torch.dtype) -> Any:
+def _family(folder: Path) -> Any:
+    """The class of a checkpoint."""
     if not (folder / "config.json").is_file():
         raise EditLoopError(f"{folder}: no config.json; a checkpoint of Qwen2.5-VL or Qwen3-VL has one.")
     family = json.loads((folder / "config.json").read_text()).get("model_type")
     if family not in FAMILIES:
         raise EditLoopError(f"{folder}/config.json: model_type {family!r}; known are {', '.join(FAMILIES)}.")
+    return FAMILIES[family]
+
+
+def _backbone(folder: Path, dtype: torch.dtype) -> Any:
+    family = _family(folder)
     if not any(folder.glob("*.safetensors")):
         raise EditLoopError(f"{folder}: no *.safetensors. Weights in pickle files are not read: they can run code.")
-    backbone, found = FAMILIES[family].from_pretrained(
+    backbone, found = family.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
     )
     missing = sorted(set(found["missing_keys"]) - set(ABSENT if backbone.config.tie_word_embeddings else ()))

@@ -1,0 +1,165 @@
+"""Makes the tiny EditScore base that ships with EditLoop: Qwen2.5-VL's class for generation, a million parameters.
+
+    editloop weights score        # a quarter of an hour on one core; writes components/edit_score/weights/tiny-score
+
+It sees as the tiny reward base does, whose weights it starts from, writes answers in the right form, and judges
+naively: it says whether anything was changed, and of quality that it is somewhere in the middle. It has never seen an
+edit that the editor made, nor a judgement.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+from annotation.simulation.oracle import oracle
+from annotation.simulation.scenes import WORDS
+from components.backbones.prefix_tree import last_hidden
+from components.backbones.tiny import byte_tokenizer, tiny_config
+from components.edit_score.model import EditScoreModel
+from components.edit_score.rows import Packed, Row
+from components.edit_score.settings import AXES, DIGITS, EditScoreSettings
+from components.edit_score.sft import answer_loss
+from components.edit_score.targets import Target, answer_text, taught, written_reasoning
+from components.judges.protocol import EditGroup
+from components.reward.inputs import REWARD_TOKEN
+from components.reward.model import RewardModel
+from components.reward.tiny import CHANGED, WIDTH, YES, Lesson, lesson
+
+SIDE, TOP = 32, 25
+SETTINGS = EditScoreSettings(
+    system="", sc="{instruction}", pq="quality", closing="", top=TOP, pictures="paired", max_new_tokens=32,
+    min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE, instruction_tokens=32,
+)  # fmt: skip
+BATCH = 24
+STEPS, PEAK_RATE, BACKBONE_SHARE = 2500, 1e-3, 0.3
+"""New words learn fast; what the backbone sees already is not to be lost on the way."""
+NEAR = 0.3
+"""Spread of the first embeddings of answer words around that of `<|Reward|>`, in its own standard deviation: there
+the backbone has its view of the edit ready."""
+SEED = 31
+
+
+def texts() -> list[str]:
+    """Everything that the tiny model reads and writes, for its vocabulary."""
+    answers = [
+        answer_text(written_reasoning(axes, (level, level), TOP), (level, level))
+        for axes in (AXES[:2], AXES[2:]) for level in range(TOP + 1)
+    ]  # fmt: skip
+    turns = ["user\n", "assistant\n", SETTINGS.pq, *(f"{axis}: {digit}" for axis in AXES for digit in DIGITS)]
+    return [" ".join(WORDS), *WORDS, *turns, *answers]
+
+
+def build(seed: int = SEED) -> EditScoreModel:
+    """An EditScore model for 32x32 pictures that sees as the tiny reward base and cannot write yet."""
+    torch.manual_seed(seed)
+    tokenizer = byte_tokenizer(texts())
+    config = tiny_config("qwen2.5-vl", tokenizer, width=WIDTH, layers=4, heads=3)
+    config.text_config.rope_parameters["rope_theta"] = 1000.0
+    backbone = Qwen2_5_VLForConditionalGeneration(config)
+    seeing = RewardModel.load("tiny-reward")
+    state = seeing.backbone.state_dict()
+    known = state.pop("language_model.embed_tokens.weight")
+    backbone.model.load_state_dict(state, strict=False)
+    words = backbone.model.language_model.embed_tokens.weight.data
+    reward = known[seeing.tokenizer.convert_tokens_to_ids(REWARD_TOKEN)]
+    for token in _tokens(tokenizer, [*texts()[-TOP - 1 :], "assistant\n"]):
+        words[token] = reward + NEAR * reward.std() * torch.randn(WIDTH)
+    for word, place in seeing.tokenizer.get_vocab().items():
+        for form in (word, "Ġ" + word):
+            if form in tokenizer.get_vocab():
+                words[tokenizer.convert_tokens_to_ids(form)] = known[place]
+    return EditScoreModel(backbone, tokenizer, SETTINGS)
+
+
+def _tokens(tokenizer: PreTrainedTokenizerFast, written: list[str]) -> set[int]:
+    return {int(token) for text in written for token in tokenizer(text).input_ids}
+
+
+def naive(one: Lesson, rng: np.random.Generator) -> Target:
+    """What somebody says who sees only whether anything changed."""
+    change = float(np.abs(one.edit.astype(np.float32) - one.source).mean() / 255)
+    done = float(np.clip(1 / (1 + math.exp(-(change - CHANGED) / (CHANGED / 3))) + rng.normal(0, 0.1), 0, 1))
+    middle = round(TOP * rng.uniform(0.3, 0.7))
+    return Target((round(TOP * done), middle, middle, middle))
+
+
+def telling_loss(model: EditScoreModel, hidden: Tensor, rows: list[Row], batch: Packed, done: Tensor) -> Tensor:
+    """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
+
+    hidden: (L, width) of the packed rows; done: (rows,) bool. Every row is an SC question with its answer.
+    """
+    before, words = [], []
+    for row, path, shown in zip(rows, batch.paths, done.tolist(), strict=True):
+        closing = row.prompt[-1]
+        assert isinstance(closing, tuple)
+        told = closing[: closing.index(model.rows.end)]
+        start = len(path) - len(row.answer) - len(closing)
+        if shown:
+            before += path[start - 1 : start - 1 + len(told)].tolist()
+            words += told
+    if not words:
+        return hidden.sum() * 0
+    return torch.nn.functional.cross_entropy(model.logits(hidden[torch.tensor(before)]), torch.tensor(words))
+
+
+def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, float]:
+    """Pretrain and save; returns the last losses.
+
+    Four losses on drawn scenes: answering (the naive answer's tokens), telling (the instruction's words from the
+    picture pair) and measuring, twice (the oracle's scores by a linear read-out where the answer begins and where its
+    scores begin, so that seeing is not lost while writing is learnt).
+    """
+    model = build(seed)
+    measure = torch.nn.Linear(WIDTH, 2)
+    words = model.backbone.get_input_embeddings().weight
+    seeing = [one for one in model.parameters() if one is not words]
+    optimiser = torch.optim.AdamW(
+        [{"params": [words, *measure.parameters()], "share": 1.0}, {"params": seeing, "share": BACKBONE_SHARE}],
+        lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98),
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    history = []
+    for step in track(range(steps), description="tiny EditScore base"):
+        for part in optimiser.param_groups:
+            part["lr"] = PEAK_RATE * part["share"] * min(1, (step + 1) / 100) * min(1, 3 * (1 - step / steps))
+        drawn = [lesson(rng) for _ in range(BATCH)]
+        pictures = (np.stack([getattr(one, role) for one in drawn]) for role in ("source", "target", "edit"))
+        truth = torch.from_numpy(np.stack(oracle(*pictures), axis=1)).float()
+        rows = [
+            taught(model.rows, EditGroup(one.instruction, one.source, [one.edit]), [naive(one, rng)])[0]
+            for one in drawn
+        ]
+        about, alone = [sc for sc, _ in rows], [pq for _, pq in rows[::3]]
+        batch = model.collate([*about, *alone])
+        hidden = last_hidden(model.backbone.model, batch.tensors)
+        answers = answer_loss(model.logits(hidden[batch.tensors["before"]]), batch.tensors["targets"])
+        told = telling_loss(model, hidden, about, batch, truth[:, 0] > YES)
+        places = ([-len(row.answer) - 1 for row in about], [_score_begins(model, row) for row in about])
+        measured = [(measure(hidden[_at(batch, place)]).sigmoid() - truth).square().mean() for place in places]
+        (answers + told + 5 * sum(measured)).backward()
+        torch.nn.utils.clip_grad_norm_([*model.parameters(), *measure.parameters()], 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        history.append([answers.item(), told.item(), measured[1].item()])
+        if (step + 1) % 250 == 0:
+            shown = np.mean(history[-250:], axis=0).round(3)
+            print(f"step {step + 1}: answering, telling, measuring {shown}", flush=True)
+    model.backbone.half()
+    model.eval().save(output, {"made_by": "editloop weights score", "seed": seed, "steps": steps})
+    answering, telling, measuring = np.mean(history[-250:], axis=0).tolist()
+    return {"answering": answering, "telling": telling, "measuring": measuring}
+
+
+def _score_begins(model: EditScoreModel, row: Row) -> int:
+    """Where, from the row's end, the token stands after which the first score is written."""
+    opening = model.tokenizer.convert_tokens_to_ids("Ġ[")
+    return row.answer.index(opening) - len(row.answer)
+
+
+def _at(batch: Packed, places: list[int]) -> Tensor:
+    return torch.stack([path[place] for path, place in zip(batch.paths, places, strict=False)])
