@@ -114,7 +114,7 @@ def group(seed: int, edits: int = 2, instruction: str = "make it red") -> EditGr
 
 
 def body(instruction: Any = "x", source: Any = None, edits: Any = None) -> dict[str, Any]:
-    good = base64.b64png(png(pictures(1)[0])).decode()
+    good = base64.b64encode(png(pictures(1)[0])).decode()
     return {"instruction": instruction, "source": source or good, "edits": [good] if edits is None else edits}
 
 
@@ -160,7 +160,7 @@ def picture_file(form: str, array: np.ndarray | None = None, **options: Any) -> 
     buffer = io.BytesIO()
     picture = Image.fromarray(pictures(1, side=64)[0] if array is None else array)
     picture.convert(options.pop("mode", picture.mode)).save(buffer, form, **options)
-    return base64.b64png(buffer.getvalue()).decode()
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def bomb() -> str:
@@ -170,11 +170,11 @@ def bomb() -> str:
     import zlib
 
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    return base64.b64png(bytes(data)).decode()
+    return base64.b64encode(bytes(data)).decode()
 
 
 def truncated() -> str:
-    return base64.b64png(base64.b64decode(picture_file("PNG"))[:500]).decode()
+    return base64.b64encode(base64.b64decode(picture_file("PNG"))[:500]).decode()
 
 
 ATTACKS: dict[str, tuple[Any, int, str]] = {
@@ -183,7 +183,7 @@ ATTACKS: dict[str, tuple[Any, int, str]] = {
     "no edits": (body(edits=[]), 422, "edits"),
     "too many edits": (body(edits=body()["edits"] * 65), 413, "at most 64"),
     "no base64": (body(source="/etc/passwd"), 422, "base64"),
-    "not a picture": (body(source=base64.b64png(b"hello").decode()), 422, "source"),
+    "not a picture": (body(source=base64.b64encode(b"hello").decode()), 422, "source"),
     "another format": (body(source=picture_file("GIF")), 422, "PNG, JPEG or WebP"),
     "truncated": (body(edits=[truncated()]), 422, "edits[0]"),
     "bomb": (body(edits=[bomb()]), 422, "pixels"),
@@ -256,7 +256,7 @@ def test_a_group_that_cannot_be_judged_is_refused_alone(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(
-                lambda edit: post(server, body(edits=[base64.b64png(png(edit)).decode()])),
+                lambda edit: post(server, body(edits=[base64.b64encode(png(edit)).decode()])),
                 [source, UNJUDGEABLE, source, source],
             )
         )
@@ -291,7 +291,7 @@ def test_no_request_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
 
 def test_a_request_that_kills_every_worker_is_503_and_the_server_goes_on(tmp_path: Path) -> None:
     with served(tmp_path, tries=2) as running:
-        answer = post(running, body(edits=[base64.b64png(png(KILLER)).decode()]))
+        answer = post(running, body(edits=[base64.b64encode(png(KILLER)).decode()]))
         assert answer.status_code == 503
         assert "2 workers died" in answer.json()["error"]
         assert running.judge().judge([group(1)]) == PixelJudge().judge([group(1)])
