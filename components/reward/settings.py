@@ -73,12 +73,10 @@ class RewardSettings(BaseModel):
     def _fits(self) -> "RewardSettings":
         if (self.order == "paired") != (self.side is not None):
             raise ValueError(
-                f"order {self.order!r}, side {self.side}: `side` belongs to the order `paired`, which needs it"
+                f"order {self.order!r}, side {self.side}: `paired` needs a side, the other orders have none"
             )
         if self.min_pixels > self.max_pixels:
-            raise ValueError(
-                f"min_pixels {self.min_pixels}, max_pixels {self.max_pixels}: the least is at most the most"
-            )
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
         if len(self.calibration.slope) != len(self.axes):
             raise ValueError(f"calibration of {len(self.calibration.slope)} axes for {self.axes}: one map an axis")
         if self.order != "paired":
