@@ -51,12 +51,14 @@ class Annotate(Part):
 
 
 class Reward(Part):
-    base: str = "tiny-reward"
-    """Model to start from: a folder or a shipped name."""
-    epochs: int = Field(8, ge=1)
-    """Passes over the training pairs; the one best on the validation pairs is kept."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak learning rate of the heads; the backbone's is 3 % of it."""
+    preset: str = "editreward-tiny"
+    """Model and training: a name (`editloop plan` lists them), or the path of a YAML file."""
+    base: str = ""
+    """Model to start from, a folder or a shipped name; empty for the preset's."""
+    epochs: int = Field(0, ge=0)
+    """Passes over the training pairs; 0 for the preset's. What is best on the validation pairs is kept."""
+    learning_rate: float = Field(0.0, ge=0)
+    """Peak learning rate; 0 for the preset's."""
     processes: int = Field(2, ge=1)
     """Processes (GPUs) that share the training."""
 

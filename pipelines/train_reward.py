@@ -23,9 +23,10 @@ def train_reward(
     candidates_sha256: str = "",
     campaign_sha256: str = "",
     answers_sha256: str = "",
-    base: str = "tiny-reward",
-    epochs: int = 8,
-    learning_rate: float = 1e-3,
+    preset: str = "editreward-tiny",
+    base: str = "",
+    epochs: int = 0,
+    learning_rate: float = 0.0,
     processes: int = 2,
     margin: float = 0.0,
     seed: int = 0,
@@ -39,9 +40,10 @@ def train_reward(
         candidates_sha256: Content address of the candidates.
         campaign_sha256: Content address of the campaign.
         answers_sha256: Answers that the campaign was closed with; empty takes those that are there.
-        base: Model to start from, a folder or a shipped name.
-        epochs: Passes over the pairs.
-        learning_rate: Peak learning rate of the heads.
+        preset: Model and training, a shipped name or a YAML file.
+        base: Model to start from, a folder or a shipped name; empty for the preset's.
+        epochs: Passes over the pairs; 0 for the preset's.
+        learning_rate: Peak learning rate; 0 for the preset's.
         processes: Processes (GPUs) to train on.
         margin: How much less accurate than the champion the model may be, in shares.
         seed: Seed of split, order, new weights and bootstrap.
@@ -66,6 +68,7 @@ def train_reward(
     )
     trained = reward(
         dataset=built.outputs["dataset"],
+        preset=preset,
         base=base,
         epochs=epochs,
         learning_rate=learning_rate,

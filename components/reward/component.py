@@ -12,9 +12,10 @@ def reward(
     metrics: dsl.Output[dsl.Metrics],
     run_key: str,
     job_id: str,
-    base: str = "tiny-reward",
-    epochs: int = 8,
-    learning_rate: float = 1e-3,
+    preset: str = "editreward-tiny",
+    base: str = "",
+    epochs: int = 0,
+    learning_rate: float = 0.0,
     processes: int = 2,
     seed: int = 0,
 ) -> None:
@@ -24,9 +25,10 @@ def reward(
         dataset: Preference pairs, versioned.
         model: The trained reward model.
         metrics: Figures for the UI.
-        base: Model to start from: a folder or a shipped name.
-        epochs: Passes over the pairs.
-        learning_rate: Peak learning rate of the heads.
+        preset: Model and training: a shipped name, or a YAML file.
+        base: Model to start from, a folder or a shipped name; empty for the preset's.
+        epochs: Passes over the pairs; 0 for the preset's.
+        learning_rate: Peak learning rate; 0 for the preset's.
         processes: Processes (GPUs) to train on.
         seed: Seed of the order and of new weights.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
@@ -40,6 +42,7 @@ def reward(
         inputs={"dataset": dataset},
         outputs={"output": model},
         parameters={
+            "preset": preset,
             "base": base,
             "epochs": epochs,
             "learning_rate": learning_rate,

@@ -1,43 +1,77 @@
-"""The reward stage: trains EditReward on a dataset of preferences, by DeepSpeed on the launcher's processes."""
+"""The reward stage: trains EditReward or EditScore on a dataset of preferences, by DeepSpeed on the launcher's
+processes."""
 
 import json
-import tempfile
+import shutil
 from pathlib import Path
+from typing import Any
 
-from infra.content import read_manifest
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.content import MANIFEST, read_manifest, sha256_json, write_file
 from infra.errors import EditLoopError
 from infra.launch import launch
 
+MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
+
+
+class CheckpointSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+
+    checkpoints: Path | None = None
+    """Where trainings keep their checkpoints, in a folder each; it must outlive a retry of the step. Unset: beside the
+    step's output."""
+
 
 def reward(
-    dataset: Path, output: Path, *, base: str = "tiny-reward", epochs: int = 8, learning_rate: float = 1e-3,
-    processes: int = 2, seed: int = 0,
+    dataset: Path, output: Path, *, preset: str = "editreward-tiny", base: str = "", epochs: int = 0,
+    learning_rate: float = 0.0, processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
-    """Train `base` (a model folder or a shipped name) on the train split; keep the epoch best on the validation split.
+    """Train by a preset (a shipped name or a YAML file) on the train split; keep what is best on the validation split.
 
-    `output` becomes a model folder: weights as safetensors, `training.json` (curves), manifest last. Returns the last
-    training loss and the best validation accuracy. Raises EditLoopError when a rank fails or the dataset has no pairs.
+    `base` (a model folder or a shipped name), `epochs` and `learning_rate` take the place of the preset's where they
+    are given. `output` becomes a model folder: weights as safetensors, `training.json` (curves), manifest last. A call
+    that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
+    Raises EditLoopError when a rank fails or the dataset has no pairs.
     """
-    from components.reward.train import TrainingJob
+    from components.training.curves import send
+    from components.training.job import TrainingJob
+    from components.training.presets import base_of, load_preset
 
     manifest = read_manifest(dataset, check=True)
-    if not manifest["facts"].get("pairs"):
+    if not (manifest["facts"].get("pairs") or manifest["facts"].get("taught")):
         raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
-    facts: dict[str, object] = {"dataset_sha256": manifest["sha256"], "base": base, "seed": seed, "epochs": epochs}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".job.") as scratch:  # where a pod's ranks see it too
-        job = TrainingJob(
-            dataset=dataset.absolute(), output=output.absolute(), base=base, epochs=epochs, learning_rate=learning_rate,
-            seed=seed, facts=facts,
-        )  # fmt: skip
-        path = Path(scratch) / "job.json"
-        path.write_text(job.model_dump_json())
-        launch("components.reward.train", [str(path)], processes=processes)
+    chosen = load_preset(preset)
+    start = base_of(chosen, base)
+    training = chosen.changed(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    facts: dict[str, Any] = {"dataset_sha256": manifest["sha256"], "base": start, "preset": preset, "seed": seed}
+    if (Path(start) / MANIFEST).is_file():
+        facts["base_sha256"] = read_manifest(Path(start))["sha256"]
+    what = sha256_json([facts, chosen.model_dump(mode="json"), training.model_dump(mode="json")])
+    folder = (
+        CheckpointSettings().checkpoints or output.absolute().parent / ".training"
+    ) / f"{chosen.model}-{what[:16]}"
+    job = TrainingJob(
+        dataset=dataset.absolute(), output=output.absolute(), checkpoints=folder, base=start, preset=chosen,
+        training=training, facts=facts | {"training": training.model_dump(mode="json")},
+    )  # fmt: skip
+    told = job.model_dump_json(indent=1)
+    path = folder / f"job-{sha256_json(told)[:16]}.json"  # its name is the TrainJob's, so another output is another job
+    write_file(path, told)
+    launch(MODULES[chosen.model], [str(path)], processes=processes)
     history = json.loads((output / "training.json").read_text())
-    best = min(history["evaluations"], key=lambda entry: entry["loss"])
+    try:
+        send(folder)
+        shutil.rmtree(folder)
+    except Exception as error:  # the model is whole; its curves wait for MLflow in the folder
+        print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")
+    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda entry: entry["loss"])
+    measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
+    before = {f"validation_{name}_before": first[name] for name in ("loss", "accuracy") if name in first}
+    steps = history["steps"]
     return {
-        "loss": history["steps"][-1]["loss"],
-        "validation_accuracy": best["accuracy"],
-        "validation_accuracy_before": history["evaluations"][0]["accuracy"],
-        "steps": len(history["steps"]),
-    }
+        "loss": steps[-1]["loss"], "steps": len(steps), **measured, **before,
+        "edits_per_second": sum(one["edits_per_second"] for one in steps) / len(steps),
+        "waiting_for_data": sum(one["waiting"] for one in steps) / len(steps),
+        "peak_megabytes": max(one["peak_megabytes"] for one in history["evaluations"]),
+    }  # fmt: skip

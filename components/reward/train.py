@@ -1,60 +1,97 @@
-"""Trains a reward model on preference groups; one rank of a DeepSpeed job (ZeRO-2), started by `infra.launch`.
+"""Trains EditReward on preference groups; one rank of a DeepSpeed job, started by `infra.launch`.
 
-    torchrun --nproc-per-node 2 -m components.reward.train job.json
-
-Every rank takes its share of each batch's groups, so that all pairs of a group meet in one pass a candidate.
+torchrun --nproc-per-node 2 -m components.reward.train job.json
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+import torch.distributed as distributed
+from safetensors.torch import load_file
 from torch import Tensor
 
-from components.reward.data import Group, read_groups
+from components.reward.calibration import calibrate
+from components.reward.data import Group, PreferenceGroups, read_groups
 from components.reward.group_loss import group_loss
 from components.reward.model import RewardModel, Scores
+from components.reward.settings import RewardSettings
+from components.training.adapter import add_adapter, merge_adapter
+from components.training.engine import put_state, uses_bf16
+from components.training.job import TrainingJob
+from components.training.lesson import Batch, ParameterGroup, Split
+from components.training.loop import train
+from components.training.ranks import device, end_rank, start_rank
+
+LABELS = ("ratings", "valid", "weights")
+CALIBRATION_GROUPS = 1000
+"""Validation groups that the map to the experts' scale is fitted to, at most."""
 
 
-class TrainingJob(BaseModel):
-    """What the ranks are told, by file."""
+class RewardLesson:
+    """Preference groups for an EditReward model: a unit is a group, so all its pairs meet in one pass."""
 
-    model_config = ConfigDict(extra="forbid")
+    def __init__(self, model: RewardModel, splits: dict[Split, PreferenceGroups], job: TrainingJob):
+        self.model, self.splits = model, splits
+        self.loss_name, self.target = job.preset.loss, job.preset.target
+        self.backbone_share = job.training.backbone_share
 
-    dataset: Path
-    output: Path
-    base: str
-    epochs: int
-    learning_rate: float
-    """Peak of the heads'; linear warm-up over the first tenth, then cosine to 0."""
-    backbone_share: float = 0.03
-    """The backbone's learning rate as a share of the heads': it sees already, the heads start from nothing."""
-    groups_a_batch: int = 8
-    """Over all ranks."""
-    loss: str = "expected-log"
-    """A name of components.reward.losses.LOSSES."""
-    zero_stage: int = 2
-    weight_decay: float = 0.05
-    seed: int = 0
-    facts: dict[str, object] = {}
-    """Kept in the model's manifest: what it was trained on."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        backbone = [one for one in self.model.backbone.parameters() if one.requires_grad]
+        return [
+            ParameterGroup(list(self.model.rm_heads.parameters()), 1.0),
+            ParameterGroup(backbone, self.backbone_share),
+        ]
+
+    def count(self, split: Split) -> int:
+        return len(self.splits[split])
+
+    def name(self, split: Split, unit: int) -> str:
+        return f"task {self.splits[split][unit].task_id}"
+
+    def batch(self, split: Split, units: Sequence[int]) -> Batch:
+        groups = [self.splits[split][unit] for unit in units]
+        ratings, valid, weights = padded(groups)
+        nothing = torch.zeros_like(ratings)
+        _, counted = group_loss(nothing, nothing, ratings, valid, weights, self.loss_name, self.target)
+        labels = dict(zip(LABELS, (ratings, valid, weights), strict=True))
+        return Batch(self.model.collate(groups) | labels, float(counted), int(valid.sum()))
+
+    def loss(self, engine: Any, batch: Batch) -> Tensor:
+        return self._scored(engine, batch)[0]
+
+    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+        loss, counted, mu = self._scored(engine, batch)
+        ratings, _, weights = (batch.tensors[name] for name in LABELS)
+        ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
+        right = (mu[:, :, None] > mu[:, None]) & ordered
+        return {
+            "loss": float(loss * counted), "counted": float(counted), "right": float(right.sum()),
+            "ordered": float(ordered.sum()),
+        }  # fmt: skip
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """Mean loss, and pairwise accuracy over both axes together (pairs without weight left out)."""
+        return {
+            "loss": sums["loss"] / max(1.0, sums["counted"]),
+            "accuracy": sums["right"] / max(1.0, sums["ordered"]),
+            "pairs": sums["ordered"],
+        }
+
+    def _scored(self, engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, what it is the mean over, and mu (G, K, axes)."""
+        inputs = {name: value for name, value in batch.tensors.items() if name not in LABELS}
+        ratings, valid, weights = (batch.tensors[name] for name in LABELS)
+        scores = spread_out(engine(inputs), valid)
+        loss, counted = group_loss(
+            scores.mu, scores.log_sigma, ratings, valid, weights, self.loss_name, self.target
+        )  # fmt: skip
+        return loss, counted, scores.mu
 
 
-def engine_settings(job: TrainingJob, ranks: int) -> dict[str, object]:
-    """DeepSpeed's configuration; batches are formed here, so its own sizes only have to agree."""
-    return {
-        "train_batch_size": ranks,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_clipping": 1.0,
-        "zero_optimization": {"stage": job.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": torch.cuda.is_available()},
-    }
-
-
-def padded(groups: list[Group]) -> tuple[Tensor, Tensor, Tensor]:
+def padded(groups: Sequence[Group]) -> tuple[Tensor, Tensor, Tensor]:
     """Ratings (G, K, 2), valid (G, K) and pair weights (G, K, K, 2) of groups of unequal size."""
     largest = max(len(group.candidates) for group in groups)
     ratings = torch.zeros(len(groups), largest, 2)
@@ -68,13 +105,6 @@ def padded(groups: list[Group]) -> tuple[Tensor, Tensor, Tensor]:
     return ratings, valid, weights
 
 
-def flat(groups: list[Group]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Instructions, sources and edits of all candidates of the groups, one after the other."""
-    instructions = [group.instruction for group in groups for _ in group.candidates]
-    sources = np.concatenate([np.broadcast_to(group.source, group.edits.shape) for group in groups])
-    return instructions, sources, np.concatenate([group.edits for group in groups])
-
-
 def spread_out(scores: Scores, valid: Tensor) -> Scores:
     """Flat scores (N, axes) back to (G, K, axes), zero where a group has no candidate."""
     shape = (*valid.shape, scores.mu.shape[-1])
@@ -83,94 +113,46 @@ def spread_out(scores: Scores, valid: Tensor) -> Scores:
     return Scores(mu, log_sigma)
 
 
-@torch.no_grad()
-def evaluate(model: RewardModel, groups: list[Group]) -> dict[str, float]:
-    """Mean loss and pairwise accuracy (pairs without weight left out) over groups, both axes together."""
-    ratings, valid, weights = padded(groups)
-    scores = spread_out(model.score(*flat(groups)), valid)
-    loss, pairs = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, "expected-log")
-    ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
-    right = scores.mu[:, :, None] > scores.mu[:, None]
-    return {
-        "loss": loss.item(),
-        "accuracy": (right & ordered).sum().item() / max(1, int(ordered.sum())),
-        "pairs": pairs.item(),
-    }
+def open_base(job: TrainingJob) -> RewardModel:
+    """The model that a job starts from, new weights drawn from its seed, with the adapter that it trains."""
+    torch.manual_seed(job.training.seed)
+    dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
+    if (Path(job.base) / "config.json").is_file():
+        model = RewardModel.from_base(job.base, RewardSettings(**job.preset.settings), dtype=dtype)
+    else:
+        model = RewardModel.load(job.base, dtype=dtype)
+    if job.training.adapter:
+        add_adapter(model.backbone, job.training.adapter)
+    return model
 
 
-def calibrate(model: RewardModel, groups: list[Group]) -> None:
-    """Keep each head's mean and spread over the training data with the model."""
-    mu = model.score(*flat(groups)).mu
-    model.settings = model.settings.model_copy(
-        update={"center": tuple(mu.mean(0).tolist()), "spread": tuple(mu.std(0).clamp_min(1e-6).tolist())}
-    )
+def finish(job: TrainingJob, state: Path, history: dict[str, Any], validation: PreferenceGroups) -> None:
+    """Write the model folder: the base with the trained state, adapter merged, mapped to the experts' scale."""
+    model = open_base(job)
+    put_state(model, load_file(state))
+    if job.training.adapter:
+        merge_adapter(model.backbone)
+    model = model.to(device()).eval()
+    groups = [validation[place] for place in range(min(CALIBRATION_GROUPS, len(validation)))]
+    mu = model.score(groups).mu.cpu().numpy()
+    ratings = padded(groups)
+    fitted = calibrate(mu, ratings[0][ratings[1]].numpy())
+    model.settings = model.settings.model_copy(update={"calibration": fitted})
+    model.save(job.output, job.facts, {"training.json": history})
 
 
 def main(job: TrainingJob) -> None:
-    """Train, keep the epoch with the lowest validation loss, write the model folder from rank 0."""
-    import deepspeed
-    import deepspeed.ops
-
-    # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    torch.manual_seed(job.seed)
-    model = RewardModel.load(job.base)
-    training, validation = (read_groups(job.dataset, split, model.settings.side) for split in ("train", "validation"))
-    peaks = (job.learning_rate, job.learning_rate * job.backbone_share)
-    parts = [
-        {"params": list(part.parameters()), "lr": peak}
-        for part, peak in zip((model.rm_heads, model.backbone), peaks, strict=True)
-    ]
-    optimiser = torch.optim.AdamW(parts, weight_decay=job.weight_decay)
-    engine, optimiser, _, _ = deepspeed.initialize(model=model, optimizer=optimiser, config=engine_settings(job, ranks))
-    order = np.random.default_rng(job.seed)
-    batches = max(1, len(training) // job.groups_a_batch)
-    total, step = job.epochs * batches, 0
-    history: dict[str, list[dict[str, float]]] = {
-        "steps": [],
-        "evaluations": [{"step": 0, **evaluate(model.eval(), validation)}],
-    }
-    best, best_loss = {}, float("inf")
-    for epoch in range(job.epochs):
-        shuffled = order.permutation(len(training))
-        model.train()
-        for batch in range(batches):
-            warmth = min((step + 1) / (0.1 * total), 0.5 * (1 + np.cos(np.pi * step / total)))
-            for part, peak in zip(optimiser.param_groups, peaks, strict=True):
-                part["lr"] = peak * warmth
-            mine = shuffled[batch * job.groups_a_batch : (batch + 1) * job.groups_a_batch][rank::ranks]
-            groups = [training[index] for index in mine] or [training[shuffled[rank]]]
-            ratings, valid, weights = padded(groups)
-            flat_scores = engine(model.prepare(*flat(groups)))
-            scores = spread_out(flat_scores, valid)
-            loss, _ = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, job.loss)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"loss is {loss.item()} at step {step}; lower learning_rate ({job.learning_rate})"
-                )
-            engine.backward(loss)
-            engine.step()
-            step += 1
-            if rank == 0:
-                history["steps"].append({"step": step, "loss": loss.item()})
-        if rank == 0:
-            found = evaluate(model.eval(), validation)
-            history["evaluations"].append({"step": step, **found})
-            told = f"validation loss {found['loss']:.4f}, accuracy {found['accuracy']:.3f}"
-            print(f"epoch {epoch + 1}/{job.epochs}: {told}", flush=True)
-            if found["loss"] < best_loss:
-                best_loss, best = found["loss"], {name: value.clone() for name, value in model.state_dict().items()}
-        torch.distributed.barrier()
-    if rank == 0:
-        model.load_state_dict(best)
-        calibrate(model.eval(), training)
-        model.save(job.output, job.facts, {"training.json": history})
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    """Train on this rank; rank 0 writes the model folder."""
+    start_rank()
+    model = open_base(job)
+    splits: dict[Split, PreferenceGroups] = {
+        "train": read_groups(job.dataset, "train"), "validation": read_groups(job.dataset, "validation"),
+    }  # fmt: skip
+    lesson = RewardLesson(model, splits, job)
+    trained = train(lesson, job.training, job.checkpoints, facts=job.facts)
+    if distributed.get_rank() == 0:
+        finish(job, trained.state, trained.history, splits["validation"])
+    end_rank()
 
 
 if __name__ == "__main__":

@@ -68,14 +68,16 @@ def newest(folder: Path, zero_stage: int, *, identity: str) -> Found | None:
 
     Raises EditLoopError where it belongs to another training, or was changed.
     """
-    try:
-        found = _newest(folder, zero_stage, identity) if distributed.get_rank() == 0 else None
-    except EditLoopError as error:
-        found = error
-    found = agreed(found)
-    if isinstance(found, EditLoopError):
-        raise found
-    return found
+    found: Found | EditLoopError | None = None
+    if distributed.get_rank() == 0:
+        try:
+            found = _newest(folder, zero_stage, identity)
+        except EditLoopError as error:
+            found = error
+    told: Found | EditLoopError | None = agreed(found)
+    if isinstance(told, EditLoopError):
+        raise told
+    return told
 
 
 def load(engine: Any, found: Found) -> Progress:

@@ -47,7 +47,7 @@ def start_engine(lesson: Lesson, settings: TrainingSettings, passes: int, *, uni
 
     if settings.gradient_checkpointing:
         checkpoint_layers(lesson.model)
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"params": list(group.parameters), "lr": settings.learning_rate * group.share, "share": group.share}
         for group in lesson.parameter_groups()
     ]
