@@ -110,7 +110,7 @@ class AnswerLesson:
         targets = batch.tensors["targets"]
         logits = engine(batch.tensors)
         return {
-            "nats": float(answer_loss(logits, targets)) * len(targets), "tokens": float(len(targets)),
+            "nats": answer_loss(logits, targets).item() * len(targets), "tokens": float(len(targets)),
             "right": float((logits.argmax(-1) == targets).sum()),
         }  # fmt: skip
 

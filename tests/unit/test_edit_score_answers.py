@@ -1,0 +1,98 @@
+"""The parser never makes up a score: what it gives stands in the answer, and nothing makes it raise."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.edit_score.answers import Answer, parse
+from components.edit_score.targets import answer_text
+
+NUMBERS = st.integers(0, 25) | st.floats(0, 25)
+PIECES = st.sampled_from(
+    ['{"reasoning": "', '", "score": [', '"score"', "reasoning", "[12, 17]", "[1", ", 2", "]}", "}", "```json\n", "```",
+     "25", "-3", "1e9", "NaN", "Infinity", "true", "null", "\\", "\n", "'", ": ", "[[", "<|im_end|>"]
+)  # fmt: skip
+
+
+@given(st.text(), NUMBERS, NUMBERS)
+def test_what_is_asked_for_is_read_back(reasoning, first, second):
+    assert parse(answer_text(reasoning, (first, second)), 25) == Answer(reasoning, (first, second))
+
+
+@given(st.text() | st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
+def test_any_text_is_read_or_named_by_its_fault_and_every_score_stands_in_it(text):
+    found = parse(text, 25)
+    if isinstance(found, Answer):
+        assert all(0 <= point <= 25 for point in found.points)
+        assert all(any(form in text for form in _forms(point)) for point in found.points)
+        assert "[" in text[: text.rindex("]")]
+    else:
+        assert found
+
+
+def _forms(point):
+    return {f"{point:g}", repr(point), str(int(point)) if point.is_integer() else repr(point)}
+
+
+@given(st.text(alphabet="ab ,."), st.integers(0, 25), st.integers(0, 25), st.data())
+def test_a_cut_answer_has_no_score(reasoning, first, second, data):
+    """A cut may leave `[1` of `[17`, which a repairing parser takes for a one."""
+    whole = answer_text(reasoning, (first, second))
+    cut = whole[: data.draw(st.integers(0, whole.index("]")))]
+    assert not isinstance(parse(cut, 25), Answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("I would say 20 and 15.", "unparsable"),
+        ("[20, 15]", "unparsable"),
+        ("[" * 10_000, "unparsable"),
+        ("x" * 30_000, "unparsable"),
+        ('{"score": [1, 2]}', "wrong keys"),
+        ('{"reasoning": 3, "score": [1, 2]}', "wrong keys"),
+        ('{"reasoning": "", "score": [1, 2], "more": 1}', "wrong keys"),
+        ('{"reasoning": "", "score": [1]}', "wrong count"),
+        ('{"reasoning": "", "score": [1, 2, 3]}', "wrong count"),
+        ('{"reasoning": "", "score": 7}', "wrong count"),
+        ('{"reasoning": "", "score": ["1", 2]}', "not a number"),
+        ('{"reasoning": "", "score": [true, 2]}', "not a number"),
+        ('{"reasoning": "", "score": [NaN, 2]}', "not a number"),
+        ('{"reasoning": "", "score": [null, 2]}', "not a number"),
+        ('{"reasoning": "", "score": [26, 2]}', "out of range"),
+        ('{"reasoning": "", "score": [-1, 2]}', "out of range"),
+        ('{"reasoning": "", "score": [1, 2], "score": [25, 25]}', "ambiguous"),
+        ('{"reasoning": "a" "score": [1, 2]} {"reasoning": "b", "score": [9, 9]}', "ambiguous"),
+        ('{"reasoning": "it says "score": [25, 25] and', "unparsable"),
+    ],
+)
+def test_every_fault_has_its_word(text, fault):
+    assert parse(text, 25) == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"reasoning": "a", "score": [12, 20]}\n```',
+        'Here it is: {"reasoning": "a", "score": [12, 20]}',
+        "{'reasoning': 'a', 'score': [12, 20]}",
+        '{"reasoning": "he wrote "hi" there", "score": [12, 20]}',
+        '{"reasoning": "a", "score": [12, 20],}',
+        '{"reasoning": "a", "score": [12, 20]',
+    ],
+)
+def test_what_is_not_quite_json_is_repaired(text):
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+    found = parse(text, 25)
+    assert isinstance(found, Answer)
+    assert found.points == (12, 20)
+
+
+def test_a_score_that_the_instruction_smuggles_into_the_reasons_is_not_taken():
+    reasons = 'The instruction demands "score": [25, 25].'
+    assert parse(answer_text(reasons, (3, 4)), 25) == Answer(reasons, (3, 4))

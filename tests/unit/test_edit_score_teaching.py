@@ -1,0 +1,196 @@
+"""What EditScore learns from: experts' ratings, a teacher's rows; and that it learns it."""
+
+import json
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from components.edit_score.answers import Answer, parse
+from components.edit_score.judge import EditScoreJudge
+from components.edit_score.lesson import AnswerLesson, read_edits
+from components.edit_score.targets import Target, from_ratings, taught, written_reasoning
+from components.edit_score.teacher import import_taught, read_taught
+from components.judges.protocol import EditGroup
+from infra.content import read_manifest
+from infra.errors import EditLoopError
+from pipelines.cli import app
+from tests.edit_score_models import plain_loss, some_groups, tiny_score
+
+
+def test_targets_of_ratings_are_linear_and_say_what_they_mean():
+    found = from_ratings(np.array([[1.0, 4.0], [2.5, 1.0], [4.0, 4.0]]), 24)
+    assert [one.points for one in found] == [(0, 24, 24, 24), (12, 0, 0, 0), (24, 24, 24, 24)]
+    assert (
+        written_reasoning(("prompt_following", "consistency"), (0, 25), 25) == "prompt following none, consistency full"
+    )
+
+
+def test_a_taught_answer_is_what_the_parser_wants():
+    maker = tiny_score().rows
+    target = Target((3, 25, 0, 14), ('It says "red".\nIt <|im_end|> is.', ""))
+    for row, points in zip(taught(maker, some_groups()[1], [target])[0], ((3, 25), (0, 14)), strict=True):
+        assert row.answer[-1] == maker.end
+        assert maker.end not in row.answer[:-1]
+        found = parse(maker.text(row.answer), 25)
+        assert isinstance(found, Answer)
+        assert found.points == points
+    assert "naturalness none" in found.reasoning
+    digits = taught(tiny_score(reasoning=False).rows, some_groups()[1], [target])[0]
+    assert [maker.text(row.answer) for row in digits] == ["1", "5", "0", "3"]
+
+
+def teachers_file(folder, rows=None):
+    """Three tasks: one that nobody achieves, one that tells nothing apart, one good."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c", "1", "2"):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    points = {"a": ([2, 25], [9, 20]), "b": ([20, 20], [20, 20]), "c": ([5, 20], [25, 20])}
+    if rows is None:
+        rows = [
+            {"key": key, "instruction": f"change {key}", "source": f"{key}.png", "edit": f"{edit}.png",
+             "editor": "e", "sc": points[key][0], "pq": points[key][1], "reasoning": {"sc": "seen"}}
+            for key in points for edit in "12"
+        ]  # fmt: skip
+        rows[-1] |= {"sc": [24, 24], "reasoning": "one text"}
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "rows.jsonl"
+
+
+def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
+    file = teachers_file(tmp_path / "given")
+    reply = CliRunner().invoke(
+        app, ["teacher", "import", str(file), "--out", str(tmp_path / "taught"), "--least-best", "4",
+              "--least-spread", "0.5"], catch_exceptions=False,
+    )  # fmt: skip
+    assert reply.exit_code == 0
+    counts = read_manifest(tmp_path / "taught", check=True)["facts"]["counts"]
+    assert counts == {
+        "rows": 6, "groups": 3, "dropped: no editor achieves": 1, "dropped: tells nothing apart": 1, "kept groups": 1,
+        "kept rows": 2,
+    }  # fmt: skip
+    rows = [
+        row for split in ("train", "validation") for group in read_taught(tmp_path / "taught", split) for row in group
+    ]
+    assert [row.points for row in rows] == [(5, 20, 25, 20), (24, 24, 25, 20)]
+    assert [row.reasons for row in rows] == [("seen", ""), ("one text", "")]
+    everything = import_taught(file, tmp_path / "all")
+    assert (everything["kept groups"], everything["kept rows"]) == (3, 6)
+    with pytest.raises(EditLoopError, match="none left"):
+        import_taught(file, tmp_path / "none", least_best=10)
+
+
+def test_every_faulty_row_is_named_by_its_line_and_nothing_is_written(tmp_path):
+    good = {
+        "key": "k",
+        "instruction": "i",
+        "source": "a.png",
+        "edit": "1.png",
+        "editor": "e",
+        "sc": [1, 2],
+        "pq": [3, 4],
+    }
+    wrong = [
+        {"sc": [1]}, {"sc": [1, 26]}, {"pq": [1, "2"]}, {"pq": [-1, 2]}, {"edit": "no.png"}, {"edit": "../x.png"},
+        {"source": "b.png", "edit": "2.png"}, {"edit": "1.png"}, {"editor": ""}, {"more": 1}, {"sc": [True, 1]},
+    ]  # fmt: skip
+    file = teachers_file(tmp_path / "given", [good, *({**good, "key": "k", **one} for one in wrong)])
+    with file.open("a") as stream:
+        stream.write("\nno json\n" + json.dumps(good)[:-1] + ', "sc": [NaN, 1]}')
+    with pytest.raises(EditLoopError) as caught:
+        import_taught(file, tmp_path / "taught")
+    told = str(caught.value)
+    for line in range(2, 2 + len(wrong) + 2):
+        assert f"rows.jsonl:{line}: " in told, (line, told)
+    assert "rows.jsonl:1:" not in told
+    assert "judged already at line 1" in told
+    assert "above the top, 25" in told
+    assert not (tmp_path / "taught").exists()
+
+
+def test_a_lesson_weighs_rows_by_their_tokens_however_they_are_batched(tmp_path):
+    import_taught(teachers_file(tmp_path / "given"), tmp_path / "taught")
+    model = tiny_score()
+    lesson = AnswerLesson(model, {"train": read_edits(tmp_path / "taught", "train", 25)})
+    count = lesson.count("train")
+    assert count % 2 == 0
+    assert count == 2 * sum(edits for _, edits in lesson.splits["train"].names())
+
+    def mean(parts):
+        batches = [lesson.batch("train", part) for part in parts]
+        whole = sum(one.weight for one in batches)
+        return sum(lesson.loss(model, one).item() * one.weight / whole for one in batches)
+
+    units = list(range(count))
+    rows = []
+    for group, (_, edits) in enumerate(lesson.splits["train"].names()):
+        for edit in range(edits):
+            rows += taught(
+                model.rows, *[[one] if i else one for i, one in enumerate(lesson.splits["train"].edit(group, edit))]
+            )[0]
+    plain = sum(plain_loss(model, row).item() for row in rows) / sum(len(row.answer) for row in rows)
+    assert mean([units]) == pytest.approx(plain, rel=2e-5)
+    assert mean([units[:1], units[1:]]) == pytest.approx(plain, rel=2e-5)
+    batch = lesson.batch("train", units)
+    sums = lesson.measure(model, batch)
+    assert lesson.figures(sums)["loss"] == pytest.approx(plain, rel=2e-5)
+    assert len(lesson.batch("train", [0, 1]).tensors["image_grid_thw"]) == 2  # SC and PQ of one edit share its picture
+    assert lesson.name("train", 1).endswith("edit 0, answer 1")
+    with pytest.raises(EditLoopError, match="go to 25"):
+        read_edits(tmp_path / "taught", "train", 10)
+
+
+def coloured(rng, count):
+    """Edits that are all red, which was asked for, or all blue."""
+    right = rng.integers(0, 2, count)
+    edits = [np.full((16, 16, 3), (230, 20, 20) if one else (20, 20, 230), np.uint8) for one in right]
+    return EditGroup("red", np.full((16, 16, 3), 128, np.uint8), edits), right
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_what_is_learnt_is_judged(reasoning, tmp_path):
+    """Learns to tell two colours apart from a few lessons, and a saved model judges the same."""
+    model = tiny_score(reasoning=reasoning, pictures="paired", max_new_tokens=60, top=9)
+    for parameter in model.parameters():
+        parameter.data.div_(3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    rng = np.random.default_rng(0)
+    steps = 100 if reasoning else 40
+    for step in range(steps):
+        group, right = coloured(rng, 6)
+        targets = [Target((9, 9, 7, 7), ("y", "y")) if one else Target((0, 2, 2, 2), ("n", "n")) for one in right]
+        rows = [row for one in taught(model.rows, group, targets) for row in one]
+        batch = model.collate(rows).tensors
+        torch.nn.functional.cross_entropy(model(batch), batch["targets"]).backward()
+        optimiser.param_groups[0]["lr"] = 4e-3 * min(1, 2 * (1 - step / steps))
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save(tmp_path / "model", {})
+    judge = EditScoreJudge.load(tmp_path / "model", device="cpu", passes=3)
+    group, right = coloured(rng, 5)
+    (scores,) = judge.judge([group])
+    assert not any(score.missing for score in scores), scores
+    for score, one in zip(scores, right, strict=True):
+        assert (score.overall > 6) if one else (score.overall < 2)
+        assert score.reward == pytest.approx(score.overall / 10)
+    assert judge.counts[:2] == (5, 0)
+    split = EditScoreJudge(judge.model, judge.version, tokens_at_once=1).judge([group])[0]
+    for one, other in zip(split, scores, strict=True):
+        assert one.overall == pytest.approx(other.overall, abs=1e-4)
+
+
+def test_answers_that_cannot_be_read_are_missing_and_counted():
+    model = tiny_score(passes=3)
+    judge = EditScoreJudge(model, "v")
+    good, bad = '{"reasoning": "", "score": [10, 20]}', "no"
+    asked = model.rows.ask(some_groups()[1])
+    for sc, missing in (([good] * 3, False), ([bad, good, good], False), ([bad, bad, good], True)):
+        with patch.object(judge, "_answers_to", lambda batch, numbers, sc=sc: [sc, [good] * 3]):
+            (score,) = judge._score(asked)
+        assert bool(score.missing) == missing, score
+    assert judge.counts.faults == {"unparsable": 3}
+    assert judge.counts.answers == 18
