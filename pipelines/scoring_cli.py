@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.surroundings import services_of
 
 Model = Annotated[
     str,
@@ -14,6 +15,12 @@ Model = Annotated[
         "(token: EDITLOOP_JUDGE_TOKEN), or openai:http://HOST/v1#MODEL (key: EDITLOOP_OPENAI_KEY)."
     ),
 ]
+
+Passes = Annotated[int | None, typer.Option(min=1, help="K of EditScore's Avg@K; by default the model's own.")]
+Home = Annotated[
+    Path, typer.Option("--out", help="For models:/ where MLFLOW_TRACKING_URI is not set: folder of the demo meant.")
+]
+DEFAULT_OUT = Path("runs/demo")
 
 
 def score(
@@ -34,7 +41,9 @@ def score(
         float, typer.Option(min=0, max=1, help="Share of edits that may stay without a score; more is an error.")
     ] = 0.1,
     batch: Annotated[int, typer.Option(min=1, help="Edits that the judge is given at once.")] = 64,
+    passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+    out: Home = DEFAULT_OUT,
 ) -> None:
     """Score any number of edits: per axis mean and sigma, fused, overall, reward, or why the score is missing.
 
@@ -49,7 +58,7 @@ def score(
     if output.suffix != ".parquet":
         raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
-    judge = open_judge(model, device=device)
+    judge = open_judge(_fetched(model, out), device=device, passes=passes)
     found = score_edits(judge, source, output, settings)
     print(f"{judge.name} {judge.version[:12]}: {found.edits} edits of {found.tasks} tasks, {found.missing} missing")
     for reason, count in list(found.reasons.items())[:10]:
@@ -75,6 +84,8 @@ def serve(
         float, typer.Option(help="Milliseconds that a request waits for others to be batched with, when all is idle.")
     ] = 5.0,
     queue: Annotated[int, typer.Option(help="Edits that may wait; beyond, the answer is 429 and a time.")] = 256,
+    passes: Passes = None,
+    out: Home = DEFAULT_OUT,
 ) -> None:
     """Serve a model's scores over HTTP, until Ctrl-C or SIGTERM; what was taken by then is finished.
 
@@ -94,11 +105,23 @@ def serve(
 
     try:
         settings = ServeSettings(
-            host=host, port=port, workers=workers, max_batch=max_batch, window_ms=window_ms, queue=queue
+            host=host, port=port, workers=workers, passes=passes, max_batch=max_batch, window_ms=window_ms, queue=queue
         )
     except ValidationError as error:
         wrong = "; ".join(
             f"--{str(one['loc'][0]).replace('_', '-')} {one['input']}: {one['msg']}" for one in error.errors()
         )
         raise EditLoopError(f"{wrong}.") from None
-    serve_model(model, settings)
+    serve_model(_fetched(model, out), settings)
+
+
+def _fetched(model: str, out: Path) -> str:
+    """A registered model's folder, with an alias looked up now and once; any other address as it is."""
+    if not model.startswith("models:/"):
+        return model
+    from components.judges.opening import find_local
+
+    with services_of(out):
+        folder = find_local(model).folder
+    print(f"{model} is {folder}")
+    return str(folder)

@@ -76,12 +76,15 @@ class OpenAIJudge:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, address: str) -> "OpenAIJudge":
-        """The judge at `http://HOST/v1#MODEL`, with the settings of the environment."""
+    def open(cls, address: str, passes: int | None = None) -> "OpenAIJudge":
+        """The judge at `http://HOST/v1#MODEL`, with the settings of the environment and, where given, other passes."""
         url, _, model = address.partition("#")
         if not (model and url.startswith(("http://", "https://"))):
             raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
-        return cls(url, model, OpenAISettings())
+        settings = OpenAISettings()
+        if passes is not None:
+            settings.questions = settings.questions.model_copy(update={"passes": passes})
+        return cls(url, model, settings)
 
     def close(self) -> None:
         """Close the connections."""

@@ -25,32 +25,37 @@ class LocalModel(NamedTuple):
     folder: Path
 
 
-def open_judge(model: str, *, device: str | None = None) -> Judge:
+def open_judge(model: str, *, device: str | None = None, passes: int | None = None) -> Judge:
     """The judge behind a model's address.
 
     model: a folder (EditReward or EditScore, ours or as released), a shipped name (`tiny-reward`), `models:/NAME@ALIAS`
     or `models:/NAME/VERSION` of the registry, `http(s)://HOST:PORT` of `editloop serve` (token: EDITLOOP_JUDGE_TOKEN),
     or `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint (key: EDITLOOP_OPENAI_KEY).
     device: where a local model computes (`cpu`, `cuda:1`); None takes the first GPU, or else the CPU.
+    passes: K of EditScore's Avg@K; None takes the model's own.
 
-    Raises EditLoopError where nothing can be opened there.
+    Raises EditLoopError where nothing can be opened there, or where passes are asked of what has none to choose.
     """
     if model.startswith("openai:"):
         from components.judges.openai_judge import OpenAIJudge
 
-        return OpenAIJudge.open(model.removeprefix("openai:"))
+        return OpenAIJudge.open(model.removeprefix("openai:"), passes)
     if model.startswith(("http://", "https://")):
         from components.serving.client import ServedJudge
 
+        if passes is not None:
+            raise EditLoopError(f"{model}: {passes} passes were asked for; a server's are chosen where it is started.")
         return ServedJudge.open(model)
     found = find_local(model)
     if found.kind == "edit-reward":
         from components.reward.judge import RewardJudge
 
+        if passes is not None:
+            raise EditLoopError(f"{model}: {passes} passes were asked for; EditReward has one, and no chance in it.")
         return RewardJudge.load(found.folder, device=device)
     from components.edit_score.judge import EditScoreJudge
 
-    return EditScoreJudge.load(found.folder, device=device)
+    return EditScoreJudge.load(found.folder, device=device, passes=passes)
 
 
 def find_local(model: str) -> LocalModel:

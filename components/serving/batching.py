@@ -22,6 +22,8 @@ from components.serving.settings import ServeSettings
 from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
 from infra.errors import EditLoopError
 
+LOOK_SECONDS = 0.5
+"""How often an idle worker is looked at: one that died is replaced before a request finds it."""
 LONGEST_PAUSE = 30.0
 """Seconds between two starts of a worker that does not come up, at most."""
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class BatchWorker(Protocol):
     """What the batcher asks of a worker; all block."""
 
     def start(self) -> ModelFacts: ...
+    def alive(self) -> bool: ...
     def judge(self, groups: Sequence[EditGroup]) -> list[list[ScoreMessage] | Refusal]: ...
     def stop(self) -> None: ...
 
@@ -167,32 +170,46 @@ class Batcher:
             self.meters.queued.set(self.queued)
             self._changed.notify_all()
 
-    async def _next(self) -> list[Waiting]:
-        """The next batch; waits for a request, then for its window or until a batch is full."""
+    async def _next(self, worker: BatchWorker) -> list[Waiting]:
+        """The next batch; waits for a request, then for its window or until a batch is full.
+
+        WorkerDiedError where the worker ended meanwhile.
+        """
         async with self._changed:
             while True:
-                await self._changed.wait_for(lambda: self._queue)
+                if not self._queue:
+                    await self._wait(LOOK_SECONDS)
+                if not worker.alive():
+                    raise WorkerDiedError("a worker ended while it had nothing to do")
+                if not self._queue:
+                    continue
                 first = self._queue[0]
                 left = first.entered + self.settings.window_ms / 1000 - time.monotonic()
                 if not first.alone and left > 0 and self.queued < self.settings.max_batch:
-                    try:
-                        await asyncio.wait_for(self._changed.wait(), left)
-                    except TimeoutError:
-                        pass
+                    await self._wait(left)
                     continue
                 batch = take_batch(self._queue, self.settings.max_batch)
                 self.meters.queued.set(self.queued)
                 if batch:
                     return batch
 
+    async def _wait(self, seconds: float) -> None:
+        """Until the queue changes, or so long."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            pass
+
     async def _serve(self, worker: BatchWorker) -> None:
         """One worker's life: started, given batches, and started again when it dies."""
         while True:
             if not await self._start(worker):
                 return
+            batch: list[Waiting] = []
             try:
                 while True:
-                    batch = await self._next()
+                    batch = []
+                    batch = await self._next(worker)
                     try:
                         await self._judge(worker, batch)
                     except asyncio.CancelledError:

@@ -5,9 +5,11 @@ import logging
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
-from components.judges.opening import find_local
+from components.judges.opening import find_local, open_judge
+from components.judges.protocol import Judge
 from components.serving.app import make_app
 from components.serving.batching import Batcher
 from components.serving.meters import Meters
@@ -22,6 +24,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     """Serve a model until SIGTERM or Ctrl-C, then finish the requests that were taken.
 
     model: as for open_judge; an alias is resolved once, so that every worker, now and later, has the same version.
+    opener: what opens it in a worker's process, by default open_judge with the settings' passes.
     Raises EditLoopError where the model cannot be opened, the port is taken, or a token is missing.
     """
     import uvicorn
@@ -32,6 +35,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         find_local(name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     devices = _devices(settings.workers)
+    opener = opener or partial(_open, passes=settings.passes)
     workers = [Worker(name, device, settings.request_seconds, opener) for device in devices]
     failures: list[str] = []
 
@@ -54,6 +58,10 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         server.run(sockets=[listener])
     if failures:
         raise EditLoopError(failures[0])
+
+
+def _open(model: str, device: str | None, *, passes: int | None) -> Judge:
+    return open_judge(model, device=device, passes=passes)
 
 
 def serve_token(host: str) -> str | None:

@@ -28,6 +28,8 @@ class ServeSettings(BaseModel):
     """0 takes a free one, and tells which."""
     workers: int = Field(1, ge=1)
     """Processes with a model each; on a machine with GPUs they take them in turn."""
+    passes: int | None = Field(None, ge=1)
+    """K of EditScore's Avg@K; null takes the model's own."""
     max_batch: int = Field(32, ge=1)
     """Edits that a worker is given at once; a single request may hold more."""
     window_ms: float = Field(5.0, ge=0, le=10_000)

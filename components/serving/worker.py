@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.judges.opening import open_judge
 from components.judges.protocol import EditGroup, Judge, JudgeUnavailableError
 from components.judges.soundness import sound
 from components.serving.messages import ScoreMessage
@@ -47,10 +46,9 @@ class Refusal(NamedTuple):
 class Worker:
     """One process with one model. Its methods block; one thread at a time uses it."""
 
-    def __init__(self, model: str, device: str | None, seconds: float, opener: Opener | None = None):
-        """`seconds`: the longest that a batch may take. `opener`: what opens the model, by default open_judge."""
-        self.model, self.device, self.seconds = model, device, seconds
-        self.opener = opener or _open
+    def __init__(self, model: str, device: str | None, seconds: float, opener: Opener):
+        """`seconds`: the longest that a batch may take. `opener`: what opens the model, in the worker's process."""
+        self.model, self.device, self.seconds, self.opener = model, device, seconds, opener
         self.facts: ModelFacts | None = None
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -60,6 +58,10 @@ class Worker:
     def pid(self) -> int | None:
         """Process id of the worker; None before its start."""
         return self._process.pid if self._process else None
+
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.is_alive()
 
     def start(self) -> ModelFacts:
         """Start the process (an earlier one is ended) and wait until its model is loaded.
@@ -172,10 +174,6 @@ def _answers(judge: Judge, groups: list[EditGroup]) -> list[dict[str, Any]]:
     if [len(found) for found in scores] != [len(group.edits) for group in groups]:
         raise RuntimeError(f"{judge.name} gave other numbers of scores than there are edits")
     return [{"scores": [ScoreMessage.of(sound(score, judge.axes)).model_dump() for score in found]} for found in scores]
-
-
-def _open(model: str, device: str | None) -> Judge:
-    return open_judge(model, device=device)
 
 
 def _send_groups(pipe: Connection, groups: Sequence[EditGroup]) -> None:

@@ -57,6 +57,9 @@ class Workers:
         self.starts += 1
         return FACTS
 
+    def alive(self) -> bool:
+        return True
+
     def judge(self, groups: Sequence[EditGroup]) -> list[list[ScoreMessage] | Refusal]:
         self.batches.append([len(group.edits) for group in groups])
         time.sleep(self.seconds)
