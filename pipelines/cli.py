@@ -8,6 +8,7 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
+from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
@@ -38,6 +39,7 @@ app.command()(agreement)
 app.add_typer(teacher_app, name="teacher")
 app.command()(adapter)
 app.command()(plan)
+app.command()(compare_judges)
 app.command()(score)
 app.command()(serve)
 
@@ -168,16 +170,17 @@ def verify(
 
 @app.command()
 def weights(
-    model: Annotated[Literal["editor", "reward"], typer.Argument(help="Which of the two tiny bases.")],
+    model: Annotated[Literal["editor", "reward", "score"], typer.Argument(help="Which of the three tiny bases.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write; by default where the shipped one lies.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; by default those of the shipped one.")] = None,
 ) -> None:
-    """Make the tiny base editor or reward model anew, as the shipped one was made (minutes on one core)."""
+    """Make a tiny base anew, as the shipped one was made: the editor, EditReward or EditScore (minutes on a core)."""
     from importlib import import_module
 
     import components
 
-    room, name = {"editor": ("editors", "tiny-editor"), "reward": ("reward", "tiny-reward")}[model]
+    rooms = {"editor": "editors", "reward": "reward", "score": "edit_score"}
+    room, name = rooms[model], f"tiny-{model}"
     target = output or Path(str(components.__file__)).parent / room / "weights" / name
     options = {} if steps is None else {"steps": steps}
     for key, value in import_module(f"components.{room}.tiny").train(target, **options).items():

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from annotation.simulation.oracle import oracle
 from annotation.simulation.scenes import WORDS
+from components.backbones.pictures import Patches
 from components.backbones.prefix_tree import last_hidden
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.edit_score.model import EditScoreModel
@@ -93,10 +94,11 @@ def telling_loss(model: EditScoreModel, hidden: Tensor, rows: list[Row], batch: 
 
     hidden: (L, width) of the packed rows; done: (rows,) bool. Every row is an SC question with its answer.
     """
-    before, words = [], []
+    before: list[int] = []
+    words: list[int] = []
     for row, path, shown in zip(rows, batch.paths, done.tolist(), strict=True):
         closing = row.prompt[-1]
-        assert isinstance(closing, tuple)
+        assert not isinstance(closing, Patches)
         told = closing[: closing.index(model.rows.end)]
         start = len(path) - len(row.answer) - len(closing)
         if shown:

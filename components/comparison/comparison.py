@@ -1,0 +1,198 @@
+"""What the published choices are worth on drawn scenes: heads and losses, passes, orders of the input.
+
+    editloop compare-judges --out runs/comparison
+
+Every model is trained by the reward stage itself, on a dataset of its seed's own (scenes, edits, experts), and measured
+on that dataset's held-out tasks against the oracle. Beside pairwise accuracy, which benchmarks show, stands the
+correlation of score and oracle within a group of one editor's own edits, which is what online RL feels.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from scipy.stats import t as student
+
+from components.benchmark.stage import hits, oracle_order, overall_scores, within_group
+from components.comparison.orders import ORDERS, order_bases
+from components.comparison.world import scenes_dataset
+from components.edit_score.judge import EditScoreJudge
+from components.judges.opening import open_judge
+from components.judges.protocol import Judge
+from components.reward.data import read_groups
+from components.reward.model import RewardModel
+from components.reward.stage import reward
+from components.training.presets import load_preset
+from infra.content import MANIFEST, sha256_json, write_file, write_json
+
+TASKS = 430
+"""Drawn for a seed: 300 to learn from, as in the demo, 43 to choose the best state by, 87 held out."""
+LEVEL = 0.95
+
+Part = Literal["losses", "passes", "orders"]
+MEASURES = ("accuracy", "within_group")
+
+
+class Variant(NamedTuple):
+    """One way to make a judge."""
+
+    name: str
+    preset: str
+    base: str
+    """A shipped name, or one of `made_bases`."""
+    changes: tuple[tuple[str, str], ...] = ()
+    """Of the preset: (key, value)."""
+    passes: int | None = None
+    """EditScore: K of Avg@K. Variants that differ in this alone are one trained model."""
+
+
+SHIPPED = ("editreward-tiny", "tiny-reward")
+"""The demo's preset and base."""
+COMPARED: dict[Part, tuple[Variant, ...]] = {
+    "losses": (
+        Variant("a head an axis, uncertainty as coded", *SHIPPED),
+        Variant("a head an axis, uncertainty as printed", *SHIPPED, (("loss", "log-expected"),)),
+        Variant("one shared head, uncertainty as coded", "editreward-tiny", "shared-head"),
+        Variant("a head an axis, Bradley-Terry", *SHIPPED, (("loss", "bradley-terry"),)),
+        Variant("a head an axis, pointwise regression", *SHIPPED, (("loss", "regression"),)),
+    ),
+    "passes": (
+        Variant("EditScore, one pass", "editscore-tiny", "tiny-score", passes=1),
+        Variant("EditScore, Avg@4", "editscore-tiny", "tiny-score", passes=4),
+    ),
+    "orders": tuple(Variant(f"EditReward, {order}", "editreward-tiny", order) for order in ORDERS),
+}
+"""The first of a part is what the others are compared with."""
+
+
+def compare(output: Path, *, seeds: int, parts: Sequence[Part] = tuple(COMPARED)) -> dict[str, Any]:
+    """Train and measure every variant of `parts` on `seeds` seeds; returns what `output`/comparison.json holds.
+
+    {part: {variant: {measure: {"mean", "ci95", "change", "change_ci95", "seeds": [..]}}}}: means over seeds, and the
+    paired change from the part's first variant, with 95 % intervals by Student's t over seeds. What was measured before
+    is kept, also of parts that are not asked for now.
+    """
+    for seed in range(seeds):
+        for part in parts:
+            _measure(output, part, seed)
+    kept = {str(part): _kept(output, part, seeds) for part in COMPARED}
+    found = {part: summary(rows) for part, rows in kept.items() if rows}
+    write_json(output / "comparison.json", found)
+    write_file(output / "comparison.md", table(found))
+    return found
+
+
+def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Means and paired changes, with intervals over seeds, of {variant: [a seed's measures]}; the first is the base."""
+    first = next(iter(rows.values()))
+    result: dict[str, Any] = {}
+    for name, seeds in rows.items():
+        result[name] = {}
+        for measure in MEASURES:
+            values, base = (np.array([one[measure] for one in some]) for some in (seeds, first))
+            mean, ci95 = interval(values)
+            change, change_ci95 = interval(values - base)
+            result[name][measure] = {
+                "mean": mean, "ci95": ci95, "change": change, "change_ci95": change_ci95, "seeds": values.tolist()
+            }  # fmt: skip
+    return result
+
+
+def interval(values: np.ndarray) -> tuple[float, list[float] | None]:
+    """Mean of values (seeds,), and its 95 % interval by Student's t; None for fewer than two."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None
+    half = float(student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, [mean - half, mean + half]
+
+
+def table(found: dict[str, Any]) -> str:
+    """The comparison as a Markdown table."""
+    lines = [
+        "| judge | clear held-out pairs in order | change | correlation within a group | change |",
+        "|---|---|---|---|---|",
+    ]
+    for part in found.values():
+        for place, (name, measures) in enumerate(part.items()):
+            cells = []
+            for measure in MEASURES:
+                one = measures[measure]
+                cells.append(_shown(one["mean"], one["ci95"], ""))
+                cells.append(_shown(one["change"], one["change_ci95"], "+") if place else "")
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(mean: float, ci95: list[float] | None, sign: str) -> str:
+    figures = f"{mean:{sign}.3f}"
+    return figures if ci95 is None else f"{figures} ({ci95[0]:{sign}.3f} to {ci95[1]:{sign}.3f})"
+
+
+def _measure(output: Path, part: Part, seed: int) -> None:
+    """Train and measure what a part does not have yet of a seed."""
+    waiting = [one for one in COMPARED[part] if not _place(output, one, seed).is_file()]
+    if not waiting:
+        return
+    dataset = output / "worlds" / f"{TASKS}-{seed}"
+    if not (dataset / MANIFEST).is_file():
+        scenes_dataset(dataset, tasks=TASKS, seed=seed)
+    held_out = read_groups(dataset, "test")
+    with tempfile.TemporaryDirectory(dir=output, prefix=".models.") as scratch:
+        for one in waiting:
+            preset = load_preset(one.preset).model_copy(update=dict(one.changes))
+            settings = sha256_json([preset.model_dump(mode="json"), one.base])[:12]
+            model, told = Path(scratch) / settings, Path(scratch) / f"{settings}.yaml"
+            if not (model / MANIFEST).is_file():
+                told.write_text(yaml.safe_dump(preset.model_dump(mode="json", exclude_unset=True)))
+                base = made_base(output / "bases", one.base)
+                reward(dataset, model, preset=str(told), base=base, processes=1, seed=seed)
+            judge: Judge = (
+                open_judge(str(model)) if one.passes is None else EditScoreJudge.load(model, passes=one.passes)
+            )
+            scores = overall_scores(judge, held_out)
+            found = hits(scores, held_out, oracle_order)
+            result = {
+                "accuracy": float(found.right.sum() / found.asked.sum()),
+                "within_group": within_group(scores, held_out),
+                "pairs": float(found.asked.sum()),
+                "missing": float(sum(np.isnan(values).sum() for values in scores)),
+            }
+            write_json(_place(output, one, seed), result)
+            print(f"seed {seed}, {one.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in result.items()))
+
+
+def made_base(folder: Path, name: str) -> str:
+    """A base by its name; those that do not ship are made in `folder` when they are first asked for."""
+    if name in ORDERS:
+        return str(order_bases(folder)[name])
+    if name != "shared-head":
+        return name
+    path = folder / name
+    if not (path / MANIFEST).is_file():
+        shipped = RewardModel.load("tiny-reward")
+        shared = RewardModel(
+            shipped.backbone, shipped.tokenizer, shipped.settings.model_copy(update={"shared_head": True})
+        )
+        shared.rm_heads["head_0"].load_state_dict(shipped.rm_heads["head_0"].state_dict())
+        shared.save(path, {"made_by": "editloop compare-judges"})
+    return str(path)
+
+
+def _kept(output: Path, part: Part, seeds: int) -> dict[str, list[dict[str, float]]]:
+    """{variant: [a seed's measures]} of the seeds that have all variants of the part."""
+    variants = COMPARED[part]
+    whole = [seed for seed in range(seeds) if all(_place(output, one, seed).is_file() for one in variants)]
+    if not whole:
+        return {}
+    return {one.name: [json.loads(_place(output, one, seed).read_text()) for seed in whole] for one in variants}
+
+
+def _place(output: Path, variant: Variant, seed: int) -> Path:
+    """Where a variant's measures of a seed are kept; other settings are another place."""
+    preset = load_preset(variant.preset).model_copy(update=dict(variant.changes)).model_dump(mode="json")
+    return output / "seeds" / f"{seed}-{sha256_json([variant, preset, TASKS])[:16]}.json"

@@ -1,0 +1,31 @@
+"""`editloop compare-judges`: the published choices, measured on drawn scenes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.errors import EditLoopError
+
+
+def compare_judges(
+    out: Annotated[Path, typer.Option(help="Folder for comparison.json, comparison.md and each seed's figures.")] = (
+        Path("runs/comparison")
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds to measure on; those measured before are kept.")] = 3,
+    part: Annotated[
+        list[str], typer.Option(help="losses, passes or orders; may be repeated. Without it all of them.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Train tiny judges in several ways on drawn scenes, and say with intervals which way is better.
+
+    losses: a head an axis with uncertainty, as coded and as printed, against one shared head, Bradley-Terry and
+    pointwise regression. passes: EditScore asked once and four times. orders: EditReward's published order of the input
+    against rubric first. A quarter of an hour a seed on one core; stopped, the same call goes on.
+    """
+    from components.comparison.comparison import COMPARED, compare, table
+
+    if unknown := sorted(set(part) - set(COMPARED)):
+        raise EditLoopError(f"--part {', '.join(unknown)}: no such part; there are {', '.join(COMPARED)}.")
+    chosen = [one for one in COMPARED if not part or one in part]
+    print(table(compare(out, seeds=seeds, parts=chosen)))
