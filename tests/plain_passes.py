@@ -43,7 +43,7 @@ class PlainPasses(torch.nn.Module):
         pads = [int(grid.prod()) // self.merge**2 for grid in seen.image_grid_thw]
         first, second = (IMAGE.format(pads="<|image_pad|>" * count) for count in pads)
         told = [rubric.replace("{instruction}", instruction) for rubric in self.settings.rubrics]
-        rewards = "<|Reward|>" * len(told)
+        rewards = "<|Reward|>" * len(self.settings.axes)
         if self.settings.order == "official":
             texts = [f"{self.settings.opening}{first}{second}{rubric}<|Reward|>" for rubric in told]
         else:

@@ -51,6 +51,13 @@ class InputMaker:
         self._texts = lru_cache(KEPT_TEXTS)(self._read_texts)
         self.reward = control_id(tokenizer, REWARD_TOKEN)
         self.opening = [] if settings.order == "paired" else control_text_ids(tokenizer, settings.opening)
+        self.asked = "".join(settings.rubrics)
+        if settings.order == "rubric-first":
+            common, _, rest = self.asked.partition(INSTRUCTION)
+            self.asked = INSTRUCTION + rest
+            self.opening = [*self.opening, *text_ids(tokenizer, common)]
+        self.common = len(self.opening) if settings.order == "rubric-first" else 0
+        """Tokens that come once a batch, whatever is in it."""
         self.patching = Patching(
             vision.patch_size, vision.spatial_merge_size, settings.min_pixels, settings.max_pixels,
             settings.image_mean, settings.image_std, vision.temporal_patch_size,
@@ -60,54 +67,64 @@ class InputMaker:
         """Tensors of all edits of the groups: those of `pack`, and reads (N, axes), the packed positions of the reward
         tokens of the N edits in order.
         """
-        forest: list[Node] = []
-        reads: list[list[Read]] = []
-        before = 0
-        for group in groups:
-            trees, places = self.trees(group)
-            reads += [[Read(before + read.node, read.before_last) for read in edit] for edit in places]
-            forest += trees
-            before += sum(map(_count, trees))
+        forest, reads = self.forest(groups)
         batch = pack(forest, self.marks)
         table = torch.tensor(reads).reshape(len(reads), len(self.settings.axes), 2)
         return batch | {"reads": ends(batch)[table[..., 0]] - table[..., 1]}
 
-    def trees(self, group: Edits) -> tuple[list[Node], list[list[Read]]]:
-        """The trees of a group, and where each axis of each edit is read, nodes counted depth first."""
-        axes = len(self.settings.axes)
-        texts = self._texts(group.instruction)
-        if self.settings.order == "paired":
-            closing = (*texts[0], *[self.reward] * axes)
-            return [Node((pair, closing)) for pair in self._pairs(group)], [
-                _last(k, axes) for k in range(len(group.edits))
-            ]
-        source, edits = patches_of(group.source, self.patching), [patches_of(one, self.patching) for one in group.edits]
-        if self.settings.order == "rubric-first":
-            rubrics = [token for text in texts for token in text]
-            nodes = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
-            return [Node((self.opening, rubrics, source), nodes)], [_last(1 + k, axes) for k in range(len(edits))]
-        leaves = tuple(Node(([*text, self.reward],)) for text in texts)
-        reads = [[Read(1 + k * (1 + axes) + 1 + axis, 0) for axis in range(axes)] for k in range(len(edits))]
-        return [Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits))], reads
+    def forest(self, groups: Sequence[Edits]) -> tuple[list[Node], list[list[Read]]]:
+        """The groups' trees, and where each axis of each edit is read, nodes counted depth first."""
+        axes, order = len(self.settings.axes), self.settings.order
+        trees: list[Node] = []
+        reads: list[list[Read]] = []
+        place = 1 if order == "rubric-first" else 0
+        for group in groups:
+            texts = self._texts(group.instruction)
+            if order == "paired":
+                for pair in self._pairs(group):
+                    trees.append(Node((pair, (*texts[0], *[self.reward] * axes))))
+                    reads.append(_last(place, axes))
+                    place += 1
+                continue
+            source, edits = (
+                patches_of(group.source, self.patching),
+                [patches_of(one, self.patching) for one in group.edits],
+            )
+            if order == "rubric-first":
+                children = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
+                trees.append(Node((texts[0], source), children))
+                reads += [_last(place + 1 + k, axes) for k in range(len(edits))]
+                place += 1 + len(edits)
+            else:
+                leaves = tuple(Node(([*text, self.reward],)) for text in texts)
+                trees.append(Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits)))
+                firsts = [place + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
+                reads += [[Read(first + axis, 0) for axis in range(axes)] for first in firsts]
+                place += 1 + len(edits) * (1 + axes)
+        return ([Node((self.opening,), tuple(trees))] if order == "rubric-first" else trees), reads
 
     def tokens(self, group: Edits) -> tuple[int, list[int]]:
-        """Language-model tokens of a group's tree: what its edits share, and what each edit adds."""
+        """Language-model tokens of a group: what its edits share, beside what is common to all, and what each adds."""
         axes = len(self.settings.axes)
         texts = sum(map(len, self._texts(group.instruction)))
         if self.settings.order == "paired":
             side = self.settings.side or 0
             return 0, [self._picture_tokens((side, side)) + texts + axes for _ in group.edits]
-        shared = len(self.opening) + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
+        shared = (
+            len(self.opening) - self.common + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
+        )
         each = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
         if self.settings.order == "rubric-first":
             return shared + texts, each
         return shared, [one + texts for one in each]
 
     def _read_texts(self, instruction: str) -> list[list[int]]:
-        """The rubrics with the instruction; in `paired` the instruction alone."""
+        """What the model is told of a task: a text an axis (`official`) or one."""
         told = shortened(self.tokenizer, instruction, self.settings.instruction_tokens)
         if self.settings.order == "paired":
             return [text_ids(self.tokenizer, told)]
+        if self.settings.order == "rubric-first":
+            return [text_ids(self.tokenizer, self.asked.replace(INSTRUCTION, told))]
         return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, told)) for rubric in self.settings.rubrics]
 
     def _pairs(self, group: Edits) -> list[Patches]:
@@ -122,10 +139,6 @@ class InputMaker:
 
 def _last(node: int, axes: int) -> list[Read]:
     return [Read(node, axes - 1 - axis) for axis in range(axes)]
-
-
-def _count(node: Node) -> int:
-    return 1 + sum(map(_count, node.children))
 
 
 def _size(picture: Picture) -> tuple[int, int]:

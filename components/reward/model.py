@@ -178,7 +178,7 @@ class RewardModel(nn.Module):
     def _batches(self, groups: Sequence[Edits]) -> Iterator[list[tuple[int, EditGroup]]]:
         """Groups, or parts of large ones, with the group's place, whose tokens fit together; one edit always fits."""
         batch: list[tuple[int, EditGroup]] = []
-        held = 0
+        held = self.inputs.common
         for place, group in enumerate(groups):
             shared, each = self.inputs.tokens(group)
             start = 0
@@ -191,7 +191,7 @@ class RewardModel(nn.Module):
                     held = BATCH_TOKENS - room
                 if stop < len(each):
                     yield batch
-                    batch, held = [], 0
+                    batch, held = [], self.inputs.common
                 start = stop
         if batch:
             yield batch

@@ -2,17 +2,19 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from components.reward.calibration import Calibration
 
 INSTRUCTION = "{instruction}"
 OPENING = "<|im_start|>user\n"
-FOLLOWING = """\
+TOLD = """\
 The first picture is the original. The second was made from it by an editor who was told:
 
 {instruction}
 
+"""
+FOLLOWING = """\
 Judge one thing only: how well the edit does what it was told.
 - Is everything done that was asked for, in the right place, number, colour and size?
 - Is everything else as it was: other things, the people and their faces, the background, the framing?
@@ -21,18 +23,20 @@ Nothing done, or the wrong thing, is the lowest mark; partly done, or done with 
 with a slip is a good mark; done exactly, with nothing else touched, is the best. How pretty the picture is plays no
 part."""
 QUALITY = """\
-The first picture is the original. The second was made from it by an editor who was told:
-
-{instruction}
-
 Judge one thing only: how good the second picture is as a picture, whatever it was meant to show.
 - Are light, shadows, reflections, sizes and distances those of one scene?
 - Are there seams, smears, noise, blur, doubled or broken shapes, odd hands or faces, unreadable letters?
 - Do the changed parts fit the rest in sharpness, grain and style?
 Broken is the lowest mark; faults that anybody sees at once are the next; small faults are a good mark; as clean as the
 original is the best. Whether the instruction was carried out plays no part."""
-
 Order = Literal["paired", "official", "rubric-first"]
+WORDING: dict[Order, tuple[str, ...]] = {
+    "paired": (),
+    "official": (TOLD + FOLLOWING, TOLD + QUALITY),
+    "rubric-first": (f"There are two marks.\n\nThe first: {FOLLOWING}\n\n", f"The second: {QUALITY}\n\n{TOLD}"),
+}
+"""Our own rubrics. Those of `rubric-first` end with the instruction: what stands before it is the same for all tasks,
+and goes through the model once a batch."""
 
 
 class RewardSettings(BaseModel):
@@ -42,15 +46,15 @@ class RewardSettings(BaseModel):
 
     order: Order = "official"
     """In what order the model reads an edit. `official`, as published: source, edit, an axis's rubric, `<|Reward|>`; a
-    pass an axis. `rubric-first`, our own: all rubrics, source, edit, then a `<|Reward|>` an axis, all read in one pass.
-    `paired`, for small pictures: source and edit as the two frames of one image, the instruction, a `<|Reward|>` an
-    axis."""
+    pass an axis. `rubric-first`, our own: all rubrics one after the other, source, edit, then a `<|Reward|>` an axis,
+    all read in one pass. `paired`, for small pictures: source and edit as the two frames of one image, the instruction,
+    a `<|Reward|>` an axis."""
     fusion: Literal["mean", "sum", "min"] = "mean"
     """How the axes' heads become one score."""
     axes: tuple[str, ...] = ("if", "vq")
-    rubrics: tuple[str, ...] = (FOLLOWING, QUALITY)
-    """What the model is asked, one an axis; `{instruction}` stands for what the editor was told. `paired` asks
-    nothing and uses none. A released checkpoint wants the wording that it was trained on."""
+    rubrics: tuple[str, ...] = Field(default=(), validate_default=True)
+    """What the model is asked, one an axis; `{instruction}` stands for what the editor was told. None given: WORDING.
+    `paired` asks nothing. A released checkpoint wants the wording that it was trained on."""
     opening: str = OPENING
     """What stands before everything else; control tokens in it are meant as such. `paired` has none."""
     side: int | None = Field(default=None, ge=1)
@@ -68,6 +72,11 @@ class RewardSettings(BaseModel):
     """One head reads all axes: the published ablation."""
     calibration: Calibration = Calibration()
     """From the heads' raw scores to the experts' ratings."""
+
+    @field_validator("rubrics")
+    @classmethod
+    def _worded(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return given or WORDING.get(info.data.get("order", "paired"), ())
 
     @model_validator(mode="after")
     def _fits(self) -> "RewardSettings":

@@ -98,7 +98,7 @@ def test_tokens_are_counted_as_they_are_packed(family, order, groups):
     model = built(family, order)
     for group in groups:
         shared, each = model.inputs.tokens(group)
-        assert model.collate([group])["input_ids"].shape[1] == shared + sum(each)
+        assert model.collate([group])["input_ids"].shape[1] == model.inputs.common + shared + sum(each)
 
 
 @pytest.mark.parametrize(("order", "saved"), [("official", 1.4), ("rubric-first", 1.2)])
