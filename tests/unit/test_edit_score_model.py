@@ -5,6 +5,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from components.backbones.pictures import Patches
 from components.backbones.text import control_ids
@@ -90,16 +91,24 @@ def _prefilled(change):
     return wrap
 
 
+def _replaced(**changes):
+    return _prefilled(lambda prompts: prompts._replace(**{name: change(prompts) for name, change in changes.items()}))
+
+
 MUTATIONS = {
     "positions do not advance": ("_step", _position_stays),
     "positions count tokens, not rotary places": (
-        "_prefill", _prefilled(lambda prompt: prompt._replace(position=prompt.mask.sum(1)))),
+        "_prefill", _replaced(position=lambda prompts: prompts.mask.sum(1).repeat_interleave(prompts.passes))),
     "one row's position for all": (
-        "_prefill", _prefilled(lambda prompt: prompt._replace(position=prompt.position[:1].expand(len(prompt.mask))))),
-    "padding is seen": ("_prefill", _prefilled(lambda prompt: prompt._replace(mask=torch.ones_like(prompt.mask)))),
-    "passes of a row stand apart in the cache": (
-        "_prefill", _prefilled(lambda prompt: prompt.cache.batch_select_indices(
-            torch.arange(len(prompt.mask)).roll(1)) or prompt)),
+        "_prefill", _replaced(position=lambda prompts: prompts.position[:1].expand(len(prompts.position)))),
+    "positions of passes and rows mixed up": (
+        "_prefill", _replaced(position=lambda prompts: prompts.position.view(-1, prompts.passes).T.flatten())),
+    "padding is seen": ("_prefill", _replaced(mask=lambda prompts: torch.ones_like(prompts.mask))),
+    "another row's prompt is read": (
+        "_prefill", _replaced(layers=lambda prompts: [(k.roll(1, 0), v.roll(1, 0)) for k, v in prompts.layers])),
+    "answers do not see themselves": (
+        "_step", lambda step: lambda model, tokens, prompts: step(
+            model, tokens, prompts._replace(cache=DynamicCache()))),
 }  # fmt: skip
 
 
