@@ -92,11 +92,11 @@ def naive(one: Lesson, rng: np.random.Generator) -> Target:
 def telling_loss(model: EditScoreModel, hidden: Tensor, rows: list[Row], batch: Packed, done: Tensor) -> Tensor:
     """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
 
-    hidden: (L, width) of the packed rows; done: (rows,) bool. Every row is an SC question with its answer.
+    hidden: (L, width) of a packed batch that begins with `rows`, SC questions with their answers; done: (rows,) bool.
     """
     before: list[int] = []
     words: list[int] = []
-    for row, path, shown in zip(rows, batch.paths, done.tolist(), strict=True):
+    for row, path, shown in zip(rows, batch.paths[: len(rows)], done.tolist(), strict=True):
         closing = row.prompt[-1]
         assert not isinstance(closing, Patches)
         told = closing[: closing.index(model.rows.end)]
