@@ -34,7 +34,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     if opener is None and not model.startswith(("openai:", "http://", "https://")):
         find_local(name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    devices = _devices(settings.workers)
+    devices = worker_devices(settings.workers)
     opener = opener or partial(_open, passes=settings.passes)
     workers = [Worker(name, device, settings.request_seconds, opener) for device in devices]
     failures: list[str] = []
@@ -96,7 +96,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _devices(workers: int) -> list[str | None]:
+def worker_devices(workers: int) -> list[str | None]:
     """A device a worker: of several GPUs each in turn, else what the model takes. Asks no torch: slow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = (

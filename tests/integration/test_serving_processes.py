@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,9 +27,12 @@ from PIL import Image
 
 from annotation.formats.edits_file import read_edits
 from components.judges.encoding import png
-from components.judges.opening import open_judge
+from components.judges.opening import find_local, open_judge
 from components.judges.protocol import EditGroup, StaleJudgeError
 from components.serving.client import JudgeClientSettings, ServedJudge
+from infra import tracking
+from infra.content import complete_folder, read_manifest
+from infra.services import start_services, stop_services
 from tests.pixel_judge import INFINITE, KILLER, UNJUDGEABLE, PixelJudge
 
 TOKEN = "a-secret"
@@ -492,3 +496,35 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         done = editloop("serve", "--model", "tiny-reward", "--port", str(other.getsockname()[1]))
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
+
+
+def test_an_alias_that_moves_does_not_move_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "services"
+    try:
+        for name, value in start_services(home, label_studio=False).environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+        first = find_local("tiny-reward").folder
+        with complete_folder(tmp_path / "second") as second:
+            shutil.copytree(first, second, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+            (second / "note.json").write_text("{}")
+        versions = []
+        for name, folder in (("first", first), ("second", tmp_path / "second")):
+            with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
+                versions.append(tracking.register_model("edit-reward", folder, run.run_id, {}))
+        tracking.set_alias("edit-reward", "champion", versions[0])
+        model = "models:/edit-reward@champion"
+        here = open_judge(model)
+        assert here.version == read_manifest(first)["sha256"]
+        with served(tmp_path, model) as running:
+            judge = running.judge()
+            before = judge.judge([group(1)])
+            tracking.set_alias("edit-reward", "champion", versions[1])
+            (worker,) = running.workers()
+            worker.kill()
+            assert judge.judge([group(1)]) == before, "the worker that took its place has the version served before"
+            assert judge.version == here.version
+        with served(tmp_path, model) as running:
+            assert running.judge().version == read_manifest(tmp_path / "second")["sha256"]
+    finally:
+        stop_services(home)

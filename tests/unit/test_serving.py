@@ -30,7 +30,7 @@ from components.serving.batching import (
 from components.serving.client import JudgeClientSettings, ServedJudge
 from components.serving.messages import AxisMessage, ScoreMessage, ScoreRequest
 from components.serving.meters import Meters
-from components.serving.server import serve_token
+from components.serving.server import serve_token, worker_devices
 from components.serving.settings import Limits, ServeSettings
 from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
 from infra.errors import EditLoopError
@@ -246,6 +246,17 @@ def test_a_token_is_asked_for_wherever_others_can_reach(monkeypatch: pytest.Monk
             serve_token(host)
     monkeypatch.setenv("EDITLOOP_SERVE_TOKEN", "secret")
     assert serve_token("0.0.0.0") == "secret"
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [("", [None] * 3), ("0", [None] * 3), ("4,5", ["cuda:0", "cuda:1", "cuda:0"]), ("GPU-a,GPU-b,GPU-c", None)],
+)
+def test_workers_take_the_gpus_in_turn(
+    visible: str, devices: list[str | None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert worker_devices(3) == (devices or ["cuda:0", "cuda:1", "cuda:2"])
 
 
 class Served:
