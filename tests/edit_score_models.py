@@ -20,13 +20,15 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tiny_score(family: str = "qwen2.5-vl", seed: int = 0, **settings: Any) -> EditScoreModel:
+def tiny_score(
+    family: str = "qwen2.5-vl", seed: int = 0, key_heads: int | None = None, **settings: Any
+) -> EditScoreModel:
     """An untrained model. Its weights are thrice the usual, so that what it says hangs on what it sees."""
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
-    model = EditScoreModel(
-        CLASSES[family](tiny_config(family, tokenizer)), tokenizer, EditScoreSettings(**(SHORT | settings))
-    )
+    config = tiny_config(family, tokenizer)
+    config.text_config.num_key_value_heads = key_heads or config.text_config.num_key_value_heads
+    model = EditScoreModel(CLASSES[family](config), tokenizer, EditScoreSettings(**(SHORT | settings)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)

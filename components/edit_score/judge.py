@@ -18,8 +18,8 @@ from components.judges.protocol import EditGroup, Score
 from infra.content import read_manifest, sha256_json
 
 TOKENS_AT_ONCE = 32_768
-"""Prompt and answer tokens, over all passes, whose keys and values are in memory together: 5 GB for a 8B Qwen3-VL in
-bfloat16 (147 KB a token)."""
+"""Tokens of prompts and of all passes' answers whose keys and values are in memory together: 5 GB for an 8B Qwen3-VL
+in bfloat16 (147 KB a token)."""
 
 
 class Counts(NamedTuple):
@@ -79,8 +79,7 @@ class EditScoreJudge:
         for group in groups:
             for asked in self.model.rows.ask(group):
                 prompts = sum(row.tokens(self.model.rows.marks) for row in asked)
-                each = prompts + 2 * settings.max_new_tokens
-                size = each * settings.passes if settings.reasoning else prompts
+                size = prompts + (2 * settings.max_new_tokens * settings.passes if settings.reasoning else 0)
                 if batch and held + size > self.tokens_at_once:
                     yield batch
                     batch, held = [], 0

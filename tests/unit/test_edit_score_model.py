@@ -63,6 +63,26 @@ def test_greedy_tokens_are_those_of_separate_calls(family, pictures):
         assert sample(model, rows, torch.zeros(len(rows), 2, 24)) == [[one, one] for one in alone]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_query_heads_that_share_keys_say_the_same(family):
+    model = tiny_score(family, key_heads=1, temperature=0)
+    rows = asked_rows(model, some_groups())
+    alone = [plain_greedy(model, row, 12) for row in rows]
+    assert sample(model, rows, torch.zeros(len(rows), 3, 12)) == [[one] * 3 for one in alone]
+
+
+def test_half_precision_is_near_to_whole():
+    model = tiny_score(reasoning=False)
+    for parameter in model.parameters():
+        parameter.data.div_(3)
+    rows = asked_rows(model, some_groups())
+    whole = chances(model, rows, range(264))
+    half = chances(model.to(torch.bfloat16), rows, range(264))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, atol=2e-3, rtol=0.1)
+    assert len(sample(model, rows, draws(0, 2, 2, 4).repeat(3, 1, 1))) == len(rows)
+
+
 def test_answers_that_end_leave_the_others_undisturbed():
     """Each closes after some tokens of its own, so that the batch shrinks on the way."""
     model = tiny_score(temperature=0)
