@@ -40,7 +40,7 @@ class Group:
     source: Picture
     target: Picture | None
     edits: Sequence[Picture]
-    """K pictures; an array (K, height, width, 3) where they have one size."""
+    """K pictures."""
     ratings: NDArray[np.float32]
     """(K, 2): mean rating over annotators, 1..4, instruction following then visual quality."""
     weights: NDArray[np.float32]
@@ -98,7 +98,6 @@ class PreferenceGroups(Sequence[Group]):
         encoded = [self._pictures(row) for row in self._places[task]]
         ids = tuple(row["candidate_id"] for row in members)
         nothing = np.zeros(len(AXES), np.float32)
-        edits = [self._decoded(one["image"]) for one in encoded]
         return Group(
             task_id=task,
             task_type=members[0]["task_type"],
@@ -107,7 +106,7 @@ class PreferenceGroups(Sequence[Group]):
             editors=tuple(row["editor"] for row in members),
             source=self._decoded(encoded[0]["source"]),
             target=self._decoded(encoded[0]["target"]) if encoded[0]["target"] is not None else None,
-            edits=np.stack(edits) if len({edit.shape for edit in edits}) == 1 else edits,
+            edits=tuple(self._decoded(one["image"]) for one in encoded),
             ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
             weights=np.array(
                 [[self._weights.get((task, frozenset((one, other))), nothing) for other in ids] for one in ids],
