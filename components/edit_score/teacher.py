@@ -114,7 +114,7 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[TeacherRow]]:
     seen: dict[tuple[str, str], int] = {}
     pictures: dict[Path, str] = {}
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EditLoopError(f"{file}: not a readable file of JSON lines ({error}).") from error
     for number, line in enumerate(track(lines, description="teacher's rows"), start=1):
@@ -183,7 +183,7 @@ def _stored(row: TeacherRow, folder: Path, images: Path) -> TeacherRow:
 def read_taught(folder: Path, split: str) -> list[list[TeacherRow]]:
     """The rows of one split (`train`, `validation`) of a folder of taught edits, by group, in its order."""
     groups: dict[str, list[TeacherRow]] = defaultdict(list)
-    for line in (folder / ROWS.format(split=split)).read_text().splitlines():
+    for line in filter(None, (folder / ROWS.format(split=split)).read_text().split("\n")):
         row = TeacherRow.model_validate_json(line)
         groups[row.key].append(row)
     return list(groups.values())

@@ -53,11 +53,11 @@ def teachers_file(folder, rows=None):
     if rows is None:
         rows = [
             {"key": key, "instruction": f"change {key}", "source": f"{key}.png", "edit": f"{edit}.png",
-             "editor": "e", "sc": points[key][0], "pq": points[key][1], "reasoning": {"sc": "seen"}}
+             "editor": "e", "sc": points[key][0], "pq": points[key][1], "reasoning": {"sc": "seen\u2028it"}}
             for key in points for edit in "12"
         ]  # fmt: skip
         rows[-1] |= {"sc": [24, 24], "reasoning": "one text"}
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     return folder / "rows.jsonl"
 
 
@@ -77,7 +77,7 @@ def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
         row for split in ("train", "validation") for group in read_taught(tmp_path / "taught", split) for row in group
     ]
     assert [row.points for row in rows] == [(5, 20, 25, 20), (24, 24, 25, 20)]
-    assert [row.reasons for row in rows] == [("seen", ""), ("one text", "")]
+    assert [row.reasons for row in rows] == [("seen\u2028it", ""), ("one text", "")]
     everything = import_taught(file, tmp_path / "all")
     assert (everything["kept groups"], everything["kept rows"]) == (3, 6)
     with pytest.raises(EditLoopError, match="none left"):
