@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tests.performance import annotation_scale, export_scale
+from tests.performance import annotation_scale, edit_score_speed, export_scale, reward_speed, serving_load
 from tests.performance.bench import Benchmark, Scale
 
 TASKS, MEMBERS, STEPS = 4, 8, 8
@@ -155,6 +155,9 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     expectation_of_a_pair,
     pairs_of_a_group,
     interval_of_agreement,
+    *reward_speed.BENCHMARKS,
+    *edit_score_speed.BENCHMARKS,
+    *serving_load.BENCHMARKS,
 )
 
 SCALES: tuple[Scale, ...] = (
