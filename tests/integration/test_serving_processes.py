@@ -33,6 +33,7 @@ from components.serving.client import JudgeClientSettings, ServedJudge
 from infra import tracking
 from infra.content import complete_folder, read_manifest
 from infra.services import start_services, stop_services
+from tests.edit_score_models import some_groups, tiny_score
 from tests.pixel_judge import INFINITE, KILLER, UNJUDGEABLE, PixelJudge
 
 TOKEN = "a-secret"
@@ -41,6 +42,7 @@ START = """
 import sys
 from components.serving.server import serve
 from components.serving.settings import ServeSettings
+from tests.edit_score_models import some_groups, tiny_score
 from tests.pixel_judge import open_pixel_judge
 
 if __name__ == "__main__":
@@ -496,6 +498,21 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         done = editloop("serve", "--model", "tiny-reward", "--port", str(other.getsockname()[1]))
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
+
+
+def test_edit_score_is_opened_and_served_like_any_judge(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    tiny_score(reasoning=False, least_mass=0.0).save(model, {})
+    here, groups = open_judge(str(model)), some_groups()
+    plain = [score for row in here.judge(groups) for score in row]
+    assert not any(score.missing for score in plain)
+    assert len({score.overall for score in plain}) == len(plain), "it tells edits apart"
+    with served(tmp_path, str(model)) as running:
+        judge = running.judge()
+        assert (judge.name, judge.version, judge.axes) == ("edit-score", here.version, here.axes)
+        for mine, theirs in zip(plain, [score for row in judge.judge(groups) for score in row], strict=True):
+            assert theirs.overall == pytest.approx(mine.overall, abs=1e-3)
+            assert theirs.axes["naturalness"].sigma == pytest.approx(mine.axes["naturalness"].sigma, abs=1e-3)
 
 
 def test_an_alias_that_moves_does_not_move_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
