@@ -98,6 +98,7 @@ def pairs_of_a_group() -> Benchmark:
     """Scoring all 15 pairs of 6 candidates: both sides of each pair, against each candidate once."""
     from itertools import combinations
 
+    from components.judges.protocol import EditGroup
     from components.reward.tiny import build
 
     model = build().eval()
@@ -106,10 +107,10 @@ def pairs_of_a_group() -> Benchmark:
 
     def plain() -> None:
         for pair in combinations(range(6), 2):
-            model.score([instruction] * 2, edits[[0, 0]], edits[list(pair)])
+            model.score([EditGroup(instruction, edits[0], edits[list(pair)])])
 
     def ours() -> None:
-        model.score([instruction] * 6, edits[[0] * 6], edits)
+        model.score([EditGroup(instruction, edits[0], edits)])
 
     return Benchmark("reward: the pairs of 6 candidates", plain, ours, target=4.0)
 

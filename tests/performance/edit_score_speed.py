@@ -98,7 +98,7 @@ def greedy_answers() -> Benchmark:
 def pictures_and_tokens() -> Benchmark:
     """Tokens of prompts that the language model reads for Avg@4 of four edits of one source: each call its own, against
     what is distinct."""
-    model, one = judged_edit(0.7)
+    model, _ = judged_edit(0.7)
     rng = np.random.default_rng(1)
     source, *edits = rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     asked = model.rows.ask(EditGroup("Make the kettle red.", source, edits))
