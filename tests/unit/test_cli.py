@@ -26,7 +26,20 @@ def test_the_command_line_starts_without_the_heavy_parts() -> None:
 
 def test_help_teaches_every_command() -> None:
     shown = editloop("--help").stdout
-    for command in ("demo", "stage", "run", "compile", "reconcile", "verify", "up", "down", "status", "doctor"):
+    for command in (
+        "demo",
+        "stage",
+        "run",
+        "compile",
+        "reconcile",
+        "verify",
+        "up",
+        "down",
+        "status",
+        "doctor",
+        "score",
+        "serve",
+    ):
         assert command in shown
 
 

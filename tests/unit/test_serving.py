@@ -18,20 +18,13 @@ from components.judges.encoding import png
 from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score, StaleJudgeError
 from components.judges.soundness import sound
 from components.serving.app import make_app
-from components.serving.batching import (
-    Batcher,
-    OverloadedError,
-    RefusedError,
-    UnavailableError,
-    Waiting,
-    merge,
-    take_batch,
-)
+from components.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
 from components.serving.client import JudgeClientSettings, ServedJudge
 from components.serving.messages import AxisMessage, ScoreMessage, ScoreRequest
 from components.serving.meters import Meters
 from components.serving.server import serve_token, worker_devices
 from components.serving.settings import Limits, ServeSettings
+from components.serving.waiting import Waiting, merge, take_batch
 from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
 from infra.errors import EditLoopError
 
