@@ -58,8 +58,7 @@ def plan(
         ("weights", found.weights, f"{whole / 1e9:.2f} B"),
         ("gradients", found.gradients, f"{trained / 1e9:.3g} B are trained"),
         ("optimiser", found.optimiser, "AdamW: fp32 masters and two moments"),
-        ("buffers", found.buffers, "gradients on their way, weights brought together"),
-        ("activations", found.activations, f"{micro} units a pass: {load.language} tokens, {load.patches} patches"),
+        ("a pass", found.passing, f"activations of {load.language} tokens, {load.patches} patches; or AdamW's step"),
         ("together", found.total, f"{passes} passes make a step of {min(training.batch, gpus * micro * passes)} units"),
     )
     for name, value, words in rows:

@@ -1,6 +1,6 @@
 """A small lesson for tests of the training loop: a rank of a job that learns a sum of sines.
 
-torchrun --nproc-per-node 2 -m tests.toy_training job.json
+torchrun --nproc-per-node 2 -m tests.toy_training jobs.json
 """
 
 import json
@@ -19,6 +19,7 @@ from components.training.lesson import Batch, ParameterGroup, Split
 from components.training.loop import train
 from components.training.ranks import end_rank, start_rank
 from components.training.settings import TrainingSettings
+from infra.errors import EditLoopError
 
 ROWS = {"train": 40, "validation": 13}
 
@@ -47,7 +48,7 @@ class Toy:
     def parameter_groups(self) -> list[ParameterGroup]:
         base = [one for one in self.model.base.parameters() if one.requires_grad]
         groups = [ParameterGroup(list(self.model.head.parameters()), 1.0)]
-        return groups + [ParameterGroup(base, 0.3)] if base else groups
+        return [*groups, ParameterGroup(base, 0.3)] if base else groups
 
     def count(self, split: Split) -> int:
         return ROWS[split]
@@ -71,12 +72,18 @@ class Toy:
         return {"loss": sums["squares"] / sums["rows"]}
 
 
-def main(job: dict[str, Any]) -> None:
+def main(jobs: list[dict[str, Any]]) -> None:
+    """Train one job after the other: starting processes is what takes time. An error is written down."""
     start_rank()
-    settings = TrainingSettings.model_validate(job["settings"])
-    trained = train(Toy(**job["toy"]), settings, Path(job["folder"]), facts={"data": "sines"})
-    if distributed.get_rank() == 0:
-        Path(job["out"]).write_text(json.dumps({"state": str(trained.state), **trained.history}))
+    for job in jobs:
+        settings = TrainingSettings.model_validate(job["settings"])
+        try:
+            trained = train(Toy(**job["toy"]), settings, Path(job["folder"]), facts={"data": "sines"})
+            told = {"state": str(trained.state), **trained.history}
+        except EditLoopError as error:
+            told = {"error": str(error)}
+        if distributed.get_rank() == 0:
+            Path(job["out"]).write_text(json.dumps(told))
     end_rank()
 
 

@@ -30,22 +30,23 @@ class Need(NamedTuple):
     weights: float
     gradients: float
     optimiser: float
-    buffers: float
-    """Of communication: gradients on their way, weights brought together."""
-    activations: float
-    """At the end of a forward pass; the optimiser's step, which comes when they are gone, counts here if it is more."""
+    passing: float
+    """Activations at the end of a forward pass, gradients on their way to other ranks, weights brought together; or the
+    optimiser's step, which comes when they are gone, if that takes more."""
     host: float
     """Bytes of main memory a GPU, where something is offloaded to it."""
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimiser + self.buffers + self.activations
+        return self.weights + self.gradients + self.optimiser + self.passing
 
 
 class Tokens(NamedTuple):
     """What goes through the model in one pass of a rank."""
 
     language: int
+    seen: int
+    """Keys that the tree's nodes attend to, each node's own and its ancestors': kept once a node."""
     patches: int
     answers: int
     """Tokens whose distribution over the vocabulary is computed."""
@@ -74,29 +75,32 @@ def tokens(preset: Preset, units: int) -> Tokens:
     patches = vision.patches(load.pixels)
     picture = patches // 4
     if preset.model == "edit-score":
-        return Tokens(units * (2 * picture + load.text_tokens + load.answer_tokens), units * 2 * patches,
-                      units * load.answer_tokens)  # fmt: skip
+        row = units * (2 * picture + load.text_tokens + load.answer_tokens)
+        return Tokens(row, row, units * 2 * patches, units * load.answer_tokens)
     if preset.settings.get("order", "paired") == "paired":
-        return Tokens(units * load.candidates * (picture + load.text_tokens), units * load.candidates * patches, 0)
+        row = units * load.candidates * (picture + load.text_tokens)
+        return Tokens(row, row, units * load.candidates * patches, 0)
     axes = len(preset.settings.get("axes", ("if", "vq")))
-    edit = picture + axes * load.text_tokens
-    return Tokens(units * (picture + load.candidates * edit), units * (1 + load.candidates) * patches, 0)
+    tree = picture + load.candidates * (picture + axes * load.text_tokens)
+    seen = picture + load.candidates * (2 * picture + axes * (2 * picture + load.text_tokens))
+    return Tokens(units * tree, units * seen, units * (1 + load.candidates) * patches, 0)
 
 
-def language_layer(shape: Language, size: int) -> float:
-    """Bytes a token that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
+def language_layer(shape: Language, load: Tokens, size: int) -> float:
+    """Bytes that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
     norm = (4 + 2 * size) if size == 2 else 3 * size  # the fp32 copy of the input, the normed input, the output
     norms = 2 * norm * shape.width
     if not shape.attention_bias:  # Qwen3 norms q and k
         norms += norm * (shape.attention + shape.key_values)
-    attention = size * (3 * shape.attention + 2 * shape.key_values)  # q, result, result in rows; k, v
-    return norms + attention + 4 * size * shape.inner
+    attention = 3 * size * shape.attention  # q, the result, the result in rows
+    each = norms + attention + 4 * size * shape.inner
+    return load.language * each + load.seen * 2 * size * shape.key_values
 
 
 def vision_layer(shape: Vision, size: int) -> float:
     """Bytes a patch that a layer of the vision tower keeps."""
     norm = ((4 + 2 * size) if size == 2 else 3 * size) if shape.gated else 2 * size
-    return (2 * norm + 5 * size) * shape.width + (4 if shape.gated else 2) * size * shape.inner
+    return (2 * norm + 7 * size) * shape.width + (4 if shape.gated else 2) * size * shape.inner
 
 
 def activations(preset: Preset, training: TrainingSettings, units: int, size: int) -> float:
@@ -104,15 +108,16 @@ def activations(preset: Preset, training: TrainingSettings, units: int, size: in
     shape: Architecture = preset.architecture
     text, vision = shape.language, shape.vision
     load = tokens(preset, units)
-    words = language_layer(text, size)
+    words = language_layer(text, load, size)
     seen = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
     if training.gradient_checkpointing:
-        layers = load.language * (text.layers * size * text.width + words)
-        tower = load.patches * (vision.layers * size * vision.width + seen) if seen else 0.0
+        inputs = float(size * load.language * text.layers * text.width)
+        inputs += size * (load.patches * vision.layers * vision.width) if seen else 0.0
+        layers = inputs + max(words, load.patches * seen)  # one layer at a time is computed anew
     else:
-        layers, tower = load.language * text.layers * words, load.patches * vision.layers * seen
+        layers = text.layers * words + load.patches * vision.layers * seen
     output = load.answers * text.vocabulary * (2 * size + 8)
-    return layers + tower + output
+    return layers + output
 
 
 def need(preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True) -> Need:
@@ -130,7 +135,7 @@ def need(preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2
     if stage == 0 and size == 2:
         gradients += 4 * trained  # gathered in fp32
     buffers = size * min(BUCKET, trained) if stage else 0.0
-    step = (4.0 if fused else 12.0) * trained / (gpus if stage else 1)
+    step = (4.0 if fused else 8.0) * trained / (gpus if stage else 1)
     host = 0.0
     if stage == 3:
         buffers += size * min(LIVE, whole)
@@ -138,8 +143,8 @@ def need(preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2
         host, states, gradients, step = states + gradients + step, 0.0, 0.0, 0.0
     if training.offload == "parameters":
         host, weights = host + weights, 0.0
-    passing = activations(preset, training, micro, size)
-    return Need(weights, gradients, states, buffers, max(passing, step), host)
+    passing = activations(preset, training, micro, size) + buffers
+    return Need(weights, gradients, states, max(passing, step), host)
 
 
 def remedies(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:

@@ -2,21 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from components.training.curves import LINES
 from infra.content import read_manifest
-from infra.errors import EditLoopError
 from infra.launch import launch, torchrun
 
 TOP = Path(__file__).parents[2]
@@ -37,38 +38,55 @@ class Job:
 
     def __init__(self, place: Path, settings: dict[str, Any] | None = None, **toy: Any):
         self.place, self.folder = place, place / "checkpoints"
-        self.settings, self.toy = SETTINGS | (settings or {}), toy
+        self.told = {
+            "settings": SETTINGS | (settings or {}), "folder": str(self.folder), "toy": toy,
+            "out": str(place / "out.json"),
+        }  # fmt: skip
         place.mkdir(parents=True, exist_ok=True)
 
-    def write(self, settings: dict[str, Any] | None = None, **toy: Any) -> Path:
-        path = self.place / "job.json"
-        told = {"settings": self.settings | (settings or {}), "folder": str(self.folder), "toy": self.toy | toy,
-                "out": str(self.place / "out.json")}  # fmt: skip
-        path.write_text(json.dumps(told))
-        return path
-
-    def run(self, ranks: int = 2, settings: dict[str, Any] | None = None) -> Outcome:
-        launch("tests.toy_training", [str(self.write(settings))], processes=ranks)
+    def outcome(self) -> Outcome:
         told = json.loads((self.place / "out.json").read_text())
+        assert "error" not in told, told
         losses, validation = ([one["loss"] for one in told[part]] for part in ("steps", "evaluations"))
         return Outcome(losses, validation, load_file(told["state"]))
 
-    def stop(self, number: int, after: int = 4) -> None:
-        """Start it slowly, and send a signal to all its processes in the step after checkpoint `after`."""
-        command = [sys.executable, *torchrun("tests.toy_training", [str(self.write(slow=0.05))], 2, port=_port())]
+    def error(self) -> str:
+        return str(json.loads((self.place / "out.json").read_text())["error"])
+
+    def copied(self, place: Path, settings: dict[str, Any] | None = None) -> "Job":
+        """The same checkpoints for another call."""
+        other = Job(place, self.told["settings"] | (settings or {}), **self.told["toy"])  # type: ignore[operator,arg-type]
+        shutil.copytree(self.folder, other.folder)
+        return other
+
+    def stop(self, number: int, after: int = 4) -> "Job":
+        """Start it slowly (0.4 s a step), and stop or kill all its processes soon after checkpoint `after`."""
+        path = self.place / "slow.json"
+        path.write_text(json.dumps([self.told | {"toy": self.told["toy"] | {"slow": 0.2}}]))  # type: ignore[operator]
         process = subprocess.Popen(
-            command, cwd=TOP, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+            [sys.executable, *torchrun("tests.toy_training", [str(path)], 2, port=_port())],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while not any(int(path.parent.name[5:]) >= after for path in self.folder.glob("step-*/manifest.json")):
+        while not any(step >= after for step in self.steps()):
             assert process.poll() is None, "the training ended before it was stopped"
             time.sleep(0.02)
-        time.sleep(0.15)
-        os.killpg(process.pid, number)
+        time.sleep(0.2)
+        tree = psutil.Process(process.pid)
+        for member in [tree, *tree.children(recursive=True)] if number == signal.SIGKILL else [tree]:
+            member.send_signal(number)
         assert process.wait() != 0
+        return self
 
     def steps(self) -> list[int]:
+        """Steps of the complete checkpoints."""
         return sorted(int(path.parent.name[5:]) for path in self.folder.glob("step-*/manifest.json"))
+
+
+def run(jobs: Sequence[Job], ranks: int = 2) -> None:
+    path = jobs[0].place / "jobs.json"
+    path.write_text(json.dumps([job.told for job in jobs]))
+    launch("tests.toy_training", [str(path)], processes=ranks)
 
 
 def _port() -> int:
@@ -88,100 +106,137 @@ def here() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Without dropout, so that every way of sharing a batch out computes the same."""
-    return Job(tmp_path_factory.mktemp("unbroken"), dropout=0.0).run()
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """Trainings that nobody stops. Those without dropout must agree, however a batch is shared out."""
+    place = tmp_path_factory.mktemp("finished")
+    jobs = {
+        "sure": Job(place / "sure", dropout=0.0),
+        "frozen": Job(place / "frozen", dropout=0.0, frozen=True),
+        "accumulated": Job(place / "accumulated", {"zero_stage": 1, "micro_batch": 1}, dropout=0.0),
+        "uneven": Job(place / "uneven", {"zero_stage": 0, "micro_batch": 3}, dropout=0.0),
+        "stage 3": Job(place / "stage-3", {"zero_stage": 3, "offload": "parameters"}, dropout=0.0),
+        "bf16": Job(place / "bf16", {"precision": "bf16"}, dropout=0.0),
+        "dropout 2": Job(place / "dropout-2"),
+        "dropout 3": Job(place / "dropout-3", {"zero_stage": 3}),
+        "patience": Job(
+            place / "patience", {"learning_rate": 1.0, "evaluate_every": 1, "patience": 2, "schedule": "constant"}
+        ),
+    }
+    run(list(jobs.values()))
+    return jobs
 
 
-@pytest.mark.parametrize(
-    ("ranks", "settings"),
-    [
-        (1, {"micro_batch": None}),
-        (2, {"zero_stage": 1, "micro_batch": 1}),
-        (2, {"zero_stage": 3, "offload": "parameters"}),
-        (2, {"zero_stage": 0, "micro_batch": 3}),
-    ],
-    ids=["one rank", "accumulation", "stage 3", "a rank without units in the last pass"],
-)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """Trainings that were stopped or killed in the middle."""
+    place = tmp_path_factory.mktemp("stopped")
+    return {
+        "sure": Job(place / "sure", dropout=0.0).stop(signal.SIGTERM),
+        "frozen": Job(place / "frozen", dropout=0.0, frozen=True).stop(signal.SIGTERM),
+        "dropout 2": Job(place / "dropout-2").stop(signal.SIGTERM),
+        "dropout 2 killed": Job(place / "dropout-2-killed").stop(signal.SIGKILL),
+        "dropout 3": Job(place / "dropout-3", {"zero_stage": 3}).stop(signal.SIGTERM),
+    }
+
+
+@pytest.fixture(scope="module")
+def resumed(stopped: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """Those with dropout, gone on with as they were."""
+    place = tmp_path_factory.mktemp("resumed")
+    jobs = {name: job.copied(place / name.replace(" ", "-")) for name, job in stopped.items() if "dropout" in name}
+    run(list(jobs.values()))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def alone(stopped: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """What two ranks began, gone on with by one; and one that was alone from the beginning."""
+    place = tmp_path_factory.mktemp("alone")
+    jobs = {name: stopped[name].copied(place / name) for name in ("sure", "frozen")}
+    jobs["from the beginning"] = Job(place / "beginning", {"micro_batch": None}, dropout=0.0)
+    run(list(jobs.values()), ranks=1)
+    return jobs
+
+
+@pytest.mark.parametrize("way", ["accumulated", "uneven", "stage 3", "one rank"])
 def test_a_steps_result_depends_neither_on_ranks_nor_stage_nor_accumulation(
-    tmp_path: Path, unbroken: Outcome, ranks: int, settings: dict[str, Any]
+    finished: dict[str, Job], alone: dict[str, Job], way: str
 ) -> None:
-    other = Job(tmp_path, settings, dropout=0.0).run(ranks)
+    """`uneven`: in the last pass of every step one rank has no unit left."""
+    plain = finished["sure"].outcome()
+    other = (alone["from the beginning"] if way == "one rank" else finished[way]).outcome()
     assert len(other.losses) == STEPS
-    assert other.losses == pytest.approx(unbroken.losses, abs=2e-6)
-    assert other.validation == pytest.approx(unbroken.validation, abs=2e-6)
-    for name, value in unbroken.state.items():
+    assert other.losses == pytest.approx(plain.losses, abs=2e-6)
+    assert other.validation == pytest.approx(plain.validation, abs=2e-6)
+    for name, value in plain.state.items():
         torch.testing.assert_close(other.state[name], value, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path: Path, stage: int) -> None:
-    """With dropout; SIGTERM saves the step in progress, a kill loses what came after the last checkpoint."""
-    settings = {"zero_stage": stage}
-    whole = Job(tmp_path / "whole", settings).run()
-    stopped, killed = Job(tmp_path / "stopped", settings), Job(tmp_path / "killed", settings)
-    stopped.stop(signal.SIGTERM)
-    assert 4 < stopped.steps()[-1] < STEPS
-    killed.stop(signal.SIGKILL)
-    assert killed.steps() == [4]
-    for job in (stopped, killed):
-        resumed = job.run()
-        assert resumed.losses == whole.losses
-        assert resumed.validation == whole.validation
-        assert all(torch.equal(resumed.state[name], value) for name, value in whole.state.items())
-        assert job.steps() == [12, STEPS]
-        lines = [json.loads(line) for line in (job.folder / LINES).read_text().splitlines()]
-        told = [line["step"] for line in lines if "loss" in line.get("figures", {})]
-        assert told == list(range(1, STEPS + 1))
+def test_sigterm_saves_the_step_in_progress_and_a_kill_leaves_whole_checkpoints(stopped: dict[str, Job]) -> None:
+    assert 4 < stopped["dropout 2"].steps()[-1] < STEPS
+    killed = stopped["dropout 2 killed"].steps()
+    assert killed[-1] < STEPS
+    assert all(step % 4 == 0 for step in killed)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_two_ranks_checkpoint_goes_on_with_one(tmp_path: Path, frozen: bool) -> None:
-    whole = Job(tmp_path / "whole", dropout=0.0, frozen=frozen).run()
-    job = Job(tmp_path / "stopped", dropout=0.0, frozen=frozen)
-    job.stop(signal.SIGTERM)
-    resumed = job.run(ranks=1)
-    assert resumed.losses == pytest.approx(whole.losses, abs=1e-6)
-    assert set(resumed.state) == set(whole.state)
-    assert any(name.startswith("base.") for name in whole.state) is not frozen
+@pytest.mark.parametrize("name", ["dropout 2", "dropout 2 killed", "dropout 3"])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(
+    finished: dict[str, Job], resumed: dict[str, Job], name: str
+) -> None:
+    job, whole = resumed[name], finished[name.removesuffix(" killed")].outcome()
+    found = job.outcome()
+    assert found.losses == whole.losses
+    assert found.validation == whole.validation
+    assert all(torch.equal(found.state[key], value) for key, value in whole.state.items())
+    assert job.steps() == [12, STEPS]
+    lines = [json.loads(line) for line in (job.folder / LINES).read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line.get("figures", {})] == list(range(1, STEPS + 1))
 
 
-def test_what_cannot_go_on_is_refused_and_left_alone(tmp_path: Path) -> None:
-    job = Job(tmp_path)
-    job.stop(signal.SIGTERM)
-    before = job.steps()
-    with pytest.raises(EditLoopError, match="written by 2 processes at zero_stage 2; 2 processes at zero_stage 3"):
-        job.run(settings={"zero_stage": 3})
-    with pytest.raises(EditLoopError, match="a checkpoint of another training"):
-        job.run(settings={"learning_rate": 0.01})
-    state = next((job.folder / f"step-{before[-1]:08d}" / "engine").glob("*optim_states.pt"))
+@pytest.mark.parametrize("name", ["sure", "frozen"])
+def test_two_ranks_checkpoint_goes_on_with_one(finished: dict[str, Job], alone: dict[str, Job], name: str) -> None:
+    found, whole = alone[name].outcome(), finished[name].outcome()
+    assert found.losses == pytest.approx(whole.losses, abs=1e-6)
+    assert set(found.state) == set(whole.state)
+    assert any(key.startswith("base.") for key in whole.state) is (name != "frozen")
+
+
+def test_what_cannot_go_on_is_refused_and_left_alone_and_a_nan_is_named(
+    stopped: dict[str, Job], tmp_path: Path
+) -> None:
+    """Row 7 comes once an epoch, so it is met in the first."""
+    refused = {
+        "written by 2 processes at zero_stage 2; 2 processes at zero_stage 3": {"zero_stage": 3},
+        "a checkpoint of another training": {"learning_rate": 0.01},
+        "changed since it was written: engine/": {},
+    }
+    jobs = [stopped["sure"].copied(tmp_path / str(place), settings) for place, settings in enumerate(refused.values())]
+    before = stopped["sure"].steps()
+    state = next((jobs[-1].folder / f"step-{before[-1]:08d}" / "engine").glob("*optim_states.pt"))
     state.write_bytes(state.read_bytes()[:-1] + b"!")
-    with pytest.raises(EditLoopError, match="changed since it was written: engine/"):
-        job.run()
-    assert job.steps() == before
+    spoilt = Job(tmp_path / "spoilt", {"checkpoint_every": 1}, spoilt=7)
+    run([*jobs, spoilt])
+    for words, job in zip(refused, jobs, strict=True):
+        assert words in job.error()
+        assert job.steps() == before
+    told = spoilt.error()
+    assert "loss is nan at step " in told
+    assert "row 7" in told
+    assert "Lower learning_rate (0.02)" in told
+    assert spoilt.steps()[-1] == int(told.split("at step ")[1].split(",")[0]) - 1
+    read_manifest(spoilt.folder / f"step-{spoilt.steps()[-1]:08d}", check=True)
 
 
-def test_a_nan_ends_all_ranks_and_is_named(tmp_path: Path) -> None:
-    """Row 7 comes once an epoch; it is met in the first."""
-    job = Job(tmp_path, {"checkpoint_every": 1}, spoilt=7)
-    with pytest.raises(EditLoopError, match=r"loss is nan at step (\d+), on .*row 7\b") as raised:
-        job.run()
-    assert "Lower learning_rate (0.02)" in str(raised.value)
-    assert job.steps()[-1] == int(str(raised.value).split("at step ")[1].split(",")[0]) - 1
-    read_manifest(job.folder / f"step-{job.steps()[-1]:08d}", check=True)
+def test_patience_ends_a_training_that_learns_nothing_more_and_the_best_is_kept(finished: dict[str, Job]) -> None:
+    job = finished["patience"]
+    validation = job.outcome().validation
+    best = validation.index(min(validation))
+    assert len(validation) - 1 == best + 2 < STEPS
+    assert read_manifest(job.folder / "best")["facts"]["step"] == best
 
 
-def test_patience_ends_a_training_that_learns_nothing_more_and_the_best_is_kept(tmp_path: Path) -> None:
-    found = Job(tmp_path, {"learning_rate": 1.0, "evaluate_every": 1, "patience": 2, "schedule": "constant"}).run()
-    best = found.validation.index(min(found.validation))
-    assert len(found.validation) - 1 == best + 2 < STEPS
-    first = torch.linalg.norm(found.state["head.weight"])
-    assert read_manifest(tmp_path / "checkpoints" / "best")["facts"]["step"] == best
-    assert torch.isfinite(first)
-
-
-def test_bf16_keeps_fp32_masters(tmp_path: Path, unbroken: Outcome) -> None:
-    found = Job(tmp_path, {"precision": "bf16"}, dropout=0.0).run()
-    assert found.losses == pytest.approx(unbroken.losses, rel=0.05)
+def test_bf16_keeps_fp32_masters(finished: dict[str, Job]) -> None:
+    found = finished["bf16"].outcome()
+    assert found.losses == pytest.approx(finished["sure"].outcome().losses, rel=0.05)
     weight = found.state["base.weight"]
     assert not torch.equal(weight, weight.bfloat16().float())

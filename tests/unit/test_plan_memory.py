@@ -1,0 +1,48 @@
+"""The plan of memory: ZeRO's own figures, and advice that fits."""
+
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from components.training.memory import USABLE, need, remedies, trained_weights
+from components.training.presets import load_preset, preset_names
+from pipelines.cli import app
+
+GIB = 2**30
+
+
+def test_zeros_stages_spread_what_the_paper_says() -> None:
+    """16 bytes a weight on one GPU; with N: 4 + 12/N, 2 + 14/N, 16/N (arXiv 1910.02054, figure 1)."""
+    preset = load_preset("editreward-qwen2.5-vl-7b")
+    weights, _ = trained_weights(preset, preset.training)
+    for stage, expected in ((1, 4 + 12 / 64), (2, 2 + 14 / 64), (3, 16 / 64)):
+        found = need(preset, preset.training.model_copy(update={"zero_stage": stage}), 64)
+        assert (found.weights + found.gradients + found.optimiser) / weights == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+@pytest.mark.parametrize("name", preset_names())
+def test_what_the_plan_advises_fits(name: str, gpus: int) -> None:
+    preset, room = load_preset(name), 40 * GIB
+    if need(preset, preset.training, gpus).total <= USABLE * room:
+        return
+    advice = remedies(preset, preset.training, gpus, room)
+    if advice is None:
+        assert "72b" in name
+        return
+    changes: dict[str, Any] = {key: value for one in advice for key, value in yaml.safe_load(one).items()}
+    changed = preset.training.model_validate(preset.training.model_dump() | changes)
+    assert need(preset, changed, gpus).total <= USABLE * room
+
+
+def test_the_published_trainings_fit_on_what_they_were_published_with() -> None:
+    runner = CliRunner()
+    for name in preset_names():
+        found = runner.invoke(app, ["plan", name, "--gpus", "16" if "72b" in name else "8"])
+        assert found.exit_code == 0, found.output
+        assert "fits:" in found.output
+    short = runner.invoke(app, ["plan", "editreward-qwen2.5-vl-7b", "--gpus", "1"])
+    assert short.exit_code == 1
+    assert "it would with offload: optimizer" in short.output

@@ -1,0 +1,132 @@
+"""Parts of the training loop: batches made ahead, curves that wait for MLflow, adapters that leave no trace."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2_5_VLModel
+
+from components.backbones.tiny import byte_tokenizer, tiny_config
+from components.training import curves
+from components.training.adapter import add_adapter, merge_adapter
+from components.training.curves import Curves, send
+from components.training.engine import put_state
+from components.training.prefetch import Prefetch
+from components.training.settings import LoraSettings
+from infra import tracking
+from infra.errors import EditLoopError
+
+
+def test_batches_come_in_order_and_waiting_is_counted() -> None:
+    def slowly(value: int) -> int:
+        time.sleep(0.05)
+        return value
+
+    batches = Prefetch([lambda value=value: slowly(value) for value in range(4)])
+    assert list(batches) == [0, 1, 2, 3]
+    assert batches.waited > 0.1
+    ready = Prefetch([lambda: 1] * 3)
+    time.sleep(0.1)
+    assert list(ready) == [1, 1, 1]
+    assert ready.waited < 0.05
+
+
+def test_an_error_is_raised_where_its_batch_would_have_come() -> None:
+    batches = iter(Prefetch([lambda: 1, lambda: 1 // 0, lambda: 3]))
+    assert next(batches) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+
+
+def test_an_endless_maker_can_be_closed() -> None:
+    batches = Prefetch((lambda: 1) for _ in iter(int, 1))
+    assert next(iter(batches)) == 1
+    batches.close()
+    assert not batches._thread.is_alive()
+
+
+class Server:
+    """MLflow's client as far as curves need it; `away` raises like one that nobody answers."""
+
+    def __init__(self) -> None:
+        self.away, self.metrics, self.params = True, [], {}  # type: ignore[var-annotated]
+
+    def log_batch(self, run: str, metrics: list[Any], params: list[Any]) -> None:
+        if self.away:
+            raise ConnectionError("nobody answers")
+        self.metrics += [(run, one.key, one.step, one.value) for one in metrics]
+        self.params |= {one.key: one.value for one in params}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    found = Server()
+    monkeypatch.setattr(tracking, "client", lambda: found)
+    monkeypatch.setattr(curves, "SECONDS", 0.02)
+    monkeypatch.setenv(tracking.STAGE_RUN, "run-1")
+    return found
+
+
+def test_curves_wait_for_a_server_that_is_away_and_arrive_once(server: Server, tmp_path: Path) -> None:
+    kept = Curves(tmp_path, 0, {"batch": 8, "adapter": {"rank": 4}}, {"dataset_sha256": "d"})
+    for step in range(1, 4):
+        kept.add(step, {"loss": 1.0 / step})
+    time.sleep(0.1)
+    kept.close()
+    assert server.metrics == []
+    server.away = False
+    send(tmp_path)
+    send(tmp_path)
+    assert server.metrics == [("run-1", "curve_loss", step, 1.0 / step) for step in range(1, 4)]
+    assert server.params == {"training.batch": "8", "training.adapter.rank": "4", "model.dataset_sha256": "d"}
+
+
+def test_a_resumed_trainings_curves_have_every_step_once(server: Server, tmp_path: Path) -> None:
+    """Killed after step 5 with a checkpoint of step 3: steps 4 and 5 come again, with the same figures."""
+    server.away = False
+    for through, steps in ((0, range(1, 6)), (3, range(4, 8))):
+        part = Curves(tmp_path, through, {}, {})
+        for step in steps:
+            part.add(step, {"loss": float(step)})
+        part.close()
+    assert [step for _, _, step, _ in server.metrics] == list(range(1, 8))
+    with (tmp_path / curves.LINES).open("a") as file:
+        file.write(json.dumps({"step": 8, "time": 0, "figures": {"loss": 8.0}})[:-5])  # a kill in the middle of a line
+    send(tmp_path)
+    assert len(server.metrics) == 7
+
+
+def test_without_a_run_there_is_nobody_to_send_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tracking.STAGE_RUN, raising=False)
+    kept = Curves(tmp_path, 0, {}, {})
+    kept.add(1, {"loss": 1.0})
+    kept.close()
+    send(tmp_path)
+
+
+def test_a_merged_adapter_computes_the_same_in_a_plain_model() -> None:
+    torch.manual_seed(0)
+    model = Qwen2_5_VLModel(tiny_config("qwen2.5-vl", byte_tokenizer())).eval()
+    names, tokens = [name for name, _ in model.named_parameters()], torch.arange(12)[None] + 8
+    add_adapter(model, LoraSettings(rank=4, alpha=8))
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    assert len(trained) == 2 * 7 * 2
+    assert all("language_model" in name for name in trained)
+    put_state(model, {name: torch.randn_like(one) * 0.1 for name, one in trained.items()})
+    with torch.no_grad():
+        adapted = model(input_ids=tokens).last_hidden_state
+        merge_adapter(model)
+        merged = model(input_ids=tokens).last_hidden_state
+    assert [name for name, _ in model.named_parameters()] == names
+    torch.testing.assert_close(merged, adapted, atol=2e-5, rtol=1e-4)
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    model = torch.nn.Linear(2, 3)
+    with pytest.raises(EditLoopError, match=r"weight .* does not fit"):
+        put_state(model, {"weight": torch.zeros(2, 3)})
+    with pytest.raises(EditLoopError, match="no such parameter"):
+        put_state(model, {"scale": torch.zeros(1)})
