@@ -52,6 +52,15 @@ def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> Opened:
     )
 
 
+def is_released(folder: Path) -> bool:
+    """Whether a Hugging Face folder has heads among its keys, so that it is a reward model and not a bare backbone."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return any(key.startswith(HEADS) for key in json.loads(index.read_text())["weight_map"])
+    shards = [safe_open(path, framework="pt") for path in folder.glob("*.safetensors")]
+    return any(key.startswith(HEADS) for shard in shards for key in shard.keys())  # noqa: SIM118
+
+
 def open_released(folder: Path, dtype: torch.dtype) -> tuple[Opened, dict[str, Tensor]]:
     """A released EditReward checkpoint: its backbone, and its heads by key."""
     weights = read_weights(folder)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from components.reward.calibration import calibrate
+from components.reward.checkpoints import is_released
 from components.reward.data import Group, PreferenceGroups, read_groups
 from components.reward.group_loss import group_loss
 from components.reward.model import RewardModel, Scores
@@ -117,7 +118,7 @@ def open_base(job: TrainingJob) -> RewardModel:
     """The model that a job starts from, new weights drawn from its seed, with the adapter that it trains."""
     torch.manual_seed(job.training.seed)
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
-    if (Path(job.base) / "config.json").is_file():
+    if (Path(job.base) / "config.json").is_file() and not is_released(Path(job.base)):
         model = RewardModel.from_base(job.base, RewardSettings(**job.preset.settings), dtype=dtype)
     else:
         model = RewardModel.load(job.base, dtype=dtype)

@@ -1,6 +1,6 @@
 """EditReward with shared prefixes against the plain way of its reference code: one full pass a candidate and axis.
 
-A model of the real classes at a middle size (about six million parameters), in the proportions of a real one at
+A model of the real classes at a middle size (about three million parameters), in the proportions of a real one at
 448 x 448 pixels: the vision tower takes a third of the language model's time for a picture, a picture is 64 tokens (for
 256), and rubrics are cut to as many as a picture, which is longer than they are beside a real one. Same weights, one
 thread.
@@ -23,11 +23,9 @@ SIDE = 64
 RUBRIC_SHARE = 0.42
 """Of the words of our own rubrics, so that one has the 64 tokens of a picture."""
 INSTRUCTIONS = (
-    "make the roof of the small house red",
-    "add a boat to the lake",
-    "remove the left chair",
-    "draw it in ink",
-)
+    "make the roof of the small house red", "add a boat to the lake", "remove the left chair", "draw it in ink",
+    "paint the fence white", "turn day into night", "let it snow", "remove the tall tree on the right",
+)  # fmt: skip
 
 
 def cut(rubric: str) -> str:
@@ -55,7 +53,13 @@ def models(order: Any) -> tuple[Any, Any]:
     rubrics = {order: tuple(map(cut, wording)) for order, wording in WORDING.items()}
     texts = [rubric for wording in rubrics.values() for rubric in wording]
     tokenizer = byte_tokenizer([*texts, *INSTRUCTIONS, *(f" {one}" for one in INSTRUCTIONS)])
-    config = tiny_config("qwen2.5-vl", tokenizer, width=192, layers=12, heads=6, vision_layers=1)
+    config = tiny_config("qwen2.5-vl", tokenizer, width=256, layers=4, heads=2, vision_layers=1)
+    config.text_config.rope_parameters["mrope_section"] = [16, 24, 24]
+    config.vision_config.hidden_size, config.vision_config.intermediate_size, config.vision_config.num_heads = (
+        128,
+        256,
+        2,
+    )
     settings = RewardSettings(order=order, rubrics=rubrics[order], min_pixels=SIDE**2, max_pixels=SIDE**2)
     model = RewardModel(Qwen2_5_VLModel(config), tokenizer, settings).eval()
     return model, PlainPasses(model, share=True)
@@ -140,12 +144,12 @@ def score(count: int, target: float) -> Callable[[], Benchmark]:
 
 
 def rubric_first(count: int, target: float) -> Callable[[], Benchmark]:
-    """Another model, so another answer: its order is ours. Its rubrics come once a batch, here of four tasks."""
+    """Another model, so another answer: its order is ours. Its rubrics come once a batch, here of eight tasks."""
 
     def make() -> Benchmark:
         groups = tasks(len(INSTRUCTIONS), count)
         plain, ours = step_of("official", "plain", groups), step_of("rubric-first", "ours", groups)
-        name = f"edit-reward: forward and backward, rubric first against plain official, 4 tasks, K={count}"
+        name = f"edit-reward: forward and backward, rubric first against plain official, {len(groups)} tasks, K={count}"
         return Benchmark(name, plain, ours, target)
 
     return make
@@ -157,7 +161,9 @@ def order_alone(count: int, target: float) -> Callable[[], Benchmark]:
     def make() -> Benchmark:
         groups = tasks(len(INSTRUCTIONS), count)
         plain, ours = (step_of(order, "plain", groups) for order in ("official", "rubric-first"))
-        return Benchmark(f"edit-reward: of that, what the order alone gives, 4 tasks, K={count}", plain, ours, target)
+        return Benchmark(
+            f"edit-reward: of that, what the order alone gives, {len(groups)} tasks, K={count}", plain, ours, target
+        )
 
     return make
 

@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.judges.protocol import EditGroup
-from components.reward.checkpoints import NORMALISATION
+from components.reward.checkpoints import NORMALISATION, is_released
 from components.reward.judge import RewardJudge
 from components.reward.model import RewardModel, head
 from components.reward.settings import RewardSettings
@@ -96,6 +96,7 @@ def plain_scores(model, heads, group):
 def test_scores_are_those_of_separate_passes_of_the_plain_model(family, older, shards, output_layer, group, tmp_path):
     model, heads = write(tmp_path / "released", family, older=older, shards=shards, output_layer=output_layer)
     loaded = RewardModel.load(tmp_path / "released")
+    assert is_released(tmp_path / "released")
     with torch.no_grad():
         expected = plain_scores(model, heads, group)
     scores = loaded.score([group])
@@ -151,6 +152,7 @@ def test_a_bare_backbone_gets_the_token_and_fresh_heads(family, room, group, tmp
 
     with pytest.raises(EditLoopError, match="a bare backbone scores nothing"):
         RewardModel.load(tmp_path / "bare")
+    assert not is_released(tmp_path / "bare")
     made = RewardModel.from_base(tmp_path / "bare", SETTINGS).eval()
     assert made.settings.image_mean == (0.1, 0.1, 0.1)
     new = made.inputs.reward
