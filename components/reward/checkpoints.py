@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLModel, Qwen3VLModel
 
@@ -57,7 +57,7 @@ def is_released(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return any(key.startswith(HEADS) for key in json.loads(index.read_text())["weight_map"])
-    shards = [safe_open(path, framework="pt") for path in folder.glob("*.safetensors")]
+    shards = map(_shard, folder.glob("*.safetensors"))
     return any(key.startswith(HEADS) for shard in shards for key in shard.keys())  # noqa: SIM118
 
 
@@ -111,24 +111,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         path = folder / name
         if path.resolve().parent != folder.resolve() and not path.is_file():
             raise EditLoopError(f"{index}: names {name!r}; a shard is a file of that folder.")
-        try:
-            with safe_open(path, framework="pt") as shard:
-                for key in shard.keys():  # noqa: SIM118
-                    if key in found or (told and told.get(key) != name):
-                        raise EditLoopError(
-                            f"{path}: key {key} is not expected here; the shards and the index disagree."
-                        )
-                    found[key] = shard.get_tensor(key)
-        except EditLoopError:
-            raise
-        except Exception as error:
-            raise EditLoopError(
-                f"{path}: not a readable safetensors file ({error}). Fetch the checkpoint again."
-            ) from None
+        shard = _shard(path)
+        for key in shard.keys():  # noqa: SIM118
+            if key in found or (told and told.get(key) != name):
+                raise EditLoopError(f"{path}: key {key} is not expected here; the shards and the index disagree.")
+            found[key] = shard.get_tensor(key)
     absent = sorted(told.keys() - found.keys())
     if absent:
         raise EditLoopError(f"{folder}: the index names {_some(absent)}, which no shard holds. Fetch it again.")
     return found
+
+
+def _shard(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise EditLoopError(f"{path}: not a readable safetensors file ({error}). Fetch the checkpoint again.") from None
 
 
 def check_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
