@@ -14,7 +14,7 @@ from components.reward import model as reward_model
 from components.reward.calibration import Calibration
 from components.reward.inputs import REWARD_TOKEN
 from components.reward.judge import NOT_FINITE, RewardJudge
-from components.reward.model import RewardModel, Scores, fuse
+from components.reward.model import RewardModel, Scores, fuse, head
 from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 from tests.plain_passes import PlainPasses
@@ -263,3 +263,14 @@ def test_heads_have_the_released_keys():
 def test_settings_that_do_not_fit_together(wrong, told):
     with pytest.raises(ValueError, match=told):
         RewardSettings(**wrong)
+
+
+def test_heads_compute_in_float32_whatever_their_weights_are_kept_in() -> None:
+    """Scores of hidden states that differ by less than bfloat16 can tell stay apart."""
+    torch.manual_seed(0)
+    made = head(64).eval().bfloat16()
+    hidden = torch.randn(1, 64).bfloat16().float()
+    near = hidden + 1e-4
+    assert torch.equal(hidden.bfloat16(), near.bfloat16())
+    assert made(hidden).dtype == torch.float32
+    assert not torch.equal(made(hidden), made(near))
