@@ -10,9 +10,7 @@ teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a stro
 
 @teacher_app.command(name="import")
 def import_(
-    file: Annotated[
-        Path, typer.Argument(help="JSON lines of key, instruction, source, edit, editor, sc, pq.")
-    ],
+    file: Annotated[Path, typer.Argument(help="JSON lines of key, instruction, source, edit, editor, sc, pq.")],
     out: Annotated[Path, typer.Option(help="Folder of taught edits to write; `stage reward` trains EditScore on it.")],
     top: Annotated[int, typer.Option(min=1, help="Highest of the teacher's points; 0 is the lowest.")] = 25,
     least_best: Annotated[
