@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.training import checkpoint
 from components.training.checkpoint import Progress
+from components.training.course import Course, learning_rate
 from components.training.curves import Curves
 from components.training.engine import set_learning_rate, start_engine
 from components.training.lesson import Batch, Lesson
@@ -45,42 +46,6 @@ class Trained(NamedTuple):
     evaluation with the lowest validation loss."""
     history: dict[str, list[dict[str, float]]]
     """`steps` ({step, loss, learning_rate, ...}) and `evaluations` ({step, loss, ...})."""
-
-
-class Course(NamedTuple):
-    """How a training's units fall into steps."""
-
-    units: int
-    batch: int
-    """Units a step."""
-    micro: int
-    """Units a pass."""
-    passes: int
-    """Passes a rank makes for a step."""
-    epoch: int
-    """Steps an epoch; what is left of the units after them is left out, others each time."""
-    total: int
-    """Steps in all."""
-
-    @classmethod
-    def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "Course":
-        batch = min(settings.batch, units)
-        micro, passes = settings.accumulation(ranks, units)
-        epoch = units // batch
-        return cls(units, batch, micro, passes, epoch, settings.steps or (settings.epochs or 0) * epoch)
-
-    def units_of(self, step: int, seed: int) -> NDArray[np.int64]:
-        """The units of step 0, 1, ...: the epoch's permutation, `batch` after `batch`."""
-        order = np.random.default_rng([seed, step // self.epoch]).permutation(self.units)
-        place = step % self.epoch
-        return order[place * self.batch : (place + 1) * self.batch]
-
-
-def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Rate of step 0, 1, ... of `steps`: linear warm-up, then level or along half a cosine over all steps to 0."""
-    warm = min(1.0, (step + 1) / (settings.warmup * steps)) if settings.warmup else 1.0
-    falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if settings.schedule == "cosine" else 1.0
-    return settings.learning_rate * min(warm, falling)
 
 
 def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: dict[str, object]) -> Trained:

@@ -97,9 +97,30 @@ class Cluster:
         return {"status": {"conditions": [self.states.pop(0)]}}
 
 
+class FullCluster(Cluster):
+    """One that a failed job lies in, and that takes a look's time to delete it."""
+
+    def __init__(self, states: list[dict]):
+        super().__init__([FAILED], taken=True)
+        self.after, self.deleted = states, 0
+
+    def delete_namespaced_custom_object(self, **arguments: object) -> None:
+        self.deleted += 1
+
+    def create_namespaced_custom_object(self, **arguments: object) -> None:
+        super().create_namespaced_custom_object(**arguments)
+        self.states = self.after
+
+    def get_namespaced_custom_object(self, **arguments: object) -> dict:
+        if self.deleted and not self.created:
+            self.taken = False
+        return super().get_namespaced_custom_object(**arguments)
+
+
 JOB = trainjob(torchrun("m", [], 1), 1, LaunchSettings())
 RUNNING = {"type": "Suspended", "status": "False"}
 COMPLETE = {"type": "Complete", "status": "True"}
+FAILED = {"type": "Failed", "status": "True", "reason": "OOM", "message": "killed"}
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -113,13 +134,33 @@ def test_a_job_is_made_or_found_and_waited_for(taken: bool) -> None:
 @pytest.mark.parametrize(
     ("states", "words"),
     [
-        ([RUNNING, {"type": "Failed", "status": "True", "reason": "OOM", "message": "killed"}], "OOM: killed"),
+        ([RUNNING, FAILED], "OOM: killed"),
         ([RUNNING], "deleted before it ended"),
     ],
 )
 def test_every_other_end_of_a_job_is_an_error(states: list[dict], words: str) -> None:
     with pytest.raises(EditLoopError, match=words):
         run_trainjob(JOB, Cluster(states), poll_seconds=0)
+
+
+def test_a_failed_job_of_an_earlier_try_is_made_anew_but_only_once() -> None:
+    cluster = FullCluster([RUNNING, COMPLETE])
+    run_trainjob(JOB, cluster, poll_seconds=0)
+    assert (cluster.deleted, cluster.created) == (1, 1)
+    again = FullCluster([RUNNING, FAILED])
+    with pytest.raises(EditLoopError, match="goes on at the last checkpoint"):
+        run_trainjob(JOB, again, poll_seconds=0)
+    assert (again.deleted, again.created) == (1, 1)
+
+
+def test_pods_learn_which_run_they_report_to_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITLOOP_STAGE_RUN", "r1")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")
+    job = trainjob(torchrun("m", [], 2), 2, LaunchSettings())
+    passed = {one["name"]: one["value"] for one in job["spec"]["trainer"]["env"]}
+    assert passed["EDITLOOP_STAGE_RUN"] == "r1"
+    assert "hidden" not in str(job)
+    assert job["metadata"] == trainjob(torchrun("m", [], 2), 2, LaunchSettings())["metadata"]
 
 
 def _alive(pid: int) -> bool:

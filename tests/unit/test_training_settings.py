@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from transformers import get_cosine_schedule_with_warmup
 
-from components.training.loop import Course, learning_rate
+from components.training.course import Course, learning_rate
 from components.training.settings import TrainingSettings
 
 
