@@ -47,7 +47,8 @@ class PlainPasses(torch.nn.Module):
         if self.settings.order == "official":
             texts = [f"{self.settings.opening}{first}{second}{rubric}<|Reward|>" for rubric in told]
         else:
-            texts = [f"{self.settings.opening}{''.join(told)}{first}{second}{rewards}"]
+            rubrics = "\n\n".join(told)
+            texts = [f"{self.settings.opening}{rubrics}{first}{second}{rewards}"]
         found = []
         for text in texts:
             ids = torch.tensor([self.tokenizer(text, add_special_tokens=False).input_ids])

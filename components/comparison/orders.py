@@ -20,7 +20,7 @@ from infra.content import MANIFEST
 ORDERS: tuple[Order, ...] = ("official", "rubric-first")
 RUBRICS = ("{instruction}", "rate {instruction}")
 """One word tells the axes apart; it is unknown to the tiny tokenizer, and the same token each time."""
-STEPS, PEAK_RATE, BACKBONE_SHARE = 4000, 1e-3, 0.5
+STEPS, PEAK_RATE, BACKBONE_SHARE = 3000, 1e-3, 0.5
 SEED = 29
 
 

@@ -51,7 +51,7 @@ class InputMaker:
         self._texts = lru_cache(KEPT_TEXTS)(self._read_texts)
         self.reward = control_id(tokenizer, REWARD_TOKEN)
         self.opening = [] if settings.order == "paired" else control_text_ids(tokenizer, settings.opening)
-        self.asked = "".join(settings.rubrics)
+        self.asked = "\n\n".join(settings.rubrics)
         if settings.order == "rubric-first":
             common, _, rest = self.asked.partition(INSTRUCTION)
             self.asked = INSTRUCTION + rest
