@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,7 +49,7 @@ def served(model: str, home: Path) -> Iterator[str]:
             yield _address(process, log)
         finally:
             process.terminate()
-            assert process.wait(60) == 0, log.read_text()
+            assert process.wait(60) in (0, -signal.SIGTERM), log.read_text()
 
 
 def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
@@ -100,7 +101,7 @@ def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "remote"))
     monkeypatch.setenv("EDITLOOP_JUDGE_TOKEN", TOKEN)
     preset = load_preset(name).model_dump(mode="json", exclude_unset=True)
-    preset["training"] |= {"epochs": None, "steps": 60 if name.startswith("editscore") else 12}
+    preset["training"] |= {"epochs": None, "steps": 12}
     preset["training"] |= {"zero_stage": zero_stage}
     told = tmp_path / "preset.yaml"
     told.write_text(yaml.safe_dump(preset))
@@ -149,7 +150,8 @@ def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
             assert done.returncode == 0, done.stderr
             rows = pq.read_table(output).to_pylist()
             for score, row in zip(expected, rows, strict=True):
-                assert (row["missing"], row["overall"]) == (score.missing, pytest.approx(score.overall, abs=1e-4))
+                assert (row["missing"] or "") == score.missing
+                assert row["overall"] == pytest.approx(score.overall, abs=1e-4)
         found = [score for scores in over_http.judge(asked) for score in scores]
     for mine, theirs in zip(expected, found, strict=True):
         assert theirs.missing == mine.missing
