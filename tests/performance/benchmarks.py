@@ -91,7 +91,7 @@ def expectation_of_a_pair() -> Benchmark:
     def ours() -> None:
         expected_log(*(value.clone().requires_grad_() for value in values)).mean().backward()
 
-    return Benchmark("reward: uncertainty loss of 512 pairs", plain, ours, target=12.0)
+    return Benchmark("reward: uncertainty loss of 512 pairs", plain, ours, target=8.0)
 
 
 def pairs_of_a_group() -> Benchmark:
