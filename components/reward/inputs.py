@@ -77,7 +77,8 @@ class InputMaker:
         axes, order = len(self.settings.axes), self.settings.order
         trees: list[Node] = []
         reads: list[list[Read]] = []
-        place = 1 if order == "rubric-first" else 0
+        rooted = order == "rubric-first" and bool(self.opening)
+        place = 1 if rooted else 0
         for group in groups:
             texts = self._texts(group.instruction)
             if order == "paired":
@@ -101,7 +102,7 @@ class InputMaker:
                 firsts = [place + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
                 reads += [[Read(first + axis, 0) for axis in range(axes)] for first in firsts]
                 place += 1 + len(edits) * (1 + axes)
-        return ([Node((self.opening,), tuple(trees))] if order == "rubric-first" else trees), reads
+        return ([Node((self.opening,), tuple(trees))] if rooted else trees), reads
 
     def tokens(self, group: Edits) -> tuple[int, list[int]]:
         """Language-model tokens of a group: what its edits share, beside what is common to all, and what each adds."""

@@ -55,6 +55,13 @@ def relative(one, other):
 
 
 @pytest.mark.parametrize("order", ["official", "rubric-first"])
+def test_rubrics_may_begin_with_the_instruction_and_nothing_stand_before_them(order, groups):
+    model = built("qwen2.5-vl", order, opening="", rubrics=("{instruction}", "rate {instruction}"))
+    alone = torch.cat([PlainPasses(model).hidden(group) for group in groups])
+    assert (model.hidden(model.collate(groups)) - alone).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("order", ["official", "rubric-first"])
 def test_hidden_states_and_gradients_are_those_of_separate_passes(family, order, groups):
     model = built(family, order)
     plain = PlainPasses(model)
