@@ -15,12 +15,12 @@ from typing import Any
 from annotation.campaigns.answers import Progress
 from annotation.campaigns.campaign import Campaign, connect, files_of, find_campaigns, load_pages
 from annotation.campaigns.closing import close, closings, readiness
-from infra import tracking
+from infra import registry, tracking
 from infra.content import sha256_json
 from infra.settings import service_settings
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
-CHAMPION = f"models:/edit-reward@{tracking.CHAMPION}"
+CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
 
 Start = Callable[[str, dict[str, Any]], None]
 """Runs a pipeline, given its name and arguments, to its end or on a cluster."""
@@ -92,7 +92,7 @@ def reconcile(start: Start, root: Path) -> Look:
                     look.waiting.append(Waiting(campaign, ready.progress, reason))
                     continue
             _once(look, start, "train-reward", campaign.key, training)
-            champion = tracking.find_version(CHAMPION)
+            champion = registry.find_version(CHAMPION)
             if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
                 continue  # not this campaign's model: its own campaign improves the editor
             if "improve-editor" in follow_up:

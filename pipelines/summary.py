@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.step import PIPELINES
-from infra import tracking
+from infra import registry, tracking
 from infra.content import read_manifest
 from infra.datarepo import read_version
 from infra.errors import EditLoopError
@@ -39,8 +39,8 @@ class Turn:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: dict[str, str] = field(
         default_factory=lambda: {
-            "reward": f"models:/edit-reward@{tracking.CHAMPION}",
-            "editor": f"models:/editor@{tracking.CHAMPION}",
+            "reward": f"models:/edit-reward@{registry.CHAMPION}",
+            "editor": f"models:/editor@{registry.CHAMPION}",
         }
     )
 

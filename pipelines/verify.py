@@ -16,7 +16,7 @@ from annotation.campaigns.answers import changed_annotations
 from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
 from annotation.campaigns.closing import Closing, closing_of, closings
 from annotation.campaigns.lead_queue import Snapshot, snapshot
-from infra import tracking
+from infra import registry, tracking
 from infra.content import read_manifest, sha256_bytes
 from infra.datarepo import Version, fetch_dataset
 from infra.errors import EditLoopError
@@ -62,18 +62,18 @@ def verify(model: str) -> Chain:
 
 
 def _walk(chain: Chain, model: str) -> None:
-    version = tracking.find_version(model)
+    version = registry.find_version(model)
     if version is None:
         raise Gap(f"registry: {model} points at no version")
     chain.add("registered version", f"{version.name} version {version.version}")
-    folder = _checked("model content", lambda: tracking.fetch_version(version))
+    folder = _checked("model content", lambda: registry.fetch_version(version))
     sha256 = str(read_manifest(folder)["sha256"])
     chain.add("model content", sha256)
     run = _run_of(chain, version, sha256)
     if run.data.tags["editloop.stage"] == "editor_rl":
         _compared(chain, run)
         reward = version.tags.get("editloop.reward", "")
-        teacher = tracking.find_version(reward) if reward else None
+        teacher = registry.find_version(reward) if reward else None
         taught_by = run.data.tags.get("editloop.reward_sha256")
         if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
             raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")

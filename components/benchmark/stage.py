@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from components.benchmark.bootstrap import ratio_interval
-from components.benchmark.gate import decide
 from components.benchmark.page import benchmark_page
 from components.dataset.labels import TIE
+from components.gates.bootstrap import ratio_interval
+from components.gates.decision import decide
 from components.judges.opening import find_local, open_judge
 from components.judges.protocol import Judge
 from infra.content import complete_folder, read_manifest, write_json
@@ -47,7 +47,7 @@ def benchmark(
     `output` gets `benchmark.json`, `gate.json`, `page.html`.
     """
     from components.reward.data import read_groups
-    from infra.tracking import resolve_model
+    from infra.registry import resolve_model
 
     manifest = read_manifest(model, check=True)
     judge, held_out = open_judge(str(model)), read_groups(dataset, "test")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from components.promote.stage import register
-from infra import tracking
+from infra import registry
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
@@ -26,7 +26,7 @@ def register_editor(
     """
     gate = json.loads((evaluation / "gate.json").read_text())
     teacher = str(read_manifest(tuned)["facts"]["reward_sha256"])
-    version = tracking.version_of_content(reward, teacher)
+    version = registry.version_of_content(reward, teacher)
     if version is None:
         raise EditLoopError(
             f"{tuned}: learnt from {teacher}, which is no version of {reward}; use a registered champion."
@@ -43,4 +43,4 @@ def register_editor(
             )
         promoted = register(name, model, gate, stage="editor_rl", pipeline_run=pipeline_run, tags=tags)
     write_json(promotion, promoted)
-    return {"model_version": float(promoted["version"]), "promoted": float(promoted["alias"] == tracking.CHAMPION)}
+    return {"model_version": float(promoted["version"]), "promoted": float(promoted["alias"] == registry.CHAMPION)}

@@ -11,10 +11,10 @@ from rich.progress import track
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle, shrink
-from components.benchmark.bootstrap import ratio_interval
-from components.benchmark.gate import decide
 from components.candidates.stage import noise_seed
 from components.editor_eval.contact_sheet import contact_sheet, evaluation_page
+from components.gates.bootstrap import ratio_interval
+from components.gates.decision import decide
 from infra.content import complete_folder, sha256_json, write_json
 from infra.errors import EditLoopError
 

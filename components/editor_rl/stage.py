@@ -24,7 +24,7 @@ def editor_rl(
     work, before anything is trained.
     """
     from components.editor_rl.train import RlJob
-    from infra.tracking import resolve_model
+    from infra.registry import resolve_model
 
     if not reward.startswith("models:/") or not reward.endswith("@champion"):
         raise EditLoopError(f"reward {reward!r}: only a registered champion may teach; give models:/NAME@champion.")

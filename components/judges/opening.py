@@ -64,7 +64,7 @@ def find_local(model: str) -> LocalModel:
     Raises EditLoopError where there is none, or where the folder holds no model of a known kind.
     """
     if model.startswith("models:/"):
-        from infra.tracking import resolve_model
+        from infra.registry import resolve_model
 
         registered = resolve_model(model)
         if registered is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.judges.opening import find_local
-from infra import tracking
+from infra import registry, tracking
 from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import read_version
 
@@ -43,7 +43,7 @@ def promote(
     )
     with complete_folder(output) as folder:
         write_json(folder / "promotion.json", promotion)
-    return {"model_version": float(promotion["version"]), "promoted": float(promotion["alias"] == tracking.CHAMPION)}
+    return {"model_version": float(promotion["version"]), "promoted": float(promotion["alias"] == registry.CHAMPION)}
 
 
 def register(
@@ -56,12 +56,12 @@ def register(
     sha256 = str(read_manifest(model)["sha256"])
     run_id = tracking.run_that_made(stage, sha256)
     tags = tags | {"editloop.pipeline_run": pipeline_run, "editloop.verdict": gate["verdict"]}
-    version = tracking.register_model(name, model, run_id, tags)
-    tracking.set_alias(name, tracking.CHALLENGER, version)
-    alias = tracking.CHALLENGER
+    version = registry.register_model(name, model, run_id, tags)
+    registry.set_alias(name, registry.CHALLENGER, version)
+    alias = registry.CHALLENGER
     if gate["verdict"] == "promote":
-        tracking.set_alias(name, tracking.CHAMPION, version)
-        alias = tracking.CHAMPION
+        registry.set_alias(name, registry.CHAMPION, version)
+        alias = registry.CHAMPION
     return {
         "name": name,
         "version": version,

@@ -19,7 +19,7 @@ from components.reward.model import RewardModel
 from components.reward.train import padded
 from infra.content import complete_folder, read_manifest, write_file, write_json
 from infra.errors import EditLoopError
-from infra.tracking import resolve_model
+from infra.registry import resolve_model
 
 Strategy = Literal["active", "diverse", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("random", "active", "diverse")

@@ -22,7 +22,7 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
 from components.step import PIPELINES
-from infra import tracking
+from infra import registry, tracking
 from infra.content import read_manifest
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
@@ -220,9 +220,9 @@ def _fault(turn: Path, broken: str) -> Any:
     if broken == "labelling config":
         return config_changed()
     if broken == "model content":
-        version = tracking.find_version("models:/edit-reward@champion")
+        version = registry.find_version("models:/edit-reward@champion")
         assert version is not None
-        folder = tracking.fetch_version(version)
+        folder = registry.fetch_version(version)
         name = next(name for name in sorted(read_manifest(folder)["files"]) if name.endswith(".safetensors"))
         return bytes_changed(folder / name)
     return alias_gone()

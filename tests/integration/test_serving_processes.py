@@ -30,7 +30,7 @@ from components.judges.encoding import png
 from components.judges.opening import find_local, open_judge
 from components.judges.protocol import EditGroup, StaleJudgeError
 from components.serving.client import JudgeClientSettings, ServedJudge
-from infra import tracking
+from infra import registry, tracking
 from infra.content import complete_folder, read_manifest
 from infra.services import start_services, stop_services
 from tests.edit_score_models import some_groups, tiny_score
@@ -528,15 +528,15 @@ def test_an_alias_that_moves_does_not_move_a_running_server(tmp_path: Path, monk
         versions = []
         for name, folder in (("first", first), ("second", tmp_path / "second")):
             with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
-                versions.append(tracking.register_model("edit-reward", folder, run.run_id, {}))
-        tracking.set_alias("edit-reward", "champion", versions[0])
+                versions.append(registry.register_model("edit-reward", folder, run.run_id, {}))
+        registry.set_alias("edit-reward", "champion", versions[0])
         model = "models:/edit-reward@champion"
         here = open_judge(model)
         assert here.version == read_manifest(first)["sha256"]
         with served(tmp_path, model) as running:
             judge = running.judge()
             before = judge.judge([group(1)])
-            tracking.set_alias("edit-reward", "champion", versions[1])
+            registry.set_alias("edit-reward", "champion", versions[1])
             (worker,) = running.workers()
             worker.kill()
             assert judge.judge([group(1)]) == before, "the worker that took its place has the version served before"

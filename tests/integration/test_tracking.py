@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import tracking
+from infra import registry, tracking
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError
 
@@ -22,7 +22,7 @@ def model(tmp_path: Path, service_environment, monkeypatch: pytest.MonkeyPatch) 
 def step(model: Path, run: str = "run", seed: int = 0, fail: bool = False) -> tuple[str, str]:
     """A step that registers the model; returns (MLflow run, version)."""
     with tracking.stage_run("reward", "train-reward", run, {"dataset": model}, {"seed": seed}) as begun:
-        version = tracking.register_model(f"model-{run}", model, begun.run_id, {})
+        version = registry.register_model(f"model-{run}", model, begun.run_id, {})
         if fail:
             raise RuntimeError("lost power")
         begun.finish({"accuracy": 0.5}, {"output": model}, files=[model / "part" / "config.json"])
@@ -54,31 +54,31 @@ def test_other_parameters_are_another_step_of_the_same_parent(model: Path) -> No
 
 def test_an_alias_leads_to_the_registered_bytes(model: Path) -> None:
     _, version = step(model, "alias")
-    assert tracking.resolve_model("models:/model-alias@champion") is None
-    assert tracking.resolve_model("models:/no-such@champion") is None
-    tracking.set_alias("model-alias", "champion", version)
-    fetched = tracking.resolve_model("models:/model-alias@champion")
+    assert registry.resolve_model("models:/model-alias@champion") is None
+    assert registry.resolve_model("models:/no-such@champion") is None
+    registry.set_alias("model-alias", "champion", version)
+    fetched = registry.resolve_model("models:/model-alias@champion")
     assert fetched is not None
     assert read_manifest(fetched, check=True)["files"] == read_manifest(model)["files"]
-    assert tracking.resolve_model("models:/model-alias/1") == fetched
+    assert registry.resolve_model("models:/model-alias/1") == fetched
 
 
 def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, service_environment, tmp_path) -> None:
     run_id, version = step(model, "changed")
-    tracking.set_alias("model-changed", "champion", version)
+    registry.set_alias("model-changed", "champion", version)
     (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model/weights.safetensors")
     kept.write_bytes(b"6666")
     with pytest.raises(EditLoopError, match=r"weights\.safetensors"):
-        tracking.resolve_model("models:/model-changed@champion")
+        registry.resolve_model("models:/model-changed@champion")
     kept.write_bytes(b"1234")
-    fetched = tracking.resolve_model("models:/model-changed@champion")
+    fetched = registry.resolve_model("models:/model-changed@champion")
     assert fetched is not None
     (fetched / "weights.safetensors").write_bytes(b"6666")
     with pytest.raises(EditLoopError, match=r"weights\.safetensors"):
-        tracking.resolve_model("models:/model-changed@champion")
+        registry.resolve_model("models:/model-changed@champion")
 
 
 @pytest.mark.parametrize("address", ["edit-reward", "models:/x", "models:/@champion", "models:/x/latest", "models:/x@"])
 def test_what_is_no_models_address_is_said(address: str) -> None:
     with pytest.raises(EditLoopError, match="models:/NAME@ALIAS"):
-        tracking.parse_model(address)
+        registry.parse_model(address)

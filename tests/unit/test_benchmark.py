@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from components.benchmark.bootstrap import ratio_interval
-from components.benchmark.gate import decide
 from components.benchmark.page import benchmark_page
 from components.benchmark.stage import hits, known, label_order, oracle_order, within_group
+from components.gates.bootstrap import ratio_interval
+from components.gates.decision import decide
 from components.reward.data import Group
 
 
