@@ -35,8 +35,8 @@ def paired(new: Outcomes, old: Outcomes) -> Outcomes:
     strange = sorted(places.keys() ^ set(new.keys))
     if strange or new.suite != old.suite:
         raise EditLoopError(
-            f"{new.suite} and {old.suite}: {len(strange)} units are in one and not in the other ({', '.join(strange[:3])}); "
-            "two judges are compared on the same units only."
+            f"{new.suite} and {old.suite}: {len(strange)} units are in one and not in the other "
+            f"({', '.join(strange[:3])}); two judges are compared on the same units only."
         )
     order: Sequence[int] = [places[key] for key in new.keys]
     return Outcomes(
