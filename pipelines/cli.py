@@ -10,6 +10,7 @@ from infra.errors import EditLoopError
 from pipelines.campaign_cli import campaign_app
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
+from pipelines.gate_cli import gate_app
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
 from pipelines.scoring_cli import score, serve
@@ -35,6 +36,7 @@ campaign_app.command()(propose)
 campaign_app.command()(learning_curves)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
+app.add_typer(gate_app, name="gate")
 app.command()(agreement)
 app.add_typer(teacher_app, name="teacher")
 app.command()(adapter)

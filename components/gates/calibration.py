@@ -117,12 +117,10 @@ def picture(settings: GateSettings, rates: Sequence[Rate]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from infra.plots import BLUE, RED, VIOLET
-
     figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    colours = [BLUE, VIOLET, "#1f8a4c", "#b26a00"]
+    colours = ["#2f6fc4", "#7446bf", "#1f8a4c", "#b26a00"]
     for place, size in enumerate(sorted({one.tasks for one in rates})):
         line = [one for one in rates if one.tasks == size]
         gains = [100 * one.gain for one in line]
@@ -131,8 +129,8 @@ def picture(settings: GateSettings, rates: Sequence[Rate]) -> bytes:
         axes.fill_between(
             gains, [one.interval[0] for one in line], [one.interval[1] for one in line], color=colour, alpha=0.15, lw=0
         )
-    axes.axhline(settings.alpha / 2, color=RED, lw=1, ls="--")
-    axes.text(0, settings.alpha / 2 + 0.015, f"nominal {settings.alpha / 2:.1%}", color=RED, fontsize=9)
+    axes.axhline(settings.alpha / 2, color="#c23a3a", lw=1, ls="--")
+    axes.text(0, settings.alpha / 2 + 0.015, f"nominal {settings.alpha / 2:.1%}", color="#c23a3a", fontsize=9)
     axes.set(xlabel="true gain in accuracy (points)", ylabel="share promoted", ylim=(-0.02, 1.02))
     axes.set_title(f"What gate '{settings.name}' promotes ({rates[0].simulated} simulations a point)", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

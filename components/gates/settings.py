@@ -71,7 +71,7 @@ class GateSettings(Part):
 
     name: str
     alpha: float = Field(0.05, gt=0, lt=0.5)
-    """Intervals are two-sided of level 1 - alpha; a model that is no better is promoted in half of alpha of all cases."""
+    """Intervals are two-sided, of level 1 - alpha: a model that is no better is promoted in alpha / 2 of all cases."""
     resamples: int = Field(10_000, ge=1000)
     most_missing: float = Field(0.1, ge=0, le=1)
     """Largest share of units that the new model may leave without an answer."""

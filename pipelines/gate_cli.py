@@ -1,0 +1,67 @@
+"""`editloop gate`: what a gate asks, and how often it is wrong."""
+
+import json
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+gate_app = typer.Typer(no_args_is_help=True, help="See what a gate asks, and how often it promotes what it should not.")
+
+Number = TypeVar("Number", int, float)
+Gate = Annotated[str, typer.Argument(help="A shipped gate (reward, editor, open) or a YAML file.")]
+
+
+@gate_app.command()
+def show(gate: Gate = "reward") -> None:
+    """Check a gate's file and print it with every default filled in, as YAML to begin a gate of your own with.
+
+    For example: editloop gate show reward > ours.yaml; editloop stage benchmark --gate ours.yaml ...
+    """
+    import yaml
+
+    from components.gates.settings import read_gate
+
+    print(yaml.safe_dump(read_gate(gate).model_dump(mode="json"), sort_keys=False), end="")
+
+
+@gate_app.command()
+def calibrate(
+    gate: Gate = "reward",
+    out: Annotated[Path, typer.Option(help="Folder for calibration.md, .json and .png.")] = Path("runs/gate"),
+    tasks: Annotated[str, typer.Option(help="Sizes to simulate, in held-out tasks of six pairs.")] = "50,100,200",
+    gains: Annotated[str, typer.Option(help="True gains to simulate, in points of accuracy.")] = "0,1,2,3,5,8",
+    simulated: Annotated[int, typer.Option(min=20, help="Simulated comparisons of each size and gain.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+) -> None:
+    """Simulate how often a gate promotes a model that is no better (it should not), and one that is (its power).
+
+    For example: editloop gate calibrate reward --out runs/gate
+    """
+    from components.gates import calibration
+    from components.gates.settings import read_gate
+    from infra.content import write_file, write_json
+
+    settings = read_gate(gate)
+    rates = calibration.calibrate(
+        settings,
+        tasks=_numbers("--tasks", tasks, int),
+        gains=[gain / 100 for gain in _numbers("--gains", gains, float)],
+        simulated=simulated,
+        seed=seed,
+    )
+    text = calibration.table(settings, rates)
+    write_file(out / "calibration.md", text)
+    write_json(out / "calibration.json", json.loads(json.dumps(calibration.as_json(settings, rates))))
+    write_file(out / "calibration.png", calibration.picture(settings, rates))
+    print(text)
+    print(out / "calibration.png")
+
+
+def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
+    from infra.errors import EditLoopError
+
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise EditLoopError(f"{option} {text}: give numbers with commas between, such as 50,100,200.") from None
