@@ -1,25 +1,31 @@
 """The dataset repository: a git repository whose big folders DVC keeps, one tag a version.
 
-It holds one folder, `preferences/`. A version is tagged last, after its content was pushed, so a tag means that the
-content can be fetched. One writer at a time: DVC's locks fail rather than wait, so writers queue on a lock of ours.
+It holds one folder, `preferences/`, and beside it two files that git itself keeps: who judged and where a version came
+from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that `infra.dataset_versions` asks a thousand
+versions without fetching one. A version is tagged last, after its content was pushed, so a tag means that the content
+can be fetched. One writer at a time: DVC's locks fail rather than wait, so writers queue on a lock of ours.
 """
 
 import fcntl
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from infra.content import read_manifest
+from pydantic import BaseModel, ConfigDict
+
+from infra.content import read_manifest, write_file, write_json
 from infra.errors import EditLoopError
 
 FOLDER = "preferences"
+LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
 AUTHOR = ("-c", "user.name=EditLoop", "-c", "user.email=editloop@localhost")
 
 
@@ -32,47 +38,64 @@ class Version(TypedDict):
     repo: str
 
 
+class Origin(BaseModel):
+    """What a version is made of, as whoever made it says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotators: tuple[str, ...]
+    """All whose ratings or decisions are in it."""
+    task_ids: tuple[str, ...]
+    images: tuple[str, ...]
+    """sha256 of the bytes of every source, target and candidate."""
+    judgements_sha256: str
+    candidates_sha256: str
+    parent: str | None = None
+    """sha256 of the version that this one was made from by a withdrawal."""
+
+
 def tag_of(sha256: str) -> str:
     """The tag of a dataset with this manifest sha256."""
     return f"{FOLDER}-{sha256[:12]}"
 
 
-def commit_dataset(dataset: Path, *, repo: str, remote: str, message: str) -> Version:
+def commit_dataset(dataset: Path, *, repo: str, remote: str, message: str, origin: Origin | None = None) -> Version:
     """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
 
-    `repo` is a folder (made when missing) or a git URL, `remote` a DVC remote (folder or s3://...). Raises
-    EditLoopError with the tool's own words where git or dvc refuses.
+    `repo` is a folder (made when missing) or a git URL, `remote` a DVC remote (folder or s3://...). `origin` is what
+    the versions' lineage tells of it; without one nothing is told. Raises EditLoopError with the tool's own words where
+    git or dvc refuses.
     """
     sha256 = str(read_manifest(dataset, check=True)["sha256"])
     tag = tag_of(sha256)
-    with _checkout(repo) as (folder, is_clone):
+    with checkout(repo) as (folder, is_clone):
         _prepare(folder, remote)
-        if not _git(folder, "tag", "--list", tag):
+        if not git(folder, "tag", "--list", tag):
             _replace(dataset, folder / FOLDER)
             _dvc(folder, "add", "--quiet", FOLDER)
-            _git(folder, "add", "--all", f"{FOLDER}.dvc", ".gitignore", ".dvc")
-            if _git(folder, "status", "--porcelain", "--untracked-files=no"):
-                _git(folder, *AUTHOR, "commit", "--quiet", "--message", f"{message}\n\nsha256: {sha256}")
+            _write_origin(folder, sha256, origin)
+            git(folder, "add", "--all", f"{FOLDER}.dvc", LINEAGE, CONTENTS, ".gitignore", ".dvc")
+            if git(folder, "status", "--porcelain", "--untracked-files=no"):
+                git(folder, *AUTHOR, "commit", "--quiet", "--message", f"{message}\n\nsha256: {sha256}")
             _dvc(folder, "push", "--quiet")
-            _git(folder, *AUTHOR, "tag", "--annotate", tag, "--message", sha256)
-        revision = _git(folder, "rev-list", "-n", "1", tag)
+            git(folder, *AUTHOR, "tag", "--annotate", tag, "--message", sha256)
+        revision = git(folder, "rev-list", "-n", "1", tag)
         if is_clone:
-            _git(folder, "push", "--quiet", "--follow-tags", "origin", "HEAD")
+            git(folder, "push", "--quiet", "--follow-tags", "origin", "HEAD")
     return Version(dvc_rev=revision, tag=tag, sha256=sha256, repo=repo)
 
 
 def fetch_dataset(version: Version, target: Path) -> None:
-    """Fetch a version to `target`, checked: the tag is still on the recorded commit, the content has the sha256."""
-    with _checkout(version["repo"]) as (folder, _):
-        found = _git(folder, "rev-list", "-n", "1", version["tag"])
-        if found != version["dvc_rev"]:
-            raise EditLoopError(
-                f"{version['repo']}: tag {version['tag']} is commit {found}, but {version['dvc_rev']} was recorded. "
-                f"Someone moved the tag; put it back."
-            )
+    """Fetch a version to `target`, checked against what was recorded of it.
+
+    Raises EditLoopError where its history was rewritten (the commit is gone, the tag is gone or moved, the commit says
+    another sha256 than the recorded one), where the content cannot be had, and where its bytes are others.
+    """
+    with checkout(version["repo"]) as (folder, _):
+        _check_history(folder, version)
         with tempfile.TemporaryDirectory() as temporary:
             fetched = Path(temporary) / FOLDER
-            _dvc(folder, "get", "--quiet", "--rev", version["tag"], ".", FOLDER, "--out", str(fetched))
+            _dvc(folder, "get", "--quiet", "--rev", version["dvc_rev"], ".", FOLDER, "--out", str(fetched))
             sha256 = read_manifest(fetched, check=True)["sha256"]
             if sha256 != version["sha256"]:
                 raise EditLoopError(f"{version['repo']}: {version['tag']} holds {sha256}, not {version['sha256']}.")
@@ -85,7 +108,7 @@ def is_url(repo: str) -> bool:
 
 
 @contextmanager
-def _checkout(repo: str) -> Iterator[tuple[Path, bool]]:
+def checkout(repo: str) -> Iterator[tuple[Path, bool]]:
     """A working folder of the repository that nobody else writes to, and whether it is a clone to be pushed."""
     if is_url(repo):
         with tempfile.TemporaryDirectory(prefix="editloop-dataset-") as temporary:
@@ -100,15 +123,70 @@ def _checkout(repo: str) -> Iterator[tuple[Path, bool]]:
         yield folder, False
 
 
+def git(folder: Path, *arguments: str, fine: Collection[int] = (0,)) -> str:
+    """What git prints when it is called in `folder`; EditLoopError with its words where it ends with another status
+    than a `fine` one."""
+    return _run(folder, ["git", *arguments], fine=fine).decode().strip()
+
+
+def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
+    """The contents of git's objects by name (COMMIT, TAG:PATH), in order; None for one that is not there."""
+    said = io.BytesIO(_run(folder, ["git", "cat-file", "--batch"], "".join(f"{name}\n" for name in names).encode()))
+    found: list[bytes | None] = []
+    for _ in names:
+        size = said.readline().split(b" ")[-1].strip()
+        found.append(said.read(int(size) + 1)[:-1] if size.isdigit() else None)
+    return found
+
+
+def read_version(path: Path) -> Version:
+    """The version that the dataset stage wrote beside its folder."""
+    version: Version = json.loads(path.read_text())
+    return version
+
+
 def _prepare(folder: Path, remote: str) -> None:
     """Make the folder a git and DVC repository with the remote, as far as it is not."""
     if not (folder / ".git" / "HEAD").exists():
-        _git(folder, "init", "--quiet", "--initial-branch", "main")
+        git(folder, "init", "--quiet", "--initial-branch", "main")
     if not (folder / ".dvc" / "config").exists():
         _dvc(folder, "init", "--quiet", "--force")
         _dvc(folder, "config", "core.analytics", "false")
     place = remote if "://" in remote else str(Path(remote).absolute())
     _dvc(folder, "remote", "add", "--quiet", "--force", "--default", "store", place)
+
+
+def _write_origin(folder: Path, sha256: str, origin: Origin | None) -> None:
+    """Write LINEAGE and CONTENTS; each name stands on a line of its own, so that git keeps differences alone."""
+    told = origin.model_dump(mode="json") if origin else {}
+    contents = {key: sorted(told.pop(key, ())) for key in ("task_ids", "images")}
+    write_json(folder / LINEAGE, {"sha256": sha256, **told})
+    write_file(folder / CONTENTS, json.dumps(contents, indent=0, ensure_ascii=False) + "\n")
+
+
+def _check_history(folder: Path, version: Version) -> None:
+    """That the recorded commit is there, is the tag's, and says the recorded sha256."""
+    revision, tag, place = version["dvc_rev"], version["tag"], version["repo"]
+    (commit,) = git_objects(folder, [f"{revision}^{{commit}}"])
+    if commit is None:
+        raise EditLoopError(
+            f"{place}: commit {revision or '(none recorded)'}, recorded with tag {tag}, is gone. Somebody rewrote the "
+            "history; fetch that commit from another clone."
+        )
+    if not git(folder, "tag", "--list", tag):
+        raise EditLoopError(f"{place}: tag {tag} is gone. Put it back: git tag {tag} {revision}")
+    found = git(folder, "rev-list", "-n", "1", tag)
+    if found != revision:
+        raise EditLoopError(
+            f"{place}: tag {tag} is commit {found}, but {revision} was recorded. Someone moved the tag; put it back."
+        )
+    (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE}"])
+    other = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
+    if other != version["sha256"]:
+        raise EditLoopError(
+            f"{place}: commit {revision} of {tag} holds {other}, but {version['sha256']} was recorded. Somebody "
+            "rewrote the history; fetch that version from another clone."
+        )
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -117,26 +195,16 @@ def _replace(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    return _run(folder, ["git", *arguments])
+def _dvc(folder: Path, *arguments: str) -> None:
+    _run(folder, [sys.executable, "-m", "dvc", *arguments])
 
 
-def _dvc(folder: Path, *arguments: str) -> str:
-    return _run(folder, [sys.executable, "-m", "dvc", *arguments])
-
-
-def _run(folder: Path, command: list[str]) -> str:
+def _run(folder: Path, command: list[str], given: bytes = b"", fine: Collection[int] = (0,)) -> bytes:
     """Run a command in the folder and give its output; the surroundings' git variables do not reach it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environment |= {"DVC_NO_ANALYTICS": "true", "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        what = " ".join(command[-6:])
-        raise EditLoopError(f"dataset repository {folder}: {what}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout.strip()
-
-
-def read_version(path: Path) -> Version:
-    """The version that the dataset stage wrote beside its folder."""
-    version: Version = json.loads(path.read_text())
-    return version
+    done = subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)
+    if done.returncode not in fine:
+        what, words = " ".join(command[-6:]), (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise EditLoopError(f"dataset repository {folder}: {what}: {words}")
+    return done.stdout

@@ -1,0 +1,115 @@
+"""What the versions of the dataset repository are made of, asked of git alone: nothing is fetched, nothing locked."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.datarepo import CONTENTS, FOLDER, LINEAGE, git, git_objects, is_url
+from infra.errors import EditLoopError
+
+TAGS_A_CALL = 1000
+"""Tags on one command line of git: some 25 KB."""
+KNOWN = ("judgements_sha256", "candidates_sha256", "parent")
+
+
+@dataclass(frozen=True)
+class VersionLineage:
+    """Where one version came from. Of a version from before there was a lineage only the first four are known."""
+
+    tag: str
+    dvc_rev: str
+    """The commit."""
+    sha256: str
+    at: int
+    """When it was tagged, seconds since 1970 (UTC)."""
+    annotators: tuple[str, ...] | None = None
+    judgements_sha256: str | None = None
+    candidates_sha256: str | None = None
+    parent: str | None = None
+    """sha256 of the version that this one was made from by a withdrawal."""
+
+
+def versions(repo: str) -> list[VersionLineage]:
+    """All versions of a repository (a folder or a git address), the oldest first; none where there is no repository.
+
+    Raises EditLoopError for a lineage file that is none, naming its version.
+    """
+    with _repository(repo) as folder:
+        return _lineages(folder, repo, _tags(folder)) if folder else []
+
+
+def versions_with(repo: str, text: str) -> list[VersionLineage]:
+    """The versions that have `text` as an annotator, as a task id, or as the sha256 of a picture; the oldest first."""
+    with _repository(repo) as folder:
+        if not folder:
+            return []
+        tags = _tags(folder)
+        found = _holding(folder, list(tags), text)
+        return _lineages(folder, repo, {tag: facts for tag, facts in tags.items() if tag in found})
+
+
+def contents(repo: str, tag: str) -> dict[str, list[str]]:
+    """{"task_ids", "images"} (sha256) of one version; both empty for a version from before there was a lineage.
+
+    Raises EditLoopError where the repository has no such tag.
+    """
+    with _repository(repo) as folder:
+        if not folder or tag not in _tags(folder):
+            raise EditLoopError(f"{repo}: has no version {tag}; `editloop trace --dataset` lists what there is.")
+        (said,) = git_objects(folder, [f"{tag}:{CONTENTS}"])
+    found: dict[str, list[str]] = json.loads(said) if said else {"task_ids": [], "images": []}
+    return found
+
+
+@contextmanager
+def _repository(repo: str) -> Iterator[Path | None]:
+    """A folder to read the repository in, a clone without a working tree where it lies elsewhere."""
+    if is_url(repo):
+        with tempfile.TemporaryDirectory(prefix="editloop-versions-") as temporary:
+            git(Path(temporary), "clone", "--quiet", "--bare", repo, "repo.git")
+            yield Path(temporary) / "repo.git"
+    else:
+        yield Path(repo).absolute() if (Path(repo) / ".git").is_dir() else None
+
+
+def _tags(folder: Path) -> dict[str, tuple[str, str, int]]:
+    """By tag, the oldest first: commit, sha256, time."""
+    form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
+    said = git(folder, "for-each-ref", "--sort=creatordate", f"--format={form}", f"refs/tags/{FOLDER}-*")
+    rows = [line.split(" ") for line in said.splitlines()]
+    strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
+    if strange:
+        raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
+    return {tag: (commit, sha256, int(at)) for tag, commit, sha256, at in rows}
+
+
+def _lineages(folder: Path, repo: str, tags: dict[str, tuple[str, str, int]]) -> list[VersionLineage]:
+    found = []
+    texts = git_objects(folder, [f"{tag}:{LINEAGE}" for tag in tags])
+    for (tag, (commit, sha256, at)), text in zip(tags.items(), texts, strict=True):
+        try:
+            told: dict[str, Any] = json.loads(text) if text else {}
+            people = tuple(map(str, told["annotators"])) if "annotators" in told else None
+            rest = {key: told.get(key) for key in KNOWN}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EditLoopError(f"{repo}: {LINEAGE} of {tag} is broken ({error}); restore it from a clone.") from error
+        if told and told.get("sha256") != sha256:
+            raise EditLoopError(f"{repo}: tag {tag} says {sha256}, its commit {told.get('sha256')}: somebody moved it.")
+        found.append(VersionLineage(tag, commit, sha256, at, people, **rest))
+    return found
+
+
+def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
+    """The tags whose LINEAGE or CONTENTS have the text as a JSON string."""
+    found: set[str] = set()
+    word = json.dumps(text, ensure_ascii=False)
+    for start in range(0, len(tags), TAGS_A_CALL):
+        some = tags[start : start + TAGS_A_CALL]
+        arguments = ("--fixed-strings", "--name-only", "-e", word, *some, "--", LINEAGE, CONTENTS)
+        said = git(folder, "grep", *arguments, fine=(0, 1))  # 1: in none of them
+        found |= {line.split(":", 1)[0] for line in said.splitlines()}
+    return found
