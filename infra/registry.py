@@ -1,18 +1,63 @@
-"""The registry: complete model folders as versions of a name in MLflow, found by alias, number or content."""
+"""The registry: complete, signed model folders as versions of a name in MLflow, found by alias, number or content.
+
+Who moved the alias `champion`, when and on what evidence, is kept as one run a time in the experiment
+`editloop-registry`; `infra.promotion` writes these records.
+"""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infra.content import read_manifest
 from infra.errors import EditLoopError
+from infra.signing import SignatureError, sign_folder, verify_folder
 from infra.tracking import TrackingSettings, client
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+RECORDS = "editloop-registry"
+"""Experiment of the promotion records."""
+SIGNATURE = ".sigstore.json"
+"""What follows the name of a model's folder in the name of its signature, both artifacts of one run."""
+EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "gate_sha256")
+"""Tags of a version (after "editloop.") that say by their content what its gate decided on."""
+PREFIX = "editloop.registry."
 
 
-def register_model(name: str, folder: Path, run_id: str, tags: dict[str, str]) -> str:
-    """Put a complete folder into the registry as a version of `name`; the same content again is the same version."""
+@dataclass(frozen=True)
+class Promotion:
+    """One record: an alias of a model was moved, by whom, why, and on what evidence."""
+
+    number: int
+    """1, 2, ... in the model's history; no two records of a model share one."""
+    action: Literal["promote", "rollback", "by hand"]
+    """by hand: the alias was found moved in MLflow with no record of ours."""
+    model: str
+    version: str
+    """Where the alias points since; empty where it was removed by hand."""
+    alias: str
+    actor: str
+    reason: str
+    previous: str
+    """Where the alias pointed before; empty where there was none."""
+    verdict: str
+    """The gate's verdict on the version at that time; empty where no gate had spoken."""
+    evidence: dict[str, str]
+    """sha256 by its name in EVIDENCE; empty where the alias was moved without evidence."""
+    at: str
+    """UTC, ISO 8601."""
+    run_id: str
+    """The record's run."""
+
+
+def register_model(
+    name: str, folder: Path, run_id: str, tags: dict[str, str], evidence: dict[str, str] | None = None
+) -> str:
+    """Sign a complete folder and put it into the registry as a version of `name`; returns the version's number.
+
+    The same content again is the same version, with its `tags` as they were; `evidence` (tags too) is set anew each
+    time, so that the version tells what was measured last. Raises EditLoopError without EDITLOOP_SIGNING_KEY.
+    """
     from mlflow.exceptions import MlflowException
 
     api = client()
@@ -23,22 +68,30 @@ def register_model(name: str, folder: Path, run_id: str, tags: dict[str, str]) -
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     known = version_of_content(name, sha256)
-    if known is not None:
-        return str(known.version)
-    api.log_artifacts(run_id, str(folder), "model")
-    source = f"{api.get_run(run_id).info.artifact_uri}/model"
-    version = api.create_model_version(name, source, run_id, tags=tags | {"editloop.sha256": sha256})
-    return str(version.version)
+    if known is None or not known.tags.get("editloop.signing_key"):
+        path = f"model-{sha256[:12]}"
+        with tempfile.TemporaryDirectory() as temporary:
+            signature = Path(temporary) / f"{path}{SIGNATURE}"
+            key = sign_folder(folder, signature)
+            api.log_artifacts(run_id, str(folder), path)
+            api.log_artifact(run_id, str(signature))
+        source = f"{api.get_run(run_id).info.artifact_uri}/{path}"
+        marks = {"editloop.sha256": sha256, "editloop.signing_key": key}
+        known = api.create_model_version(name, source, run_id, tags=tags | marks)
+    for tag, value in (evidence or {}).items():
+        if known.tags.get(tag) != value:
+            api.set_model_version_tag(name, known.version, tag, value)
+    return str(known.version)
 
 
 def version_of_content(name: str, sha256: str) -> Any | None:
-    """The registered version of `name` whose folder has this sha256; None where there is none."""
+    """The registered version of `name` whose folder has this sha256, a signed one first; None where there is none."""
     known = client().search_model_versions(f"name = '{name}' and tags.`editloop.sha256` = '{sha256}'")
-    return min(known, key=lambda version: int(version.version), default=None)
+    return min(known, key=lambda one: ("editloop.signing_key" not in one.tags, int(one.version)), default=None)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
-    """Point an alias of a registered model at a version."""
+    """Point an alias of a registered model at a version. The champion is moved by `infra.promotion`, on record."""
     client().set_registered_model_alias(name, alias, version)
 
 
@@ -75,27 +128,69 @@ def resolve_model(model: str) -> Path | None:
 
 
 def fetch_version(version: Any) -> Path:
-    """The folder of a registered version. Its content is compared with the sha256 in the registry."""
+    """The folder of a registered version, its content and its signature checked, from the cache too.
+
+    Raises EditLoopError where the files are not those that were registered, SignatureError (an EditLoopError) where
+    these are not signed with a key in EDITLOOP_VERIFY_KEY.
+    """
     import mlflow
 
+    address = f"models:/{version.name}/{version.version}"
     sha256 = version.tags.get("editloop.sha256")
     if not sha256:
-        raise EditLoopError(f"{version.name} version {version.version} has no tag editloop.sha256; register it again.")
+        raise EditLoopError(f"{address} has no tag editloop.sha256; register it again.")
     target = TrackingSettings().cache / "models" / sha256
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
-            address = f"models:/{version.name}/{version.version}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
+        folder = target
+        if not target.exists():
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=temporary))
-            if read_manifest(folder, check=True)["sha256"] != sha256:
-                raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
-            if not target.exists():
-                folder.rename(target)
-    read_manifest(target, check=True)
+        if read_manifest(folder, check=True)["sha256"] != sha256:
+            raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
+        verify_folder(folder, _fetch_signature(version, Path(temporary) / "signature"))
+        if not target.exists():
+            folder.rename(target)
     return target
 
 
-def registered_facts(name: str, version: str) -> dict[str, Any]:
-    """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
-    found = client().get_model_version(name, version)
-    return {"name": name, "version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
+def promotions(name: str) -> list[Promotion]:
+    """The records of a model, the oldest first; [] where there are none."""
+    api = client()
+    experiment = api.get_experiment_by_name(RECORDS)
+    found: dict[int, Promotion] = {}
+    token = None
+    while experiment is not None:
+        page = api.search_runs(
+            [experiment.experiment_id],
+            f"tags.`{PREFIX}model` = '{name}'",
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        for run in page:
+            record = _promotion(run)
+            found.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
+        token = page.token
+        if not token:
+            break
+    return [found[number] for number in sorted(found)]
+
+
+def _promotion(run: Any) -> Promotion:
+    tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
+    evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
+    return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
+
+
+def _fetch_signature(version: Any, folder: Path) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
+    except (MlflowException, OSError) as error:
+        raise SignatureError(
+            f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register the "
+            "model again."
+        ) from error
+    return Path(found)

@@ -1,8 +1,8 @@
 """Label Studio and MLflow on this machine: started, found again, looked after, stopped.
 
-Everything lives below one `home` folder: databases, logs, pictures, and `credentials.json` (mode 600). A running
-service is recognised by a mark in its own environment, so that what a killed demo left behind is found again and used.
-Services run in a session of their own, so that a Ctrl-C at the terminal does not reach them.
+Everything lives below one `home` folder: databases, logs, pictures, `credentials.json` and the key that
+signs models (both mode 600). A running service is recognised by a mark in its own environment, so that what a killed
+demo left behind is found again and used. Services run in a session of their own, so that a Ctrl-C at the terminal does not reach them.
 """
 
 import fcntl
@@ -35,6 +35,7 @@ from infra.service_programs import (
     write_mlflow_auth,
 )
 from infra.settings import LocalServiceSettings, local_service_settings
+from infra.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 
 USER = "admin@editloop.example"
 DATABASE_SECONDS = 30
@@ -64,6 +65,8 @@ class Services:
                 "MLFLOW_TRACKING_URI": self.mlflow.url,
                 "MLFLOW_TRACKING_USERNAME": self.mlflow.user,
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow.secret,
+                SIGNING_KEY: str(keys_in(self.home).private),
+                VERIFY_KEY: str(keys_in(self.home).public),
             }
         return found
 
@@ -89,6 +92,8 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
     with _alone(home):
         begun: dict[Name, subprocess.Popen[bytes]] = {}
         try:
+            if mlflow:
+                make_keys(home)
             services = {name: _begin(home, name, settings, begun) for name in wanted}
             with ThreadPoolExecutor(len(NAMES)) as pool:
                 waiting = [pool.submit(_wait, services[name], process, settings) for name, process in begun.items()]
