@@ -7,7 +7,7 @@ changes what is written. MLflow reads the server's address and our name from MLF
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,19 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
+from infra.patience import is_away, patiently
 
 EXPERIMENT = "editloop"
 STAGE_RUN = "EDITLOOP_STAGE_RUN"
 """Environment variable with the id of the step's own run, for processes that the step starts."""
-LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256")
+LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256", "base_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
+MANIFESTS = "manifests"
+"""Where a run keeps the manifests of what its step wrote, NAME/manifest.json: the digests of its other artifacts."""
+MADE = ("output", "editor")
+"""Names of outputs that are models or data: what `run_that_made` looks for."""
+PAGE = 1000
+"""Runs a request."""
 
 
 class TrackingSettings(BaseSettings):
@@ -81,35 +88,25 @@ def stage_run(
 ) -> Iterator[StageRun]:
     """The nested MLflow run of one step of a pipeline run, found again when the same step is tried again.
 
-    `inputs` are complete folders (their manifests' sha256 are logged) or files. The run fails with the block.
+    `inputs` are complete folders (their manifests' sha256 are logged) or files. The run fails with the block. Before
+    and after the block an MLflow that is away is waited for (`infra.patience`); within it nobody asks for MLflow here.
     """
     digests = {name: digest(path) for name, path in inputs.items()}
     api = client()
-    experiment = _experiment(api)
     step = sha256_json([pipeline_run, stage, digests, parameters])[:16]
-    parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
-    run_id = _run(
-        api,
-        experiment,
-        stage,
-        {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step},
-    )
-    api.update_run(parent, status="RUNNING")
-    api.update_run(run_id, status="RUNNING")
+    run_id, parent = patiently(_begin, api, stage, pipeline, pipeline_run, step)
     run = StageRun(run_id, pipeline_run)
     os.environ[STAGE_RUN] = run_id
     try:
-        _log_before(api, run, digests, inputs, parameters)
+        patiently(_log_before, api, run, digests, inputs, parameters)
         yield run
-        _log_after(api, run)
-    except BaseException:
-        api.set_terminated(run_id, "FAILED")
-        api.set_terminated(parent, "FAILED")
+        patiently(_log_after, api, run, time.time())
+    except BaseException as error:
+        _fail(api, (run_id, parent), error)
         raise
     finally:
         os.environ.pop(STAGE_RUN, None)
-    api.set_terminated(run_id, "FINISHED")
-    api.set_terminated(parent, "FINISHED")
+    patiently(_end, api, (run_id, parent), "FINISHED")
 
 
 def digest(path: Path) -> str:
@@ -127,18 +124,53 @@ def lineage_facts(path: Path) -> dict[str, str]:
     return {key: str(facts[key]) for key in LINEAGE_FACTS if facts.get(key) is not None}
 
 
-def find_runs(**tags: str) -> list[Any]:
-    """All runs of the experiment that carry the tags (given without the prefix "editloop."), the newest first."""
+def find_runs(
+    tags: Mapping[str, str] | None = None,
+    /,
+    *,
+    finished: bool = False,
+    deleted: bool = False,
+    limit: int | None = None,
+    **more: str,
+) -> list[Any]:
+    """The runs of the experiment that carry the tags (given without the prefix "editloop."), the newest first.
+
+    Tags whose names are no words of Python come as a mapping, the others by name.
+
+    All of them, or the `limit` newest; with `finished` only those that reached their end; with `deleted` only those
+    that somebody deleted, which are no part of the record any more. The server does the choosing.
+    """
+    from mlflow.entities import ViewType
+
     api = client()
-    query = " and ".join(f"tags.`editloop.{key}` = '{value}'" for key, value in tags.items())
-    return list(api.search_runs([_experiment(api)], query, max_results=1000))
+    terms = [f"tags.`editloop.{key}` = {quoted(value)}" for key, value in {**(tags or {}), **more}.items()]
+    query = " and ".join([*terms, *(["attributes.status = 'FINISHED'"] if finished else [])])
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        wanted = PAGE if limit is None else min(PAGE, limit - len(found))
+        page = api.search_runs([_experiment(api)], query, view, wanted, ["attributes.start_time DESC"], token)
+        found += page
+        token = page.token
+        if not token or not page or (limit is not None and len(found) >= limit):
+            return found
+
+
+def quoted(value: str) -> str:
+    """A text as MLflow's search language writes it. EditLoopError for one with both kinds of quotes."""
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' in value:
+        raise EditLoopError(f"{value}: MLflow cannot look for a text with both kinds of quotes; use another name.")
+    return f'"{value}"'
 
 
 def run_that_made(stage: str, sha256: str) -> str:
-    """The id of the finished or running run of a stage with an output of this sha256; EditLoopError without one."""
-    for run in find_runs(stage=stage):
-        if sha256 in (value for key, value in run.data.tags.items() if key.startswith("editloop.output.")):
-            return str(run.info.run_id)
+    """The id of the latest run of a stage with a model or data of this sha256; EditLoopError without one."""
+    for name in MADE:
+        if found := find_runs({f"output.{name}": sha256}, stage=stage, limit=1):
+            return str(found[0].info.run_id)
     raise EditLoopError(f"No run of stage {stage} in MLflow made {sha256}; run the stage with MLflow reachable.")
 
 
@@ -170,13 +202,50 @@ def _experiment(api: Any) -> str:
         return str(api.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
+def _begin(api: Any, stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
+    """The ids of the step's run and of its parent, both running."""
+    experiment = _experiment(api)
+    parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
+    told = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
+    run_id = _run(api, experiment, stage, told)
+    for one in (parent, run_id):
+        api.update_run(one, status="RUNNING")
+    return run_id, parent
+
+
+def _end(api: Any, run_ids: Sequence[str], status: str) -> None:
+    for one in run_ids:
+        api.set_terminated(one, status)
+
+
+def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
+    """Mark the runs as failed. MLflow is waited for unless somebody wants the process to end, or waited enough."""
+    try:
+        if isinstance(error, Exception) and not is_away(error):
+            patiently(_end, api, run_ids, "FAILED")
+        else:
+            _end(api, run_ids, "FAILED")
+    except Exception as second:
+        if not is_away(second):
+            raise
+        print("MLflow does not answer; it keeps this step as running until it is tried again", flush=True)
+
+
 def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
-    """The id of the run that carries exactly these tags, made when missing."""
-    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    found = api.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
-    if found:
+    """The id of the run that carries exactly these tags, made when missing; of two made at once the first stays."""
+    query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
+
+    def oldest() -> list[Any]:
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        return list(api.search_runs([experiment], query, max_results=1, order_by=order))
+
+    if found := oldest():
         return str(found[0].info.run_id)
-    return str(api.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    made = str(api.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    first = str(oldest()[0].info.run_id)
+    if first != made:
+        api.delete_run(made)
+    return first
 
 
 def _log_before(
@@ -196,10 +265,9 @@ def _log_before(
     api.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _log_after(api: Any, run: StageRun) -> None:
+def _log_after(api: Any, run: StageRun, now: float) -> None:
     from mlflow.entities import Metric, RunTag
 
-    now = time.time()
     numbers = run.metrics | {"seconds": now - run.began}
     metrics = [Metric(name, float(value), int(now * 1000), 0) for name, value in numbers.items()]
     tags = {f"editloop.output.{name}": digest(path) for name, path in run.outputs.items()}
@@ -208,4 +276,7 @@ def _log_after(api: Any, run: StageRun) -> None:
     tags |= {f"editloop.{key}": value for key, value in run.tags.items()}
     for path in run.files:
         api.log_artifact(run.run_id, str(path))
+    for name, path in run.outputs.items():
+        if (path / MANIFEST).is_file():
+            api.log_artifact(run.run_id, str(path / MANIFEST), f"{MANIFESTS}/{name}")
     api.log_batch(run.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -105,7 +105,7 @@ def _run_of(chain: Chain, version: Any, sha256: str) -> Any:
 def _compared(chain: Chain, run: Any) -> None:
     """The evaluation that the editor's gate decided on."""
     tuned = str(run.data.tags.get("editloop.output.output"))
-    found = [other for other in tracking.find_runs(stage="editor_eval", **{"input.editor": tuned}) if _done(other)]
+    found = [other for other in tracking.find_runs({"input.editor": tuned}, stage="editor_eval") if _done(other)]
     if not found:
         raise Gap(f"evaluation: no finished editor_eval run compared {tuned}")
     chain.add("evaluation run", found[0].info.run_id)
@@ -113,7 +113,7 @@ def _compared(chain: Chain, run: Any) -> None:
 
 def _measured(chain: Chain, sha256: str) -> None:
     """The benchmark that the reward model's gate decided on."""
-    found = [other for other in tracking.find_runs(stage="benchmark", **{"input.model": sha256}) if _done(other)]
+    found = [other for other in tracking.find_runs({"input.model": sha256}, stage="benchmark") if _done(other)]
     if not found:
         raise Gap(f"benchmark: no finished benchmark run measured {sha256}")
     chain.add("benchmark run", found[0].info.run_id)
@@ -143,7 +143,7 @@ def _dataset(chain: Chain, version: Any, run: Any) -> dict[str, Any]:
 def _judgements(chain: Chain, facts: dict[str, Any]) -> None:
     """From the dataset's facts to the export in MLflow, the campaign, its answers and the annotators."""
     judgements = str(facts.get("judgements_sha256"))
-    found = [run for run in tracking.find_runs(stage="collect", **{"output.output": judgements}) if _done(run)]
+    found = [run for run in tracking.find_runs({"output.output": judgements}, stage="collect") if _done(run)]
     if not found:
         raise Gap(f"judgements: no finished collect run made {judgements}")
     chain.add("judgements", judgements)

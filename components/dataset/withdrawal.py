@@ -1,8 +1,8 @@
 """What people took back: a list in the dataset repository that every later build of a dataset honours.
 
-An annotator who withdraws takes all of their ratings and decisions back, a withdrawn task goes with all that was said of
-it. Versions made before stay as they are, for the models that were trained on them; `editloop dataset withdraw` makes
-the next version and names those models.
+An annotator who withdraws takes all of their ratings and decisions back, a withdrawn task goes with all that was said
+of it. Versions made before stay as they are, for the models that were trained on them; `editloop dataset withdraw`
+makes the next version and names those models.
 """
 
 import json
