@@ -18,7 +18,7 @@ def editor_eval(
     base: str = "tiny-editor",
     samples: int = 1,
     steps: int = 8,
-    margin: float = 0.0,
+    gate: str = "editor",
     seed: int = 0,
 ) -> None:
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
@@ -33,7 +33,7 @@ def editor_eval(
         base: The editor before.
         samples: Edits a task.
         steps: Denoising steps.
-        margin: How much lower the share of right edits may be.
+        gate: What is asked before an editor is promoted, a shipped gate or a YAML file.
         seed: Seed of the noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
@@ -48,7 +48,7 @@ def editor_eval(
         pipeline_run=run_key or job_id,
         inputs={"edits": heldout, "editor": tuned},
         outputs={"output": evaluation},
-        parameters={"base": base, "samples": samples, "steps": steps, "margin": margin, "seed": seed},
+        parameters={"base": base, "samples": samples, "steps": steps, "gate": gate, "seed": seed},
         metrics=metrics,
         page=page,
         then=lambda run: register_editor(Path(evaluation.path), Path(tuned.path), Path(promotion.path), run),

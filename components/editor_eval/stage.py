@@ -12,101 +12,164 @@ from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle, shrink
 from components.candidates.stage import noise_seed
-from components.editor_eval.contact_sheet import contact_sheet, evaluation_page
-from components.gates.bootstrap import ratio_interval
-from components.gates.decision import decide
-from infra.content import complete_folder, sha256_json, write_json
+from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
+from components.editor_eval.second_opinion import second_opinions
+from components.gates.bootstrap import by_cluster, ratio_interval
+from components.gates.decision import Measured, decide
+from components.gates.page import gate_page
+from components.gates.settings import GateSettings, read_gate
+from components.suites.outcomes import Outcomes
+from infra.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
 from infra.errors import EditLoopError
 
 CHUNK = 64
 SHOWN = 12
 """Tasks on the contact sheet: the first of the held-out ones, not the best."""
+EDITORS = ("base", "tuned")
+Pictures = NDArray[np.uint8]
 
 
 def editor_eval(
     edits: Path, editor: Path, output: Path, *, base: str = "tiny-editor", samples: int = 1, steps: int = 8,
-    margin: float = 0.0, seed: int = 0,
+    gate: str = "editor", seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
-    """Edit each held-out task with both editors from the same noise and compare the shares of right edits.
+    """Edit each held-out task with both editors from the same noise, measure, and decide.
 
-    `edits`: an edits folder whose rows have targets (the oracle needs them); `editor`: the output of editor_rl.
-    `output` gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`. The uplift's interval is a paired
-    bootstrap over tasks. Raises EditLoopError when a row has no target.
+    `edits`: an edits folder; `editor`: the output of editor_rl; `gate`: a shipped gate or a YAML file. Where the gate
+    asks for right edits, the oracle compares with each row's target; the judges that the gate names see both edits of a
+    task. `output` gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`.
+
+    Raises EditLoopError for a faulty gate, for a row without the target that the gate needs, and for a judge that
+    cannot be opened, before anything is edited.
     """
     from components.editors.kontext import KontextEditor
     from components.editors.sampling import edit
 
-    rows = read_edits(edits)
+    settings, rows = read_gate(gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]
-    if without:
+    if settings.right_edits and without:
         raise EditLoopError(
-            f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first; give each one."
+            f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first, and gate {gate} counts right "
+            "edits; give each row one, or a gate without right_edits that names independent judges."
         )
+    teacher = str(read_manifest(editor)["facts"].get("reward_sha256"))
+    opinions = second_opinions(settings.independent, rows, teacher)
     models = {"base": KontextEditor.load(base), "tuned": KontextEditor.load(editor / "editor")}
     side = models["base"].side
-    right: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
-    quality: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
-    following: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
-    shown: dict[str, NDArray[np.uint8]] = {}
-    shown_right: dict[str, NDArray[np.bool_]] = {}
+    seen = _Seen(rows, samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
         part = rows[start : start + CHUNK]
-        instructions = [row.instruction for row in part]
         sources = np.stack([shrink(load_image(row.source), side) for row in part])
-        targets = np.stack([shrink(load_image(row.target), side) for row in part if row.target])
-        for name, model in models.items():
-            seen = []
-            for number in range(samples):
-                seeds = [noise_seed(seed, sha256_json([row.id]), number) for row in part]
-                made = edit(model, instructions, sources, seeds=seeds, steps=steps)
-                seen.append(oracle(sources, targets, made))
-                if start == 0 and number == 0:
-                    shown |= {"source": sources[:SHOWN], "wanted": targets[:SHOWN], name: made[:SHOWN]}
-                    shown_right[name] = seen[-1].right[:SHOWN]
-            right[name].append(np.mean([scores.right for scores in seen], axis=0))
-            following[name].append(np.mean([scores.instruction_following for scores in seen], axis=0))
-            quality[name].append(np.mean([scores.visual_quality for scores in seen], axis=0))
-    share = {name: np.concatenate(parts) for name, parts in right.items()}
-    uplift, low, high = ratio_interval(share["tuned"] - share["base"], np.ones(len(rows)), seed=seed)
-    kinds = sorted({row.task for row in rows})
-    report: dict[str, Any] = {
-        "base": float(share["base"].mean()),
-        "tuned": float(share["tuned"].mean()),
-        "uplift": uplift,
-        "ci95": [low, high],
-        "tasks": len(rows),
-        "axes": {
-            name: {
-                "if": float(np.concatenate(following[name]).mean()),
-                "vq": float(np.concatenate(quality[name]).mean()),
+        for number in range(samples):
+            seeds = [noise_seed(seed, sha256_json([row.id]), number) for row in part]
+            made = {
+                name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=steps)
+                for name, model in models.items()
             }
-            for name in models
-        },
-        "by_task": {
-            kind: {name: float(share[name][[row.task == kind for row in rows]].mean()) for name in models}
-            for kind in kinds
-        },
-    }
-    gate = decide("share of right edits", uplift, low, high, against=f"the base editor {base}", margin=margin)
-    with complete_folder(output, {"editor": str(base)}) as out:
+            seen.add(part, sources, made, first=number == 0, side=side)
+            if number == 0:
+                for opinion in opinions:
+                    opinion.see(start, part, sources, made["base"], made["tuned"])
+    report = seen.report(seed)
+    against = f"the base editor {base}"
+    found = decide(
+        settings, _measured(settings, rows, seen), [one.said() for one in opinions], against=against, seed=seed
+    )
+    facts = {"editor": str(base), "tuned_sha256": read_manifest(editor)["sha256"], "reward_sha256": teacher}
+    with complete_folder(output, facts) as out:
         write_json(out / "evaluation.json", report)
-        write_json(out / "gate.json", gate)
-        contact_sheet([row.instruction for row in rows[:SHOWN]], shown).save(out / "contact-sheet.png")
-        write_pictures(out, rows[:SHOWN], shown, shown_right)
-        (out / "page.html").write_text(evaluation_page(report, gate, out / "contact-sheet.png"))
-    return {name: float(report[name]) for name in ("base", "tuned", "uplift", "tasks")}
+        write_json(out / "gate.json", found)
+        contact_sheet([row.instruction for row in rows[:SHOWN]], seen.shown).save(out / "contact-sheet.png")
+        _write_pictures(out, rows[:SHOWN], seen)
+        page = gate_page("Editor evaluation", found, pictures={"The first held-out tasks": out / "contact-sheet.png"})
+        (out / "page.html").write_text(page)
+    return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
 
 
-def write_pictures(
-    out: Path, rows: list[EditRow], shown: dict[str, NDArray[np.uint8]], right: dict[str, NDArray[np.bool_]]
-) -> None:
+class _Seen:
+    """What was seen of both editors, task by task."""
+
+    def __init__(self, rows: list[EditRow], samples: int, targets: bool):
+        self.rows, self.samples, self.targets = rows, samples, targets
+        self.scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in EDITORS}
+        """By editor: (tasks, 3) a part and sample: right, instruction following, visual quality."""
+        self.shown: dict[str, Pictures] = {}
+        self.shown_right: dict[str, NDArray[np.bool_]] = {}
+
+    def add(self, part: list[EditRow], sources: Pictures, made: dict[str, Pictures], *, first: bool, side: int) -> None:
+        """Take in one edit of each task of a part by each editor; `first` of its samples."""
+        on_sheet = first and not self.shown
+        targets = (
+            np.stack([shrink(load_image(row.target), side) for row in part if row.target]) if self.targets else None
+        )
+        if on_sheet:
+            self.shown = {"source": sources[:SHOWN], **{name: one[:SHOWN] for name, one in made.items()}}
+            if targets is not None:
+                self.shown["wanted"] = targets[:SHOWN]
+        if targets is None:
+            return
+        for name, pictures in made.items():
+            found = oracle(sources, targets, pictures)
+            three = np.stack([found.right, found.instruction_following, found.visual_quality], axis=1).astype(float)
+            if first:
+                self.scores[name].append(three / self.samples)
+            else:
+                self.scores[name][-1] += three / self.samples
+            if on_sheet:
+                self.shown_right[name] = found.right[:SHOWN]
+
+    def right(self, name: str) -> NDArray[np.float64]:
+        """Share of right edits of each task, (tasks,)."""
+        return np.concatenate(self.scores[name])[:, 0]
+
+    def report(self, seed: int) -> dict[str, Any]:
+        """evaluation.json: shares of right edits where targets are known; else the number of tasks alone."""
+        if not self.targets:
+            return {"tasks": len(self.rows)}
+        whole = {name: np.concatenate(parts) for name, parts in self.scores.items()}
+        change = (whole["tuned"] - whole["base"])[:, :1]
+        by_source = by_cluster(change, np.ones_like(change), _clusters(self.rows))
+        uplift, low, high = ratio_interval(*(totals[:, 0] for totals in by_source), seed=seed)
+        return {
+            "base": float(whole["base"][:, 0].mean()),
+            "tuned": float(whole["tuned"][:, 0].mean()),
+            "uplift": uplift,
+            "ci95": None if np.isnan(low) else [low, high],
+            "tasks": len(self.rows),
+            "axes": {
+                name: {"if": float(three[:, 1].mean()), "vq": float(three[:, 2].mean())}
+                for name, three in whole.items()
+            },
+            "by_task": {
+                kind: {name: float(whole[name][[row.task == kind for row in self.rows], 0].mean()) for name in EDITORS}
+                for kind in sorted({row.task for row in self.rows})
+            },
+        }
+
+
+def _measured(settings: GateSettings, rows: list[EditRow], seen: _Seen) -> list[Measured]:
+    """The right edits as a suite, where the gate asks for them."""
+    if not settings.right_edits:
+        return []
+    keys, kinds = tuple(row.id for row in rows), tuple(row.task for row in rows)
+    nothing = np.zeros(len(rows), dtype=bool)
+    base, tuned = (Outcomes("right edits", keys, _clusters(rows), kinds, seen.right(name), nothing) for name in EDITORS)
+    return [Measured(settings.right_edits, tuned, base)]
+
+
+def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
+    """The source picture of each task: tasks of one picture are not independent."""
+    return tuple(sha256_file(row.source) for row in rows)
+
+
+def _write_pictures(out: Path, rows: list[EditRow], seen: _Seen) -> None:
     """`contact-sheet.json` and the pictures it names, for pages that lay them out themselves."""
     (out / "contact-sheet").mkdir()
     edits: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
         line: dict[str, Any] = {"instruction": row.instruction, "task": row.task}
-        for column in ("source", "base", "tuned"):
+        for column in COLUMNS[:3]:
             line[column] = f"contact-sheet/{number}-{column}.png"
-            Image.fromarray(shown[column][number]).save(out / line[column])
-        edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in right.items()})
+            Image.fromarray(seen.shown[column][number]).save(out / line[column])
+        edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in seen.shown_right.items()})
     write_json(out / "contact-sheet.json", {"edits": edits})

@@ -87,8 +87,8 @@ def calibrate(
     for size, gain in track([(size, gain) for size in tasks for gain in gains], description="gates simulated"):
         said = list(verdicts(quick, size, gain, simulated, seed))
         ends = binomtest(said.count("promote"), simulated).proportion_ci(method="exact")
-        shares = [said.count(word) / simulated for word in ("promote", "hold", "reject")]
-        found.append(Rate(size, gain, simulated, *shares, (float(ends.low), float(ends.high))))
+        promoted, held, rejected = (said.count(word) / simulated for word in ("promote", "hold", "reject"))
+        found.append(Rate(size, gain, simulated, promoted, held, rejected, (float(ends.low), float(ends.high))))
     return found
 
 
@@ -130,7 +130,13 @@ def picture(settings: GateSettings, rates: Sequence[Rate]) -> bytes:
             gains, [one.interval[0] for one in line], [one.interval[1] for one in line], color=colour, alpha=0.15, lw=0
         )
     axes.axhline(settings.alpha / 2, color="#c23a3a", lw=1, ls="--")
-    axes.text(0, settings.alpha / 2 + 0.015, f"nominal {settings.alpha / 2:.1%}", color="#c23a3a", fontsize=9)
+    axes.text(
+        max(100 * one.gain for one in rates),
+        settings.alpha / 2 + 0.02,
+        f"nominal {settings.alpha / 2:.1%}",
+        color="#c23a3a",
+        ha="right",
+    )
     axes.set(xlabel="true gain in accuracy (points)", ylabel="share promoted", ylim=(-0.02, 1.02))
     axes.set_title(f"What gate '{settings.name}' promotes ({rates[0].simulated} simulations a point)", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
