@@ -1,0 +1,122 @@
+"""Lineage in both directions: what something came from, and what came of it.
+
+Asked of the dataset repository's git history and of the registry, in a bounded number of requests: nothing is fetched,
+and nothing is compared by content; that is what `verify` does for one model.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra import tracking
+from infra.dataset_versions import VersionLineage, versions, versions_with
+from infra.errors import EditLoopError
+from infra.settings import service_settings
+from pipelines.lineage.family import Heir, Model, heirs, read_models
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LEAST_PREFIX = 7
+"""Characters of a commit or a sha256 that name a dataset's version."""
+
+
+@dataclass
+class Trace:
+    """What was asked about, what it came from and what came of it."""
+
+    kind: str
+    name: str
+    came_from: dict[str, Any] = field(default_factory=dict)
+    datasets: list[VersionLineage] = field(default_factory=list)
+    """Versions of the dataset that came of it, the oldest first."""
+    models: list[Heir] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """{"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets": [...], "models": [...]}}"""
+        return {
+            "of": {"kind": self.kind, "name": self.name},
+            "came_from": self.came_from,
+            "came_of": {
+                "datasets": [dataset_row(one) for one in self.datasets],
+                "models": [model_row(one.model) | {"because": one.because} for one in self.models],
+            },
+        }
+
+
+def trace_annotator(name: str) -> Trace:
+    """The datasets with this annotator's ratings or decisions, and the models that learnt from them.
+
+    EditLoopError where no version of the dataset has any.
+    """
+    found = [one for one in versions_with(_repo(), name) if name in (one.annotators or ())]
+    if not found:
+        raise EditLoopError(f"{name}: no version of the dataset has ratings of this annotator. {_known_annotators()}")
+    return Trace("annotator", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
+
+
+def trace_task(name: str) -> Trace:
+    """The datasets with this task, and the models that learnt from them. EditLoopError where no version has it."""
+    found = versions_with(_repo(), name)
+    if not found:
+        raise EditLoopError(f"{name}: no version of the dataset has a task of this id.")
+    return Trace("task", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
+
+
+def trace_image(image: str) -> Trace:
+    """The datasets with this picture as a source, target or candidate, and the models that learnt from them.
+
+    image: the sha256 of a file's bytes, or a path to a picture; that is also looked for as the PNG that the loop makes
+    of it. EditLoopError where neither is known.
+    """
+    raise NotImplementedError
+
+
+def trace_dataset(revision: str) -> Trace:
+    """One version, by its tag, commit or sha256 (or their first characters): who judged it and what it was made from;
+    the versions that withdrawals made of it, and the models that learnt from it or from these."""
+    known = versions(_repo())
+    one = find_dataset(known, revision)
+    children = _children(known, one)
+    return Trace(
+        "dataset", one.tag, _origin(known, one), children, heirs(read_models(), datasets=_sha256s([one, *children]))
+    )
+
+
+def trace_model(model: str) -> Trace:
+    """One registered model: the dataset, annotators and models that it came from, and the models that learnt from it.
+
+    EditLoopError where the registry has no such model.
+    """
+    raise NotImplementedError
+
+
+def find_dataset(known: Sequence[VersionLineage], revision: str) -> VersionLineage:
+    """The version with this tag, commit or sha256, or the first characters of the latter two. EditLoopError where none
+    or several have it."""
+    found = [one for one in known if one.tag == revision]
+    if not found and len(revision) >= LEAST_PREFIX:
+        found = [one for one in known if one.dvc_rev.startswith(revision) or one.sha256.startswith(revision)]
+    if len(found) == 1:
+        return found[0]
+    latest = ", ".join(one.tag for one in known[-3:]) or "none"
+    what = f"{len(found)} versions of the dataset begin like this" if found else "no version of the dataset"
+    raise EditLoopError(f"{revision}: {what}. Give a tag, a commit or a sha256; the latest tags are {latest}.")
+
+
+def dataset_row(one: VersionLineage) -> dict[str, Any]:
+    """A version for programs."""
+    return {
+        "tag": one.tag,
+        "sha256": one.sha256,
+        "dvc_rev": one.dvc_rev,
+        "at": datetime.fromtimestamp(one.at, UTC).isoformat(),
+        "parent": one.parent,
+    }
+
+
+def model_row(one: Model) -> dict[str, Any]:
+    """A registered model for programs."""
+    told = {key: getattr(one, key) for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")}
+    return told | {"aliases": list(one.aliases), "tainted": one.tainted}
