@@ -144,7 +144,9 @@ def fetch_version(version: Any) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
         folder = target
         if not target.exists():
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=temporary))
+            folder = Path(temporary) / "model"
+            folder.mkdir()
+            mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder))
         if read_manifest(folder, check=True)["sha256"] != sha256:
             raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
         verify_folder(folder, _fetch_signature(version, Path(temporary) / "signature"))
@@ -186,11 +188,12 @@ def _fetch_signature(version: Any, folder: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    folder.mkdir()
     try:
         found = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise SignatureError(
-            f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register the "
-            "model again."
+            f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register "
+            "the model again."
         ) from error
     return Path(found)

@@ -1,8 +1,9 @@
 """Label Studio and MLflow on this machine: started, found again, looked after, stopped.
 
-Everything lives below one `home` folder: databases, logs, pictures, `credentials.json` and the key that
-signs models (both mode 600). A running service is recognised by a mark in its own environment, so that what a killed
-demo left behind is found again and used. Services run in a session of their own, so that a Ctrl-C at the terminal does not reach them.
+Everything lives below one `home` folder: databases, logs, pictures, `credentials.json` and the key that signs models
+(both mode 600). A running service is recognised by a mark in its own environment, so that what a killed demo left
+behind is found again and used. Services run in a session of their own, so that a Ctrl-C at the terminal does not reach
+them.
 """
 
 import fcntl

@@ -66,7 +66,7 @@ def test_an_alias_leads_to_the_registered_bytes(model: Path) -> None:
 def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, service_environment, tmp_path) -> None:
     run_id, version = step(model, "changed")
     registry.set_alias("model-changed", "champion", version)
-    (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model/weights.safetensors")
+    (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/weights.safetensors")
     kept.write_bytes(b"6666")
     with pytest.raises(EditLoopError, match=r"weights\.safetensors"):
         registry.resolve_model("models:/model-changed@champion")
