@@ -19,7 +19,7 @@ RECORDS = "editloop-registry"
 """Experiment of the promotion records."""
 SIGNATURE = ".sigstore.json"
 """What follows the name of a model's folder in the name of its signature, both artifacts of one run."""
-EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "gate_sha256")
+EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
 """Tags of a version (after "editloop.") that say by their content what its gate decided on."""
 PREFIX = "editloop.registry."
 
