@@ -29,7 +29,7 @@ def improve_editor(
     processes: int = 2,
     samples: int = 1,
     steps: int = 8,
-    margin: float = 0.0,
+    gate: str = "editor",
     seed: int = 0,
     run_key: str = "",
 ) -> Improved:
@@ -50,7 +50,7 @@ def improve_editor(
         processes: Processes (GPUs) to train on.
         samples: Edits a task in the comparison.
         steps: Denoising steps in the comparison.
-        margin: How much lower the share of right edits may be.
+        gate: What is asked before an editor is promoted, a shipped gate or a YAML file.
         seed: Seed of prompts and noise.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
@@ -79,7 +79,7 @@ def improve_editor(
         base=editor,
         samples=samples,
         steps=steps,
-        margin=margin,
+        gate=gate,
         seed=seed,
         run_key=run_key,
         job_id=job_id,

@@ -28,7 +28,7 @@ def train_reward(
     epochs: int = 0,
     learning_rate: float = 0.0,
     processes: int = 2,
-    margin: float = 0.0,
+    gate: str = "reward",
     seed: int = 0,
     run_key: str = "",
 ) -> Trained:
@@ -45,7 +45,7 @@ def train_reward(
         epochs: Passes over the pairs; 0 for the preset's.
         learning_rate: Peak learning rate; 0 for the preset's.
         processes: Processes (GPUs) to train on.
-        margin: How much less accurate than the champion the model may be, in shares.
+        gate: What is asked before a model is promoted, a shipped gate or a YAML file.
         seed: Seed of split, order, new weights and bootstrap.
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
@@ -80,7 +80,7 @@ def train_reward(
     measured = benchmark(
         dataset=built.outputs["dataset"],
         model=trained.outputs["model"],
-        margin=margin,
+        gate=gate,
         seed=seed,
         run_key=run_key,
         job_id=job_id,

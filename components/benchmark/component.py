@@ -15,7 +15,7 @@ def benchmark(
     run_key: str,
     job_id: str,
     champion: str = "",
-    margin: float = 0.0,
+    gate: str = "reward",
     seed: int = 0,
 ) -> None:
     """Measure the model on held-out pairs and decide against the champion.
@@ -27,7 +27,7 @@ def benchmark(
         metrics: Figures for the UI.
         page: Page for the UI.
         champion: The model to beat; empty for the champion of the model's own kind.
-        margin: How much less accurate than the champion the model may be, in shares.
+        gate: What is asked before a model is promoted, a shipped gate or a YAML file.
         seed: Seed of the bootstrap.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
@@ -39,7 +39,7 @@ def benchmark(
         pipeline_run=run_key or job_id,
         inputs={"dataset": dataset, "model": model},
         outputs={"output": benchmark},
-        parameters={"champion": champion, "margin": margin, "seed": seed},
+        parameters={"champion": champion, "gate": gate, "seed": seed},
         metrics=metrics,
         page=page,
     )

@@ -1,101 +1,117 @@
-"""The benchmark stage: held-out pairwise accuracy of a reward model, and the gate against the champion."""
+"""The benchmark stage: a reward model on the suites of its gate, and the gate's verdict against the champion."""
 
-import math
-from collections.abc import Sequence
-from itertools import combinations
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.progress import track
 
-from components.benchmark.page import benchmark_page
-from components.dataset.labels import TIE
-from components.gates.bootstrap import ratio_interval
-from components.gates.decision import decide
+from components.benchmark.within_group import within_group
+from components.gates.decision import Measured, decide
+from components.gates.page import gate_page
+from components.gates.settings import OF_THE_DATASET, GateSettings, read_gate
 from components.judges.opening import find_local, open_judge
 from components.judges.protocol import Judge
+from components.suites.answers import Answers, judge_suite
+from components.suites.evaluation import Evaluation, evaluate
+from components.suites.opening import open_suite
+from components.suites.outcomes import Outcomes
+from components.suites.suite import Suite
+from components.unfinished import unfinished
 from infra.content import complete_folder, read_manifest, write_json
-
-CLEAR_GAP = 0.1
-"""Pairs whose oracle scores differ more than this are clear: an attentive expert would order them so."""
-
-GROUPS_A_CALL = 64
-"""Groups that a judge is given at a time: it makes its own batches of them."""
-
-Groups = Sequence[Any]
+from infra.errors import EditLoopError
 
 
-class Hits(NamedTuple):
-    """Per task: pairs ordered as they should be, and pairs asked for, each (tasks,)."""
+@dataclass(frozen=True)
+class Contender:
+    """A model that the new one is held against."""
 
-    right: NDArray[np.float64]
-    asked: NDArray[np.float64]
+    judge: Judge | None
+    """None: no judge yet (a plain vision-language model), which is right half the time."""
+    name: str
+    """In words."""
 
 
 def benchmark(
-    dataset: Path, model: Path, output: Path, *, champion: str = "", margin: float = 0.0, seed: int = 0
+    dataset: Path, model: Path, output: Path, *, champion: str = "", gate: str = "reward", seed: int = 0
 ) -> dict[str, float]:
-    """Judge `model` on the test split and decide whether it may replace `champion` (or, without one, its base).
+    """Judge the suites of a gate with `model` and decide whether it may replace `champion` (or, without one, its base).
 
     model: a folder of any reward model. champion: the model to beat; empty for `models:/NAME@champion` of the model's
-    own kind. margin: how much worse than the champion, in accuracy, may still pass.
+    own kind. gate: a shipped gate's name or a YAML file. A base that is no judge yet is held to be right half the time.
 
-    Accuracy is strict: a tie of the model, or a score that is missing, on a pair that experts (or the oracle) order
-    counts as wrong. A base that is no judge yet (a plain vision-language model) is held to be right half the time.
-    `output` gets `benchmark.json`, `gate.json`, `page.html`.
+    `output` gets `benchmark.json` (figures), `gate.json` (verdict), `page.html`, and for each suite a folder
+    `suites/NAME` with its whole report and the raw answers. A call that was stopped goes on where it was. Raises
+    EditLoopError for a faulty gate or suite, before anything is judged.
     """
-    from components.reward.data import read_groups
+    settings, manifest, facts = read_gate(gate), read_manifest(model, check=True), read_manifest(dataset)
+    judge = open_judge(str(model))
+    suites = _open(settings, dataset)
+    base, old = _contenders(manifest, judge, champion)
+    answered = unfinished(output) / "answers"
+    with complete_folder(output, {"model_sha256": manifest["sha256"], "dataset_sha256": facts["sha256"]}) as out:
+        new = {name: _evaluated(one, judge, answered, out / "suites" / name, seed) for name, one in suites.items()}
+        of_base, of_old = (
+            {name: _evaluated(one, contender.judge, answered, None, seed) for name, one in suites.items()}
+            for contender in (base, old)
+        )
+        report = _figures(dataset, new, of_base)
+        found = _verdict(settings, manifest["sha256"], new, of_old, old, seed)
+        write_json(out / "benchmark.json", report)
+        write_json(out / "gate.json", found)
+        (out / "page.html").write_text(gate_page(f"Benchmark of {judge.name}", found, {"Figures": report}))
+    return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judge's answers to a suite; None for what is no judge."""
+
+    suite: Suite
+    answers: Answers | None
+    evaluation: Evaluation | None
+
+    def outcomes(self, like: Outcomes) -> Outcomes:
+        """Unit by unit; half right on all of the units of `like` where there was no judge."""
+        if self.evaluation:
+            return self.evaluation.outcomes
+        return Outcomes(
+            like.suite, like.keys, like.clusters, like.slices, np.full(len(like), 0.5), np.zeros(len(like), bool)
+        )
+
+    def figure(self, name: str) -> Any:
+        """A figure of the report; chance where there was no judge."""
+        if self.evaluation is None:
+            return 0.5 if name == "accuracy" else None
+        return self.evaluation.report[name]
+
+
+def _open(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
+    """The gate's suites by name. One without a say that has nothing to ask of this dataset is left out."""
+    found = {}
+    for one in settings.suites:
+        if not one.data and one.suite not in OF_THE_DATASET:
+            raise EditLoopError(f"gate {settings.name}: suite {one.suite} has no data; name its folder.")
+        try:
+            found[one.suite] = open_suite(one.suite, Path(one.data) if one.data else dataset)
+        except EditLoopError as error:
+            if one.required:
+                raise
+            print(f"{one.suite}: left out, it has no say ({error})")
+    return found
+
+
+def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tuple[Contender, Contender]:
+    """The base that the model was trained from, and the model to beat: the champion, or that base."""
     from infra.registry import resolve_model
 
-    manifest = read_manifest(model, check=True)
-    judge, held_out = open_judge(str(model)), read_groups(dataset, "test")
+    place = str(manifest["facts"]["base"])
+    base = Contender(open_judge(place) if is_judge(place) else None, f"its base {place}, there being no champion")
     champion = champion or f"models:/{judge.name}@champion"
-    scores = overall_scores(judge, held_out)
-    base = str(manifest["facts"]["base"])
-    base_scores = overall_scores(open_judge(base), held_out) if is_judge(base) else None
-    labels, base_labels = (hits(values, held_out, label_order) for values in (scores, base_scores))
-    clear, base_clear = (hits(values, held_out, oracle_order) for values in (scores, base_scores))
-    accuracy_oracle, *oracle_interval = ratio_interval(*clear, seed=seed)
-    accuracy_labels, *label_interval = ratio_interval(*labels, seed=seed)
-    report: dict[str, Any] = {
-        "accuracy_labels": accuracy_labels,
-        "accuracy_labels_ci95": label_interval,
-        "accuracy_labels_base": ratio_interval(*base_labels)[0],
-        "accuracy_oracle": accuracy_oracle,
-        "ci95": oracle_interval,
-        "accuracy_base": ratio_interval(*base_clear)[0],
-        "within_group": within_group(scores, held_out),
-        "within_group_base": within_group(base_scores, held_out) if base_scores else math.nan,
-        "pairs": int(labels.asked.sum()),
-        "clear_pairs": int(clear.asked.sum()),
-        "groups": len(held_out),
-        "missing": sum(int(np.isnan(values).sum()) for values in scores),
-    }
-    report = {name: known(value) for name, value in report.items()}
-    old_folder = resolve_model(champion)
-    if old_folder is not None and read_manifest(old_folder)["sha256"] == manifest["sha256"]:
-        gate: dict[str, Any] = {
-            "verdict": "promote",
-            "reasons": ["this model is the champion already"],
-            "against": champion,
-        }
-    else:
-        old = base_labels
-        if old_folder:
-            old = hits(overall_scores(open_judge(str(old_folder)), held_out), held_out, label_order)
-        change = ratio_interval(labels.right - old.right, labels.asked, seed=seed)
-        against = champion if old_folder else f"its base {base}, there being no champion"
-        gate = decide("accuracy on held-out labels", *change, against=against, margin=margin)
-    gate = {name: known(value) for name, value in gate.items()}
-    with complete_folder(
-        output, {"model_sha256": manifest["sha256"], "dataset_sha256": read_manifest(dataset)["sha256"]}
-    ) as out:
-        write_json(out / "benchmark.json", report)
-        write_json(out / "gate.json", gate)
-        (out / "page.html").write_text(benchmark_page(report, gate))
-    return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
+    folder = resolve_model(champion)
+    return base, base if folder is None else Contender(open_judge(str(folder)), champion)
 
 
 def is_judge(base: str) -> bool:
@@ -103,65 +119,61 @@ def is_judge(base: str) -> bool:
     return any((find_local(base).folder / name).is_file() for name in ("reward.json", "editscore.json"))
 
 
-def known(value: Any) -> Any:
-    """None for what could not be measured (NaN, an interval of NaN), which JSON and KFP cannot hold; else the value."""
-    parts = value if isinstance(value, list) else [value]
-    return None if any(isinstance(part, float) and math.isnan(part) for part in parts) else value
+def _evaluated(suite: Suite, judge: Judge | None, answered: Path, kept: Path | None, seed: int) -> Judged:
+    """Ask a judge all of a suite. Its answers lie below `answered`, where a retry finds them; copied to `kept`."""
+    if judge is None:
+        return Judged(suite, None, None)
+    folder = answered / f"{judge.version[:16]}-{suite.sha256[:16]}"
+    answers = judge_suite(suite, judge, folder)
+    found = evaluate(suite, answers, seed=seed)
+    if kept is not None:
+        shutil.copytree(folder, kept)
+        write_json(kept / "report.json", found.report)
+    return Judged(suite, answers, found)
 
 
-def overall_scores(judge: Judge, groups: Groups) -> list[NDArray[np.float64]]:
-    """The judge's overall score of each group's candidates: one (K,) array a group, NaN where a score is missing."""
-    found = []
-    for start in track(range(0, len(groups), GROUPS_A_CALL), description=f"{judge.name} reads the held-out edits"):
-        for scores in judge.judge(groups[start : start + GROUPS_A_CALL]):
-            found.append(np.array([np.nan if one.overall is None else one.overall for one in scores]))
-    return found
+def _verdict(
+    settings: GateSettings,
+    sha256: str,
+    new: Mapping[str, Judged],
+    old: Mapping[str, Judged],
+    against: Contender,
+    seed: int,
+) -> dict[str, Any]:
+    """gate.json."""
+    if against.judge is not None and against.judge.version == sha256:
+        return {"verdict": "promote", "reasons": ["this model is the champion already."], "against": against.name}
+    measured = []
+    for gate in settings.suites:
+        if gate.suite in new:
+            evaluation = new[gate.suite].evaluation
+            assert evaluation is not None  # the new model is a judge
+            measured.append(Measured(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
+    return decide(settings, measured, against=against.name, seed=seed)
 
 
-def label_order(group: Any) -> NDArray[np.float64]:
-    """The experts' overall score of each candidate, (K,): sum of the axes' mean ratings; within TIE = no order."""
-    return np.asarray(group.ratings.sum(axis=1), dtype=np.float64)
+def _figures(dataset: Path, new: Mapping[str, Judged], base: Mapping[str, Judged]) -> dict[str, Any]:
+    """benchmark.json: the key figures, before and after; None for what could not be measured."""
+    from components.reward.data import read_groups
 
-
-def oracle_order(group: Any) -> NDArray[np.float64] | None:
-    """The oracle's overall score of each candidate in steps that make only clear pairs differ; None if unknown."""
-    seen = group.oracle()
-    return None if seen is None else seen.mean
-
-
-def hits(scores: list[NDArray[np.float64]] | None, groups: Groups, order: Any) -> Hits:
-    """Pairs that the scores order as `order` does, or half of those asked where there are no scores.
-
-    Oracle pairs must differ by CLEAR_GAP, label pairs by TIE.
-    """
-    gap = CLEAR_GAP if order is oracle_order else TIE
-    right, asked = np.zeros(len(groups)), np.zeros(len(groups))
-    for index, group in enumerate(groups):
-        truth = order(group)
-        if truth is None:
-            continue
-        for i, j in combinations(range(len(truth)), 2):
-            if abs(truth[i] - truth[j]) > gap:
-                asked[index] += 1
-                right[index] += (
-                    0.5 if scores is None else (scores[index][i] - scores[index][j]) * (truth[i] - truth[j]) > 0
-                )
-    return Hits(right, asked)
-
-
-def within_group(scores: list[NDArray[np.float64]], groups: Groups) -> float:
-    """Mean over groups of the correlation of score and oracle among one editor's own candidates: what RL will feel.
-
-    Only the editor with most candidates is looked at; groups where either does not vary say nothing. NaN without an
-    oracle.
-    """
-    names = [name for group in groups for name in group.editors]
-    own = max(sorted(set(names)), key=names.count) if names else ""
-    found = []
-    for group, values in zip(groups, scores, strict=True):
-        truth = oracle_order(group)
-        mine = np.array([name == own for name in group.editors]) & ~np.isnan(values)
-        if truth is None or mine.sum() < 3 or values[mine].std() < 1e-9 or truth[mine].std() < 0.02:
-            continue
-        found.append(np.corrcoef(values[mine], truth[mine])[0, 1])
-    return float(np.mean(found)) if found else float("nan")
+    report: dict[str, Any] = {}
+    if "heldout" in new:
+        judged = new["heldout"]
+        report |= {
+            "accuracy_labels": judged.figure("accuracy"), "accuracy_labels_ci95": judged.figure("ci95"),
+            "accuracy_labels_base": base["heldout"].figure("accuracy"), "pairs": judged.figure("counts")["units"],
+            "groups": len(judged.suite.items), "missing": judged.figure("counts")["missing"],
+        }  # fmt: skip
+    if "scenes" in new:
+        judged, groups = new["scenes"], read_groups(dataset, "test")
+        report |= {
+            "accuracy_oracle": judged.figure("accuracy"), "ci95": judged.figure("ci95"),
+            "accuracy_base": base["scenes"].figure("accuracy"), "clear_pairs": judged.figure("counts")["units"],
+            "within_group": within_group(judged.answers, groups),
+            "within_group_base": within_group(base["scenes"].answers, groups),
+        }  # fmt: skip
+    for name, judged in new.items():
+        if name not in OF_THE_DATASET:
+            figure = "spearman" if judged.suite.counting == "correlation" else "accuracy"
+            report |= {f"{figure}_{name}": judged.figure(figure), f"ci95_{name}": judged.figure("ci95")}
+    return report

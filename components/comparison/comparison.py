@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from scipy.stats import t as student
 
-from components.benchmark.stage import hits, oracle_order, overall_scores, within_group
+from components.benchmark.within_group import within_group
 from components.comparison.orders import ORDERS, order_bases
 from components.comparison.world import scenes_dataset
 from components.edit_score.judge import EditScoreJudge
@@ -26,6 +26,9 @@ from components.judges.protocol import Judge
 from components.reward.data import read_groups
 from components.reward.model import RewardModel
 from components.reward.stage import reward
+from components.suites.answers import judge_suite
+from components.suites.evaluation import evaluate
+from components.suites.opening import open_suite
 from components.training.presets import load_preset
 from infra.content import MANIFEST, sha256_json, write_file, write_json
 
@@ -141,7 +144,7 @@ def _measure(output: Path, part: Part, seed: int) -> None:
     dataset = output / "worlds" / f"{TASKS}-{seed}"
     if not (dataset / MANIFEST).is_file():
         scenes_dataset(dataset, tasks=TASKS, seed=seed)
-    held_out = read_groups(dataset, "test")
+    suite, held_out = open_suite("scenes", dataset), read_groups(dataset, "test")
     with tempfile.TemporaryDirectory(dir=output, prefix=".models.") as scratch:
         for one in waiting:
             preset = load_preset(one.preset).model_copy(update=dict(one.changes))
@@ -154,13 +157,14 @@ def _measure(output: Path, part: Part, seed: int) -> None:
             judge: Judge = (
                 open_judge(str(model)) if one.passes is None else EditScoreJudge.load(model, passes=one.passes)
             )
-            scores = overall_scores(judge, held_out)
-            found = hits(scores, held_out, oracle_order)
+            answers = judge_suite(suite, judge, Path(scratch) / f"answers-{sha256_json(one)[:12]}")
+            report = evaluate(suite, answers, seed=seed).report
+            correlation = within_group(answers, held_out)
             result = {
-                "accuracy": float(found.right.sum() / found.asked.sum()),
-                "within_group": within_group(scores, held_out),
-                "pairs": float(found.asked.sum()),
-                "missing": float(sum(np.isnan(values).sum() for values in scores)),
+                "accuracy": float(report["accuracy"]),
+                "within_group": float("nan") if correlation is None else correlation,
+                "pairs": float(report["counts"]["units"]),
+                "missing": float(report["counts"]["missing"]),
             }
             write_json(_place(output, one, seed), result)
             print(f"seed {seed}, {one.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in result.items()))

@@ -91,7 +91,7 @@ def _suite(settings: GateSettings, one: Measured, seed: int) -> dict[str, Any]:
     ends = interval(found, 1 - settings.alpha)
     units = [int((inside[:, place] > 0).sum()) for place in range(len(names))]
     fallen = chance_above(found, -settings.slices.margin)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "slice": name, "units": units[place], "new": _share(new.right, inside[:, place]),
             "old": _share(old.right, inside[:, place]), "change": _known(found.values[place]),
@@ -152,7 +152,9 @@ def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> N
     for suite in suites:
         for row in suite["slices"]:
             row["regressed"] = None
-    fallen = holm(np.log([row["p_regressed"] for _, row in family]), settings.alpha) if family else []
+    if not family:
+        return
+    fallen = holm(np.log([row["p_regressed"] for _, row in family]), settings.alpha)
     for (suite, row), regressed in zip(family, fallen, strict=True):
         row["regressed"] = bool(regressed)
         if regressed:

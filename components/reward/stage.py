@@ -6,21 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from components.unfinished import unfinished
 from infra.content import MANIFEST, read_manifest, sha256_json, write_file
 from infra.errors import EditLoopError
 from infra.launch import launch
 
 MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
-
-
-class CheckpointSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
-
-    checkpoints: Path | None = None
-    """Where trainings keep their checkpoints, in a folder each; it must outlive a retry of the step. Unset: beside the
-    step's output."""
 
 
 def reward(
@@ -48,9 +39,7 @@ def reward(
     if (Path(start) / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(Path(start))["sha256"]
     what = sha256_json([facts, chosen.model_dump(mode="json"), training.model_dump(mode="json")])
-    folder = (
-        CheckpointSettings().checkpoints or output.absolute().parent / ".training"
-    ) / f"{chosen.model}-{what[:16]}"
+    folder = unfinished(output) / f"{chosen.model}-{what[:16]}"
     job = TrainingJob(
         dataset=dataset.absolute(), output=output.absolute(), checkpoints=folder, base=start, preset=chosen,
         training=training, facts=facts | {"training": training.model_dump(mode="json")},

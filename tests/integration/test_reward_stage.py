@@ -70,7 +70,7 @@ def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stage
     assert facts["base"] == "tiny-reward"
     calibration = RewardModel.load(output).settings.calibration
     assert calibration.candidates > 0
-    assert not list((tmp_path / ".training").iterdir())
+    assert not list((tmp_path / ".unfinished").iterdir())
     api, run = tracking.client(), tracking.run_that_made("reward", str(read_manifest(output)["sha256"]))
     losses = api.get_metric_history(run, "curve_loss")
     assert sorted(one.step for one in losses) == list(range(1, int(found["steps"]) + 1))
@@ -87,7 +87,7 @@ def test_mlflow_away_costs_a_training_nothing_and_gets_its_curves_later(
             gone.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             found = reward(dataset, tmp_path / "model", preset=str(preset(tmp_path)), epochs=1)
         read_manifest(tmp_path / "model", check=True)
-        (folder,) = (tmp_path / ".training").iterdir()
+        (folder,) = (tmp_path / ".unfinished").iterdir()
         assert not tracking.client().get_metric_history(run.run_id, "curve_loss")
         send(folder)
         sent = tracking.client().get_metric_history(run.run_id, "curve_loss")

@@ -1,0 +1,18 @@
+"""Where a stage keeps work that is not done, so that a retry of the step goes on there."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class UnfinishedSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+
+    checkpoints: Path | None = None
+    """Checkpoints of trainings and answers of judges, in a folder each; it must outlive a retry of the step. Unset:
+    beside the step's output."""
+
+
+def unfinished(output: Path) -> Path:
+    """The folder for work towards `output`, whose own name must say what it is of."""
+    return UnfinishedSettings().checkpoints or output.absolute().parent / ".unfinished"
