@@ -47,9 +47,9 @@ def versions_with(repo: str, text: str) -> list[VersionLineage]:
     with _repository(repo) as folder:
         if not folder:
             return []
-        tags = _tags(folder)
-        found = _holding(folder, list(tags), text)
-        return _lineages(folder, repo, {tag: facts for tag, facts in tags.items() if tag in found})
+        known = _lineages(folder, repo, _tags(folder))
+        inside = _holding(folder, [one.tag for one in known], text)
+        return [one for one in known if one.tag in inside or text in (one.annotators or ())]
 
 
 def contents(repo: str, tag: str) -> dict[str, list[str]]:
@@ -104,12 +104,12 @@ def _lineages(folder: Path, repo: str, tags: dict[str, tuple[str, str, int]]) ->
 
 
 def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
-    """The tags whose LINEAGE or CONTENTS have the text as a JSON string."""
+    """The tags whose CONTENTS have the text as a JSON string."""
     found: set[str] = set()
     word = json.dumps(text, ensure_ascii=False)
     for start in range(0, len(tags), TAGS_A_CALL):
         some = tags[start : start + TAGS_A_CALL]
-        arguments = ("--fixed-strings", "--name-only", "-e", word, *some, "--", LINEAGE, CONTENTS)
+        arguments = ("--fixed-strings", "--name-only", "-e", word, *some, "--", CONTENTS)
         said = git(folder, "grep", *arguments, fine=(0, 1))  # 1: in none of them
         found |= {line.split(":", 1)[0] for line in said.splitlines()}
     return found

@@ -1,4 +1,4 @@
-"""How much each annotator's ratings tell: Dawid and Skene's model of levels said and levels true, by crowd-kit."""
+"""How much each annotator's ratings tell: Dawid and Skene's model of levels said and levels true."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from annotation.quality.judgement_table import judgement_table
 from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
 
 LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
+ITERATIONS, TOLERANCE, LEAST = 100, 1e-5, 1e-10
+"""Of the fit: at most so many rounds, until the bound grows by less (nats a rating); no probability is smaller."""
 BORROWED = 10.0
 """Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three
 ratings counts as an average annotator, somebody with three hundred as themselves."""
@@ -41,14 +44,12 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
     """The same from a `judgement_table`."""
     if table.empty:
         return Reliability({}, {})
-    from crowdkit.aggregation import DawidSkene
-
     said = table[axis].to_numpy()
     annotators, names = pd.factorize(table["annotator"].astype(str), sort=True)
-    rows = pd.DataFrame({"task": table["item"].to_numpy(), "worker": annotators, "label": said})
-    true = DawidSkene().fit_predict_proba(rows).reindex(columns=list(LEVELS), fill_value=0.0).sort_index().to_numpy()
+    items = table["item"].to_numpy()
+    true = true_levels(items, annotators, said - LOWEST_RATING)
     counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
-    np.add.at(counts, (annotators, said - LOWEST_RATING), true[rows["task"].to_numpy()])
+    np.add.at(counts, (annotators, said - LOWEST_RATING), true[items])
     everybody = counts.sum(axis=0)
     informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
     shares = counts + BORROWED * everybody / everybody.sum()
@@ -56,6 +57,46 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
     first = table.drop_duplicates("item").sort_values("item")
     keys = zip(first["task_id"].astype(str), first["candidate_id"].astype(str), strict=True)
     return Reliability(weights, dict(zip(keys, true, strict=True)))
+
+
+def true_levels(
+    items: NDArray[np.integer], annotators: NDArray[np.integer], said: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Probability of each item's true levels, (items, LEVELS), rows sum to 1: the model fitted by expectation
+    maximisation from the items' own shares of votes.
+
+    items, annotators, said: (N,), numbered from 0 without a gap; a level counts from 0. A level that nobody said is
+    never true. The steps, and where they stop, are those of crowd-kit's DawidSkene, in sparse products: ratings are
+    rows of a matrix (items, annotators x levels).
+    """
+    levels, heard = np.unique(said, return_inverse=True)
+    people, count = int(annotators.max()) + 1, len(levels)
+    votes = csr_array(
+        (np.ones(len(items)), (items, annotators * count + heard)), shape=(int(items.max()) + 1, people * count)
+    )
+    given = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
+    raters = np.asarray(votes.sum(axis=1))
+    shares = np.stack([np.bincount(items[heard == one], minlength=len(raters)) for one in range(count)], axis=1)
+    true: NDArray[np.float64] = shares / raters[:, None]
+    bound = -np.inf
+    for last in range(ITERATIONS + 1):
+        prior = np.maximum(true.mean(axis=0), LEAST)
+        errors = np.where(given, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
+        errors /= errors.sum(axis=1, keepdims=True)
+        log_errors = np.log(np.where(given, errors, 1.0)).reshape(people * count, count)
+        likelihood = votes @ log_errors
+        if last:
+            sure = np.maximum(true, LEAST)
+            new = (true * (likelihood + raters[:, None] * np.log(prior))).sum() - (sure * np.log(sure)).sum()
+            if last == ITERATIONS or new / len(items) - bound < TOLERANCE:
+                break
+            bound = new / len(items)
+        whole = np.log(prior) + likelihood
+        true = np.exp(whole - whole.max(axis=1, keepdims=True))
+        true /= true.sum(axis=1, keepdims=True)
+    found = np.zeros((len(true), len(LEVELS)))
+    found[:, levels] = true
+    return found
 
 
 def told(counts: NDArray[np.float64]) -> float:

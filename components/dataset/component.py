@@ -15,8 +15,9 @@ def dataset(
     run_key: str,
     job_id: str,
     seed: int = 0,
+    shard_megabytes: int = 256,
 ) -> None:
-    """Turn judgements into preference pairs, split by source image, and version them in DVC.
+    """Turn judgements into preference pairs, split by shared pictures, and version them in DVC.
 
     Args:
         judgements: The experts' ratings.
@@ -25,6 +26,7 @@ def dataset(
         version: Where the dataset repository has the dataset.
         metrics: Figures for the UI.
         seed: Seed of the split.
+        shard_megabytes: Size of a parquet file, of its pictures.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
     """
@@ -35,6 +37,6 @@ def dataset(
         pipeline_run=run_key or job_id,
         inputs={"judgements": judgements, "candidates": candidates},
         outputs={"output": dataset, "version": version},
-        parameters={"seed": seed},
+        parameters={"seed": seed, "shard_megabytes": shard_megabytes},
         metrics=metrics,
     )

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from rich.progress import track
 
 from annotation.formats.picture_file import load_image
-from components.dataset.stage import split_of
+from components.dataset.splits import split_of
 from components.edit_score.scores import SCALE, overall
 from infra.content import complete_folder, sha256_bytes, sha256_file
 from infra.errors import EditLoopError

@@ -5,7 +5,7 @@ instruction that both have is weak evidence where it stands alone ("make it brig
 told apart.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -1,8 +1,8 @@
 """Preference groups: all candidates of a task with the experts' ratings, read from a dataset folder as they are asked
 for.
 
-Ratings and pairs are small and kept in memory; pictures stay in the parquet file, whose row groups come and go within a
-bounded cache, so that a dataset larger than memory can be learnt from.
+Ratings and pairs are small and kept in memory; pictures stay in the parquet shards, whose row groups come and go within
+a bounded cache, so that a dataset larger than memory can be learnt from.
 """
 
 import io
@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from PIL import Image
 
 from annotation.simulation.oracle import Oracle, oracle, shrink
 from annotation.vocabulary import AXES
+from components.dataset.shards import PICTURES, shards
 from components.judges.protocol import Picture
 
 LIGHT = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
-PICTURES = ["source", "target", "image"]
 CACHE_BYTES = 256 * 2**20
 """Encoded pictures kept in memory, over all row groups of one split."""
 
@@ -66,15 +65,18 @@ class PreferenceGroups(Sequence[Group]):
         """`split`: `train`, `validation` or `test`. With `side` pictures are squares of so many pixels, else as they
         are."""
         self._side = side
-        self._file = parquet.ParquetFile(dataset / f"candidates-{split}.parquet")
-        sizes = [self._file.metadata.row_group(place).num_rows for place in range(self._file.num_row_groups)]
+        self._files = shards(dataset, "candidates", split)
+        self._groups = [
+            (number, group) for number, one in enumerate(self._files) for group in range(one.num_row_groups)
+        ]
+        sizes = [self._files[number].metadata.row_group(group).num_rows for number, group in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        self._rows = self._file.read(columns=LIGHT).to_pylist()
+        self._rows = [row for file in self._files for row in file.read(columns=LIGHT).to_pylist()]
         self._places: dict[str, list[int]] = {}
         for place, row in enumerate(self._rows):
             self._places.setdefault(row["task_id"], []).append(place)
         self._tasks = list(self._places)
-        pairs = parquet.read_table(dataset / f"pairs-{split}.parquet").to_pylist()
+        pairs = (pair for file in shards(dataset, "pairs", split) for pair in file.read().to_pylist())
         self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
         self._cache: OrderedDict[int, dict[str, list[bytes | None]]] = OrderedDict()
         self._lock = threading.Lock()
@@ -119,7 +121,8 @@ class PreferenceGroups(Sequence[Group]):
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
             if number not in self._cache:
-                table = self._file.read_row_group(number, columns=PICTURES)
+                file, group = self._groups[number]
+                table = self._files[file].read_row_group(group, columns=list(PICTURES))
                 self._cache[number] = {name: table[name].to_pylist() for name in PICTURES}
                 while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotation.vocabulary import Judgement
-from components.dataset.stage import SPLITS, dataset, read_tasks, split_of
+from components.dataset.pools import read_tasks
+from components.dataset.splits import SPLITS, split_of
+from components.dataset.stage import dataset
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
@@ -77,11 +79,11 @@ def test_no_source_is_in_two_splits_and_all_images_are_inside(make_candidates, r
     metrics = dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", seed=0)
     sources: dict[str, set[bytes]] = {}
     for split in SPLITS:
-        table = pq.read_table(tmp_path / "data" / f"candidates-{split}.parquet").to_pylist()
+        table = pq.read_table(tmp_path / "data" / f"candidates-{split}-00000.parquet").to_pylist()
         sources[split] = {row["source"] for row in table}
         assert all(row["image"].startswith(b"\x89PNG") and row["ratings"] == 2 for row in table)
         known = {row["candidate_id"] for row in table}
-        pair_rows = pq.read_table(tmp_path / "data" / f"pairs-{split}.parquet").to_pylist()
+        pair_rows = pq.read_table(tmp_path / "data" / f"pairs-{split}-00000.parquet").to_pylist()
         assert metrics[f"pairs_{split}"] == len(pair_rows)
         assert all(row["a"] < row["b"] and {row["a"], row["b"]} <= known for row in pair_rows)
     assert all(not sources[one] & sources[other] for one, other in combinations(SPLITS, 2))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.vocabulary import AXES, Candidate, Decision, EditTask, Judgement
+from annotation.vocabulary import AXES, Candidate, EditTask, Judgement
 from components.dataset.labels import TIE, Labels, labels_of, order_confidence, pairs
+from components.dataset.votes import Vote
 
 RATING = st.tuples(st.integers(1, 4), st.integers(1, 4))
 VOTES = st.dictionaries(
@@ -40,18 +41,7 @@ def said(task_id, candidate, annotator, rating):
 
 
 def decided(candidate, rating, lead="lee"):
-    return Decision.model_validate(
-        {
-            "task_id": "t",
-            "candidate_id": candidate,
-            "lead": lead,
-            "if": rating[0],
-            "vq": rating[1],
-            "reason": "seen at full size",
-            "annotation_id": 9,
-            "created_at": NOW,
-        }
-    )
+    return Vote("t", candidate, lead, *rating)
 
 
 def equal_votes(votes):
@@ -62,7 +52,7 @@ def equal_votes(votes):
 
 @given(VOTES)
 def test_pairs_order_by_the_annotators_who_rated_both(votes):
-    rows = {(row["a"], row["b"]): row for row in pairs(task(), equal_votes(votes))}
+    rows = {(row["a"], row["b"]): row for row in pairs([task()], equal_votes(votes))}
     for a, b in combinations(sorted(votes), 2):
         both = votes[a].keys() & votes[b].keys()
         assert ((a, b) in rows) == bool(both)
@@ -77,7 +67,7 @@ def test_pairs_order_by_the_annotators_who_rated_both(votes):
 
 
 def test_a_tie_whose_axes_disagree_keeps_both_orders():
-    (row,) = pairs(task("ab"), equal_votes({"a": {"x": (4, 1)}, "b": {"x": (1, 4)}}))
+    (row,) = pairs([task("ab")], equal_votes({"a": {"x": (4, 1)}, "b": {"x": (1, 4)}}))
     assert (row["if_order"], row["vq_order"], row["overall_order"]) == (1, -1, 0)
 
 
@@ -119,7 +109,7 @@ def test_who_answers_at_random_hardly_counts_and_sure_orders_are_right_more_ofte
     right = []
     for number in range(400):
         one = task().model_copy(update={"task_id": f"t{number}"})
-        for row in pairs(one, labels):
+        for row in pairs([one], labels):
             gap = truth[f"t{number}", row["a"]][0] - truth[f"t{number}", row["b"]][0]
             if row["if_order"] and gap:
                 right.append((row["if_confidence"], np.sign(gap) == row["if_order"]))
@@ -137,7 +127,7 @@ def test_small_differences_in_weight_do_not_make_orders():
     crossed += [said("t", "b", "x", (2, 2)), said("t", "b", "y", (3, 3))]
     labels = labels_of([*found, *crossed], [])
     assert labels.weights["if"]["x"] != labels.weights["if"]["y"]
-    (row,) = pairs(task("ab"), labels)
+    (row,) = pairs([task("ab")], labels)
     assert row["if_order"] == row["vq_order"] == row["overall_order"] == 0
 
 
@@ -145,7 +135,7 @@ def test_the_leads_decision_stands_in_the_votes_place():
     votes = [said("t", "a", "x", (4, 4)), said("t", "b", "x", (1, 1)), said("t", "a", "y", (1, 4))]
     votes += [said("t", "b", "y", (4, 1)), said("t2", "a", "x", (2, 2)), said("t2", "a", "y", (3, 3))]
     labels = labels_of(votes, [decided("a", (1, 2)), decided("b", (3, 2))])
-    (row,) = pairs(task("ab"), labels)
+    (row,) = pairs([task("ab")], labels)
     assert (row["if_order"], row["if_margin"], row["if_confidence"]) == (-1, -2.0, 1.0)
     assert (row["vq_order"], row["overall_order"]) == (0, -1)
     assert len(labels.votes["t2"]["a"]) == 2

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.dataset.stage import CANDIDATE_ROWS, PAIR_ROWS
+from components.dataset.shards import CANDIDATE_ROWS, PAIR_ROWS
 from components.reward import data
 from components.reward.data import read_groups
 
@@ -41,8 +41,10 @@ def dataset(tmp_path: Path) -> Path:
          "if_margin": -2.0, "vq_margin": 0.0, "if_confidence": 0.9, "vq_confidence": 0.9, "confidence": 0.9}
         for task in range(TASKS)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, CANDIDATE_ROWS), tmp_path / "candidates-train.parquet", ROWS_A_GROUP)
-    pq.write_table(pa.Table.from_pylist(pairs, PAIR_ROWS), tmp_path / "pairs-train.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(rows, CANDIDATE_ROWS), tmp_path / "candidates-train-00000.parquet", ROWS_A_GROUP
+    )
+    pq.write_table(pa.Table.from_pylist(pairs, PAIR_ROWS), tmp_path / "pairs-train-00000.parquet")
     return tmp_path
 
 
