@@ -6,14 +6,16 @@ makes the next version and names those models.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from annotation.vocabulary import Decision, EditTask, Judgement
+from infra.content import write_file
+from infra.datarepo import AUTHOR, checkout, git, git_objects, is_url
 from infra.errors import EditLoopError
 
 LIST = "withdrawals.jsonl"
@@ -40,18 +42,6 @@ class Withdrawn:
     tasks: frozenset[str] = frozenset()
     """Task ids."""
 
-    def judgements(self, given: Iterable[Judgement]) -> list[Judgement]:
-        """Those that stay, in their order."""
-        return [one for one in given if one.task_id not in self.tasks and one.annotator not in self.annotators]
-
-    def decisions(self, given: Iterable[Decision]) -> list[Decision]:
-        """Those of the lead's decisions that stay: a lead who withdrew takes them back like ratings."""
-        return [one for one in given if one.task_id not in self.tasks and one.lead not in self.annotators]
-
-    def open_tasks(self, given: Iterable[EditTask]) -> list[EditTask]:
-        """Those that stay, in their order."""
-        return [task for task in given if task.task_id not in self.tasks]
-
 
 def withdrawn_by(withdrawals: Sequence[Withdrawal]) -> Withdrawn:
     """What a list of withdrawals takes out."""
@@ -66,8 +56,34 @@ def read_withdrawn(repo: str) -> Withdrawn:
 
 
 def read_withdrawals(repo: str) -> list[Withdrawal]:
-    """The list of the dataset repository, the oldest first."""
-    raise NotImplementedError
+    """The list of the dataset repository, the oldest first; EditLoopError where it is broken."""
+    if not is_url(repo) and not (Path(repo) / ".git").is_dir():
+        return []
+    with checkout(repo) as (folder, _):
+        return _listed(folder, repo)
+
+
+def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
+    """Put a line on the list, in a commit of its own, and return it; what is withdrawn already keeps its first line.
+
+    EditLoopError where git refuses; then nothing is listed.
+    """
+    with checkout(repo) as (folder, is_clone):
+        known = _listed(folder, repo)
+        before = next((one for one in known if (one.kind, one.name) == (new.kind, new.name)), None)
+        if before is not None:
+            return before
+        write_file(folder / LIST, "".join(f"{one.model_dump_json()}\n" for one in (*known, new)))
+        git(folder, "add", LIST)
+        git(folder, *AUTHOR, "commit", "--quiet", "--message", f"One {new.kind} is withdrawn", "--", LIST)
+        if is_clone:
+            git(folder, "push", "--quiet", "origin", "HEAD")
+    return new
+
+
+def _listed(folder: Path, repo: str) -> list[Withdrawal]:
+    (text,) = git_objects(folder, [f"HEAD:{LIST}"])
+    return parse_withdrawals(text.decode(errors="replace"), f"{repo}: {LIST}") if text else []
 
 
 def parse_withdrawals(text: str, place: str) -> list[Withdrawal]:

@@ -120,3 +120,32 @@ def model_row(one: Model) -> dict[str, Any]:
     """A registered model for programs."""
     told = {key: getattr(one, key) for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")}
     return told | {"aliases": list(one.aliases), "tainted": one.tainted}
+
+
+def _repo() -> str:
+    return service_settings().require("dataset_repo")
+
+
+def _sha256s(found: Sequence[VersionLineage]) -> set[str]:
+    return {one.sha256 for one in found}
+
+
+def _known_annotators() -> str:
+    names = sorted({name for one in versions(_repo()) for name in one.annotators or ()})
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"Annotators of its versions: {shown or 'none'}."
+
+
+def _children(known: Sequence[VersionLineage], parent: VersionLineage) -> list[VersionLineage]:
+    """The versions that were made from one by withdrawals, and from those."""
+    found, family = [], {parent.sha256}
+    for one in known:
+        if one.parent in family:
+            family.add(one.sha256)
+            found.append(one)
+    return found
+
+
+def _origin(known: Sequence[VersionLineage], one: VersionLineage) -> dict[str, Any]:
+    """What a version of the dataset came from."""
+    return {}

@@ -1,0 +1,111 @@
+"""`editloop verify`, `editloop trace` and `editloop dataset`: where models come from, and what came of what."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.errors import EditLoopError
+from pipelines.surroundings import services_of
+
+dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: take out what somebody withdrew.")
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--services", "--out",
+        help="Folder of the demo or `editloop up` whose services are meant, where the environment names none.",
+    ),
+]  # fmt: skip
+DEFAULT_HOME = Path("runs/demo")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    as_json: Json = False,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """Follow a registered model back to its annotators; exit with 1 at the first gap, and name it.
+
+    Every link is looked up where it lives (registry, MLflow's runs, dataset repository, Label Studio) and compared by
+    content. For example: editloop verify models:/editor@champion
+    """
+    from pipelines.verify import verify as walk
+
+    with services_of(services):
+        chain = walk(model)
+    if as_json:
+        _print_json({"model": model, **chain.summary()})
+    else:
+        for link in chain.links:
+            print(f"✓ {link['name']:<22} {link['value']}")
+        if chain.gap:
+            print(f"✗ {chain.gap}")
+    if chain.gap:
+        raise typer.Exit(1)
+
+
+def trace(
+    annotator: Annotated[str, typer.Option(help="An annotator's name, as the judgements have it.")] = "",
+    image: Annotated[str, typer.Option(help="sha256 of a picture file's bytes, or a path to the picture.")] = "",
+    dataset: Annotated[str, typer.Option(help="A version of the dataset: its tag, commit or sha256.")] = "",
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION.")] = "",
+    as_json: Json = False,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """What something came from, and what came of it: datasets, reward models, editors.
+
+    For example: editloop trace --annotator ada
+    """
+    from pipelines.lineage import trace as tracing
+
+    asked = {
+        tracing.trace_annotator: annotator,
+        tracing.trace_image: image,
+        tracing.trace_dataset: dataset,
+        tracing.trace_model: model,
+    }
+    given = [(ask, what) for ask, what in asked.items() if what]
+    if len(given) != 1:
+        raise EditLoopError("Give one of --annotator, --image, --dataset and --model.")
+    ((ask, what),) = given
+    with services_of(services):
+        found = ask(what)
+    if as_json:
+        _print_json(found.summary())
+    else:
+        tracing.show(found)
+
+
+@dataset_app.command()
+def withdraw(
+    annotator: Annotated[str, typer.Option(help="The annotator who takes all ratings and decisions back.")] = "",
+    task: Annotated[str, typer.Option(help="Id of the task that goes, with all that was said of it.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept on the list of withdrawals.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the new versions.")] = Path("runs/withdrawals"),
+    as_json: Json = False,
+    services: Annotated[Path, typer.Option(help="Folder of the services that are meant.")] = DEFAULT_HOME,
+) -> None:
+    """Make a new version of the dataset without an annotator or a task, and list the models that are tainted.
+
+    Later builds leave it out too. Versions and models that have it stay, marked: train anew on the new version, gate
+    and promote, then delete them where they must go.
+
+    For example: editloop dataset withdraw --annotator ada --reason "asked by mail"
+    """
+    from pipelines.lineage.withdraw import show, withdraw as take
+
+    if bool(annotator) == bool(task):
+        raise EditLoopError("Give one of --annotator and --task.")
+    with services_of(services):
+        taken = take("annotator" if annotator else "task", annotator or task, reason, out)
+    if as_json:
+        _print_json(taken.summary())
+    else:
+        show(taken)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
