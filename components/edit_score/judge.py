@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,14 +97,13 @@ class EditScoreJudge:
             return [expected(one, settings.least_mass) for one in found.reshape(len(batch), len(AXES), -1)]
         numbers = draws(settings.seed, settings.passes, 2, settings.max_new_tokens).repeat(len(batch), 1, 1)
         texts = self._answers_to(batch, numbers)
-        return [
-            averaged(
-                [self._points(sc, pq) for sc, pq in zip(texts[place], texts[place + 1], strict=True)],
-                settings.top,
-                settings.least_share,
-            )
-            for place in range(0, len(texts), 2)
-        ]
+        return [self._averaged(sc, pq) for sc, pq in zip(texts[::2], texts[1::2], strict=True)]
+
+    def _averaged(self, sc: list[str], pq: list[str]) -> Score:
+        """The score of an edit's K answers to SC and to PQ."""
+        settings = self.model.settings
+        passes = [self._points(one, other) for one, other in zip(sc, pq, strict=True)]
+        return replace(averaged(passes, settings.top, settings.least_share), answers=(*sc, *pq))
 
     def _answers_to(self, batch: list[Asked], numbers: torch.Tensor) -> list[list[str]]:
         """The K answers to SC, then to PQ, of each edit."""

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -113,7 +114,7 @@ class OpenAIJudge:
     def _score(self, sc: list[str], pq: list[str]) -> Score:
         questions = self.settings.questions
         passes = [self._points(one, other) for one, other in zip(sc, pq, strict=True)]
-        return averaged(passes, questions.top, questions.least_share)
+        return replace(averaged(passes, questions.top, questions.least_share), answers=(*sc, *pq))
 
     def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
         read = [parse(text, self.settings.questions.top) for text in (sc, pq)]

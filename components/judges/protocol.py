@@ -52,6 +52,8 @@ class Score:
     """The same for RL, 0..1."""
     missing: str = ""
     """Why there is no score; empty where there is one."""
+    answers: tuple[str, ...] = ()
+    """The judge's own words, one text a question and pass, of a judge that writes; with a missing score too."""
 
 
 class JudgeUnavailableError(EditLoopError):

@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from annotation.formats.edits_file import EditRow
 from annotation.formats.edits_stream import stream_edits, survey_edits
 from annotation.formats.picture_file import first_line, read_picture
-from components.judges.protocol import EditGroup, Judge, JudgeUnavailableError, Picture, Score
+from components.judges.dividing import judged
+from components.judges.protocol import EditGroup, Judge, Picture, Score
 from components.judges.score_table import ScoredEdit, ScoreParts, finished
 from components.judges.soundness import sound
 from infra.content import sha256_bytes
@@ -232,24 +233,6 @@ def _read(path: Path) -> PictureRead:
 
 def _judged_rows(judge: Judge, batch: Batch) -> list[ScoredEdit]:
     rows = list(batch.rows)
-    for place, score in zip(batch.places, _judged(judge, batch.groups), strict=True):
+    for place, score in zip(batch.places, judged(judge, batch.groups), strict=True):
         rows[place] = rows[place]._replace(score=sound(score, judge.axes))
     return rows
-
-
-def _judged(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
-    """Scores of the groups' edits; what the judge refuses is divided until only the edit that it refuses is missing."""
-    if not groups:
-        return []
-    try:
-        return [score for found in judge.judge(groups) for score in found]
-    except JudgeUnavailableError:
-        raise
-    except EditLoopError as error:
-        if len(groups) > 1:
-            return [score for group in groups for score in _judged(judge, [group])]
-        (group,) = groups
-        if len(group.edits) > 1:
-            alone = [EditGroup(group.instruction, group.source, [edit], group.key) for edit in group.edits]
-            return [score for one in alone for score in _judged(judge, [one])]
-        return [Score(missing=str(error))]

@@ -9,11 +9,12 @@ from components.judges.protocol import Score
 def sound(score: Score, axes: Sequence[str]) -> Score:
     """The score as it is, or a missing one with the reason where a number is absent, not finite, or of another axis."""
     if score.missing:
-        return Score(missing=score.missing)
+        return Score(missing=score.missing, answers=score.answers)
     if list(score.axes) != list(axes) or score.fused is None or score.overall is None or score.reward is None:
-        return Score(missing=f"the judge left out a number; it scores {', '.join(axes)}, fused, overall and reward")
+        told = f"the judge left out a number; it scores {', '.join(axes)}, fused, overall and reward"
+        return Score(missing=told, answers=score.answers)
     beliefs = [*score.axes.values(), score.fused]
     numbers = [number for belief in beliefs for number in (belief.mean, belief.sigma)]
     if not all(math.isfinite(number) for number in (*numbers, score.overall, score.reward)):
-        return Score(missing="the judge's score is not a finite number")
+        return Score(missing="the judge's score is not a finite number", answers=score.answers)
     return score

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,11 +131,12 @@ def test_what_cannot_be_read_is_missing_and_never_a_number(endpoint: Endpoint) -
     for text in bad:
         endpoint.answer = lambda body, choice, text=text: text if is_sc(body) else scores(10, 10)
         ((score,),) = endpoint.judge().judge([group(1)])
-        assert score == Score(missing=score.missing)
+        assert score == Score(missing=score.missing, answers=(text or "",) * 4 + (scores(10, 10),) * 4)
         assert "4 of 4 passes" in score.missing
     endpoint.answer = lambda body, choice: "no idea" if choice == 0 and is_sc(body) else scores(10, 20)
     ((score,),) = endpoint.judge().judge([group(1)])
-    assert score == averaged([[10, 20, 10, 20]] * 3, 25, 0.5), "three of four passes are enough"
+    assert replace(score, answers=()) == averaged([[10, 20, 10, 20]] * 3, 25, 0.5), "three of four passes are enough"
+    assert score.answers[0] == "no idea", "a judge's own words are kept"
 
 
 def test_an_endpoint_that_gives_one_choice_is_asked_for_the_others(endpoint: Endpoint) -> None:
