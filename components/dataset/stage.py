@@ -157,7 +157,9 @@ def _write(
             inside = [task for task in judged if splits[task.task_id] == split]
             shown = zip(inside, pool.pictures(split, inside), strict=True)
             with ShardWriter(folder, split, shard_megabytes) as writer:
-                for place, (task, pictures) in enumerate(track(shown, f"dataset: {split}", total=len(inside))):
+                for place, (task, pictures) in enumerate(
+                    track(shown, f"dataset: {split}", total=len(inside), transient=True)
+                ):
                     if place % TASKS_A_TIME == 0:
                         rows = _pairs_of(inside[place : place + TASKS_A_TIME], labels)
                     writer.add(candidate_rows(task, split, labels, pictures), rows[task.task_id])

@@ -1,18 +1,25 @@
 """Judgements to pairs: orders, ties, splits without leaks, and the same bytes again."""
 
+import io
 import json
+import shutil
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from annotation.vocabulary import Judgement
-from components.dataset.pools import read_tasks
-from components.dataset.splits import SPLITS, split_of
-from components.dataset.stage import dataset
-from infra.content import complete_folder, read_manifest, write_json
+from annotation.vocabulary import Candidate, EditTask, Judgement
+from components.dataset.pools import CandidatesFolder, read_tasks
+from components.dataset.shards import rows_of_tasks
+from components.dataset.splits import SPLITS, split_of, splits_of
+from components.dataset.stage import dataset, publish, rebuild_dataset, write_dataset
+from components.dataset.votes import read_votes
+from components.dataset.withdrawal import Withdrawn
+from infra.content import complete_folder, read_manifest, sha256_bytes, write_json
+from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
 
 
@@ -103,3 +110,152 @@ def test_one_person_rating_a_candidate_twice_is_an_error(make_candidates, reposi
     judge(tmp_path / "judged", candidates, first_id=1, people=("x", "x"))
     with pytest.raises(EditLoopError, match="twice"):
         dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+
+
+@pytest.mark.parametrize("megabytes", [0.02, 256])
+def test_a_withdrawal_from_the_version_alone_is_the_same_as_one_from_the_ratings(make_candidates, tmp_path, megabytes):
+    candidates = make_candidates(30)
+    judge(tmp_path / "judged", candidates, first_id=1, people=("ada", "bo", "chi"))
+    write_dataset(tmp_path / "judged", candidates, tmp_path / "whole", seed=2, shard_megabytes=megabytes)
+    first = read_manifest(tmp_path / "whole")
+    gone = Withdrawn(frozenset({"bo"}), frozenset(first["facts"]["task_ids"][:3]))
+    shutil.rmtree(tmp_path / "judged")
+    shutil.move(candidates, candidates.with_name("elsewhere"))
+    rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=gone, shard_megabytes=megabytes)
+    again = read_manifest(tmp_path / "rebuilt", check=True)
+
+    shutil.move(candidates.with_name("elsewhere"), candidates)
+    judge(tmp_path / "judged", candidates, first_id=1, people=("ada", "bo", "chi"))
+    write_dataset(
+        tmp_path / "judged", candidates, tmp_path / "direct", seed=2, withdrawn=gone, shard_megabytes=megabytes
+    )
+    assert again["sha256"] == read_manifest(tmp_path / "direct")["sha256"] != first["sha256"]
+    facts = again["facts"]
+    assert facts["parent"] == first["sha256"]
+    assert facts["annotators"] == ["ada", "chi"]
+    assert facts["task_ids"] == first["facts"]["task_ids"][3:]
+    assert facts["judgements_sha256"] == first["facts"]["judgements_sha256"]
+    assert not any("bo" in json.loads(line).values() for line in (tmp_path / "rebuilt" / "judgements.jsonl").open())
+    shards = list((tmp_path / "rebuilt").glob("candidates-train-*.parquet"))
+    assert (len(shards) > 3) == (megabytes < 1)
+
+
+def test_a_lead_who_withdrew_takes_decisions_back_and_the_votes_count_again(make_candidates, tmp_path) -> None:
+    candidates = make_candidates(12)
+    judge(tmp_path / "judged", candidates, first_id=1)
+    task = read_tasks(candidates / "tasks.jsonl")[0]
+    decided = {
+        "task_id": task.task_id,
+        "candidate_id": task.candidates[0].candidate_id,
+        "lead": "lea",
+        "if": 4,
+        "vq": 4,
+    }
+    (tmp_path / "judged" / "decisions.jsonl").write_text(json.dumps(decided) + "\n")
+    write_dataset(tmp_path / "judged", candidates, tmp_path / "whole")
+    rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"lea"})))
+    whole, rebuilt = (
+        {row["candidate_id"]: row for split in SPLITS for rows in rows_of_tasks(tmp_path / name, split) for row in rows}
+        for name in ("whole", "rebuilt")
+    )
+    one = task.candidates[0].candidate_id
+    assert (whole[one]["if_mean"], whole[one]["ratings"]) == (4.0, 1)
+    assert (rebuilt[one]["if_mean"], rebuilt[one]["ratings"]) == (2.0, 2)
+    assert read_manifest(tmp_path / "rebuilt")["facts"]["annotators"] == ["x", "y"]
+
+
+def test_withdrawing_everybody_is_an_error(make_candidates, tmp_path) -> None:
+    candidates = make_candidates(5)
+    judge(tmp_path / "judged", candidates, first_id=1)
+    write_dataset(tmp_path / "judged", candidates, tmp_path / "whole")
+    with pytest.raises(EditLoopError, match="no task has two candidates"):
+        rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"x", "y"})))
+    assert not (tmp_path / "rebuilt").exists()
+
+
+def task(name: str, source: str, target: str | None, *candidates: str) -> EditTask:
+    made = tuple(Candidate(candidate_id=f"{name}-{image}", image=image, editor="e") for image in candidates)
+    return EditTask(task_id=name, name=name, instruction="i", source=source, target=target, candidates=made)
+
+
+def test_tasks_that_share_a_picture_are_in_one_split() -> None:
+    """Chains of three edits, each on the last one's result; every chain ends in a plain white picture."""
+    tasks = []
+    for chain in range(300):
+        pictures = [f"{chain:03d}-{step}" for step in range(3)]
+        tasks += [
+            task(f"{chain}-{step}", picture, (*pictures, "white")[step + 1], f"edit-{chain}-{step}", "white")
+            for step, picture in enumerate(pictures)
+        ]
+    asked: list[str] = []
+
+    def says_nothing(picture: str) -> bool:
+        asked.append(picture)
+        return picture == "white"
+
+    splits = splits_of(tasks, 0, says_nothing)
+    for chain in range(300):
+        assert {splits[f"{chain}-{step}"] for step in range(3)} == {split_of(f"{chain:03d}-0", 0)}
+    assert {split: round(10 * list(splits.values()).count(split) / 900) for split in SPLITS} == {
+        "train": 7,
+        "validation": 1,
+        "test": 2,
+    }
+    assert len(asked) == len(set(asked)), "each shared picture is opened once"
+    assert set(splits_of(tasks, 0, lambda _: False).values()) == {split_of("000-0", 0)}, "white joins all of them"
+
+
+def test_a_plain_target_of_several_drawn_scenes_joins_none(make_candidates, tmp_path) -> None:
+    """A result that is one colour all over says nothing, in real pictures."""
+    candidates = make_candidates(20)
+    plain = io.BytesIO()
+    Image.new("RGB", (32, 32), "white").save(plain, "PNG")
+    sha256 = sha256_bytes(plain.getvalue())
+    (candidates / "images" / f"{sha256}.png").write_bytes(plain.getvalue())
+    tasks = [one.model_copy(update={"target": sha256}) for one in read_tasks(candidates / "tasks.jsonl")]
+    (candidates / "tasks.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in tasks))
+    assert CandidatesFolder(candidates).splits(0) == {one.task_id: split_of(one.source, 0) for one in tasks}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            '{"task_id": "t", "candidate_id": "c", "annotator": "a", "if": 5, "vq": 1}',
+            r"line 1.*if.*less than or equal",
+        ),
+        ('{"task_id": "t", "candidate_id": "c", "if": 1, "vq": 1}', r"line 1.*annotator"),
+        ("no JSON", "line 1"),
+    ],
+)
+def test_a_line_that_is_no_judgement_is_named(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "judgements.jsonl").write_text(line + "\n")
+    with pytest.raises(EditLoopError, match=told):
+        read_votes(tmp_path)
+
+
+def test_a_picture_that_is_not_what_its_name_says_is_found(make_candidates, tmp_path) -> None:
+    candidates = make_candidates(4)
+    judge(tmp_path / "judged", candidates, first_id=1)
+    picture = candidates / "images" / f"{read_tasks(candidates / 'tasks.jsonl')[0].source}.png"
+    picture.write_bytes(picture.read_bytes() + b"!")
+    with pytest.raises(EditLoopError, match=picture.name):
+        write_dataset(tmp_path / "judged", candidates, tmp_path / "data")
+
+
+def test_the_lineage_in_git_names_people_tasks_and_pictures(make_candidates, repository, tmp_path) -> None:
+    candidates = make_candidates(10)
+    judge(tmp_path / "judged", candidates, first_id=1)
+    dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+    rebuild_dataset(tmp_path / "data", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"y"})))
+    publish(tmp_path / "rebuilt")
+    old, new = versions(str(repository))
+    facts = read_manifest(tmp_path / "data")["facts"]
+    assert (old.annotators, new.annotators) == (("x", "y"), ("x",))
+    assert (old.parent, new.parent) == (None, old.sha256)
+    assert old.judgements_sha256 == new.judgements_sha256 == facts["judgements_sha256"]
+    pictures = {path.stem for path in (candidates / "images").iterdir()}
+    assert set(contents(str(repository), old.tag)["images"]) == pictures
+    assert versions_with(str(repository), pictures.pop()) == [old, new]
+    assert versions_with(str(repository), "y") == [old]
+    assert versions_with(str(repository), facts["task_ids"][0]) == [old, new]
