@@ -7,7 +7,15 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tests.performance import annotation_scale, edit_score_speed, export_scale, reward_speed, serving_load
+from tests.performance import (
+    annotation_scale,
+    dataset_scale,
+    edit_score_speed,
+    export_scale,
+    gate_speed,
+    reward_speed,
+    serving_load,
+)
 from tests.performance.bench import Benchmark, Scale
 
 TASKS, MEMBERS, STEPS = 4, 8, 8
@@ -173,5 +181,12 @@ SCALES: tuple[Scale, ...] = (
         export_scale.reporting,
         export_scale.LONGEST_SECONDS,
         export_scale.MOST_MEGABYTES,
+    ),
+    gate_speed.bootstrap_limit(),
+    Scale(
+        "dataset scale: shards, pairs, split and manifest of 200,000 judgements",
+        dataset_scale.building,
+        dataset_scale.LONGEST_SECONDS,
+        dataset_scale.MOST_MEGABYTES,
     ),
 )
