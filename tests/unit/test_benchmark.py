@@ -1,4 +1,4 @@
-"""What RL will feel of a reward model, and what the benchmark does with a gate it cannot ask."""
+"""What RL will feel of a reward model: the order of one editor's own edits."""
 
 import numpy as np
 import pytest
