@@ -28,6 +28,8 @@ MANIFESTS = "manifests"
 """Where a run keeps the manifests of what its step wrote, NAME/manifest.json: the digests of its other artifacts."""
 MADE = ("output", "editor")
 """Names of outputs that are models or data: what `run_that_made` looks for."""
+FROM_OUTSIDE = "edits"
+"""Name of the inputs that no step of ours made: their manifests are kept too, or nobody could say what was in them."""
 PAGE = 1000
 """Runs a request."""
 
@@ -174,6 +176,14 @@ def run_that_made(stage: str, sha256: str) -> str:
     raise EditLoopError(f"No run of stage {stage} in MLflow made {sha256}; run the stage with MLflow reachable.")
 
 
+def origin_tags(run_id: str) -> dict[str, str]:
+    """What a registered version should say of its training beside its dataset or teacher: the sha256 of the model that
+    it began as, and of the edits that it practised on, where there are such."""
+    tags = client().get_run(run_id).data.tags
+    known = {"editloop.base_sha256": "editloop.base_sha256", "editloop.edits_sha256": "editloop.input.edits"}
+    return {name: tags[key] for name, key in known.items() if key in tags}
+
+
 def git_commit() -> str | None:
     """Commit of the running code, with "+changes" where the checkout differs from it; None where nobody knows."""
     if told := TrackingSettings().git_commit:
@@ -261,6 +271,8 @@ def _log_before(
         tags["mlflow.source.git.commit"] = commit
     if image := TrackingSettings().image:
         tags["editloop.image"] = image
+    if FROM_OUTSIDE in inputs and (inputs[FROM_OUTSIDE] / MANIFEST).is_file():
+        api.log_artifact(run.run_id, str(inputs[FROM_OUTSIDE] / MANIFEST), f"{MANIFESTS}/{FROM_OUTSIDE}")
     params = [Param(name, str(value)[:6000]) for name, value in parameters.items()]
     api.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 

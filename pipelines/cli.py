@@ -11,6 +11,7 @@ from pipelines.campaign_cli import campaign_app
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.gate_cli import gate_app
+from pipelines.lineage_cli import dataset_app, trace, verify
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
 from pipelines.scoring_cli import score, serve
@@ -41,6 +42,9 @@ app.command()(agreement)
 app.add_typer(teacher_app, name="teacher")
 app.command()(adapter)
 app.command()(plan)
+app.command()(verify)
+app.command()(trace)
+app.add_typer(dataset_app, name="dataset")
 app.command()(compare_judges)
 app.command()(score)
 app.command()(serve)
@@ -148,26 +152,6 @@ def reconcile(
             if once:
                 return
             time.sleep(seconds)
-
-
-@app.command()
-def verify(
-    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
-    out: Home = DEFAULT_OUT,
-) -> None:
-    """Follow a registered model back to its annotators; exit with 1 at the first gap, and name it.
-
-    Uses the services that the environment names, or else those of the demo in --out.
-    """
-    from pipelines.verify import verify as walk
-
-    with services_of(out):
-        chain = walk(model)
-    for link in chain.links:
-        print(f"✓ {link['name']:<20} {link['value']}")
-    if chain.gap:
-        print(f"✗ {chain.gap}")
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -60,6 +60,7 @@ def trace(
     For example: editloop trace --annotator ada
     """
     from pipelines.lineage import trace as tracing
+    from pipelines.lineage.page import show_trace
 
     asked = {
         tracing.trace_annotator: annotator,
@@ -76,7 +77,7 @@ def trace(
     if as_json:
         _print_json(found.summary())
     else:
-        tracing.show(found)
+        show_trace(found)
 
 
 @dataset_app.command()
@@ -95,7 +96,8 @@ def withdraw(
 
     For example: editloop dataset withdraw --annotator ada --reason "asked by mail"
     """
-    from pipelines.lineage.withdraw import show, withdraw as take
+    from pipelines.lineage.page import show_withdrawal
+    from pipelines.lineage.withdraw import withdraw as take
 
     if bool(annotator) == bool(task):
         raise EditLoopError("Give one of --annotator and --task.")
@@ -104,7 +106,7 @@ def withdraw(
     if as_json:
         _print_json(taken.summary())
     else:
-        show(taken)
+        show_withdrawal(taken)
 
 
 def _print_json(value: Any) -> None:

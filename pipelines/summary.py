@@ -11,8 +11,8 @@ from infra.content import read_manifest
 from infra.datarepo import read_version
 from infra.errors import EditLoopError
 from pipelines.inputs import Inputs
+from pipelines.lineage.chain import Chain
 from pipelines.settings import LoopSettings
-from pipelines.verify import Chain
 
 ANNOTATION = (
     "tasks",

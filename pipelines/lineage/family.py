@@ -70,7 +70,9 @@ def heirs(
     for one in models:
         taught.setdefault(one.reward, []).append(one)
         begun.setdefault(one.base, []).append(one)
-    found = {one.address: Heir(one, f"trained on dataset {one.dataset[:12]}") for one in models if one.dataset in datasets}
+    found = {
+        one.address: Heir(one, f"trained on dataset {one.dataset[:12]}") for one in models if one.dataset in datasets
+    }
     for one in models:
         if one.edits in edits:
             found.setdefault(one.address, Heir(one, f"practised on edits {one.edits[:12]}"))

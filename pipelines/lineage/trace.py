@@ -4,20 +4,19 @@ Asked of the dataset repository's git history and of the registry, in a bounded 
 and nothing is compared by content; that is what `verify` does for one model.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from infra import tracking
 from infra.dataset_versions import VersionLineage, versions, versions_with
 from infra.errors import EditLoopError
+from infra.registry import find_version
 from infra.settings import service_settings
 from pipelines.lineage.family import Heir, Model, heirs, read_models
+from pipelines.lineage.pictures import edits_pictures, picture_digests
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 LEAST_PREFIX = 7
 """Characters of a commit or a sha256 that name a dataset's version."""
 
@@ -68,9 +67,20 @@ def trace_image(image: str) -> Trace:
     """The datasets with this picture as a source, target or candidate, and the models that learnt from them.
 
     image: the sha256 of a file's bytes, or a path to a picture; that is also looked for as the PNG that the loop makes
-    of it. EditLoopError where neither is known.
+    of it. An editor that practised on an edits folder with this picture learnt from it too. EditLoopError where nothing
+    of it is known.
     """
-    raise NotImplementedError
+    digests = picture_digests(image)
+    found = list({one.tag: one for digest in digests for one in versions_with(_repo(), digest)}.values())
+    models = read_models()
+    edits = {one.edits: one for one in models if one.edits}
+    practised = {sha256 for sha256, one in edits.items() if digests & edits_pictures(sha256, one.run_id)}
+    if not found and not practised:
+        raise EditLoopError(
+            f"{image}: no version of the dataset has this picture, and no registered editor practised on it. Give the "
+            "sha256 of its file's bytes, or a path."
+        )
+    return Trace("image", image, {}, found, heirs(models, datasets=_sha256s(found), edits=practised))
 
 
 def trace_dataset(revision: str) -> Trace:
@@ -89,7 +99,20 @@ def trace_model(model: str) -> Trace:
 
     EditLoopError where the registry has no such model.
     """
-    raise NotImplementedError
+    version = find_version(model)
+    if version is None:
+        raise EditLoopError(f"{model}: the registry has no such version; `editloop registry` lists what there is.")
+    models = read_models()
+    one = next(other for other in models if (other.name, other.version) == (version.name, str(version.version)))
+    ancestors = _ancestors(models, one)
+    known = {entry.sha256: entry for entry in versions(_repo())}
+    read = [known[parent.dataset] for parent in ancestors if parent.dataset in known]
+    came_from: dict[str, Any] = {
+        "models": [model_row(parent) for parent in ancestors if parent != one],
+        "datasets": [dataset_row(entry) for entry in read],
+        "annotators": sorted({name for entry in read for name in entry.annotators or ()}),
+    }
+    return Trace("model", one.address, came_from, [], heirs(models, of=[one]))
 
 
 def find_dataset(known: Sequence[VersionLineage], revision: str) -> VersionLineage:
@@ -118,7 +141,9 @@ def dataset_row(one: VersionLineage) -> dict[str, Any]:
 
 def model_row(one: Model) -> dict[str, Any]:
     """A registered model for programs."""
-    told = {key: getattr(one, key) for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")}
+    told = {
+        key: getattr(one, key) for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")
+    }
     return told | {"aliases": list(one.aliases), "tainted": one.tainted}
 
 
@@ -147,5 +172,26 @@ def _children(known: Sequence[VersionLineage], parent: VersionLineage) -> list[V
 
 
 def _origin(known: Sequence[VersionLineage], one: VersionLineage) -> dict[str, Any]:
-    """What a version of the dataset came from."""
-    return {}
+    """What a version of the dataset came from; of its judgements' run, the latest that MLflow has."""
+    parents = [other.tag for other in known if other.sha256 == one.parent]
+    collected = tracking.find_runs({"output.output": one.judgements_sha256 or ""}, stage="collect", limit=1)
+    tags = collected[0].data.tags if collected else {}
+    return {
+        "annotators": list(one.annotators or ()),
+        "judgements": one.judgements_sha256,
+        "candidates": one.candidates_sha256,
+        "parent": parents[0] if parents else one.parent,
+        "campaign": tags.get("editloop.campaign_key"),
+        "collect_run": collected[0].info.run_id if collected else None,
+    }
+
+
+def _ancestors(models: Sequence[Model], one: Model) -> list[Model]:
+    """The model itself, then those that taught it or that it began as, and theirs."""
+    by_address = {other.address: other for other in models}
+    by_content = {other.sha256: other for other in models if other.sha256}
+    found = [one]
+    for child in found:
+        parents = (by_address.get(child.reward), by_content.get(child.base))
+        found += [parent for parent in parents if parent is not None and parent not in found]
+    return found

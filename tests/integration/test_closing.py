@@ -25,8 +25,8 @@ from infra.errors import EditLoopError
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
 from pipelines.cli import app
-from pipelines.verify import Chain, Gap
-from pipelines.verify import _judgements as walk_judgements
+from pipelines.lineage.chain import Chain, Gap
+from pipelines.lineage.data_links import judgement_links
 
 PEOPLE = ["closer-1", "closer-2"]
 REASON = next(iter(REASONS))
@@ -155,11 +155,11 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
     dataset(tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json")
     facts = read_manifest(tmp_path / "dataset")["facts"]
     chain = Chain("none")
-    walk_judgements(chain, facts)
+    judgement_links(chain, facts)
     links = {link["name"]: link["value"] for link in chain.links}
     assert links["agreement gate"] == f"if {facts['alpha']['if']:.3f} (gate 0.6), accepted by lea: a pilot"
     with pytest.raises(Gap, match=r"agreement gate: if -\d\.\d+ \(gate 0\.6\), and nobody accepted that"):
-        walk_judgements(Chain("none"), facts | {"accepted": None})
+        judgement_links(Chain("none"), facts | {"accepted": None})
 
 
 def test_a_report_of_the_answers_now_and_of_the_judgements_folder_are_one(opened, tmp_path):

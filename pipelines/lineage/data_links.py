@@ -1,0 +1,166 @@
+"""Links from a model's dataset to the people who judged: git, DVC, label export, campaign, answers, candidates."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
+from annotation.campaigns.closing import Closing, closing_of, closings
+from annotation.campaigns.lead_queue import Snapshot, snapshot
+from components.dataset.votes import Votes, read_votes
+from components.dataset.withdrawal import read_withdrawals
+from infra import tracking
+from infra.content import read_manifest, sha256_bytes
+from infra.datarepo import Version, fetch_dataset, is_url
+from infra.dataset_versions import versions
+from infra.settings import service_settings
+from pipelines.campaign_status import kept_snapshot
+from pipelines.lineage.chain import Chain, Gap, checked, finished_run
+from pipelines.lineage.kept import fetch_kept
+
+
+def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
+    """The dataset as its repository and its remote have it; returns its manifest's facts and its votes."""
+    sha256 = run.data.tags.get("editloop.input.dataset")
+    tags = version.tags
+    if not sha256 or tags.get("editloop.dataset_sha256") != sha256:
+        raise Gap(f"dataset: trained on {sha256}, registered with {tags.get('editloop.dataset_sha256')}")
+    chain.add("dataset", sha256)
+    repo = service_settings().dataset_repo or tags.get("editloop.dataset_repo", "")
+    kept = Version(
+        dvc_rev=tags.get("editloop.dvc_rev", ""),
+        tag=tags.get("editloop.dvc_tag", ""),
+        sha256=sha256,
+        repo=repo if is_url(repo) else Path(repo).absolute().as_uri(),  # a clone has no cache: the remote must have it
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        fetched = Path(temporary) / "dataset"
+        checked("DVC revision", lambda: fetch_dataset(kept, fetched))
+        facts: dict[str, Any] = read_manifest(fetched)["facts"]
+        votes = checked("dataset", lambda: read_votes(fetched))
+    chain.add("DVC revision", f"{kept['tag']} ({kept['dvc_rev'][:12]})")
+    _parent(chain, facts, repo)
+    _withdrawals(chain, facts, repo)
+    made = finished_run("dataset run", "dataset", sha256)
+    if not facts.get("parent") and made.data.tags.get("editloop.input.judgements") != facts.get("judgements_sha256"):
+        raise Gap(f"dataset run: {made.info.run_id} read other judgements than {facts.get('judgements_sha256')}")
+    chain.add("dataset run", made.info.run_id)
+    return facts, votes
+
+
+def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
+    """From the dataset's facts (and votes) to the export in MLflow, the campaign, its answers and the annotators."""
+    if facts.get("campaign_key"):
+        _collected(chain, facts, votes)
+    else:
+        chain.add("judgements", str(facts.get("judgements_sha256")))
+        if not facts.get("export_sha256"):
+            raise Gap("imported ratings: the dataset names neither a campaign nor a file that its ratings came from")
+        chain.add("imported ratings", f"{facts['export_sha256']} (a file from elsewhere: here the chain ends)")
+    if not facts.get("annotators"):
+        raise Gap("annotators: the dataset names none")
+    chain.add("annotators", ", ".join(facts["annotators"]))
+
+
+def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
+    """The versions that this one was made from by withdrawals. Their content may be gone: that may be the point."""
+    parent = facts.get("parent")
+    known = {one.sha256: one for one in checked("parent dataset", lambda: versions(repo))} if parent else {}
+    while parent:
+        if parent not in known:
+            raise Gap(f"parent dataset: {repo} has no version {parent}, which this one was made from")
+        chain.add("parent dataset", f"{known[parent].tag}, without what was withdrawn")
+        parent = known[parent].parent
+
+
+def _withdrawals(chain: Chain, facts: dict[str, Any], repo: str) -> None:
+    """What of the dataset was withdrawn since: told, for the chain holds all the same."""
+    held = {"annotator": set(facts.get("annotators", ())), "task": set(facts.get("task_ids", ()))}
+    listed = [one for one in checked("withdrawals", lambda: read_withdrawals(repo)) if one.name in held[one.kind]]
+    if listed:
+        told = ", ".join(f"{one.kind} {one.name} on {one.at:%Y-%m-%d}" for one in listed)
+        chain.add("withdrawals", f"TAINTED: {told} withdrew and is in this dataset; train anew without")
+
+
+def _collected(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:
+    judgements = str(facts.get("judgements_sha256"))
+    run = finished_run("judgements", "collect", judgements)
+    chain.add("judgements", judgements)
+    kept = checked("label export", lambda: kept_snapshot(run.info.run_id))
+    if sha256_bytes(kept.votes) != facts.get("export_sha256"):
+        raise Gap(
+            f"label export: run {run.info.run_id} keeps {sha256_bytes(kept.votes)}, not {facts.get('export_sha256')}"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        checked("label export", lambda: fetch_kept(run, Path(temporary)))
+        given = checked("judgements", lambda: read_votes(Path(temporary)))
+    if votes is not None and not (set(votes.judged) <= set(given.judged) and set(votes.decided) <= set(given.decided)):
+        raise Gap(f"judgements: the dataset has ratings that nobody gave in {judgements}")
+    chain.add("label export", str(facts["export_sha256"]))
+    campaign = _campaign(chain, facts, kept)
+    _candidates(chain, facts, campaign)
+
+
+def _campaign(chain: Chain, facts: dict[str, Any], kept: Snapshot) -> Campaign:
+    """The campaign, with its labelling config and answers as Label Studio has them now."""
+    key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
+    studio = checked("campaign", lambda: connect(settings))
+    found = checked("campaign", lambda: find_campaigns(studio, settings))
+    campaign = next((one for one in found if one.key == key), None)
+    if campaign is None:
+        raise Gap(f"campaign: Label Studio has none with key {key}")
+    chain.add("campaign", f"{campaign.name} ({key})")
+    live = live_config_sha256(studio, campaign)
+    if live != expected:
+        raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
+    chain.add("labelling config", live)
+    _answers(chain, facts, kept, campaign, closings(studio, campaign))
+    _gate(chain, facts)
+    return campaign
+
+
+def _answers(chain: Chain, facts: dict[str, Any], kept: Snapshot, campaign: Campaign, known: list[Closing]) -> None:
+    """The answers that the judgements were read from, against those that Label Studio has now."""
+    settings, trained = service_settings(), facts.get("answers_sha256")
+    if kept.sha256 != trained:
+        raise Gap(f"answers: the export holds {kept.sha256}, the judgements were of {trained}")
+    live = checked("answers", lambda: snapshot(connect(settings), settings, campaign))
+    if live.sha256 == trained:
+        chain.add("answers", str(trained))
+        return
+    changed = changed_annotations(kept.digests, live.digests)
+    closing = closing_of(known, live.sha256)
+    if closing is None:
+        raise Gap(
+            f"answers: edited since the judgements were read: {changed}. Restore them, or take them as they are now by "
+            f'`editloop campaign close "{campaign.name}"`, which trains anew'
+        )
+    chain.add("answers", f"{trained}; {changed} later, closed again on {closing.at:%Y-%m-%d %H:%M} UTC")
+
+
+def _gate(chain: Chain, facts: dict[str, Any]) -> None:
+    """The campaign's gates on agreement, and who accepted it below them."""
+    alphas, gates, accepted = facts.get("alpha") or {}, facts.get("gates") or {}, facts.get("accepted")
+    told = ", ".join(f"{axis} {_figure(alphas.get(axis))} (gate {gate:g})" for axis, gate in gates.items())
+    if accepted:
+        told += f", accepted by {accepted['by']}: {accepted['reason']}"
+    elif any(alphas.get(axis) is None or alphas[axis] < gate for axis, gate in gates.items()):
+        raise Gap(f"agreement gate: {told}, and nobody accepted that")
+    chain.add("agreement gate", told or "none was set")
+
+
+def _candidates(chain: Chain, facts: dict[str, Any], campaign: Campaign) -> None:
+    """The edits that the campaign asked about, and the run that made them where a stage did."""
+    sha256 = str(facts.get("candidates_sha256"))
+    if campaign.candidates_sha256 != sha256:
+        raise Gap(f"candidates: campaign {campaign.key} asked about {campaign.candidates_sha256}, not {sha256}")
+    tags = {"output.output": sha256}
+    found = tracking.find_runs(tags, stage="candidates", finished=True, limit=1)
+    if not found and (deleted := tracking.find_runs(tags, stage="candidates", deleted=True, limit=1)):
+        raise Gap(f"candidates: run {deleted[0].info.run_id}, which made {sha256}, was deleted; restore it in MLflow")
+    chain.add("candidates", f"{sha256} ({f'run {found[0].info.run_id}' if found else 'made outside the loop'})")
+
+
+def _figure(alpha: float | None) -> str:
+    return "undefined" if alpha is None else f"{alpha:.3f}"
