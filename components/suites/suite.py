@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation.formats.picture_file import read_picture
-from components.judges.protocol import EditGroup, Picture
+from components.judges.protocol import Picture
 
 Label = Literal["left", "right", "both_bad", "tie"]
 LABELS: tuple[Label, ...] = get_args(Label)
@@ -67,11 +67,6 @@ class Item:
     edits: tuple[PictureAt, ...] = ()
     """K pictures, or none in a suite without images."""
 
-    def group(self) -> EditGroup:
-        """The item as a judge is asked it, its pictures read and decoded now. Only in a suite with images."""
-        assert self.source is not None
-        return EditGroup(self.instruction, decoded(self.source), [decoded(edit) for edit in self.edits], self.key)
-
     def pictures(self) -> tuple[PictureAt, ...]:
         """Source and edits; empty without images."""
         return (self.source, *self.edits) if self.source else ()
@@ -88,6 +83,8 @@ class Suite:
     items: tuple[Item, ...]
     four_words: bool = False
     """Whether people could say `both_bad` as well as `tie`."""
+    mean_over_slices: bool = False
+    """Whether the published figure is the unweighted mean over the slices, and not over the units."""
 
     @property
     def has_images(self) -> bool:

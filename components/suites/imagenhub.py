@@ -1,0 +1,116 @@
+"""ImagenHub's text-guided editing (arXiv 2310.01596): edits of several models, each rated by three people.
+
+A rating is semantic consistency and perceptual quality, each 0, 0.5 or 1; a rater's score is sqrt(SC * PQ).
+"""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.suites.pictures import Shelf
+from components.suites.suite import ALL, Item
+from infra.errors import EditLoopError
+
+PICTURES = Path("results/ImagenHub_Text-Guided_IE")
+RATINGS = Path("eval/human_ratings/Text-Guided_IE")
+
+Rated = dict[str, dict[str, float]]
+"""One rater's scores: by file name, then model."""
+
+
+def read_imagenhub(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+    """Its items, one a source picture; candidates are the models. A model that people rated but whose folder of
+    pictures the publication lacks (Imagic) is left out.
+
+    EditLoopError without the lookup or a rater's file.
+    """
+    lookup = _lookup(data / PICTURES / "dataset_lookup.json")
+    files = sorted((data / RATINGS).glob("*.tsv"))
+    if not files:
+        raise EditLoopError(f"--data {data}: no rater's .tsv file in {data / RATINGS}.")
+    raters = {path.stem: _ratings(path, faults) for path in files}
+    names = dict.fromkeys(name for rated in raters.values() for name in rated)
+    models = list(dict.fromkeys(model for rated in raters.values() for row in rated.values() for model in row))
+    shown = [model for model in models if (data / PICTURES / model).is_dir()]
+    if models and not shown:
+        raise EditLoopError(f"--data {data}: no pictures of any of {', '.join(models)} in {data / PICTURES}.")
+    items = []
+    for name in names:
+        instruction = lookup.get(name, {}).get("instruction")
+        if not isinstance(instruction, str):
+            faults.append(f"{name}: rated, and dataset_lookup.json has no instruction for it")
+            continue
+        source = shelf.file(f"{PICTURES}/input/{name}", name)
+        edits = [shelf.file(f"{PICTURES}/{model}/{name}", name) for model in shown]
+        there = tuple(edit for edit in edits if edit)
+        if source is None or len(there) < len(shown):
+            continue
+        given = [[rated.get(name, {}).get(model, math.nan) for model in shown] for rated in raters.values()]
+        items.append(
+            Item(
+                key=name,
+                cluster=source.sha256,
+                slice=ALL,
+                instruction=instruction,
+                candidates=tuple(shown),
+                ratings=np.array(given, dtype=np.float64),
+                raters=tuple(raters),
+                source=source,
+                edits=there,
+            )
+        )
+    return items
+
+
+def _lookup(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except OSError:
+        raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
+    except ValueError:
+        raise EditLoopError(f"{path}: not JSON.") from None
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise EditLoopError(f"{path}: an object by file names is wanted.")
+    return found
+
+
+def _ratings(path: Path, faults: list[str]) -> Rated:
+    """One rater's file: file names in the first column, then a model a column; an empty cell is no rating."""
+    with path.open(newline="") as stream:
+        header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
+    found: Rated = {}
+    for number, row in enumerate(rows, 2):
+        if not row or not row[0]:
+            continue
+        if row[0] in found:
+            faults.append(f"{path.name} line {number}: {row[0]} comes twice")
+        if len(row) != len(header):
+            faults.append(f"{path.name} line {number}: {len(row)} cells, the first line has {len(header)}")
+            continue
+        found[row[0]] = {}
+        for model, cell in zip(header[1:], row[1:], strict=True):
+            if not cell.strip():
+                continue
+            score = _score(cell)
+            if score is None:
+                faults.append(f"{path.name} line {number} {model}: {cell!r} is no [SC, PQ] of two numbers 0..1")
+            else:
+                found[row[0]][model] = score
+    return found
+
+
+def _score(cell: str) -> float | None:
+    """sqrt(SC * PQ) of a cell `[SC, PQ]`, 0..1; None for anything else."""
+    try:
+        pair = json.loads(cell)
+    except ValueError:
+        return None
+    if not (isinstance(pair, list) and len(pair) == 2):
+        return None
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1 for one in pair):
+        return None
+    return math.sqrt(pair[0] * pair[1])

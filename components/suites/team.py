@@ -1,0 +1,121 @@
+"""The team's own suites, from a dataset folder's test split: what its experts order, and what the oracle orders."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from components.dataset.labels import TIE
+from components.dataset.votes import JUDGEMENTS, read_votes
+from components.suites.hub_rows import table_rows
+from components.suites.pictures import Shelf
+from components.suites.suite import Comparison, Item, PictureAt
+from infra.content import read_manifest
+from infra.errors import EditLoopError
+
+CLEAR_GAP = 0.1
+"""Pairs whose oracle scores (0..1) differ by more are clear: an attentive expert would order them so."""
+COLUMNS = ("task_id", "task_type", "instruction", "candidate_id", "if_mean", "vq_mean")
+PICTURES = ("source", "image")
+
+Scores = NDArray[np.float64]
+
+
+def read_heldout(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+    """A task an item; its comparisons are the pairs whose mean ratings (sum of the axes, 2..8) differ by more than TIE.
+
+    Where the folder holds the votes, each rater's own ratings are kept: what people agree on is the judge's ceiling.
+    EditLoopError for a folder that changed since it was written.
+    """
+    items = _tasks(data, shelf, faults)
+    votes = _votes(data, [item.key for item, _ in items])
+    found = []
+    for item, ratings in items:
+        raters = tuple(sorted({rater for rater, _ in votes.get(item.key, {})}))
+        given = votes.get(item.key, {})
+        each = [[given.get((rater, candidate), np.nan) for candidate in item.candidates] for rater in raters]
+        found.append(_ordered(item, ratings, TIE, np.array(each) if raters else None, raters))
+    return found
+
+
+def read_scenes(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+    """The same tasks, ordered by the oracle: the pairs whose scores differ by more than CLEAR_GAP.
+
+    EditLoopError where no task of the split has a known right result.
+    """
+    from components.reward.data import read_groups
+
+    items, groups = _tasks(data, shelf, faults), read_groups(data, "test")
+    found, known = [], 0
+    for (item, _), group in zip(
+        items, track(groups, description="the oracle looks", disable=len(items) < 100), strict=True
+    ):
+        seen = group.oracle()
+        known += seen is not None
+        if seen is not None:
+            found.append(_ordered(item, np.asarray(seen.mean, np.float64), CLEAR_GAP, None, ()))
+    if not known:
+        raise EditLoopError(f"--data {data}: no task of its test split has a known right result; take suite heldout.")
+    return found
+
+
+def _tasks(data: Path, shelf: Shelf, faults: list[str]) -> list[tuple[Item, Scores]]:
+    """The tasks of the test split without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
+    read_manifest(data, check=True)
+    rows: dict[str, list[tuple[dict[str, object], tuple[PictureAt | None, ...]]]] = {}
+    paths = sorted(data.glob("candidates-test-*.parquet"))
+    if not paths:
+        raise EditLoopError(f"--data {data}: no candidates-test-*.parquet in it; give a folder of stage dataset.")
+    for path in paths:
+        for values, pictures in table_rows(path, COLUMNS, PICTURES, shelf):
+            both = (pictures["source"][0], pictures["image"][0])
+            rows.setdefault(str(values["task_id"]), []).append((values, both))
+    found = []
+    for task, members in rows.items():
+        first, (source, _) = members[0]
+        edits = tuple(pictures[1] for _, pictures in members)
+        if source is None or not all(edits):
+            continue
+        ratings = np.array([[row["if_mean"], row["vq_mean"]] for row, _ in members], dtype=np.float64).sum(axis=1)
+        item = Item(
+            key=task,
+            cluster=source.sha256,
+            slice=str(first["task_type"]),
+            instruction=str(first["instruction"]),
+            candidates=tuple(str(row["candidate_id"]) for row, _ in members),
+            source=source,
+            edits=tuple(edit for edit in edits if edit),
+        )
+        found.append((item, ratings))
+    return found
+
+
+def _ordered(item: Item, scores: Scores, gap: float, ratings: Scores | None, raters: tuple[str, ...]) -> Item:
+    """The item with the pairs whose scores differ by more than `gap`, called TASK:CANDIDATE:CANDIDATE."""
+    comparisons = tuple(
+        Comparison(
+            f"{item.key}:{item.candidates[i]}:{item.candidates[j]}", i, j, "left" if scores[i] > scores[j] else "right"
+        )
+        for i, j in combinations(range(len(scores)), 2)
+        if abs(scores[i] - scores[j]) > gap
+    )
+    return Item(
+        key=item.key, cluster=item.cluster, slice=item.slice, instruction=item.instruction, candidates=item.candidates,
+        comparisons=comparisons, ratings=ratings, raters=raters, source=item.source, edits=item.edits,
+    )  # fmt: skip
+
+
+def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
+    """By task: each rater's overall rating (2..8) of each candidate; nothing where the folder keeps no votes."""
+    if not (data / JUDGEMENTS).is_file():
+        return {}
+    wanted = set(tasks)
+    found: dict[str, dict[tuple[str, str], float]] = {}
+    for vote in read_votes(data).judged:
+        if vote.task_id in wanted:
+            overall = float(vote.instruction_following + vote.visual_quality)
+            found.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
+    return found
