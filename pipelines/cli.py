@@ -11,6 +11,7 @@ from pipelines.campaign_cli import campaign_app
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.gate_cli import gate_app
+from pipelines.leaks_cli import leaks
 from pipelines.lineage_cli import dataset_app, trace, verify
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
@@ -46,6 +47,7 @@ app.command()(verify)
 app.command()(trace)
 app.add_typer(dataset_app, name="dataset")
 app.command()(compare_judges)
+app.command()(leaks)
 app.command()(score)
 app.command()(serve)
 

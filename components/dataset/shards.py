@@ -56,7 +56,7 @@ PAIR_ROWS = pa.schema(
 SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_ROWS}
 
 
-def shards(dataset: Path, kind: Kind, split: str) -> list[pq.ParquetFile]:
+def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
     """The shards of one kind and split of a dataset folder, in order.
 
     Raises EditLoopError where there are none, or where one is no parquet file with the columns of its kind.
@@ -67,15 +67,14 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[pq.ParquetFile]:
             f"{dataset}: has no {kind}-{split}-*.parquet; give a folder that stage dataset wrote, and run the stage "
             "again for an older one."
         )
-    found = []
     for path in paths:
         try:
-            found.append(pq.ParquetFile(path))
+            columns = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
             raise EditLoopError(f"{path}: no readable parquet file ({error}); fetch the dataset again.") from error
-        if not found[-1].schema_arrow.equals(SCHEMAS[kind]):
+        if not columns.equals(SCHEMAS[kind]):
             raise EditLoopError(f"{path}: has other columns than a dataset's {kind}; run stage dataset again.")
-    return found
+    return paths
 
 
 class ShardWriter:
@@ -134,7 +133,8 @@ class ShardWriter:
 def rows_of_tasks(dataset: Path, split: str) -> Iterator[list[dict[str, Any]]]:
     """The candidates' rows of one split, task by task, in order; a row group at a time in memory."""
     waiting: list[dict[str, Any]] = []
-    for file in shards(dataset, "candidates", split):
+    for path in shards(dataset, "candidates", split):
+        file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group).to_pylist():
                 if waiting and waiting[0]["task_id"] != row["task_id"]:

@@ -1,21 +1,86 @@
-"""What a picture looks like in 64 bits, so that copies that were scaled, encoded anew or touched up are found."""
+"""What a picture looks like, so small that copies which were scaled, encoded anew or touched up are found among many.
+
+Two pictures look alike where their perceptual hashes differ in few bits and their colours, drawn 8 x 8, in few levels.
+Bits alone take different pictures of few shapes for one: of pairs of drawn scenes 32 in 10,000 are within 8 bits, and
+among 100 photographs a table and a floor. With the colours, within 8 levels, it is half a pair in 10,000 (of which two
+fifths are the same to the pixel), and no two photographs but those of one place. JPEG at quality 50, WebP, half and
+double size, blur and noise of 8 levels stay within 4 bits and 3 levels on photographs; a crop of 2 % stays within 8
+bits, a crop of 5 % or a tenth more brightness does not.
+"""
+
+from dataclasses import dataclass
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from annotation.formats.picture_file import read_picture
+from infra.content import sha256_bytes
+
 FLAT = 4.0
-"""Levels of 255. Where a picture's brightness, drawn small, varies less (standard deviation), its hash is of noise."""
-SIDE = 32
+"""Levels of 255. Where a picture drawn small varies less (standard deviation, any channel), it says nothing."""
+FLAT_SIDE, SIDE = 32, 8
+BITS, LEVELS = 8, 8.0
+"""Of 64 bits, and of 255 levels (root mean square over 8 x 8 pixels of RGB): at most so far apart look alike."""
+BITS_ASKED, LEVELS_ASKED = 14, 16.0
+"""The same of pictures that the same instruction is asked of."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of N pictures."""
+
+    sha256: list[str]
+    """Of the bytes."""
+    bits: NDArray[np.uint64]
+    """Perceptual hashes, (N,)."""
+    colours: NDArray[np.uint8]
+    """Drawn 8 x 8, (N, 192)."""
+    flat: NDArray[np.bool_]
+    """(N,): says nothing, and is compared with nothing."""
+
+    def __len__(self) -> int:
+        return len(self.sha256)
+
+
+def fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
+    """Of encoded pictures with what messages call them. EditLoopError for one that cannot be read."""
+    opened = [read_picture(data, name) for name, data in pictures]
+    return Fingerprints(
+        [sha256_bytes(data) for _, data in pictures],
+        np.array([perceptual_hash(one) for one in opened], np.uint64),
+        np.array([_small(one, SIDE).ravel() for one in opened], np.uint8).reshape(-1, 3 * SIDE * SIDE),
+        np.array([is_flat(one) for one in opened], bool),
+    )
 
 
 def is_flat(picture: Image.Image) -> bool:
     """Whether a picture says nothing: one colour all over, or nearly so."""
-    small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return bool(np.asarray(small, np.float32).std(axis=(0, 1)).max() < FLAT)
+    return bool(_small(picture, FLAT_SIDE).std(axis=(0, 1)).max() < FLAT)
 
 
 def perceptual_hash(picture: Image.Image) -> int:
     """imagehash's phash: the 64 lowest frequencies of the brightness, each above or below their median, as bits."""
-    bits = imagehash.phash(picture).hash.ravel()
-    return int(np.packbits(bits).view(">u8")[0])
+    return int(np.packbits(imagehash.phash(picture).hash.ravel()).view(">u8")[0])
+
+
+def alike(one: Fingerprints, other: Fingerprints, same_instruction: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pairs that look alike and are not flat, as rows (place in `one`, place in `other`, bits apart, 1 where they are
+    alike by themselves, without regard to the instruction).
+
+    same_instruction: (len(one), len(other)); where it holds, BITS_ASKED and LEVELS_ASKED are the limits.
+    """
+    apart = np.bitwise_count(one.bits[:, None] ^ other.bits[None])
+    near = (apart <= BITS) | (same_instruction & (apart <= BITS_ASKED))
+    first, second = np.nonzero(near & ~one.flat[:, None] & ~other.flat[None])
+    levels = one.colours[first].astype(np.float32) - other.colours[second]
+    distance = np.sqrt((levels**2).mean(axis=1))
+    bits = apart[first, second]
+    strictly = (bits <= BITS) & (distance <= LEVELS)
+    found = np.stack([first, second, bits, strictly], axis=1).astype(np.int64)
+    return found[strictly | same_instruction[first, second] & (distance <= LEVELS_ASKED)]
+
+
+def _small(picture: Image.Image, side: int) -> NDArray[np.float32]:
+    return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BOX), np.float32)

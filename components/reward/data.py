@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -65,7 +66,7 @@ class PreferenceGroups(Sequence[Group]):
         """`split`: `train`, `validation` or `test`. With `side` pictures are squares of so many pixels, else as they
         are."""
         self._side = side
-        self._files = shards(dataset, "candidates", split)
+        self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
         self._groups = [
             (number, group) for number, one in enumerate(self._files) for group in range(one.num_row_groups)
         ]
@@ -76,7 +77,7 @@ class PreferenceGroups(Sequence[Group]):
         for place, row in enumerate(self._rows):
             self._places.setdefault(row["task_id"], []).append(place)
         self._tasks = list(self._places)
-        pairs = (pair for file in shards(dataset, "pairs", split) for pair in file.read().to_pylist())
+        pairs = (row for path in shards(dataset, "pairs", split) for row in parquet.read_table(path).to_pylist())
         self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
         self._cache: OrderedDict[int, dict[str, list[bytes | None]]] = OrderedDict()
         self._lock = threading.Lock()

@@ -1,0 +1,65 @@
+"""`editloop leaks`: whether a dataset teaches what a suite asks."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from components.leaks.leaks import Leaks
+
+WEAK_TOLD = 10
+
+
+def leaks(
+    dataset: Annotated[Path, typer.Option(help="Dataset folder; what its train and validation splits hold counts.")],
+    suite: Annotated[str, typer.Option(help="Name of the suite (`editloop benchmark --help` lists them).")],
+    data: Annotated[Path, typer.Option(help="The suite's own folder.")],
+    remove: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a dataset folder without the tasks concerned.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole list as JSON, and nothing else.")] = False,
+) -> None:
+    """Look for the suite's pictures in the training data: by bytes, by looks, and with the same instruction.
+
+    For example: editloop leaks --dataset runs/mine/dataset --suite genai-bench --data suites/genai-bench
+
+    Exits with 1 where the training data holds what the suite asks, unless --remove takes it out. An instruction that
+    both have is listed as weak where no picture is shared, and is no leak.
+    """
+    from components.dataset.stage import rebuild_dataset
+    from components.dataset.withdrawal import Withdrawn
+    from components.leaks.leaks import find_leaks
+    from components.suites.opening import open_suite
+
+    found = find_leaks(dataset, open_suite(suite, data))
+    if as_json:
+        print(json.dumps(found.report(), indent=2, ensure_ascii=False))
+    else:
+        _show(found, dataset)
+    if found.hits and remove is None:
+        raise typer.Exit(1)
+    if remove is not None:
+        figures = rebuild_dataset(dataset, remove, withdrawn=Withdrawn(tasks=found.task_ids))
+        print(
+            f"{remove}: {figures['pairs']:.0f} pairs of {figures['groups']:.0f} tasks, "
+            f"{len(found.task_ids)} tasks taken out",
+            file=sys.stderr if as_json else sys.stdout,
+        )
+
+
+def _show(found: "Leaks", dataset: Path) -> None:
+    from components.leaks.leaks import told
+
+    for hit in found.hits:
+        print(told(hit))
+    print(
+        f"{dataset}: {len(found.hits)} leaks of {found.suite}, in {len(found.task_ids)} tasks "
+        f"({found.training_pictures} pictures against {found.suite_pictures}; {found.flat} say nothing)"
+    )
+    for weak in found.weak[:WEAK_TOLD]:
+        print(f"weak: {weak.instruction!r} is asked in {weak.tasks} tasks and {weak.items} of the suite's items")
+    if len(found.weak) > WEAK_TOLD:
+        print(f"weak: {len(found.weak) - WEAK_TOLD} more instructions that both have")
