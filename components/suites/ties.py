@@ -50,7 +50,7 @@ def decided(difference: Floats, threshold: Floats | float) -> Floats:
 
 
 def best_threshold(human: Floats, difference: Floats) -> float:
-    """The least threshold >= 0 with the highest accuracy with ties on these pairs. Pairs without an answer are left out.
+    """The least threshold >= 0 with the highest accuracy with ties; pairs without an answer (NaN) are left out.
 
     0 (only equal scores tie) and the absolute differences themselves are all that can matter. 0 without any pair.
     """

@@ -79,6 +79,8 @@ class Found:
     """What became of the comparisons, (M,), as published, and with thresholds that did not see them."""
 
     published: Codes
+    plain: Codes
+    """With equal scores alone as ties: what orders are worth apart from where the threshold lies."""
     held_out: Codes | None
     """None where there is no threshold to choose, or too few clusters to hold any out."""
     threshold: float | None
@@ -89,7 +91,8 @@ class Found:
 def found_by(units: Units, answers: Answers, *, seed: int) -> Found:
     """The outcomes of a judge's answers."""
     if answers.verdicts is not None:
-        return Found(_of_verdicts(units, answers), None, None, None)
+        said = _of_verdicts(units, answers)
+        return Found(said, said, None, None, None)
     assert answers.scores is not None
     difference = np.array(
         [
@@ -100,16 +103,17 @@ def found_by(units: Units, answers: Answers, *, seed: int) -> Found:
         dtype=np.float64,
     )
     fits = units.tells_ties
+    plain = outcomes(units.human, decided(difference, 0.0))
     if not fits.any():
-        return Found(outcomes(units.human, decided(difference, 0.0)), None, None, None)
+        return Found(plain, plain, None, None, None)
     threshold = best_threshold(units.human[fits], difference[fits])
     published = outcomes(units.human, decided(difference, np.where(fits, threshold, 0.0)))
     numbers = np.unique(np.array(units.clusters)[units.unit], return_inverse=True)[1]
     apart = held_out_thresholds(units.human, difference, numbers, fits, seed=seed)
     if apart is None:
-        return Found(published, None, threshold, None)
+        return Found(published, plain, None, threshold, None)
     held_out = outcomes(units.human, decided(difference, np.where(fits, apart[0], 0.0)))
-    return Found(published, held_out, threshold, apart[1])
+    return Found(published, plain, held_out, threshold, apart[1])
 
 
 def _of_verdicts(units: Units, answers: Answers) -> Codes:
