@@ -5,7 +5,6 @@ changes what is written. MLflow reads the server's address and our name from MLF
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.checkout_commit import checkout_commit
 from infra.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
 from infra.patience import is_away, patiently
@@ -32,6 +32,9 @@ FROM_OUTSIDE = "edits"
 """Name of the inputs that no step of ours made: their manifests are kept too, or nobody could say what was in them."""
 PAGE = 1000
 """Runs a request."""
+
+_EXPERIMENTS: dict[str, str] = {}
+"""Ids by the server's address: each question costs a server with passwords a fifth of a second."""
 
 
 class TrackingSettings(BaseSettings):
@@ -184,21 +187,15 @@ def origin_tags(run_id: str) -> dict[str, str]:
     return {name: tags[key] for name, key in known.items() if key in tags}
 
 
-def git_commit() -> str | None:
-    """Commit of the running code, with "+changes" where the checkout differs from it; None where nobody knows."""
-    if told := TrackingSettings().git_commit:
-        return told
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD")
-    return (commit + ("+changes" if git("status", "--porcelain", "-uno") else "")) if commit else None
-
-
 def _experiment(api: Any) -> str:
+    """The id of our experiment on the server that MLFLOW_TRACKING_URI names; asked for once."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri not in _EXPERIMENTS:
+        _EXPERIMENTS[uri] = _find_experiment(api)
+    return _EXPERIMENTS[uri]
+
+
+def _find_experiment(api: Any) -> str:
     from mlflow.exceptions import MlflowException
 
     found = api.get_experiment_by_name(EXPERIMENT)
@@ -267,7 +264,7 @@ def _log_before(
     tags["editloop.pipeline_run"] = run.pipeline_run
     for path in inputs.values():
         tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
-    if commit := git_commit():
+    if commit := TrackingSettings().git_commit or checkout_commit():
         tags["mlflow.source.git.commit"] = commit
     if image := TrackingSettings().image:
         tags["editloop.image"] = image

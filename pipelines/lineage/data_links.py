@@ -8,16 +8,18 @@ from annotation.campaigns.answers import changed_annotations
 from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
 from annotation.campaigns.closing import Closing, closing_of, closings
 from annotation.campaigns.lead_queue import Snapshot, snapshot
-from components.dataset.votes import Votes, read_votes
+from components.dataset.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from components.dataset.withdrawal import read_withdrawals
 from infra import tracking
 from infra.content import read_manifest, sha256_bytes
 from infra.datarepo import Version, fetch_dataset, is_url
 from infra.dataset_versions import versions
 from infra.settings import service_settings
-from pipelines.campaign_status import kept_snapshot
 from pipelines.lineage.chain import Chain, Gap, checked, finished_run
 from pipelines.lineage.kept import fetch_kept
+
+SAID, RATED = ("export.json", "adjudication.json"), (JUDGEMENTS, DECISIONS)
+"""What a collect run keeps: as Label Studio gave it, and as it was read."""
 
 
 def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
@@ -87,14 +89,14 @@ def _collected(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None
     judgements = str(facts.get("judgements_sha256"))
     run = finished_run("judgements", "collect", judgements)
     chain.add("judgements", judgements)
-    kept = checked("label export", lambda: kept_snapshot(run.info.run_id))
+    with tempfile.TemporaryDirectory() as temporary:
+        files = checked("label export", lambda: fetch_kept(run, Path(temporary), (*SAID, *RATED)))
+        kept = Snapshot(*(files[name].read_bytes() for name in SAID))
+        given = checked("judgements", lambda: read_votes(Path(temporary)))
     if sha256_bytes(kept.votes) != facts.get("export_sha256"):
         raise Gap(
             f"label export: run {run.info.run_id} keeps {sha256_bytes(kept.votes)}, not {facts.get('export_sha256')}"
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        checked("label export", lambda: fetch_kept(run, Path(temporary)))
-        given = checked("judgements", lambda: read_votes(Path(temporary)))
     if votes is not None and not (set(votes.judged) <= set(given.judged) and set(votes.decided) <= set(given.decided)):
         raise Gap(f"judgements: the dataset has ratings that nobody gave in {judgements}")
     chain.add("label export", str(facts["export_sha256"]))

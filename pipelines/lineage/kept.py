@@ -1,6 +1,8 @@
 """What MLflow keeps of a step's output, fetched and compared with the digests that the step recorded."""
 
 import json
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +11,37 @@ from infra import tracking
 from infra.content import MANIFEST, sha256_file, sha256_json
 from infra.errors import EditLoopError
 
+AT_ONCE = 4
 
-def fetch_kept(run: Any, folder: Path) -> list[Path]:
-    """Fetch the files that a run keeps of its output into `folder`: those at its top that people read.
+
+def fetch_kept(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
+    """Fetch the files that a run keeps of its output into `folder`: those at its top that people read, or `names`.
 
     Raises EditLoopError where one is missing, or is not what the step wrote, naming it; or where the run keeps no
     manifest to tell that by.
     """
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     run_id, sha256 = run.info.run_id, run.data.tags.get("editloop.output.output")
+    store = get_artifact_repository(run.info.artifact_uri)
 
     def fetched(name: str) -> Path:
         try:
-            return Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
+            return Path(store.download_artifacts(name, str(folder)))
         except (MlflowException, OSError) as error:
             raise EditLoopError(f"run {run_id} keeps no {name} ({error})") from error
 
     files: dict[str, str] = json.loads(fetched(f"{tracking.MANIFESTS}/output/{MANIFEST}").read_text())["files"]
     if sha256_json(files) != sha256:
         raise EditLoopError(f"run {run_id}: the manifest that it keeps is not that of its output {sha256}")
-    found = []
-    for name, digest in files.items():
-        if "/" in name or Path(name).suffix not in LOGGED_SUFFIXES:
-            continue
-        path = fetched(name)
-        if sha256_file(path) != digest:
-            raise EditLoopError(f"run {run_id}: {name} was changed in MLflow since the step wrote it")
-        found.append(path)
+    read = [name for name in files if "/" not in name and Path(name).suffix in LOGGED_SUFFIXES]
+    wanted = names or read
+    if unknown := sorted(set(wanted) - set(read)):
+        raise EditLoopError(f"run {run_id} wrote no {', '.join(unknown)}")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(wanted, pool.map(fetched, wanted), strict=True))
+    changed = [name for name, path in found.items() if sha256_file(path) != files[name]]
+    if changed:
+        raise EditLoopError(f"run {run_id}: {', '.join(changed)} changed in MLflow since the step wrote it")
     return found

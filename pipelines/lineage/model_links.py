@@ -29,15 +29,12 @@ def version_link(chain: Chain, model: str) -> Any:
 def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
     """The record of the move that made the version a champion; None where it never was one, by number alone."""
     name = version.name
-    deleted = checked("promotion record", lambda: _deleted_records(name))
-    if deleted:
-        raise Gap(f"promotion record: run {deleted[0]} of {name}'s records was deleted; restore it in MLflow")
-    records = checked("promotion record", lambda: promotion.notice(name)).records
+    by_alias = registry.parse_model(model)[1] == CHAMPION
+    records = checked("promotion record", lambda: _records(name, str(version.version) if by_alias else None))
     numbers = [one.number for one in records]
     if missing := sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers)):
         raise Gap(f"promotion record: record {missing[0]} of {name} is missing; somebody removed it from MLflow")
     mine = [one for one in records if one.alias == CHAMPION and one.version == str(version.version)]
-    by_alias = registry.parse_model(model)[1] == CHAMPION
     if by_alias and not mine:
         raise Gap(
             f"promotion record: {name} version {version.version} is {CHAMPION}, and no record says who made it so"
@@ -105,7 +102,7 @@ def evidence_links(
     for sha256 in digests:
         run = finished_run(stage, stage, sha256, **inputs)
         with tempfile.TemporaryDirectory() as temporary:
-            files = {path.name: path for path in checked(stage, partial(fetch_kept, run, Path(temporary)))}
+            files = checked(stage, partial(fetch_kept, run, Path(temporary)))
             if "gate.json" not in files:
                 raise Gap(f"{stage}: run {run.info.run_id} has no gate.json")
             gates.append(json.loads(files["gate.json"].read_text()))
@@ -137,13 +134,18 @@ def _stored(version: Any, sha256: str) -> None:
             raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
 
 
-def _deleted_records(name: str) -> list[str]:
+def _records(name: str, champion: str | None) -> list[Promotion]:
+    """The records of a model, with one of what was set by hand where `champion` is not as they say. EditLoopError for
+    records that somebody deleted."""
     from mlflow.entities import ViewType
 
     api = tracking.client()
     experiment = api.get_experiment_by_name(registry.RECORDS)
-    if experiment is None:
-        return []
-    query = f"tags.`{registry.PREFIX}model` = {tracking.quoted(name)}"
-    found = api.search_runs([experiment.experiment_id], query, ViewType.DELETED_ONLY, max_results=1)
-    return [run.info.run_id for run in found]
+    if experiment is not None:
+        query = f"tags.`{registry.PREFIX}model` = {tracking.quoted(name)}"
+        deleted = api.search_runs([experiment.experiment_id], query, ViewType.DELETED_ONLY, max_results=1)
+        if deleted:
+            raise EditLoopError(f"run {deleted[0].info.run_id} of {name}'s records was deleted; restore it in MLflow")
+    records = registry.promotions(name)
+    known = [one.version for one in records if one.alias == CHAMPION]
+    return records if champion is None or known[-1:] == [champion] else promotion.notice(name).records

@@ -1,0 +1,16 @@
+"""Which commit of the project's own code runs."""
+
+import subprocess
+from pathlib import Path
+
+
+def checkout_commit() -> str | None:
+    """Commit of the git checkout around this code, with "+changes" where files differ from it; None outside of one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    return (commit + ("+changes" if git("status", "--porcelain", "-uno") else "")) if commit else None
