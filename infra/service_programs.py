@@ -16,6 +16,7 @@ from infra.settings import LocalServiceSettings
 Name = Literal["label-studio", "mlflow"]
 NAMES: tuple[Name, ...] = ("label-studio", "mlflow")
 HOST = "127.0.0.1"
+AUTH_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,18 @@ def program_environment(service: Service) -> dict[str, str]:
 
 
 def write_mlflow_auth(service: Service) -> None:
-    """MLflow's settings for log-ins, in a file that is the user's alone."""
+    """MLflow's settings for log-ins, in a file that is the user's alone.
+
+    A password that was right is remembered for AUTH_SECONDS: to check it anew takes a tenth of a second of a core, on
+    every request. The server has one worker, so a changed password or a removed user counts at once all the same.
+    """
     lines = [
         "[mlflow]",
         "default_permission = NO_PERMISSIONS",
         f"database_uri = sqlite:///{service.data / 'auth.db'}",
         f"admin_username = {service.user}",
         f"admin_password = {service.secret}",
+        f"auth_cache_ttl_seconds = {AUTH_SECONDS}",
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
     ]
     write_file(service.home / "mlflow-auth.ini", "\n".join(lines) + "\n")
