@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.benchmark_cli import benchmark
 from pipelines.campaign_cli import campaign_app
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
@@ -49,6 +50,7 @@ app.add_typer(dataset_app, name="dataset")
 app.command()(compare_judges)
 app.command()(leaks)
 app.command()(score)
+app.command()(benchmark)
 app.command()(serve)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]

@@ -58,7 +58,7 @@ def score(
     if output.suffix != ".parquet":
         raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
-    judge = open_judge(_fetched(model, out), device=device, passes=passes)
+    judge = open_judge(fetched(model, out), device=device, passes=passes)
     found = score_edits(judge, source, output, settings)
     print(f"{judge.name} {judge.version[:12]}: {found.edits} edits of {found.tasks} tasks, {found.missing} missing")
     for reason, count in list(found.reasons.items())[:10]:
@@ -112,10 +112,10 @@ def serve(
             f"--{str(one['loc'][0]).replace('_', '-')} {one['input']}: {one['msg']}" for one in error.errors()
         )
         raise EditLoopError(f"{wrong}.") from None
-    serve_model(_fetched(model, out), settings)
+    serve_model(fetched(model, out), settings)
 
 
-def _fetched(model: str, out: Path) -> str:
+def fetched(model: str, out: Path) -> str:
     """A registered model's folder, with an alias looked up now and once; any other address as it is."""
     if not model.startswith("models:/"):
         return model

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from components.judges.dividing import judged
@@ -84,7 +85,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> Answers:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[missing]} missing"), TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, transient=True) as progress:
+        with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
             missing = sum(bool(known[name]["missing"]) for name in asked & known.keys())
             bar = progress.add_task(
                 f"{judge.name} is asked {suite.name}", total=len(asked), completed=len(asked & known.keys()),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 from components.dataset.labels import TIE
@@ -50,9 +51,8 @@ def read_scenes(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
 
     items, groups = _tasks(data, shelf, faults), read_groups(data, "test")
     found, known = [], 0
-    for (item, _), group in zip(
-        items, track(groups, description="the oracle looks", disable=len(items) < 100), strict=True
-    ):
+    looked = track(groups, description="the oracle looks", console=Console(stderr=True), transient=True)
+    for (item, _), group in zip(items, looked, strict=True):
         seen = group.oracle()
         known += seen is not None
         if seen is not None:

@@ -1,0 +1,150 @@
+"""`editloop benchmark`: any judge on any suite, asked now or from its saved answers."""
+
+import json
+import re
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.errors import EditLoopError
+from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetched
+
+if TYPE_CHECKING:
+    from components.suites.answers import Answers
+    from components.suites.suite import Suite
+
+BENCHMARKS = Path("runs/benchmarks")
+
+
+def benchmark(
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="editscore-bench, editreward-bench, genai-bench, aurora-bench, imagenhub, heldout (what your experts "
+            "order in a dataset's test split) or scenes (what the oracle orders there)."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The suite's folder or file in its public format; of heldout and scenes a dataset folder."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The judge: a model's folder, a shipped name (tiny-reward), models:/NAME@ALIAS, http://HOST:PORT of "
+            "`editloop serve`, or openai:http://HOST/v1#MODEL."
+        ),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="A judge's saved scores (.csv, .parquet, .jsonl): key, candidate, score.")
+    ] = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(help="A judge's saved verdicts (JSON lines): key, verdict (left, right, both_bad, tie or null)."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Human votes of a suite of pairs that comes without images (JSON lines): key, label."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of report, page and raw answers; by default runs/benchmarks/SUITE-JUDGE."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    training: Annotated[
+        Path | None, typer.Option(help="Dataset folder that the judge learnt from: refuse where it holds the suite.")
+    ] = None,
+    passes: Passes = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling and of held-out thresholds' folds.")] = 0,
+    out: Home = DEFAULT_OUT,
+) -> None:
+    """Measure a judge on a suite: accuracy as published, and beside it what makes it honest, each with its interval.
+
+    Stopped or killed, the same call goes on where it was: a judge's raw answers are kept in the output folder.
+
+    For example: editloop benchmark --suite genai-bench --data suites/genai --model models:/edit-reward@champion
+
+    Without the suite's images: editloop benchmark --suite genai-bench --labels votes.jsonl --verdicts judge.jsonl
+
+    Keys are the suite's own: GenAI-Bench's rows are 0, 1, 2, ...; EditScore's bench joins its row's keys and dimension
+    by `|`; of groups a score's key is the group, its candidates A to D, and a verdict's key is the row's id; AURORA's
+    are pair-N and point-N; ImagenHub's the file names. A pair's candidates are left and right, or 0 and 1.
+    """
+    from components.suites.evaluation import evaluate
+    from components.suites.opening import open_suite
+    from components.suites.page import write_evaluation
+
+    if sum(one is not None for one in (model, scores, verdicts)) != 1:
+        raise EditLoopError("whose answers? Give one of --model, --scores and --verdicts.")
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        opened = open_suite(suite, data, labels)
+        if training is not None:
+            from components.leaks.leaks import check_leaks
+
+            check_leaks(training, opened)
+        answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, out)
+        found = evaluate(opened, answers, seed=seed)
+        write_evaluation(found, folder)
+    if as_json:
+        print(json.dumps(found.report, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _show(found.report)
+        print(folder)
+
+
+def _answers(
+    suite: "Suite",
+    model: str | None,
+    scores: Path | None,
+    verdicts: Path | None,
+    output: Path | None,
+    passes: int | None,
+    device: str | None,
+    out: Path,
+) -> tuple["Answers", Path]:
+    """The judge's answers, and the folder of what comes of them."""
+    from components.judges.opening import open_judge
+    from components.suites.answers import judge_suite
+    from components.suites.saved_answers import read_scores, read_verdicts
+
+    if model is not None:
+        judge = open_judge(fetched(model, out), device=device, passes=passes)
+        folder = output or _folder(suite, f"{judge.name}-{judge.version[:12]}")
+        return judge_suite(suite, judge, folder / "answers"), folder
+    given = read_scores(scores, suite) if scores is not None else read_verdicts(verdicts or Path(), suite)
+    return given, output or _folder(suite, given.judge["name"])
+
+
+def _folder(suite: "Suite", judge: str) -> Path:
+    return BENCHMARKS / f"{suite.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', judge)}"
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The report as tables, figures times 100."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from components.suites.page import key_figures, share, span, tables
+
+    console = Console()
+    table = Table(
+        "figure", "value", "95 % interval", box=box.SIMPLE, title=f"{report['judge']['name']} on {report['suite']}"
+    )
+    for name, value, ends in key_figures(report):
+        table.add_row(name, share(value), span(ends))
+    console.print(table)
+    for heading, rows in tables(report).items():
+        table = Table(heading, "value", "95 % interval", "units", box=box.SIMPLE)
+        for name, row in rows.items():
+            table.add_row(name, share(row["value"]), span(row["ci95"]), str(row["n"]))
+        console.print(table)
+    if threshold := report.get("threshold"):
+        print(f"scores within {threshold['published']:.4g} are a tie: chosen on the suite itself, as published")
+    print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items() if count))
+    for reason, count in report["missing_reasons"].items():
+        print(f"  {count} x missing: {reason}")
