@@ -55,7 +55,8 @@ def register(
     """
     sha256 = str(read_manifest(model)["sha256"])
     run_id = tracking.run_that_made(stage, sha256)
-    tags = tags | {"editloop.pipeline_run": pipeline_run, "editloop.verdict": gate["verdict"]}
+    tags = tags | tracking.origin_tags(run_id)
+    tags |= {"editloop.pipeline_run": pipeline_run, "editloop.verdict": gate["verdict"]}
     version = registry.register_model(name, model, run_id, tags)
     registry.set_alias(name, registry.CHALLENGER, version)
     alias = registry.CHALLENGER
