@@ -155,6 +155,12 @@ def fetch_version(version: Any) -> Path:
     return target
 
 
+def registered_facts(name: str, version: str) -> dict[str, Any]:
+    """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
+    found = client().get_model_version(name, version)
+    return {"name": name, "version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
+
+
 def promotions(name: str) -> list[Promotion]:
     """The records of a model, the oldest first; [] where there are none."""
     api = client()

@@ -1,0 +1,244 @@
+"""Who is champion: one at a time, on evidence, on record; and what those get who come second, die or go round."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra import promotion_claims, registry, tracking
+from infra.content import complete_folder, read_manifest
+from infra.errors import EditLoopError
+from infra.promotion import alias_version, champions, notice, promote, rollback
+from infra.promotion_claims import Move, OvertakenError, claimed
+
+ROUNDS = 50
+SHA256 = "5" * 64
+
+Register = Callable[..., str]
+
+
+@pytest.fixture
+def register(tmp_path: Path, service_environment, monkeypatch: pytest.MonkeyPatch) -> Register:
+    """register(name, text, verdict) -> the version of a tiny signed model with that content."""
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+
+    def make(name: str, text: str, verdict: str = "promote") -> str:
+        with complete_folder(tmp_path / text) as folder:
+            (folder / "weights.safetensors").write_text(text)
+        with tracking.stage_run("reward", "train-reward", name, {}, {"text": text}) as run:
+            evidence = {"editloop.verdict": verdict, "editloop.benchmark_sha256": SHA256}
+            version = registry.register_model(name, tmp_path / text, run.run_id, {}, evidence)
+            run.finish({}, {"output": tmp_path / text})
+        return version
+
+    return make
+
+
+def move(name: str, version: str, previous: str, actor: str = "Ada") -> Move:
+    """What a caller means to do that dies before its record."""
+    return Move("promote", name, version, "champion", actor, "because", previous, "promote", {"benchmark_sha256": "6"})
+
+
+def test_a_promotion_is_recorded_and_shows_in_mlflow(register: Register) -> None:
+    first, second = register("shown", "one"), register("shown", "two")
+    promote(f"models:/shown/{first}", actor="Ada", reason="the first")
+    record = promote(f"models:/shown/{second}", actor="Bo | [x](y)", reason="better\non aurora")
+    assert (record.number, record.action, record.version, record.previous) == (2, "promote", second, first)
+    assert (record.actor, record.reason, record.verdict) == ("Bo | [x](y)", "better\non aurora", "promote")
+    assert record.evidence == {"benchmark_sha256": SHA256}
+    assert registry.promotions("shown")[-1] == record
+    api = tracking.client()
+    assert alias_version(api, "shown", "champion") == second
+    model = api.get_registered_model("shown")
+    newest, older = [line for line in model.description.splitlines() if line.startswith("| ")][1:]
+    assert r"Bo \| \[x\](y) | better on aurora" in newest
+    assert older.split(" | ")[3:5] == [first, "none"]
+    assert "promote by Bo" in api.get_model_version("shown", second).tags["editloop.promotion"]
+    assert api.get_model_version("shown", first).tags["editloop.promotion"].startswith("no longer champion")
+    run = api.get_run(record.run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "shown 2: champion is version 2")
+
+
+def test_what_people_wrote_on_the_models_page_stays(register: Register) -> None:
+    register("written", "one"), register("written", "two")
+    tracking.client().update_registered_model("written", "Ask Ada before you use it.")
+    for version in "12":
+        promote(f"models:/written/{version}", actor="Ada", reason="x" * 1000)
+    description = tracking.client().get_registered_model("written").description
+    assert description.startswith("Ask Ada before you use it.\n\n## Promotions\n")
+    assert description.count("## Promotions") == 1
+    assert len(description) <= 5000
+
+
+def test_without_the_gates_word_nothing_moves_unless_one_insists(register: Register) -> None:
+    held = register("held", "one", "hold")
+    with pytest.raises(EditLoopError, match=r"its gate said hold.*--without-evidence"):
+        promote(f"models:/held/{held}", actor="Ada", reason="I like it")
+    assert notice("held").champion == ""
+    assert registry.promotions("held") == []
+    record = promote(f"models:/held/{held}", actor="Ada", reason="I like it", without_evidence=True)
+    assert (record.verdict, record.evidence) == ("hold", {})
+    assert notice("held").champion == held
+
+
+def test_the_challenger_needs_no_verdict(register: Register) -> None:
+    register("tried", "one", "hold")
+    record = promote("models:/tried/1", actor="Ada", reason="to try", alias="challenger")
+    assert (record.alias, record.version) == ("challenger", "1")
+    assert notice("tried").champion == ""
+
+
+def test_what_is_champion_stays_so_without_a_second_record(register: Register) -> None:
+    register("same", "one")
+    first = promote("models:/same/1", actor="Ada", reason="once")
+    assert promote("models:/same/1", actor="Bo", reason="twice") == first
+    assert len(registry.promotions("same")) == 1
+
+
+def test_a_new_measurement_of_the_same_content_is_the_versions_evidence(register: Register) -> None:
+    assert register("measured", "one", "hold") == register("measured", "one", "promote") == "1"
+    assert promote("models:/measured/1", actor="Ada", reason="measured again").verdict == "promote"
+
+
+@pytest.mark.parametrize("broken", ["weights.safetensors", "manifest.json"])
+def test_a_tampered_model_is_not_promoted(register: Register, service_environment, broken: str) -> None:
+    name = f"tampered-{broken}"
+    version = register(name, "one")
+    run_id = registry.registered_facts(name, version)["run_id"]
+    (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/{broken}")
+    kept.write_bytes(kept.read_bytes() + b" ")
+    with pytest.raises(EditLoopError, match=r"weights|signature"):
+        promote(f"models:/{name}/{version}", actor="Ada", reason="x")
+    assert notice(name).champion == ""
+    assert registry.promotions(name) == []
+
+
+def test_what_the_registry_has_not_is_said(register: Register) -> None:
+    register("known", "one")
+    with pytest.raises(EditLoopError, match=r"no model unknown; it has .*known"):
+        promote("models:/unknown/1", actor="Ada", reason="x")
+    with pytest.raises(EditLoopError, match="no such version; known has 1"):
+        promote("models:/known/7", actor="Ada", reason="x")
+    with pytest.raises(EditLoopError, match="no such version; known has 1"):
+        promote("models:/known@challenger", actor="Ada", reason="x")
+    with pytest.raises(EditLoopError, match="no such model"):
+        rollback("unknown", actor="Ada", reason="x")
+    for fault in ({"actor": " ", "reason": "x"}, {"actor": "Ada", "reason": "x" * 1001}):
+        with pytest.raises(EditLoopError, match="stays on record"):
+            promote("models:/known/1", **fault)
+
+
+def test_rolling_back_goes_one_further_each_time(register: Register) -> None:
+    for version in ("1", "2", "3"):
+        assert register("rolled", f"text {version}") == version
+        promote(f"models:/rolled/{version}", actor="Ada", reason="better")
+    record = rollback("rolled", actor="Bo", reason="worse on hats")
+    assert (record.action, record.version, record.previous, record.actor) == ("rollback", "2", "3", "Bo")
+    assert record.evidence == {"benchmark_sha256": SHA256}
+    assert rollback("rolled", actor="Bo", reason="worse on shoes").version == "1"
+    with pytest.raises(EditLoopError, match="no champion before version 1"):
+        rollback("rolled", actor="Bo", reason="worse")
+    promote("models:/rolled/3", actor="Ada", reason="mended")
+    assert rollback("rolled", actor="Bo", reason="not mended").version == "1"
+    assert notice("rolled").champion == "1"
+    assert [one.number for one in registry.promotions("rolled")] == [1, 2, 3, 4, 5, 6, 7]
+    assert champions(registry.promotions("rolled")) == ["1"]
+
+
+def test_an_alias_set_by_hand_works_and_is_on_record_without_evidence(register: Register) -> None:
+    register("hand", "one"), register("hand", "two")
+    promote("models:/hand/1", actor="Ada", reason="better")
+    registry.set_alias("hand", "champion", "2")
+    assert registry.resolve_model("models:/hand@champion") is not None
+    record = notice("hand").records[-1]
+    assert (record.action, record.version, record.previous, record.evidence) == ("by hand", "2", "1", {})
+    assert len(notice("hand").records) == 2
+    assert rollback("hand", actor="Ada", reason="by whom?").version == "1"
+    tracking.client().delete_registered_model_alias("hand", "champion")
+    standing = notice("hand")
+    assert (standing.champion, standing.records[-1].version, standing.records[-1].previous) == ("", "", "1")
+    assert promote("models:/hand/2", actor="Ada", reason="back").previous == ""
+
+
+def test_who_meant_to_replace_another_is_told(register: Register) -> None:
+    register("meant", "one"), register("meant", "two")
+    promote("models:/meant/1", actor="Ada", reason="better", replaces="")
+    with pytest.raises(OvertakenError, match="is version 1 by now, not no version: Ada moved champion to version 1"):
+        promote("models:/meant/2", actor="Bo", reason="better", replaces="")
+    assert notice("meant").champion == "1"
+
+
+def test_a_move_under_way_keeps_others_off(register: Register) -> None:
+    register("under", "one"), register("under", "two")
+    api = tracking.client()
+    with claimed(api, move("under", "1", ""), 1):
+        with pytest.raises(OvertakenError, match="Ada began to move under@champion to version 1"):
+            promote("models:/under/2", actor="Bo", reason="better")
+        registry.set_alias("under", "champion", "1")
+        assert notice("under").records == [], "the move explains the alias"
+    assert promote("models:/under/2", actor="Bo", reason="better").number == 2, "what was set is on record by hand"
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_caller_that_died_is_settled_by_the_next(
+    register: Register, monkeypatch: pytest.MonkeyPatch, carried_out: bool
+) -> None:
+    name = f"died-{carried_out}"
+    register(name, "one"), register(name, "two")
+    api = tracking.client()
+    held = claimed(api, move(name, "1", "", "the late Ada"), 1)
+    held.__enter__()
+    if carried_out:
+        registry.set_alias(name, "champion", "1")
+    time.sleep(0.2)
+    monkeypatch.setattr(promotion_claims, "PATIENCE", 0.1)
+    record = promote(f"models:/{name}/2", actor="Bo", reason="better")
+    records = registry.promotions(name)
+    assert records[-1] == record
+    assert [(one.actor, one.version, one.previous) for one in records] == (
+        [("the late Ada", "1", ""), ("Bo", "2", "1")] if carried_out else [("Bo", "2", "")]
+    )
+    visible = {one.name for one in api.search_experiments()}
+    assert not {one for one in visible if one.startswith(f"editloop-registry/{name}/")}
+    held.__exit__(None, None, None)
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Register) -> None:
+    """ROUNDS rounds of two callers that both mean to replace the same champion."""
+    for text in ("one", "two", "three"):
+        register("raced", text)
+    promote("models:/raced/1", actor="Ada", reason="the first")
+    won: list[str] = []
+    lost: list[str] = []
+
+    def race(version: str, champion: str, ready: threading.Barrier) -> None:
+        ready.wait()
+        try:
+            won.append(promote(f"models:/raced/{version}", actor=version, reason="race", replaces=champion).version)
+        except OvertakenError as error:
+            lost.append(str(error))
+
+    champion = "1"
+    for round_ in range(ROUNDS):
+        ready = threading.Barrier(2)
+        rivals = [version for version in "123" if version != champion]
+        threads = [threading.Thread(target=race, args=(version, champion, ready)) for version in rivals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(won), len(lost)) == (round_ + 1, round_ + 1)
+        standing = notice("raced")
+        assert standing.champion == won[-1]
+        assert (len(standing.records), standing.records[-1].version) == (round_ + 2, won[-1])
+        assert won[-1] in lost[-1], "the loser is told by whom"
+        champion = standing.champion
+
+
+def test_content_and_manifest_are_what_was_registered(register: Register, tmp_path: Path) -> None:
+    register("fetched", "one")
+    fetched = registry.resolve_model("models:/fetched/1")
+    assert fetched is not None
+    assert read_manifest(fetched) == read_manifest(tmp_path / "one")
