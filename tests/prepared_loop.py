@@ -93,9 +93,7 @@ def promoted(loop: Loop, dataset: Path, version: Path, model: Path, *, run: str)
     with standing_in("benchmark", stand_in_benchmark):
         step("benchmark", run, {"dataset": dataset, "model": model}, {"output": evidence})
     inputs = {"model": model, "benchmark": evidence, "dataset": dataset, "version": version}
-    step(
-        "promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=REWARD, pipeline_run=run
-    )
+    step("promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=REWARD, pipeline_run=run)
     return str(registry.find_version(f"models:/{REWARD}@challenger").version)
 
 
@@ -180,7 +178,9 @@ def stand_in_reward(dataset: Path, output: Path, *, seed: int) -> dict[str, floa
 
 
 def stand_in_benchmark(dataset: Path, model: Path, output: Path) -> dict[str, float]:
-    digests = {f"{name}_sha256": read_manifest(path)["sha256"] for name, path in (("dataset", dataset), ("model", model))}
+    digests = {
+        f"{name}_sha256": read_manifest(path)["sha256"] for name, path in (("dataset", dataset), ("model", model))
+    }
     return _evidence(output, "benchmark.json", digests)
 
 
