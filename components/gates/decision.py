@@ -119,7 +119,7 @@ def _whole(
     settings: GateSettings, one: Measured, whole: dict[str, Any], old: Outcomes
 ) -> tuple[Verdict, str, float | None]:
     """Verdict of a suite as a whole, why, and McNemar's p where it was asked."""
-    bound, (low, high) = -one.gate.margin, whole["interval"]
+    bound, (low, high) = 0.0 - one.gate.margin, whole["interval"]
     p = mcnemar(one.new.right, old.right) if one.gate.margin == 0 else None
     if whole["units"] < one.gate.minimum:
         return "hold", f"too few to decide, at least {one.gate.minimum} are asked", p
@@ -174,7 +174,7 @@ def _judge(settings: GateSettings, one: Agreement, seed: int) -> dict[str, Any]:
     )
     low, high = (_known(end) for end in interval(found, 1 - settings.alpha)[0])
     net, asked = _known(found.values[0]), len(spoken)
-    bound = 0.0 if one.asked_for == "better" else -one.margin
+    bound = 0.0 if one.asked_for == "better" else 0.0 - one.margin
     verdict: Verdict = "hold"
     if one.trained_it:
         why = "the editor learnt from it, so it has no say"
@@ -208,4 +208,4 @@ def _percent(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:+.1f} %"
+    return "not measured" if value is None else f"{100 * value:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
