@@ -12,7 +12,7 @@ from components.step import PIPELINES
 from infra.errors import EditLoopError
 from pipelines.backend import parse_arguments
 from pipelines.compilation import COMPILED, NAMES, compile_pipelines
-from pipelines.settings import PRESETS, LoopSettings
+from pipelines.settings import PARAMS, PRESETS, LoopSettings, read_params
 from pipelines.stages import parser
 
 TOP = Path(__file__).parents[2]
@@ -80,8 +80,18 @@ def test_no_component_installs_anything_or_carries_a_secret() -> None:
         assert not [one for one in parameters if any(word in one for word in ("token", "password", "secret"))]
 
 
-def test_params_yaml_holds_the_defaults() -> None:
-    assert yaml.safe_load((TOP / "params.yaml").read_text()) == LoopSettings().model_dump(mode="json")
+def test_the_demo_and_dvc_read_one_set_of_parameters() -> None:
+    assert PARAMS.resolve() == TOP / "params.yaml"
+    assert PRESETS["demo"].model_dump(mode="json") == yaml.safe_load((TOP / "params.yaml").read_text())
+
+
+def test_faulty_parameters_are_named(tmp_path: Path) -> None:
+    values = PRESETS["demo"].model_dump(mode="json")
+    values["reward"] = {**values["reward"], "epoch": 3, "processes": 0}
+    del values["seed"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(EditLoopError, match=r"(?s)params.yaml: seed: .*reward.processes: .*reward.epoch: "):
+        read_params(tmp_path / "params.yaml")
 
 
 def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
