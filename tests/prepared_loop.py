@@ -28,7 +28,7 @@ from infra import registry
 from infra.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json
 from infra.settings import service_settings
 
-PEOPLE = ["ada", "bo", "chi"]
+PEOPLE = ("ada", "bo", "chi")
 REWARD, EDITOR = "loop-reward", "loop-editor"
 """Names in the registry: other tests' models are not in the way."""
 BASE = "b" * 64
@@ -65,11 +65,11 @@ def surroundings(home: Path) -> dict[str, str]:
     }
 
 
-def prepare(home: Path, *, tasks: int = 24, run: str = "turn", people: list[str] = PEOPLE) -> Loop:
-    """Run the turn below `home`; the environment must name the services and `surroundings`."""
+def prepare(home: Path, *, tasks: int = 24, run: str = "turn", people: tuple[str, ...] = PEOPLE) -> Loop:
+    """Run the turn below `home`, with three `people`; the environment must name the services and `surroundings`."""
     with standing_in("candidates", partial(draw, tasks=tasks)):
         step("candidates", run, {"edits": _edits(home / "edits")}, {"output": home / "candidates"})
-    wanted = {"campaign": f"campaign of {home.name}", "annotators": people, "overlap": 2, "seed": 0}
+    wanted = {"campaign": f"campaign of {home.name}", "annotators": list(people), "overlap": 2, "seed": 0}
     step("annotate", run, {"candidates": home / "candidates"}, {"output": home / "campaign"}, **wanted)
     campaign = read_campaign(home / "campaign")
     loop = Loop(home, campaign, answer(campaign, home / "campaign"))
@@ -140,7 +140,7 @@ def draw(edits: Path, output: Path, *, tasks: int) -> dict[str, float]:
 
         rows = []
         for number in range(tasks):
-            source, instruction = put(), f"make it like number {number}"
+            source, instruction = put(), "make the red circle blue"
             task = task_id(source, instruction)
             images = [put() for _ in range(3)]
             made = [Candidate(candidate_id=candidate_id(task, one), image=one, editor="some") for one in images]
@@ -157,10 +157,10 @@ def draw(edits: Path, output: Path, *, tasks: int) -> dict[str, float]:
 def answer(campaign: Campaign, folder: Path) -> dict[tuple[str, str], int]:
     """Every page answered by two annotators in turn, who agree."""
     settings = service_settings()
-    accounts, rows = read_accounts(settings), task_rows(settings, campaign)
+    accounts, rows, people = read_accounts(settings), task_rows(settings, campaign), campaign.annotators
     given = {}
     for number, key in enumerate(load_pages(folder)):
-        for name in (PEOPLE[number % 3], PEOPLE[(number + 1) % 3]):
+        for name in (people[number % 3], people[(number + 1) % 3]):
             levels = [{"if": 1 + (number + place) % 4, "vq": 1 + (number + 2 * place) % 4} for place in range(3)]
             body = {"result": result_of(levels), "lead_time": 9.0}
             api = LabelStudioApi(settings, accounts[name].token)

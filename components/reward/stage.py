@@ -10,6 +10,7 @@ from components.unfinished import unfinished
 from infra.content import MANIFEST, read_manifest, sha256_json, write_file
 from infra.errors import EditLoopError
 from infra.launch import launch
+from infra.patience import patiently
 
 MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
 
@@ -50,7 +51,7 @@ def reward(
     launch(MODULES[chosen.model], [str(path)], processes=processes)
     history = json.loads((output / "training.json").read_text())
     try:
-        send(folder)
+        patiently(send, folder)
         shutil.rmtree(folder)
     except Exception as error:  # the model is whole; its curves wait for MLflow in the folder
         print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")

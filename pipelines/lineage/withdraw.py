@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Console
 from rich.progress import track
 
 from components.dataset.stage import publish, rebuild_dataset
@@ -68,7 +69,7 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     )
     taken = Taken(listed, trace.datasets, trace.models)
     _mark(taken)
-    for one in track(latest(trace.datasets), description="datasets", transient=True):
+    for one in track(latest(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)):
         _rebuild(taken, one, repo, out)
     return taken
 

@@ -85,6 +85,7 @@ def test_mlflow_away_costs_a_training_nothing_and_gets_its_curves_later(
         with monkeypatch.context() as gone:
             gone.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
             gone.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            gone.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
             found = reward(dataset, tmp_path / "model", preset=str(preset(tmp_path)), epochs=1)
         read_manifest(tmp_path / "model", check=True)
         (folder,) = (tmp_path / ".unfinished").iterdir()
