@@ -3,6 +3,7 @@
 KFP components, `editloop stage` and `dvc repro` all come through here, so a stage leaves the same trace from each.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from infra import tracking
 from infra.content import MANIFEST, write_json
 from infra.launch import end_with_supervisor
+from infra.run_inputs import describe_verdict, log_dataset
 
 PIPELINES = {
     "candidates": "collect-preferences",
@@ -27,6 +29,8 @@ PIPELINES = {
 """Every stage, in the loop's order, and the pipeline that it is a part of."""
 PARTS = {"editor_rl": ("editor",)}
 """Folders inside a stage's output that are registered on their own, so that their content has an address too."""
+USES = {"reward": "training", "benchmark": "evaluation", "promote": "evaluation"}
+"""Stages that read a dataset, and what for, as MLflow's pages say it."""
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
 
 
@@ -61,7 +65,11 @@ def run_step(
     targets = {name: _path(value) for name, value in outputs.items()}
     function = getattr(import_module(f"components.{stage}.stage"), stage)
     with tracking.stage_run(stage, PIPELINES[stage], pipeline_run, sources, parameters) as run:
+        if (use := USES.get(stage)) and "dataset" in sources:
+            log_dataset(run.run_id, sources["dataset"], use)
         results: dict[str, float] = function(**sources, **targets, **parameters)
+        if (targets["output"] / "gate.json").is_file():
+            describe_verdict(run.run_id, json.loads((targets["output"] / "gate.json").read_text()))
         if then:
             results |= then(pipeline_run)
         produced = targets | {part: targets["output"] / part for part in PARTS.get(stage, ())}

@@ -12,7 +12,7 @@ from infra.errors import EditLoopError
 from infra.promotion_claims import Claim, Move, OvertakenError, claimed, superseded, told
 from infra.promotion_pages import show
 from infra.registry import CHAMPION, EVIDENCE, PREFIX, RECORDS, Promotion, fetch_version, find_version, promotions
-from infra.tracking import client
+from infra.tracking import client, quoted
 
 BY_HAND = Move(
     action="by hand",
@@ -174,7 +174,7 @@ def existing(model: str) -> Any:
             raise
         names = ", ".join(sorted(one.name for one in api.search_registered_models())) or "none"
         raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.") from None
-    known = sorted(int(one.version) for one in api.search_model_versions(f"name = '{name}'"))
+    known = sorted(int(one.version) for one in api.search_model_versions(f"name = {quoted(name)}"))
     raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, known)) or 'none'}.")
 
 

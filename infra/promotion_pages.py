@@ -44,7 +44,7 @@ def history(records: list[Promotion], longest: int) -> str:
             one.verdict or "none",
             evidence_words(one.evidence),
         )
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+        lines.append("| " + " | ".join(cell(_shortened(text)) for text in cells) + " |")
         if len("\n".join(lines)) > longest:
             return "\n".join(lines[:-1])
     return "\n".join(lines)
@@ -65,11 +65,14 @@ def evidence_words(evidence: dict[str, str]) -> str:
     return ", ".join(f"{key.removesuffix('_sha256')} {value[:12]}" for key, value in evidence.items()) or "none"
 
 
-def _cell(text: str) -> str:
-    """Text as it stands in a cell of a Markdown table: no mark-up of its own, no bar, no line break."""
-    text = text if len(text) <= CELL else text[: CELL - 1] + "…"
+def cell(text: str) -> str:
+    """Text as it stands in Markdown, also in a cell of a table: no mark-up of its own, no bar, no line break."""
     escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>|#!" else sign for sign in text)
     return " ".join(escaped.split())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= CELL else text[: CELL - 1] + "…"
 
 
 def _tag_if_there(api: Any, name: str, version: str, text: str) -> None:

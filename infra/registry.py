@@ -12,7 +12,7 @@ from typing import Any, Literal
 from infra.content import read_manifest
 from infra.errors import EditLoopError
 from infra.signing import SignatureError, sign_folder, verify_folder
-from infra.tracking import TrackingSettings, client
+from infra.tracking import TrackingSettings, client, quoted
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 RECORDS = "editloop-registry"
@@ -86,7 +86,7 @@ def register_model(
 
 def version_of_content(name: str, sha256: str) -> Any | None:
     """The registered version of `name` whose folder has this sha256, a signed one first; None where there is none."""
-    known = client().search_model_versions(f"name = '{name}' and tags.`editloop.sha256` = '{sha256}'")
+    known = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
     return min(known, key=lambda one: ("editloop.signing_key" not in one.tags, int(one.version)), default=None)
 
 
@@ -170,7 +170,7 @@ def promotions(name: str) -> list[Promotion]:
     while experiment is not None:
         page = api.search_runs(
             [experiment.experiment_id],
-            f"tags.`{PREFIX}model` = '{name}'",
+            f"tags.`{PREFIX}model` = {quoted(name)}",
             max_results=1000,
             order_by=["attributes.start_time ASC"],
             page_token=token,

@@ -16,6 +16,7 @@ from pipelines.leaks_cli import leaks
 from pipelines.lineage_cli import dataset_app, trace, verify
 from pipelines.plan_cli import plan
 from pipelines.ratings_cli import agreement, ratings_app
+from pipelines.registry_cli import promote, registry, rollback
 from pipelines.scoring_cli import score, serve
 from pipelines.selection_cli import learning_curves, propose
 from pipelines.surroundings import services_of
@@ -52,6 +53,9 @@ app.command()(leaks)
 app.command()(score)
 app.command()(benchmark)
 app.command()(serve)
+app.command()(promote)
+app.command()(rollback)
+app.command()(registry)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")

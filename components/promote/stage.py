@@ -1,11 +1,11 @@
 """Into the registry: every trained model as challenger, the champion only by its gate's verdict."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from components.judges.opening import find_local
-from infra import registry, tracking
+from components.promote.card import Link
+from components.promote.registration import output_link, register
+from infra import registry
 from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import read_version
 
@@ -28,7 +28,6 @@ def promote(
     version. The registered version carries what `editloop verify` needs: the run, the dataset and where DVC has it.
     """
     committed = read_version(version)
-    gate = json.loads((benchmark / "gate.json").read_text())
     facts = read_manifest(dataset)["facts"]
     tags = {
         "editloop.dataset_sha256": committed["sha256"],
@@ -36,39 +35,25 @@ def promote(
         "editloop.dvc_tag": committed["tag"],
         "editloop.dataset_repo": committed["repo"],
         "editloop.campaign_key": str(facts["campaign_key"]),
-        "editloop.benchmark_sha256": str(read_manifest(benchmark)["sha256"]),
     }
+    chain = [
+        output_link("dataset run", "dataset", committed["sha256"]),
+        Link("dataset", committed["sha256"]),
+        Link("DVC", f"{committed['tag']} of {committed['repo']}, commit {committed['dvc_rev']}"),
+        output_link("judgements run", "collect", str(facts.get("judgements_sha256"))),
+        Link("campaign", str(facts["campaign_key"])),
+        Link("annotators", str(len(facts.get("annotators", [])))),
+        Link("preference pairs", str(facts.get("pairs", "unknown"))),
+    ]
     promotion = register(
-        name or find_local(str(model)).kind, model, gate, stage="reward", pipeline_run=pipeline_run, tags=tags
+        name or find_local(str(model)).kind,
+        model,
+        benchmark,
+        stage="reward",
+        pipeline_run=pipeline_run,
+        tags=tags,
+        chain=chain,
     )
     with complete_folder(output) as folder:
         write_json(folder / "promotion.json", promotion)
     return {"model_version": float(promotion["version"]), "promoted": float(promotion["alias"] == registry.CHAMPION)}
-
-
-def register(
-    name: str, model: Path, gate: dict[str, Any], *, stage: str, pipeline_run: str, tags: dict[str, str]
-) -> dict[str, Any]:
-    """Register a model folder under the run of the `stage` that trained it; returns what promotion.json holds.
-
-    The version becomes `challenger`, and `champion` too when the gate's verdict is "promote".
-    """
-    sha256 = str(read_manifest(model)["sha256"])
-    run_id = tracking.run_that_made(stage, sha256)
-    tags = tags | tracking.origin_tags(run_id)
-    tags |= {"editloop.pipeline_run": pipeline_run, "editloop.verdict": gate["verdict"]}
-    version = registry.register_model(name, model, run_id, tags)
-    registry.set_alias(name, registry.CHALLENGER, version)
-    alias = registry.CHALLENGER
-    if gate["verdict"] == "promote":
-        registry.set_alias(name, registry.CHAMPION, version)
-        alias = registry.CHAMPION
-    return {
-        "name": name,
-        "version": version,
-        "alias": alias,
-        "verdict": gate["verdict"],
-        "reasons": gate["reasons"],
-        "run_id": run_id,
-        "sha256": sha256,
-    }

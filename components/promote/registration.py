@@ -1,0 +1,109 @@
+"""A model into the registry: signed, with its card, as challenger; as champion when its gate says so."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from components.promote.card import KINDS, Link, model_card, shown
+from infra import registry, tracking
+from infra.content import read_manifest, sha256_file
+from infra.errors import EditLoopError
+from infra.promotion import promote
+
+REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
+"""What an evidence folder is called among a version's tags, and its file of figures."""
+
+
+def register(
+    name: str,
+    model: Path,
+    evidence: Path,
+    *,
+    stage: str,
+    pipeline_run: str,
+    tags: dict[str, str],
+    chain: list[Link],
+) -> dict[str, Any]:
+    """Register a model folder under the run of the `stage` that trained it; returns what promotion.json holds.
+
+    evidence: the folder of its benchmark or evaluation, whose gate.json decides. chain: links of the model's card that
+    the stage knows. The version becomes `challenger`, and `champion` too when the gate's verdict is "promote"; moving
+    the champion is on record, with the pipeline run as its actor.
+    """
+    gate = json.loads((evidence / "gate.json").read_text())
+    sha256 = str(read_manifest(model)["sha256"])
+    run_id = tracking.run_that_made(stage, sha256)
+    kind = next(key for key, file in REPORTS.items() if (evidence / file).is_file())
+    found = {
+        "editloop.verdict": str(gate["verdict"]),
+        f"editloop.{kind}": str(read_manifest(evidence)["sha256"]),
+        "editloop.verdict_sha256": sha256_file(evidence / "gate.json"),
+    }
+    tags = tags | tracking.origin_tags(run_id) | {"editloop.pipeline_run": pipeline_run}
+    version = registry.register_model(name, model, run_id, tags, found)
+    report = json.loads((evidence / REPORTS[kind]).read_text())
+    what = name if name in KINDS else "editor" if stage == "editor_rl" else "edit-reward"
+    _write_card(name, version, what, model, gate, report, [*_runs(run_id, kind, found[f"editloop.{kind}"]), *chain])
+    registry.set_alias(name, registry.CHALLENGER, version)
+    alias = registry.CHALLENGER
+    if gate["verdict"] == "promote":
+        reason = str((gate["reasons"] or ["its gate said promote"])[0])[:900]
+        promote(f"models:/{name}/{version}", actor=f"pipeline {pipeline_run}"[:900], reason=reason)
+        alias = registry.CHAMPION
+    return {
+        "name": name,
+        "version": version,
+        "alias": alias,
+        "verdict": gate["verdict"],
+        "reasons": gate["reasons"],
+        "run_id": run_id,
+        "sha256": sha256,
+    }
+
+
+def run_link(name: str, run_id: str) -> Link:
+    """A run by its id, with its place on MLflow's pages."""
+    experiment = tracking.client().get_run(run_id).info.experiment_id
+    return Link(name, run_id, f"#/experiments/{experiment}/runs/{run_id}")
+
+
+def output_link(name: str, stage: str, sha256: str) -> Link:
+    """The run of a stage that made something, or its sha256 alone where MLflow knows no such run."""
+    try:
+        return run_link(name, tracking.run_that_made(stage, sha256))
+    except EditLoopError:
+        return Link(name, f"none in MLflow made {sha256}")
+
+
+def _runs(run_id: str, kind: str, sha256: str) -> list[Link]:
+    """The run that trained, and the one that measured: for an editor that one is still at work, and is ours."""
+    stage = "benchmark" if kind == "benchmark_sha256" else "editor_eval"
+    own = os.environ.get(tracking.STAGE_RUN)
+    if stage == "editor_eval" and own:
+        measured = run_link("evaluation run", own)
+    else:
+        measured = output_link(f"{stage.replace('_', ' ')} run", stage, sha256)
+    return [run_link("training run", run_id), measured, Link("evidence", f"{kind} {sha256}")]
+
+
+def _write_card(
+    name: str, version: str, kind: str, model: Path, gate: dict[str, Any], report: dict[str, Any], chain: list[Link]
+) -> None:
+    """The card as the version's description, and whole among the training run's artifacts."""
+    api = tracking.client()
+    manifest, registered = read_manifest(model), registry.registered_facts(name, version)
+    facts = manifest["facts"]
+    chain = [
+        Link("registered as", f"{name} version {version}"),
+        Link("content", str(manifest["sha256"])),
+        Link("signed with key", registered["tags"].get("editloop.signing_key", "none")),
+        *chain,
+        Link("pipeline run", registered["tags"].get("editloop.pipeline_run", "unknown")),
+    ]
+    training = {key: facts[key] for key in ("base", "base_sha256", "preset", "seed") if key in facts}
+    training |= facts.get("training") or {}
+    card = model_card(name, kind, gate, report, chain, training)
+    file = f"model-{str(manifest['sha256'])[:12]}.card.md"
+    api.log_text(registered["run_id"], card, file)
+    api.update_model_version(name, version, shown(card, f"{file} of run {registered['run_id']}"))
