@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jinja2 import Template
+from jinja2 import Environment
 
 from infra.promotion_pages import LONGEST, cell
 
@@ -23,7 +23,9 @@ LIMITS = {
         "Figures hold for held-out tasks like those above; on others measure first.",
     ),
 }
-CARD = Template(
+PAGES = Environment(keep_trailing_newline=True)
+PAGES.filters["cell"] = cell
+CARD = PAGES.from_string(
     """# {{ name }}
 
 {{ what }}
@@ -59,10 +61,8 @@ CARD = Template(
 {% for key, value in training.items() %}
 - {{ key | cell }}: {{ value | string | cell }}
 {%- endfor %}
-""",
-    keep_trailing_newline=True,
+"""
 )
-CARD.environment.filters["cell"] = cell
 
 
 class Link(NamedTuple):
@@ -89,8 +89,8 @@ def model_card(
     chain: list[Link],
     training: Mapping[str, Any],
 ) -> str:
-    """Markdown. name: in the registry; kind: edit-reward, edit-score or editor; gate: what gate.json holds; report: what
-    benchmark.json or evaluation.json holds; training: settings by name."""
+    """Markdown. name: in the registry; kind: edit-reward, edit-score or editor; gate: what gate.json holds; report:
+    what benchmark.json or evaluation.json holds; training: settings by name."""
     return CARD.render(
         name=name,
         what=KINDS[kind],
