@@ -1,0 +1,142 @@
+"""Retries, kills, twins and an MLflow that goes away: one run a step all the same, and nothing of it is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra import tracking
+from infra.services import Services, start_services, stop_services
+
+STEP = """
+import sys, time
+from pathlib import Path
+from infra import tracking
+with tracking.stage_run("reward", "train-reward", sys.argv[1], {}, {"seed": 1}) as run:
+    Path(sys.argv[2]).write_text(run.run_id)
+    time.sleep(float(sys.argv[3]))
+    run.finish({"loss": 0.5}, {})
+"""
+
+
+def step(name: str, told: Path, seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", STEP, name, str(told), str(seconds)])
+
+
+def statuses(name: str, stage: str = "reward") -> list[str]:
+    return [run.info.status for run in tracking.find_runs(pipeline_run=name, stage=stage)]
+
+
+def test_a_step_that_was_killed_is_found_again(service_environment: Services, tmp_path: Path) -> None:
+    first = step("killed", tmp_path / "first", 600)
+    while not (tmp_path / "first").is_file():
+        assert first.poll() is None
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert statuses("killed") == ["RUNNING"]
+    assert step("killed", tmp_path / "second", 0).wait() == 0
+    assert (tmp_path / "second").read_text() == (tmp_path / "first").read_text()
+    assert statuses("killed") == ["FINISHED"]
+
+
+def test_twins_that_begin_at_once_share_one_run(service_environment: Services, tmp_path: Path) -> None:
+    twins = [step("twins", tmp_path / str(number), 1) for number in range(3)]
+    assert [twin.wait() for twin in twins] == [0, 0, 0]
+    assert len({(tmp_path / str(number)).read_text() for number in range(3)}) == 1
+    assert statuses("twins") == ["FINISHED"]
+    parents = tracking.find_runs(pipeline_run="twins", pipeline="train-reward")
+    assert len(parents) == 1
+
+
+def test_runs_are_found_by_the_page_and_whatever_their_names(
+    service_environment: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "Ada's turn"
+    for seed in range(5):
+        with tracking.stage_run("dataset", "train-reward", name, {}, {"seed": seed}) as run:
+            run.finish({}, {})
+    monkeypatch.setattr(tracking, "PAGE", 2)
+    found = tracking.find_runs(pipeline_run=name, stage="dataset")
+    assert len(found) == len({run.info.run_id for run in found}) == 5
+    assert [run.info.run_id for run in tracking.find_runs(pipeline_run=name, stage="dataset", limit=3)] == [
+        run.info.run_id for run in found[:3]
+    ]
+    gone = found[0].info.run_id
+    tracking.client().delete_run(gone)
+    assert len(tracking.find_runs(pipeline_run=name, stage="dataset", finished=True)) == 4
+    assert [run.info.run_id for run in tracking.find_runs(pipeline_run=name, stage="dataset", deleted=True)] == [gone]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The home of an MLflow of our own, which may be stopped; the environment names it."""
+    home = tmp_path_factory.mktemp("own")
+    before = dict(os.environ)
+    os.environ.update(start_services(home, label_studio=False).environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
+    try:
+        yield home
+    finally:
+        stop_services(home)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def away(home: Path, seconds: float) -> Iterator[None]:
+    """MLflow is stopped now, and started again after `seconds`."""
+    stop_services(home)
+    back = threading.Timer(seconds, lambda: start_services(home, label_studio=False))
+    back.start()
+    yield
+    back.join()
+
+
+def test_mlflow_that_goes_away_during_a_step_gets_all_of_it_later(own: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<title>curves</title>")
+    with tracking.stage_run("reward", "train-reward", "outage", {}, {"seed": 1}) as run:
+        stop_services(own)
+        run.finish({"loss": 0.25}, {}, files=[page], tags={"verdict": "promote"})
+        threading.Timer(2, lambda: start_services(own, label_studio=False)).start()
+    (found,) = tracking.find_runs(pipeline_run="outage", stage="reward")
+    assert (found.info.run_id, found.info.status) == (run.run_id, "FINISHED")
+    assert found.data.metrics["loss"] == 0.25
+    assert found.data.tags["editloop.verdict"] == "promote"
+    assert [one.path for one in tracking.client().list_artifacts(run.run_id)] == ["page.html"]
+
+
+def test_a_step_waits_for_mlflow_before_it_begins(own: Path) -> None:
+    with away(own, 2), tracking.stage_run("reward", "train-reward", "late", {}, {}) as run:
+        run.finish({}, {})
+    assert statuses("late") == ["FINISHED"]
+
+
+def test_who_ends_a_step_does_not_wait_and_patience_has_an_end(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = time.monotonic()
+
+    def interrupted() -> None:
+        nonlocal begun
+        with tracking.stage_run("reward", "train-reward", "ended", {}, {}):
+            stop_services(own)
+            begun = time.monotonic()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - begun < 5
+    monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
+    with pytest.raises(Exception, match="Connection refused"), tracking.stage_run("reward", "p", "never", {}, {}):
+        pytest.fail("the step began without a record")
+    start_services(own, label_studio=False)
+    assert statuses("ended") == ["RUNNING"]
+    with tracking.stage_run("reward", "train-reward", "ended", {}, {}) as run:
+        run.finish({}, {})
+    assert statuses("ended") == ["FINISHED"]

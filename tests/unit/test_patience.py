@@ -1,0 +1,71 @@
+"""Waiting for MLflow: for what, how long, and for what not."""
+
+import pytest
+import requests
+from mlflow.exceptions import MlflowException
+
+from infra import patience
+from infra.patience import is_away, patiently
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_SECONDS", 0.001)
+
+
+def wrapped(cause: Exception) -> MlflowException:
+    """What MLflow's client makes of an error of the connection: without `from`."""
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise MlflowException(f"API request failed with exception {error}")  # noqa: B904
+    except MlflowException as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (wrapped(requests.ConnectionError("refused")), True),
+        (wrapped(requests.ReadTimeout("120 s")), True),
+        (wrapped(requests.exceptions.RetryError("too many 503 error responses")), True),
+        (wrapped(requests.exceptions.RetryError("too many 500 error responses")), False),
+        (MlflowException("no such run"), False),
+        (OSError("disk"), False),
+    ],
+)
+def test_only_a_server_that_is_not_reached_is_away(error: Exception, away: bool) -> None:
+    assert is_away(error) is away
+
+
+def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+    left = [requests.ConnectionError("refused"), requests.ConnectionError("refused")]
+
+    def call(value: int) -> int:
+        if left:
+            raise left.pop()
+        return value
+
+    assert patiently(call, 3) == 3
+    assert capsys.readouterr().out.count("EDITLOOP_MLFLOW_PATIENCE") == 1
+
+
+def test_patience_ends_and_other_errors_are_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def refused() -> None:
+        calls.append(1)
+        raise requests.ConnectionError("refused")
+
+    def broken() -> None:
+        calls.append(1)
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
+    with pytest.raises(requests.ConnectionError):
+        patiently(refused)
+    monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "60")
+    with pytest.raises(ValueError, match="ours"):
+        patiently(broken)
+    assert len(calls) == 2
