@@ -13,6 +13,7 @@ from tests.performance import (
     edit_score_speed,
     export_scale,
     gate_speed,
+    lineage_scale,
     reward_speed,
     serving_load,
 )
@@ -188,5 +189,11 @@ SCALES: tuple[Scale, ...] = (
         dataset_scale.building,
         dataset_scale.LONGEST_SECONDS,
         dataset_scale.MOST_MEGABYTES,
+    ),
+    Scale(
+        "lineage scale: the slowest trace over 10,000 runs, 1,000 models and 1,000 versions of the dataset",
+        lineage_scale.tracing,
+        lineage_scale.LONGEST_SECONDS,
+        lineage_scale.MOST_MEGABYTES,
     ),
 )
