@@ -1,11 +1,14 @@
-"""Spearman's correlation of a judge's scores with people's ratings of single edits, editor by editor."""
+"""Spearman's correlation of a judge's scores with people's ratings of single edits, editor by editor.
 
-from collections.abc import Callable, Sequence
+A resample is how often each item was drawn, so that all resamples' mid-ranks are products with one sparse table.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.sparse import csr_array
 
 from annotation.quality.agreement import table_agreement
 from components.gates.bootstrap import expanded_tail
@@ -27,29 +30,27 @@ def correlations(items: Sequence[Item], answers: Answers, *, seed: int) -> dict[
     """
     assert answers.scores is not None
     editors = list(dict.fromkeys(name for item in items for name in item.candidates))
-    people = max(len(item.raters) for item in items)
-    rated = np.full((people, len(items), len(editors)), np.nan)
+    rated = np.full((max(len(item.raters) for item in items), len(items), len(editors)), np.nan)
     judged = np.full(rated.shape[1:], np.nan)
     for row, item in enumerate(items):
         columns = [editors.index(name) for name in item.candidates]
         assert item.ratings is not None
         rated[: len(item.raters), row, columns] = item.ratings
         judged[row, columns] = answers.scores[item.key]
-    wanted = _mean(rated)
     clusters = np.unique([item.cluster for item in items], return_inverse=True)[1]
+    times = _drawn(clusters, seed)
+    wanted = _mean(rated)
     asked = ~np.isnan(wanted)
-    each = _by_editor(judged, wanted)
-    found, draws = (
-        each[~np.isnan(each)],
-        _resampled(lambda rows: _by_editor(judged[rows], wanted[rows]), clusters, seed),
-    )
+    each, draws = _by_editor(judged, wanted, times)
+    found = each[~np.isnan(each)]
+    whole = len(np.unique(clusters))
     with np.errstate(divide="ignore"):
-        fisher = _known(float(np.tanh(np.arctanh(found).mean()))) if len(found) else None
+        fisher = float(np.tanh(np.arctanh(found).mean())) if len(found) else None
     return {
-        "spearman": _known(float(found.mean())) if len(found) else None,
-        "ci95": _interval(_row_means(draws), len(np.unique(clusters))),
+        "spearman": float(found.mean()) if len(found) else None,
+        "ci95": _interval(_row_means(draws), whole),
         "fisher": fisher,
-        "published": _known(float(np.tanh(found.mean()))) if len(found) else None,
+        "published": float(np.tanh(found.mean())) if len(found) else None,
         "by_model": {
             name: {
                 "spearman": _known(each[place]),
@@ -59,58 +60,70 @@ def correlations(items: Sequence[Item], answers: Answers, *, seed: int) -> dict[
             for place, name in enumerate(editors)
         },
         "counts": {"units": int(asked.sum()), "missing": int((asked & np.isnan(judged)).sum())},
-        "human_ceiling": _ceiling(rated, clusters, seed),
+        "human_ceiling": _ceiling(rated, clusters, times, seed),
     }
 
 
-def spearman(one: Floats, other: Floats) -> float:
-    """Correlation of the ranks of two (N,); pairs with a NaN are left out. NaN where either does not vary."""
+def spearman(one: Floats, other: Floats, times: Floats) -> Floats:
+    """Correlation of the mid-ranks of two (N,), in each of R resamples: (R,). times: (R, N), how often each was drawn.
+
+    Places with a NaN are left out. NaN where either does not vary.
+    """
     known = ~(np.isnan(one) | np.isnan(other))
-    if known.sum() < 2:
-        return float("nan")
-    ranks = rankdata(np.stack([one[known], other[known]]), axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    spread = np.sqrt((ranks**2).sum(axis=1)).prod()
-    return float(ranks.prod(axis=0).sum() / spread) if spread > 0 else float("nan")
+    if not known.any():
+        return np.full(len(times), np.nan)
+    times = times[:, known]
+    total = np.maximum(times.sum(axis=1, keepdims=True), 1)
+    ranks = [_mid_ranks(values[known], times) for values in (one, other)]
+    a, b = (rank - (times * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
+    spread = (times * a**2).sum(axis=1) * (times * b**2).sum(axis=1)
+    varies = spread > 1e-9
+    return np.where(varies, (times * a * b).sum(axis=1) / np.sqrt(np.where(varies, spread, 1)), np.nan)
 
 
-def _ceiling(rated: Floats, clusters: NDArray[np.int64], seed: int) -> dict[str, Any] | None:
+def _mid_ranks(values: Floats, times: Floats) -> Floats:
+    """Mid-ranks of N values in each resample, less a half, (R, N)."""
+    place = np.unique(values, return_inverse=True)[1]
+    given = times @ csr_array((np.ones(len(place)), (np.arange(len(place)), place)))
+    return np.asarray((np.cumsum(given, axis=1) - given / 2)[:, place])
+
+
+def _ceiling(rated: Floats, clusters: NDArray[np.int64], times: Floats, seed: int) -> dict[str, Any] | None:
     """How well each rater agrees with the mean of the others, as the judge is measured; and how raters agree at all."""
     if len(rated) < 2:
         return None
-
-    def alone(rows: NDArray[np.int64]) -> Floats:
-        others = [_mean(np.delete(rated[:, rows], rater, axis=0)) for rater in range(len(rated))]
-        return np.concatenate([_by_editor(rated[rater][rows], others[rater]) for rater in range(len(rated))])
-
-    each = alone(np.arange(rated.shape[1]))
-    two = [_by_editor(rated[a], rated[b]) for a in range(len(rated)) for b in range(a)]
+    alone = [_by_editor(rated[one], _mean(np.delete(rated, one, axis=0)), times) for one in range(len(rated))]
+    each, draws = (np.concatenate(parts, axis=-1) for parts in zip(*alone, strict=True))
+    once = np.ones((1, rated.shape[1]))
+    two = [_by_editor(rated[one], rated[other], once)[0] for one in range(len(rated)) for other in range(one)]
     people, rows, columns = np.nonzero(~np.isnan(rated))
     alpha = table_agreement(
         rated[people, rows, columns], rows * rated.shape[2] + columns, people, groups=clusters[rows], seed=seed
     )
     return {
-        "value": _known(float(_row_means(each[None])[0])),
-        "ci95": _interval(_row_means(_resampled(alone, clusters, seed)), len(np.unique(clusters))),
+        "value": _known(_row_means(each[None])[0]),
+        "ci95": _interval(_row_means(draws), len(np.unique(clusters))),
         "raters": len(rated),
         "what": "Spearman of each rater with the mean of the others, averaged over raters and editors",
-        "inter_rater": _known(float(_row_means(np.concatenate(two)[None])[0])),
+        "inter_rater": _known(_row_means(np.concatenate(two)[None])[0]),
         "alpha": alpha["alpha"],
         "alpha_ci95": alpha["ci95"],
     }
 
 
-def _by_editor(one: Floats, other: Floats) -> Floats:
-    """Spearman of each column of two (N, E), (E,)."""
-    return np.array([spearman(one[:, place], other[:, place]) for place in range(one.shape[1])])
+def _by_editor(one: Floats, other: Floats, times: Floats) -> tuple[Floats, Floats]:
+    """Spearman of each column of two (N, E): as measured, (E,), and in each resample, (R, E)."""
+    with_all = np.concatenate([np.ones((1, len(one))), times])
+    found = np.stack([spearman(one[:, place], other[:, place], with_all) for place in range(one.shape[1])], axis=1)
+    return found[0], found[1:]
 
 
-def _resampled(figures: Callable[[NDArray[np.int64]], Floats], clusters: NDArray[np.int64], seed: int) -> Floats:
-    """The figures of RESAMPLES draws of whole clusters, (RESAMPLES, figures)."""
-    members = [np.flatnonzero(clusters == one) for one in range(clusters.max() + 1)]
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(members), (RESAMPLES, len(members)))
-    return np.stack([figures(np.concatenate([members[one] for one in row])) for row in drawn])
+def _drawn(clusters: NDArray[np.int64], seed: int) -> Floats:
+    """How often each of N items comes in RESAMPLES draws of whole clusters, (RESAMPLES, N)."""
+    count = int(clusters.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count)) + count * np.arange(RESAMPLES)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count)
+    return times[:, clusters].astype(np.float64)
 
 
 def _mean(rated: Floats) -> Floats:

@@ -16,7 +16,7 @@ WORDS = {
     "accuracy_answered": "Accuracy without missing replies",
     "accuracy_held_out": "Accuracy with held-out thresholds",
     "accuracy_without_ties": "Right orders of the pairs that people order",
-    "half_credit_accuracy": "The same, with half credit for equal scores",
+    "half_credit_accuracy": "Right orders, a tie of the judge counting half",
     "tie_rate": "Ties of the judge",
     "spearman": "Spearman's correlation",
 }
@@ -55,7 +55,9 @@ def suite_page(report: dict[str, Any]) -> str:
 def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
     """Name in words, value and interval of the figures that a report has."""
     known = report.get("intervals", {})
-    found = [(WORDS[name], report[name], known[name]) for name in WORDS if name in known]
+    strict = report["counting"] == "strict"
+    told_once = ("accuracy_without_ties",) if strict else ()
+    found = [(WORDS[name], report[name], known[name]) for name in WORDS if name in known and name not in told_once]
     if threshold := report.get("threshold"):
         found.insert(1, (WORDS["accuracy_held_out"], threshold["accuracy_held_out"], threshold["ci95_held_out"]))
     if told := report.get("correlation"):

@@ -197,13 +197,16 @@ def test_outcomes_name_every_meeting_of_human_and_judge() -> None:
     assert outcomes(human, judge).tolist() == [0, 0, 5, 4, 1, 3, 6, 6]
 
 
-def test_spearman_is_scipys() -> None:
+def test_spearman_is_scipys_in_every_resample() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 5, 40) * 1.0, rng.normal(size=40)
     one[3] = other[7] = NAN
-    known = ~np.isnan(one + other)
-    assert spearman(one, other) == pytest.approx(spearmanr(one[known], other[known]).statistic)
-    assert math.isnan(spearman(np.ones(5), other[:5]))
+    times = np.concatenate([np.ones((1, 40)), rng.integers(0, 4, (20, 40))])
+    for count, found in zip(times.astype(int), spearman(one, other, times), strict=True):
+        drawn = np.repeat(np.stack([one, other]), count, axis=1)
+        drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]
+        assert found == pytest.approx(spearmanr(*drawn).statistic)
+    assert np.isnan(spearman(np.ones(40), other, times)).all()
 
 
 def rated(key: str, ratings: Sequence[Sequence[float]]) -> Item:
@@ -239,9 +242,8 @@ def test_correlation_is_averaged_over_editors_in_three_ways() -> None:
     ]
     assert report["human_ceiling"]["value"] == pytest.approx(np.mean(alone))
     assert report["human_ceiling"]["raters"] == 3
-    assert (
-        len(evaluate(Suite("imagenhub", "correlation", "0" * 64, tuple(items)), scored(items, *scores)).outcomes) == 0
-    )
+    suite = Suite("imagenhub", "correlation", "0" * 64, tuple(items))
+    assert len(evaluate(suite, scored(items, *scores.tolist())).outcomes) == 0
 
 
 def test_what_people_reach_is_counted_as_a_judge_is() -> None:
