@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,11 @@ from components.edit_score.scores import averaged
 from components.judges.openai_judge import OpenAIJudge, OpenAISettings
 from components.judges.opening import open_judge
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
+from components.suites.answers import judge_suite
+from components.suites.evaluation import evaluate
+from components.suites.opening import open_suite
 from infra.errors import EditLoopError
+from tests.public_suites import genai_row, write_genai
 
 Answering = Callable[[dict[str, Any], int], Any]
 
@@ -220,3 +225,14 @@ def test_an_address_opens_it(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
     assert endpoint.bodies[0]["n"] == 1
     with pytest.raises(EditLoopError, match="there are judge-8b"):
         open_judge(f"openai:{endpoint.url}#judge-4b")
+
+
+def test_a_suite_is_asked_over_the_endpoint_and_every_word_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+    write_genai(tmp_path / "x.parquet", [genai_row("leftvote", 200, 50, source=n) for n in range(3)])
+    suite = open_suite("genai-bench", tmp_path)
+    endpoint.answer = lambda body, choice: scores(*2 * [int(shown(body)[-1].mean()) // 10])
+    answers = judge_suite(suite, endpoint.judge(), tmp_path / "answers")
+    assert evaluate(suite, answers).report["accuracy"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "answers" / "answers.jsonl").read_text().splitlines()]
+    assert [len(line["answers"]) for line in lines] == [8] * 6, "two questions of four passes"
+    assert json.loads(lines[0]["answers"][0])["score"] == [19, 19], "mean brightness in tens"
