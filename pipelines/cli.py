@@ -220,7 +220,7 @@ def status(out: Home = DEFAULT_OUT) -> None:
 
         with services_of(out):
             for name in STAGES:
-                for latest in find_runs(stage=name)[:1]:
+                for latest in find_runs(stage=name, limit=1):
                     print(f"{name:<14} {latest.info.status:<14} {latest.data.tags.get('editloop.pipeline_run')}")
 
 

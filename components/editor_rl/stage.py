@@ -5,7 +5,7 @@ from typing import Any
 
 from annotation.formats.edits_file import read_edits
 from components.editor_rl.page import curves_page
-from infra.content import complete_folder, read_manifest
+from infra.content import MANIFEST, complete_folder, read_manifest
 from infra.errors import EditLoopError
 from infra.launch import launch
 
@@ -34,7 +34,14 @@ def editor_rl(
     champion = resolve_model(reward)
     if champion is None:
         raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
-    facts = {"editor": editor, "reward_sha256": read_manifest(champion)["sha256"], "algorithm": algorithm, "seed": seed}
+    facts: dict[str, Any] = {
+        "editor": editor,
+        "reward_sha256": read_manifest(champion)["sha256"],
+        "algorithm": algorithm,
+        "seed": seed,
+    }
+    if (Path(editor) / MANIFEST).is_file():
+        facts["base_sha256"] = read_manifest(Path(editor))["sha256"]
     with complete_folder(output, facts) as out:
         job = RlJob(
             edits=edits.absolute(), output=out.absolute(), editor=editor, reward=str(champion), iterations=iterations,

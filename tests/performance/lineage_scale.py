@@ -99,7 +99,8 @@ def fill_mlflow(store: str) -> None:
             run = f"{place:032x}"
             runs.append(
                 {
-                    "run_uuid": run, "user_id": "team", "name": STAGES[place % len(STAGES)], "experiment_id": number, "status": "FINISHED",
+                    "run_uuid": run, "user_id": "team", "name": STAGES[place % len(STAGES)], "experiment_id": number,
+                    "status": "FINISHED",
                     "lifecycle_stage": "active", "start_time": 10**12 + place, "end_time": 10**12 + place + 1,
                     "artifact_uri": f"mlflow-artifacts:/1/{run}/artifacts",
                 }
@@ -121,7 +122,8 @@ def fill_mlflow(store: str) -> None:
                 insert(registry.SqlModelVersion),
                 [
                     {
-                        "name": name, "version": version, "creation_time": 0, "user_id": "team", "source": "mlflow-artifacts:/1/model",
+                        "name": name, "version": version, "creation_time": 0, "user_id": "team",
+                        "source": "mlflow-artifacts:/1/model",
                         "run_id": f"{version:032x}", "status": "READY", "current_stage": "None",
                     }
                     for version in versions
