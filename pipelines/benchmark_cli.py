@@ -115,7 +115,11 @@ def _answers(
         judge = open_judge(fetched(model, out), device=device, passes=passes)
         folder = output or _folder(suite, f"{judge.name}-{judge.version[:12]}")
         return judge_suite(suite, judge, folder / "answers"), folder
-    given = read_scores(scores, suite) if scores is not None else read_verdicts(verdicts or Path(), suite)
+    if scores is not None:
+        given = read_scores(scores, suite)
+    else:
+        assert verdicts is not None
+        given = read_verdicts(verdicts, suite)
     return given, output or _folder(suite, given.judge["name"])
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
 from components.suites.aurora_bench import read_aurora_bench
 from components.suites.editreward_bench import read_editreward_bench
 from components.suites.editscore_bench import read_editscore_bench
@@ -59,11 +62,15 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
         if labels is None:
             raise EditLoopError(f"suite {name}: give its folder (--data), or a file of the human votes (--labels).")
         return _suite(name, form, _of_labels(name, form, labels))
-    shelf, faults = Shelf(data if data.is_dir() else data.parent), list[str]()
-    try:
-        items = form.read(data, shelf, faults)
-    finally:
-        faults += shelf.close()
+    faults = list[str]()
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{name} is looked through", total=None)
+        shelf = Shelf(data if data.is_dir() else data.parent, lambda: progress.advance(bar))
+        try:
+            items = form.read(data, shelf, faults)
+        finally:
+            faults += shelf.close()
     keys = [*twice(item.key for item in items), *twice(one.key for item in items for one in item.comparisons)]
     faults += [f"key {key} comes twice" for key in dict.fromkeys(keys)]
     refuse(faults, f"--data {data}")

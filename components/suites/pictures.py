@@ -17,15 +17,16 @@ WAITING = 32
 class Shelf:
     """Takes pictures in, as often as they come, and says which cannot be read."""
 
-    def __init__(self, root: Path):
-        """root: the folder that paths in a suite's files are relative to."""
-        self.root = root
+    def __init__(self, root: Path, looked: Callable[[], object] = lambda: None):
+        """root: the folder that paths in a suite's files are relative to. looked: called for each picture."""
+        self.root, self._looked = root, looked
         self.faults: list[str] = []
         self._seen: dict[str, Future[str]] = {}
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
     def put(self, name: str, data: bytes, read: Callable[[], bytes]) -> PictureAt:
         """An encoded picture that lies where `read` finds it; `name` is what messages call it."""
+        self._looked()
         sha256 = sha256_bytes(data)
         if sha256 not in self._seen:
             waiting = [one for one in self._seen.values() if not one.done()] if len(self._seen) >= WAITING else []

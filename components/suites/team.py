@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from components.dataset.labels import TIE
 from components.dataset.votes import JUDGEMENTS, read_votes
@@ -51,8 +49,7 @@ def read_scenes(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
 
     items, groups = _tasks(data, shelf, faults), read_groups(data, "test")
     found, known = [], 0
-    looked = track(groups, description="the oracle looks", console=Console(stderr=True), transient=True)
-    for (item, _), group in zip(items, looked, strict=True):
+    for (item, _), group in zip(items, groups, strict=True):
         seen = group.oracle()
         known += seen is not None
         if seen is not None:
