@@ -40,7 +40,7 @@ def verify(
         _print_json({"model": model, **chain.summary()})
     else:
         for link in chain.links:
-            print(f"✓ {link['name']:<22} {link['value']}")
+            print(f"{'!' if 'warning' in link else '✓'} {link['name']:<22} {link['value']}")
         if chain.gap:
             print(f"✗ {chain.gap}")
     if chain.gap:

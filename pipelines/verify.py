@@ -35,7 +35,7 @@ def _walk(chain: Chain, model: str) -> None:
     record = promotion_link(chain, model, version)
     sha256 = content_link(chain, version)
     if tainted := version.tags.get(TAINTED):
-        chain.add("tainted", tainted)
+        chain.add("tainted", tainted, warning=True)
     run = run_links(chain, version, sha256)
     tags = run.data.tags
     if tags["editloop.stage"] == "editor_rl":

@@ -19,19 +19,19 @@ class Chain:
     """The links that hold, in order from the model to the annotators, and the first that does not."""
 
     model: str
-    links: list[dict[str, str]] = field(default_factory=list)
+    links: list[dict[str, Any]] = field(default_factory=list)
     gap: str | None = None
 
     @property
     def complete(self) -> bool:
         return self.gap is None
 
-    def add(self, name: str, value: str) -> None:
-        """A link that holds."""
-        self.links.append({"name": name, "value": value})
+    def add(self, name: str, value: str, *, warning: bool = False) -> None:
+        """A link that holds; with `warning`, one that somebody should look at all the same."""
+        self.links.append({"name": name, "value": value} | ({"warning": True} if warning else {}))
 
     def summary(self) -> dict[str, Any]:
-        """{"complete", "gap", "links": [{"name", "value"}]}"""
+        """{"complete", "gap", "links": [{"name", "value"}, ...]}; a link may have "warning": true."""
         return {"complete": self.complete, "gap": self.gap, "links": self.links}
 
 

@@ -82,7 +82,7 @@ def _withdrawals(chain: Chain, facts: dict[str, Any], repo: str) -> None:
     listed = [one for one in checked("withdrawals", lambda: read_withdrawals(repo)) if one.name in held[one.kind]]
     if listed:
         told = ", ".join(f"{one.kind} {one.name} on {one.at:%Y-%m-%d}" for one in listed)
-        chain.add("withdrawals", f"TAINTED: {told} withdrew and is in this dataset; train anew without")
+        chain.add("withdrawals", f"TAINTED: {told} withdrew and is in this dataset; train anew without", warning=True)
 
 
 def _collected(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:

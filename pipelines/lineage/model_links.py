@@ -44,7 +44,11 @@ def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
         return None
     last = mine[-1]
     told = f"{last.number}: {last.action} by {last.actor} at {last.at}, {last.reason}"
-    chain.add("promotion record", told + ("" if last.evidence or last.action == "by hand" else "; no evidence"))
+    chain.add(
+        "promotion record",
+        told + ("" if last.evidence or last.action == "by hand" else "; no evidence"),
+        warning=not last.evidence,
+    )
     return last
 
 

@@ -63,9 +63,10 @@ def _models(console: Console, title: str, found: Sequence[Heir]) -> None:
         return
     table = Table(title=f"{title}: {len(found)}", title_justify="left")
     for heading in ("model", "aliases", "because", "tainted"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=heading == "model", overflow="fold")
     for one in found:
-        table.add_row(one.model.address, ", ".join(one.model.aliases), one.because, one.model.tainted)
+        name = f"{one.model.name} {one.model.version}"
+        table.add_row(name, ", ".join(one.model.aliases), one.because, one.model.tainted)
     console.print(table)
 
 

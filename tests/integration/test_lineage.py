@@ -303,6 +303,21 @@ def test_the_command_fails_on_a_gap_and_is_whole_again_after_all_faults(lineage:
     assert "✓ annotators" in whole.stdout
 
 
+def test_an_alias_set_by_hand_is_told_and_a_foreign_version_is_a_gap(lineage: Lineage) -> None:
+    """After all faults: what was set by hand stays on record."""
+    api, mine = lineage.api, lineage.version()
+    foreign = api.create_model_version(REWARD, mine.source, mine.run_id)
+    api.set_registered_model_alias(REWARD, "champion", foreign.version)
+    chain = verify(MODEL)
+    told = {link["name"]: link for link in chain.links}
+    assert "set by hand" in told["promotion record"]["value"]
+    assert told["promotion record"]["warning"]
+    assert chain.gap is not None
+    assert chain.gap.startswith("model content: ")
+    api.set_registered_model_alias(REWARD, "champion", mine.version)
+    assert verify(MODEL).gap is None
+
+
 def test_imported_ratings_end_the_chain_at_their_file() -> None:
     chain, facts = Chain("m"), {"judgements_sha256": "j", "export_sha256": "e" * 64, "annotators": ["dee"]}
     judgement_links(chain, facts)
