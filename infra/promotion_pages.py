@@ -34,7 +34,7 @@ def history(records: list[Promotion], longest: int) -> str:
     for one in reversed(records):
         cells = (
             str(one.number),
-            one.at,
+            moment(one),
             one.alias,
             one.version or "none",
             one.previous or "none",
@@ -55,9 +55,14 @@ def sentence(record: Promotion) -> str:
     now = f"version {record.version}" if record.version else "no version"
     before = f"version {record.previous}" if record.previous else "none"
     return (
-        f"Record {record.number}, {record.at}: {record.alias} is {now} ({record.action} by {record.actor}: "
+        f"Record {record.number}, {moment(record)}: {record.alias} is {now} ({record.action} by {record.actor}: "
         f"{record.reason}). Before: {before}. Evidence: {evidence_words(record.evidence)}."
     )
+
+
+def moment(record: Promotion) -> str:
+    """When a record was made, to the second, for people."""
+    return record.at[:19].replace("T", " ") + " UTC"
 
 
 def evidence_words(evidence: dict[str, str]) -> str:

@@ -24,7 +24,8 @@ def register_editor(
 
     Raises EditLoopError when the reward model that it learnt from is no version of `reward` in the registry.
     """
-    teacher = str(read_manifest(tuned)["facts"]["reward_sha256"])
+    facts = read_manifest(tuned)["facts"]
+    teacher = str(facts["reward_sha256"])
     version = registry.version_of_content(reward, teacher)
     if version is None:
         raise EditLoopError(
@@ -37,7 +38,7 @@ def register_editor(
     )
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "editor"
-        with complete_folder(model) as folder:
+        with complete_folder(model, facts) as folder:
             shutil.copytree(
                 tuned / "editor", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json")
             )

@@ -26,11 +26,11 @@ LIMITS = {
 PAGES = Environment(keep_trailing_newline=True)
 PAGES.filters["cell"] = cell
 CARD = PAGES.from_string(
-    """# {{ name }}
+    """# {{ name }}: {{ gate.verdict }}
 
 {{ what }}
 
-## Gate: {{ gate.verdict }}
+## What the gate said: {{ gate.verdict }}
 {% for reason in gate.reasons %}
 - {{ reason | cell }}
 {%- endfor %}
@@ -57,11 +57,12 @@ CARD = PAGES.from_string(
 - {{ limit }}
 {%- endfor %}
 
+{% if training %}
 ## Training
 {% for key, value in training.items() %}
 - {{ key | cell }}: {{ value | string | cell }}
 {%- endfor %}
-"""
+{% endif %}"""
 )
 
 

@@ -13,6 +13,8 @@ from infra.promotion import promote
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
 """What an evidence folder is called among a version's tags, and its file of figures."""
+TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
+"""Facts of a model's manifest that its card tells, beside the settings of its training."""
 
 
 def register(
@@ -101,7 +103,7 @@ def _write_card(
         *chain,
         Link("pipeline run", registered["tags"].get("editloop.pipeline_run", "unknown")),
     ]
-    training = {key: facts[key] for key in ("base", "base_sha256", "preset", "seed") if key in facts}
+    training = {key: facts[key] for key in TRAINING if key in facts}
     training |= facts.get("training") or {}
     card = model_card(name, kind, gate, report, chain, training)
     file = f"model-{str(manifest['sha256'])[:12]}.card.md"
