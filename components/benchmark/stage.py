@@ -18,6 +18,7 @@ from components.suites.answers import Answers, judge_suite
 from components.suites.evaluation import Evaluation, evaluate
 from components.suites.opening import open_suite
 from components.suites.outcomes import Outcomes
+from components.suites.page import write_evaluation
 from components.suites.suite import Suite
 from components.unfinished import unfinished
 from infra.content import complete_folder, read_manifest, write_json
@@ -123,12 +124,12 @@ def _evaluated(suite: Suite, judge: Judge | None, answered: Path, kept: Path | N
     """Ask a judge all of a suite. Its answers lie below `answered`, where a retry finds them; copied to `kept`."""
     if judge is None:
         return Judged(suite, None, None)
-    folder = answered / f"{judge.version[:16]}-{suite.sha256[:16]}"
+    folder = answered / judge.version[:16]
     answers = judge_suite(suite, judge, folder)
     found = evaluate(suite, answers, seed=seed)
     if kept is not None:
         shutil.copytree(folder, kept)
-        write_json(kept / "report.json", found.report)
+        write_evaluation(found, kept)
     return Judged(suite, answers, found)
 
 

@@ -71,13 +71,13 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> Answers:
     """Ask the judge all of a suite. Its answers are kept in `folder` as they come; a stopped call goes on there.
 
     An edit that the judge refuses, or gives no finite score, is missing, with the reason. EditLoopError for a suite
-    without images, an axis that the judge does not have, or a folder with answers of another judge or suite;
-    JudgeUnavailableError where the judge is away: what is done is kept.
+    without images, an axis that the judge does not have, or a folder with answers of another judge; JudgeUnavailableError
+    where the judge is away: what is done is kept. Suites may share a folder: an edit that both have is asked once.
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
     axes = {axis: _axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
-    facts = {"judge": judge.name, "version": judge.version, "suite": suite.name, "suite_sha256": suite.sha256}
+    facts = {"judge": judge.name, "version": judge.version}
     with _kept(folder, facts) as stream:
         known = _read(stream, folder / ANSWERS)
         asked = {name for item in suite.items for name in _names(item)}
