@@ -18,7 +18,8 @@ COMMIT = "mlflow.source.git.commit"
 
 
 def version_link(chain: Chain, model: str) -> Any:
-    """The version that the address points at."""
+    """The version that the address points at. EditLoopError for what is no address."""
+    registry.parse_model(model)
     version = checked("registered version", lambda: registry.find_version(model))
     if version is None:
         raise Gap(f"registry: {model} points at no version")
