@@ -148,6 +148,25 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
 
 
 @campaign_app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="The campaign's folder, as it was opened into.")],
+    candidates: Annotated[Path, typer.Option(help="Folder of the candidates that it asks about.")],
+    seed: Annotated[int, typer.Option(help="Draws the experts' characters and who answers what.")] = 0,
+    services: Home = DEFAULT_HOME,
+) -> None:
+    """Let simulated experts give the answers that are missing, as in the demo: where the right results are known.
+
+    For a trial of the loop, never for a campaign whose answers people are meant to give.
+    """
+    from annotation.simulation.experts import answer
+    from infra.settings import service_settings
+
+    with services_of(services):
+        given = answer(folder, candidates, settings=service_settings(), seed=seed)
+    print(f"simulated experts gave {given} answers")
+
+
+@campaign_app.command()
 def report(
     name: Annotated[str, typer.Argument(help="The campaign's name, key or folder; or a folder of judgements.")],
     out: Annotated[Path, typer.Option(help="Folder for page.html and quality.json.")],

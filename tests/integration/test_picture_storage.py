@@ -1,17 +1,11 @@
 """Pictures through the real Label Studio, from a folder and a real S3 server: for those who are logged in alone."""
 
-import json
 import os
 import re
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
-import s3fs
 
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.labelling import labelling_config
@@ -20,74 +14,16 @@ from infra.content import sha256_bytes
 from infra.errors import EditLoopError
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from tests.s3_server import s3_server
 
-WEED = Path(sys.prefix) / "bin" / "weed"
 BUCKET, PREFIX, CAMPAIGN = "pictures", "team-a", "0123456789abcdef"
-READY_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    """The environment of a SeaweedFS server with one bucket."""
-    folder = tmp_path_factory.mktemp("s3")
-    identity = {
-        "name": "editloop",
-        "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
-    command = [WEED, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
-    command += ["-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
-    command += [f"-{name}.port={port}" for name, port in ports.items()]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
-        "AWS_ACCESS_KEY_ID": "pictures-key",
-        "AWS_SECRET_ACCESS_KEY": "pictures-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        make_bucket(environment, server, folder / "log")
+    """The environment of an S3 server with one bucket."""
+    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as environment:
         yield environment
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def free_ports(count):
-    """Ports whose neighbours 10,000 above, which SeaweedFS takes for gRPC, are free too."""
-    found = []
-    while len(found) < count:
-        with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port = low.getsockname()[1] - 10_000
-            try:
-                high.bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            if port > 1024 and port not in found:
-                found.append(port)
-    return found
-
-
-def make_bucket(environment, server, log):
-    remote = s3fs.S3FileSystem(
-        key=environment["AWS_ACCESS_KEY_ID"],
-        secret=environment["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        skip_instance_cache=True,
-    )
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            remote.mkdir(BUCKET)
-            return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(log.read_text()[-2000:]) from None
-            time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")

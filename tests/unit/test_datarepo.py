@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.content import complete_folder
-from infra.datarepo import commit_dataset, fetch_dataset
+from infra.datarepo import Origin, commit_dataset, fetch_dataset
+from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
 
 
@@ -52,6 +53,75 @@ def test_a_moved_tag_is_found(tmp_path: Path) -> None:
     git(tmp_path / "repo", "tag", "--force", one["tag"], two["dvc_rev"])
     with pytest.raises(EditLoopError, match="moved the tag"):
         fetch_dataset(one, tmp_path / "back")
+
+
+def test_a_tag_that_is_gone_is_named_with_how_to_put_it_back(tmp_path: Path) -> None:
+    one = commit(tmp_path, "one")
+    git(tmp_path / "repo", "tag", "--delete", one["tag"])
+    with pytest.raises(
+        EditLoopError, match=f"tag {one['tag']} is gone. Put it back: git tag {one['tag']} {one['dvc_rev']}"
+    ):
+        fetch_dataset(one, tmp_path / "back")
+
+
+def test_a_history_without_the_commit_is_named(tmp_path: Path) -> None:
+    one = commit(tmp_path, "one")
+    repo = tmp_path / "repo"
+    git(repo, "-c", "user.name=a", "-c", "user.email=b", "commit", "--quiet", "--amend", "--message", "rewritten")
+    git(repo, "tag", "--delete", one["tag"])
+    git(repo, "reflog", "expire", "--expire=now", "--all")
+    git(repo, "gc", "--quiet", "--prune=now")
+    git(repo, "tag", "--annotate", one["tag"], "--message", one["sha256"])
+    with pytest.raises(EditLoopError, match=f"commit {one['dvc_rev']}.*is gone. Somebody rewrote the history"):
+        fetch_dataset(one, tmp_path / "back")
+
+
+def test_a_record_that_names_another_content_than_the_commit_is_found(tmp_path: Path) -> None:
+    """As where both commit and tag were made anew for other content, and the record with them."""
+    one, two = commit(tmp_path, "one"), commit(tmp_path, "two")
+    with pytest.raises(EditLoopError, match=f"holds {one['sha256']}, but {two['sha256']} was recorded"):
+        fetch_dataset({**one, "sha256": two["sha256"]}, tmp_path / "back")
+
+
+def test_a_byte_changed_in_the_store_is_found(tmp_path: Path) -> None:
+    one = commit(tmp_path, "one")
+    stored = [
+        path for place in ("remote", "repo/.dvc/cache") for path in (tmp_path / place).rglob("*") if path.is_file()
+    ]
+    for path in stored:
+        if path.read_bytes() == b"one":
+            path.chmod(0o600)
+            path.write_bytes(b"onf")
+    with pytest.raises(EditLoopError):
+        fetch_dataset(one, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_versions_of_a_repository_elsewhere_and_of_older_ones(tmp_path: Path) -> None:
+    (tmp_path / "shared.git").mkdir()
+    git(tmp_path / "shared.git", "init", "--bare", "--quiet", "--initial-branch", "main")
+    address = f"file://{tmp_path}/shared.git"
+    assert versions(str(tmp_path / "nothing here")) == []
+    old = commit(tmp_path, "one", repo=address)
+    origin = Origin(
+        annotators=("ada", "Bö"), task_ids=("t1",), images=("f" * 64,), judgements_sha256="j", candidates_sha256="c"
+    )
+    data = make(tmp_path / "data", "two")
+    new = commit_dataset(data, repo=address, remote=str(tmp_path / "remote"), message="x", origin=origin)
+    first, second = versions(address)
+    assert (first.tag, first.sha256, first.dvc_rev, first.annotators) == (
+        old["tag"],
+        old["sha256"],
+        old["dvc_rev"],
+        None,
+    )
+    assert (second.tag, second.annotators, second.parent) == (new["tag"], ("ada", "Bö"), None)
+    for text in ("Bö", "t1", "f" * 64):
+        assert versions_with(address, text) == [second]
+    assert versions_with(address, "B") == versions_with(address, "f" * 63) == []
+    assert contents(address, new["tag"]) == {"task_ids": ["t1"], "images": ["f" * 64]}
+    with pytest.raises(EditLoopError, match="has no version preferences-0"):
+        contents(address, "preferences-0")
 
 
 def test_lost_content_is_found(tmp_path: Path) -> None:

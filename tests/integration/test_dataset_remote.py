@@ -1,0 +1,52 @@
+"""A dataset's versions in a real S3 bucket."""
+
+import shutil
+
+import pytest
+
+from infra.content import complete_folder, read_manifest
+from infra.datarepo import commit_dataset, fetch_dataset
+from infra.errors import EditLoopError
+from tests.s3_server import s3_server
+
+BUCKET = "datasets"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as environment:
+        yield environment
+
+
+@pytest.fixture
+def dataset(s3, monkeypatch, tmp_path):
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    with complete_folder(tmp_path / "data") as folder:
+        (folder / "rows.parquet").write_bytes(b"rows" * 1000)
+    return tmp_path / "data"
+
+
+def test_a_version_in_a_bucket_can_be_had_again_without_the_cache(dataset, tmp_path):
+    place = {"repo": str(tmp_path / "repo"), "remote": f"s3://{BUCKET}/team-a"}
+    version = commit_dataset(dataset, message="rows", **place)
+    shutil.rmtree(tmp_path / "repo" / ".dvc" / "cache")
+    shutil.rmtree(tmp_path / "repo" / "preferences")
+    fetch_dataset(version, tmp_path / "back")
+    assert read_manifest(tmp_path / "back", check=True)["sha256"] == version["sha256"]
+    assert commit_dataset(dataset, message="rows", **place) == version
+
+
+def test_a_bucket_that_is_not_there_leaves_no_version(dataset, tmp_path):
+    place = {"repo": str(tmp_path / "repo"), "remote": "s3://no-such-bucket/team-a"}
+    with pytest.raises(EditLoopError, match="push"):
+        commit_dataset(dataset, message="rows", **place)
+    place["remote"] = f"s3://{BUCKET}/team-b"
+    fetch_dataset(commit_dataset(dataset, message="rows", **place), tmp_path / "back")
+
+
+def test_a_wrong_key_is_told_without_the_secret(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(EditLoopError, match="push") as error:
+        commit_dataset(dataset, message="rows", repo=str(tmp_path / "repo"), remote=f"s3://{BUCKET}/team-c")
+    assert "not-the-secret" not in str(error.value)

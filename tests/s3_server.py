@@ -1,0 +1,78 @@
+"""A real S3 server on this machine (SeaweedFS), for the tests that need one."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import s3fs
+
+WEED = Path(sys.prefix) / "bin" / "weed"
+READY_SECONDS = 60
+
+
+@contextmanager
+def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
+    """The environment by which a running server with one bucket is found; its files lie in `folder`."""
+    identity = {
+        "name": "editloop",
+        "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
+    command += ["-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
+    command += [f"-{name}.port={port}" for name, port in ports.items()]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+        "AWS_ACCESS_KEY_ID": "pictures-key",
+        "AWS_SECRET_ACCESS_KEY": "pictures-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        _make_bucket(environment, bucket, server, folder / "log")
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports whose neighbours 10,000 above, which SeaweedFS takes for gRPC, are free too."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port = low.getsockname()[1] - 10_000
+            try:
+                high.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            if port > 1024 and port not in found:
+                found.append(port)
+    return found
+
+
+def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    remote = s3fs.S3FileSystem(
+        key=environment["AWS_ACCESS_KEY_ID"],
+        secret=environment["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        skip_instance_cache=True,
+    )
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            remote.mkdir(bucket)
+            return
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(log.read_text()[-2000:]) from None
+            time.sleep(0.3)
