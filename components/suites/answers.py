@@ -70,9 +70,9 @@ class _Question:
 def judge_suite(suite: Suite, judge: Judge, folder: Path) -> Answers:
     """Ask the judge all of a suite. Its answers are kept in `folder` as they come; a stopped call goes on there.
 
-    An edit that the judge refuses, or gives no finite score, is missing, with the reason. EditLoopError for a suite
-    without images, an axis that the judge does not have, or a folder with answers of another judge;
-    JudgeUnavailableError where the judge is away: what is done is kept. Suites may share a folder: an edit that both have is asked once.
+    An edit that the judge refuses, or gives no finite score, is missing, with the reason. Suites may share a folder: an
+    edit that both have is asked once. EditLoopError for a suite without images, an axis that the judge does not have,
+    or a folder with answers of another judge; JudgeUnavailableError where the judge is away: what is done is kept.
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
