@@ -11,7 +11,18 @@ from typing import Any
 from infra.errors import EditLoopError
 from infra.promotion_claims import Claim, Move, OvertakenError, claimed, superseded, told
 from infra.promotion_pages import show
-from infra.registry import CHAMPION, EVIDENCE, PREFIX, RECORDS, Promotion, fetch_version, find_version, promotions
+from infra.registry import (
+    CHAMPION,
+    EVIDENCE,
+    PREFIX,
+    RECORDS,
+    Promotion,
+    fetch_version,
+    find_version,
+    promotions,
+    read_promotion,
+    records_experiment,
+)
 from infra.tracking import client, quoted
 
 BY_HAND = Move(
@@ -151,8 +162,9 @@ def notice(name: str) -> Standing:
     move = replace(BY_HAND, model=name, version=standing.champion, previous=recorded)
     try:
         with claimed(api, move, following(standing.records)) as claim:
-            if not _settle(api, claim) and alias_version(api, name, CHAMPION) == standing.champion:
-                _record(api, move, claim.number)
+            settled = _settle(api, claim, standing.records)
+            if not settled and alias_version(api, name, CHAMPION) == standing.champion:
+                _record(api, move, claim.number, standing.records)
     except OvertakenError:
         pass  # a move that is on its way explains it, or has its record by now
     return _standing(api, name)
@@ -194,7 +206,7 @@ def alias_version(api: Any, name: str, alias: str) -> str:
 def _carry_out(api: Any, move: Move, records: list[Promotion]) -> Promotion:
     """Compare, set, look again, record."""
     with claimed(api, move, following(records)) as claim:
-        if settled := _settle(api, claim):
+        if settled := _settle(api, claim, records):
             raise OvertakenError(f"{move.model}: another was first: {told(settled)}. Look at it and decide again.")
         found = alias_version(api, move.model, move.alias)
         if found != move.previous:
@@ -213,21 +225,21 @@ def _carry_out(api: Any, move: Move, records: list[Promotion]) -> Promotion:
                 f"{move.model}@{move.alias} was set to version {move.version}, and is {_named(found)} now: somebody "
                 "set it by hand at the same moment. Look at it and decide again."
             )
-        return _record(api, move, claim.number)
+        return _record(api, move, claim.number, records)
 
 
-def _settle(api: Any, claim: Claim) -> Promotion | None:
+def _settle(api: Any, claim: Claim, records: list[Promotion]) -> Promotion | None:
     """Give a dead caller's move its record where it was carried out; None where there is nothing to settle."""
     left = claim.left
     if left is None or left.action == "by hand" or left.version == left.previous:
         return None
     if alias_version(api, left.model, left.alias) != left.version:
         return None
-    return _record(api, left, claim.number)
+    return _record(api, left, claim.number, records)
 
 
-def _record(api: Any, move: Move, number: int) -> Promotion:
-    """Write record `number`, in one request, and show it where people look."""
+def _record(api: Any, move: Move, number: int, records: list[Promotion]) -> Promotion:
+    """Write record `number` after `records`, in one request, and show it where people look."""
     tags = {
         "number": str(number),
         "action": move.action,
@@ -245,9 +257,9 @@ def _record(api: Any, move: Move, number: int) -> Promotion:
         _experiment(api), run_name=f"{move.model} {number}: {move.alias} is {_named(move.version)}", tags=named
     )
     api.set_terminated(run.info.run_id)
-    records = promotions(move.model)
-    show(api, move.model, records)
-    return next(one for one in records if one.number == number)
+    record = read_promotion(run)
+    show(api, move.model, [*records, record])
+    return record
 
 
 def _standing(api: Any, name: str) -> Standing:
@@ -268,9 +280,12 @@ def _named(version: str) -> str:
 def _experiment(api: Any) -> str:
     from mlflow.exceptions import MlflowException
 
-    try:
-        return str(api.create_experiment(RECORDS))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return str(api.get_experiment_by_name(RECORDS).experiment_id)
+    found = records_experiment(api)
+    if found is None:
+        try:
+            return str(api.create_experiment(RECORDS))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = str(records_experiment(api))
+    return found

@@ -81,7 +81,8 @@ def claimed(api: Any, move: Move, number: int) -> Iterator[Claim]:
         left = _move(other.tags)
         behind.append(other.experiment_id)
     try:
-        _refuse_recorded(move.model, number)
+        if attempt > 1:
+            _refuse_recorded(move.model, number)
         yield Claim(move.model, number, attempt, left)
     finally:
         for one in (*behind, experiment):

@@ -4,6 +4,7 @@ Who moved the alias `champion`, when and on what evidence, is kept as one run a 
 `editloop-registry`; `infra.promotion` writes these records.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ SIGNATURE = ".sigstore.json"
 EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
 """Tags of a version (after "editloop.") that say by their content what its gate decided on."""
 PREFIX = "editloop.registry."
+_EXPERIMENTS: dict[str, str] = {}
+"""The id of RECORDS by MLflow's address."""
 
 
 @dataclass(frozen=True)
@@ -164,19 +167,19 @@ def registered_facts(name: str, version: str) -> dict[str, Any]:
 def promotions(name: str) -> list[Promotion]:
     """The records of a model, the oldest first; [] where there are none."""
     api = client()
-    experiment = api.get_experiment_by_name(RECORDS)
+    experiment = records_experiment(api)
     found: dict[int, Promotion] = {}
     token = None
     while experiment is not None:
         page = api.search_runs(
-            [experiment.experiment_id],
+            [experiment],
             f"tags.`{PREFIX}model` = {quoted(name)}",
             max_results=1000,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
         for run in page:
-            record = _promotion(run)
+            record = read_promotion(run)
             found.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
         token = page.token
         if not token:
@@ -184,7 +187,19 @@ def promotions(name: str) -> list[Promotion]:
     return [found[number] for number in sorted(found)]
 
 
-def _promotion(run: Any) -> Promotion:
+def records_experiment(api: Any) -> str | None:
+    """The id of the records' experiment; None where there is none yet. It is asked for until it is there."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri not in _EXPERIMENTS:
+        found = api.get_experiment_by_name(RECORDS)
+        if found is None:
+            return None
+        _EXPERIMENTS[uri] = str(found.experiment_id)
+    return _EXPERIMENTS[uri]
+
+
+def read_promotion(run: Any) -> Promotion:
+    """A record as its run has it."""
     tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
     evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
