@@ -22,7 +22,7 @@ def test_a_second_call_uses_what_runs(services):
 
 
 def test_secrets_are_the_users_alone_and_not_on_a_command_line(services):
-    for name in (".", "credentials.json", "mlflow-auth.ini"):
+    for name in (".", "credentials.json", "mlflow-auth.ini", "signing-key.pem"):
         assert (services.home / name).stat().st_mode & 0o077 == 0
     secrets = [services.label_studio.secret, services.label_studio.password, services.mlflow.secret]
     for pid in pids(services.home).values():
