@@ -13,6 +13,7 @@ from tests.performance import (
     edit_score_speed,
     export_scale,
     gate_speed,
+    leak_scale,
     lineage_scale,
     reward_speed,
     serving_load,
@@ -189,6 +190,12 @@ SCALES: tuple[Scale, ...] = (
         dataset_scale.building,
         dataset_scale.LONGEST_SECONDS,
         dataset_scale.MOST_MEGABYTES,
+    ),
+    Scale(
+        "leak scale: 200,000 training pictures against 3,000 of a suite",
+        leak_scale.checking,
+        leak_scale.LONGEST_SECONDS,
+        leak_scale.MOST_MEGABYTES,
     ),
     Scale(
         "lineage scale: the slowest trace over 10,000 runs, 1,000 models and 1,000 versions of the dataset",

@@ -1,0 +1,133 @@
+"""dvc.yaml, really reproduced in a copy of the project: people are waited for, work is done once, changes are told."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.step import PIPELINES
+from pipelines.inputs import draw_scenes
+from pipelines.settings import SMALLEST
+
+pytestmark = pytest.mark.timeout(600)
+TOP = Path(__file__).parents[2]
+PARAMETERS = SMALLEST.model_copy(
+    update={
+        "reward": SMALLEST.reward.model_copy(update={"processes": 1}),
+        "editor_rl": SMALLEST.editor_rl.model_copy(update={"processes": 1}),
+    }
+)
+
+
+@pytest.fixture
+def project(tmp_path, service_environment, monkeypatch):
+    """A git repository with what DVC reads of the project, its input, the smallest parameters, and the environment."""
+    folder = tmp_path / "project"
+    for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(TOP / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMETERS.model_dump(mode="json"), sort_keys=False))
+    draw_scenes(folder / "runs/demo/edits", PARAMETERS.scenes, PARAMETERS.seed)
+    for name, place in (("REPO", "repo"), ("REMOTE", "remote")):
+        monkeypatch.setenv(f"EDITLOOP_DATASET_{name}", str(tmp_path / place))
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for name, value in {"AUTHOR": "a", "COMMITTER": "a"}.items():
+        monkeypatch.setenv(f"GIT_{name}_NAME", value)
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@localhost")
+    run(folder, "git", "init", "--quiet")
+    return folder
+
+
+def run(folder, *command, fails=False):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == fails, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+def stages_run(output):
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def commit(folder):
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "a turn")
+
+
+def test_the_loop_by_dvc(project):
+    waiting = run(project, "dvc", "repro", fails=True)
+    assert stages_run(waiting) == ["candidates", "annotate", "collect"]
+    assert "is not complete: 0 of" in waiting
+    given = run(project, "editloop", "campaign", "simulate", "runs/dvc/campaign", "--candidates", "runs/dvc/candidates")
+    assert "answers" in given
+    assert stages_run(run(project, "dvc", "repro")) == list(PIPELINES)[2:]
+    again = run(project, "dvc", "repro")
+    assert stages_run(again) == []
+    assert again.count("didn't change, skipping") == len(PIPELINES)
+    for gate in ("benchmark/gate.json", "evaluation/gate.json"):
+        assert json.loads((project / "runs/dvc" / gate).read_text())["verdict"] == "promote"
+    commit(project)
+
+    values = PARAMETERS.model_dump(mode="json")
+    values["editor_eval"]["steps"] += 1
+    (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    before = json.loads((project / "runs/dvc/evaluation/evaluation.json").read_text())
+    assert stages_run(run(project, "dvc", "repro")) == ["editor_eval"]
+    after = json.loads((project / "runs/dvc/evaluation/evaluation.json").read_text())
+    assert after["axes"] != before["axes"]
+    told = json.loads(run(project, "dvc", "metrics", "diff", "--json"))
+    assert told == {
+        "runs/dvc/evaluation/evaluation.json": {
+            f"axes.{name}.{axis}": {
+                "old": before["axes"][name][axis],
+                "new": after["axes"][name][axis],
+                "diff": pytest.approx(after["axes"][name][axis] - before["axes"][name][axis]),
+            }
+            for name in ("base", "tuned")
+            for axis in ("if", "vq")
+        }
+        | changed(before, after)
+    }
+    plots(project)
+
+
+def changed(before, after):
+    """What `dvc metrics diff` says of the shares of right edits, where they changed."""
+    flat = [
+        {"base": one["base"], "tuned": one["tuned"], "uplift": one["uplift"]}
+        | {f"by_task.{kind}.{name}": share for kind, shares in one["by_task"].items() for name, share in shares.items()}
+        for one in (before, after)
+    ]
+    return {
+        name: {"old": old, "new": flat[1][name], "diff": pytest.approx(flat[1][name] - old)}
+        for name, old in flat[0].items()
+        if flat[1][name] != old
+    }
+
+
+def plots(project):
+    """Each curve is that of the evaluations in training.json, and the pictures are there."""
+    shown = json.loads(run_quietly(project, "dvc", "plots", "show", "--json"))["data"]
+    for title, folder, field in (
+        ("reward model, accuracy on validation pairs", "reward", "accuracy"),
+        ("editor, share of right edits on practice tasks", "tuned", "right"),
+    ):
+        (plot,) = shown[title]
+        values = plot["content"]["data"]["values"]
+        kept = json.loads((project / "runs/dvc" / folder / "training.json").read_text())["evaluations"]
+        drawn = [(one["step"], one[field]) for one in values if field in one]
+        assert drawn == [(one["step"], one[field]) for one in kept]
+    assert shown["runs/dvc/evaluation/contact-sheet.png"]
+    page = run(project, "dvc", "plots", "show").strip().splitlines()[-1]
+    assert "contact-sheet.png" in Path(page.removeprefix("file://")).read_text()
+
+
+def run_quietly(folder, *command):
+    """Standard output alone."""
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
