@@ -16,6 +16,7 @@ from infra.registry import (
     EVIDENCE,
     PREFIX,
     RECORDS,
+    TAINTED,
     Promotion,
     fetch_version,
     find_version,
@@ -63,7 +64,8 @@ def promote(
 
     replaces: the version that the alias must point at now ("" for none); None takes it as it is at the call. The
     version's files and signature are checked first. A champion's gate must have said "promote", or `without_evidence`
-    be given, which the record keeps. What is the champion already stays so, and its record is returned.
+    be given, which the record keeps; and it must not have learnt from what was withdrawn since. What is the champion
+    already stays so, and its record is returned.
 
     Raises EditLoopError where any of this does not hold; OvertakenError, which is one, where another move came first.
     """
@@ -78,6 +80,8 @@ def promote(
             f"{'' if evidence or not verdict else ', with no evidence on record'}. Run its benchmark and gate; or, if "
             "you know better, --without-evidence, which stays on record."
         )
+    if alias == CHAMPION:
+        _untainted(version)
     if verdict != "promote":
         evidence = {}
     fetch_version(version)
@@ -117,6 +121,7 @@ def rollback(name: str, *, actor: str, reason: str) -> Promotion:
     if not before:
         raise EditLoopError(f"{name}: the records know no champion before {_named(standing.champion)} to go back to.")
     version = existing(f"models:/{name}/{before[-1]}")
+    _untainted(version)
     fetch_version(version)
     moves = [one for one in reversed(standing.records) if one.alias == CHAMPION and one.version == before[-1]]
     move = Move(
@@ -131,6 +136,15 @@ def rollback(name: str, *, actor: str, reason: str) -> Promotion:
         evidence=moves[0].evidence,
     )
     return _carry_out(client(), move, standing.records)
+
+
+def _untainted(version: Any) -> None:
+    """EditLoopError for a version that learnt from what was withdrawn since."""
+    if told_why := version.tags.get(TAINTED):
+        raise EditLoopError(
+            f"{version.name} version {version.version} learnt from what was withdrawn ({told_why}). Train, gate and "
+            "promote a model on the version of the dataset without it."
+        )
 
 
 def champions(records: list[Promotion]) -> list[str]:

@@ -22,6 +22,8 @@ SIGNATURE = ".sigstore.json"
 """What follows the name of a model's folder in the name of its signature, both artifacts of one run."""
 EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
 """Tags of a version (after "editloop.") that say by their content what its gate decided on."""
+TAINTED = "editloop.tainted"
+"""Tag of a version that learnt from what was withdrawn since; its text says what and when."""
 PREFIX = "editloop.registry."
 _EXPERIMENTS: dict[str, str] = {}
 """The id of RECORDS by MLflow's address."""

@@ -85,9 +85,9 @@ def withdraw(
     annotator: Annotated[str, typer.Option(help="The annotator who takes all ratings and decisions back.")] = "",
     task: Annotated[str, typer.Option(help="Id of the task that goes, with all that was said of it.")] = "",
     reason: Annotated[str, typer.Option(help="Why; kept on the list of withdrawals.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the new versions.")] = Path("runs/withdrawals"),
+    output: Annotated[Path, typer.Option(help="Folder for the new versions.")] = Path("runs/withdrawals"),
     as_json: Json = False,
-    services: Annotated[Path, typer.Option(help="Folder of the services that are meant.")] = DEFAULT_HOME,
+    out: Home = DEFAULT_HOME,
 ) -> None:
     """Make a new version of the dataset without an annotator or a task, and list the models that are tainted.
 
@@ -101,8 +101,8 @@ def withdraw(
 
     if bool(annotator) == bool(task):
         raise EditLoopError("Give one of --annotator and --task.")
-    with services_of(services):
-        taken = take("annotator" if annotator else "task", annotator or task, reason, out)
+    with services_of(out):
+        taken = take("annotator" if annotator else "task", annotator or task, reason, output)
     if as_json:
         _print_json(taken.summary())
     else:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra import tracking
+from infra.registry import TAINTED
 
-TAINTED = "editloop.tainted"
-"""Tag of a registered version that learnt from what was withdrawn since; its text says what and when."""
 PAGE = 1000
 
 

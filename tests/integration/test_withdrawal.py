@@ -14,6 +14,8 @@ from components.reward.data import read_groups
 from infra import registry, tracking
 from infra.content import read_manifest
 from infra.datarepo import read_version
+from infra.errors import EditLoopError
+from infra.promotion import promote
 from infra.services import Services
 from pipelines.cli import app
 from pipelines.lineage.family import TAINTED
@@ -56,12 +58,14 @@ def test_an_annotator_withdraws_and_the_next_model_knows_nothing_of_them(loop: L
     assert len(tracking.find_runs(pipeline_run="withdrawing", stage="reward")) == 1, "two ranks leave one run"
     out = loop.home / "withdrawn"
 
-    done = withdraw("--annotator", "olga", "--reason", "asked by mail", "--out", str(out))
+    done = withdraw("--annotator", "olga", "--reason", "asked by mail", "--output", str(out))
     assert {one["name"] + "/" + one["version"] for one in done["tainted"]} == {
         before.removeprefix("models:/"), editor.removeprefix("models:/"),
     }  # fmt: skip
     for address in (before, editor):
         assert "annotator olga, withdrawn" in registry.find_version(address).tags[TAINTED]
+        with pytest.raises(EditLoopError, match="learnt from what was withdrawn"):
+            promote(address, actor="ada", reason="it is good", without_evidence=True)
     (made,) = done["versions"]
     folder, version = Path(made["folder"]), out / f"{made['tag']}.json"
     facts = read_manifest(folder, check=True)["facts"]
@@ -77,7 +81,7 @@ def test_an_annotator_withdraws_and_the_next_model_knows_nothing_of_them(loop: L
     assert chain.gap is None
     told = {link["name"]: link["value"] for link in chain.links}
     assert told["withdrawals"].startswith("TAINTED: annotator olga on ")
-    again = withdraw("--annotator", "olga", "--reason", "once more", "--out", str(out))
+    again = withdraw("--annotator", "olga", "--reason", "once more", "--output", str(out))
     assert again["versions"] == done["versions"]
     assert read_withdrawals(str(loop.repo)) == [listed]
 
@@ -98,7 +102,7 @@ def test_an_annotator_withdraws_and_the_next_model_knows_nothing_of_them(loop: L
 
 def test_a_task_is_withdrawn_from_the_latest_version_and_earlier_withdrawals_hold(loop: Loop) -> None:
     task = read_votes(loop["dataset"]).judged[0].task_id
-    done = withdraw("--task", task, "--out", str(loop.home / "withdrawn"))
+    done = withdraw("--task", task, "--output", str(loop.home / "withdrawn"))
     (made,) = done["versions"]
     votes = read_votes(Path(made["folder"]))
     assert task not in {one.task_id for one in votes.judged}

@@ -31,4 +31,3 @@ def bootstrap_limit() -> Scale:
         return {"seconds": seconds, "megabytes": peak_megabytes()}
 
     return Scale("bootstrap: 10,000 resamples of 3,000 pairs in 20 slices", run, 2.0, 2000.0)
-
