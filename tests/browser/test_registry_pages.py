@@ -16,7 +16,10 @@ from infra import registry, tracking
 from infra.content import complete_folder, write_file, write_json
 from pipelines.cli import app
 from tests import prepared_loop
-from tests.prepared_loop import EDITOR, REWARD, Loop, environment, prepare, step, surroundings, train, tune
+from tests.prepared_loop import Loop, environment, prepare, step, surroundings, train, tune
+
+REWARD, EDITOR = "pages-reward", "pages-editor"
+"""Names in the registry of this file's own: its versions are counted from 1, whoever ran before."""
 
 
 def editor_eval(edits: Path, editor: Path, output: Path) -> dict[str, float]:
@@ -34,7 +37,8 @@ def editor_eval(edits: Path, editor: Path, output: Path) -> dict[str, float]:
 def loop(services: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Two reward models, the second of them champion, and an editor that its gate held back."""
     home = tmp_path_factory.mktemp("pages")
-    with environment(services.environment | surroundings(home)):
+    names = {"REWARD": REWARD, "EDITOR": EDITOR}
+    with environment(services.environment | surroundings(home)), patch.multiple(prepared_loop, **names):
         made = prepare(home, tasks=8, run="pages")
         train(made, made["dataset"], made["version.json"], made["model"], run="pages")
         with prepared_loop.standing_in("reward", prepared_loop.stand_in_reward):

@@ -59,8 +59,13 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that have a model."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+            except psutil.Error:  # it has just died
+                pass
+        return found
 
     def judge(self, **settings: Any) -> ServedJudge:
         return ServedJudge(self.url, JudgeClientSettings(token=TOKEN, **{"patience": 60.0, **settings}))

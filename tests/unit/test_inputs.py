@@ -42,7 +42,7 @@ def team_file(folder: Path, count: int) -> Path:
 
 
 def test_scenes_are_drawn_once_and_alike(tmp_path: Path) -> None:
-    scenes = Scenes(train=5, prompts=4, heldout=3)
+    scenes = Scenes(train=5, stand_ins=2, prompts=4, heldout=3)
     first = draw_scenes(tmp_path / "a", scenes, seed=1)
     written = [(folder / "manifest.json").stat().st_mtime_ns for folder in folders(first)]
     draw_scenes(tmp_path / "a", scenes, seed=1)
