@@ -6,7 +6,7 @@ under a key made of what it works on, so that a second look, here or elsewhere, 
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 from annotation.campaigns.answers import Progress
 from annotation.campaigns.campaign import Campaign, connect, files_of, find_campaigns, load_pages
 from annotation.campaigns.closing import close, closings, readiness
+from annotation.vocabulary import Page
+from components.dataset.withdrawal import Withdrawal, read_withdrawals
 from infra import registry, tracking
 from infra.content import sha256_json
 from infra.settings import service_settings
@@ -53,18 +55,21 @@ def reconcile(start: Start, root: Path) -> Look:
     """Close every campaign that can be closed, start train-reward for it, and improve-editor for a champion of it.
 
     A campaign closes by itself the first time: when all is answered and its gates hold. After that only people close it
-    again (`editloop campaign close`), and train-reward starts for the latest closing. With what arguments, was said
+    again (`editloop campaign close`), and train-reward starts for the latest closing; and anew, when one of its people
+    or tasks was withdrawn since. With what arguments, was said
     when the campaign was opened (collect-preferences' `follow_up`); where nothing was said of improve-editor, it does
     not start. `root` holds the lock that keeps two looks on this machine apart.
     """
     look, settings = Look(), service_settings()
     with _alone(root):
         client = connect(settings)
+        withdrawals = read_withdrawals(settings.dataset_repo) if settings.dataset_repo else []
         for campaign in find_campaigns(client, settings):
             runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
             if not runs:
                 continue  # being opened at this moment, or opened where another MLflow keeps the record
-            ready = readiness(client, settings, campaign, load_pages(files_of(campaign, runs).folder))
+            pages = load_pages(files_of(campaign, runs).folder)
+            ready = readiness(client, settings, campaign, pages)
             known = closings(client, campaign)
             if not known and (hindrance := ready.unfit or ready.below):
                 look.waiting.append(Waiting(campaign, ready.progress, hindrance))
@@ -80,6 +85,7 @@ def reconcile(start: Start, root: Path) -> Look:
                 "campaign_uri": opened["editloop.uri.output"],
                 "campaign_sha256": opened["editloop.output.output"],
                 "answers_sha256": closing.answers_sha256,
+                "withdrawn_sha256": withdrawn_of(campaign, pages, withdrawals),
             }
             training |= follow_up.get("train-reward", {})
             if closing.answers_sha256 != ready.answers_sha256:
@@ -99,6 +105,16 @@ def reconcile(start: Start, root: Path) -> Look:
                 cause = champion.tags["editloop.sha256"][:16]
                 _once(look, start, "improve-editor", cause, follow_up["improve-editor"])
     return look
+
+
+def withdrawn_of(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
+    """Content address of those withdrawals that concern the campaign; empty where none does."""
+    names: dict[str, set[str | None]] = {
+        "annotator": {*campaign.annotators, campaign.lead},
+        "task": {page.task_id for page in pages.values()},
+    }
+    concerned = sorted([one.kind, one.name] for one in withdrawals if one.name in names[one.kind])
+    return sha256_json(concerned) if concerned else ""
 
 
 def finished(pipeline: str, key: str) -> bool:

@@ -23,6 +23,7 @@ def train_reward(
     candidates_sha256: str = "",
     campaign_sha256: str = "",
     answers_sha256: str = "",
+    withdrawn_sha256: str = "",
     preset: str = "editreward-tiny",
     base: str = "",
     epochs: int = 0,
@@ -40,6 +41,8 @@ def train_reward(
         candidates_sha256: Content address of the candidates.
         campaign_sha256: Content address of the campaign.
         answers_sha256: Answers that the campaign was closed with; empty takes those that are there.
+        withdrawn_sha256: What was withdrawn of them since, by its content address; the list itself is in the dataset
+            repository.
         preset: Model and training, a shipped name or a YAML file.
         base: Model to start from, a folder or a shipped name; empty for the preset's.
         epochs: Passes over the pairs; 0 for the preset's.
@@ -64,7 +67,12 @@ def train_reward(
         job_id=job_id,
     )
     built = dataset(
-        judgements=judged.outputs["judgements"], candidates=shown.output, seed=seed, run_key=run_key, job_id=job_id
+        judgements=judged.outputs["judgements"],
+        candidates=shown.output,
+        withdrawn_sha256=withdrawn_sha256,
+        seed=seed,
+        run_key=run_key,
+        job_id=job_id,
     )
     trained = reward(
         dataset=built.outputs["dataset"],

@@ -14,6 +14,7 @@ def dataset(
     metrics: dsl.Output[dsl.Metrics],
     run_key: str,
     job_id: str,
+    withdrawn_sha256: str = "",
     seed: int = 0,
     shard_megabytes: int = 256,
 ) -> None:
@@ -25,6 +26,7 @@ def dataset(
         dataset: Preference pairs, versioned.
         version: Where the dataset repository has the dataset.
         metrics: Figures for the UI.
+        withdrawn_sha256: Content address of what is withdrawn of the judgements, so that a longer list is another step.
         seed: Seed of the split.
         shard_megabytes: Size of a parquet file, of its pictures.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
@@ -37,6 +39,6 @@ def dataset(
         pipeline_run=run_key or job_id,
         inputs={"judgements": judgements, "candidates": candidates},
         outputs={"output": dataset, "version": version},
-        parameters={"seed": seed, "shard_megabytes": shard_megabytes},
+        parameters={"withdrawn_sha256": withdrawn_sha256, "seed": seed, "shard_megabytes": shard_megabytes},
         metrics=metrics,
     )

@@ -42,11 +42,14 @@ def dataset(
     *,
     seed: int = 0,
     shard_megabytes: int = MEGABYTES,
+    withdrawn_sha256: str = "",
 ) -> dict[str, float]:
     """Build the preference dataset (`write_dataset`) and put it into the dataset repository.
 
     What the repository's list says is withdrawn is left out. `version` is a JSON file that says where DVC has the
-    dataset. `shard_megabytes` is the size of a parquet file. Raises EditLoopError without any judged pair.
+    dataset. `shard_megabytes` is the size of a parquet file. `withdrawn_sha256` is the content address of what is
+    withdrawn of these judgements: with it a longer list makes another step, which no cache answers; the list counts as
+    it is now. Raises EditLoopError without any judged pair.
     """
     withdrawn = read_withdrawn(service_settings().require("dataset_repo"))
     figures = write_dataset(

@@ -1,6 +1,7 @@
 """Closing a campaign in a real Label Studio: below its gate, accepted, edited afterwards, judged anew."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,6 +184,34 @@ def test_a_reason_that_was_not_needed_is_not_kept(opened):
     closing = close(connect(one.settings), one.campaign, one.ready(), Acceptance(reason="just in case", by="lea"))
     assert closing.accepted is None
     assert closing.alpha["if"] == pytest.approx(1)
+
+
+def test_whose_annotator_withdrew_is_trained_anew_and_no_other_campaign(opened, tmp_path, monkeypatch):
+    one = opened("withdrawn", recorded=True)
+    one.answer(agree)
+    started = []
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+        if arguments["campaign_uri"] == str(one.folder):
+            started.append(arguments)
+
+    def withdraw(*names: str) -> None:
+        lines = [{"kind": "annotator", "name": name, "reason": "", "at": "2026-01-01T00:00:00Z"} for name in names]
+        (repo / "withdrawals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for words in (("add", "-A"), ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "withdrawn")):
+            subprocess.run(["git", *words], cwd=repo, check=True)
+
+    repo = tmp_path / "repo"
+    subprocess.run(["git", "init", "-q", str(repo)], check=True)
+    withdraw("somebody else")
+    monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(repo))
+    reconciling.reconcile(start, tmp_path)
+    assert [one["withdrawn_sha256"] for one in started] == [""]
+    withdraw("somebody else", one.campaign.annotators[0])
+    reconciling.reconcile(start, tmp_path)
+    assert len(started[1]["withdrawn_sha256"]) == 64
+    assert started[1]["run_key"] != started[0]["run_key"]
+    assert {**started[1], "withdrawn_sha256": "", "run_key": ""} == {**started[0], "run_key": ""}
 
 
 def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tmp_path):
