@@ -19,7 +19,9 @@ def make(folder: Path, text: str) -> Path:
 
 
 def git(repo: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=repo, check=True, capture_output=True, text=True).stdout.strip()
+    who = ("-c", "user.name=x", "-c", "user.email=x@x")
+    done = subprocess.run(["git", *who, *arguments], cwd=repo, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def commit(tmp_path: Path, text: str, repo: str | None = None) -> dict:
@@ -67,7 +69,7 @@ def test_a_tag_that_is_gone_is_named_with_how_to_put_it_back(tmp_path: Path) -> 
 def test_a_history_without_the_commit_is_named(tmp_path: Path) -> None:
     one = commit(tmp_path, "one")
     repo = tmp_path / "repo"
-    git(repo, "-c", "user.name=a", "-c", "user.email=b", "commit", "--quiet", "--amend", "--message", "rewritten")
+    git(repo, "commit", "--quiet", "--amend", "--message", "rewritten")
     git(repo, "tag", "--delete", one["tag"])
     git(repo, "reflog", "expire", "--expire=now", "--all")
     git(repo, "gc", "--quiet", "--prune=now")
