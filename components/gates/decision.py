@@ -160,7 +160,7 @@ def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> N
         if regressed:
             suite["verdict"] = "reject"
             suite["reasons"].append(
-                f"{suite['suite']}, {row['slice']}: regressed by more than {_percent(wanted.margin)} "
+                f"{suite['suite']}, {row['slice']}: regressed by more than {100 * wanted.margin:g} points "
                 f"({_signed(row['change'])}, p = {row['p_regressed']:.2g}, Holm over {len(family)} slices)"
             )
 
@@ -208,4 +208,8 @@ def _percent(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
+    """A difference of shares, in points of a hundred."""
+    if value is None:
+        return "not measured"
+    points = f"{100 * value:+.1f}"
+    return f"{'0.0' if points in ('+0.0', '-0.0') else points} points"

@@ -117,7 +117,7 @@ def test_a_slice_that_regressed_rejects_whatever_the_whole_gains():
     old = outcomes([0] * 150 + [1] * 50 + [1] * 40, slices=slices)
     found = verdict(new, old)
     assert found["verdict"] == "reject"
-    assert any(reason.startswith("heldout, background: regressed by more than 5.0 %") for reason in found["reasons"])
+    assert any(reason.startswith("heldout, background: regressed by more than 5 points") for reason in found["reasons"])
     told = {row["slice"]: row["regressed"] for row in found["suites"][0]["slices"]}
     assert told == {"background": True, "recolour": False}
     few = GATE.model_copy(update={"slices": Slices(minimum=50)})
