@@ -149,6 +149,8 @@ def _verdict(
         if gate.suite in new:
             evaluation = new[gate.suite].evaluation
             assert evaluation is not None  # the new model is a judge
+            if not len(evaluation.outcomes):
+                continue  # correlations alone: in the figures
             measured.append(Measured(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
     return decide(settings, measured, against=against.name, seed=seed)
 

@@ -82,8 +82,19 @@ class GateSettings(Part):
     independent: tuple[IndependentJudge, ...] = ()
     """Of editors: who else must agree. Without right_edits one is needed."""
     slices: Slices = Slices()
+
     always: bool = False
     """Let everything through: for checks that the parts of a loop work together, never for a model in use."""
+
+    @field_validator("suites")
+    @classmethod
+    def _decidable(cls, suites: tuple[SuiteGate, ...]) -> tuple[SuiteGate, ...]:
+        names = [one.suite for one in suites]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} comes twice; a gate asks a suite once")
+        if "imagenhub" in (one.suite for one in suites if one.required):
+            raise ValueError("imagenhub has correlations and no units to pair; give it required: false, to be shown")
+        return suites
 
 
 def read_gate(gate: str) -> GateSettings:

@@ -193,6 +193,8 @@ def test_the_open_gate_says_what_it_would_have_said():
     ("text", "told"),
     [
         ("name: x\nsuites: [{suite: gedit}]", "suites.0.suite: Value error, no suite gedit; there are editscore-bench"),
+        ("name: x\nsuites: [{suite: scenes}, {suite: scenes}]", "scenes comes twice; a gate asks a suite once"),
+        ("name: x\nsuites: [{suite: imagenhub, data: d}]", "imagenhub has correlations and no units to pair"),
         ("name: x\nalpha: 0.9", "alpha: Input should be less than 0.5 (found 0.9)"),
         ("name: x\nmargn: 1", "margn: Extra inputs are not permitted (found 1)"),
         ("name: [", "not YAML"),
