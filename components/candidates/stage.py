@@ -3,13 +3,11 @@
 import io
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from rich.progress import track
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
-from annotation.simulation.oracle import shrink
 from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes, sha256_json
 
@@ -22,22 +20,21 @@ def candidates(
     """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
 
     `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each
-    edit's
-    noise depends on (seed, task, number) alone. `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and
+    edit's noise depends on (seed, task, number) alone; it has the size that the editor works at for its source. `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and
     a manifest. Two equal pictures of one task are one candidate. Raises EditLoopError for a faulty edits file.
     """
-    from components.editors.kontext import KontextEditor
-    from components.editors.sampling import edit
+    from components.editors.opening import open_editor
+    from components.editors.sampling import edit, working_picture
 
     rows = read_edits(edits)
-    model = KontextEditor.load(editor)
+    model = open_editor(editor)
     with complete_folder(output, {"editor": editor, "seed": seed, "steps": steps}) as out:
         (out / "images").mkdir()
         tasks = []
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         for chunk in track(chunks, description="candidates", transient=True):
             opened = [_open(row, out) for row in chunk]
-            small = np.stack([shrink(load_image(row.source), model.side) for row in chunk])
+            small = [working_picture(model, load_image(row.source)) for row in chunk]
             for number in range(per_task):
                 seeds = [noise_seed(seed, task.task_id, number) for task in opened]
                 made = edit(model, [task.instruction for task in opened], small, seeds=seeds, steps=steps)

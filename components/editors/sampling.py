@@ -1,42 +1,70 @@
-"""Noise levels and deterministic sampling: Euler steps of the probability-flow equation."""
+"""Deterministic sampling: Euler steps of the probability-flow equation, tasks of any sizes."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from components.editors.kontext import Conditioning, KontextEditor
+from components.editors.protocol import Conditioning, Editor
+from components.editors.settings import Size
 
+Picture = NDArray[np.uint8]
+"""(height, width, 3), RGB."""
 BATCH = 64
 
 
-def noise_levels(steps: int) -> Tensor:
-    """Noise levels (steps + 1,) from 1 down to 0: those of FlowMatchEulerDiscreteScheduler with shift 1.
+def working_picture(editor: Editor, image: Image.Image) -> Picture:
+    """A picture as the editor sees it: RGB at the size that the editor works at for a source of its shape."""
+    return resized(image, editor.size_for(image.size[1], image.size[0]))
 
-    The scheduler spaces its steps from 1 to 1/steps; equal to linear from 1 to 0.
-    """
-    return torch.linspace(1, 0, steps + 1)
+
+def resized(image: Image.Image, size: Size) -> Picture:
+    """RGB pixels of a picture at (height, width): area-averaged where it shrinks, as the oracle sees pictures."""
+    height, width = size
+    if image.size != (width, height):
+        shrinks = image.size[0] * image.size[1] > width * height
+        way = Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS
+        image = image.convert("RGB").resize((width, height), way)
+    return np.asarray(image.convert("RGB"))
+
+
+def by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
+    """Places of pictures by their (height, width), in the pictures' order: what can go into one batch."""
+    found: dict[Size, list[int]] = {}
+    for place, picture in enumerate(pictures):
+        found.setdefault((picture.shape[0], picture.shape[1]), []).append(place)
+    return found
 
 
 @torch.no_grad()
-def integrate(editor: KontextEditor, x: Tensor, condition: Conditioning, sigmas: Tensor) -> Tensor:
-    """Euler steps from latents x (B, S, C) at sigmas[0] to sigmas[-1]."""
-    for sigma, following in pairwise(sigmas):
-        x = x + (following - sigma) * editor.velocity(x, sigma.expand(len(x)), condition)
+def integrate(
+    editor: Editor, x: Tensor, condition: Conditioning, sigmas: Tensor, guidance: float | None = None
+) -> Tensor:
+    """Euler steps from latents x (B, S, C) at sigmas[0] to sigmas[-1]; guidance as in `Editor.velocity`."""
+    for sigma, following in pairwise(sigmas.to(x.device)):
+        x = x + (following - sigma) * editor.velocity(x, sigma.expand(len(x)), condition, guidance)
     return x
 
 
 @torch.no_grad()
 def edit(
-    editor: KontextEditor, instructions: list[str], sources: NDArray[np.uint8], *, seeds: list[int], steps: int = 8
-) -> NDArray[np.uint8]:
-    """One edit a task, uint8 (B, side, side, 3); the noise of each depends on its own seed, not on the batch."""
-    pictures = []
-    for start in range(0, len(instructions), BATCH):
-        part = slice(start, start + BATCH)
-        condition = editor.encode(instructions[part], sources[part])
-        noise = torch.cat([editor.noise(1, torch.Generator().manual_seed(seed)) for seed in seeds[part]])
-        pictures.append(editor.decode(integrate(editor, noise, condition, noise_levels(steps))))
-    return np.concatenate(pictures)
+    editor: Editor, instructions: Sequence[str], sources: Sequence[Picture] | NDArray[np.uint8], *,
+    seeds: Sequence[int], steps: int = 8, guidance: float | None = None,
+) -> list[Picture]:  # fmt: skip
+    """One edit a task, each of its source's size; the noise of each depends on its own seed, not on the batch.
+
+    `sources`: pictures at sizes that `size_for` gives (`working_picture`), which may differ from task to task.
+    """
+    made: dict[int, Picture] = {}
+    for size, places in by_size(list(sources)).items():
+        for start in range(0, len(places), BATCH):
+            part = places[start : start + BATCH]
+            condition = editor.encode([instructions[at] for at in part], np.stack([sources[at] for at in part]))
+            noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in part])
+            x = integrate(editor, noise, condition, editor.sigmas(steps, size), guidance)
+            made |= dict(zip(part, editor.decode(x, size), strict=True))
+    return [made[place] for place in range(len(made))]

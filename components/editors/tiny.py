@@ -17,10 +17,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast,
 from annotation.simulation.oracle import oracle
 from annotation.simulation.scenes import SIDE, WORDS, Operation, SceneEdit, random_edit
 from components.editors.codec import PatchCodec
-from components.editors.kontext import TINY_TEXT_TOKENS, Conditioning, KontextEditor
+from components.editors.kontext import KontextEditor
+from components.editors.protocol import Conditioning
 from components.editors.sampling import edit
+from components.editors.settings import EditorSettings, read_editor_preset
 
 WIDTH = 96
+TEXT_TOKENS = 12
 BATCH = 32
 PEAK_RATE = 2e-3
 AVERAGE = 0.999
@@ -30,6 +33,12 @@ SHARES: dict[Operation, float] = {
     "recolour": 0.32, "add": 0.05, "remove": 0.25, "replace": 0.12, "move": 0.16, "background": 0.10,
 }  # fmt: skip
 """How often each operation is drawn: the harder, the more often, so that none is mastered while another is unknown."""
+
+
+def settings() -> EditorSettings:
+    """Kontext's, for pictures and instructions of the drawn world."""
+    small = {"area": SIDE * SIDE, "sizes": ((SIDE, SIDE),), "text_tokens": TEXT_TOKENS, "guidance": 1.0, "steps": 8}
+    return EditorSettings.model_validate(read_editor_preset("flux-kontext").model_dump() | small)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -44,7 +53,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         unk_token="[UNK]",
-        model_max_length=TINY_TEXT_TOKENS,
+        model_max_length=TEXT_TOKENS,
     )
 
 
@@ -74,7 +83,7 @@ def build(seed: int = SEED) -> KontextEditor:
             intermediate_size=64,
             num_hidden_layers=1,
             num_attention_heads=2,
-            max_position_embeddings=TINY_TEXT_TOKENS,
+            max_position_embeddings=TEXT_TOKENS,
             projection_dim=32,
             bos_token_id=1,
             eos_token_id=2,
@@ -102,7 +111,7 @@ def build(seed: int = SEED) -> KontextEditor:
         transformer=transformer,
     )
     pipeline.set_progress_bar_config(disable=True)
-    return KontextEditor(pipeline)
+    return KontextEditor(pipeline, settings())
 
 
 def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, float]:
@@ -111,7 +120,7 @@ def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, fl
     Loss: mean |v - (noise - picture)|^2 at x = (1 - sigma) picture + sigma noise, sigma uniform in 0..1.
     """
     editor = build(seed)
-    parts = [editor.transformer, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
+    parts = [editor.network, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
     parameters = [parameter for part in parts for parameter in part.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.99))
     averaged = [
@@ -126,7 +135,7 @@ def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, fl
         optimiser.param_groups[0]["lr"] = PEAK_RATE * min(1, (step + 1) / 100) * min(1, 4 * (1 - step / steps))
         batch = [random_edit(rng, names[index]) for index in rng.choice(len(names), BATCH, p=shares)]
         tokens = words(
-            [e.instruction for e in batch], padding="max_length", max_length=TINY_TEXT_TOKENS, return_tensors="pt"
+            [e.instruction for e in batch], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
         ).input_ids
         source = editor.latents(np.stack([e.source for e in batch]))
         target = editor.latents(np.stack([e.target for e in batch]))
@@ -135,7 +144,8 @@ def train(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, fl
         noise = torch.randn(target.shape, generator=generator)
         sigma = torch.rand(BATCH, generator=generator)
         level = sigma[:, None, None]
-        velocity = editor.velocity((1 - level) * target + level * noise, sigma, Conditioning(prompt, pooled, source))
+        condition = Conditioning((SIDE, SIDE), {"prompt": prompt, "pooled": pooled, "source": source})
+        velocity = editor.velocity((1 - level) * target + level * noise, sigma, condition)
         loss = (velocity - (noise - target)).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -160,7 +170,7 @@ def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
     """Share of tasks, 0..1, of which one edit (seeds 0, 1, ...) is right by the oracle; printed by operation too."""
     sources, targets = (np.stack([getattr(e, role) for e in edits]) for role in ("source", "target"))
     made = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
-    right = oracle(sources, targets, made).right
+    right = oracle(sources, targets, np.stack(made)).right
     for operation in sorted({e.operation for e in edits}):
         print(f"{operation:12} {right[[e.operation == operation for e in edits]].mean():.2f}")
     return float(right.mean())

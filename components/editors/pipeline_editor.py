@@ -1,0 +1,196 @@
+"""What editors over diffusers pipelines have in common: the adapter, the frozen base, sizes, noise levels, saving.
+
+A new editor is a subclass in a file of its own with six methods; `docs/editors.md` says how.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from components.editors.protocol import Conditioning
+from components.editors.settings import SETTINGS, EditorSettings, Size
+from infra.errors import EditLoopError
+
+ADAPTER = "editloop"
+
+
+class PipelineEditor(ABC):
+    """An `Editor` (components.editors.protocol) over a pipeline with `transformer`, `vae` and a flow-matching Euler
+    scheduler."""
+
+    patch: ClassVar[int] = 2
+    """Latent pixels that a packed latent is wide and high."""
+    multiple: int
+    """Heights and widths in pixels are multiples of it."""
+
+    def __init__(self, pipeline: Any, settings: EditorSettings):
+        if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise EditLoopError(
+                f"{type(pipeline).__name__}: its scheduler is {type(pipeline.scheduler).__name__}; training follows "
+                "FlowMatchEulerDiscreteScheduler. Put that one into the pipeline's folder."
+            )
+        self.pipeline = pipeline
+        self.settings = settings
+        self.network: nn.Module = pipeline.transformer
+        self.multiple = pipeline.vae_scale_factor * self.patch
+        self.bf16 = False
+        self._frozen: nn.Module | None = None
+        self._answering = self.network
+
+    @staticmethod
+    @abstractmethod
+    def preset(index: dict[str, Any]) -> str:
+        """The preset of a pipeline whose `model_index.json` this is, for folders that bring no settings."""
+
+    @abstractmethod
+    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+        """Encode B tasks. `sources`: uint8 (B, height, width, 3)."""
+
+    @abstractmethod
+    def shift(self, steps: int, tokens: int) -> float:
+        """mu of the pipeline's own noise levels, for a picture of so many packed latents."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
+        """Velocity, float32 (B, S, C), at x (B, S, C) and sigma (B,)."""
+
+    @abstractmethod
+    def to_latents(self, pixels: Tensor) -> Tensor:
+        """Packed latents (B, S, C) of pixels (B, 3, height, width) in -1..1."""
+
+    @abstractmethod
+    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
+        """Pixels (B, 3, height, width), about -1..1, of packed latents (B, S, C)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.network.parameters()).device
+
+    def size_for(self, height: int, width: int) -> Size:
+        """One of the settings' sizes, the nearest in shape; or about `area` pixels of the source's own shape."""
+        if self.settings.sizes:
+            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+        scale = (self.settings.area / (height * width)) ** 0.5
+        rounded = [max(1, round(side * scale / self.multiple)) * self.multiple for side in (height, width)]
+        return rounded[0], rounded[1]
+
+    def sigmas(self, steps: int, size: Size) -> Tensor:
+        """Noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size."""
+        scheduler = self.pipeline.scheduler
+        tokens = (size[0] // self.multiple) * (size[1] // self.multiple)
+        # with use_flow_sigmas FLUX.2 leaves the spacing to the scheduler
+        spaced = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(steps, sigmas=spaced, mu=self.shift(steps, tokens))
+        return scheduler.sigmas.clone()
+
+    def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
+        """Standard normal packed latents (count, S, C), drawn on the CPU."""
+        tokens = (size[0] // self.multiple) * (size[1] // self.multiple)
+        return torch.randn(count, tokens, self.network.config.in_channels, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Packed latents (B, S, C), float32, of pictures, uint8 (B, height, width, 3)."""
+        height, width = pictures.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise EditLoopError(
+                f"a picture of {width}x{height} pixels: this editor works at multiples of {self.multiple}. Resize it "
+                "to what `size_for` gives."
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        codec = next(self.pipeline.vae.parameters())
+        return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
+
+    @torch.no_grad()
+    def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
+        """Pictures uint8 (B, height, width, 3) of packed latents (B, S, C)."""
+        pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
+        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    def answer(self, **inputs: Any) -> Tensor:
+        """The network's output, float32, in bfloat16 arithmetic where the editor is told so."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            found: Tensor = self._answering(**inputs, return_dict=False)[0]
+        return found.float()
+
+    def guided(self, guidance: float | None) -> float:
+        """The guidance to use."""
+        return self.settings.guidance if guidance is None else guidance
+
+    def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
+        """Freeze the network and put LoRA beside its linear layers whose names end in `targets`."""
+        wanted = self.settings.targets if targets is None else tuple(targets)
+        linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
+        found = {end: [name for name in linear if name == end or name.endswith(f".{end}")] for end in wanted}
+        missing = [end for end, names in found.items() if not names]
+        if missing or not found:
+            ends = sorted({".".join(part for part in name.split(".")[-2:] if not part.isdigit()) for name in linear})
+            raise EditLoopError(
+                f"{type(self.network).__name__} has no linear layer of the asked name: {', '.join(missing) or 'none'}. "
+                f"Name ends of its layers: {', '.join(ends)}."
+            )
+        self.network.requires_grad_(False)
+        layers = sorted({name for names in found.values() for name in names})
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
+        self.network.add_adapter(config, ADAPTER)
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def train_whole(self) -> list[nn.Parameter]:
+        """Make every weight trainable; a frozen copy is kept, so that memory for the weights is twice as much."""
+        self._frozen = copy.deepcopy(self.network).requires_grad_(False)
+        self.network.requires_grad_(True)
+        return list(self.network.parameters())
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Within the block the frozen editor answers."""
+        adapted = hasattr(self.network, "peft_config")
+        if adapted:
+            self.network.disable_adapters()
+        self._answering = self._frozen or self.network
+        try:
+            yield
+        finally:
+            self._answering = self.network
+            if adapted:
+                self.network.enable_adapters()
+
+    def save(self, folder: Path) -> None:
+        """Write the pipeline with the adapter merged, and its settings, below `folder`; training may go on."""
+        self.pipeline.register_modules(transformer=self._merged())
+        try:
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        finally:
+            self.pipeline.register_modules(transformer=self.network)
+        (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+
+    @torch.no_grad()
+    def _merged(self) -> nn.Module:
+        """The network as plain layers; those without an adapter are shared with it, not copied."""
+        if not hasattr(self.network, "peft_config"):
+            return self.network
+        weights = {
+            name.replace(".base_layer.", "."): weight
+            for name, weight in self.network.state_dict().items()
+            if ".lora_" not in name
+        }
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, LoraLayer):
+                delta = layer.get_delta_weight(ADAPTER)
+                weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta.to(weights[f"{name}.weight"].dtype)
+        with torch.device("meta"):
+            plain = type(self.network).from_config(self.network.config)
+        plain.load_state_dict(weights, assign=True)
+        return plain
