@@ -13,14 +13,21 @@ def optimality(advantage: Tensor, largest: float) -> Tensor:
 
 
 def nft_loss(
-    velocity: Tensor, old: Tensor, noised: Tensor, picture: Tensor, sigma: Tensor, good: Tensor, strength: float
+    velocity: Tensor,
+    old: Tensor,
+    noised: Tensor,
+    picture: Tensor,
+    sigma: Tensor,
+    good: Tensor,
+    strength: float,
+    largest: float = 1.0,
 ) -> Tensor:
     """Loss (B,) of velocities (B, S, C) at latents `noised` = (1 - sigma) picture + sigma noise.
 
     `old` is the old policy's velocity there, sigma (B,), good (B,) in 0..1, strength b: the positive policy is b v +
-    (1 - b)
-    old, the negative (1 + b) old - b v. Each squared error is divided by its own detached mean absolute error. At
-    good = 1/2 and v = old the gradients of both parts cancel.
+    (1 - b) old, the negative (1 + b) old - b v. Each squared error is divided by its own detached mean absolute error.
+    At good = 1/2 and v = old the gradients of both parts cancel. The loss is multiplied by `largest`, the advantage at
+    which `good` is 1, so that a small advantage pulls as hard whatever the largest is.
     """
     level = sigma[:, None, None]
     positive = noised - level * (strength * velocity + (1 - strength) * old)
@@ -30,4 +37,9 @@ def nft_loss(
         error = guess - picture
         scale = error.detach().abs().flatten(1).mean(1).clamp_min(1e-5)
         parts.append(error.square().flatten(1).mean(1) / scale)
-    return (good * parts[0] + (1 - good) * parts[1]) / strength
+    return (good * parts[0] + (1 - good) * parts[1]) * (largest / strength)
+
+
+def drift(velocity: Tensor, base: Tensor) -> Tensor:
+    """Mean squared distance (B,) of velocities (B, S, C) from the base editor's: the KL term of NFT."""
+    return (velocity - base).square().flatten(1).mean(1)
