@@ -1,0 +1,163 @@
+"""Losses, windows and weights of online RL and of supervised fine-tuning, against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from components.editor_rl.flow_matching import (
+    flow_matching_loss,
+    logit_normal_levels,
+    noised,
+    shifted,
+    uniform_levels,
+)
+from components.editor_rl.nft import drift, nft_loss, optimality
+from components.editor_rl.policy_loss import clipped, clipped_loss, guarded_ratio, mean_of, ratio
+from components.editor_rl.reweighting import noise_aware
+from components.editor_rl.sde import draw, log_prob
+from components.editor_rl.windows import window
+from infra.errors import EditLoopError
+
+SHAPE = (5, 4, 3)
+
+
+def latents(seed=0, shape=SHAPE):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_clip_holds_only_the_side_that_would_gain():
+    advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    moved = ratio(torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(4)).requires_grad_()
+    losses = clipped_loss(moved, advantage, 0.1, 0.2)
+    torch.testing.assert_close(losses, torch.tensor([-1.2, -math.exp(-0.5), math.exp(0.5), 0.9]))
+    losses.sum().backward()
+    assert clipped(moved, advantage, 0.1, 0.2).tolist() == [True, False, False, True] == (moved.grad == 0).tolist()
+
+
+def test_only_edits_that_count_are_in_the_mean():
+    losses = torch.tensor([1.0, 3.0, 100.0], requires_grad=True)
+    mean = mean_of(losses, torch.tensor([True, True, False]))
+    mean.backward()
+    assert mean.item() == 2
+    assert losses.grad.tolist() == [0.5, 0.5, 0]
+    assert mean_of(losses, torch.zeros(3, dtype=torch.bool)).item() == 0
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_guards_ratio_is_the_mean_of_noise_times_movement(per_row):
+    old, new, eps = latents(0), latents(1), latents(2)
+    c = torch.linspace(0.05, 0.4, 5, dtype=torch.float64).view(5, 1, 1) if per_row else 0.2
+    sample = draw(old, c, eps)
+    found = guarded_ratio(log_prob(sample, new, c), log_prob(sample, old, c), new, old, c)
+    torch.testing.assert_close(found, (eps * (new - old)).mean((1, 2)).exp())
+
+
+def test_the_plain_ratio_is_biased_below_one_and_guards_is_not():
+    """Over many draws of a small deviation: the plain logarithm averages to -movement^2 / (2 c^2), Guard's to 0."""
+    shape = (4000, 1, 8)
+    old, eps, c = torch.zeros(shape, dtype=torch.float64), latents(0, shape), 0.05
+    new = old + 0.01
+    sample = draw(old, c, eps)
+    at, rolled = log_prob(sample, new, c), log_prob(sample, old, c)
+    assert ratio(at, rolled).log().mean().item() == pytest.approx(-(0.01**2) / (2 * c**2), rel=0.1)
+    assert guarded_ratio(at, rolled, new, old, c).log().mean().item() == pytest.approx(0, abs=2e-4)
+
+
+def test_optimality_is_between_bad_and_good():
+    advantage = torch.tensor([-9.0, -0.5, 0.0, 1.0])
+    torch.testing.assert_close(optimality(advantage, 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    torch.testing.assert_close(optimality(advantage, 2.0), torch.tensor([0.0, 0.375, 0.5, 0.75]))
+
+
+def gradient_of_nft(good, largest=1.0, strength=1.0):
+    picture, noise, old = latents(0), latents(1), latents(2)
+    sigma = torch.linspace(0.1, 0.9, SHAPE[0], dtype=torch.float64)
+    velocity = old.clone().requires_grad_()
+    rows = torch.full((SHAPE[0],), good, dtype=torch.float64)
+    loss = nft_loss(velocity, old, noised(picture, noise, sigma), picture, sigma, rows, strength, largest)
+    loss.sum().backward()
+    return velocity.grad, old - (noise - picture), sigma
+
+
+def test_nft_has_no_gradient_from_an_undecided_edit_at_the_old_policy():
+    for strength in (0.3, 1.0):
+        assert gradient_of_nft(0.5, strength=strength)[0].abs().max() < 1e-12
+
+
+def test_nft_pulls_to_a_good_edits_own_velocity_and_pushes_from_a_bad_ones():
+    """By hand at v = old: 2 (2 good - 1) sigma^2 error / (count w), w = sigma mean |error|."""
+    for good in (1.0, 0.0, 0.8):
+        gradient, error, sigma = gradient_of_nft(good)
+        level = sigma[:, None, None]
+        by_hand = 2 * (2 * good - 1) * level * error / (error[0].numel() * error.abs().mean((1, 2), keepdim=True))
+        torch.testing.assert_close(gradient, by_hand)
+
+
+def test_a_small_advantage_pulls_as_hard_whatever_the_largest_is():
+    for largest in (1.0, 5.0):
+        good = optimality(torch.tensor(0.4, dtype=torch.float64), largest).item()
+        torch.testing.assert_close(gradient_of_nft(good, largest)[0], gradient_of_nft(0.7)[0])
+
+
+def test_drift_is_the_mean_square_of_what_moved():
+    assert drift(torch.full(SHAPE, 3.0), torch.ones(SHAPE)).tolist() == [4.0] * 5
+
+
+def test_flow_matching_is_learnt_by_the_mean_velocity():
+    picture, noise = latents(0), latents(1)
+    sigma = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    x = noised(picture, noise, sigma)
+    torch.testing.assert_close(x[0], picture[0])
+    torch.testing.assert_close(x[4], noise[4])
+    torch.testing.assert_close(x - sigma[:, None, None] * (noise - picture), picture)
+    losses = flow_matching_loss(noise - picture + 2, picture, noise)
+    torch.testing.assert_close(losses, torch.full((5,), 4.0), check_dtype=False)
+
+
+def test_levels_follow_their_distributions():
+    def levels(draw_levels, **told):
+        return draw_levels(20_000, torch.Generator().manual_seed(0), **told).double()
+
+    quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    torch.testing.assert_close(levels(uniform_levels).quantile(quarters), quarters, atol=0.01, rtol=0)
+    normal = torch.distributions.Normal(0.4, 0.8)
+    expected = torch.sigmoid(normal.icdf(quarters))
+    found = levels(logit_normal_levels, mean=0.4, spread=0.8).quantile(quarters)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+
+
+def test_shifting_is_the_schedulers():
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    sigma = torch.linspace(0.1, 1, 10)
+    torch.testing.assert_close(shifted(sigma, math.exp(0.9)), scheduler.time_shift(0.9, 1.0, sigma))
+    assert shifted(sigma, 1.0).tolist() == sigma.tolist()
+
+
+def test_a_fixed_window_stays_and_a_sliding_one_goes_round():
+    assert {window("fixed", n, 0, size=3, reach=7) for n in range(9)} == {range(3)}
+    starts = [window("sliding", n, 0, size=2, reach=4, every=2).start for n in range(8)]
+    assert starts == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def test_a_random_window_is_at_every_place_as_often_and_the_same_when_asked_again():
+    drawn = [window("random", n, 5, size=2, reach=5).start for n in range(2000)]
+    counts = np.bincount(drawn)
+    assert len(counts) == 4
+    assert (np.abs(counts - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75)).all()
+    assert [window("random", n, 5, size=2, reach=5).start for n in range(1000, 1100)] == drawn[1000:1100]
+    assert [window("random", n, 6, size=2, reach=5).start for n in range(100)] != drawn[:100]
+
+
+@pytest.mark.parametrize(("size", "reach"), [(0, 4), (5, 4)])
+def test_a_window_that_does_not_fit_is_refused(size, reach):
+    with pytest.raises(EditLoopError, match=f"window of {size} in the first {reach} steps"):
+        window("random", 0, 0, size=size, reach=reach)
+
+
+def test_weights_by_noise_have_the_mean_one():
+    assert noise_aware([0.1, 0.2, 0.3]) == pytest.approx([0.5, 1.0, 1.5])
+    assert noise_aware([0.4]) == [1.0]
