@@ -47,6 +47,8 @@ class Curve(NamedTuple):
     dots: bool = False
     """Draw every value as a dot (few evaluations) instead of a smoothed line (many steps)."""
     percent: bool = False
+    band: Sequence[tuple[float, float]] = ()
+    """95 % intervals, one a value, shaded behind the dots; or none at all."""
 
 
 class Line(NamedTuple):
@@ -57,6 +59,15 @@ class Line(NamedTuple):
     colour: str
     intervals: Sequence[tuple[float, float] | None] = ()
     """95 % intervals, one a value, or none at all."""
+
+
+class Layer(NamedTuple):
+    """Values of one kind in a histogram."""
+
+    label: str
+    values: Any
+    """An array (N,) of finite numbers."""
+    colour: str
 
 
 class Mark(NamedTuple):
@@ -128,6 +139,9 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         figure.subplots_adjust(left=0.055, right=0.99, top=0.86, bottom=0.15, wspace=0.24)
         for axes, panel in zip(grid, panels, strict=True):
+            if panel.band:
+                low, high = zip(*panel.band, strict=True)
+                axes.fill_between(panel.steps, low, high, color=panel.colour, alpha=0.16, linewidth=0)
             if panel.dots:
                 axes.plot(panel.steps, panel.values, "o-", color=panel.colour, linewidth=1.6, markersize=5)
             else:
@@ -213,6 +227,26 @@ def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) 
         _plain(axes)
 
     return _svg(name, (5.4, 2.4), draw)
+
+
+def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
+    """How often values come, `bins` bars over the range of all; the layers of a bar are stacked."""
+    layers = [layer for layer in layers if len(layer.values)]
+    if not layers:
+        return None
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.12)
+        colours = [layer.colour for layer in layers]
+        axes.hist([layer.values for layer in layers], bins=bins, stacked=True, color=colours)
+        for place, layer in enumerate(layers):
+            axes.text(place / 4, 1.05, layer.label, color=layer.colour, fontsize=9, transform=axes.transAxes)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        _plain(axes)
+
+    return _svg(name, (5.4, 2.8), draw)
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:

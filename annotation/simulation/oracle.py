@@ -50,7 +50,7 @@ def oracle(source: Images, target: Images, edit: Images) -> Oracle:
     if not source.shape == target.shape == edit.shape:
         raise ValueError(f"source {source.shape}, target {target.shape} and edit {edit.shape} must have one shape")
     before, wanted, got = (_blurred(images) for images in (source, target, edit))
-    mask = np.abs(before - wanted).max(axis=-1, keepdims=True) > MASK_THRESHOLD
+    mask = _differs(before, wanted)
     unchanged = ~mask.any(axis=(-3, -2, -1), keepdims=True)
     mask = mask | unchanged
     wrong_inside = _root_mean_square(got - wanted, mask)
@@ -62,11 +62,20 @@ def oracle(source: Images, target: Images, edit: Images) -> Oracle:
     )
 
 
+def edit_mask(source: Images, target: Images) -> NDArray[np.bool_]:
+    """Where the edit from source to target is, (..., H, W), of pictures uint8 (..., H, W, 3)."""
+    return _differs(_blurred(source), _blurred(target))[..., 0]
+
+
 def shrink(image: Image.Image, side: int = LARGEST_SIDE) -> Images:
     """A picture as the oracle sees it: RGB, uint8 (side, side, 3), area-averaged; a smaller square one as it is."""
     if image.size[0] == image.size[1] and image.size[0] <= side:
         return np.asarray(image.convert("RGB"))
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BOX))
+
+
+def _differs(before: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(before - wanted).max(axis=-1, keepdims=True) > MASK_THRESHOLD)
 
 
 def _blurred(images: Images) -> NDArray[np.float32]:

@@ -1,37 +1,61 @@
-"""Pictures of fixed held-out tasks, one row a task: source, base, tuned, wanted."""
+"""Pictures of tasks side by side, a row a task: the source, and what editors made of it."""
 
-import matplotlib
+from collections.abc import Mapping, Sequence
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = ("source", "base", "tuned", "wanted")
+"""Of a comparison of two editors."""
+CELL, GAP, LINE = 168, 8, 16
+"""Pixels: the largest side of a picture as shown, what lies between two, and the height of a line of text."""
+INK, SOFT, PAPER = "#1c2330", "#5a6577", "#ffffff"
+
+Picture = NDArray[np.uint8]
+"""(height, width, 3)."""
 
 
-def contact_sheet(instructions: list[str], pictures: dict[str, NDArray[np.uint8]]) -> Image.Image:
-    """A picture of N tasks in two halves side by side; `pictures[column]` is uint8 (N, side, side, 3).
+def contact_sheet(
+    instructions: Sequence[str], pictures: Mapping[str, Sequence[Picture] | Picture], notes: Sequence[str] = ()
+) -> Image.Image:
+    """A picture of N tasks in two halves side by side, one if there are fewer than four.
 
-    Columns that are not there (`wanted`, where no right result is known) are left out.
+    pictures: by column, in the order they are shown, N of any size each, or a column for less. notes: N texts under the
+    instructions.
     """
-    half = (len(instructions) + 1) // 2
-    columns = [column for column in COLUMNS if column in pictures]
-    figure, axes = plt.subplots(half, 2 * len(columns), figsize=(14, 1.75 * half + 0.3), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
+    blocks = 1 if len(instructions) < 4 else 2
+    rows = -(-len(instructions) // blocks)
+    row_height = CELL + LINE * (3 if notes else 2)
+    block_width = len(pictures) * (CELL + GAP) + GAP
+    sheet = Image.new("RGB", (blocks * block_width + GAP, rows * row_height + LINE + GAP), PAPER)
+    draw, heading, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(12)
+    for block in range(blocks):
+        for place, column in enumerate(pictures):
+            draw.text((GAP + block * block_width + place * (CELL + GAP), 2), column, INK, heading)
     for index, instruction in enumerate(instructions):
-        row, offset = index % half, len(columns) * (index // half)
-        for place, column in enumerate(columns):
-            axis = axes[row, offset + place]
-            axis.imshow(pictures[column][index], interpolation="nearest")
-            if row == 0:
-                axis.set_title(column, fontsize=11, fontweight="bold", pad=6)
-        axes[row, offset].text(0, -0.06, instruction[:70], transform=axes[row, offset].transAxes, fontsize=9, va="top")
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.05, hspace=0.3, wspace=0.05)
-    figure.canvas.draw()
-    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-    plt.close(figure)
-    return image
+        left, top = GAP + (index // rows) * block_width, LINE + GAP + (index % rows) * row_height
+        for place, made in enumerate(pictures.values()):
+            if index < len(made):
+                sheet.paste(_cell(made[index]), (left + place * (CELL + GAP), top))
+        room = block_width - 2 * GAP
+        draw.text((left, top + CELL + 1), _short(instruction, small, room), INK, small)
+        if notes:
+            draw.text((left, top + CELL + 1 + LINE), _short(notes[index], small, room), SOFT, small)
+    return sheet
+
+
+def _cell(picture: Picture) -> Image.Image:
+    """The picture at CELL pixels; a small one without smoothing, so that its own pixels are seen."""
+    image = Image.fromarray(np.asarray(picture))
+    times = CELL / max(image.size)
+    size = (max(1, round(image.width * times)), max(1, round(image.height * times)))
+    return image.resize(size, Image.Resampling.NEAREST if times >= 1 else Image.Resampling.BOX)
+
+
+def _short(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
+    """The text in one line of at most `room` pixels."""
+    text = " ".join(text.split())
+    while text and font.getlength(text) > room:
+        text = text[:-2].rstrip("…") + "…"
+    return text

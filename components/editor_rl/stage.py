@@ -1,65 +1,91 @@
-"""The editor_rl stage: online RL of the editor with the champion reward model as its only teacher."""
+"""The editor_rl stage: online RL of the editor, the champion reward model its only teacher, others watching."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from annotation.formats.edits_file import read_edits
-from components.editor_rl.page import curves_page
-from infra.content import MANIFEST, complete_folder, read_manifest
-from infra.errors import EditLoopError
+from components.unfinished import unfinished
+from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json, write_file
 from infra.launch import launch
+from infra.patience import patiently
+from infra.tracking import digest
 
 
 def editor_rl(
     edits: Path, output: Path, *, editor: str = "tiny-editor", reward: str = "models:/edit-reward@champion",
-    iterations: int = 200, tasks: int = 16, members: int = 8, algorithm: str = "nft", learning_rate: float = 1e-3,
-    processes: int = 2, seed: int = 0,
+    preset: str = "tiny", iterations: int = 0, tasks: int = 0, members: int = 0, learning_rate: float = 0.0,
+    watch: str = "", processes: int = 2, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
-    """Improve `editor` on the prompts of an edits folder; rewards come from the registered champion, never another
-    model.
+    """Improve `editor` on the tasks of an edits folder by a preset (a shipped name or a YAML file).
 
-    `algorithm`: `flow-grpo` or `nft` (DiffusionNFT). `output` gets `editor/` (a complete pipeline folder, adapter
-    merged),
-    `training.json` (curves) and `page.html`. Raises EditLoopError when there is no champion or the settings cannot
-    work, before anything is trained.
+    `reward`: models:/NAME@champion, or http://HOST:PORT of a server that serves that champion. `iterations`, `tasks`
+    (an iteration), `members` and `learning_rate` take the place of the preset's where they are given. `watch`: judges
+    that do not teach, addresses with spaces between, `oracle` where every task has a target: when they fall while the
+    reward rises, the training is stopped and its best state is kept.
+
+    `output` gets `editor/` (a complete pipeline folder, adapter merged), `training.json` and `evaluations.json`
+    (curves), `sheets/` and `page.html`. A call that was stopped goes on at its last checkpoint. EditLoopError when
+    there is no champion or the settings cannot work, before anything is trained.
     """
-    from components.editor_rl.train import RlJob
-    from infra.registry import resolve_model
+    from components.editor_rl.settings import RlJob, read_rl_preset
+    from components.editor_rl.teacher import champion_teacher
+    from components.editors.opening import find_editor
+    from components.training.curves import send
 
-    if not reward.startswith("models:/") or not reward.endswith("@champion"):
-        raise EditLoopError(f"reward {reward!r}: only a registered champion may teach; give models:/NAME@champion.")
-    if members < 2:
-        raise EditLoopError(f"members is {members}: a group of one has no order; use 2 or more.")
+    told = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
+    settings = read_rl_preset(preset, **{name: value for name, value in told.items() if value}, seed=seed)
     read_edits(edits)
-    champion = resolve_model(reward)
-    if champion is None:
-        raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
+    teacher, start, watching = champion_teacher(reward), find_editor(editor), watch.split()
     facts: dict[str, Any] = {
-        "editor": editor,
-        "reward_sha256": read_manifest(champion)["sha256"],
-        "algorithm": algorithm,
-        "seed": seed,
-    }
-    if (Path(editor) / MANIFEST).is_file():
-        facts["base_sha256"] = read_manifest(Path(editor))["sha256"]
+        "editor": editor, "judge": teacher.name, "reward_sha256": teacher.sha256, "preset": preset,
+        "training": settings.model_dump(mode="json"), "watch": watching, "seed": seed,
+    }  # fmt: skip
+    if (start / MANIFEST).is_file():
+        facts["base_sha256"] = read_manifest(start)["sha256"]
+    what = sha256_json([facts, digest(edits), digest(start)])
+    folder = unfinished(output) / f"editor-rl-{what[:16]}"
+    made = folder / "made"
+    job = RlJob(
+        edits=edits.absolute(), output=made, editor=str(start.absolute()), rewards={teacher.address: 1.0},
+        watch=watching, settings=settings, checkpoints=folder, facts={"what": what},
+    )  # fmt: skip
+    text = job.model_dump_json(indent=1)
+    path = folder / f"job-{sha256_json(text)[:16]}.json"  # its name is the TrainJob's
+    write_file(path, text)
+    launch("components.editor_rl.train", [str(path)], processes=processes)
+    curves, evaluations = read_curves(made), json.loads((made / "evaluations.json").read_text())
     with complete_folder(output, facts) as out:
-        job = RlJob(
-            edits=edits.absolute(), output=out.absolute(), editor=editor, reward=str(champion), iterations=iterations,
-            tasks=tasks, members=members, algorithm=algorithm, learning_rate=learning_rate, seed=seed,
-        )  # fmt: skip
-        path = out / "job.json"
-        path.write_text(job.model_dump_json(indent=1))
-        launch("components.editor_rl.train", [str(path)], processes=processes)
-        path.unlink()
-        curves = read_curves(out)
-        (out / "page.html").write_text(curves_page(curves))
-    first, last = curves["evaluations"][0], curves["evaluations"][-1]
-    return {"reward_first": first["reward"], "reward_last": last["reward"], "kl": curves["steps"][-1]["kl"]}
+        shutil.copytree(made, out, dirs_exist_ok=True)
+    try:
+        patiently(send, folder)
+        shutil.rmtree(folder)
+    except Exception as error:  # the editor is whole; its curves wait for MLflow in the folder
+        print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")
+    return _figures(curves, evaluations)
 
 
 def read_curves(folder: Path) -> dict[str, Any]:
     """The curves that the training wrote: {"steps": [...], "evaluations": [...]}."""
-    import json
-
     curves: dict[str, Any] = json.loads((folder / "training.json").read_text())
     return curves
+
+
+def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the first evaluation and the last, and how it ended: the stage's metrics."""
+    first, last = evaluations[0], evaluations[-1]
+    names = ("reward", "oracle", "right", "preservation", "diversity")
+    figures = {
+        f"{name}_{when}": float(one["figures"][name])
+        for name in names
+        for when, one in (("first", first), ("last", last))
+        if name in one["figures"]
+    }
+    figures |= {name: float(value) for name, value in last["training"].items() if name in ("kl", "missing")}
+    stopped = float(bool(last["stopped"]))
+    return figures | {
+        "iterations": float(len(curves["steps"])),
+        "stopped": stopped,
+        "best": float(last["best_iteration"]),
+    }

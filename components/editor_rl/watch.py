@@ -1,12 +1,36 @@
 """A training under watch: at each evaluation held-out tasks are edited, measured, shown, and ruled on."""
 
+import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotation.formats.edits_file import EditRow
+from components.editor_rl.evaluation import ORACLE, Case, HeldOut, judge_scores, oracle_view
+from components.editor_rl.guards import Ruling, Seen, rule
+from components.editor_rl.image_statistics import grid_texture, noise_dots
+from components.editor_rl.live_files import LiveFiles
+from components.editor_rl.measures import diversity, mean_interval, preservation
+from components.editor_rl.page import training_page
 from components.editor_rl.settings import RlSettings
+from components.editor_rl.sheets import SHEETS, write_sheets
+from components.editors.protocol import Editor
+from components.editors.sampling import Picture
+from components.judges.opening import open_judge
+from components.judges.protocol import Judge, JudgeUnavailableError
+from infra.content import write_file, write_json
+from infra.errors import EditLoopError
+
+EVALUATIONS, PAGE = "evaluations.json", "page.html"
+GROUP_TASKS, GROUP_MEMBERS = 8, 4
+"""Diversity is that of so many edits of each of so many tasks."""
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,7 +52,7 @@ class Watch:
 
     def __init__(
         self, rows: Sequence[EditRow], settings: RlSettings, *, rewards: Mapping[str, float],
-        judges: Mapping[str, Any], watch: Sequence[str], folder: Path, output: Path, through: int,
+        judges: Mapping[str, Judge], watch: Sequence[str], folder: Path, output: Path, through: int,
     ):  # fmt: skip
         """rows: the held-out tasks (`set_aside`), the first `evaluation_tasks` are looked at. rewards: address and
         weight of the judges that teach; judges: those of them that are open already, by address. watch: addresses of
@@ -38,15 +62,148 @@ class Watch:
 
         EditLoopError where a judge cannot be opened, or is one that teaches under another address.
         """
+        self.rows, self.settings = list(rows[: settings.evaluation_tasks]), settings
+        self.folder, self.output, self.live = folder, output, LiveFiles()
+        self.rewards = dict(rewards)
+        self.judges = dict(judges)
+        for address in [*rewards, *watch]:
+            if address == ORACLE:
+                self._check_targets()
+            elif address not in self.judges:
+                self.judges[address] = open_judge(address)
+        self.watching = {address: _label(address) for address in watch}
+        self._check_independent()
+        (folder / SHEETS).mkdir(parents=True, exist_ok=True)
+        self.seen = [record for record in _read(folder / EVALUATIONS) if record["step"] <= through]
+        self.held: HeldOut | None = None
+        self.base: list[Picture] = []
 
-    def look(self, iteration: int, editor: Any, training: Mapping[str, float]) -> Verdict:
+    def look(self, iteration: int, editor: Editor, training: Mapping[str, float]) -> Verdict:
         """Evaluate the editor as its weights are now (the average, swapped in by the caller), after `iteration`
         iterations; 0 is before the first. training: means since the look before: `reward`, `kl`, `ratio`, `clipped`,
-        `missing`, `silent_groups` and what else there is."""
-        raise NotImplementedError
+        `missing`, `silent_groups` and what else there is.
+
+        A judge that is away leaves its scores missing, and the training goes on.
+        """
+        held = self._held(editor)
+        edits = held.edits(editor)
+        scores = self._scores(held.cases, edits)
+        record: dict[str, Any] = {
+            "step": iteration,
+            "training": {name: float(value) for name, value in training.items() if np.isfinite(value)},
+            "scores": {name: _plain(values) for name, values in scores.items()},
+        }
+        figures = self._figures(held, editor, edits, scores)
+        self.seen = [one for one in self.seen if one["step"] < iteration] + [record | {"figures": figures}]
+        ruling = rule([self._told(one) for one in self.seen], self.settings.stop)
+        self.seen[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
+        self._show(held, edits, ruling)
+        return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
+
+    def close(self) -> None:
+        """Wait a moment for MLflow to get the last pages."""
+        self.live.close()
+
+    def _held(self, editor: Editor) -> HeldOut:
+        if self.held is None:
+            told = self.settings
+            self.held = HeldOut(self.rows, editor, steps=told.steps, guidance=told.guidance, batch=told.micro_batch)
+            with editor.base():
+                self.base = self.held.edits(editor)
+        return self.held
+
+    def _scores(self, cases: Sequence[Case], edits: Sequence[Picture]) -> dict[str, Scores]:
+        """By label, (T,) each: `reward`, every judge that watches, and what the oracle sees where it can."""
+        teaching = {address: self._score(address, cases, edits) for address in self.rewards}
+        weights = np.array([self.rewards[address] for address in teaching])
+        found = {"reward": weights @ np.stack(list(teaching.values())) / weights.sum()}
+        found |= {label: self._score(address, cases, edits) for address, label in self.watching.items()}
+        if all(case.wanted is not None for case in cases):
+            view = oracle_view(cases, edits)
+            found |= {ORACLE: view.mean, "right": view.right.astype(float)}
+        return found
+
+    def _score(self, address: str, cases: Sequence[Case], edits: Sequence[Picture]) -> Scores:
+        if address == ORACLE:
+            return oracle_view(cases, edits).mean
+        try:
+            return judge_scores(self.judges[address], cases, edits)
+        except JudgeUnavailableError as error:
+            print(f"evaluation: {address} is away, its scores are missing: {error}", flush=True)
+            return np.full(len(cases), np.nan)
+
+    def _figures(
+        self, held: HeldOut, editor: Editor, edits: list[Picture], scores: dict[str, Scores]
+    ) -> dict[str, float]:
+        more = [held.edits(editor, number, GROUP_TASKS) for number in range(1, GROUP_MEMBERS)]
+        groups = list(zip(edits, *more, strict=False))
+        measured = scores | {
+            "preservation": np.array(
+                [
+                    preservation(case.source, made, base if case.wanted is None else case.wanted)
+                    for case, made, base in zip(held.cases, edits, self.base, strict=True)
+                ]
+            ),
+            "diversity": np.array([diversity(group) for group in groups]),
+            "grid_texture": np.array([grid_texture(made, held.period) for made in edits]),
+            "noise_dots": np.array([noise_dots(made) for made in edits]),
+        }
+        figures: dict[str, float] = {}
+        for name, values in measured.items():
+            found = mean_interval(values)
+            if found is not None:
+                named = zip((name, f"{name}_low", f"{name}_high"), found, strict=True)
+                figures |= {key: value for key, value in named if np.isfinite(value)}
+        figures["reward_missing"] = float(np.isnan(scores["reward"]).mean())
+        return figures
+
+    def _told(self, record: dict[str, Any]) -> Seen:
+        scores = {name: np.array(values, dtype=float) for name, values in record["scores"].items()}
+        watching = {label: scores[label] for label in self.watching.values()}
+        return Seen(record["step"], scores["reward"], watching, record["training"].get("kl"))
+
+    def _show(self, held: HeldOut, edits: list[Picture], ruling: Ruling) -> None:
+        step = self.seen[-1]["step"]
+        ordered_by = next(iter(self.watching.values()), "reward")
+        first, last = (np.array(self.seen[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
+        sheets = write_sheets(self.folder, step, held.cases, self.base, edits, ordered_by, first, last)
+        write_json(self.folder / EVALUATIONS, self.seen)
+        pictures = {caption: self.folder / file for caption, file in sheets.items()}
+        page = training_page(self.seen, list(self.watching.values()), pictures)
+        write_file(self.folder / PAGE, page)
+        shutil.copytree(self.folder, self.output, dirs_exist_ok=True)
+        files = {path: SHEETS for path in pictures.values() if path.parent != self.folder}
+        files |= {path: "" for path in pictures.values() if path.parent == self.folder}
+        self.live.send(files | {self.folder / PAGE: ""})
+
+    def _check_targets(self) -> None:
+        without = [row.id for row in self.rows if row.target is None]
+        if without:
+            raise EditLoopError(
+                f"{ORACLE}: {len(without)} held-out tasks have no target, {without[0]!r} first; give each row one, or "
+                "another judge."
+            )
+
+    def _check_independent(self) -> None:
+        teachers = {self.judges[address].version: address for address in self.rewards if address in self.judges}
+        for address in self.watching:
+            taught = self.rewards.get(address) or (address in self.judges and self.judges[address].version in teachers)
+            if taught:
+                raise EditLoopError(
+                    f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever "
+                    "it is: name another one."
+                )
 
 
-def set_aside(rows: Sequence[EditRow], tasks: int, seed: int) -> tuple[list[EditRow], list[EditRow]]:
-    """Rows to practise, and about `tasks` (a quarter of all, at most) to look at in evaluations: no source picture is
-    in both."""
-    raise NotImplementedError
+def _label(address: str) -> str:
+    """What a judge is called in curves: letters, digits, `_-.` alone, as MLflow wants it."""
+    return ORACLE if address == ORACLE else "watch_" + re.sub(r"[^\w.-]+", "_", address).strip("_")[-60:]
+
+
+def _plain(values: Scores) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return found

@@ -1,0 +1,64 @@
+"""Contact sheets of an evaluation: the same first tasks each time, and those that changed most for better and worse."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.editor_eval.contact_sheet import contact_sheet
+from components.editor_rl.evaluation import Case
+from components.editors.sampling import Picture
+from infra.content import write_file
+
+SHEETS = "sheets"
+"""Folder of the sheets of all evaluations."""
+SHOWN, EXTREMES = 12, 4
+"""Tasks on the sheet, always the first of the held-out ones; and the best and the worst."""
+
+
+def write_sheets(
+    folder: Path, step: int, cases: Sequence[Case], base: Sequence[Picture], now: Sequence[Picture], judge: str,
+    before: NDArray[np.float64], after: NDArray[np.float64],
+) -> dict[str, str]:  # fmt: skip
+    """Write the sheets of the evaluation after `step` iterations into `folder`; returns file by caption.
+
+    before, after: (T,) scores by the judge called `judge`, of the base editor and now; tasks without both are neither
+    best nor worst.
+    """
+    change = after - before
+    order = [int(at) for at in np.argsort(-change, kind="stable") if np.isfinite(change[at])]
+    few = min(EXTREMES, len(order) // 2)
+    chosen = {
+        f"The first held-out tasks, after {step} iterations": (
+            f"{SHEETS}/{step:06d}.png",
+            range(min(SHOWN, len(cases))),
+        ),
+        f"What {judge} finds most improved": ("best.png", order[:few]),
+        f"What {judge} finds most worsened": ("worst.png", order[len(order) - few :][::-1]),
+    }
+    written: dict[str, str] = {}
+    for caption, (file, places) in chosen.items():
+        if not len(places):
+            continue
+        wanted = [made for at in places if (made := cases[at].wanted) is not None]
+        columns = {"source": [cases[at].source for at in places], "base": [base[at] for at in places]}
+        columns |= {"now": [now[at] for at in places]} | ({"wanted": wanted} if len(wanted) == len(places) else {})
+        notes = [_note(judge, before[at], after[at]) for at in places]
+        sheet = contact_sheet([cases[at].instruction for at in places], columns, notes)
+        _write(sheet, folder / file)
+        written[caption] = file
+    return written
+
+
+def _note(judge: str, before: float, after: float) -> str:
+    told = ["missing" if np.isnan(score) else f"{score:.2f}" for score in (before, after)]
+    return f"{judge}: {told[0]} → {told[1]}"
+
+
+def _write(sheet: object, path: Path) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")  # type: ignore[attr-defined]
+    write_file(path, buffer.getvalue())
