@@ -128,12 +128,11 @@ def test_levels_follow_their_distributions():
     torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
 
 
-def test_shifting_is_the_schedulers():
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+def test_shifting_is_that_of_flux():
+    """exp(mu) / (exp(mu) + 1 / t - 1), and the ends stay where they are."""
     sigma = torch.linspace(0.1, 1, 10)
-    torch.testing.assert_close(shifted(sigma, math.exp(0.9)), scheduler.time_shift(0.9, 1.0, sigma))
+    torch.testing.assert_close(shifted(sigma, math.exp(0.9)), math.exp(0.9) / (math.exp(0.9) + 1 / sigma - 1))
+    assert shifted(torch.tensor([0.0, 1.0]), 3.0).tolist() == [0.0, 1.0]
     assert shifted(sigma, 1.0).tolist() == sigma.tolist()
 
 
