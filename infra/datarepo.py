@@ -1,9 +1,10 @@
 """The dataset repository: a git repository whose big folders DVC keeps, one tag a version.
 
-It holds one folder, `preferences/`, and beside it two files that git itself keeps: who judged and where a version came
-from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that `infra.dataset_versions` asks a thousand
-versions without fetching one. A version is tagged last, after its content was pushed, so a tag means that the content
-can be fetched. One writer at a time: DVC's locks fail rather than wait, so writers queue on a lock of ours.
+It holds a folder a kind of data, `preferences/` and `curated/`, and beside each two files that git itself keeps: who
+judged and where a version came from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that
+`infra.dataset_versions` asks a thousand versions without fetching one. A version is tagged last, after its content was
+pushed, so a tag means that the content can be fetched. One writer at a time: DVC's locks fail rather than wait, so
+writers queue on a lock of ours.
 """
 
 import fcntl
@@ -24,7 +25,8 @@ from pydantic import BaseModel, ConfigDict
 from infra.content import read_manifest, write_file, write_json
 from infra.errors import EditLoopError
 
-FOLDER = "preferences"
+FOLDER, CURATED = "preferences", "curated"
+"""What experts said of candidates; and edits that were chosen to learn from."""
 LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
 AUTHOR = ("-c", "user.name=EditLoop", "-c", "user.email=editloop@localhost")
 
@@ -54,27 +56,45 @@ class Origin(BaseModel):
     """sha256 of the version that this one was made from by a withdrawal."""
 
 
-def tag_of(sha256: str) -> str:
+class CuratedOrigin(BaseModel):
+    """What a version of curated edits is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task_ids: tuple[str, ...]
+    images: tuple[str, ...]
+    """sha256 of the bytes of every source and edit."""
+    edits_sha256: str
+    """The set that was chosen from."""
+    reward_sha256: str
+    """The reward model whose scores chose."""
+
+
+def tag_of(sha256: str, kind: str = FOLDER) -> str:
     """The tag of a dataset with this manifest sha256."""
-    return f"{FOLDER}-{sha256[:12]}"
+    return f"{kind}-{sha256[:12]}"
 
 
-def commit_dataset(dataset: Path, *, repo: str, remote: str, message: str, origin: Origin | None = None) -> Version:
+def commit_dataset(
+    dataset: Path, *, repo: str, remote: str, message: str, origin: Origin | CuratedOrigin | None = None
+) -> Version:
     """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
 
     `repo` is a folder (made when missing) or a git URL, `remote` a DVC remote (folder or s3://...). `origin` is what
-    the versions' lineage tells of it; without one nothing is told. Raises EditLoopError with the tool's own words where
+    the versions' lineage tells of it, and which kind of data it is; without one it is preferences of which nothing is
+    told. Raises EditLoopError with the tool's own words where
     git or dvc refuses.
     """
     sha256 = str(read_manifest(dataset, check=True)["sha256"])
-    tag = tag_of(sha256)
+    kind = CURATED if isinstance(origin, CuratedOrigin) else FOLDER
+    tag = tag_of(sha256, kind)
     with checkout(repo) as (folder, is_clone):
         _prepare(folder, remote)
         if not git(folder, "tag", "--list", tag):
-            _replace(dataset, folder / FOLDER)
-            _dvc(folder, "add", "--quiet", FOLDER)
-            _write_origin(folder, sha256, origin)
-            git(folder, "add", "--all", f"{FOLDER}.dvc", LINEAGE, CONTENTS, ".gitignore", ".dvc")
+            _replace(dataset, folder / kind)
+            _dvc(folder, "add", "--quiet", kind)
+            written = _write_origin(folder, kind, sha256, origin)
+            git(folder, "add", "--all", f"{kind}.dvc", *written, ".gitignore", ".dvc")
             if git(folder, "status", "--porcelain", "--untracked-files=no"):
                 git(folder, *AUTHOR, "commit", "--quiet", "--message", f"{message}\n\nsha256: {sha256}")
             _dvc(folder, "push", "--quiet")
@@ -94,8 +114,9 @@ def fetch_dataset(version: Version, target: Path) -> None:
     with checkout(version["repo"]) as (folder, _):
         _check_history(folder, version)
         with tempfile.TemporaryDirectory() as temporary:
-            fetched = Path(temporary) / FOLDER
-            _dvc(folder, "get", "--quiet", "--rev", version["dvc_rev"], ".", FOLDER, "--out", str(fetched))
+            kind, _, _ = version["tag"].rpartition("-")
+            fetched = Path(temporary) / kind
+            _dvc(folder, "get", "--quiet", "--rev", version["dvc_rev"], ".", kind, "--out", str(fetched))
             sha256 = read_manifest(fetched, check=True)["sha256"]
             if sha256 != version["sha256"]:
                 raise EditLoopError(f"{version['repo']}: {version['tag']} holds {sha256}, not {version['sha256']}.")
@@ -156,12 +177,15 @@ def _prepare(folder: Path, remote: str) -> None:
     _dvc(folder, "remote", "add", "--quiet", "--force", "--default", "store", place)
 
 
-def _write_origin(folder: Path, sha256: str, origin: Origin | None) -> None:
-    """Write LINEAGE and CONTENTS; each name stands on a line of its own, so that git keeps differences alone."""
+def _write_origin(folder: Path, kind: str, sha256: str, origin: BaseModel | None) -> list[str]:
+    """Write the two files of a kind's lineage and contents; each name stands on a line of its own, so that git keeps
+    differences alone."""
     told = origin.model_dump(mode="json") if origin else {}
     contents = {key: sorted(told.pop(key, ())) for key in ("task_ids", "images")}
-    write_json(folder / LINEAGE, {"sha256": sha256, **told})
-    write_file(folder / CONTENTS, json.dumps(contents, indent=0, ensure_ascii=False) + "\n")
+    lineage, inside = (name.replace(FOLDER, kind) for name in (LINEAGE, CONTENTS))
+    write_json(folder / lineage, {"sha256": sha256, **told})
+    write_file(folder / inside, json.dumps(contents, indent=0, ensure_ascii=False) + "\n")
+    return [lineage, inside]
 
 
 def _check_history(folder: Path, version: Version) -> None:
@@ -180,7 +204,8 @@ def _check_history(folder: Path, version: Version) -> None:
         raise EditLoopError(
             f"{place}: tag {tag} is commit {found}, but {revision} was recorded. Someone moved the tag; put it back."
         )
-    (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE}"])
+    kind, _, _ = tag.rpartition("-")
+    (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE.replace(FOLDER, kind)}"])
     other = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
     if other != version["sha256"]:
         raise EditLoopError(

@@ -17,6 +17,8 @@ from rich.progress import track
 from annotation.formats.edits_file import EditLine, EditRow, GivenCandidate, edits_files, parse_line, path_fault, shown
 from infra.errors import EditLoopError
 
+TARGET = "target"
+"""Editor of a candidate that was a row's target."""
 MOST_FAULTS = 50
 """How many faults are told; more would only say the same."""
 
@@ -31,11 +33,12 @@ class Survey:
     candidates: int
 
 
-def survey_edits(path: Path, most_candidates: int | None = None) -> Survey:
+def survey_edits(path: Path, most_candidates: int | None = None, *, targets: bool = False) -> Survey:
     """Check every line of an edits file, or of every `*.jsonl` below a folder, and count; a few bytes of memory a line.
 
-    `most_candidates`: count only so many of a row. Raises one EditLoopError that names the faults: lines that are not
-    as the format says, ids that come twice, paths that leave the folder.
+    `most_candidates`: count only so many of a row. `targets`: take rows as `stream_edits` does. Raises one
+    EditLoopError that names the faults: lines that are not as the format says, ids that come twice, paths that leave
+    the folder.
     """
     whole, ids, faults = hashlib.sha256(), array("q"), []
     candidates = 0
@@ -44,7 +47,8 @@ def survey_edits(path: Path, most_candidates: int | None = None) -> Survey:
         line, wrong = parse_line(place, text)
         if line is not None:
             ids.append(_short(line.id))
-            candidates += len(line.candidates[:most_candidates])
+            given = int(line.target is not None) if targets else len(line.candidates[:most_candidates])
+            candidates += given
             wrong += [f"{place}: {key} = {shown(name)}: {fault}" for key, name, fault in _path_faults(folder, line)]
         faults += wrong
         if len(faults) >= MOST_FAULTS:
@@ -56,20 +60,21 @@ def survey_edits(path: Path, most_candidates: int | None = None) -> Survey:
     return Survey(whole.hexdigest(), len(ids), candidates)
 
 
-def stream_edits(path: Path) -> Iterator[EditRow]:
-    """The rows of a surveyed edits file, one at a time; whether their pictures are there and good is not known."""
+def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
+    """The rows of a surveyed edits file, one at a time; whether their pictures are there and good is not known.
+
+    `targets`: a row's target is taken for its only candidate, as in a set of noisy triples of source, instruction and
+    edit whose targets are no certain truth.
+    """
     for place, folder, text in _lines(path):
         line, faults = parse_line(place, text)
         if line is None:
             raise EditLoopError("\n".join([f"{path}: changed while it was read.", *faults]))
-        yield EditRow(
-            id=line.id,
-            task=line.task,
-            instruction=line.instruction,
-            source=folder / line.source,
-            target=folder / line.target if line.target is not None else None,
-            candidates=tuple(GivenCandidate(folder / given.image, given.editor) for given in line.candidates),
-        )
+        target = folder / line.target if line.target is not None else None
+        candidates = tuple(GivenCandidate(folder / given.image, given.editor) for given in line.candidates)
+        if targets:
+            target, candidates = None, (GivenCandidate(target, TARGET),) if target else ()
+        yield EditRow(line.id, line.task, line.instruction, folder / line.source, target, candidates)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, bytes]]:

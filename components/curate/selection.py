@@ -38,31 +38,26 @@ def lower_bound(overall: Values, mean: Values, sigma: Values, deviations: float)
     return overall - deviations * abs(slope) * sigma
 
 
-def select(counted: Values, names: Sequence[tuple[str, int]], settings: CurateSettings) -> Selection:
-    """Choose among N edits by the scores that count (NaN: missing) and their names (task id, place in the task).
+def select(counted: Values, names: Sequence[tuple[str, str]], settings: CurateSettings) -> Selection:
+    """Choose among N edits by the scores that count (NaN: missing, never kept) and their names (task, edit).
 
-    Highest first, equal scores by the digest of their names, so that no order of the input shows through; a missing
-    score is never kept by score, and may be kept by the random order, which does not look.
+    Names are digests of content. Highest score first, equal ones by the digest of their names: no order of the input
+    and no id shows through. Of a task one edit is kept, the first in the order.
     """
-    places = _order(counted, names, settings)
-    dropped = {"no score": len(names) - len(places), "another edit of its task": 0, "below the threshold": 0}
-    firsts: dict[str, int] = {}
-    for place in places:
-        firsts.setdefault(names[place][0], place)
-    dropped["another edit of its task"] = len(places) - len(firsts)
-    kept = list(firsts.values())
-    if settings.threshold is not None:
-        above = [place for place in kept if counted[place] >= settings.threshold]
-        dropped["below the threshold"] = len(kept) - len(above)
-        kept = above
-    limit = settings.best or len(kept)
-    dropped["beyond the number asked for"] = max(0, len(kept) - limit)
-    return Selection(np.array(kept[:limit], dtype=np.int64), counted, {key: n for key, n in dropped.items() if n})
-
-
-def _order(counted: Values, names: Sequence[tuple[str, int]], settings: CurateSettings) -> list[int]:
-    """Places of the edits that may be kept, the first choice first."""
-    if settings.order == "random":
-        return sorted(range(len(names)), key=lambda place: sha256_json([settings.seed, *names[place]]))
     known = [place for place in range(len(names)) if np.isfinite(counted[place])]
-    return sorted(known, key=lambda place: (-counted[place], sha256_json(names[place])))
+    if settings.order == "random":
+        known.sort(key=lambda place: sha256_json([settings.seed, *names[place]]))
+    else:
+        known.sort(key=lambda place: (-counted[place], sha256_json(names[place])))
+    dropped = {"no score": len(names) - len(known)}
+    firsts: dict[str, int] = {}
+    for place in known:
+        firsts.setdefault(names[place][0], place)
+    kept = list(firsts.values())
+    dropped["another edit of its task"] = len(known) - len(kept)
+    if settings.threshold is not None:
+        kept = [place for place in kept if counted[place] >= settings.threshold]
+        dropped["below the threshold"] = len(firsts) - len(kept)
+    limit = min(settings.best or len(kept), len(kept))
+    dropped["beyond the number asked for"] = len(kept) - limit
+    return Selection(np.array(kept[:limit], dtype=np.int64), counted, {key: n for key, n in dropped.items() if n})

@@ -12,13 +12,14 @@ class CurateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Literal["best", "random"] = "best"
-    """Highest scores first, or drawn by `seed` alone: the control that shows what the scores are worth."""
+    """Highest scores first; or, of what has a score, drawn by `seed` alone: the control that shows what scores are
+    worth."""
     best: int = Field(0, ge=0)
     """Keep so many edits; 0: as many as there are."""
     threshold: float | None = None
     """Keep what scores this or more, on the scale of the judge's `overall`."""
     uncertainty: float = Field(0.0, ge=0)
-    """What counts is the score minus this many of its standard deviations: edits that the judge is unsure of go last."""
+    """What counts is the score minus so many of its standard deviations: what the judge is unsure of goes last."""
     seed: int = 0
     """Of the random order."""
 
@@ -26,6 +27,6 @@ class CurateSettings(BaseModel):
     def _random_looks_at_nothing(self) -> Self:
         if self.order == "random" and (self.threshold is not None or self.uncertainty):
             raise ValueError(
-                "order random looks at no scores: leave out threshold and uncertainty, and give the number by `best`"
+                "order random does not weigh scores: leave out threshold and uncertainty, and give the number by `best`"
             )
         return self

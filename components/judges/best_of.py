@@ -46,14 +46,14 @@ def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> Best:
                 line: dict[str, Any] = {
                     "id": task.id,
                     "instruction": task.instruction,
-                    "source": _copy(task.source, out),
+                    "source": copy_picture(task.source, out),
                     "task": task.task,
                     "candidates": [
-                        {"image": _copy(task.candidates[best["candidate"]].image, out), "editor": best["editor"]}
+                        {"image": copy_picture(task.candidates[best["candidate"]].image, out), "editor": best["editor"]}
                     ],
                 }
                 if task.target is not None:
-                    line["target"] = _copy(task.target, out)
+                    line["target"] = copy_picture(task.target, out)
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
                 kept += 1
         facts |= {"tasks": kept, "tasks_without": without}
@@ -66,12 +66,13 @@ def _rows(scores: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _copy(picture: Path, folder: Path) -> str:
-    """The picture below `folder` under the digest of its bytes; its path there."""
+def copy_picture(picture: Path, folder: Path) -> str:
+    """Copy a picture below `folder`, under the digest of its bytes; returns its path there. EditLoopError where it
+    cannot be read."""
     try:
         name = f"images/{sha256_file(picture)}{picture.suffix.lower()}"
         if not (folder / name).exists():
             shutil.copyfile(picture, folder / name)
     except OSError as error:
-        raise EditLoopError(f"{picture}: cannot be copied to the best ({error.strerror}).") from None
+        raise EditLoopError(f"{picture}: cannot be copied to the kept ones ({error.strerror}).") from None
     return name

@@ -36,6 +36,8 @@ class ScoringSettings(BaseModel):
 
     best_of: int | None = Field(None, ge=1)
     """Score the first so many candidates of each task only; null for all."""
+    targets: bool = False
+    """Score each row's target in the place of its candidates: a set of noisy triples has nothing else."""
     most_missing: float = Field(0.1, ge=0, le=1)
     """The call ends with an error when more than this share of the edits has no score."""
     batch_edits: int = Field(64, ge=1)
@@ -89,7 +91,7 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
     faults in its lines, `output` or its parts are of another model, input or setting, or too many scores are missing,
     and JudgeUnavailableError where the judge is away: what is done is kept.
     """
-    survey = survey_edits(source, settings.best_of)
+    survey = survey_edits(source, settings.best_of, targets=settings.targets)
     if survey.candidates == 0:
         raise EditLoopError(f"{source}: {survey.tasks} rows and no candidates; `candidates` hold the edits to score.")
     facts = {
@@ -99,6 +101,7 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
         "input_sha256": survey.sha256,
         "best_of": settings.best_of,
         "part_tasks": settings.part_tasks,
+        **({"targets": True} if settings.targets else {}),
     }
     if done := finished(output, facts):
         return Summary(survey.tasks, done["edits"], done["missing"], done["reasons"])
@@ -155,7 +158,7 @@ def _check_missing(reasons: Counter[str], edits: int, settings: ScoringSettings)
 
 
 def _pieces(parts: ScoreParts, source: Path, root: Path, settings: ScoringSettings) -> Iterator[Batch | Kept]:
-    tasks = stream_edits(source)
+    tasks = stream_edits(source, targets=settings.targets)
     part = 0
     while members := list(islice(tasks, settings.part_tasks)):
         kept = _kept(parts.path(part), members, settings.best_of)

@@ -1,0 +1,87 @@
+"""The curate stage: of a set of noisy edits those that the champion reward model scores best, as a version to learn
+from."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from annotation.formats.edits_stream import survey_edits
+from components.curate.curation import write_curated
+from components.curate.settings import CurateSettings
+from components.curate.triples import read_scored, score_triples
+from components.judges.protocol import Judge
+from components.unfinished import unfinished
+from infra.content import read_manifest, sha256_json, write_json
+from infra.datarepo import CuratedOrigin, Version, commit_dataset
+from infra.errors import EditLoopError
+from infra.settings import service_settings
+from infra.tracking import digest
+
+
+def curate(
+    edits: Path, output: Path, version: Path, *, judge: str = "models:/edit-reward@champion", order: str = "best",
+    best: int = 0, threshold: float = 0.0, uncertainty: float = 0.0, most_missing: float = 0.1, seed: int = 0,
+) -> dict[str, float]:  # fmt: skip
+    """Score the edits of an edits folder, keep those that the settings say, and put them into the dataset repository.
+
+    `edits`: its rows' candidates are the noisy edits; where no row has any, its targets are. `judge`: a registered
+    reward model, or one that is served, whose version the registry knows. `order`: best, or random (the control).
+    `best`: how many to keep, 0 for all; `threshold`: the lowest score to keep, 0 for none; `uncertainty`: how many
+    standard deviations are taken off each score. `output` becomes an edits folder, a row a kept edit as its target,
+    with `curation.json` and `page.html`; `version` is a JSON file that says where DVC has it.
+
+    Scores are kept beside the output until it is done: a stopped call goes on. Raises EditLoopError for settings that
+    contradict each other and a judge that is not registered, before anything is scored.
+    """
+    from components.judges.opening import open_judge
+
+    settings = curate_settings(
+        order=order, best=best, threshold=threshold or None, uncertainty=uncertainty, seed=seed
+    )  # fmt: skip
+    repo, remote = (service_settings().require(f"dataset_{name}") for name in ("repo", "remote"))
+    opened = open_judge(judge)
+    check_registered(opened, judge)
+    place = unfinished(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
+    summary = score_triples(opened, edits, place / "scores.parquet", most_missing=most_missing)
+    scored = read_scored(edits, place / "scores.parquet")
+    facts = {"edits_sha256": digest(edits), "reward_sha256": opened.version, "judge": opened.name}
+    report = write_curated(scored, settings, output, facts)
+    write_json(version, publish(output, repo, remote))
+    shutil.rmtree(place)
+    told = ("edits", "kept", "mean_all", "mean_kept", "lowest_kept")
+    return {"missing": summary.missing, **{name: float(report[name]) for name in told}}
+
+
+def curate_settings(**given: Any) -> CurateSettings:
+    """The settings as told. EditLoopError where they cannot be."""
+    try:
+        return CurateSettings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(".".join(map(str, (*one["loc"], one["msg"]))) for one in error.errors())
+        raise EditLoopError(f"curate: {wrong}.") from None
+
+
+def check_registered(judge: Judge, address: str) -> None:
+    """EditLoopError where the registry has no version with the judge's content: nothing that learns from its choice
+    could be traced to the people who taught it."""
+    from infra.registry import version_of_content
+
+    if version_of_content(judge.name, judge.version) is None:
+        raise EditLoopError(
+            f"judge {address}: {judge.name} {judge.version[:12]} is no version in the registry, so an editor that "
+            "learns from what it chooses could not be registered. Promote it first, or give models:/NAME@champion."
+        )
+
+
+def publish(folder: Path, repo: str, remote: str) -> Version:
+    """Put a folder of curated edits into the dataset repository; the same content again adds nothing."""
+    facts = read_manifest(folder)["facts"]
+    origin = CuratedOrigin(
+        task_ids=tuple(facts["task_ids"]), images=tuple(facts["images"]), edits_sha256=facts["edits_sha256"],
+        reward_sha256=facts["reward_sha256"],
+    )  # fmt: skip
+    return commit_dataset(
+        folder, repo=repo, remote=remote, message=f"{facts['kept']} edits to learn from", origin=origin
+    )
