@@ -19,7 +19,7 @@ class LiveFiles:
         self._thread: threading.Thread | None = None
 
     def send(self, files: dict[Path, str]) -> None:
-        """Send files, each into a folder of the run's artifacts ("" is the top); those of the last time that did not
+        """Send files, each into a folder of the run's artifacts ("." is the top); those of the last time that did not
         get there go along."""
         self._waiting |= files
         if self.run and (self._thread is None or not self._thread.is_alive()):
@@ -37,7 +37,7 @@ class LiveFiles:
             api = tracking.client()
             while self._waiting:
                 path, folder = next(iter(self._waiting.items()))
-                api.log_artifact(self.run, str(path), folder or None)
+                api.log_artifact(self.run, str(path), None if folder == "." else folder)
                 self._waiting.pop(path)
         except Exception as error:  # whatever MLflow's client raises, training goes on
             print(

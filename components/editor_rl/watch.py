@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from annotation.formats.edits_file import EditRow
 from components.editor_rl.evaluation import ORACLE, Case, HeldOut, judge_scores, oracle_view
-from components.editor_rl.guards import Ruling, Seen, rule
+from components.editor_rl.guards import Seen, rule
 from components.editor_rl.image_statistics import grid_texture, noise_dots
 from components.editor_rl.live_files import LiveFiles
 from components.editor_rl.measures import diversity, mean_interval, preservation
@@ -30,6 +31,8 @@ from infra.errors import EditLoopError
 EVALUATIONS, PAGE = "evaluations.json", "page.html"
 GROUP_TASKS, GROUP_MEMBERS = 8, 4
 """Diversity is that of so many edits of each of so many tasks."""
+PAGE_SECONDS = 30.0
+"""Between two drawings of the page while the training goes on."""
 Scores = NDArray[np.float64]
 
 
@@ -77,6 +80,8 @@ class Watch:
         self.seen = [record for record in _read(folder / EVALUATIONS) if record["step"] <= through]
         self.held: HeldOut | None = None
         self.base: list[Picture] = []
+        self.sheets: dict[str, str] = {}
+        self.drawn = float("-inf")
 
     def look(self, iteration: int, editor: Editor, training: Mapping[str, float]) -> Verdict:
         """Evaluate the editor as its weights are now (the average, swapped in by the caller), after `iteration`
@@ -97,11 +102,14 @@ class Watch:
         self.seen = [one for one in self.seen if one["step"] < iteration] + [record | {"figures": figures}]
         ruling = rule([self._told(one) for one in self.seen], self.settings.stop)
         self.seen[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
-        self._show(held, edits, ruling)
+        self._show(held, edits)
         return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
 
     def close(self) -> None:
-        """Wait a moment for MLflow to get the last pages."""
+        """Draw the page as it is at the end, and wait a moment for MLflow to get it. Every ending calls it."""
+        if self.sheets:
+            self._draw()
+            shutil.copytree(self.folder, self.output, dirs_exist_ok=True)
         self.live.close()
 
     def _held(self, editor: Editor) -> HeldOut:
@@ -162,19 +170,25 @@ class Watch:
         watching = {label: scores[label] for label in self.watching.values()}
         return Seen(record["step"], scores["reward"], watching, record["training"].get("kl"))
 
-    def _show(self, held: HeldOut, edits: list[Picture], ruling: Ruling) -> None:
-        step = self.seen[-1]["step"]
+    def _show(self, held: HeldOut, edits: list[Picture]) -> None:
+        """Sheets and records of this evaluation; the page, which takes longer to draw than a small evaluation, when the
+        last one is old."""
         ordered_by = next(iter(self.watching.values()), "reward")
         first, last = (np.array(self.seen[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
-        sheets = write_sheets(self.folder, step, held.cases, self.base, edits, ordered_by, first, last)
+        step = self.seen[-1]["step"]
+        self.sheets = write_sheets(self.folder, step, held.cases, self.base, edits, ordered_by, first, last)
         write_json(self.folder / EVALUATIONS, self.seen)
-        pictures = {caption: self.folder / file for caption, file in sheets.items()}
-        page = training_page(self.seen, list(self.watching.values()), pictures)
-        write_file(self.folder / PAGE, page)
+        if time.monotonic() - self.drawn > PAGE_SECONDS:
+            self._draw()
         shutil.copytree(self.folder, self.output, dirs_exist_ok=True)
-        files = {path: SHEETS for path in pictures.values() if path.parent != self.folder}
-        files |= {path: "" for path in pictures.values() if path.parent == self.folder}
-        self.live.send(files | {self.folder / PAGE: ""})
+        files = {self.folder / file: str(Path(file).parent) for file in self.sheets.values()}
+        self.live.send(files)
+
+    def _draw(self) -> None:
+        pictures = {caption: self.folder / file for caption, file in self.sheets.items()}
+        write_file(self.folder / PAGE, training_page(self.seen, list(self.watching.values()), pictures))
+        self.drawn = time.monotonic()
+        self.live.send({self.folder / PAGE: "."})
 
     def _check_targets(self) -> None:
         without = [row.id for row in self.rows if row.target is None]
