@@ -20,8 +20,9 @@ def candidates(
     """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
 
     `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each
-    edit's noise depends on (seed, task, number) alone; it has the size that the editor works at for its source. `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and
-    a manifest. Two equal pictures of one task are one candidate. Raises EditLoopError for a faulty edits file.
+    edit's noise depends on (seed, task, number) alone; it has the size that the editor works at for its source.
+    `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and a manifest. Two equal pictures of one task
+    are one candidate. Raises EditLoopError for a faulty edits file.
     """
     from components.editors.opening import open_editor
     from components.editors.sampling import edit, working_picture

@@ -19,14 +19,15 @@ from infra.errors import EditLoopError
 PEOPLE = "verdicts:"
 PREFERENCES = {"left": -1.0, "right": 1.0, "tie": 0.0, "both_bad": 0.0}
 """People's words for a pair of base (left) and tuned (right): +1 is for the tuned editor."""
-Pictures = NDArray[np.uint8]
+Pictures = Sequence[NDArray[np.uint8]]
+"""A picture a task, each (height, width, 3)."""
 
 
 class SecondOpinion(Protocol):
     """An opinion in the making: shown the edits part by part."""
 
     def see(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Look at the edits of the tasks from place `start` on; pictures (tasks, side, side, 3)."""
+        """Look at the edits of the tasks from place `start` on; a picture of each a task."""
         ...
 
     def said(self) -> Agreement:

@@ -1,5 +1,6 @@
 """The editor_eval stage: the base editor against the tuned one on held-out tasks, and the gate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.progress import track
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
-from annotation.simulation.oracle import oracle, shrink
+from annotation.simulation.oracle import oracle
 from components.candidates.stage import noise_seed
 from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
 from components.editor_eval.second_opinion import second_opinions
@@ -26,7 +27,8 @@ CHUNK = 64
 SHOWN = 12
 """Tasks on the contact sheet: the first of the held-out ones, not the best."""
 EDITORS = ("base", "tuned")
-Pictures = NDArray[np.uint8]
+Pictures = Sequence[NDArray[np.uint8]]
+"""A picture a task, each (height, width, 3)."""
 
 
 def editor_eval(
@@ -39,11 +41,11 @@ def editor_eval(
     asks for right edits, the oracle compares with each row's target; the judges that the gate names see both edits of a
     task. `output` gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`.
 
-    Raises EditLoopError for a faulty gate, for a row without the target that the gate needs, and for a judge that
-    cannot be opened, before anything is edited.
+    Raises EditLoopError for a faulty gate, for a row without the target that the gate needs, for a judge that cannot be
+    opened, and for editors that work at different sizes, before anything is edited.
     """
-    from components.editors.kontext import KontextEditor
-    from components.editors.sampling import edit
+    from components.editors.opening import open_editor
+    from components.editors.sampling import edit, resized
 
     settings, rows = read_gate(gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]
@@ -54,19 +56,26 @@ def editor_eval(
         )
     teacher = str(read_manifest(editor)["facts"].get("reward_sha256"))
     opinions = second_opinions(settings.independent, rows, teacher)
-    models = {"base": KontextEditor.load(base), "tuned": KontextEditor.load(editor / "editor")}
-    side = models["base"].side
+    models = {"base": open_editor(base), "tuned": open_editor(editor / "editor")}
+    shapes = [load_image(row.source).size for row in rows]
+    sizes, others = ([one.size_for(height, width) for width, height in shapes] for one in models.values())
+    if sizes != others:
+        raise EditLoopError(
+            f"{editor}: works at other sizes than the base editor {base} ({set(others)} against {set(sizes)}); give "
+            "the editor that it was tuned from."
+        )
     seen = _Seen(rows, samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
-        part = rows[start : start + CHUNK]
-        sources = np.stack([shrink(load_image(row.source), side) for row in part])
+        part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
+        sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
+        targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
         for number in range(samples):
             seeds = [noise_seed(seed, sha256_json([row.id]), number) for row in part]
             made = {
                 name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=steps)
                 for name, model in models.items()
             }
-            seen.add(part, sources, made, first=number == 0, side=side)
+            seen.add(sources, targets, made, first=number == 0)
             if number == 0:
                 for opinion in opinions:
                     opinion.see(start, part, sources, made["base"], made["tuned"])
@@ -96,27 +105,24 @@ class _Seen:
         self.shown: dict[str, Pictures] = {}
         self.shown_right: dict[str, NDArray[np.bool_]] = {}
 
-    def add(self, part: list[EditRow], sources: Pictures, made: dict[str, Pictures], *, first: bool, side: int) -> None:
+    def add(self, sources: Pictures, targets: Pictures, made: dict[str, Pictures], *, first: bool) -> None:
         """Take in one edit of each task of a part by each editor; `first` of its samples."""
         on_sheet = first and not self.shown
-        targets = (
-            np.stack([shrink(load_image(row.target), side) for row in part if row.target]) if self.targets else None
-        )
         if on_sheet:
             self.shown = {"source": sources[:SHOWN], **{name: one[:SHOWN] for name, one in made.items()}}
-            if targets is not None:
+            if self.targets:
                 self.shown["wanted"] = targets[:SHOWN]
-        if targets is None:
+        if not self.targets:
             return
         for name, pictures in made.items():
-            found = oracle(sources, targets, pictures)
-            three = np.stack([found.right, found.instruction_following, found.visual_quality], axis=1).astype(float)
+            found = [oracle(*three) for three in zip(sources, targets, pictures, strict=True)]
+            three = np.array([(one.right, one.instruction_following, one.visual_quality) for one in found], dtype=float)
             if first:
                 self.scores[name].append(three / self.samples)
             else:
                 self.scores[name][-1] += three / self.samples
             if on_sheet:
-                self.shown_right[name] = found.right[:SHOWN]
+                self.shown_right[name] = three[:SHOWN, 0] > 0
 
     def right(self, name: str) -> NDArray[np.float64]:
         """Share of right edits of each task, (tasks,)."""

@@ -1,21 +1,19 @@
-"""FLUX Kontext as the loop sees an editor. Sampling with these parts equals `diffusers.FluxKontextPipeline` (tested)."""
+"""FLUX Kontext as the loop sees an editor; its sampling equals `diffusers.FluxKontextPipeline`'s own (tested)."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components.editors.codec import PatchCodec
 from components.editors.pipeline_editor import PipelineEditor
 from components.editors.protocol import Conditioning
 from components.editors.settings import Size
-
-SOURCE_FRAME = 1
-"""First position of the source's latents, where the edit's is 0."""
 
 
 class KontextEditor(PipelineEditor):
@@ -28,17 +26,17 @@ class KontextEditor(PipelineEditor):
     def preset(index: dict[str, Any]) -> str:
         return "flux-kontext"
 
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        linear = PatchCodec.load_config(folder / "vae")["_class_name"] == PatchCodec.__name__
+        return {"vae": PatchCodec.from_pretrained(folder / "vae")} if linear else {}
+
     @torch.no_grad()
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
         """Parts: `prompt` (B, L, text width), `pooled` (B, pooled width), `source` (B, S, C)."""
-        prompt, pooled = self._text(tuple(instructions))
+        prompt, pooled = self._text(instructions)
         height, width = sources.shape[1:3]
         return Conditioning((height, width), {"prompt": prompt, "pooled": pooled, "source": self.latents(sources)})
-
-    def shift(self, steps: int, tokens: int) -> float:
-        """As published: linear in the number of latents."""
-        of = self.pipeline.scheduler.config
-        return float(calculate_shift(tokens, of.base_image_seq_len, of.max_image_seq_len, of.base_shift, of.max_shift))
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         told, text = self.guided(guidance), condition.parts
@@ -47,7 +45,7 @@ class KontextEditor(PipelineEditor):
         velocity = self._pass(x, sigma, condition, text["prompt"], text["pooled"], None)
         if told <= 1:
             return velocity
-        prompt, pooled = (part.expand(len(x), *part.shape[1:]) for part in self._negative)
+        prompt, pooled = (part.expand(len(x), *part.shape[1:]) for part in self.negative)
         against = self._pass(x, sigma, condition, prompt, pooled, None)
         return against + told * (velocity - against)
 
@@ -63,32 +61,28 @@ class KontextEditor(PipelineEditor):
     def _pass(
         self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor, pooled: Tensor, told: Tensor | None
     ) -> Tensor:
-        out = self.answer(
-            hidden_states=torch.cat([x, condition.parts["source"]], dim=1),
+        return self.answer(
+            x,
+            condition.parts["source"],
+            prompt,
             timestep=sigma,
             guidance=told,
-            pooled_projections=pooled,
-            encoder_hidden_states=prompt,
+            pooled_projections=pooled.to(self.network.dtype),
             txt_ids=torch.zeros(prompt.shape[1], 3, device=x.device),
-            img_ids=positions(condition.size[0] // self.multiple, condition.size[1] // self.multiple, x.device),
+            img_ids=positions(*self.grid(condition.size), x.device),
         )
-        return out[:, : x.shape[1]]
 
-    def _text(self, instructions: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def negative(self) -> tuple[Tensor, Tensor]:
+        """The negative instruction, encoded: (1, L, text width), (1, pooled width)."""
+        with torch.no_grad():
+            return self._text((self.settings.negative,))
+
+    def _text(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         prompt, pooled, _ = self.pipeline.encode_prompt(
             list(instructions), None, device=self.device, max_sequence_length=self.settings.text_tokens
         )
         return prompt.float(), pooled.float()
-
-    @property
-    def _negative(self) -> tuple[Tensor, Tensor]:
-        """The negative instruction, encoded once: (1, L, text width), (1, pooled width)."""
-        if self._encoded_negative is None:
-            with torch.no_grad():
-                self._encoded_negative = self._text((self.settings.negative,))
-        return self._encoded_negative
-
-    _encoded_negative: tuple[Tensor, Tensor] | None = None
 
 
 @cache

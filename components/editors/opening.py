@@ -33,8 +33,6 @@ def open_editor(
     """
     import diffusers
 
-    from components.editors.codec import PatchCodec
-
     folder = find_editor(str(address))
     index = json.loads((folder / "model_index.json").read_text())
     name = index.get("_class_name")
@@ -43,14 +41,13 @@ def open_editor(
             f"editor {str(address)!r}: its pipeline is {name}; there are editors for {', '.join(EDITORS)}. "
             "docs/editors.md says how to add one."
         )
-    module, kind = EDITORS[name].split(".")
-    editor: type[PipelineEditor] = getattr(import_module(f"components.editors.{module}"), kind)
+    module, own = EDITORS[name].split(".")
+    editor: type[PipelineEditor] = getattr(import_module(f"components.editors.{module}"), own)
     told = settings or read_own_settings(folder) or read_editor_preset(editor.preset(index))
     if told.pipeline != name:
         raise EditLoopError(f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {name}.")
-    codec = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]
-    parts = {"vae": PatchCodec.from_pretrained(folder / "vae")} if codec == PatchCodec.__name__ else {}
-    pipeline = getattr(diffusers, name).from_pretrained(folder, **parts, torch_dtype=dtype, local_files_only=True)
+    kind = getattr(diffusers, name)
+    pipeline = kind.from_pretrained(folder, **editor.parts(folder), torch_dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return editor(pipeline.to(device), told)
 

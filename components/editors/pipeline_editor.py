@@ -1,6 +1,6 @@
 """What editors over diffusers pipelines have in common: the adapter, the frozen base, sizes, noise levels, saving.
 
-A new editor is a subclass in a file of its own with six methods; `docs/editors.md` says how.
+A new editor is a subclass in a file of its own; `docs/editors.md` says how.
 """
 
 import copy
@@ -25,14 +25,23 @@ from infra.errors import EditLoopError
 ADAPTER = "editloop"
 
 
+def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
+    """The instructions; EditLoopError where one spells a control token out, which a chat template would obey."""
+    for text in instructions:
+        for token in set(tokenizer.all_special_tokens) - {tokenizer.unk_token}:
+            if token in text:
+                raise EditLoopError(f"instruction {text[:60]!r}: {token} steers the text encoder; write it otherwise.")
+    return list(instructions)
+
+
 class PipelineEditor(ABC):
     """An `Editor` (components.editors.protocol) over a pipeline with `transformer`, `vae` and a flow-matching Euler
     scheduler."""
 
     patch: ClassVar[int] = 2
     """Latent pixels that a packed latent is wide and high."""
-    multiple: int
-    """Heights and widths in pixels are multiples of it."""
+    rounding: ClassVar[int] = 1
+    """Packed latents that a height and a width are rounded to."""
 
     def __init__(self, pipeline: Any, settings: EditorSettings):
         if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
@@ -43,7 +52,8 @@ class PipelineEditor(ABC):
         self.pipeline = pipeline
         self.settings = settings
         self.network: nn.Module = pipeline.transformer
-        self.multiple = pipeline.vae_scale_factor * self.patch
+        self.multiple: int = pipeline.vae_scale_factor * self.patch
+        """Pixels that a packed latent is wide and high."""
         self.bf16 = False
         self._frozen: nn.Module | None = None
         self._answering = self.network
@@ -53,13 +63,14 @@ class PipelineEditor(ABC):
     def preset(index: dict[str, Any]) -> str:
         """The preset of a pipeline whose `model_index.json` this is, for folders that bring no settings."""
 
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        """Parts of the pipeline in `folder` that `from_pretrained` would not open as we need them."""
+        return {}
+
     @abstractmethod
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
         """Encode B tasks. `sources`: uint8 (B, height, width, 3)."""
-
-    @abstractmethod
-    def shift(self, steps: int, tokens: int) -> float:
-        """mu of the pipeline's own noise levels, for a picture of so many packed latents."""
 
     @abstractmethod
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
@@ -78,27 +89,38 @@ class PipelineEditor(ABC):
         """Where the network lies."""
         return next(self.network.parameters()).device
 
+    def shift(self, steps: int, tokens: int) -> float:
+        """mu of the pipeline's own noise levels for a picture of so many packed latents: linear in their number."""
+        of = self.pipeline.scheduler.config
+        slope = (of.max_shift - of.base_shift) / (of.max_image_seq_len - of.base_image_seq_len)
+        return float(of.base_shift + (tokens - of.base_image_seq_len) * slope)
+
     def size_for(self, height: int, width: int) -> Size:
         """One of the settings' sizes, the nearest in shape; or about `area` pixels of the source's own shape."""
         if self.settings.sizes:
             return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
         scale = (self.settings.area / (height * width)) ** 0.5
-        rounded = [max(1, round(side * scale / self.multiple)) * self.multiple for side in (height, width)]
+        unit = self.multiple * self.rounding
+        rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
         return rounded[0], rounded[1]
+
+    def grid(self, size: Size) -> tuple[int, int]:
+        """Rows and columns of packed latents of a picture."""
+        return size[0] // self.multiple, size[1] // self.multiple
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size."""
         scheduler = self.pipeline.scheduler
-        tokens = (size[0] // self.multiple) * (size[1] // self.multiple)
+        rows, columns = self.grid(size)
         # with use_flow_sigmas FLUX.2 leaves the spacing to the scheduler
         spaced = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
-        scheduler.set_timesteps(steps, sigmas=spaced, mu=self.shift(steps, tokens))
+        scheduler.set_timesteps(steps, sigmas=spaced, mu=self.shift(steps, rows * columns))
         return scheduler.sigmas.clone()
 
     def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
         """Standard normal packed latents (count, S, C), drawn on the CPU."""
-        tokens = (size[0] // self.multiple) * (size[1] // self.multiple)
-        return torch.randn(count, tokens, self.network.config.in_channels, generator=generator).to(self.device)
+        rows, columns = self.grid(size)
+        return torch.randn(count, rows * columns, self.network.config.in_channels, generator=generator).to(self.device)
 
     @torch.no_grad()
     def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
@@ -119,11 +141,20 @@ class PipelineEditor(ABC):
         pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
-    def answer(self, **inputs: Any) -> Tensor:
-        """The network's output, float32, in bfloat16 arithmetic where the editor is told so."""
+    def answer(self, x: Tensor, source: Tensor, text: Tensor, **inputs: Any) -> Tensor:
+        """The network's output at latents x (B, S, C), float32, in bfloat16 arithmetic where the editor is told so.
+
+        source (B, S', C) follows x in the sequence; text (B, L, width); inputs: what else this network takes.
+        """
+        dtype = self.network.dtype
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found: Tensor = self._answering(**inputs, return_dict=False)[0]
-        return found.float()
+            found: Tensor = self._answering(
+                hidden_states=torch.cat([x, source], dim=1).to(dtype),
+                encoder_hidden_states=text.to(dtype),
+                **inputs,
+                return_dict=False,
+            )[0]
+        return found[:, : x.shape[1]].float()
 
     def guided(self, guidance: float | None) -> float:
         """The guidance to use."""

@@ -94,7 +94,7 @@ class Editor(Protocol):
         ...
 
     def train_whole(self) -> list[torch.nn.Parameter]:
-        """Make every weight of the network trainable; a frozen copy is kept for `base`. Returns what is to be trained."""
+        """Make every weight of the network trainable; a frozen copy is kept for `base`. Returns the weights."""
         ...
 
     def base(self) -> AbstractContextManager[None]:
@@ -102,5 +102,5 @@ class Editor(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline as `from_pretrained` reads it, safetensors, the adapter merged. Training may go on."""
+        """Write the pipeline as `from_pretrained` reads it, safetensors, the adapter merged; training may go on."""
         ...

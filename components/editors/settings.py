@@ -65,7 +65,7 @@ def read_editor_preset(name: str) -> EditorSettings:
 
 
 def read_own_settings(folder: Path) -> EditorSettings | None:
-    """The settings that lie in an editor's folder; None where it brings none. EditLoopError where they are not valid."""
+    """The settings in an editor's folder; None where it brings none. EditLoopError where they are not valid."""
     path = folder / SETTINGS
     return _validated(path, yaml.safe_load(path.read_text())) if path.is_file() else None
 

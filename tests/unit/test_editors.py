@@ -8,8 +8,8 @@ from PIL import Image
 from annotation.simulation.scenes import random_edit
 from components.editor_rl.sde import STEPS, log_prob
 from components.editor_rl.train import RlJob, sample
-from components.editors.kontext import KontextEditor
-from components.editors.sampling import edit, integrate, noise_levels
+from components.editors.opening import open_editor
+from components.editors.sampling import edit, integrate
 from infra.errors import EditLoopError
 
 
@@ -22,7 +22,7 @@ def tasks():
 @pytest.fixture
 def editor():
     torch.set_num_threads(1)
-    return KontextEditor.load("tiny-editor")
+    return open_editor("tiny-editor")
 
 
 def encoded(editor, tasks):
@@ -30,11 +30,11 @@ def encoded(editor, tasks):
 
 
 def test_sampling_equals_the_pipelines_own_call(editor, tasks):
-    noise = editor.noise(1, torch.Generator().manual_seed(3))
-    ours = editor.decode(integrate(editor, noise, encoded(editor, tasks[:1]), noise_levels(8)))[0]
+    noise = editor.noise(1, (32, 32), torch.Generator().manual_seed(3))
+    ours = editor.decode(integrate(editor, noise, encoded(editor, tasks[:1]), editor.sigmas(8, (32, 32))), (32, 32))[0]
     theirs = editor.pipeline(
         image=Image.fromarray(tasks[0].source), prompt=tasks[0].instruction, num_inference_steps=8, height=32, width=32,
-        guidance_scale=1.0, max_sequence_length=editor.text_tokens, latents=noise, max_area=1024, _auto_resize=False,
+        guidance_scale=1.0, max_sequence_length=12, latents=noise, max_area=1024, _auto_resize=False,
     ).images[0]  # fmt: skip
     assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
 
@@ -50,11 +50,11 @@ def test_the_codec_keeps_a_right_result_right(editor, tasks):
     from annotation.simulation.oracle import oracle
 
     sources, targets = (np.stack([getattr(task, role) for task in tasks]) for role in ("source", "target"))
-    assert oracle(sources, targets, editor.decode(editor.latents(targets))).right.all()
+    assert oracle(sources, targets, editor.decode(editor.latents(targets), (32, 32))).right.all()
 
 
 def test_a_new_adapter_changes_nothing_and_the_base_stays_within_reach(editor, tasks, tmp_path):
-    condition, x = encoded(editor, tasks), editor.noise(4, torch.Generator().manual_seed(1))
+    condition, x = encoded(editor, tasks), editor.noise(4, (32, 32), torch.Generator().manual_seed(1))
     sigma = torch.full((4,), 0.5)
     with torch.no_grad():
         before = editor.velocity(x, sigma, condition)
@@ -69,7 +69,7 @@ def test_a_new_adapter_changes_nothing_and_the_base_stays_within_reach(editor, t
     editor.save(tmp_path / "editor")
     with torch.no_grad():
         torch.testing.assert_close(
-            KontextEditor.load(tmp_path / "editor").velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4
+            open_editor(tmp_path / "editor").velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4
         )
 
 
@@ -97,4 +97,4 @@ def test_the_ratio_is_exactly_one_before_the_first_update(editor, tasks, tmp_pat
 
 def test_an_unknown_editor_is_named(tmp_path):
     with pytest.raises(EditLoopError, match="no-such-editor"):
-        KontextEditor.load("no-such-editor")
+        open_editor("no-such-editor")

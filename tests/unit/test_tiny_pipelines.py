@@ -1,0 +1,273 @@
+"""Every editor over its real diffusers class in a tiny configuration, from a folder that `from_pretrained` reads."""
+
+import json
+import shutil
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
+from PIL import Image
+
+from components.editors.opening import open_editor
+from components.editors.protocol import Conditioning
+from components.editors.sampling import edit, integrate, working_picture
+from components.editors.settings import SETTINGS, EditorSettings, editor_presets, read_editor_preset
+from infra.errors import EditLoopError
+from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
+
+STEPS = 3
+TASKS = ("make the circle red", "remove the blue square", "move the star")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("editors")
+    return {kind: write_tiny_editor(kind, root / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def editors(folders):
+    """Opened once: for tests that leave them as they are."""
+    return {kind: open_editor(folder) for kind, folder in folders.items()}
+
+
+@pytest.fixture
+def opened(folders):
+    """Opens one anew, for tests that change it."""
+    return lambda kind: open_editor(folders[kind])
+
+
+def sources(size, count=1):
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def pipelines_own(editor, kind, noise, source, guidance):
+    """Final latents and the picture, 0..1, of the pipeline's own call with the first task."""
+    height, width = source.shape[:2]
+    seen = []
+    told = {
+        "image": Image.fromarray(source), "prompt": TASKS[0], "num_inference_steps": STEPS, "height": height,
+        "width": width, "output_type": "np", "latents": noise,
+        "callback_on_step_end": lambda _, step, time, values: seen.append(values["latents"]) or values,
+    }  # fmt: skip
+    if kind.startswith("klein"):
+        told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 32}
+        told["latents"] = noise.transpose(1, 2).unflatten(2, editor.grid((height, width)))
+    elif kind.startswith("kontext"):
+        told |= {"max_area": height * width, "_auto_resize": False, "max_sequence_length": 12}
+        distilled = {"guidance_scale": guidance}
+        told |= distilled if kind == "kontext" else {"true_cfg_scale": guidance, "negative_prompt": ""}
+    else:
+        told |= {"true_cfg_scale": guidance, "negative_prompt": " "}
+    return seen, editor.pipeline(**told).images[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "guidance"), [((1, 1), 3.0), ((1, 2), 1.0), ((2, 1), 3.0)], ids=["square", "wide, alone", "high"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shape, guidance):
+    monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
+    monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
+    editor = editors[kind]
+    unit = 64 if kind.startswith("klein") else 32
+    size = (unit * shape[0], unit * shape[1])
+    source = sources(size)
+    condition = editor.encode(TASKS[:1], source)
+    noise = editor.noise(1, size, torch.Generator().manual_seed(3))
+    x = integrate(editor, noise, condition, editor.sigmas(STEPS, size), guidance)
+    latents, picture = pipelines_own(editor, kind, noise, source[0], guidance)
+    torch.testing.assert_close(x, latents[-1], atol=2e-5, rtol=2e-5)
+    assert np.abs(editor.decode(x, size)[0] / 255 - picture).max() <= 0.51 / 255
+    if guidance > 1 and kind != "klein-distilled":
+        plain = integrate(editor, noise, condition, editor.sigmas(STEPS, size), 1.0)
+        assert (plain - x).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_is_encoded_and_edited_alike_alone_and_among_others_of_all_shapes(editors, kind):
+    editor = editors[kind]
+    sizes = [(32, 64), (32, 32), (32, 64)]
+    pictures = [sources(size)[0] for size in sizes]
+    made = edit(editor, TASKS, pictures, seeds=[1, 2, 3], steps=2)
+    assert [one.shape[:2] for one in made] == sizes
+    for place in range(3):
+        alone = edit(editor, TASKS[place : place + 1], pictures[place : place + 1], seeds=[place + 1], steps=2)[0]
+        assert np.abs(alone.astype(int) - made[place].astype(int)).max() <= 1
+    condition = editor.encode([TASKS[0], TASKS[2]], np.stack(pictures[::2]))
+    assert len(condition) == 2
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.9])
+    rows = condition.select(torch.tensor([1, 1]))
+    with torch.no_grad():
+        velocity = editor.velocity(x, sigma, condition, 3.0)
+        assert velocity.dtype == torch.float32
+        torch.testing.assert_close(editor.velocity(x, sigma, rows, 3.0)[1], velocity[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, tmp_path, kind):
+    editor = opened(kind)
+    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
+    with torch.no_grad():
+        before = editor.velocity(x, sigma, condition)
+        trained = editor.add_adapter(2, 4)
+        torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+    weights = {id(one) for one in trained}
+    assert weights == {id(one) for one in editor.network.parameters() if one.requires_grad}
+    editor.velocity(x, sigma, condition).square().mean().backward()
+    assert sum(one.grad is not None and bool(one.grad.any()) for one in trained) > len(trained) // 3
+    with torch.no_grad():
+        for one in trained:
+            one.add_(0.05)
+        moved = editor.velocity(x, sigma, condition)
+        assert (moved - before).abs().max() > 1e-3
+        with editor.base():
+            torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+        editor.save(tmp_path / "saved")
+        torch.testing.assert_close(editor.velocity(x, sigma, condition), moved)
+        again = open_editor(tmp_path / "saved")
+        assert again.settings == editor.settings
+        torch.testing.assert_close(again.velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4)
+    assert not list((tmp_path / "saved").rglob("*.bin"))
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    assert {one[0] for one in index.values() if isinstance(one, list) and one[0]} == {"diffusers", "transformers"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opened, kind):
+    editor = opened(kind)
+    condition = editor.encode(TASKS[:1], sources((32, 32)))
+    x, sigma = editor.noise(1, (32, 32), torch.Generator().manual_seed(1)), torch.full((1,), 0.5)
+    with torch.no_grad():
+        before = editor.velocity(x, sigma, condition)
+        trained = editor.train_whole()
+        assert sum(one.numel() for one in trained) == sum(one.numel() for one in editor.network.parameters())
+        for one in trained:
+            one.mul_(1.1)
+        assert (editor.velocity(x, sigma, condition) - before).abs().max() > 1e-3
+        with editor.base():
+            torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+
+
+@pytest.mark.parametrize("kind", ["kontext", "klein-base"])
+def test_what_is_saved_is_diffusers_own(folders, kind):
+    index = json.loads((folders[kind] / "model_index.json").read_text())
+    pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folders[kind], local_files_only=True)
+    for name, weight in build_tiny_editor(kind).network.state_dict().items():
+        assert torch.equal(pipeline.transformer.state_dict()[name], weight), name
+
+
+def test_bfloat16_multiplies_coarsely_and_answers_in_float32(opened):
+    editor = opened("klein-base")
+    condition = editor.encode(TASKS[:1], sources((32, 32)))
+    x, sigma = editor.noise(1, (32, 32), torch.Generator().manual_seed(1)), torch.full((1,), 0.5)
+    with torch.no_grad():
+        exact = editor.velocity(x, sigma, condition)
+        editor.bf16 = True
+        coarse = editor.velocity(x, sigma, condition)
+    assert coarse.dtype == torch.float32
+    assert 0 < (coarse - exact).abs().max() < 0.1
+
+
+def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path):
+    editor = editors["qwen-edit-plus"]
+    with pytest.raises(EditLoopError, match=r"no linear layer of the asked name: to_qkv\. Name ends.*to_q"):
+        editor.add_adapter(2, 4, ["to_q", "to_qkv"])
+    assert all(one.requires_grad for one in editor.network.parameters())
+    with pytest.raises(EditLoopError, match="36x32 pixels: this editor works at multiples of 8"):
+        editors["kontext"].latents(sources((32, 40))[:, :, :36])
+    with pytest.raises(EditLoopError, match=r"image_pad.*steers the text encoder"):
+        editor.encode(["make <|image_pad|> red"], sources((32, 32)))
+    copied = shutil.copytree(folders["kontext"], tmp_path / "copied")
+    index = json.loads((copied / "model_index.json").read_text())
+    (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    with pytest.raises(EditLoopError, match=r"its pipeline is FluxPipeline; there are editors for FluxKontextPipeline"):
+        open_editor(copied)
+    (copied / "model_index.json").write_text(json.dumps(index))
+    (copied / SETTINGS).write_text(json.dumps({"pipeline": "FluxKontextPipeline", "size": 32}))
+    with pytest.raises(EditLoopError, match=r"(?s)editor\.json.*size"):
+        open_editor(copied)
+    (copied / SETTINGS).write_text(read_editor_preset("flux2-klein").model_dump_json())
+    with pytest.raises(EditLoopError, match="settings are for Flux2KleinPipeline, its pipeline is FluxKontextPipeline"):
+        open_editor(copied)
+    (copied / SETTINGS).unlink()
+    assert open_editor(copied).settings == read_editor_preset("flux-kontext")
+    scheduler = copied / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler"}))
+    (copied / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}))
+    with pytest.raises(EditLoopError, match="its scheduler is EulerDiscreteScheduler"):
+        open_editor(copied)
+
+
+REAL = {
+    "flux-kontext": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, 11.90),
+    "qwen-image-edit-plus": (diffusers.QwenImageTransformer2DModel, {}, 20.43),
+    "flux2-klein": (
+        diffusers.Flux2Transformer2DModel,
+        {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
+         "guidance_embeds": False},
+        3.88,
+    ),
+}  # fmt: skip
+REAL["flux2-klein-base"] = REAL["flux2-klein"]
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_a_presets_targets_are_layers_of_the_real_network(name):
+    settings = read_editor_preset(name)
+    kind, config, billions = REAL[name]
+    with torch.device("meta"):
+        network = kind(**config)
+    assert sum(one.numel() for one in network.parameters()) / 1e9 == pytest.approx(billions, abs=0.05)
+    linear = [key for key, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    chosen = [key for key in linear if any(key == end or key.endswith(f".{end}") for end in settings.targets)]
+    blocks = [key for key in linear if "transformer_blocks." in key and "mod" not in key and "norm" not in key]
+    assert sorted(set(blocks) - set(chosen)) == []
+    assert hasattr(diffusers, settings.pipeline)
+
+
+def test_every_preset_is_tested_and_unknown_ones_are_refused_with_the_names():
+    assert editor_presets() == sorted(REAL)
+    with pytest.raises(EditLoopError, match="there are flux-kontext"):
+        read_editor_preset("flux")
+    with pytest.raises(ValueError, match="height and a width"):
+        EditorSettings(pipeline="X", area=1024, sizes=((0, 32),), steps=1, targets=("to_q",))
+
+
+@pytest.mark.parametrize("shape", [(640, 480), (1080, 1920), (3000, 1000), (512, 512)])
+def test_real_sizes_are_the_pipelines(opened, shape):
+    height, width = shape
+    for kind, preset in (("kontext", "flux-kontext"), ("qwen-edit-plus", "qwen-image-edit-plus")):
+        editor = opened(kind)
+        editor.settings = read_editor_preset(preset)
+        editor.multiple = 16
+        found = editor.size_for(height, width)
+        if kind == "kontext":
+            preferred = diffusers.pipelines.flux.pipeline_flux_kontext.PREFERRED_KONTEXT_RESOLUTIONS
+            _, wide, high = min((abs(width / height - w / h), w, h) for w, h in preferred)
+            assert found == (high, wide)
+        else:
+            assert found == qwen.calculate_dimensions(1024 * 1024, width / height)[::-1]
+
+
+def test_klein_leaves_a_small_source_its_size_and_a_source_is_resized_to_it(editors):
+    editor = editors["klein-base"]
+    assert editor.size_for(35, 41) == (32, 40)
+    assert editor.size_for(400, 200) == (64, 32)
+    picture = working_picture(editor, Image.fromarray(sources((400, 200))[0]))
+    assert picture.shape == (64, 32, 3)
+    mean = sources((400, 200))[0].mean()
+    assert abs(picture.mean() - mean) < 2
+    assert working_picture(editor, Image.fromarray(sources((16, 24))[0])).tolist() == sources((16, 24))[0].tolist()
+
+
+def test_a_conditioning_knows_its_length_and_repeats_rows():
+    parts = {"prompt": torch.arange(6.0).view(3, 2), "source": torch.arange(3)}
+    chosen = Conditioning((32, 32), parts).select(torch.tensor([2, 0, 2, 2]))
+    assert len(chosen) == 4
+    assert chosen.parts["source"].tolist() == [2, 0, 2, 2]
+    assert chosen.parts["prompt"][1].tolist() == [0, 1]
