@@ -57,6 +57,11 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(mixed % 2**63)
 
 
+def step_seed() -> int:
+    """What `seed_step` said last, without the rank: for noise that must not depend on how ranks share a step."""
+    return torch.initial_seed() // 10_007
+
+
 class StopRequest:
     """Within its block SIGTERM and SIGINT only set `asked`, so that the step in progress can end and be saved."""
 

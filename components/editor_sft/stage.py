@@ -1,0 +1,97 @@
+"""The editor_sft stage: supervised fine-tuning of the editor on curated edits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from annotation.formats.edits_file import read_edits
+from components.editor_sft.page import sft_page
+from components.editor_sft.settings import SftJob, SftSettings, read_sft_preset
+from components.unfinished import unfinished
+from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json, write_file
+from infra.datarepo import read_version
+from infra.errors import EditLoopError
+from infra.launch import launch
+from infra.patience import patiently
+
+OF_THE_DATA = ("reward_sha256", "judge", "edits_sha256", "order", "best", "threshold", "uncertainty", "kept")
+"""What the editor's manifest tells of the edits that it learnt from, where these are curated."""
+
+
+def editor_sft(
+    edits: Path, version: Path, output: Path, *, editor: str = "tiny-editor", preset: str = "tiny", steps: int = 0,
+    learning_rate: float = 0.0, processes: int = 2, seed: int = 0,
+) -> dict[str, float]:  # fmt: skip
+    """Fine-tune `editor` (a pipeline's folder, a shipped name or models:/editor@champion) on the targets of an edits
+    folder; keep what is best on the tasks that are held out of it.
+
+    `edits`, `version`: what the curate stage wrote. `preset`: a shipped name or a YAML file; `steps` and
+    `learning_rate` take the place of the preset's where they are given. `output` gets `editor/` (a complete pipeline
+    folder, adapter merged), `training.json` (curves) and `page.html`. A call that was stopped goes on at its last
+    checkpoint. Raises EditLoopError where the edits are not those of the version, or a row has no target, before
+    anything is trained.
+    """
+    manifest, known = read_manifest(edits, check=True), read_version(version)
+    if known["sha256"] != manifest["sha256"]:
+        raise EditLoopError(
+            f"{edits}: its content is {manifest['sha256'][:12]}, and {version} is of {known['sha256'][:12]}. Give both "
+            "as one curate step wrote them."
+        )
+    settings = read_sft_preset(preset).changed(steps=steps, learning_rate=learning_rate, seed=seed)
+    facts = {key: manifest["facts"].get(key) for key in OF_THE_DATA}
+    facts |= {"curated_sha256": manifest["sha256"], "curated": known, "preset": preset, "seed": seed}
+    history = fine_tune(edits, output, editor=editor, settings=settings, facts=facts, processes=processes)
+    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda one: one["loss"])
+    return {
+        "loss": history["steps"][-1]["loss"], "steps": len(history["steps"]), "validation_loss": best["loss"],
+        "validation_loss_before": first["loss"], "best_step": best["step"],
+    }  # fmt: skip
+
+
+def fine_tune(
+    edits: Path, output: Path, *, editor: str, settings: SftSettings, facts: dict[str, Any], processes: int = 1
+) -> dict[str, Any]:
+    """Fine-tune and write `output`, without version or registry; returns its curves, {"steps", "evaluations"}.
+
+    `facts` are kept in the manifest, with what the editor began as. Raises EditLoopError for a row without a target and
+    an editor that cannot be opened, before anything is trained.
+    """
+    from components.editors.opening import find_editor
+
+    without = [row.id for row in read_edits(edits) if row.target is None]
+    if without:
+        raise EditLoopError(
+            f"{edits}: {len(without)} rows have no target, {without[0]!r} first. An edit to learn has its result as "
+            "`target`; the curate stage writes such rows."
+        )
+    start = find_editor(editor)
+    told = {"editor": editor, "edits": read_manifest(edits)["sha256"], **facts}
+    if (start / MANIFEST).is_file():
+        told["base_sha256"] = read_manifest(start)["sha256"]
+    trained_on = told | {"settings": settings.model_dump(mode="json")}
+    place = unfinished(output) / f"editor-sft-{sha256_json(trained_on)[:16]}"
+    with complete_folder(output, told | {"training": trained_on["settings"]}) as out:
+        job = SftJob(
+            edits=edits.absolute(), output=out.absolute(), editor=str(start.absolute()),
+            checkpoints=place, settings=settings, facts=told,
+        )  # fmt: skip
+        text = job.model_dump_json(indent=1)
+        path = place / f"job-{sha256_json(text)[:16]}.json"
+        write_file(path, text)
+        launch("components.editor_sft.train", [str(path)], processes=processes)
+        history: dict[str, Any] = json.loads((out / "training.json").read_text())
+        write_file(out / "page.html", sft_page(history, told))
+    _delivered(place)
+    return history
+
+
+def _delivered(place: Path) -> None:
+    """Remove the checkpoints when MLflow has all of the curves; else they wait for it."""
+    from components.training.curves import send
+
+    try:
+        patiently(send, place)
+        shutil.rmtree(place)
+    except Exception as error:  # the editor is whole
+        print(f"{place}: kept, MLflow has not taken all of its curves ({type(error).__name__})")

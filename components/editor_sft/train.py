@@ -1,0 +1,45 @@
+"""Supervised fine-tuning of an editor by flow matching; one rank of a DeepSpeed job, started by `infra.launch`.
+
+torchrun --nproc-per-node 2 -m components.editor_sft.train job.json
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+from safetensors.torch import load_file
+
+from annotation.formats.edits_file import read_edits
+from components.editor_sft.lesson import EditLesson, split_rows
+from components.editor_sft.settings import SftJob
+from components.editors.opening import open_editor
+from components.training.engine import put_state, uses_bf16
+from components.training.loop import train
+from components.training.ranks import device, end_rank, start_rank
+from infra.content import write_json
+
+
+def main(job: SftJob) -> None:
+    """Train on this rank; rank 0 writes the editor, its adapter merged, and the curves."""
+    start_rank()
+    settings, training = job.settings, job.settings.training
+    torch.manual_seed(training.seed)  # of the adapter's first weights
+    bf16 = uses_bf16(training)
+    editor = open_editor(job.editor, device=str(device()), dtype=torch.bfloat16 if bf16 else torch.float32)
+    editor.bf16 = bf16
+    if training.adapter:
+        trained = editor.add_adapter(training.adapter.rank, training.adapter.alpha, settings.targets or None)
+    else:
+        trained = editor.train_whole()
+    lesson = EditLesson(editor, split_rows(read_edits(job.edits), settings.held_out), settings, trained)
+    found = train(lesson, training, job.checkpoints, facts=job.facts)
+    if distributed.get_rank() == 0:
+        put_state(editor.network, load_file(found.state))
+        editor.save(job.output / "editor")
+        write_json(job.output / "training.json", found.history)
+    end_rank()
+
+
+if __name__ == "__main__":
+    main(SftJob.model_validate_json(Path(sys.argv[1]).read_text()))
