@@ -9,6 +9,7 @@ import typer
 from infra.errors import EditLoopError
 from pipelines.benchmark_cli import benchmark
 from pipelines.campaign_cli import campaign_app
+from pipelines.claims_cli import claims
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.gate_cli import gate_app
@@ -49,6 +50,7 @@ app.command()(verify)
 app.command()(trace)
 app.add_typer(dataset_app, name="dataset")
 app.command()(compare_judges)
+app.command()(claims)
 app.command()(leaks)
 app.command()(score)
 app.command()(benchmark)

@@ -4,13 +4,9 @@ Everything lives below one folder: edits, services, steps, dataset repository, s
 earlier call finished, so a call that was killed is simply made again.
 """
 
-import fcntl
 import json
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +21,7 @@ from infra.errors import EditLoopError
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.inputs import Inputs, draw_scenes, split_edits
+from pipelines.interruption import alone, interrupted_by_sigterm
 from pipelines.local import run_here
 from pipelines.reconcile import Waiting, finished, reconcile
 from pipelines.report import write_report
@@ -47,7 +44,7 @@ def demo(
     it is, unless `keep`. Raises EditLoopError for faulty input (before anything is written) and for a failed step.
     """
     began, console = time.time(), Console()
-    with _interrupted_by_sigterm(), _alone(out):
+    with interrupted_by_sigterm(), alone(out, "demo"):
         folder = out.absolute()
         inputs = (
             split_edits(folder / "edits", edits, loop.seed)
@@ -102,7 +99,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         "seed": loop.seed,
         "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
-    if not _has_targets(inputs.judged):
+    if not any(_targets(inputs.judged)):
         arguments["gold_share"] = 0.0
     key = f"collect-preferences-{sha256_json(arguments)[:16]}"
     if not finished("collect-preferences", key):
@@ -139,15 +136,21 @@ def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
             "heldout_uri": str(inputs.heldout),
             "heldout_sha256": read_manifest(inputs.heldout)["sha256"],
             **loop.editor_rl.model_dump(),
+            **({} if all(_targets(inputs.prompts)) else {"watch": _without_oracle(loop.editor_rl.watch)}),
             **loop.editor_eval.model_dump(),
             "seed": loop.seed,
         },
     }
 
 
-def _has_targets(edits: Path) -> bool:
-    """Whether gold pages can be made of an edits folder: they need a known right result."""
-    return any(json.loads(line).get("target") for line in (edits / "edits.jsonl").read_text().splitlines())
+def _targets(edits: Path) -> list[bool]:
+    """Of each task of an edits folder, whether its right result is known: gold pages and the oracle need it."""
+    return [bool(json.loads(line).get("target")) for line in (edits / "edits.jsonl").read_text().splitlines()]
+
+
+def _without_oracle(watch: str) -> str:
+    """The judges that watch, but for the oracle, which knows tasks with targets alone."""
+    return " ".join(judge for judge in watch.split() if judge != "oracle")
 
 
 def _invite(console: Console, waiting: Waiting) -> None:
@@ -195,35 +198,3 @@ def _figure(value: Any) -> str:
 
 def _interval(ends: Any) -> str:
     return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "not measured"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder: two demos in it would undo each other's work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stream = (out / "demo.lock").open("w")
-    except OSError as error:
-        raise EditLoopError(
-            f"{out}: cannot be written to ({error.strerror}); choose another folder by --out."
-        ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EditLoopError(f"{out}: another demo runs there; wait for it or choose another --out.") from error
-        yield
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, so that services and steps are stopped either way."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

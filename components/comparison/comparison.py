@@ -144,30 +144,49 @@ def _measure(output: Path, part: Part, seed: int) -> None:
     dataset = output / "worlds" / f"{TASKS}-{seed}"
     if not (dataset / MANIFEST).is_file():
         scenes_dataset(dataset, tasks=TASKS, seed=seed)
-    suite, held_out = open_suite("scenes", dataset), read_groups(dataset, "test")
     with tempfile.TemporaryDirectory(dir=output, prefix=".models.") as scratch:
         for one in waiting:
-            preset = load_preset(one.preset).model_copy(update=dict(one.changes))
-            settings = sha256_json([preset.model_dump(mode="json"), one.base])[:12]
-            model, told = Path(scratch) / settings, Path(scratch) / f"{settings}.yaml"
-            if not (model / MANIFEST).is_file():
-                told.write_text(yaml.safe_dump(preset.model_dump(mode="json", exclude_unset=True)))
-                base = made_base(output / "bases", one.base)
-                reward(dataset, model, preset=str(told), base=base, processes=1, seed=seed)
-            judge: Judge = (
-                open_judge(str(model)) if one.passes is None else EditScoreJudge.load(model, passes=one.passes)
-            )
-            answers = judge_suite(suite, judge, Path(scratch) / f"answers-{sha256_json(one)[:12]}")
-            report = evaluate(suite, answers, seed=seed).report
-            correlation = within_group(answers, held_out)
-            result = {
-                "accuracy": float(report["accuracy"]),
-                "within_group": float("nan") if correlation is None else correlation,
-                "pairs": float(report["counts"]["units"]),
-                "missing": float(report["counts"]["missing"]),
-            }
+            model = Path(scratch) / sha256_json(one._replace(name="", passes=None))[:12]
+            train(one, dataset, model, bases=output / "bases", seed=seed)
+            result = measure(one, dataset, model, seed=seed)
             write_json(_place(output, one, seed), result)
             print(f"seed {seed}, {one.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in result.items()))
+
+
+def train(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: int, epochs: int = 0) -> None:
+    """Write the model folder of a variant that learnt from a dataset, where it is not there yet.
+
+    bases: where bases that do not ship are made; epochs: 0 takes the preset's.
+    """
+    if (model / MANIFEST).is_file():
+        return
+    preset = load_preset(variant.preset).model_copy(update=dict(variant.changes))
+    told = model.with_suffix(".yaml")
+    told.write_text(yaml.safe_dump(preset.model_dump(mode="json", exclude_unset=True)))
+    base = made_base(bases, variant.base)
+    reward(dataset, model, preset=str(told), base=base, epochs=epochs, processes=1, seed=seed)
+
+
+def measure(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[str, float]:
+    """How a variant's model orders the held-out candidates of a dataset, against the oracle.
+
+    accuracy: share of clear pairs in order; within_group: see `components.benchmark.within_group`; pairs: how many are
+    clear; missing: how many of these have no answer.
+    """
+    suite = open_suite("scenes", dataset)
+    judge: Judge = (
+        open_judge(str(model)) if variant.passes is None else EditScoreJudge.load(model, passes=variant.passes)
+    )
+    with tempfile.TemporaryDirectory(dir=model.parent, prefix=".answers.") as scratch:
+        answers = judge_suite(suite, judge, Path(scratch))
+        report = evaluate(suite, answers, seed=seed).report
+    correlation = within_group(answers, read_groups(dataset, "test"))
+    return {
+        "accuracy": float(report["accuracy"]),
+        "within_group": float("nan") if correlation is None else correlation,
+        "pairs": float(report["counts"]["units"]),
+        "missing": float(report["counts"]["missing"]),
+    }
 
 
 def made_base(folder: Path, name: str) -> str:

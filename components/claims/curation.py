@@ -1,0 +1,87 @@
+"""Editors fine-tuned on parts of a noisy set: the best-scored, a random part, all of it."""
+
+import json
+from collections.abc import Callable
+
+from annotation.campaigns.campaign import read_tasks
+from annotation.simulation.scenes import write_edits
+from annotation.simulation.stand_ins import add_candidates
+from components.candidates.stage import candidates
+from components.claims.reinforcement import BASE, measured
+from components.claims.rewards import MODEL
+from components.claims.store import Figures, Work
+from components.claims.worlds import TRIPLES, draw_seed
+from components.curate.curation import write_curated
+from components.curate.settings import CurateSettings
+from components.curate.triples import read_scored, score_triples
+from components.editor_sft.settings import SftJob, read_sft_preset
+from components.judges.best_of import copy_picture
+from components.judges.opening import open_judge
+from infra.content import complete_folder, write_file
+from infra.launch import launch
+
+PUBLISHED = 0.43
+"""The published optimum, 20 K of 46 K: the part that the claim is about, told before anything is measured. A random
+part of this size is its control."""
+SHARES = (0.1, 0.25, PUBLISHED, 0.7, 1.0)
+"""Best-scored parts that are learnt from."""
+MAKERS = ("right", "editor", "stand-in", "stand-in")
+"""Who made the edits of the noisy set, in turn: what was asked for, the base editor, and twice a stand-in that fails in
+a way of its own."""
+
+
+def best_name(share: float) -> str:
+    """The piece that learns from the best-scored share of the noisy set."""
+    return f"sft-best-{round(100 * share)}"
+
+
+def triples(work: Work) -> Figures:
+    """Leave `set`, an edits folder of noisy triples, a candidate a row, and `scores.parquet` by the full reward."""
+    write_edits(work.folder / "drawn", work.settings.triples, draw_seed(work.seed, TRIPLES))
+    add_candidates(work.folder / "drawn", work.folder / "stand-ins", seed=work.seed, per_task=1)
+    made = work.folder / "made"
+    candidates(work.folder / "stand-ins", made, editor=BASE, per_task=1, steps=work.settings.steps, seed=work.seed)
+    with complete_folder(work.folder / "set") as out:
+        (out / "images").mkdir()
+        with (out / "edits.jsonl").open("w") as stream:
+            for number, task in enumerate(read_tasks(made)):
+                maker = MAKERS[number % len(MAKERS)]
+                wanted = {"stand-in": task.candidates[0].image, "editor": task.candidates[-1].image}
+                image = str(task.target) if maker == "right" else wanted[maker]
+                source, edit = (copy_picture(made / "images" / f"{one}.png", out) for one in (task.source, image))
+                line = {"id": task.name, "task": task.task_type, "instruction": task.instruction, "source": source,
+                        "candidates": [{"image": edit, "editor": maker}]}  # fmt: skip
+                stream.write(json.dumps(line) + "\n")
+    judge = open_judge(str(work.needs["reward-full"] / MODEL))
+    summary = score_triples(judge, work.folder / "set", work.folder / "scores.parquet")
+    return {"edits": float(summary.edits), "missing": float(summary.missing)}
+
+
+def best(share: float) -> Callable[[Work], Figures]:
+    """The piece that fine-tunes the base on the best-scored share of the set, and measures it."""
+    return lambda work: _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
+
+
+def random(share: float) -> Callable[[Work], Figures]:
+    """The piece that fine-tunes the base on a random share of the set, and measures it."""
+    return lambda work: _fine_tuned(
+        work, CurateSettings(order="random", best=round(share * work.settings.triples), seed=work.seed)
+    )
+
+
+def _fine_tuned(work: Work, choice: CurateSettings) -> Figures:
+    noisy, chosen = work.needs["triples"], work.folder / "chosen"
+    report = write_curated(read_scored(noisy / "set", noisy / "scores.parquet"), choice, chosen)
+    job = SftJob(
+        edits=chosen,
+        output=work.folder / "editor",
+        editor=BASE,
+        checkpoints=work.folder / "checkpoints",
+        settings=read_sft_preset(work.settings.sft_preset).changed(seed=work.seed),
+        facts={},
+    )
+    path = work.folder / "job.json"
+    write_file(path, job.model_dump_json(indent=1))
+    launch("components.editor_sft.train", [str(path)], processes=1)
+    kept = {"mean_kept": float(report["mean_kept"]), "kept": float(report["kept"])}
+    return measured(str(work.folder / "editor" / "editor"), work, {}) | kept

@@ -1,0 +1,85 @@
+"""Editors tuned by online RL with rewards of several qualities, each measured on the same held-out tasks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from annotation.formats.edits_file import read_edits
+from components.claims.rewards import MODEL
+from components.claims.store import Figures, Work
+from components.editor_rl.evaluation import ORACLE, HeldOut, judge_scores, oracle_view
+from components.editor_rl.settings import RlJob, read_rl_preset
+from components.editors.opening import open_editor
+from components.judges.opening import open_judge
+from infra.content import write_file
+from infra.launch import launch
+
+BASE = "tiny-editor"
+BATCH = 64
+
+
+def base(work: Work) -> Figures:
+    """The editor that all begin with, on the held-out tasks, also as each reward sees it (`reward_full`, ...)."""
+    rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in ("full", "few", "noisy")}
+    return measured(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
+
+
+def tuned_by(reward: str) -> Callable[[Work], Figures]:
+    """The piece that tunes the base by a reward (`full`, `few`, `noisy`; `oracle`); `reward` is what its teacher says
+    of the result."""
+
+    def make(work: Work) -> Figures:
+        teacher = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
+        return _tune(work, BASE, teacher)
+
+    return make
+
+
+def tuned_again(reward: str) -> Callable[[Work], Figures]:
+    """The piece that tunes the first round's editor once more, by the reward of the piece of that name."""
+
+    def make(work: Work) -> Figures:
+        return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
+
+    return make
+
+
+def measured(editor: str, work: Work, judges: dict[str, str]) -> Figures:
+    """An editor on the seed's held-out tasks, one edit each from fixed noise.
+
+    right: share of right edits; oracle, following, quality: the oracle's means; and by each judge's key its mean
+    reward. All are 0..1.
+    """
+    opened = open_editor(editor)
+    rows = read_edits(work.needs["world"] / "held-out")
+    tasks = HeldOut(rows, opened, steps=work.settings.steps, guidance=1.0, batch=BATCH)
+    edits = tasks.edits(opened)
+    seen = oracle_view(tasks.cases, edits)
+    return {
+        "right": float(seen.right.mean()),
+        "oracle": float(seen.mean.mean()),
+        "following": float(seen.instruction_following.mean()),
+        "quality": float(seen.visual_quality.mean()),
+        **{
+            name: float(np.nanmean(judge_scores(open_judge(judge), tasks.cases, edits)))
+            for name, judge in judges.items()
+        },
+    }
+
+
+def _tune(work: Work, editor: str, teacher: str) -> Figures:
+    told = {"iterations": work.settings.rl_iterations} if work.settings.rl_iterations else {}
+    job = RlJob(
+        edits=work.needs["world"] / "prompts",
+        output=work.folder / "editor",
+        editor=editor,
+        rewards={teacher: 1.0},
+        settings=read_rl_preset(work.settings.rl_preset, seed=work.seed, **told),
+        checkpoints=work.folder / "checkpoints",
+    )
+    path: Path = work.folder / "job.json"
+    write_file(path, job.model_dump_json(indent=1))
+    launch("components.editor_rl.train", [str(path)], processes=1)
+    judges = {} if teacher == ORACLE else {"reward": teacher}
+    return measured(str(work.folder / "editor" / "editor"), work, judges)

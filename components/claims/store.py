@@ -1,0 +1,103 @@
+"""Pieces of work and where their results are kept: by the content address of what they depend on.
+
+A piece is one measurement of one seed. It has a folder of its own, in which stages go on where they were stopped;
+`figures.json`, written last, says that it is done.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from components.claims.settings import ClaimsSettings
+from infra.content import sha256_json, write_json
+
+Figures = dict[str, float]
+"""What a piece measured, by name; NaN where it could not be."""
+FIGURES = "figures.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a piece is given to work with."""
+
+    folder: Path
+    """Its own; what it leaves here is there for the pieces that need it."""
+    seed: int
+    settings: ClaimsSettings
+    needs: Mapping[str, Path]
+    """Folders of the finished pieces that it needs, by name."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One measurement, the same for every seed."""
+
+    name: str
+    make: Callable[[Work], Figures]
+    seconds: float
+    """What it takes on one core with the standard settings, as measured."""
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """Names of the settings that its result depends on, beside those of its needs."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of results of one size of the measurements."""
+
+    output: Path
+    settings: ClaimsSettings
+    catalogue: str = "components.claims.catalogue"
+    """The module whose `PIECES` there are."""
+
+    @property
+    def pieces(self) -> Mapping[str, Piece]:
+        """All pieces by name."""
+        found: Mapping[str, Piece] = import_module(self.catalogue).PIECES
+        return found
+
+    def address(self, name: str, seed: int) -> str:
+        """Content address of a piece: of its name, seed, settings, and the addresses of what it needs."""
+        piece = self.pieces[name]
+        needs = [self.address(one, seed) for one in piece.needs]
+        return sha256_json([name, seed, self.settings.of(piece.settings), needs])
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where a piece works, and leaves its results."""
+        return self.output / "pieces" / f"{name}-{seed}-{self.address(name, seed)[:12]}"
+
+    def figures(self, name: str, seed: int) -> Figures | None:
+        """What a finished piece measured; None while it is not done."""
+        path = self.folder(name, seed) / FIGURES
+        return dict(json.loads(path.read_text())["figures"]) if path.is_file() else None
+
+    def seconds(self, name: str, seed: int) -> float | None:
+        """How long a finished piece took; None while it is not done."""
+        path = self.folder(name, seed) / FIGURES
+        return float(json.loads(path.read_text())["seconds"]) if path.is_file() else None
+
+    def keep(self, name: str, seed: int, figures: Figures, seconds: float) -> None:
+        """Write what a piece measured: from now on it is done."""
+        write_json(self.folder(name, seed) / FIGURES, {"figures": figures, "seconds": seconds})
+
+    def work(self, name: str, seed: int) -> Work:
+        """What the piece is given; its folder is there afterwards."""
+        folder = self.folder(name, seed).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        needs = {one: self.folder(one, seed).absolute() for one in self.pieces[name].needs}
+        return Work(folder, seed, self.settings, needs)
+
+    def ordered(self, names: list[str]) -> list[str]:
+        """The pieces of these names and all that they need, each after what it needs."""
+        found: dict[str, None] = {}
+
+        def add(name: str) -> None:
+            for one in self.pieces[name].needs:
+                add(one)
+            found[name] = None
+
+        for name in names:
+            add(name)
+        return list(found)

@@ -1,0 +1,54 @@
+"""What a seed's measurements stand on: drawn tasks, an editor's edits of them, and experts of several qualities."""
+
+from pathlib import Path
+
+from annotation.simulation.characters import Character
+from annotation.simulation.scenes import write_edits
+from components.claims.store import Figures, Work
+from components.comparison.world import draw_candidates, rate
+from infra.content import MANIFEST, read_manifest
+
+SPAMMERS: dict[str, Character] = {"bo": "spammer", "chi": "spammer", "dia": "spammer"}
+"""Who gives noisy labels: three of the four experts click at random, so half of the tasks have no honest rating."""
+FULL, FEW, NOISY = "full", "few", "noisy"
+"""Datasets of one world: all tasks rated by honest experts, its first tasks alone, all tasks rated mostly at random."""
+TASKS, PROMPTS, HELD_OUT, SECOND, TRIPLES = range(5)
+"""What is drawn for a seed, each from random numbers of its own."""
+DRAWN = 5
+
+
+def draw_seed(seed: int, what: int) -> int:
+    """The seed of one of the things that are drawn: no two seeds' draws are the same."""
+    return DRAWN * seed + what
+
+
+def world(work: Work) -> Figures:
+    """Leave `full`, `few` and `noisy` (dataset folders), `prompts` and `held-out` (edits folders)."""
+    drawn = work.folder / "candidates"
+    if not (drawn / MANIFEST).is_file():
+        drawn = draw_candidates(work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, TASKS))
+    rate(drawn, work.folder / FULL, seed=work.seed)
+    rate(drawn, work.folder / FEW, seed=work.seed, first=work.settings.few_tasks)
+    rate(drawn, work.folder / NOISY, seed=work.seed, characters=SPAMMERS)
+    for name, count, what in (
+        ("prompts", work.settings.prompts, PROMPTS),
+        ("held-out", work.settings.held_out, HELD_OUT),
+    ):
+        write_edits(work.folder / name, count, draw_seed(work.seed, what))
+    return {f"pairs_{name}": pairs_of(work.folder / name) for name in (FULL, FEW, NOISY)}
+
+
+def second_world(work: Work) -> Figures:
+    """Leave `full`: new tasks, edited by the tuned editor, and judged by the same experts."""
+    tuned = work.needs["rl-learnt"] / "editor" / "editor"
+    drawn = draw_candidates(
+        work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, SECOND), editor=str(tuned)
+    )
+    rate(drawn, work.folder / FULL, seed=work.seed)
+    return {"pairs_full": pairs_of(work.folder / FULL)}
+
+
+def pairs_of(dataset: Path) -> float:
+    """Preference pairs that a dataset folder has, over its splits."""
+    found = read_manifest(dataset)["facts"]["pairs"]
+    return float(sum(found.values()) if isinstance(found, dict) else found)

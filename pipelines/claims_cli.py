@@ -1,0 +1,89 @@
+"""`editloop claims`: the papers' claims, measured at laptop scale."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.errors import EditLoopError
+
+if TYPE_CHECKING:
+    from components.claims.running import State
+
+
+def claims(
+    out: Annotated[
+        Path, typer.Option(help="Folder for claims.json, claims.md, page.html and what each piece measured.")
+    ] = Path("runs/claims"),
+    claim: Annotated[
+        str, typer.Option("--claims", help="Numbers of the claims, with commas. Without it all seven.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds to measure on; those measured before are kept.")] = 3,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="No piece is begun that would by plan end later; 0: as long as it takes.")
+    ] = 60.0,
+    processes: Annotated[int, typer.Option(min=1, help="Pieces side by side, a core each.")] = 2,
+    size: Annotated[str, typer.Option(help="standard, or smallest: a check that all parts work.")] = "standard",
+) -> None:
+    """Measure on drawn scenes whether the papers' claims hold, with intervals over seeds, whichever way they fall.
+
+    1: RL with the learnt reward lifts the editor. 2: with a weak reward less. 3: the best-scored part of noisy edits
+    beats all of them. 4: Avg@K beats one pass. 5: several heads with uncertainty beat a shared head and regression. 6:
+    best-of-N rises with N. 7: a second round lifts further.
+
+    An hour on two cores. Ctrl-C keeps what is done; the same call goes on there, more seeds add to it.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from components.claims.claims import measure_claims, plan
+    from components.claims.settings import SIZES
+    from components.claims.store import Store
+    from pipelines.interruption import alone, interrupted_by_sigterm
+
+    if size not in SIZES:
+        raise EditLoopError(f"--size {size}: no such size; there are {', '.join(SIZES)}.")
+    numbers, store, console = _numbers(claim), Store(out, SIZES[size]), Console()
+    with interrupted_by_sigterm(), alone(out, "claims"):
+        waiting, seconds = plan(store, numbers, seeds, processes)
+        console.print(f"{len(waiting)} pieces to measure, about {_told(seconds)} by {processes} processes.")
+        if minutes and seconds > 60 * minutes:
+            console.print(
+                f"That is more than the {minutes:g} minutes of --minutes: seeds come one after the other, what is "
+                "missing then is told, and the same call goes on."
+            )
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("claims", total=len(waiting), told="")
+
+            def tell(state: "State") -> None:
+                if state.ended:
+                    name, seed = state.ended
+                    progress.console.print(
+                        f"{state.done}/{state.pieces}  {name}, seed {seed}: {state.seconds:.0f} s; "
+                        f"about {_told(state.left)} left",
+                        highlight=False,
+                    )
+                running = ", ".join(f"{name} {seed}" for name, seed in state.running)
+                progress.update(bar, completed=state.done, told=f"{_told(state.left)} left  {running}")
+
+            found = measure_claims(
+                store, numbers, seeds=seeds, processes=processes, seconds=60 * minutes or math.inf, tell=tell
+            )
+    for one in found["claims"]:
+        console.print(f"{one['number']}  {one['verdict']:<12}  {one['says']}", highlight=False)
+        for contrast in one["contrasts"]:
+            console.print(f"     {contrast['label']}: {contrast['shown']}", highlight=False, style="dim")
+    console.print(f"{out / 'page.html'}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(one) for one in text.split(",") if one.strip()]
+    except ValueError:
+        raise EditLoopError(f"--claims {text}: give numbers with commas, as in 1,2.") from None
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

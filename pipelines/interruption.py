@@ -1,0 +1,42 @@
+"""What long commands have in common: one at a time in a folder, and stopped alike by Ctrl-C and SIGTERM."""
+
+import fcntl
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.errors import EditLoopError
+
+
+@contextmanager
+def alone(out: Path, command: str) -> Iterator[None]:
+    """Hold the folder, making it where it is missing: two calls of a command in it would undo each other's work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / f"{command}.lock").open("w")
+    except OSError as error:
+        raise EditLoopError(
+            f"{out}: cannot be written to ({error.strerror}); choose another folder by --out."
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EditLoopError(f"{out}: another {command} runs there; wait for it or choose another --out.") from error
+        yield
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that what was started is stopped either way."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

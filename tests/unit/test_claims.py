@@ -1,0 +1,188 @@
+"""The claims' framework with stand-in pieces: what is kept, what is made again, what verdicts the figures give."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.claims.catalogue import PIECES
+from components.claims.claims import told, write_claims
+from components.claims.page import table
+from components.claims.running import Outcome, State, planned, run_pieces, waiting_pieces
+from components.claims.scaling import best_of
+from components.claims.settings import SIZES, STANDARD
+from components.claims.statements import CLAIMS
+from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
+from components.claims.store import Store
+from infra.errors import EditLoopError
+
+RIGHT, BASE = Figure("right", "tuned", "right"), Figure("base", "base", "right")
+
+
+def store(folder: Path, **changes: int) -> Store:
+    return Store(folder, STANDARD.model_copy(update=changes), "tests.stand_in_pieces")
+
+
+def run(
+    found: Store, names: list[str], seeds: int = 1, seconds: float = math.inf, processes: int = 2
+) -> tuple[Outcome, list[State]]:
+    states: list[State] = []
+    waiting = waiting_pieces(found, names, range(seeds))
+    return run_pieces(found, waiting, processes=processes, seconds=seconds, tell=states.append), states
+
+
+def test_pieces_run_side_by_side_in_order_and_are_found_again(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    outcome, states = run(one, ["third", "beside"])
+    assert outcome == ({}, [])
+    first, beside, second = (one.figures(name, 0) or {} for name in ("first", "beside", "second"))
+    assert max(first["begun"], beside["begun"]) < min(first["ended"], beside["ended"]), "one after the other"
+    assert second["begun"] >= first["ended"]
+    assert second["letters"] == len("for the next")
+    assert first["threads"] == 1
+    assert [states[-1].done, states[-1].pieces, states[-1].running, states[-1].left] == [4, 4, [], 0]
+    assert waiting_pieces(one, ["third", "beside"], range(1)) == []
+    assert waiting_pieces(one, ["third"], range(2)) == [("first", 1), ("second", 1), ("third", 1)]
+
+
+def test_another_setting_is_another_piece_only_where_it_counts(tmp_path: Path) -> None:
+    run(store(tmp_path), ["third"])
+    assert waiting_pieces(store(tmp_path, steps=3), ["third"], range(1)) == [("second", 0), ("third", 0)]
+    assert waiting_pieces(store(tmp_path, passes=3), ["third"], range(1)) == []
+
+
+def test_a_piece_that_fails_takes_what_needs_it_and_leaves_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "fail").touch()
+    one = store(tmp_path)
+    outcome, _ = run(one, ["third", "beside"])
+    assert list(outcome.failed) == [("second", 0)]
+    assert outcome.waiting == [("third", 0)]
+    assert "ValueError: planted" in outcome.failed["second", 0].read_text()
+    assert one.figures("beside", 0) is not None
+    (tmp_path / "fail").unlink()
+    assert run(one, ["third"])[0] == ({}, [])
+    assert one.figures("third", 0) is not None
+
+
+def test_no_piece_begins_that_would_end_too_late(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    outcome, _ = run(one, ["slow", "beside"], seconds=10)
+    assert outcome.waiting == [("slow", 0)]
+    assert one.figures("beside", 0) is not None
+
+
+def test_an_interrupt_stops_what_runs_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = store(tmp_path)
+
+    def interrupt(state: State) -> None:
+        if state.running == [("slow", 0)] and one.figures("beside", 0) is not None:
+            while not (tmp_path / "slow-began").exists():
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pieces(one, [("slow", 0), ("beside", 0)], processes=2, seconds=math.inf, tell=interrupt)
+    assert (tmp_path / "slow-stopped").exists(), "it was not asked to end"
+    assert one.figures("slow", 0) is None
+    assert one.figures("beside", 0) is not None
+
+
+def test_the_plan_is_the_schedule_of_two_processes(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    assert planned(one, waiting_pieces(one, ["third"], range(1)), 2) == 3, "a chain is as long as its parts"
+    assert planned(one, waiting_pieces(one, ["first", "beside"], range(3)), 2) == 3
+    assert planned(one, waiting_pieces(one, ["first", "beside"], range(3)), 1, pace=2.0) == 12
+
+
+def seeds_of(*differences: float) -> list[dict[str, dict[str, float]]]:
+    return [{"base": {"right": 0.5}, "tuned": {"right": 0.5 + one}} for one in differences]
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ((0.04, 0.05, 0.06), "held"),
+        ((-0.04, -0.05, -0.06), "not held"),
+        ((0.10, -0.05, 0.02), "undecided"),
+        ((0.04,), "undecided"),
+        ((), "not measured"),
+        ((float("nan"),), "not measured"),
+    ],
+)
+def test_a_verdict_needs_an_interval_clear_of_zero(differences: tuple[float, ...], said: str) -> None:
+    assert verdict([estimated(Contrast("", RIGHT, BASE), seeds_of(*differences))]) == said
+
+
+def test_every_deciding_contrast_must_hold_and_the_others_need_not() -> None:
+    seeds = [{"a": {"x": 0.1 + 0.01 * k, "y": -0.1 - 0.01 * k}} for k in range(3)]
+    up, down = Contrast("", Figure("", "a", "x"), None), Contrast("", Figure("", "a", "y"), None)
+    assert verdict([estimated(up, seeds), estimated(down, seeds)]) == "not held"
+    assert verdict([estimated(up, seeds), estimated(down._replace(decides=False), seeds)]) == "held"
+
+
+def test_intervals_are_student_s_and_paired() -> None:
+    rows = [
+        {"base": {"right": base}, "tuned": {"right": base + 0.02 + off}}
+        for base, off in zip((0.1, 0.5, 0.9), (-0.01, 0, 0.01), strict=True)
+    ]
+    found = estimated(Contrast("", RIGHT, BASE), rows)
+    half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t(0.975, 2)
+    assert found.mean == pytest.approx(0.02)
+    assert found.ci95 == pytest.approx((0.02 - half, 0.02 + half))
+    assert shown(found, signed=True) == "+2.0 points (-0.5 to +4.5)"
+
+
+def test_a_seed_without_a_figure_is_left_out_never_made_up() -> None:
+    found = estimated(Contrast("", RIGHT, BASE), seeds_of(0.1, float("nan"), 0.3))
+    assert found.values == pytest.approx([0.1, 0.3])
+
+
+def test_every_figure_of_a_claim_has_its_piece() -> None:
+    for claim in CLAIMS:
+        assert set(claim.pieces) <= set(PIECES), claim.number
+        assert any(contrast.decides for contrast in claim.contrasts)
+        assert all(len(trace.figures) == len(claim.places) for trace in claim.traces)
+    assert [claim.number for claim in CLAIMS] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_pieces_need_and_depend_on_is_there() -> None:
+    for piece in PIECES.values():
+        assert set(piece.needs) <= set(PIECES), piece.name
+        assert set(piece.settings) <= set(type(STANDARD).model_fields), piece.name
+    for settings in SIZES.values():
+        assert len({Store(Path("x"), settings).address(name, 0) for name in PIECES}) == len(PIECES)
+
+
+def test_the_best_of_n_is_taken_by_its_score() -> None:
+    scores = np.array([[0.1, 0.9, 0.3, np.nan], [0.4, 0.2, 0.1, 0.3]])
+    values = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]])
+    assert best_of(scores, values, 1) == values.mean()
+    assert best_of(scores, values, 2) == np.mean([1, 0, 1, 1]), "a missing score is never the best"
+    assert best_of(scores, values, 4) == 1.0
+
+
+def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> None:
+    one = Store(tmp_path, STANDARD)
+    for seed, gain in enumerate((0.05, 0.06, 0.07)):
+        one.work("score", seed)
+        figures = {"accuracy": 0.6, "accuracy_avg": 0.6 + gain, "within_group": 0.3, "within_group_avg": float("nan")}
+        one.keep("score", seed, figures, 1.0)
+    found = write_claims(one, 3)
+    assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 3]
+    assert json.loads((tmp_path / "claims.json").read_text())["claims"][3]["seeds"] == 3
+    page = (tmp_path / "page.html").read_text()
+    assert "+6.0 points (+3.5 to +8.5)" in page
+    assert page.count("No seed has all") == 6
+    assert "<script" not in page
+    assert "| 4 | Avg@K beats one pass. | held (3 seeds) | " in table(found)
+    np.testing.assert_equal(told(CLAIMS[3], [])["contrasts"][0]["mean"], None)
+
+
+def test_numbers_of_claims_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    from components.claims.claims import plan
+
+    with pytest.raises(EditLoopError, match="claims 8: there are 1, 2, 3, 4, 5, 6, 7"):
+        plan(Store(tmp_path, STANDARD), [1, 8], 1, 2)
