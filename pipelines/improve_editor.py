@@ -21,11 +21,12 @@ def improve_editor(
     heldout_sha256: str = "",
     editor: str = "tiny-editor",
     reward: str = "models:/edit-reward@champion",
-    iterations: int = 200,
-    tasks: int = 16,
-    members: int = 8,
-    algorithm: str = "nft",
-    learning_rate: float = 1e-3,
+    preset: str = "tiny",
+    iterations: int = 0,
+    tasks: int = 0,
+    members: int = 0,
+    learning_rate: float = 0.0,
+    watch: str = "",
     processes: int = 2,
     samples: int = 1,
     steps: int = 8,
@@ -41,12 +42,13 @@ def improve_editor(
         prompts_sha256: Content address of the former.
         heldout_sha256: Content address of the latter.
         editor: The editor to start from, a diffusers folder, a shipped name or models:/editor@champion.
-        reward: The reward model; only a champion is used.
-        iterations: Updates of the editor.
-        tasks: Prompts an update.
-        members: Edits a prompt, ranked against each other.
-        algorithm: flow-grpo, or nft (DiffusionNFT).
-        learning_rate: Learning rate of the adapter.
+        reward: The reward model that teaches: a champion, or the address of a server that serves it.
+        preset: How it is trained: a shipped preset, or a YAML file.
+        iterations: Updates of the editor, 0 for the preset's.
+        tasks: Tasks an update, 0 for the preset's.
+        members: Edits a task, compared with each other; 0 for the preset's.
+        learning_rate: Learning rate, 0 for the preset's.
+        watch: Judges that do not teach, with spaces between; training is stopped when they fall while the reward rises.
         processes: Processes (GPUs) to train on.
         samples: Edits a task in the comparison.
         steps: Denoising steps in the comparison.
@@ -63,11 +65,12 @@ def improve_editor(
         prompts=prompts.output,
         editor=editor,
         reward=reward,
+        preset=preset,
         iterations=iterations,
         tasks=tasks,
         members=members,
-        algorithm=algorithm,
         learning_rate=learning_rate,
+        watch=watch,
         processes=processes,
         seed=seed,
         run_key=run_key,

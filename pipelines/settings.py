@@ -80,16 +80,19 @@ class Benchmark(Part):
 class EditorRl(Part):
     editor: str
     """The editor to start from."""
-    iterations: int = Field(ge=1)
-    """Updates of the editor."""
-    tasks: int = Field(ge=1)
-    """Prompts an update."""
-    members: int = Field(ge=2)
-    """Edits a prompt; they are ranked against each other."""
-    algorithm: str
-    """flow-grpo, or nft (DiffusionNFT)."""
-    learning_rate: float = Field(gt=0)
-    """Learning rate of the adapter."""
+    preset: str
+    """How it is trained: a shipped preset of components/editor_rl, or the path of a YAML file."""
+    iterations: int = Field(ge=0)
+    """Updates of the editor; 0 for the preset's."""
+    tasks: int = Field(ge=0)
+    """Tasks an update; 0 for the preset's."""
+    members: int = Field(ge=0)
+    """Edits a task, which are compared with each other; 0 for the preset's."""
+    learning_rate: float = Field(ge=0)
+    """Learning rate; 0 for the preset's."""
+    watch: str
+    """Judges that do not teach, addresses with spaces between, `oracle` where every task has a target; empty for none.
+    The training is stopped when they fall while the reward rises."""
     processes: int = Field(ge=1)
     """Processes (GPUs) that share the training."""
 
@@ -144,7 +147,7 @@ SMALLEST = _changed(
     },
     reward={"epochs": 1},
     benchmark={"gate": "open"},
-    editor_rl={"iterations": 2, "tasks": 4, "members": 4},
+    editor_rl={"preset": "smallest"},
     editor_eval={"steps": 4, "gate": "open"},
 )  # fmt: skip
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}
