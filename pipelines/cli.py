@@ -8,6 +8,7 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.benchmark_cli import benchmark
+from pipelines.best_of_n_cli import best_of_n
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims
 from pipelines.comparison_cli import compare_judges
@@ -53,6 +54,7 @@ app.command()(compare_judges)
 app.command()(claims)
 app.command()(leaks)
 app.command()(score)
+app.command()(best_of_n)
 app.command()(benchmark)
 app.command()(serve)
 app.command()(promote)

@@ -1,0 +1,63 @@
+"""`editloop best-of-n`: what more tries at test time are worth, by the judge that chooses."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.errors import EditLoopError
+from pipelines.scoring_cli import DEFAULT_OUT, Home, fetched
+
+
+def best_of_n(
+    edits: Annotated[Path, typer.Option(help="An edits.jsonl or a folder of them; each row has its right `target`.")],
+    output: Annotated[Path, typer.Option(help="Folder to write: best-of-n.json, best-of-n.md, page.html.")],
+    judge: Annotated[
+        list[str], typer.Option(help="NAME=ADDRESS of a judge as `editloop score --model` takes it; may be repeated.")
+    ] = [],  # noqa: B006
+    editor: Annotated[
+        str, typer.Option(help="A pipeline's folder, a shipped name, or models:/editor@champion.")
+    ] = "tiny-editor",
+    made: Annotated[int, typer.Option(min=1, help="Edits of each task: the largest N.")] = 16,
+    tasks: Annotated[int, typer.Option(min=1, help="The first so many tasks.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the intervals' resampling; the noise follows from the task.")] = 0,
+    out: Home = DEFAULT_OUT,
+) -> None:
+    """Draw the curve of best-of-N for N = 1, 2, 4, ...: right edits when the oracle or a judge takes the best of N.
+
+    For example: editloop best-of-n --edits heldout --judge reward=models:/edit-reward@champion --output runs/best
+    """
+    from annotation.formats.edits_file import read_edits
+    from components.best_of_n.report import COUNTS, best_of_curves, table, write_best_of
+    from components.best_of_n.sampling import sample_edits
+    from components.editor_rl.evaluation import ORACLE
+    from components.editors.opening import open_editor
+    from components.judges.opening import open_judge
+    from infra.content import complete_folder
+    from pipelines.surroundings import services_of
+
+    named = dict(_named(text) for text in judge)
+    if len(named) < len(judge) or ORACLE in named:
+        raise EditLoopError(f"--judge {' '.join(judge)}: each needs a name of its own, other than {ORACLE}.")
+    rows = read_edits(edits)[:tasks]
+    judges = {name: open_judge(fetched(address, out)) for name, address in named.items()}
+    if editor.startswith("models:/"):
+        with services_of(out):
+            opened = open_editor(editor)
+    else:
+        opened = open_editor(editor)
+    sampled = sample_edits(opened, rows, judges, made=made, steps=steps)
+    curves = best_of_curves(sampled, sorted({*(one for one in COUNTS if one < made), made}), seed=seed)
+    facts = {"editor": editor, "steps": steps, **{f"judge {name}": one.version for name, one in judges.items()}}
+    with complete_folder(output, facts) as folder:
+        write_best_of(sampled, curves, folder, facts)
+    print(table(curves))
+    print(output / "page.html")
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, address = text.partition("=")
+    if not (name and equals and address):
+        raise EditLoopError(f"--judge {text}: write NAME=ADDRESS, such as reward=models:/edit-reward@champion.")
+    return name, address
