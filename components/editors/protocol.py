@@ -39,6 +39,27 @@ class Conditioning:
         return Conditioning(self.size, {name: part.to(device) for name, part in self.parts.items()})
 
 
+def joined(conditions: Sequence[Conditioning]) -> Conditioning:
+    """Conditionings of one size as one, their rows in order.
+
+    Texts of several lengths are padded with zeros at their ends, and so is the mask that an editor keeps of them.
+    """
+    parts = {name: [one.parts[name] for one in conditions] for name in conditions[0].parts}
+    longest = {name: max(part.shape[1] for part in each) for name, each in parts.items() if each[0].ndim > 1}
+    padded = {
+        name: torch.cat([_padded(part, longest[name]) if name in longest else part for part in each])
+        for name, each in parts.items()
+    }
+    return Conditioning(conditions[0].size, padded)
+
+
+def _padded(part: Tensor, length: int) -> Tensor:
+    """(B, L, ...) to (B, length, ...)."""
+    if part.shape[1] == length:
+        return part
+    return torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
+
+
 class Editor(Protocol):
     """An image editor that is trained by its velocity. `open_editor` opens one."""
 
