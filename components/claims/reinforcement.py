@@ -1,7 +1,6 @@
 """Editors tuned by online RL with rewards of several qualities, each measured on the same held-out tasks."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def measured(editor: str, work: Work, judges: dict[str, str]) -> Figures:
     """
     opened = open_editor(editor)
     rows = read_edits(work.needs["world"] / "held-out")
-    tasks = HeldOut(rows, opened, steps=work.settings.steps, guidance=1.0, batch=BATCH)
+    tasks = HeldOut(rows, opened, steps=work.settings.steps, guidance=None, batch=BATCH)
     edits = tasks.edits(opened)
     seen = oracle_view(tasks.cases, edits)
     return {
@@ -77,8 +76,9 @@ def _tune(work: Work, editor: str, teacher: str) -> Figures:
         rewards={teacher: 1.0},
         settings=read_rl_preset(work.settings.rl_preset, seed=work.seed, **told),
         checkpoints=work.folder / "checkpoints",
+        facts={"editor": editor},
     )
-    path: Path = work.folder / "job.json"
+    path = work.folder / "job.json"
     write_file(path, job.model_dump_json(indent=1))
     launch("components.editor_rl.train", [str(path)], processes=1)
     judges = {} if teacher == ORACLE else {"reward": teacher}

@@ -12,7 +12,6 @@ from components.claims.catalogue import PIECES
 from components.claims.claims import told, write_claims
 from components.claims.page import table
 from components.claims.running import Outcome, State, planned, run_pieces, waiting_pieces
-from components.claims.scaling import best_of
 from components.claims.settings import SIZES, STANDARD
 from components.claims.statements import CLAIMS
 from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
@@ -154,14 +153,6 @@ def test_what_pieces_need_and_depend_on_is_there() -> None:
         assert set(piece.settings) <= set(type(STANDARD).model_fields), piece.name
     for settings in SIZES.values():
         assert len({Store(Path("x"), settings).address(name, 0) for name in PIECES}) == len(PIECES)
-
-
-def test_the_best_of_n_is_taken_by_its_score() -> None:
-    scores = np.array([[0.1, 0.9, 0.3, np.nan], [0.4, 0.2, 0.1, 0.3]])
-    values = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]])
-    assert best_of(scores, values, 1) == values.mean()
-    assert best_of(scores, values, 2) == np.mean([1, 0, 1, 1]), "a missing score is never the best"
-    assert best_of(scores, values, 4) == 1.0
 
 
 def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> None:
