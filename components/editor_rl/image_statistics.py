@@ -30,7 +30,10 @@ def grid_texture(picture: Picture, period: int) -> float:
 
 
 def noise_dots(picture: Picture) -> float:
-    """Share of the pixels, 0..1, that stick out from each of their eight neighbours. picture: (height, width, 3)."""
+    """Share of the pixels, 0..1, that stick out from each of their eight neighbours. picture: (height, width, 3).
+
+    Sharp tips of what is drawn count too: what tells is the change from the base editor's edits.
+    """
     bright = _luminance(picture)
     height, width = bright.shape
     framed = np.pad(bright, 1, mode="reflect")

@@ -28,7 +28,7 @@ from components.judges.protocol import Judge, JudgeUnavailableError
 from infra.content import write_file, write_json
 from infra.errors import EditLoopError
 
-EVALUATIONS, PAGE = "evaluations.json", "page.html"
+WATCHED, EVALUATIONS, PAGE = "watched", "evaluations.json", "page.html"
 GROUP_TASKS, GROUP_MEMBERS = 8, 4
 """Diversity is that of so many edits of each of so many tasks."""
 PAGE_SECONDS = 30.0
@@ -51,7 +51,7 @@ class Verdict:
 
 
 class Watch:
-    """Rank 0's alone. What it has seen lies in `folder`, so that a stopped training goes on with it."""
+    """Rank 0's alone. What it has seen lies below `folder`, so that a stopped training goes on with it."""
 
     def __init__(
         self, rows: Sequence[EditRow], settings: RlSettings, *, rewards: Mapping[str, float],
@@ -59,14 +59,14 @@ class Watch:
     ):  # fmt: skip
         """rows: the held-out tasks (`set_aside`), the first `evaluation_tasks` are looked at. rewards: address and
         weight of the judges that teach; judges: those of them that are open already, by address. watch: addresses of
-        judges that do not teach; `oracle` where every row has a target. folder: beside the checkpoints. output: gets
+        judges that do not teach; `oracle` where every row has a target. folder: that of the checkpoints. output: gets
         `evaluations.json`, `page.html` and `sheets/`. through: the iteration that is gone on from, what was seen later
         is forgotten.
 
         EditLoopError where a judge cannot be opened, or is one that teaches under another address.
         """
         self.rows, self.settings = list(rows[: settings.evaluation_tasks]), settings
-        self.folder, self.output, self.live = folder, output, LiveFiles()
+        self.folder, self.output, self.live = folder / WATCHED, output, LiveFiles()
         self.rewards = dict(rewards)
         self.judges = dict(judges)
         for address in [*rewards, *watch]:
@@ -76,8 +76,8 @@ class Watch:
                 self.judges[address] = open_judge(address)
         self.watching = {address: _label(address) for address in watch}
         self._check_independent()
-        (folder / SHEETS).mkdir(parents=True, exist_ok=True)
-        self.seen = [record for record in _read(folder / EVALUATIONS) if record["step"] <= through]
+        (self.folder / SHEETS).mkdir(parents=True, exist_ok=True)
+        self.seen = [record for record in _read(self.folder / EVALUATIONS) if record["step"] <= through]
         self.held: HeldOut | None = None
         self.base: list[Picture] = []
         self.sheets: dict[str, str] = {}

@@ -1,0 +1,86 @@
+"""The rule that stops a training: cheated rewards are caught, honest noise is not."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from components.editor_rl.guards import Seen, StopSettings, chance_of_rise, rule
+
+TASKS, EVALUATIONS, TRAININGS = 64, 12, 60
+
+
+def simulated(rng: np.random.Generator, *, reward: float, judge: float, walk: float = 0.04) -> list[Seen]:
+    """A training in which the mean scores change by so much an evaluation, and each task's wander besides."""
+    base = rng.uniform(0.2, 0.8, TASKS)
+    changes = rng.normal([[reward], [judge]], walk, (EVALUATIONS, 2, TASKS)).cumsum(axis=0)
+    start = [Seen(0, base, {"judge": base})]
+    return start + [Seen(25 * (at + 1), base + one[0], {"judge": base + one[1]}) for at, one in enumerate(changes)]
+
+
+def stops_at(seen: list[Seen], settings: StopSettings) -> int | None:
+    return next((at for at in range(1, len(seen) + 1) if rule(seen[:at], settings).stop), None)
+
+
+def test_a_reward_that_rises_while_a_judge_falls_is_stopped_and_the_best_is_named() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        seen = simulated(rng, reward=0.02, judge=-0.02)
+        at = stops_at(seen, StopSettings())
+        assert at is not None
+        found = rule(seen[:at], StopSettings())
+        assert not found.best
+        assert found.best_iteration < seen[at - 1].iteration
+        assert "judge falls" in found.reason
+
+
+def test_honest_trainings_go_on() -> None:
+    """Level in the mean is the worst honest case; there the share of false alarms is that of the docstring."""
+    rng = np.random.default_rng(1)
+    level = [stops_at(simulated(rng, reward=0.02, judge=0.0), StopSettings()) for _ in range(TRAININGS)]
+    rising = [stops_at(simulated(rng, reward=0.02, judge=0.005), StopSettings()) for _ in range(TRAININGS)]
+    assert sum(at is not None for at in level) <= 0.1 * TRAININGS
+    assert not any(rising)
+
+
+def test_both_falling_is_no_cheat_and_one_bad_evaluation_is_none() -> None:
+    rng = np.random.default_rng(2)
+    assert stops_at(simulated(rng, reward=-0.02, judge=-0.02), StopSettings()) is None
+    seen = simulated(rng, reward=0.02, judge=0.01)
+    seen[5] = Seen(seen[5].iteration, seen[5].reward, {"judge": seen[5].watching["judge"] - 0.5})
+    assert stops_at(seen, StopSettings()) is None
+    assert stops_at(seen, StopSettings(evaluations=1)) == 6
+
+
+def test_a_judge_that_was_away_stops_nothing_and_is_best_at_nothing() -> None:
+    rng = np.random.default_rng(3)
+    away = np.full(TASKS, np.nan)
+    seen = [Seen(one.iteration, one.reward, {"judge": away}) for one in simulated(rng, reward=0.02, judge=-0.02)]
+    assert stops_at(seen, StopSettings()) is None
+    mixed = [*simulated(rng, reward=0.02, judge=0.0)[:3], Seen(999, seen[0].reward, {"judge": away})]
+    assert not rule(mixed, StopSettings()).best
+
+
+def test_without_a_judge_that_watches_the_reward_says_what_is_best() -> None:
+    scores = np.linspace(0, 1, 5)
+    seen = [Seen(at, scores + shift) for at, shift in enumerate((0.0, 0.2, 0.1))]
+    assert rule(seen[:2], StopSettings()).best
+    assert (rule(seen, StopSettings()).best, rule(seen, StopSettings()).best_iteration) == (False, 1)
+
+
+def test_a_limit_on_the_distance_stops_with_the_next_step() -> None:
+    seen = [Seen(0, np.ones(3)), Seen(25, np.ones(3), kl=0.3)]
+    assert not rule(seen, StopSettings()).stop
+    found = rule(seen, StopSettings(most_kl=0.2))
+    assert found.stop
+    assert "0.3" in found.reason and "stop.most_kl" in found.reason  # noqa: PT018
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_the_test_is_a_paired_t_test_over_the_tasks_with_both_scores(falls: bool) -> None:
+    rng = np.random.default_rng(4)
+    before = rng.uniform(size=30)
+    now = before + rng.normal(0.05, 0.2, 30)
+    known = ttest_rel(now, before, alternative="less" if falls else "greater").pvalue
+    with_missing = [np.append(scores, extra) for scores, extra in ((before, np.nan), (now, 0.5))]
+    assert chance_of_rise(*with_missing, falls=falls) == pytest.approx(known)
+    assert chance_of_rise(before[:1], now[:1]) == 1.0
