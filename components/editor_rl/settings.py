@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.editor_rl.guards import StopSettings
 from infra.errors import EditLoopError
 
 
@@ -30,10 +31,12 @@ class RlSettings(BaseModel):
 
     steps: int = Field(8, ge=1)
     """Sampling steps."""
-    guidance: float = Field(1.0, ge=1)
-    """The editor's own guidance while it samples and is trained; 1: one pass without."""
+    guidance: float | None = Field(None, ge=1)
+    """Guidance while the editor samples and is trained, in its own kind; null: what its settings say."""
     guidance_share: float = Field(1.0, gt=0, le=1)
-    """Share of the sampling steps, from the first on, that have guidance."""
+    """Flow-GRPO: share of the sampling steps, from the first on, that have guidance; the others have 1, none."""
+    encodings: int = Field(4096, ge=1)
+    """Tasks whose pictures and encodings a rank keeps in memory; one that comes again later is encoded anew."""
     shared_noise: bool = False
     """Whether the members of a group start from one noise (the steps before the window are then computed once).
 
@@ -52,9 +55,10 @@ class RlSettings(BaseModel):
     storage: Literal["fp32", "bf16"] = "fp32"
     """Flow-GRPO: how latents of the trajectory are kept. Log-probabilities are taken of what is kept."""
 
-    scale: Literal["group", "batch"] = "batch"
-    """Whose spread an advantage is measured in."""
-    combine: Literal["normalised", "raw"] = "normalised"
+    scale: Literal["group", "batch", "pooled"] = "pooled"
+    """Whose spread an advantage is measured in: its group's own, that of all rewards of the iteration, or the mean one
+    within its groups."""
+    combination: Literal["normalised", "raw"] = "normalised"
     """Several rewards: their advantages are added by weight, or they themselves are."""
     most_missing: float = Field(0.5, ge=0, lt=1)
     """Stop where a larger share of the last `missing_over` iterations' rewards is missing."""
@@ -113,6 +117,8 @@ class RlSettings(BaseModel):
     evaluate_every: int = Field(25, ge=1)
     """Iterations between two evaluations."""
     evaluation_tasks: int = Field(64, ge=1)
+    stop: StopSettings = StopSettings()
+    """What ends the training before its last iteration."""
     checkpoint_every: int = Field(25, ge=1)
     """Iterations between two checkpoints."""
     checkpoints: int = Field(2, ge=1)
@@ -143,13 +149,20 @@ class RlSettings(BaseModel):
                 )
             if self.step == "cps" and self.noise > 1:
                 raise ValueError(f"noise {self.noise} with cps: at most 1")
+        elif self.shared_noise:
+            raise ValueError("shared_noise with nft: its steps are deterministic, so all members would be one edit")
+        elif self.guidance_share < 1:
+            raise ValueError(
+                f"guidance_share {self.guidance_share} with nft, whose losses know no steps: leave it at 1"
+            )
         if min(self.clip) <= 0:
             raise ValueError(f"clip {self.clip}: both sides above 0")
         return self
 
 
-SAME_RESULT = frozenset({"checkpoint_every", "checkpoints", "judge_patience", "most_missing", "missing_over",
-                         "zero_stage"})  # fmt: skip
+SAME_RESULT = frozenset(
+    {"iterations", "checkpoint_every", "checkpoints", "judge_patience", "most_missing", "missing_over", "zero_stage"}
+)
 """Settings that may change between a stop and the call that goes on."""
 
 
@@ -161,7 +174,7 @@ class RlJob(BaseModel):
     edits: Path
     """Edits folder with the tasks to practise."""
     held_out: Path | None = None
-    """Edits folder with the tasks that evaluations look at; null: the first of the practised ones."""
+    """Edits folder with the tasks that evaluations look at; null: some of `edits` are set aside."""
     output: Path
     """Folder that gets `editor/` and `training.json`."""
     editor: str

@@ -1,6 +1,7 @@
 """Checkpoints of a training: all ranks write, the manifest comes last, the next call goes on where this one was.
 
-`step-00000120/` holds DeepSpeed's states under `engine/` and `progress.json`. DeepSpeed reads its own files with
+`step-00000120/` holds DeepSpeed's states under `engine/`, `progress.json`, and in `beside.safetensors` what a training
+keeps beside them. DeepSpeed reads its own files with
 pickle; they are only read after every byte has been compared with the manifest. A job of another size reads them as a
 universal checkpoint.
 """
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as distributed
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from components.training.engine import trainable_state
 from components.training.ranks import agreed
 from infra.content import MANIFEST, complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
-ENGINE, PROGRESS, BEST, STATE = "engine", "progress.json", "best", "trained.safetensors"
+ENGINE, PROGRESS, BESIDE = "engine", "progress.json", "beside.safetensors"
+BEST, STATE = "best", "trained.safetensors"
 
 
 class Progress(NamedTuple):
@@ -43,8 +46,13 @@ class Found(NamedTuple):
     """Written by a job of another size: to be read as a universal checkpoint."""
 
 
-def save(engine: Any, folder: Path, progress: Progress, *, identity: str, keep: int) -> Path:
-    """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it."""
+def save(
+    engine: Any, folder: Path, progress: Progress, *, identity: str, keep: int, beside: dict[str, Tensor] | None = None
+) -> Path:
+    """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it.
+
+    beside: tensors that are the same on all ranks, such as averaged weights; `read_beside` gives them back.
+    """
     first = distributed.get_rank() == 0
     target = folder / f"step-{progress.step:08d}"
     facts = {"identity": identity, "step": progress.step, **_layout(engine)}
@@ -54,6 +62,8 @@ def save(engine: Any, folder: Path, progress: Progress, *, identity: str, keep: 
         engine.save_checkpoint(place, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
         if first:
             write_json(Path(place) / PROGRESS, progress._asdict())
+            if beside:
+                save_file({name: value.detach().cpu() for name, value in beside.items()}, Path(place) / BESIDE)
         distributed.barrier()
     if first:
         for old in _complete(folder)[:-keep]:
@@ -94,6 +104,11 @@ def load(engine: Any, found: Found) -> Progress:
     if found.as_universal and distributed.get_rank() == 0:
         shutil.rmtree(source)
     return Progress(**json.loads((found.folder / PROGRESS).read_text()))
+
+
+def read_beside(found: Found) -> dict[str, Tensor]:
+    """The tensors that a checkpoint was saved with."""
+    return load_file(found.folder / BESIDE)
 
 
 def keep_best(engine: Any, folder: Path, step: int) -> None:

@@ -4,9 +4,7 @@ Nothing random is carried from step to step: the order follows from (seed, epoch
 checkpoint is weights, optimiser states and a step number, and going on from it repeats no draw and skips none.
 """
 
-import fcntl
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +21,7 @@ from components.training.checkpoint import Progress
 from components.training.course import Course, learning_rate
 from components.training.curves import Curves
 from components.training.engine import set_learning_rate, start_engine
+from components.training.folder_lock import hold
 from components.training.lesson import Batch, Lesson
 from components.training.peak import peak_megabytes
 from components.training.prefetch import Prefetch
@@ -62,9 +61,7 @@ def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: di
     course = Course.of(settings, counts["train"], ranks)
     identity = sha256_json([settings.model_dump(mode="json", exclude=set(SAME_LOSSES)), facts, counts])
     folder.mkdir(parents=True, exist_ok=True)
-    held = agreed(_hold(folder) if first else None)
-    if not held:
-        raise EditLoopError(f"{folder}: another job is training here. Wait for it, or stop it.")
+    hold(folder, first=first)
     found = checkpoint.newest(folder, settings.zero_stage, identity=identity)
     engine = start_engine(lesson, settings, course.passes, universal=found is not None and found.as_universal)
     progress = checkpoint.load(engine, found) if found else Progress(0, {"steps": [], "evaluations": []})
@@ -78,22 +75,6 @@ def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: di
             curves.close()
     engine.destroy()
     return Trained(agreed(checkpoint.best_state(folder) if first else None), run.progress.history)
-
-
-_HELD: dict[Path, int] = {}
-"""File descriptors of the locks that this process holds until it ends."""
-
-
-def _hold(folder: Path) -> bool:
-    """Lock a training's folder for as long as this process lives; False where another process has it."""
-    lock = _HELD[folder] if folder in _HELD else os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return False
-    _HELD[folder] = lock
-    return True
 
 
 class _Run:

@@ -1,0 +1,158 @@
+"""What an edit of a rollout contributes to the loss: DiffusionNFT on noised edits, Flow-GRPO on stochastic steps.
+
+Both make one optimiser step a level: a noise level of NFT, a step of Flow-GRPO's window. What a level needs besides the
+reward, the frozen editor's and the old policy's velocities, is computed while rewards are on their way.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from components.editor_rl.nft import drift, nft_loss, optimality
+from components.editor_rl.policy_loss import clipped, clipped_loss, guarded_ratio, ratio
+from components.editor_rl.reweighting import noise_aware
+from components.editor_rl.rollout import TRAINING, Rollout, generators, slices, velocities
+from components.editor_rl.sde import STEPS, divergence, log_prob, stored
+from components.editor_rl.settings import RlSettings
+from components.editors.protocol import Editor
+
+
+class Losses(NamedTuple):
+    """Of some edits, (n,) each."""
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+    """Detached: `kl`, and of Flow-GRPO `ratio`, `ratio_deviation` and `clipped`."""
+
+
+class Level(Protocol):
+    """A rollout at one level of an update."""
+
+    def losses(self, part: Tensor, advantage: Tensor) -> Losses:
+        """Of the edits at `part` (n,), with their advantages (n,). With gradient."""
+        ...
+
+
+class Weights:
+    """The trained parameters, and other values that can take their place for a while."""
+
+    def __init__(self, trained: Sequence[nn.Parameter]):
+        self.trained = list(trained)
+
+    def copy(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.trained]
+
+    def swap(self, others: list[Tensor]) -> None:
+        """Exchange the parameters' values and `others`, in place; a second time puts both back."""
+        for place, parameter in enumerate(self.trained):
+            parameter.data, others[place] = others[place], parameter.data
+
+    def follow(self, averages: list[Tensor], decay: float) -> None:
+        """Move averages towards the parameters: decay * average + (1 - decay) * parameter."""
+        for average, parameter in zip(averages, self.trained, strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
+
+
+class NftLevel:
+    """Edits noised anew to levels of their own, one each."""
+
+    def __init__(
+        self, settings: RlSettings, editor: Editor, rollout: Rollout, noise: Tensor, sigma: Tensor,
+        weights: Weights, old: list[Tensor],
+    ):  # fmt: skip
+        self.settings, self.editor, self.rollout, self.sigma = settings, editor, rollout, sigma
+        level = sigma[:, None, None]
+        self.noised = (1 - level) * rollout.latents + level * noise
+        everything = torch.arange(len(rollout))
+        with torch.no_grad():
+            weights.swap(old)
+            try:
+                self.old = self._velocities(everything)
+            finally:
+                weights.swap(old)
+            with editor.base():
+                self.base = self._velocities(everything)
+
+    def losses(self, part: Tensor, advantage: Tensor) -> Losses:
+        settings = self.settings
+        v = self._velocities(part)
+        good = optimality(advantage, settings.largest)
+        pulled = nft_loss(
+            v, self.old[part], self.noised[part], self.rollout.latents[part], self.sigma[part], good, settings.strength,
+            settings.largest,
+        )  # fmt: skip
+        kl = drift(v, self.base[part])
+        return Losses(pulled + settings.kl * kl, {"kl": kl.detach()})
+
+    def _velocities(self, part: Tensor) -> Tensor:
+        return velocities(
+            self.editor, self.noised[part], self.sigma[part], self.rollout.condition, self.rollout.rows[part],
+            self.settings.guidance, self.settings.micro_batch,
+        )  # fmt: skip
+
+
+class GrpoLevel:
+    """A stochastic step as it was rolled out."""
+
+    def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, place: int):
+        self.settings, self.editor, self.rollout = settings, editor, rollout
+        self.step = rollout.window[place]
+        weights = noise_aware([step.deviation for step in rollout.window])
+        self.weight = weights[place] if settings.reweighting else 1.0
+        with torch.no_grad(), editor.base():
+            self.base = self._mean(torch.arange(len(rollout)))
+
+    def losses(self, part: Tensor, advantage: Tensor) -> Losses:
+        settings, step = self.settings, self.step
+        mean = self._mean(part)
+        now, rolled = log_prob(stored(step.after[part], torch.float32), mean, step.deviation), step.log_prob[part]
+        if settings.guard:
+            ratios = guarded_ratio(now, rolled, mean, step.mean[part], step.deviation)
+        else:
+            ratios = ratio(now, rolled)
+        delta = step.following - step.sigma if settings.kl_form == "published" else None
+        kl = divergence(mean, self.base[part], step.deviation, delta)
+        loss = self.weight * clipped_loss(ratios, advantage, *settings.clip) + settings.kl * kl
+        figures = {
+            "kl": kl.detach(), "ratio": ratios.detach(), "ratio_deviation": (ratios.detach() - 1).square(),
+            "clipped": clipped(ratios.detach(), advantage, *settings.clip).float(),
+        }  # fmt: skip
+        return Losses(loss, figures)
+
+    def _mean(self, part: Tensor) -> Tensor:
+        step, settings = self.step, self.settings
+        before = stored(step.before[part], torch.float32)
+        levels = torch.full((len(part),), step.sigma, device=before.device)
+        v = velocities(
+            self.editor,
+            before,
+            levels,
+            self.rollout.condition,
+            self.rollout.rows[part],
+            step.guidance,
+            settings.micro_batch,
+        )
+        return STEPS[settings.step](before, v, step.sigma, step.following, settings.noise)[0]
+
+
+def levels_of(
+    settings: RlSettings, editor: Editor, rollout: Rollout, iteration: int, weights: Weights, old: list[Tensor]
+) -> list[Level]:
+    """The levels of a rollout's update, in order, the frozen editor's and the old policy's part computed."""
+    if settings.algorithm == "flow-grpo":
+        return [GrpoLevel(settings, editor, rollout, place) for place in range(len(rollout.window))]
+    draws = generators(settings, iteration, rollout.names, TRAINING)
+    found: list[Level] = []
+    for _ in range(settings.levels):
+        sigma = torch.stack([torch.rand((), generator=one) for one in draws]).to(rollout.latents.device)
+        noise = torch.stack([torch.randn(rollout.latents.shape[1:], generator=one) for one in draws])
+        found.append(NftLevel(settings, editor, rollout, noise.to(sigma.device), sigma, weights, old))
+    return found
+
+
+def pieces(counting: Tensor, most: int) -> list[Tensor]:
+    """Places of the edits that count, bool (N,), in parts of at most `most`."""
+    places = counting.nonzero().flatten()
+    return [places[part] for part in slices(len(places), most)]
