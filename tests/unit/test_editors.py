@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from annotation.simulation.scenes import random_edit
-from components.editor_rl.sde import STEPS, log_prob
-from components.editor_rl.train import RlJob, sample
 from components.editors.opening import open_editor
 from components.editors.sampling import edit, integrate
+from components.editors.tiny import settings
 from infra.errors import EditLoopError
 
 
@@ -37,6 +36,10 @@ def test_sampling_equals_the_pipelines_own_call(editor, tasks):
         guidance_scale=1.0, max_sequence_length=12, latents=noise, max_area=1024, _auto_resize=False,
     ).images[0]  # fmt: skip
     assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+
+
+def test_its_settings_are_those_that_its_weights_were_trained_with(editor):
+    assert editor.settings == settings()
 
 
 def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
@@ -71,28 +74,6 @@ def test_a_new_adapter_changes_nothing_and_the_base_stays_within_reach(editor, t
         torch.testing.assert_close(
             open_editor(tmp_path / "editor").velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4
         )
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_the_ratio_is_exactly_one_before_the_first_update(editor, tasks, tmp_path, shared):
-    editor.add_adapter(4, 8)
-    condition = encoded(editor, tasks)
-    job = RlJob(
-        edits=tmp_path, output=tmp_path, editor="tiny-editor", reward="oracle", iterations=1, members=3,
-        shared_noise=shared, algorithm="flow-grpo",
-    )  # fmt: skip
-    rollout, latents = sample(job, editor, condition, 1, torch.Generator().manual_seed(0))
-    assert latents.shape == (12, 16, 48)
-    whole = condition.select(torch.arange(4).repeat_interleave(3))
-    for (sigma, following), before, after, rolled in zip(
-        rollout.sigmas, rollout.before, rollout.after, rollout.log_probs, strict=True
-    ):
-        velocity = editor.velocity(before, torch.full((12,), sigma), whole)
-        mean, deviation = STEPS[job.step](before, velocity, sigma, following, job.noise)
-        assert torch.equal((log_prob(after, mean, deviation) - rolled).exp(), torch.ones(12))
-    if shared:
-        first = rollout.before[0].view(4, 3, 16, 48)
-        assert torch.equal(first[:, 0], first[:, 2])
 
 
 def test_an_unknown_editor_is_named(tmp_path):
