@@ -47,7 +47,7 @@ def open_editor(
     if told.pipeline != name:
         raise EditLoopError(f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {name}.")
     kind = getattr(diffusers, name)
-    pipeline = kind.from_pretrained(folder, **editor.parts(folder), torch_dtype=dtype, local_files_only=True)
+    pipeline = kind.from_pretrained(folder, **editor.parts(folder), dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return editor(pipeline.to(device), told)
 

@@ -1,0 +1,32 @@
+"""One rank that runs several editors' trainings, one after the other: RL, then supervised fine-tuning.
+
+torchrun --nproc-per-node 1 -m tests.editor_trainings jobs.json
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from components.editor_rl import train as rl
+from components.editor_rl.settings import RlJob
+from components.editor_sft import train as sft
+from components.editor_sft.settings import SftJob
+from components.training.ranks import end_rank, start_rank
+
+
+def within_one_rank(module: Any, job: Any) -> None:
+    """A training's main in a rank that has started already and stays."""
+    nothing: Callable[[], None] = lambda: None  # noqa: E731
+    with patch.object(module, "start_rank", nothing), patch.object(module, "end_rank", nothing):
+        module.main(job)
+
+
+if __name__ == "__main__":
+    start_rank()
+    for jobs in json.loads(Path(sys.argv[1]).read_text()):
+        within_one_rank(rl, RlJob.model_validate(jobs["rl"]))
+        within_one_rank(sft, SftJob.model_validate(jobs["sft"]))
+    end_rank()

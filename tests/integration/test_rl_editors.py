@@ -1,0 +1,77 @@
+"""Each kind of editor learns by RL and by supervised fine-tuning, from a folder that `from_pretrained` reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from annotation.formats.edits_file import read_edits
+from components.editor_rl.settings import RlJob, read_rl_preset
+from components.editor_sft.settings import SftJob, read_sft_preset
+from components.editors.opening import open_editor
+from infra.launch import launch
+from tests.tiny_editors import write_tiny_editor
+
+TRAININGS = {
+    "kontext": {"algorithm": "nft", "guidance": 2.5},
+    "qwen-edit-plus": {"algorithm": "flow-grpo", "guidance": 3.0},
+    "klein-base": {"algorithm": "flow-grpo", "guidance": None, "train": "full", "learning_rate": 1e-4},
+}
+"""How each is trained by RL: both algorithms, guidance embedded and by two passes, an adapter and the whole network."""
+SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    edits = _edits(root / "edits")
+    jobs = []
+    for kind, told in TRAININGS.items():
+        editor = str(write_tiny_editor(kind, root / kind))
+        settings = read_rl_preset("smallest", seed=1, evaluation_tasks=2, evaluate_every=3, precision="fp32", **told)
+        rl = RlJob(
+            edits=edits, output=root / f"{kind}-rl", editor=editor, rewards={"oracle": 1.0}, settings=settings,
+            checkpoints=root / f"{kind}-rl-checkpoints",
+        )  # fmt: skip
+        sft = SftJob(
+            edits=edits, output=root / f"{kind}-sft", editor=editor, checkpoints=root / f"{kind}-sft-checkpoints",
+            settings=read_sft_preset("smallest"), facts={},
+        )  # fmt: skip
+        jobs.append({"rl": rl.model_dump(mode="json"), "sft": sft.model_dump(mode="json")})
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    launch("tests.editor_trainings", [str(root / "jobs.json")], processes=1, log=root / "log.txt")
+    return root
+
+
+@pytest.mark.parametrize("way", ["rl", "sft"])
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str, way: str) -> None:
+    steps = json.loads((trained / f"{kind}-{way}" / "training.json").read_text())["steps"]
+    assert len(steps) == 3
+    assert all(np.isfinite(step["loss"]) for step in steps)
+    before, after = open_editor(trained / kind), open_editor(trained / f"{kind}-{way}" / "editor")
+    assert after.settings == before.settings
+    old, new = before.network.state_dict(), after.network.state_dict()
+    assert old.keys() == new.keys()
+    assert all(bool(weight.isfinite().all()) for weight in new.values())
+    assert sum(not torch.equal(old[name], new[name]) for name in old) > len(old) / 4
+    for name, weight in before.pipeline.vae.state_dict().items():
+        assert torch.equal(weight, after.pipeline.vae.state_dict()[name])
+
+
+def _edits(folder: Path) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for place, (height, width) in enumerate(SHAPES):
+        for name in ("source", "target"):
+            picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / f"{name}-{place}.png")
+        line = {"id": f"row-{place}", "instruction": "make the circle red" + " and blue" * (place % 3)}
+        lines.append(line | {"source": f"source-{place}.png", "target": f"target-{place}.png"})
+    (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(read_edits(folder)) == len(SHAPES)
+    return folder
