@@ -16,7 +16,7 @@ Values = NDArray[np.float64]
 class Point(NamedTuple):
     """A point of a curve."""
 
-    count: int
+    best_of: int
     """N."""
     value: float
     ends: tuple[float, float] | None

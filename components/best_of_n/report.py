@@ -48,7 +48,7 @@ def write_best_of(sampled: Sampled, curves: Curves, folder: Path, facts: dict[st
 
 def table(curves: Curves) -> str:
     """The curves as a Markdown table: percent of right edits, with intervals."""
-    counts = [point.count for point in next(iter(curves.values()))]
+    counts = [point.best_of for point in next(iter(curves.values()))]
     lines = [f"| best by | {' | '.join(f'N = {count}' for count in counts)} |", "|---" * (1 + len(counts)) + "|"]
     lines += [f"| {name} | {' | '.join(shown(point) for point in points)} |" for name, points in curves.items()]
     return "\n".join(lines) + "\n"
@@ -67,4 +67,4 @@ def _picture(curves: Curves) -> str | None:
         colour = colours.setdefault(name, COLOURS[(len(colours) - 1) % len(COLOURS)])
         ends = [None if one.ends is None else (100 * one.ends[0], 100 * one.ends[1]) for one in points]
         lines.append(Line(name, [100 * one.value for one in points], colour, ends))
-    return trend("best-of-n", [str(point.count) for point in next(iter(curves.values()))], lines)
+    return trend("best-of-n", [str(point.best_of) for point in next(iter(curves.values()))], lines)

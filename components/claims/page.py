@@ -54,7 +54,7 @@ def _forest(claim: Mapping[str, Any]) -> str | None:
             100 * one["mean"],
             (100 * one["ci95"][0], 100 * one["ci95"][1]) if one["ci95"] else None,
             COLOURS[claim["verdict"]] if one["decides"] else SOFT,
-            one["shown"],
+            f"{100 * one['mean']:+.1f}",
         )
         for one in known
     ]

@@ -134,7 +134,7 @@ CLAIMS = (
         "Saturating earlier: the second half of the doublings of N gains less.",
         (
             Contrast("learnt reward, largest N − 1", Figure("", "best-of-n", "gain_learnt"), None),
-            Contrast("gain of the later doublings, learnt − few labels", Figure("", "best-of-n", "late_learnt"),
+            Contrast("late gain, learnt − few labels", Figure("", "best-of-n", "late_learnt"),
                      Figure("", "best-of-n", "late_few")),
             Contrast("few labels, largest N − 1", Figure("", "best-of-n", "gain_few"), None, decides=False),
             Contrast("oracle, largest N − 1", Figure("", "best-of-n", "gain_oracle"), None, decides=False),
@@ -152,9 +152,9 @@ CLAIMS = (
         "labels are worth.",
         (
             Contrast("second round − first, right edits", SECOND, LEARNT),
-            Contrast("second round − as much RL again with the first reward", SECOND, AGAIN, decides=False),
+            Contrast("second round − as much RL with the first reward", SECOND, AGAIN, decides=False),
             Contrast("second round − base, right edits", SECOND, BASE, decides=False),
-            Contrast("new reward − first reward, pairs of the tuned editor's world in order",
+            Contrast("new − first reward, pairs of the new world in order",
                      Figure("", "second-reward", "accuracy"), Figure("", "second-reward", "accuracy_before"),
                      decides=False),
         ),

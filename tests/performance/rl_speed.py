@@ -53,10 +53,11 @@ def rolled_out(method: str) -> tuple[int, int]:
     """Rows that a method of the editor is asked about by the rollouts of a few iterations: the plain way, and ours."""
     import torch
 
-    from components.editor_rl.prompts import Prompts, joined
+    from components.editor_rl.prompts import Prompts
     from components.editor_rl.rollout import SAMPLING, Counts, generators, sample
     from components.editor_rl.scoring import OracleJudge
     from components.editors.opening import open_editor
+    from components.editors.protocol import joined
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     torch.set_num_threads(1)
