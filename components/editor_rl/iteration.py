@@ -1,7 +1,9 @@
 """One iteration of online RL on one rank: sample, have scored, compare, update.
 
-Judges work while the next edits are sampled, and while the frozen editor and the old policy are asked what the update
-wants of them. Every edit counts alike, however ranks and passes share them.
+Judges work while the next edits are sampled. Where one of them is elsewhere, the old policy and the frozen editor are
+asked what the update wants of them meanwhile, for all edits; else afterwards, for those alone that are trained on:
+judges on the same machine would only take turns with them. Every edit counts alike, however ranks and passes share
+them.
 """
 
 import math
@@ -35,10 +37,15 @@ class Stopped(Exception):  # noqa: N818
     """The ranks were asked to stop while they waited for rewards."""
 
 
+class UntaughtError(EditLoopError):
+    """Judges cannot go on; every rank raises it, and the training is as it was before the iteration."""
+
+
 class Done(NamedTuple):
     """What an iteration leaves, the same on every rank."""
 
     figures: dict[str, float]
+    """Those that are known: without any reward there is no `reward`."""
     solved: list[int]
     """Tasks that turned out to be solved."""
 
@@ -54,18 +61,23 @@ class Iteration:
         self.settings, self.editor, self.prompts, self.teachers = settings, editor, prompts, teachers
         self.weights_of, self.engine, self.weights, self.old, self.stop = weights_of, engine, weights, old, stop
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
+        self.with_base = True
         self.counts = Counts()
         self.reasons: Counter[str] = Counter()
         """Why rewards were missing so far, on this rank."""
 
-    def run(self, iteration: int, left_out: set[int]) -> Done:
-        """Iteration 0, 1, ...; `left_out` are tasks that are solved. EditLoopError where a judge cannot go on."""
+    def run(self, iteration: int, left_out: set[int], *, measured: bool) -> Done:
+        """Iteration 0, 1, ...; `left_out` are tasks that are solved. UntaughtError where a judge cannot go on.
+
+        measured: whether the distance to the base editor is told even where it is no part of the loss.
+        """
         began, before = time.perf_counter(), (self.counts.network, self.counts.shared, self.prompts.encodings)
         chosen = self.prompts.chosen(iteration, self.settings.tasks, left_out)
         rollouts = self._sampled(iteration, chosen)
         rolled = time.perf_counter()
+        self.with_base = measured or self.settings.kl > 0
         ahead = None
-        if not self.settings.keep:
+        if self.teachers.elsewhere:
             ahead = [self._levels(rollout, iteration) for rollout, _ in rollouts]
         asked = time.perf_counter()
         rewards = self._rewards([one for _, one in rollouts], chosen, [rollout for rollout, _ in rollouts])
@@ -85,6 +97,7 @@ class Iteration:
         }  # fmt: skip
         first = rewards[next(iter(self.weights_of))]
         done = solved(first, self.settings.solved_spread, self.settings.solved_mean).nonzero().flatten().tolist()
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         return Done(figures, [int(chosen[place]) for place in done] if self.settings.solved_spread else [])
 
     def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, Asked]]:
@@ -126,7 +139,7 @@ class Iteration:
         return [group[part] for group in by_size.values() for part in slices(len(group), most)]
 
     def _levels(self, rollout: Rollout, iteration: int) -> list[Level]:
-        return levels_of(self.settings, self.editor, rollout, iteration, self.weights, self.old)
+        return levels_of(self.settings, self.editor, rollout, iteration, self.weights, self.old, self.with_base)
 
     def _rewards(self, asked: list[Asked], chosen: NDArray[Any], rollouts: list[Rollout]) -> dict[str, Tensor]:
         """Rewards (P, G) of all ranks' tasks, in the order of `chosen`, by judge; NaN where missing."""
@@ -153,7 +166,7 @@ class Iteration:
             distributed.all_gather_object(told, str(failure) if failure else None)
             if sums[-1]:
                 raise Stopped
-            raise EditLoopError(next(message for message in told if message))
+            raise UntaughtError(next(message for message in told if message))
         values, there = torch.tensor(sums[:-2]).view(2, len(mine), *shape)
         whole = torch.where(there > 0, values, torch.nan)
         return dict(zip(mine, whole, strict=True))
@@ -215,7 +228,8 @@ class Iteration:
         return ahead[0] if ahead else self._levels(rollouts[0].narrowed(torch.zeros(1, dtype=torch.long)), iteration)
 
     def _figure_names(self) -> list[str]:
-        return ["loss", "kl"] + (["ratio", "ratio_deviation", "clipped"] if self.settings.algorithm != "nft" else [])
+        names = ["loss", "kl"] if self.with_base else ["loss"]
+        return names + (["ratio", "ratio_deviation", "clipped"] if self.settings.algorithm != "nft" else [])
 
 
 def _gathered(value: float) -> list[float]:

@@ -5,7 +5,6 @@ checkpoint is weights, optimiser states, the moving averages and a number, and g
 training would have done.
 """
 
-import math
 import time
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from components.editor_rl.iteration import Iteration, Stopped
+from components.editor_rl.iteration import Iteration, Stopped, UntaughtError
 from components.editor_rl.prompts import Prompts
 from components.editor_rl.scoring import Teachers
 from components.editor_rl.settings import SAME_RESULT, RlJob, RlSettings
@@ -89,9 +88,10 @@ class Training:
         """Starts the engine, and goes on where an earlier call with the same settings was."""
         self.job, self.settings, self.editor, self.prompts, self.teachers = job, job.settings, editor, prompts, teachers
         self.first, ranks = distributed.get_rank() == 0, distributed.get_world_size()
-        if len(prompts) < ranks:
+        if min(len(prompts), job.settings.tasks) < ranks:
             raise EditLoopError(
-                f"{job.edits}: {len(prompts)} tasks to practise for {ranks} processes: each needs one. Give more tasks."
+                f"{job.edits}: {len(prompts)} tasks to practise, {job.settings.tasks} an iteration, for {ranks} "
+                "processes: each needs one. Give more tasks, or fewer processes."
             )
         job.checkpoints.mkdir(parents=True, exist_ok=True)
         hold(job.checkpoints, first=self.first)
@@ -141,14 +141,15 @@ class Training:
             if len(self.prompts) - len(solved) < distributed.get_world_size():
                 self._end(f"all but {len(self.prompts) - len(solved)} of {len(self.prompts)} tasks are solved")
                 break
+            step = self.progress.step + 1
+            looked_at = step == settings.iterations or step % settings.evaluate_every == 0
             try:
-                done = iterate.run(self.progress.step, solved)
+                done = iterate.run(self.progress.step, solved, measured=looked_at)
             except Stopped:
                 self._leave()
-            except EditLoopError:
+            except UntaughtError:
                 self._save()
                 raise
-            step = self.progress.step + 1
             if settings.algorithm == "nft":
                 self.weights.follow(self.old, settings.old_decay)
             self.weights.follow(self.averages, min(settings.average, step / (9 + step)))
@@ -157,7 +158,7 @@ class Training:
             self.progress = Progress(step, history)
             self._tell(done.figures, curves)
             last = step == settings.iterations
-            if last or step % settings.evaluate_every == 0:
+            if looked_at:
                 self._evaluate(watch, curves)
             self._check_missing(iterate)
             (asked,) = total([float(stop.asked)])
@@ -198,8 +199,7 @@ class Training:
         since = evaluations[-1]["step"] if evaluations else 0
         steps = [one for one in self.progress.history["steps"] if one["step"] > since]
         names = {name for one in steps for name in one if name != "step"}
-        means = {name: [one[name] for one in steps if math.isfinite(one.get(name, math.nan))] for name in names}
-        return {name: float(np.mean(values)) for name, values in means.items() if values}
+        return {name: float(np.mean([one[name] for one in steps if name in one])) for name in names}
 
     def _check_missing(self, iterate: Iteration) -> None:
         over = self.settings.missing_over
@@ -242,13 +242,14 @@ class Training:
     def _tell(self, figures: dict[str, float], curves: Curves | None) -> None:
         if curves is None:
             return
-        curves.add(self.progress.step, {name: value for name, value in figures.items() if math.isfinite(value)})
+        curves.add(self.progress.step, figures)
         if time.monotonic() - self._told > PACE_SECONDS:
             self._told = time.monotonic()
             pace = (time.monotonic() - self._began) / (self.progress.step - self._from)
             left = pace * (self.settings.iterations - self.progress.step)
+            reward = f"{figures['reward']:.3f}" if "reward" in figures else "missing"
             print(
-                f"iteration {self.progress.step}/{self.settings.iterations}: reward {figures['reward']:.3f}, "
+                f"iteration {self.progress.step}/{self.settings.iterations}: reward {reward}, "
                 f"{figures['samples_per_second']:.1f} samples/s, {_minutes(left)} left",
                 flush=True,
             )

@@ -20,7 +20,7 @@ from annotation.formats.picture_file import load_image
 from annotation.simulation.oracle import oracle
 from components.editors.sampling import resized
 from components.editors.settings import Size
-from components.judges.opening import open_judge
+from components.judges.opening import is_served, open_judge
 from components.judges.protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
 from components.judges.soundness import sound
 from infra.errors import EditLoopError
@@ -92,6 +92,8 @@ class Teachers:
         self.judges, self.patience = judges, patience
         self.seconds = 0.0
         """That judges have worked, or been waited for, so far: all of them together."""
+        self.elsewhere = any(is_served(name) for name in judges)
+        """Whether any of them works on a machine of its own, so that there is time until its rewards come."""
         self._stop = threading.Event()
         self._pools = {
             name: ThreadPoolExecutor(1, "reward", initializer=torch.set_num_threads, initargs=(1,)) for name in judges

@@ -78,6 +78,9 @@ class RlSettings(BaseModel):
     """NFT: the advantage at which an edit is good for certain, c in the paper."""
     levels: int = Field(3, ge=1)
     """NFT: noise levels an edit is trained at, one optimiser step each."""
+    common_noise: bool = False
+    """NFT: whether the members of a group are noised alike, to the same levels with the same noise, so that what they
+    have in common cancels in the update."""
     old_decay: float = Field(0.5, ge=0, le=1)
     """NFT: decay of the old policy's moving average after each iteration."""
     clip: tuple[float, float] = (2e-4, 2e-4)
@@ -135,6 +138,8 @@ class RlSettings(BaseModel):
         if self.keep == 1:
             raise ValueError("keep is 1: one edit has nothing to be better than; keep 2 or more, or 0 for all")
         if self.algorithm == "flow-grpo":
+            if self.common_noise:
+                raise ValueError("common_noise with flow-grpo, whose update draws no noise: leave it out")
             if self.window > self.steps:
                 raise ValueError(f"window {self.window} is longer than the trajectory of {self.steps} steps")
             if not self.window <= self.window_range <= self.steps:

@@ -1,7 +1,8 @@
 """What an edit of a rollout contributes to the loss: DiffusionNFT on noised edits, Flow-GRPO on stochastic steps.
 
 Both make one optimiser step a level: a noise level of NFT, a step of Flow-GRPO's window. What a level needs besides the
-reward, the frozen editor's and the old policy's velocities, is computed while rewards are on their way.
+reward, the old policy's and the frozen editor's velocities, is computed when it is made. The frozen editor is asked
+only where somebody wants to know the distance to it.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ class Losses(NamedTuple):
 
     loss: Tensor
     figures: dict[str, Tensor]
-    """Detached: `kl`, and of Flow-GRPO `ratio`, `ratio_deviation` and `clipped`."""
+    """Detached: `kl` where the frozen editor was asked, and of Flow-GRPO `ratio`, `ratio_deviation` and `clipped`."""
 
 
 class Level(Protocol):
@@ -60,11 +61,12 @@ class NftLevel:
 
     def __init__(
         self, settings: RlSettings, editor: Editor, rollout: Rollout, noise: Tensor, sigma: Tensor,
-        weights: Weights, old: list[Tensor],
+        weights: Weights, old: list[Tensor], with_base: bool,
     ):  # fmt: skip
         self.settings, self.editor, self.rollout, self.sigma = settings, editor, rollout, sigma
         level = sigma[:, None, None]
         self.noised = (1 - level) * rollout.latents + level * noise
+        self.base: Tensor | None = None
         everything = torch.arange(len(rollout))
         with torch.no_grad():
             weights.swap(old)
@@ -72,19 +74,22 @@ class NftLevel:
                 self.old = self._velocities(everything)
             finally:
                 weights.swap(old)
-            with editor.base():
-                self.base = self._velocities(everything)
+            if with_base:
+                with editor.base():
+                    self.base = self._velocities(everything)
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         settings = self.settings
         v = self._velocities(part)
         good = optimality(advantage, settings.largest)
-        pulled = nft_loss(
+        loss = nft_loss(
             v, self.old[part], self.noised[part], self.rollout.latents[part], self.sigma[part], good, settings.strength,
             settings.largest,
         )  # fmt: skip
+        if self.base is None:
+            return Losses(loss, {})
         kl = drift(v, self.base[part])
-        return Losses(pulled + settings.kl * kl, {"kl": kl.detach()})
+        return Losses(loss + settings.kl * kl, {"kl": kl.detach()})
 
     def _velocities(self, part: Tensor) -> Tensor:
         return velocities(
@@ -96,13 +101,15 @@ class NftLevel:
 class GrpoLevel:
     """A stochastic step as it was rolled out."""
 
-    def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, place: int):
+    def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, place: int, with_base: bool):
         self.settings, self.editor, self.rollout = settings, editor, rollout
         self.step = rollout.window[place]
         weights = noise_aware([step.deviation for step in rollout.window])
         self.weight = weights[place] if settings.reweighting else 1.0
-        with torch.no_grad(), editor.base():
-            self.base = self._mean(torch.arange(len(rollout)))
+        self.base: Tensor | None = None
+        if with_base:
+            with torch.no_grad(), editor.base():
+                self.base = self._mean(torch.arange(len(rollout)))
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         settings, step = self.settings, self.step
@@ -112,14 +119,16 @@ class GrpoLevel:
             ratios = guarded_ratio(now, rolled, mean, step.mean[part], step.deviation)
         else:
             ratios = ratio(now, rolled)
-        delta = step.following - step.sigma if settings.kl_form == "published" else None
-        kl = divergence(mean, self.base[part], step.deviation, delta)
-        loss = self.weight * clipped_loss(ratios, advantage, *settings.clip) + settings.kl * kl
+        loss = self.weight * clipped_loss(ratios, advantage, *settings.clip)
         figures = {
-            "kl": kl.detach(), "ratio": ratios.detach(), "ratio_deviation": (ratios.detach() - 1).square(),
+            "ratio": ratios.detach(), "ratio_deviation": (ratios.detach() - 1).square(),
             "clipped": clipped(ratios.detach(), advantage, *settings.clip).float(),
         }  # fmt: skip
-        return Losses(loss, figures)
+        if self.base is None:
+            return Losses(loss, figures)
+        delta = step.following - step.sigma if settings.kl_form == "published" else None
+        kl = divergence(mean, self.base[part], step.deviation, delta)
+        return Losses(loss + settings.kl * kl, figures | {"kl": kl.detach()})
 
     def _mean(self, part: Tensor) -> Tensor:
         step, settings = self.step, self.settings
@@ -138,17 +147,22 @@ class GrpoLevel:
 
 
 def levels_of(
-    settings: RlSettings, editor: Editor, rollout: Rollout, iteration: int, weights: Weights, old: list[Tensor]
-) -> list[Level]:
-    """The levels of a rollout's update, in order, the frozen editor's and the old policy's part computed."""
+    settings: RlSettings, editor: Editor, rollout: Rollout, iteration: int, weights: Weights, old: list[Tensor],
+    with_base: bool,
+) -> list[Level]:  # fmt: skip
+    """The levels of a rollout's update, in order, the old policy's and, `with_base`, the frozen editor's part computed.
+
+    Without the base losses have no KL term and no `kl` among their figures.
+    """
     if settings.algorithm == "flow-grpo":
-        return [GrpoLevel(settings, editor, rollout, place) for place in range(len(rollout.window))]
-    draws = generators(settings, iteration, rollout.names, TRAINING)
+        return [GrpoLevel(settings, editor, rollout, place, with_base) for place in range(len(rollout.window))]
+    names = [(task, 0) for task, _ in rollout.names] if settings.common_noise else rollout.names
+    draws = generators(settings, iteration, names, TRAINING)
     found: list[Level] = []
     for _ in range(settings.levels):
         sigma = torch.stack([torch.rand((), generator=one) for one in draws]).to(rollout.latents.device)
         noise = torch.stack([torch.randn(rollout.latents.shape[1:], generator=one) for one in draws])
-        found.append(NftLevel(settings, editor, rollout, noise.to(sigma.device), sigma, weights, old))
+        found.append(NftLevel(settings, editor, rollout, noise.to(sigma.device), sigma, weights, old, with_base))
     return found
 
 

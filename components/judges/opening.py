@@ -25,6 +25,15 @@ class LocalModel(NamedTuple):
     folder: Path
 
 
+SERVED = ("http://", "https://", "openai:")
+"""What the addresses of judges that are elsewhere begin with."""
+
+
+def is_served(model: str) -> bool:
+    """Whether a judge is elsewhere, so that an asker has time to work while it judges."""
+    return model.startswith(SERVED)
+
+
 def open_judge(model: str, *, device: str | None = None, passes: int | None = None) -> Judge:
     """The judge behind a model's address.
 

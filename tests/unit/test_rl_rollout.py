@@ -46,7 +46,7 @@ def test_the_ratio_is_exactly_one_before_the_first_update(editor, prompts, share
     settings = RlSettings(**GRPO, shared_noise=shared, storage=storage, step=step)
     rollout = rolled(settings, editor, prompts, [0, 1, 2, 3])
     for level, kept in zip(
-        levels_of(settings, editor, rollout, 5, Weights(editor.trained), []), rollout.window, strict=True
+        levels_of(settings, editor, rollout, 5, Weights(editor.trained), [], True), rollout.window, strict=True
     ):
         assert isinstance(level, GrpoLevel)
         assert kept.before.dtype == (torch.bfloat16 if storage == "bf16" else torch.float32)
@@ -71,10 +71,38 @@ def test_an_edit_depends_on_its_name_alone_whatever_it_is_sampled_with(editor, p
     again = whole.narrowed(torch.tensor([7, 8]))
     assert again.names == [(2, 1), (2, 2)]
     weights = Weights(editor.trained)
-    one = levels_of(settings, editor, again, 5, weights, weights.copy())[0]
-    other = levels_of(settings, editor, alone, 5, weights, weights.copy())[0]
+    one = levels_of(settings, editor, again, 5, weights, weights.copy(), True)[0]
+    other = levels_of(settings, editor, alone, 5, weights, weights.copy(), True)[0]
     if isinstance(one, NftLevel):
         torch.testing.assert_close(one.noised, other.noised[1:], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_members_of_a_group_are_noised_alike_where_that_is_asked_for(editor, prompts, common):
+    settings = RlSettings(members=3, common_noise=common)
+    rollout = rolled(settings, editor, prompts, [0, 1], window=range(0))
+    weights = Weights(editor.trained)
+    levels = levels_of(settings, editor, rollout, 5, weights, weights.copy(), False)
+    assert len({float(level.sigma[0]) for level in levels}) == len(levels)
+    for level in levels:
+        sigma = level.sigma[:, None, None]
+        noise = (level.noised - (1 - sigma) * rollout.latents).view(2, 3, -1) / level.sigma.view(2, 3, 1)
+        assert torch.allclose(noise[:, 0], noise[:, 1], atol=1e-3) == common
+        assert torch.equal(level.sigma.view(2, 3)[:, 0], level.sigma.view(2, 3)[:, 2]) == common
+        assert not torch.allclose(noise[0, 0], noise[1, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("told", [GRPO, {"members": 3}])
+def test_the_base_is_asked_only_where_the_distance_is_wanted(editor, prompts, told):
+    settings = RlSettings(**told, kl=0.0, levels=2)
+    window = range(1, 3) if settings.algorithm == "flow-grpo" else range(0)
+    rollout = rolled(settings, editor, prompts, [0], window=window)
+    weights, losses = Weights(editor.trained), []
+    for with_base in (True, False):
+        level = levels_of(settings, editor, rollout, 5, weights, weights.copy(), with_base)[0]
+        losses.append(level.losses(torch.arange(3), torch.tensor([1.0, -1.0, 0.5])))
+    assert torch.equal(losses[0].loss, losses[1].loss)
+    assert set(losses[0].figures) - set(losses[1].figures) == {"kl"}
 
 
 def test_steps_before_the_window_are_computed_once_a_group(editor, prompts):
@@ -127,6 +155,7 @@ def test_presets_are_valid_and_tell_what_cannot_be():
         ({"algorithm": "flow-grpo", "step": "cps", "window_range": 8}, "has no deviation"),
         ({"keep": 9}, "keep 9 is above members 8"),
         ({"keep": 1}, "nothing to be better than"),
+        ({"algorithm": "flow-grpo", "common_noise": True}, "draws no noise"),
         ({"shared_noise": True}, "all members would be one edit"),
         ({"unheard": 1}, "unheard"),
     ],
