@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from infra import tracking
 from infra.content import MANIFEST, write_json
+from infra.errors import EditLoopError
 from infra.launch import end_with_supervisor
 from infra.run_inputs import describe_verdict, log_dataset
 
@@ -23,11 +24,15 @@ PIPELINES = {
     "reward": "train-reward",
     "benchmark": "train-reward",
     "promote": "train-reward",
+    "curate": "curate-editor",
+    "editor_sft": "curate-editor",
     "editor_rl": "improve-editor",
     "editor_eval": "improve-editor",
 }
 """Every stage, in the loop's order, and the pipeline that it is a part of."""
-PARTS = {"editor_rl": ("editor",)}
+SHARED = {"editor_eval": ("curate-editor",)}
+"""Stages that are a part of further pipelines too."""
+PARTS = {"editor_rl": ("editor",), "editor_sft": ("editor",)}
 """Folders inside a stage's output that are registered on their own, so that their content has an address too."""
 USES = {"reward": "training", "benchmark": "evaluation", "promote": "evaluation"}
 """Stages that read a dataset, and what for, as MLflow's pages say it."""
@@ -49,6 +54,7 @@ def run_step(
     inputs: Mapping[str, Path | Artifact],
     outputs: Mapping[str, Path | Artifact],
     parameters: dict[str, Any],
+    pipeline: str = "",
     tags: Mapping[str, str] | None = None,
     metrics: Any = None,
     page: Artifact | None = None,
@@ -56,15 +62,18 @@ def run_step(
 ) -> dict[str, float]:
     """Call `components.STAGE.stage.STAGE` with the paths and parameters as keyword arguments; returns its metrics.
 
-    `tags` are kept with the MLflow run. Output artifacts get their sha256 as metadata, which makes KFP's cache see
-    content; `metrics` and `page` are KFP's UI artifacts, filled when given. `then` runs after the stage as a part of
-    the step, with the pipeline run's name.
+    `pipeline`, where the stage is a part of several, is another one than its first. `tags` are kept with the MLflow
+    run. Output artifacts get their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are
+    KFP's UI artifacts, filled when given. `then` runs after the stage as a part of the step, with the pipeline run's
+    name. EditLoopError for a pipeline that the stage is no part of.
     """
+    if pipeline and pipeline not in pipelines_of(stage):
+        raise EditLoopError(f"{stage} is no part of pipeline {pipeline}, but of {', '.join(pipelines_of(stage))}.")
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
     targets = {name: _path(value) for name, value in outputs.items()}
     function = getattr(import_module(f"components.{stage}.stage"), stage)
-    with tracking.stage_run(stage, PIPELINES[stage], pipeline_run, sources, parameters) as run:
+    with tracking.stage_run(stage, pipeline or PIPELINES[stage], pipeline_run, sources, parameters) as run:
         if (use := USES.get(stage)) and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], use)
         results: dict[str, float] = function(**sources, **targets, **parameters)
@@ -86,6 +95,11 @@ def run_step(
     if page is not None:
         shutil.copyfile(targets["output"] / "page.html", page.path)
     return results
+
+
+def pipelines_of(stage: str) -> tuple[str, ...]:
+    """The pipelines that a stage is a part of, its own first."""
+    return PIPELINES[stage], *SHARED.get(stage, ())
 
 
 def _path(value: Path | Artifact) -> Path:

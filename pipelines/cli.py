@@ -32,7 +32,7 @@ app = typer.Typer(
     Begin with [bold]editloop demo[/bold]: it starts Label Studio and MLflow here, runs the whole loop small, and writes
     a report. A team's own edits go in by [bold]--edits FILE[/bold] (README, "Your own edits").
 
-    The loop's three pipelines can be run one at a time ([bold]run[/bold]), stage by stage ([bold]stage[/bold]), or
+    The loop's pipelines can be run one at a time ([bold]run[/bold]), stage by stage ([bold]stage[/bold]), or
     compiled for a Kubeflow cluster ([bold]compile[/bold]), where [bold]reconcile[/bold] starts the next one when a
     campaign is complete. [bold]verify[/bold] follows a model back to the people it learnt from.""",
     rich_markup_mode="rich",
@@ -109,7 +109,7 @@ def stage(
 
 @app.command()
 def run(
-    pipeline: Annotated[str, typer.Argument(help="collect-preferences, train-reward or improve-editor.")],
+    pipeline: Annotated[str, typer.Argument(help="For example train-reward, curate-editor or improve-editor.")],
     argument: Annotated[
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
     ] = [],  # noqa: B006
@@ -127,7 +127,7 @@ def run(
 
 @app.command(name="compile")
 def compile_(out: Annotated[Path, typer.Option(help="Folder for the YAML files.")]) -> None:
-    """Compile the three pipelines to YAML for a Kubeflow Pipelines server."""
+    """Compile the pipelines to YAML for a Kubeflow Pipelines server."""
     from pipelines.compilation import compile_pipelines
 
     for path in compile_pipelines(out):

@@ -6,7 +6,7 @@ from typing import Any
 
 from infra.errors import EditLoopError
 
-NAMES = ("collect-preferences", "train-reward", "improve-editor")
+NAMES = ("collect-preferences", "train-reward", "curate-editor", "improve-editor")
 COMPILED = Path(__file__).parent / "compiled"
 
 

@@ -77,6 +77,30 @@ class Benchmark(Part):
     """What is asked before a model is promoted: a shipped gate (reward, open), or the path of a YAML file."""
 
 
+class Curate(Part):
+    order: str
+    """best: the edits with the highest scores; random: the control that shows what scores are worth."""
+    best: int = Field(ge=0)
+    """How many edits to keep, one a task; 0 for as many as there are."""
+    threshold: float
+    """The lowest score to keep, on the scale of the judge's `overall`; 0 for none."""
+    uncertainty: float = Field(ge=0)
+    """How many standard deviations are taken off each score."""
+
+
+class EditorSft(Part):
+    editor: str
+    """The editor to start from."""
+    preset: str
+    """How it is trained: a shipped preset of components/editor_sft, or the path of a YAML file."""
+    steps: int = Field(ge=0)
+    """Updates of the editor; 0 for the preset's."""
+    learning_rate: float = Field(ge=0)
+    """Peak learning rate; 0 for the preset's."""
+    processes: int = Field(ge=1)
+    """Processes (GPUs) that share the training."""
+
+
 class EditorRl(Part):
     editor: str
     """The editor to start from."""
@@ -116,6 +140,8 @@ class LoopSettings(Part):
     annotate: Annotate
     reward: Reward
     benchmark: Benchmark
+    curate: Curate
+    editor_sft: EditorSft
     editor_rl: EditorRl
     editor_eval: EditorEval
 
@@ -147,6 +173,8 @@ SMALLEST = _changed(
     },
     reward={"epochs": 1},
     benchmark={"gate": "open"},
+    curate={"best": 16},
+    editor_sft={"preset": "smallest"},
     editor_rl={"preset": "smallest"},
     editor_eval={"steps": 4, "gate": "open"},
 )  # fmt: skip

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from components.step import PIPELINES, run_step
+from components.step import PIPELINES, SHARED, pipelines_of, run_step
 from infra.errors import EditLoopError
 
 STAGES = tuple(PIPELINES)
@@ -26,7 +26,7 @@ def run_stage(name: str, texts: list[str]) -> None:
         raise EditLoopError(f"{name}: no such stage; there are {', '.join(STAGES)}.")
     options = vars(parser(name).parse_args(texts))
     paths = {key: value for key, value in options.items() if isinstance(value, Path)}
-    run, promotion = options.pop("run"), paths.pop("promotion", None)
+    run, pipeline, promotion = options.pop("run"), options.pop("pipeline", ""), paths.pop("promotion", None)
     parameters = {key: value for key, value in options.items() if not isinstance(value, Path)}
     if name == "promote":
         parameters["pipeline_run"] = run
@@ -41,6 +41,7 @@ def run_stage(name: str, texts: list[str]) -> None:
         inputs={key: value for key, value in paths.items() if key not in OUTPUTS},
         outputs={key: value for key, value in paths.items() if key in OUTPUTS},
         parameters=parameters,
+        pipeline=pipeline,
         then=then,
     )
     for key, value in metrics.items():
@@ -52,6 +53,9 @@ def parser(name: str) -> argparse.ArgumentParser:
     function = _function(name)
     found = argparse.ArgumentParser(prog=f"editloop stage {name}", description=inspect.getdoc(function))
     found.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
+    if name in SHARED:
+        own, every = PIPELINES[name], pipelines_of(name)
+        found.add_argument("--pipeline", default=own, choices=every, help="pipeline that the step is a part of")
     if name == "editor_eval":
         found.add_argument("--promotion", type=Path, help="file to write what the registry did")
     for key, parameter in inspect.signature(function).parameters.items():

@@ -12,8 +12,11 @@ from infra.datarepo import read_version
 from infra.errors import EditLoopError
 from pipelines.inputs import Inputs
 from pipelines.lineage.chain import Chain
+from pipelines.reconcile import LAST_STAGE
 from pipelines.settings import LoopSettings
 
+TURN = tuple(stage for stage, pipeline in PIPELINES.items() if pipeline in LAST_STAGE)
+"""The stages of a turn: those of the pipelines that follow on each other."""
 ANNOTATION = (
     "tasks",
     "pages",
@@ -85,9 +88,7 @@ def summarise(
         "experts": experts,
         "settings": loop.model_dump(mode="json"),
         "inputs": {name: read_manifest(getattr(inputs, name))["sha256"] for name in ("judged", "prompts", "heldout")},
-        "stages": [
-            turn.stages.get(stage, {"name": stage, "pipeline": name} | waiting) for stage, name in PIPELINES.items()
-        ],
+        "stages": [turn.stages.get(stage, {"name": stage, "pipeline": PIPELINES[stage]} | waiting) for stage in TURN],
         "annotation": {
             **{key: collected[key] for key in ANNOTATION},
             "alpha": {axis: agreed[axis]["alpha"] for axis in ("if", "vq")},

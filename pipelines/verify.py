@@ -6,9 +6,10 @@
 Each link is looked up where it lives (registry, runs, dataset repository, Label Studio) and compared by content.
 """
 
+from components.promote.registration import EDITOR_STAGES
 from infra import registry
 from pipelines.lineage.chain import Chain, Gap
-from pipelines.lineage.data_links import dataset_links, judgement_links
+from pipelines.lineage.data_links import curated_links, dataset_links, judgement_links
 from pipelines.lineage.family import TAINTED
 from pipelines.lineage.model_links import (
     content_link,
@@ -38,11 +39,13 @@ def _walk(chain: Chain, model: str) -> None:
         chain.add("tainted", tainted, warning=True)
     run = run_links(chain, version, sha256)
     tags = run.data.tags
-    if tags["editloop.stage"] == "editor_rl":
+    if tags["editloop.stage"] in EDITOR_STAGES:
         tuned = str(tags.get("editloop.output.output"))
         gate = evidence_links(chain, version, record, "editor_eval", "evaluation_sha256", editor=tuned)
         independent_link(chain, gate)
-        reward, taught_by = version.tags.get("editloop.reward", ""), tags.get("editloop.reward_sha256")
+        curated = tags["editloop.stage"] == "editor_sft"
+        taught_by = curated_links(chain, version, run) if curated else tags.get("editloop.reward_sha256")
+        reward = version.tags.get("editloop.reward", "")
         teacher = registry.find_version(reward) if reward else None
         if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
             raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")

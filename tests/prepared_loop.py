@@ -107,9 +107,7 @@ def tune(loop: Loop, *, run: str = "tuning") -> str:
         run_step(
             "editor_eval", pipeline_run=run, inputs={"edits": edits, "editor": tuned}, outputs={"output": evidence},
             parameters={},
-            then=lambda key: register_editor(
-                evidence, tuned, loop["editor-promotion.json"], key, name=EDITOR, reward=REWARD
-            ),
+            then=lambda key: register_editor(evidence, tuned, loop["editor-promotion.json"], key, name=EDITOR),
         )  # fmt: skip
     return str(registry.find_version(f"models:/{EDITOR}@challenger").version)
 
@@ -188,7 +186,7 @@ def stand_in_editor_rl(edits: Path, output: Path) -> dict[str, float]:
     champion = registry.resolve_model(f"models:/{REWARD}@champion")
     assert champion is not None
     sha256 = str(read_manifest(champion)["sha256"])
-    with complete_folder(output, {"editor": "tiny-editor", "reward_sha256": sha256}) as folder:
+    with complete_folder(output, {"editor": "tiny-editor", "judge": REWARD, "reward_sha256": sha256}) as folder:
         write_file(folder / "editor" / "weights.safetensors", sha256)
         write_json(folder / "training.json", {})
     return {"kl": 0.1}

@@ -42,11 +42,11 @@ def curate(
     )  # fmt: skip
     repo, remote = (service_settings().require(f"dataset_{name}") for name in ("repo", "remote"))
     opened = open_judge(judge)
-    check_registered(opened, judge)
+    name = registered_name(opened, judge)
     place = unfinished(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
     summary = score_triples(opened, edits, place / "scores.parquet", most_missing=most_missing)
     scored = read_scored(edits, place / "scores.parquet")
-    facts = {"edits_sha256": digest(edits), "reward_sha256": opened.version, "judge": opened.name}
+    facts = {"edits_sha256": digest(edits), "reward_sha256": opened.version, "judge": name}
     report = write_curated(scored, settings, output, facts)
     write_json(version, publish(output, repo, remote))
     shutil.rmtree(place)
@@ -63,16 +63,20 @@ def curate_settings(**given: Any) -> CurateSettings:
         raise EditLoopError(f"curate: {wrong}.") from None
 
 
-def check_registered(judge: Judge, address: str) -> None:
-    """EditLoopError where the registry has no version with the judge's content: nothing that learns from its choice
-    could be traced to the people who taught it."""
-    from infra.registry import version_of_content
+def registered_name(judge: Judge, address: str) -> str:
+    """The name that the registry has a judge by. EditLoopError where it has no version with its content, or its
+    signature does not hold: nothing that learns from its choice could be traced to the people who taught it."""
+    from infra.registry import fetch_version, parse_model, version_of_content
 
-    if version_of_content(judge.name, judge.version) is None:
+    name = parse_model(address)[0] if address.startswith("models:/") else judge.name
+    version = version_of_content(name, judge.version)
+    if version is None:
         raise EditLoopError(
-            f"judge {address}: {judge.name} {judge.version[:12]} is no version in the registry, so an editor that "
-            "learns from what it chooses could not be registered. Promote it first, or give models:/NAME@champion."
+            f"judge {address}: {name} {judge.version[:12]} is no version in the registry, so an editor that learns "
+            "from what it chooses could not be registered. Promote it first, or give models:/NAME@champion."
         )
+    fetch_version(version)
+    return name
 
 
 def publish(folder: Path, repo: str, remote: str) -> Version:

@@ -20,6 +20,7 @@ def editor_eval(
     steps: int = 8,
     gate: str = "editor",
     seed: int = 0,
+    pipeline: str = "improve-editor",
 ) -> None:
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
 
@@ -35,6 +36,7 @@ def editor_eval(
         steps: Denoising steps.
         gate: What is asked before an editor is promoted, a shipped gate or a YAML file.
         seed: Seed of the noise.
+        pipeline: The pipeline that this is a step of.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
     """
@@ -49,6 +51,7 @@ def editor_eval(
         inputs={"edits": heldout, "editor": tuned},
         outputs={"output": evaluation},
         parameters={"base": base, "samples": samples, "steps": steps, "gate": gate, "seed": seed},
+        pipeline=pipeline,
         metrics=metrics,
         page=page,
         then=lambda run: register_editor(Path(evaluation.path), Path(tuned.path), Path(promotion.path), run),

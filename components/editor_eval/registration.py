@@ -1,41 +1,45 @@
-"""A tuned editor into the registry, with the reward model that it learnt from."""
+"""A tuned editor into the registry, with the reward model that it learnt from, or that chose what it learnt from."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
 from components.promote.card import Link
-from components.promote.registration import register
+from components.promote.registration import dataset_tags, output_link, register
 from infra import registry
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
 
 def register_editor(
-    evaluation: Path,
-    tuned: Path,
-    promotion: Path,
-    pipeline_run: str,
-    *,
-    name: str = "editor",
-    reward: str = "edit-reward",
+    evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str = "editor"
 ) -> dict[str, float]:
     """Register `tuned`/editor as its gate says, and write `promotion` (JSON, as the promote stage's promotion.json).
 
-    Raises EditLoopError when the reward model that it learnt from is no version of `reward` in the registry.
+    Raises EditLoopError when the reward model that it learnt from is no version in the registry.
     """
     facts = read_manifest(tuned)["facts"]
-    teacher = str(facts["reward_sha256"])
+    teacher, reward, curated = str(facts["reward_sha256"]), str(facts["judge"]), facts.get("curated")
     version = registry.version_of_content(reward, teacher)
     if version is None:
         raise EditLoopError(
             f"{tuned}: learnt from {teacher}, which is no version of {reward}; use a registered champion."
         )
+    tags = {"editloop.reward": f"models:/{reward}/{version.version}"}
     taught_by = Link(
         "reward model",
         f"{reward} version {version.version}, {teacher}",
         f"#/models/{reward}/versions/{version.version}",
     )
+    chain = [taught_by]
+    if curated:
+        tags |= dataset_tags(curated)
+        chain = [
+            output_link("curate run", "curate", curated["sha256"]),
+            Link("curated edits", curated["sha256"]),
+            Link("DVC", f"{curated['tag']} of {curated['repo']}, commit {curated['dvc_rev']}"),
+            taught_by,
+        ]
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "editor"
         with complete_folder(model, facts) as folder:
@@ -46,10 +50,10 @@ def register_editor(
             name,
             model,
             evaluation,
-            stage="editor_rl",
+            stage="editor_sft" if curated else "editor_rl",
             pipeline_run=pipeline_run,
-            tags={"editloop.reward": f"models:/{reward}/{version.version}"},
-            chain=[taught_by],
+            tags=tags,
+            chain=chain,
         )
     write_json(promotion, promoted)
     return {"model_version": float(promoted["version"]), "promoted": float(promoted["alias"] == registry.CHAMPION)}

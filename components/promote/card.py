@@ -10,7 +10,8 @@ from infra.promotion_pages import LONGEST, cell
 KINDS = {
     "edit-reward": "A reward model (EditReward): it gives each edit a score and its uncertainty, axis by axis.",
     "edit-score": "A reward model (EditScore): it writes its reasons for an edit, and scores an axis from them.",
-    "editor": "An image editor: it changes a picture as an instruction says. Tuned by RL on a reward model's scores.",
+    "editor": "An image editor: it changes a picture as an instruction says. A reward model taught it, by RL on "
+    "its scores or by the edits that it chose.",
 }
 LIMITS = {
     "edit-reward": (

@@ -8,11 +8,14 @@ from typing import Any
 from components.promote.card import KINDS, Link, model_card, shown
 from infra import registry, tracking
 from infra.content import read_manifest, sha256_file
+from infra.datarepo import Version
 from infra.errors import EditLoopError
 from infra.promotion import promote
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
 """What an evidence folder is called among a version's tags, and its file of figures."""
+EDITOR_STAGES = ("editor_sft", "editor_rl")
+"""Stages that train an editor."""
 TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
 """Facts of a model's manifest that its card tells, beside the settings of its training."""
 
@@ -45,7 +48,7 @@ def register(
     tags = tags | tracking.origin_tags(run_id) | {"editloop.pipeline_run": pipeline_run}
     version = registry.register_model(name, model, run_id, tags, found)
     report = json.loads((evidence / REPORTS[kind]).read_text())
-    what = name if name in KINDS else "editor" if stage == "editor_rl" else "edit-reward"
+    what = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
     _write_card(name, version, what, model, gate, report, [*_runs(run_id, kind, found[f"editloop.{kind}"]), *chain])
     registry.set_alias(name, registry.CHALLENGER, version)
     alias = registry.CHALLENGER
@@ -61,6 +64,16 @@ def register(
         "reasons": gate["reasons"],
         "run_id": run_id,
         "sha256": sha256,
+    }
+
+
+def dataset_tags(version: Version) -> dict[str, str]:
+    """What a registered version says of the data that it learnt from: its content, and where DVC has it."""
+    return {
+        "editloop.dataset_sha256": version["sha256"],
+        "editloop.dvc_rev": version["dvc_rev"],
+        "editloop.dvc_tag": version["tag"],
+        "editloop.dataset_repo": version["repo"],
     }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from components.judges.opening import find_local
 from components.promote.card import Link
-from components.promote.registration import output_link, register
+from components.promote.registration import dataset_tags, output_link, register
 from infra import registry
 from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import read_version
@@ -29,13 +29,7 @@ def promote(
     """
     committed = read_version(version)
     facts = read_manifest(dataset)["facts"]
-    tags = {
-        "editloop.dataset_sha256": committed["sha256"],
-        "editloop.dvc_rev": committed["dvc_rev"],
-        "editloop.dvc_tag": committed["tag"],
-        "editloop.dataset_repo": committed["repo"],
-        "editloop.campaign_key": str(facts["campaign_key"]),
-    }
+    tags = dataset_tags(committed) | {"editloop.campaign_key": str(facts["campaign_key"])}
     chain = [
         output_link("dataset run", "dataset", committed["sha256"]),
         Link("dataset", committed["sha256"]),

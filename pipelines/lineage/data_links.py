@@ -1,4 +1,5 @@
-"""Links from a model's dataset to the people who judged: git, DVC, label export, campaign, answers, candidates."""
+"""Links from a model's data on: curated edits to the judge that chose; preferences to the people who judged, by git,
+DVC, label export, campaign, answers and candidates."""
 
 import tempfile
 from pathlib import Path
@@ -24,24 +25,11 @@ SAID, RATED = ("export.json", "adjudication.json"), (JUDGEMENTS, DECISIONS)
 
 def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
     """The dataset as its repository and its remote have it; returns its manifest's facts and its votes."""
-    sha256 = run.data.tags.get("editloop.input.dataset")
-    tags = version.tags
-    if not sha256 or tags.get("editloop.dataset_sha256") != sha256:
-        raise Gap(f"dataset: trained on {sha256}, registered with {tags.get('editloop.dataset_sha256')}")
-    chain.add("dataset", sha256)
-    repo = service_settings().dataset_repo or tags.get("editloop.dataset_repo", "")
-    kept = Version(
-        dvc_rev=tags.get("editloop.dvc_rev", ""),
-        tag=tags.get("editloop.dvc_tag", ""),
-        sha256=sha256,
-        repo=repo if is_url(repo) else Path(repo).absolute().as_uri(),  # a clone has no cache: the remote must have it
-    )
+    sha256, repo = _trained_on(chain, "dataset", version, run.data.tags.get("editloop.input.dataset")), _repo(version)
     with tempfile.TemporaryDirectory() as temporary:
         fetched = Path(temporary) / "dataset"
-        checked("DVC revision", lambda: fetch_dataset(kept, fetched))
-        facts: dict[str, Any] = read_manifest(fetched)["facts"]
+        facts = _fetched(chain, version, sha256, fetched)
         votes = checked("dataset", lambda: read_votes(fetched))
-    chain.add("DVC revision", f"{kept['tag']} ({kept['dvc_rev'][:12]})")
     _parent(chain, facts, repo)
     _withdrawals(chain, facts, repo)
     made = finished_run("dataset run", "dataset", sha256)
@@ -49,6 +37,17 @@ def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any],
         raise Gap(f"dataset run: {made.info.run_id} read other judgements than {facts.get('judgements_sha256')}")
     chain.add("dataset run", made.info.run_id)
     return facts, votes
+
+
+def curated_links(chain: Chain, version: Any, run: Any) -> str:
+    """The curated edits that an editor learnt from, as the repository's remote has them, and the run that chose them;
+    returns the sha256 of the judge that chose."""
+    sha256 = _trained_on(chain, "curated edits", version, run.data.tags.get("editloop.input.edits"))
+    with tempfile.TemporaryDirectory() as temporary:
+        facts = _fetched(chain, version, sha256, Path(temporary) / "curated")
+    made = finished_run("curate run", "curate", sha256, edits=str(facts.get("edits_sha256")))
+    chain.add("curate run", f"{made.info.run_id} ({facts.get('kept')} of edits {facts.get('edits_sha256')})")
+    return str(facts.get("reward_sha256"))
 
 
 def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
@@ -63,6 +62,34 @@ def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = N
     if not facts.get("annotators"):
         raise Gap("annotators: the dataset names none")
     chain.add("annotators", ", ".join(facts["annotators"]))
+
+
+def _trained_on(chain: Chain, name: str, version: Any, read: str | None) -> str:
+    """The sha256 of what the training run `read`, which the registered version must name too."""
+    registered = version.tags.get("editloop.dataset_sha256")
+    if not read or registered != read:
+        raise Gap(f"{name}: trained on {read}, registered with {registered}")
+    chain.add(name, read)
+    return read
+
+
+def _repo(version: Any) -> str:
+    return service_settings().dataset_repo or str(version.tags.get("editloop.dataset_repo", ""))
+
+
+def _fetched(chain: Chain, version: Any, sha256: str, target: Path) -> dict[str, Any]:
+    """Fetch the data that a registered version names to `target`; returns its manifest's facts."""
+    tags, repo = version.tags, _repo(version)
+    kept = Version(
+        dvc_rev=tags.get("editloop.dvc_rev", ""),
+        tag=tags.get("editloop.dvc_tag", ""),
+        sha256=sha256,
+        repo=repo if is_url(repo) else Path(repo).absolute().as_uri(),  # a clone has no cache: the remote must have it
+    )
+    checked("DVC revision", lambda: fetch_dataset(kept, target))
+    chain.add("DVC revision", f"{kept['tag']} ({kept['dvc_rev'][:12]})")
+    facts: dict[str, Any] = read_manifest(target)["facts"]
+    return facts
 
 
 def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:

@@ -29,6 +29,7 @@ from infra.settings import service_settings
 from pipelines.demo import surroundings
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
+from pipelines.summary import TURN
 from pipelines.verify import verify
 
 pytestmark = pytest.mark.timeout(600)
@@ -70,7 +71,7 @@ def summary(turn: Path) -> dict[str, Any]:
 
 
 def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn: Path) -> None:
-    assert [stage["name"] for stage in summary["stages"]] == list(PIPELINES)
+    assert [stage["name"] for stage in summary["stages"]] == list(TURN)
     assert all(stage["status"] == "done" and stage["seconds"] > 0 for stage in summary["stages"])
     annotation, dataset, reward, editor = (summary[key] for key in ("annotation", "dataset", "reward", "editor"))
     tasks, asked = SMALLEST.scenes.train, SMALLEST.annotate.overlap
@@ -95,7 +96,7 @@ def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
     api = tracking.client()
     for name in ("edit-reward", "editor"):
         assert len(api.search_model_versions(f"name = '{name}'")) == 1
-    for stage in PIPELINES:
+    for stage in TURN:
         assert len({run.data.tags["editloop.step"] for run in tracking.find_runs(stage=stage)}) == 1
     tags = subprocess.run(["git", "tag"], cwd=turn / "dataset", check=True, capture_output=True, text=True).stdout
     assert len(tags.split()) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.step import PIPELINES
+from components.step import PIPELINES, SHARED, pipelines_of, run_step
 from infra.errors import EditLoopError
 from pipelines.backend import parse_arguments
 from pipelines.compilation import COMPILED, NAMES, compile_pipelines
@@ -18,7 +18,9 @@ from pipelines.stages import parser
 TOP = Path(__file__).parents[2]
 IMPORTED = {"candidates_uri": "candidates", "campaign_uri": "annotate"}
 """Pipeline parameters by which a pipeline takes another's outputs; other addresses come from outside the loop."""
-Graph = dict[str, set[str]]
+Step = tuple[str, str]
+"""A pipeline and a stage of it."""
+Graph = dict[Step, set[Step]]
 
 
 def compiled(name: str) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def compiled(name: str) -> dict[str, Any]:
 
 
 def kfp_graph() -> Graph:
-    """Stage -> stages whose artifacts (or registered models) it reads, over all pipelines."""
+    """Step -> steps whose artifacts (or registered models) it reads, over all pipelines."""
     graph: Graph = {}
     for name in NAMES:
         spec = compiled(name)
@@ -36,24 +38,31 @@ def kfp_graph() -> Graph:
         for task, body in tasks.items():
             if task.startswith("importer"):
                 parameter = body["inputs"]["parameters"]["uri"]["componentInputParameter"]
-                origin[task] = IMPORTED.get(parameter)
+                made = IMPORTED.get(parameter)
+                origin[task] = (PIPELINES[made], made) if made else None
             else:
-                origin[task] = task.replace("-", "_")
+                origin[task] = (name, task.replace("-", "_"))
         for task, body in tasks.items():
             if task.startswith("importer"):
                 continue
             artifacts = body["inputs"].get("artifacts", {}).values()
             before = {origin[one["taskOutputArtifact"]["producerTask"]] for one in artifacts} - {None}
-            if "reward" in body["inputs"]["parameters"]:  # the champion, by its alias
-                before.add("promote")
+            if {"reward", "judge"} & set(body["inputs"]["parameters"]):  # the champion, by its alias
+                before.add((PIPELINES["promote"], "promote"))
             graph[origin[task]] = before
     return graph
 
 
 def dvc_graph() -> Graph:
     stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
-    maker = {out: name for name, stage in stages.items() for out in stage["outs"]}
-    return {name: {maker[dep] for dep in stage["deps"] if dep in maker} for name, stage in stages.items()}
+    steps = {name: dvc_step(stage["cmd"].split()) for name, stage in stages.items()}
+    maker = {out: steps[name] for name, stage in stages.items() for out in stage["outs"]}
+    return {steps[name]: {maker[dep] for dep in stage["deps"] if dep in maker} for name, stage in stages.items()}
+
+
+def dvc_step(words: list[str]) -> Step:
+    """Of a command `editloop stage NAME ...`."""
+    return words[words.index("--pipeline") + 1] if "--pipeline" in words else PIPELINES[words[2]], words[2]
 
 
 def test_compiled_files_are_what_the_sources_compile_to(tmp_path: Path) -> None:
@@ -63,13 +72,23 @@ def test_compiled_files_are_what_the_sources_compile_to(tmp_path: Path) -> None:
 
 def test_dvc_and_kfp_name_the_same_stages_with_the_same_dependencies() -> None:
     assert dvc_graph() == kfp_graph()
-    assert set(dvc_graph()) == set(PIPELINES)
+    assert set(dvc_graph()) == {(one, stage) for stage in PIPELINES for one in pipelines_of(stage)}
 
 
 def test_every_component_reads_the_pipeline_it_is_recorded_under() -> None:
     for name in NAMES:
         tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"] if "importer" not in task}
-        assert tasks == {stage for stage, pipeline in PIPELINES.items() if pipeline == name}
+        assert tasks == {stage for stage in PIPELINES if name in pipelines_of(stage)}
+
+
+def test_a_shared_stage_is_recorded_under_the_pipeline_that_it_runs_in() -> None:
+    for stage, pipelines in SHARED.items():
+        for name in pipelines:
+            tasks = compiled(name)["root"]["dag"]["tasks"]
+            given = tasks[stage.replace("_", "-")]["inputs"]["parameters"]["pipeline"]
+            assert given == {"runtimeValue": {"constant": name}}
+    with pytest.raises(EditLoopError, match="curate is no part of pipeline improve-editor, but of curate-editor"):
+        run_step("curate", pipeline_run="x", inputs={}, outputs={}, parameters={}, pipeline="improve-editor")
 
 
 def test_no_component_installs_anything_or_carries_a_secret() -> None:
@@ -107,7 +126,7 @@ def test_a_component_passes_what_its_stage_takes_with_the_stages_defaults(name: 
     component = getattr(import_module(f"components.{name}.component"), name).component_spec
     for parameter, spec in (component.inputs or {}).items():
         taken = stage.get("campaign" if (name, parameter) == ("annotate", "name") else parameter)
-        if spec.type.startswith("system.") or parameter in ("run_key", "job_id", "follow_up"):
+        if spec.type.startswith("system.") or parameter in ("run_key", "job_id", "follow_up", "pipeline"):
             continue
         assert taken is not None, f"stage {name} takes no {parameter}"
         if spec.optional:
@@ -118,7 +137,8 @@ def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
     params = yaml.safe_load((TOP / "params.yaml").read_text())
     for name, stage in yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"].items():
         words = stage["cmd"].split()
-        assert words[:3] == ["editloop", "stage", name]
+        assert words[:2] == ["editloop", "stage"]
+        assert name.startswith(words[2])
         plain = []
         for word in words[3:]:
             if word.startswith("${") and isinstance(params.get(word[2:-1]), dict):
@@ -126,7 +146,7 @@ def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
                     plain += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
             else:
                 plain.append("0" if word == "${seed}" else word)
-        parser(name).parse_args(plain)
+        parser(words[2]).parse_args(plain)
 
 
 def test_pipeline_arguments_are_typed_and_checked() -> None:
