@@ -1,8 +1,15 @@
 """How large the claims' world is, and by which presets its models learn. Light: no torch."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from components.editor_rl.settings import read_rl_preset
+from components.editor_sft.settings import read_sft_preset
+
+PRESETS: dict[str, Callable[[str], BaseModel]] = {"rl_preset": read_rl_preset, "sft_preset": read_sft_preset}
+"""Settings that name a file."""
 
 
 class ClaimsSettings(BaseModel):
@@ -38,8 +45,14 @@ class ClaimsSettings(BaseModel):
     """Of every supervised fine-tuning."""
 
     def of(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """The settings of these names, as JSON: what a piece's result depends on."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name in names}
+        """The settings of these names, as JSON, presets by what they say: what a piece's result depends on."""
+        return {name: self._said(name) for name in names}
+
+    def _said(self, name: str) -> Any:
+        if name in PRESETS:
+            preset: BaseModel = PRESETS[name](getattr(self, name))
+            return preset.model_dump(mode="json", exclude_unset=True)
+        return getattr(self, name)
 
 
 STANDARD = ClaimsSettings()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from components.claims.settings import ClaimsSettings
 from infra.content import sha256_json, write_json
@@ -16,6 +17,13 @@ from infra.content import sha256_json, write_json
 Figures = dict[str, float]
 """What a piece measured, by name; NaN where it could not be."""
 FIGURES = "figures.json"
+
+
+class Spent(NamedTuple):
+    """What a piece took."""
+
+    seconds: float
+    processor_seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,14 +81,17 @@ class Store:
         path = self.folder(name, seed) / FIGURES
         return dict(json.loads(path.read_text())["figures"]) if path.is_file() else None
 
-    def seconds(self, name: str, seed: int) -> float | None:
-        """How long a finished piece took; None while it is not done."""
+    def spent(self, name: str, seed: int) -> Spent | None:
+        """What a finished piece took; None while it is not done."""
         path = self.folder(name, seed) / FIGURES
-        return float(json.loads(path.read_text())["seconds"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        kept = json.loads(path.read_text())
+        return Spent(kept["seconds"], kept["processor_seconds"])
 
-    def keep(self, name: str, seed: int, figures: Figures, seconds: float) -> None:
+    def keep(self, name: str, seed: int, figures: Figures, spent: Spent) -> None:
         """Write what a piece measured: from now on it is done."""
-        write_json(self.folder(name, seed) / FIGURES, {"figures": figures, "seconds": seconds})
+        write_json(self.folder(name, seed) / FIGURES, {"figures": figures, **spent._asdict()})
 
     def work(self, name: str, seed: int) -> Work:
         """What the piece is given; its folder is there afterwards."""

@@ -1,32 +1,33 @@
-"""One piece in a process of its own.
+"""One piece in a process of its own."""
 
-python -m components.claims.worker piece.json
-"""
-
-import json
+import os
+import resource
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from components.claims.settings import ClaimsSettings
-from components.claims.store import Store
+from components.claims.store import Spent, Store
 
 
-def main(told: dict[str, Any]) -> None:
-    """Make the piece and keep what it measured. Asked to end (SIGTERM), it stops its trainings, which save."""
+def make(store: Store, name: str, seed: int, log: Path) -> None:
+    """Make the piece and keep what it measured; all output goes to `log`. Asked to end (SIGTERM), it stops its
+    trainings, which save; the terminal's Ctrl-C does not reach it."""
+    os.setsid()
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
     signal.signal(signal.SIGTERM, _interrupt)
-    store = Store(Path(told["output"]), ClaimsSettings.model_validate(told["settings"]), told["catalogue"])
-    name, seed = told["name"], told["seed"]
     began = time.monotonic()
     figures = store.pieces[name].make(store.work(name, seed))
-    store.keep(name, seed, figures, time.monotonic() - began)
+    store.keep(name, seed, figures, Spent(time.monotonic() - began, _processor_seconds()))
+
+
+def _processor_seconds() -> float:
+    """Of this process and those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -15,7 +15,7 @@ from components.claims.running import Outcome, State, planned, run_pieces, waiti
 from components.claims.settings import SIZES, STANDARD
 from components.claims.statements import CLAIMS
 from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
-from components.claims.store import Store
+from components.claims.store import Spent, Store
 from infra.errors import EditLoopError
 
 RIGHT, BASE = Figure("right", "tuned", "right"), Figure("base", "base", "right")
@@ -160,7 +160,7 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
     for seed, gain in enumerate((0.05, 0.06, 0.07)):
         one.work("score", seed)
         figures = {"accuracy": 0.6, "accuracy_avg": 0.6 + gain, "within_group": 0.3, "within_group_avg": float("nan")}
-        one.keep("score", seed, figures, 1.0)
+        one.keep("score", seed, figures, Spent(60.0, 50.0))
     found = write_claims(one, 3)
     assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 3]
     assert json.loads((tmp_path / "claims.json").read_text())["claims"][3]["seeds"] == 3
