@@ -19,6 +19,9 @@ SHORTEST_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is opened at all: formats whose decoders do nothing but decode."""
 
+ORIENTATION, LYING = 0x0112, 5
+"""EXIF's tag for how a picture is turned, and the first of its values that exchange height and width."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on broken bytes."""
 
@@ -32,6 +35,13 @@ def load_image(path: Path, size: int | None = None) -> Image.Image:
     if size is not None:
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels that `load_image` will give; nothing is decoded. The picture must be one that opens."""
+    with Image.open(path, formats=FORMATS) as opened:
+        lies = opened.getexif().get(ORIENTATION, 1) >= LYING
+        return (opened.width, opened.height) if lies else (opened.height, opened.width)
 
 
 def read_picture(data: bytes, name: str) -> Image.Image:

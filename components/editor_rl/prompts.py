@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from annotation.formats.edits_file import EditRow
-from annotation.formats.picture_file import load_image
+from annotation.formats.picture_file import load_image, upright_size
 from components.editors.protocol import Conditioning, Editor
 from components.editors.sampling import resized
-from components.editors.settings import Size
 from components.judges.protocol import Picture
 
 
@@ -31,7 +29,7 @@ class Prompts:
 
     def __init__(self, rows: Sequence[EditRow], editor: Editor, *, kept: int, seed: int):
         self.rows, self.editor, self.kept, self.seed = rows, editor, kept, seed
-        self.sizes = [editor.size_for(*_size(row)) for row in rows]
+        self.sizes = [editor.size_for(*upright_size(row.source)) for row in rows]
         self.encodings = 0
         """Tasks encoded so far, each time counted."""
         self._known: OrderedDict[int, Known] = OrderedDict()
@@ -61,8 +59,3 @@ class Prompts:
         while len(self._known) > max(self.kept, len(found)):
             self._known.popitem(last=False)
         return found
-
-
-def _size(row: EditRow) -> Size:
-    with Image.open(row.source) as picture:
-        return picture.height, picture.width

@@ -23,6 +23,7 @@ from components.editors.settings import Size
 from components.judges.opening import is_served, open_judge
 from components.judges.protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
 from components.judges.soundness import sound
+from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 
 ORACLE = "oracle"
@@ -147,15 +148,17 @@ def open_teachers(
             )
         judges[address] = OracleJudge(rows) if address == ORACLE else open_judge(address)
         for size in set(sizes):
-            check_size(address, judges[address], size)
+            check_size(address, getattr(getattr(judges[address], "model", None), "settings", None), size)
     return Teachers(judges, patience=patience)
 
 
-def check_size(address: str, judge: Judge, size: Size) -> None:
-    """EditLoopError where a local EditReward model has not been trained on pictures of (height, width) `size`."""
-    settings = getattr(getattr(judge, "model", None), "settings", None)
+def check_size(address: str, settings: object, size: Size) -> None:
+    """EditLoopError where a judge with these settings was not trained on pictures of (height, width) `size`.
+
+    Only EditReward's settings say what it was trained on; of other judges nothing is known.
+    """
     height, width = size
-    if settings is None or not hasattr(settings, "min_pixels"):
+    if not isinstance(settings, RewardSettings):
         return
     if settings.side is not None and size != (settings.side, settings.side):
         raise EditLoopError(

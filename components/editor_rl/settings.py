@@ -220,8 +220,12 @@ def read_rl_preset(name: str, **told: Any) -> RlSettings:
         raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(rl_preset_names())}.")
     try:
         return RlSettings.model_validate((yaml.safe_load(path.read_text()) or {}) | told)
-    except (ValidationError, yaml.YAMLError) as error:
-        raise EditLoopError(f"preset {path}: {error}") from error
+    except ValidationError as error:
+        wrong = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()]
+        said = "; ".join(": ".join(filter(None, one)) for one in wrong)
+        raise EditLoopError(f"preset {name!r}: {said}.") from error
+    except yaml.YAMLError as error:
+        raise EditLoopError(f"preset {path}: not a readable YAML file ({error}).") from error
 
 
 def _shipped() -> Path:

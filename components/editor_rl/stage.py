@@ -27,8 +27,10 @@ def editor_rl(
 
     `output` gets `editor/` (a complete pipeline folder, adapter merged), `training.json` and `evaluations.json`
     (curves), `sheets/` and `page.html`. A call that was stopped goes on at its last checkpoint. EditLoopError when
-    there is no champion or the settings cannot work, before anything is trained.
+    there is no champion or the settings cannot work, before any process of the training starts.
     """
+    from components.editor_rl.evaluation import set_aside
+    from components.editor_rl.preflight import check_job
     from components.editor_rl.settings import RlJob, read_rl_preset
     from components.editor_rl.teacher import champion_teacher
     from components.editors.opening import find_editor
@@ -36,8 +38,9 @@ def editor_rl(
 
     told = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
     settings = read_rl_preset(preset, **{name: value for name, value in told.items() if value}, seed=seed)
-    read_edits(edits)
+    rows = read_edits(edits)
     teacher, start, watching = champion_teacher(reward), find_editor(editor), watch.split()
+    check_job(*set_aside(rows, settings.evaluation_tasks, settings.seed), start, teacher, settings, watching, processes)
     facts: dict[str, Any] = {
         "editor": editor, "judge": teacher.name, "reward_sha256": teacher.sha256, "preset": preset,
         "training": settings.model_dump(mode="json"), "watch": watching, "seed": seed,

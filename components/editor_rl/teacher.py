@@ -1,5 +1,6 @@
 """Who may teach an editor: a registered, signed champion, in its folder or behind a server that serves its weights."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from infra.content import read_manifest
@@ -16,6 +17,8 @@ class Teacher(NamedTuple):
     """Registered name of its kind."""
     sha256: str
     """Content address of its weights: the champion's."""
+    folder: Path
+    """The champion's files, checked; behind a server too."""
 
 
 def champion_teacher(reward: str) -> Teacher:
@@ -35,7 +38,7 @@ def champion_teacher(reward: str) -> Teacher:
     if version is None:
         raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
     folder = fetch_version(version)
-    return Teacher(str(folder), version.name, str(read_manifest(folder)["sha256"]))
+    return Teacher(str(folder), version.name, str(read_manifest(folder)["sha256"]), folder)
 
 
 def _served(address: str) -> Teacher:
@@ -52,5 +55,4 @@ def _served(address: str) -> Teacher:
             f"{address} serves {judge.name} {judge.version}; the champion is version {version.version}, {champion}. "
             f"Only a champion may teach: start the server with {name}."
         )
-    fetch_version(version)  # its signature, and that its files are those that were registered
-    return Teacher(address, judge.name, champion)
+    return Teacher(address, judge.name, champion, fetch_version(version))

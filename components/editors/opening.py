@@ -4,6 +4,7 @@ import json
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,25 +32,63 @@ def open_editor(
 
     Raises EditLoopError where there is no pipeline, or one of a class that has no editor.
     """
+    found = _kind_of(str(address))
+    told = settings or found.settings
+    if told.pipeline != found.pipeline.__name__:
+        raise EditLoopError(
+            f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {found.pipeline.__name__}."
+        )
+    pipeline = found.pipeline.from_pretrained(
+        found.folder, **found.editor.parts(found.folder), dtype=dtype, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return found.editor(pipeline.to(device), told)
+
+
+def outline_editor(address: str | Path) -> PipelineEditor:
+    """The editor behind an address without its weights and without what reads text: it knows its layers and sizes.
+
+    Takes no memory to speak of, whatever the editor's size. Raises as `open_editor`.
+    """
     import diffusers
 
-    folder = find_editor(str(address))
+    found = _kind_of(str(address))
+    parts: dict[str, Any] = dict.fromkeys(name for name, value in found.parts.items() if isinstance(value, list))
+    for name in ("transformer", "vae"):
+        part = getattr(diffusers, found.parts[name][1], None)
+        if part is not None:
+            with torch.device("meta"):
+                parts[name] = part.from_config(part.load_config(found.folder / name))
+    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(found.folder / "scheduler")
+    return found.editor(found.pipeline(**parts | found.editor.parts(found.folder)), found.settings)
+
+
+class _Kind(NamedTuple):
+    folder: Path
+    parts: dict[str, Any]
+    """model_index.json: the pipeline's parts, each with its library and class."""
+    pipeline: Any
+    """The diffusers class."""
+    editor: type[PipelineEditor]
+    settings: EditorSettings
+    """What the folder brings, or its class's preset."""
+
+
+def _kind_of(address: str) -> _Kind:
+    import diffusers
+
+    folder = find_editor(address)
     index = json.loads((folder / "model_index.json").read_text())
     name = index.get("_class_name")
     if name not in EDITORS:
         raise EditLoopError(
-            f"editor {str(address)!r}: its pipeline is {name}; there are editors for {', '.join(EDITORS)}. "
+            f"editor {address!r}: its pipeline is {name}; there are editors for {', '.join(EDITORS)}. "
             "docs/editors.md says how to add one."
         )
     module, own = EDITORS[name].split(".")
     editor: type[PipelineEditor] = getattr(import_module(f"components.editors.{module}"), own)
-    told = settings or read_own_settings(folder) or read_editor_preset(editor.preset(index))
-    if told.pipeline != name:
-        raise EditLoopError(f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {name}.")
-    kind = getattr(diffusers, name)
-    pipeline = kind.from_pretrained(folder, **editor.parts(folder), dtype=dtype, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    return editor(pipeline.to(device), told)
+    told = read_own_settings(folder) or read_editor_preset(editor.preset(index))
+    return _Kind(folder, index, getattr(diffusers, name), editor, told)
 
 
 def find_editor(address: str) -> Path:

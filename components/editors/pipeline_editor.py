@@ -160,8 +160,8 @@ class PipelineEditor(ABC):
         """The guidance to use."""
         return self.settings.guidance if guidance is None else guidance
 
-    def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
-        """Freeze the network and put LoRA beside its linear layers whose names end in `targets`."""
+    def adapted(self, targets: Sequence[str] | None = None) -> list[str]:
+        """Names of the linear layers that end in `targets`, or the settings' own; EditLoopError where one ends none."""
         wanted = self.settings.targets if targets is None else tuple(targets)
         linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
         found = {end: [name for name in linear if name == end or name.endswith(f".{end}")] for end in wanted}
@@ -172,8 +172,12 @@ class PipelineEditor(ABC):
                 f"{type(self.network).__name__} has no linear layer of the asked name: {', '.join(missing) or 'none'}. "
                 f"Name ends of its layers: {', '.join(ends)}."
             )
+        return sorted({name for names in found.values() for name in names})
+
+    def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
+        """Freeze the network and put LoRA beside its linear layers whose names end in `targets`."""
+        layers = self.adapted(targets)
         self.network.requires_grad_(False)
-        layers = sorted({name for names in found.values() for name in names})
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
         self.network.add_adapter(config, ADAPTER)
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
