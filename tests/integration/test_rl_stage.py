@@ -1,0 +1,97 @@
+"""The editor_rl stage with a real registry and MLflow: who may teach, and what a person sees of a training."""
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from annotation.simulation.scenes import write_edits
+from components.editor_rl.stage import editor_rl
+from components.step import run_step
+from infra import registry, tracking
+from infra.content import complete_folder, read_manifest
+from infra.errors import EditLoopError
+from infra.services import Services
+from infra.signing import VERIFY_KEY, SignatureError, make_keys
+
+NAME = "stage-reward"
+REWARD = f"models:/{NAME}@champion"
+
+
+@pytest.fixture
+def champion(service_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The shipped reward model, registered and signed; its sha256."""
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+    shipped = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+    with tracking.stage_run("reward", "train-reward", NAME, {}, {}) as run:
+        version = registry.register_model(NAME, shipped, run.run_id, {})
+        run.finish({}, {"output": shipped})
+    registry.set_alias(NAME, "champion", version)
+    return str(read_manifest(shipped)["sha256"])
+
+
+@pytest.fixture
+def edits(tmp_path: Path) -> Path:
+    write_edits(tmp_path / "edits", 16, 3)
+    return tmp_path / "edits"
+
+
+def test_a_training_is_in_mlflow_while_and_after_it_runs(champion: str, edits: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tuned"
+    figures = run_step(
+        "editor_rl", pipeline_run="stage", inputs={"edits": edits}, outputs={"output": output},
+        parameters={"reward": REWARD, "preset": "smallest", "watch": "oracle", "processes": 1, "seed": 1},
+    )  # fmt: skip
+    assert figures["iterations"] == 3
+    assert figures["stopped"] == 0
+    assert {"reward_first", "reward_last", "oracle_last", "right_last", "kl", "missing", "best"} <= set(figures)
+    manifest = read_manifest(output, check=True)
+    assert (manifest["facts"]["reward_sha256"], manifest["facts"]["watch"]) == (champion, ["oracle"])
+    assert (output / "editor" / "model_index.json").is_file()
+    seen = json.loads((output / "evaluations.json").read_text())
+    assert [one["step"] for one in seen] == [0, 2, 3]
+    api, run = tracking.client(), tracking.run_that_made("editor_rl", str(manifest["sha256"]))
+    for name in ("curve_reward", "curve_kl", "curve_evaluation_oracle", "curve_evaluation_preservation_low"):
+        history = api.get_metric_history(run, name)
+        assert sorted(one.step for one in history) == ([1, 2, 3] if "evaluation" not in name else [0, 2, 3]), name
+    sheets = {Path(one.path).name for one in api.list_artifacts(run, "sheets")}
+    assert sheets == {"000000.png", "000002.png", "000003.png"}
+    assert {"page.html", "best.png", "worst.png", "evaluations.json"} <= {one.path for one in api.list_artifacts(run)}
+    assert not list((tmp_path / ".unfinished").iterdir())
+
+
+def test_who_is_no_champion_or_not_signed_does_not_teach(
+    champion: str, edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(reward: str, **told: str) -> str:
+        with pytest.raises(EditLoopError) as error:
+            editor_rl(edits, tmp_path / "output", reward=reward, preset="smallest", **told)
+        assert not (tmp_path / ".unfinished").exists()
+        return str(error.value)
+
+    assert "there is no champion. Train and promote" in refused("models:/no-such@champion")
+    assert "only a registered champion may teach" in refused(f"models:/{NAME}/1")
+    assert "it is the judge that teaches" in refused(REWARD, watch=f"models:/{NAME}/1")
+    with monkeypatch.context() as strange:
+        strange.setenv(VERIFY_KEY, str(make_keys(tmp_path / "stranger").public))
+        with pytest.raises(SignatureError, match="holds"):
+            editor_rl(edits, tmp_path / "output", reward=REWARD, preset="smallest")
+    (cached,) = (tmp_path / "cache" / "models").iterdir()
+    weights = cached / "heads.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert "heads.safetensors" in refused(REWARD)
+    shutil.rmtree(cached)
+    with complete_folder(tmp_path / "unsigned") as folder:
+        (folder / "weights.safetensors").write_text("no signature")
+    api = tracking.client()
+    with tracking.stage_run("reward", "train-reward", "unsigned", {}, {}) as run:
+        api.log_artifacts(run.run_id, str(tmp_path / "unsigned"), "model")
+        source = f"{api.get_run(run.run_id).info.artifact_uri}/model"
+        run.finish({}, {"output": tmp_path / "unsigned"})
+    sha256 = str(read_manifest(tmp_path / "unsigned")["sha256"])
+    api.create_registered_model("unsigned")
+    api.create_model_version("unsigned", source, run.run_id, tags={"editloop.sha256": sha256})
+    api.set_registered_model_alias("unsigned", "champion", "1")
+    assert "sign" in refused("models:/unsigned@champion")
