@@ -155,6 +155,10 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
             axes.locator_params(axis="y", nbins=5)
             if panel.percent:
                 axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+            else:
+                axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+            if min(*panel.values, *(low for low, _ in panel.band), 0) == 0:
+                axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
             _plain(axes)
 
     return _svg(name, (11.4, 2.7), draw)

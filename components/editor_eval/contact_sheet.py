@@ -1,6 +1,7 @@
 """Pictures of tasks side by side, a row a task: the source, and what editors made of it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = ("source", "base", "tuned", "wanted")
 """Of a comparison of two editors."""
-CELL, GAP, LINE = 168, 8, 16
+CELL, GAP, LINE = 168, 8, 18
 """Pixels: the largest side of a picture as shown, what lies between two, and the height of a line of text."""
 INK, SOFT, PAPER = "#1c2330", "#5a6577", "#ffffff"
 
@@ -29,7 +30,7 @@ def contact_sheet(
     row_height = CELL + LINE * (3 if notes else 2)
     block_width = len(pictures) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (blocks * block_width + GAP, rows * row_height + LINE + GAP), PAPER)
-    draw, heading, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(12)
+    draw, heading, small = ImageDraw.Draw(sheet), _font(14), _font(13)
     for block in range(blocks):
         for place, column in enumerate(pictures):
             draw.text((GAP + block * block_width + place * (CELL + GAP), 2), column, INK, heading)
@@ -45,6 +46,13 @@ def contact_sheet(
     return sheet
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The plots' font: it has the letters of most alphabets, which Pillow's own has not."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def _cell(picture: Picture) -> Image.Image:
     """The picture at CELL pixels; a small one without smoothing, so that its own pixels are seen."""
     image = Image.fromarray(np.asarray(picture))
@@ -53,7 +61,7 @@ def _cell(picture: Picture) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if times >= 1 else Image.Resampling.BOX)
 
 
-def _short(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
+def _short(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     """The text in one line of at most `room` pixels."""
     text = " ".join(text.split())
     while text and font.getlength(text) > room:

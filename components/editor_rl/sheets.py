@@ -1,10 +1,12 @@
 """Contact sheets of an evaluation: the same first tasks each time, and those that changed most for better and worse."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from components.editor_eval.contact_sheet import contact_sheet
 from components.editor_rl.evaluation import Case
@@ -34,8 +36,8 @@ def write_sheets(
             f"{SHEETS}/{step:06d}.png",
             range(min(SHOWN, len(cases))),
         ),
-        f"What {judge} finds most improved": ("best.png", order[:few]),
-        f"What {judge} finds most worsened": ("worst.png", order[len(order) - few :][::-1]),
+        f"Best changes, by {judge}": ("best.png", order[:few]),
+        f"Worst changes, by {judge}": ("worst.png", order[len(order) - few :][::-1]),
     }
     written: dict[str, str] = {}
     for caption, (file, places) in chosen.items():
@@ -53,12 +55,10 @@ def write_sheets(
 
 def _note(judge: str, before: float, after: float) -> str:
     told = ["missing" if np.isnan(score) else f"{score:.2f}" for score in (before, after)]
-    return f"{judge}: {told[0]} → {told[1]}"
+    return f"{judge}: {told[0]}, now {told[1]}"
 
 
-def _write(sheet: object, path: Path) -> None:
-    import io
-
+def _write(sheet: Image.Image, path: Path) -> None:
     buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")  # type: ignore[attr-defined]
+    sheet.save(buffer, format="PNG")
     write_file(path, buffer.getvalue())

@@ -29,6 +29,8 @@ from infra.content import write_file, write_json
 from infra.errors import EditLoopError
 
 WATCHED, EVALUATIONS, PAGE = "watched", "evaluations.json", "page.html"
+WATCHES = "watch_"
+"""What the names of judges that do not teach begin with, in curves."""
 GROUP_TASKS, GROUP_MEMBERS = 8, 4
 """Diversity is that of so many edits of each of so many tasks."""
 PAGE_SECONDS = 30.0
@@ -176,7 +178,8 @@ class Watch:
         ordered_by = next(iter(self.watching.values()), "reward")
         first, last = (np.array(self.seen[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
         step = self.seen[-1]["step"]
-        self.sheets = write_sheets(self.folder, step, held.cases, self.base, edits, ordered_by, first, last)
+        judge = ordered_by.removeprefix(WATCHES)
+        self.sheets = write_sheets(self.folder, step, held.cases, self.base, edits, judge, first, last)
         write_json(self.folder / EVALUATIONS, self.seen)
         if time.monotonic() - self.drawn > PAGE_SECONDS:
             self._draw()
@@ -211,7 +214,7 @@ class Watch:
 
 def _label(address: str) -> str:
     """What a judge is called in curves: letters, digits, `_-.` alone, as MLflow wants it."""
-    return ORACLE if address == ORACLE else "watch_" + re.sub(r"[^\w.-]+", "_", address).strip("_")[-60:]
+    return ORACLE if address == ORACLE else WATCHES + re.sub(r"[^\w.-]+", "_", address).strip("_")[-60:]
 
 
 def _plain(values: Scores) -> list[float | None]:
