@@ -1,5 +1,6 @@
 """What an RL training refuses before its processes start: each with the thing, the rule and the next step."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,18 @@ def test_a_preset_that_is_not_there_and_a_group_of_one_end_the_stage_before_anyt
         editor_rl(tmp_path / "nothing", tmp_path / "output", members=1)
 
 
-def test_every_preset_that_ships_can_be_read() -> None:
-    assert {"tiny", "smallest", "flow-grpo", "edit-r1"} <= set(rl_preset_names())
+def test_the_page_tells_every_preset_and_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "online-rl.md").read_text()
+    presets, settings = (page[page.index(head) :].split("\n\n")[0] for head in ("| preset |", "| key |"))
+    assert keys(presets) == set(rl_preset_names())
+    assert keys(settings) == set(RlSettings.model_fields)
     for name in rl_preset_names():
         assert read_rl_preset(name, seed=7).seed == 7
+
+
+def keys(table: str) -> set[str]:
+    """What the first column of a table names."""
+    return {name for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", cell)}
 
 
 @pytest.mark.parametrize("reward", ["models:/edit-reward/3", "models:/edit-reward@challenger", "tiny-reward"])
