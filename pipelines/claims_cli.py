@@ -50,8 +50,8 @@ def claims(
         console.print(f"{len(waiting)} pieces to measure, about {_told(seconds)} by {processes} processes.")
         if minutes and seconds > 60 * minutes:
             console.print(
-                f"That is more than the {minutes:g} minutes of --minutes: seeds come one after the other, what is "
-                "missing then is told, and the same call goes on."
+                f"That is more than the {minutes:g} minutes of --minutes: what verdicts hang on comes first, "
+                "seed after seed, what is missing then is told, and the same call goes on."
             )
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
         with Progress(*columns, console=console) as progress:

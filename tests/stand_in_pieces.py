@@ -45,6 +45,7 @@ PIECES = {
         Piece("beside", first, 1, (), ("tasks",)),
         Piece("second", second, 1, ("first",), ("steps",)),
         Piece("third", second, 1, ("first", "second"), ()),
+        Piece("extra", first, 1, (), ("tasks",), beside=True),
         Piece("slow", slow, 50),
     )
 }

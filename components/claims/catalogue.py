@@ -6,33 +6,33 @@ from components.claims.store import Piece
 WORLD = ("tasks", "few_tasks", "prompts", "held_out")
 RL = ("rl_preset", "rl_iterations", "steps")
 REWARD = ("reward_epochs",)
-LABELS = (worlds.FULL, worlds.FEW, worlds.NOISY)
-REWARDS = tuple(f"reward-{name}" for name in LABELS)
 
 _PIECES = (
     Piece("world", worlds.world, 80, (), WORLD),
     Piece("reward-full", rewards.reward_of(worlds.FULL), 75, ("world",), REWARD),
-    Piece("reward-few", rewards.reward_of(worlds.FEW), 20, ("world",), REWARD),
-    Piece("reward-noisy", rewards.reward_of(worlds.NOISY), 75, ("world",), REWARD),
+    Piece("reward-few", rewards.reward_of(worlds.FEW), 25, ("world",), REWARD),
+    Piece("reward-noisy", rewards.reward_of(worlds.NOISY), 85, ("world",), REWARD, beside=True),
     Piece("reward-shared", rewards.reward_of(worlds.FULL, rewards.SHARED), 75, ("world",), REWARD),
     Piece("reward-regression", rewards.reward_of(worlds.FULL, rewards.REGRESSION), 75, ("world",), REWARD),
     Piece("score", rewards.score, 130, ("world",), ("score_epochs", "passes")),
-    Piece("base", reinforcement.base, 30, ("world", *REWARDS), ("steps",)),
+    Piece("base", reinforcement.base, 30, ("world", "reward-full", "reward-few"), ("steps",)),
     Piece("rl-learnt", reinforcement.tuned_by(worlds.FULL), 180, ("world", "reward-full"), RL),
     Piece("rl-few", reinforcement.tuned_by(worlds.FEW), 180, ("world", "reward-few"), RL),
-    Piece("rl-noisy", reinforcement.tuned_by(worlds.NOISY), 180, ("world", "reward-noisy"), RL),
+    Piece("rl-noisy", reinforcement.tuned_by(worlds.NOISY), 180, ("world", "reward-noisy"), RL, beside=True),
     Piece("rl-oracle", reinforcement.tuned_by(reinforcement.ORACLE), 150, ("world",), RL),
     Piece("best-of-n", scaling.best_of_n, 90, ("world", "reward-full", "reward-few"),
           ("best_of_tasks", "steps")),
     Piece("triples", curation.triples, 60, ("world", "reward-full"), ("triples",)),
     *(
-        Piece(curation.best_name(share), curation.best(share), 40, ("world", "triples"), ("sft_preset", "steps"))
+        Piece(curation.best_name(share), curation.best(share), 40, ("world", "triples"), ("sft_preset", "steps"),
+              beside=share not in curation.DECIDING)
         for share in curation.SHARES
     ),
     Piece("sft-random", curation.random(curation.PUBLISHED), 40, ("world", "triples"), ("sft_preset", "steps")),
     Piece("second-world", worlds.second_world, 60, ("rl-learnt",), ("tasks",)),
     Piece("second-reward", rewards.second_reward, 80, ("second-world", "reward-full"), REWARD),
     Piece("rl-second", reinforcement.tuned_again("second-reward"), 180, ("world", "rl-learnt", "second-reward"), RL),
-    Piece("rl-again", reinforcement.tuned_again("reward-full"), 180, ("world", "rl-learnt", "reward-full"), RL),
+    Piece("rl-again", reinforcement.tuned_again("reward-full"), 180, ("world", "rl-learnt", "reward-full"), RL,
+          beside=True),
 )  # fmt: skip
 PIECES = {piece.name: piece for piece in _PIECES}

@@ -42,7 +42,8 @@ def measure_claims(
 def write_claims(store: Store, seeds: int) -> dict[str, Any]:
     """Write what there is of all claims into the store's folder: `claims.json`, `claims.md`, `page.html`."""
     found: dict[str, Any] = {"seeds": seeds, "settings": store.settings.model_dump(mode="json"),
-                             "claims": [told(claim, finished(store, claim, seeds)) for claim in CLAIMS]}  # fmt: skip
+                             "claims": [told(claim, finished(store, claim, seeds)) for claim in CLAIMS],
+                             "took": took(store, seeds)}  # fmt: skip
     write_json(store.output / "claims.json", found)
     write_file(store.output / "claims.md", table(found))
     write_file(store.output / "page.html", claims_page(found))
@@ -50,13 +51,23 @@ def write_claims(store: Store, seeds: int) -> dict[str, Any]:
 
 
 def finished(store: Store, claim: Claim, seeds: int) -> list[Seed]:
-    """The figures of the seeds that have all pieces of a claim."""
+    """The figures of the seeds that have all pieces that a claim's verdict hangs on."""
     rows: list[Seed] = []
     for seed in range(seeds):
-        figures = {name: store.figures(name, seed) for name in claim.pieces}
-        whole = {name: one for name, one in figures.items() if one is not None}
-        if len(whole) == len(figures):
-            rows.append(whole)
+        found = {name: one for name in claim.pieces if (one := store.figures(name, seed)) is not None}
+        if all(name in found or store.pieces[name].beside for name in claim.pieces):
+            rows.append(found)
+    return rows
+
+
+def took(store: Store, seeds: int) -> list[dict[str, Any]]:
+    """What each piece took, in the mean over the seeds that have it: seconds by the clock and of processors."""
+    rows = []
+    for name in store.pieces:
+        spent = [one for seed in range(seeds) if (one := store.spent(name, seed))]
+        if spent:
+            seconds, processor = (sum(column) / len(spent) for column in zip(*spent, strict=True))
+            rows.append({"piece": name, "seeds": len(spent), "seconds": seconds, "processor_seconds": processor})
     return rows
 
 

@@ -25,6 +25,8 @@ PUBLISHED = 0.43
 part of this size is its control."""
 SHARES = (0.1, 0.25, PUBLISHED, 0.7, 1.0)
 """Best-scored parts that are learnt from."""
+DECIDING = (SHARES[0], PUBLISHED, SHARES[-1])
+"""Those that the verdict hangs on; the others give the curve's shape."""
 MAKERS = ("right", "editor", "stand-in", "stand-in")
 """Who made the edits of the noisy set, in turn: what was asked for, the base editor, and twice a stand-in that fails in
 a way of its own."""

@@ -22,6 +22,7 @@ def claims_page(found: Mapping[str, Any]) -> str:
     return environment.get_template("claims_page.html.j2").render(
         found=found,
         style=Markup(page_style()),
+        took=took(found),
         chips=CHIPS,
         forests={claim["number"]: Markup(_forest(claim) or "") for claim in found["claims"]},
         plots={claim["number"]: Markup(_plot(claim) or "") for claim in found["claims"]},
@@ -29,7 +30,7 @@ def claims_page(found: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The claims as a Markdown table: verdict, and each contrast with its interval."""
+    """The claims as Markdown: a table of verdicts, and of each contrast with its interval; what it took."""
     lines = ["| | claim | verdict | what was measured (95 % interval over seeds) |", "|---|---|---|---|"]
     for claim in found["claims"]:
         cells = "<br>".join(
@@ -38,7 +39,14 @@ def table(found: Mapping[str, Any]) -> str:
         )
         seeds = f"{claim['verdict']} ({claim['seeds']} seeds)" if claim["seeds"] else claim["verdict"]
         lines.append(f"| {claim['number']} | {claim['says']} | {seeds} | {cells} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", took(found)]) + "\n"
+
+
+def took(found: Mapping[str, Any]) -> str:
+    """What all of it took, in a sentence."""
+    clock, work = (sum(one["seeds"] * one[name] for one in found["took"]) for name in ("seconds", "processor_seconds"))
+    count = sum(one["seeds"] for one in found["took"])
+    return f"{count} pieces took {clock / 60:.0f} minutes, one after the other, and {work / 60:.0f} of a processor."
 
 
 def _forest(claim: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 from annotation.formats.edits_file import read_edits
 from components.claims.rewards import MODEL
 from components.claims.store import Figures, Work
+from components.claims.worlds import FEW, FULL
 from components.editor_rl.evaluation import ORACLE, HeldOut, judge_scores, oracle_view
 from components.editor_rl.settings import RlJob, read_rl_preset
 from components.editors.opening import open_editor
@@ -19,8 +20,8 @@ BATCH = 64
 
 
 def base(work: Work) -> Figures:
-    """The editor that all begin with, on the held-out tasks, also as each reward sees it (`reward_full`, ...)."""
-    rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in ("full", "few", "noisy")}
+    """The editor that all begin with, on the held-out tasks, also as rewards see it (`reward_full`, `reward_few`)."""
+    rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in (FULL, FEW)}
     return measured(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
 
 

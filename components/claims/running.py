@@ -163,8 +163,8 @@ def _start(forks: ForkServerContext, store: Store, key: Key) -> ForkServerProces
 
 
 def _first(store: Store, ready: Sequence[Key]) -> Key:
-    """Which of the pieces that could begin does: of the first seed, the one that most work hangs on."""
-    return min(ready, key=lambda key: (key[1], -_behind(store, key[0])))
+    """Which of the pieces that could begin does: what verdicts hang on, of the first seed, with most work behind it."""
+    return min(ready, key=lambda key: (store.pieces[key[0]].beside, key[1], -_behind(store, key[0])))
 
 
 def _behind(store: Store, name: str) -> float:

@@ -29,7 +29,7 @@ class ClaimsSettings(BaseModel):
     """K of Avg@K."""
     prompts: int = Field(400, ge=4)
     """Tasks that RL practises."""
-    held_out: int = Field(2000, ge=4)
+    held_out: int = Field(1000, ge=4)
     """Tasks on which editors are compared."""
     steps: int = Field(8, ge=1)
     """Sampling steps wherever an editor is measured."""
@@ -37,7 +37,7 @@ class ClaimsSettings(BaseModel):
     """Of every RL run: a shipped name or a YAML file."""
     rl_iterations: int = Field(0, ge=0)
     """Iterations of an RL run; 0: the preset's."""
-    best_of_tasks: int = Field(300, ge=4)
+    best_of_tasks: int = Field(200, ge=4)
     """Held-out tasks of the best-of-N curves, 16 edits each."""
     triples: int = Field(1200, ge=16)
     """Noisy triples that the curation chooses from."""

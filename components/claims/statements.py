@@ -74,17 +74,15 @@ CLAIMS = (
     ),
     Claim(
         2, "With a weak reward (few or noisy labels) RL lifts less, or the reward is hacked.",
-        "Right edits, learnt reward minus weak reward: both must lie above zero. A teacher's own view of its editor "
-        "that goes up while the right edits go down is hacking.",
+        "Right edits, learnt reward minus that of few labels. A teacher's own view of its editor that goes up while "
+        "the right edits go down is hacking. Noisy labels, three of four experts at random, are shown beside.",
         (
             Contrast("learnt − few labels, right edits", LEARNT, FEW),
-            Contrast("learnt − noisy labels, right edits", LEARNT, NOISY),
+            Contrast("learnt − noisy labels, right edits", LEARNT, NOISY, decides=False),
             Contrast("few labels − base, right edits", FEW, BASE, decides=False),
             Contrast("few labels − base, its own reward", _reward("", "rl-few"), _reward("", "base", "reward_few"),
                      decides=False),
             Contrast("noisy labels − base, right edits", NOISY, BASE, decides=False),
-            Contrast("noisy labels − base, its own reward", _reward("", "rl-noisy"),
-                     _reward("", "base", "reward_noisy"), decides=False),
         ),
         (
             BASE, LEARNT, FEW, NOISY,

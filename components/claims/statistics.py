@@ -25,7 +25,7 @@ class Figure(NamedTuple):
 
     def of(self, seed: Seed) -> float:
         """Its value for a seed, NaN where it was not measured."""
-        return float(seed[self.piece].get(self.name, np.nan))
+        return float(seed.get(self.piece, {}).get(self.name, np.nan))
 
 
 class Contrast(NamedTuple):

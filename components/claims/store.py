@@ -49,6 +49,8 @@ class Piece:
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     """Names of the settings that its result depends on, beside those of its needs."""
+    beside: bool = False
+    """No verdict hangs on it: it is made after all that verdicts hang on."""
 
 
 @dataclass(frozen=True)

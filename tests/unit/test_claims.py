@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from components.claims.catalogue import PIECES
-from components.claims.claims import told, write_claims
+from components.claims.claims import finished, told, write_claims
 from components.claims.page import table
 from components.claims.running import Outcome, State, planned, run_pieces, waiting_pieces
 from components.claims.settings import SIZES, STANDARD
-from components.claims.statements import CLAIMS
+from components.claims.statements import CLAIMS, Claim
 from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
-from components.claims.store import Spent, Store
+from components.claims.store import FIGURES, Spent, Store
 from infra.errors import EditLoopError
 
 RIGHT, BASE = Figure("right", "tuned", "right"), Figure("base", "base", "right")
@@ -71,6 +71,32 @@ def test_no_piece_begins_that_would_end_too_late(tmp_path: Path) -> None:
     outcome, _ = run(one, ["slow", "beside"], seconds=10)
     assert outcome.waiting == [("slow", 0)]
     assert one.figures("beside", 0) is not None
+
+
+def test_what_verdicts_hang_on_comes_first_and_the_rest_may_be_missing(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    _, states = run(one, ["extra", "third"], seeds=2, processes=1)
+    assert [state.ended for state in states if state.ended] == [
+        *((name, seed) for seed in range(2) for name in ("first", "second", "third")),
+        *(("extra", seed) for seed in range(2)),
+    ]
+    claim = Claim(
+        1, "", "", (Contrast("", Figure("", "third", "letters"), None),
+                    Contrast("", Figure("", "extra", "seed"), None, decides=False)), (),
+    )  # fmt: skip
+    rows = finished(one, claim, 2)
+    (one.folder("extra", 0) / FIGURES).unlink()
+    assert [claim.contrasts[1].of(row) for row in rows] == [0.0, 1.0]
+    assert [len(finished(one, claim, 2)), len(told(claim, finished(one, claim, 2))["contrasts"][1]["values"])] == [2, 1]
+    (one.folder("third", 0) / FIGURES).unlink()
+    assert len(finished(one, claim, 2)) == 1
+
+
+def test_no_verdict_hangs_on_a_piece_that_is_made_beside() -> None:
+    for claim in CLAIMS:
+        deciding = [one for contrast in claim.contrasts if contrast.decides for one in (contrast.plus, contrast.minus)]
+        for figure in filter(None, deciding):
+            assert not any(PIECES[name].beside for name in Store(Path("x"), STANDARD).ordered([figure.piece]))
 
 
 def test_an_interrupt_stops_what_runs_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +193,7 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
     page = (tmp_path / "page.html").read_text()
     assert "+6.0 points (+3.5 to +8.5)" in page
     assert page.count("No seed has all") == 6
+    assert "3 pieces took 3 minutes, one after the other, and 2 of a processor." in page
     assert "<script" not in page
     assert "| 4 | Avg@K beats one pass. | held (3 seeds) | " in table(found)
     np.testing.assert_equal(told(CLAIMS[3], [])["contrasts"][0]["mean"], None)
