@@ -54,7 +54,8 @@ def write_report(out: Path) -> Path:
     - benchmark.json: {"accuracy_oracle", "ci95", "accuracy_base", "accuracy_labels", "accuracy_labels_ci95",
       "accuracy_labels_base", "within_group", "pairs", "clear_pairs"}
     - reward-gate.json, editor-gate.json: {"verdict", "reasons"}; promotion.json: {"name", "version"}
-    - rl-training.json: {"steps": [{"step", "reward", "kl"}], "evaluations": [{"step", "reward", "right"}]}
+    - rl-training.json: {"steps": [{"step", "reward", "kl", "missing"}], "evaluations": [{"step", "reward", "oracle",
+      "right", "preservation", "diversity", each with _low and _high}], "reason": why it was stopped early}
     - evaluation.json: {"base", "tuned", "uplift", "ci95", "tasks", "axes": {"base": {"if", "vq"}, "tuned": ...},
       "by_task": {kind: {"base", "tuned"}}}
     - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "source", "base", "tuned", "base_right",
@@ -100,7 +101,8 @@ def write_report(out: Path) -> Path:
         benchmark=benchmark,
         accuracy_plot=_markup(_accuracy_plot(benchmark)),
         training_plot=_markup(_training_plot(read["reward-training"])),
-        rl_plot=_markup(_rl_plot(read["rl-training"])),
+        rl_plots=_rl_plots(read["rl-training"]),
+        rl_reason=read["rl-training"].get("reason", ""),
         evaluation=evaluation,
         uplift_plot=_markup(_uplift_plot(evaluation)),
         gates=[
@@ -277,17 +279,31 @@ def _training_plot(training: Mapping[str, Any]) -> str | None:
     )
 
 
-def _rl_plot(training: Mapping[str, Any]) -> str | None:
+def _rl_plots(training: Mapping[str, Any]) -> list[Markup]:
+    """What was learnt, and what the guards saw: a row each, without what is not there."""
     steps, evaluations = training.get("steps"), training.get("evaluations")
-    return curves(
-        "rl",
-        [
-            Curve("Reward of the samples", *series(steps, "reward"), VIOLET),
-            Curve("KL to the base editor", *series(steps, "kl"), AMBER),
-            Curve("Reward of watched edits", *series(evaluations, "reward"), VIOLET, dots=True),
-            Curve("Watched edits that are right", *series(evaluations, "right"), GREEN, dots=True, percent=True),
-        ],
-    )
+    learnt = [
+        Curve("Reward while practising", *series(steps, "reward"), VIOLET),
+        _watched(evaluations, "reward", "Reward of held-out edits", VIOLET),
+        _watched(evaluations, "oracle", "The oracle’s score of them", GREEN),
+        _watched(evaluations, "right", "Held-out edits that are right", GREEN),
+    ]
+    guards = [
+        Curve("KL to the base editor", *series(steps, "kl"), AMBER),
+        _watched(evaluations, "preservation", "Left alone outside the edit", AMBER),
+        _watched(evaluations, "diversity", "Diversity within a group", AMBER),
+        _watched(evaluations, "grid_texture", "Texture on the patch grid", AMBER),
+    ]
+    drawn = [curves("rl", learnt), curves("rl-guards", guards)]
+    return [Markup(plot) for plot in drawn if plot]
+
+
+def _watched(evaluations: Any, name: str, title: str, colour: str) -> Curve:
+    """A figure of the evaluations, with its interval where every one of them has one."""
+    steps, values = series(evaluations, name)
+    (ends, low), (others, high) = (series(evaluations, f"{name}_{side}") for side in ("low", "high"))
+    band = list(zip(low, high, strict=True)) if ends == others == steps else []
+    return Curve(title, steps, values, colour, dots=True, percent=name == "right", band=band)
 
 
 def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,16 @@ def summarise(
             "reward": turn.file("benchmark", "gate.json"),
             "editor": turn.file("editor_eval", "gate.json") or {"verdict": "not run", "reasons": ["no new champion"]},
         },
+        "training": _training(turn.file("editor_rl", "training.json")),
         "editor": evaluation or None,
         "verify": {name: chain.summary() for name, chain in chains.items()},
         "seconds": seconds,
     }
+
+
+def _training(found: dict[str, Any]) -> dict[str, Any] | None:
+    """How the editor's RL went: its length, why it was stopped early, and what its first and last evaluations saw."""
+    if not found:
+        return None
+    first, last = found["evaluations"][0], found["evaluations"][-1]
+    return {"iterations": len(found["steps"]), "stopped": found["reason"], "first": first, "last": last}

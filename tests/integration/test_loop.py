@@ -82,6 +82,8 @@ def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn
     assert {"model_version", "accuracy_oracle", "accuracy_base", "accuracy_labels", "within_group", "ci95"} <= set(
         reward
     )
+    assert summary["training"]["stopped"] == ""
+    assert {"reward", "oracle", "right", "preservation", "diversity"} <= set(summary["training"]["last"])
     assert editor["tasks"] == SMALLEST.scenes.heldout
     assert editor["uplift"] == pytest.approx(editor["tuned"] - editor["base"])
     assert summary["gate"]["reward"]["verdict"] == summary["gate"]["editor"]["verdict"] == "promote"

@@ -106,14 +106,28 @@ def stage_outputs(root: Path) -> dict[str, Path]:
     alpha = {"alpha": 0.71, "ci95": [0.6, 0.8], "items": 12, "raters": 2}
     (collect / "agreement.json").write_text(json.dumps({"if": alpha, "vq": alpha | {"alpha": math.nan}}))
     steps = [{"step": k, "reward": 0.4 + k / 100, "kl": k / 1000} for k in range(30)]
-    (training / "training.json").write_text(json.dumps({"steps": steps, "evaluations": [{"step": 0, "right": 0.5}]}))
+    seen = [
+        {"step": 25 * k, "oracle": 0.7 - k / 50, "oracle_low": 0.6, "oracle_high": 0.8, "right": 0.5} for k in (0, 1)
+    ]
+    told = {"steps": steps, "evaluations": seen, "reason": "The reward rises while <oracle> falls."}
+    (training / "training.json").write_text(json.dumps(told))
     return {"candidates": candidates, "collect": collect, "editor_rl": training}
 
 
 def test_the_report_shows_the_figures_it_was_given(tmp_path: Path) -> None:
     gather(tmp_path, stage_outputs(tmp_path / "stages"))
     page = report(tmp_path, SUMMARY)
-    for shown in ("81.0 %", "[75.0, 86.0]", "+2.0 points", "0.71", "1 min 01 s", "6 min 40 s", "KL to the base editor"):
+    for shown in (
+        "81.0 %",
+        "[75.0, 86.0]",
+        "+2.0 points",
+        "0.71",
+        "1 min 01 s",
+        "6 min 40 s",
+        "KL to the base editor",
+        "The oracle’s score",
+        "while <oracle> falls",
+    ):
         assert shown in page.text
     assert "A difference of that size may be chance." in page.text
     assert "First gap: no DVC tag" in page.text
