@@ -6,7 +6,7 @@ editloop claims --out runs/claims
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.claims.page import claims_page, table
+from components.claims.page import claims_page, document
 from components.claims.running import Key, Outcome, State, planned, run_pieces, waiting_pieces
 from components.claims.statements import CLAIMS, Claim
 from components.claims.statistics import Estimated, Seed, estimated, shown, verdict
@@ -27,7 +27,7 @@ def measure_claims(
 ) -> dict[str, Any]:
     """Make what is missing of the claims of these numbers (none: all), and tell what the figures say.
 
-    Returns what `claims.json` in the store's folder holds; `claims.md` has it as a table, `page.html` as a page, for
+    Returns what `claims.json` in the store's folder holds; `claims.md` and `page.html` have it as pages, for
     all claims that there are figures of. Raises EditLoopError after everything else is done when a piece has failed.
     """
     waiting, _ = plan(store, numbers, seeds, processes)
@@ -45,7 +45,7 @@ def write_claims(store: Store, seeds: int) -> dict[str, Any]:
                              "claims": [told(claim, finished(store, claim, seeds)) for claim in CLAIMS],
                              "took": took(store, seeds)}  # fmt: skip
     write_json(store.output / "claims.json", found)
-    write_file(store.output / "claims.md", table(found))
+    write_file(store.output / "claims.md", document(found))
     write_file(store.output / "page.html", claims_page(found))
     return found
 

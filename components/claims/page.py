@@ -29,17 +29,31 @@ def claims_page(found: Mapping[str, Any]) -> str:
     )
 
 
+def document(found: Mapping[str, Any]) -> str:
+    """The same as a Markdown page of its own, as `docs/claims.md`."""
+    return f"""# The papers' claims, at laptop scale
+
+`editloop claims` measures them on drawn scenes with tiny models, {_seeds(found["seeds"])}, against an oracle that knows every right
+result. Held: the 95 % interval over seeds (Student's t, paired) of every bold difference lies above zero. Not held:
+that of one lies below. Undecided: neither. The other differences are shown beside and decide nothing.
+
+{table(found)}
+{"".join(f"{claim['number']}. {claim['how']}" + chr(10) for claim in found["claims"])}
+{took(found)}
+"""
+
+
 def table(found: Mapping[str, Any]) -> str:
-    """The claims as Markdown: a table of verdicts, and of each contrast with its interval; what it took."""
+    """The claims as a Markdown table: verdict, and each contrast with its interval."""
     lines = ["| | claim | verdict | what was measured (95 % interval over seeds) |", "|---|---|---|---|"]
     for claim in found["claims"]:
         cells = "<br>".join(
             f"{one['label']}: {'**' if one['decides'] else ''}{one['shown']}{'**' if one['decides'] else ''}"
             for one in claim["contrasts"]
         )
-        seeds = f"{claim['verdict']} ({claim['seeds']} seeds)" if claim["seeds"] else claim["verdict"]
+        seeds = f"{claim['verdict']} ({_seeds(claim['seeds'])})" if claim["seeds"] else claim["verdict"]
         lines.append(f"| {claim['number']} | {claim['says']} | {seeds} | {cells} |")
-    return "\n".join([*lines, "", took(found)]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def took(found: Mapping[str, Any]) -> str:
@@ -47,6 +61,10 @@ def took(found: Mapping[str, Any]) -> str:
     clock, work = (sum(one["seeds"] * one[name] for one in found["took"]) for name in ("seconds", "processor_seconds"))
     count = sum(one["seeds"] for one in found["took"])
     return f"{count} pieces took {clock / 60:.0f} minutes, one after the other, and {work / 60:.0f} of a processor."
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _forest(claim: Mapping[str, Any]) -> str | None:
