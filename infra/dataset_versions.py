@@ -13,7 +13,7 @@ from infra.errors import EditLoopError
 
 TAGS_A_CALL = 1000
 """Tags on one command line of git: some 25 KB."""
-KNOWN = ("judgements_sha256", "candidates_sha256", "parent")
+KNOWN = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,20 @@ class VersionLineage:
     candidates_sha256: str | None = None
     parent: str | None = None
     """sha256 of the version that this one was made from by a withdrawal."""
+    edits_sha256: str | None = None
+    """Of curated edits: the set that was chosen from."""
+    reward_sha256: str | None = None
+    """Of curated edits: the reward model that chose."""
 
 
-def versions(repo: str) -> list[VersionLineage]:
-    """All versions of a repository (a folder or a git address), the oldest first; none where there is no repository.
+def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
+    """All versions of a kind of data (FOLDER or CURATED of `infra.datarepo`) in a repository (a folder or a git
+    address), the oldest first; none where there is no repository.
 
     Raises EditLoopError for a lineage file that is none, naming its version.
     """
     with _repository(repo) as folder:
-        return _lineages(folder, repo, _tags(folder)) if folder else []
+        return _lineages(folder, repo, _tags(folder, kind), kind) if folder else []
 
 
 def versions_with(repo: str, text: str) -> list[VersionLineage]:
@@ -76,10 +81,10 @@ def _repository(repo: str) -> Iterator[Path | None]:
         yield Path(repo).absolute() if (Path(repo) / ".git").is_dir() else None
 
 
-def _tags(folder: Path) -> dict[str, tuple[str, str, int]]:
+def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
     """By tag, the oldest first: commit, sha256, time."""
     form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
-    said = git(folder, "for-each-ref", "--sort=creatordate", f"--format={form}", f"refs/tags/{FOLDER}-*")
+    said = git(folder, "for-each-ref", "--sort=creatordate", f"--format={form}", f"refs/tags/{kind}-*")
     rows = [line.split(" ") for line in said.splitlines()]
     strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
     if strange:
@@ -87,16 +92,18 @@ def _tags(folder: Path) -> dict[str, tuple[str, str, int]]:
     return {tag: (commit, sha256, int(at)) for tag, commit, sha256, at in rows}
 
 
-def _lineages(folder: Path, repo: str, tags: dict[str, tuple[str, str, int]]) -> list[VersionLineage]:
-    found = []
-    texts = git_objects(folder, [f"{tag}:{LINEAGE}" for tag in tags])
+def _lineages(
+    folder: Path, repo: str, tags: dict[str, tuple[str, str, int]], kind: str = FOLDER
+) -> list[VersionLineage]:
+    found, lineage = [], LINEAGE.replace(FOLDER, kind)
+    texts = git_objects(folder, [f"{tag}:{lineage}" for tag in tags])
     for (tag, (commit, sha256, at)), text in zip(tags.items(), texts, strict=True):
         try:
             told: dict[str, Any] = json.loads(text) if text else {}
             people = tuple(map(str, told["annotators"])) if "annotators" in told else None
             rest = {key: told.get(key) for key in KNOWN}
         except (ValueError, TypeError, AttributeError) as error:
-            raise EditLoopError(f"{repo}: {LINEAGE} of {tag} is broken ({error}); restore it from a clone.") from error
+            raise EditLoopError(f"{repo}: {lineage} of {tag} is broken ({error}); restore it from a clone.") from error
         if told and told.get("sha256") != sha256:
             raise EditLoopError(f"{repo}: tag {tag} says {sha256}, its commit {told.get('sha256')}: somebody moved it.")
         found.append(VersionLineage(tag, commit, sha256, at, people, **rest))

@@ -20,6 +20,8 @@ def show_trace(trace: Trace) -> None:
     for key, value in origin.items():
         console.print(f"  came from {key}: {_told(value)}", markup=False, highlight=False)
     _datasets(console, "Datasets that came of it", trace.datasets)
+    if trace.curated:
+        _datasets(console, "Curated edits that such a model chose", trace.curated)
     _models(console, "Models that learnt from it", trace.models)
 
 
@@ -34,6 +36,8 @@ def show_withdrawal(taken: Taken) -> None:
         )
     for parent, reason in taken.empty:
         console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})", markup=False)
+    if taken.curated:
+        _datasets(console, "Curated edits that a tainted model chose: curate them anew", taken.curated)
     _models(console, "Tainted models", taken.tainted)
     aliased = [f"{one.model.address} is {', '.join(one.model.aliases)}" for one in taken.tainted if one.model.aliases]
     if aliased:
@@ -53,7 +57,7 @@ def _datasets(console: Console, title: str, found: Sequence[VersionLineage]) -> 
         table.add_column(heading, overflow="fold")
     for one in found:
         made = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M")
-        table.add_row(one.tag, made, one.dvc_rev[:12], str(len(one.annotators or ())))
+        table.add_row(one.tag, made, one.dvc_rev[:12], "" if one.annotators is None else str(len(one.annotators)))
     console.print(table)
 
 

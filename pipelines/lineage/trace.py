@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra import tracking
+from infra.datarepo import CURATED
 from infra.dataset_versions import VersionLineage, versions, versions_with
 from infra.errors import EditLoopError
 from infra.registry import find_version
@@ -30,15 +31,18 @@ class Trace:
     came_from: dict[str, Any] = field(default_factory=dict)
     datasets: list[VersionLineage] = field(default_factory=list)
     """Versions of the dataset that came of it, the oldest first."""
+    curated: list[VersionLineage] = field(default_factory=list)
+    """Versions of curated edits that such a reward model chose, the oldest first."""
     models: list[Heir] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """{"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets": [...], "models": [...]}}"""
+        """{"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets", "curated", "models": [...]}}"""
         return {
             "of": {"kind": self.kind, "name": self.name},
             "came_from": self.came_from,
             "came_of": {
                 "datasets": [dataset_row(one) for one in self.datasets],
+                "curated": [dataset_row(one) for one in self.curated],
                 "models": [model_row(one.model) | {"because": one.because} for one in self.models],
             },
         }
@@ -52,7 +56,7 @@ def trace_annotator(name: str) -> Trace:
     found = [one for one in versions_with(_repo(), name) if name in (one.annotators or ())]
     if not found:
         raise EditLoopError(f"{name}: no version of the dataset has ratings of this annotator. {_known_annotators()}")
-    return Trace("annotator", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
+    return _trace("annotator", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
 
 
 def trace_task(name: str) -> Trace:
@@ -60,7 +64,7 @@ def trace_task(name: str) -> Trace:
     found = versions_with(_repo(), name)
     if not found:
         raise EditLoopError(f"{name}: no version of the dataset has a task of this id.")
-    return Trace("task", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
+    return _trace("task", name, {}, found, heirs(read_models(), datasets=_sha256s(found)))
 
 
 def trace_image(image: str) -> Trace:
@@ -80,18 +84,18 @@ def trace_image(image: str) -> Trace:
             f"{image}: no version of the dataset has this picture, and no registered editor practised on it. Give the "
             "sha256 of its file's bytes, or a path."
         )
-    return Trace("image", image, {}, found, heirs(models, datasets=_sha256s(found), edits=practised))
+    return _trace("image", image, {}, found, heirs(models, datasets=_sha256s(found), edits=practised))
 
 
 def trace_dataset(revision: str) -> Trace:
-    """One version, by its tag, commit or sha256 (or their first characters): who judged it and what it was made from;
-    the versions that withdrawals made of it, and the models that learnt from it or from these."""
-    known = versions(_repo())
-    one = find_dataset(known, revision)
+    """One version, by its tag, commit or sha256 (or their first characters): who judged it, or which reward model chose
+    it, and what it was made from; the versions that withdrawals made of it, and the models that learnt from it or from
+    these."""
+    known, curated, models = versions(_repo()), versions(_repo(), CURATED), read_models()
+    one = find_dataset([*known, *curated], revision)
     children = _children(known, one)
-    return Trace(
-        "dataset", one.tag, _origin(known, one), children, heirs(read_models(), datasets=_sha256s([one, *children]))
-    )
+    origin = _choice(models, known, one) if one in curated else _origin(known, one)
+    return _trace("dataset", one.tag, origin, children, heirs(models, datasets=_sha256s([one, *children])))
 
 
 def trace_model(model: str) -> Trace:
@@ -105,14 +109,13 @@ def trace_model(model: str) -> Trace:
     models = read_models()
     one = next(other for other in models if (other.name, other.version) == (version.name, str(version.version)))
     ancestors = _ancestors(models, one)
-    known = {entry.sha256: entry for entry in versions(_repo())}
-    read = [known[parent.dataset] for parent in ancestors if parent.dataset in known]
+    read = _read(ancestors, [*versions(_repo()), *versions(_repo(), CURATED)])
     came_from: dict[str, Any] = {
         "models": [model_row(parent) for parent in ancestors if parent != one],
         "datasets": [dataset_row(entry) for entry in read],
-        "annotators": sorted({name for entry in read for name in entry.annotators or ()}),
+        "annotators": _annotators(read),
     }
-    return Trace("model", one.address, came_from, [], heirs(models, of=[one]))
+    return _trace("model", one.address, came_from, [], heirs(models, of=[one]), one)
 
 
 def find_dataset(known: Sequence[VersionLineage], revision: str) -> VersionLineage:
@@ -147,6 +150,15 @@ def model_row(one: Model) -> dict[str, Any]:
     return told | {"aliases": list(one.aliases), "tainted": one.tainted}
 
 
+def _trace(
+    kind: str, name: str, came_from: dict[str, Any], found: list[VersionLineage], models: list[Heir], *more: Model
+) -> Trace:
+    """A trace, with the curated edits that any of its models, or one `more`, chose."""
+    judges = {one.sha256 for one in (*more, *(heir.model for heir in models)) if one.sha256}
+    curated = [one for one in versions(_repo(), CURATED) if one.reward_sha256 in judges] if judges else []
+    return Trace(kind, name, came_from, found, curated, models)
+
+
 def _repo() -> str:
     return service_settings().require("dataset_repo")
 
@@ -156,7 +168,7 @@ def _sha256s(found: Sequence[VersionLineage]) -> set[str]:
 
 
 def _known_annotators() -> str:
-    names = sorted({name for one in versions(_repo()) for name in one.annotators or ()})
+    names = _annotators(versions(_repo()))
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"Annotators of its versions: {shown or 'none'}."
 
@@ -184,6 +196,28 @@ def _origin(known: Sequence[VersionLineage], one: VersionLineage) -> dict[str, A
         "campaign": tags.get("editloop.campaign_key"),
         "collect_run": collected[0].info.run_id if collected else None,
     }
+
+
+def _choice(models: Sequence[Model], known: Sequence[VersionLineage], one: VersionLineage) -> dict[str, Any]:
+    """What a version of curated edits came from: the edits, the reward model that chose, and who taught that one."""
+    judge = next((model for model in models if model.sha256 == one.reward_sha256), None)
+    read = _read(_ancestors(models, judge), known) if judge else []
+    return {
+        "edits": one.edits_sha256,
+        "reward": judge.address if judge else one.reward_sha256,
+        "datasets": [dataset_row(entry) for entry in read],
+        "annotators": _annotators(read),
+    }
+
+
+def _read(models: Sequence[Model], known: Sequence[VersionLineage]) -> list[VersionLineage]:
+    """The versions that models learnt from."""
+    by_content = {one.sha256: one for one in known}
+    return [by_content[model.dataset] for model in models if model.dataset in by_content]
+
+
+def _annotators(found: Sequence[VersionLineage]) -> list[str]:
+    return sorted({name for one in found for name in one.annotators or ()})
 
 
 def _ancestors(models: Sequence[Model], one: Model) -> list[Model]:

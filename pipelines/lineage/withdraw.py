@@ -34,13 +34,15 @@ class Taken:
     """The versions that have what is withdrawn, the oldest first."""
     tainted: list[Heir]
     """The models that learnt from one of them, by way of others too."""
+    curated: list[VersionLineage] = field(default_factory=list)
+    """The versions of curated edits that a tainted model chose."""
     made: list[tuple[VersionLineage, Version, Path]] = field(default_factory=list)
     """The version that was rebuilt, the one without it, and its folder."""
     empty: list[tuple[VersionLineage, str]] = field(default_factory=list)
     """Versions of which nothing to learn from is left, and why."""
 
     def summary(self) -> dict[str, Any]:
-        """{"withdrawn", "versions" made, "empty", "held", "tainted"} for programs."""
+        """{"withdrawn", "versions" made, "empty", "held", "curated", "tainted"} for programs."""
         return {
             "withdrawn": self.withdrawal.model_dump(mode="json"),
             "versions": [
@@ -48,6 +50,7 @@ class Taken:
             ],
             "empty": [{"parent": parent.tag, "reason": reason} for parent, reason in self.empty],
             "held": [dataset_row(one) for one in self.held],
+            "curated": [dataset_row(one) for one in self.curated],
             "tainted": [model_row(one.model) | {"because": one.because} for one in self.tainted],
         }
 
@@ -67,7 +70,7 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     listed = add_withdrawal(
         repo, Withdrawal(kind=kind, name=name, reason=reason, at=datetime.now(UTC).replace(microsecond=0))
     )
-    taken = Taken(listed, trace.datasets, trace.models)
+    taken = Taken(listed, trace.datasets, trace.models, trace.curated)
     _mark(taken)
     for one in track(latest(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)):
         _rebuild(taken, one, repo, out)

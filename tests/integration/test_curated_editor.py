@@ -1,0 +1,227 @@
+"""From noisy edits to a registered editor: chosen by a real judge, learnt with a kill in the middle, compared, and led
+back to the people who taught the judge."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from annotation.formats.edits_file import read_edits
+from annotation.simulation.scenes import write_edits
+from annotation.simulation.stand_ins import add_candidates
+from components.editor_eval.registration import register_editor
+from components.editor_sft.settings import read_sft_preset
+from components.step import run_step
+from infra import registry, tracking
+from infra.content import complete_folder, read_manifest, sha256_file
+from infra.datarepo import read_version
+from infra.errors import EditLoopError
+from infra.launch import torchrun
+from infra.services import Services
+from pipelines.lineage.family import TAINTED
+from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
+from pipelines.lineage.withdraw import withdraw
+from pipelines.verify import verify
+from tests.prepared_loop import (
+    EDITOR,
+    REWARD,
+    Loop,
+    environment,
+    prepare,
+    promoted,
+    standing_in,
+    step,
+    surroundings,
+)  # fmt: skip
+
+pytestmark = pytest.mark.timeout(600)
+RUN, KEPT, STEPS = "curating", 10, 6
+JUDGE, TUNED = f"models:/{REWARD}@champion", f"models:/{EDITOR}@champion"
+
+
+def shipped_reward(dataset: Path, output: Path) -> dict[str, float]:
+    """The shipped model, as if it had learnt from the dataset."""
+    sha256 = str(read_manifest(dataset)["sha256"])
+    with complete_folder(output, {"dataset_sha256": sha256}) as folder:
+        shipped = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+        shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    return {"loss": 0.5}
+
+
+def killed_soon(checkpoints: Path) -> Callable[..., None]:
+    """In the place of `launch`: all processes killed soon after the first checkpoint."""
+
+    def launch(module: str, arguments: list[str], *, processes: int) -> None:
+        command = [sys.executable, *torchrun(module, arguments, processes, port=29_713)]
+        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+        while not list(checkpoints.glob("*/step-*/manifest.json")):
+            assert process.poll() is None, "the training ended before it was killed"
+            time.sleep(0.01)
+        tree = psutil.Process(process.pid)
+        for member in [*tree.children(recursive=True), tree]:
+            member.send_signal(signal.SIGKILL)
+        process.wait()
+        raise EditLoopError("killed")
+
+    return launch
+
+
+@pytest.fixture(scope="module")
+def loop(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    """A loop whose champion chose edits, and whose editor learnt them."""
+    home = tmp_path_factory.mktemp("curated")
+    with environment(services.environment | surroundings(home)):
+        loop = prepare(home, run=RUN)
+        with standing_in("reward", shipped_reward):
+            step("reward", RUN, {"dataset": loop["dataset"]}, {"output": loop["model"]})
+        promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN)
+        write_edits(home / "right", 24, seed=3)
+        add_candidates(home / "right", home / "noisy", seed=0, per_task=2)
+        outputs = {"output": loop["kept"], "version": loop["kept.json"]}
+        step("curate", RUN, {"edits": loop["noisy"]}, outputs, judge=JUDGE, best=KEPT)
+        learn(loop)
+        evaluate(loop)
+        yield loop
+
+
+def learn(loop: Loop) -> None:
+    """Twice: in one go, and with a kill."""
+    preset = read_sft_preset("smallest").model_dump(mode="json")
+    preset["training"] |= {"steps": STEPS, "checkpoint_every": 1, "evaluate_every": 2}
+    (loop.home / "preset.yaml").write_text(yaml.safe_dump(preset))
+    inputs = {"edits": loop["kept"], "version": loop["kept.json"]}
+    told = {"preset": str(loop.home / "preset.yaml"), "processes": 1, "seed": 1}
+    step("editor_sft", "in one go", inputs, {"output": loop.home / "whole" / "tuned"}, **told)
+    with (
+        patch("components.editor_sft.stage.launch", killed_soon(loop.home / ".unfinished")),
+        pytest.raises(EditLoopError, match="killed"),
+    ):
+        step("editor_sft", RUN, inputs, {"output": loop["tuned"]}, **told)
+    step("editor_sft", RUN, inputs, {"output": loop["tuned"]}, **told)
+
+
+def evaluate(loop: Loop) -> None:
+    evaluation, tuned, promotion = loop["evaluation"], loop["tuned"], loop["promotion.json"]
+    write_edits(loop["heldout"], 8, seed=4)
+    run_step(
+        "editor_eval", pipeline_run=RUN, inputs={"edits": loop["heldout"], "editor": tuned},
+        outputs={"output": evaluation}, parameters={"steps": 2, "gate": "open"}, pipeline="curate-editor",
+        then=partial(register_editor, evaluation, tuned, promotion, name=EDITOR),
+    )  # fmt: skip
+
+
+def test_what_is_kept_is_a_version_and_the_best_of_each_task(loop: Loop) -> None:
+    report = json.loads((loop["kept"] / "curation.json").read_text())
+    assert (report["kept"], report["edits"], report["tasks"]) == (KEPT, 48, 24)
+    assert report["mean_kept"] > report["mean_all"]
+    assert report["dropped"] == {"another edit of its task": 24, "beyond the number asked for": 24 - KEPT}
+    assert len(read_edits(loop["kept"])) == KEPT
+    version = read_version(loop["kept.json"])
+    assert version["tag"] == f"curated-{read_manifest(loop['kept'])['sha256'][:12]}"
+    facts = read_manifest(loop["tuned"])["facts"]
+    assert facts["curated"] == version
+    assert facts["reward_sha256"] == read_manifest(loop["model"])["sha256"]
+
+
+def test_a_training_that_was_killed_ends_as_one_in_one_go(loop: Loop) -> None:
+    name = "editor/transformer/diffusion_pytorch_model.safetensors"
+    whole, resumed = (load_file(folder / name) for folder in (loop.home / "whole" / "tuned", loop["tuned"]))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    history = json.loads((loop["tuned"] / "training.json").read_text())
+    assert [one["step"] for one in history["steps"]] == list(range(1, STEPS + 1))
+    assert (loop["tuned"] / "page.html").is_file()
+    assert not list((loop.home / ".unfinished").iterdir())
+    (run,) = tracking.find_runs(pipeline_run=RUN, stage="editor_sft")
+    assert run.info.status == "FINISHED"
+
+
+def test_the_editor_leads_back_to_the_people_who_taught_its_judge(loop: Loop) -> None:
+    chain = verify(TUNED)
+    assert chain.gap is None
+    names = [link["name"] for link in chain.links]
+    assert names.index("curated edits") < names.index("curate run") < names.index("reward model")
+    assert (names.count("DVC revision"), names.count("model content")) == (2, 2)
+    links = {link["name"]: link["value"] for link in chain.links}
+    assert links["annotators"] == "ada, bo, chi"
+    assert links["curated edits"] == read_manifest(loop["kept"])["sha256"]
+    assert links["reward model"].startswith(f"models:/{REWARD}/1 ")
+    (run,) = tracking.find_runs(pipeline_run=RUN, stage="editor_eval")
+    parent = tracking.client().get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["editloop.pipeline"] == "curate-editor"
+
+
+@contextmanager
+def another_tag(key: str) -> Iterator[None]:
+    version = registry.find_version(TUNED)
+    api = tracking.client()
+    api.set_model_version_tag(EDITOR, version.version, key, "0" * 64)
+    try:
+        yield
+    finally:
+        api.set_model_version_tag(EDITOR, version.version, key, version.tags[key])
+
+
+@contextmanager
+def deleted(stage: str) -> Iterator[None]:
+    (run,) = tracking.find_runs(pipeline_run=RUN, stage=stage)
+    tracking.client().delete_run(run.info.run_id)
+    try:
+        yield
+    finally:
+        tracking.client().restore_run(run.info.run_id)
+
+
+FAULTS: dict[str, tuple[str, Callable[[], AbstractContextManager[None]]]] = {
+    "other edits": ("curated edits", partial(another_tag, "editloop.dataset_sha256")),
+    "another commit": ("DVC revision", partial(another_tag, "editloop.dvc_rev")),
+    "no curation": ("curate run", partial(deleted, "curate")),
+    "another judge": ("reward model", partial(another_tag, "editloop.reward")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_link_is_named(loop: Loop, fault: str) -> None:
+    link, broken = FAULTS[fault]
+    with broken():
+        gap = verify(TUNED).gap
+    assert gap is not None
+    assert gap.startswith(f"{link}: ")
+
+
+def test_traces_and_a_withdrawal_pass_through_the_curated_edits(loop: Loop) -> None:
+    number = registry.find_version(TUNED).version
+    editor, sha256 = f"models:/{EDITOR}/{number}", str(read_manifest(loop["kept"])["sha256"])
+    assert editor in {one.model.address for one in trace_annotator("ada").models}
+    kept = next(iter((loop["kept"] / "images").iterdir()))
+    assert {one.model.address for one in trace_image(sha256_file(kept)).models} == {editor}
+    of_edits = trace_dataset(sha256[:12])
+    assert {one.model.address: one.because for one in of_edits.models} == {editor: f"trained on dataset {sha256[:12]}"}
+    assert of_edits.came_from["reward"] == f"models:/{REWARD}/1"
+    assert of_edits.came_from["annotators"] == ["ada", "bo", "chi"]
+    came_from = trace_model(TUNED).came_from
+    assert [one["sha256"] for one in came_from["datasets"]] == [sha256, loop.dataset_sha256]
+    assert came_from["annotators"] == ["ada", "bo", "chi"]
+    by_judge = trace_annotator("bo").summary()["came_of"]["curated"]
+    assert [one["sha256"] for one in by_judge] == [sha256]
+
+    taken = withdraw("annotator", "ada", "asked by mail", loop.home / "withdrawn")
+    assert editor in {one.model.address for one in taken.tainted}
+    assert "annotator ada" in registry.find_version(TUNED).tags[TAINTED]
+    assert [one.sha256 for one in taken.curated] == [sha256]
+    assert [one.sha256 for one in taken.held] == [loop.dataset_sha256]
