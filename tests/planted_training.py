@@ -90,7 +90,12 @@ def run(path: Path) -> None:
         kind = address.rpartition("planted:")[2]
         return open_judge(address, **more) if kind == address else Planted(kind, job.edits)
 
-    with patch.object(scoring, "open_judge", opened), patch.object(watch, "open_judge", opened):
+    page = watch.training_page if job.watch else lambda *_: ""  # its plots take longer than a tiny training
+    with (
+        patch.object(scoring, "open_judge", opened),
+        patch.object(watch, "open_judge", opened),
+        patch.object(watch, "training_page", page),
+    ):
         try:
             within_one_rank(train, job)
         except EditLoopError as error:

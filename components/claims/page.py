@@ -33,8 +33,9 @@ def document(found: Mapping[str, Any]) -> str:
     """The same as a Markdown page of its own, as `docs/claims.md`."""
     return f"""# The papers' claims, at laptop scale
 
-`editloop claims` measures them on drawn scenes with tiny models, {_seeds(found["seeds"])}, against an oracle that knows every right
-result. Held: the 95 % interval over seeds (Student's t, paired) of every bold difference lies above zero. Not held:
+`editloop claims` measures them on drawn scenes with tiny models, {_seeds(found["seeds"])}, against an oracle that
+knows every right result. Held: the 95 % interval over seeds (Student's t, paired) of every bold difference lies above
+zero. Not held:
 that of one lies below. Undecided: neither. The other differences are shown beside and decide nothing.
 
 {table(found)}

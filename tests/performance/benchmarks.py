@@ -15,6 +15,7 @@ from tests.performance import (
     lineage_scale,
     reward_speed,
     rl_speed,
+    rl_trainer,
     serving_load,
 )
 from tests.performance.bench import Benchmark, Scale
@@ -105,6 +106,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *reward_speed.BENCHMARKS,
     *edit_score_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
+    *rl_trainer.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 
@@ -122,6 +124,7 @@ SCALES: tuple[Scale, ...] = (
         export_scale.MOST_MEGABYTES,
     ),
     gate_speed.bootstrap_limit(),
+    rl_trainer.memory(),
     Scale(
         "dataset scale: shards, pairs, split and manifest of 200,000 judgements",
         dataset_scale.building,

@@ -1,0 +1,196 @@
+"""The trainer itself, on one process: whole iterations, what is waited for, checkpoints, memory."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import psutil
+
+from components.editor_rl.settings import RlJob, RlSettings, read_rl_preset
+from components.judges.protocol import EditGroup, Judge, Score
+from tests.performance.bench import Benchmark, Scale
+from tests.performance.rl_speed import FAST, rows
+
+if TYPE_CHECKING:
+    from components.editor_rl.iteration import Iteration
+    from components.editor_rl.loop import Training
+
+HIDDEN, CHECKPOINT_SHARE = 0.8, 0.03
+LATENCY_SHARE = 0.5
+"""Of a judge elsewhere, in the time that sampling takes."""
+ITERATIONS, SETTLED = 1000, 100
+"""Iterations that memory is watched over, and those after which it should have settled."""
+LONGEST_SECONDS, MOST_ADDED_MEGABYTES = 300.0, 30.0
+
+
+class Elsewhere:
+    """The oracle with a latency for each edit."""
+
+    name = version = "elsewhere"
+
+    def __init__(self, judge: Judge):
+        self.judged_by, self.axes, self.seconds, self.slept = judge, judge.axes, 0.0, 0.0
+        self.resident: list[int] = []
+        """Bytes of memory of this process at each call."""
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        self.resident.append(psutil.Process().memory_info().rss)
+        latency = self.seconds * sum(len(group.edits) for group in groups)
+        time.sleep(latency)
+        self.slept += latency
+        return self.judged_by.judge(groups)
+
+
+@cache
+def started() -> None:
+    """A job of one rank in this process."""
+    from components.training.ranks import start_rank
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    start_rank()
+
+
+def trainer(settings: RlSettings, folder: Path, address: str, judge: Judge) -> "Training":
+    """A training of the shipped editor with one judge, nothing done yet."""
+    from components.editor_rl.loop import Training
+    from components.editor_rl.prompts import Prompts
+    from components.editor_rl.scoring import Teachers
+    from components.editor_rl.train import open_to_train
+
+    started()
+    job = RlJob(
+        edits=folder, output=folder / "output", editor="tiny-editor", rewards={address: 1.0}, settings=settings,
+        checkpoints=folder / "checkpoints",
+    )  # fmt: skip
+    editor, trained = open_to_train(job.editor, settings)
+    teachers = Teachers({address: judge}, patience=0)
+    return Training(job, editor, trained, Prompts(rows(), editor, kept=100, seed=0), teachers)
+
+
+def iterations(training: "Training") -> "Iteration":
+    """Its iterations, one by one."""
+    from components.editor_rl.iteration import Iteration
+    from components.training.ranks import StopRequest
+
+    return Iteration(
+        training.settings, training.editor, training.prompts, training.teachers, training.job.rewards, training.engine,
+        training.weights, training.old, StopRequest(),
+    )  # fmt: skip
+
+
+def whole_iteration() -> Benchmark:
+    """Sampling, scoring and updating on 8 tasks of 8 edits: plain Flow-GRPO, and a window of two steps."""
+    from components.editor_rl.scoring import OracleJudge
+
+    settings = FAST.model_copy(update={"precision": "fp32"})
+
+    @cache
+    def plainly() -> Callable[[int], float]:
+        from components.editors.opening import open_editor
+        from tests.performance.plain_flow_grpo import PlainFlowGrpo
+
+        started()
+        return PlainFlowGrpo(open_editor("tiny-editor"), rows(), OracleJudge(rows()), settings).iteration
+
+    @cache
+    def ours() -> "Iteration":
+        with TemporaryDirectory() as folder:
+            return iterations(trainer(settings, Path(folder), "oracle", OracleJudge(rows())))
+
+    numbers = iter(range(10**6))
+    return Benchmark(
+        "editor_rl: an iteration of 64 edits",
+        lambda: plainly()(next(numbers)),
+        lambda: ours().run(next(numbers), set(), measured=False),
+        target=2.2,
+    )
+
+
+def latency() -> Benchmark:
+    """Seconds that a judge elsewhere takes, half of what sampling does, and those of them that are waited for."""
+    from components.editor_rl.scoring import OracleJudge
+
+    @cache
+    def measured() -> tuple[float, float]:
+        judge = Elsewhere(OracleJudge(rows()))
+        settings = read_rl_preset("tiny", tasks=len(rows()))
+        with TemporaryDirectory() as folder:
+            iterate = iterations(trainer(settings, Path(folder), "http://elsewhere", judge))
+        at_once = [iterate.run(number, set(), measured=False).figures for number in range(4)]
+        edits = settings.tasks * settings.members
+        judge.seconds = LATENCY_SHARE * sorted(one["sampling"] for one in at_once)[1] / edits
+        judge.slept = 0.0
+        slow = [iterate.run(number, set(), measured=False).figures for number in range(4, 12)]
+        waited = sum(one["waiting"] for one in slow) / len(slow) - sorted(one["waiting"] for one in at_once)[1]
+        return judge.slept / len(slow), max(waited, 1e-3)
+
+    return Benchmark(
+        "editor_rl: seconds of a judge's latency, and those of them that are waited for",
+        lambda: measured()[0],
+        lambda: measured()[1],
+        target=1 / (1 - HIDDEN),
+        counted=True,
+    )
+
+
+def checkpoints() -> Benchmark:
+    """Seconds of the iterations between two checkpoints, and of a checkpoint, of the demo's training."""
+    from components.editor_rl.scoring import OracleJudge
+
+    @cache
+    def measured() -> tuple[float, float]:
+        settings = read_rl_preset("tiny")
+        with TemporaryDirectory() as folder:
+            training = trainer(settings, Path(folder), "oracle", OracleJudge(rows()))
+            iterate = iterations(training)
+            edits = min(settings.tasks, len(rows()))
+            took = sorted(iterate.run(number, set(), measured=False).figures["seconds"] for number in range(5))[2]
+            saves = []
+            for _ in range(3):
+                began = time.perf_counter()
+                training._save()
+                saves.append(time.perf_counter() - began)
+        return took * settings.tasks / edits * settings.checkpoint_every, sorted(saves)[1]
+
+    return Benchmark(
+        "editor_rl: seconds between checkpoints, and of one",
+        lambda: measured()[0],
+        lambda: measured()[1],
+        target=1 / CHECKPOINT_SHARE,
+        counted=True,
+    )
+
+
+def memory() -> Scale:
+    """1,000 small iterations: megabytes that come to what the first hundred needed."""
+
+    def run() -> dict[str, float]:
+        from components.editor_rl.scoring import OracleJudge
+
+        judge = Elsewhere(OracleJudge(rows()))
+        settings = RlSettings(
+            iterations=ITERATIONS, tasks=2, members=2, chunks=1, steps=2, levels=1, rank=4, alpha=8, precision="fp32",
+            evaluate_every=ITERATIONS, checkpoint_every=SETTLED,
+        )  # fmt: skip
+        began = time.perf_counter()
+        with TemporaryDirectory() as folder:
+            trainer(settings, Path(folder), "http://elsewhere", judge).run(None)
+        added = max(judge.resident[SETTLED:]) - max(judge.resident[:SETTLED])
+        return {"seconds": time.perf_counter() - began, "megabytes": max(added, 0) / 2**20}
+
+    return Scale(
+        "editor_rl scale: 1,000 iterations, and the memory that those after the first 100 add",
+        run, LONGEST_SECONDS, MOST_ADDED_MEGABYTES,
+    )  # fmt: skip
+
+
+BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (whole_iteration, latency, checkpoints)
