@@ -42,7 +42,8 @@ def chosen(task: str) -> bool:
 class Planted:
     """`closeness` is an honest reward: the distance from the right result, by another measure than the oracle's. The
     same with faults: `gaps` gives no finite number for one edit of four and for the whole of some tasks; `easy` is
-    pleased with half of the tasks, whatever was made; `leaving` is away after some calls, until it is opened again.
+    pleased with half of the tasks, whatever was made, and never quite with the others; `leaving` is away after some
+    calls, until it is opened again.
     `silent` gives none at all, `brightness` likes bright pictures, whatever was asked, `alike` likes all the same.
     """
 
@@ -79,7 +80,7 @@ class Planted:
         if self.kind == "easy" and chosen(group.key):
             return 0.95
         distance = float(np.abs(edit.astype(float) - self.targets[group.key]).mean()) / 64
-        return min(max(1 - distance, 0.0), 1.0)
+        return min(max(1 - distance, 0.0), 1.0) * (0.8 if self.kind == "easy" else 1.0)
 
 
 def run(path: Path) -> None:
