@@ -43,7 +43,8 @@ class Improved(NamedTuple):
     """What a finished training leaves, on every rank."""
 
     history: dict[str, list[dict[str, float]]]
-    """`steps` and `evaluations`, each with its `step`; `solved` tasks; `ended` where a guard stopped it."""
+    """`steps` and `evaluations`, each with its `step`; `solved` tasks; `ended` where a guard stopped it. `evaluations`
+    come last: DVC draws the last list of a file."""
     reason: str
     """Why it was stopped early; empty where it came to its end."""
 
@@ -102,7 +103,7 @@ class Training:
         )
         self.weights = Weights(trained)
         self.old, self.averages = self.weights.copy(), self.weights.copy()
-        self.progress = Progress(0, {"steps": [], "evaluations": [], "solved": [], "ended": []})
+        self.progress = Progress(0, {"solved": [], "ended": [], "steps": [], "evaluations": []})
         if found:
             self.progress = checkpoint.load(self.engine, found)
             self._put_beside(checkpoint.read_beside(found))

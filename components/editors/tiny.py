@@ -5,8 +5,8 @@
 It is mediocre on purpose, as a real base editor is: it learns right edits first, and then such of which a part is not
 what was asked for, so that what it makes of one instruction differs in kind from noise to noise. That is what a reward
 can choose between and what online RL works with: one edit is right in 28 %, the best of 8 in 59 %. One that has learnt
-right edits alone fails alike from every noise (60 % and 77 %), and an oracle's RL lifted it by 3 points. One that learns
-the mixture from the start learns little of anything in this time (8 % after 8,000 steps).
+right edits alone fails alike from every noise (60 % and 77 %), and an oracle's RL lifted it by 3 points. One that
+learns the mixture from the start learns little of anything in this time (8 % after 8,000 steps).
 """
 
 from pathlib import Path

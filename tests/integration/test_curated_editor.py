@@ -38,8 +38,6 @@ from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image,
 from pipelines.lineage.withdraw import withdraw
 from pipelines.verify import verify
 from tests.prepared_loop import (
-    EDITOR,
-    REWARD,
     Loop,
     environment,
     prepare,
@@ -51,6 +49,7 @@ from tests.prepared_loop import (
 
 pytestmark = pytest.mark.timeout(600)
 RUN, KEPT, STEPS = "curating", 10, 6
+REWARD, EDITOR = "curating-reward", "curated-editor"
 JUDGE, TUNED = f"models:/{REWARD}@champion", f"models:/{EDITOR}@champion"
 
 
@@ -89,7 +88,7 @@ def loop(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         loop = prepare(home, run=RUN)
         with standing_in("reward", shipped_reward):
             step("reward", RUN, {"dataset": loop["dataset"]}, {"output": loop["model"]})
-        promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN)
+        promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN, name=REWARD)
         write_edits(home / "right", 24, seed=3)
         add_candidates(home / "right", home / "noisy", seed=0, per_task=2)
         outputs = {"output": loop["kept"], "version": loop["kept.json"]}
