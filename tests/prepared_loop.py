@@ -87,14 +87,14 @@ def train(loop: Loop, dataset: Path, version: Path, model: Path, *, run: str = "
     return promoted(loop, dataset, version, model, run=run)
 
 
-def promoted(loop: Loop, dataset: Path, version: Path, model: Path, *, run: str, name: str = REWARD) -> str:
+def promoted(loop: Loop, dataset: Path, version: Path, model: Path, *, run: str) -> str:
     """A trained model measured, registered and promoted; returns its version in the registry."""
     evidence = loop.home / f"{model.name}-benchmark"
     with standing_in("benchmark", stand_in_benchmark):
         step("benchmark", run, {"dataset": dataset, "model": model}, {"output": evidence})
     inputs = {"model": model, "benchmark": evidence, "dataset": dataset, "version": version}
-    step("promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=name, pipeline_run=run)
-    return str(registry.find_version(f"models:/{name}@challenger").version)
+    step("promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=REWARD, pipeline_run=run)
+    return str(registry.find_version(f"models:/{REWARD}@challenger").version)
 
 
 def tune(loop: Loop, *, run: str = "tuning") -> str:

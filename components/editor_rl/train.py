@@ -76,7 +76,8 @@ def main(job: RlJob) -> None:
         if improved.history["ended"] and (job.checkpoints / checkpoint.BEST).is_dir():
             put_state(editor.network, load_file(checkpoint.best_state(job.checkpoints)))
         editor.save(job.output / "editor")
-        write_json(job.output / "training.json", improved.history | {"reason": improved.reason})
+        told = {name: lines for name, lines in improved.history.items() if lines}  # DVC draws no file with an empty list
+        write_json(job.output / "training.json", told | {"reason": improved.reason})
     end_rank()
 
 

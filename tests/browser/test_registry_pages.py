@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
@@ -22,13 +23,17 @@ REWARD, EDITOR = "pages-reward", "pages-editor"
 """Names in the registry of this file's own: its versions are counted from 1, whoever ran before."""
 
 
+def sheet() -> Image.Image:
+    drawn = {column: np.full((2, 32, 32, 3), 60 * place, np.uint8) for place, column in enumerate(COLUMNS)}
+    return contact_sheet(["make it red", "make it blue"], drawn)
+
+
 def editor_eval(edits: Path, editor: Path, output: Path) -> dict[str, float]:
     """An evaluation that holds, with a contact sheet of two tasks."""
     with complete_folder(output) as folder:
         write_json(folder / "evaluation.json", {"base": 0.5, "tuned": 0.52, "uplift": 0.02, "ci95": [-0.01, 0.05]})
         write_json(folder / "gate.json", {"verdict": "hold", "reasons": ["the interval -1.0 to 5.0 holds 0"]})
-        drawn = {column: np.full((2, 32, 32, 3), 60 * place, np.uint8) for place, column in enumerate(COLUMNS)}
-        contact_sheet(["make it red", "make it blue"], drawn).save(folder / "contact-sheet.png")
+        sheet().save(folder / "contact-sheet.png")
         write_file(folder / "page.html", "<!doctype html><title>hold</title><h1>Editor evaluation: hold</h1>")
     return {"uplift": 0.02}
 
@@ -113,9 +118,9 @@ def test_the_editors_contact_sheet_shows(loop: Loop, open_mlflow: Any, screensho
     assert registry.find_version(f"models:/{EDITOR}@champion") is None, "its gate held it back"
     (run,) = tracking.find_runs(stage="editor_eval", pipeline_run="pages-3")
     page = open_mlflow(f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/contact-sheet.png")
-    sheet = page.locator("img[src^='blob:'], img[src*='contact-sheet']").first
-    sheet.wait_for()
-    page.wait_for_function("image => image.naturalWidth == 1400", arg=sheet.element_handle())
+    shown = page.locator("img[src^='blob:'], img[src*='contact-sheet']").first
+    shown.wait_for()
+    page.wait_for_function(f"image => image.naturalWidth == {sheet().width}", arg=shown.element_handle())
     screenshot(page, "contact-sheet")
     page = open_mlflow(f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
     page.get_by_text("the interval -1.0 to 5.0 holds 0").first.wait_for()

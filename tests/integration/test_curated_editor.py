@@ -37,6 +37,7 @@ from pipelines.lineage.family import TAINTED
 from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
 from pipelines.lineage.withdraw import withdraw
 from pipelines.verify import verify
+from tests import prepared_loop
 from tests.prepared_loop import (
     Loop,
     environment,
@@ -50,6 +51,7 @@ from tests.prepared_loop import (
 pytestmark = pytest.mark.timeout(600)
 RUN, KEPT, STEPS = "curating", 10, 6
 REWARD, EDITOR = "curating-reward", "curated-editor"
+"""Names in the registry of this file's own: its versions are counted from 1, whoever ran before."""
 JUDGE, TUNED = f"models:/{REWARD}@champion", f"models:/{EDITOR}@champion"
 
 
@@ -84,11 +86,12 @@ def killed_soon(checkpoints: Path) -> Callable[..., None]:
 def loop(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """A loop whose champion chose edits, and whose editor learnt them."""
     home = tmp_path_factory.mktemp("curated")
-    with environment(services.environment | surroundings(home)):
+    names = {"REWARD": REWARD, "EDITOR": EDITOR}
+    with environment(services.environment | surroundings(home)), patch.multiple(prepared_loop, **names):
         loop = prepare(home, run=RUN)
         with standing_in("reward", shipped_reward):
             step("reward", RUN, {"dataset": loop["dataset"]}, {"output": loop["model"]})
-        promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN, name=REWARD)
+        promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN)
         write_edits(home / "right", 24, seed=3)
         add_candidates(home / "right", home / "noisy", seed=0, per_task=2)
         outputs = {"output": loop["kept"], "version": loop["kept.json"]}
