@@ -76,7 +76,7 @@ def main(job: RlJob) -> None:
         if improved.history["ended"] and (job.checkpoints / checkpoint.BEST).is_dir():
             put_state(editor.network, load_file(checkpoint.best_state(job.checkpoints)))
         editor.save(job.output / "editor")
-        told = {name: lines for name, lines in improved.history.items() if lines}  # DVC draws no file with an empty list
+        told = {name: lines for name, lines in improved.history.items() if lines}  # DVC cannot draw an empty list
         write_json(job.output / "training.json", told | {"reason": improved.reason})
     end_rank()
 
