@@ -8,18 +8,18 @@ RL = ("rl_preset", "rl_iterations", "steps")
 REWARD = ("reward_epochs",)
 
 _PIECES = (
-    Piece("world", worlds.world, 80, (), WORLD),
-    Piece("reward-full", rewards.reward_of(worlds.FULL), 75, ("world",), REWARD),
-    Piece("reward-few", rewards.reward_of(worlds.FEW), 25, ("world",), REWARD),
-    Piece("reward-noisy", rewards.reward_of(worlds.NOISY), 85, ("world",), REWARD, beside=True),
-    Piece("reward-shared", rewards.reward_of(worlds.FULL, rewards.SHARED), 75, ("world",), REWARD),
-    Piece("reward-regression", rewards.reward_of(worlds.FULL, rewards.REGRESSION), 75, ("world",), REWARD),
+    Piece("world", worlds.world, 60, (), WORLD),
+    Piece("reward-full", rewards.reward_of(worlds.FULL), 95, ("world",), REWARD),
+    Piece("reward-few", rewards.reward_of(worlds.FEW), 30, ("world",), REWARD),
+    Piece("reward-noisy", rewards.reward_of(worlds.NOISY), 100, ("world",), REWARD, beside=True),
+    Piece("reward-shared", rewards.reward_of(worlds.FULL, rewards.SHARED), 95, ("world",), REWARD),
+    Piece("reward-regression", rewards.reward_of(worlds.FULL, rewards.REGRESSION), 95, ("world",), REWARD),
     Piece("score", rewards.score, 130, ("world",), ("score_epochs", "passes")),
     Piece("base", reinforcement.base, 30, ("world", "reward-full", "reward-few"), ("steps",)),
-    Piece("rl-learnt", reinforcement.tuned_by(worlds.FULL), 180, ("world", "reward-full"), RL),
-    Piece("rl-few", reinforcement.tuned_by(worlds.FEW), 180, ("world", "reward-few"), RL),
-    Piece("rl-noisy", reinforcement.tuned_by(worlds.NOISY), 180, ("world", "reward-noisy"), RL, beside=True),
-    Piece("rl-oracle", reinforcement.tuned_by(reinforcement.ORACLE), 150, ("world",), RL),
+    Piece("rl-learnt", reinforcement.tuned_by(worlds.FULL), 240, ("world", "reward-full"), RL),
+    Piece("rl-few", reinforcement.tuned_by(worlds.FEW), 240, ("world", "reward-few"), RL),
+    Piece("rl-noisy", reinforcement.tuned_by(worlds.NOISY), 240, ("world", "reward-noisy"), RL, beside=True),
+    Piece("rl-oracle", reinforcement.tuned_by(reinforcement.ORACLE), 220, ("world",), RL),
     Piece("best-of-n", scaling.best_of_n, 90, ("world", "reward-full", "reward-few"),
           ("best_of_tasks", "steps")),
     Piece("triples", curation.triples, 60, ("world", "reward-full"), ("triples",)),
@@ -29,10 +29,10 @@ _PIECES = (
         for share in curation.SHARES
     ),
     Piece("sft-random", curation.random(curation.PUBLISHED), 40, ("world", "triples"), ("sft_preset", "steps")),
-    Piece("second-world", worlds.second_world, 60, ("rl-learnt",), ("tasks",)),
-    Piece("second-reward", rewards.second_reward, 80, ("second-world", "reward-full"), REWARD),
-    Piece("rl-second", reinforcement.tuned_again("second-reward"), 180, ("world", "rl-learnt", "second-reward"), RL),
-    Piece("rl-again", reinforcement.tuned_again("reward-full"), 180, ("world", "rl-learnt", "reward-full"), RL,
+    Piece("second-world", worlds.second_world, 45, ("rl-learnt",), ("tasks",)),
+    Piece("second-reward", rewards.second_reward, 95, ("second-world", "reward-full"), REWARD),
+    Piece("rl-second", reinforcement.tuned_again("second-reward"), 240, ("world", "rl-learnt", "second-reward"), RL),
+    Piece("rl-again", reinforcement.tuned_again("reward-full"), 240, ("world", "rl-learnt", "reward-full"), RL,
           beside=True),
 )  # fmt: skip
 PIECES = {piece.name: piece for piece in _PIECES}

@@ -35,8 +35,7 @@ def document(found: Mapping[str, Any]) -> str:
 
 `editloop claims` measures them on drawn scenes with tiny models, {_seeds(found["seeds"])}, against an oracle that
 knows every right result. Held: the 95 % interval over seeds (Student's t, paired) of every bold difference lies above
-zero. Not held:
-that of one lies below. Undecided: neither. The other differences are shown beside and decide nothing.
+zero. Not held: that of one lies below. Undecided: neither. The other differences are shown beside and decide nothing.
 
 {table(found)}
 {"".join(f"{claim['number']}. {claim['how']}" + chr(10) for claim in found["claims"])}
