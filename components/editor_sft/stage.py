@@ -28,8 +28,9 @@ def editor_sft(
 
     `edits`, `version`: what the curate stage wrote. `preset`: a shipped name or a YAML file; `steps` and
     `learning_rate` take the place of the preset's where they are given. `output` gets `editor/` (a complete pipeline
-    folder, adapter merged), `training.json` (curves) and `page.html`. A call that was stopped goes on at its last
-    checkpoint. Raises EditLoopError where the edits are not those of the version, or a row has no target, before
+    folder, adapter merged), `training.json` (curves), `evaluations.json` (those alone: DVC mixes the lists of a file)
+    and `page.html`. A call that was stopped goes on at its last checkpoint. Raises EditLoopError where the edits are
+    not those of the version, or a row has no target, before
     anything is trained.
     """
     manifest, known = read_manifest(edits, check=True), read_version(version)

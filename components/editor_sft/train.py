@@ -38,6 +38,7 @@ def main(job: SftJob) -> None:
         put_state(editor.network, load_file(found.state))
         editor.save(job.output / "editor")
         write_json(job.output / "training.json", found.history)
+        write_json(job.output / "evaluations.json", found.history["evaluations"])
     end_rank()
 
 

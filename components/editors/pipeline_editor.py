@@ -4,6 +4,7 @@ A new editor is a subclass in a file of its own; `docs/editors.md` says how.
 """
 
 import copy
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from components.editors.settings import SETTINGS, EditorSettings, Size
 from infra.errors import EditLoopError
 
 ADAPTER = "editloop"
+PLACE = "_name_or_path"
+"""Where diffusers notes in each configuration the folder that a part was read from."""
 
 
 def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
@@ -203,12 +206,19 @@ class PipelineEditor(ABC):
                 self.network.enable_adapters()
 
     def save(self, folder: Path) -> None:
-        """Write the pipeline with the adapter merged, and its settings, below `folder`; training may go on."""
+        """Write the pipeline with the adapter merged, and its settings, below `folder`; training may go on.
+
+        What is written does not tell from where its parts were read: the same editor is the same bytes everywhere.
+        """
         self.pipeline.register_modules(transformer=self._merged())
         try:
             self.pipeline.save_pretrained(folder, safe_serialization=True)
         finally:
             self.pipeline.register_modules(transformer=self.network)
+        for path in (folder / "model_index.json", *folder.glob("*/config.json")):
+            told = json.loads(path.read_text())
+            if told.pop(PLACE, None) is not None:
+                path.write_text(json.dumps(told, indent=2) + "\n")
         (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=1, exclude_defaults=True) + "\n")
 
     @torch.no_grad()

@@ -127,6 +127,7 @@ def plots(project):
     for title, folder, field in (
         ("reward model, accuracy on validation pairs", "reward", "accuracy"),
         ("editor, share of right edits on practice tasks", "tuned", "right"),
+        ("editor, loss on held-out curated edits", "fine-tuned", "loss"),
     ):
         (plot,) = shown[title]
         values = plot["content"]["data"]["values"]

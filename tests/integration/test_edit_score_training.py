@@ -53,7 +53,7 @@ def test_a_teacher_is_learnt_from_and_the_folder_judges(taught, tmp_path, how):
         taught, tmp_path / "model", preset=str(tmp_path / "preset.yaml"), base=str(tmp_path / "base"), processes=2
     )
     assert figures["validation_loss"] < figures["validation_loss_before"]
-    assert figures["validation_accuracy"] > 0.8  # of 8 pairs; an adapter has one of them wrong on some processors
+    assert figures["validation_accuracy"] > 0.9
     judge = open_judge(str(tmp_path / "model"), device="cpu")
     edits = [np.full((16, 16, 3), COLOURS[name], np.uint8) for name in ("blue", "red")]
     ((wrong, right),) = judge.judge([EditGroup("red", np.full((16, 16, 3), 128, np.uint8), edits)])

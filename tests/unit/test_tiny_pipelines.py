@@ -146,6 +146,8 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
         assert again.settings == editor.settings
         torch.testing.assert_close(again.velocity(x, sigma, condition), moved, atol=1e-4, rtol=1e-4)
     assert not list((tmp_path / "saved").rglob("*.bin"))
+    told = [path.read_text() for path in (tmp_path / "saved").rglob("*.json") if "tokenizer" not in path.parent.name]
+    assert not any(str(tmp_path) in text or "_name_or_path" in text for text in told), "it tells where it was made"
     index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
     assert {one[0] for one in index.values() if isinstance(one, list) and one[0]} == {"diffusers", "transformers"}
 
