@@ -24,8 +24,8 @@ def taught(tmp_path_factory):
     """Edits that made all of a grey picture red, as was asked, or blue."""
     folder = tmp_path_factory.mktemp("taught")
     rows = []
-    for key in range(40):
-        grey = np.full((16, 16, 3), 60 + 4 * key, np.uint8)
+    for key in range(80):
+        grey = np.full((16, 16, 3), 60 + 2 * key, np.uint8)
         Image.fromarray(grey).save(folder / f"{key}.png")
         for name, colour in COLOURS.items():
             made = np.full((16, 16, 3), colour, np.uint8) + np.uint8(key % 20)
