@@ -14,11 +14,12 @@ from tests.performance import (
     leak_scale,
     lineage_scale,
     reward_speed,
+    rl_race,
     rl_speed,
     rl_trainer,
     serving_load,
 )
-from tests.performance.bench import Benchmark, Scale
+from tests.performance.bench import Benchmark, Race, Scale
 
 
 def expectation_of_a_pair() -> Benchmark:
@@ -109,6 +110,8 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *rl_trainer.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
+
+RACES: tuple[Race, ...] = (rl_race.to_the_same_score(),)
 
 SCALES: tuple[Scale, ...] = (
     Scale(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from annotation.formats.edits_file import EditRow
 from components.editor_rl.settings import RlJob, RlSettings, read_rl_preset
 from components.judges.protocol import EditGroup, Judge, Score
 from tests.performance.bench import Benchmark, Scale
@@ -59,8 +60,10 @@ def started() -> None:
     start_rank()
 
 
-def trainer(settings: RlSettings, folder: Path, address: str, judge: Judge) -> "Training":
-    """A training of the shipped editor with one judge, nothing done yet."""
+def trainer(
+    settings: RlSettings, folder: Path, address: str, judge: Judge, practised: Sequence[EditRow] | None = None
+) -> "Training":
+    """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
     from components.editor_rl.loop import Training
     from components.editor_rl.prompts import Prompts
     from components.editor_rl.scoring import Teachers
@@ -73,7 +76,8 @@ def trainer(settings: RlSettings, folder: Path, address: str, judge: Judge) -> "
     )  # fmt: skip
     editor, trained = open_to_train(job.editor, settings)
     teachers = Teachers({address: judge}, patience=0)
-    return Training(job, editor, trained, Prompts(rows(), editor, kept=100, seed=0), teachers)
+    prompts = Prompts(practised or rows(), editor, kept=settings.encodings, seed=settings.seed)
+    return Training(job, editor, trained, prompts, teachers)
 
 
 def iterations(training: "Training") -> "Iteration":

@@ -1,10 +1,11 @@
 """The harness itself: interleaved, medians, no speed without the same answer."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 
-from tests.performance.bench import Benchmark, Scale, measure, measure_scale
+from tests.performance.bench import Benchmark, Race, Scale, measure, measure_race, measure_scale
 
 
 class Clock:
@@ -53,6 +54,15 @@ def test_a_different_answer_is_not_faster() -> None:
     benchmark = Benchmark("b", lambda: 1.0, lambda: 2.0, target=1, same=lambda plain, ours: plain == ours)
     with pytest.raises(AssertionError, match="same answer"):
         measure(benchmark)
+
+
+def test_a_race_is_the_median_of_its_seeds_with_an_interval() -> None:
+    race = Race("r", lambda seed: (2.0 * 4**seed, 2.0), seeds=(0, 1, 2), target=4)
+    found = measure_race(race)
+    assert (found.ratios, found.ratio, found.holds) == ([1, 4, 16], 4, True)
+    half = 4.303 * math.log(4) / math.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((4 * math.exp(-half), 4 * math.exp(half)), rel=1e-3)
+    assert not measure_race(race._replace(target=4.1)).holds
 
 
 @pytest.mark.parametrize(("seconds", "megabytes", "holds"), [(9, 90, True), (11, 90, False), (9, 101, False)])
