@@ -20,7 +20,7 @@ class ClaimsSettings(BaseModel):
     tasks: int = Field(430, ge=20)
     """Drawn tasks that experts rate: 70 % to learn from, 10 % to choose the best state by, 20 % held out."""
     few_tasks: int = Field(12, ge=10)
-    """The weak reward of few labels knows these first tasks only."""
+    """The weak reward of few labels knows these first tasks only, and as few more as put one into each split."""
     reward_epochs: int = Field(4, ge=1)
     """Of every EditReward; the preset has 8."""
     score_epochs: int = Field(2, ge=1)

@@ -1,5 +1,6 @@
 """What a seed's measurements stand on: drawn tasks, an editor's edits of them, and experts of several qualities."""
 
+import shutil
 from pathlib import Path
 
 from annotation.simulation.characters import Character
@@ -28,7 +29,7 @@ def world(work: Work) -> Figures:
     if not (drawn / MANIFEST).is_file():
         drawn = draw_candidates(work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, TASKS))
     rate(drawn, work.folder / FULL, seed=work.seed)
-    rate(drawn, work.folder / FEW, seed=work.seed, first=work.settings.few_tasks)
+    rate_few(drawn, work.folder / FEW, seed=work.seed, first=work.settings.few_tasks)
     rate(drawn, work.folder / NOISY, seed=work.seed, characters=SPAMMERS)
     for name, count, what in (
         ("prompts", work.settings.prompts, PROMPTS),
@@ -36,6 +37,18 @@ def world(work: Work) -> Figures:
     ):
         write_edits(work.folder / name, count, draw_seed(work.seed, what))
     return {f"pairs_{name}": pairs_of(work.folder / name) for name in (FULL, FEW, NOISY)}
+
+
+def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
+    """Write a dataset folder of the first tasks, as few from `first` on as give pairs to learn from and pairs to choose
+    the best state by: tasks fall into splits by hash, so a dozen may leave one of them empty."""
+    while True:
+        shutil.rmtree(output, ignore_errors=True)
+        rate(drawn, output, seed=seed, first=first)
+        splits = read_manifest(output)["facts"]["splits"]
+        if splits["train"]["pairs"] and splits["validation"]["pairs"]:
+            return
+        first += 1
 
 
 def second_world(work: Work) -> Figures:

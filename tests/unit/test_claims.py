@@ -15,6 +15,9 @@ from components.claims.settings import SIZES, STANDARD
 from components.claims.statements import CLAIMS, Claim
 from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
 from components.claims.store import FIGURES, Spent, Store
+from components.claims.worlds import TASKS, draw_seed, rate_few
+from components.comparison.world import draw_candidates, rate
+from infra.content import read_manifest
 from infra.errors import EditLoopError
 
 RIGHT, BASE = Figure("right", "tuned", "right"), Figure("base", "base", "right")
@@ -30,6 +33,18 @@ def run(
     states: list[State] = []
     waiting = waiting_pieces(found, names, range(seeds))
     return run_pieces(found, waiting, processes=processes, seconds=seconds, tell=states.append), states
+
+
+def test_the_world_of_few_labels_grows_until_it_has_something_to_learn_from_and_to_choose_by(tmp_path: Path) -> None:
+    """Of this seed's first twelve tasks none falls into the validation split."""
+    seed = 2
+    drawn = draw_candidates(tmp_path, tasks=20, seed=draw_seed(seed, TASKS))
+    rate(drawn, tmp_path / "twelve", seed=seed, first=12)
+    rate_few(drawn, tmp_path / "few", seed=seed, first=12)
+    twelve, few = (read_manifest(tmp_path / name)["facts"]["splits"] for name in ("twelve", "few"))
+    assert twelve["validation"]["pairs"] == 0
+    assert few["validation"]["groups"] == 1
+    assert few["train"]["pairs"] >= twelve["train"]["pairs"] > 0
 
 
 def test_pieces_run_side_by_side_in_order_and_are_found_again(tmp_path: Path) -> None:
