@@ -54,8 +54,10 @@ class PlainFlowGrpo:
         settings = self.settings
         pool = np.random.default_rng([settings.seed, number])
         tasks = pool.choice(len(self.rows), min(settings.tasks, len(self.rows)), replace=False).tolist()
-        draws = generators(settings, number, tasks, SAMPLING)
-        batches = [self.sample(tasks, draws[member :: settings.members]) for member in range(settings.members)]
+        batches = [
+            self.sample(tasks, generators(settings, number, [(task, member) for task in tasks], SAMPLING))
+            for member in range(settings.members)
+        ]
         told = [[one.reward for (one,) in self.judge.judge(batch.groups)] for batch in batches]
         rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in told]).T
         found = advantages(rewards, settings.scale)

@@ -67,9 +67,8 @@ def rolled_out(method: str) -> tuple[int, int]:
     tasks = list(range(TASKS))
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
-            draws = generators(FAST, iteration, tasks, SAMPLING)
             for member in range(MEMBERS):
-                plain.sample(tasks, draws[member::MEMBERS])
+                plain.sample(tasks, generators(FAST, iteration, [(task, member) for task in tasks], SAMPLING))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
             condition = joined([known.condition for known in prompts.known(tasks)])
