@@ -42,7 +42,6 @@ START = """
 import sys
 from components.serving.server import serve
 from components.serving.settings import ServeSettings
-from tests.edit_score_models import some_groups, tiny_score
 from tests.pixel_judge import open_pixel_judge
 
 if __name__ == "__main__":
