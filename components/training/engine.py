@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from components.training.lesson import Lesson
 from components.training.memory import BUCKET
@@ -62,6 +61,8 @@ def start_engine(lesson: Lesson, settings: TrainingSettings, passes: int, *, uni
 
 def checkpoint_layers(model: nn.Module) -> None:
     """Have the Hugging Face model inside `model` keep its layers' inputs only and compute the rest anew."""
+    from transformers import PreTrainedModel
+
     backbone = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if backbone is None:
         raise EditLoopError("gradient_checkpointing: the model has no Hugging Face model inside. Set it to false.")

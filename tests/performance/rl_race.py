@@ -2,8 +2,9 @@
 
 Both begin with the shipped editor, practise the same drawn tasks with the same reward, make as many edits an iteration
 by as many steps, and are looked at on the same held-out tasks from the same noise; the looks do not count. What
-differs is all that the trainer's preset chose: DiffusionNFT and its learning rate among it. The trainer is looked at
-by its averaged weights, which lag, the plain way by its own.
+differs is all that the trainer's preset chose: DiffusionNFT and its learning rate among it. The plain way has the
+learning rate that is fastest for it. The trainer is looked at by its averaged weights, which lag, the plain way by its
+own.
 """
 
 import time
@@ -29,12 +30,16 @@ PRACTISED, HELD_OUT, BATCH = 400, 200, 64
 LIFT = 0.03
 """Of the oracle's mean on the held-out tasks, over the base editor's."""
 LOOK_EVERY, MOST_ITERATIONS = 2, 100
-PATIENCE = 4.0
+PATIENCE = 10.0
 """The plain way is given up after so many times the trainer's seconds; its time is then at least that."""
 TARGET = 1.8
-PLAIN = {"algorithm": "flow-grpo", "window": 8, "window_range": 8, "scale": "batch", "kl": 0.04,
-         "clip": (1e-4, 1e-4), "precision": "fp32"}  # fmt: skip
-"""Flow-GRPO as published, but for what the comparison shares."""
+PLAIN = {"algorithm": "flow-grpo", "window": 8, "window_range": 8, "scale": "batch", "kl": 0.0, "clip": (1e-4, 1e-4),
+         "learning_rate": 3e-3, "precision": "fp32"}  # fmt: skip
+"""Flow-GRPO as published, but for what the comparison shares and for what makes it faster here.
+
+Seconds to the score at seed 0 by learning rate: not in 406 at the published 3e-4, 235 at 1e-3, 125 at 3e-3, never at
+1e-2 (the editor falls apart). The published kl of 0.04 costs a tenth more.
+"""
 
 
 class Stopwatch:
@@ -119,7 +124,7 @@ def plain_seconds(practised: list[EditRow], held_out: list[EditRow], seed: int, 
 
     ours = settings_of(seed)
     settings = RlSettings(seed=seed, tasks=ours.tasks, members=ours.members, steps=ours.steps, rank=ours.rank,
-                          alpha=ours.alpha, learning_rate=ours.learning_rate, **PLAIN)  # fmt: skip
+                          alpha=ours.alpha, **PLAIN)  # fmt: skip
     started()
     plain = PlainFlowGrpo(open_editor("tiny-editor"), practised, OracleJudge(practised), settings)
     tasks = HeldOut(held_out, plain.editor, steps=settings.steps, guidance=None, batch=BATCH)
