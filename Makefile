@@ -32,13 +32,14 @@ lint: setup
 	$(BIN)/editloop compile --out build/compiled
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
 
+# Two workers, each with services of its own; a file of tests stays with one of them. In the files' order, in which the
+# long ones (tests/integration) come before the many short ones, neither waits long for the other at the end.
 test: lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
 
-# Two workers, each with services of its own; a file of tests stays with one of them.
 # The browser test drives Debian's own Chromium; elsewhere any chromium or google-chrome on the PATH will do.
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
