@@ -32,10 +32,9 @@ lint: setup
 	$(BIN)/editloop compile --out build/compiled
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
 
-# Two workers, each with services of its own; a file of tests stays with one of them. In the files' order, in which the
-# long ones (tests/integration) come before the many short ones, neither waits long for the other at the end.
+# Two workers, each with services of its own; a file of tests stays with one of them.
 test: lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
