@@ -16,8 +16,9 @@ FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 PASSWORD = "a Quiet-Otter 41"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium, closed with its module: while Playwright is open its event loop runs, and asyncio.run refuses."""
     from playwright.sync_api import sync_playwright
 
     assert CHROMIUM, "this test needs Chromium: install Debian's `chromium`, or set CHROMIUM to its path"

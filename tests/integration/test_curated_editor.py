@@ -88,7 +88,7 @@ def loop(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     home = tmp_path_factory.mktemp("curated")
     names = {"REWARD": REWARD, "EDITOR": EDITOR}
     with environment(services.environment | surroundings(home)), patch.multiple(prepared_loop, **names):
-        loop = prepare(home, run=RUN)
+        loop = prepare(home, tasks=20, run=RUN)  # a dataset of its own: others trace theirs in the same MLflow
         with standing_in("reward", shipped_reward):
             step("reward", RUN, {"dataset": loop["dataset"]}, {"output": loop["model"]})
         promoted(loop, loop["dataset"], loop["version.json"], loop["model"], run=RUN)
