@@ -1,0 +1,14 @@
+"""What tests of several services share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.served_judge import Server, served
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the arithmetic judge that tests share; whatever they do to it, it must go on."""
+    with served(tmp_path_factory.mktemp("server"), request_seconds=20, limits={"body_megabytes": 1}) as running:
+        yield running

@@ -1,0 +1,136 @@
+"""What a server on a real socket takes and refuses: tokens, attacks, odd pictures, edits that cannot be judged."""
+
+import base64
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.judges.encoding import png
+from components.judges.protocol import EditGroup
+from tests.pixel_judge import INFINITE, UNJUDGEABLE
+from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post
+
+
+def test_whoever_has_no_token_learns_nothing(server: Server) -> None:
+    for shown in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
+        headers = {name: value.encode() for name, value in shown.items()}
+        for method, path in (("POST", "/v1/score"), ("GET", "/v1/model"), ("GET", "/metrics")):
+            answer = httpx.request(method, server.url + path, headers=headers)
+            assert answer.status_code == 401
+            assert "pixel" not in answer.text
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(server.url + path).status_code == 200
+
+
+def picture_file(form: str, array: np.ndarray | None = None, **options: Any) -> str:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pictures(1, side=64)[0] if array is None else array)
+    picture.convert(options.pop("mode", picture.mode)).save(buffer, form, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def bomb() -> str:
+    """A PNG of a kilobyte that says it has 900 million pixels."""
+    data = bytearray(base64.b64decode(picture_file("PNG")))
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return base64.b64encode(bytes(data)).decode()
+
+
+def truncated() -> str:
+    return base64.b64encode(base64.b64decode(picture_file("PNG"))[:500]).decode()
+
+
+ATTACKS: dict[str, tuple[Any, int, str]] = {
+    "no JSON": (None, 422, "body"),
+    "another key": (body() | {"model": "x"}, 422, "model"),
+    "no edits": (body(edits=[]), 422, "edits"),
+    "too many edits": (body(edits=body()["edits"] * 65), 413, "at most 64"),
+    "no base64": (body(source="/etc/passwd"), 422, "base64"),
+    "not a picture": (body(source=base64.b64encode(b"hello").decode()), 422, "source"),
+    "another format": (body(source=picture_file("GIF")), 422, "PNG, JPEG or WebP"),
+    "truncated": (body(edits=[truncated()]), 422, "edits[0]"),
+    "bomb": (body(edits=[bomb()]), 422, "pixels"),
+    "1 x 1": (body(edits=[picture_file("PNG", pictures(1, side=1)[0])]), 422, "1 x 1"),
+    "10,001 characters": (body("x" * 10_001), 422, "10,000"),
+    "half a character": (json.dumps(body("\ud800")), 422, "hex escape"),
+    "a body over the limit": (body("x" * 2_000_000), 413, "bytes"),
+    "a number as instruction": (body(7), 422, "instruction"),
+    "a pickle": (b"\x80\x04cos\nsystem\n", 422, "body"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_are_refused_with_the_rule(server: Server, attack: str) -> None:
+    content, status, words = ATTACKS[attack]
+    raw = content if isinstance(content, bytes) else json.dumps(content) if not isinstance(content, str) else content
+    answer = httpx.post(
+        f"{server.url}/v1/score", content=raw, headers={**ADDRESS, "Content-Type": "application/json"}, timeout=60
+    )
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["error"]
+    assert len(answer.text) < 2000, "what was sent is not sent back"
+
+
+def test_what_a_browser_sends_by_itself_is_refused(server: Server) -> None:
+    assert post(server, body(), {"Content-Type": "text/plain"}).status_code == 415
+
+
+def test_a_body_without_a_length_is_cut_off_too(server: Server) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b" " * 100_000
+
+    try:
+        answer = httpx.post(
+            f"{server.url}/v1/score", content=endless(), headers={**ADDRESS, "Content-Type": "application/json"}
+        )
+        assert answer.status_code == 413
+    except httpx.TransportError:
+        pass  # the server has closed the connection before all of it was sent
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {"mode": "RGBA"}),
+        ("JPEG", {"mode": "CMYK"}),
+        ("PNG", {"mode": "L"}),
+        ("PNG", {"array": np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {"array": pictures(1, side=320)[0][:32]}),
+    ],
+)
+def test_odd_pictures_are_scored(server: Server, form: str, options: dict[str, Any]) -> None:
+    odd = picture_file(form, **options)
+    scores = post(server, body("改为蓝色 <|Reward|> <|image_pad|> \u202e", source=odd, edits=[odd])).json()["scores"]
+    assert scores[0]["missing"] == ""
+
+
+def test_a_score_that_is_no_number_is_missing(server: Server) -> None:
+    scores = server.judge().judge([EditGroup("x", pictures(1)[0], [INFINITE, pictures(1)[0]])])[0]
+    assert "finite" in scores[0].missing
+    assert scores[0].overall is None
+    assert scores[1].overall is not None
+
+
+def test_a_group_that_cannot_be_judged_is_refused_alone(server: Server) -> None:
+    source = pictures(1)[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(
+                lambda edit: post(server, body(edits=[base64.b64encode(png(edit)).decode()])),
+                [source, UNJUDGEABLE, source, source],
+            )
+        )
+    assert [answer.status_code for answer in found] == [200, 422, 200, 200]
+    assert "value 77" in found[1].json()["error"]
