@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.performance.bench import Benchmark, Race, Scale, measure, measure_race, measure_scale
+from tests.performance.bench import Benchmark, Race, Scale, measure, measure_race, measure_scale, run_apart
+from tests.performance.gate_speed import bootstrap_limit
 
 
 class Clock:
@@ -69,3 +70,11 @@ def test_a_race_is_the_median_of_its_seeds_with_an_interval() -> None:
 def test_a_scale_holds_within_both_limits(seconds: float, megabytes: float, holds: bool) -> None:
     scale = Scale("s", lambda: {"seconds": seconds, "megabytes": megabytes}, most_seconds=10, most_megabytes=100)
     assert measure_scale(scale) == ("s", seconds, megabytes, 10, 100, holds)
+
+
+def test_a_scale_runs_in_a_process_of_its_own() -> None:
+    held = bytearray(900 * 2**20)
+    held[:: 2**12] = b"x" * len(held[:: 2**12])
+    found = run_apart(bootstrap_limit().name)
+    assert found["seconds"] > 0
+    assert 50 < found["megabytes"] < 900, "what this process holds is not counted"
