@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from components.judges.protocol import AxisScore, EditGroup, Score
+from components.serving.messages import AxisMessage, ScoreMessage
+from components.serving.worker import ModelFacts
 from infra.errors import EditLoopError
 
 KILLER = np.full((16, 16, 3), 66, np.uint8)
@@ -57,3 +59,15 @@ def open_pixel_judge(model: str, device: str | None) -> PixelJudge:
     if model == "broken":
         raise EditLoopError("broken: head_1.0.weight is missing; not this model's heads.")
     return PixelJudge()
+
+
+FACTS = ModelFacts(PixelJudge.name, PixelJudge.version, PixelJudge.axes)
+
+
+def picture(value: int, side: int = 16) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def message(value: float) -> ScoreMessage:
+    belief = AxisMessage(mean=value, sigma=0.5)
+    return ScoreMessage(axes={"if": belief, "vq": belief}, fused=belief, overall=value, reward=0.5)
