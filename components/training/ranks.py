@@ -14,11 +14,27 @@ def start_rank() -> None:
     import deepspeed
     import deepspeed.ops
 
+    _import_muon_uncompiled()
     # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def _import_muon_uncompiled() -> None:
+    """Import the optimizer that DeepSpeed's start of an engine looks at, without what it compiles at its import.
+
+    Preparing that compilation imports all of TorchInductor: a second or two of CPU a rank, for an optimizer that nobody uses here.
+    """
+    from deepspeed.runtime import compiler
+
+    compile_function = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compile_function
 
 
 def end_rank() -> None:

@@ -12,7 +12,7 @@ from annotation.formats.edits_file import read_edits
 from components.editor_rl.settings import RlJob, read_rl_preset
 from components.editor_sft.settings import SftJob, read_sft_preset
 from components.editors.opening import open_editor
-from infra.launch import launch
+from tests.forked_ranks import run_ranks
 from tests.tiny_editors import write_tiny_editor
 
 TRAININGS = {
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         jobs.append({"rl": rl.model_dump(mode="json"), "sft": sft.model_dump(mode="json")})
     (root / "jobs.json").write_text(json.dumps(jobs))
-    launch("tests.editor_trainings", [str(root / "jobs.json")], processes=1, log=root / "log.txt")
+    run_ranks("tests.editor_trainings", [str(root / "jobs.json")], 1, root / "ranks.log")
     return root
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from annotation.simulation.scenes import write_edits
 from components.editor_rl.settings import RlJob, RlSettings
-from infra.launch import launch
+from tests.forked_ranks import run_ranks
 
 ITERATIONS = {"brightness": 27, "closeness": 12}
 """By the reward that teaches."""
@@ -34,7 +34,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         )  # fmt: skip
         jobs.append(root / f"{kind}.json")
         jobs[-1].write_text(job.model_dump_json())
-    launch("tests.planted_training", [str(job) for job in jobs], processes=1)
+    run_ranks("tests.planted_training", [str(job) for job in jobs], 1, root / "ranks.log")
     return {kind: root / kind for kind in ITERATIONS}
 
 

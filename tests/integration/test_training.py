@@ -4,33 +4,46 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from components.training.curves import LINES
+from components.training.loop import STOPPED
 from infra.content import read_manifest
-from infra.launch import launch, torchrun
+from tests.forked_ranks import run_ranks, start_ranks
+from tests.toy_training import Toy
 
 TOP = Path(__file__).parents[2]
 SETTINGS = {
     "learning_rate": 0.02, "epochs": 3, "batch": 8, "micro_batch": 2, "evaluate_every": 5, "checkpoint_every": 4,
 }  # fmt: skip
 STEPS = 15
+ROUNDING = 1e-4
+"""How far float32 may take the losses of two correct orders of summation apart in 15 steps of AdamW. A share of a rank
+or of a pass that is counted wrong changes them by more than a hundredth."""
 
 
 class Outcome(NamedTuple):
     losses: list[float]
     validation: list[float]
     state: dict[str, torch.Tensor]
+
+
+def validation_loss(state: dict[str, torch.Tensor]) -> float:
+    """Mean squared error of a saved state over the validation rows, computed here in float64."""
+    toy = Toy(dropout=0.0)
+    toy.model.load_state_dict(state, strict=False)
+    toy.model.double().eval()
+    rows = toy.batch("validation", range(toy.count("validation"))).tensors
+    with torch.no_grad():
+        return float((toy.model(rows["x"].double()) - rows["y"].double()).square().mean())
 
 
 class Job:
@@ -59,24 +72,11 @@ class Job:
         shutil.copytree(self.folder, other.folder)
         return other
 
-    def stop(self, number: int, after: int = 4) -> "Job":
-        """Start it slowly (0.4 s a step), and stop or kill all its processes soon after checkpoint `after`."""
+    def start_slowly(self) -> list[BaseProcess]:
+        """Start two ranks that take 0.4 s a step, so that a signal hits the middle."""
         path = self.place / "slow.json"
         path.write_text(json.dumps([self.told | {"toy": self.told["toy"] | {"slow": 0.2}}]))  # type: ignore[operator]
-        process = subprocess.Popen(
-            [sys.executable, *torchrun("tests.toy_training", [str(path)], 2, port=_port())],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while not any(step >= after for step in self.steps()):
-            assert process.poll() is None, "the training ended before it was stopped"
-            time.sleep(0.02)
-        time.sleep(0.2)
-        tree = psutil.Process(process.pid)
-        for member in [tree, *tree.children(recursive=True)] if number == signal.SIGKILL else [tree]:
-            member.send_signal(number)
-        assert process.wait() != 0
-        return self
+        return start_ranks("tests.toy_training", [str(path)], 2, self.place / "slow.log")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints."""
@@ -86,15 +86,7 @@ class Job:
 def run(jobs: Sequence[Job], ranks: int = 2) -> None:
     path = jobs[0].place / "jobs.json"
     path.write_text(json.dumps([job.told for job in jobs]))
-    launch("tests.toy_training", [str(path)], processes=ranks)
-
-
-def _port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    run_ranks("tests.toy_training", [str(path)], ranks, jobs[0].place / "ranks.log")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,15 +120,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
-    """Trainings that were stopped or killed in the middle."""
+    """Trainings that were stopped, as torchrun stops its ranks, or killed soon after their first checkpoint."""
     place = tmp_path_factory.mktemp("stopped")
-    return {
-        "sure": Job(place / "sure", dropout=0.0).stop(signal.SIGTERM),
-        "frozen": Job(place / "frozen", dropout=0.0, frozen=True).stop(signal.SIGTERM),
-        "dropout 2": Job(place / "dropout-2").stop(signal.SIGTERM),
-        "dropout 2 killed": Job(place / "dropout-2-killed").stop(signal.SIGKILL),
-        "dropout 3": Job(place / "dropout-3", {"zero_stage": 3}).stop(signal.SIGTERM),
+    jobs = {
+        "sure": Job(place / "sure", dropout=0.0),
+        "frozen": Job(place / "frozen", dropout=0.0, frozen=True),
+        "dropout 2": Job(place / "dropout-2"),
+        "dropout 2 killed": Job(place / "dropout-2-killed"),
+        "dropout 3": Job(place / "dropout-3", {"zero_stage": 3}),
     }
+    running = {name: job.start_slowly() for name, job in jobs.items()}
+    while running:
+        for name in [name for name in running if jobs[name].steps()]:
+            time.sleep(0.2)
+            ranks = running.pop(name)
+            for rank in ranks:
+                (rank.kill if name == "dropout 2 killed" else rank.terminate)()
+            for rank in ranks:
+                rank.join()
+            expected = -signal.SIGKILL if name == "dropout 2 killed" else STOPPED
+            assert [rank.exitcode for rank in ranks] == [expected] * 2, (jobs[name].place / "slow.log").read_text()
+        for name, ranks in running.items():
+            assert all(rank.is_alive() for rank in ranks), (jobs[name].place / "slow.log").read_text()
+        time.sleep(0.02)
+    return jobs
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +169,16 @@ def alone(stopped: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_steps_result_depends_neither_on_ranks_nor_stage_nor_accumulation(
     finished: dict[str, Job], alone: dict[str, Job], way: str
 ) -> None:
-    """`uneven`: in the last pass of every step one rank has no unit left."""
+    """`uneven`: in the last pass of every step one rank has no unit left.
+
+    Losses are compared, not weights: AdamW turns the rounding of a gradient near zero into a step of full size.
+    """
     plain = finished["sure"].outcome()
     other = (alone["from the beginning"] if way == "one rank" else finished[way]).outcome()
     assert len(other.losses) == STEPS
-    assert other.losses == pytest.approx(plain.losses, abs=2e-6)
-    assert other.validation == pytest.approx(plain.validation, abs=2e-6)
-    for name, value in plain.state.items():
-        torch.testing.assert_close(other.state[name], value, atol=2e-5, rtol=0)
+    assert other.losses == pytest.approx(plain.losses, rel=ROUNDING)
+    assert other.validation == pytest.approx(plain.validation, rel=ROUNDING)
+    assert validation_loss(other.state) == pytest.approx(min(other.validation), rel=ROUNDING)
 
 
 def test_sigterm_saves_the_step_in_progress_and_a_kill_leaves_whole_checkpoints(stopped: dict[str, Job]) -> None:
@@ -196,7 +205,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
 @pytest.mark.parametrize("name", ["sure", "frozen"])
 def test_two_ranks_checkpoint_goes_on_with_one(finished: dict[str, Job], alone: dict[str, Job], name: str) -> None:
     found, whole = alone[name].outcome(), finished[name].outcome()
-    assert found.losses == pytest.approx(whole.losses, abs=1e-6)
+    assert found.losses == pytest.approx(whole.losses, rel=ROUNDING)
     assert set(found.state) == set(whole.state)
     assert any(key.startswith("base.") for key in whole.state) is (name != "frozen")
 

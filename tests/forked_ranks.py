@@ -1,0 +1,118 @@
+"""Ranks of a training forked from one process that has imported everything: a test's training starts in no time.
+
+A rank of its own imports torch, DeepSpeed, PEFT and diffusers for about 5 s of CPU, and torchrun itself takes 2 s more.
+Here Python's fork server imports them once a session. What runs in the ranks is the same module with the same
+arguments and environment; torchrun itself is tested in test_launch.py, by the loop and by `dvc repro`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from unittest.mock import patch
+
+from infra import launch
+from infra.errors import EditLoopError
+
+PRELOADED = (
+    "components.reward.train",
+    "components.edit_score.train",
+    "components.editor_rl.train",
+    "components.editor_sft.train",
+    "components.editors.opening",
+    "components.judges.opening",
+    "deepspeed.runtime.zero.muon.original_muon",  # imported by each engine, and compiles at its import
+    "deepspeed.runtime.zero.stage3",
+    "peft",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "diffusers.pipelines.flux.pipeline_flux_kontext",
+)
+TAIL_LINES = 40
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_ranks(
+    module: str, arguments: list[str], processes: int, log: Path, environment: dict[str, str] | None = None
+) -> list[BaseProcess]:
+    """Start `python -m MODULE ARGUMENTS` as the ranks of one job, with torchrun's variables in their environment.
+
+    Args:
+        module: What each rank runs as `__main__`.
+        arguments: The rank's command line.
+        processes: Number of ranks.
+        log: File that all ranks write to.
+        environment: Variables beside those of this process.
+
+    Returns:
+        The running processes, by rank.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    variables = {**os.environ, **(environment or {}), **job, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    ranks: list[BaseProcess] = []
+    for rank in range(processes):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
+        ranks.append(
+            context.Process(target=_run_rank, args=(module, arguments, variables | place, str(log), str(Path.cwd())))
+        )
+        ranks[-1].start()
+    return ranks
+
+
+def run_ranks(module: str, arguments: list[str], processes: int, log: Path) -> None:
+    """Start the ranks and wait for their end. Raises EditLoopError with the log's tail where one fails."""
+    ranks = start_ranks(module, arguments, processes, log)
+    running = {rank.sentinel: rank for rank in ranks}
+    try:
+        while running:
+            for sentinel in wait(list(running)):
+                ended = running.pop(sentinel)  # type: ignore[arg-type]
+                ended.join()
+                if ended.exitcode:
+                    tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+                    raise EditLoopError(f"{module}: ended with status {ended.exitcode}. Its last lines:\n{tail}")
+    finally:
+        for rank in running.values():
+            rank.kill()
+            rank.join()
+
+
+@contextmanager
+def forked_launches() -> Iterator[None]:
+    """Within it `infra.launch.launch` forks its local ranks instead of starting torchrun."""
+
+    def launch_here(command: list[str], log: Path | None, grace: float) -> None:
+        start = len(command) - 1 - command[::-1].index("-m")
+        processes = int(command[command.index("--nproc-per-node") + 1])
+        with tempfile.TemporaryDirectory() as folder:
+            if log:
+                log.parent.mkdir(parents=True, exist_ok=True)
+            run_ranks(command[start + 1], command[start + 2 :], processes, log or Path(folder) / "ranks.log")
+
+    with patch.object(launch, "_launch_here", launch_here):
+        yield
+
+
+def _run_rank(module: str, arguments: list[str], variables: dict[str, str], log: str, folder: str) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
