@@ -25,7 +25,8 @@ def start_rank() -> None:
 def _import_muon_uncompiled() -> None:
     """Import the optimizer that DeepSpeed's start of an engine looks at, without what it compiles at its import.
 
-    Preparing that compilation imports all of TorchInductor: a second or two of CPU a rank, for an optimizer that nobody uses here.
+    Preparing that compilation imports all of TorchInductor: a second or two of CPU a rank, for an optimizer that nobody
+    uses here.
     """
     from deepspeed.runtime import compiler
 
