@@ -1,10 +1,14 @@
 # Two commands to know: `make demo` (the whole loop, small, with real services) and `make test`.
+# For those who change it: `make check` after every edit, `make test-all` before a release.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 LABEL_STUDIO := .venv-label-studio
 CHECKED := infra annotation components pipelines tests
 
-.PHONY: setup demo test lint bench chromium
+# Two workers, each with services of its own; a file of tests stays with one of them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: setup demo check test test-all lint bench chromium
 
 setup:
 	@$(MAKE) --no-print-directory --jobs=2 .venv/stamp $(LABEL_STUDIO)/stamp
@@ -32,9 +36,18 @@ lint: setup
 	$(BIN)/editloop compile --out build/compiled
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
 
-# Two workers, each with services of its own; a file of tests stays with one of them.
+# For every edit: under two minutes.
+check: lint
+	$(PYTEST) -q -m "not slow and not extended" tests/unit
+
+# What a change must pass.
 test: lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not extended"
+
+# Scale, long races, repeated faults, and the tests that compare floats on other kernels.
+test-all: lint chromium
+	$(PYTEST) --timeout 1800
+	$(BIN)/python -m tests.variants
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench

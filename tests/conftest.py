@@ -13,6 +13,10 @@ from annotation.simulation.scenes import random_edit
 from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.content import complete_folder, sha256_bytes, write_file
 from infra.services import Services, start_services, stop_services
+from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
+"""Hooks of tests/tiers.py, which pytest finds here."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

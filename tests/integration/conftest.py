@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.forked_ranks import forked_launches
 from tests.served_judge import Server, served
 
 
@@ -12,3 +13,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the arithmetic judge that tests share; whatever they do to it, it must go on."""
     with served(tmp_path_factory.mktemp("server"), request_seconds=20, limits={"body_megabytes": 1}) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def forked_ranks() -> Iterator[None]:
+    """Trainings that the tests' stages launch fork their ranks instead of starting torchrun."""
+    with forked_launches():
+        yield

@@ -20,10 +20,10 @@ from components.annotate.stage import annotate
 from components.step import run_step
 from infra.content import read_manifest
 from infra.errors import EditLoopError
-from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from infra.tracking import find_runs
 from pipelines.cli import app
+from tests.gateway import gateway
 
 PEOPLE = ["expert-1", "expert-2", "expert-3"]
 
@@ -120,13 +120,11 @@ def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates,
     assert {key: found[0].overlap for key, found in after.items()} == {key: page.overlap for key, page in pages.items()}
 
 
-def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(make_candidates, tmp_path, monkeypatch):
-    home = tmp_path / "services"
-    services = start_services(home, mlflow=False)
-    back = threading.Thread(target=start_services, args=(home,), kwargs={"mlflow": False})
-    try:
-        for name, value in services.environment.items():
-            monkeypatch.setenv(name, value)
+def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(
+    service_environment, make_candidates, tmp_path, monkeypatch
+):
+    with gateway(service_environment.label_studio.url) as door:
+        monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_URL", door.url)
         monkeypatch.setattr(opening, "IMPORT_PAGES", 4)
         call, imports, met = LabelStudioApi._call, [], []
 
@@ -135,8 +133,8 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(make_candidat
                 return call(self, method, path, **request)
             imports.append(path)
             if len(imports) == 2:  # gone before it hears the request, back after a while
-                stop_services(home)
-                back.start()
+                door.close()
+                threading.Timer(2, door.open).start()
             try:
                 done = call(self, method, path, **request)
             except requests.ConnectionError:
@@ -158,10 +156,6 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(make_candidat
         assert {key: found[0].overlap for key, found in rows.items()} == {
             key: page.overlap for key, page in pages.items()
         }
-    finally:
-        if back.ident:
-            back.join()
-        stop_services(home)
 
 
 def test_every_page_is_asked_of_so_many_people_as_it_says(settings, open_one):

@@ -2,11 +2,7 @@
 back to the people who taught the judge."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from unittest.mock import patch
 
-import psutil
 import pytest
 import torch
 import yaml
@@ -31,13 +26,13 @@ from infra import registry, tracking
 from infra.content import complete_folder, read_manifest, sha256_file
 from infra.datarepo import read_version
 from infra.errors import EditLoopError
-from infra.launch import torchrun
 from infra.services import Services
 from pipelines.lineage.family import TAINTED
 from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
 from pipelines.lineage.withdraw import withdraw
 from pipelines.verify import verify
 from tests import prepared_loop
+from tests.forked_ranks import start_ranks
 from tests.prepared_loop import (
     Loop,
     environment,
@@ -65,25 +60,24 @@ def shipped_reward(dataset: Path, output: Path) -> dict[str, float]:
 
 
 def killed_soon(checkpoints: Path) -> Callable[..., None]:
-    """In the place of `launch`: all processes killed soon after the first checkpoint."""
+    """In the place of `launch`: all ranks killed soon after the first checkpoint."""
 
     def launch(module: str, arguments: list[str], *, processes: int) -> None:
-        command = [sys.executable, *torchrun(module, arguments, processes, port=29_713)]
-        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+        log = checkpoints.parent / "killed.log"
+        ranks = start_ranks(module, arguments, processes, log)
         while not list(checkpoints.glob("*/step-*/manifest.json")):
-            assert process.poll() is None, "the training ended before it was killed"
+            assert all(rank.is_alive() for rank in ranks), log.read_text()
             time.sleep(0.01)
-        tree = psutil.Process(process.pid)
-        for member in [*tree.children(recursive=True), tree]:
-            member.send_signal(signal.SIGKILL)
-        process.wait()
+        for rank in ranks:
+            rank.kill()
+            rank.join()
         raise EditLoopError("killed")
 
     return launch
 
 
 @pytest.fixture(scope="module")
-def loop(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def loop(forked_ranks: None, services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """A loop whose champion chose edits, and whose editor learnt them."""
     home = tmp_path_factory.mktemp("curated")
     names = {"REWARD": REWARD, "EDITOR": EDITOR}

@@ -16,6 +16,7 @@ from components.reward.stage import reward
 from components.training.presets import load_preset
 from tests.edit_score_models import tiny_score
 
+pytestmark = [pytest.mark.floats, pytest.mark.usefixtures("forked_ranks")]
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230)}
 
 

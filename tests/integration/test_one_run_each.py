@@ -1,19 +1,18 @@
 """Retries, kills, twins and an MLflow that goes away: one run a step all the same, and nothing of it is lost."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from infra import tracking
-from infra.services import Services, start_services, stop_services
+from infra.services import Services
+from tests.gateway import Gateway, gateway
 
 STEP = """
 import sys, time
@@ -75,37 +74,22 @@ def test_runs_are_found_by_the_page_and_whatever_their_names(
     assert [run.info.run_id for run in tracking.find_runs(pipeline_run=name, stage="dataset", deleted=True)] == [gone]
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The home of an MLflow of our own, which may be stopped; the environment names it."""
-    home = tmp_path_factory.mktemp("own")
-    before = dict(os.environ)
-    os.environ.update(start_services(home, label_studio=False).environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
-    try:
-        yield home
-    finally:
-        stop_services(home)
-        os.environ.clear()
-        os.environ.update(before)
+@pytest.fixture
+def mlflow(service_environment: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """The way to MLflow, which may be closed; the environment names it."""
+    with gateway(service_environment.mlflow.url) as door:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", door.url)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        yield door
 
 
-@contextmanager
-def away(home: Path, seconds: float) -> Iterator[None]:
-    """MLflow is stopped now, and started again after `seconds`."""
-    stop_services(home)
-    back = threading.Timer(seconds, lambda: start_services(home, label_studio=False))
-    back.start()
-    yield
-    back.join()
-
-
-def test_mlflow_that_goes_away_during_a_step_gets_all_of_it_later(own: Path, tmp_path: Path) -> None:
+def test_mlflow_that_goes_away_during_a_step_gets_all_of_it_later(mlflow: Gateway, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<title>curves</title>")
     with tracking.stage_run("reward", "train-reward", "outage", {}, {"seed": 1}) as run:
-        stop_services(own)
+        mlflow.close()
+        threading.Timer(2, mlflow.open).start()
         run.finish({"loss": 0.25}, {}, files=[page], tags={"verdict": "promote"})
-        threading.Timer(2, lambda: start_services(own, label_studio=False)).start()
     (found,) = tracking.find_runs(pipeline_run="outage", stage="reward")
     assert (found.info.run_id, found.info.status) == (run.run_id, "FINISHED")
     assert found.data.metrics["loss"] == 0.25
@@ -113,19 +97,23 @@ def test_mlflow_that_goes_away_during_a_step_gets_all_of_it_later(own: Path, tmp
     assert [one.path for one in tracking.client().list_artifacts(run.run_id)] == ["page.html"]
 
 
-def test_a_step_waits_for_mlflow_before_it_begins(own: Path) -> None:
-    with away(own, 2), tracking.stage_run("reward", "train-reward", "late", {}, {}) as run:
+def test_a_step_waits_for_mlflow_before_it_begins(mlflow: Gateway) -> None:
+    mlflow.close()
+    threading.Timer(2, mlflow.open).start()
+    with tracking.stage_run("reward", "train-reward", "late", {}, {}) as run:
         run.finish({}, {})
     assert statuses("late") == ["FINISHED"]
 
 
-def test_who_ends_a_step_does_not_wait_and_patience_has_an_end(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_ends_a_step_does_not_wait_and_patience_has_an_end(
+    mlflow: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = time.monotonic()
 
     def interrupted() -> None:
         nonlocal begun
         with tracking.stage_run("reward", "train-reward", "ended", {}, {}):
-            stop_services(own)
+            mlflow.close()
             begun = time.monotonic()
             raise KeyboardInterrupt
 
@@ -135,7 +123,7 @@ def test_who_ends_a_step_does_not_wait_and_patience_has_an_end(own: Path, monkey
     monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
     with pytest.raises(Exception, match="Connection refused"), tracking.stage_run("reward", "p", "never", {}, {}):
         pytest.fail("the step began without a record")
-    start_services(own, label_studio=False)
+    mlflow.open()
     assert statuses("ended") == ["RUNNING"]
     with tracking.stage_run("reward", "train-reward", "ended", {}, {}) as run:
         run.finish({}, {})

@@ -21,6 +21,8 @@ from infra import tracking
 from infra.content import read_manifest
 from infra.services import Services
 
+pytestmark = pytest.mark.usefixtures("forked_ranks")
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,7 @@ from infra.errors import EditLoopError
 from infra.services import Services
 from infra.signing import VERIFY_KEY, SignatureError, make_keys
 
+pytestmark = pytest.mark.usefixtures("forked_ranks")
 NAME = "stage-reward"
 REWARD = f"models:/{NAME}@champion"
 

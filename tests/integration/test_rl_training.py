@@ -19,6 +19,8 @@ from components.training.curves import LINES
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.planted_training import PAUSE, chosen
 
+pytestmark = pytest.mark.floats
+
 MODULE = "tests.planted_training"
 ITERATIONS, MEMBERS, TASKS = 4, 3, 4
 OF_THE_CLOCK = {"seconds", "samples_per_second", "sampling", "waiting", "encodings"}

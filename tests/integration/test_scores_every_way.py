@@ -1,13 +1,12 @@
 """Real judges in Python, by the command line and over HTTP: the same scores every way, and what is refused."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as parquet
 import pytest
@@ -18,17 +17,37 @@ from components.judges.opening import find_local, open_judge
 from components.judges.protocol import EditGroup
 from infra import registry, tracking
 from infra.content import complete_folder, read_manifest
-from infra.services import start_services, stop_services
+from infra.services import Services
+from pipelines.cli import main
 from tests.edit_score_models import some_groups, tiny_score
 from tests.served_judge import TOKEN, group, pictures, served
 
 
-def editloop(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    call = "import sys; from pipelines.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=False,
-        env={**os.environ, **environment}, timeout=120,
-    )  # fmt: skip
+class Ended(NamedTuple):
+    """How a command line call ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def editloop(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """editloop(*arguments, **environment): a call of the command line in this process, where torch is imported."""
+
+    def call(*arguments: str, **environment: str) -> Ended:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            patched.setattr(sys, "argv", ["editloop", *arguments])
+            capfd.readouterr()
+            try:
+                status = main() or 0
+            except SystemExit as ending:
+                status = int(ending.code or 0)
+            return Ended(status, *capfd.readouterr())
+
+    return call
 
 
 INSTRUCTIONS = (
@@ -39,7 +58,7 @@ INSTRUCTIONS = (
 )
 
 
-def test_python_command_line_and_http_score_the_same(tmp_path: Path) -> None:
+def test_python_command_line_and_http_score_the_same(tmp_path: Path, editloop: Callable[..., Ended]) -> None:
     groups = [
         EditGroup(instruction, pictures(1, seed, side=32 + 16 * seed)[0], pictures(3, seed + 50, side=32 + 16 * seed))
         for seed, instruction in enumerate(INSTRUCTIONS)
@@ -92,7 +111,9 @@ def test_python_command_line_and_http_score_the_same(tmp_path: Path) -> None:
             equal(score, row)
 
 
-def test_the_command_line_keeps_the_best_and_refuses_what_it_must(tmp_path: Path) -> None:
+def test_the_command_line_keeps_the_best_and_refuses_what_it_must(
+    tmp_path: Path, editloop: Callable[..., Ended]
+) -> None:
     folder = tmp_path / "edits"
     folder.mkdir()
     names = []
@@ -124,7 +145,7 @@ def test_the_command_line_keeps_the_best_and_refuses_what_it_must(tmp_path: Path
         assert "Traceback" not in failed.stderr
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told(tmp_path: Path, editloop: Callable[..., Ended]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -148,33 +169,28 @@ def test_edit_score_is_opened_and_served_like_any_judge(tmp_path: Path) -> None:
             assert theirs.axes["naturalness"].sigma == pytest.approx(mine.axes["naturalness"].sigma, abs=1e-3)
 
 
-def test_an_alias_that_moves_does_not_move_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "services"
-    try:
-        for name, value in start_services(home, label_studio=False).environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
-        first = find_local("tiny-reward").folder
-        with complete_folder(tmp_path / "second") as second:
-            shutil.copytree(first, second, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
-            (second / "note.json").write_text("{}")
-        versions = []
-        for name, folder in (("first", first), ("second", tmp_path / "second")):
-            with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
-                versions.append(registry.register_model("edit-reward", folder, run.run_id, {}))
-        registry.set_alias("edit-reward", "champion", versions[0])
-        model = "models:/edit-reward@champion"
-        here = open_judge(model)
-        assert here.version == read_manifest(first)["sha256"]
-        with served(tmp_path, model) as running:
-            judge = running.judge()
-            before = judge.judge([group(1)])
-            registry.set_alias("edit-reward", "champion", versions[1])
-            (worker,) = running.workers()
-            worker.kill()
-            assert judge.judge([group(1)]) == before, "the worker that took its place has the version served before"
-            assert judge.version == here.version
-        with served(tmp_path, model) as running:
-            assert running.judge().version == read_manifest(tmp_path / "second")["sha256"]
-    finally:
-        stop_services(home)
+def test_an_alias_that_moves_does_not_move_a_running_server(
+    service_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
+    first = find_local("tiny-reward").folder
+    with complete_folder(tmp_path / "second") as second:
+        shutil.copytree(first, second, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        (second / "note.json").write_text("{}")
+    versions = []
+    for name, folder in (("first", first), ("second", tmp_path / "second")):
+        with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
+            versions.append(registry.register_model("served-reward", folder, run.run_id, {}))
+    registry.set_alias("served-reward", "champion", versions[0])
+    model = "models:/served-reward@champion"
+    here = open_judge(model)
+    assert here.version == read_manifest(first)["sha256"]
+    with served(tmp_path, model) as running:
+        judge = running.judge()
+        before = judge.judge([group(1)])
+        registry.set_alias("served-reward", "champion", versions[1])
+        (worker,) = running.workers()
+        worker.kill()
+        assert judge.judge([group(1)]) == before, "the worker that took its place has the version served before"
+        assert judge.version == here.version
+    assert open_judge(model).version == read_manifest(tmp_path / "second")["sha256"]

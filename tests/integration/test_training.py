@@ -20,6 +20,8 @@ from infra.content import read_manifest
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.toy_training import Toy
 
+pytestmark = pytest.mark.floats
+
 TOP = Path(__file__).parents[2]
 SETTINGS = {
     "learning_rate": 0.02, "epochs": 3, "batch": 8, "micro_batch": 2, "evaluate_every": 5, "checkpoint_every": 4,

@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from components.reward.calibration import Calibration, calibrate
 
+pytestmark = pytest.mark.floats
+
 
 def test_a_planted_map_is_found_again():
     rng = np.random.default_rng(0)

@@ -16,6 +16,8 @@ from components.training.settings import LoraSettings
 from infra.errors import EditLoopError
 from tests.edit_score_models import CLASSES, plain_inputs, some_groups, tiny_score
 
+pytestmark = pytest.mark.floats
+
 LORA = LoraSettings(rank=3, alpha=6)
 FAMILIES = ("qwen2.5-vl", "qwen3-vl")
 

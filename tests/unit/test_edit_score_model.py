@@ -19,6 +19,8 @@ from components.judges.protocol import EditGroup
 from infra.errors import EditLoopError
 from tests.edit_score_models import plain_greedy, plain_inputs, plain_loss, some_groups, tiny_score
 
+pytestmark = pytest.mark.floats
+
 FAMILIES = ("qwen2.5-vl", "qwen3-vl")
 
 

@@ -20,6 +20,8 @@ from infra.errors import EditLoopError
 from pipelines.cli import app
 from tests.edit_score_models import plain_loss, some_groups, tiny_score
 
+pytestmark = pytest.mark.floats
+
 
 def test_targets_of_ratings_are_linear_and_say_what_they_mean():
     found = from_ratings(np.array([[1.0, 4.0], [2.5, 1.0], [4.0, 4.0]]), 24)

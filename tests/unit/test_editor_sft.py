@@ -17,6 +17,8 @@ from components.training.ranks import step_seed
 from infra.content import complete_folder
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 
 def edits_folder(folder, sides, targets=True):
     """A row a side: a source of one colour, (height, width), and a target of another."""

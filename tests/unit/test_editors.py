@@ -11,6 +11,8 @@ from components.editors.sampling import edit, integrate
 from components.editors.tiny import settings
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 
 @pytest.fixture(scope="module")
 def tasks():

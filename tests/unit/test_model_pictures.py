@@ -18,6 +18,8 @@ from components.backbones.pictures import (
 )
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 RNG = np.random.default_rng(0)
 

@@ -16,6 +16,8 @@ from components.propose.stage import propose
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 TINY = "tiny-reward"
 
 

@@ -7,6 +7,8 @@ from annotation.quality.reliability import BORROWED, reliability, told
 from annotation.vocabulary import AXES
 from tests.generated_campaign import Character, campaign
 
+pytestmark = pytest.mark.floats
+
 
 @pytest.fixture(scope="module")
 def judgements():

@@ -17,6 +17,8 @@ from components.reward.model import RewardModel, head
 from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 CLASSES = {"qwen2.5-vl": Qwen2_5_VLForConditionalGeneration, "qwen3-vl": Qwen3VLForConditionalGeneration}
 RUBRICS = ("told: {instruction}; done?", "told: {instruction}; and is it clean?")
 SETTINGS = RewardSettings(rubrics=RUBRICS, min_pixels=1024, max_pixels=1024)

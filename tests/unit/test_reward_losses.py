@@ -19,6 +19,8 @@ from components.reward.losses import (
     tie,
 )
 
+pytestmark = pytest.mark.floats
+
 POINTS = [(0.0, 0.0, 0.5, -0.7), (2.0, -1.0, 0.3, 0.2), (-1.5, 0.4, 1.0, 0.1)]
 
 

@@ -19,6 +19,8 @@ from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 from tests.plain_passes import PlainPasses
 
+pytestmark = pytest.mark.floats
+
 CLASSES = {"qwen2.5-vl": Qwen2_5_VLModel, "qwen3-vl": Qwen3VLModel}
 RUBRICS = ("told: {instruction}; done?", "told: {instruction}; and is it clean?")
 TOKENIZER = byte_tokenizer()

@@ -8,6 +8,8 @@ import torch
 from components.editor_rl.advantages import advantages, combined_advantages, solved, strongest
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 NAN = float("nan")
 
 

@@ -20,6 +20,8 @@ from components.editor_rl.sde import draw, log_prob
 from components.editor_rl.windows import window
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 SHAPE = (5, 4, 3)
 
 

@@ -16,6 +16,8 @@ from components.editors.opening import open_editor
 from components.editors.protocol import joined
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 GRPO = {"algorithm": "flow-grpo", "members": 3, "tasks": 4}
 
 

@@ -9,6 +9,8 @@ from torch.distributions import Normal, kl_divergence
 from components.editor_rl.policy_loss import ratio
 from components.editor_rl.sde import STEPS, cps, dance_sde, divergence, draw, flow_sde, log_prob, stored
 
+pytestmark = pytest.mark.floats
+
 SHAPE = (5, 4, 3)
 SIGMA, FOLLOWING = 0.7, 0.5
 

@@ -7,6 +7,8 @@ import pytest
 
 from annotation.selection import best_page, k_center, pair_distance, pair_information, propose_pages
 
+pytestmark = pytest.mark.floats
+
 SURE = -30.0
 """log sigma of a member without doubt."""
 

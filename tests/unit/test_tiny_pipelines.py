@@ -18,6 +18,8 @@ from components.editors.settings import SETTINGS, EditorSettings, editor_presets
 from infra.errors import EditLoopError
 from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
 
+pytestmark = pytest.mark.floats
+
 STEPS = 3
 TASKS = ("make the circle red", "remove the blue square", "move the star")
 

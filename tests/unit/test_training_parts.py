@@ -19,6 +19,8 @@ from components.training.settings import LoraSettings
 from infra import tracking
 from infra.errors import EditLoopError
 
+pytestmark = pytest.mark.floats
+
 
 def test_batches_come_in_order_and_waiting_is_counted() -> None:
     def slowly(value: int) -> int:

@@ -9,6 +9,8 @@ from transformers import Qwen2_5_VLModel
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.backbones.tree_attention import Tree, follow_trees
 
+pytestmark = pytest.mark.floats
+
 NODES = [[0, 7, -1], [7, 5, 0], [12, 3, 1], [15, 4, 1], [19, 5, 0], [24, 3, 4], [27, 1, 4], [28, 6, -1], [34, 5, 7]]
 LENGTH = 39
 
