@@ -170,6 +170,13 @@ def test_a_service_that_has_answered_keeps_its_databases(root, service, tmp_path
     assert migrations(tmp_path) == 0
 
 
+def test_an_account_that_went_with_its_database_is_not_taken_for_made(root, service):
+    ours = service()
+    ours.ready.touch()
+    provide_databases(ours, local_service_settings())
+    assert not ours.ready.exists()
+
+
 def test_a_database_that_cannot_be_read_is_named_with_the_way_out(root, service):
     ours = service()
     ours.data.mkdir()

@@ -48,6 +48,31 @@ def test_a_service_that_never_answers_is_stopped_with_its_children(program, tmp_
     assert marked(tmp_path) == []
 
 
+ANSWERS = """
+import http.server
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[-1])), Answer).serve_forever()
+"""
+
+
+def test_a_service_whose_start_a_killed_call_did_not_see_to_its_end_is_somebodys_from_its_use_on(program, tmp_path):
+    home = tmp_path / "home"
+    program(ANSWERS)
+    try:
+        service = start_services(home, **LABEL_STUDIO).label_studio
+        service.ready.unlink()  # as a call that was killed just before leaves it
+        assert start_services(home, **LABEL_STUDIO).label_studio == service
+        assert service.ready.exists()
+    finally:
+        assert stop_services(home) == ["label-studio"]
+    assert marked(home) == []
+
+
 def test_a_port_in_use_is_told_before_anything_starts(program, tmp_path, monkeypatch):
     program(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with socket.socket() as taken:
