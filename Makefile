@@ -10,8 +10,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: setup demo check test test-all lint bench chromium
 
+# The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
 	@$(MAKE) --no-print-directory --jobs=2 .venv/stamp $(LABEL_STUDIO)/stamp
+	@$(BIN)/python -m infra.service_databases
 
 .venv/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

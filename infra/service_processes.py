@@ -1,4 +1,4 @@
-"""The processes of a service, known by a mark in their environment, and the ports they take.
+"""The processes of a service: started, known by a mark in their environment, stopped; and the ports they take.
 
 A mark, `EDITLOOP_SERVICE=<home>:<name>`, leaves no moment between a start and a note of it, and a reused pid is never
 mistaken for ours, as a pid file would.
@@ -7,12 +7,38 @@ mistaken for ours, as a pid file would.
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import psutil
 
 MARK = "EDITLOOP_SERVICE"
 STOP_SECONDS = 10
+
+
+def start_process(
+    home: Path, name: str, command: list[str], *, environment: dict[str, str], folder: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a marked process in a session of its own, which the terminal's Ctrl-C does not reach.
+
+    Args:
+        home: The folder that the mark names.
+        name: The service that the mark names.
+        command: Program and arguments.
+        environment: What is added to this process's environment.
+        folder: Its working directory.
+        log: The file that its output goes to.
+    """
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment, MARK: f"{home}:{name}"},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def marked_processes(home: Path, name: str) -> list[psutil.Process]:

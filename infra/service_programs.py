@@ -1,9 +1,10 @@
-"""How Label Studio and MLflow are started on this machine: programs, arguments, environment."""
+"""How Label Studio and MLflow are started on this machine: programs, versions, arguments, environment."""
 
 import os
 import shutil
 import sys
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,17 @@ Name = Literal["label-studio", "mlflow"]
 NAMES: tuple[Name, ...] = ("label-studio", "mlflow")
 HOST = "127.0.0.1"
 AUTH_SECONDS = 60
+DATABASES: dict[Name, tuple[str, ...]] = {"label-studio": ("label_studio.sqlite3",), "mlflow": ("mlflow.db", "auth.db")}
+"""The database files of each service, the one that holds people's work first."""
+LABEL_STUDIO_ALONE = {
+    "COLLECT_ANALYTICS": "false",
+    "LATEST_VERSION_CHECK": "false",
+    "SENTRY_DSN": "",
+    "FRONTEND_SENTRY_DSN": "",
+}
+"""With these Label Studio asks nothing of the internet."""
+MLFLOW_ALONE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""One server process, and nothing asked of the internet."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,11 @@ class Service:
     @property
     def data(self) -> Path:
         return self.home / self.name
+
+    @property
+    def ready(self) -> Path:
+        """The mark of a service that has answered with its account: from then on its data are somebody's."""
+        return self.home / f"{self.name}.ready"
 
     @property
     def pictures(self) -> Path:
@@ -110,17 +127,40 @@ def program_environment(service: Service) -> dict[str, str]:
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
             # Label Studio reaches a server of a private network by this name alone, never by a project's own setting.
             "LABEL_STUDIO_S3_ENDPOINT": os.environ.get("AWS_ENDPOINT_URL", ""),
-            "COLLECT_ANALYTICS": "false",
-            "LATEST_VERSION_CHECK": "false",
-            "SENTRY_DSN": "",
-            "FRONTEND_SENTRY_DSN": "",
+            **LABEL_STUDIO_ALONE,
         }
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": service.password,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **MLFLOW_ALONE,
     }
+
+
+def migration_commands(name: Name, settings: LocalServiceSettings, folder: Path) -> list[list[str]]:
+    """Commands that make the service's databases in `folder`, one after another: tables, and no account."""
+    program = program_command(name, settings)
+    if name == "label-studio":
+        return [[*program, "version"]]  # migrates first, as each of its commands does
+    return [
+        [*program, "db", "upgrade", f"sqlite:///{folder / 'mlflow.db'}"],
+        [sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"sqlite:///{folder / 'auth.db'}"],
+    ]
+
+
+def migration_environment(name: Name, folder: Path) -> dict[str, str]:
+    """What the migration commands find in their environment: no secret among it."""
+    if name == "label-studio":
+        return {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), **LABEL_STUDIO_ALONE}
+    return MLFLOW_ALONE
+
+
+def program_version(name: Name, settings: LocalServiceSettings) -> str | None:
+    """The version of the service's program; None where its environment cannot be found, as behind a wrapper script."""
+    if name == "mlflow":
+        return metadata.version("mlflow")
+    environment = label_studio_command(settings).resolve().parent.parent
+    packages = [str(path) for path in environment.glob("lib/python*/site-packages")]
+    return next((package.version for package in metadata.distributions(name="label-studio", path=packages)), None)
 
 
 def write_mlflow_auth(service: Service) -> None:

@@ -6,25 +6,23 @@ behind is found again and used. Services run in a session of their own, so that 
 them.
 """
 
-import fcntl
 import json
-import os
 import secrets
-import shutil
 import socket
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from infra.content import write_file
 from infra.errors import EditLoopError
-from infra.service_processes import MARK, find_leader, is_free, stop_processes
+from infra.interruption import interrupted_by_any_ending, uninterrupted
+from infra.locked_folder import locked_folder
+from infra.service_databases import log_tail, provide_databases
+from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
     HOST,
     NAMES,
@@ -39,8 +37,7 @@ from infra.settings import LocalServiceSettings, local_service_settings
 from infra.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 
 USER = "admin@editloop.example"
-DATABASE_SECONDS = 30
-LOG_TAIL = 300
+POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,27 +82,24 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
     """Start the services of `home`, both at once, and return when they answer; what runs already is used.
 
     Raises EditLoopError, one line, when a port is in use, a program is missing or a service does not come up; whatever
-    this call started is stopped again, also on Ctrl-C.
+    this call started is stopped again, also on Ctrl-C, SIGTERM and SIGHUP.
     """
     home = home.resolve()
     settings = local_service_settings()
     wanted: list[Name] = [name for name, use in zip(NAMES, (label_studio, mlflow), strict=True) if use]
-    with _alone(home):
+    with interrupted_by_any_ending(), _alone(home):
         begun: dict[Name, subprocess.Popen[bytes]] = {}
         try:
             if mlflow:
                 make_keys(home)
             services = {name: _begin(home, name, settings, begun) for name in wanted}
-            with ThreadPoolExecutor(len(NAMES)) as pool:
-                waiting = [pool.submit(_wait, services[name], process, settings) for name, process in begun.items()]
-            problems = [problem for future in waiting if (problem := future.result())]
-            if problems:
-                raise EditLoopError(" ".join(problems))
+            _wait({name: services[name] for name in begun}, begun, settings)
         except BaseException as error:
-            for name, process in begun.items():
-                stop_processes(home, name)
-                process.kill()  # in the instant of its start it does not carry the mark yet
-                process.wait()
+            with uninterrupted():
+                for name, process in begun.items():
+                    stop_processes(home, name)
+                    process.kill()  # in the instant of its start it does not carry the mark yet
+                    process.wait()
             if isinstance(error, OSError):
                 raise _unusable(home, error) from error
             raise
@@ -113,9 +107,12 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
 
 
 def stop_services(home: Path) -> list[Name]:
-    """Stop what runs for `home`, orphans included; returns the names of the services that were running."""
+    """Stop what runs for `home`, orphans included; returns the names of the services that were running.
+
+    A Ctrl-C meanwhile takes effect when all are stopped.
+    """
     home = home.resolve()
-    with _alone(home) if home.is_dir() else nullcontext():  # a removed folder's services may still run
+    with uninterrupted(), _alone(home) if home.is_dir() else nullcontext():  # a removed folder's may still run
         return [name for name in NAMES if stop_processes(home, name)]
 
 
@@ -138,6 +135,7 @@ def _begin(
     """The service as credentials and processes have it; a process is started (and noted in `begun`) if none serves."""
     known = _load(home).get(name)
     if known and find_leader(home, name) and known.healthy():
+        known.ready.touch()  # its start may have been left by a call that was killed
         return known
     stop_processes(home, name)
     command = program_command(name, settings)
@@ -150,48 +148,42 @@ def _begin(
         known.secret if known else secrets.token_hex(20),
     )
     _save(home, service)
-    if name == "label-studio" and not (home / "label-studio.ready").exists():
-        shutil.rmtree(service.data, ignore_errors=True)  # a first start that was cut off may lack its account or tables
-    service.data.mkdir(parents=True, exist_ok=True)
+    provide_databases(service, settings)
     if name == "label-studio":
         service.pictures.mkdir(exist_ok=True)
     if name == "mlflow":
         write_mlflow_auth(service)
-    with service.log.open("wb") as log:
-        begun[name] = subprocess.Popen(
+    with uninterrupted():
+        begun[name] = start_process(
+            home,
+            name,
             [*command, *program_arguments(service)],
-            env={**os.environ, **program_environment(service), MARK: f"{home}:{name}"},
-            cwd=service.data,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            environment=program_environment(service),
+            folder=service.data,
+            log=service.log,
         )
     return service
 
 
-def _wait(service: Service, process: subprocess.Popen[bytes], settings: LocalServiceSettings) -> str | None:
-    """Wait until the service answers; returns the problem in a line where it does not."""
+def _wait(
+    waiting: dict[Name, Service], processes: dict[Name, subprocess.Popen[bytes]], settings: LocalServiceSettings
+) -> None:
+    """Wait until each service answers. Raises EditLoopError with the problem of the first that does not."""
     deadline = time.monotonic() + settings.start_seconds
-    while not service.healthy():
-        if process.poll() is not None:
-            return f"{service.name} ended while starting: {_tail(service.log)} (whole log: {service.log})"
-        if time.monotonic() > deadline:
-            return (
-                f"{service.name} did not answer within {settings.start_seconds:.0f} s at {service.url}: "
-                f"{_tail(service.log)} (whole log: {service.log}; EDITLOOP_START_SECONDS gives it longer)"
-            )
-        time.sleep(0.3)
-    _write_ahead(service)
-    (service.home / f"{service.name}.ready").touch()
-    return None
-
-
-def _write_ahead(service: Service) -> None:
-    """Let the database log ahead of its tables (kept in its file): answers take half the time on a laptop's disk."""
-    database = "label_studio.sqlite3" if service.name == "label-studio" else "mlflow.db"
-    with closing(sqlite3.connect(service.data / database, timeout=DATABASE_SECONDS)) as connection:
-        connection.execute("PRAGMA journal_mode=wal")
+    while waiting:
+        for name, service in list(waiting.items()):
+            if service.healthy():
+                service.ready.touch()
+                del waiting[name]
+            elif processes[name].poll() is not None:
+                raise EditLoopError(f"{name} ended while starting: {log_tail(service.log)} (whole log: {service.log})")
+            elif time.monotonic() > deadline:
+                raise EditLoopError(
+                    f"{name} did not answer within {settings.start_seconds:.0f} s at {service.url}: "
+                    f"{log_tail(service.log)} (whole log: {service.log}; EDITLOOP_START_SECONDS gives it longer)"
+                )
+        if waiting:
+            time.sleep(POLL_SECONDS)
 
 
 def _port(name: Name, known: Service | None, settings: LocalServiceSettings) -> int:
@@ -228,14 +220,12 @@ def _save(home: Path, service: Service) -> None:
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Hold `home` so that two calls do not start the same service twice; the second waits for the first."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        home.chmod(0o700)  # the databases below hold tokens
-        stream = (home / "lock").open("w")
-    except OSError as error:
-        raise _unusable(home, error) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(home))
+            home.chmod(0o700)  # the databases below hold tokens
+        except OSError as error:
+            raise _unusable(home, error) from error
         yield
 
 
@@ -243,9 +233,3 @@ def _unusable(home: Path, error: OSError) -> EditLoopError:
     return EditLoopError(
         f"{home}: services cannot keep their data there: {error}. Free space or choose another folder."
     )
-
-
-def _tail(log: Path) -> str:
-    """The end of a log in one line."""
-    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    return " | ".join(line.strip() for line in lines if line.strip())[-LOG_TAIL:] or "nothing in its log"

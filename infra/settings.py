@@ -59,7 +59,10 @@ class LocalServiceSettings(BaseSettings):
     mlflow_port: int | None = None
     """A fixed port for MLflow; else the last one used, or a free one."""
     start_seconds: float = 240
-    """How long a service may take to answer; the first start of Label Studio makes its database."""
+    """How long a service may take to answer."""
+    service_templates: Path | None = None
+    """Folder, writable by you alone, of the services' empty databases, made once and copied at each first start; else
+    editloop/services in XDG_CACHE_HOME or ~/.cache."""
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

@@ -40,12 +40,13 @@ def claims(
     from components.claims.claims import measure_claims, plan
     from components.claims.settings import SIZES
     from components.claims.store import Store
-    from pipelines.interruption import alone, interrupted_by_sigterm
+    from infra.interruption import interrupted_by_any_ending
+    from pipelines.command_lock import alone
 
     if size not in SIZES:
         raise EditLoopError(f"--size {size}: no such size; there are {', '.join(SIZES)}.")
     numbers, store, console = _numbers(claim), Store(out, SIZES[size]), Console()
-    with interrupted_by_sigterm(), alone(out, "claims"):
+    with interrupted_by_any_ending(), alone(out, "claims"):
         waiting, seconds = plan(store, numbers, seeds, processes)
         console.print(f"{len(waiting)} pieces to measure, about {_told(seconds)} by {processes} processes.")
         if minutes and seconds > 60 * minutes:

@@ -18,10 +18,11 @@ from annotation.campaigns.campaign import read_campaign
 from annotation.simulation.experts import answer
 from infra.content import read_manifest, sha256_json, write_json
 from infra.errors import EditLoopError
+from infra.interruption import interrupted_by_any_ending
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from pipelines.command_lock import alone
 from pipelines.inputs import Inputs, draw_scenes, split_edits
-from pipelines.interruption import alone, interrupted_by_sigterm
 from pipelines.local import run_here
 from pipelines.reconcile import Waiting, finished, reconcile
 from pipelines.report import write_report
@@ -43,8 +44,8 @@ def demo(
     `edits` is a team's own edits file or folder; without it scenes are drawn. Services are stopped at the end, whatever
     it is, unless `keep`. Raises EditLoopError for faulty input (before anything is written) and for a failed step.
     """
-    began, console = time.time(), Console()
-    with interrupted_by_sigterm(), alone(out, "demo"):
+    began, console, leave = time.time(), Console(), False
+    with interrupted_by_any_ending(), alone(out, "demo"):
         folder = out.absolute()
         inputs = (
             split_edits(folder / "edits", edits, loop.seed)
@@ -52,10 +53,10 @@ def demo(
             else draw_scenes(folder / "edits", loop.scenes, loop.seed)
         )
         home = folder / "services"
-        with console.status("Starting Label Studio and MLflow (the first start takes a minute)"):
-            services = start_services(home)
-        os.environ.update(services.environment | surroundings(folder))
         try:
+            with console.status("Starting Label Studio and MLflow"):
+                services = start_services(home)
+            os.environ.update(services.environment | surroundings(folder))
             turn = _turn(folder, loop, inputs, experts, console)
             with console.status("Verifying the lineage of both champions"):
                 chains = {name: verify(model) for name, model in turn.models.items()}
@@ -68,16 +69,15 @@ def demo(
             gather(folder, turn.outputs)
             report = write_report(folder)
             _show(console, summary, report)
-        except BaseException:
-            stop_services(home)
-            raise
+            leave = keep
+        finally:
+            if not leave:
+                stop_services(home)
         if keep:
             console.print(
                 f"Label Studio: {summary['services']['label_studio']}  MLflow: {summary['services']['mlflow']}"
             )
             console.print(f"Log-ins are in {home}/credentials.json; `editloop down --out {out}` stops both.")
-        else:
-            stop_services(home)
     return summary
 
 

@@ -21,6 +21,7 @@ def surroundings(folder: Path) -> dict[str, str]:
 @contextmanager
 def services_of(out: Path) -> Iterator[None]:
     """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
+    from infra.interruption import interrupted_by_any_ending
     from infra.services import services_status, start_services, stop_services
 
     home = out.absolute() / "services"
@@ -33,9 +34,10 @@ def services_of(out: Path) -> Iterator[None]:
             "`editloop up`, or set the variables that `editloop up` prints."
         )
     ran = any(one.state == "running" for one in services_status(home))
-    os.environ.update(start_services(home).environment | surroundings(out.absolute()))
-    try:
-        yield
-    finally:
-        if not ran:
-            stop_services(home)
+    with interrupted_by_any_ending():
+        try:
+            os.environ.update(start_services(home).environment | surroundings(out.absolute()))
+            yield
+        finally:
+            if not ran:
+                stop_services(home)

@@ -16,6 +16,7 @@ import psutil
 
 from components.claims import worker
 from components.claims.store import Store
+from infra.interruption import uninterrupted
 from infra.launch import stop_tree
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -126,11 +127,12 @@ def run_pieces(
                     spent, plan = spent + took, plan + store.pieces[key[0]].seconds
                 told(key, took)
     finally:
-        for one in running.values():
-            one.process.terminate()
-        for one in running.values():
-            if one.process.is_alive():
-                stop_tree(psutil.Process(one.process.pid), STOP_SECONDS)
+        with uninterrupted():
+            for one in running.values():
+                one.process.terminate()
+            for one in running.values():
+                if one.process.is_alive():
+                    stop_tree(psutil.Process(one.process.pid), STOP_SECONDS)
     return outcome
 
 

@@ -2,11 +2,28 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import psutil
+import pytest
 import requests
 
 from infra.services import services_status, start_services, stop_services
+
+COMMAND = """
+import signal, sys
+from pipelines.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+FIRST_START = """
+import sys
+from pathlib import Path
+from infra.services import start_services
+start_services(Path(sys.argv[1]), label_studio=False)
+"""
 
 
 def pids(home):
@@ -69,3 +86,43 @@ def test_a_killed_server_comes_back_with_its_data_and_no_orphan(tmp_path):
     finally:
         stop_services(home)
     assert pids(home) == {}
+
+
+def test_ctrl_c_twice_stops_all_that_a_command_started(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "services"
+    home.mkdir()
+    arguments = ["reconcile", "--out", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.DEVNULL) as command:
+        try:
+            wait_until(lambda: set(pids(home)) == {"label-studio", "mlflow"}, command)
+            command.send_signal(signal.SIGINT)
+            wait_until(lambda: "label-studio" not in pids(home), command)
+            command.send_signal(signal.SIGINT)
+            assert command.wait(60) != 0
+            assert [status.state for status in services_status(home)] == ["stopped", "stopped"]
+        finally:
+            command.kill()
+            stop_services(home)
+
+
+def wait_until(condition, command):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert command.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.extended
+def test_a_first_start_may_be_killed_at_any_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITLOOP_SERVICE_TEMPLATES", str(tmp_path / "templates"))
+    home = tmp_path / "home"
+    try:
+        for seconds in (1, 2, 4, 6, 8, 10, 12, 16):
+            with subprocess.Popen([sys.executable, "-c", FIRST_START, str(home)]) as call:
+                time.sleep(seconds)
+                call.kill()
+        assert start_services(home, label_studio=False).mlflow.healthy()
+    finally:
+        stop_services(home)

@@ -2,12 +2,10 @@
 
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from infra.doctor import doctor
@@ -15,19 +13,9 @@ from infra.errors import EditLoopError
 from infra.service_processes import MARK
 from infra.services import services_status, start_services, stop_services
 from infra.settings import service_settings
+from tests.stub_service import marked, write_label_studio
 
 LABEL_STUDIO = {"label_studio": True, "mlflow": False}
-
-
-def ours(home):
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK, "").startswith(str(home)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture
@@ -35,10 +23,7 @@ def program(tmp_path, monkeypatch):
     """Makes a Python script be the `label-studio` program."""
 
     def make(body):
-        path = tmp_path / "label-studio"
-        path.write_text(f"#!{sys.executable}\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_COMMAND", str(path))
+        monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_COMMAND", str(write_label_studio(tmp_path / "label-studio", body)))
 
     return make
 
@@ -48,7 +33,7 @@ def test_a_service_that_ends_is_told_in_a_line(program, tmp_path):
     with pytest.raises(EditLoopError, match=r"label-studio ended while starting: .*from the future") as error:
         start_services(tmp_path / "home", **LABEL_STUDIO)
     assert "\n" not in str(error.value)
-    assert ours(tmp_path) == []
+    assert marked(tmp_path) == []
 
 
 def test_a_service_that_never_answers_is_stopped_with_its_children(program, tmp_path, monkeypatch):
@@ -60,7 +45,32 @@ def test_a_service_that_never_answers_is_stopped_with_its_children(program, tmp_
     )
     with pytest.raises(EditLoopError, match="did not answer within"):
         start_services(tmp_path / "home", **LABEL_STUDIO)
-    assert ours(tmp_path) == []
+    assert marked(tmp_path) == []
+
+
+ANSWERS = """
+import http.server
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[-1])), Answer).serve_forever()
+"""
+
+
+def test_a_service_whose_start_a_killed_call_did_not_see_to_its_end_is_somebodys_from_its_use_on(program, tmp_path):
+    home = tmp_path / "home"
+    program(ANSWERS)
+    try:
+        service = start_services(home, **LABEL_STUDIO).label_studio
+        service.ready.unlink()  # as a call that was killed just before leaves it
+        assert start_services(home, **LABEL_STUDIO).label_studio == service
+        assert service.ready.exists()
+    finally:
+        assert stop_services(home) == ["label-studio"]
+    assert marked(home) == []
 
 
 def test_a_port_in_use_is_told_before_anything_starts(program, tmp_path, monkeypatch):
@@ -85,10 +95,10 @@ def test_what_carries_our_mark_is_ended_and_nothing_else(tmp_path):
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         deadline = time.monotonic() + 10
-        while not ours(tmp_path) and time.monotonic() < deadline:
+        while not marked(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert stop_services(home) == ["label-studio"]
-        assert ours(tmp_path) == []
+        assert marked(tmp_path) == []
         orphan.wait(5)
         assert stranger.poll() is None
     finally:

@@ -1,11 +1,9 @@
-"""What long commands have in common: one at a time in a folder, and stopped alike by Ctrl-C and SIGTERM."""
+"""Long commands run one at a time in a folder."""
 
 import fcntl
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from infra.errors import EditLoopError
 
@@ -26,17 +24,3 @@ def alone(out: Path, command: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise EditLoopError(f"{out}: another {command} runs there; wait for it or choose another --out.") from error
         yield
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, so that what was started is stopped either way."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

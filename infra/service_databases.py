@@ -1,0 +1,210 @@
+"""The databases of a service: made once on a machine, copied for each folder, moved into place when whole.
+
+The migrations of an empty database take Label Studio half a minute of a core and MLflow several seconds. So the empty
+databases of a service's version are kept as a template below the user's cache folder (EDITLOOP_SERVICE_TEMPLATES
+names another). A template holds tables and no account, token or key: those are made at the first start of each
+folder. Where no template can be kept, a folder's databases are migrated for it alone.
+
+`make setup` makes the templates of both services; otherwise the first start does:
+
+    python -m infra.service_databases
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from infra.content import complete_folder, read_manifest
+from infra.errors import EditLoopError
+from infra.interruption import interrupted_by_any_ending, uninterrupted
+from infra.locked_folder import locked_folder
+from infra.service_processes import start_process, stop_processes
+from infra.service_programs import (
+    DATABASES,
+    NAMES,
+    Name,
+    Service,
+    migration_commands,
+    migration_environment,
+    program_version,
+)
+from infra.settings import LocalServiceSettings, local_service_settings
+
+LOCK_SECONDS = 30
+LOG_TAIL = 300
+MIGRATION_SECONDS = 1800
+"""Many times what a busy machine takes: it ends only what hangs."""
+WORK: dict[Name, tuple[str, ...]] = {
+    "label-studio": ("SELECT 1 FROM project",),
+    "mlflow": (
+        "SELECT 1 FROM runs",
+        "SELECT 1 FROM registered_models",
+        "SELECT 1 FROM experiments WHERE experiment_id <> 0",
+    ),
+}
+"""What finds a row where anybody has worked with a service; MLflow makes experiment 0 itself."""
+
+
+def provide_databases(service: Service, settings: LocalServiceSettings) -> None:
+    """Give a service that does not run the databases it starts with: those it has, or new ones in one move.
+
+    Databases of a first start that was cut off, which may lack tables or the account, are made anew, unless they hold
+    work. The caller holds the service's home. Raises EditLoopError where a database cannot be made or read.
+    """
+    database = service.data / DATABASES[service.name][0]
+    if not database.exists() or not (service.ready.exists() or _holds_work(service.name, database)):
+        _make_anew(service, settings)
+    try:
+        with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
+            # Log ahead of the tables (kept in the file): answers take half the time on a laptop's disk.
+            connection.execute("PRAGMA journal_mode=wal")
+    except sqlite3.DatabaseError as error:
+        raise EditLoopError(
+            f"{database}: {service.name}'s database cannot be read: {error}. Restore it from a copy, or move "
+            f"{service.data} away to begin with an empty one."
+        ) from error
+
+
+def template_root(settings: LocalServiceSettings) -> Path:
+    """The folder that holds the templates of this user's services."""
+    if settings.service_templates:
+        return settings.service_templates.resolve()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "editloop" / "services"
+
+
+def make_template(name: Name, settings: LocalServiceSettings) -> Path | None:
+    """The folder with the empty databases of the service's version, made now where it is not there; safe to call twice
+    at once.
+
+    None where the version is unknown. Raises OSError where the folder cannot be written, EditLoopError where the
+    service's own migration fails.
+    """
+    version = program_version(name, settings)
+    if version is None:
+        return None
+    root = template_root(settings)
+    target = root / f"{name}-{version}"
+    if not _is_whole(name, target):
+        with locked_folder(root):
+            if not _is_whole(name, target):
+                stop_processes(root, name)  # of a call that was killed
+                for leftover in root.glob(f".{target.name}.*"):
+                    shutil.rmtree(leftover)
+                with complete_folder(target) as folder:
+                    _migrate(name, settings, root, folder, root / f"{name}.log")
+    return target
+
+
+def log_tail(log: Path) -> str:
+    """The end of a log in one line."""
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    return " | ".join(line.strip() for line in lines if line.strip())[-LOG_TAIL:] or "nothing in its log"
+
+
+def _is_whole(name: Name, template: Path) -> bool:
+    try:
+        return set(read_manifest(template, check=True)["files"]) == set(DATABASES[name])
+    except (EditLoopError, ValueError, KeyError):
+        return False
+
+
+def _holds_work(name: Name, database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
+        for query in WORK[name]:
+            try:
+                if connection.execute(f"{query} LIMIT 1").fetchone():
+                    return True
+            except sqlite3.OperationalError:  # the table is not there yet
+                continue
+            except sqlite3.DatabaseError:  # not for us to throw away
+                return True
+    return False
+
+
+def _make_anew(service: Service, settings: LocalServiceSettings) -> None:
+    aside = service.home / f".{service.name}.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        template = make_template(service.name, settings)
+    except OSError:
+        template = None
+    if template:
+        for file in DATABASES[service.name]:
+            shutil.copyfile(template / file, aside / file)
+    else:
+        _migrate(service.name, settings, service.home, aside, service.log)
+    service.ready.unlink(missing_ok=True)
+    shutil.rmtree(service.data, ignore_errors=True)
+    aside.rename(service.data)
+
+
+def _migrate(name: Name, settings: LocalServiceSettings, owner: Path, folder: Path, log: Path) -> None:
+    """Let the service make its databases, and nothing else, in an empty folder.
+
+    `owner` is the folder in the processes' mark, by which they are found again where this call is killed.
+    """
+    work = folder / "work"
+    work.mkdir()
+    for command in migration_commands(name, settings, work):
+        _run(name, command, owner, work, log)
+    for file in DATABASES[name]:
+        if not (work / file).exists():
+            raise EditLoopError(f"{name} made no {file}: {log_tail(log)} (whole log: {log})")
+        (work / file).rename(folder / file)
+    shutil.rmtree(work)
+
+
+def _run(name: Name, command: list[str], owner: Path, folder: Path, log: Path) -> None:
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with uninterrupted():
+            process = start_process(
+                owner, name, command, environment=migration_environment(name, folder), folder=folder, log=log
+            )
+        code = process.wait(MIGRATION_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise EditLoopError(
+            f"{name} did not make its databases within {MIGRATION_SECONDS} s: {log_tail(log)} (whole log: {log})"
+        ) from None
+    finally:
+        if process and process.poll() is None:
+            with uninterrupted():
+                stop_processes(owner, name)
+                process.kill()
+                process.wait()
+    if code:
+        raise EditLoopError(f"{name} could not make its databases: {log_tail(log)} (whole log: {log})")
+
+
+def main() -> int:
+    """Make the templates that are missing. A cache that cannot be written is no failure: first starts take longer."""
+    try:
+        settings = local_service_settings()
+        with interrupted_by_any_ending():
+            for name in NAMES:
+                try:
+                    make_template(name, settings)
+                except OSError as error:
+                    print(
+                        f"{template_root(settings)}: {name}'s empty databases cannot be kept there "
+                        f"({error.strerror}), so each first start makes its own, which takes longer. Set "
+                        "EDITLOOP_SERVICE_TEMPLATES to a folder that you can write to avoid that.",
+                        file=sys.stderr,
+                    )
+    except EditLoopError as error:
+        print(f"editloop: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("editloop: stopped; the same call begins anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
