@@ -24,13 +24,25 @@ EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """Label Studio and an MLflow server, started for this session and stopped after it."""
+def service_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of this session's services; whatever runs for it in the end is stopped."""
     home = tmp_path_factory.mktemp("services")
     try:
-        yield start_services(home)
+        yield home
     finally:
         stop_services(home)
+
+
+@pytest.fixture(scope="session")
+def services(service_home: Path) -> Services:
+    """Label Studio and an MLflow server, started for this session."""
+    return start_services(service_home)
+
+
+@pytest.fixture(scope="session")
+def mlflow_alone(service_home: Path) -> Services:
+    """The session's MLflow server, for tests that need no Label Studio."""
+    return start_services(service_home, label_studio=False)
 
 
 @pytest.fixture
@@ -39,6 +51,14 @@ def service_environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in services.environment.items():
         monkeypatch.setenv(name, value)
     return services
+
+
+@pytest.fixture
+def mlflow_environment(mlflow_alone: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """The running MLflow, with the environment that stages find it through."""
+    for name, value in mlflow_alone.environment.items():
+        monkeypatch.setenv(name, value)
+    return mlflow_alone
 
 
 @pytest.fixture

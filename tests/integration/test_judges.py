@@ -94,7 +94,7 @@ def edits_file(folder: Path, groups: list) -> Path:
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(("name", "zero_stage"), [("editreward-tiny", 2), ("editscore-tiny", 3)])
 def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
-    name: str, zero_stage: int, dataset: Path, tmp_path: Path, service_environment: Services,
+    name: str, zero_stage: int, dataset: Path, tmp_path: Path, mlflow_environment: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "repo"))

@@ -33,7 +33,7 @@ def statuses(name: str, stage: str = "reward") -> list[str]:
     return [run.info.status for run in tracking.find_runs(pipeline_run=name, stage=stage)]
 
 
-def test_a_step_that_was_killed_is_found_again(service_environment: Services, tmp_path: Path) -> None:
+def test_a_step_that_was_killed_is_found_again(mlflow_environment: Services, tmp_path: Path) -> None:
     first = step("killed", tmp_path / "first", 600)
     while not (tmp_path / "first").is_file():
         assert first.poll() is None
@@ -46,7 +46,7 @@ def test_a_step_that_was_killed_is_found_again(service_environment: Services, tm
     assert statuses("killed") == ["FINISHED"]
 
 
-def test_twins_that_begin_at_once_share_one_run(service_environment: Services, tmp_path: Path) -> None:
+def test_twins_that_begin_at_once_share_one_run(mlflow_environment: Services, tmp_path: Path) -> None:
     twins = [step("twins", tmp_path / str(number), 1) for number in range(3)]
     assert [twin.wait() for twin in twins] == [0, 0, 0]
     assert len({(tmp_path / str(number)).read_text() for number in range(3)}) == 1
@@ -56,7 +56,7 @@ def test_twins_that_begin_at_once_share_one_run(service_environment: Services, t
 
 
 def test_runs_are_found_by_the_page_and_whatever_their_names(
-    service_environment: Services, monkeypatch: pytest.MonkeyPatch
+    mlflow_environment: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "Ada's turn"
     for seed in range(5):
@@ -75,9 +75,9 @@ def test_runs_are_found_by_the_page_and_whatever_their_names(
 
 
 @pytest.fixture
-def mlflow(service_environment: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+def mlflow(mlflow_environment: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     """The way to MLflow, which may be closed; the environment names it."""
-    with gateway(service_environment.mlflow.url) as door:
+    with gateway(mlflow_environment.mlflow.url) as door:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", door.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         yield door

@@ -20,7 +20,7 @@ Register = Callable[..., str]
 
 
 @pytest.fixture
-def register(tmp_path: Path, service_environment, monkeypatch: pytest.MonkeyPatch) -> Register:
+def register(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch) -> Register:
     """register(name, text, verdict) -> the version of a tiny signed model with that content."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
 
@@ -103,11 +103,11 @@ def test_a_new_measurement_of_the_same_content_is_the_versions_evidence(register
 
 
 @pytest.mark.parametrize("broken", ["weights.safetensors", "manifest.json"])
-def test_a_tampered_model_is_not_promoted(register: Register, service_environment, broken: str) -> None:
+def test_a_tampered_model_is_not_promoted(register: Register, mlflow_environment, broken: str) -> None:
     name = f"tampered-{broken}"
     version = register(name, "one")
     run_id = registry.registered_facts(name, version)["run_id"]
-    (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/{broken}")
+    (kept,) = (mlflow_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/{broken}")
     kept.write_bytes(kept.read_bytes() + b" ")
     with pytest.raises(EditLoopError, match=r"weights|signature"):
         promote(f"models:/{name}/{version}", actor="Ada", reason="x")

@@ -13,7 +13,7 @@ from pipelines.cli import main
 
 
 @pytest.fixture
-def model(tmp_path: Path, service_environment, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with two versions; its gate let the second one through."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     name = f"cli-{tmp_path.name}"

@@ -56,7 +56,7 @@ def remeasured(model: Path, dataset: Path) -> float:
     ids=["ZeRO-2, all weights", "ZeRO-3, an adapter"],
 )
 def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stages_run(
-    service_environment: Services, dataset: Path, tmp_path: Path, training: dict[str, Any]
+    mlflow_environment: Services, dataset: Path, tmp_path: Path, training: dict[str, Any]
 ) -> None:
     path, output = preset(tmp_path, **training), tmp_path / "model"
     found = run_step(
@@ -81,7 +81,7 @@ def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stage
 
 
 def test_mlflow_away_costs_a_training_nothing_and_gets_its_curves_later(
-    service_environment: Services, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mlflow_environment: Services, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tracking.stage_run("reward", "train-reward", "away", {"dataset": dataset}, {}) as run:
         with monkeypatch.context() as gone:

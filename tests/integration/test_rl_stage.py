@@ -22,7 +22,7 @@ REWARD = f"models:/{NAME}@champion"
 
 
 @pytest.fixture
-def champion(service_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def champion(mlflow_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The shipped reward model, registered and signed; its sha256."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     shipped = Path(str(files("components.reward"))) / "weights" / "tiny-reward"

@@ -170,7 +170,7 @@ def test_edit_score_is_opened_and_served_like_any_judge(tmp_path: Path) -> None:
 
 
 def test_an_alias_that_moves_does_not_move_a_running_server(
-    service_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mlflow_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     first = find_local("tiny-reward").folder
