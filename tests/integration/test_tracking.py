@@ -10,7 +10,7 @@ from infra.errors import EditLoopError
 
 
 @pytest.fixture
-def model(tmp_path: Path, service_environment, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     with complete_folder(tmp_path / "model", {"campaign_key": "k"}) as folder:
         (folder / "weights.safetensors").write_bytes(b"1234")
@@ -63,10 +63,10 @@ def test_an_alias_leads_to_the_registered_bytes(model: Path) -> None:
     assert registry.resolve_model("models:/model-alias/1") == fetched
 
 
-def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, service_environment, tmp_path) -> None:
+def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, mlflow_environment, tmp_path) -> None:
     run_id, version = step(model, "changed")
     registry.set_alias("model-changed", "champion", version)
-    (kept,) = (service_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/weights.safetensors")
+    (kept,) = (mlflow_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/weights.safetensors")
     kept.write_bytes(b"6666")
     with pytest.raises(EditLoopError, match=r"weights\.safetensors"):
         registry.resolve_model("models:/model-changed@champion")
