@@ -14,11 +14,11 @@ from tests.forked_ranks import run_ranks
 
 pytestmark = pytest.mark.floats
 
-ITERATIONS = {"brightness": 27, "closeness": 6}
+ITERATIONS = {"brightness": 15, "closeness": 6}
 """By the reward that teaches."""
 SETTINGS = RlSettings(
-    tasks=6, members=4, steps=4, rank=8, alpha=16, learning_rate=6e-3, kl=0.0, precision="fp32", evaluate_every=3,
-    evaluation_tasks=40, checkpoint_every=50,
+    tasks=6, members=4, steps=4, rank=8, alpha=16, learning_rate=1.2e-2, levels=1, kl=0.0, precision="fp32",
+    evaluate_every=2, evaluation_tasks=40, checkpoint_every=50,
 )  # fmt: skip
 
 
