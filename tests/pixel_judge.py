@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from annotation.formats.picture_size import resized
 from components.judges.protocol import AxisScore, EditGroup, Score
 from components.serving.messages import AxisMessage, ScoreMessage
 from components.serving.worker import ModelFacts
@@ -49,7 +50,8 @@ class PixelJudge:
         if np.array_equal(edit, INFINITE):
             belief = AxisScore(float("nan"), 1.0)
             return Score({"if": belief, "vq": belief}, belief, 1.0, 0.5)
-        bright, change = float(edit.mean()) / 255, float(np.abs(edit.astype(float) - group.source).mean()) / 255
+        at_source = resized(edit, (group.source.shape[0], group.source.shape[1])).astype(float)
+        bright, change = float(edit.mean()) / 255, float(np.abs(at_source - group.source).mean()) / 255
         axes = {"if": AxisScore(bright, len(group.instruction) / 100), "vq": AxisScore(-change, 0.5)}
         return Score(axes, AxisScore(bright - change, 0.25), bright + 2, bright)
 

@@ -211,8 +211,10 @@ def _pictures(pages: Sequence[Page], images: Path, made: Path) -> dict[str, Path
 
 
 def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
+    """Whether every source and every candidate is: a large picture in hard pixels loses lines where it is shrunk."""
     for task in track(tasks, "sizes", transient=True):
-        with Image.open(images / f"{task.source}.png") as picture:
-            if max(picture.size) > TINY:
-                return False
+        for digest in (task.source, *(candidate.image for candidate in task.candidates)):
+            with Image.open(images / f"{digest}.png") as picture:
+                if max(picture.size) > TINY:
+                    return False
     return True

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
@@ -19,7 +17,7 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import live_tasks, task_rows
 from annotation.simulation.characters import Character, Question, answer_of, expert
-from annotation.simulation.oracle import oracle, shrink
+from annotation.simulation.oracle import oracle_of_task
 from annotation.vocabulary import Axis, EditTask, Page
 from infra.content import sha256_json
 from infra.errors import EditLoopError
@@ -106,9 +104,8 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
     found: Scores = {}
     for task_id, images in track(shown.items(), "oracle", transient=True):
         task, edits = targets[task_id], sorted(images)
-        seen = _of_one_size([_seen(folders, digest) for digest in (task.source, str(task.target), *edits)])
-        batch = np.stack(seen[2:])
-        score = oracle(np.broadcast_to(seen[0], batch.shape), np.broadcast_to(seen[1], batch.shape), batch)
+        source, target = (_picture(folders, digest) for digest in (task.source, str(task.target)))
+        score = oracle_of_task(source, target, (_picture(folders, digest) for digest in edits))
         for place, digest in enumerate(edits):
             found[task_id, digest] = {
                 "if": float(score.instruction_following[place]),
@@ -117,21 +114,9 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
     return found
 
 
-def _seen(folders: Sequence[Path], digest: str) -> NDArray[np.uint8]:
-    path = next(path for folder in folders if (path := folder / f"{digest}.png").is_file())
-    with Image.open(path) as picture:
-        return shrink(picture)
-
-
-def _of_one_size(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Small squares of several sizes as the smallest of them."""
-    side = min(picture.shape[0] for picture in pictures)
-    return [
-        picture
-        if picture.shape[0] == side
-        else np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX))
-        for picture in pictures
-    ]
+def _picture(folders: Sequence[Path], digest: str) -> Image.Image:
+    """The picture of the first folder that has it; decoded when its pixels are asked for."""
+    return Image.open(next(path for folder in folders if (path := folder / f"{digest}.png").is_file()))
 
 
 def _given(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]]:

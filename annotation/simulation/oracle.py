@@ -4,12 +4,15 @@ It stands in for what a perfectly informed expert would see. It needs a target p
 photographs whose real edit is at hand, and nothing else; models never see it.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+
+from annotation.formats.picture_size import resized
 
 BLUR = 0.8
 """Pixels; forgives the sub-pixel softness of a codec before errors are measured."""
@@ -62,16 +65,30 @@ def oracle(source: Images, target: Images, edit: Images) -> Oracle:
     )
 
 
+def oracle_of_task(
+    source: Image.Image | Images, target: Image.Image | Images, edits: Iterable[Image.Image | Images]
+) -> Oracle:
+    """Score a task's edits, pictures of any sizes, each as it would be scored alone.
+
+    All are compared at the source's size, as `shrink` makes it. `edits`: at least one; each is read once.
+    """
+    reference = shrink(source)
+    size = (reference.shape[0], reference.shape[1])
+    batch = np.stack([resized(edit, size) for edit in edits])
+    before, wanted = (np.broadcast_to(picture, batch.shape) for picture in (reference, resized(target, size)))
+    return oracle(before, wanted, batch)
+
+
 def edit_mask(source: Images, target: Images) -> NDArray[np.bool_]:
     """Where the edit from source to target is, (..., H, W), of pictures uint8 (..., H, W, 3)."""
     return _differs(_blurred(source), _blurred(target))[..., 0]
 
 
-def shrink(image: Image.Image, side: int = LARGEST_SIDE) -> Images:
-    """A picture as the oracle sees it: RGB, uint8 (side, side, 3), area-averaged; a smaller square one as it is."""
-    if image.size[0] == image.size[1] and image.size[0] <= side:
-        return np.asarray(image.convert("RGB"))
-    return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BOX))
+def shrink(picture: Image.Image | Images, side: int = LARGEST_SIDE) -> Images:
+    """A source as the oracle sees it: RGB, uint8 (side, side, 3); a smaller square one as it is."""
+    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    smaller = width == height and width <= side
+    return resized(picture, (height, width) if smaller else (side, side))
 
 
 def _differs(before: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
+from annotation.formats.picture_size import resized
 from infra.content import complete_folder, sha256_bytes, sha256_json
 
 LONGEST_SIDE = 256
@@ -110,7 +111,7 @@ def _row_with_candidates(row: EditRow, folder: Path, seed: int, per_task: int) -
     }
     candidates = [(load_image(image, LONGEST_SIDE), editor) for image, editor in row.candidates]
     if row.target is not None:
-        target = load_image(row.target, LONGEST_SIDE).resize(source.size, Image.Resampling.LANCZOS)
+        target = Image.fromarray(resized(load_image(row.target, LONGEST_SIDE), (source.height, source.width)))
         line["target"] = _write_image(folder, target)
         candidates = candidates or _stand_in_edits(row.id, source, target, seed, per_task)
     line["candidates"] = [{"image": _write_image(folder, image), "editor": editor} for image, editor in candidates]

@@ -15,7 +15,7 @@ from annotation.campaigns.campaign import read_tasks
 from annotation.formats.judgements_folder import write_imported
 from annotation.simulation.characters import Character, Question, answer_of, expert
 from annotation.simulation.experts import assigned
-from annotation.simulation.oracle import LARGEST_SIDE, oracle
+from annotation.simulation.oracle import oracle_of_task
 from annotation.simulation.scenes import write_edits
 from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, Axis, EditTask, Judgement
@@ -83,8 +83,7 @@ def judged(folder: Path, task: EditTask, seed: int, characters: Mapping[str, Cha
 
 
 def oracle_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
-    """The oracle's scores of a drawn task's candidates, (K, axes), 0..1."""
+    """The oracle's scores of a task's candidates, (K, axes), 0..1."""
     shown = (task.source, str(task.target), *(one.image for one in task.candidates))
-    seen = np.stack(pictures(folder, shown, LARGEST_SIDE))
-    source, target = (np.broadcast_to(one, seen[2:].shape) for one in seen[:2])
-    return np.stack(oracle(source, target, seen[2:]), axis=1)
+    source, target, *edits = pictures(folder, shown, None)
+    return np.stack(oracle_of_task(source, target, edits), axis=1)

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.formats.picture_file import load_image
+from annotation.formats.picture_size import resized
 from annotation.simulation.oracle import oracle
 from components.candidates.stage import noise_seed
 from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
@@ -45,7 +46,7 @@ def editor_eval(
     opened, and for editors that work at different sizes, before anything is edited.
     """
     from components.editors.opening import open_editor
-    from components.editors.sampling import edit, resized
+    from components.editors.sampling import edit
 
     settings, rows = read_gate(gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]

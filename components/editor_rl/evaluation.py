@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image
+from annotation.formats.picture_size import Picture, resized
 from annotation.simulation.oracle import Oracle, oracle
 from components.editors.protocol import Conditioning, Editor
-from components.editors.sampling import Picture, by_size, integrate, resized, working_picture
+from components.editors.sampling import by_size, integrate, working_picture
 from components.editors.settings import Size
 from components.judges.dividing import judged
 from components.judges.protocol import EditGroup, Judge

@@ -19,6 +19,8 @@ Picture = NDArray[np.uint8]
 def preservation(source: Picture, edit: Picture, answer: Picture) -> float:
     """1 less the root mean square change (0..1) outside the edit: 1 where everything around it was left alone.
 
+    All three are of one size, the editor's working size.
+
     answer: the picture that tells where the edit is, by its difference from the source: the right result, or where that
     is not known the base editor's edit. NaN where that leaves no pixel outside.
     """

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image, upright_size
+from annotation.formats.picture_size import resized
 from components.editors.protocol import Conditioning, Editor
-from components.editors.sampling import resized
 from components.judges.protocol import Picture
 
 

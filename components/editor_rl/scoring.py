@@ -17,8 +17,8 @@ from torch import Tensor
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image
+from annotation.formats.picture_size import resized
 from annotation.simulation.oracle import oracle
-from components.editors.sampling import resized
 from components.editors.settings import Size
 from components.judges.opening import is_served, open_judge
 from components.judges.protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
@@ -73,8 +73,8 @@ class OracleJudge:
     def _scores(self, group: EditGroup) -> list[Score]:
         target = self._targets[group.key]
         assert target is not None
-        edits = np.stack(list(group.edits))
-        size = (edits.shape[1], edits.shape[2])
+        size = (group.source.shape[0], group.source.shape[1])
+        edits = np.stack([resized(edit, size) for edit in group.edits])
         wanted = np.broadcast_to(resized(load_image(target), size), edits.shape)
         seen = oracle(np.broadcast_to(group.source, edits.shape), wanted, edits)
         found = zip(seen.instruction_following.tolist(), seen.visual_quality.tolist(), seen.mean.tolist(), strict=True)

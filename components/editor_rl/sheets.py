@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from annotation.formats.picture_size import Picture
 from components.editor_eval.contact_sheet import contact_sheet
 from components.editor_rl.evaluation import Case
-from components.editors.sampling import Picture
 from infra.content import write_file
 
 SHEETS = "sheets"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation.formats.edits_file import EditRow
+from annotation.formats.picture_size import Picture
 from components.editor_rl.evaluation import ORACLE, Case, HeldOut, judge_scores, oracle_view
 from components.editor_rl.guards import Seen, rule
 from components.editor_rl.image_statistics import grid_texture, noise_dots
@@ -22,7 +23,6 @@ from components.editor_rl.page import training_page
 from components.editor_rl.settings import RlSettings
 from components.editor_rl.sheets import SHEETS, write_sheets
 from components.editors.protocol import Editor
-from components.editors.sampling import Picture
 from components.judges.opening import open_judge
 from components.judges.protocol import Judge, JudgeUnavailableError
 from infra.content import write_file, write_json

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image
+from annotation.formats.picture_size import resized
 from components.editor_rl.flow_matching import (
     flow_matching_loss,
     logit_normal_levels,
@@ -23,7 +24,7 @@ from components.editor_rl.flow_matching import (
 )
 from components.editor_sft.settings import SftSettings
 from components.editors.protocol import Editor
-from components.editors.sampling import by_size, resized, working_picture
+from components.editors.sampling import by_size, working_picture
 from components.editors.settings import Size
 from components.training.lesson import Batch, ParameterGroup, Split
 from components.training.ranks import step_seed

@@ -9,27 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from annotation.formats.picture_size import Picture, resized
 from components.editors.protocol import Conditioning, Editor
 from components.editors.settings import Size
 
-Picture = NDArray[np.uint8]
-"""(height, width, 3), RGB."""
 BATCH = 64
 
 
 def working_picture(editor: Editor, image: Image.Image) -> Picture:
     """A picture as the editor sees it: RGB at the size that the editor works at for a source of its shape."""
     return resized(image, editor.size_for(image.size[1], image.size[0]))
-
-
-def resized(image: Image.Image, size: Size) -> Picture:
-    """RGB pixels of a picture at (height, width): area-averaged where it shrinks, as the oracle sees pictures."""
-    height, width = size
-    if image.size != (width, height):
-        shrinks = image.size[0] * image.size[1] > width * height
-        way = Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS
-        image = image.convert("RGB").resize((width, height), way)
-    return np.asarray(image.convert("RGB"))
 
 
 def by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:

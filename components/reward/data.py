@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotation.simulation.oracle import Oracle, oracle, shrink
+from annotation.simulation.oracle import Oracle, oracle_of_task, shrink
 from annotation.vocabulary import AXES
 from components.dataset.shards import PICTURES, shards
 from components.judges.protocol import Picture
@@ -52,19 +52,15 @@ class Group:
 
     def oracle(self) -> Oracle | None:
         """The oracle's scores of the K candidates, or None where no right result is known."""
-        if self.target is None:
-            return None
-        edits = np.stack([_square(edit) for edit in self.edits])
-        source, target = (np.broadcast_to(_square(one), edits.shape) for one in (self.source, self.target))
-        return oracle(source, target, edits)
+        return None if self.target is None else oracle_of_task(self.source, self.target, self.edits)
 
 
 class PreferenceGroups(Sequence[Group]):
     """The groups of one split of a dataset folder, in the dataset's order. Safe to read from several threads."""
 
     def __init__(self, dataset: Path, split: str, side: int | None = None):
-        """`split`: `train`, `validation` or `test`. With `side` pictures are squares of so many pixels, else as they
-        are."""
+        """`split`: `train`, `validation` or `test`. With `side` pictures are squares of at most so many pixels, else
+        as they are."""
         self._side = side
         self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
         self._groups = [
@@ -152,7 +148,3 @@ def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
     return np.array(
         [max(0.0, 2 * pair[f"{axis}_confidence"] - 1) if pair[f"{axis}_order"] else 0.0 for axis in AXES], np.float32
     )
-
-
-def _square(picture: Picture) -> Picture:
-    return shrink(Image.fromarray(picture))

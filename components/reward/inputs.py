@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from annotation.formats.picture_size import resized
 from components.backbones.pictures import Patches, Patching, check_picture, paired_patches, patches_of, scaled_size
 from components.backbones.prefix_tree import Node, ends, markers, pack
 from components.backbones.text import control_id, control_text_ids, shortened, text_ids
@@ -149,6 +148,4 @@ def _size(picture: Picture) -> tuple[int, int]:
 
 def _square(picture: Picture, side: int) -> Picture:
     check_picture(picture)
-    if picture.shape[:2] == (side, side):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX))
+    return resized(picture, (side, side))

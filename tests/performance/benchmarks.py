@@ -44,7 +44,9 @@ def expectation_of_a_pair() -> Benchmark:
 
 
 def pairs_of_a_group() -> Benchmark:
-    """Scoring all 15 pairs of 6 candidates: both sides of each pair, against each candidate once."""
+    """Reading all 15 pairs of 6 candidates: both sides of each pair, as EditReward's published training does, against
+    each candidate once. Scoring reads each candidate once in the published code too.
+    """
     from itertools import combinations
 
     from components.judges.protocol import EditGroup
@@ -61,7 +63,7 @@ def pairs_of_a_group() -> Benchmark:
     def ours() -> None:
         model.score([EditGroup(instruction, edits[0], edits)])
 
-    return Benchmark("reward: the pairs of 6 candidates", plain, ours, target=4.0)
+    return Benchmark("reward: the pairs of 6 candidates, pair by pair and each candidate once", plain, ours, target=4.0)
 
 
 def interval_of_agreement() -> Benchmark:

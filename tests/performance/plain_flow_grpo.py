@@ -1,12 +1,20 @@
-"""Flow-GRPO as its published code does it, plainly, for the trainer to be held against.
+"""Flow-GRPO the way its published code does it, for the trainer to be held against: no more work, and no less.
 
-Every step of the trajectory is stochastic and trained. The members of a group are samples of their own: each batch has
-one member of each task, opened, encoded and sampled anew. Rewards are asked for when all is sampled, edit by edit. The
-rollout's log-probabilities are computed again before the update. An iteration makes two optimiser steps, each over half
-of the edits and all of their steps. Same editor, judge, noise, steps and losses as the trainer's.
+What it does, after yifan123/flow_grpo (`train_flux_kontext.py`, `train_sd3_fast.py`):
+
+- A batch of sampling has one member of each task. Each edit's text and source are encoded in its batch.
+- The log-probabilities of stochastic steps are kept as they were sampled, and are not computed again.
+- A batch goes to the judge in a thread while the next is sampled.
+- Edits whose advantage is zero are left out. The others are shuffled and cut into as many batches as were sampled.
+- Two optimiser steps an iteration, each over half of the batches and all trained steps of their edits.
+- The frozen editor is asked only where the KL term has a weight.
+
+Which steps are stochastic and trained, the settings say, as for the trainer: all but the last (`timestep_fraction` 0.99
+of the published settings), or a window (Flow-GRPO-Fast). Editor, judge, noise, steps and losses are the trainer's.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,11 +25,12 @@ from torch import Tensor
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image
 from components.editor_rl.advantages import advantages
-from components.editor_rl.policy_loss import clipped_loss, mean_of, ratio
+from components.editor_rl.policy_loss import clipped_loss, ratio
 from components.editor_rl.rollout import SAMPLING, generators, normal
 from components.editor_rl.sde import STEPS, divergence, draw, log_prob
 from components.editor_rl.settings import RlSettings
-from components.editors.protocol import Conditioning, Editor
+from components.editor_rl.windows import window
+from components.editors.protocol import Conditioning, Editor, joined
 from components.editors.sampling import working_picture
 from components.judges.protocol import EditGroup, Judge
 
@@ -29,15 +38,22 @@ UPDATES = 2
 """Optimiser steps an iteration."""
 
 
-class Sampled(NamedTuple):
-    """One member of each of P tasks."""
+class Trajectories(NamedTuple):
+    """N edits of one size at their W stochastic steps."""
 
     condition: Conditioning
-    sigmas: list[float]
-    trajectory: list[Tensor]
-    """Latents (P, S, C) at each of the sigmas."""
-    groups: list[EditGroup]
-    """P questions to the judge, of one edit each."""
+    """N rows."""
+    before: Tensor
+    """(N, W, S, C): latents that each step began with."""
+    after: Tensor
+    """(N, W, S, C): what was drawn."""
+    log_probs: Tensor
+    """(N, W), as they were sampled."""
+
+    def select(self, places: Tensor) -> "Trajectories":
+        """The edits at `places` (n,)."""
+        tensors = (tensor[places] for tensor in (self.before, self.after, self.log_probs))
+        return Trajectories(self.condition.select(places), *tensors)
 
 
 class PlainFlowGrpo:
@@ -54,59 +70,91 @@ class PlainFlowGrpo:
         settings = self.settings
         pool = np.random.default_rng([settings.seed, number])
         tasks = pool.choice(len(self.rows), min(settings.tasks, len(self.rows)), replace=False).tolist()
-        batches = [
-            self.sample(tasks, generators(settings, number, [(task, member) for task in tasks], SAMPLING))
-            for member in range(settings.members)
-        ]
-        told = [[one.reward for (one,) in self.judge.judge(batch.groups)] for batch in batches]
-        rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in told]).T
-        found = advantages(rewards, settings.scale)
-        with torch.no_grad():
-            rolled = [[self.step(batch, place)[0] for place in range(settings.steps)] for batch in batches]
-        half = -(-settings.members // UPDATES)
-        for start in range(0, settings.members, half):
-            members = range(start, min(start + half, settings.members))
-            for member in members:
-                values, counts = found.values[:, member], found.counts[:, member]
-                for place in range(settings.steps):
-                    now, mean, deviation = self.step(batches[member], place)
-                    with torch.no_grad(), self.editor.base():
-                        reference = self.step(batches[member], place)[1]
-                    losses = clipped_loss(ratio(now, rolled[member][place]), values, *settings.clip)
-                    losses = losses + settings.kl * divergence(mean, reference, deviation)
-                    (mean_of(losses, counts) / (len(members) * settings.steps)).backward()
-            torch.nn.utils.clip_grad_norm_(self.trained, settings.gradient_clip)
-            self.optimiser.step()
-            self.optimiser.zero_grad()
+        steps = self.trained_steps(number)
+        sampled, asked = [], []
+        with ThreadPoolExecutor(1) as thread:
+            for member in range(settings.members):
+                draws = generators(settings, number, [(task, member) for task in tasks], SAMPLING)
+                trajectories, groups = self.sample(tasks, draws, steps)
+                sampled.append(trajectories)
+                asked.append(thread.submit(self.judge.judge, groups))
+            scores = [[score.reward for (score,) in future.result()] for future in asked]
+        rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in scores])
+        weighed = advantages(rewards.T, settings.scale)
+        edits = Trajectories(
+            joined([batch.condition for batch in sampled]),
+            *(torch.cat([batch[part] for batch in sampled]) for part in (1, 2, 3)),
+        )
+        counting = weighed.counts.T.flatten().nonzero().flatten()
+        shuffled = counting[torch.randperm(len(counting), generator=torch.Generator().manual_seed(number))]
+        self.update(edits, weighed.values.T.flatten().float(), shuffled, steps)
         return float(rewards.nanmean())
 
+    def trained_steps(self, number: int) -> range:
+        """The steps of iteration `number` that are stochastic and trained."""
+        settings = self.settings
+        return window(settings.window_kind, number, settings.seed, size=settings.window, reach=settings.window_range)
+
     @torch.no_grad()
-    def sample(self, tasks: Sequence[int], draws: Sequence[torch.Generator]) -> Sampled:
-        """One edit of each of P tasks, of one size; a generator each."""
+    def sample(
+        self, tasks: Sequence[int], draws: Sequence[torch.Generator], steps: range
+    ) -> tuple[Trajectories, list[EditGroup]]:
+        """One edit of each task, of one size, a generator each; and the questions to the judge, of one edit each."""
         editor, settings = self.editor, self.settings
         rows = [self.rows[task] for task in tasks]
         sources = np.stack([working_picture(editor, load_image(row.source)) for row in rows])
         condition = editor.encode([row.instruction for row in rows], sources)
         self.encodings += len(rows)
-        sigmas = editor.sigmas(settings.steps, condition.size).tolist()
-        trajectory = [torch.cat([editor.noise(1, condition.size, one) for one in draws])]
-        for sigma, following in pairwise(sigmas):
-            x = trajectory[-1]
+        x = torch.cat([editor.noise(1, condition.size, one) for one in draws])
+        before, after, log_probs = [], [], []
+        for place, (sigma, following) in enumerate(pairwise(editor.sigmas(settings.steps, condition.size).tolist())):
             v = editor.velocity(x, torch.full((len(x),), sigma), condition, settings.guidance)
+            if place not in steps:
+                x = x + (following - sigma) * v
+                continue
             mean, deviation = STEPS[settings.step](x, v, sigma, following, settings.noise)
-            trajectory.append(draw(mean, deviation, normal(x, draws)))
-        pictures = editor.decode(trajectory[-1], condition.size)
+            before.append(x)
+            x = draw(mean, deviation, normal(x, draws))
+            after.append(x)
+            log_probs.append(log_prob(x, mean, deviation))
+        pictures = editor.decode(x, condition.size)
         groups = [
             EditGroup(row.instruction, source, [picture], row.id)
             for row, source, picture in zip(rows, sources, pictures, strict=True)
         ]
-        return Sampled(condition, sigmas, trajectory, groups)
+        return Trajectories(condition, *(torch.stack(part, 1) for part in (before, after, log_probs))), groups
 
-    def step(self, batch: Sampled, place: int) -> tuple[Tensor, Tensor, float]:
-        """Log-probability (P,) of a step as it was sampled, the mean that the editor gives it now, its deviation."""
-        before, after = batch.trajectory[place : place + 2]
-        sigma, following = batch.sigmas[place : place + 2]
-        v = self.editor.velocity(before, torch.full((len(before),), sigma), batch.condition, self.settings.guidance)
-        mean, deviation = STEPS[self.settings.step](before, v, sigma, following, self.settings.noise)
+    def update(self, edits: Trajectories, values: Tensor, places: Tensor, steps: range) -> None:
+        """Train on the edits at `places` (n,), in their order; values: the advantages of all edits (N,)."""
+        batches = [batch for batch in places.tensor_split(self.settings.members) if len(batch)]
+        half = -(-len(batches) // UPDATES)
+        for start in range(0, len(batches), half or 1):
+            accumulated = batches[start : start + half]
+            for batch in accumulated:
+                part = edits.select(batch)
+                for place, step in enumerate(steps):
+                    loss = self.losses(part, place, step, values[batch]).mean()
+                    (loss / (len(accumulated) * len(steps))).backward()
+            torch.nn.utils.clip_grad_norm_(self.trained, self.settings.gradient_clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+
+    def losses(self, part: Trajectories, place: int, step: int, values: Tensor) -> Tensor:
+        """(n,) of edits at the `place`-th of their stochastic steps, which is `step` of the trajectory."""
+        settings = self.settings
+        now, mean, deviation = self.evaluate(part, place, step)
+        losses = clipped_loss(ratio(now, part.log_probs[:, place]), values, *settings.clip)
+        if settings.kl == 0:
+            return losses
+        with torch.no_grad(), self.editor.base():
+            reference = self.evaluate(part, place, step)[1]
+        return losses + settings.kl * divergence(mean, reference, deviation)
+
+    def evaluate(self, part: Trajectories, place: int, step: int) -> tuple[Tensor, Tensor, float]:
+        """Log-probability (n,) of a step as it was sampled, the mean that the editor gives it now, its deviation."""
+        settings, before = self.settings, part.before[:, place]
+        sigma, following = self.editor.sigmas(settings.steps, part.condition.size)[step : step + 2].tolist()
+        v = self.editor.velocity(before, torch.full((len(before),), sigma), part.condition, settings.guidance)
+        mean, deviation = STEPS[settings.step](before, v, sigma, following, settings.noise)
         assert isinstance(deviation, float)
-        return log_prob(after, mean, deviation), mean, deviation
+        return log_prob(part.after[:, place], mean, deviation), mean, deviation

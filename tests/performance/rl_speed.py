@@ -1,28 +1,41 @@
-"""Online RL of the editor against plain Flow-GRPO: what is computed, and how long an iteration takes."""
+"""Online RL of the editor against plain Flow-GRPO, by what is computed: an iteration of 64 edits, counted.
+
+Rows tell apart what a ratio is made of. Like for like, algorithm and steps the same, the trainer asks the network as
+often as published code does. What is saved comes from the choices that the other rows name, each on its own; the
+window and the shared noise are published too (Flow-GRPO-Fast).
+"""
 
 import atexit
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.simulation.scenes import write_edits
 from components.editor_rl.settings import RlSettings
 from components.editor_rl.windows import window
 from tests.performance.bench import Benchmark
-
-if TYPE_CHECKING:
-    from components.editors.protocol import Editor
+from tests.performance.rl_evaluations import Evaluations, calls_of
 
 TASKS, MEMBERS, STEPS, ITERATIONS = 8, 8, 8, 3
-FAST = RlSettings(
-    algorithm="flow-grpo", tasks=TASKS, members=MEMBERS, steps=STEPS, window=2, window_range=4, shared_noise=True
-)
-"""A window of two steps in the first half of the trajectory."""
+WHOLE = RlSettings(
+    algorithm="flow-grpo", tasks=TASKS, members=MEMBERS, steps=STEPS, window=7, window_kind="fixed", window_range=7,
+    scale="batch", kl=0.04, clip=(1e-4, 1e-4), learning_rate=3e-4, precision="fp32", micro_batch=TASKS,
+)  # fmt: skip
+"""Flow-GRPO as its published settings have it: all steps but the last are trained, with a KL term.
+
+As many edits are in the network at a time as in a batch of the plain way.
+"""
+WINDOW = WHOLE.model_copy(update={"window": 2, "window_kind": "random", "window_range": 4})
+"""A window of two steps in the first half of the trajectory, as Flow-GRPO-Fast has it."""
+SHARED = WINDOW.model_copy(update={"shared_noise": True})
+TOGETHER = WINDOW.model_copy(update={"micro_batch": TASKS * MEMBERS})
+"""As many edits in the network at a time as there are in a part of the sampling."""
+NFT = WHOLE.model_copy(update={"algorithm": "nft", "levels": 3})
+"""DiffusionNFT with three noise levels an edit."""
+KEEP = NFT.model_copy(update={"keep": MEMBERS // 2})
+WITHOUT_KL = KEEP.model_copy(update={"kl": 0.0})
 
 
 @cache
@@ -34,25 +47,66 @@ def rows() -> list[EditRow]:
     return list(read_edits(Path(folder.name)))
 
 
-@contextmanager
-def calls_of(editor: "Editor", method: str) -> Iterator[list[int]]:
-    """The rows that a method of the editor is asked about, call by call."""
-    asked: list[int] = []
-    real = getattr(editor, method)
+@cache
+def plain_evaluations(settings: RlSettings) -> Evaluations:
+    """Of an iteration the plain way."""
+    from components.editor_rl.scoring import OracleJudge
+    from components.editors.opening import open_editor
+    from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
-    def counted(first, *others):  # type: ignore[no-untyped-def]
-        asked.append(len(first))
-        return real(first, *others)
+    plain = PlainFlowGrpo(open_editor("tiny-editor"), rows(), OracleJudge(rows()), settings)
+    with calls_of(plain.editor, "velocity") as calls:
+        plain.iteration(0)
+    return Evaluations.of(calls)
 
-    with patch.object(editor, method, counted):
-        yield asked
+
+@cache
+def our_evaluations(settings: RlSettings) -> Evaluations:
+    """Of an iteration of the trainer's."""
+    from components.editor_rl.scoring import OracleJudge
+    from tests.performance.rl_trainer import iterations, trainer
+
+    with TemporaryDirectory() as folder:
+        iterate = iterations(trainer(settings, Path(folder), "oracle", OracleJudge(rows())))
+        with calls_of(iterate.editor, "velocity") as calls:
+            iterate.run(0, set(), measured=False)
+    return Evaluations.of(calls)
+
+
+def like_for_like(name: str, settings: RlSettings) -> Callable[[], Benchmark]:
+    """The same algorithm, steps and edits: the same work, to the last evaluation."""
+
+    def make() -> Benchmark:
+        return Benchmark(
+            f"editor_rl: latents through the network, like for like, {name}",
+            lambda: sum(plain_evaluations(settings)),
+            lambda: sum(our_evaluations(settings)),
+            target=1.0,
+            counted=True,
+            same=lambda *_: plain_evaluations(settings) == our_evaluations(settings),
+        )
+
+    return make
+
+
+def by_choice(name: str, before: RlSettings, after: RlSettings, target: float) -> Callable[[], Benchmark]:
+    """What one choice saves, both ways in the trainer."""
+
+    def make() -> Benchmark:
+        return Benchmark(
+            f"editor_rl: latents through the network, {name}",
+            lambda: sum(our_evaluations(before)),
+            lambda: sum(our_evaluations(after)),
+            target=target,
+            counted=True,
+        )
+
+    return make
 
 
 @cache
 def rolled_out(method: str) -> tuple[int, int]:
     """Rows that a method of the editor is asked about by the rollouts of a few iterations: the plain way, and ours."""
-    import torch
-
     from components.editor_rl.prompts import Prompts
     from components.editor_rl.rollout import SAMPLING, Counts, generators, sample
     from components.editor_rl.scoring import OracleJudge
@@ -60,31 +114,25 @@ def rolled_out(method: str) -> tuple[int, int]:
     from components.editors.protocol import joined
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
-    torch.set_num_threads(1)
-    editor = open_editor("tiny-editor")
+    editor, tasks = open_editor("tiny-editor"), list(range(TASKS))
     prompts = Prompts(rows(), editor, kept=TASKS, seed=0)
-    plain = PlainFlowGrpo(editor, rows(), OracleJudge(rows()), FAST)
-    tasks = list(range(TASKS))
+    plain = PlainFlowGrpo(editor, rows(), OracleJudge(rows()), SHARED)
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
             for member in range(MEMBERS):
-                plain.sample(tasks, generators(FAST, iteration, [(task, member) for task in tasks], SAMPLING))
+                draws = generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
+                plain.sample(tasks, draws, plain.trained_steps(iteration))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
             condition = joined([known.condition for known in prompts.known(tasks)])
-            sample(FAST, editor, condition, tasks, iteration, place(iteration), Counts())
-    return sum(plainly), sum(ours)
-
-
-def place(iteration: int) -> range:
-    """The window of an iteration."""
-    return window(FAST.window_kind, iteration, FAST.seed, size=FAST.window, reach=FAST.window_range)
+            sample(SHARED, editor, condition, tasks, iteration, plain.trained_steps(iteration), Counts())
+    return sum(call.rows for call in plainly), sum(call.rows for call in ours)
 
 
 def encodings() -> Benchmark:
-    """Tasks encoded: each member of each iteration, against each task once."""
+    """Each member of each iteration, against each task once. Flow-Factory encodes a data set once, too."""
     return Benchmark(
-        "editor_rl: tasks encoded in 3 iterations",
+        f"editor_rl: tasks encoded in {ITERATIONS} iterations",
         lambda: rolled_out("encode")[0],
         lambda: rolled_out("encode")[1],
         target=MEMBERS * ITERATIONS,
@@ -94,11 +142,14 @@ def encodings() -> Benchmark:
 
 
 def shared_steps() -> Benchmark:
-    """Latents that go through the network in rollouts: steps before the window a member each, against once a group."""
-    before = sum(place(iteration).start for iteration in range(ITERATIONS))
+    """Steps before the window: a member each with noise of its own, against once a group that starts from one noise."""
+    before = sum(
+        window(SHARED.window_kind, iteration, SHARED.seed, size=SHARED.window, reach=SHARED.window_range).start
+        for iteration in range(ITERATIONS)
+    )
     after = STEPS * ITERATIONS - before
     return Benchmark(
-        "editor_rl: transformer passes of rollouts",
+        "editor_rl: latents through the network in rollouts, noise of each member's own against one noise",
         lambda: rolled_out("velocity")[0],
         lambda: rolled_out("velocity")[1],
         target=1.2,
@@ -107,4 +158,13 @@ def shared_steps() -> Benchmark:
     )
 
 
-BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (encodings, shared_steps)
+BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
+    like_for_like("7 of 8 steps trained", WHOLE),
+    like_for_like("a window of 2", WINDOW),
+    by_choice("7 of 8 steps trained against a window of 2", WHOLE, WINDOW, 1.8),
+    by_choice("Flow-GRPO, 7 of 8 steps trained, against DiffusionNFT at 3 levels", WHOLE, NFT, 1.2),
+    by_choice("DiffusionNFT on all members against half of them", NFT, KEEP, 1.2),
+    by_choice("DiffusionNFT with a KL term against none", KEEP, WITHOUT_KL, 1.1),
+    shared_steps,
+    encodings,
+)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,13 +16,16 @@ from annotation.formats.edits_file import EditRow
 from components.editor_rl.settings import RlJob, RlSettings, read_rl_preset
 from components.judges.protocol import EditGroup, Judge, Score
 from tests.performance.bench import Benchmark, Scale
-from tests.performance.rl_speed import FAST, rows
+from tests.performance.rl_speed import KEEP, MEMBERS, NFT, SHARED, TASKS, TOGETHER, WHOLE, WINDOW, WITHOUT_KL, rows
 
 if TYPE_CHECKING:
     from components.editor_rl.iteration import Iteration
     from components.editor_rl.loop import Training
+    from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
 HIDDEN, CHECKPOINT_SHARE = 0.8, 0.03
+NO_SLOWER = 0.9
+"""Of the plain way's time over ours, where both do the same work."""
 LATENCY_SHARE = 0.5
 """Of a judge elsewhere, in the time that sampling takes."""
 ITERATIONS, SETTLED = 1000, 100
@@ -91,32 +95,51 @@ def iterations(training: "Training") -> "Iteration":
     )  # fmt: skip
 
 
-def whole_iteration() -> Benchmark:
-    """Sampling, scoring and updating on 8 tasks of 8 edits: plain Flow-GRPO, and a window of two steps."""
+def iterating(settings: RlSettings) -> Callable[[], object]:
+    """A function that makes the next iteration of a training of its own on `rows`."""
     from components.editor_rl.scoring import OracleJudge
 
-    settings = FAST.model_copy(update={"precision": "fp32"})
+    @cache
+    def training() -> "Iteration":
+        with TemporaryDirectory() as folder:
+            return iterations(trainer(settings, Path(folder), "oracle", OracleJudge(rows())))
+
+    numbers = count()
+    return lambda: training().run(next(numbers), set(), measured=False)
+
+
+def plainly_iterating(settings: RlSettings) -> Callable[[], object]:
+    """The same, the plain way."""
+    from components.editor_rl.scoring import OracleJudge
 
     @cache
-    def plainly() -> Callable[[int], float]:
+    def training() -> "PlainFlowGrpo":
         from components.editors.opening import open_editor
         from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
         started()
-        return PlainFlowGrpo(open_editor("tiny-editor"), rows(), OracleJudge(rows()), settings).iteration
+        return PlainFlowGrpo(open_editor("tiny-editor"), rows(), OracleJudge(rows()), settings)
 
-    @cache
-    def ours() -> "Iteration":
-        with TemporaryDirectory() as folder:
-            return iterations(trainer(settings, Path(folder), "oracle", OracleJudge(rows())))
+    numbers = count()
+    return lambda: training().iteration(next(numbers))
 
-    numbers = iter(range(10**6))
-    return Benchmark(
-        "editor_rl: an iteration of 64 edits",
-        lambda: plainly()(next(numbers)),
-        lambda: ours().run(next(numbers), set(), measured=False),
-        target=2.2,
-    )
+
+def against_plain(name: str, plain: RlSettings, ours: RlSettings, target: float) -> Callable[[], Benchmark]:
+    """Sampling, scoring and updating on 8 tasks of 8 edits: the plain way, and the trainer's."""
+
+    def make() -> Benchmark:
+        return Benchmark(f"editor_rl: an iteration, {name}", plainly_iterating(plain), iterating(ours), target)
+
+    return make
+
+
+def timed_choice(name: str, before: RlSettings, after: RlSettings, target: float) -> Callable[[], Benchmark]:
+    """The same of one choice, both ways in the trainer."""
+
+    def make() -> Benchmark:
+        return Benchmark(f"editor_rl: an iteration, {name}", iterating(before), iterating(after), target)
+
+    return make
 
 
 def latency() -> Benchmark:
@@ -197,4 +220,18 @@ def memory() -> Scale:
     )  # fmt: skip
 
 
-BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (whole_iteration, latency, checkpoints)
+BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
+    against_plain("like for like, 7 of 8 steps trained", WHOLE, WHOLE, NO_SLOWER),
+    against_plain("like for like, a window of 2", WINDOW, WINDOW, NO_SLOWER),
+    timed_choice("7 of 8 steps trained against a window of 2", WHOLE, WINDOW, 1.6),
+    timed_choice("noise of each member's own against one noise", WINDOW, SHARED, 1.0),
+    timed_choice(f"{TASKS} edits in the network at a time against {TASKS * MEMBERS // 2}", WINDOW, TOGETHER, 1.0),
+    timed_choice(
+        "tasks encoded in each iteration against once", WINDOW.model_copy(update={"encodings": 1}), WINDOW, 1.0
+    ),
+    timed_choice("Flow-GRPO, 7 of 8 steps trained, against DiffusionNFT at 3 levels", WHOLE, NFT, 1.2),
+    timed_choice("DiffusionNFT on all members against half of them", NFT, KEEP, 1.2),
+    timed_choice("DiffusionNFT with a KL term against none", KEEP, WITHOUT_KL, 1.05),
+    latency,
+    checkpoints,
+)
