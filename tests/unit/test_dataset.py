@@ -11,26 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from annotation.vocabulary import Candidate, EditTask, Judgement
+from annotation.vocabulary import Judgement
 from components.dataset.pools import CandidatesFolder, read_tasks
 from components.dataset.shards import rows_of_tasks
-from components.dataset.splits import SPLITS, split_of, splits_of
+from components.dataset.splits import SPLITS, split_of
 from components.dataset.stage import dataset, publish, rebuild_dataset, write_dataset
 from components.dataset.votes import read_votes
 from components.dataset.withdrawal import Withdrawn
 from infra.content import complete_folder, read_manifest, sha256_bytes, write_json
 from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
-
-
-def test_splits_have_their_shares_and_follow_the_source_and_the_seed() -> None:
-    splits = [split_of(f"source-{number}", 0) for number in range(4000)]
-    assert {split: round(10 * splits.count(split) / 4000) for split in SPLITS} == {
-        "train": 7,
-        "validation": 1,
-        "test": 2,
-    }
-    assert splits != [split_of(f"source-{number}", 1) for number in range(4000)]
 
 
 @pytest.fixture
@@ -171,38 +161,6 @@ def test_withdrawing_everybody_is_an_error(make_candidates, tmp_path) -> None:
     with pytest.raises(EditLoopError, match="no task has two candidates"):
         rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"x", "y"})))
     assert not (tmp_path / "rebuilt").exists()
-
-
-def task(name: str, source: str, target: str | None, *candidates: str) -> EditTask:
-    made = tuple(Candidate(candidate_id=f"{name}-{image}", image=image, editor="e") for image in candidates)
-    return EditTask(task_id=name, name=name, instruction="i", source=source, target=target, candidates=made)
-
-
-def test_tasks_that_share_a_picture_are_in_one_split() -> None:
-    """Chains of three edits, each on the last one's result; every chain ends in a plain white picture."""
-    tasks = []
-    for chain in range(300):
-        pictures = [f"{chain:03d}-{step}" for step in range(3)]
-        tasks += [
-            task(f"{chain}-{step}", picture, (*pictures, "white")[step + 1], f"edit-{chain}-{step}", "white")
-            for step, picture in enumerate(pictures)
-        ]
-    asked: list[str] = []
-
-    def says_nothing(picture: str) -> bool:
-        asked.append(picture)
-        return picture == "white"
-
-    splits = splits_of(tasks, 0, says_nothing)
-    for chain in range(300):
-        assert {splits[f"{chain}-{step}"] for step in range(3)} == {split_of(f"{chain:03d}-0", 0)}
-    assert {split: round(10 * list(splits.values()).count(split) / 900) for split in SPLITS} == {
-        "train": 7,
-        "validation": 1,
-        "test": 2,
-    }
-    assert len(asked) == len(set(asked)), "each shared picture is opened once"
-    assert set(splits_of(tasks, 0, lambda _: False).values()) == {split_of("000-0", 0)}, "white joins all of them"
 
 
 def test_a_plain_target_of_several_drawn_scenes_joins_none(make_candidates, tmp_path) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from components.edit_score.answers import Answer, parse
 from components.edit_score.judge import EditScoreJudge
 from components.edit_score.lesson import AnswerLesson, read_edits
+from components.edit_score.sft import answer_loss
 from components.edit_score.targets import Target, from_ratings, taught, written_reasoning
 from components.edit_score.teacher import import_taught, read_taught
 from components.judges.protocol import EditGroup
@@ -167,7 +168,7 @@ def test_what_is_learnt_is_judged(reasoning, tmp_path):
         targets = [Target((9, 9, 7, 7), ("y", "y")) if one else Target((0, 2, 2, 2), ("n", "n")) for one in right]
         rows = [row for one in taught(model.rows, group, targets) for row in one]
         batch = model.collate(rows).tensors
-        torch.nn.functional.cross_entropy(model(batch), batch["targets"]).backward()
+        answer_loss(model(batch), batch["targets"]).backward()
         optimiser.param_groups[0]["lr"] = 4e-3 * min(1, 2 * (1 - step / steps))
         optimiser.step()
         optimiser.zero_grad()

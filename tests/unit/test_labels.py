@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotation.vocabulary import AXES, Candidate, EditTask, Judgement
-from components.dataset.labels import TIE, Labels, labels_of, order_confidence, pairs
+from components.dataset.labels import TIE, Labels, labels_of, mean_rating, order_confidence, pairs
 from components.dataset.votes import Vote
 
 RATING = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -83,6 +83,54 @@ def test_an_orders_confidence_by_counting():
     sure = np.eye(4)
     assert order_confidence(1, sure[3], sure[0]) == 1
     assert order_confidence(1, sure[2], sure[2]) == 0.5
+
+
+def test_an_orders_confidence_by_hand():
+    """Level 1 (7 of 10) or 2 against 2 (4 of 10) or 3: never above, the same in 12 of 100, below in the others."""
+    a, b = np.array([0.7, 0.3, 0.0, 0.0]), np.array([0.0, 0.4, 0.6, 0.0])
+    assert order_confidence(0, a, b) == pytest.approx(0.12)
+    assert order_confidence(-1, a, b) == 1.0
+    assert order_confidence(1, a, b) == 0.0
+    even = np.array([0.5, 0.5, 0.0, 0.0])
+    # Of a = 1, 2 or 3 in thirds: above `even` in 1/6 (2 over 1) + 1/3 (3), below in 1/6 (1 under 2).
+    third = np.array([1, 1, 1, 0]) / 3
+    assert order_confidence(1, third, even) == pytest.approx(0.75)
+    assert order_confidence(-1, third, even) == pytest.approx(0.25)
+    both = order_confidence(np.array([1, -1, 0]), np.stack([third] * 3), np.stack([even] * 3))
+    assert both.tolist() == pytest.approx([0.75, 0.25, 1 / 3], abs=1e-4)
+
+
+def test_a_mean_rating_weighs_each_annotator_and_none_at_nothing():
+    votes = {"x": (4, 1), "y": (1, 3)}
+    assert mean_rating(votes, "if", {"x": 0.75, "y": 0.25}) == pytest.approx(3.25)
+    assert mean_rating(votes, "vq", {"x": 0.75, "y": 0.25}) == pytest.approx(1.5)
+    assert mean_rating(votes, "if", {"y": 0.5}) == pytest.approx((4 + 0.5) / 1.5), "who has no weight counts in full"
+    assert mean_rating(votes, "if", {"x": 0.0, "y": 0.001}) == pytest.approx(2.5), "all who tell nothing count alike"
+    assert mean_rating(votes, "if", {"x": 0.0, "y": 0.99}) == pytest.approx((0.04 + 0.99) / 1.0)
+
+
+def test_a_margin_within_the_tie_is_a_tie_and_one_beyond_it_an_order():
+    """Two raters' weights w and 1 - w: with 3 and 2 against 2 and 3 the margin is 2 w - 1."""
+    votes = {"a": {"x": (3, 3), "y": (2, 2)}, "b": {"x": (2, 2), "y": (3, 3)}}
+    for share, order in ((0.57, 0), (0.58, 1), (0.43, 0), (0.42, -1)):
+        labels = equal_votes(votes)._replace(weights={axis: {"x": share, "y": 1 - share} for axis in AXES})
+        (row,) = pairs([task("ab")], labels)
+        assert (row["if_margin"], row["if_order"], row["vq_order"]) == (pytest.approx(2 * share - 1), order, order)
+        assert row["overall_order"] == (1 if share > 0.5375 else -1 if share < 0.4625 else 0)
+
+
+def test_an_overall_orders_confidence_is_that_of_the_sums_of_both_axes():
+    """Levels are known but one: a has 2 + 2, b has 1 + (1 or 4), so that a is ahead in two cases of three."""
+    sure = np.eye(4)
+    levels = {
+        "if": {("t", "a"): sure[1], ("t", "b"): sure[0]},
+        "vq": {("t", "a"): sure[1], ("t", "b"): np.array([2, 0, 0, 1]) / 3},
+    }
+    labels = Labels({"t": {"a": {"x": (2, 2)}, "b": {"x": (1, 1)}}}, {axis: {"x": 1.0} for axis in AXES}, levels)
+    (row,) = pairs([task("ab")], labels)
+    assert (row["if_confidence"], row["vq_confidence"]) == (1.0, pytest.approx(0.6667))
+    assert (row["overall_order"], row["confidence"]) == (1, pytest.approx(0.6667))
+    assert pairs([task("cd")], labels) == []
 
 
 def campaign(rng, noise, tasks=400):

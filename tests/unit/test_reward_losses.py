@@ -10,10 +10,12 @@ from scipy.integrate import quad
 from components.reward.group_loss import group_loss
 from components.reward.losses import (
     MARGIN,
+    PAIR_LOSSES,
     TIE_STRENGTH,
     bradley_terry,
     bradley_terry_margin,
     bradley_terry_ties,
+    difference,
     expected_log,
     log_expected,
     tie,
@@ -70,6 +72,72 @@ def test_group_loss_by_hand():
     # Only candidates 0 and 1 are valid; they differ on the first axis alone (a tie on the second carries no order).
     assert pairs.item() == 1
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)), abs=1e-6)
+
+
+def test_a_pair_counts_by_its_weight_on_each_axis():
+    mu = torch.tensor([[[1.0, 0.5], [0.0, 2.0]]], dtype=torch.float64)
+    ratings = torch.tensor([[[4.0, 1.0], [2.0, 3.0]]], dtype=torch.float64)
+    weights = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
+    weights[0, 0, 1], weights[0, 1, 0] = torch.tensor([0.25, 9.0]), torch.tensor([9.0, 2.0])
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    loss, count = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry")
+    # 0 is preferred on the first axis, by a gap of 1, and 1 on the second, by 1.5.
+    assert count.item() == 2.25
+    costs = [math.log(1 + math.exp(-gap)) for gap in (1.0, 1.5)]
+    assert loss.item() == pytest.approx((0.25 * costs[0] + 2 * costs[1]) / 2.25)
+    little = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights / 9, "bradley-terry")
+    assert little[1].item() == pytest.approx(0.25)
+    assert little[0].item() == pytest.approx((0.25 * costs[0] + 2 * costs[1]) / 9), "less than one pair is no division"
+
+
+def test_nothing_to_learn_costs_nothing():
+    mu, valid = torch.ones(1, 2, 2), torch.zeros(1, 2, dtype=torch.bool)
+    for name in ("bradley-terry", "bradley-terry-ties", "regression"):
+        loss, count = group_loss(mu, mu, 3 * mu, valid, torch.ones(1, 2, 2, 2), name)
+        assert (loss.item(), count.item()) == (0, 0)
+
+
+def test_a_tie_is_a_pair_once_of_candidates_that_are_there_and_alike_within_the_tie():
+    """Ratings 3, 3.125, 3.5 and one that is not there: one tie, two orders, on one axis."""
+    mu = torch.tensor([[[0.3], [-0.2], [0.5], [9.0]]], dtype=torch.float64)
+    ratings = torch.tensor([[[3.0], [3.125], [3.5], [3.0]]], dtype=torch.float64)
+    valid = torch.tensor([[True, True, True, False]])
+    weights = torch.zeros(1, 4, 4, 1, dtype=torch.float64)
+    weights[0, 2, 0] = weights[0, 2, 1] = 1.0
+    loss, count = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry-ties")
+    assert count.item() == 3
+
+    def beats(gap: float) -> float:
+        return math.exp(gap) / (math.exp(gap) + TIE_STRENGTH)
+
+    tied = (TIE_STRENGTH**2 - 1) * beats(0.5) * beats(-0.5)
+    assert loss.item() == pytest.approx(-math.log(beats(0.2) * beats(0.7) * tied) / 3)
+
+
+@pytest.mark.parametrize("name", ["expected-log", "log-expected"])
+def test_fused_asks_the_mean_score_with_the_mean_doubt(name):
+    mu = torch.tensor([[[1.0, 3.0], [0.5, -0.5]]], dtype=torch.float64)
+    doubt = torch.tensor([[[0.2, -0.4], [0.6, 0.0]]], dtype=torch.float64)
+    ratings = torch.tensor([[[4.0, 3.0], [2.0, 4.0]]], dtype=torch.float64)
+    weights = torch.tensor([0.5, 1.0], dtype=torch.float64).expand(1, 2, 2, 2)
+    loss, count = group_loss(mu, doubt, ratings, torch.ones(1, 2, dtype=torch.bool), weights, name, target="fused")
+    one = PAIR_LOSSES[name](*(torch.tensor(value, dtype=torch.float64) for value in (2.0, -0.1, 0.0, 0.3)))
+    assert count.item() == 0.75
+    assert loss.item() == pytest.approx(0.75 * one.item())
+
+
+def test_a_difference_has_the_means_difference_and_the_variances_sum():
+    mean, deviation = difference(
+        *(torch.tensor(value, dtype=torch.float64) for value in (2.0, math.log(3), 0.5, math.log(4)))
+    )
+    assert (mean.item(), deviation.item()) == (1.5, pytest.approx(5))
+
+
+def test_losses_of_the_constants_that_are_published():
+    a, b, none = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64), torch.zeros(())
+    assert bradley_terry_margin(a, none, b, none).item() == pytest.approx(math.log(1 + math.exp(-0.43)))
+    assert bradley_terry_ties(a, none, b, none).item() == pytest.approx(math.log(1 + 5 * math.exp(-1)))
+    assert tie(b, b).item() == pytest.approx(-math.log(24 / 36))
 
 
 def test_a_tie_overall_whose_axes_disagree_teaches_both_ways():

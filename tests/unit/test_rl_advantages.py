@@ -43,6 +43,23 @@ def test_an_outlier_is_clipped():
     assert advantages(rewards).values[0, 0].item() == 5.0
 
 
+def test_a_spread_of_a_ten_thousandth_is_none():
+    """Two rewards d apart have a deviation of d / 2: the least that teaches is above 1e-4."""
+    for apart, teaches in ((1.9e-4, False), (2.1e-4, True)):
+        found = advantages(torch.tensor([[0.5, 0.5 + apart]], dtype=torch.float64))
+        assert (found.counts.all().item(), found.silent) == (teaches, 0 if teaches else 1)
+        assert found.values.abs().max().item() == pytest.approx(1.0 if teaches else 0.0)
+
+
+def test_an_outlier_below_is_clipped_too_and_nothing_within_is():
+    rewards = torch.zeros(2, 64, dtype=torch.float64)
+    rewards[0, 0] = -1.0
+    rewards[1, :3] = 1.0
+    found = advantages(rewards).values
+    assert found[0, 0].item() == -5.0
+    assert found[1, 0].item() == pytest.approx(math.sqrt(61 / 3))
+
+
 @pytest.mark.parametrize("scale", ["group", "batch", "pooled"])
 def test_adding_to_a_tasks_rewards_or_scaling_all_changes_nothing(scale):
     rewards = torch.rand(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -103,8 +120,9 @@ def test_a_reward_that_is_silent_leaves_the_word_to_the_others():
 def test_weights_and_rewards_of_other_names_are_refused():
     with pytest.raises(EditLoopError, match="each reward needs one weight above 0"):
         combined_advantages({"a": torch.zeros(2, 2)}, {"b": 1.0})
-    with pytest.raises(EditLoopError, match="each reward needs one weight above 0"):
-        combined_advantages({"a": torch.zeros(2, 2)}, {"a": 0.0})
+    for rewards, weights in (({"a": torch.zeros(2, 2)}, {"a": 0.0}), ({}, {})):
+        with pytest.raises(EditLoopError, match="each reward needs one weight above 0"):
+            combined_advantages(rewards, weights)
 
 
 def test_solved_is_alike_and_good_and_known():

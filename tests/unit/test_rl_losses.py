@@ -38,6 +38,18 @@ def test_the_clip_holds_only_the_side_that_would_gain():
     assert clipped(moved, advantage, 0.1, 0.2).tolist() == [True, False, False, True] == (moved.grad == 0).tolist()
 
 
+def test_inside_the_clip_every_ratio_has_its_gradient_whatever_the_advantages_sign():
+    """Ratios within 0.9 to 1.2, and beyond on the side that would not gain."""
+    moved = torch.tensor([0.95, 1.15, 0.95, 1.15, 0.8, 1.3], dtype=torch.float64, requires_grad=True)
+    advantage = torch.tensor([2.0, 2.0, -2.0, -2.0, 2.0, -2.0], dtype=torch.float64)
+    losses = clipped_loss(moved, advantage, 0.1, 0.2)
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([-1.9, -2.3, 1.9, 2.3, -1.6, 2.6])
+    assert moved.grad.tolist() == (-advantage).tolist()
+    assert not clipped(moved, advantage, 0.1, 0.2).any()
+    assert not clipped(torch.tensor([0.1, 9.0]), torch.zeros(2), 0.1, 0.2).any(), "no advantage, no side that gains"
+
+
 def test_only_edits_that_count_are_in_the_mean():
     losses = torch.tensor([1.0, 3.0, 100.0], requires_grad=True)
     mean = mean_of(losses, torch.tensor([True, True, False]))
@@ -103,6 +115,31 @@ def test_a_small_advantage_pulls_as_hard_whatever_the_largest_is():
         torch.testing.assert_close(gradient_of_nft(good, largest)[0], gradient_of_nft(0.7)[0])
 
 
+@pytest.mark.parametrize("largest", [1.0, 2.0])
+@pytest.mark.parametrize("beta", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("good", [0.0, 0.3, 1.0])
+def test_nft_by_hand_for_any_beta(good, beta, largest):
+    """One number: x0 = 1, noise = 3, sigma = 1/2, so x = 2; old = 1, v = 5. An error e is worth e^2 / |e| = |e|."""
+    one, half = torch.ones(1, 1, 1, dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    loss = nft_loss(5 * one, one, 2 * one, one, half, torch.tensor([good], dtype=torch.float64), beta, largest)
+    # The positive policy is 1 + 4 beta, the negative 1 - 4 beta; each picture is 2 - policy / 2, its error that less 1.
+    positive, negative = abs(0.5 - 2 * beta), abs(0.5 + 2 * beta)
+    assert loss.item() == pytest.approx((good * positive + (1 - good) * negative) * largest / beta)
+
+
+@pytest.mark.parametrize("beta", [0.25, 1.0, 3.0])
+def test_nft_pulls_as_hard_at_the_old_policy_whatever_beta_is(beta):
+    torch.testing.assert_close(gradient_of_nft(0.8, strength=beta)[0], gradient_of_nft(0.8)[0])
+
+
+def test_nft_weighs_no_error_more_than_one_of_a_hundred_thousandth():
+    """A picture that is guessed almost exactly: its mean error is not divided by itself."""
+    one = torch.ones(1, 1, 2, dtype=torch.float64)
+    half, good = torch.tensor([0.5], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    loss = nft_loss(2e-6 * one, 0 * one, one, one, half, good, 1.0)
+    assert loss.item() == pytest.approx(1e-6**2 / 1e-5)
+
+
 def test_drift_is_the_mean_square_of_what_moved():
     assert drift(torch.full(SHAPE, 3.0), torch.ones(SHAPE)).tolist() == [4.0] * 5
 
@@ -153,10 +190,16 @@ def test_a_random_window_is_at_every_place_as_often_and_the_same_when_asked_agai
     assert [window("random", n, 6, size=2, reach=5).start for n in range(100)] != drawn[:100]
 
 
-@pytest.mark.parametrize(("size", "reach"), [(0, 4), (5, 4)])
-def test_a_window_that_does_not_fit_is_refused(size, reach):
+@pytest.mark.parametrize(("size", "reach", "every"), [(0, 4, 1), (5, 4, 1), (2, 4, 0)])
+def test_a_window_that_does_not_fit_is_refused(size, reach, every):
     with pytest.raises(EditLoopError, match=f"window of {size} in the first {reach} steps"):
-        window("random", 0, 0, size=size, reach=reach)
+        window("random", 0, 0, size=size, reach=reach, every=every)
+
+
+def test_a_window_may_be_all_of_its_reach_or_a_single_step_and_slides_every_25_iterations():
+    assert window("random", 3, 0, size=4, reach=4) == range(4)
+    assert len(window("random", 3, 0, size=1, reach=1, every=1)) == 1
+    assert [window("sliding", n, 0, size=1, reach=3).start for n in (24, 25, 49, 50, 75)] == [0, 1, 1, 2, 0]
 
 
 def test_weights_by_noise_have_the_mean_one():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
 from components.editor_rl.guards import Seen, StopSettings, chance_of_rise, rule
 
@@ -67,9 +67,32 @@ def test_without_a_judge_that_watches_the_reward_says_what_is_best() -> None:
     assert (rule(seen, StopSettings()).best, rule(seen, StopSettings()).best_iteration) == (False, 1)
 
 
+def test_a_fall_is_tested_at_an_error_shared_among_earlier_evaluations_and_judges() -> None:
+    """With one evaluation asked: the rule's p is compared with 0.05 / (earlier evaluations x judges)."""
+    tasks = np.arange(10) % 2 * 0.2
+    before, once = 0.5 + tasks, StopSettings(evaluations=1)
+    rises = before + 0.1 + tasks / 10
+
+    def fallen(p: float) -> np.ndarray:
+        """Scores whose paired t-test against `before` has exactly this p."""
+        wobble = np.array([1.0, -1.0] * 5)
+        return before - (t.isf(p, 9) * wobble.std(ddof=1) / np.sqrt(10) + wobble) / 100
+
+    cases = [(0.045, 1, 1, True), (0.055, 1, 1, False), (0.03, 1, 2, False), (0.02, 1, 2, True)]
+    for p, judges, earlier, stops in [*cases, (0.03, 2, 1, False), (0.02, 2, 1, True)]:
+        names = ["judge", "second"][:judges]
+        best = Seen(0, before, dict.fromkeys(names, before))
+        worse = Seen(1, before, dict.fromkeys(names, before - 0.4))
+        last = Seen(2, rises, {name: fallen(p) if name == "judge" else before for name in names})
+        assert rule([*[best, worse][:earlier], last], once).stop == stops
+    level = Seen(2, before, {"judge": fallen(0.001)})
+    assert not rule([Seen(0, before, {"judge": before}), level], once).stop, "the reward did not rise"
+
+
 def test_a_limit_on_the_distance_stops_with_the_next_step() -> None:
     seen = [Seen(0, np.ones(3)), Seen(25, np.ones(3), kl=0.3)]
     assert not rule(seen, StopSettings()).stop
+    assert not rule(seen, StopSettings(most_kl=0.3)).stop, "at the limit is within it"
     found = rule(seen, StopSettings(most_kl=0.2))
     assert found.stop
     assert "0.3" in found.reason and "stop.most_kl" in found.reason  # noqa: PT018
@@ -84,3 +107,10 @@ def test_the_test_is_a_paired_t_test_over_the_tasks_with_both_scores(falls: bool
     with_missing = [np.append(scores, extra) for scores, extra in ((before, np.nan), (now, 0.5))]
     assert chance_of_rise(*with_missing, falls=falls) == pytest.approx(known)
     assert chance_of_rise(before[:1], now[:1]) == 1.0
+    assert chance_of_rise(before[:2], now[:2], falls=falls) < 1.0
+    alike = np.full(4, 0.5)
+    assert (chance_of_rise(alike, alike + 0.25), chance_of_rise(alike, alike)) == (0.0, 1.0)
+    assert (chance_of_rise(alike, alike + 0.25, falls=True), chance_of_rise(alike, alike - 0.25, falls=True)) == (
+        1.0,
+        0.0,
+    )

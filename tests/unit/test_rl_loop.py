@@ -1,0 +1,174 @@
+"""The shipped RL loop on a toy: what it evaluates, keeps, ends at and goes on from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.editor_rl import loop
+from components.editor_rl.settings import RlSettings
+from components.editor_rl.watch import Verdict
+from infra.errors import EditLoopError
+from tests.toy_editing import GOALS, ClosenessJudge, PlainEngine, one_rank, toy_training
+
+SIZES = {"tasks": 2, "members": 2, "steps": 2, "levels": 1, "learning_rate": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(loop, "start_engine", PlainEngine)
+    with one_rank():
+        yield
+
+
+class Onlooker:
+    """Notes what it is shown; stops the training after the evaluation of this iteration."""
+
+    def __init__(self, stops_at: int | None = None):
+        self.stops_at, self.iterations = stops_at, list[int]()
+        self.weights, self.training = list[list[torch.Tensor]](), list[dict[str, float]]()
+
+    def look(self, iteration: int, editor: Any, training: dict[str, float]) -> Verdict:
+        self.iterations.append(iteration)
+        self.weights.append([parameter.detach().clone() for parameter in editor.trained])
+        self.training.append(training)
+        stops = iteration == self.stops_at
+        return Verdict(stops, False, "enough" if stops else "", 0, {"reward": float(iteration)})
+
+
+def trained(folder: Path, judges: dict[str, ClosenessJudge] | None = None, **told: Any) -> Any:
+    folder.mkdir(exist_ok=True)
+    return toy_training(folder, RlSettings(**SIZES | told), judges or {"closeness": ClosenessJudge()})
+
+
+def test_the_averaged_editor_is_what_evaluations_see(tmp_path: Path) -> None:
+    """After n iterations the average has the decay n / (9 + n), and `average` at most."""
+    onlooker = Onlooker()
+    training = trained(tmp_path, iterations=5, evaluate_every=2, average=0.15)
+    expected, steps = [one.clone() for one in training.averages], list[list[torch.Tensor]]()
+    follow = training.weights.follow
+
+    def noted(averages: list[torch.Tensor], decay: float) -> None:
+        if averages is training.averages:
+            steps.append([one.detach().clone() for one in training.weights.trained])
+        follow(averages, decay)
+
+    training.weights.follow = noted
+    improved = training.run(onlooker)
+    assert onlooker.iterations == [0, 2, 4, 5]
+    seen = dict(zip(onlooker.iterations, onlooker.weights, strict=True))
+    for number, weights in enumerate(steps, 1):
+        decay = min(0.15, number / (9 + number))
+        expected = [decay * average + (1 - decay) * weight for average, weight in zip(expected, weights, strict=True)]
+        if number in seen:
+            torch.testing.assert_close(seen[number], expected)
+    torch.testing.assert_close([one.detach() for one in training.weights.trained], expected)
+    assert [one["step"] for one in improved.history["steps"]] == [1, 2, 3, 4, 5]
+    assert [one["step"] for one in improved.history["evaluations"]] == [0, 2, 4, 5]
+    assert improved.reason == ""
+
+
+def test_an_evaluation_is_told_the_means_since_the_one_before(tmp_path: Path) -> None:
+    onlooker = Onlooker()
+    history = trained(tmp_path, iterations=4, evaluate_every=2).run(onlooker).history
+    rewards = [one["reward"] for one in history["steps"]]
+    assert onlooker.training[0] == {}
+    assert [one["reward"] for one in onlooker.training[1:]] == pytest.approx(
+        [sum(rewards[:2]) / 2, sum(rewards[2:]) / 2]
+    )
+    assert "step" not in onlooker.training[1]
+
+
+def test_the_distance_to_the_base_is_told_before_evaluations_alone_where_it_is_no_part_of_the_loss(
+    tmp_path: Path,
+) -> None:
+    history = trained(tmp_path, iterations=5, evaluate_every=2, kl=0.0).run(None).history
+    assert ["kl" in one for one in history["steps"]] == [False, True, False, True, True]
+
+
+def test_a_verdict_ends_the_training_with_its_reason(tmp_path: Path) -> None:
+    improved = trained(tmp_path, iterations=6, evaluate_every=2).run(Onlooker(stops_at=2))
+    assert len(improved.history["steps"]) == 2
+    assert (improved.reason, improved.history["ended"]) == ("enough", [{"step": 2}])
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("algorithm", ["nft", "flow-grpo"])
+def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm: str) -> None:
+    told = {"algorithm": algorithm, "window": 1, "window_range": 1}
+    whole = trained(tmp_path / "whole", iterations=5, checkpoint_every=1, checkpoints=2, **told)
+    unbroken = whole.run(None).history["steps"]
+    assert sorted(path.name for path in (tmp_path / "whole" / "checkpoints").glob("step-*")) == [
+        "step-00000004",
+        "step-00000005",
+    ]
+    first = trained(tmp_path / "parts", iterations=3, **told)
+    first.run(None)
+    second = trained(tmp_path / "parts", iterations=5, **told)
+    assert second.progress.step == 3
+    steps = second.run(None).history["steps"]
+    for one, expected in zip(steps, unbroken, strict=True):
+        assert {name: one[name] for name in ("step", "reward", "loss")} == pytest.approx(
+            {name: expected[name] for name in ("step", "reward", "loss")}
+        )
+    for values, expected in ((second.averages, whole.averages), (second.old, whole.old)):
+        torch.testing.assert_close(values, expected)
+    with pytest.raises(EditLoopError, match="a checkpoint of another training"):
+        trained(tmp_path / "parts", iterations=5, **told, seed=1)
+
+
+def test_checkpoints_come_as_often_as_they_are_asked_for_and_at_the_end(tmp_path: Path) -> None:
+    trained(tmp_path, iterations=5, checkpoint_every=2, checkpoints=9).run(None)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert names == ["step-00000002", "step-00000004", "step-00000005"]
+
+
+def test_too_many_missing_rewards_end_the_training_after_as_many_iterations_as_are_looked_at(tmp_path: Path) -> None:
+    """Of each task's two edits one has no reward: a half is missing, and nothing can be learnt."""
+    lost = {"closeness": ClosenessJudge(lost=frozenset((f"task {task}", 1) for task in range(len(GOALS))))}
+    told = {"iterations": 4, "missing_over": 3}
+    with pytest.raises(EditLoopError, match=r"50% of the rewards of the last 3 iterations are missing.*6 x lost"):
+        trained(tmp_path / "strict", lost, most_missing=0.49, **told).run(None)
+    assert [path.name for path in (tmp_path / "strict" / "checkpoints").glob("step-*")] == ["step-00000003"]
+    history = trained(tmp_path / "lenient", lost, most_missing=0.5, **told).run(None).history
+    assert [(one["trained"], one["silent_groups"], one["missing"]) for one in history["steps"]] == [(0, 1, 0.5)] * 4
+
+
+def test_solved_tasks_leave_and_the_training_ends_with_the_last(tmp_path: Path) -> None:
+    """A judge that is pleased with everything: two tasks a time are solved, then the fifth alone."""
+    pleased = {"closeness": ClosenessJudge(sharpness=0.0)}
+    improved = trained(tmp_path, pleased, iterations=9, solved_spread=0.05).run(None)
+    solved = improved.history["solved"]
+    assert [one["step"] for one in solved] == [1, 1, 2, 2, 3]
+    assert sorted(one["task"] for one in solved) == list(range(len(GOALS)))
+    assert improved.reason == "all but 0 of 5 tasks are solved"
+    assert improved.history["ended"] == [{"step": 3}]
+
+
+def test_rewards_of_several_judges_are_told_apart_and_added_by_weight(tmp_path: Path) -> None:
+    judges = {"plain": ClosenessJudge(), "sharp": ClosenessJudge(sharpness=2.0)}
+    step = trained(tmp_path, judges, iterations=1).run(None).history["steps"][0]
+    assert step["reward"] == pytest.approx((step["reward_plain"] + step["reward_sharp"]) / 2)
+    assert step["reward_sharp"] < step["reward_plain"]
+    assert step["spread"] > 0
+
+
+def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
+    """Rewards that come from elsewhere are waited for after the old policy and the frozen editor were asked."""
+    here, elsewhere = (
+        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, keep=2, members=3)
+        .run(None)
+        .history["steps"]
+        for name, address in (("here", "closeness"), ("elsewhere", "http://closeness"))
+    )
+    for one, other in zip(here, elsewhere, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"])
+        assert other["kl"] == pytest.approx(one["kl"])
+
+
+def test_a_training_without_a_task_for_each_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.distributed, "get_world_size", lambda: 3)
+    with pytest.raises(EditLoopError, match="5 tasks to practise, 2 an iteration, for 3 processes"):
+        trained(tmp_path)

@@ -1,0 +1,139 @@
+"""The shipped training loop in one process: the rate of each step, what a step minimises, when it looks and stops."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.training import checkpoint, loop
+from components.training.course import learning_rate
+from components.training.lesson import Batch
+from components.training.settings import TrainingSettings
+from tests.toy_editing import one_rank
+
+UNITS = {"train": 12, "validation": 5}
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+
+class Line:
+    """y = 3 x, learnt from units x = 1, 2, ...; a unit weighs 1."""
+
+    def __init__(self) -> None:
+        self.model = Slope()
+
+    def count(self, split: str) -> int:
+        return UNITS[split]
+
+    def name(self, split: str, unit: int) -> str:
+        return f"unit {unit}"
+
+    def batch(self, split: str, units: list[int]) -> Batch:
+        return Batch({"x": torch.tensor(units, dtype=torch.float64) / 10 + 0.1}, float(len(units)), len(units))
+
+    def loss(self, engine: Any, batch: Batch) -> Tensor:
+        x = batch.tensors["x"]
+        return ((self.model.slope - 3) * x).square().mean()
+
+    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+        x = batch.tensors["x"]
+        return {"squares": float(((self.model.slope - 3) * x).square().sum()), "rows": float(len(x))}
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        return {"loss": sums["squares"] / sums["rows"]}
+
+
+class Descent:
+    """Plain gradient descent that averages passes as DeepSpeed does; notes the rate of each step."""
+
+    def __init__(self, lesson: Line, settings: TrainingSettings, passes: int, *, universal: bool):
+        self.module, self.passes, self.calls, self.rates = lesson.model, passes, 0, list[float]()
+        self.optimizer = torch.optim.SGD([{"params": list(lesson.model.parameters()), "share": 0.5}], lr=1.0)
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self.passes).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        self.calls += 1
+        if self.calls % self.passes == 0:
+            self.rates.append(self.optimizer.param_groups[0]["lr"])
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def get_global_grad_norm(self) -> float:
+        return 1.0
+
+    def zero_optimization_stage(self) -> int:
+        return 2
+
+    def save_checkpoint(self, folder: str, tag: str, **options: bool) -> None:
+        (Path(folder) / tag).mkdir()
+
+    def train(self) -> None:
+        pass
+
+    eval = destroy = train
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Descent]]:
+    """Those that trainings have started."""
+    started: list[Descent] = []
+
+    def start(*parts: Any, **options: bool) -> Descent:
+        started.append(Descent(*parts, **options))
+        return started[-1]
+
+    monkeypatch.setattr(loop, "start_engine", start)
+    monkeypatch.setattr(checkpoint, "trainable_state", lambda engine: dict(engine.module.state_dict()))
+    with one_rank():
+        yield started
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whole_batch(
+    engines: list[Descent], tmp_path: Path, micro_batch: int | None
+) -> None:
+    """By hand: slope -= rate / 2 * 2 (slope - 3) mean(x^2), the group's share of the rate being a half."""
+    settings = TrainingSettings(steps=6, batch=4, micro_batch=micro_batch, learning_rate=0.4, warmup=0.4)
+    steps = loop.train(Line(), settings, tmp_path, facts={}).history["steps"]
+    rates = [learning_rate(settings, step, 6) for step in range(6)]
+    assert [one["learning_rate"] for one in steps] == pytest.approx(rates)
+    assert engines[0].rates == pytest.approx([rate / 2 for rate in rates])
+    course, slope = loop.Course.of(settings, 12, 1), 0.0
+    for step, one in enumerate(steps):
+        mean_square = float((((course.units_of(step, 0) + 1) / 10) ** 2).mean())
+        assert (one["step"], one["loss"]) == (step + 1, pytest.approx((slope - 3) ** 2 * mean_square))
+        slope -= rates[step] * (slope - 3) * mean_square
+    assert engines[0].module.slope.item() == pytest.approx(slope)
+
+
+def test_it_looks_and_saves_as_often_as_it_is_asked_and_at_the_end(engines: list[Descent], tmp_path: Path) -> None:
+    settings = TrainingSettings(
+        steps=5, batch=4, learning_rate=0.4, evaluate_every=2, checkpoint_every=3, keep=9, warmup=0.0
+    )
+    trained = loop.train(Line(), settings, tmp_path, facts={})
+    evaluations = trained.history["evaluations"]
+    assert [one["step"] for one in evaluations] == [0, 2, 4, 5]
+    # Units of x = 0.1 to 0.5, all of the validation split in one pass and in two: mean(x^2) = 0.11.
+    assert evaluations[0]["loss"] == pytest.approx(9 * 0.11)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000003", "step-00000005"]
+    assert trained.state.is_file()
+
+
+def test_it_stops_when_its_patience_is_over(engines: list[Descent], tmp_path: Path) -> None:
+    """A rate that overshoots: the loss only rises, so the first look is the best and two more end it."""
+    settings = TrainingSettings(
+        steps=9, batch=12, learning_rate=90.0, schedule="constant", warmup=0.0, evaluate_every=1, patience=2
+    )
+    history = loop.train(Line(), settings, tmp_path, facts={}).history
+    losses = [one["loss"] for one in history["evaluations"]]
+    assert losses == sorted(losses)
+    assert len(history["steps"]) == 2
