@@ -15,6 +15,15 @@ from infra.content import complete_folder, sha256_bytes, write_file
 from infra.services import Services, start_services, stop_services
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
+    del os.environ[name]  # of a git hook that runs the tests, say
+os.environ |= {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "DVC_GLOBAL_CONFIG_DIR": "/nonexistent",
+    "DVC_SYSTEM_CONFIG_DIR": "/nonexistent",
+    "DVC_NO_ANALYTICS": "true",
+}
 
 EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
 
