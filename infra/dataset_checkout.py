@@ -81,8 +81,15 @@ def checkout(repo: str) -> Iterator[Checkout]:
             yield Checkout(Path(temporary) / "repo", is_clone=True)
         return
     folder = Path(repo).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        locked = FileLock(folder.parent / f".{folder.name}.lock").acquire()
+    except OSError as error:
+        raise EditLoopError(
+            f"dataset repository {folder}: {error}. EDITLOOP_DATASET_REPO must be a git address, or a folder that you "
+            "may write to, beside which a lock can be put."
+        ) from error
+    with locked:
         if is_repository(repo):
             _wait_for_index(folder)
         yield Checkout(folder, is_clone=False)

@@ -80,8 +80,9 @@ def _run(folder: Path, arguments: Sequence[str], stdin: bytes = b"", accepted: C
 def _call(
     folder: Path, arguments: Sequence[str], stdin: bytes, accepted: Collection[int]
 ) -> subprocess.CompletedProcess[bytes]:
-    settings = SETTINGS.items() | {("safe.directory", directory) for directory in _trusted_directories(folder)}
-    command = ["git", *(word for name, value in settings for word in ("-c", f"{name}={value}")), *arguments]
+    settings = [f"{name}={value}" for name, value in SETTINGS.items()]
+    settings += [f"safe.directory={directory}" for directory in _trusted_directories(folder)]
+    command = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
     environment = _environment(arguments[0])
     done = subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
     if done.returncode not in accepted:

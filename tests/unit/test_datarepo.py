@@ -1,11 +1,14 @@
 """The dataset repository: versions that can be had again, from a folder or a git address, and planted faults."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
-from infra.datarepo import Origin, fetch_dataset
+from infra.content import read_manifest
+from infra.datarepo import Origin, Version, fetch_dataset, tag_of
 from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
@@ -119,3 +122,29 @@ def test_a_repository_elsewhere_gets_commits_and_tags(tmp_path: Path) -> None:
     assert commit_text(tmp_path, "one", repo=address) == version
     fetch_dataset(version, tmp_path / "back")
     assert run_git(tmp_path / "shared.git", "tag") == version["tag"]
+
+
+def test_a_repository_that_was_made_with_dvcs_own_commands_is_read_and_grows(tmp_path: Path) -> None:
+    """As earlier releases made it: `dvc init`, `remote add`, `add`, `push`, then git."""
+    repo, dataset = tmp_path / "repo", make_dataset(tmp_path / "data", "one")
+    sha256 = str(read_manifest(dataset)["sha256"])
+    repo.mkdir()
+    run_git(repo, "init", "--quiet", "--initial-branch", "main")
+    with Repo.init(str(repo)) as made:
+        with made.config.edit() as config:
+            config["core"] |= {"analytics": False, "remote": "store"}
+            config["remote"]["store"] = {"url": str(tmp_path / "remote")}
+        shutil.copytree(dataset, repo / "preferences")
+        made.add(str(repo / "preferences"))
+        made.push()
+    run_git(repo, "add", "--all")
+    run_git(repo, "commit", "--quiet", "--message", "pairs")
+    run_git(repo, "tag", "--annotate", tag_of(sha256), "--message", sha256)
+    revision = run_git(repo, "rev-parse", "HEAD")
+    old = Version(dvc_rev=revision, tag=tag_of(sha256), sha256=sha256, repo=str(repo))
+    fetch_dataset(old, tmp_path / "back")
+    assert commit_text(tmp_path, "one") == old
+    new = commit_text(tmp_path, "two")
+    assert [row.dvc_rev for row in versions(str(repo))] == [revision, new["dvc_rev"]]
+    fetch_dataset({**old, "repo": repo.as_uri()}, tmp_path / "back of a clone")
+    fetch_dataset(new, tmp_path / "back of the new")

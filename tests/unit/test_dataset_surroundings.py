@@ -25,6 +25,7 @@ HOSTILE_GIT = """
     cleanup = scissors
 [tag]
     gpgSign = true
+    forceSignAnnotated = true
     sort = -refname
 [push]
     gpgSign = true
@@ -55,6 +56,8 @@ HOSTILE_GIT = """
     ui = always
 [grep]
     lineNumber = true
+[safe]
+    bareRepository = explicit
 [status]
     short = true
     branch = true
@@ -245,6 +248,27 @@ def test_a_refusal_is_one_line_with_the_tools_words(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError, match=r"git clone .*://\*\*\*@127.0.0.1:9/x.git") as error:
         versions("http://user:secret@127.0.0.1:9/x.git")
     assert "secret" not in str(error.value)
+
+
+def test_a_repository_that_cannot_be_a_folder_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for repo in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(EditLoopError, match=f"dataset repository {repo}: .*EDITLOOP_DATASET_REPO must be"):
+            commit_text(tmp_path, "one", repo=str(repo))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_repository_of_somebody_else_is_used_where_the_user_told_git_to_trust_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = commit_text(tmp_path, "one")
+    for path in (tmp_path / "repo", *(tmp_path / "repo").rglob("*")):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(EditLoopError, match=r"safe\.directory"):
+        fetch_dataset(version, tmp_path / "back")
+    (tmp_path / "gitconfig").write_text(f"[safe]\n    directory = {tmp_path / 'repo'}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    fetch_dataset(version, tmp_path / "back")
 
 
 def test_a_commit_leaves_nothing_behind(
