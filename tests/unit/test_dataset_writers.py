@@ -17,6 +17,12 @@ from infra.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder without settings of git: the hooks of the shared repositories here count."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 def withdrawal(task: str) -> Withdrawal:
     return Withdrawal(kind="task", name=task, reason="asked", at="2026-01-05T00:00:00Z")
 
