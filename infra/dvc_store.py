@@ -27,7 +27,7 @@ from infra.errors import EditLoopError
 CONFIG, REMOTE = ".dvc/config", "store"
 INTERNAL = "/config.local\n/tmp\n/cache\n"
 """What DVC keeps to itself in `.dvc`."""
-OVERRIDES: dict[str, dict[str, Any]] = {"core": {"no_scm": True, "autostage": False}}
+OVERRIDES: dict[str, dict[str, Any]] = {"core": {"no_scm": True}}
 """Of the repository's configuration, for the calls here: they add nothing to git's index and read no ignore rules."""
 LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 
