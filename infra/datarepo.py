@@ -3,32 +3,26 @@
 It holds a folder a kind of data, `preferences/` and `curated/`, and beside each two files that git itself keeps: who
 judged and where a version came from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that
 `infra.dataset_versions` asks a thousand versions without fetching one. A version is tagged last, after its content was
-pushed, so a tag means that the content can be fetched. One writer at a time: DVC's locks fail rather than wait, so
-writers queue on a lock of ours.
+pushed and its commit is on the branch, so a tag means that the content can be fetched.
 """
 
-import fcntl
-import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.content import read_manifest, write_file, write_json
+from infra.content import read_manifest, write_file
+from infra.dataset_checkout import Checkout, checkout
 from infra.errors import EditLoopError
+from infra.git_command import git, git_objects
 
 FOLDER, CURATED = "preferences", "curated"
 """What experts said of candidates; and edits that were chosen to learn from."""
 LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
-AUTHOR = ("-c", "user.name=EditLoop", "-c", "user.email=editloop@localhost")
+IGNORED = ".gitignore"
 
 
 class Version(TypedDict):
@@ -80,29 +74,36 @@ def commit_dataset(
 ) -> Version:
     """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
 
-    `repo` is a folder (made when missing) or a git URL, `remote` a DVC remote (folder or s3://...). `origin` is what
-    the versions' lineage tells of it, and which kind of data it is; without one it is preferences of which nothing is
-    told. Raises EditLoopError with the tool's own words where
-    git or dvc refuses.
+    Args:
+        dataset: The folder, with its manifest.
+        repo: A folder (made when missing) or a git address. Two writers at once wait for each other, or put one commit
+            on top of the other's.
+        remote: A DVC remote: a folder or s3://...
+        message: Of the commit.
+        origin: What the version's lineage says, and which kind of data it is; without one it is preferences of which
+            nothing is known.
+
+    Raises:
+        EditLoopError: git or DVC refuses; the message has their words.
     """
+    from infra import dvc_store
+
     sha256 = str(read_manifest(dataset, check=True)["sha256"])
     kind = CURATED if isinstance(origin, CuratedOrigin) else FOLDER
     tag = tag_of(sha256, kind)
-    with checkout(repo) as (folder, is_clone):
-        _prepare(folder, remote)
-        if not git(folder, "tag", "--list", tag):
+    with checkout(repo) as work:
+        folder = work.folder
+        if not (folder / ".git" / "HEAD").exists() and not (folder / ".git").is_file():
+            git(folder, "init", "--quiet")
+        dvc_store.prepare(folder, remote)
+        if not _has_tag(folder, tag):
             _replace(dataset, folder / kind)
-            _dvc(folder, "add", "--quiet", kind)
-            written = _write_origin(folder, kind, sha256, origin)
-            git(folder, "add", "--all", f"{kind}.dvc", *written, ".gitignore", ".dvc")
-            if git(folder, "status", "--porcelain", "--untracked-files=no"):
-                git(folder, *AUTHOR, "commit", "--quiet", "--message", f"{message}\n\nsha256: {sha256}")
-            _dvc(folder, "push", "--quiet")
-            git(folder, *AUTHOR, "tag", "--annotate", tag, "--message", sha256)
-        revision = git(folder, "rev-list", "-n", "1", tag)
-        if is_clone:
-            git(folder, "push", "--quiet", "--follow-tags", "origin", "HEAD")
-    return Version(dvc_rev=revision, tag=tag, sha256=sha256, repo=repo)
+            files = {f"{kind}.dvc": dvc_store.put(folder, kind), **_origin_files(kind, sha256, origin)}
+            while not _has_tag(folder, tag):
+                _commit(folder, kind, files, dvc_store.prepare(folder, remote), f"{message}\n\nsha256: {sha256}")
+                if work.push():
+                    _tag(work, tag, sha256)
+        return Version(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
 
 
 def fetch_dataset(version: Version, target: Path) -> None:
@@ -111,53 +112,17 @@ def fetch_dataset(version: Version, target: Path) -> None:
     Raises EditLoopError where its history was rewritten (the commit is gone, the tag is gone or moved, the commit says
     another sha256 than the recorded one), where the content cannot be had, and where its bytes are others.
     """
-    with checkout(version["repo"]) as (folder, _):
-        _check_history(folder, version)
-        with tempfile.TemporaryDirectory() as temporary:
-            kind, _, _ = version["tag"].rpartition("-")
-            fetched = Path(temporary) / kind
-            _dvc(folder, "get", "--quiet", "--rev", version["dvc_rev"], ".", kind, "--out", str(fetched))
-            sha256 = read_manifest(fetched, check=True)["sha256"]
-            if sha256 != version["sha256"]:
-                raise EditLoopError(f"{version['repo']}: {version['tag']} holds {sha256}, not {version['sha256']}.")
-            shutil.copytree(fetched, target)
+    from infra import dvc_store
 
-
-def is_url(repo: str) -> bool:
-    """Whether a repository's name is an address rather than a folder here."""
-    return "://" in repo or repo.startswith("git@")
-
-
-@contextmanager
-def checkout(repo: str) -> Iterator[tuple[Path, bool]]:
-    """A working folder of the repository that nobody else writes to, and whether it is a clone to be pushed."""
-    if is_url(repo):
-        with tempfile.TemporaryDirectory(prefix="editloop-dataset-") as temporary:
-            _run(Path(temporary), ["git", "clone", "--quiet", repo, "repo"])
-            yield Path(temporary) / "repo", True
-        return
-    folder = Path(repo).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / ".git" / "index.lock").unlink(missing_ok=True)  # of a writer that was killed
-        yield folder, False
-
-
-def git(folder: Path, *arguments: str, fine: Collection[int] = (0,)) -> str:
-    """What git prints when it is called in `folder`; EditLoopError with its words where it ends with another status
-    than a `fine` one."""
-    return _run(folder, ["git", *arguments], fine=fine).decode().strip()
-
-
-def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
-    """The contents of git's objects by name (COMMIT, TAG:PATH), in order; None for one that is not there."""
-    said = io.BytesIO(_run(folder, ["git", "cat-file", "--batch"], "".join(f"{name}\n" for name in names).encode()))
-    found: list[bytes | None] = []
-    for _ in names:
-        size = said.readline().split(b" ")[-1].strip()
-        found.append(said.read(int(size) + 1)[:-1] if size.isdigit() else None)
-    return found
+    with checkout(version["repo"]) as work, tempfile.TemporaryDirectory() as temporary:
+        _check_history(work.folder, version)
+        kind, _, _ = version["tag"].rpartition("-")
+        fetched = Path(temporary) / kind
+        dvc_store.get(work.folder, kind, _pointer(work.folder, version, kind), fetched)
+        sha256 = read_manifest(fetched, check=True)["sha256"]
+        if sha256 != version["sha256"]:
+            raise EditLoopError(f"{version['repo']}: {version['tag']} holds {sha256}, not {version['sha256']}.")
+        shutil.copytree(fetched, target)
 
 
 def read_version(path: Path) -> Version:
@@ -166,26 +131,55 @@ def read_version(path: Path) -> Version:
     return version
 
 
-def _prepare(folder: Path, remote: str) -> None:
-    """Make the folder a git and DVC repository with the remote, as far as it is not."""
-    if not (folder / ".git" / "HEAD").exists():
-        git(folder, "init", "--quiet", "--initial-branch", "main")
-    if not (folder / ".dvc" / "config").exists():
-        _dvc(folder, "init", "--quiet", "--force")
-        _dvc(folder, "config", "core.analytics", "false")
-    place = remote if "://" in remote else str(Path(remote).absolute())
-    _dvc(folder, "remote", "add", "--quiet", "--force", "--default", "store", place)
+def _has_tag(folder: Path, tag: str) -> bool:
+    return bool(git(folder, "tag", "--list", tag))
 
 
-def _write_origin(folder: Path, kind: str, sha256: str, origin: BaseModel | None) -> list[str]:
-    """Write the two files of a kind's lineage and contents; each name stands on a line of its own, so that git keeps
+def _tag(work: Checkout, tag: str, sha256: str) -> None:
+    git(work.folder, "tag", "--annotate", tag, "--message", sha256)
+    work.push_tag(tag)
+
+
+def _commit(folder: Path, kind: str, files: dict[str, str], prepared: list[str], message: str) -> None:
+    """Commit a version's files and those that DVC needs, and nothing else that people have changed in the folder."""
+    for name, text in files.items():
+        write_file(folder / name, text)
+    _ignore(folder, kind)
+    names = (*files, *prepared, IGNORED)
+    git(folder, "add", "--force", "--", *names)  # whatever the repository's own ignore rules say
+    if git(folder, "status", "--porcelain", "--", *names):
+        git(folder, "commit", "--quiet", "--message", message, "--", *names)
+
+
+def _ignore(folder: Path, kind: str) -> None:
+    """Keep the data folder out of git, as `dvc add` does."""
+    path = folder / IGNORED
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if f"/{kind}" not in lines:
+        write_file(path, "".join(f"{line}\n" for line in (*lines, f"/{kind}")))
+
+
+def _origin_files(kind: str, sha256: str, origin: BaseModel | None) -> dict[str, str]:
+    """The two files of a kind's lineage and contents; each name stands on a line of its own, so that git keeps
     differences alone."""
-    told = origin.model_dump(mode="json") if origin else {}
-    contents = {key: sorted(told.pop(key, ())) for key in ("task_ids", "images")}
-    lineage, inside = (name.replace(FOLDER, kind) for name in (LINEAGE, CONTENTS))
-    write_json(folder / lineage, {"sha256": sha256, **told})
-    write_file(folder / inside, json.dumps(contents, indent=0, ensure_ascii=False) + "\n")
-    return [lineage, inside]
+    facts = origin.model_dump(mode="json") if origin else {}
+    contents = {key: sorted(facts.pop(key, ())) for key in ("task_ids", "images")}
+    lineage = {"sha256": sha256, **facts}
+    return {
+        LINEAGE.replace(FOLDER, kind): json.dumps(lineage, indent=2, ensure_ascii=False) + "\n",
+        CONTENTS.replace(FOLDER, kind): json.dumps(contents, indent=0, ensure_ascii=False) + "\n",
+    }
+
+
+def _pointer(folder: Path, version: Version, kind: str) -> bytes:
+    """The file with which DVC finds the version's content."""
+    (pointer,) = git_objects(folder, [f"{version['dvc_rev']}:{kind}.dvc"])
+    if pointer is None:
+        raise EditLoopError(
+            f"{version['repo']}: commit {version['dvc_rev']} of {version['tag']} has no {kind}.dvc, so it is no "
+            "version of a dataset; fetch that version from another clone."
+        )
+    return pointer
 
 
 def _check_history(folder: Path, version: Version) -> None:
@@ -218,18 +212,3 @@ def _replace(source: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
-
-
-def _dvc(folder: Path, *arguments: str) -> None:
-    _run(folder, [sys.executable, "-m", "dvc", *arguments])
-
-
-def _run(folder: Path, command: list[str], given: bytes = b"", fine: Collection[int] = (0,)) -> bytes:
-    """Run a command in the folder and give its output; the surroundings' git variables do not reach it."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment |= {"DVC_NO_ANALYTICS": "true", "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)
-    if done.returncode not in fine:
-        what, words = " ".join(command[-6:]), (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise EditLoopError(f"dataset repository {folder}: {what}: {words}")
-    return done.stdout

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.datarepo import CONTENTS, FOLDER, LINEAGE, git, git_objects, is_url
+from infra.datarepo import CONTENTS, FOLDER, LINEAGE
+from infra.dataset_checkout import is_repository, is_url
 from infra.errors import EditLoopError
+from infra.git_command import git, git_objects
 
 TAGS_A_CALL = 1000
 """Tags on one command line of git: some 25 KB."""
@@ -78,7 +80,7 @@ def _repository(repo: str) -> Iterator[Path | None]:
             git(Path(temporary), "clone", "--quiet", "--bare", repo, "repo.git")
             yield Path(temporary) / "repo.git"
     else:
-        yield Path(repo).absolute() if (Path(repo) / ".git").is_dir() else None
+        yield Path(repo).absolute() if is_repository(repo) else None
 
 
 def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
@@ -117,6 +119,6 @@ def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
     for start in range(0, len(tags), TAGS_A_CALL):
         some = tags[start : start + TAGS_A_CALL]
         arguments = ("--fixed-strings", "--name-only", "-e", word, *some, "--", CONTENTS)
-        said = git(folder, "grep", *arguments, fine=(0, 1))  # 1: in none of them
+        said = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: in none of them
         found |= {line.split(":", 1)[0] for line in said.splitlines()}
     return found

@@ -19,6 +19,16 @@ __all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configur
 """Hooks of tests/tiers.py, which pytest finds here."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
+    del os.environ[name]  # of a git hook that runs the tests, say
+os.environ |= {  # the tests' own git and DVC do not read the user's settings
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "DVC_GLOBAL_CONFIG_DIR": "/nonexistent",
+    "DVC_SYSTEM_CONFIG_DIR": "/nonexistent",
+    "DVC_NO_ANALYTICS": "true",
+    "XDG_CONFIG_HOME": "/nonexistent",
+}
 
 EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
 

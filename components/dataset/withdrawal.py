@@ -15,8 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.content import write_file
-from infra.datarepo import AUTHOR, checkout, git, git_objects, is_url
+from infra.dataset_checkout import checkout, is_repository, is_url
 from infra.errors import EditLoopError
+from infra.git_command import git, git_objects
 
 LIST = "withdrawals.jsonl"
 """The list's name at the top of the dataset repository, in git: one Withdrawal a line, the oldest first."""
@@ -57,10 +58,10 @@ def read_withdrawn(repo: str) -> Withdrawn:
 
 def read_withdrawals(repo: str) -> list[Withdrawal]:
     """The list of the dataset repository, the oldest first; EditLoopError where it is broken."""
-    if not is_url(repo) and not (Path(repo) / ".git").is_dir():
+    if not is_url(repo) and not is_repository(repo):
         return []
-    with checkout(repo) as (folder, _):
-        return _listed(folder, repo)
+    with checkout(repo) as work:
+        return _listed(work.folder, repo)
 
 
 def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
@@ -68,17 +69,17 @@ def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
 
     EditLoopError where git refuses; then nothing is listed.
     """
-    with checkout(repo) as (folder, is_clone):
-        known = _listed(folder, repo)
-        before = next((one for one in known if (one.kind, one.name) == (new.kind, new.name)), None)
-        if before is not None:
-            return before
-        write_file(folder / LIST, "".join(f"{one.model_dump_json()}\n" for one in (*known, new)))
-        git(folder, "add", LIST)
-        git(folder, *AUTHOR, "commit", "--quiet", "--message", f"One {new.kind} is withdrawn", "--", LIST)
-        if is_clone:
-            git(folder, "push", "--quiet", "origin", "HEAD")
-    return new
+    with checkout(repo) as work:
+        while True:
+            listed = _listed(work.folder, repo)
+            before = next((line for line in listed if (line.kind, line.name) == (new.kind, new.name)), None)
+            if before is not None:
+                return before
+            write_file(work.folder / LIST, "".join(f"{line.model_dump_json()}\n" for line in (*listed, new)))
+            git(work.folder, "add", "--force", "--", LIST)
+            git(work.folder, "commit", "--quiet", "--message", f"One {new.kind} is withdrawn", "--", LIST)
+            if work.push():
+                return new
 
 
 def _listed(folder: Path, repo: str) -> list[Withdrawal]:

@@ -13,7 +13,8 @@ from components.dataset.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from components.dataset.withdrawal import read_withdrawals
 from infra import tracking
 from infra.content import read_manifest, sha256_bytes
-from infra.datarepo import Version, fetch_dataset, is_url
+from infra.datarepo import Version, fetch_dataset
+from infra.dataset_checkout import is_url
 from infra.dataset_versions import versions
 from infra.settings import service_settings
 from pipelines.lineage.chain import Chain, Gap, checked, finished_run

@@ -1,5 +1,6 @@
 """A dataset's versions in a real S3 bucket."""
 
+import multiprocessing
 import shutil
 
 import pytest
@@ -50,3 +51,29 @@ def test_a_wrong_key_is_told_without_the_secret(dataset, tmp_path, monkeypatch):
     with pytest.raises(EditLoopError, match="push") as error:
         commit_dataset(dataset, message="rows", repo=str(tmp_path / "repo"), remote=f"s3://{BUCKET}/team-c")
     assert "not-the-secret" not in str(error.value)
+
+
+def test_credentials_that_change_between_two_calls_count(dataset, tmp_path, monkeypatch, s3):
+    """In one process, as where a session's token is renewed while `reconcile` runs."""
+    place = {"repo": str(tmp_path / "repo"), "remote": f"s3://{BUCKET}/team-d"}
+    version = commit_dataset(dataset, message="rows", **place)
+    shutil.rmtree(tmp_path / "repo" / ".dvc" / "cache")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name, wrong in (("AWS_SECRET_ACCESS_KEY", "not-the-secret"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")):
+        monkeypatch.setenv(name, wrong)
+        with pytest.raises(EditLoopError, match="get"):
+            fetch_dataset(version, tmp_path / "back")
+        monkeypatch.setenv(name, s3[name])
+    fetch_dataset(version, tmp_path / "back")
+
+
+def test_a_process_that_was_forked_after_a_push_can_push_too(dataset, tmp_path):
+    """DVC and S3 keep threads and connections, which a child does not have."""
+    place = {"remote": f"s3://{BUCKET}/team-e", "message": "rows"}
+    commit_dataset(dataset, repo=str(tmp_path / "parent"), **place)
+    child = multiprocessing.get_context("fork").Process(
+        target=commit_dataset, args=(dataset,), kwargs={"repo": str(tmp_path / "child"), **place}
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
