@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
 from infra.content import sha256_json
 from infra.errors import EditLoopError
+from infra.settings import DEFAULT_IMAGE, EnvironmentSettings
 
 TAIL_LINES = 40
 GRACE_SECONDS = 10.0
@@ -29,22 +30,22 @@ PASSED_ON = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
 """Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
 
 
-class LaunchSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_")
+class LaunchSettings(EnvironmentSettings):
+    """Where distributed work runs, and how."""
 
     launcher: Literal["local", "trainjob"] = "local"
     """Where distributed work runs: processes of this machine, or pods of a TrainJob."""
-    image: str = "editloop:latest"
+    image: str = DEFAULT_IMAGE
     """Container image of the pods; it has the project installed."""
     trainjob_namespace: str = "default"
     """Namespace in which TrainJobs are made."""
     trainjob_runtime: str = "torch-distributed"
     """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
-    trainjob_poll_seconds: float = 5.0
+    trainjob_poll_seconds: float = Field(5.0, gt=0)
     """Seconds between two looks at a TrainJob."""
-    stop_seconds: float = 60.0
+    stop_seconds: float = Field(60.0, ge=0)
     """How long ranks that are stopped may take to save what they have, before they are killed."""
-    supervisor_pid: int | None = None
+    supervisor_pid: int | None = Field(None, ge=1)
     """Set for the steps of a local run: a step ends when this process is gone."""
 
 
