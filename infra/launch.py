@@ -49,15 +49,27 @@ class LaunchSettings(EnvironmentSettings):
     """Set for the steps of a local run: a step ends when this process is gone."""
 
 
-def launch(module: str, arguments: list[str], *, processes: int, log: Path | None = None) -> None:
-    """Run `python -m MODULE ARGUMENTS` as `processes` ranks of one torch.distributed job, and wait for its end.
+def launch(
+    module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
+) -> None:
+    """Run `python -m MODULE ARGUMENTS` as ranks of one torch.distributed job, and wait for its end.
 
-    Output goes to stdout and, where given, to `log`. An interrupt stops all ranks. Raises EditLoopError with the log's
-    tail when the job does not succeed.
+    An interrupt stops all ranks.
+
+    Args:
+        module: Python module that each rank runs.
+        arguments: Its command-line arguments. Equal ones make an equal TrainJob, so they hold nothing random.
+        processes: Number of ranks.
+        log: File that gets the ranks' output beside stdout; local ranks only.
+        result: File that the job leaves. A TrainJob that completed in an earlier try, and whose result is no longer
+            there, is made anew.
+
+    Raises:
+        EditLoopError: The job does not succeed; with the log's tail.
     """
     settings = LaunchSettings()
     if settings.launcher == "trainjob":
-        _launch_trainjob(torchrun(module, arguments, processes), processes, settings)
+        _launch_trainjob(torchrun(module, arguments, processes), processes, settings, result)
     else:
         _launch_here(torchrun(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
 
@@ -182,20 +194,22 @@ def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> di
     }
 
 
-def _launch_trainjob(command: list[str], processes: int, settings: LaunchSettings) -> None:
+def _launch_trainjob(command: list[str], processes: int, settings: LaunchSettings, result: Path | None) -> None:
     from kubernetes import client, config
 
     try:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    run_trainjob(trainjob(command, processes, settings), client.CustomObjectsApi(), settings.trainjob_poll_seconds)
+    job = trainjob(command, processes, settings)
+    run_trainjob(job, client.CustomObjectsApi(), settings.trainjob_poll_seconds, result)
 
 
-def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
+def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Path | None = None) -> None:
     """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises.
 
-    A job of this name that failed before is deleted and made anew: it goes on at its checkpoints.
+    A job of this name that failed before, or whose `result` is gone, is deleted and made anew: it goes on at its
+    checkpoints.
     """
     from kubernetes.client.exceptions import ApiException
 
@@ -225,9 +239,10 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
                 ) from error
             raise
         conditions = {item["type"]: item for item in state.get("conditions", []) if item.get("status") == "True"}
-        if "Complete" in conditions:
+        is_lost = not made and result is not None and not result.exists()
+        if "Complete" in conditions and not is_lost:
             return
-        if "Failed" in conditions and not made:
+        if conditions.keys() & {"Complete", "Failed"} and not made:
             try:
                 api.delete_namespaced_custom_object(**where, name=name)
             except ApiException as error:
