@@ -14,6 +14,7 @@ from pipelines.claims_cli import claims
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.gate_cli import gate_app
+from pipelines.input_options import input_file_or_folder
 from pipelines.leaks_cli import leaks
 from pipelines.lineage_cli import dataset_app, trace, verify
 from pipelines.plan_cli import plan
@@ -74,7 +75,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Everything is written below this folder; a next call goes on there.")] = (
         DEFAULT_OUT
     ),
-    edits: Annotated[Path | None, typer.Option(help="An edits.jsonl or a folder of them, instead of scenes.")] = None,
+    edits: Annotated[
+        Path | None,
+        typer.Option(callback=input_file_or_folder, help="An edits.jsonl or a folder of them, instead of scenes."),
+    ] = None,
     experts: Annotated[
         Literal["simulated", "human"], typer.Option(help="human: wait for people; addresses and log-ins are printed.")
     ] = "simulated",

@@ -32,7 +32,7 @@ def test_no_variable_of_the_shell_changes_what_is_compiled(tmp_path: Path) -> No
 
 def containers(path: Path) -> list[dict[str, Any]]:
     spec = next(yaml.safe_load_all(path.read_text()))
-    return [one["container"] for one in spec["deploymentSpec"]["executors"].values() if "container" in one]
+    return [step["container"] for step in spec["deploymentSpec"]["executors"].values() if "container" in step]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +43,7 @@ def test_an_image_reaches_every_step_and_the_trainjobs_that_it_starts(name: str,
         assert container["image"] == IMAGE
         assert container["env"] == [{"name": "EDITLOOP_IMAGE", "value": IMAGE}]
     assert path.read_text().startswith(f"# PIPELINE DEFINITION\n# Name: {name}\n")
-    assert {one["image"] for one in containers(COMPILED / f"{name}.yaml")} == {DEFAULT_IMAGE}
+    assert {container["image"] for container in containers(COMPILED / f"{name}.yaml")} == {DEFAULT_IMAGE}
 
 
 class Server:
@@ -56,7 +56,7 @@ class Server:
         return type("Reply", (), {"runs": []})()
 
     def create_run_from_pipeline_package(self, package: str, **more: Any) -> None:
-        submitted.append({one["image"] for one in containers(Path(package))})
+        submitted.append({container["image"] for container in containers(Path(package))})
 
 
 submitted: list[set[str]] = []

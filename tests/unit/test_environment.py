@@ -40,8 +40,8 @@ def settings_classes() -> list[type[EnvironmentSettings]]:
     for path in SOURCES:
         if "BaseSettings" in (text := path.read_text()) or "EnvironmentSettings" in text:
             import_module(_module(path))
-    own = {one for one in _subclasses(BaseSettings) if one.__module__.partition(".")[0] in ROOMS}
-    return sorted(own, key=lambda one: one.__qualname__)
+    own = {kind for kind in _subclasses(BaseSettings) if kind.__module__.partition(".")[0] in ROOMS}
+    return sorted(own, key=lambda kind: kind.__qualname__)
 
 
 CLASSES = settings_classes()
