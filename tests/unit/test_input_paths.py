@@ -286,6 +286,14 @@ def test_ratings_of_a_table_need_the_candidates_that_they_are_of(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dataset_without_judged_tasks_proposes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, taught = complete(tmp_path / "pool", FOLDERS["candidates"].holds), complete(tmp_path / "taught")
+    arguments = ["campaign", "propose", str(pool), "--dataset", str(taught), "--output", str(tmp_path / "next")]
+    refused(arguments, "--dataset", taught, monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("too long", "another folder")])
 def test_a_manifest_that_cannot_be_read_is_one_line(fault: str, tmp_path: Path) -> None:
     path = FAULTS[fault](tmp_path / "bad")
