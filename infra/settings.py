@@ -51,6 +51,8 @@ class EnvironmentSettings(BaseSettings):
     @classmethod
     def _fault(cls, details: Any) -> str:
         """One of pydantic's findings as `VARIABLE=value: rule`, with the path of a part inside a structured value."""
+        if not details["loc"]:  # a rule of several fields together
+            return f"{cls.__name__}: {details['msg']}"
         field, *path = map(str, details["loc"])
         is_secret = "Secret" in str(cls.model_fields[field].annotation)
         value = "" if is_secret else f"={_shown(details['input'])}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from infra.errors import EditLoopError
@@ -126,6 +126,21 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EditLoopError, match=r"^EDITLOOP_JUDGE_TOKEN: Input should be a valid string") as raised:
         JudgeClientSettings(token=12345)
     assert "12345" not in str(raised.value)
+
+
+def test_a_rule_of_several_variables_is_one_line_too() -> None:
+    class Pair(EnvironmentSettings):
+        low: int = 2
+        high: int = 1
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "Pair":
+            if self.low > self.high:
+                raise ValueError("low is above high")
+            return self
+
+    with pytest.raises(EditLoopError, match=r"^Pair: Value error, low is above high\. Correct"):
+        Pair()
 
 
 def test_several_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
