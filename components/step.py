@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from components.input_folders import check_stage_input
 from infra import tracking
 from infra.content import MANIFEST, write_json
 from infra.errors import EditLoopError
@@ -65,12 +66,15 @@ def run_step(
     `pipeline`, where the stage is a part of several, is another one than its first. `tags` are kept with the MLflow
     run. Output artifacts get their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are
     KFP's UI artifacts, filled when given. `then` runs after the stage as a part of the step, with the pipeline run's
-    name. EditLoopError for a pipeline that the stage is no part of.
+    name. EditLoopError for a pipeline that the stage is no part of, and for an input that is not there or not of its
+    kind, before anything is recorded.
     """
     if pipeline and pipeline not in pipelines_of(stage):
         raise EditLoopError(f"{stage} is no part of pipeline {pipeline}, but of {', '.join(pipelines_of(stage))}.")
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
+    for name, path in sources.items():
+        check_stage_input(stage, name, path)
     targets = {name: _path(value) for name, value in outputs.items()}
     function = getattr(import_module(f"components.{stage}.stage"), stage)
     with tracking.stage_run(stage, pipeline or PIPELINES[stage], pipeline_run, sources, parameters) as run:

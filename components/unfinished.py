@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from infra.settings import EnvironmentSettings
 
 
-class UnfinishedSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+class UnfinishedSettings(EnvironmentSettings):
+    """Where work that is not done is kept."""
 
     checkpoints: Path | None = None
     """Checkpoints of trainings and answers of judges, in a folder each; it must outlive a retry of the step. Unset:

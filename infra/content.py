@@ -17,6 +17,7 @@ from typing import Any
 from infra.errors import EditLoopError
 
 MANIFEST = "manifest.json"
+RESTORE = "Restore it, or run the step that writes the folder again."
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -90,13 +91,17 @@ def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterat
 def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
     """The manifest of a complete folder: {"sha256", "files": {path: sha256}, "facts"}.
 
-    With `check`, every file's bytes are compared with it. Raises EditLoopError for a missing manifest or a changed,
-    missing or surplus file, naming it.
+    With `check`, every file's bytes are compared with it. Raises EditLoopError for a missing folder, a missing or
+    unreadable manifest, or a changed, missing or surplus file, naming it.
     """
     path = folder / MANIFEST
     if not path.is_file():
+        if not folder.exists():
+            raise EditLoopError(f"{folder}: no such folder. Correct the path, or run the step that writes it.")
+        if not folder.is_dir():
+            raise EditLoopError(f"{folder}: a file. Give a folder with a {MANIFEST}.")
         raise EditLoopError(f"{folder}: no {MANIFEST}; the step that writes it has not finished. Run that step again.")
-    manifest: dict[str, Any] = json.loads(path.read_text())
+    manifest = _parse_manifest(path)
     if check:
         found = file_digests(folder)
         known = manifest["files"]
@@ -106,3 +111,17 @@ def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
                 f"{folder}: changed since it was written: {', '.join(wrong)}. Make it again or restore it."
             )
     return manifest
+
+
+def _parse_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EditLoopError(f"{path}: cannot be read ({str(error).splitlines()[0]}). {RESTORE}") from error
+    kinds = {"sha256": str, "files": dict, "facts": dict}
+    wrong = [
+        key for key, kind in kinds.items() if not isinstance(manifest, dict) or type(manifest.get(key)) is not kind
+    ]
+    if wrong:
+        raise EditLoopError(f"{path}: lacks {', '.join(wrong)}, which every manifest of ours has. {RESTORE}")
+    return dict(manifest)

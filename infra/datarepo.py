@@ -126,8 +126,14 @@ def fetch_dataset(version: Version, target: Path) -> None:
 
 
 def read_version(path: Path) -> Version:
-    """The version that the dataset stage wrote beside its folder."""
-    version: Version = json.loads(path.read_text())
+    """The version that stage dataset or curate wrote beside its folder; EditLoopError where `path` holds none."""
+    try:
+        version: Version = json.loads(path.read_bytes())
+        is_version = version.keys() >= Version.__required_keys__
+    except (OSError, ValueError, AttributeError):
+        is_version = False
+    if not is_version:
+        raise EditLoopError(f"{path}: not a version file. Give the one that stage dataset or curate wrote beside it.")
     return version
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
 from infra.content import sha256_json
 from infra.errors import EditLoopError
+from infra.settings import DEFAULT_IMAGE, EnvironmentSettings
 
 TAIL_LINES = 40
 GRACE_SECONDS = 10.0
@@ -29,34 +30,46 @@ PASSED_ON = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
 """Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
 
 
-class LaunchSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_")
+class LaunchSettings(EnvironmentSettings):
+    """Where distributed work runs, and how."""
 
     launcher: Literal["local", "trainjob"] = "local"
     """Where distributed work runs: processes of this machine, or pods of a TrainJob."""
-    image: str = "editloop:latest"
+    image: str = DEFAULT_IMAGE
     """Container image of the pods; it has the project installed."""
     trainjob_namespace: str = "default"
     """Namespace in which TrainJobs are made."""
     trainjob_runtime: str = "torch-distributed"
     """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
-    trainjob_poll_seconds: float = 5.0
+    trainjob_poll_seconds: float = Field(5.0, gt=0)
     """Seconds between two looks at a TrainJob."""
-    stop_seconds: float = 60.0
+    stop_seconds: float = Field(60.0, ge=0)
     """How long ranks that are stopped may take to save what they have, before they are killed."""
-    supervisor_pid: int | None = None
+    supervisor_pid: int | None = Field(None, ge=1)
     """Set for the steps of a local run: a step ends when this process is gone."""
 
 
-def launch(module: str, arguments: list[str], *, processes: int, log: Path | None = None) -> None:
-    """Run `python -m MODULE ARGUMENTS` as `processes` ranks of one torch.distributed job, and wait for its end.
+def launch(
+    module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
+) -> None:
+    """Run `python -m MODULE ARGUMENTS` as ranks of one torch.distributed job, and wait for its end.
 
-    Output goes to stdout and, where given, to `log`. An interrupt stops all ranks. Raises EditLoopError with the log's
-    tail when the job does not succeed.
+    An interrupt stops all ranks.
+
+    Args:
+        module: Python module that each rank runs.
+        arguments: Its command-line arguments. Equal ones make an equal TrainJob, so they hold nothing random.
+        processes: Number of ranks.
+        log: File that gets the ranks' output beside stdout; local ranks only.
+        result: File that the job leaves. A TrainJob that completed in an earlier try, and whose result is no longer
+            there, is made anew.
+
+    Raises:
+        EditLoopError: The job does not succeed; with the log's tail.
     """
     settings = LaunchSettings()
     if settings.launcher == "trainjob":
-        _launch_trainjob(torchrun(module, arguments, processes), processes, settings)
+        _launch_trainjob(torchrun(module, arguments, processes), processes, settings, result)
     else:
         _launch_here(torchrun(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
 
@@ -181,20 +194,22 @@ def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> di
     }
 
 
-def _launch_trainjob(command: list[str], processes: int, settings: LaunchSettings) -> None:
+def _launch_trainjob(command: list[str], processes: int, settings: LaunchSettings, result: Path | None) -> None:
     from kubernetes import client, config
 
     try:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    run_trainjob(trainjob(command, processes, settings), client.CustomObjectsApi(), settings.trainjob_poll_seconds)
+    job = trainjob(command, processes, settings)
+    run_trainjob(job, client.CustomObjectsApi(), settings.trainjob_poll_seconds, result)
 
 
-def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
+def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Path | None = None) -> None:
     """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises.
 
-    A job of this name that failed before is deleted and made anew: it goes on at its checkpoints.
+    A job of this name that failed before, or whose `result` is gone, is deleted and made anew: it goes on at its
+    checkpoints.
     """
     from kubernetes.client.exceptions import ApiException
 
@@ -224,9 +239,10 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float) -> None:
                 ) from error
             raise
         conditions = {item["type"]: item for item in state.get("conditions", []) if item.get("status") == "True"}
-        if "Complete" in conditions:
+        is_lost = not made and result is not None and not result.exists()
+        if "Complete" in conditions and not is_lost:
             return
-        if "Failed" in conditions and not made:
+        if conditions.keys() & {"Complete", "Failed"} and not made:
             try:
                 api.delete_namespaced_custom_object(**where, name=name)
             except ApiException as error:

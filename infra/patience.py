@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.settings import EnvironmentSettings
 
 FIRST_SECONDS, MOST_SECONDS = 0.5, 10.0
 """Between two tries: doubled from the first on."""
@@ -16,8 +17,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class PatienceSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+class PatienceSettings(EnvironmentSettings):
+    """How long a step waits for its services."""
 
     mlflow_patience: float = Field(900.0, ge=0)
     """Seconds that a step waits for an MLflow that does not answer; 0 = not at all."""

@@ -1,23 +1,84 @@
 """Where the services are: read from the environment, so that no stage knows a laptop's path or a cluster's name.
 
-MLflow's own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD) are read by MLflow.
+`EnvironmentSettings` is the one reader of EDITLOOP_ variables: every class of settings derives from it. MLflow's own
+variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD) are read by MLflow.
 """
 
+import os
+import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any
 
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from infra.errors import EditLoopError
 
 PREFIX = "EDITLOOP_"
+LONGEST_VALUE = 80
+"""Characters of a value in a message."""
+NAMED_FIELD = re.compile(r'field "(\w+)"')
+"""How pydantic-settings names the field whose text it cannot parse."""
+
+DEFAULT_IMAGE = "editloop:latest"
+"""Container image of pods where no other is named; it has the project installed."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ServiceSettings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings that come from environment variables, EDITLOOP_ and the field's name in capitals.
+
+    An empty variable is an unset one. A value that cannot be used is an EditLoopError of one line that names the
+    variable, the value (unless it is a secret) and the rule.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _unusable([self._fault(details) for details in error.errors()]) from None
+        except SettingsError as error:  # a structured field whose text is no JSON
+            raise _unusable([self._json_fault(error)]) from None
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable of a field."""
+        return f"{cls.model_config['env_prefix']}{field}".upper()
+
+    @classmethod
+    def _fault(cls, details: Any) -> str:
+        """One of pydantic's findings as `VARIABLE=value: rule`, with the path of a part inside a structured value."""
+        if not details["loc"]:  # a rule of several fields together
+            return f"{cls.__name__}: {details['msg']}"
+        field, *path = map(str, details["loc"])
+        is_secret = "Secret" in str(cls.model_fields[field].annotation)
+        value = "" if is_secret else f"={_shown(details['input'])}"
+        return f"{cls.variable(field)}{''.join(f'[{part}]' for part in path)}{value}: {details['msg']}"
+
+    @classmethod
+    def _json_fault(cls, error: SettingsError) -> str:
+        named = NAMED_FIELD.search(str(error))
+        if named is None:
+            return f"{error} ({error.__cause__})"
+        variable = cls.variable(named[1])
+        return f"{variable}={_shown(os.environ.get(variable))}: not JSON ({error.__cause__})"
+
+
+def _shown(value: Any) -> str:
+    """A value on one line of bearable length."""
+    text = value if isinstance(value, str) and value.isprintable() and value.strip() else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+
+
+def _unusable(faults: list[str]) -> EditLoopError:
+    return EditLoopError(f"{'; '.join(faults)}. Correct the variable, or unset it to take the default.")
+
+
+class ServiceSettings(EnvironmentSettings):
     """Addresses and credentials of the services that stages use."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     label_studio_url: str | None = None
     """Address of Label Studio, such as http://127.0.0.1:8080."""
@@ -33,8 +94,6 @@ class ServiceSettings(BaseSettings):
     """Folder or git address of the repository that holds the dataset's versions."""
     dataset_remote: str | None = None
     """DVC remote of that repository: a folder, or s3://bucket/prefix."""
-    image: str = "editloop:latest"
-    """Container image that has the project installed; what KFP's pods run."""
 
     def require(self, name: str) -> str:
         """The text of setting `name`. Raises EditLoopError that names the variable where it is not set."""
@@ -47,40 +106,27 @@ class ServiceSettings(BaseSettings):
         return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
-class LocalServiceSettings(BaseSettings):
+class LocalServiceSettings(EnvironmentSettings):
     """How `editloop up` starts the services on this machine."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     label_studio_command: Path | None = None
     """The `label-studio` executable; else the one in .venv-label-studio beside the loop's environment, else PATH's."""
-    label_studio_port: int | None = None
+    label_studio_port: Port | None = None
     """A fixed port for Label Studio; else the last one used, or a free one."""
-    mlflow_port: int | None = None
+    mlflow_port: Port | None = None
     """A fixed port for MLflow; else the last one used, or a free one."""
-    start_seconds: float = 240
+    start_seconds: float = Field(240, gt=0)
     """How long a service may take to answer."""
     service_templates: Path | None = None
     """Folder, writable by you alone, of the services' empty databases, made once and copied at each first start; else
     editloop/services in XDG_CACHE_HOME or ~/.cache."""
 
 
-Settings = TypeVar("Settings", bound=BaseSettings)
-
-
 def service_settings() -> ServiceSettings:
     """The services' settings as the environment has them now."""
-    return _read(ServiceSettings)
+    return ServiceSettings()
 
 
 def local_service_settings() -> LocalServiceSettings:
     """The local start's settings as the environment has them now."""
-    return _read(LocalServiceSettings)
-
-
-def _read(kind: type[Settings]) -> Settings:
-    try:
-        return kind()
-    except ValidationError as error:
-        wrong = "; ".join(f"{PREFIX}{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
-        raise EditLoopError(f"A setting in the environment cannot be used: {wrong}. Correct or unset it.") from error
+    return LocalServiceSettings()

@@ -8,10 +8,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from infra.content import sha256_bytes, write_file
 from infra.errors import EditLoopError
+from infra.settings import EnvironmentSettings
 
 SIGNING_KEY, VERIFY_KEY = "EDITLOOP_SIGNING_KEY", "EDITLOOP_VERIFY_KEY"
 
@@ -20,8 +19,8 @@ class SignatureError(EditLoopError):
     """A model that carries no signature, another key's, or one that is not of these files."""
 
 
-class SigningSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+class SigningSettings(EnvironmentSettings):
+    """The keys that models are signed and checked with."""
 
     signing_key: Path | None = None
     """PEM file of the private key (elliptic curve), for registering."""

@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from infra.checkout_commit import checkout_commit
 from infra.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
 from infra.patience import is_away, patiently
+from infra.settings import EnvironmentSettings
 
 EXPERIMENT = "editloop"
 STAGE_RUN = "EDITLOOP_STAGE_RUN"
-"""Environment variable with the id of the step's own run, for processes that the step starts."""
+"""The variable of `TrackingSettings.stage_run`, which a step sets for the processes that it starts."""
 LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256", "base_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 MANIFESTS = "manifests"
@@ -37,8 +36,8 @@ _EXPERIMENTS: dict[str, str] = {}
 """Ids by the server's address: each question costs a server with passwords a fifth of a second."""
 
 
-class TrackingSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_")
+class TrackingSettings(EnvironmentSettings):
+    """What a step records of itself, and where fetched models are kept."""
 
     cache: Path = Path.home() / ".cache" / "editloop"
     """Models fetched from the registry are kept here under the sha256 of their content."""
@@ -46,6 +45,8 @@ class TrackingSettings(BaseSettings):
     """Commit of the running code where there is no git checkout around it (set in the container image)."""
     image: str | None = None
     """Container image that the step runs in."""
+    stage_run: str | None = None
+    """Id of the step's own MLflow run, for processes that the step starts."""
 
 
 @dataclass

@@ -1,19 +1,19 @@
 """Where pipelines run: here by kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from infra.errors import EditLoopError
-from pipelines.compilation import COMPILED, pipeline
+from infra.settings import EnvironmentSettings
+from pipelines.compilation import COMPILED, compile_pipeline, pipeline
 from pipelines.local import run_here
 
 
-class BackendSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
+class BackendSettings(EnvironmentSettings):
+    """Where pipelines run."""
 
     kfp_endpoint: str | None = None
     """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
@@ -21,16 +21,30 @@ class BackendSettings(BaseSettings):
     """Experiment of the server that runs are listed under."""
 
 
-def starter(root: Path) -> Callable[[str, dict[str, Any]], None]:
-    """What starts a pipeline, given its name and arguments: below `root` on this machine, or on the server."""
+def starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, Any]], None]:
+    """What starts a pipeline, given its name and arguments: below `root` on this machine, or on the server.
+
+    Args:
+        root: Folder of steps, cache and logs on this machine.
+        image: Container image of the steps on the server; None for `DEFAULT_IMAGE`.
+
+    Raises:
+        EditLoopError: An image is given, and pipelines run on this machine.
+    """
     settings = BackendSettings()
     if settings.kfp_endpoint:
-        return lambda name, arguments: submit(name, arguments, settings)
+        return lambda name, arguments: submit(name, arguments, settings, image)
+    if image:
+        raise EditLoopError(
+            f"--image {image}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
+            "them on a Kubeflow Pipelines server, or leave --image out."
+        )
     return lambda name, arguments: run_here(name, arguments, root.absolute(), lambda step: print(f"{name}: {step}"))
 
 
-def submit(name: str, arguments: dict[str, Any], settings: BackendSettings) -> None:
-    """Submit the compiled pipeline unless a run of its key is there that has not failed."""
+def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, image: str | None = None) -> None:
+    """Submit the compiled pipeline, with another image where one is given, unless a run of its key is there that has
+    not failed."""
     from kfp.client import Client
 
     client = Client(host=settings.kfp_endpoint)
@@ -39,9 +53,12 @@ def submit(name: str, arguments: dict[str, Any], settings: BackendSettings) -> N
     earlier = client.list_runs(filter=wanted).runs or []
     if arguments.get("run_key") and any(run.state not in ("FAILED", "CANCELED") for run in earlier):
         return
-    client.create_run_from_pipeline_package(
-        str(COMPILED / f"{name}.yaml"), arguments=arguments, run_name=key, experiment_name=settings.kfp_experiment
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = COMPILED / f"{name}.yaml"
+        package = compile_pipeline(name, Path(folder) / path.name, image) if image else path
+        client.create_run_from_pipeline_package(
+            str(package), arguments=arguments, run_name=key, experiment_name=settings.kfp_experiment
+        )
 
 
 def parse_arguments(name: str, given: list[str]) -> dict[str, Any]:

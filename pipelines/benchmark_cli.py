@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.input_options import input_file, input_file_or_folder, input_folder
 from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetched
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ def benchmark(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="The suite's folder or file in its public format; of heldout and scenes a dataset folder."),
+        typer.Option(
+            callback=input_file_or_folder,
+            help="The suite's folder or file in its public format; of heldout and scenes a dataset folder.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -39,15 +43,24 @@ def benchmark(
         ),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="A judge's saved scores (.csv, .parquet, .jsonl): key, candidate, score.")
+        Path | None,
+        typer.Option(
+            callback=input_file, help="A judge's saved scores (.csv, .parquet, .jsonl): key, candidate, score."
+        ),
     ] = None,
     verdicts: Annotated[
         Path | None,
-        typer.Option(help="A judge's saved verdicts (JSON lines): key, verdict (left, right, both_bad, tie or null)."),
+        typer.Option(
+            callback=input_file,
+            help="A judge's saved verdicts (JSON lines): key, verdict (left, right, both_bad, tie or null).",
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Human votes of a suite of pairs that comes without images (JSON lines): key, label."),
+        typer.Option(
+            callback=input_file,
+            help="Human votes of a suite of pairs that comes without images (JSON lines): key, label.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -55,7 +68,11 @@ def benchmark(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
     training: Annotated[
-        Path | None, typer.Option(help="Dataset folder that the judge learnt from: refuse where it holds the suite.")
+        Path | None,
+        typer.Option(
+            callback=input_folder("dataset"),
+            help="Dataset folder that the judge learnt from: refuse where it holds the suite.",
+        ),
     ] = None,
     passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,

@@ -6,11 +6,17 @@ from typing import Annotated
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.input_options import input_file_or_folder
 from pipelines.scoring_cli import DEFAULT_OUT, Home, fetched
 
 
 def best_of_n(
-    edits: Annotated[Path, typer.Option(help="An edits.jsonl or a folder of them; each row has its right `target`.")],
+    edits: Annotated[
+        Path,
+        typer.Option(
+            callback=input_file_or_folder, help="An edits.jsonl or a folder of them; each row has its right `target`."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder to write: best-of-n.json, best-of-n.md, page.html.")],
     judge: Annotated[
         list[str], typer.Option(help="NAME=ADDRESS of a judge as `editloop score --model` takes it; may be repeated.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.input_options import input_file, input_folder
 from pipelines.surroundings import services_of
 
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
@@ -24,7 +25,9 @@ DEFAULT_HOME = Path("runs/demo")
 
 @campaign_app.command(name="open")
 def open_(
-    file: Annotated[Path, typer.Argument(help="The campaign's YAML file; docs/campaign.md explains every key.")],
+    file: Annotated[
+        Path, typer.Argument(callback=input_file, help="The campaign's YAML file; docs/campaign.md explains every key.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the campaign's files.")],
     follow_up: Annotated[
         str, typer.Option(help="Arguments of the pipelines that start when the campaign has closed, as JSON.")
@@ -149,8 +152,12 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
 
 @campaign_app.command()
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="The campaign's folder, as it was opened into.")],
-    candidates: Annotated[Path, typer.Option(help="Folder of the candidates that it asks about.")],
+    folder: Annotated[
+        Path, typer.Argument(callback=input_folder("campaign"), help="The campaign's folder, as it was opened into.")
+    ],
+    candidates: Annotated[
+        Path, typer.Option(callback=input_folder("candidates"), help="Folder of the candidates that it asks about.")
+    ],
     seed: Annotated[int, typer.Option(help="Draws the experts' characters and who answers what.")] = 0,
     services: Home = DEFAULT_HOME,
 ) -> None:
@@ -171,7 +178,11 @@ def report(
     name: Annotated[str, typer.Argument(help="The campaign's name, key or folder; or a folder of judgements.")],
     out: Annotated[Path, typer.Option(help="Folder for page.html and quality.json.")],
     candidates: Annotated[
-        Path | None, typer.Option(help="Folder of the candidates, for task types and editors, if it is not found.")
+        Path | None,
+        typer.Option(
+            callback=input_folder("candidates"),
+            help="Folder of the candidates, for task types and editors, if it is not found.",
+        ),
     ] = None,
     services: Home = DEFAULT_HOME,
 ) -> None:

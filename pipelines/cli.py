@@ -14,6 +14,7 @@ from pipelines.claims_cli import claims
 from pipelines.comparison_cli import compare_judges
 from pipelines.edit_score_cli import adapter, teacher_app
 from pipelines.gate_cli import gate_app
+from pipelines.input_options import input_file_or_folder
 from pipelines.leaks_cli import leaks
 from pipelines.lineage_cli import dataset_app, trace, verify
 from pipelines.plan_cli import plan
@@ -63,6 +64,10 @@ app.command()(registry)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")
+Image = Annotated[
+    str | None,
+    typer.Option(help="Container image of the steps on a Kubeflow cluster, and of the TrainJobs that they start."),
+]
 
 
 @app.command()
@@ -70,7 +75,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Everything is written below this folder; a next call goes on there.")] = (
         DEFAULT_OUT
     ),
-    edits: Annotated[Path | None, typer.Option(help="An edits.jsonl or a folder of them, instead of scenes.")] = None,
+    edits: Annotated[
+        Path | None,
+        typer.Option(callback=input_file_or_folder, help="An edits.jsonl or a folder of them, instead of scenes."),
+    ] = None,
     experts: Annotated[
         Literal["simulated", "human"], typer.Option(help="human: wait for people; addresses and log-ins are printed.")
     ] = "simulated",
@@ -114,6 +122,7 @@ def run(
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
+    image: Image = None,
 ) -> None:
     """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
 
@@ -122,15 +131,21 @@ def run(
     from pipelines.backend import parse_arguments, starter
 
     with services_of(out):
-        starter(out)(pipeline, parse_arguments(pipeline, argument))
+        starter(out, image)(pipeline, parse_arguments(pipeline, argument))
 
 
 @app.command(name="compile")
-def compile_(out: Annotated[Path, typer.Option(help="Folder for the YAML files.")]) -> None:
-    """Compile the pipelines to YAML for a Kubeflow Pipelines server."""
+def compile_(
+    out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
+    image: Image = None,
+) -> None:
+    """Compile the pipelines to YAML for a Kubeflow Pipelines server.
+
+    For example: editloop compile --out build/ours --image registry.example/editloop:2.1
+    """
     from pipelines.compilation import compile_pipelines
 
-    for path in compile_pipelines(out):
+    for path in compile_pipelines(out, image):
         print(path)
 
 
@@ -141,6 +156,7 @@ def reconcile(
         DEFAULT_OUT
     ),
     seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
+    image: Image = None,
 ) -> None:
     """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places.
 
@@ -153,7 +169,7 @@ def reconcile(
 
     with services_of(out):
         while True:
-            look = look_once(starter(out), out)
+            look = look_once(starter(out, image), out)
             for one in look.waiting:
                 print(f"waiting  {one.campaign.name} ({one.campaign.key}): {one.reason}")
             for campaign in look.edited:

@@ -1,10 +1,14 @@
 """Pipelines to KFP's own YAML. The committed files in `pipelines/compiled/` are what a cluster gets."""
 
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
+
 from infra.errors import EditLoopError
+from infra.launch import LaunchSettings
 
 NAMES = ("collect-preferences", "train-reward", "curate-editor", "improve-editor")
 COMPILED = Path(__file__).parent / "compiled"
@@ -20,11 +24,41 @@ def pipeline(name: str) -> Any:
     return getattr(module, name.replace("-", "_"))
 
 
-def compile_pipelines(out: Path) -> list[Path]:
-    """Write `<pipeline>.yaml` of every pipeline into `out`; the same sources give the same bytes."""
+def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:
+    """Write `<pipeline>.yaml` of every pipeline into `out`; returns the files.
+
+    Args:
+        out: Folder to write; it is made where it is missing.
+        image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    return [compile_pipeline(name, out / f"{name}.yaml", image) for name in NAMES]
+
+
+def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
+    """Write the pipeline as KFP's YAML to `path`; returns it.
+
+    The bytes follow from the sources and `image` alone, whatever the environment holds.
+    """
     from kfp import compiler
 
-    out.mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
-        compiler.Compiler().compile(pipeline(name), str(out / f"{name}.yaml"))
-    return [out / f"{name}.yaml" for name in NAMES]
+    compiler.Compiler().compile(pipeline(name), str(path))
+    path.write_text(_without_environment(path.read_text(), image))
+    return path
+
+
+def _without_environment(compiled: str, image: str | None) -> str:
+    """KFP's YAML with caching on in every task (KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT decides in what kfp writes),
+    and with another image where one is given."""
+    header = takewhile(lambda line: line.startswith("#"), compiled.splitlines(keepends=True))
+    spec, *platforms = yaml.safe_load_all(compiled)
+    dags = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
+    for dag in dags:
+        for task in dag["tasks"].values():
+            task["cachingOptions"] = {"enableCache": True}
+    if image:
+        for executor in spec["deploymentSpec"]["executors"].values():
+            if container := executor.get("container"):  # an importer has none
+                container["image"] = image
+                container["env"] = [{"name": LaunchSettings.variable("image"), "value": image}]
+    return "".join(header) + yaml.safe_dump_all([spec, *platforms])

@@ -62,7 +62,7 @@ def demo(
                 chains = {name: verify(model) for name, model in turn.models.items()}
             summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
             summary["services"] = {
-                "label_studio": os.environ["EDITLOOP_LABEL_STUDIO_URL"],
+                "label_studio": service_settings().label_studio_url,
                 "mlflow": os.environ["MLFLOW_TRACKING_URI"],
             }
             write_json(folder / "summary.json", summary)

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from pipelines.input_options import input_file, plain_folder
+
 teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a strong model has judged.")
 
 
 @teacher_app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSON lines of key, instruction, source, edit, editor, sc, pq.")],
+    file: Annotated[
+        Path, typer.Argument(callback=input_file, help="JSON lines of key, instruction, source, edit, editor, sc, pq.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of taught edits to write; `stage reward` trains EditScore on it.")],
     top: Annotated[int, typer.Option(min=1, help="Highest of the teacher's points; 0 is the lowest.")] = 25,
     least_best: Annotated[
@@ -35,7 +39,9 @@ def import_(
 
 def adapter(
     base: Annotated[str, typer.Argument(help="Folder of the base's checkpoint, or a shipped name.")],
-    folder: Annotated[Path, typer.Argument(help="The adapter's folder as PEFT wrote it (safetensors).")],
+    folder: Annotated[
+        Path, typer.Argument(callback=plain_folder, help="The adapter's folder as PEFT wrote it (safetensors).")
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write: what `score` and `serve` take as --model.")],
     base_name: Annotated[
         str | None, typer.Option(help="What model the base's folder holds, if its own name does not tell.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.input_options import input_file_or_folder, input_folder
+
 if TYPE_CHECKING:
     from components.leaks.leaks import Leaks
 
@@ -14,9 +16,14 @@ WEAK_TOLD = 10
 
 
 def leaks(
-    dataset: Annotated[Path, typer.Option(help="Dataset folder; what its train and validation splits hold counts.")],
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            callback=input_folder("dataset"), help="Dataset folder; what its train and validation splits hold counts."
+        ),
+    ],
     suite: Annotated[str, typer.Option(help="Name of the suite (`editloop benchmark --help` lists them).")],
-    data: Annotated[Path, typer.Option(help="The suite's own folder.")],
+    data: Annotated[Path, typer.Option(callback=input_file_or_folder, help="The suite's own folder.")],
     remove: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write a dataset folder without the tasks concerned.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.input_options import input_file, input_folder
 
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
 
@@ -17,7 +18,9 @@ Format = Annotated[
 
 
 def agreement(
-    file: Annotated[Path, typer.Argument(help="CSV or parquet with columns item, rater, then one an axis.")],
+    file: Annotated[
+        Path, typer.Argument(callback=input_file, help="CSV or parquet with columns item, rater, then one an axis.")
+    ],
     level: Annotated[
         Literal["ordinal", "interval", "nominal"], typer.Option(help="What the ratings are: ranks, amounts or names.")
     ] = "ordinal",
@@ -48,7 +51,9 @@ def agreement(
 
 @ratings_app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="The table, or EditReward's rows as JSON or JSON lines.")],
+    file: Annotated[
+        Path, typer.Argument(callback=input_file, help="The table, or EditReward's rows as JSON or JSON lines.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of judgements to write, as stage collect writes it.")],
     candidates: Annotated[
         Path, typer.Option(help="Folder of the candidates: read for a table, written from EditReward's pictures.")
@@ -68,7 +73,10 @@ def import_(
     from annotation.campaigns.campaign import read_tasks
     from annotation.formats.judgements_folder import write_imported
     from annotation.formats.ratings_table import judgements_of_table
+    from components.input_folders import FOLDERS
+    from infra.input_paths import check_complete_folder
 
+    check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
     found = judgements_of_table(file, tasks)
     write_imported(out, found, tasks, file)
@@ -77,10 +85,13 @@ def import_(
 
 @ratings_app.command()
 def export(
-    judgements: Annotated[Path, typer.Argument(help="Folder that stage collect or an import wrote.")],
+    judgements: Annotated[
+        Path, typer.Argument(callback=input_folder("judgements"), help="Folder that stage collect or an import wrote.")
+    ],
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file; for EditReward's rows a folder.")],
     candidates: Annotated[
-        Path | None, typer.Option(help="Folder of the candidates; EditReward's rows need it.")
+        Path | None,
+        typer.Option(callback=input_folder("candidates"), help="Folder of the candidates; EditReward's rows need it."),
     ] = None,
     form: Format = "table",
 ) -> None:

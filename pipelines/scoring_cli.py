@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from infra.errors import EditLoopError
+from pipelines.input_options import input_file_or_folder
 from pipelines.surroundings import services_of
 
 Model = Annotated[
@@ -26,7 +27,12 @@ DEFAULT_OUT = Path("runs/demo")
 def score(
     model: Model,
     source: Annotated[
-        Path, typer.Option("--input", help="An edits.jsonl, or a folder of them; its candidates are scored.")
+        Path,
+        typer.Option(
+            "--input",
+            callback=input_file_or_folder,
+            help="An edits.jsonl, or a folder of them; its candidates are scored.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The .parquet file to write, a row an edit.")],
     best_of: Annotated[

@@ -6,18 +6,27 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.campaign_cli import DEFAULT_HOME, Home
+from pipelines.input_options import input_folder
 from pipelines.surroundings import services_of
 
 
 def propose(
-    pool: Annotated[Path, typer.Argument(help="Candidates folder to choose from (`editloop stage candidates`).")],
+    pool: Annotated[
+        Path,
+        typer.Argument(
+            callback=input_folder("candidates"), help="Candidates folder to choose from (`editloop stage candidates`)."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Candidates folder to write: the next campaign's.")],
     model: Annotated[
         str, typer.Option(help="Reward model to ask: a folder, a shipped name, or models:/edit-reward@champion.")
     ] = "models:/edit-reward@champion",
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Dataset judged so far: an ensemble learns from it, and its tasks are not asked again."),
+        typer.Option(
+            callback=input_folder("dataset"),
+            help="Dataset judged so far: an ensemble learns from it, and its tasks are not asked again.",
+        ),
     ] = None,
     pages: Annotated[int, typer.Option(help="Tasks to ask.")] = 50,
     places: Annotated[int, typer.Option(help="Candidates a task.")] = 4,

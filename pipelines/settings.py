@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 PARAMS = Path(__file__).with_name("params.yaml")
 """The project's params.yaml, by a link that a package carries along."""
@@ -149,12 +149,10 @@ class LoopSettings(Part):
 def read_params(path: Path = PARAMS) -> LoopSettings:
     """The settings in a YAML file. EditLoopError that names every key that is missing, unknown or out of its range."""
     try:
-        return LoopSettings.model_validate(yaml.safe_load(path.read_text()))
+        return LoopSettings.model_validate(read_yaml(path))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise EditLoopError(f"{path}: {wrong}. Correct it there.") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise EditLoopError(f"{path}: not a readable YAML file ({error}).") from error
 
 
 def _changed(settings: LoopSettings, **parts: dict[str, Any]) -> LoopSettings:

@@ -12,8 +12,8 @@ from components.step import PIPELINES, SHARED, pipelines_of, run_step
 from infra.errors import EditLoopError
 
 STAGES = tuple(PIPELINES)
-OUTPUTS = ("output", "version")
-"""Names by which stages take the places of what they write; every other path is read."""
+VERSIONING = ("dataset", "curate")
+"""Stages that write a `version` file; others that take one read it."""
 
 
 def run_stage(name: str, texts: list[str]) -> None:
@@ -25,6 +25,7 @@ def run_stage(name: str, texts: list[str]) -> None:
     if name not in STAGES:
         raise EditLoopError(f"{name}: no such stage; there are {', '.join(STAGES)}.")
     options = vars(parser(name).parse_args(texts))
+    outputs = outputs_of(name)
     paths = {key: value for key, value in options.items() if isinstance(value, Path)}
     run, pipeline, promotion = options.pop("run"), options.pop("pipeline", ""), paths.pop("promotion", None)
     parameters = {key: value for key, value in options.items() if not isinstance(value, Path)}
@@ -38,14 +39,19 @@ def run_stage(name: str, texts: list[str]) -> None:
     metrics = run_step(
         name,
         pipeline_run=run,
-        inputs={key: value for key, value in paths.items() if key not in OUTPUTS},
-        outputs={key: value for key, value in paths.items() if key in OUTPUTS},
+        inputs={key: value for key, value in paths.items() if key not in outputs},
+        outputs={key: value for key, value in paths.items() if key in outputs},
         parameters=parameters,
         pipeline=pipeline,
         then=then,
     )
     for key, value in metrics.items():
         print(f"{key:<28} {value:g}")
+
+
+def outputs_of(name: str) -> tuple[str, ...]:
+    """Names of a stage's parameters for the places of what it writes; every other path is read."""
+    return ("output", "version") if name in VERSIONING else ("output",)
 
 
 def parser(name: str) -> argparse.ArgumentParser:

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
 from annotation.vocabulary import AXES, Axis
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 LARGEST_SHARE = 0.5
 """More than half of control pages is a test of the annotators, not a campaign."""
@@ -94,10 +94,7 @@ class CampaignFile(NamedTuple):
 
 def read_campaign_settings(path: Path) -> CampaignFile:
     """Read a campaign's YAML file. Paths in it are relative to it. EditLoopError names all faults at once."""
-    try:
-        given = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EditLoopError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    given = read_yaml(path)
     if not isinstance(given, dict):
         raise EditLoopError(f"{path}: a campaign's file holds keys and values, such as `name: kitchen`.")
     faults: list[str] = []

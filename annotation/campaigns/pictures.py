@@ -130,7 +130,7 @@ class BucketStore:
             return
         try:
             try:
-                self._create(client, project, prefix, os.environ.get("AWS_ENDPOINT_URL"))
+                self._create(client, project, prefix, os.environ.get("AWS_ENDPOINT_URL") or None)
             except Exception as error:  # the SDK lets httpx's and its own errors through
                 if PRIVATE not in str(error):
                     raise
@@ -149,9 +149,9 @@ class BucketStore:
             bucket=self.bucket,
             prefix=prefix,
             s3endpoint=endpoint,
-            region_name=os.environ.get("AWS_DEFAULT_REGION"),
-            aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+            region_name=os.environ.get("AWS_DEFAULT_REGION") or None,
+            aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID") or None,
+            aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY") or None,
             regex_filter=NO_TASKS,
             use_blob_urls=True,
             presign=False,

@@ -17,8 +17,8 @@ from components.curate.triples import read_scored, score_triples
 from components.editor_sft.settings import SftJob, read_sft_preset
 from components.judges.best_of import copy_picture
 from components.judges.opening import open_judge
-from infra.content import complete_folder, write_file
-from infra.launch import launch
+from components.training.job_file import launch_job
+from infra.content import complete_folder
 
 PUBLISHED = 0.43
 """The published optimum, 20 K of 46 K: the part that the claim is about, told before anything is measured. A random
@@ -82,8 +82,6 @@ def _fine_tuned(work: Work, choice: CurateSettings) -> Figures:
         settings=read_sft_preset(work.settings.sft_preset).changed(seed=work.seed),
         facts={},
     )
-    path = work.folder / "job.json"
-    write_file(path, job.model_dump_json(indent=1))
-    launch("components.editor_sft.train", [str(path)], processes=1)
+    launch_job("components.editor_sft.train", job, processes=1)
     kept = {"mean_kept": float(report["mean_kept"]), "kept": float(report["kept"])}
     return measured(str(work.folder / "editor" / "editor"), work, {}) | kept

@@ -12,8 +12,7 @@ from components.editor_rl.evaluation import ORACLE, HeldOut, judge_scores, oracl
 from components.editor_rl.settings import RlJob, read_rl_preset
 from components.editors.opening import open_editor
 from components.judges.opening import open_judge
-from infra.content import write_file
-from infra.launch import launch
+from components.training.job_file import launch_job
 
 BASE = "tiny-editor"
 BATCH = 64
@@ -79,8 +78,6 @@ def _tune(work: Work, editor: str, teacher: str) -> Figures:
         checkpoints=work.folder / "checkpoints",
         facts={"editor": editor},
     )
-    path = work.folder / "job.json"
-    write_file(path, job.model_dump_json(indent=1))
-    launch("components.editor_rl.train", [str(path)], processes=1)
+    launch_job("components.editor_rl.train", job, processes=1)
     judges = {} if teacher == ORACLE else {"reward": teacher}
     return measured(str(work.folder / "editor" / "editor"), work, judges)

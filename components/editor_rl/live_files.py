@@ -1,6 +1,5 @@
 """Files of a running training on the stage's MLflow run, while it runs: sent by a thread, kept while MLflow is away."""
 
-import os
 import threading
 from pathlib import Path
 
@@ -14,7 +13,7 @@ class LiveFiles:
     """Sends files to the run of this step (EDITLOOP_STAGE_RUN); without such a run there is nobody to send to."""
 
     def __init__(self) -> None:
-        self.run = os.environ.get(tracking.STAGE_RUN)
+        self.run = tracking.TrackingSettings().stage_run
         self._waiting: dict[Path, str] = {}
         self._thread: threading.Thread | None = None
 

@@ -4,11 +4,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.editor_rl.guards import StopSettings
+from components.training.job_file import JobFile
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 
 class RlSettings(BaseModel):
@@ -171,27 +172,21 @@ SAME_RESULT = frozenset(
 """Settings that may change between a stop and the call that goes on."""
 
 
-class RlJob(BaseModel):
-    """What the ranks are told, by file."""
-
-    model_config = ConfigDict(extra="forbid")
+class RlJob(JobFile):
+    """What the ranks are told, by file; `output` gets `editor/` and `training.json`."""
 
     edits: Path
     """Edits folder with the tasks to practise."""
     held_out: Path | None = None
     """Edits folder with the tasks that evaluations look at; null: some of `edits` are set aside."""
-    output: Path
-    """Folder that gets `editor/` and `training.json`."""
     editor: str
     rewards: dict[str, float]
     """Judges that teach, by address, with their weights; `oracle` is the control of a world whose right results are
     known."""
-    watch: list[str] = []
+    watch: list[str] = Field(default_factory=list)
     """Judges that do not teach, by address: those that evaluations compare with. `oracle` where it is known."""
     settings: RlSettings
-    checkpoints: Path
-    """Where checkpoints lie while it lasts."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = Field(default_factory=dict)
     """What it is trained on: digests of the base, the rewards and the tasks. Other facts are another training."""
 
     @model_validator(mode="after")
@@ -218,14 +213,13 @@ def read_rl_preset(name: str, **told: Any) -> RlSettings:
         path = Path(name)
     if not path.is_file():
         raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(rl_preset_names())}.")
+    values = read_yaml(path) or {}
     try:
-        return RlSettings.model_validate((yaml.safe_load(path.read_text()) or {}) | told)
+        return RlSettings.model_validate(values | told if isinstance(values, dict) else values)
     except ValidationError as error:
         wrong = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()]
         said = "; ".join(": ".join(filter(None, one)) for one in wrong)
         raise EditLoopError(f"preset {name!r}: {said}.") from error
-    except yaml.YAMLError as error:
-        raise EditLoopError(f"preset {path}: not a readable YAML file ({error}).") from error
 
 
 def _shipped() -> Path:

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from annotation.formats.edits_file import read_edits
-from components.unfinished import unfinished
-from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json, write_file
-from infra.launch import launch
-from infra.patience import patiently
+from components.training.job_file import CURVES, RESULT, launch_job, remove_when_delivered, work_folder
+from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json
 from infra.tracking import digest
 
 
@@ -34,7 +32,6 @@ def editor_rl(
     from components.editor_rl.settings import RlJob, read_rl_preset
     from components.editor_rl.teacher import champion_teacher
     from components.editors.opening import find_editor
-    from components.training.curves import send
 
     told = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
     settings = read_rl_preset(preset, **{name: value for name, value in told.items() if value}, seed=seed)
@@ -47,31 +44,24 @@ def editor_rl(
     }  # fmt: skip
     if (start / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(start)["sha256"]
-    what = sha256_json([facts, digest(edits), digest(start)])
-    folder = unfinished(output) / f"editor-rl-{what[:16]}"
-    made = folder / "made"
+    content = [facts, digest(edits), digest(start)]
+    folder = work_folder(output, "editor-rl", content)
+    result = folder / RESULT
     job = RlJob(
-        edits=edits.absolute(), output=made, editor=str(start.absolute()), rewards={teacher.address: 1.0},
-        watch=watching, settings=settings, checkpoints=folder, facts={"what": what},
+        edits=edits.absolute(), output=result, editor=str(start.absolute()), rewards={teacher.address: 1.0},
+        watch=watching, settings=settings, checkpoints=folder, facts={"what": sha256_json(content)},
     )  # fmt: skip
-    text = job.model_dump_json(indent=1)
-    path = folder / f"job-{sha256_json(text)[:16]}.json"  # its name is the TrainJob's
-    write_file(path, text)
-    launch("components.editor_rl.train", [str(path)], processes=processes)
-    curves, evaluations = read_curves(made), json.loads((made / "evaluations.json").read_text())
+    launch_job("components.editor_rl.train", job, processes=processes)
+    curves, evaluations = read_curves(result), json.loads((result / "evaluations.json").read_text())
     with complete_folder(output, facts) as out:
-        shutil.copytree(made, out, dirs_exist_ok=True)
-    try:
-        patiently(send, folder)
-        shutil.rmtree(folder)
-    except Exception as error:  # the editor is whole; its curves wait for MLflow in the folder
-        print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")
+        shutil.copytree(result, out, dirs_exist_ok=True)
+    remove_when_delivered(folder)
     return _figures(curves, evaluations)
 
 
 def read_curves(folder: Path) -> dict[str, Any]:
     """The curves that the training wrote: {"steps": [...], "evaluations": [...]}."""
-    curves: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    curves: dict[str, Any] = json.loads((folder / CURVES).read_text())
     return curves
 
 

@@ -4,11 +4,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.training.job_file import JobFile
 from components.training.settings import TrainingSettings
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 
 class SftSettings(BaseModel):
@@ -53,19 +54,13 @@ class SftSettings(BaseModel):
         return self.model_copy(update={"training": training})
 
 
-class SftJob(BaseModel):
-    """What the ranks are told, by file."""
-
-    model_config = ConfigDict(extra="forbid")
+class SftJob(JobFile):
+    """What the ranks are told, by file; `output` gets `editor/` and `training.json`."""
 
     edits: Path
     """Edits folder whose targets are learnt."""
-    output: Path
-    """Folder to write: `editor/` and `training.json`."""
     editor: str
     """What it starts from: a pipeline's folder, or the name of an editor that ships."""
-    checkpoints: Path
-    """Where checkpoints lie while it lasts."""
     settings: SftSettings
     facts: dict[str, Any]
     """What it is trained on: a checkpoint of other facts is another training's."""
@@ -82,8 +77,8 @@ def read_sft_preset(name: str) -> SftSettings:
     if not path.is_file():
         raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(sft_presets())}.")
     try:
-        return SftSettings.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
+        return SftSettings.model_validate(read_yaml(path))
+    except ValidationError as error:
         raise EditLoopError(f"preset {path}: {error}") from error
 
 

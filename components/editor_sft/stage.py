@@ -8,12 +8,10 @@ from typing import Any
 from annotation.formats.edits_file import read_edits
 from components.editor_sft.page import sft_page
 from components.editor_sft.settings import SftJob, SftSettings, read_sft_preset
-from components.unfinished import unfinished
-from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json, write_file
+from components.training.job_file import CURVES, RESULT, launch_job, remove_when_delivered, work_folder
+from infra.content import MANIFEST, complete_folder, read_manifest, write_file
 from infra.datarepo import read_version
 from infra.errors import EditLoopError
-from infra.launch import launch
-from infra.patience import patiently
 
 OF_THE_DATA = ("reward_sha256", "judge", "edits_sha256", "order", "best", "threshold", "uncertainty", "kept")
 """What the editor's manifest tells of the edits that it learnt from, where these are curated."""
@@ -70,29 +68,17 @@ def fine_tune(
     told = {"editor": editor, "edits": read_manifest(edits)["sha256"], **facts}
     if (start / MANIFEST).is_file():
         told["base_sha256"] = read_manifest(start)["sha256"]
-    trained_on = told | {"settings": settings.model_dump(mode="json")}
-    place = unfinished(output) / f"editor-sft-{sha256_json(trained_on)[:16]}"
-    with complete_folder(output, told | {"training": trained_on["settings"]}) as out:
-        job = SftJob(
-            edits=edits.absolute(), output=out.absolute(), editor=str(start.absolute()),
-            checkpoints=place, settings=settings, facts=told,
-        )  # fmt: skip
-        text = job.model_dump_json(indent=1)
-        path = place / f"job-{sha256_json(text)[:16]}.json"
-        write_file(path, text)
-        launch("components.editor_sft.train", [str(path)], processes=processes)
-        history: dict[str, Any] = json.loads((out / "training.json").read_text())
+    training = settings.model_dump(mode="json")
+    folder = work_folder(output, "editor-sft", told | {"settings": training})
+    result = folder / RESULT
+    job = SftJob(
+        edits=edits.absolute(), output=result, editor=str(start.absolute()), checkpoints=folder, settings=settings,
+        facts=told,
+    )  # fmt: skip
+    launch_job("components.editor_sft.train", job, processes=processes)
+    history: dict[str, Any] = json.loads((result / CURVES).read_text())
+    with complete_folder(output, told | {"training": training}) as out:
+        shutil.copytree(result, out, dirs_exist_ok=True)
         write_file(out / "page.html", sft_page(history, told))
-    _delivered(place)
+    remove_when_delivered(folder)
     return history
-
-
-def _delivered(place: Path) -> None:
-    """Remove the checkpoints when MLflow has all of the curves; else they wait for it."""
-    from components.training.curves import send
-
-    try:
-        patiently(send, place)
-        shutil.rmtree(place)
-    except Exception as error:  # the editor is whole
-        print(f"{place}: kept, MLflow has not taken all of its curves ({type(error).__name__})")

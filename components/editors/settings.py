@@ -7,10 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -61,13 +61,13 @@ def read_editor_preset(name: str) -> EditorSettings:
     path = _shipped() / f"{name}.yaml"
     if not path.is_file():
         raise EditLoopError(f"editor preset {name!r}: no such name; there are {', '.join(editor_presets())}.")
-    return _validated(path, yaml.safe_load(path.read_text()))
+    return _validated(path, read_yaml(path))
 
 
 def read_own_settings(folder: Path) -> EditorSettings | None:
     """The settings in an editor's folder; None where it brings none. EditLoopError where they are not valid."""
     path = folder / SETTINGS
-    return _validated(path, yaml.safe_load(path.read_text())) if path.is_file() else None
+    return _validated(path, read_yaml(path)) if path.is_file() else None
 
 
 def _validated(path: Path, found: object) -> EditorSettings:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from components.suites.names import SUITES
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 OF_THE_DATASET = ("heldout", "scenes")
@@ -106,9 +106,7 @@ def read_gate(gate: str) -> GateSettings:
         shipped = ", ".join(sorted(one.stem for one in PRESETS.glob("*.yaml")))
         raise EditLoopError(f"gate {gate}: no such file, and no shipped gate ({shipped}).")
     try:
-        return GateSettings.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise EditLoopError(f"gate {path}: not YAML ({str(error).splitlines()[0]}).") from None
+        return GateSettings.model_validate(read_yaml(path))
     except ValidationError as error:
         told = [
             f"  {'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']} (found {one['input']!r})"

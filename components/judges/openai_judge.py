@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from components.edit_score.answers import Answer, parse
 from components.edit_score.scores import averaged
@@ -25,27 +25,28 @@ from components.judges.encoding import at_most, png
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from infra.content import sha256_json
 from infra.errors import EditLoopError
+from infra.settings import EnvironmentSettings
 
 CONTROL = re.compile(r"<(?=\|)")
 """How the control tokens of Qwen's format, and of most others, begin."""
 
 
-class OpenAISettings(BaseSettings):
+class OpenAISettings(EnvironmentSettings):
     """How an endpoint is asked."""
 
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_")
 
     key: SecretStr | None = None
     """EDITLOOP_OPENAI_KEY: the endpoint's API key, where it wants one."""
-    connections: int = 16
+    connections: int = Field(16, ge=1)
     """Questions under way at once."""
-    seconds: float = 300.0
+    seconds: float = Field(300.0, gt=0)
     """The longest wait for one answer."""
-    patience: float = 300.0
+    patience: float = Field(300.0, ge=0)
     """Seconds after which a question that is always put off is given up."""
     questions: EditScoreSettings = EditScoreSettings()
     """As JSON: wording, passes, sampling, seed."""
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default_factory=dict)
     """As JSON: fields that this endpoint wants in a request, such as {"top_k": 20}; null leaves one of ours out."""
 
 
@@ -84,7 +85,8 @@ class OpenAIJudge:
             raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
         settings = OpenAISettings()
         if passes is not None:
-            settings.questions = settings.questions.model_copy(update={"passes": passes})
+            questions = settings.questions.model_copy(update={"passes": passes})
+            settings = settings.model_copy(update={"questions": questions})
         return cls(url, model, settings)
 
     def close(self) -> None:

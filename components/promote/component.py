@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from infra.settings import service_settings
+from infra.settings import DEFAULT_IMAGE
 
 
-@dsl.component(base_image=service_settings().image, install_kfp_package=False)
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
 def promote(
     model: dsl.Input[dsl.Model],
     benchmark: dsl.Input[dsl.Artifact],

@@ -1,7 +1,6 @@
 """A model into the registry: signed, with its card, as challenger; as champion when its gate says so."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def output_link(name: str, stage: str, sha256: str) -> Link:
 def _runs(run_id: str, kind: str, sha256: str) -> list[Link]:
     """The run that trained, and the one that measured: for an editor that one is still at work, and is ours."""
     stage = "benchmark" if kind == "benchmark_sha256" else "editor_eval"
-    own = os.environ.get(tracking.STAGE_RUN)
+    own = tracking.TrackingSettings().stage_run
     if stage == "editor_eval" and own:
         measured = run_link("evaluation run", own)
     else:

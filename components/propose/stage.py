@@ -54,7 +54,7 @@ def propose(
     if not 0 <= random_share <= 1:
         raise EditLoopError(f"--random-share {random_share}: a share lies between 0 and 1.")
     tasks = askable(pool)
-    judged = set(read_manifest(dataset)["facts"]["task_ids"]) if dataset else set()
+    judged = judged_tasks(dataset) if dataset else set()
     asked = [place for place, task in enumerate(tasks) if task.task_id in judged]
     if len(asked) == len(tasks):
         raise EditLoopError(
@@ -102,6 +102,17 @@ def propose(
             ],
         )
     return found
+
+
+def judged_tasks(dataset: Path) -> set[str]:
+    """Ids of the tasks that a dataset folder holds judgements on; EditLoopError where it names none."""
+    facts = read_manifest(dataset)["facts"]
+    if "task_ids" not in facts:
+        raise EditLoopError(
+            f"--dataset {dataset}: its manifest names no judged tasks, so it is no dataset of judgements. Give the "
+            "folder that stage dataset writes."
+        )
+    return set(facts["task_ids"])
 
 
 def load_reward(model: str) -> RewardModel:

@@ -7,9 +7,10 @@ rating = 1 + 3 sigmoid(slope mu + offset), slope > 0: it keeps every order, and 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import least_squares
 from torch import Tensor
+
+from components.reward.settings import Calibration
 
 LOWEST, HIGHEST = 1.0, 4.0
 PRIOR_CANDIDATES = 10.0
@@ -17,32 +18,14 @@ PRIOR_CANDIDATES = 10.0
 little."""
 
 
-class Calibration(BaseModel):
-    """One map an axis."""
+def rating_shares(calibration: Calibration, mu: Tensor) -> Tensor:
+    """Where on the scale raw scores (N, axes) lie, 0 (lowest rating) to 1 (highest)."""
+    return torch.sigmoid(mu * mu.new_tensor(calibration.slope) + mu.new_tensor(calibration.offset))
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    slope: tuple[float, ...] = (1.0, 1.0)
-    """Above 0."""
-    offset: tuple[float, ...] = (0.0, 0.0)
-    error: tuple[float, ...] | None = None
-    """Root mean square error of the ratings it was fitted to, in rating steps; None where it was not fitted."""
-    candidates: int = Field(0, ge=0)
-    """How many rated candidates it was fitted to."""
-
-    @model_validator(mode="after")
-    def _monotone(self) -> "Calibration":
-        if len(self.slope) != len(self.offset) or not all(value > 0 for value in self.slope):
-            raise ValueError(f"slope {self.slope}, offset {self.offset}: one of each an axis, and slopes above 0")
-        return self
-
-    def shares(self, mu: Tensor) -> Tensor:
-        """Where on the scale raw scores (N, axes) lie, 0 (lowest rating) to 1 (highest)."""
-        return torch.sigmoid(mu * mu.new_tensor(self.slope) + mu.new_tensor(self.offset))
-
-    def ratings(self, mu: Tensor) -> Tensor:
-        """Ratings 1..4 of raw scores (N, axes)."""
-        return LOWEST + (HIGHEST - LOWEST) * self.shares(mu)
+def calibrated_ratings(calibration: Calibration, mu: Tensor) -> Tensor:
+    """Ratings 1..4 of raw scores (N, axes)."""
+    return LOWEST + (HIGHEST - LOWEST) * rating_shares(calibration, mu)
 
 
 def calibrate(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibration:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from components.backbones.prefix_tree import last_hidden
 from components.backbones.tree_attention import follow_trees
 from components.judges.protocol import EditGroup
+from components.reward.calibration import calibrated_ratings, rating_shares
 from components.reward.checkpoints import (
     Opened,
     add_reward_token,
@@ -179,11 +180,11 @@ class RewardModel(nn.Module):
 
     def overall(self, scores: Scores) -> Tensor:
         """(N,): the sum of the axes' ratings as experts would give them, 1..4 each."""
-        return self.settings.calibration.ratings(scores.mu).sum(-1)
+        return calibrated_ratings(self.settings.calibration, scores.mu).sum(-1)
 
     def bounded(self, scores: Scores) -> Tensor:
         """Reward in 0..1, (N,): product of the axes' places on the scale: no axis can be bought with another."""
-        return self.settings.calibration.shares(scores.mu).prod(-1)
+        return rating_shares(self.settings.calibration, scores.mu).prod(-1)
 
     def _batches(self, groups: Sequence[Edits]) -> Iterator[list[tuple[int, EditGroup]]]:
         """Groups, or parts of large ones, with the group's place, whose tokens fit together; one edit always fits."""

@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from components.reward.calibration import Calibration
-
 INSTRUCTION = "{instruction}"
 OPENING = "<|im_start|>user\n"
 TOLD = """\
@@ -37,6 +35,26 @@ WORDING: dict[Order, tuple[str, ...]] = {
 }
 """Our own rubrics. Those of `rubric-first` end with the instruction: what stands before it is the same for all tasks,
 and goes through the model once a batch."""
+
+
+class Calibration(BaseModel):
+    """From raw scores to ratings, one map an axis (components.reward.calibration): 1 + 3 sigmoid(slope mu + offset)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slope: tuple[float, ...] = (1.0, 1.0)
+    """Above 0."""
+    offset: tuple[float, ...] = (0.0, 0.0)
+    error: tuple[float, ...] | None = None
+    """Root mean square error of the ratings it was fitted to, in rating steps; None where it was not fitted."""
+    candidates: int = Field(0, ge=0)
+    """How many rated candidates it was fitted to."""
+
+    @model_validator(mode="after")
+    def _monotone(self) -> "Calibration":
+        if len(self.slope) != len(self.offset) or not all(value > 0 for value in self.slope):
+            raise ValueError(f"slope {self.slope}, offset {self.offset}: one of each an axis, and slopes above 0")
+        return self
 
 
 class RewardSettings(BaseModel):

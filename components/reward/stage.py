@@ -6,11 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.unfinished import unfinished
-from infra.content import MANIFEST, read_manifest, sha256_json, write_file
+from components.training.job_file import CURVES, RESULT, launch_job, remove_when_delivered, work_folder
+from infra.content import MANIFEST, complete_folder, read_manifest
 from infra.errors import EditLoopError
-from infra.launch import launch
-from infra.patience import patiently
 
 MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
 
@@ -26,7 +24,6 @@ def reward(
     that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
     Raises EditLoopError when a rank fails or the dataset has no pairs.
     """
-    from components.training.curves import send
     from components.training.job import TrainingJob
     from components.training.presets import base_of, load_preset
 
@@ -39,22 +36,18 @@ def reward(
     facts: dict[str, Any] = {"dataset_sha256": manifest["sha256"], "base": start, "preset": preset, "seed": seed}
     if (Path(start) / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(Path(start))["sha256"]
-    what = sha256_json([facts, chosen.model_dump(mode="json"), training.model_dump(mode="json")])
-    folder = unfinished(output) / f"{chosen.model}-{what[:16]}"
+    content = [facts, chosen.model_dump(mode="json"), training.model_dump(mode="json")]
+    folder = work_folder(output, chosen.model, content)
+    result = folder / RESULT
     job = TrainingJob(
-        dataset=dataset.absolute(), output=output.absolute(), checkpoints=folder, base=start, preset=chosen,
+        dataset=dataset.absolute(), output=result, checkpoints=folder, base=start, preset=chosen,
         training=training, facts=facts | {"training": training.model_dump(mode="json")},
     )  # fmt: skip
-    told = job.model_dump_json(indent=1)
-    path = folder / f"job-{sha256_json(told)[:16]}.json"  # its name is the TrainJob's, so another output is another job
-    write_file(path, told)
-    launch(MODULES[chosen.model], [str(path)], processes=processes)
-    history = json.loads((output / "training.json").read_text())
-    try:
-        patiently(send, folder)
-        shutil.rmtree(folder)
-    except Exception as error:  # the model is whole; its curves wait for MLflow in the folder
-        print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")
+    launch_job(MODULES[chosen.model], job, processes=processes)
+    history = json.loads((result / CURVES).read_text())
+    with complete_folder(output, read_manifest(result)["facts"]) as out:
+        shutil.copytree(result, out, dirs_exist_ok=True)
+    remove_when_delivered(folder)
     first, best = history["evaluations"][0], min(history["evaluations"], key=lambda entry: entry["loss"])
     measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
     before = {f"validation_{name}_before": first[name] for name in ("loss", "accuracy") if name in first}

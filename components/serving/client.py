@@ -5,28 +5,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
 
 from components.judges.asking import Asker
 from components.judges.encoding import png
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from components.serving.messages import ModelReply, ScoreReply, ScoreRequest, faults
 from infra.errors import EditLoopError
+from infra.settings import EnvironmentSettings
 
 
-class JudgeClientSettings(BaseSettings):
+class JudgeClientSettings(EnvironmentSettings):
     """How scores are asked for."""
 
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_JUDGE_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_JUDGE_")
 
     token: SecretStr | None = None
     """EDITLOOP_JUDGE_TOKEN: what the server was given as EDITLOOP_SERVE_TOKEN."""
-    connections: int = 16
+    connections: int = Field(16, ge=1)
     """Requests under way at once; the server batches them."""
-    seconds: float = 330.0
+    seconds: float = Field(330.0, gt=0)
     """The longest wait for one answer: a little more than the server's own limit."""
-    patience: float = 120.0
+    patience: float = Field(120.0, ge=0)
     """Seconds after which a request that is always put off is given up: time for a worker to be replaced."""
 
 

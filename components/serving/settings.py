@@ -1,7 +1,8 @@
 """What a team may set of a scoring server, and the limits that hold for everybody who asks it."""
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.settings import EnvironmentSettings
 
 
 class Limits(BaseModel):
@@ -49,10 +50,8 @@ class ServeSettings(BaseModel):
     limits: Limits = Limits()
 
 
-class ServeToken(BaseSettings):
+class ServeToken(EnvironmentSettings):
     """The secret that clients show, as `Authorization: Bearer TOKEN`."""
-
-    model_config = SettingsConfigDict(env_prefix="EDITLOOP_", env_ignore_empty=True)
 
     serve_token: SecretStr | None = None
     """EDITLOOP_SERVE_TOKEN of the server's environment."""

@@ -5,7 +5,6 @@ next call of the training. Rank 0 alone has this.
 """
 
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -68,7 +67,7 @@ def send(folder: Path) -> None:
 
     Without such a run there is nobody to send to. Raises what MLflow's client raises when it cannot be reached.
     """
-    run = os.environ.get(tracking.STAGE_RUN)
+    run = tracking.TrackingSettings().stage_run
     if run is None:
         return
     from mlflow.entities import Metric, Param

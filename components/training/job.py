@@ -3,23 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from components.training.job_file import JobFile
 from components.training.presets import Preset
 from components.training.settings import TrainingSettings
 
 
-class TrainingJob(BaseModel):
-    """One training of either model."""
-
-    model_config = ConfigDict(extra="forbid")
+class TrainingJob(JobFile):
+    """One training of either reward model; `output` becomes a model folder."""
 
     dataset: Path
     """Dataset folder: the splits `train` and `validation` are used."""
-    output: Path
-    """The model folder to write."""
-    checkpoints: Path
-    """Where checkpoints lie while it lasts."""
     base: str
     """What it starts from: a folder, or the name of a model that ships."""
     preset: Preset

@@ -4,12 +4,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.training.architecture import Architecture
 from components.training.settings import TrainingSettings
 from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
 
 
 class Load(BaseModel):
@@ -81,8 +81,8 @@ def load_preset(name: str) -> Preset:
     if not path.is_file():
         raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(preset_names())}.")
     try:
-        return Preset.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
+        return Preset.model_validate(read_yaml(path))
+    except ValidationError as error:
         raise EditLoopError(f"preset {path}: {error}") from error
 
 

@@ -62,7 +62,7 @@ def shipped_reward(dataset: Path, output: Path) -> dict[str, float]:
 def killed_soon(checkpoints: Path) -> Callable[..., None]:
     """In the place of `launch`: all ranks killed soon after the first checkpoint."""
 
-    def launch(module: str, arguments: list[str], *, processes: int) -> None:
+    def launch(module: str, arguments: list[str], *, processes: int, result: Path) -> None:
         log = checkpoints.parent / "killed.log"
         ranks = start_ranks(module, arguments, processes, log)
         while not list(checkpoints.glob("*/step-*/manifest.json")):
@@ -104,7 +104,7 @@ def learn(loop: Loop) -> None:
     told = {"preset": str(loop.home / "preset.yaml"), "processes": 1, "seed": 1}
     step("editor_sft", "in one go", inputs, {"output": loop.home / "whole" / "tuned"}, **told)
     with (
-        patch("components.editor_sft.stage.launch", killed_soon(loop.home / ".unfinished")),
+        patch("components.training.job_file.launch", killed_soon(loop.home / ".unfinished")),
         pytest.raises(EditLoopError, match="killed"),
     ):
         step("editor_sft", RUN, inputs, {"output": loop["tuned"]}, **told)

@@ -81,10 +81,13 @@ def test_a_model_is_asked_and_its_answers_kept(
     ("given", "told"),
     [
         ((), "Give one of --model, --scores and --verdicts"),
-        (("--verdicts", "v.jsonl", "--scores", "s.csv"), "Give one of --model, --scores and --verdicts"),
+        (
+            ("--verdicts", "verdicts.jsonl", "--scores", "verdicts.jsonl"),
+            "Give one of --model, --scores and --verdicts",
+        ),
         (("--verdicts", "gone.jsonl"), "gone.jsonl: no such file"),
         (("--model", "tiny-reward"), "without its pictures"),
-        (("--verdicts", "verdicts.jsonl", "--data", "gone"), "labels of its own"),
+        (("--verdicts", "verdicts.jsonl", "--data", "."), "labels of its own"),
     ],
 )
 def test_a_mistake_is_one_message(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.reward.calibration import Calibration, calibrate
+from components.reward.calibration import calibrate, calibrated_ratings
+from components.reward.settings import Calibration
 
 pytestmark = pytest.mark.floats
 
@@ -14,7 +15,7 @@ def test_a_planted_map_is_found_again():
     rng = np.random.default_rng(0)
     mu = rng.normal([-1.0, 0.5], [1.5, 0.4], size=(2000, 2))
     truth = Calibration(slope=(0.8, 3.0), offset=(0.5, -1.0))
-    ratings = truth.ratings(torch.from_numpy(mu)).numpy() + rng.normal(0, 0.3, mu.shape)
+    ratings = calibrated_ratings(truth, torch.from_numpy(mu)).numpy() + rng.normal(0, 0.3, mu.shape)
     found = calibrate(mu, ratings)
     assert found.slope == pytest.approx(truth.slope, rel=0.05)
     assert found.offset == pytest.approx(truth.offset, abs=0.05)
@@ -26,7 +27,7 @@ def test_order_is_kept_and_every_rating_is_on_the_scale_even_where_labels_run_ag
     mu = rng.normal(size=(50, 2)).astype(np.float32)
     found = calibrate(mu, 4 - 3 * (mu > 0))
     asked = torch.linspace(-5, 5, 101)[:, None].expand(-1, 2)
-    ratings = found.ratings(asked.double())
+    ratings = calibrated_ratings(found, asked.double())
     assert (ratings.diff(dim=0) > 0).all()
     assert ratings.min() >= 1
     assert ratings.max() <= 4

@@ -239,7 +239,7 @@ def test_the_open_gate_says_what_it_would_have_said():
         ("name: x\nsuites: [{suite: imagenhub, data: d}]", "imagenhub has correlations and no units to pair"),
         ("name: x\nalpha: 0.9", "alpha: Input should be less than 0.5 (found 0.9)"),
         ("name: x\nmargn: 1", "margn: Extra inputs are not permitted (found 1)"),
-        ("name: [", "not YAML"),
+        ("name: [", "cannot be read as YAML"),
         ("", "Input should be a valid dictionary"),
     ],
 )

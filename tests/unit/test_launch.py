@@ -153,6 +153,18 @@ def test_a_failed_job_of_an_earlier_try_is_made_anew_but_only_once() -> None:
     assert (again.deleted, again.created) == (1, 1)
 
 
+def test_a_complete_job_whose_result_is_gone_is_made_anew(tmp_path: Path) -> None:
+    result = tmp_path / "training.json"
+    again = FullCluster([RUNNING, COMPLETE])
+    again.states = [COMPLETE]
+    run_trainjob(JOB, again, poll_seconds=0, result=result)
+    assert (again.deleted, again.created) == (1, 1)
+    result.write_text("{}")
+    complete = Cluster([COMPLETE], taken=True)
+    run_trainjob(JOB, complete, poll_seconds=0, result=result)
+    assert complete.created == 0
+
+
 def test_pods_learn_which_run_they_report_to_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITLOOP_STAGE_RUN", "r1")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")

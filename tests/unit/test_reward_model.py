@@ -11,11 +11,10 @@ from annotation.simulation.scenes import random_edit
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.judges.protocol import EditGroup
 from components.reward import model as reward_model
-from components.reward.calibration import Calibration
 from components.reward.inputs import REWARD_TOKEN
 from components.reward.judge import NOT_FINITE, RewardJudge
 from components.reward.model import RewardModel, Scores, fuse, head
-from components.reward.settings import RewardSettings
+from components.reward.settings import Calibration, RewardSettings
 from infra.errors import EditLoopError
 from tests.plain_passes import PlainPasses
 

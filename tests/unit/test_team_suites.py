@@ -118,6 +118,7 @@ def test_a_judge_that_was_taught_the_suite_is_not_measured(
     Image.fromarray(taught.source).save(shown, "PNG")
     leaked = genai_row("leftvote", 10, 20) | {"source_image": {"bytes": shown.getvalue(), "path": None}}
     write_genai(tmp_path / "suite.parquet", [genai_row("leftvote", 30, 40), leaked])
+    (tmp_path / "s.csv").write_text("key,candidate,score\n")
     given = ["--data", str(tmp_path / "suite.parquet"), "--scores", str(tmp_path / "s.csv"), "--training", str(dataset)]
     monkeypatch.setattr(sys, "argv", ["editloop", "benchmark", "--suite", "genai-bench", *given])
     assert main() == 1

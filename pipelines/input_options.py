@@ -1,0 +1,33 @@
+"""Options and arguments of the command line that take an input path: each is checked as it is parsed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from components.input_folders import FOLDERS
+from infra.input_paths import check_complete_folder, check_file, check_file_or_folder, check_folder
+
+Callback = Callable[[typer.CallbackParam, Path | None], Path | None]
+
+
+def input_folder(kind: str) -> Callback:
+    """The check of a complete folder of a kind of `components.input_folders.FOLDERS`."""
+    return _checked(lambda name, path: check_complete_folder(name, path, FOLDERS[kind]))
+
+
+def _checked(check: Callable[[str, Path], None]) -> Callback:
+    """A callback that checks a path under the option's name, or the argument's as the help shows it."""
+
+    def callback(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+        if path is not None:
+            option = parameter.opts[0]
+            check(option if option.startswith("-") else option.upper(), path)
+        return path
+
+    return callback
+
+
+input_file = _checked(check_file)
+input_file_or_folder = _checked(check_file_or_folder)
+plain_folder = _checked(check_folder)

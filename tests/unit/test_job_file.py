@@ -1,0 +1,135 @@
+"""Stages that train: equal work is an equal TrainJob, wherever its data lies and its result goes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.editor_rl.stage import editor_rl
+from components.editor_rl.teacher import Teacher
+from components.editor_sft.stage import editor_sft
+from components.reward.stage import reward
+from components.training.job_file import JobFile, launch_job
+from infra.content import complete_folder, read_manifest
+from infra.launch import LaunchSettings, torchrun, trainjob
+
+TOP = Path(__file__).parents[2]
+Stage = Callable[[Path, Path, int], Any]
+"""Runs a stage on the inputs below a folder, into an output, with a seed."""
+
+
+class StepInterruptedError(Exception):
+    """The step is stopped where it waits for its TrainJob."""
+
+
+def _inputs(folder: Path) -> None:
+    """A dataset, an edits folder with targets, and the version of the latter."""
+    with complete_folder(folder / "dataset", {"pairs": 3}) as out:
+        (out / "rows.txt").write_text("three pairs")
+    rng = np.random.default_rng(0)
+    with complete_folder(folder / "edits") as out:
+        lines = []
+        for row in range(4):
+            for name in ("source", "target"):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(out / f"{name}-{row}.png")
+            line = {"id": f"{row}", "instruction": f"edit {row}", "source": f"source-{row}.png"}
+            lines.append(json.dumps(line | {"target": f"target-{row}.png"}))
+        (out / "edits.jsonl").write_text("\n".join(lines))
+    version = {"sha256": read_manifest(folder / "edits")["sha256"], "tag": "t", "repo": "r", "dvc_rev": "c"}
+    (folder / "version.json").write_text(json.dumps(version))
+
+
+def _reward(preset: str) -> Stage:
+    return lambda data, output, seed: reward(data / "dataset", output, preset=preset, seed=seed)
+
+
+STAGES: dict[str, Stage] = {
+    "reward": _reward("editreward-tiny"),
+    "reward of edit-score": _reward("editscore-tiny"),
+    "editor_sft": lambda data, output, seed: editor_sft(data / "edits", data / "version.json", output, seed=seed),
+    "editor_rl": lambda data, output, seed: editor_rl(data / "edits", output, seed=seed),
+}
+
+
+@pytest.fixture
+def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the TrainJobs that steps wait for; each step is interrupted there."""
+    names: list[str] = []
+
+    def waits(command: list[str], processes: int, settings: LaunchSettings, result: Path) -> None:
+        names.append(trainjob(command, processes, settings)["metadata"]["name"])
+        raise StepInterruptedError
+
+    monkeypatch.setattr("infra.launch._launch_trainjob", waits)
+    monkeypatch.setenv("EDITLOOP_LAUNCHER", "trainjob")
+    monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    teacher = Teacher("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))
+    monkeypatch.setattr("components.editor_rl.teacher.champion_teacher", lambda reward: teacher)
+    monkeypatch.setattr("components.editor_rl.preflight.check_job", lambda *job: None)
+    return names
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_equal_work_is_an_equal_trainjob(stage: str, tmp_path: Path, job_names: list[str]) -> None:
+    _inputs(tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    calls = [("data", "out", 0), ("data", "out", 0), ("data", "elsewhere", 0), ("copy", "out", 0), ("data", "out", 1)]
+    for data, output, seed in calls:
+        with pytest.raises(StepInterruptedError):
+            STAGES[stage](tmp_path / data, tmp_path / "steps" / output, seed)
+    first, *retries, other_seed = job_names
+    assert retries == [first] * 3
+    assert other_seed != first
+
+
+def test_every_stage_that_launches_is_tested_and_launches_by_its_job_file() -> None:
+    sources = {path: path.read_text() for path in (TOP / "components").rglob("*.py")}
+    launching = {path.parent.name for path, text in sources.items() if path.name == "stage.py" and "launch" in text}
+    assert launching == {name.partition(" ")[0] for name in STAGES}
+    direct = [path.name for path, text in sources.items() if "infra.launch import launch" in text]
+    assert direct == ["job_file.py"]
+
+
+def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an earlier step wrote there: nothing of it is left."""
+    _inputs(tmp_path / "data")
+    monkeypatch.delenv("EDITLOOP_STAGE_RUN", raising=False)
+    monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    outcome = {"steps": [{"step": 1, "loss": 0.5, "learning_rate": 0.1, "edits_per_second": 1.0, "waiting": 0.0}]}
+    outcome |= {"evaluations": [{"loss": 0.4, "step": 1, "peak_megabytes": 9.0}]}
+
+    def ranks(module: str, arguments: list[str], *, processes: int, result: Path) -> None:
+        job = json.loads(Path(arguments[0]).read_text())
+        assert result.parent == Path(job["output"])
+        with complete_folder(Path(job["output"]), {"kind": "a model", **job["facts"]}) as out:
+            (out / "weights").write_text("trained")
+            (out / "training.json").write_text(json.dumps(outcome))
+
+    monkeypatch.setattr("components.training.job_file.launch", ranks)
+    output = tmp_path / "out"
+    with complete_folder(output) as out:
+        (out / "earlier").write_text("of an earlier step")
+    assert _reward("editreward-tiny")(tmp_path / "data", output, 0)["loss"] == 0.5
+    manifest = read_manifest(output, check=True)
+    assert set(manifest["files"]) == {"weights", "training.json"}
+    assert manifest["facts"]["kind"] == "a model"
+    assert manifest["facts"]["dataset_sha256"] == read_manifest(tmp_path / "data" / "dataset")["sha256"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    shutil.rmtree(output)
+    STAGES["editor_sft"](tmp_path / "data", output, 0)
+    files = set(read_manifest(output, check=True)["files"])
+    assert files == {"weights", "training.json", "page.html"}
+
+
+def test_a_job_file_is_written_where_its_checkpoints_lie(tmp_path: Path, job_names: list[str]) -> None:
+    job = JobFile(output=tmp_path / "result", checkpoints=tmp_path / "work")
+    with pytest.raises(StepInterruptedError):
+        launch_job("m", job, processes=2)
+    command = torchrun("m", [str(tmp_path / "work" / "job.json")], 2)
+    assert job_names == [trainjob(command, 2, LaunchSettings())["metadata"]["name"]]
+    assert JobFile.model_validate_json((tmp_path / "work" / "job.json").read_text()) == job

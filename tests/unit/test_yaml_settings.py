@@ -1,0 +1,56 @@
+"""YAML files that users write: a file that is no settings is an error that names it, whatever it holds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.campaigns.campaign_settings import read_campaign_settings
+from components.editor_rl.settings import read_rl_preset
+from components.editor_sft.settings import read_sft_preset
+from components.editors.settings import SETTINGS, read_own_settings
+from components.gates.settings import read_gate
+from components.training.presets import load_preset
+from infra.errors import EditLoopError
+from infra.yaml_file import read_yaml
+from pipelines.settings import read_params
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "any": read_yaml,
+    "campaign": read_campaign_settings,
+    "editor": lambda path: read_own_settings(path.parent),
+    "editor_rl": lambda path: read_rl_preset(str(path)),
+    "editor_sft": lambda path: read_sft_preset(str(path)),
+    "gate": lambda path: read_gate(str(path)),
+    "params": read_params,
+    "reward": lambda path: load_preset(str(path)),
+}
+NO_YAML = {"picture": b"\x89PNG\r\n\x1a\n\xff\xfe", "broken": b"a: [1", "control characters": b"a: \x07"}
+NO_SETTINGS = {"a list": b"- 1\n", "a number": b"7\n", "a word": b"seven\n"}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", NO_YAML)
+def test_a_file_that_is_no_yaml_is_one_line(reader: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / SETTINGS
+    path.write_bytes(NO_YAML[content])
+    with pytest.raises(EditLoopError, match="cannot be read as YAML") as raised:
+        READERS[reader](path)
+    assert str(path) in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name != "any"])
+@pytest.mark.parametrize("content", NO_SETTINGS)
+def test_yaml_that_holds_no_keys_is_an_error(reader: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / SETTINGS
+    path.write_bytes(NO_SETTINGS[content])
+    with pytest.raises(EditLoopError, match=str(path)):
+        READERS[reader](path)
+
+
+def test_a_missing_file_and_a_folder_are_one_line(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "gone.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(EditLoopError, match=f"{path}: cannot be read \\({reason}"):
+            read_yaml(path)
