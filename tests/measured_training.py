@@ -50,15 +50,15 @@ def reward_model(width: int, layers: int, vision_layers: int, rubric: int) -> Re
 class Drawn(Sequence[Group]):
     """Groups of noise, all of one size."""
 
-    def __init__(self, count: int, candidates: int):
-        self.count, self.candidates = count, candidates
+    def __init__(self, count: int, candidates: int, side: int = SIDE):
+        self.count, self.candidates, self.side = count, candidates, side
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, place: Any) -> Any:
         rng = np.random.default_rng(place)
-        pictures = rng.integers(0, 256, (self.candidates + 1, SIDE, SIDE, 3), dtype=np.uint8)
+        pictures = rng.integers(0, 256, (self.candidates + 1, self.side, self.side, 3), dtype=np.uint8)
         names = tuple(f"c{one}" for one in range(self.candidates))
         return Group(
             task_id=f"t{place}", task_type="add", instruction=INSTRUCTION, candidates=names, editors=names,

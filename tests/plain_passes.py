@@ -23,12 +23,9 @@ class PlainPasses(torch.nn.Module):
     def __init__(self, model: RewardModel, share: bool = False):
         super().__init__()
         self.settings, self.tokenizer, self.rm_heads = model.settings, model.tokenizer, model.rm_heads
-        self.backbone = copy.deepcopy(model.backbone)
+        shared = {id(parameter): parameter for parameter in model.backbone.parameters()} if share else {}
+        self.backbone = copy.deepcopy(model.backbone, shared)
         self.backbone.language_model.set_attn_implementation("sdpa")
-        if share:
-            for name, parameter in model.backbone.named_parameters():
-                owner, _, last = name.rpartition(".")
-                setattr(self.backbone.get_submodule(owner), last, parameter)
         vision = self.backbone.config.vision_config
         self.merge = vision.spatial_merge_size
         self.processor = Qwen2VLImageProcessorPil(

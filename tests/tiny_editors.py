@@ -90,7 +90,7 @@ def _kontext(distilled: bool) -> KontextEditor:
         text_encoder=CLIPTextModel(pooled), tokenizer=words, text_encoder_2=T5EncoderModel(text), tokenizer_2=words,
         transformer=network,
     )  # fmt: skip
-    return KontextEditor(_quiet(pipeline), _small("flux-kontext", sizes=(), text_tokens=TEXT_TOKENS))
+    return KontextEditor(quiet(pipeline), _small("flux-kontext", sizes=(), text_tokens=TEXT_TOKENS))
 
 
 def _qwen() -> QwenEditPlusEditor:
@@ -110,11 +110,11 @@ def _qwen() -> QwenEditPlusEditor:
         text_encoder=Qwen2_5_VLForConditionalGeneration(tiny_config("qwen2.5-vl", bytes_)).eval(), tokenizer=bytes_,
         processor=PictureProcessor(pictures, bytes_), transformer=network,
     )  # fmt: skip
-    return QwenEditPlusEditor(_quiet(pipeline), _small("qwen-image-edit-plus", seen_area=AREA))
+    return QwenEditPlusEditor(quiet(pipeline), _small("qwen-image-edit-plus", seen_area=AREA))
 
 
 def _klein(distilled: bool) -> Flux2KleinEditor:
-    bytes_ = _chatting(byte_tokenizer([*WORDS, *(f" {word}" for word in WORDS)]))
+    bytes_ = chatting(byte_tokenizer([*WORDS, *(f" {word}" for word in WORDS)]))
     text = Qwen3Config(
         vocab_size=len(bytes_), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
         num_key_value_heads=2, head_dim=16,
@@ -134,19 +134,21 @@ def _klein(distilled: bool) -> Flux2KleinEditor:
         text_encoder=Qwen3ForCausalLM(text).eval(), tokenizer=bytes_, transformer=network, is_distilled=distilled,
     )  # fmt: skip
     preset = "flux2-klein" if distilled else "flux2-klein-base"
-    return Flux2KleinEditor(_quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
+    return Flux2KleinEditor(quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
 
 
 def _small(preset: str, **told: Any) -> Any:
     return read_editor_preset(preset).model_copy(update={"area": AREA, "steps": 4, **told})
 
 
-def _chatting(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def chatting(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer with the chat template that FLUX.2's pipeline asks for."""
     words.chat_template = TEMPLATE
     return words
 
 
-def _quiet(pipeline: Any) -> Any:
+def quiet(pipeline: Any) -> Any:
+    """The pipeline without progress bars, for use rather than training."""
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from components.backbones.placement import placement
 from components.backbones.prefix_tree import last_hidden
 from components.backbones.tree_attention import follow_trees
 from components.edit_score import checkpoints
@@ -39,7 +40,7 @@ class EditScoreModel(nn.Module):
         where the adapter's base lies now, if not where it lay when the adapter was made.
         """
         folder = base_folder(model)
-        place, kind = _place(device, dtype)
+        place, kind = placement(device, dtype)
         settings = checkpoints.read_settings(folder)
         if not (folder / checkpoints.BASE).is_file():
             return cls(*checkpoints.open_base(folder, kind)).to(place).eval()
@@ -59,7 +60,7 @@ class EditScoreModel(nn.Module):
         settings: None keeps those of an EditScore folder, and takes the published ones for a checkpoint. How pictures
         are scaled is the base's.
         """
-        place, kind = _place(device, dtype)
+        place, kind = placement(device, dtype)
         opened = checkpoints.open_base(base_folder(base), kind)
         scale = opened.settings.model_dump(include={"image_mean", "image_std"})
         asked = opened.settings if settings is None else settings.model_copy(update=scale)
@@ -105,8 +106,3 @@ class EditScoreModel(nn.Module):
         """(..., width) -> (..., vocabulary)"""
         found: Tensor = self.backbone.lm_head(hidden)
         return found
-
-
-def _place(device: str | None, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return place, dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)

@@ -25,6 +25,7 @@ from components.training.checkpoint import Progress
 from components.training.curves import Curves
 from components.training.folder_lock import hold
 from components.training.loop import STOPPED
+from components.training.memory import BUCKET
 from components.training.ranks import StopRequest, agreed, total
 from infra.content import sha256_json
 from infra.errors import EditLoopError
@@ -56,6 +57,7 @@ def start_engine(settings: RlSettings, network: nn.Module, trained: list[nn.Para
     optimiser = torch.optim.AdamW(
         trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
     )
+    count = sum(parameter.numel() for parameter in trained)  # the default bucket is 2 GB of a GPU, whatever is trained
     engine, *_ = deepspeed.initialize(
         model=network,
         optimizer=optimiser,
@@ -64,7 +66,7 @@ def start_engine(settings: RlSettings, network: nn.Module, trained: list[nn.Para
             "train_micro_batch_size_per_gpu": 1,
             "managed_gradient_accumulation": False,
             "gradient_clipping": settings.gradient_clip,
-            "zero_optimization": {"stage": settings.zero_stage},
+            "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, count)},
             "zero_allow_untested_optimizer": True,
             "checkpoint": {"load_universal": universal},
             "steps_per_print": 2**31,

@@ -37,14 +37,31 @@ def fast_bf16() -> bool:
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
+def computes_in_bf16(settings: RlSettings) -> bool:
+    """Whether the network multiplies in bfloat16 on this machine."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16())
+
+
+def weights_dtype(settings: RlSettings) -> torch.dtype:
+    """Of the weights that an editor is opened with. Frozen ones are bfloat16 on a GPU that multiplies in it: half the
+    memory, no conversion at each pass. What is trained, an adapter or the whole network, is float32."""
+    frozen = settings.train == "lora" and device().type == "cuda" and computes_in_bf16(settings)
+    return torch.bfloat16 if frozen else torch.float32
+
+
 def open_to_train(address: str, settings: RlSettings) -> tuple[Editor, list[nn.Parameter]]:
-    """The editor on this rank's device, and what of it is trained: new weights are drawn from the seed."""
+    """The editor on this rank's device, and what of it is trained."""
+    editor = open_editor(address, device=str(device()), dtype=weights_dtype(settings))
+    return editor, prepare_to_train(editor, settings)
+
+
+def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]:
+    """What of an opened editor is trained, float32: new weights are drawn from the seed."""
     torch.manual_seed(settings.seed)
-    editor = open_editor(address, device=str(device()))
-    editor.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16())
+    editor.bf16 = computes_in_bf16(settings)
     if settings.train == "full":
-        return editor, editor.train_whole()
-    return editor, editor.add_adapter(settings.rank, settings.alpha, settings.targets or None)
+        return editor.train_whole()
+    return editor.add_adapter(settings.rank, settings.alpha, settings.targets or None)
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:

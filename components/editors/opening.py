@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from components.backbones.placement import placement
 from components.editors.pipeline_editor import PipelineEditor
 from components.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from infra.errors import EditLoopError
@@ -22,13 +23,14 @@ FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tin
 
 
 def open_editor(
-    address: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32,
+    address: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
     settings: EditorSettings | None = None,
 ) -> PipelineEditor:  # fmt: skip
     """The editor behind an address.
 
     address: a pipeline's folder, a shipped name, `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry.
-    dtype: of the weights; `settings`: instead of those that the folder brings, or of its class's preset.
+    device: None takes the first GPU, or else the CPU. dtype: of the weights; None takes bfloat16 on a GPU, float32 on a
+    CPU. settings: instead of those that the folder brings, or of its class's preset.
 
     Raises EditLoopError where there is no pipeline, or one of a class that has no editor.
     """
@@ -38,11 +40,14 @@ def open_editor(
         raise EditLoopError(
             f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {found.pipeline.__name__}."
         )
-    pipeline = found.pipeline.from_pretrained(
-        found.folder, **found.editor.parts(found.folder), dtype=dtype, local_files_only=True
-    )
+    target, weights = placement(device, dtype)
+    parts = found.editor.parts(found.folder)
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(weights)  # from_pretrained leaves these as they are
+    pipeline = found.pipeline.from_pretrained(found.folder, **parts, dtype=weights, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    return found.editor(pipeline.to(device), told)
+    return found.editor(pipeline.to(target), told)
 
 
 def outline_editor(address: str | Path) -> PipelineEditor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from annotation.selection import Proposal, propose_pages
 from annotation.vocabulary import EditTask
+from components.backbones.placement import placement
 from components.propose.ensemble import HeadEnsemble, Labels, fit
 from components.propose.pool import Pool, askable, read_pool, states_of
 from components.reward.data import Group, read_groups
@@ -116,13 +117,13 @@ def judged_tasks(dataset: Path) -> set[str]:
 
 
 def load_reward(model: str) -> RewardModel:
-    """A reward model by folder, shipped name or registry address."""
+    """A reward model by folder, shipped name or registry address; on the first GPU, where there is one."""
     if not model.startswith("models:"):
-        return RewardModel.load(model)
+        return RewardModel.load(model, *placement())
     folder = resolve_model(model)
     if folder is None:
         raise EditLoopError(f"{model}: the registry has no such version or alias; train-reward makes one.")
-    return RewardModel.load(folder)
+    return RewardModel.load(folder, *placement())
 
 
 def own_scores(pool: Pool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
@@ -131,10 +132,11 @@ def own_scores(pool: Pool, model: RewardModel) -> list[tuple[NDArray[np.floating
     A difference of mu is in the loss's own unit, the logit of one edit's being preferred.
     """
     found = []
+    device = next(model.parameters()).device
     with torch.no_grad():
         for hidden in pool.hidden:
-            scores = model.read(hidden)
-            found.append((scores.mu[None].numpy(), scores.log_sigma[None].numpy()))
+            scores = model.read(hidden.to(device))
+            found.append((scores.mu[None].cpu().numpy(), scores.log_sigma[None].cpu().numpy()))
     return found
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from components.backbones.placement import placement
 from components.judges.protocol import AxisScore, EditGroup, Score
 from components.reward.model import RewardModel, Scores, fuse, shipped_reward
 from infra.content import MANIFEST, file_digests, read_manifest, sha256_json
@@ -23,11 +22,7 @@ class RewardJudge:
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None) -> "RewardJudge":
         """As `RewardModel.load`; device None takes the first GPU or else the CPU. On a GPU the backbone is bfloat16."""
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
-        return cls(
-            RewardModel.load(model, device=place, dtype=dtype), version_of(shipped_reward(str(model)) or Path(model))
-        )
+        return cls(RewardModel.load(model, *placement(device)), version_of(shipped_reward(str(model)) or Path(model)))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """One score an edit; one that is not finite is missing. EditLoopError for what is no picture."""

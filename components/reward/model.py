@@ -159,10 +159,10 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def states(self, groups: Sequence[Edits]) -> list[Tensor]:
-        """The `hidden` of each group's edits, (K, axes, width) a group, on the CPU, in batches of BATCH_TOKENS."""
+        """The `hidden` of each group's edits, float32 (K, axes, width) a group, on the CPU; BATCH_TOKENS at a time."""
         found: list[list[Tensor]] = [[] for _ in groups]
         for batch in self._batches(groups):
-            hidden = self.hidden(self.collate([part for _, part in batch])).cpu()
+            hidden = self.hidden(self.collate([part for _, part in batch])).float().cpu()
             for (place, _), one in zip(batch, hidden.split([len(part.edits) for _, part in batch]), strict=True):
                 found[place].append(one)
         return [torch.cat(parts) for parts in found]

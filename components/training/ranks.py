@@ -1,5 +1,6 @@
 """The ranks of a training job: their start, what they agree on, and how they are asked to stop."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -10,14 +11,17 @@ from torch import Tensor
 
 
 def start_rank() -> None:
-    """Join the job that torchrun started: NCCL with GPUs, gloo without. One thread a rank on the CPU."""
+    """Join the job that torchrun started: NCCL with GPUs, one a rank; gloo without. One thread a rank on the CPU."""
     import deepspeed
     import deepspeed.ops
 
     _import_muon_uncompiled()
-    # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not torch.cuda.is_available():
+    # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without. Reading the table of its
+    # operators, rather than setting it, would run compilers to see which of them can be built here.
+    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # else all ranks of a machine would take its first GPU
+    else:
         torch.set_num_threads(1)
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 

@@ -1,0 +1,155 @@
+"""Online RL of an editor: an iteration of Flow-GRPO by the shipped code, at the largest size that fits."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from annotation.formats.edits_file import read_edits
+from annotation.simulation.scenes import write_edits
+from components.editor_rl.iteration import Iteration
+from components.editor_rl.loop import Training
+from components.editor_rl.prompts import Prompts
+from components.editor_rl.scoring import Teachers
+from components.editor_rl.settings import RlJob, RlSettings
+from components.editor_rl.train import prepare_to_train
+from components.editors.pipeline_editor import PipelineEditor
+from components.editors.protocol import joined
+from components.judges.protocol import AxisScore, EditGroup, Score
+from components.training.ranks import StopRequest
+from tests.gpu.conditions import Conditions, Figures, checked
+from tests.gpu.editors import real_editor
+from tests.gpu.machine import forget_peak, peak_gib, utilisation
+from tests.gpu.trainings import one_rank
+from tests.tiny_editors import build_tiny_editor
+
+TINY = {"qwen-image-edit-plus": "qwen-edit-plus", "flux-kontext": "kontext", "flux2-klein": "klein-distilled"}
+"""Kinds of tests.tiny_editors, by preset."""
+TASKS, MEMBERS, STEPS = 2, 4, 6
+UPDATE_PASSES = 3
+"""Of an edit, in forward passes: the frozen editor's, the trained one's, and the way back through frozen weights."""
+RATIO = {"ratio_deviation": 1e-4}
+"""Most that the probability ratio may differ from 1 at the first update, half of the clip range: the update must see
+what was rolled out."""
+
+
+class Brightness:
+    """A judge that takes no time: the mean of a picture's values."""
+
+    name, version, axes = "brightness", "1", ("brightness",)
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        """One score an edit, 0..1."""
+        return [[self.score(float(edit.mean()) / 255) for edit in group.edits] for group in groups]
+
+    def score(self, value: float) -> Score:
+        """The value as a score."""
+        belief = AxisScore(value, 0.0)
+        return Score({"brightness": belief}, belief, value, value)
+
+
+def qwen_image_edit(conditions: Conditions) -> Figures:
+    """Qwen-Image-Edit-Plus, 20 billion weights, pictures of 256 x 256."""
+    return _iteration(conditions, "qwen-image-edit-plus", 256)
+
+
+def kontext(conditions: Conditions) -> Figures:
+    """FLUX.1 Kontext, 12 billion weights, pictures of 384 x 384."""
+    return _iteration(conditions, "flux-kontext", 384)
+
+
+def klein(conditions: Conditions) -> Figures:
+    """FLUX.2 Klein, 4 billion weights, pictures of 768 x 768."""
+    return _iteration(conditions, "flux2-klein", 768)
+
+
+def settings(tiny: bool) -> RlSettings:
+    """One stochastic step, one update: what is rolled out is what is trained on, so that the ratio is 1 exactly."""
+    size = {"tasks": 1, "members": 2, "steps": 2} if tiny else {"tasks": TASKS, "members": MEMBERS, "steps": STEPS}
+    return RlSettings(
+        algorithm="flow-grpo",
+        iterations=2,
+        micro_batch=1,
+        chunks=1,
+        window=1,
+        window_kind="fixed",
+        window_range=1,
+        guidance=1.0,
+        precision="bf16",
+        rank=16,
+        alpha=32,
+        learning_rate=1e-4,
+        evaluate_every=2,
+        checkpoint_every=2,
+        **size,
+    )
+
+
+def _iteration(conditions: Conditions, preset: str, side: int) -> Figures:
+    one_rank()
+    editor = _editor(conditions, preset, side)
+    chosen = settings(conditions.tiny)
+    iterate, prompts = _started(conditions, editor, chosen)
+    flops = _pass_flops(editor, prompts)
+    forget_peak()
+    iterate.run(0, set(), measured=True)  # kernels are chosen
+    figures = iterate.run(1, set(), measured=True).figures
+    passes = figures["network_calls"] + UPDATE_PASSES * chosen.tasks * chosen.members
+    row: Figures = {
+        "weights_billions": sum(weight.numel() for weight in editor.network.parameters() if not weight.requires_grad)
+        / 1e9,
+        "edits_per_second": figures["samples_per_second"],
+        "sampling_seconds": figures["sampling"],
+        "updating_seconds": figures["seconds"] - figures["sampling"],
+        "mfu": utilisation(flops * passes, figures["seconds"]),
+        "ratio_deviation": figures["ratio_deviation"],
+        "peak_gib": peak_gib(),
+    }
+    return checked(row, RATIO)
+
+
+def _editor(conditions: Conditions, preset: str, side: int) -> PipelineEditor:
+    if conditions.tiny:
+        editor = build_tiny_editor(TINY[preset])
+        editor.pipeline.to(torch.bfloat16)
+        return editor
+    return real_editor(preset, conditions.device, side)
+
+
+def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings) -> tuple[Iteration, Prompts]:
+    """A training of the editor on drawn tasks, nothing done yet."""
+    edits = conditions.folder / "edits"
+    write_edits(edits, chosen.tasks, 0)
+    job = RlJob(
+        edits=edits,
+        output=conditions.folder / "output",
+        editor="random",
+        rewards={"brightness": 1.0},
+        settings=chosen,
+        checkpoints=conditions.folder / "checkpoints",
+    )
+    trained = prepare_to_train(editor, chosen)
+    prompts = Prompts(list(read_edits(edits)), editor, kept=chosen.encodings, seed=chosen.seed)
+    training = Training(job, editor, trained, prompts, Teachers({"brightness": Brightness()}, patience=0))
+    iterate = Iteration(
+        chosen,
+        training.editor,
+        prompts,
+        training.teachers,
+        job.rewards,
+        training.engine,
+        training.weights,
+        training.old,
+        StopRequest(),
+    )
+    return iterate, prompts
+
+
+@torch.no_grad()
+def _pass_flops(editor: PipelineEditor, prompts: Prompts) -> float:
+    """Operations of one edit's pass through the network, counted by torch; needs no figures of the architecture."""
+    condition = joined([task.condition for task in prompts.known([0])]).to(editor.device)
+    x = editor.noise(1, condition.size, torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        editor.velocity(x, torch.ones(1, device=x.device), condition, 1.0)
+    return float(counter.get_total_flops())
