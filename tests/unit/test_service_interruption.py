@@ -96,6 +96,8 @@ def test_what_is_ignored_stays_ignored():
     try:
         with interrupted_by_any_ending(), uninterrupted():
             signal.raise_signal(signal.SIGHUP)
+    except KeyboardInterrupt:
+        pytest.fail("a signal that is ignored has interrupted")
     finally:
         signal.signal(signal.SIGHUP, before)
 
