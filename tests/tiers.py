@@ -1,7 +1,6 @@
-"""pytest's plug-in of this project: what a tier's marker must say, and which files begin first.
+"""pytest's plug-in of this project: which files of tests begin first.
 
-`make check` leaves out `slow` and `extended`, `make test` leaves out `extended`, `make test-all` runs everything. Files
-begin in the order of their recorded seconds, the longest first, so that both workers end at about the same time;
+Files begin in the order of their recorded seconds, the longest first, so that both workers end at about the same time;
 `pytest --record-seconds` writes the record anew, and the page docs/tests.md from it.
 """
 
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-TIERS = ("slow", "extended")
 RECORD = Path(__file__).with_name("seconds.json")
 """Seconds of each test file and of the slowest tests, as recorded last."""
 PAGE = Path(__file__).parents[1] / "docs" / "tests.md"
@@ -31,10 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # a plug-in that shuffles comes after
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for mark in (mark for tier in TIERS for mark in item.iter_markers(tier)):
-            if not (mark.args and isinstance(mark.args[0], str) and mark.args[0]):
-                raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{mark.name} needs its reason as a text.")
     seconds: dict[str, float] = json.loads(RECORD.read_text())["files"] if RECORD.is_file() else {}
     unknown = max(seconds.values(), default=0.0)
     items.sort(key=lambda item: -seconds.get(file_of(item.nodeid), unknown))

@@ -114,7 +114,7 @@ def wait_until(condition, command):
         time.sleep(0.1)
 
 
-@pytest.mark.extended
+@pytest.mark.extended("the same fault eight times; test_service_databases.py kills a migration once")
 def test_a_first_start_may_be_killed_at_any_time(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITLOOP_SERVICE_TEMPLATES", str(tmp_path / "templates"))
     home = tmp_path / "home"
