@@ -48,10 +48,10 @@ PLANTS = [
     *(Plant(TORCH, "infra.content", package) for package in ("deepspeed", "diffusers", "transformers")),
     Plant(ONE_WAY, "infra.errors", "annotation.vocabulary"),
     Plant(ONE_WAY, "infra.patience", "components.unfinished"),
-    Plant(ONE_WAY, "infra.signing", "pipelines.interruption"),
+    Plant(ONE_WAY, "infra.signing", "pipelines.settings"),
     Plant(ONE_WAY, "annotation.quality.quality", "components.unfinished"),
-    Plant(ONE_WAY, "annotation.quality.agreement", "pipelines.interruption"),
-    Plant(ONE_WAY, "components.unfinished", "pipelines.interruption"),
+    Plant(ONE_WAY, "annotation.quality.agreement", "pipelines.settings"),
+    Plant(ONE_WAY, "components.unfinished", "pipelines.settings"),
 ]
 
 
@@ -93,6 +93,8 @@ def contracts() -> list[str]:
 
 def test_every_contract_has_a_plant_of_its_own() -> None:
     assert set(contracts()) == {plant.contract for plant in PLANTS}
+    own = {name for plant in PLANTS for name in plant[1:] if name.partition(".")[0] in ROOMS}
+    assert [name for name in sorted(own) if not TOP.joinpath(*name.split(".")).with_suffix(".py").is_file()] == []
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=str)
