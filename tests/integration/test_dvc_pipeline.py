@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import yaml
 
 from pipelines.inputs import draw_scenes
 from pipelines.settings import SMALLEST
+from tests.forked_commands import forked_commands
 
 pytestmark = pytest.mark.timeout(600)
 TOP = Path(__file__).parents[2]
@@ -38,12 +38,18 @@ def project(tmp_path, service_environment, monkeypatch):
         monkeypatch.setenv(f"EDITLOOP_DATASET_{name}", str(tmp_path / place))
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SHELL", "/bin/sh")  # DVC runs the stages in the user's
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
     for name, value in {"AUTHOR": "a", "COMMITTER": "a"}.items():
         monkeypatch.setenv(f"GIT_{name}_NAME", value)
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@localhost")
+    (folder / ".dvc" / "config.local").write_text("[core]\n    check_update = false\n")
     run(folder, "git", "init", "--quiet")
-    return folder
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    with forked_commands(programs):
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        yield folder
 
 
 def run(folder, *command, fails=False):
