@@ -9,7 +9,7 @@ CHECKED := infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo check test test-all lint bench chromium
+.PHONY: setup demo check test test-all lint bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -54,6 +54,10 @@ test-all: lint chromium
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
+
+# One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
+mutants: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
 
 # The browser test drives Debian's own Chromium; elsewhere any chromium or google-chrome on the PATH will do.
 chromium:

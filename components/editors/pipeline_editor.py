@@ -178,12 +178,15 @@ class PipelineEditor(ABC):
         return sorted({name for names in found.values() for name in names})
 
     def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
-        """Freeze the network and put LoRA beside its linear layers whose names end in `targets`."""
+        """Freeze the network and put LoRA, float32, beside its linear layers whose names end in `targets`."""
         layers = self.adapted(targets)
         self.network.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
         self.network.add_adapter(config, ADAPTER)
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.data = parameter.data.float()  # PEFT takes the layers' type: bfloat16 loses an update
+        return trained
 
     def train_whole(self) -> list[nn.Parameter]:
         """Make every weight trainable; a frozen copy is kept, so that memory for the weights is twice as much."""

@@ -73,4 +73,6 @@ def _vision(vision: Vision, width: int, work: Work) -> float:
     full = vision.layers // 4
     pairs = sum(count * (full * count + (vision.layers - full) * min(count, WINDOW)) for count in work.grids)
     merger = 2.0 * (merged * merged + merged * width) * patches / 4
-    return 2.0 * vision.layers * vision.layer_weights * patches + 4.0 * vision.width * pairs + merger
+    embedding = 2.0 * 3 * 2 * vision.patch**2 * vision.width * patches
+    layers = 2.0 * vision.layers * vision.layer_weights * patches + 4.0 * vision.width * pairs
+    return embedding + layers + merger

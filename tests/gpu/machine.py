@@ -3,6 +3,7 @@
 python -m tests.gpu.machine    # prints the facts as JSON
 """
 
+import gc
 import json
 import platform
 import subprocess
@@ -91,7 +92,8 @@ def seconds_of(work: Callable[[], Any], rounds: int, *, warm_up: bool = True) ->
 
 
 def forget_peak() -> None:
-    """Free what the allocator keeps, and measure the memory's peak anew."""
+    """Free what nothing refers to and what the allocator keeps, and measure the memory's peak anew."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

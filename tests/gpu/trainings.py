@@ -1,6 +1,5 @@
 """Trainings of reward models by the shipped loop, on this process as the only rank."""
 
-import gc
 import os
 import signal
 import socket
@@ -74,7 +73,6 @@ def run_training(make: Callable[[], Any], preset: Preset, folder: Path) -> Measu
     steps = history["steps"][COUNTED_FROM:] or history["steps"]
     speed, waiting = (median(step[name] for step in steps) for name in ("edits_per_second", "waiting"))
     peak = peak_gib()
-    gc.collect()
     forget_peak()
     return Measured(speed, waiting, peak, history)
 
@@ -101,5 +99,4 @@ def run_until_stopped(make: Callable[[], Any], preset: Preset, folder: Path) -> 
             raise
     else:
         raise RuntimeError("the training went on after SIGTERM")
-    gc.collect()
     forget_peak()

@@ -13,7 +13,6 @@ from infra.errors import EditLoopError
 from infra.promotion import alias_version, champions, notice, promote, rollback
 from infra.promotion_claims import Move, OvertakenError, claimed
 
-ROUNDS = 50
 SHA256 = "5" * 64
 
 Register = Callable[..., str]
@@ -205,23 +204,25 @@ def test_a_caller_that_died_is_settled_by_the_next(
     held.__exit__(None, None, None)
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Register) -> None:
-    """ROUNDS rounds of two callers that both mean to replace the same champion."""
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.extended("a race, repeated 50 times"))])
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Register, rounds: int) -> None:
+    """Rounds of two callers that both mean to replace the same champion."""
+    name = f"raced-{rounds}"
     for text in ("one", "two", "three"):
-        register("raced", text)
-    promote("models:/raced/1", actor="Ada", reason="the first")
+        register(name, text)
+    promote(f"models:/{name}/1", actor="Ada", reason="the first")
     won: list[str] = []
     lost: list[str] = []
 
     def race(version: str, champion: str, ready: threading.Barrier) -> None:
         ready.wait()
         try:
-            won.append(promote(f"models:/raced/{version}", actor=version, reason="race", replaces=champion).version)
+            won.append(promote(f"models:/{name}/{version}", actor=version, reason="race", replaces=champion).version)
         except OvertakenError as error:
             lost.append(str(error))
 
     champion = "1"
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         ready = threading.Barrier(2)
         rivals = [version for version in "123" if version != champion]
         threads = [threading.Thread(target=race, args=(version, champion, ready)) for version in rivals]
@@ -230,7 +231,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Regi
         for thread in threads:
             thread.join()
         assert (len(won), len(lost)) == (round_ + 1, round_ + 1)
-        standing = notice("raced")
+        standing = notice(name)
         assert standing.champion == won[-1]
         assert (len(standing.records), standing.records[-1].version) == (round_ + 2, won[-1])
         assert won[-1] in lost[-1], "the loser is told by whom"

@@ -22,7 +22,7 @@ from pipelines.lineage.family import TAINTED
 from pipelines.verify import verify
 from tests.prepared_loop import EDITOR, REWARD, Loop, environment, prepare, promoted, step, surroundings, tune
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked_ranks")]
 PEOPLE = ("olga", "mira", "zoe")
 """No name among them could be a part of a digest."""
 

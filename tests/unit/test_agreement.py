@@ -4,7 +4,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotation.quality.agreement import agreement, order_agreement, table_agreement
+from annotation.quality.agreement import _Ratings, _resampled, agreement, order_agreement, table_agreement
 from annotation.quality.judgement_table import judgement_table, time_parts
 from annotation.vocabulary import Judgement
 
@@ -65,6 +65,16 @@ def test_the_interval_is_that_of_resampled_tasks_and_covers_the_truth():
     assert np.mean(covered) > 0.85
     many_alike = [said("t", f"c{i}", name, 1 + i % 4) for i in range(40) for name in "ab"]
     assert agreement(many_alike, "if")["ci95"] is None  # one task says nothing of how tasks differ
+
+
+def test_an_interval_leaves_one_resample_of_forty_on_either_side():
+    rng = np.random.default_rng(3)
+    values, items, raters = rng.integers(1, 5, 120), np.arange(120) // 3, np.arange(120) % 3
+    low, high = table_agreement(values, items, raters, seed=5)["ci95"]
+    ratings = _Ratings.of(values, items, items, "ordinal")
+    draws = np.concatenate([ratings.alphas(times) for times in _resampled(40, ratings.size, 5)])
+    assert len(draws) == 1000
+    assert [(draws < low).mean(), (draws > high).mean()] == pytest.approx([0.025, 0.025], abs=1.5e-3)
 
 
 def test_same_answers_agree_and_random_ones_do_not():

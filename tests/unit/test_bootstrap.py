@@ -116,6 +116,12 @@ def test_figures_that_count_nothing_are_missing_in_values_and_draws():
     assert set(np.round(known, 6).tolist()) <= {1.0, -3.0, -1.0, round(-5 / 3, 6), round(-1 / 3, 6)}
 
 
+def test_ten_thousand_resamples_are_drawn_where_nothing_else_is_asked_and_one_count_has_a_ratio():
+    assert len(resampled_ratios(np.ones((2, 1)), np.ones((2, 1))).draws) == 10_000
+    value, low, high = ratio_interval(np.array([2.0, 0.0]), np.array([1.0, 0.0]))
+    assert (value, math.isnan(low), math.isnan(high)) == (2.0, True, True)
+
+
 def test_clusters_sum_their_units_in_the_order_of_their_names():
     values, counts = by_cluster(
         np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]), ["b", "a", "b"]

@@ -187,3 +187,4 @@ def test_the_leads_decision_stands_in_the_votes_place():
     assert (row["if_order"], row["if_margin"], row["if_confidence"]) == (-1, -2.0, 1.0)
     assert (row["vq_order"], row["overall_order"]) == (0, -1)
     assert len(labels.votes["t2"]["a"]) == 2
+    assert [labels.weights[axis]["lee"] for axis in AXES] == [1.0, 1.0]

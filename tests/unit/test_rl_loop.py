@@ -1,5 +1,7 @@
 """The shipped RL loop on a toy: what it evaluates, keeps, ends at and goes on from."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from components.editor_rl import loop
 from components.editor_rl.settings import RlSettings
 from components.editor_rl.watch import Verdict
+from components.judges.protocol import JudgeUnavailableError
 from infra.errors import EditLoopError
 from tests.toy_editing import GOALS, ClosenessJudge, PlainEngine, one_rank, toy_training
 
@@ -153,6 +156,52 @@ def test_rewards_of_several_judges_are_told_apart_and_added_by_weight(tmp_path: 
     assert step["reward"] == pytest.approx((step["reward_plain"] + step["reward_sharp"]) / 2)
     assert step["reward_sharp"] < step["reward_plain"]
     assert step["spread"] > 0
+
+
+def test_an_iterations_figures_count_its_groups_and_what_it_cost(tmp_path: Path) -> None:
+    """Five tasks of two edits in two sampling steps; three of them have one reward alone, and so nothing to compare."""
+    lost = {"closeness": ClosenessJudge(lost=frozenset({("task 0", 1), ("task 1", 1), ("task 2", 1)}))}
+    steps = trained(tmp_path, lost, iterations=2, tasks=5).run(None).history["steps"]
+    for step in steps:
+        assert (step["silent_groups"], step["missing"], step["trained"]) == (0.6, 0.3, 4)
+        assert (step["network_calls"], step["shared_steps"]) == (5 * 2 * 2, 0)
+    assert steps[0]["encodings"] == 5
+    assert steps[1]["encodings"] < 5, "three of them stay encoded"
+
+
+class Leaving(ClosenessJudge):
+    """Asks the process to stop when its third groups come, and is away from then on where it is told so."""
+
+    def __init__(self, away: bool):
+        super().__init__()
+        self.away, self.calls = away, 0
+
+    def judge(self, groups: Any) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.calls >= 3 and self.away:
+            raise JudgeUnavailableError("nobody answers.")
+        return super().judge(groups)
+
+
+@pytest.mark.parametrize(("away", "saved"), [(False, 3), (True, 2)])
+def test_a_training_that_is_asked_to_stop_saves_what_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], away: bool, saved: int
+) -> None:
+    training = trained(tmp_path, {"closeness": Leaving(away)}, iterations=9, chunks=1)
+    with pytest.raises(SystemExit) as stopped:
+        training.run(None)
+    assert stopped.value.code == loop.STOPPED
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [f"step-0000000{saved}"]
+    assert f"stopped at iteration {saved} and saved" in capsys.readouterr().out
+
+
+def test_a_judge_that_cannot_go_on_ends_the_training_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with pytest.raises(EditLoopError, match="closeness: nobody answers"):
+        trained(tmp_path, {"closeness": Leaving(away=True)}, iterations=9, chunks=1).run(None)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
 def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:

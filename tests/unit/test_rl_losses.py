@@ -165,6 +165,8 @@ def test_levels_follow_their_distributions():
     expected = torch.sigmoid(normal.icdf(quarters))
     found = levels(logit_normal_levels, mean=0.4, spread=0.8).quantile(quarters)
     torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+    plain = torch.sigmoid(torch.distributions.Normal(0.0, 1.0).icdf(quarters))
+    torch.testing.assert_close(levels(logit_normal_levels).quantile(quarters), plain, atol=0.01, rtol=0)
 
 
 def test_shifting_is_that_of_flux():

@@ -56,6 +56,7 @@ def test_a_judge_that_was_away_stops_nothing_and_is_best_at_nothing() -> None:
     away = np.full(TASKS, np.nan)
     seen = [Seen(one.iteration, one.reward, {"judge": away}) for one in simulated(rng, reward=0.02, judge=-0.02)]
     assert stops_at(seen, StopSettings()) is None
+    assert rule(seen, StopSettings()).best_iteration == seen[-1].iteration, "where nothing is known the last is kept"
     mixed = [*simulated(rng, reward=0.02, judge=0.0)[:3], Seen(999, seen[0].reward, {"judge": away})]
     assert not rule(mixed, StopSettings()).best
 

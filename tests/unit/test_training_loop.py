@@ -1,5 +1,8 @@
 """The shipped training loop in one process: the rate of each step, what a step minimises, when it looks and stops."""
 
+import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 from components.training import checkpoint, loop
 from components.training.course import learning_rate
+from components.training.curves import LINES
 from components.training.lesson import Batch
 from components.training.settings import TrainingSettings
 from tests.toy_editing import one_rank
@@ -106,6 +110,9 @@ def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whol
     steps = loop.train(Line(), settings, tmp_path, facts={}).history["steps"]
     rates = [learning_rate(settings, step, 6) for step in range(6)]
     assert [one["learning_rate"] for one in steps] == pytest.approx(rates)
+    assert [one["gradient_norm"] for one in steps] == [1.0] * 6
+    curves = [json.loads(line) for line in (tmp_path / LINES).read_text().splitlines()[1:]]
+    assert [line["step"] for line in curves] == [0, 1, 2, 3, 3, 4, 5, 6, 6], "a line a step, and one an evaluation"
     assert engines[0].rates == pytest.approx([rate / 2 for rate in rates])
     course, slope = loop.Course.of(settings, 12, 1), 0.0
     for step, one in enumerate(steps):
@@ -137,3 +144,26 @@ def test_it_stops_when_its_patience_is_over(engines: list[Descent], tmp_path: Pa
     losses = [one["loss"] for one in history["evaluations"]]
     assert losses == sorted(losses)
     assert len(history["steps"]) == 2
+
+
+class Interrupted(Line):
+    """Asks the process to stop in the middle of the third step."""
+
+    steps = 0
+
+    def loss(self, engine: Any, batch: Batch) -> Tensor:
+        self.steps += 1
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(engine, batch)
+
+
+def test_asked_to_stop_it_ends_the_step_and_saves(
+    engines: list[Descent], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainingSettings(steps=9, batch=4, learning_rate=0.4, checkpoint_every=9)
+    with pytest.raises(SystemExit) as stopped:
+        loop.train(Interrupted(), settings, tmp_path, facts={})
+    assert stopped.value.code == loop.STOPPED
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
+    assert "stopped at step 3 and saved" in capsys.readouterr().out
