@@ -34,7 +34,7 @@ def test_order_is_kept_and_every_rating_is_on_the_scale_even_where_labels_run_ag
 
 
 def test_a_map_that_was_not_fitted_is_one_plus_three_sigmoids():
-    ratings = Calibration().ratings(torch.tensor([[-np.log(3.0), np.log(3.0)]], dtype=torch.float64))
+    ratings = calibrated_ratings(Calibration(), torch.tensor([[-np.log(3.0), np.log(3.0)]], dtype=torch.float64))
     torch.testing.assert_close(ratings, torch.tensor([[1.75, 3.25]], dtype=torch.float64))
 
 
