@@ -84,13 +84,16 @@ def _repository(repo: str) -> Iterator[Path | None]:
 
 
 def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
-    """By tag, the oldest first: commit, sha256, time."""
+    """By tag, the oldest first: commit, sha256, time. Versions of the same second are in the order of their history."""
     form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
-    said = git(folder, "for-each-ref", "--sort=creatordate", f"--format={form}", f"refs/tags/{kind}-*")
+    said = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
     rows = [line.split(" ") for line in said.splitlines()]
     strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
     if strange:
         raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
+    history = git(folder, "rev-list", "--topo-order", "--reverse", f"--tags={kind}-*").splitlines() if rows else []
+    position = {commit: number for number, commit in enumerate(history)}
+    rows.sort(key=lambda row: (int(row[3]), position[row[1]]))
     return {tag: (commit, sha256, int(at)) for tag, commit, sha256, at in rows}
 
 

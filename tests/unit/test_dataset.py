@@ -19,8 +19,10 @@ from components.dataset.stage import dataset, publish, rebuild_dataset, write_da
 from components.dataset.votes import read_votes
 from components.dataset.withdrawal import Withdrawn
 from infra.content import complete_folder, read_manifest, sha256_bytes, write_json
+from infra.datarepo import FOLDER
 from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
+from tests.dataset_repositories import run_git
 
 
 @pytest.fixture
@@ -217,3 +219,13 @@ def test_the_lineage_in_git_names_people_tasks_and_pictures(make_candidates, rep
     assert versions_with(str(repository), pictures.pop()) == [old, new]
     assert versions_with(str(repository), "y") == [old]
     assert versions_with(str(repository), facts["task_ids"][0]) == [old, new]
+
+
+def test_versions_of_one_second_are_in_the_order_of_their_history(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-01-01T00:00:00Z")
+    names = [f"{FOLDER}-{sha256}" for sha256 in ("ccc", "aaa", "bbb")]
+    run_git(tmp_path, "init", "--quiet")
+    for name in names:
+        run_git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", name)
+        run_git(tmp_path, "tag", "--annotate", name, "--message", name.rpartition("-")[2])
+    assert [version.tag for version in versions(str(tmp_path))] == names
