@@ -21,7 +21,7 @@ TESTS = {
     f"{RL}/windows.py": _unit("rl_losses"),
     f"{RL}/updates.py": _unit("rl_updates", "rl_trajectories"),
     f"{RL}/iteration.py": _unit("rl_loop", "rl_trajectories"),
-    f"{RL}/loop.py": _unit("rl_loop"),
+    f"{RL}/loop.py": _unit("rl_loop", "rl_trajectories"),
     f"{RL}/rollout.py": _unit("rl_trajectories"),
     f"{REWARD}/losses.py": _unit("reward_losses"),
     f"{REWARD}/group_loss.py": _unit("reward_losses"),
