@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +19,8 @@ from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 """Hooks of tests/tiers.py, which pytest finds here."""
 
+hypothesis.settings.register_profile("any-load", deadline=None)
+hypothesis.settings.load_profile("any-load")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
     del os.environ[name]  # of a git hook that runs the tests, say

@@ -36,9 +36,9 @@ def case(width: int, layers: int, rubric: int, batch: int, candidates: int, **tr
 
 CASES = {
     "tiny": case(64, 2, 120, 2, 2),
-    "mid": case(320, 4, 120, 2, 2),
-    "checkpointing": case(320, 4, 120, 4, 2, gradient_checkpointing=True),
-    "adapter": case(320, 4, 120, 2, 2, adapter={"rank": 8, "alpha": 16}),
+    "mid": case(256, 3, 120, 2, 2),
+    "checkpointing": case(256, 3, 120, 4, 2, gradient_checkpointing=True),
+    "adapter": case(256, 3, 120, 2, 2, adapter={"rank": 8, "alpha": 16}),
 }
 
 
