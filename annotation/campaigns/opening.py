@@ -36,6 +36,8 @@ IMPORT_PAGES = 500
 """Pages a request: a few seconds' work, so that little is done twice where Label Studio goes away."""
 SETTLE_SECONDS = 300
 """How long an import that is under way may take to show up."""
+FIRST_PAUSE = 0.1
+"""Seconds between the first two looks for it; later pauses double, up to one second."""
 ROWS = 1000
 """Tasks a request when they are counted."""
 
@@ -164,13 +166,14 @@ def import_tasks(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[
     parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
     for part in track(parts, "import", transient=True):
         api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline, pause = time.monotonic() + SETTLE_SECONDS, FIRST_PAUSE
     while missing and (there := _rows(api, campaign)).keys() < keys:
         if time.monotonic() > deadline:
             raise EditLoopError(
                 f"{campaign.url}: {len(there)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
             )
-        time.sleep(1)
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
     if strange := there.keys() - keys:
         raise EditLoopError(
             f"{campaign.url}: {len(strange)} tasks there are none of the campaign's: delete them in Label Studio (keys "

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.command_line import EditLoop, command_line
 from tests.forked_ranks import forked_launches
 from tests.served_judge import Server, served
 
@@ -20,3 +21,9 @@ def forked_ranks() -> Iterator[None]:
     """Trainings that the tests' stages launch fork their ranks instead of starting torchrun."""
     with forked_launches():
         yield
+
+
+@pytest.fixture
+def editloop(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> EditLoop:
+    """editloop(*arguments, **environment): a call of the command line in this process."""
+    return command_line(capfd, monkeypatch)

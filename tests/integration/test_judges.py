@@ -24,6 +24,7 @@ from components.training.presets import load_preset
 from infra.content import read_manifest, sha256_bytes, write_json
 from infra.datarepo import commit_dataset
 from infra.services import Services
+from tests.command_line import EditLoop
 
 TOKEN = "a token of the tests"
 EDITLOOP = str(Path(sys.executable).with_name("editloop"))
@@ -95,7 +96,7 @@ def edits_file(folder: Path, groups: list) -> Path:
 @pytest.mark.parametrize(("name", "zero_stage"), [("editreward-tiny", 2), ("editscore-tiny", 3)])
 def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
     name: str, zero_stage: int, dataset: Path, tmp_path: Path, mlflow_environment: Services,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, editloop: EditLoop, forked_ranks: None,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "repo"))
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "remote"))
@@ -142,11 +143,8 @@ def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
         over_http = open_judge(url)
         assert over_http.version == here.version
         for model, output in ((address, tmp_path / "here.parquet"), (url, tmp_path / "served.parquet")):
-            done = subprocess.run(
-                [EDITLOOP, "score", "--model", model, "--input", str(source),
-                 "--output", str(output), "--most-missing", "1"],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            options = ("--input", str(source), "--output", str(output), "--most-missing", "1")
+            done = editloop("score", "--model", model, *options)
             assert done.returncode == 0, done.stderr
             rows = pq.read_table(output).to_pylist()
             for score, row in zip(expected, rows, strict=True):

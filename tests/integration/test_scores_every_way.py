@@ -3,10 +3,8 @@
 import json
 import shutil
 import socket
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
@@ -18,37 +16,9 @@ from components.judges.protocol import EditGroup
 from infra import registry, tracking
 from infra.content import complete_folder, read_manifest
 from infra.services import Services
-from pipelines.cli import main
+from tests.command_line import EditLoop
 from tests.edit_score_models import some_groups, tiny_score
 from tests.served_judge import TOKEN, group, pictures, served
-
-
-class Ended(NamedTuple):
-    """How a command line call ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def editloop(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    """editloop(*arguments, **environment): a call of the command line in this process, where torch is imported."""
-
-    def call(*arguments: str, **environment: str) -> Ended:
-        with monkeypatch.context() as patched:
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            patched.setattr(sys, "argv", ["editloop", *arguments])
-            capfd.readouterr()
-            try:
-                status = main() or 0
-            except SystemExit as ending:
-                status = int(ending.code or 0)
-            return Ended(status, *capfd.readouterr())
-
-    return call
-
 
 INSTRUCTIONS = (
     "make the circle red",
@@ -58,7 +28,7 @@ INSTRUCTIONS = (
 )
 
 
-def test_python_command_line_and_http_score_the_same(tmp_path: Path, editloop: Callable[..., Ended]) -> None:
+def test_python_command_line_and_http_score_the_same(tmp_path: Path, editloop: EditLoop) -> None:
     groups = [
         EditGroup(instruction, pictures(1, seed, side=32 + 16 * seed)[0], pictures(3, seed + 50, side=32 + 16 * seed))
         for seed, instruction in enumerate(INSTRUCTIONS)
@@ -111,9 +81,7 @@ def test_python_command_line_and_http_score_the_same(tmp_path: Path, editloop: C
             equal(score, row)
 
 
-def test_the_command_line_keeps_the_best_and_refuses_what_it_must(
-    tmp_path: Path, editloop: Callable[..., Ended]
-) -> None:
+def test_the_command_line_keeps_the_best_and_refuses_what_it_must(tmp_path: Path, editloop: EditLoop) -> None:
     folder = tmp_path / "edits"
     folder.mkdir()
     names = []
@@ -145,7 +113,7 @@ def test_the_command_line_keeps_the_best_and_refuses_what_it_must(
         assert "Traceback" not in failed.stderr
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path, editloop: Callable[..., Ended]) -> None:
+def test_a_port_that_is_taken_is_told(tmp_path: Path, editloop: EditLoop) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
