@@ -172,8 +172,8 @@ SMALLEST = _changed(
     reward={"epochs": 1},
     benchmark={"gate": "open"},
     curate={"best": 16},
-    editor_sft={"preset": "smallest"},
-    editor_rl={"preset": "smallest"},
+    editor_sft={"preset": "smallest", "processes": 1},
+    editor_rl={"preset": "smallest", "processes": 1},
     editor_eval={"steps": 4, "gate": "open"},
 )  # fmt: skip
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("forked_ranks")
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "dataset"
-    scenes_dataset(folder, tasks=30, seed=0)
+    scenes_dataset(folder, tasks=20, seed=0)
     return folder
 
 
