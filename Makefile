@@ -5,9 +5,10 @@ BIN := .venv/bin
 LABEL_STUDIO := .venv-label-studio
 CHECKED := infra annotation components pipelines tests
 
-# Two workers, each with services of its own; a file of tests stays with one of them. Bytecode is written, wherever that is
+# Three workers for two cores (tests wait for services), each with services of its own; a file of tests stays with one of
+# them. Bytecode is written, wherever that is
 # switched off: tests start many processes of our own code.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo check test test-all lint bench mutants chromium
 
