@@ -15,7 +15,7 @@ def start_rank() -> None:
     import deepspeed
     import deepspeed.ops
 
-    _import_muon_uncompiled()
+    import_muon_uncompiled()
     # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without. Reading the table of its
     # operators, rather than setting it, would run compilers to see which of them can be built here.
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
@@ -26,7 +26,7 @@ def start_rank() -> None:
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
-def _import_muon_uncompiled() -> None:
+def import_muon_uncompiled() -> None:
     """Import the optimizer that DeepSpeed's start of an engine looks at, without what it compiles at its import.
 
     Preparing that compilation imports all of TorchInductor: a second or two of CPU a rank, for an optimizer that nobody

@@ -119,7 +119,7 @@ def test_who_ends_a_step_does_not_wait_and_patience_has_an_end(
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60, "far less than EDITLOOP_MLFLOW_PATIENCE"
     monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
     with pytest.raises(Exception, match="Connection refused"), tracking.stage_run("reward", "p", "never", {}, {}):
         pytest.fail("the step began without a record")
