@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import s3fs
+from botocore.exceptions import BotoCoreError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
 READY_SECONDS = 60
@@ -72,7 +73,7 @@ def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Po
         try:
             remote.mkdir(bucket)
             return
-        except OSError:
+        except (OSError, BotoCoreError):  # the latter where it does not listen yet
             if server.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(log.read_text()[-2000:]) from None
             time.sleep(0.3)
