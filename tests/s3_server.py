@@ -29,6 +29,8 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
     command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
     command += ["-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
+    # Two servers at once would meet at the fixed ports of these catalogues; and nothing is reported to anybody.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     environment = {
