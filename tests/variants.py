@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ def run(name: str, arguments: list[str]) -> tuple[int, str, float]:
     variant = VARIANTS[name]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "floats", *variant.arguments, *arguments]
     begin = time.monotonic()
-    with busy_cores() if variant.is_loaded else nothing():
+    with busy_cores() if variant.is_loaded else nullcontext():
         done = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": "1", **variant.environment}, capture_output=True, text=True
         )
@@ -83,11 +83,6 @@ def busy_cores() -> Iterator[None]:
         for process in processes:
             process.kill()
             process.wait()
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    yield
 
 
 def has_flag(flag: str) -> bool:

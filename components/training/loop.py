@@ -51,8 +51,8 @@ def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: di
     """Train `lesson.model` on the ranks of this job; every rank calls it.
 
     `folder` holds checkpoints, curves and the best state; a call with the same settings and `facts` (what is trained
-    on: digests, base) goes on at its newest checkpoint, with the same losses as if it had never been stopped. Raises
-    EditLoopError where the loss is not finite, or SystemExit after SIGTERM has been answered with a checkpoint.
+    on: digests, base) goes on at its newest checkpoint, with the losses of an unbroken training but for rounding.
+    Raises EditLoopError where the loss is not finite, or SystemExit after SIGTERM has been answered with a checkpoint.
     """
     counts = {split: lesson.count(split) for split in ("train", "validation")}
     if not all(counts.values()):
