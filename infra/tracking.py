@@ -31,6 +31,8 @@ FROM_OUTSIDE = "edits"
 """Name of the inputs that no step of ours made: their manifests are kept too, or nobody could say what was in them."""
 PAGE = 1000
 """Runs a request."""
+TWIN_TRIES = 5
+"""How often facts are sent that another process logs at the same time; each try that fails means that one arrived."""
 
 _EXPERIMENTS: dict[str, str] = {}
 """Ids by the server's address: each question costs a server with passwords a fifth of a second."""
@@ -163,6 +165,24 @@ def find_runs(
             return found
 
 
+def log_batch(api: Any, run_id: str, **batch: Any) -> None:
+    """Log `metrics`, `params` and `tags` to a run that another process may be logging the same to.
+
+    MLflow looks which rows a run has and then writes the others; of two who looked at once the second breaks the
+    database's rule of unique rows and is told that its request is bad. Sent again, it finds the first one's rows.
+    """
+    from mlflow.exceptions import MlflowException
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
+
+    def twin(error: BaseException) -> bool:
+        return isinstance(error, MlflowException) and error.error_code == "BAD_REQUEST"
+
+    trying = Retrying(
+        retry=retry_if_exception(twin), stop=stop_after_attempt(TWIN_TRIES), wait=wait_random(0, 0.5), reraise=True
+    )
+    trying(api.log_batch, run_id, **batch)
+
+
 def quoted(value: str) -> str:
     """A text as MLflow's search language writes it. EditLoopError for one with both kinds of quotes."""
     if "'" not in value:
@@ -272,7 +292,7 @@ def _log_before(
     if FROM_OUTSIDE in inputs and (inputs[FROM_OUTSIDE] / MANIFEST).is_file():
         api.log_artifact(run.run_id, str(inputs[FROM_OUTSIDE] / MANIFEST), f"{MANIFESTS}/{FROM_OUTSIDE}")
     params = [Param(name, str(value)[:6000]) for name, value in parameters.items()]
-    api.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+    log_batch(api, run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def _log_after(api: Any, run: StageRun, now: float) -> None:
@@ -289,4 +309,4 @@ def _log_after(api: Any, run: StageRun, now: float) -> None:
     for name, path in run.outputs.items():
         if (path / MANIFEST).is_file():
             api.log_artifact(run.run_id, str(path / MANIFEST), f"{MANIFESTS}/{name}")
-    api.log_batch(run.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
+    log_batch(api, run.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])

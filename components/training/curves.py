@@ -88,7 +88,7 @@ def send(folder: Path) -> None:
             for line in block
             for name, value in line.get("figures", {}).items()
         ]
-        api.log_batch(run, metrics=metrics, params=params)
+        tracking.log_batch(api, run, metrics=metrics, params=params)
         write_json(marker, {"run": run, "lines": start + len(block)})
 
 

@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Param, RunTag
 
 from infra import tracking
 from infra.services import Services
@@ -53,6 +55,26 @@ def test_twins_that_begin_at_once_share_one_run(mlflow_environment: Services, tm
     assert statuses("twins") == ["FINISHED"]
     parents = tracking.find_runs(pipeline_run="twins", pipeline="train-reward")
     assert len(parents) == 1
+
+
+def test_twins_log_the_same_facts_at_once(mlflow_environment: Services) -> None:
+    """As often as it takes for two of them to look before either writes."""
+    api = tracking.client()
+    with ThreadPoolExecutor(8) as pool:
+        for seed in range(8):
+            run_id = api.create_run("0").info.run_id
+            begin = threading.Barrier(8)
+
+            def log(run_id: str, begin: threading.Barrier, seed: int) -> None:
+                begin.wait()
+                tracking.log_batch(
+                    api, run_id, params=[Param("seed", str(seed))], tags=[RunTag("editloop.input.data", str(seed))]
+                )
+
+            for twin in [pool.submit(log, run_id, begin, seed) for _ in range(8)]:
+                twin.result()
+            found = api.get_run(run_id).data
+            assert (found.params["seed"], found.tags["editloop.input.data"]) == (str(seed), str(seed))
 
 
 def test_runs_are_found_by_the_page_and_whatever_their_names(
