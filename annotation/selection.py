@@ -78,22 +78,22 @@ def k_center(features: Floats, chosen: Sequence[int], pool: Sequence[int], count
 
     features: (N, F); `chosen` are rows taken before; without any the first of the pool begins.
     """
-    left, taken = list(pool), []
-    distance = np.full(len(left), np.inf)
+    remaining, selected = list(pool), []
+    distance = np.full(len(remaining), np.inf)
     for row in chosen:
-        distance = np.minimum(distance, np.linalg.norm(features[left] - features[row], axis=1))
-    for _ in range(min(count, len(left))):
-        place = int(distance.argmax())
-        taken.append(left[place])
-        distance = np.minimum(distance, np.linalg.norm(features[left] - features[left[place]], axis=1))
-        distance[place] = -np.inf
-    return taken
+        distance = np.minimum(distance, np.linalg.norm(features[remaining] - features[row], axis=1))
+    for _ in range(min(count, len(remaining))):
+        index = int(distance.argmax())
+        selected.append(remaining[index])
+        distance = np.minimum(distance, np.linalg.norm(features[remaining] - features[remaining[index]], axis=1))
+        distance[index] = -np.inf
+    return selected
 
 
 def propose_pages(
     scores: Sequence[tuple[Floats, Floats]],
     features: Floats,
-    asked: Sequence[int],
+    asked_tasks: Sequence[int],
     *,
     pages: int,
     places: int,
@@ -109,30 +109,30 @@ def propose_pages(
     all others, with any candidates: what is chosen by information alone is no fair sample to calibrate or measure with.
     """
     rng = np.random.default_rng(seed)
-    left = sorted(set(range(len(scores))) - set(asked))
-    pages = min(pages, len(left))
+    remaining = sorted(set(range(len(scores))) - set(asked_tasks))
+    pages = min(pages, len(remaining))
     drawn = round(random_share * pages)
     spread = np.concatenate([mu.mean(axis=0) for mu, _ in scores]).std(axis=0) + 1e-12
     best = {}
-    for task in left:
+    for task in remaining:
         page = best_page(pair_distance(scores[task][0], spread), places)
-        best[task] = (page, _told(scores[task], page))
-    order = sorted(left, key=lambda task: -best[task][1])
+        best[task] = (page, _page_information(scores[task], page))
+    order = sorted(remaining, key=lambda task: -best[task][1])
     listed = order[: int(np.ceil(max(1.0, shortlist) * (pages - drawn)))]
-    telling = k_center(features, asked, listed, pages - drawn)
+    telling = k_center(features, asked_tasks, listed, pages - drawn)
     telling.sort(key=lambda task: -best[task][1])
-    found = [Proposal(task, *best[task], at_random=False) for task in telling]
-    others = sorted(set(left) - set(telling))
+    proposals = [Proposal(task, *best[task], at_random=False) for task in telling]
+    others = sorted(set(remaining) - set(telling))
     for task in rng.choice(others, size=drawn, replace=False).tolist() if drawn else ():
         count = scores[task][0].shape[1]
-        shown = tuple(sorted(rng.choice(count, size=min(places, count), replace=False).tolist()))
-        found.append(Proposal(task, shown, _told(scores[task], shown), at_random=True))
-    return found
+        candidates = tuple(sorted(rng.choice(count, size=min(places, count), replace=False).tolist()))
+        proposals.append(Proposal(task, candidates, _page_information(scores[task], candidates), at_random=True))
+    return proposals
 
 
-def _told(scores: tuple[Floats, Floats], page: tuple[int, ...]) -> float:
+def _page_information(scores: tuple[Floats, Floats], page: tuple[int, ...]) -> float:
     """What a page's pairs would tell, nats."""
-    mu, log_sigma = (one[:, list(page)] for one in scores)
+    mu, log_sigma = (array[:, list(page)] for array in scores)
     return float(pair_information(mu, log_sigma).sum() / 2)
 
 

@@ -76,7 +76,7 @@ def run_step(
     for name, path in sources.items():
         check_stage_input(stage, name, path)
     targets = {name: _path(value) for name, value in outputs.items()}
-    function = getattr(import_module(f"components.{stage}.stage"), stage)
+    function = getattr(import_module(f"components.{stage}.stage"), f"run_{stage}")
     with tracking.stage_run(stage, pipeline or PIPELINES[stage], pipeline_run, sources, parameters) as run:
         if (use := USES.get(stage)) and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], use)

@@ -5,7 +5,7 @@ from pathlib import Path
 from infra.settings import EnvironmentSettings
 
 
-class UnfinishedSettings(EnvironmentSettings):
+class WorkDirSettings(EnvironmentSettings):
     """Where work that is not done is kept."""
 
     checkpoints: Path | None = None
@@ -13,6 +13,6 @@ class UnfinishedSettings(EnvironmentSettings):
     beside the step's output."""
 
 
-def unfinished(output: Path) -> Path:
+def work_dir(output: Path) -> Path:
     """The folder for work towards `output`, whose own name must say what it is of."""
-    return UnfinishedSettings().checkpoints or output.absolute().parent / ".unfinished"
+    return WorkDirSettings().checkpoints or output.absolute().parent / ".unfinished"

@@ -9,8 +9,8 @@ def checkout_commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        completed = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+        return completed.stdout.strip() if completed.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
     return (commit + ("+changes" if git("status", "--porcelain", "-uno") else "")) if commit else None

@@ -103,12 +103,12 @@ def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
         raise EditLoopError(f"{folder}: no {MANIFEST}; the step that writes it has not finished. Run that step again.")
     manifest = _parse_manifest(path)
     if check:
-        found = file_digests(folder)
-        known = manifest["files"]
-        wrong = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
-        if wrong:
+        digests = file_digests(folder)
+        recorded = manifest["files"]
+        changed = sorted(name for name in recorded.keys() | digests.keys() if recorded.get(name) != digests.get(name))
+        if changed:
             raise EditLoopError(
-                f"{folder}: changed since it was written: {', '.join(wrong)}. Make it again or restore it."
+                f"{folder}: changed since it was written: {', '.join(changed)}. Make it again or restore it."
             )
     return manifest
 

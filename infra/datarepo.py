@@ -25,7 +25,7 @@ LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
 IGNORED = ".gitignore"
 
 
-class Version(TypedDict):
+class DatasetVersion(TypedDict):
     """Where a dataset can be had again: git commit, tag, the content's sha256, the repository's address."""
 
     dvc_rev: str
@@ -34,7 +34,7 @@ class Version(TypedDict):
     repo: str
 
 
-class Origin(BaseModel):
+class DatasetOrigin(BaseModel):
     """What a version is made of, as whoever made it says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,8 +70,8 @@ def tag_of(sha256: str, kind: str = FOLDER) -> str:
 
 
 def commit_dataset(
-    dataset: Path, *, repo: str, remote: str, message: str, origin: Origin | CuratedOrigin | None = None
-) -> Version:
+    dataset: Path, *, repo: str, remote: str, message: str, origin: DatasetOrigin | CuratedOrigin | None = None
+) -> DatasetVersion:
     """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
 
     Args:
@@ -103,10 +103,10 @@ def commit_dataset(
                 _commit(folder, kind, files, dvc_store.prepare(folder, remote), f"{message}\n\nsha256: {sha256}")
                 if work.push():
                     _tag(work, tag, sha256)
-        return Version(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
+        return DatasetVersion(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
 
 
-def fetch_dataset(version: Version, target: Path) -> None:
+def fetch_dataset(version: DatasetVersion, target: Path) -> None:
     """Fetch a version to `target`, checked against what was recorded of it.
 
     Raises EditLoopError where its history was rewritten (the commit is gone, the tag is gone or moved, the commit says
@@ -125,11 +125,11 @@ def fetch_dataset(version: Version, target: Path) -> None:
         shutil.copytree(fetched, target)
 
 
-def read_version(path: Path) -> Version:
+def read_version(path: Path) -> DatasetVersion:
     """The version that stage dataset or curate wrote beside its folder; EditLoopError where `path` holds none."""
     try:
-        version: Version = json.loads(path.read_bytes())
-        is_version = version.keys() >= Version.__required_keys__
+        version: DatasetVersion = json.loads(path.read_bytes())
+        is_version = version.keys() >= DatasetVersion.__required_keys__
     except (OSError, ValueError, AttributeError):
         is_version = False
     if not is_version:
@@ -177,7 +177,7 @@ def _origin_files(kind: str, sha256: str, origin: BaseModel | None) -> dict[str,
     }
 
 
-def _pointer(folder: Path, version: Version, kind: str) -> bytes:
+def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
     """The file with which DVC finds the version's content."""
     (pointer,) = git_objects(folder, [f"{version['dvc_rev']}:{kind}.dvc"])
     if pointer is None:
@@ -188,28 +188,30 @@ def _pointer(folder: Path, version: Version, kind: str) -> bytes:
     return pointer
 
 
-def _check_history(folder: Path, version: Version) -> None:
+def _check_history(folder: Path, version: DatasetVersion) -> None:
     """That the recorded commit is there, is the tag's, and says the recorded sha256."""
-    revision, tag, place = version["dvc_rev"], version["tag"], version["repo"]
+    revision, tag, repo = version["dvc_rev"], version["tag"], version["repo"]
     (commit,) = git_objects(folder, [f"{revision}^{{commit}}"])
     if commit is None:
         raise EditLoopError(
-            f"{place}: commit {revision or '(none recorded)'}, recorded with tag {tag}, is gone. Somebody rewrote the "
+            f"{repo}: commit {revision or '(none recorded)'}, recorded with tag {tag}, is gone. Somebody rewrote the "
             "history; fetch that commit from another clone."
         )
     if not git(folder, "tag", "--list", tag):
-        raise EditLoopError(f"{place}: tag {tag} is gone. Put it back: git tag {tag} {revision}")
-    found = git(folder, "rev-list", "-n", "1", tag)
-    if found != revision:
+        raise EditLoopError(f"{repo}: tag {tag} is gone. Put it back: git tag {tag} {revision}")
+    tagged_commit = git(folder, "rev-list", "-n", "1", tag)
+    if tagged_commit != revision:
         raise EditLoopError(
-            f"{place}: tag {tag} is commit {found}, but {revision} was recorded. Someone moved the tag; put it back."
+            f"{repo}: tag {tag} is commit {tagged_commit}, but {revision} was recorded. Someone moved the tag; put "
+            "it back."
         )
     kind, _, _ = tag.rpartition("-")
     (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE.replace(FOLDER, kind)}"])
-    other = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
-    if other != version["sha256"]:
+    committed_sha256 = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
+    if committed_sha256 != version["sha256"]:
         raise EditLoopError(
-            f"{place}: commit {revision} of {tag} holds {other}, but {version['sha256']} was recorded. Somebody "
+            f"{repo}: commit {revision} of {tag} holds {committed_sha256}, but {version['sha256']} was recorded. "
+            "Somebody "
             "rewrote the history; fetch that version from another clone."
         )
 

@@ -15,7 +15,7 @@ from infra.git_command import git, git_objects
 
 TAGS_A_CALL = 1000
 """Tags on one command line of git: some 25 KB."""
-KNOWN = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
+LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def versions_with(repo: str, text: str) -> list[VersionLineage]:
     with _repository(repo) as folder:
         if not folder:
             return []
-        known = _lineages(folder, repo, _tags(folder))
-        inside = _holding(folder, [one.tag for one in known], text)
-        return [one for one in known if one.tag in inside or text in (one.annotators or ())]
+        lineages = _lineages(folder, repo, _tags(folder))
+        matching_tags = _holding(folder, [lineage.tag for lineage in lineages], text)
+        return [lineage for lineage in lineages if lineage.tag in matching_tags or text in (lineage.annotators or ())]
 
 
 def contents(repo: str, tag: str) -> dict[str, list[str]]:
@@ -67,9 +67,9 @@ def contents(repo: str, tag: str) -> dict[str, list[str]]:
     with _repository(repo) as folder:
         if not folder or tag not in _tags(folder):
             raise EditLoopError(f"{repo}: has no version {tag}; `editloop trace --dataset` lists what there is.")
-        (said,) = git_objects(folder, [f"{tag}:{CONTENTS}"])
-    found: dict[str, list[str]] = json.loads(said) if said else {"task_ids": [], "images": []}
-    return found
+        (text,) = git_objects(folder, [f"{tag}:{CONTENTS}"])
+    version_contents: dict[str, list[str]] = json.loads(text) if text else {"task_ids": [], "images": []}
+    return version_contents
 
 
 @contextmanager
@@ -86,8 +86,8 @@ def _repository(repo: str) -> Iterator[Path | None]:
 def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
     """By tag, the oldest first: commit, sha256, time. Versions of the same second are in the order of their history."""
     form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
-    said = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
-    rows = [line.split(" ") for line in said.splitlines()]
+    output = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
+    rows = [line.split(" ") for line in output.splitlines()]
     strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
     if strange:
         raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
@@ -100,28 +100,32 @@ def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
 def _lineages(
     folder: Path, repo: str, tags: dict[str, tuple[str, str, int]], kind: str = FOLDER
 ) -> list[VersionLineage]:
-    found, lineage = [], LINEAGE.replace(FOLDER, kind)
-    texts = git_objects(folder, [f"{tag}:{lineage}" for tag in tags])
+    lineages, lineage_file = [], LINEAGE.replace(FOLDER, kind)
+    texts = git_objects(folder, [f"{tag}:{lineage_file}" for tag in tags])
     for (tag, (commit, sha256, at)), text in zip(tags.items(), texts, strict=True):
         try:
-            told: dict[str, Any] = json.loads(text) if text else {}
-            people = tuple(map(str, told["annotators"])) if "annotators" in told else None
-            rest = {key: told.get(key) for key in KNOWN}
+            facts: dict[str, Any] = json.loads(text) if text else {}
+            annotators = tuple(map(str, facts["annotators"])) if "annotators" in facts else None
+            optional_facts = {key: facts.get(key) for key in LINEAGE_KEYS}
         except (ValueError, TypeError, AttributeError) as error:
-            raise EditLoopError(f"{repo}: {lineage} of {tag} is broken ({error}); restore it from a clone.") from error
-        if told and told.get("sha256") != sha256:
-            raise EditLoopError(f"{repo}: tag {tag} says {sha256}, its commit {told.get('sha256')}: somebody moved it.")
-        found.append(VersionLineage(tag, commit, sha256, at, people, **rest))
-    return found
+            raise EditLoopError(
+                f"{repo}: {lineage_file} of {tag} is broken ({error}); restore it from a clone."
+            ) from error
+        if facts and facts.get("sha256") != sha256:
+            raise EditLoopError(
+                f"{repo}: tag {tag} says {sha256}, its commit {facts.get('sha256')}: somebody moved it."
+            )
+        lineages.append(VersionLineage(tag, commit, sha256, at, annotators, **optional_facts))
+    return lineages
 
 
 def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
     """The tags whose CONTENTS have the text as a JSON string."""
-    found: set[str] = set()
-    word = json.dumps(text, ensure_ascii=False)
+    matching_tags: set[str] = set()
+    pattern = json.dumps(text, ensure_ascii=False)
     for start in range(0, len(tags), TAGS_A_CALL):
-        some = tags[start : start + TAGS_A_CALL]
-        arguments = ("--fixed-strings", "--name-only", "-e", word, *some, "--", CONTENTS)
-        said = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: in none of them
-        found |= {line.split(":", 1)[0] for line in said.splitlines()}
-    return found
+        batch = tags[start : start + TAGS_A_CALL]
+        arguments = ("--fixed-strings", "--name-only", "-e", pattern, *batch, "--", CONTENTS)
+        output = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: in none of them
+        matching_tags |= {line.split(":", 1)[0] for line in output.splitlines()}
+    return matching_tags

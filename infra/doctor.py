@@ -23,13 +23,13 @@ class Check:
 
     name: str
     ok: bool
-    found: str
+    state: str
     advice: str = ""
 
 
-def doctor(home: Path) -> list[Check]:
+def check_machine(home: Path) -> list[Check]:
     """What this machine needs for the loop, one check each; never raises."""
-    label_studio = _found(lambda: str(label_studio_command(local_service_settings())))
+    label_studio = _path_or_none(lambda: str(label_studio_command(local_service_settings())))
     folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
     disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
     checks = [
@@ -45,9 +45,9 @@ def doctor(home: Path) -> list[Check]:
         ),
     ]
     for status in services_status(home):
-        found = f"{status.state}, {status.service.url}"
+        state = f"{status.state}, {status.service.url}"
         advice = f"See {status.service.log}, then `editloop down` and `editloop up`."
-        checks.append(Check(f"service {status.service.name}", status.state != "not answering", found, advice))
+        checks.append(Check(f"service {status.service.name}", status.state != "not answering", state, advice))
     return checks
 
 
@@ -56,8 +56,8 @@ def _program(name: str) -> str | None:
     return str(beside) if beside.is_file() else shutil.which(name)
 
 
-def _found(look: Callable[[], str]) -> str | None:
+def _path_or_none(find_path: Callable[[], str]) -> str | None:
     try:
-        return look()
+        return find_path()
     except EditLoopError:
         return None

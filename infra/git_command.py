@@ -84,12 +84,12 @@ def _call(
     settings += [f"safe.directory={directory}" for directory in _trusted_directories(folder)]
     command = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
     environment = _environment(arguments[0])
-    done = subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
-    if done.returncode not in accepted:
-        words = " ".join((done.stderr or done.stdout).decode(errors="replace").split())
+    completed = subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
+    if completed.returncode not in accepted:
+        words = " ".join((completed.stderr or completed.stdout).decode(errors="replace").split())
         message = f"dataset repository {folder}: git {' '.join(arguments[-6:])}: {words}"
         raise EditLoopError(re.sub(r"://[^/\s@]+@", "://***@", message))  # an address may hold a password
-    return done
+    return completed
 
 
 def _environment(subcommand: str) -> dict[str, str]:

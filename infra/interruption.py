@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def interrupted_by_any_ending() -> Iterator[None]:
+def interrupt_on_termination() -> Iterator[None]:
     """Take SIGTERM and SIGHUP for Ctrl-C within the block, so that what was started is stopped whichever comes."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -26,14 +26,14 @@ def interrupted_by_any_ending() -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Hold back what would end the command until the block has ended, so that a second Ctrl-C leaves nothing half done.
 
     The first signal that came meanwhile is delivered then.
     """
     arrived: list[int] = []
     try:
-        with _handled_by(lambda number, frame: arrived.append(number), ENDING):
+        with _handled_by(lambda number, frame: arrived.append(number), ENDING_SIGNALS):
             yield
     finally:
         if arrived:

@@ -26,7 +26,7 @@ from infra.settings import DEFAULT_IMAGE, EnvironmentSettings
 
 TAIL_LINES = 40
 GRACE_SECONDS = 10.0
-PASSED_ON = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
+FORWARDED_VARIABLES = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
 """Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
 
 
@@ -69,12 +69,12 @@ def launch(
     """
     settings = LaunchSettings()
     if settings.launcher == "trainjob":
-        _launch_trainjob(torchrun(module, arguments, processes), processes, settings, result)
+        _launch_trainjob(torchrun_arguments(module, arguments, processes), processes, settings, result)
     else:
-        _launch_here(torchrun(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
+        _launch_local(torchrun_arguments(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
 
 
-def torchrun(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
+def torchrun_arguments(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
     """The job's command line after the interpreter; without `port` torchrun takes it from its environment."""
     port_option = ["--master-port", str(port)] if port else []
     options = ["--nproc-per-node", str(processes), *port_option]
@@ -131,10 +131,12 @@ def _terminate_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _launch_here(command: list[str], log: Path | None, grace: float) -> None:
+def _launch_local(command: list[str], log: Path | None, grace: float) -> None:
     environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(round(grace)),
-    }  # fmt: skip
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(round(grace)),
+    }
     process = subprocess.Popen(
         [sys.executable, *command],
         env=environment,
@@ -170,7 +172,7 @@ def _launch_here(command: list[str], log: Path | None, grace: float) -> None:
         )
 
 
-def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> dict[str, Any]:
+def trainjob_manifest(command: list[str], processes: int, settings: LaunchSettings) -> dict[str, Any]:
     """The TrainJob that runs `command`; equal commands in equal images give an equal name, so a retry finds its job."""
     name = f"editloop-{sha256_json([settings.image, command])[:16]}"
     return {
@@ -186,7 +188,7 @@ def trainjob(command: list[str], processes: int, settings: LaunchSettings) -> di
                 "numProcPerNode": processes,
                 "env": [
                     {"name": name, "value": value}
-                    for name in ("OMP_NUM_THREADS", *PASSED_ON)
+                    for name in ("OMP_NUM_THREADS", *FORWARDED_VARIABLES)
                     if (value := {**os.environ, "OMP_NUM_THREADS": "1"}.get(name))
                 ],
             },
@@ -201,7 +203,7 @@ def _launch_trainjob(command: list[str], processes: int, settings: LaunchSetting
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    job = trainjob(command, processes, settings)
+    job = trainjob_manifest(command, processes, settings)
     run_trainjob(job, client.CustomObjectsApi(), settings.trainjob_poll_seconds, result)
 
 
@@ -214,37 +216,41 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Pat
     from kubernetes.client.exceptions import ApiException
 
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-    where = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "namespace": namespace, "plural": "trainjobs"}
+    resource = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "namespace": namespace, "plural": "trainjobs"}
 
     def create() -> bool:
         try:
-            api.create_namespaced_custom_object(**where, body=job)
+            api.create_namespaced_custom_object(**resource, body=job)
         except ApiException as error:
             if error.status != 409:  # 409: the job of an earlier try is there
                 raise
             return False
         return True
 
-    made = create()
+    created = create()
     while True:
         try:
-            state = api.get_namespaced_custom_object(**where, name=name).get("status", {})
+            state = api.get_namespaced_custom_object(**resource, name=name).get("status", {})
         except ApiException as error:
-            if error.status == 404 and not made:  # the failed one of an earlier try has gone
-                made = create()
+            if error.status == 404 and not created:  # the failed one of an earlier try has gone
+                created = create()
                 continue
             if error.status == 404:
                 raise EditLoopError(
                     f"TrainJob {namespace}/{name} was deleted before it ended. Run the step again."
                 ) from error
             raise
-        conditions = {item["type"]: item for item in state.get("conditions", []) if item.get("status") == "True"}
-        is_lost = not made and result is not None and not result.exists()
+        conditions = {
+            condition["type"]: condition
+            for condition in state.get("conditions", [])
+            if condition.get("status") == "True"
+        }
+        is_lost = not created and result is not None and not result.exists()
         if "Complete" in conditions and not is_lost:
             return
-        if conditions.keys() & {"Complete", "Failed"} and not made:
+        if conditions.keys() & {"Complete", "Failed"} and not created:
             try:
-                api.delete_namespaced_custom_object(**where, name=name)
+                api.delete_namespaced_custom_object(**resource, name=name)
             except ApiException as error:
                 if error.status != 404:
                     raise

@@ -24,7 +24,9 @@ class PatienceSettings(EnvironmentSettings):
     """Seconds that a step waits for an MLflow that does not answer; 0 = not at all."""
 
 
-def patiently(call: Callable[Arguments, Result], *arguments: Arguments.args, **more: Arguments.kwargs) -> Result:
+def retry_while_unreachable(
+    call: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
+) -> Result:
     """What `call` returns, tried again while MLflow is away, for EDITLOOP_MLFLOW_PATIENCE seconds at most.
 
     A reply can be lost after its request was served, so `call` must be safe to repeat as a whole. Raises what the last
@@ -33,38 +35,41 @@ def patiently(call: Callable[Arguments, Result], *arguments: Arguments.args, **m
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
     seconds = PatienceSettings().mlflow_patience
-    told = False
+    announced = False
 
     def tell(state: Any) -> None:
-        nonlocal told
-        if not told:
+        nonlocal announced
+        if not announced:
             print(
                 f"MLflow does not answer; waiting for it, {seconds:g} s at most (EDITLOOP_MLFLOW_PATIENCE)", flush=True
             )
-        told = True
+        announced = True
 
     trying = Retrying(
-        retry=retry_if_exception(is_away), stop=stop_after_delay(seconds), before_sleep=tell, reraise=True,
+        retry=retry_if_exception(is_unreachable),
+        stop=stop_after_delay(seconds),
+        before_sleep=tell,
+        reraise=True,
         wait=wait_exponential(FIRST_SECONDS, max=MOST_SECONDS),
-    )  # fmt: skip
-    return trying(call, *arguments, **more)
+    )
+    return trying(call, *arguments, **keywords)
 
 
-def is_away(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether an error of MLflow's client says that no server was reached, or only a gateway before it."""
     import requests
 
-    for one in _causes(error):
-        if isinstance(one, requests.ConnectionError | requests.Timeout):
+    for cause in _causes(error):
+        if isinstance(cause, requests.ConnectionError | requests.Timeout):
             return True
-        if isinstance(one, requests.RequestException) and BUSY.search(str(one)):
+        if isinstance(cause, requests.RequestException) and BUSY.search(str(cause)):
             return True
     return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error and those behind it; MLflow's client wraps what requests raised."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -26,7 +26,7 @@ VARIABLES = dict(
 )
 
 
-class Estimate(NamedTuple):
+class IntervalRow(NamedTuple):
     """A figure with its 95 % interval, as a row of an interval plot."""
 
     label: str
@@ -70,7 +70,7 @@ class Layer(NamedTuple):
     colour: str
 
 
-class Mark(NamedTuple):
+class ReferenceLine(NamedTuple):
     """A reference line across an interval plot."""
 
     at: float
@@ -82,7 +82,7 @@ def page_style() -> str:
     return (Path(__file__).parent / "page.css").read_text()
 
 
-def number(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """`value` if it is a finite number, else None: a lost figure is missing, never zero."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -91,9 +91,9 @@ def number(value: Any) -> float | None:
 
 def intervals(
     name: str,
-    rows: Sequence[Estimate],
+    rows: Sequence[IntervalRow],
     limits: tuple[float, float],
-    marks: Sequence[Mark] = (),
+    marks: Sequence[ReferenceLine] = (),
     ticks: Callable[[float], str] = "{:.1f}".format,
 ) -> str | None:
     """Dots with 95 % intervals, a row each, over `limits`; `name` makes the ids of the drawing unique on the page."""
@@ -107,15 +107,20 @@ def intervals(
         axes = figure.subplots()
         figure.subplots_adjust(left=0.03, right=0.96, top=1 - top / height, bottom=bottom / height)
         behind = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
-        for place, row in enumerate(reversed(rows)):
+        for row_index, row in enumerate(reversed(rows)):
             if row.interval is not None:
                 axes.plot(
-                    row.interval, (place, place), color=row.colour, linewidth=5, alpha=0.35, solid_capstyle="round"
+                    row.interval,
+                    (row_index, row_index),
+                    color=row.colour,
+                    linewidth=5,
+                    alpha=0.35,
+                    solid_capstyle="round",
                 )
-            axes.plot(row.value, place, "o", color=row.colour, markersize=9, clip_on=False)
+            axes.plot(row.value, row_index, "o", color=row.colour, markersize=9, clip_on=False)
             for side, text, weight in ((limits[0], row.label, "normal"), (limits[1], row.shown, "bold")):
                 align = "left" if weight == "normal" else "right"
-                axes.text(side, place + 0.25, text, color=INK, fontsize=10, weight=weight, ha=align, bbox=behind)
+                axes.text(side, row_index + 0.25, text, color=INK, fontsize=10, weight=weight, ha=align, bbox=behind)
         for mark in marks:
             axes.axvline(mark.at, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
             axes.text(mark.at, len(rows) - 0.2, mark.label, color=SOFT, fontsize=8.5, ha="center", va="bottom")
@@ -175,13 +180,15 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
         figure.subplots_adjust(left=0.09, right=0.8, top=0.95, bottom=0.14)
         ends = []
         for offset, line in enumerate(lines):
-            known = [(at, value) for at, value in enumerate(line.values) if value is not None]
+            measured = [(at, value) for at, value in enumerate(line.values) if value is not None]
             shift = 0.06 * (offset - (len(lines) - 1) / 2) if line.intervals else 0.0
-            axes.plot([at + shift for at, _ in known], [y for _, y in known], "o-", color=line.colour, markersize=5)
+            axes.plot(
+                [at + shift for at, _ in measured], [y for _, y in measured], "o-", color=line.colour, markersize=5
+            )
             for at, ends_of in enumerate(line.intervals):
                 if ends_of is not None:
                     axes.plot((at + shift,) * 2, ends_of, color=line.colour, linewidth=4, alpha=0.3)
-            ends.append((known[-1][1], line))
+            ends.append((measured[-1][1], line))
         low, high = axes.get_ylim()
         ends.sort(key=lambda end: end[0])
         for height, (_, line) in zip(_apart([end for end, _ in ends], low, high), ends, strict=True):
@@ -244,8 +251,8 @@ def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
         figure.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.12)
         colours = [layer.colour for layer in layers]
         axes.hist([layer.values for layer in layers], bins=bins, stacked=True, color=colours)
-        for place, layer in enumerate(layers):
-            axes.text(place / 4, 1.05, layer.label, color=layer.colour, fontsize=9, transform=axes.transAxes)
+        for index, layer in enumerate(layers):
+            axes.text(index / 4, 1.05, layer.label, color=layer.colour, fontsize=9, transform=axes.transAxes)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         _plain(axes)
@@ -260,14 +267,14 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 def series(rows: Any, key: str) -> tuple[list[float], list[float]]:
     """(steps, values) of `key` in rows like {"step": 3, key: 0.5}; rows without a finite value are left out."""
-    found = [
+    points = [
         (step, value)
-        for place, row in enumerate(rows if isinstance(rows, list) else [])
+        for index, row in enumerate(rows if isinstance(rows, list) else [])
         if isinstance(row, dict)
-        and (value := number(row.get(key))) is not None
-        and (step := number(row.get("step", place))) is not None
+        and (value := finite_or_none(row.get(key))) is not None
+        and (step := finite_or_none(row.get("step", index))) is not None
     ]
-    return [step for step, _ in found], [value for _, value in found]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _plain(axes: "Axes") -> None:

@@ -9,8 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import EditLoopError
-from infra.promotion_claims import Claim, Move, OvertakenError, claimed, superseded, told
-from infra.promotion_pages import show
+from infra.promotion_claims import (
+    OvertakenError,
+    PromotionLock,
+    PromotionRequest,
+    format_promotion,
+    is_superseded,
+    promotion_lock,
+)
+from infra.promotion_pages import write_promotion_pages
 from infra.registry import (
     CHAMPION,
     EVIDENCE,
@@ -26,7 +33,7 @@ from infra.registry import (
 )
 from infra.tracking import client, quoted
 
-BY_HAND = Move(
+BY_HAND = PromotionRequest(
     action="by hand",
     model="",
     version="",
@@ -37,12 +44,12 @@ BY_HAND = Move(
     verdict="",
     evidence={},
 )
-LONGEST = 1000
+MAX_TEXT_LENGTH = 1000
 """Characters of an actor or a reason, at most."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class RegistryState:
     """What the registry has of a model now."""
 
     name: str
@@ -51,7 +58,7 @@ class Standing:
     records: list[Promotion]
 
 
-def promote(
+def promote_version(
     model: str,
     *,
     actor: str,
@@ -69,8 +76,8 @@ def promote(
 
     Raises EditLoopError where any of this does not hold; OvertakenError, which is one, where another move came first.
     """
-    _checked(actor, reason)
-    version = existing(model)
+    _check_texts(actor, reason)
+    version = require_version(model)
     name, number = version.name, str(version.version)
     verdict = version.tags.get("editloop.verdict", "")
     evidence = {key: version.tags[f"editloop.{key}"] for key in EVIDENCE if version.tags.get(f"editloop.{key}")}
@@ -81,22 +88,23 @@ def promote(
             "you know better, --without-evidence, which stays on record."
         )
     if alias == CHAMPION:
-        _untainted(version)
+        _refuse_tainted(version)
     if verdict != "promote":
         evidence = {}
     fetch_version(version)
-    standing = notice(name)
-    if replaces is not None and standing.champion != replaces:
-        last = f": {told(standing.records[-1])}" if standing.records else ""
+    state = sync_registry_state(name)
+    if replaces is not None and state.champion != replaces:
+        last = f": {format_promotion(state.records[-1])}" if state.records else ""
         raise OvertakenError(
-            f"{name}@{alias} is {_named(standing.champion)} by now, not {_named(replaces)}{last}. Nothing was changed."
+            f"{name}@{alias} is {_version_text(state.champion)} by now, not {_version_text(replaces)}{last}. Nothing "
+            "was changed."
         )
     api = client()
-    previous = standing.champion if alias == CHAMPION else alias_version(api, name, alias)
-    records = [one for one in standing.records if one.alias == alias and one.version == number]
+    previous = state.champion if alias == CHAMPION else alias_version(api, name, alias)
+    records = [record for record in state.records if record.alias == alias and record.version == number]
     if previous == number and records:
         return records[-1]
-    move = Move(
+    request = PromotionRequest(
         action="promote",
         model=name,
         version=number,
@@ -107,84 +115,90 @@ def promote(
         verdict=verdict,
         evidence=evidence,
     )
-    return _carry_out(api, move, standing.records)
+    return _carry_out(api, request, state.records)
 
 
-def rollback(name: str, *, actor: str, reason: str) -> Promotion:
+def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
     """Point `champion` back at the champion before, by the records; a second call goes one further back.
 
     Raises EditLoopError where there is none before, or it is not fit to be loaded; OvertakenError as `promote` does.
     """
-    _checked(actor, reason)
-    standing = notice(name)
-    before = [version for version in champions(standing.records)[:-1] if version]
-    if not before:
-        raise EditLoopError(f"{name}: the records know no champion before {_named(standing.champion)} to go back to.")
-    version = existing(f"models:/{name}/{before[-1]}")
-    _untainted(version)
+    _check_texts(actor, reason)
+    state = sync_registry_state(name)
+    earlier_champions = [version for version in champion_history(state.records)[:-1] if version]
+    if not earlier_champions:
+        raise EditLoopError(
+            f"{name}: the records know no champion before {_version_text(state.champion)} to go back to."
+        )
+    version = require_version(f"models:/{name}/{earlier_champions[-1]}")
+    _refuse_tainted(version)
     fetch_version(version)
-    moves = [one for one in reversed(standing.records) if one.alias == CHAMPION and one.version == before[-1]]
-    move = Move(
+    promotions_of_version = [
+        record
+        for record in reversed(state.records)
+        if record.alias == CHAMPION and record.version == earlier_champions[-1]
+    ]
+    request = PromotionRequest(
         action="rollback",
         model=name,
-        version=before[-1],
+        version=earlier_champions[-1],
         alias=CHAMPION,
         actor=actor,
         reason=reason,
-        previous=standing.champion,
-        verdict=moves[0].verdict,
-        evidence=moves[0].evidence,
+        previous=state.champion,
+        verdict=promotions_of_version[0].verdict,
+        evidence=promotions_of_version[0].evidence,
     )
-    return _carry_out(client(), move, standing.records)
+    return _carry_out(client(), request, state.records)
 
 
-def _untainted(version: Any) -> None:
+def _refuse_tainted(version: Any) -> None:
     """EditLoopError for a version that learnt from what was withdrawn since."""
-    if told_why := version.tags.get(TAINTED):
+    if reason := version.tags.get(TAINTED):
         raise EditLoopError(
-            f"{version.name} version {version.version} learnt from what was withdrawn ({told_why}). Train, gate and "
+            f"{version.name} version {version.version} learnt from what was withdrawn ({reason}). Train, gate and "
             "promote a model on the version of the dataset without it."
         )
 
 
-def champions(records: list[Promotion]) -> list[str]:
+def champion_history(records: list[Promotion]) -> list[str]:
     """The champions that a rollback can go back through, the present one last: what was rolled back is gone from it."""
-    found: list[str] = []
+    history: list[str] = []
     for record in records:
         if record.alias != CHAMPION:
             continue
         if record.action == "rollback":
-            while found and found[-1] != record.version:
-                found.pop()
-        if found[-1:] != [record.version]:
-            found.append(record.version)
-    return found
+            while history and history[-1] != record.version:
+                history.pop()
+        if history[-1:] != [record.version]:
+            history.append(record.version)
+    return history
 
 
-def following(records: list[Promotion]) -> int:
+def next_record_number(records: list[Promotion]) -> int:
     """The number that the next record gets."""
     return records[-1].number + 1 if records else 1
 
 
-def notice(name: str) -> Standing:
+def sync_registry_state(name: str) -> RegistryState:
     """The model as it stands; an alias that was set by hand meanwhile gets its record first, without evidence."""
     api = client()
-    standing = _standing(api, name)
-    recorded = (champions(standing.records) or [""])[-1]
-    if standing.champion == recorded:
-        return standing
-    move = replace(BY_HAND, model=name, version=standing.champion, previous=recorded)
+    state = _registry_state(api, name)
+    recorded = (champion_history(state.records) or [""])[-1]
+    if state.champion == recorded:
+        return state
+    request = replace(BY_HAND, model=name, version=state.champion, previous=recorded)
     try:
-        with claimed(api, move, following(standing.records)) as claim:
-            settled = _settle(api, claim, standing.records)
-            if not settled and alias_version(api, name, CHAMPION) == standing.champion:
-                _record(api, move, claim.number, standing.records)
+        with promotion_lock(api, request, next_record_number(state.records)) as lock:
+            finished_record = _finish_abandoned(api, lock, state.records)
+            if not finished_record and alias_version(api, name, CHAMPION) == state.champion:
+                _record(api, request, lock.number, state.records)
     except OvertakenError:
         pass  # a move that is on its way explains it, or has its record by now
-    return _standing(api, name)
+    return _registry_state(api, name)
 
 
-def existing(model: str) -> Any:
+def require_version(model: str) -> Any:
     """The registered version behind an address; EditLoopError that lists what there is where it points nowhere."""
     from mlflow.exceptions import MlflowException
 
@@ -198,10 +212,14 @@ def existing(model: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        names = ", ".join(sorted(one.name for one in api.search_registered_models())) or "none"
+        names = (
+            ", ".join(sorted(registered_model.name for registered_model in api.search_registered_models())) or "none"
+        )
         raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.") from None
-    known = sorted(int(one.version) for one in api.search_model_versions(f"name = {quoted(name)}"))
-    raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, known)) or 'none'}.")
+    numbers = sorted(
+        int(model_version.version) for model_version in api.search_model_versions(f"name = {quoted(name)}")
+    )
+    raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
 
 
 def alias_version(api: Any, name: str, alias: str) -> str:
@@ -217,89 +235,103 @@ def alias_version(api: Any, name: str, alias: str) -> str:
     return str(aliases.get(alias, ""))
 
 
-def _carry_out(api: Any, move: Move, records: list[Promotion]) -> Promotion:
+def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) -> Promotion:
     """Compare, set, look again, record."""
-    with claimed(api, move, following(records)) as claim:
-        if settled := _settle(api, claim, records):
-            raise OvertakenError(f"{move.model}: another was first: {told(settled)}. Look at it and decide again.")
-        found = alias_version(api, move.model, move.alias)
-        if found != move.previous:
+    with promotion_lock(api, request, next_record_number(records)) as lock:
+        if finished_record := _finish_abandoned(api, lock, records):
             raise OvertakenError(
-                f"{move.model}@{move.alias} was set to {_named(found)} by hand just now. Look at it and decide again."
+                f"{request.model}: another was first: {format_promotion(finished_record)}. Look at it and decide again."
             )
-        api.set_registered_model_alias(move.model, move.alias, move.version)
-        found = alias_version(api, move.model, move.alias)
-        if superseded(api, claim):
-            mine = [one for one in promotions(move.model) if one.number == claim.number and one.actor == move.actor]
-            if mine and mine[0].version == move.version:
-                return mine[0]
-            raise OvertakenError(f"{move.model}: this took so long that another took over; `editloop registry` tells.")
-        if found != move.version:
+        actual_version = alias_version(api, request.model, request.alias)
+        if actual_version != request.previous:
             raise OvertakenError(
-                f"{move.model}@{move.alias} was set to version {move.version}, and is {_named(found)} now: somebody "
+                f"{request.model}@{request.alias} was set to {_version_text(actual_version)} by hand just now. Look "
+                "at it and decide again."
+            )
+        api.set_registered_model_alias(request.model, request.alias, request.version)
+        actual_version = alias_version(api, request.model, request.alias)
+        if is_superseded(api, lock):
+            own_records = [
+                record
+                for record in promotions(request.model)
+                if record.number == lock.number and record.actor == request.actor
+            ]
+            if own_records and own_records[0].version == request.version:
+                return own_records[0]
+            raise OvertakenError(
+                f"{request.model}: this took so long that another took over; `editloop registry` tells."
+            )
+        if actual_version != request.version:
+            raise OvertakenError(
+                f"{request.model}@{request.alias} was set to version {request.version}, and is "
+                f"{_version_text(actual_version)} now: somebody "
                 "set it by hand at the same moment. Look at it and decide again."
             )
-        return _record(api, move, claim.number, records)
+        return _record(api, request, lock.number, records)
 
 
-def _settle(api: Any, claim: Claim, records: list[Promotion]) -> Promotion | None:
+def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -> Promotion | None:
     """Give a dead caller's move its record where it was carried out; None where there is nothing to settle."""
-    left = claim.left
-    if left is None or left.action == "by hand" or left.version == left.previous:
+    abandoned = lock.left
+    if abandoned is None or abandoned.action == "by hand" or abandoned.version == abandoned.previous:
         return None
-    if alias_version(api, left.model, left.alias) != left.version:
+    if alias_version(api, abandoned.model, abandoned.alias) != abandoned.version:
         return None
-    return _record(api, left, claim.number, records)
+    return _record(api, abandoned, lock.number, records)
 
 
-def _record(api: Any, move: Move, number: int, records: list[Promotion]) -> Promotion:
+def _record(api: Any, request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
     """Write record `number` after `records`, in one request, and show it where people look."""
     tags = {
         "number": str(number),
-        "action": move.action,
-        "model": move.model,
-        "version": move.version,
-        "alias": move.alias,
-        "actor": move.actor,
-        "reason": move.reason,
-        "previous": move.previous,
-        "verdict": move.verdict,
+        "action": request.action,
+        "model": request.model,
+        "version": request.version,
+        "alias": request.alias,
+        "actor": request.actor,
+        "reason": request.reason,
+        "previous": request.previous,
+        "verdict": request.verdict,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | move.evidence
-    named = {f"{PREFIX}{key}": value for key, value in tags.items()}
+    } | request.evidence
+    prefixed_tags = {f"{PREFIX}{key}": value for key, value in tags.items()}
     run = api.create_run(
-        _experiment(api), run_name=f"{move.model} {number}: {move.alias} is {_named(move.version)}", tags=named
+        _experiment(api),
+        run_name=f"{request.model} {number}: {request.alias} is {_version_text(request.version)}",
+        tags=prefixed_tags,
     )
     api.set_terminated(run.info.run_id)
     record = read_promotion(run)
-    show(api, move.model, [*records, record])
+    write_promotion_pages(api, request.model, [*records, record])
     return record
 
 
-def _standing(api: Any, name: str) -> Standing:
+def _registry_state(api: Any, name: str) -> RegistryState:
     records = promotions(name)  # before the alias: whoever sets it in between has claimed the number that follows
-    return Standing(name, alias_version(api, name, CHAMPION), records)
+    return RegistryState(name, alias_version(api, name, CHAMPION), records)
 
 
-def _checked(actor: str, reason: str) -> None:
+def _check_texts(actor: str, reason: str) -> None:
     for key, value in (("actor", actor), ("reason", reason)):
-        if not value.strip() or len(value) > LONGEST:
-            raise EditLoopError(f"--{key} {value[:40]!r}: say it in 1 to {LONGEST} characters; it stays on record.")
+        if not value.strip() or len(value) > MAX_TEXT_LENGTH:
+            raise EditLoopError(
+                f"--{key} {value[:40]!r}: say it in 1 to {MAX_TEXT_LENGTH} characters; it stays on record."
+            )
 
 
-def _named(version: str) -> str:
+def _version_text(version: str) -> str:
     return f"version {version}" if version else "no version"
 
 
 def _experiment(api: Any) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = records_experiment(api)
-    if found is None:
+    experiment = records_experiment(api)
+    if experiment is None:
         try:
             return str(api.create_experiment(RECORDS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = str(records_experiment(api))
-    return found
+        experiment = str(records_experiment(api))
+    return experiment

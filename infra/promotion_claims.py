@@ -17,7 +17,7 @@ from typing import Any
 from infra.errors import EditLoopError
 from infra.registry import RECORDS, Promotion, promotions
 
-PATIENCE = 60.0
+LOCK_EXPIRY_SECONDS = 60.0
 """Seconds after which a claim without a record counts as left behind; a move takes one or two."""
 
 
@@ -26,7 +26,7 @@ class OvertakenError(EditLoopError):
 
 
 @dataclass(frozen=True)
-class Move:
+class PromotionRequest:
     """What a caller means to do: a record before it is one."""
 
     action: str
@@ -41,78 +41,80 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Claim:
+class PromotionLock:
     """The right to write record `number`; `left`, what a dead caller meant to write there."""
 
     model: str
     number: int
     attempt: int
-    left: Move | None
+    left: PromotionRequest | None
 
 
 @contextmanager
-def claimed(api: Any, move: Move, number: int) -> Iterator[Claim]:
+def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator[PromotionLock]:
     """Hold number `number` of the model's history for `move`; released at the end.
 
     Raises OvertakenError where the number has its record already, or its claim is another's and fresh.
     """
     token = uuid.uuid4().hex
-    tags = {"token": token} | _tags(move)
-    left: Move | None = None
-    behind = []
+    tags = {"token": token} | _request_tags(request)
+    abandoned: PromotionRequest | None = None
+    expired = []
     for attempt in count(1):
-        name = _name(move.model, number, attempt)
-        experiment = _make(api, name, tags)
+        name = _lock_name(request.model, number, attempt)
+        experiment = _create_experiment(api, name, tags)
         if experiment is not None:
             break
-        other = api.get_experiment_by_name(name)
-        if other is None:
+        rival = api.get_experiment_by_name(name)
+        if rival is None:
             raise EditLoopError(f"{name}: MLflow has such an experiment and does not show it; ask for access to it.")
-        _refuse_recorded(move.model, number)
-        if other.lifecycle_stage == "deleted":
+        _refuse_recorded(request.model, number)
+        if rival.lifecycle_stage == "deleted":
             continue
-        age = time.time() - other.creation_time / 1000
-        if age < PATIENCE:
+        age = time.time() - rival.creation_time / 1000
+        if age < LOCK_EXPIRY_SECONDS:
             raise OvertakenError(
-                f"{other.tags.get('actor')} began to move {move.model}@{other.tags.get('alias')} to version "
-                f"{other.tags.get('version')} {max(age, 0):.0f} s ago. Look at `editloop registry {move.model}`, and "
-                f"decide again; after {PATIENCE:.0f} s it counts as broken off."
+                f"{rival.tags.get('actor')} began to move {request.model}@{rival.tags.get('alias')} to version "
+                f"{rival.tags.get('version')} {max(age, 0):.0f} s ago. Look at `editloop registry {request.model}`, "
+                "and "
+                f"decide again; after {LOCK_EXPIRY_SECONDS:.0f} s it counts as broken off."
             )
-        left = _move(other.tags)
-        behind.append(other.experiment_id)
+        abandoned = _request_from_tags(rival.tags)
+        expired.append(rival.experiment_id)
     try:
         if attempt > 1:
-            _refuse_recorded(move.model, number)
-        yield Claim(move.model, number, attempt, left)
+            _refuse_recorded(request.model, number)
+        yield PromotionLock(request.model, number, attempt, abandoned)
     finally:
-        for one in (*behind, experiment):
-            _release(api, one)
+        for experiment_id in (*expired, experiment):
+            _release(api, experiment_id)
 
 
-def superseded(api: Any, claim: Claim) -> bool:
+def is_superseded(api: Any, lock: PromotionLock) -> bool:
     """Whether another caller took this claim for left behind."""
-    return api.get_experiment_by_name(_name(claim.model, claim.number, claim.attempt + 1)) is not None
+    return api.get_experiment_by_name(_lock_name(lock.model, lock.number, lock.attempt + 1)) is not None
 
 
-def told(record: Promotion) -> str:
+def format_promotion(record: Promotion) -> str:
     """A record in a line."""
-    goes = f"moved {record.alias} to version {record.version}" if record.version else f"removed {record.alias}"
-    return f"{record.actor} {goes} at {record.at} ({record.action}: {record.reason})"
+    change = f"moved {record.alias} to version {record.version}" if record.version else f"removed {record.alias}"
+    return f"{record.actor} {change} at {record.at} ({record.action}: {record.reason})"
 
 
 def _refuse_recorded(model: str, number: int) -> None:
     for record in promotions(model):
         if record.number >= number:
             raise OvertakenError(
-                f"{model}: another was first: {told(record)}. Nothing was changed; look at it and decide again."
+                f"{model}: another was first: {format_promotion(record)}. Nothing was changed; look at it and decide "
+                "again."
             )
 
 
-def _name(model: str, number: int, attempt: int) -> str:
+def _lock_name(model: str, number: int, attempt: int) -> str:
     return f"{RECORDS}/{model}/{number}" + (f".{attempt}" if attempt > 1 else "")
 
 
-def _make(api: Any, name: str, tags: dict[str, str]) -> str | None:
+def _create_experiment(api: Any, name: str, tags: dict[str, str]) -> str | None:
     """The id of a new experiment; None where the name is taken. A request that went out twice is ours all the same."""
     from mlflow.exceptions import MlflowException
 
@@ -121,8 +123,8 @@ def _make(api: Any, name: str, tags: dict[str, str]) -> str | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = api.get_experiment_by_name(name)
-    return str(found.experiment_id) if found and found.tags.get("token") == tags["token"] else None
+    experiment = api.get_experiment_by_name(name)
+    return str(experiment.experiment_id) if experiment and experiment.tags.get("token") == tags["token"] else None
 
 
 def _release(api: Any, experiment: str) -> None:
@@ -135,12 +137,14 @@ def _release(api: Any, experiment: str) -> None:
             raise
 
 
-def _tags(move: Move) -> dict[str, str]:
-    plain = {one.name: str(getattr(move, one.name)) for one in fields(Move) if one.name != "evidence"}
-    return plain | {f"evidence.{key}": value for key, value in move.evidence.items()}
+def _request_tags(request: PromotionRequest) -> dict[str, str]:
+    plain = {
+        field.name: str(getattr(request, field.name)) for field in fields(PromotionRequest) if field.name != "evidence"
+    }
+    return plain | {f"evidence.{key}": value for key, value in request.evidence.items()}
 
 
-def _move(tags: dict[str, str]) -> Move:
+def _request_from_tags(tags: dict[str, str]) -> PromotionRequest:
     evidence = {key.removeprefix("evidence."): value for key, value in tags.items() if key.startswith("evidence.")}
-    plain = {one.name: tags.get(one.name, "") for one in fields(Move) if one.name != "evidence"}
-    return Move(**plain, evidence=evidence)
+    plain = {field.name: tags.get(field.name, "") for field in fields(PromotionRequest) if field.name != "evidence"}
+    return PromotionRequest(**plain, evidence=evidence)

@@ -5,25 +5,25 @@ from typing import Any
 from infra.registry import Promotion
 
 HEADING = "## Promotions"
-LONGEST = 5000
+MAX_DESCRIPTION = 5000
 """Characters of a description, at most: MLflow's limit."""
 CELL = 120
 """Characters of a table's cell, at most; the record itself has the whole text."""
 
 
-def show(api: Any, name: str, records: list[Promotion]) -> None:
+def write_promotion_pages(api: Any, name: str, records: list[Promotion]) -> None:
     """Write the records into the model's description, below what people wrote there, and tag the versions concerned."""
     last = records[-1]
     written = (api.get_registered_model(name).description or "").partition(HEADING)[0].strip()
-    table = history(records, LONGEST - len(written) - 2)
+    table = promotion_table(records, MAX_DESCRIPTION - len(written) - 2)
     api.update_registered_model(name, "\n\n".join(part for part in (written, table) if part))
     if last.version:
-        api.set_model_version_tag(name, last.version, "editloop.promotion", sentence(last))
+        api.set_model_version_tag(name, last.version, "editloop.promotion", promotion_sentence(last))
     if last.previous and last.previous != last.version:
-        _tag_if_there(api, name, last.previous, f"no longer {last.alias}. {sentence(last)}")
+        _tag_if_there(api, name, last.previous, f"no longer {last.alias}. {promotion_sentence(last)}")
 
 
-def history(records: list[Promotion], longest: int) -> str:
+def promotion_table(records: list[Promotion], longest: int) -> str:
     """Markdown: the records, the newest first, as many as `longest` characters hold."""
     lines = [
         HEADING,
@@ -31,36 +31,37 @@ def history(records: list[Promotion], longest: int) -> str:
         "| no. | when | alias | now | before | how | who | why | verdict | evidence |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in reversed(records):
+    for record in reversed(records):
         cells = (
-            str(one.number),
-            moment(one),
-            one.alias,
-            one.version or "none",
-            one.previous or "none",
-            one.action,
-            one.actor,
-            one.reason,
-            one.verdict or "none",
-            evidence_words(one.evidence),
+            str(record.number),
+            promotion_time(record),
+            record.alias,
+            record.version or "none",
+            record.previous or "none",
+            record.action,
+            record.actor,
+            record.reason,
+            record.verdict or "none",
+            evidence_words(record.evidence),
         )
-        lines.append("| " + " | ".join(cell(_shortened(text)) for text in cells) + " |")
+        lines.append("| " + " | ".join(markdown_cell(_shortened(text)) for text in cells) + " |")
         if len("\n".join(lines)) > longest:
             return "\n".join(lines[:-1])
     return "\n".join(lines)
 
 
-def sentence(record: Promotion) -> str:
+def promotion_sentence(record: Promotion) -> str:
     """A record as one sentence."""
     now = f"version {record.version}" if record.version else "no version"
     before = f"version {record.previous}" if record.previous else "none"
     return (
-        f"Record {record.number}, {moment(record)}: {record.alias} is {now} ({record.action} by {record.actor}: "
+        f"Record {record.number}, {promotion_time(record)}: {record.alias} is {now} ({record.action} by "
+        f"{record.actor}: "
         f"{record.reason}). Before: {before}. Evidence: {evidence_words(record.evidence)}."
     )
 
 
-def moment(record: Promotion) -> str:
+def promotion_time(record: Promotion) -> str:
     """When a record was made, to the second, for people."""
     return record.at[:19].replace("T", " ") + " UTC"
 
@@ -70,7 +71,7 @@ def evidence_words(evidence: dict[str, str]) -> str:
     return ", ".join(f"{key.removesuffix('_sha256')} {value[:12]}" for key, value in evidence.items()) or "none"
 
 
-def cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text as it stands in Markdown, also in a cell of a table: no mark-up of its own, no bar, no line break."""
     escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>|#!" else sign for sign in text)
     return " ".join(escaped.split())

@@ -72,8 +72,8 @@ def register_model(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = version_of_content(name, sha256)
-    if known is None or not known.tags.get("editloop.signing_key"):
+    version = find_version_by_sha256(name, sha256)
+    if version is None or not version.tags.get("editloop.signing_key"):
         path = f"model-{sha256[:12]}"
         with tempfile.TemporaryDirectory() as temporary:
             signature = Path(temporary) / f"{path}{SIGNATURE}"
@@ -82,17 +82,19 @@ def register_model(
             api.log_artifact(run_id, str(signature))
         source = f"{api.get_run(run_id).info.artifact_uri}/{path}"
         marks = {"editloop.sha256": sha256, "editloop.signing_key": key}
-        known = api.create_model_version(name, source, run_id, tags=tags | marks)
+        version = api.create_model_version(name, source, run_id, tags=tags | marks)
     for tag, value in (evidence or {}).items():
-        if known.tags.get(tag) != value:
-            api.set_model_version_tag(name, known.version, tag, value)
-    return str(known.version)
+        if version.tags.get(tag) != value:
+            api.set_model_version_tag(name, version.version, tag, value)
+    return str(version.version)
 
 
-def version_of_content(name: str, sha256: str) -> Any | None:
+def find_version_by_sha256(name: str, sha256: str) -> Any | None:
     """The registered version of `name` whose folder has this sha256, a signed one first; None where there is none."""
-    known = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
-    return min(known, key=lambda one: ("editloop.signing_key" not in one.tags, int(one.version)), default=None)
+    versions = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
+    return min(
+        versions, key=lambda version: ("editloop.signing_key" not in version.tags, int(version.version)), default=None
+    )
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -116,12 +118,12 @@ def find_version(model: str) -> Any | None:
 
 def parse_model(model: str) -> tuple[str, str | None, str | None]:
     """(name, alias, version) of a model's address, one of the last two None."""
-    rest = model.removeprefix("models:/")
-    name, at, alias = rest.partition("@")
+    address = model.removeprefix("models:/")
+    name, at, alias = address.partition("@")
     if at and name and alias:
         return name, alias, None
-    name, slash, number = rest.partition("/")
-    if rest == model or not (name and slash and number.isdigit()):
+    name, slash, number = address.partition("/")
+    if address == model or not (name and slash and number.isdigit()):
         raise EditLoopError(f"{model}: not a model's address; write models:/NAME@ALIAS or models:/NAME/VERSION.")
     return name, None, number
 
@@ -162,15 +164,20 @@ def fetch_version(version: Any) -> Path:
 
 def registered_facts(name: str, version: str) -> dict[str, Any]:
     """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
-    found = client().get_model_version(name, version)
-    return {"name": name, "version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
+    model_version = client().get_model_version(name, version)
+    return {
+        "name": name,
+        "version": str(model_version.version),
+        "run_id": model_version.run_id,
+        "tags": dict(model_version.tags),
+    }
 
 
 def promotions(name: str) -> list[Promotion]:
     """The records of a model, the oldest first; [] where there are none."""
     api = client()
     experiment = records_experiment(api)
-    found: dict[int, Promotion] = {}
+    records: dict[int, Promotion] = {}
     token = None
     while experiment is not None:
         page = api.search_runs(
@@ -182,21 +189,21 @@ def promotions(name: str) -> list[Promotion]:
         )
         for run in page:
             record = read_promotion(run)
-            found.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
+            records.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
         token = page.token
         if not token:
             break
-    return [found[number] for number in sorted(found)]
+    return [records[number] for number in sorted(records)]
 
 
 def records_experiment(api: Any) -> str | None:
     """The id of the records' experiment; None where there is none yet. It is asked for until it is there."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri not in _EXPERIMENTS:
-        found = api.get_experiment_by_name(RECORDS)
-        if found is None:
+        experiment = api.get_experiment_by_name(RECORDS)
+        if experiment is None:
             return None
-        _EXPERIMENTS[uri] = str(found.experiment_id)
+        _EXPERIMENTS[uri] = str(experiment.experiment_id)
     return _EXPERIMENTS[uri]
 
 
@@ -213,10 +220,10 @@ def _fetch_signature(version: Any, folder: Path) -> Path:
 
     folder.mkdir()
     try:
-        found = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
+        path = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise SignatureError(
             f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register "
             "the model again."
         ) from error
-    return Path(found)
+    return Path(path)

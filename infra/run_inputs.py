@@ -6,7 +6,7 @@ from typing import Any
 
 from infra.content import MANIFEST, read_manifest
 from infra.datarepo import tag_of
-from infra.promotion_pages import LONGEST, cell
+from infra.promotion_pages import MAX_DESCRIPTION, markdown_cell
 from infra.settings import service_settings
 from infra.tracking import client
 
@@ -30,19 +30,22 @@ def log_dataset(run_id: str, dataset: Path, context: str) -> None:
         return
     source = {"repo": service_settings().dataset_repo, "tag": tag_of(sha256), "sha256": sha256}
     counts = {key: facts[key] for key in ("groups", "pairs") if key in facts}
-    named = Dataset(
+    dataset_entity = Dataset(
         name="preferences",
         digest=sha256[:DIGEST],
         source_type="dvc",
         source=json.dumps(source),
         profile=json.dumps(counts | {"annotators": len(facts.get("annotators", []))}),
     )
-    client().log_inputs(run_id, [DatasetInput(named, [InputTag("mlflow.data.context", context)])])
+    client().log_inputs(run_id, [DatasetInput(dataset_entity, [InputTag("mlflow.data.context", context)])])
 
 
 def describe_verdict(run_id: str, gate: dict[str, Any]) -> None:
     """Put a gate's verdict {"verdict", "reasons"} on the page of the run that asked for it."""
-    told = [f"**{cell(str(gate['verdict']))}**", *(f"- {cell(str(reason))}" for reason in gate["reasons"])]
+    lines = [
+        f"**{markdown_cell(str(gate['verdict']))}**",
+        *(f"- {markdown_cell(str(reason))}" for reason in gate["reasons"]),
+    ]
     api = client()
-    api.set_tag(run_id, "mlflow.note.content", "\n".join(told)[:LONGEST])
+    api.set_tag(run_id, "mlflow.note.content", "\n".join(lines)[:MAX_DESCRIPTION])
     api.set_tag(run_id, "editloop.verdict", str(gate["verdict"]))

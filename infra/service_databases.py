@@ -20,14 +20,14 @@ from pathlib import Path
 
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError
-from infra.interruption import interrupted_by_any_ending, uninterrupted
+from infra.interruption import defer_signals, interrupt_on_termination
 from infra.locked_folder import locked_folder
 from infra.service_processes import start_process, stop_processes
 from infra.service_programs import (
     DATABASES,
     NAMES,
-    Name,
     Service,
+    ServiceName,
     migration_commands,
     migration_environment,
     program_version,
@@ -38,7 +38,7 @@ LOCK_SECONDS = 30
 LOG_TAIL = 300
 MIGRATION_SECONDS = 1800
 """Many times what a busy machine takes: it ends only what hangs."""
-WORK: dict[Name, tuple[str, ...]] = {
+WORK_QUERIES: dict[ServiceName, tuple[str, ...]] = {
     "label-studio": ("SELECT 1 FROM project",),
     "mlflow": (
         "SELECT 1 FROM runs",
@@ -77,7 +77,7 @@ def template_root(settings: LocalServiceSettings) -> Path:
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "editloop" / "services"
 
 
-def make_template(name: Name, settings: LocalServiceSettings) -> Path | None:
+def make_template(name: ServiceName, settings: LocalServiceSettings) -> Path | None:
     """The folder with the empty databases of the service's version, made now where it is not there; safe to call twice
     at once.
 
@@ -106,16 +106,16 @@ def log_tail(log: Path) -> str:
     return " | ".join(line.strip() for line in lines if line.strip())[-LOG_TAIL:] or "nothing in its log"
 
 
-def _is_whole(name: Name, template: Path) -> bool:
+def _is_whole(name: ServiceName, template: Path) -> bool:
     try:
         return set(read_manifest(template, check=True)["files"]) == set(DATABASES[name])
     except (EditLoopError, ValueError, KeyError):
         return False
 
 
-def _holds_work(name: Name, database: Path) -> bool:
+def _holds_work(name: ServiceName, database: Path) -> bool:
     with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
-        for query in WORK[name]:
+        for query in WORK_QUERIES[name]:
             try:
                 if connection.execute(f"{query} LIMIT 1").fetchone():
                     return True
@@ -144,7 +144,7 @@ def _make_anew(service: Service, settings: LocalServiceSettings) -> None:
     aside.rename(service.data)
 
 
-def _migrate(name: Name, settings: LocalServiceSettings, owner: Path, folder: Path, log: Path) -> None:
+def _migrate(name: ServiceName, settings: LocalServiceSettings, owner: Path, folder: Path, log: Path) -> None:
     """Let the service make its databases, and nothing else, in an empty folder.
 
     `owner` is the folder in the processes' mark, by which they are found again where this call is killed.
@@ -160,10 +160,10 @@ def _migrate(name: Name, settings: LocalServiceSettings, owner: Path, folder: Pa
     shutil.rmtree(work)
 
 
-def _run(name: Name, command: list[str], owner: Path, folder: Path, log: Path) -> None:
+def _run(name: ServiceName, command: list[str], owner: Path, folder: Path, log: Path) -> None:
     process: subprocess.Popen[bytes] | None = None
     try:
-        with uninterrupted():
+        with defer_signals():
             process = start_process(
                 owner, name, command, environment=migration_environment(name, folder), folder=folder, log=log
             )
@@ -174,7 +174,7 @@ def _run(name: Name, command: list[str], owner: Path, folder: Path, log: Path) -
         ) from None
     finally:
         if process and process.poll() is None:
-            with uninterrupted():
+            with defer_signals():
                 stop_processes(owner, name)
                 process.kill()
                 process.wait()
@@ -186,7 +186,7 @@ def main() -> int:
     """Make the templates that are missing. A cache that cannot be written is no failure: first starts take longer."""
     try:
         settings = local_service_settings()
-        with interrupted_by_any_ending():
+        with interrupt_on_termination():
             for name in NAMES:
                 try:
                     make_template(name, settings)

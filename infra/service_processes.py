@@ -43,14 +43,14 @@ def start_process(
 
 def marked_processes(home: Path, name: str) -> list[psutil.Process]:
     """Processes that carry the service's mark in their environment."""
-    mark, found = f"{home}:{name}", []
+    mark, processes = f"{home}:{name}", []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             continue  # another user's, or gone meanwhile: not ours
-    return found
+    return processes
 
 
 def find_leader(home: Path, name: str) -> psutil.Process | None:

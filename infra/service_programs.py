@@ -14,20 +14,23 @@ from infra.content import write_file
 from infra.errors import EditLoopError
 from infra.settings import LocalServiceSettings
 
-Name = Literal["label-studio", "mlflow"]
-NAMES: tuple[Name, ...] = ("label-studio", "mlflow")
+ServiceName = Literal["label-studio", "mlflow"]
+NAMES: tuple[ServiceName, ...] = ("label-studio", "mlflow")
 HOST = "127.0.0.1"
 AUTH_SECONDS = 60
-DATABASES: dict[Name, tuple[str, ...]] = {"label-studio": ("label_studio.sqlite3",), "mlflow": ("mlflow.db", "auth.db")}
+DATABASES: dict[ServiceName, tuple[str, ...]] = {
+    "label-studio": ("label_studio.sqlite3",),
+    "mlflow": ("mlflow.db", "auth.db"),
+}
 """The database files of each service, the one that holds people's work first."""
-LABEL_STUDIO_ALONE = {
+LABEL_STUDIO_OFFLINE = {
     "COLLECT_ANALYTICS": "false",
     "LATEST_VERSION_CHECK": "false",
     "SENTRY_DSN": "",
     "FRONTEND_SENTRY_DSN": "",
 }
 """With these Label Studio asks nothing of the internet."""
-MLFLOW_ALONE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+MLFLOW_OFFLINE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """One server process, and nothing asked of the internet."""
 
 
@@ -35,7 +38,7 @@ MLFLOW_ALONE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_T
 class Service:
     """A service of this machine. `secret` is Label Studio's API token, or MLflow's password."""
 
-    name: Name
+    name: ServiceName
     home: Path
     port: int
     user: str
@@ -82,7 +85,7 @@ class Service:
         return reply.status_code == 200
 
 
-def program_command(name: Name, settings: LocalServiceSettings) -> list[str]:
+def program_command(name: ServiceName, settings: LocalServiceSettings) -> list[str]:
     """The service's program. EditLoopError where it is not installed."""
     if name == "label-studio":
         return [str(label_studio_command(settings))]
@@ -96,10 +99,10 @@ def label_studio_command(settings: LocalServiceSettings) -> Path:
             raise EditLoopError(f"EDITLOOP_LABEL_STUDIO_COMMAND={settings.label_studio_command}: no such program.")
         return settings.label_studio_command
     beside = Path(sys.prefix).parent / ".venv-label-studio" / "bin" / "label-studio"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("label-studio")
-    if not found:
+    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("label-studio")
+    if not program:
         raise EditLoopError(f"Label Studio is not installed ({beside} is not there). Run `make setup`.")
-    return Path(found)
+    return Path(program)
 
 
 def program_arguments(service: Service) -> list[str]:
@@ -127,16 +130,16 @@ def program_environment(service: Service) -> dict[str, str]:
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
             # Label Studio reaches a server of a private network by this name alone, never by a project's own setting.
             "LABEL_STUDIO_S3_ENDPOINT": os.environ.get("AWS_ENDPOINT_URL", ""),
-            **LABEL_STUDIO_ALONE,
+            **LABEL_STUDIO_OFFLINE,
         }
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": service.password,
-        **MLFLOW_ALONE,
+        **MLFLOW_OFFLINE,
     }
 
 
-def migration_commands(name: Name, settings: LocalServiceSettings, folder: Path) -> list[list[str]]:
+def migration_commands(name: ServiceName, settings: LocalServiceSettings, folder: Path) -> list[list[str]]:
     """Commands that make the service's databases in `folder`, one after another: tables, and no account."""
     program = program_command(name, settings)
     if name == "label-studio":
@@ -147,14 +150,14 @@ def migration_commands(name: Name, settings: LocalServiceSettings, folder: Path)
     ]
 
 
-def migration_environment(name: Name, folder: Path) -> dict[str, str]:
+def migration_environment(name: ServiceName, folder: Path) -> dict[str, str]:
     """What the migration commands find in their environment: no secret among it."""
     if name == "label-studio":
-        return {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), **LABEL_STUDIO_ALONE}
-    return MLFLOW_ALONE
+        return {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), **LABEL_STUDIO_OFFLINE}
+    return MLFLOW_OFFLINE
 
 
-def program_version(name: Name, settings: LocalServiceSettings) -> str | None:
+def program_version(name: ServiceName, settings: LocalServiceSettings) -> str | None:
     """The version of the service's program; None where its environment cannot be found, as behind a wrapper script."""
     if name == "mlflow":
         return metadata.version("mlflow")

@@ -19,15 +19,15 @@ from typing import Literal
 
 from infra.content import write_file
 from infra.errors import EditLoopError
-from infra.interruption import interrupted_by_any_ending, uninterrupted
+from infra.interruption import defer_signals, interrupt_on_termination
 from infra.locked_folder import locked_folder
 from infra.service_databases import log_tail, provide_databases
 from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
     HOST,
     NAMES,
-    Name,
     Service,
+    ServiceName,
     program_arguments,
     program_command,
     program_environment,
@@ -50,23 +50,23 @@ class Services:
 
     @property
     def environment(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         if self.label_studio:
-            found |= {
+            variables |= {
                 "EDITLOOP_LABEL_STUDIO_URL": self.label_studio.url,
                 "EDITLOOP_LABEL_STUDIO_TOKEN": self.label_studio.secret,
                 "EDITLOOP_ANNOTATORS_FILE": str(self.home / "annotators.json"),
                 "EDITLOOP_PICTURES": str(self.label_studio.pictures),
             }
         if self.mlflow:
-            found |= {
+            variables |= {
                 "MLFLOW_TRACKING_URI": self.mlflow.url,
                 "MLFLOW_TRACKING_USERNAME": self.mlflow.user,
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow.secret,
                 SIGNING_KEY: str(keys_in(self.home).private),
                 VERIFY_KEY: str(keys_in(self.home).public),
             }
-        return found
+        return variables
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
     """
     home = home.resolve()
     settings = local_service_settings()
-    wanted: list[Name] = [name for name, use in zip(NAMES, (label_studio, mlflow), strict=True) if use]
-    with interrupted_by_any_ending(), _alone(home):
-        begun: dict[Name, subprocess.Popen[bytes]] = {}
+    names: list[ServiceName] = [name for name, use in zip(NAMES, (label_studio, mlflow), strict=True) if use]
+    with interrupt_on_termination(), _home_lock(home):
+        processes: dict[ServiceName, subprocess.Popen[bytes]] = {}
         try:
             if mlflow:
                 make_keys(home)
-            services = {name: _begin(home, name, settings, begun) for name in wanted}
-            _wait({name: services[name] for name in begun}, begun, settings)
+            services = {name: _begin(home, name, settings, processes) for name in names}
+            _wait({name: services[name] for name in processes}, processes, settings)
         except BaseException as error:
-            with uninterrupted():
-                for name, process in begun.items():
+            with defer_signals():
+                for name, process in processes.items():
                     stop_processes(home, name)
                     process.kill()  # in the instant of its start it does not carry the mark yet
                     process.wait()
@@ -106,46 +106,46 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
     return Services(home, services.get("label-studio"), services.get("mlflow"))
 
 
-def stop_services(home: Path) -> list[Name]:
+def stop_services(home: Path) -> list[ServiceName]:
     """Stop what runs for `home`, orphans included; returns the names of the services that were running.
 
     A Ctrl-C meanwhile takes effect when all are stopped.
     """
     home = home.resolve()
-    with uninterrupted(), _alone(home) if home.is_dir() else nullcontext():  # a removed folder's may still run
+    with defer_signals(), _home_lock(home) if home.is_dir() else nullcontext():  # a removed folder's may still run
         return [name for name in NAMES if stop_processes(home, name)]
 
 
 def services_status(home: Path) -> list[Status]:
     """Each service that was ever started for `home`: running (and answering), not answering, or stopped."""
     home = home.resolve()
-    found = []
+    statuses = []
     for service in _load(home).values():
         leader = find_leader(home, service.name)
         state: Literal["running", "not answering", "stopped"] = "stopped"
         if leader:
             state = "running" if service.healthy() else "not answering"
-        found.append(Status(service, state, leader.pid if leader else None))
-    return found
+        statuses.append(Status(service, state, leader.pid if leader else None))
+    return statuses
 
 
 def _begin(
-    home: Path, name: Name, settings: LocalServiceSettings, begun: dict[Name, subprocess.Popen[bytes]]
+    home: Path, name: ServiceName, settings: LocalServiceSettings, processes: dict[ServiceName, subprocess.Popen[bytes]]
 ) -> Service:
     """The service as credentials and processes have it; a process is started (and noted in `begun`) if none serves."""
-    known = _load(home).get(name)
-    if known and find_leader(home, name) and known.healthy():
-        known.ready.touch()  # its start may have been left by a call that was killed
-        return known
+    saved = _load(home).get(name)
+    if saved and find_leader(home, name) and saved.healthy():
+        saved.ready.touch()  # its start may have been left by a call that was killed
+        return saved
     stop_processes(home, name)
     command = program_command(name, settings)
     service = Service(
         name,
         home,
-        _port(name, known, settings),
+        _port(name, saved, settings),
         USER if name == "label-studio" else "editloop",
-        known.password if known else secrets.token_urlsafe(18),
-        known.secret if known else secrets.token_hex(20),
+        saved.password if saved else secrets.token_urlsafe(18),
+        saved.secret if saved else secrets.token_hex(20),
     )
     _save(home, service)
     provide_databases(service, settings)
@@ -153,8 +153,8 @@ def _begin(
         service.pictures.mkdir(exist_ok=True)
     if name == "mlflow":
         write_mlflow_auth(service)
-    with uninterrupted():
-        begun[name] = start_process(
+    with defer_signals():
+        processes[name] = start_process(
             home,
             name,
             [*command, *program_arguments(service)],
@@ -166,15 +166,17 @@ def _begin(
 
 
 def _wait(
-    waiting: dict[Name, Service], processes: dict[Name, subprocess.Popen[bytes]], settings: LocalServiceSettings
+    pending: dict[ServiceName, Service],
+    processes: dict[ServiceName, subprocess.Popen[bytes]],
+    settings: LocalServiceSettings,
 ) -> None:
     """Wait until each service answers. Raises EditLoopError with the problem of the first that does not."""
     deadline = time.monotonic() + settings.start_seconds
-    while waiting:
-        for name, service in list(waiting.items()):
+    while pending:
+        for name, service in list(pending.items()):
             if service.healthy():
                 service.ready.touch()
-                del waiting[name]
+                del pending[name]
             elif processes[name].poll() is not None:
                 raise EditLoopError(f"{name} ended while starting: {log_tail(service.log)} (whole log: {service.log})")
             elif time.monotonic() > deadline:
@@ -182,43 +184,43 @@ def _wait(
                     f"{name} did not answer within {settings.start_seconds:.0f} s at {service.url}: "
                     f"{log_tail(service.log)} (whole log: {service.log}; EDITLOOP_START_SECONDS gives it longer)"
                 )
-        if waiting:
+        if pending:
             time.sleep(POLL_SECONDS)
 
 
-def _port(name: Name, known: Service | None, settings: LocalServiceSettings) -> int:
+def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettings) -> int:
     fixed = settings.label_studio_port if name == "label-studio" else settings.mlflow_port
     if fixed:
         if not is_free(fixed):
             variable = f"EDITLOOP_{name.upper().replace('-', '_')}_PORT"
             raise EditLoopError(f"Port {fixed} is in use, so {name} cannot have it: free it or change {variable}.")
         return fixed
-    if known and is_free(known.port):
-        return known.port  # addresses in reports and bookmarks stay right
+    if saved and is_free(saved.port):
+        return saved.port  # addresses in reports and bookmarks stay right
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
-def _load(home: Path) -> dict[Name, Service]:
+def _load(home: Path) -> dict[ServiceName, Service]:
     path = home / "credentials.json"
     if not path.is_file():
         return {}
-    kept = json.loads(path.read_text())
-    return {name: Service(name=name, home=home, **kept[name]) for name in NAMES if name in kept}
+    credentials = json.loads(path.read_text())
+    return {name: Service(name=name, home=home, **credentials[name]) for name in NAMES if name in credentials}
 
 
 def _save(home: Path, service: Service) -> None:
     services = _load(home) | {service.name: service}
-    kept = {
-        name: {"port": one.port, "user": one.user, "password": one.password, "secret": one.secret}
-        for name, one in services.items()
+    credentials = {
+        name: {"port": saved.port, "user": saved.user, "password": saved.password, "secret": saved.secret}
+        for name, saved in services.items()
     }
-    write_file(home / "credentials.json", json.dumps(kept, indent=2) + "\n")  # mode 600: mkstemp's
+    write_file(home / "credentials.json", json.dumps(credentials, indent=2) + "\n")  # mode 600: mkstemp's
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def _home_lock(home: Path) -> Iterator[None]:
     """Hold `home` so that two calls do not start the same service twice; the second waits for the first."""
     with ExitStack() as stack:
         try:

@@ -55,7 +55,7 @@ class EnvironmentSettings(BaseSettings):
             return f"{cls.__name__}: {details['msg']}"
         field, *path = map(str, details["loc"])
         is_secret = "Secret" in str(cls.model_fields[field].annotation)
-        value = "" if is_secret else f"={_shown(details['input'])}"
+        value = "" if is_secret else f"={_short_repr(details['input'])}"
         return f"{cls.variable(field)}{''.join(f'[{part}]' for part in path)}{value}: {details['msg']}"
 
     @classmethod
@@ -64,10 +64,10 @@ class EnvironmentSettings(BaseSettings):
         if named is None:
             return f"{error} ({error.__cause__})"
         variable = cls.variable(named[1])
-        return f"{variable}={_shown(os.environ.get(variable))}: not JSON ({error.__cause__})"
+        return f"{variable}={_short_repr(os.environ.get(variable))}: not JSON ({error.__cause__})"
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     """A value on one line of bearable length."""
     text = value if isinstance(value, str) and value.isprintable() and value.strip() else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

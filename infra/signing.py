@@ -89,7 +89,7 @@ def verify_folder(folder: Path, signature: Path) -> str:
     key = _signed_by(signature)
     if key not in keys:
         raise SignatureError(
-            f"{folder}: signed with key {key[:12]}, and {VERIFY_KEY} holds {', '.join(one[:12] for one in keys)} "
+            f"{folder}: signed with key {key[:12]}, and {VERIFY_KEY} holds {', '.join(key_id[:12] for key_id in keys)} "
             "alone. Add the public key where you trust it, with `:` before it; else do not load this model."
         )
     config = verifying.Config().set_hashing_config(_hashing()).use_elliptic_key_verifier(public_key=keys[key])
@@ -111,8 +111,8 @@ def _hashing() -> Any:
 
 def _verify_keys() -> dict[str, Path]:
     """The public keys that are trusted, by their ids."""
-    told = SigningSettings().verify_key
-    if told is None:
+    key_paths = SigningSettings().verify_key
+    if key_paths is None:
         raise EditLoopError(
             f"{VERIFY_KEY} is not set: a model's signature is checked before it is loaded. Give it the PEM file of the "
             "public key; `editloop up` makes one and prints it."
@@ -120,16 +120,16 @@ def _verify_keys() -> dict[str, Path]:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    found = {}
-    for path in map(Path, told.split(os.pathsep)):
+    keys = {}
+    for path in map(Path, key_paths.split(os.pathsep)):
         try:
             key = load_pem_public_key(path.read_bytes())
         except (OSError, ValueError) as error:
             raise EditLoopError(f"{VERIFY_KEY}={path}: no public key in PEM can be read there ({error}).") from error
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise EditLoopError(f"{VERIFY_KEY}={path}: not a key of an elliptic curve; `editloop up` makes one.")
-        found[sha256_bytes(_pem(key))] = path
-    return found
+        keys[sha256_bytes(_pem(key))] = path
+    return keys
 
 
 def _private_key(path: Path) -> Any:
@@ -152,8 +152,8 @@ def _public_pem(private: Any) -> bytes:
 def _pem(public: Any) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
-    found: bytes = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return found
+    pem: bytes = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return pem
 
 
 def _signed_by(signature: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from infra.checkout_commit import checkout_commit
 from infra.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from infra.errors import EditLoopError
-from infra.patience import is_away, patiently
+from infra.patience import is_unreachable, retry_while_unreachable
 from infra.settings import EnvironmentSettings
 
 EXPERIMENT = "editloop"
@@ -25,9 +25,9 @@ LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha2
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 MANIFESTS = "manifests"
 """Where a run keeps the manifests of what its step wrote, NAME/manifest.json: the digests of its other artifacts."""
-MADE = ("output", "editor")
+PRODUCED_OUTPUTS = ("output", "editor")
 """Names of outputs that are models or data: what `run_that_made` looks for."""
-FROM_OUTSIDE = "edits"
+EXTERNAL_INPUT = "edits"
 """Name of the inputs that no step of ours made: their manifests are kept too, or nobody could say what was in them."""
 PAGE = 1000
 """Runs a request."""
@@ -102,19 +102,19 @@ def stage_run(
     digests = {name: digest(path) for name, path in inputs.items()}
     api = client()
     step = sha256_json([pipeline_run, stage, digests, parameters])[:16]
-    run_id, parent = patiently(_begin, api, stage, pipeline, pipeline_run, step)
+    run_id, parent = retry_while_unreachable(_begin, api, stage, pipeline, pipeline_run, step)
     run = StageRun(run_id, pipeline_run)
     os.environ[STAGE_RUN] = run_id
     try:
-        patiently(_log_before, api, run, digests, inputs, parameters)
+        retry_while_unreachable(_log_before, api, run, digests, inputs, parameters)
         yield run
-        patiently(_log_after, api, run, time.time())
+        retry_while_unreachable(_log_after, api, run, time.time())
     except BaseException as error:
         _fail(api, (run_id, parent), error)
         raise
     finally:
         os.environ.pop(STAGE_RUN, None)
-    patiently(_end, api, (run_id, parent), "FINISHED")
+    retry_while_unreachable(_end, api, (run_id, parent), "FINISHED")
 
 
 def digest(path: Path) -> str:
@@ -139,7 +139,7 @@ def find_runs(
     finished: bool = False,
     deleted: bool = False,
     limit: int | None = None,
-    **more: str,
+    **named_tags: str,
 ) -> list[Any]:
     """The runs of the experiment that carry the tags (given without the prefix "editloop."), the newest first.
 
@@ -151,18 +151,18 @@ def find_runs(
     from mlflow.entities import ViewType
 
     api = client()
-    terms = [f"tags.`editloop.{key}` = {quoted(value)}" for key, value in {**(tags or {}), **more}.items()]
+    terms = [f"tags.`editloop.{key}` = {quoted(value)}" for key, value in {**(tags or {}), **named_tags}.items()]
     query = " and ".join([*terms, *(["attributes.status = 'FINISHED'"] if finished else [])])
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    found: list[Any] = []
+    runs: list[Any] = []
     token: str | None = None
     while True:
-        wanted = PAGE if limit is None else min(PAGE, limit - len(found))
-        page = api.search_runs([_experiment(api)], query, view, wanted, ["attributes.start_time DESC"], token)
-        found += page
+        page_size = PAGE if limit is None else min(PAGE, limit - len(runs))
+        page = api.search_runs([_experiment(api)], query, view, page_size, ["attributes.start_time DESC"], token)
+        runs += page
         token = page.token
-        if not token or not page or (limit is not None and len(found) >= limit):
-            return found
+        if not token or not page or (limit is not None and len(runs) >= limit):
+            return runs
 
 
 def log_batch(api: Any, run_id: str, **batch: Any) -> None:
@@ -192,11 +192,11 @@ def quoted(value: str) -> str:
     return f'"{value}"'
 
 
-def run_that_made(stage: str, sha256: str) -> str:
+def find_producer_run(stage: str, sha256: str) -> str:
     """The id of the latest run of a stage with a model or data of this sha256; EditLoopError without one."""
-    for name in MADE:
-        if found := find_runs({f"output.{name}": sha256}, stage=stage, limit=1):
-            return str(found[0].info.run_id)
+    for name in PRODUCED_OUTPUTS:
+        if runs := find_runs({f"output.{name}": sha256}, stage=stage, limit=1):
+            return str(runs[0].info.run_id)
     raise EditLoopError(f"No run of stage {stage} in MLflow made {sha256}; run the stage with MLflow reachable.")
 
 
@@ -204,8 +204,8 @@ def origin_tags(run_id: str) -> dict[str, str]:
     """What a registered version should say of its training beside its dataset or teacher: the sha256 of the model that
     it began as, and of the edits that it practised on, where there are such."""
     tags = client().get_run(run_id).data.tags
-    known = {"editloop.base_sha256": "editloop.base_sha256", "editloop.edits_sha256": "editloop.input.edits"}
-    return {name: tags[key] for name, key in known.items() if key in tags}
+    sources = {"editloop.base_sha256": "editloop.base_sha256", "editloop.edits_sha256": "editloop.input.edits"}
+    return {name: tags[key] for name, key in sources.items() if key in tags}
 
 
 def _experiment(api: Any) -> str:
@@ -219,9 +219,9 @@ def _experiment(api: Any) -> str:
 def _find_experiment(api: Any) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = api.get_experiment_by_name(EXPERIMENT)
-    if found:
-        return str(found.experiment_id)
+    experiment = api.get_experiment_by_name(EXPERIMENT)
+    if experiment:
+        return str(experiment.experiment_id)
     try:
         return str(api.create_experiment(EXPERIMENT))
     except MlflowException as error:
@@ -234,27 +234,27 @@ def _begin(api: Any, stage: str, pipeline: str, pipeline_run: str, step: str) ->
     """The ids of the step's run and of its parent, both running."""
     experiment = _experiment(api)
     parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
-    told = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
-    run_id = _run(api, experiment, stage, told)
-    for one in (parent, run_id):
-        api.update_run(one, status="RUNNING")
+    tags = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
+    run_id = _run(api, experiment, stage, tags)
+    for started_id in (parent, run_id):
+        api.update_run(started_id, status="RUNNING")
     return run_id, parent
 
 
 def _end(api: Any, run_ids: Sequence[str], status: str) -> None:
-    for one in run_ids:
-        api.set_terminated(one, status)
+    for run_id in run_ids:
+        api.set_terminated(run_id, status)
 
 
 def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
     """Mark the runs as failed. MLflow is waited for unless somebody wants the process to end, or waited enough."""
     try:
-        if isinstance(error, Exception) and not is_away(error):
-            patiently(_end, api, run_ids, "FAILED")
+        if isinstance(error, Exception) and not is_unreachable(error):
+            retry_while_unreachable(_end, api, run_ids, "FAILED")
         else:
             _end(api, run_ids, "FAILED")
-    except Exception as second:
-        if not is_away(second):
+    except Exception as failure:
+        if not is_unreachable(failure):
             raise
         print("MLflow does not answer; it keeps this step as running until it is tried again", flush=True)
 
@@ -267,12 +267,12 @@ def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
         return list(api.search_runs([experiment], query, max_results=1, order_by=order))
 
-    if found := oldest():
-        return str(found[0].info.run_id)
-    made = str(api.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    if runs := oldest():
+        return str(runs[0].info.run_id)
+    created = str(api.create_run(experiment, run_name=name, tags=tags).info.run_id)
     first = str(oldest()[0].info.run_id)
-    if first != made:
-        api.delete_run(made)
+    if first != created:
+        api.delete_run(created)
     return first
 
 
@@ -289,8 +289,8 @@ def _log_before(
         tags["mlflow.source.git.commit"] = commit
     if image := TrackingSettings().image:
         tags["editloop.image"] = image
-    if FROM_OUTSIDE in inputs and (inputs[FROM_OUTSIDE] / MANIFEST).is_file():
-        api.log_artifact(run.run_id, str(inputs[FROM_OUTSIDE] / MANIFEST), f"{MANIFESTS}/{FROM_OUTSIDE}")
+    if EXTERNAL_INPUT in inputs and (inputs[EXTERNAL_INPUT] / MANIFEST).is_file():
+        api.log_artifact(run.run_id, str(inputs[EXTERNAL_INPUT] / MANIFEST), f"{MANIFESTS}/{EXTERNAL_INPUT}")
     params = [Param(name, str(value)[:6000]) for name, value in parameters.items()]
     log_batch(api, run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 

@@ -9,7 +9,7 @@ from typing import Any
 from infra.errors import EditLoopError
 from infra.settings import EnvironmentSettings
 from pipelines.compilation import COMPILED, compile_pipeline, pipeline
-from pipelines.local import run_here
+from pipelines.local import run_local
 
 
 class BackendSettings(EnvironmentSettings):
@@ -21,7 +21,7 @@ class BackendSettings(EnvironmentSettings):
     """Experiment of the server that runs are listed under."""
 
 
-def starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, Any]], None]:
+def make_starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, Any]], None]:
     """What starts a pipeline, given its name and arguments: below `root` on this machine, or on the server.
 
     Args:
@@ -39,7 +39,7 @@ def starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, An
             f"--image {image}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
             "them on a Kubeflow Pipelines server, or leave --image out."
         )
-    return lambda name, arguments: run_here(name, arguments, root.absolute(), lambda step: print(f"{name}: {step}"))
+    return lambda name, arguments: run_local(name, arguments, root.absolute(), lambda step: print(f"{name}: {step}"))
 
 
 def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, image: str | None = None) -> None:
@@ -49,9 +49,9 @@ def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, imag
 
     client = Client(host=settings.kfp_endpoint)
     key = arguments.get("run_key") or name
-    wanted = json.dumps({"predicates": [{"key": "name", "operation": "EQUALS", "stringValue": key}]})
-    earlier = client.list_runs(filter=wanted).runs or []
-    if arguments.get("run_key") and any(run.state not in ("FAILED", "CANCELED") for run in earlier):
+    name_filter = json.dumps({"predicates": [{"key": "name", "operation": "EQUALS", "stringValue": key}]})
+    earlier_runs = client.list_runs(filter=name_filter).runs or []
+    if arguments.get("run_key") and any(run.state not in ("FAILED", "CANCELED") for run in earlier_runs):
         return
     with tempfile.TemporaryDirectory() as folder:
         path = COMPILED / f"{name}.yaml"
@@ -61,11 +61,11 @@ def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, imag
         )
 
 
-def parse_arguments(name: str, given: list[str]) -> dict[str, Any]:
+def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
     """`name=value` texts as arguments of the pipeline, typed as it declares; EditLoopError for what is wrong."""
     inputs = pipeline(name).component_spec.inputs
     arguments: dict[str, Any] = {}
-    for text in given:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in inputs:
             raise EditLoopError(f"--set {text}: {name} takes name=value of {', '.join(inputs)}.")

@@ -11,16 +11,16 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.input_options import input_file, input_file_or_folder, input_folder
-from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetched
+from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetch_model
 
 if TYPE_CHECKING:
-    from components.suites.answers import Answers
+    from components.suites.answers import SuiteAnswers
     from components.suites.suite import Suite
 
 BENCHMARKS = Path("runs/benchmarks")
 
 
-def benchmark(
+def benchmark_command(
     suite: Annotated[
         str,
         typer.Option(
@@ -95,7 +95,7 @@ def benchmark(
     from components.suites.opening import open_suite
     from components.suites.page import write_evaluation
 
-    if sum(one is not None for one in (model, scores, verdicts)) != 1:
+    if sum(option is not None for option in (model, scores, verdicts)) != 1:
         raise EditLoopError("whose answers? Give one of --model, --scores and --verdicts.")
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         opened = open_suite(suite, data, labels)
@@ -104,12 +104,12 @@ def benchmark(
 
             check_leaks(training, opened)
         answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, out)
-        found = evaluate(opened, answers, seed=seed)
-        write_evaluation(found, folder)
+        evaluation = evaluate(opened, answers, seed=seed)
+        write_evaluation(evaluation, folder)
     if as_json:
-        print(json.dumps(found.report, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(evaluation.report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _show(found.report)
+        _show(evaluation.report)
         print(folder)
 
 
@@ -122,22 +122,22 @@ def _answers(
     passes: int | None,
     device: str | None,
     out: Path,
-) -> tuple["Answers", Path]:
+) -> tuple["SuiteAnswers", Path]:
     """The judge's answers, and the folder of what comes of them."""
     from components.judges.opening import open_judge
     from components.suites.answers import judge_suite
     from components.suites.saved_answers import read_scores, read_verdicts
 
     if model is not None:
-        judge = open_judge(fetched(model, out), device=device, passes=passes)
+        judge = open_judge(fetch_model(model, out), device=device, passes=passes)
         folder = output or _folder(suite, f"{judge.name}-{judge.version[:12]}")
         return judge_suite(suite, judge, folder / "answers"), folder
     if scores is not None:
-        given = read_scores(scores, suite)
+        answers = read_scores(scores, suite)
     else:
         assert verdicts is not None
-        given = read_verdicts(verdicts, suite)
-    return given, output or _folder(suite, given.judge["name"])
+        answers = read_verdicts(verdicts, suite)
+    return answers, output or _folder(suite, answers.judge["name"])
 
 
 def _folder(suite: "Suite", judge: str) -> Path:
@@ -150,19 +150,19 @@ def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from components.suites.page import key_figures, share, span, tables
+    from components.suites.page import format_interval, format_share, key_figures, report_tables
 
     console = Console()
     table = Table(
         "figure", "value", "95 % interval", box=box.SIMPLE, title=f"{report['judge']['name']} on {report['suite']}"
     )
     for name, value, ends in key_figures(report):
-        table.add_row(name, share(value), span(ends))
+        table.add_row(name, format_share(value), format_interval(ends))
     console.print(table)
-    for heading, rows in tables(report).items():
+    for heading, rows in report_tables(report).items():
         table = Table(heading, "value", "95 % interval", "units", box=box.SIMPLE)
         for name, row in rows.items():
-            table.add_row(name, share(row["value"]), span(row["ci95"]), str(row["n"]))
+            table.add_row(name, format_share(row["value"]), format_interval(row["ci95"]), str(row["n"]))
         console.print(table)
     if threshold := report.get("threshold"):
         print(f"scores within {threshold['published']:.4g} are a tie: chosen on the suite itself, as published")

@@ -7,10 +7,10 @@ import typer
 
 from infra.errors import EditLoopError
 from pipelines.input_options import input_file_or_folder
-from pipelines.scoring_cli import DEFAULT_OUT, Home, fetched
+from pipelines.scoring_cli import DEFAULT_OUT, Home, fetch_model
 
 
-def best_of_n(
+def best_of_n_command(
     edits: Annotated[
         Path,
         typer.Option(
@@ -24,7 +24,7 @@ def best_of_n(
     editor: Annotated[
         str, typer.Option(help="A pipeline's folder, a shipped name, or models:/editor@champion.")
     ] = "tiny-editor",
-    made: Annotated[int, typer.Option(min=1, help="Edits of each task: the largest N.")] = 16,
+    edits_per_task: Annotated[int, typer.Option("--made", min=1, help="Edits of each task: the largest N.")] = 16,
     tasks: Annotated[int, typer.Option(min=1, help="The first so many tasks.")] = 200,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the intervals' resampling; the noise follows from the task.")] = 0,
@@ -35,7 +35,7 @@ def best_of_n(
     For example: editloop best-of-n --edits heldout --judge reward=models:/edit-reward@champion --output runs/best
     """
     from annotation.formats.edits_file import read_edits
-    from components.best_of_n.report import COUNTS, best_of_curves, table, write_best_of
+    from components.best_of_n.report import COUNTS, best_of_curves, curves_table, write_best_of
     from components.best_of_n.sampling import sample_edits
     from components.editor_rl.evaluation import ORACLE
     from components.editors.opening import open_editor
@@ -43,22 +43,28 @@ def best_of_n(
     from infra.content import complete_folder
     from pipelines.surroundings import services_of
 
-    named = dict(_named(text) for text in judge)
-    if len(named) < len(judge) or ORACLE in named:
+    addresses = dict(_named(text) for text in judge)
+    if len(addresses) < len(judge) or ORACLE in addresses:
         raise EditLoopError(f"--judge {' '.join(judge)}: each needs a name of its own, other than {ORACLE}.")
     rows = read_edits(edits)[:tasks]
-    judges = {name: open_judge(fetched(address, out)) for name, address in named.items()}
+    judges = {name: open_judge(fetch_model(address, out)) for name, address in addresses.items()}
     if editor.startswith("models:/"):
         with services_of(out):
             opened = open_editor(editor)
     else:
         opened = open_editor(editor)
-    sampled = sample_edits(opened, rows, judges, made=made, steps=steps)
-    curves = best_of_curves(sampled, sorted({*(one for one in COUNTS if one < made), made}), seed=seed)
-    facts = {"editor": editor, "steps": steps, **{f"judge {name}": one.version for name, one in judges.items()}}
+    sampled = sample_edits(opened, rows, judges, edits_per_task=edits_per_task, steps=steps)
+    curves = best_of_curves(
+        sampled, sorted({*(count for count in COUNTS if count < edits_per_task), edits_per_task}), seed=seed
+    )
+    facts = {
+        "editor": editor,
+        "steps": steps,
+        **{f"judge {name}": named_judge.version for name, named_judge in judges.items()},
+    }
     with complete_folder(output, facts) as folder:
         write_best_of(sampled, curves, folder, facts)
-    print(table(curves))
+    print(curves_table(curves))
     print(output / "page.html")
 
 

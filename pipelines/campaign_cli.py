@@ -23,8 +23,8 @@ Home = Annotated[
 DEFAULT_HOME = Path("runs/demo")
 
 
-@campaign_app.command(name="open")
-def open_(
+@campaign_app.command("open")
+def open_campaign_command(
     file: Annotated[
         Path, typer.Argument(callback=input_file, help="The campaign's YAML file; docs/campaign.md explains every key.")
     ],
@@ -69,21 +69,21 @@ Name = Annotated[str, typer.Argument(help="The campaign's name, key, or folder."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-@campaign_app.command()
-def status(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+@campaign_app.command("status")
+def campaign_status_command(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
     """Show how far a campaign is, what is wrong with its answers, and what was edited after it closed."""
     from pipelines.campaign_status import campaign_status, show_status
 
     with services_of(services):
-        found = campaign_status(name)
+        state = campaign_status(name)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(state, indent=2))
     else:
-        show_status(found)
+        show_status(state)
 
 
-@campaign_app.command()
-def close(
+@campaign_app.command("close")
+def close_campaign_command(
     name: Name,
     accept: Annotated[
         str | None, typer.Option(help="Why it is closed although agreement is below its gate; kept in the lineage.")
@@ -96,24 +96,23 @@ def close(
 
     What was made of an earlier closing stays as it is. `editloop reconcile` trains on the latest closing.
     """
-    from annotation.campaigns.campaign import connect, load_pages, locate
-    from annotation.campaigns.closing import Acceptance, closings, readiness
-    from annotation.campaigns.closing import close as close_campaign
+    from annotation.campaigns.campaign import connect, load_pages, locate_campaign
+    from annotation.campaigns.closing import Acceptance, close_campaign, closings, readiness
     from infra.settings import service_settings
 
     with services_of(services):
         settings = service_settings()
         client = connect(settings)
-        found = locate(client, settings, name)
-        ready = readiness(client, settings, found.campaign, load_pages(found.folder))
+        located = locate_campaign(client, settings, name)
+        ready = readiness(client, settings, located.campaign, load_pages(located.folder))
         accepted = Acceptance(reason=accept, by=by or client.users.whoami().email) if accept else None
-        before = closings(client, found.campaign)
-        closing = close_campaign(client, found.campaign, ready, accepted)
+        earlier_closings = closings(client, located.campaign)
+        closing = close_campaign(client, located.campaign, ready, accepted)
     if as_json:
         print(closing.model_dump_json(indent=2))
         return
-    again = "was closed with these answers before" if closing in before else "closed"
-    print(f"{found.campaign.name}: {again}, {closing.at:%Y-%m-%d %H:%M} UTC")
+    outcome = "was closed with these answers before" if closing in earlier_closings else "closed"
+    print(f"{located.campaign.name}: {outcome}, {closing.at:%Y-%m-%d %H:%M} UTC")
     print(f"answers   {closing.answers_sha256}")
     for axis, alpha in closing.alpha.items():
         print(f"alpha {axis}  {'undefined' if alpha is None else f'{alpha:.3f}'}")
@@ -122,26 +121,26 @@ def close(
     print("`editloop reconcile --once` trains on it")
 
 
-@campaign_app.command()
-def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+@campaign_app.command("adjudicate")
+def adjudicate_command(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
     """Bring the lead's queue up to date: tasks that annotators disagree on, without their votes.
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
     """
     from annotation.campaigns.accounts import names_by_id
     from annotation.campaigns.adjudication import adjudicate as bring_up_to_date
-    from annotation.campaigns.answers import export, read_answers
-    from annotation.campaigns.campaign import connect, load_pages, locate
+    from annotation.campaigns.answers import export_answers, read_answers
+    from annotation.campaigns.campaign import connect, load_pages, locate_campaign
     from infra.settings import service_settings
 
     with services_of(services):
         settings = service_settings()
         client = connect(settings)
-        found = locate(client, settings, name)
-        pages = load_pages(found.folder)
-        names = names_by_id(client, found.campaign.annotators)
-        answers = read_answers(export(settings, found.campaign), pages, names)
-        queue = bring_up_to_date(client, settings, found.campaign, found.folder, pages, answers)
+        located = locate_campaign(client, settings, name)
+        pages = load_pages(located.folder)
+        names = names_by_id(client, located.campaign.annotators)
+        answers = read_answers(export_answers(settings, located.campaign), pages, names)
+        queue = bring_up_to_date(client, settings, located.campaign, located.folder, pages, answers)
     if as_json:
         print(queue.model_dump_json(indent=2))
         return
@@ -150,8 +149,8 @@ def adjudicate(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME)
     print(f"address      {queue.url or 'no queue was needed yet'}")
 
 
-@campaign_app.command()
-def simulate(
+@campaign_app.command("simulate")
+def simulate_command(
     folder: Annotated[
         Path, typer.Argument(callback=input_folder("campaign"), help="The campaign's folder, as it was opened into.")
     ],
@@ -165,16 +164,16 @@ def simulate(
 
     For a trial of the loop, never for a campaign whose answers people are meant to give.
     """
-    from annotation.simulation.experts import answer
+    from annotation.simulation.experts import answer_campaign
     from infra.settings import service_settings
 
     with services_of(services):
-        given = answer(folder, candidates, settings=service_settings(), seed=seed)
-    print(f"simulated experts gave {given} answers")
+        answer_count = answer_campaign(folder, candidates, settings=service_settings(), seed=seed)
+    print(f"simulated experts gave {answer_count} answers")
 
 
-@campaign_app.command()
-def report(
+@campaign_app.command("report")
+def campaign_report_command(
     name: Annotated[str, typer.Argument(help="The campaign's name, key or folder; or a folder of judgements.")],
     out: Annotated[Path, typer.Option(help="Folder for page.html and quality.json.")],
     candidates: Annotated[
@@ -190,13 +189,13 @@ def report(
 
     Of the answers that Label Studio has now, or of those that stage collect wrote into a folder.
     """
-    from pipelines.campaign_report import kept_report, live_report, write_report
+    from pipelines.campaign_report import live_report, saved_report, write_quality_report
 
     folder = Path(name)
     if (folder / "judgements.jsonl").is_file():
-        found = kept_report(folder, candidates)
+        quality_report = saved_report(folder, candidates)
     else:
         with services_of(services):
-            found = live_report(name, candidates)
-    for path in write_report(found, out):
+            quality_report = live_report(name, candidates)
+    for path in write_quality_report(quality_report, out):
         print(path)

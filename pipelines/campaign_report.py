@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import export, judgements, read_answers
-from annotation.campaigns.campaign import connect, load_pages, locate, read_tasks
+from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
+from annotation.campaigns.campaign import connect, load_pages, locate_campaign, read_tasks
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
 from annotation.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
@@ -17,30 +17,30 @@ from infra.settings import service_settings
 Line = TypeVar("Line", bound=Record)
 
 
-class Report(NamedTuple):
+class QualityReport(NamedTuple):
     """A campaign's name and what `quality` says of it."""
 
     name: str
     quality: dict[str, Any]
 
 
-def live_report(name: str, candidates: Path | None) -> Report:
+def live_report(name: str, candidates: Path | None) -> QualityReport:
     """Of the answers that Label Studio has now, finished or not. `candidates` where their folder is not known."""
     settings = service_settings()
     client = connect(settings)
-    found = locate(client, settings, name)
-    pages = load_pages(found.folder)
-    names = names_by_id(client, found.campaign.annotators)
-    answers = read_answers(export(settings, found.campaign), pages, names)
-    judged, cannot = judgements(pages, answers)
-    checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
+    located = locate_campaign(client, settings, name)
+    pages = load_pages(located.folder)
+    names = names_by_id(client, located.campaign.annotators)
+    answers = read_answers(export_answers(settings, located.campaign), pages, names)
+    judged, cannot = extract_judgements(pages, answers)
+    checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
     measured = quality(
-        judged, checks, [*cannot, *cannot_check], list(pages.values()), _tasks(candidates or found.candidates)
+        judged, checks, [*cannot, *cannot_check], list(pages.values()), _tasks(candidates or located.candidates)
     )
-    return Report(found.campaign.name, measured)
+    return QualityReport(located.campaign.name, measured)
 
 
-def kept_report(folder: Path, candidates: Path | None) -> Report:
+def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
     """Of a folder that stage collect wrote."""
     read_manifest(folder)
     measured = quality(
@@ -50,10 +50,10 @@ def kept_report(folder: Path, candidates: Path | None) -> Report:
         list(_lines(folder / "pages.jsonl", Page)),
         _tasks(candidates),
     )
-    return Report(json.loads((folder / "summary.json").read_text())["campaign"], measured)
+    return QualityReport(json.loads((folder / "summary.json").read_text())["campaign"], measured)
 
 
-def write_report(report: Report, out: Path) -> list[Path]:
+def write_quality_report(report: QualityReport, out: Path) -> list[Path]:
     """Write page.html and quality.json into `out`; returns their paths."""
     page, figures = out / "page.html", out / "quality.json"
     write_file(page, quality_page(report.quality, report.name))

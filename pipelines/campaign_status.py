@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.campaigns.answers import changed_annotations
-from annotation.campaigns.campaign import Campaign, connect, load_pages, locate
+from annotation.campaigns.campaign import Campaign, connect, load_pages, locate_campaign
 from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
 from annotation.vocabulary import AXES, AXIS_NAMES
 from infra import tracking
 from infra.settings import service_settings
 
-SHOWN_FAULTS = 10
+LISTED_FAULTS = 10
 
 
 def campaign_status(name: str) -> dict[str, Any]:
@@ -28,14 +28,14 @@ def campaign_status(name: str) -> dict[str, Any]:
     """
     settings = service_settings()
     client = connect(settings)
-    located = locate(client, settings, name)
+    located = locate_campaign(client, settings, name)
     campaign, pages = located.campaign, load_pages(located.folder)
-    said = snapshot(client, settings, campaign)
-    ready = readiness(client, settings, campaign, pages, said)
-    known = closings(client, campaign)
-    closed = bool(known) and known[-1].answers_sha256 == said.sha256
+    live = snapshot(client, settings, campaign)
+    ready = readiness(client, settings, campaign, pages, live)
+    earlier_closings = closings(client, campaign)
+    closed = bool(earlier_closings) and earlier_closings[-1].answers_sha256 == live.sha256
     queue = find_queue(client, settings, campaign)
-    lead = lead_answers(client, campaign, pages, said.decisions)
+    lead = lead_answers(client, campaign, pages, live.decisions)
     return {
         "name": campaign.name,
         "key": campaign.key,
@@ -46,11 +46,13 @@ def campaign_status(name: str) -> dict[str, Any]:
         "gates": campaign.gates,
         "conflicts": ready.conflicts,
         "adjudication": {"url": queue.url, "tasks": len(lead.rows), "decided": len(decided(lead))} if queue else None,
-        "answers_sha256": said.sha256,
-        "closings": [one.model_dump(mode="json") for one in known],
+        "answers_sha256": live.sha256,
+        "closings": [closing.model_dump(mode="json") for closing in earlier_closings],
         "closed": closed,
-        "edited": _edited(campaign, known[-1].answers_sha256, said) if known and not closed else None,
-        "hindrance": ready.unfit or ready.below,
+        "edited": _edit_summary(campaign, earlier_closings[-1].answers_sha256, live)
+        if earlier_closings and not closed
+        else None,
+        "hindrance": ready.closing_obstacle or ready.gate_shortfall,
     }
 
 
@@ -71,23 +73,23 @@ def show_status(status: dict[str, Any]) -> None:
         ("by others, not used", str(progress["others"])),
         ("pages not in Label Studio", str(progress["missing"])),
         *(
-            (f"agreement: {AXIS_NAMES[axis]}", _agreed(status["agreement"][axis], status["gates"].get(axis)))
+            (f"agreement: {AXIS_NAMES[axis]}", _agreement_text(status["agreement"][axis], status["gates"].get(axis)))
             for axis in AXES
         ),
         ("tasks in conflict", str(status["conflicts"])),
-        ("adjudication", _adjudication(status["adjudication"])),
+        ("adjudication", _adjudication_text(status["adjudication"])),
         ("labelling config", "changed" if status["config_faults"] else "as it was opened"),
-        ("closed", _closed(status)),
+        ("closed", _closing_text(status)),
         ("address", status["url"]),
     ]
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)
     faults = progress["faults"]
-    for line in [*status["config_faults"], *faults[:SHOWN_FAULTS]]:
+    for line in [*status["config_faults"], *faults[:LISTED_FAULTS]]:
         console.print(f"! {line}", markup=False)
-    if len(faults) > SHOWN_FAULTS:
-        console.print(f"! and {len(faults) - SHOWN_FAULTS} more faults; --json has all")
+    if len(faults) > LISTED_FAULTS:
+        console.print(f"! and {len(faults) - LISTED_FAULTS} more faults; --json has all")
     if status["edited"]:
         console.print(
             f"! Edited after the campaign closed: {status['edited']}. What was made of the closed answers stays as it "
@@ -98,15 +100,15 @@ def show_status(status: dict[str, Any]) -> None:
         console.print(status["hindrance"], markup=False)
 
 
-def _edited(campaign: Campaign, closed_sha256: str, said: Snapshot) -> str:
+def _edit_summary(campaign: Campaign, closed_sha256: str, live: Snapshot) -> str:
     """Which annotations changed since the closing, where a collect run kept what they were."""
     for run in tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256):
         if run.info.status == "FINISHED":
-            return changed_annotations(kept_snapshot(run.info.run_id).digests, said.digests)
+            return changed_annotations(logged_snapshot(run.info.run_id).digests, live.digests)
     return "something, and no collect run kept the closed answers to tell what"
 
 
-def kept_snapshot(run_id: str) -> Snapshot:
+def logged_snapshot(run_id: str) -> Snapshot:
     """What was said in a campaign as a collect run kept it. MlflowException where it did not."""
     from mlflow.artifacts import download_artifacts
 
@@ -117,22 +119,22 @@ def kept_snapshot(run_id: str) -> Snapshot:
     return Snapshot(votes, decisions)
 
 
-def _agreed(one: dict[str, Any], gate: float | None) -> str:
-    if one["alpha"] is None:
-        told = f"undefined ({one.get('note', 'nothing to compare')})"
+def _agreement_text(agreement: dict[str, Any], gate: float | None) -> str:
+    if agreement["alpha"] is None:
+        text = f"undefined ({agreement.get('note', 'nothing to compare')})"
     else:
-        low, high = one["ci95"] or (None, None)
-        told = f"alpha {one['alpha']:.3f}" + ("" if low is None else f" (95 % {low:.3f} to {high:.3f})")
-    return told if gate is None else f"{told}, gate {gate:.2f}"
+        low, high = agreement["ci95"] or (None, None)
+        text = f"alpha {agreement['alpha']:.3f}" + ("" if low is None else f" (95 % {low:.3f} to {high:.3f})")
+    return text if gate is None else f"{text}, gate {gate:.2f}"
 
 
-def _adjudication(queue: dict[str, Any] | None) -> str:
+def _adjudication_text(queue: dict[str, Any] | None) -> str:
     return "no queue is open" if queue is None else f"{queue['decided']} of {queue['tasks']} decided, {queue['url']}"
 
 
-def _closed(status: dict[str, Any]) -> str:
+def _closing_text(status: dict[str, Any]) -> str:
     if not status["closings"]:
         return "no"
     last = status["closings"][-1]
-    told = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
-    return told + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")
+    text = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
+    return text + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")

@@ -9,10 +9,10 @@ import typer
 from infra.errors import EditLoopError
 
 if TYPE_CHECKING:
-    from components.claims.running import State
+    from components.claims.running import PiecesProgress
 
 
-def claims(
+def claims_command(
     out: Annotated[
         Path, typer.Option(help="Folder for claims.json, claims.md, page.html and what each piece measured.")
     ] = Path("runs/claims"),
@@ -37,18 +37,18 @@ def claims(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from components.claims.claims import measure_claims, plan
+    from components.claims.claims import measure_claims, plan_claims
     from components.claims.settings import SIZES
     from components.claims.store import Store
-    from infra.interruption import interrupted_by_any_ending
-    from pipelines.command_lock import alone
+    from infra.interruption import interrupt_on_termination
+    from pipelines.command_lock import command_lock
 
     if size not in SIZES:
         raise EditLoopError(f"--size {size}: no such size; there are {', '.join(SIZES)}.")
     numbers, store, console = _numbers(claim), Store(out, SIZES[size]), Console()
-    with interrupted_by_any_ending(), alone(out, "claims"):
-        waiting, seconds = plan(store, numbers, seeds, processes)
-        console.print(f"{len(waiting)} pieces to measure, about {_told(seconds)} by {processes} processes.")
+    with interrupt_on_termination(), command_lock(out, "claims"):
+        waiting, seconds = plan_claims(store, numbers, seeds, processes)
+        console.print(f"{len(waiting)} pieces to measure, about {_duration(seconds)} by {processes} processes.")
         if minutes and seconds > 60 * minutes:
             console.print(
                 f"That is more than the {minutes:g} minutes of --minutes: what verdicts hang on comes first, "
@@ -58,33 +58,35 @@ def claims(
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("claims", total=len(waiting), told="")
 
-            def tell(state: "State") -> None:
+            def tell(state: "PiecesProgress") -> None:
                 if state.ended:
                     name, seed = state.ended
                     progress.console.print(
                         f"{state.done}/{state.pieces}  {name}, seed {seed}: {state.seconds:.0f} s; "
-                        f"about {_told(state.left)} left",
+                        f"about {_duration(state.left)} left",
                         highlight=False,
                     )
                 running = ", ".join(f"{name} {seed}" for name, seed in state.running)
-                progress.update(bar, completed=state.done, told=f"{_told(state.left)} left  {running}")
+                progress.update(bar, completed=state.done, told=f"{_duration(state.left)} left  {running}")
 
-            found = measure_claims(
+            report = measure_claims(
                 store, numbers, seeds=seeds, processes=processes, seconds=60 * minutes or math.inf, tell=tell
             )
-    for one in found["claims"]:
-        console.print(f"{one['number']}  {one['verdict']:<12}  {one['says']}", highlight=False)
-        for contrast in one["contrasts"]:
+    for measured_claim in report["claims"]:
+        console.print(
+            f"{measured_claim['number']}  {measured_claim['verdict']:<12}  {measured_claim['says']}", highlight=False
+        )
+        for contrast in measured_claim["contrasts"]:
             console.print(f"     {contrast['label']}: {contrast['shown']}", highlight=False, style="dim")
     console.print(f"{out / 'page.html'}")
 
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(one) for one in text.split(",") if one.strip()]
+        return [int(number) for number in text.split(",") if number.strip()]
     except ValueError:
         raise EditLoopError(f"--claims {text}: give numbers with commas, as in 1,2.") from None
 
 
-def _told(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -7,21 +7,21 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infra.errors import EditLoopError
-from pipelines.benchmark_cli import benchmark
-from pipelines.best_of_n_cli import best_of_n
+from pipelines.benchmark_cli import benchmark_command
+from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
-from pipelines.claims_cli import claims
-from pipelines.comparison_cli import compare_judges
-from pipelines.edit_score_cli import adapter, teacher_app
+from pipelines.claims_cli import claims_command
+from pipelines.comparison_cli import compare_judges_command
+from pipelines.edit_score_cli import adapter_command, teacher_app
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
-from pipelines.leaks_cli import leaks
-from pipelines.lineage_cli import dataset_app, trace, verify
-from pipelines.plan_cli import plan
-from pipelines.ratings_cli import agreement, ratings_app
-from pipelines.registry_cli import promote, registry, rollback
-from pipelines.scoring_cli import score, serve
-from pipelines.selection_cli import learning_curves, propose
+from pipelines.leaks_cli import leaks_command
+from pipelines.lineage_cli import dataset_app, trace_command, verify_command
+from pipelines.plan_cli import plan_command
+from pipelines.ratings_cli import agreement_command, ratings_app
+from pipelines.registry_cli import promote_command, registry_command, rollback_command
+from pipelines.scoring_cli import score_command, serve_command
+from pipelines.selection_cli import learning_curves_command, propose_command
 from pipelines.surroundings import services_of
 
 app = typer.Typer(
@@ -39,28 +39,28 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-campaign_app.command()(propose)
-campaign_app.command()(learning_curves)
+campaign_app.command("propose")(propose_command)
+campaign_app.command("learning-curves")(learning_curves_command)
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(ratings_app, name="ratings")
 app.add_typer(gate_app, name="gate")
-app.command()(agreement)
+app.command("agreement")(agreement_command)
 app.add_typer(teacher_app, name="teacher")
-app.command()(adapter)
-app.command()(plan)
-app.command()(verify)
-app.command()(trace)
+app.command("adapter")(adapter_command)
+app.command("plan")(plan_command)
+app.command("verify")(verify_command)
+app.command("trace")(trace_command)
 app.add_typer(dataset_app, name="dataset")
-app.command()(compare_judges)
-app.command()(claims)
-app.command()(leaks)
-app.command()(score)
-app.command()(best_of_n)
-app.command()(benchmark)
-app.command()(serve)
-app.command()(promote)
-app.command()(rollback)
-app.command()(registry)
+app.command("compare-judges")(compare_judges_command)
+app.command("claims")(claims_command)
+app.command("leaks")(leaks_command)
+app.command("score")(score_command)
+app.command("best-of-n")(best_of_n_command)
+app.command("benchmark")(benchmark_command)
+app.command("serve")(serve_command)
+app.command("promote")(promote_command)
+app.command("rollback")(rollback_command)
+app.command("registry")(registry_command)
 
 Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
 DEFAULT_OUT = Path("runs/demo")
@@ -70,8 +70,8 @@ Image = Annotated[
 ]
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     out: Annotated[Path, typer.Option(help="Everything is written below this folder; a next call goes on there.")] = (
         DEFAULT_OUT
     ),
@@ -92,7 +92,7 @@ def demo(
 
     Stopped or killed, it goes on at the first stage that is not done when it is called again.
     """
-    from pipelines.demo import demo as run_demo
+    from pipelines.demo import run_demo
     from pipelines.settings import PRESETS
 
     if preset not in PRESETS:
@@ -100,8 +100,8 @@ def demo(
     run_demo(out, PRESETS[preset].model_copy(update={"seed": seed}), edits=edits, experts=experts, keep=keep)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def stage(
+@app.command("stage", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def stage_command(
     context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the stage; `list` lists them.")]
 ) -> None:
     """Run one stage: its inputs, outputs and parameters are options of their names.
@@ -115,8 +115,8 @@ def stage(
     run_stage(name, context.args)
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_command(
     pipeline: Annotated[str, typer.Argument(help="For example train-reward, curate-editor or improve-editor.")],
     argument: Annotated[
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
@@ -128,14 +128,14 @@ def run(
 
     For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
     """
-    from pipelines.backend import parse_arguments, starter
+    from pipelines.backend import make_starter, parse_arguments
 
     with services_of(out):
-        starter(out, image)(pipeline, parse_arguments(pipeline, argument))
+        make_starter(out, image)(pipeline, parse_arguments(pipeline, argument))
 
 
-@app.command(name="compile")
-def compile_(
+@app.command("compile")
+def compile_command(
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
     image: Image = None,
 ) -> None:
@@ -149,8 +149,8 @@ def compile_(
         print(path)
 
 
-@app.command()
-def reconcile(
+@app.command("reconcile")
+def reconcile_command(
     once: Annotated[bool, typer.Option("--once", help="Look once and end, as a CronJob does.")] = False,
     out: Annotated[Path, typer.Option(help="Steps, cache and logs of what is started here go below this folder.")] = (
         DEFAULT_OUT
@@ -164,17 +164,17 @@ def reconcile(
     """
     import time
 
-    from pipelines.backend import starter
+    from pipelines.backend import make_starter
     from pipelines.reconcile import reconcile as look_once
 
     with services_of(out):
         while True:
-            look = look_once(starter(out, image), out)
-            for one in look.waiting:
-                print(f"waiting  {one.campaign.name} ({one.campaign.key}): {one.reason}")
-            for campaign in look.edited:
+            reconciled = look_once(make_starter(out, image), out)
+            for pending in reconciled.waiting:
+                print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
+            for campaign in reconciled.edited:
                 print(f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed")
-            for word, keys in (("done", look.done), ("started", look.started)):
+            for word, keys in (("done", reconciled.done), ("started", reconciled.started)):
                 for key in keys:
                     print(f"{word:<8} {key}")
             if once:
@@ -182,40 +182,45 @@ def reconcile(
             time.sleep(seconds)
 
 
-@app.command()
-def weights(
+@app.command("weights")
+def weights_command(
     model: Annotated[Literal["editor", "reward", "score"], typer.Argument(help="Which of the three tiny bases.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write; by default where the shipped one lies.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; by default those of the shipped one.")] = None,
 ) -> None:
     """Make a tiny base anew, as the shipped one was made: the editor, EditReward or EditScore (minutes on a core)."""
-    from importlib import import_module
-
     import components
+    from components.edit_score.tiny import pretrain_tiny_score
+    from components.editors.tiny import pretrain_tiny_editor
+    from components.reward.tiny import pretrain_tiny_reward
 
-    rooms = {"editor": "editors", "reward": "reward", "score": "edit_score"}
-    room, name = rooms[model], f"tiny-{model}"
-    target = output or Path(str(components.__file__)).parent / room / "weights" / name
+    bases = {
+        "editor": ("editors", pretrain_tiny_editor),
+        "reward": ("reward", pretrain_tiny_reward),
+        "score": ("edit_score", pretrain_tiny_score),
+    }
+    package, pretrain = bases[model]
+    target = output or Path(str(components.__file__)).parent / package / "weights" / f"tiny-{model}"
     options = {} if steps is None else {"steps": steps}
-    for key, value in import_module(f"components.{room}.tiny").train(target, **options).items():
+    for key, value in pretrain(target, **options).items():
         print(f"{key:<28} {value:g}")
 
 
-@app.command()
-def up(out: Home = DEFAULT_OUT) -> None:
+@app.command("up")
+def up_command(out: Home = DEFAULT_OUT) -> None:
     """Start Label Studio and MLflow here, and print the variables by which stages find them."""
     import shlex
 
     from infra.services import start_services
-    from pipelines.surroundings import surroundings
+    from pipelines.surroundings import local_environment
 
     services = start_services(out.absolute() / "services")
-    for key, value in (services.environment | surroundings(out.absolute())).items():
+    for key, value in (services.environment | local_environment(out.absolute())).items():
         print(f"export {key}={shlex.quote(value)}")
 
 
-@app.command()
-def down(out: Home = DEFAULT_OUT) -> None:
+@app.command("down")
+def down_command(out: Home = DEFAULT_OUT) -> None:
     """Stop the services that run for a folder."""
     from infra.services import stop_services
 
@@ -223,18 +228,18 @@ def down(out: Home = DEFAULT_OUT) -> None:
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-@app.command()
-def status(out: Home = DEFAULT_OUT) -> None:
+@app.command("status")
+def status_command(out: Home = DEFAULT_OUT) -> None:
     """Show the services of a folder, and its latest steps where MLflow answers."""
     from infra.services import services_status
 
-    found = services_status(out.absolute() / "services")
-    for one in found:
-        print(f"{one.service.name:<14} {one.state:<14} {one.service.url}")
-    if not found:
+    statuses = services_status(out.absolute() / "services")
+    for status in statuses:
+        print(f"{status.service.name:<14} {status.state:<14} {status.service.url}")
+    if not statuses:
         print(f"no services were started for {out}; `editloop up` or `editloop demo` starts them")
         return
-    if any(one.service.name == "mlflow" and one.state == "running" for one in found):
+    if any(status.service.name == "mlflow" and status.state == "running" for status in statuses):
         from infra.tracking import find_runs
         from pipelines.stages import STAGES
 
@@ -244,14 +249,14 @@ def status(out: Home = DEFAULT_OUT) -> None:
                     print(f"{name:<14} {latest.info.status:<14} {latest.data.tags.get('editloop.pipeline_run')}")
 
 
-@app.command()
-def doctor(out: Home = DEFAULT_OUT) -> None:
+@app.command("doctor")
+def doctor_command(out: Home = DEFAULT_OUT) -> None:
     """Check what this machine needs for the loop; exit with 1 where something is missing."""
-    from infra.doctor import doctor as examine
+    from infra.doctor import check_machine as examine
 
     checks = examine(out.absolute() / "services")
     for check in checks:
-        print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.found}" + ("" if check.ok else f"   {check.advice}"))
+        print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.state}" + ("" if check.ok else f"   {check.advice}"))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ from components.annotate.component import annotate
 from components.candidates.component import candidates
 
 
-class Opened(NamedTuple):
+class CollectPreferencesOutputs(NamedTuple):
     candidates: dsl.Dataset
     campaign: dsl.Artifact
 
@@ -33,7 +33,7 @@ def collect_preferences(
     seed: int = 0,
     follow_up: str = "{}",
     run_key: str = "",
-) -> Opened:
+) -> CollectPreferencesOutputs:
     """Make candidate edits of a team's images and ask experts about them in Label Studio.
 
     Args:
@@ -60,7 +60,7 @@ def collect_preferences(
     """
     edits = dsl.importer(artifact_uri=edits_uri, artifact_class=dsl.Dataset, metadata={"sha256": edits_sha256})
     edits.set_display_name("edits")
-    made = candidates(
+    candidates_task = candidates(
         edits=edits.output,
         editor=editor,
         per_task=per_task,
@@ -69,8 +69,8 @@ def collect_preferences(
         run_key=run_key,
         job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )
-    opened = annotate(
-        candidates=made.outputs["candidates"],
+    annotate_task = annotate(
+        candidates=candidates_task.outputs["candidates"],
         name=campaign,
         annotators=annotators,
         overlap=overlap,
@@ -86,4 +86,6 @@ def collect_preferences(
         run_key=run_key,
         job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )
-    return Opened(candidates=made.outputs["candidates"], campaign=opened.outputs["campaign"])
+    return CollectPreferencesOutputs(
+        candidates=candidates_task.outputs["candidates"], campaign=annotate_task.outputs["campaign"]
+    )

@@ -9,7 +9,7 @@ from infra.errors import EditLoopError
 
 
 @contextmanager
-def alone(out: Path, command: str) -> Iterator[None]:
+def command_lock(out: Path, command: str) -> Iterator[None]:
     """Hold the folder, making it where it is missing: two calls of a command in it would undo each other's work."""
     try:
         out.mkdir(parents=True, exist_ok=True)

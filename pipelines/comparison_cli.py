@@ -8,7 +8,7 @@ import typer
 from infra.errors import EditLoopError
 
 
-def compare_judges(
+def compare_judges_command(
     out: Annotated[Path, typer.Option(help="Folder for comparison.json, comparison.md and each seed's figures.")] = (
         Path("runs/comparison")
     ),
@@ -23,9 +23,9 @@ def compare_judges(
     pointwise regression. passes: EditScore asked once and four times. orders: EditReward's published order of the input
     against rubric first. A quarter of an hour a seed on one core; stopped, the same call goes on.
     """
-    from components.comparison.comparison import COMPARED, compare, table
+    from components.comparison.comparison import COMPARED, compare, comparison_table
 
     if unknown := sorted(set(part) - set(COMPARED)):
         raise EditLoopError(f"--part {', '.join(unknown)}: no such part; there are {', '.join(COMPARED)}.")
-    chosen = [one for one in COMPARED if not part or one in part]
-    print(table(compare(out, seeds=seeds, parts=chosen)))
+    chosen = [name for name in COMPARED if not part or name in part]
+    print(comparison_table(compare(out, seeds=seeds, parts=chosen)))

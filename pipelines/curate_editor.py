@@ -9,7 +9,7 @@ from components.editor_eval.component import editor_eval
 from components.editor_sft.component import editor_sft
 
 
-class Curated(NamedTuple):
+class CurateEditorOutputs(NamedTuple):
     curated: dsl.Dataset
     tuned: dsl.Model
     evaluation: dsl.Artifact
@@ -39,7 +39,7 @@ def curate_editor(
     gate: str = "editor",
     seed: int = 0,
     run_key: str = "",
-) -> Curated:
+) -> CurateEditorOutputs:
     """Keep the best of a set of noisy edits, let the editor learn them, and compare it with its base.
 
     Args:
@@ -105,6 +105,6 @@ def curate_editor(
         run_key=run_key,
         job_id=job_id,
     )
-    return Curated(
+    return CurateEditorOutputs(
         curated=chosen.outputs["curated"], tuned=tuned.outputs["tuned"], evaluation=compared.outputs["evaluation"]
     )

@@ -15,28 +15,28 @@ from rich.table import Table
 
 from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import read_campaign
-from annotation.simulation.experts import answer
+from annotation.simulation.experts import answer_campaign
 from infra.content import read_manifest, sha256_json, write_json
 from infra.errors import EditLoopError
-from infra.interruption import interrupted_by_any_ending
+from infra.interruption import interrupt_on_termination
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.command_lock import alone
+from pipelines.command_lock import command_lock
 from pipelines.inputs import Inputs, draw_scenes, split_edits
-from pipelines.local import run_here
-from pipelines.reconcile import Waiting, finished, reconcile
+from pipelines.local import run_local
+from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
 from pipelines.report import write_report
-from pipelines.report_data import gather
+from pipelines.report_data import gather_report_data
 from pipelines.settings import LoopSettings
 from pipelines.summary import Turn, summarise
-from pipelines.surroundings import surroundings
+from pipelines.surroundings import local_environment
 from pipelines.verify import verify
 
 Experts = Literal["simulated", "human"]
 SECONDS_BETWEEN_LOOKS = 5.0
 
 
-def demo(
+def run_demo(
     out: Path, loop: LoopSettings, *, edits: Path | None = None, experts: Experts = "simulated", keep: bool = False
 ) -> dict[str, Any]:
     """Run the loop once below `out` and return what `out`/summary.json holds.
@@ -44,8 +44,8 @@ def demo(
     `edits` is a team's own edits file or folder; without it scenes are drawn. Services are stopped at the end, whatever
     it is, unless `keep`. Raises EditLoopError for faulty input (before anything is written) and for a failed step.
     """
-    began, console, leave = time.time(), Console(), False
-    with interrupted_by_any_ending(), alone(out, "demo"):
+    began, console, keep_services = time.time(), Console(), False
+    with interrupt_on_termination(), command_lock(out, "demo"):
         folder = out.absolute()
         inputs = (
             split_edits(folder / "edits", edits, loop.seed)
@@ -56,7 +56,7 @@ def demo(
         try:
             with console.status("Starting Label Studio and MLflow"):
                 services = start_services(home)
-            os.environ.update(services.environment | surroundings(folder))
+            os.environ.update(services.environment | local_environment(folder))
             turn = _turn(folder, loop, inputs, experts, console)
             with console.status("Verifying the lineage of both champions"):
                 chains = {name: verify(model) for name, model in turn.models.items()}
@@ -66,12 +66,12 @@ def demo(
                 "mlflow": os.environ["MLFLOW_TRACKING_URI"],
             }
             write_json(folder / "summary.json", summary)
-            gather(folder, turn.outputs)
+            gather_report_data(folder, turn.outputs)
             report = write_report(folder)
             _show(console, summary, report)
-            leave = keep
+            keep_services = keep
         finally:
-            if not leave:
+            if not keep_services:
                 stop_services(home)
         if keep:
             console.print(
@@ -87,7 +87,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
 
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
         with console.status(pipeline) as status:
-            run_here(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
+            run_local(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
         console.print(f"[green]✓[/green] {pipeline}")
 
     arguments = {
@@ -102,27 +102,29 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     if not any(_targets(inputs.judged)):
         arguments["gold_share"] = 0.0
     key = f"collect-preferences-{sha256_json(arguments)[:16]}"
-    if not finished("collect-preferences", key):
+    if not has_finished_run("collect-preferences", key):
         start("collect-preferences", arguments | {"run_key": key})
     turn.read(key)
     campaign = read_campaign(turn.outputs["annotate"]).key
     if experts == "simulated":
-        given = answer(
+        answer_count = answer_campaign(
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
-        console.print(f"[green]✓[/green] simulated experts: {given} pages answered")
-    look, told = reconcile(start, folder), ""
-    while waiting := next((one for one in look.waiting if one.campaign.key == campaign), None):
+        console.print(f"[green]✓[/green] simulated experts: {answer_count} pages answered")
+    reconciled, last_news = reconcile(start, folder), ""
+    while pending_campaign := next(
+        (pending for pending in reconciled.waiting if pending.campaign.key == campaign), None
+    ):
         if experts == "simulated":
-            raise EditLoopError(waiting.reason)
-        news = waiting.reason if waiting.progress.complete else "answers are missing"
-        if news != told:
-            _invite(console, waiting)
-        told = news
+            raise EditLoopError(pending_campaign.reason)
+        news = pending_campaign.reason if pending_campaign.progress.complete else "answers are missing"
+        if news != last_news:
+            _invite(console, pending_campaign)
+        last_news = news
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        look = reconcile(start, folder)
-    for done in (*look.done, *look.started):
-        turn.read(done)
+        reconciled = reconcile(start, folder)
+    for run_key in (*reconciled.done, *reconciled.started):
+        turn.read(run_key)
     return turn
 
 
@@ -153,12 +155,12 @@ def _without_oracle(watch: str) -> str:
     return " ".join(judge for judge in watch.split() if judge != "oracle")
 
 
-def _invite(console: Console, waiting: Waiting) -> None:
+def _invite(console: Console, pending: PendingCampaign) -> None:
     """Tell people where to answer, and with what log-in; or what keeps the campaign from closing."""
-    console.print(waiting.reason, markup=False)
-    if not waiting.progress.complete:
+    console.print(pending.reason, markup=False)
+    if not pending.progress.complete:
         accounts = read_accounts(service_settings())
-        for name in waiting.campaign.annotators:
+        for name in pending.campaign.annotators:
             if name in accounts:
                 console.print(f"  {accounts[name].email}  {accounts[name].password}", markup=False)
     console.print("The loop goes on by itself when the campaign closes; Ctrl-C stops it, and the next call goes on.")

@@ -10,8 +10,8 @@ from pipelines.input_options import input_file, plain_folder
 teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a strong model has judged.")
 
 
-@teacher_app.command(name="import")
-def import_(
+@teacher_app.command("import")
+def import_teacher_command(
     file: Annotated[
         Path, typer.Argument(callback=input_file, help="JSON lines of key, instruction, source, edit, editor, sc, pq.")
     ],
@@ -30,14 +30,14 @@ def import_(
 
     For example: editloop teacher import judged/rows.jsonl --out data/taught --least-best 5 --least-spread 0.5
     """
-    from components.edit_score.teacher import import_taught
+    from components.edit_score.teacher import import_distillation_rows
 
-    counts = import_taught(file, out, top=top, least_best=least_best, least_spread=least_spread)
+    counts = import_distillation_rows(file, out, top=top, least_best=least_best, least_spread=least_spread)
     for name, count in counts.items():
         print(f"{name:<28} {count:>8,}")
 
 
-def adapter(
+def adapter_command(
     base: Annotated[str, typer.Argument(help="Folder of the base's checkpoint, or a shipped name.")],
     folder: Annotated[
         Path, typer.Argument(callback=plain_folder, help="The adapter's folder as PEFT wrote it (safetensors).")
@@ -51,7 +51,7 @@ def adapter(
 
     For example: editloop adapter models/Qwen3-VL-8B-Instruct models/EditScore-Qwen3-VL-8B --out models/edit-score
     """
-    from components.edit_score.checkpoints import adopt
+    from components.edit_score.checkpoints import import_released_adapter
 
-    adopt(base, folder, out, base_name=base_name)
+    import_released_adapter(base, folder, out, base_name=base_name)
     print(out)

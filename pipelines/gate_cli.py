@@ -12,8 +12,8 @@ Number = TypeVar("Number", int, float)
 Gate = Annotated[str, typer.Argument(help="A shipped gate (reward, editor, open) or a YAML file.")]
 
 
-@gate_app.command()
-def show(gate: Gate = "reward") -> None:
+@gate_app.command("show")
+def show_gate_command(gate: Gate = "reward") -> None:
     """Check a gate's file and print it with every default filled in, as YAML to begin a gate of your own with.
 
     For example: editloop gate show reward > ours.yaml; editloop stage benchmark --gate ours.yaml ...
@@ -25,8 +25,8 @@ def show(gate: Gate = "reward") -> None:
     print(yaml.safe_dump(read_gate(gate).model_dump(mode="json"), sort_keys=False), end="")
 
 
-@gate_app.command()
-def calibrate(
+@gate_app.command("calibrate")
+def calibrate_gate_command(
     gate: Gate = "reward",
     out: Annotated[Path, typer.Option(help="Folder for calibration.md, .json and .png.")] = Path("runs/gate"),
     tasks: Annotated[str, typer.Option(help="Sizes to simulate, in held-out tasks of six pairs.")] = "50,100,200",
@@ -43,17 +43,17 @@ def calibrate(
     from infra.content import write_file, write_json
 
     settings = read_gate(gate)
-    rates = calibration.calibrate(
+    rates = calibration.simulate_gate(
         settings,
         tasks=_numbers("--tasks", tasks, int),
         gains=[gain / 100 for gain in _numbers("--gains", gains, float)],
         simulated=simulated,
         seed=seed,
     )
-    text = calibration.table(settings, rates)
+    text = calibration.rates_markdown(settings, rates)
     write_file(out / "calibration.md", text)
-    write_json(out / "calibration.json", json.loads(json.dumps(calibration.as_json(settings, rates))))
-    write_file(out / "calibration.png", calibration.picture(settings, rates))
+    write_json(out / "calibration.json", json.loads(json.dumps(calibration.rates_json(settings, rates))))
+    write_file(out / "calibration.png", calibration.power_plot(settings, rates))
     print(text)
     print(out / "calibration.png")
 

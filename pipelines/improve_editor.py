@@ -8,7 +8,7 @@ from components.editor_eval.component import editor_eval
 from components.editor_rl.component import editor_rl
 
 
-class Improved(NamedTuple):
+class ImproveEditorOutputs(NamedTuple):
     tuned: dsl.Model
     evaluation: dsl.Artifact
 
@@ -33,7 +33,7 @@ def improve_editor(
     gate: str = "editor",
     seed: int = 0,
     run_key: str = "",
-) -> Improved:
+) -> ImproveEditorOutputs:
     """Let the editor learn from the reward model, then compare it with its base on tasks that neither has seen.
 
     Args:
@@ -87,4 +87,4 @@ def improve_editor(
         run_key=run_key,
         job_id=job_id,
     )
-    return Improved(tuned=tuned.outputs["tuned"], evaluation=compared.outputs["evaluation"])
+    return ImproveEditorOutputs(tuned=tuned.outputs["tuned"], evaluation=compared.outputs["evaluation"])

@@ -39,9 +39,9 @@ def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
         own_seed = 3 * seed + number
         if not _holds(target, {"world": "scenes", "count": count, "seed": own_seed}):
             write_edits(target, count, own_seed)
-    wanted = {"seed": seed, "per_task": scenes.stand_ins, "drawn_sha256": read_manifest(drawn)["sha256"]}
-    if not _holds(inputs.judged, wanted):
-        add_candidates(drawn, inputs.judged, seed=seed, per_task=scenes.stand_ins, facts=wanted)
+    facts = {"seed": seed, "per_task": scenes.stand_ins, "drawn_sha256": read_manifest(drawn)["sha256"]}
+    if not _holds(inputs.judged, facts):
+        add_candidates(drawn, inputs.judged, seed=seed, per_task=scenes.stand_ins, facts=facts)
     return inputs
 
 
@@ -53,12 +53,15 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
     """
     rows = read_edits(edits)
     pictures = [
-        path for row in rows for path in (row.source, row.target, *(one.image for one in row.candidates)) if path
+        path
+        for row in rows
+        for path in (row.source, row.target, *(candidate.image for candidate in row.candidates))
+        if path
     ]
-    texts = [[row.id, row.task, row.instruction, *(one.editor for one in row.candidates)] for row in rows]
-    wanted = {"seed": seed, "content": sha256_json([texts, [sha256_file(path) for path in pictures]])}
+    texts = [[row.id, row.task, row.instruction, *(candidate.editor for candidate in row.candidates)] for row in rows]
+    facts = {"seed": seed, "content": sha256_json([texts, [sha256_file(path) for path in pictures]])}
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
-    if not all(_holds(target, wanted) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
+    if not all(_holds(target, facts) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
         everything = folder / "all"
         add_candidates(edits, everything, seed=seed)
         lines = [json.loads(line) for line in (everything / "edits.jsonl").read_text().splitlines()]
@@ -71,7 +74,7 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
                 f"{edits}: {len(lines)} rows leave no image for {', '.join(empty)}; give 20 source images or more."
             )
         for name, part in parts.items():
-            _write(folder / name, everything, part, wanted)
+            _write(folder / name, everything, part, facts)
     return inputs
 
 
@@ -91,7 +94,11 @@ def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[
         for line in lines:
             if target.name != "judged":
                 line.pop("candidates", None)
-            names = [line["source"], line.get("target"), *(one["image"] for one in line.get("candidates", []))]
+            names = [
+                line["source"],
+                line.get("target"),
+                *(candidate["image"] for candidate in line.get("candidates", [])),
+            ]
             for name in names:
                 if name:
                     shutil.copyfile(origin / name, folder / name)

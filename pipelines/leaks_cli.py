@@ -12,10 +12,10 @@ from pipelines.input_options import input_file_or_folder, input_folder
 if TYPE_CHECKING:
     from components.leaks.leaks import Leaks
 
-WEAK_TOLD = 10
+LISTED_WEAK = 10
 
 
-def leaks(
+def leaks_command(
     dataset: Annotated[
         Path,
         typer.Option(
@@ -41,32 +41,32 @@ def leaks(
     from components.leaks.leaks import find_leaks
     from components.suites.opening import open_suite
 
-    found = find_leaks(dataset, open_suite(suite, data))
+    leaks = find_leaks(dataset, open_suite(suite, data))
     if as_json:
-        print(json.dumps(found.report(), indent=2, ensure_ascii=False))
+        print(json.dumps(leaks.report(), indent=2, ensure_ascii=False))
     else:
-        _show(found, dataset)
-    if found.hits and remove is None:
+        _show(leaks, dataset)
+    if leaks.hits and remove is None:
         raise typer.Exit(1)
     if remove is not None:
-        figures = rebuild_dataset(dataset, remove, withdrawn=Withdrawn(tasks=found.task_ids))
+        figures = rebuild_dataset(dataset, remove, withdrawn=Withdrawn(tasks=leaks.task_ids))
         print(
             f"{remove}: {figures['pairs']:.0f} pairs of {figures['groups']:.0f} tasks, "
-            f"{len(found.task_ids)} tasks taken out",
+            f"{len(leaks.task_ids)} tasks taken out",
             file=sys.stderr if as_json else sys.stdout,
         )
 
 
-def _show(found: "Leaks", dataset: Path) -> None:
-    from components.leaks.leaks import told
+def _show(leaks: "Leaks", dataset: Path) -> None:
+    from components.leaks.leaks import format_hit
 
-    for hit in found.hits:
-        print(told(hit))
+    for hit in leaks.hits:
+        print(format_hit(hit))
     print(
-        f"{dataset}: {len(found.hits)} leaks of {found.suite}, in {len(found.task_ids)} tasks "
-        f"({found.training_pictures} pictures against {found.suite_pictures}; {found.flat} say nothing)"
+        f"{dataset}: {len(leaks.hits)} leaks of {leaks.suite}, in {len(leaks.task_ids)} tasks "
+        f"({leaks.training_pictures} pictures against {leaks.suite_pictures}; {leaks.flat} say nothing)"
     )
-    for weak in found.weak[:WEAK_TOLD]:
+    for weak in leaks.weak[:LISTED_WEAK]:
         print(f"weak: {weak.instruction!r} is asked in {weak.tasks} tasks and {weak.items} of the suite's items")
-    if len(found.weak) > WEAK_TOLD:
-        print(f"weak: {len(found.weak) - WEAK_TOLD} more instructions that both have")
+    if len(leaks.weak) > LISTED_WEAK:
+        print(f"weak: {len(leaks.weak) - LISTED_WEAK} more instructions that both have")

@@ -14,15 +14,16 @@ dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: ta
 Home = Annotated[
     Path,
     typer.Option(
-        "--services", "--out",
+        "--services",
+        "--out",
         help="Folder of the demo or `editloop up` whose services are meant, where the environment names none.",
     ),
-]  # fmt: skip
+]
 DEFAULT_HOME = Path("runs/demo")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def verify(
+def verify_command(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: Json = False,
     services: Home = DEFAULT_HOME,
@@ -47,7 +48,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def trace(
+def trace_command(
     annotator: Annotated[str, typer.Option(help="An annotator's name, as the judgements have it.")] = "",
     image: Annotated[str, typer.Option(help="sha256 of a picture file's bytes, or a path to the picture.")] = "",
     dataset: Annotated[str, typer.Option(help="A version of the dataset: its tag, commit or sha256.")] = "",
@@ -62,26 +63,26 @@ def trace(
     from pipelines.lineage import trace as tracing
     from pipelines.lineage.page import show_trace
 
-    asked = {
+    tracers = {
         tracing.trace_annotator: annotator,
         tracing.trace_image: image,
         tracing.trace_dataset: dataset,
         tracing.trace_model: model,
     }
-    given = [(ask, what) for ask, what in asked.items() if what]
-    if len(given) != 1:
+    requested = [(tracer, subject) for tracer, subject in tracers.items() if subject]
+    if len(requested) != 1:
         raise EditLoopError("Give one of --annotator, --image, --dataset and --model.")
-    ((ask, what),) = given
+    ((tracer, subject),) = requested
     with services_of(services):
-        found = ask(what)
+        lineage = tracer(subject)
     if as_json:
-        _print_json(found.summary())
+        _print_json(lineage.summary())
     else:
-        show_trace(found)
+        show_trace(lineage)
 
 
-@dataset_app.command()
-def withdraw(
+@dataset_app.command("withdraw")
+def withdraw_command(
     annotator: Annotated[str, typer.Option(help="The annotator who takes all ratings and decisions back.")] = "",
     task: Annotated[str, typer.Option(help="Id of the task that goes, with all that was said of it.")] = "",
     reason: Annotated[str, typer.Option(help="Why; kept on the list of withdrawals.")] = "",
@@ -102,11 +103,11 @@ def withdraw(
     if bool(annotator) == bool(task):
         raise EditLoopError("Give one of --annotator and --task.")
     with services_of(out):
-        taken = take("annotator" if annotator else "task", annotator or task, reason, output)
+        report = take("annotator" if annotator else "task", annotator or task, reason, output)
     if as_json:
-        _print_json(taken.summary())
+        _print_json(report.summary())
     else:
-        show_withdrawal(taken)
+        show_withdrawal(report)
 
 
 def _print_json(value: Any) -> None:

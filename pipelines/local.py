@@ -18,7 +18,7 @@ from infra.content import sha256_file, sha256_json
 from infra.errors import EditLoopError
 from pipelines.compilation import pipeline
 
-ROOMS = ("infra", "annotation", "components", "pipelines")
+SOURCE_FOLDERS = ("infra", "annotation", "components", "pipelines")
 TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
@@ -26,7 +26,9 @@ TASK_ENDS = " finished with status "
 MESSAGE = re.compile(r"^\s*infra\.errors\.EditLoopError: ")
 
 
-def run_here(name: str, arguments: dict[str, Any], root: Path, tell: Callable[[str], None] = lambda step: None) -> None:
+def run_local(
+    name: str, arguments: dict[str, Any], root: Path, tell: Callable[[str], None] = lambda step: None
+) -> None:
     """Run a pipeline to its end below `root`; `tell` hears each step's name as it begins.
 
     Steps that finished in an earlier try with the same arguments are not run again. Everything that steps print goes to
@@ -57,7 +59,12 @@ def run_here(name: str, arguments: dict[str, Any], root: Path, tell: Callable[[s
 def code_digest() -> str:
     """sha256 over the project's source files and shipped weights."""
     top = Path(__file__).parent.parent
-    files = [path for room in ROOMS for path in (top / room).rglob("*") if path.suffix in (".py", ".safetensors")]
+    files = [
+        path
+        for folder in SOURCE_FOLDERS
+        for path in (top / folder).rglob("*")
+        if path.suffix in (".py", ".safetensors")
+    ]
     return sha256_json({path.relative_to(top).as_posix(): sha256_file(path) for path in files})
 
 

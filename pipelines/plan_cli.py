@@ -7,7 +7,7 @@ import typer
 GIB = 2**30
 
 
-def plan(
+def plan_command(
     preset: Annotated[
         str, typer.Argument(help="A shipped name or a preset's YAML file; without one the shipped ones are listed.")
     ] = "",
@@ -26,7 +26,7 @@ def plan(
     from rich.console import Console
     from rich.table import Table
 
-    from components.training.memory import USABLE, need, remedies, tokens, trained_weights
+    from components.training.memory import USABLE_SHARE, estimate_memory, pass_tokens, suggest_changes, trained_weights
     from components.training.presets import load_preset, preset_names
 
     console = Console()
@@ -36,45 +36,63 @@ def plan(
             figure = heading in ("weights", "trained", "ZeRO")
             table.add_column(heading, justify="right" if figure else "left", no_wrap=heading == "name")
         for name in preset_names():
-            one = load_preset(name)
-            whole, trained = trained_weights(one, one.training)
-            stage = str(one.training.zero_stage)
-            table.add_row(name, one.base, f"{whole / 1e9:.3g} B", f"{trained / whole:.1%}", stage)
+            preset_settings = load_preset(name)
+            total_weights, trained = trained_weights(preset_settings, preset_settings.training)
+            stage = str(preset_settings.training.zero_stage)
+            table.add_row(
+                name, preset_settings.base, f"{total_weights / 1e9:.3g} B", f"{trained / total_weights:.1%}", stage
+            )
         console.print(table)
         return
     chosen = load_preset(preset)
     training = chosen.training
     if micro_batch:
         training = training.model_validate(training.model_dump() | {"micro_batch": micro_batch})
-    found = need(chosen, training, gpus)
-    whole, trained = trained_weights(chosen, training)
+    memory = estimate_memory(chosen, training, gpus)
+    total_weights, trained = trained_weights(chosen, training)
     micro, passes = training.accumulation(gpus, training.batch)
-    load = tokens(chosen, micro)
+    load = pass_tokens(chosen, micro)
     table = Table(title=f"{preset} on {gpus} x {gpu_memory:g} GiB, ZeRO-{training.zero_stage}, bf16")
     table.add_column("on each GPU")
     table.add_column("GiB", justify="right")
     table.add_column("")
     rows = (
-        ("weights", found.weights, f"{whole / 1e9:.2f} B"),
-        ("gradients", found.gradients, f"{trained / 1e9:.3g} B are trained"),
-        ("optimiser", found.optimiser, "AdamW: fp32 masters and two moments"),
-        ("a pass", found.passing, f"activations of {load.language} tokens, {load.patches} patches; or AdamW's step"),
-        ("together", found.total, f"{passes} passes make a step of {min(training.batch, gpus * micro * passes)} units"),
+        ("weights", memory.weights, f"{total_weights / 1e9:.2f} B"),
+        ("gradients", memory.gradients, f"{trained / 1e9:.3g} B are trained"),
+        ("optimiser", memory.optimiser, "AdamW: fp32 masters and two moments"),
+        ("a pass", memory.passing, f"activations of {load.language} tokens, {load.patches} patches; or AdamW's step"),
+        (
+            "together",
+            memory.total,
+            f"{passes} passes make a step of {min(training.batch, gpus * micro * passes)} units",
+        ),
     )
     for name, value, words in rows:
         table.add_row(name, f"{value / GIB:.1f}", words)
     console.print(table)
-    if found.host:
-        console.print(f"main memory for offloading: {gpus * found.host / GIB:.0f} GiB in all")
-    if found.total <= USABLE * gpu_memory * GIB:
-        console.print(f"fits: {found.total / GIB:.1f} of {gpu_memory:g} GiB")
+    if memory.host:
+        console.print(f"main memory for offloading: {gpus * memory.host / GIB:.0f} GiB in all")
+    if memory.total <= USABLE_SHARE * gpu_memory * GIB:
+        console.print(f"fits: {memory.total / GIB:.1f} of {gpu_memory:g} GiB")
         return
-    console.print(f"does not fit: {found.total / GIB:.1f} GiB, of {gpu_memory:g} GiB about {USABLE:.0%} can be filled")
-    changes = remedies(chosen, training, gpus, gpu_memory * GIB)
+    console.print(
+        f"does not fit: {memory.total / GIB:.1f} GiB, of {gpu_memory:g} GiB about {USABLE_SHARE:.0%} can be filled"
+    )
+    changes = suggest_changes(chosen, training, gpus, gpu_memory * GIB)
     if changes:
         console.print(f"it would with {', '.join(changes)} under `training:`")
     else:
         larger = (2**power for power in range(11) if 2**power > gpus)
-        more = next((one for one in larger if remedies(chosen, training, one, gpu_memory * GIB) is not None), None)
-        console.print(f"no setting is enough on {gpus} GPUs" + (f"; {more} would do" if more else "; train an adapter"))
+        enough_gpus = next(
+            (
+                gpu_count
+                for gpu_count in larger
+                if suggest_changes(chosen, training, gpu_count, gpu_memory * GIB) is not None
+            ),
+            None,
+        )
+        console.print(
+            f"no setting is enough on {gpus} GPUs"
+            + (f"; {enough_gpus} would do" if enough_gpus else "; train an adapter")
+        )
     raise typer.Exit(1)

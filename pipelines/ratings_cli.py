@@ -17,7 +17,7 @@ Format = Annotated[
 ]
 
 
-def agreement(
+def agreement_command(
     file: Annotated[
         Path, typer.Argument(callback=input_file, help="CSV or parquet with columns item, rater, then one an axis.")
     ],
@@ -36,21 +36,25 @@ def agreement(
     """
     from annotation.formats.ratings_table import agreement_of_table, read_table
 
-    found = agreement_of_table(read_table(file, level), level)
+    figures = agreement_of_table(read_table(file, level), level)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
         return
-    for axis, one in found["axes"].items():
-        size = f"{one['items']} items, {one['raters']} raters"
-        if one["alpha"] is None:
-            print(f"{axis:<24} undefined: {one['note']} ({size})")
+    for axis, axis_figures in figures["axes"].items():
+        size = f"{axis_figures['items']} items, {axis_figures['raters']} raters"
+        if axis_figures["alpha"] is None:
+            print(f"{axis:<24} undefined: {axis_figures['note']} ({size})")
             continue
-        interval = "no interval" if one["ci95"] is None else f"95 % {one['ci95'][0]:.3f} to {one['ci95'][1]:.3f}"
-        print(f"{axis:<24} alpha {one['alpha']:.3f}   {interval}   {size}")
+        interval = (
+            "no interval"
+            if axis_figures["ci95"] is None
+            else f"95 % {axis_figures['ci95'][0]:.3f} to {axis_figures['ci95'][1]:.3f}"
+        )
+        print(f"{axis:<24} alpha {axis_figures['alpha']:.3f}   {interval}   {size}")
 
 
-@ratings_app.command(name="import")
-def import_(
+@ratings_app.command("import")
+def import_ratings_command(
     file: Annotated[
         Path, typer.Argument(callback=input_file, help="The table, or EditReward's rows as JSON or JSON lines.")
     ],
@@ -78,13 +82,13 @@ def import_(
 
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
-    found = judgements_of_table(file, tasks)
-    write_imported(out, found, tasks, file)
-    print(f"{len(found)} judgements")
+    judgements = judgements_of_table(file, tasks)
+    write_imported(out, judgements, tasks, file)
+    print(f"{len(judgements)} judgements")
 
 
-@ratings_app.command()
-def export(
+@ratings_app.command("export")
+def export_ratings_command(
     judgements: Annotated[
         Path, typer.Argument(callback=input_folder("judgements"), help="Folder that stage collect or an import wrote.")
     ],
@@ -98,18 +102,18 @@ def export(
     """Write judgements as a long table, or as EditReward's rows with their pictures."""
     from annotation.formats.judgements_folder import read_judgements
 
-    found = read_judgements(judgements)
+    judgement_rows = read_judgements(judgements)
     if form == "editreward":
         from annotation.campaigns.campaign import read_tasks
         from annotation.formats.editreward_rows import export_rows
 
         if candidates is None:
             raise EditLoopError("--candidates is missing: EditReward's rows show pictures, and that folder has them.")
-        print(f"{export_rows(found, read_tasks(candidates), candidates, out)} rows")
+        print(f"{export_rows(judgement_rows, read_tasks(candidates), candidates, out)} rows")
         return
     from annotation.formats.ratings_table import write_judgements
 
     if out.suffix not in (".csv", ".parquet"):
         raise EditLoopError(f"--out {out}: a table is a .csv or a .parquet file.")
-    write_judgements(found, out)
-    print(f"{len(found)} ratings")
+    write_judgements(judgement_rows, out)
+    print(f"{len(judgement_rows)} ratings")

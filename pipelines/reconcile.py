@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotation.campaigns.answers import Progress
-from annotation.campaigns.campaign import Campaign, connect, files_of, find_campaigns, load_pages
-from annotation.campaigns.closing import close, closings, readiness
+from annotation.campaigns.answers import CampaignProgress
+from annotation.campaigns.campaign import Campaign, campaign_files, connect, find_campaigns, load_pages
+from annotation.campaigns.closing import close_campaign, closings, readiness
 from annotation.vocabulary import Page
 from components.dataset.withdrawal import Withdrawal, read_withdrawals
 from infra import registry, tracking
@@ -29,20 +29,20 @@ Start = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingCampaign:
     """A campaign that nothing can start for yet."""
 
     campaign: Campaign
-    progress: Progress
+    progress: CampaignProgress
     reason: str
     """What it waits for, and how to go on."""
 
 
 @dataclass
-class Look:
+class ReconcileResult:
     """What one look found and did."""
 
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[PendingCampaign] = field(default_factory=list)
     edited: list[Campaign] = field(default_factory=list)
     """Campaigns whose answers were edited after what was trained on them: closing them again trains anew."""
     started: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Look:
     """Keys of the runs that were finished before."""
 
 
-def reconcile(start: Start, root: Path) -> Look:
+def reconcile(start: Start, root: Path) -> ReconcileResult:
     """Close every campaign that can be closed, start train-reward for it, and improve-editor for a champion of it.
 
     A campaign closes by itself the first time: when all is answered and its gates hold. After that only people close it
@@ -60,24 +60,24 @@ def reconcile(start: Start, root: Path) -> Look:
     when the campaign was opened (collect-preferences' `follow_up`); where nothing was said of improve-editor, it does
     not start. `root` holds the lock that keeps two looks on this machine apart.
     """
-    look, settings = Look(), service_settings()
-    with _alone(root):
+    reconciled, settings = ReconcileResult(), service_settings()
+    with _reconcile_lock(root):
         client = connect(settings)
         withdrawals = read_withdrawals(settings.dataset_repo) if settings.dataset_repo else []
         for campaign in find_campaigns(client, settings):
             runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
             if not runs:
                 continue  # being opened at this moment, or opened where another MLflow keeps the record
-            pages = load_pages(files_of(campaign, runs).folder)
+            pages = load_pages(campaign_files(campaign, runs).folder)
             ready = readiness(client, settings, campaign, pages)
-            known = closings(client, campaign)
-            if not known and (hindrance := ready.unfit or ready.below):
-                look.waiting.append(Waiting(campaign, ready.progress, hindrance))
+            campaign_closings = closings(client, campaign)
+            if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
+                reconciled.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
                 continue
             opened: dict[str, str] = runs[0].data.tags
             if "editloop.uri.candidates" not in opened:
                 continue  # opened by `dvc repro` or stage by stage: whoever did so goes on
-            closing = known[-1] if known else close(client, campaign, ready)
+            closing = campaign_closings[-1] if campaign_closings else close_campaign(client, campaign, ready)
             follow_up = json.loads(opened["editloop.follow_up"])
             training = {
                 "candidates_uri": opened["editloop.uri.candidates"],
@@ -85,51 +85,53 @@ def reconcile(start: Start, root: Path) -> Look:
                 "campaign_uri": opened["editloop.uri.output"],
                 "campaign_sha256": opened["editloop.output.output"],
                 "answers_sha256": closing.answers_sha256,
-                "withdrawn_sha256": withdrawn_of(campaign, pages, withdrawals),
+                "withdrawn_sha256": withdrawals_sha256(campaign, pages, withdrawals),
             }
             training |= follow_up.get("train-reward", {})
             if closing.answers_sha256 != ready.answers_sha256:
-                look.edited.append(campaign)
-                if not finished("train-reward", _key("train-reward", campaign.key, training)):
+                reconciled.edited.append(campaign)
+                if not has_finished_run("train-reward", _key("train-reward", campaign.key, training)):
                     reason = (
                         f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
                         f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
                     )
-                    look.waiting.append(Waiting(campaign, ready.progress, reason))
+                    reconciled.waiting.append(PendingCampaign(campaign, ready.progress, reason))
                     continue
-            _once(look, start, "train-reward", campaign.key, training)
+            _once(reconciled, start, "train-reward", campaign.key, training)
             champion = registry.find_version(CHAMPION)
             if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
                 continue  # not this campaign's model: its own campaign improves the editor
             if "improve-editor" in follow_up:
                 cause = champion.tags["editloop.sha256"][:16]
-                _once(look, start, "improve-editor", cause, follow_up["improve-editor"])
-    return look
+                _once(reconciled, start, "improve-editor", cause, follow_up["improve-editor"])
+    return reconciled
 
 
-def withdrawn_of(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
+def withdrawals_sha256(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
     """Content address of those withdrawals that concern the campaign; empty where none does."""
     names: dict[str, set[str | None]] = {
         "annotator": {*campaign.annotators, campaign.lead},
         "task": {page.task_id for page in pages.values()},
     }
-    concerned = sorted([one.kind, one.name] for one in withdrawals if one.name in names[one.kind])
+    concerned = sorted(
+        [withdrawal.kind, withdrawal.name] for withdrawal in withdrawals if withdrawal.name in names[withdrawal.kind]
+    )
     return sha256_json(concerned) if concerned else ""
 
 
-def finished(pipeline: str, key: str) -> bool:
+def has_finished_run(pipeline: str, key: str) -> bool:
     """Whether a run of the pipeline with this key reached its end."""
     runs = tracking.find_runs(stage=LAST_STAGE[pipeline], pipeline_run=key)
     return any(run.info.status == "FINISHED" for run in runs)
 
 
-def _once(look: Look, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:
+def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:
     key = _key(pipeline, cause, arguments)
-    if finished(pipeline, key):
-        look.done.append(key)
+    if has_finished_run(pipeline, key):
+        reconciled.done.append(key)
         return
     start(pipeline, arguments | {"run_key": key})
-    look.started.append(key)
+    reconciled.started.append(key)
 
 
 def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:
@@ -137,7 +139,7 @@ def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _reconcile_lock(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with (root / "reconcile.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

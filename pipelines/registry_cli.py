@@ -16,10 +16,10 @@ Home = Annotated[
     Path, typer.Option("--out", help="Where MLFLOW_TRACKING_URI is not set: folder of the demo whose MLflow is meant.")
 ]
 DEFAULT_OUT = Path("runs/demo")
-WORDS = {"editloop.verdict": "verdict", "editloop.tainted": "tainted"}
+VERSION_TAGS = {"editloop.verdict": "verdict", "editloop.tainted": "tainted"}
 
 
-def promote(
+def promote_command(
     model: Annotated[str, typer.Argument(help="models:/NAME/VERSION or NAME@challenger.")],
     actor: Actor,
     reason: Reason,
@@ -39,32 +39,37 @@ def promote(
 
     For example: editloop promote edit-reward@challenger --actor ada@team.example --reason "better on hats"
     """
-    from infra.promotion import promote as move
+    from infra.promotion import promote_version as move
 
     with services_of(out):
         record = move(
-            address(model), actor=actor, reason=reason, alias=to, replaces=replaces, without_evidence=without_evidence
+            _model_address(model),
+            actor=actor,
+            reason=reason,
+            alias=to,
+            replaces=replaces,
+            without_evidence=without_evidence,
         )
     if (record.actor, record.reason) != (actor, reason):
         print("already so, nothing was changed:")
-    print(told(record))
+    print(_record_line(record))
 
 
-def rollback(
+def rollback_command(
     model: Annotated[str, typer.Argument(help="Name in the registry, such as edit-reward.")],
     actor: Actor,
     reason: Reason,
     out: Home = DEFAULT_OUT,
 ) -> None:
     """Make the champion before the champion again, by the records; a second call goes one further back."""
-    from infra.promotion import rollback as move
+    from infra.promotion import rollback_champion as move
 
     with services_of(out):
-        record = move(name_of(model), actor=actor, reason=reason)
-    print(told(record))
+        record = move(_model_name(model), actor=actor, reason=reason)
+    print(_record_line(record))
 
 
-def registry(
+def registry_command(
     model: Annotated[str | None, typer.Argument(help="Name in the registry; without one, all of them.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
     out: Home = DEFAULT_OUT,
@@ -76,43 +81,47 @@ def registry(
     from dataclasses import asdict
     from json import dumps
 
-    from infra.promotion import notice
+    from infra.promotion import sync_registry_state
     from infra.tracking import client
 
     with services_of(out):
-        names = [name_of(model)] if model else sorted(one.name for one in client().search_registered_models())
-        found = {}
+        names = (
+            [_model_name(model)]
+            if model
+            else sorted(registered_model.name for registered_model in client().search_registered_models())
+        )
+        models = {}
         for name in names:
-            standing = notice(name)
-            found[name] = {
-                "champion": standing.champion or None,
+            state = sync_registry_state(name)
+            models[name] = {
+                "champion": state.champion or None,
                 "versions": _versions(name),
-                "records": [asdict(record) for record in standing.records],
+                "records": [asdict(record) for record in state.records],
             }
     if json:
-        print(dumps(found, indent=2, ensure_ascii=False))
+        print(dumps(models, indent=2, ensure_ascii=False))
         return
-    if not found:
+    if not models:
         print("the registry has no model; `editloop stage promote` puts one in")
-    for name, one in found.items():
-        _print(name, one)
+    for name, facts in models.items():
+        _print(name, facts)
 
 
-def address(model: str) -> str:
+def _model_address(model: str) -> str:
     """A model's address in full: `edit-reward@challenger` may be written without `models:/`."""
     return model if model.startswith("models:/") else f"models:/{model}"
 
 
-def name_of(model: str) -> str:
+def _model_name(model: str) -> str:
     """The name in a name or an address."""
     return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
 
 
-def told(record: "Promotion") -> str:
+def _record_line(record: "Promotion") -> str:
     """A record as the terminal shows it."""
-    from infra.promotion_pages import sentence
+    from infra.promotion_pages import promotion_sentence
 
-    return f"{record.model}: {sentence(record)}"
+    return f"{record.model}: {promotion_sentence(record)}"
 
 
 def _versions(name: str) -> list[dict[str, Any]]:
@@ -123,20 +132,20 @@ def _versions(name: str) -> list[dict[str, Any]]:
     aliases: dict[str, list[str]] = {}
     for alias, version in api.get_registered_model(name).aliases.items():
         aliases.setdefault(str(version), []).append(alias)
-    found = api.search_model_versions(f"name = {quoted(name)}", order_by=["version_number DESC"])
+    versions = api.search_model_versions(f"name = {quoted(name)}", order_by=["version_number DESC"])
     return [
         {
-            "version": str(one.version),
-            "aliases": sorted(aliases.get(str(one.version), [])),
-            "sha256": one.tags.get("editloop.sha256"),
-            "run_id": one.run_id,
-            **{word: one.tags.get(tag) for tag, word in WORDS.items()},
+            "version": str(model_version.version),
+            "aliases": sorted(aliases.get(str(model_version.version), [])),
+            "sha256": model_version.tags.get("editloop.sha256"),
+            "run_id": model_version.run_id,
+            **{word: model_version.tags.get(tag) for tag, word in VERSION_TAGS.items()},
         }
-        for one in found
+        for model_version in versions
     ]
 
 
-def _print(name: str, found: dict[str, Any]) -> None:
+def _print(name: str, facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -144,28 +153,34 @@ def _print(name: str, found: dict[str, Any]) -> None:
     from infra.promotion_pages import evidence_words
 
     def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
-        made = Table(title=title, title_justify="left")
+        rich_table = Table(title=title, title_justify="left")
         for word in head:
-            made.add_column(word, overflow="fold")
+            rich_table.add_column(word, overflow="fold")
         for row in rows:
-            made.add_row(*(Text(str(value if value not in (None, "") else "—")) for value in row))
-        Console().print(made)
+            rich_table.add_row(*(Text(str(value if value not in (None, "") else "—")) for value in row))
+        Console().print(rich_table)
 
     versions = [
-        [one["version"], ", ".join(one["aliases"]), one["verdict"], one["tainted"], (one["sha256"] or "")[:12]]
-        for one in found["versions"]
+        [
+            version["version"],
+            ", ".join(version["aliases"]),
+            version["verdict"],
+            version["tainted"],
+            (version["sha256"] or "")[:12],
+        ]
+        for version in facts["versions"]
     ]
     table(name, ["version", "aliases", "verdict", "tainted", "content"], versions)
     records = [
         [
-            one["number"],
-            one["at"][:16].replace("T", " "),
-            f"{one['alias']}: {one['previous'] or 'none'} → {one['version'] or 'none'}",
-            f"{one['actor']} ({one['action']})",
-            one["reason"],
-            evidence_words(one["evidence"]),
+            record["number"],
+            record["at"][:16].replace("T", " "),
+            f"{record['alias']}: {record['previous'] or 'none'} → {record['version'] or 'none'}",
+            f"{record['actor']} ({record['action']})",
+            record["reason"],
+            evidence_words(record["evidence"]),
         ]
-        for one in reversed(found["records"])
+        for record in reversed(facts["records"])
     ]
     if records:
         table(f"{name}: promotions", ["no.", "when, UTC", "moved", "by", "why", "evidence"], records)

@@ -23,11 +23,11 @@ from infra.plots import (
     SOFT,
     VIOLET,
     Curve,
-    Estimate,
-    Mark,
+    IntervalRow,
+    ReferenceLine,
     curves,
+    finite_or_none,
     intervals,
-    number,
     page_style,
     series,
 )
@@ -92,7 +92,7 @@ def write_report(out: Path) -> Path:
         headline=headline(summary),
         experts=_count(_section(summary, "annotation").get("annotators")),
         stages=stages,
-        together=sum(number(row["seconds"]) or 0.0 for row in stages),
+        together=sum(finite_or_none(row["seconds"]) or 0.0 for row in stages),
         folder=out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out,
         judged=_judged(read["judged"], data),
         agreement=read["agreement"],
@@ -122,30 +122,30 @@ def write_report(out: Path) -> Path:
 
 def percent(value: Any, digits: int = 1) -> str:
     """A share 0..1 as percent; "not measured" for what is missing."""
-    found = number(value)
-    return "not measured" if found is None else f"{100 * found:.{digits}f} %"
+    share = finite_or_none(value)
+    return "not measured" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(value: Any) -> str:
     """A difference of shares as signed percentage points."""
-    found = number(value)
-    return "not measured" if found is None else f"{100 * found:+.1f} points".replace("-", "−")
+    difference = finite_or_none(value)
+    return "not measured" if difference is None else f"{100 * difference:+.1f} points".replace("-", "−")
 
 
 def figure(value: Any, digits: int = 2) -> str:
     """A plain figure; whole numbers with separators."""
-    found = number(value)
-    if found is None:
+    finite = finite_or_none(value)
+    if finite is None:
         return "not measured"
-    return f"{int(found):,}" if isinstance(value, int) else f"{found:.{digits}f}".replace("-", "−")
+    return f"{int(finite):,}" if isinstance(value, int) else f"{finite:.{digits}f}".replace("-", "−")
 
 
 def seconds(value: Any) -> str:
     """A duration as a person says it: 8.4 s, 3 min 20 s."""
-    found = number(value)
-    if found is None:
+    duration = finite_or_none(value)
+    if duration is None:
         return "not measured"
-    return f"{found:.1f} s" if found < 60 else f"{int(found) // 60} min {int(found) % 60:02d} s"
+    return f"{duration:.1f} s" if duration < 60 else f"{int(duration) // 60} min {int(duration) % 60:02d} s"
 
 
 def interval_text(value: Any, scale: float = 1, digits: int = 2) -> str:
@@ -158,20 +158,20 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     """What happened, in up to three sentences; a sentence whose figures are missing is left out."""
     annotation, reward, editor = (_section(summary, key) for key in ("annotation", "reward", "editor"))
     sentences = []
-    if number(annotation.get("judgements")) is not None:
+    if finite_or_none(annotation.get("judgements")) is not None:
         people = _count(annotation.get("annotators"))
         who = "simulated experts" if summary.get("experts", "simulated") == "simulated" else "experts"
         sentences.append(
             f"{figure(people)} {who} gave {figure(annotation['judgements'])} judgements on "
             f"{figure(_count(annotation.get('tasks')))} edit tasks."
         )
-    trained, base = number(reward.get("accuracy_oracle")), number(reward.get("accuracy_base"))
+    trained, base = finite_or_none(reward.get("accuracy_oracle")), finite_or_none(reward.get("accuracy_base"))
     if trained is not None and base is not None:
         sentences.append(
             f"The reward model that learnt from them puts {percent(trained)} of clear pairs, on pictures that it had "
             f"never seen, in the right order; before, it was {percent(base)}."
         )
-    before, after = number(editor.get("base")), number(editor.get("tuned"))
+    before, after = finite_or_none(editor.get("base")), finite_or_none(editor.get("tuned"))
     if before is not None and after is not None:
         interval = _interval(editor.get("ci95"))
         unsure = interval is not None and interval[0] <= 0 <= interval[1]
@@ -185,14 +185,14 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
 def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The stages with their pipeline and the width (percent) of their bar."""
     rows = [row for row in summary.get("stages") or [] if isinstance(row, dict)]
-    longest = max([number(row.get("seconds")) or 0.0 for row in rows], default=0.0) or 1.0
+    longest = max([finite_or_none(row.get("seconds")) or 0.0 for row in rows], default=0.0) or 1.0
     return [
         {
             "name": row.get("name", "?"),
             "pipeline": row.get("pipeline") or "",
             "status": row.get("status", "unknown"),
             "seconds": row.get("seconds"),
-            "width": 100 * (number(row.get("seconds")) or 0.0) / longest,
+            "width": 100 * (finite_or_none(row.get("seconds")) or 0.0) / longest,
         }
         for row in rows
     ]
@@ -211,8 +211,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _section(summary: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A part of the summary; empty while it is missing or null."""
-    found = summary.get(key)
-    return found if isinstance(found, dict) else {}
+    section = summary.get(key)
+    return section if isinstance(section, dict) else {}
 
 
 def _count(value: Any) -> Any:
@@ -224,22 +224,22 @@ def _markup(drawing: str | None) -> Markup | None:
 
 
 def _interval(value: Any) -> tuple[float, float] | None:
-    ends = [number(end) for end in value] if isinstance(value, list | tuple) else []
+    ends = [finite_or_none(end) for end in value] if isinstance(value, list | tuple) else []
     return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
 
 
 def _agreement_plot(agreement: Mapping[str, Any]) -> str | None:
     rows = []
     for axis, label, colour in (("if", "Instruction following", BLUE), ("vq", "Visual quality", VIOLET)):
-        found = agreement.get(axis) or {}
-        interval = _interval(found.get("ci95"))
-        alpha = number(found.get("alpha"))
-        rows.append(Estimate(label, alpha, interval, colour, f"{figure(alpha)} {interval_text(interval)}"))
+        axis_agreement = agreement.get(axis) or {}
+        interval = _interval(axis_agreement.get("ci95"))
+        alpha = finite_or_none(axis_agreement.get("alpha"))
+        rows.append(IntervalRow(label, alpha, interval, colour, f"{figure(alpha)} {interval_text(interval)}"))
     lowest = min([0.0, *(row.interval[0] if row.interval else 0.0 for row in rows)])
-    return intervals("agreement", rows, (lowest, 1.0), [Mark(0.667, "usable"), Mark(0.8, "good")])
+    return intervals("agreement", rows, (lowest, 1.0), [ReferenceLine(0.667, "usable"), ReferenceLine(0.8, "good")])
 
 
-def _accuracy_plot(found: Mapping[str, Any]) -> str | None:
+def _accuracy_plot(benchmark: Mapping[str, Any]) -> str | None:
     rows = []
     for label, key, interval_key, colour in (
         ("Clear pairs, before", "accuracy_base", None, SOFT),
@@ -247,20 +247,26 @@ def _accuracy_plot(found: Mapping[str, Any]) -> str | None:
         ("Experts’ labels, before", "accuracy_labels_base", None, SOFT),
         ("Experts’ labels, after", "accuracy_labels", "accuracy_labels_ci95", BLUE),
     ):
-        value, interval = number(found.get(key)), _interval(found.get(interval_key or ""))
-        rows.append(Estimate(label, value, interval, colour, f"{percent(value)} {interval_text(interval, 100, 1)}"))
+        value, interval = finite_or_none(benchmark.get(key)), _interval(benchmark.get(interval_key or ""))
+        rows.append(IntervalRow(label, value, interval, colour, f"{percent(value)} {interval_text(interval, 100, 1)}"))
     lowest = min([0.45, *(row.interval[0] if row.interval else row.value for row in rows if row.value is not None)])
-    return intervals("accuracy", rows, (lowest, 1.0), [Mark(0.5, "coin toss")], lambda share: f"{100 * share:.0f} %")
+    return intervals(
+        "accuracy", rows, (lowest, 1.0), [ReferenceLine(0.5, "coin toss")], lambda share: f"{100 * share:.0f} %"
+    )
 
 
-def _uplift_plot(found: Mapping[str, Any]) -> str | None:
-    uplift, interval = number(found.get("uplift")), _interval(found.get("ci95"))
+def _uplift_plot(evaluation: Mapping[str, Any]) -> str | None:
+    uplift, interval = finite_or_none(evaluation.get("uplift")), _interval(evaluation.get("ci95"))
     if uplift is None:
         return None
     ends = [0.0, uplift, *(interval or ())]
     margin = 0.15 * (max(ends) - min(ends) or 0.1)
-    row = Estimate("Tuned minus base", uplift, interval, GREEN, f"{points(uplift)} {interval_text(interval, 100, 1)}")
-    return intervals("uplift", [row], (min(ends) - margin, max(ends) + margin), [Mark(0.0, "no change")], _point_ticks)
+    row = IntervalRow(
+        "Tuned minus base", uplift, interval, GREEN, f"{points(uplift)} {interval_text(interval, 100, 1)}"
+    )
+    return intervals(
+        "uplift", [row], (min(ends) - margin, max(ends) + margin), [ReferenceLine(0.0, "no change")], _point_ticks
+    )
 
 
 def _point_ticks(share: float) -> str:
@@ -321,15 +327,15 @@ def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> 
     }
 
 
-def _verified(model: str, found: Any) -> dict[str, Any]:
+def _verified(model: str, chain: Any) -> dict[str, Any]:
     """`found`: {"complete", "gap", "links": [{"name", "value"}]}, or only whether it is complete, or a sentence."""
-    if isinstance(found, dict):
-        gap = found.get("gap")
-        complete = found.get("complete", found.get("ok", gap is None))
-        return {"model": model, "complete": bool(complete), "gap": gap, "links": found.get("links") or []}
-    if isinstance(found, str) and found not in ("ok", "complete"):
-        return {"model": model, "complete": False, "gap": found, "links": []}
-    return {"model": model, "complete": None if found is None else bool(found), "gap": None, "links": []}
+    if isinstance(chain, dict):
+        gap = chain.get("gap")
+        complete = chain.get("complete", chain.get("ok", gap is None))
+        return {"model": model, "complete": bool(complete), "gap": gap, "links": chain.get("links") or []}
+    if isinstance(chain, str) and chain not in ("ok", "complete"):
+        return {"model": model, "complete": False, "gap": chain, "links": []}
+    return {"model": model, "complete": None if chain is None else bool(chain), "gap": None, "links": []}
 
 
 def _judged(judged: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:

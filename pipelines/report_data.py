@@ -28,11 +28,11 @@ COPIED: dict[str, tuple[str, str]] = {
 """File of report-data <- (stage, file of its output folder)."""
 
 JUDGED_TASKS = 5
-SHOWN_SIDE = 256
+PICTURE_SIDE = 256
 """Pixels, the longest side of a judged picture in the report."""
 
 
-def gather(out: Path, stages: Mapping[str, Path]) -> Path:
+def gather_report_data(out: Path, stages: Mapping[str, Path]) -> Path:
     """Fill `out`/report-data from the finished stages' output folders (stage name -> folder); returns that folder.
 
     A stage that is not there yet, or did not write a file, is left out: the report says so. Calling it again refreshes
@@ -57,10 +57,10 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int =
     candidates best first, `if` and `vq` the mean over experts (1..4), pictures as paths below `data`.
     """
     tasks = [EditTask.model_validate_json(line) for line in _lines(candidates / "tasks.jsonl")]
-    given: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
+    by_candidate: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
     for line in _lines(judgements / "judgements.jsonl"):
         judgement = Judgement.model_validate_json(line)
-        given[judgement.task_id, judgement.candidate_id].append(judgement)
+        by_candidate[judgement.task_id, judgement.candidate_id].append(judgement)
 
     rows: list[tuple[float, dict[str, Any]]] = []
     for task in tasks:
@@ -72,37 +72,39 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int =
                 "vq": fmean(judgement.visual_quality for judgement in ratings),
             }
             for candidate in task.candidates
-            if (ratings := given.get((task.task_id, candidate.candidate_id)))
+            if (ratings := by_candidate.get((task.task_id, candidate.candidate_id)))
         ]
         if len(rated) > 1:
             rated.sort(key=lambda edit: (-edit["if"] - edit["vq"], edit["image"]))
             spread = rated[0]["if"] + rated[0]["vq"] - rated[-1]["if"] - rated[-1]["vq"]
-            told = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
-            rows.append((spread, {**told, "candidates": rated}))
+            task_facts = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
+            rows.append((spread, {**task_facts, "candidates": rated}))
 
-    shown = _one_of_each_type_first(rows)[:count]
-    for row in shown:
+    selected = _one_of_each_type_first(rows)[:count]
+    for row in selected:
         row["source"] = _copy_picture(candidates, data, row["source"])
         for edit in row["candidates"]:
             edit["image"] = _copy_picture(candidates, data, edit["image"])
-    write_json(data / "judged.json", {"tasks": shown})
+    write_json(data / "judged.json", {"tasks": selected})
 
 
 def _one_of_each_type_first(rows: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Rows by falling spread, but the n-th row of every task type before the (n+1)-th of any."""
-    seen: dict[str, int] = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     ranked = []
-    for spread, row in sorted(rows, key=lambda item: (-item[0], item[1]["source"], item[1]["instruction"])):
-        ranked.append((seen[row["task"]], -spread, row))
-        seen[row["task"]] += 1
-    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])]
+    for spread, row in sorted(
+        rows, key=lambda scored_row: (-scored_row[0], scored_row[1]["source"], scored_row[1]["instruction"])
+    ):
+        ranked.append((counts[row["task"]], -spread, row))
+        counts[row["task"]] += 1
+    return [row for _, _, row in sorted(ranked, key=lambda ranked_row: ranked_row[:2])]
 
 
 def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
     """Copy a candidates folder's picture, bounded, and give its path below `data`."""
     name = f"judged/{sha256[:16]}.png"
     with Image.open(candidates / "images" / f"{sha256}.png", formats=("PNG",)) as opened:
-        opened.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+        opened.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         opened.save(buffer, format="PNG")
     write_file(data / name, buffer.getvalue())

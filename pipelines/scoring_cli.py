@@ -24,7 +24,7 @@ Home = Annotated[
 DEFAULT_OUT = Path("runs/demo")
 
 
-def score(
+def score_command(
     model: Model,
     source: Annotated[
         Path,
@@ -64,10 +64,12 @@ def score(
     if output.suffix != ".parquet":
         raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
-    judge = open_judge(fetched(model, out), device=device, passes=passes)
-    found = score_edits(judge, source, output, settings)
-    print(f"{judge.name} {judge.version[:12]}: {found.edits} edits of {found.tasks} tasks, {found.missing} missing")
-    for reason, count in list(found.reasons.items())[:10]:
+    judge = open_judge(fetch_model(model, out), device=device, passes=passes)
+    summary = score_edits(judge, source, output, settings)
+    print(
+        f"{judge.name} {judge.version[:12]}: {summary.edits} edits of {summary.tasks} tasks, {summary.missing} missing"
+    )
+    for reason, count in list(summary.reasons.items())[:10]:
         print(f"  {count} x {reason}")
     print(output)
     if best_of is not None:
@@ -78,7 +80,7 @@ def score(
         print(f"{folder}: the best of up to {best_of} candidates of {best.tasks} tasks; {best.without} have none")
 
 
-def serve(
+def serve_command(
     model: Model,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but a loopback address needs EDITLOOP_SERVE_TOKEN.")
@@ -115,13 +117,13 @@ def serve(
         )
     except ValidationError as error:
         wrong = "; ".join(
-            f"--{str(one['loc'][0]).replace('_', '-')} {one['input']}: {one['msg']}" for one in error.errors()
+            f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {fault['msg']}" for fault in error.errors()
         )
         raise EditLoopError(f"{wrong}.") from None
-    serve_model(fetched(model, out), settings)
+    serve_model(fetch_model(model, out), settings)
 
 
-def fetched(model: str, out: Path) -> str:
+def fetch_model(model: str, out: Path) -> str:
     """A registered model's folder, with an alias looked up now and once; any other address as it is."""
     if not model.startswith("models:/"):
         return model

@@ -10,7 +10,7 @@ from pipelines.input_options import input_folder
 from pipelines.surroundings import services_of
 
 
-def propose(
+def propose_command(
     pool: Annotated[
         Path,
         typer.Argument(
@@ -47,10 +47,10 @@ def propose(
     """
     from contextlib import nullcontext
 
-    from components.propose.stage import propose as choose
+    from components.propose.stage import run_propose as choose
 
     with services_of(services) if strategy != "random" and model.startswith("models:") else nullcontext():
-        found = choose(
+        proposed = choose(
             pool,
             output,
             model=model,
@@ -61,14 +61,14 @@ def propose(
             random_share=random_share,
             seed=seed,
         )
-    told = sorted((one.information for one in found if not one.at_random), reverse=True)
-    print(f"pages      {len(found)}, of which {sum(one.at_random for one in found)} at random")
-    if told:
-        print(f"would tell {told[0]:.3f} (most) to {told[-1]:.3f} nats a page")
+    information = sorted((page.information for page in proposed if not page.at_random), reverse=True)
+    print(f"pages      {len(proposed)}, of which {sum(page.at_random for page in proposed)} at random")
+    if information:
+        print(f"would tell {information[0]:.3f} (most) to {information[-1]:.3f} nats a page")
     print(f"written    {output}; name it under `candidates:` in the next campaign's file")
 
 
-def learning_curves(
+def learning_curves_command(
     out: Annotated[Path, typer.Option(help="Folder for learning-curves.json, .png and each seed's figures.")],
     seeds: Annotated[int, typer.Option(min=1, help="Worlds to measure; those measured before are kept.")] = 5,
 ) -> None:
@@ -77,17 +77,17 @@ def learning_curves(
     from rich.table import Table
 
     from components.propose.learning_curves import learning_curves as measure
-    from components.propose.plot import plot_curves, saved
+    from components.propose.plot import plot_curves, saving_phrases
 
-    result = measure(out, seeds=seeds)
-    plot_curves(result, out / "learning-curves.png")
+    curves = measure(out, seeds=seeds)
+    plot_curves(curves, out / "learning-curves.png")
     table = Table(title=f"Clear held-out pairs in the right order, mean of {seeds} seeds")
-    for heading in ("judgements", *result["accuracy"]):
+    for heading in ("judgements", *curves["accuracy"]):
         table.add_column(heading, justify="right")
-    for place, judgements in enumerate(result["judgements"]):
-        means = (sum(one[place] for one in rows) / len(rows) for rows in result["accuracy"].values())
+    for index, judgements in enumerate(curves["judgements"]):
+        means = (sum(accuracies[index] for accuracies in rows) / len(rows) for rows in curves["accuracy"].values())
         table.add_row(f"{judgements}", *(f"{mean:.3f}" for mean in means))
     console = Console()
     console.print(table)
-    for line in (*saved(result), f"picture: {out / 'learning-curves.png'}"):
+    for line in (*saving_phrases(curves), f"picture: {out / 'learning-curves.png'}"):
         console.print(line, markup=False)

@@ -12,11 +12,11 @@ PARAMS = Path(__file__).with_name("params.yaml")
 """The project's params.yaml, by a link that a package carries along."""
 
 
-class Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Scenes(Part):
+class Scenes(_StrictModel):
     """How many drawn scenes a demo without an input file works on."""
 
     train: int = Field(ge=1)
@@ -29,7 +29,7 @@ class Scenes(Part):
     """Tasks that base and tuned editor are compared on; 600 and more give an interval worth reading."""
 
 
-class Candidates(Part):
+class Candidates(_StrictModel):
     editor: str
     """Who makes the edits: a diffusers folder, a shipped name, or models:/editor@champion."""
     per_task: int = Field(ge=1)
@@ -38,7 +38,7 @@ class Candidates(Part):
     """Denoising steps of an edit."""
 
 
-class Annotate(Part):
+class Annotate(_StrictModel):
     annotators: tuple[str, ...]
     """Account names of the experts."""
     overlap: int = Field(ge=1)
@@ -59,7 +59,7 @@ class Annotate(Part):
     """The same for visual quality."""
 
 
-class Reward(Part):
+class Reward(_StrictModel):
     preset: str
     """Model and training: a name (`editloop plan` lists them), or the path of a YAML file."""
     base: str
@@ -72,12 +72,12 @@ class Reward(Part):
     """Processes (GPUs) that share the training."""
 
 
-class Benchmark(Part):
+class Benchmark(_StrictModel):
     gate: str
     """What is asked before a model is promoted: a shipped gate (reward, open), or the path of a YAML file."""
 
 
-class Curate(Part):
+class Curate(_StrictModel):
     order: str
     """best: the edits with the highest scores; random: the control that shows what scores are worth."""
     best: int = Field(ge=0)
@@ -88,7 +88,7 @@ class Curate(Part):
     """How many standard deviations are taken off each score."""
 
 
-class EditorSft(Part):
+class EditorSft(_StrictModel):
     editor: str
     """The editor to start from."""
     preset: str
@@ -101,7 +101,7 @@ class EditorSft(Part):
     """Processes (GPUs) that share the training."""
 
 
-class EditorRl(Part):
+class EditorRl(_StrictModel):
     editor: str
     """The editor to start from."""
     preset: str
@@ -121,7 +121,7 @@ class EditorRl(Part):
     """Processes (GPUs) that share the training."""
 
 
-class EditorEval(Part):
+class EditorEval(_StrictModel):
     samples: int = Field(ge=1)
     """Edits a task, with the same noise for both editors."""
     steps: int = Field(ge=1)
@@ -130,7 +130,7 @@ class EditorEval(Part):
     """What is asked before an editor is promoted: a shipped gate (editor, open), or the path of a YAML file."""
 
 
-class LoopSettings(Part):
+class LoopSettings(_StrictModel):
     """Everything that a run of the loop can be told; the key of a part is its stage's name."""
 
     seed: int
@@ -151,7 +151,7 @@ def read_params(path: Path = PARAMS) -> LoopSettings:
     try:
         return LoopSettings.model_validate(read_yaml(path))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        wrong = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise EditLoopError(f"{path}: {wrong}. Correct it there.") from error
 
 
@@ -166,15 +166,13 @@ SMALLEST = _changed(
     DEMO,
     scenes={"train": 24, "prompts": 16, "heldout": 24},
     candidates={"per_task": 3, "steps": 4},
-    annotate={
-        "annotators": ("ada", "bo"), "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": 0.0, "alpha_vq": 0.0
-    },
+    annotate={"annotators": ("ada", "bo"), "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": 0.0, "alpha_vq": 0.0},
     reward={"epochs": 1},
     benchmark={"gate": "open"},
     curate={"best": 16},
     editor_sft={"preset": "smallest", "processes": 1},
     editor_rl={"preset": "smallest", "processes": 1},
     editor_eval={"steps": 4, "gate": "open"},
-)  # fmt: skip
+)
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}
 """Sizes of a turn. `smallest` shows that all parts work together; its gates pass whatever comes."""

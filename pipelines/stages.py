@@ -24,7 +24,7 @@ def run_stage(name: str, texts: list[str]) -> None:
         return
     if name not in STAGES:
         raise EditLoopError(f"{name}: no such stage; there are {', '.join(STAGES)}.")
-    options = vars(parser(name).parse_args(texts))
+    options = vars(stage_parser(name).parse_args(texts))
     outputs = outputs_of(name)
     paths = {key: value for key, value in options.items() if isinstance(value, Path)}
     run, pipeline, promotion = options.pop("run"), options.pop("pipeline", ""), paths.pop("promotion", None)
@@ -54,16 +54,18 @@ def outputs_of(name: str) -> tuple[str, ...]:
     return ("output", "version") if name in VERSIONING else ("output",)
 
 
-def parser(name: str) -> argparse.ArgumentParser:
+def stage_parser(name: str) -> argparse.ArgumentParser:
     """The options of a stage, from its function's signature and docstring."""
     function = _function(name)
-    found = argparse.ArgumentParser(prog=f"editloop stage {name}", description=inspect.getdoc(function))
-    found.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
+    argument_parser = argparse.ArgumentParser(prog=f"editloop stage {name}", description=inspect.getdoc(function))
+    argument_parser.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
     if name in SHARED:
-        own, every = PIPELINES[name], pipelines_of(name)
-        found.add_argument("--pipeline", default=own, choices=every, help="pipeline that the step is a part of")
+        default_pipeline, pipelines = PIPELINES[name], pipelines_of(name)
+        argument_parser.add_argument(
+            "--pipeline", default=default_pipeline, choices=pipelines, help="pipeline that the step is a part of"
+        )
     if name == "editor_eval":
-        found.add_argument("--promotion", type=Path, help="file to write what the registry did")
+        argument_parser.add_argument("--promotion", type=Path, help="file to write what the registry did")
     for key, parameter in inspect.signature(function).parameters.items():
         if key == "pipeline_run":
             continue
@@ -74,12 +76,14 @@ def parser(name: str) -> argparse.ArgumentParser:
             settings |= {"nargs": "+"}
         else:
             settings |= {"type": _absolute if kind is Path else kind}
-        found.add_argument(f"--{key.replace('_', '-')}", *([f"--{key}"] if "_" in key else []), dest=key, **settings)
-    return found
+        argument_parser.add_argument(
+            f"--{key.replace('_', '-')}", *([f"--{key}"] if "_" in key else []), dest=key, **settings
+        )
+    return argument_parser
 
 
 def _function(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module(f"components.{name}.stage"), name)
+    function: Callable[..., Any] = getattr(import_module(f"components.{name}.stage"), f"run_{name}")
     return function
 
 

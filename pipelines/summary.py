@@ -15,9 +15,9 @@ from pipelines.lineage.chain import Chain
 from pipelines.reconcile import LAST_STAGE
 from pipelines.settings import LoopSettings
 
-TURN = tuple(stage for stage, pipeline in PIPELINES.items() if pipeline in LAST_STAGE)
+TURN_STAGES = tuple(stage for stage, pipeline in PIPELINES.items() if pipeline in LAST_STAGE)
 """The stages of a turn: those of the pipelines that follow on each other."""
-ANNOTATION = (
+ANNOTATION_KEYS = (
     "tasks",
     "pages",
     "judgements",
@@ -67,8 +67,8 @@ class Turn:
     def file(self, stage: str, name: str) -> dict[str, Any]:
         """A JSON file of a stage's output; empty where the stage did not run."""
         path = self.outputs[stage] / name if stage in self.outputs else None
-        found: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
-        return found
+        content: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
+        return content
 
 
 def summarise(
@@ -78,7 +78,7 @@ def summarise(
     for needed in ("collect", "dataset", "promote"):
         if needed not in turn.outputs:
             raise EditLoopError(f"MLflow knows no finished run of stage {needed}; run the demo again.")
-    collected, agreed = turn.file("collect", "summary.json"), turn.file("collect", "agreement.json")
+    collected, agreement = turn.file("collect", "summary.json"), turn.file("collect", "agreement.json")
     facts = read_manifest(turn.outputs["dataset"])
     version = read_version(turn.versions["dataset"])
     evaluation = turn.file("editor_eval", "evaluation.json")
@@ -88,10 +88,12 @@ def summarise(
         "experts": experts,
         "settings": loop.model_dump(mode="json"),
         "inputs": {name: read_manifest(getattr(inputs, name))["sha256"] for name in ("judged", "prompts", "heldout")},
-        "stages": [turn.stages.get(stage, {"name": stage, "pipeline": PIPELINES[stage]} | waiting) for stage in TURN],
+        "stages": [
+            turn.stages.get(stage, {"name": stage, "pipeline": PIPELINES[stage]} | waiting) for stage in TURN_STAGES
+        ],
         "annotation": {
-            **{key: collected[key] for key in ANNOTATION},
-            "alpha": {axis: agreed[axis]["alpha"] for axis in ("if", "vq")},
+            **{key: collected[key] for key in ANNOTATION_KEYS},
+            "alpha": {axis: agreement[axis]["alpha"] for axis in ("if", "vq")},
         },
         "dataset": {
             "pairs": facts["facts"]["pairs"],
@@ -116,9 +118,9 @@ def summarise(
     }
 
 
-def _training(found: dict[str, Any]) -> dict[str, Any] | None:
+def _training(training: dict[str, Any]) -> dict[str, Any] | None:
     """How the editor's RL went: its length, why it was stopped early, and what its first and last evaluations saw."""
-    if not found:
+    if not training:
         return None
-    first, last = found["evaluations"][0], found["evaluations"][-1]
-    return {"iterations": len(found["steps"]), "stopped": found["reason"], "first": first, "last": last}
+    first, last = training["evaluations"][0], training["evaluations"][-1]
+    return {"iterations": len(training["steps"]), "stopped": training["reason"], "first": first, "last": last}

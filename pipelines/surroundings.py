@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.errors import EditLoopError
 
 
-def surroundings(folder: Path) -> dict[str, str]:
+def local_environment(folder: Path) -> dict[str, str]:
     """What stages find in the environment beside the services: dataset repository and remote, models, checkpoints."""
     return {
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
@@ -21,7 +21,7 @@ def surroundings(folder: Path) -> dict[str, str]:
 @contextmanager
 def services_of(out: Path) -> Iterator[None]:
     """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
-    from infra.interruption import interrupted_by_any_ending
+    from infra.interruption import interrupt_on_termination
     from infra.services import services_status, start_services, stop_services
 
     home = out.absolute() / "services"
@@ -33,11 +33,11 @@ def services_of(out: Path) -> Iterator[None]:
             f"MLFLOW_TRACKING_URI is not set, and {out} has no services of its own. Name the folder of a demo or of "
             "`editloop up`, or set the variables that `editloop up` prints."
         )
-    ran = any(one.state == "running" for one in services_status(home))
-    with interrupted_by_any_ending():
+    were_running = any(status.state == "running" for status in services_status(home))
+    with interrupt_on_termination():
         try:
-            os.environ.update(start_services(home).environment | surroundings(out.absolute()))
+            os.environ.update(start_services(home).environment | local_environment(out.absolute()))
             yield
         finally:
-            if not ran:
+            if not were_running:
                 stop_services(home)

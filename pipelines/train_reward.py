@@ -11,7 +11,7 @@ from components.promote.component import promote
 from components.reward.component import reward
 
 
-class Trained(NamedTuple):
+class TrainRewardOutputs(NamedTuple):
     model: dsl.Model
     promotion: dsl.Artifact
 
@@ -32,7 +32,7 @@ def train_reward(
     gate: str = "reward",
     seed: int = 0,
     run_key: str = "",
-) -> Trained:
+) -> TrainRewardOutputs:
     """Export the experts' judgements, version them as a dataset, train a reward model, measure and promote it.
 
     Args:
@@ -53,22 +53,24 @@ def train_reward(
         run_key: Runs of one key are one piece of work; empty for a run of its own.
     """
     job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    shown = dsl.importer(
+    candidates_import = dsl.importer(
         artifact_uri=candidates_uri, artifact_class=dsl.Dataset, metadata={"sha256": candidates_sha256}
     )
-    shown.set_display_name("candidates")
-    asked = dsl.importer(artifact_uri=campaign_uri, artifact_class=dsl.Artifact, metadata={"sha256": campaign_sha256})
-    asked.set_display_name("campaign")
+    candidates_import.set_display_name("candidates")
+    campaign_import = dsl.importer(
+        artifact_uri=campaign_uri, artifact_class=dsl.Artifact, metadata={"sha256": campaign_sha256}
+    )
+    campaign_import.set_display_name("campaign")
     judged = collect(
-        campaign=asked.output,
-        candidates=shown.output,
+        campaign=campaign_import.output,
+        candidates=candidates_import.output,
         answers_sha256=answers_sha256,
         run_key=run_key,
         job_id=job_id,
     )
     built = dataset(
         judgements=judged.outputs["judgements"],
-        candidates=shown.output,
+        candidates=candidates_import.output,
         withdrawn_sha256=withdrawn_sha256,
         seed=seed,
         run_key=run_key,
@@ -101,4 +103,4 @@ def train_reward(
         run_key=run_key,
         job_id=job_id,
     )
-    return Trained(model=trained.outputs["model"], promotion=promoted.outputs["promotion"])
+    return TrainRewardOutputs(model=trained.outputs["model"], promotion=promoted.outputs["promotion"])

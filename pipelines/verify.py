@@ -8,7 +8,7 @@ Each link is looked up where it lives (registry, runs, dataset repository, Label
 
 from components.promote.registration import EDITOR_STAGES
 from infra import registry
-from pipelines.lineage.chain import Chain, Gap, checked
+from pipelines.lineage.chain import Chain, Gap, look_up
 from pipelines.lineage.data_links import curated_links, dataset_links, judgement_links
 from pipelines.lineage.family import TAINTED
 from pipelines.lineage.model_links import (
@@ -46,7 +46,7 @@ def _walk(chain: Chain, model: str) -> None:
         curated = tags["editloop.stage"] == "editor_sft"
         taught_by = curated_links(chain, version, run) if curated else tags.get("editloop.reward_sha256")
         reward = version.tags.get("editloop.reward", "")
-        teacher = checked("reward model", lambda: registry.find_version(reward)) if reward else None
+        teacher = look_up("reward model", lambda: registry.find_version(reward)) if reward else None
         if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
             raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")
         chain.add("reward model", f"{reward} ({taught_by})")

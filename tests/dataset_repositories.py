@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from infra.content import complete_folder
-from infra.datarepo import Origin, Version, commit_dataset
+from infra.datarepo import DatasetOrigin, DatasetVersion, commit_dataset
 
 
 def make_dataset(folder: Path, text: str) -> Path:
@@ -14,7 +14,9 @@ def make_dataset(folder: Path, text: str) -> Path:
     return folder
 
 
-def commit_text(tmp_path: Path, text: str, repo: str | None = None, *, origin: Origin | None = None) -> Version:
+def commit_text(
+    tmp_path: Path, text: str, repo: str | None = None, *, origin: DatasetOrigin | None = None
+) -> DatasetVersion:
     """Put a dataset of this text into the repository `repo`, tmp_path/repo by default, with the remote beside it."""
     dataset = make_dataset(tmp_path / "data", text)
     remote = str(tmp_path / "remote")

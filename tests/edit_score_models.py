@@ -9,15 +9,20 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForCondition
 from components.backbones.pictures import Patches
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import Row
+from components.edit_score.rows import PromptRow
 from components.edit_score.settings import EditScoreSettings
 from components.judges.protocol import EditGroup
 
 CLASSES = {"qwen2.5-vl": Qwen2_5_VLForConditionalGeneration, "qwen3-vl": Qwen3VLForConditionalGeneration}
 SHORT: dict[str, Any] = {
-    "system": "", "sc": "{instruction}?", "pq": "clean?", "closing": "", "min_pixels": 64, "max_pixels": 1024,
+    "system": "",
+    "sc": "{instruction}?",
+    "pq": "clean?",
+    "closing": "",
+    "min_pixels": 64,
+    "max_pixels": 1024,
     "max_new_tokens": 24,
-}  # fmt: skip
+}
 
 
 def tiny_score(
@@ -48,7 +53,7 @@ def some_groups(seed: int = 0) -> list[EditGroup]:
     ]
 
 
-def plain_inputs(model: EditScoreModel, row: Row) -> dict[str, torch.Tensor]:
+def plain_inputs(model: EditScoreModel, row: PromptRow) -> dict[str, torch.Tensor]:
     """What a processor would give the Hugging Face model for this row alone, its answer at the end."""
     marks, ids = model.rows.marks, list[int]()
     for part in row.prompt:
@@ -57,13 +62,15 @@ def plain_inputs(model: EditScoreModel, row: Row) -> dict[str, torch.Tensor]:
     whole = torch.tensor([[*ids, *row.answer]])
     pictures = [part for part in row.prompt if isinstance(part, Patches)]
     return {
-        "input_ids": whole, "attention_mask": torch.ones_like(whole), "mm_token_type_ids": (whole == marks.image).int(),
+        "input_ids": whole,
+        "attention_mask": torch.ones_like(whole),
+        "mm_token_type_ids": (whole == marks.image).int(),
         "pixel_values": torch.cat([one.values for one in pictures]),
         "image_grid_thw": torch.tensor([one.grid for one in pictures]),
-    }  # fmt: skip
+    }
 
 
-def plain_loss(model: EditScoreModel, row: Row) -> torch.Tensor:
+def plain_loss(model: EditScoreModel, row: PromptRow) -> torch.Tensor:
     """Sum of the answer tokens' cross-entropies by the Hugging Face model, one row a pass."""
     inputs = plain_inputs(model, row)
     labels = inputs["input_ids"].clone()
@@ -71,7 +78,7 @@ def plain_loss(model: EditScoreModel, row: Row) -> torch.Tensor:
     return model.backbone(**inputs, labels=labels).loss * len(row.answer)
 
 
-def plain_greedy(model: EditScoreModel, row: Row, tokens: int) -> list[int]:
+def plain_greedy(model: EditScoreModel, row: PromptRow, tokens: int) -> list[int]:
     """The Hugging Face model's own generate, one call a row."""
     inputs = plain_inputs(model, row)
     made = model.backbone.generate(

@@ -103,7 +103,7 @@ def forked_launches() -> Iterator[None]:
                 log.parent.mkdir(parents=True, exist_ok=True)
             run_ranks(command[start + 1], command[start + 2 :], processes, log or Path(folder) / "ranks.log")
 
-    with patch.object(launch, "_launch_here", launch_here):
+    with patch.object(launch, "_launch_local", launch_here):
         yield
 
 

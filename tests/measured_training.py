@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 
 from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.reward.data import Group
+from components.reward.data import PreferenceGroup
 from components.reward.model import RewardModel
 from components.reward.settings import RewardSettings
-from components.reward.train import RewardLesson
+from components.reward.train import RewardTrainingTask
 from components.training.adapter import add_adapter
 from components.training.job import TrainingJob
 from components.training.loop import train
@@ -47,7 +47,7 @@ def reward_model(width: int, layers: int, vision_layers: int, rubric: int) -> Re
     return RewardModel(Qwen2_5_VLModel(config), tokenizer, settings)
 
 
-class Drawn(Sequence[Group]):
+class Drawn(Sequence[PreferenceGroup]):
     """Groups of noise, all of one size."""
 
     def __init__(self, count: int, candidates: int, side: int = SIDE):
@@ -60,12 +60,18 @@ class Drawn(Sequence[Group]):
         rng = np.random.default_rng(place)
         pictures = rng.integers(0, 256, (self.candidates + 1, self.side, self.side, 3), dtype=np.uint8)
         names = tuple(f"c{one}" for one in range(self.candidates))
-        return Group(
-            task_id=f"t{place}", task_type="add", instruction=INSTRUCTION, candidates=names, editors=names,
-            source=pictures[0], target=None, edits=pictures[1:],
+        return PreferenceGroup(
+            task_id=f"t{place}",
+            task_type="add",
+            instruction=INSTRUCTION,
+            candidates=names,
+            editors=names,
+            source=pictures[0],
+            target=None,
+            edits=pictures[1:],
             ratings=np.arange(2 * self.candidates, dtype=np.float32).reshape(-1, 2) % 4 + 1,
             weights=np.ones((self.candidates, self.candidates, 2), np.float32),
-        )  # fmt: skip
+        )
 
 
 def run(case: dict[str, Any]) -> int:
@@ -76,11 +82,16 @@ def run(case: dict[str, Any]) -> int:
         add_adapter(model.backbone, preset.training.adapter)
     with tempfile.TemporaryDirectory() as place:
         job = TrainingJob(
-            dataset=Path(), output=Path(), checkpoints=Path(), base="", preset=preset, training=preset.training,
+            dataset=Path(),
+            output=Path(),
+            checkpoints=Path(),
+            base="",
+            preset=preset,
+            training=preset.training,
             facts={},
-        )  # fmt: skip
+        )
         drawn = Drawn(2 * preset.training.batch, preset.load.candidates)
-        lesson = RewardLesson(model, {"train": drawn, "validation": Drawn(1, preset.load.candidates)}, job)  # type: ignore[dict-item]
+        lesson = RewardTrainingTask(model, {"train": drawn, "validation": Drawn(1, preset.load.candidates)}, job)  # type: ignore[dict-item]
         train(lesson, preset.training, Path(place), facts={})
     return sum(one.numel() for one in model.parameters())
 
@@ -90,8 +101,13 @@ def main(cases: list[dict[str, Any]]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}  # fmt: skip
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     start_rank()
     run(cases[0])
     found = []

@@ -29,10 +29,13 @@ class PlainPasses(torch.nn.Module):
         vision = self.backbone.config.vision_config
         self.merge = vision.spatial_merge_size
         self.processor = Qwen2VLImageProcessorPil(
-            patch_size=vision.patch_size, merge_size=self.merge, temporal_patch_size=vision.temporal_patch_size,
+            patch_size=vision.patch_size,
+            merge_size=self.merge,
+            temporal_patch_size=vision.temporal_patch_size,
             size={"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels},
-            image_mean=list(self.settings.image_mean), image_std=list(self.settings.image_std),
-        )  # fmt: skip
+            image_mean=list(self.settings.image_mean),
+            image_std=list(self.settings.image_std),
+        )
 
     def inputs(self, instruction: str, source: Any, edit: Any) -> list[dict[str, Tensor]]:
         """What each of the passes over one candidate takes; of `rubric-first` there is one that reads all axes."""

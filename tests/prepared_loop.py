@@ -105,10 +105,13 @@ def tune(loop: Loop, *, run: str = "tuning") -> str:
         step("editor_rl", run, {"edits": edits}, {"output": tuned})
     with standing_in("editor_eval", stand_in_editor_eval):
         run_step(
-            "editor_eval", pipeline_run=run, inputs={"edits": edits, "editor": tuned}, outputs={"output": evidence},
+            "editor_eval",
+            pipeline_run=run,
+            inputs={"edits": edits, "editor": tuned},
+            outputs={"output": evidence},
             parameters={},
             then=lambda key: register_editor(evidence, tuned, loop["editor-promotion.json"], key, name=EDITOR),
-        )  # fmt: skip
+        )
     return str(registry.find_version(f"models:/{EDITOR}@challenger").version)
 
 
@@ -120,7 +123,7 @@ def step(stage: str, run: str, inputs: dict[str, Path], outputs: dict[str, Path]
 @contextmanager
 def standing_in(stage: str, function: Callable[..., dict[str, float]]) -> Iterator[None]:
     """`function` in a stage's place."""
-    with patch(f"components.{stage}.stage.{stage}", function):
+    with patch(f"components.{stage}.stage.run_{stage}", function):
         yield
 
 
@@ -144,10 +147,14 @@ def draw(edits: Path, output: Path, *, tasks: int) -> dict[str, float]:
             made = [Candidate(candidate_id=candidate_id(task, one), image=one, editor="some") for one in images]
             rows.append(
                 EditTask(
-                    task_id=task, name=f"row-{number}", instruction=instruction, source=source, target=put(),
+                    task_id=task,
+                    name=f"row-{number}",
+                    instruction=instruction,
+                    source=source,
+                    target=put(),
                     candidates=tuple(made),
                 )
-            )  # fmt: skip
+            )
         write_file(folder / "tasks.jsonl", "".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
     return {"tasks": float(tasks)}
 

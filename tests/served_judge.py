@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import psutil
 
-from components.judges.encoding import png
+from components.judges.encoding import encode_png
 from components.judges.protocol import EditGroup
 from components.serving.client import JudgeClientSettings, ServedJudge
 
@@ -106,7 +106,7 @@ def group(seed: int, edits: int = 2, instruction: str = "make it red") -> EditGr
 
 
 def body(instruction: Any = "x", source: Any = None, edits: Any = None) -> dict[str, Any]:
-    good = base64.b64encode(png(pictures(1)[0])).decode()
+    good = base64.b64encode(encode_png(pictures(1)[0])).decode()
     return {"instruction": instruction, "source": source or good, "edits": [good] if edits is None else edits}
 
 

@@ -4,10 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from components.claims.store import Figures, Piece, Work
+from components.claims.store import Figures, Piece, PieceContext
 
 
-def first(work: Work) -> Figures:
+def first(work: PieceContext) -> Figures:
     """Says when it began and ended, and with how many threads."""
     begun = time.time()
     time.sleep(0.3)
@@ -20,14 +20,14 @@ def first(work: Work) -> Figures:
     }
 
 
-def second(work: Work) -> Figures:
+def second(work: PieceContext) -> Figures:
     """Needs what the first left; fails while its folder's neighbour `fail` is there."""
     if (work.folder.parent.parent / "fail").exists():
         raise ValueError("planted")
     return {"letters": float(len((work.needs["first"] / "left").read_text())), "begun": time.time()}
 
 
-def slow(work: Work) -> Figures:
+def slow(work: PieceContext) -> Figures:
     """Never ends by itself; asked to, it says so."""
     (work.folder.parent.parent / "slow-began").touch()
     try:
@@ -45,7 +45,7 @@ PIECES = {
         Piece("beside", first, 1, (), ("tasks",)),
         Piece("second", second, 1, ("first",), ("steps",)),
         Piece("third", second, 1, ("first", "second"), ()),
-        Piece("extra", first, 1, (), ("tasks",), beside=True),
+        Piece("extra", first, 1, (), ("tasks",), optional=True),
         Piece("slow", slow, 50),
     )
 }

@@ -74,22 +74,45 @@ def _kontext(distilled: bool) -> KontextEditor:
     words = tokenizer()
     text = T5Config(vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0)
     pooled = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=TEXT_TOKENS, projection_dim=32, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=TEXT_TOKENS,
+        projection_dim=32,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     codec = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4,
-        scaling_factor=0.36, shift_factor=0.11, **BLOCKS,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        scaling_factor=0.36,
+        shift_factor=0.11,
+        **BLOCKS,
+    )
     network = FluxTransformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=distilled, axes_dims_rope=(4, 6, 6),
-    )  # fmt: skip
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        guidance_embeds=distilled,
+        axes_dims_rope=(4, 6, 6),
+    )
     pipeline = FluxKontextPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0), vae=codec,
-        text_encoder=CLIPTextModel(pooled), tokenizer=words, text_encoder_2=T5EncoderModel(text), tokenizer_2=words,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=codec,
+        text_encoder=CLIPTextModel(pooled),
+        tokenizer=words,
+        text_encoder_2=T5EncoderModel(text),
+        tokenizer_2=words,
         transformer=network,
-    )  # fmt: skip
+    )
     return KontextEditor(quiet(pipeline), _small("flux-kontext", sizes=(), text_tokens=TEXT_TOKENS))
 
 
@@ -97,42 +120,72 @@ def _qwen() -> QwenEditPlusEditor:
     bytes_ = byte_tokenizer([QWENS_ORDER, *WORDS, *(f" {word}" for word in WORDS)])
     pictures = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 4096})
     codec = AutoencoderKLQwenImage(
-        base_dim=8, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True],
-        latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
-    )  # fmt: skip
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.5, 1.0, 2.0],
+    )
     network = QwenImageTransformer2DModel(
-        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=64, axes_dims_rope=(4, 6, 6),
-    )  # fmt: skip
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        axes_dims_rope=(4, 6, 6),
+    )
     shifting = {"use_dynamic_shifting": True, "shift_terminal": 0.02, "base_shift": 0.5, "max_shift": 0.9}
     pipeline = QwenImageEditPlusPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**shifting, max_image_seq_len=8192), vae=codec,
-        text_encoder=Qwen2_5_VLForConditionalGeneration(tiny_config("qwen2.5-vl", bytes_)).eval(), tokenizer=bytes_,
-        processor=PictureProcessor(pictures, bytes_), transformer=network,
-    )  # fmt: skip
+        scheduler=FlowMatchEulerDiscreteScheduler(**shifting, max_image_seq_len=8192),
+        vae=codec,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(tiny_config("qwen2.5-vl", bytes_)).eval(),
+        tokenizer=bytes_,
+        processor=PictureProcessor(pictures, bytes_),
+        transformer=network,
+    )
     return QwenEditPlusEditor(quiet(pipeline), _small("qwen-image-edit-plus", seen_area=AREA))
 
 
 def _klein(distilled: bool) -> Flux2KleinEditor:
     bytes_ = chatting(byte_tokenizer([*WORDS, *(f" {word}" for word in WORDS)]))
     text = Qwen3Config(
-        vocab_size=len(bytes_), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=16,
-    )  # fmt: skip
+        vocab_size=len(bytes_),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+    )
     codec = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
         **BLOCKS,
-    )  # fmt: skip
+    )
     codec.bn.running_mean.normal_()
     codec.bn.running_var.uniform_(0.5, 2)
     network = Flux2Transformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=96, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
-    )  # fmt: skip
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=96,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
     pipeline = Flux2KleinPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0), vae=codec,
-        text_encoder=Qwen3ForCausalLM(text).eval(), tokenizer=bytes_, transformer=network, is_distilled=distilled,
-    )  # fmt: skip
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=codec,
+        text_encoder=Qwen3ForCausalLM(text).eval(),
+        tokenizer=bytes_,
+        transformer=network,
+        is_distilled=distilled,
+    )
     preset = "flux2-klein" if distilled else "flux2-klein-base"
     return Flux2KleinEditor(quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
 

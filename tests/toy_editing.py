@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from annotation.formats.edits_file import EditRow
 from components.editor_rl.loop import Training
 from components.editor_rl.prompts import Prompts
-from components.editor_rl.scoring import Teachers
+from components.editor_rl.scoring import RewardJudges
 from components.editor_rl.settings import RlJob, RlSettings
 from components.editors.protocol import Conditioning
 from components.judges.protocol import AxisScore, EditGroup, Score
@@ -164,5 +164,5 @@ def toy_training(
     rewards = weights or dict.fromkeys(judges, 1.0)
     folders = {"edits": folder, "output": folder, "checkpoints": folder / "checkpoints"}
     job = RlJob(editor="affine", rewards=rewards, settings=settings, **folders)
-    prompts = Prompts(rows, editor, kept=3, seed=settings.seed)  # type: ignore[arg-type]
-    return Training(job, editor, editor.trained, prompts, Teachers(judges, patience=0.0))  # type: ignore[arg-type]
+    prompts = Prompts(rows, editor, cache_size=3, seed=settings.seed)  # type: ignore[arg-type]
+    return Training(job, editor, editor.trained, prompts, RewardJudges(judges, patience=0.0))  # type: ignore[arg-type]

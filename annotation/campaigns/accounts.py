@@ -48,8 +48,8 @@ def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
 
 def author_id(annotation: dict[str, Any]) -> int:
     """User id of who made an annotation; some of Label Studio's replies give the id, others the user."""
-    by = annotation["completed_by"]
-    return int(by["id"] if isinstance(by, dict) else by)
+    author = annotation["completed_by"]
+    return int(author["id"] if isinstance(author, dict) else author)
 
 
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
@@ -57,7 +57,7 @@ def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
     path = settings.annotators_file
     if path is None or not path.is_file():
         return {}
-    return {name: Account(**kept) for name, kept in json.loads(path.read_text()).items()}
+    return {name: Account(**fields) for name, fields in json.loads(path.read_text()).items()}
 
 
 def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettings) -> dict[str, int]:
@@ -79,12 +79,12 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
         password = secrets.token_urlsafe(16)
         # Kept before it is used: an account whose password was lost could never log in.
         accounts[name] = Account(name=name, email=email_of(name), password=password, token="")
-        _keep(settings.annotators_file, accounts)
+        _write_accounts(settings.annotators_file, accounts)
         _sign_up(url, client.organizations.invites.get_invite_link().token, accounts[name])
     for name in names:
         if name in accounts and not accounts[name].token:
             accounts[name] = accounts[name].model_copy(update={"token": _token(url, accounts[name])})
-            _keep(settings.annotators_file, accounts)
+            _write_accounts(settings.annotators_file, accounts)
     if missing:
         _reset_invitation(url, settings)
         ids = _members(client)
@@ -101,8 +101,8 @@ def _sign_up(url: str, invite: str, account: Account) -> None:
     form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}
     reply = session.post(page, data=form, headers={"Referer": page}, timeout=TIMEOUT)
     if not (reply.ok and session.cookies.get("sessionid")):
-        said = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
-        raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(said) or reply.status_code}.")
+        messages = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
+        raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(messages) or reply.status_code}.")
 
 
 def _reset_invitation(url: str, settings: ServiceSettings) -> None:
@@ -124,14 +124,14 @@ def _token(url: str, account: Account) -> str:
 
 
 def _form_token(page: str) -> str:
-    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
-    if not found:
+    match = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    if not match:
         raise EditLoopError("Label Studio's sign-up page has no form: is its address right, and is sign-up open?")
-    return found.group(1)
+    return match.group(1)
 
 
-def _keep(path: Path | None, accounts: dict[str, Account]) -> None:
+def _write_accounts(path: Path | None, accounts: dict[str, Account]) -> None:
     if path is None:
         return
-    kept = {name: account.model_dump() for name, account in sorted(accounts.items())}
-    write_file(path, json.dumps(kept, indent=2) + "\n")
+    records = {name: account.model_dump() for name, account in sorted(accounts.items())}
+    write_file(path, json.dumps(records, indent=2) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import track
 
 from annotation.campaigns.accounts import ensure_annotators
-from annotation.campaigns.answers import Answer, Answers, export, judgements
+from annotation.campaigns.answers import CampaignAnswers, PageAnswer, export_answers, extract_judgements
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.closing import config_faults
@@ -39,7 +39,7 @@ open the task again, and each annotator's ratings stand beside yours under their
 """
 
 
-class Queue(Record):
+class AdjudicationState(Record):
     """The state of a campaign's adjudication."""
 
     url: str
@@ -57,8 +57,8 @@ def adjudicate(
     campaign: Campaign,
     folder: Path,
     pages: Mapping[str, Page],
-    answers: Answers,
-) -> Queue:
+    answers: CampaignAnswers,
+) -> AdjudicationState:
     """Bring the lead's queue up to date: open it, add tasks that are in conflict now, show votes on what is decided.
 
     `folder` is the campaign's; `answers` are those that Label Studio has now. Safe to call again at any time. Raises
@@ -70,25 +70,27 @@ def adjudicate(
         )
     if faults := config_faults(client, campaign):
         raise EditLoopError(" ".join(faults))
-    found, _ = judgements(pages, answers)
-    tasks = conflicts(found)
-    wanted = {key: page for key, page in pages.items() if page.kind == "task" and page.task_id in tasks}
+    judgements, _ = extract_judgements(pages, answers)
+    tasks = conflicts(judgements)
+    conflict_pages = {key: page for key, page in pages.items() if page.kind == "task" and page.task_id in tasks}
     queue = find_queue(client, settings, campaign)
     if queue is None:
-        if not wanted:
-            return Queue(url="", conflicts=0, tasks=0, decided=0)
+        if not conflict_pages:
+            return AdjudicationState(url="", conflicts=0, tasks=0, decided=0)
         queue = _open(client, settings, campaign, folder)
     store, api = picture_store(settings), LabelStudioApi(settings)
     store.attach(client, queue.project_id, campaign.key)
-    there = {task["data"]["key"] for task in live_tasks(api, queue, "task_only")}
-    shown = [page for key, page in pages.items() if key in there or key in wanted]
+    queued_keys = {task["data"]["key"] for task in live_tasks(api, queue, "task_only")}
+    queue_pages = [page for key, page in pages.items() if key in queued_keys or key in conflict_pages]
     rows = import_tasks(
-        api, queue, [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in shown]
+        api, queue, [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in queue_pages]
     )
-    done = [one.page for one in decided(lead_answers(client, campaign, pages, export(settings, queue)))]
-    for key in track(done, "votes", transient=True):
-        _show_votes(api, rows[key].id, [one for one in answers.counting().values() if one.page == key])
-    return Queue(url=queue.url, conflicts=len(tasks), tasks=len(shown), decided=len(done))
+    decided_keys = [
+        answer.page for answer in decided(lead_answers(client, campaign, pages, export_answers(settings, queue)))
+    ]
+    for key in track(decided_keys, "votes", transient=True):
+        _show_votes(api, rows[key].id, [answer for answer in answers.counting().values() if answer.page == key])
+    return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
 
 
 def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Path) -> Campaign:
@@ -110,18 +112,21 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
     return queue_of(campaign, project.id, settings)
 
 
-def _show_votes(api: LabelStudioApi, task: int, votes: list[Answer]) -> None:
+def _show_votes(api: LabelStudioApi, task: int, votes: list[PageAnswer]) -> None:
     """Put the votes on a decided task, each as a prediction by the voter's name, as the voter says now."""
-    there = {one["model_version"]: one for one in api.call("GET", "/api/predictions/", params={"task": task})}
+    predictions = {
+        prediction["model_version"]: prediction
+        for prediction in api.call("GET", "/api/predictions/", params={"task": task})
+    }
     for vote in votes:
-        result, before = result_of(vote.ratings, vote.reason), there.get(vote.annotator)
-        if before and _said(before["result"]) == _said(result):
+        result, before = result_of(vote.ratings, vote.reason), predictions.get(vote.annotator)
+        if before and _values_by_control(before["result"]) == _values_by_control(result):
             continue
         if before:
             api.call("DELETE", f"/api/predictions/{before['id']}/")
-        told = {"task": task, "result": result, "model_version": vote.annotator}
-        api.call("POST", "/api/predictions/", json=told)
+        body = {"task": task, "result": result, "model_version": vote.annotator}
+        api.call("POST", "/api/predictions/", json=body)
 
 
-def _said(result: list[dict[str, Any]]) -> dict[str, Any]:
+def _values_by_control(result: list[dict[str, Any]]) -> dict[str, Any]:
     return {item["from_name"]: item["value"] for item in result}

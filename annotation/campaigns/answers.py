@@ -21,11 +21,11 @@ EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0
 SHOWN_IDS = 10
 
 
-class Cut(Exception):  # noqa: N818 - what happened to the export
+class TruncatedExportError(Exception):
     """An export that ends too early, or lacks tasks."""
 
 
-class Answer(NamedTuple):
+class PageAnswer(NamedTuple):
     """One annotation, read against the page that it is on."""
 
     annotation_id: int
@@ -52,20 +52,20 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class CampaignAnswers:
     """What Label Studio has of a campaign at one moment."""
 
-    given: tuple[Answer, ...]
+    given: tuple[PageAnswer, ...]
     """Every annotation by anyone, oldest first."""
     rows: Mapping[str, int]
     """Label Studio's task id by page key."""
 
-    def counting(self) -> dict[tuple[str, str], Answer]:
+    def counting(self) -> dict[tuple[str, str], PageAnswer]:
         """By (page, annotator) the answer that counts: the latest one that answers the page."""
-        return {(one.page, str(one.annotator)): one for one in self.given if one.counts}
+        return {(answer.page, str(answer.annotator)): answer for answer in self.given if answer.counts}
 
 
-class Progress(Record):
+class CampaignProgress(Record):
     """How far a campaign is. A page is answered when `overlap` different annotators rated all of it or said why not."""
 
     pages: int
@@ -94,7 +94,7 @@ class Progress(Record):
         return self.answered == self.pages
 
 
-def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
+def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
     """Label Studio's JSON export of all tasks of the campaign, finished or not.
 
     An export that is cut off, or has fewer tasks than the project, is asked for again, EXPORT_TRIES times in all; then
@@ -104,34 +104,34 @@ def export(settings: ServiceSettings, campaign: Campaign) -> bytes:
 
     def once() -> bytes:
         project = api.call("GET", f"/api/projects/{campaign.project_id}/", params={"include": "task_number"})
-        wanted = int(project["task_number"])
+        expected_tasks = int(project["task_number"])
         path = f"/api/projects/{campaign.project_id}/export"
         data = api.fetch("GET", path, params={"exportType": "JSON", "download_all_tasks": "true"})
-        found = sum(1 for _ in rows_of(data))
-        if found < wanted:
-            raise Cut(f"it has {found} of {wanted} tasks")
+        exported_tasks = sum(1 for _ in iterate_tasks(data))
+        if exported_tasks < expected_tasks:
+            raise TruncatedExportError(f"it has {exported_tasks} of {expected_tasks} tasks")
         return data
 
-    patient = Retrying(
-        retry=retry_if_exception_type(Cut),
+    retrying = Retrying(
+        retry=retry_if_exception_type(TruncatedExportError),
         stop=stop_after_attempt(EXPORT_TRIES),
         wait=wait_fixed(SECONDS_BETWEEN),
         reraise=True,
     )
     try:
-        return patient(once)
-    except Cut as error:
+        return retrying(once)
+    except TruncatedExportError as error:
         raise EditLoopError(
             f"Label Studio's export of campaign {campaign.name} (project {campaign.project_id}) was cut off "
             f"{EXPORT_TRIES} times: {error}. Nothing was written. Look at Label Studio's log and disk, then call again."
         ) from error
 
 
-def rows_of(exported: bytes) -> Iterator[dict[str, Any]]:
+def iterate_tasks(exported: bytes) -> Iterator[dict[str, Any]]:
     """The tasks of an export one at a time: as objects a large one would fill the memory. Cut where it ends early."""
     text = exported.decode(errors="replace").strip()
     if not text.startswith("["):
-        raise Cut("it is no JSON list")
+        raise TruncatedExportError("it is no JSON list")
     decoder, at = json.JSONDecoder(), 1
     while True:
         while text[at : at + 1].isspace() or text[at : at + 1] == ",":
@@ -141,18 +141,22 @@ def rows_of(exported: bytes) -> Iterator[dict[str, Any]]:
         try:
             row, at = decoder.raw_decode(text, at)
         except ValueError as error:
-            raise Cut(f"its JSON ends at character {at}") from error
+            raise TruncatedExportError(f"its JSON ends at character {at}") from error
         yield row
 
 
 def answer_digests(exported: bytes) -> dict[int, str]:
     """Content address of what each annotation says, on which page and by whom, by the annotation's id."""
-    found = {}
-    for row in rows_of(exported):
-        for one in row["annotations"]:
-            said = sorted([str(item.get("from_name")), sha256_json(item.get("value"))] for item in one["result"])
-            found[one["id"]] = sha256_json([row["data"].get("key"), author_id(one), bool(one["was_cancelled"]), said])
-    return found
+    digests = {}
+    for row in iterate_tasks(exported):
+        for annotation in row["annotations"]:
+            control_digests = sorted(
+                [str(item.get("from_name")), sha256_json(item.get("value"))] for item in annotation["result"]
+            )
+            digests[annotation["id"]] = sha256_json(
+                [row["data"].get("key"), author_id(annotation), bool(annotation["was_cancelled"]), control_digests]
+            )
+    return digests
 
 
 def answers_sha256(digests: Mapping[int, str]) -> str:
@@ -163,22 +167,24 @@ def answers_sha256(digests: Mapping[int, str]) -> str:
 def changed_annotations(before: Mapping[int, str], now: Mapping[int, str]) -> str:
     """What became of the annotations, by their ids: "2 edited (annotation 4, 9), 1 added (annotation 12)"."""
     kinds = {
-        "edited": [one for one in before.keys() & now.keys() if before[one] != now[one]],
+        "edited": [
+            annotation_id for annotation_id in before.keys() & now.keys() if before[annotation_id] != now[annotation_id]
+        ],
         "added": now.keys() - before.keys(),
         "deleted": before.keys() - now.keys(),
     }
-    told = []
+    phrases = []
     for word, ids in kinds.items():
         if ids:
-            shown = ", ".join(map(str, sorted(ids)[:SHOWN_IDS]))
-            told.append(f"{len(ids)} {word} (annotation {shown}{', ...' if len(ids) > SHOWN_IDS else ''})")
-    return ", ".join(told) or "nothing changed"
+            listed_ids = ", ".join(map(str, sorted(ids)[:SHOWN_IDS]))
+            phrases.append(f"{len(ids)} {word} (annotation {listed_ids}{', ...' if len(ids) > SHOWN_IDS else ''})")
+    return ", ".join(phrases) or "nothing changed"
 
 
-def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> Answers:
+def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> CampaignAnswers:
     """What the annotations in an export say. `names` are the campaign's annotators by Label Studio's user id."""
-    given, rows = [], {}
-    for row in rows_of(exported):
+    answers, rows = [], {}
+    for row in iterate_tasks(exported):
         key = str(row["data"].get("key"))
         rows[key] = int(row["id"])
         page = pages.get(key)
@@ -187,8 +193,8 @@ def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int,
             annotator = names.get(author_id(annotation))
             where = f"Annotation {annotation['id']} by {annotator or 'a guest'} on task {row['id']}"
             faults = faults_of(result, places) if page else [f"It is on page {key}, which is none of the campaign's."]
-            given.append(
-                Answer(
+            answers.append(
+                PageAnswer(
                     annotation_id=annotation["id"],
                     page=key,
                     annotator=annotator,
@@ -201,41 +207,41 @@ def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int,
                     faults=tuple(f"{where}: {fault}" for fault in faults),
                 )
             )
-    return Answers(tuple(sorted(given, key=lambda one: one.annotation_id)), rows)
+    return CampaignAnswers(tuple(sorted(answers, key=lambda answer: answer.annotation_id)), rows)
 
 
-def progress(campaign: Campaign, pages: Mapping[str, Page], answers: Answers) -> Progress:
+def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
     """How far the campaign is."""
     counting = answers.counting()
-    people = Counter(page for page, _ in counting)
+    answer_counts = Counter(page for page, _ in counting)
     by_annotator = Counter(annotator for _, annotator in counting)
-    cannot = Counter(one.reason for one in counting.values() if one.reason)
-    ours = [one for one in answers.given if one.annotator is not None and one.page in pages]
-    return Progress(
+    cannot = Counter(answer.reason for answer in counting.values() if answer.reason)
+    campaign_answers = [answer for answer in answers.given if answer.annotator is not None and answer.page in pages]
+    return CampaignProgress(
         pages=len(pages),
-        answered=sum(people[key] >= page.overlap for key, page in pages.items()),
+        answered=sum(answer_counts[key] >= page.overlap for key, page in pages.items()),
         annotations=len(counting),
         wanted=sum(page.overlap for page in pages.values()),
         by_annotator={name: by_annotator[name] for name in campaign.annotators},
         cannot={str(reason): count for reason, count in sorted(cannot.items(), key=str)},
-        skipped=sum(one.skipped and not one.counts for one in ours),
-        unfinished=sum(not one.skipped and not one.counts for one in ours),
-        others=sum(one.annotator is None for one in answers.given),
-        repeated=sum(one.counts for one in ours) - len(counting),
+        skipped=sum(answer.skipped and not answer.counts for answer in campaign_answers),
+        unfinished=sum(not answer.skipped and not answer.counts for answer in campaign_answers),
+        others=sum(answer.annotator is None for answer in answers.given),
+        repeated=sum(answer.counts for answer in campaign_answers) - len(counting),
         missing=len(pages.keys() - answers.rows.keys()),
-        faults=[fault for one in answers.given if one.annotator is not None for fault in one.faults],
+        faults=[fault for answer in answers.given if answer.annotator is not None for fault in answer.faults],
     )
 
 
-def judgements(
-    pages: Mapping[str, Page], answers: Answers, kinds: Sequence[Kind] = ("task",)
+def extract_judgements(
+    pages: Mapping[str, Page], answers: CampaignAnswers, kinds: Sequence[Kind] = ("task",)
 ) -> tuple[list[Judgement], list[CannotJudge]]:
     """Every rating of every candidate by the campaign's annotators on pages of these kinds, and what was not judged.
 
     Both are sorted by task, candidate and annotator. Where one person answered a page twice, the later answer counts;
     where a page shows a candidate twice, its first place counts.
     """
-    found, refused = [], []
+    judgements, refused = [], []
     for (key, annotator), answer in answers.counting().items():
         page = pages[key]
         if page.kind not in kinds:
@@ -250,9 +256,11 @@ def judgements(
         if answer.reason:
             refused.append(CannotJudge.model_validate({**common, "reason": answer.reason}))
             continue
-        for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
-            if page.candidates.index(candidate) == place:
-                seen = {"candidate_id": candidate, "position": place, "seconds": answer.seconds}
-                found.append(Judgement.model_validate({**common, **seen, **rating}))
-    found.sort(key=lambda one: (one.task_id, one.candidate_id, one.annotator, one.annotation_id))
-    return found, sorted(refused, key=lambda one: (one.task_id, one.annotator, one.annotation_id))
+        for position, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
+            if page.candidates.index(candidate) == position:
+                fields = {"candidate_id": candidate, "position": position, "seconds": answer.seconds}
+                judgements.append(Judgement.model_validate({**common, **fields, **rating}))
+    judgements.sort(
+        key=lambda judgement: (judgement.task_id, judgement.candidate_id, judgement.annotator, judgement.annotation_id)
+    )
+    return judgements, sorted(refused, key=lambda refusal: (refusal.task_id, refusal.annotator, refusal.annotation_id))

@@ -80,7 +80,7 @@ def read_tasks(candidates: Path) -> list[EditTask]:
 
 def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
     """Every campaign in Label Studio, oldest first; projects that EditLoop did not open are passed over."""
-    found = []
+    campaigns = []
     for project in client.projects.list():
         lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
         if lines:
@@ -88,8 +88,8 @@ def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
                 facts = json.loads(lines[0].removeprefix(FACTS))
             except ValueError as error:
                 raise _not_a_campaign(project.id, error) from error
-            found.append(campaign_of(project.id, facts, settings))
-    return sorted(found, key=lambda one: one.project_id)
+            campaigns.append(campaign_of(project.id, facts, settings))
+    return sorted(campaigns, key=lambda campaign: campaign.project_id)
 
 
 def read_campaign(folder: Path) -> Campaign:
@@ -105,7 +105,7 @@ def load_pages(folder: Path) -> dict[str, Page]:
     return {page.key: page for page in pages}
 
 
-class Located(NamedTuple):
+class CampaignFiles(NamedTuple):
     """Where a campaign's files are, and those of the candidates it asks about where that is known."""
 
     campaign: Campaign
@@ -113,7 +113,7 @@ class Located(NamedTuple):
     candidates: Path | None
 
 
-def locate(client: Any, settings: ServiceSettings, name: str) -> Located:
+def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> CampaignFiles:
     """A campaign by its folder, its name or its key. EditLoopError where none is found, or several have the name.
 
     By name or key it is found in Label Studio, and its files in the folder of the annotate run that opened it, or,
@@ -122,28 +122,34 @@ def locate(client: Any, settings: ServiceSettings, name: str) -> Located:
     folder = Path(name)
     if (folder / "campaign.json").is_file():
         campaign = read_campaign(folder)
-        return Located(
-            campaign, folder, _candidates(campaign, tracking.find_runs(stage="annotate", campaign_key=campaign.key))
+        return CampaignFiles(
+            campaign,
+            folder,
+            _candidates_folder(campaign, tracking.find_runs(stage="annotate", campaign_key=campaign.key)),
         )
-    known = find_campaigns(client, settings)
-    found = [one for one in known if name in (one.name, one.key)]
-    if len(found) != 1:
-        lines = [f"  {one.key}  {one.name}  {one.url}" for one in found or known]
-        what = f"{len(found)} campaigns have that name; use a key" if found else "no such campaign or folder; there are"
-        raise EditLoopError("\n".join([f"{name}: {what}:", *(lines or ["  none"])]))
-    runs = tracking.find_runs(stage="annotate", campaign_key=found[0].key)
+    campaigns = find_campaigns(client, settings)
+    matches = [campaign for campaign in campaigns if name in (campaign.name, campaign.key)]
+    if len(matches) != 1:
+        lines = [f"  {campaign.key}  {campaign.name}  {campaign.url}" for campaign in matches or campaigns]
+        problem = (
+            f"{len(matches)} campaigns have that name; use a key"
+            if matches
+            else "no such campaign or folder; there are"
+        )
+        raise EditLoopError("\n".join([f"{name}: {problem}:", *(lines or ["  none"])]))
+    runs = tracking.find_runs(stage="annotate", campaign_key=matches[0].key)
     if not runs:
-        raise EditLoopError(f"{found[0].name} ({found[0].key}): MLflow has no annotate run of it; name its folder.")
-    return files_of(found[0], runs)
+        raise EditLoopError(f"{matches[0].name} ({matches[0].key}): MLflow has no annotate run of it; name its folder.")
+    return campaign_files(matches[0], runs)
 
 
-def files_of(campaign: Campaign, runs: Sequence[Any]) -> Located:
+def campaign_files(campaign: Campaign, runs: Sequence[Any]) -> CampaignFiles:
     """Where the campaign's files are, given its annotate runs in MLflow: here, or as MLflow keeps them."""
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder) == campaign:
-            return Located(campaign, folder, _candidates(campaign, runs))
-    return Located(campaign, _kept(campaign, runs[0].info.run_id), _candidates(campaign, runs))
+            return CampaignFiles(campaign, folder, _candidates_folder(campaign, runs))
+    return CampaignFiles(campaign, _downloaded_files(campaign, runs[0].info.run_id), _candidates_folder(campaign, runs))
 
 
 def live_config_sha256(client: Any, campaign: Campaign) -> str:
@@ -167,7 +173,7 @@ def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
     )
 
 
-def _candidates(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
+def _candidates_folder(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
     """The candidates' folder that the campaign's runs name, where it is on this machine."""
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.candidates", ""))
@@ -176,7 +182,7 @@ def _candidates(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
     return None
 
 
-def _kept(campaign: Campaign, run_id: str) -> Path:
+def _downloaded_files(campaign: Campaign, run_id: str) -> Path:
     """The campaign's files as MLflow keeps them, fetched into the cache."""
     import mlflow
 

@@ -18,11 +18,11 @@ LARGEST_SHARE = 0.5
 """More than half of control pages is a test of the annotators, not a campaign."""
 
 
-class Part(BaseModel):
+class _SettingsModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Gold(Part):
+class Gold(_SettingsModel):
     """Pages whose answer is known; annotators cannot tell them from the others."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
@@ -32,21 +32,21 @@ class Gold(Part):
     (4) or a range (3-4), empty where it is not known. Those tasks' pages become gold and teach no model."""
 
 
-class Repeats(Part):
+class Repeats(_SettingsModel):
     """Pages that are asked a second time, in another order."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
     """Repeated pages for each task. 0 = none."""
 
 
-class Gates(Part):
+class Gates(_SettingsModel):
     """What a campaign must reach before it closes by itself."""
 
     alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = {}
     """Lowest Krippendorff alpha by axis, -1..1; an axis that is not named has no gate."""
 
 
-class CampaignSettings(Part):
+class CampaignSettings(_SettingsModel):
     """Everything that is decided before the first question is asked."""
 
     name: str = Field(min_length=1)
@@ -94,22 +94,22 @@ class CampaignFile(NamedTuple):
 
 def read_campaign_settings(path: Path) -> CampaignFile:
     """Read a campaign's YAML file. Paths in it are relative to it. EditLoopError names all faults at once."""
-    given = read_yaml(path)
-    if not isinstance(given, dict):
+    content = read_yaml(path)
+    if not isinstance(content, dict):
         raise EditLoopError(f"{path}: a campaign's file holds keys and values, such as `name: kitchen`.")
     faults: list[str] = []
-    candidates = given.pop("candidates", None)
+    candidates = content.pop("candidates", None)
     folder = path.parent / str(candidates)
     if not isinstance(candidates, str):
         faults.append("candidates: name the folder that stage candidates wrote")
     elif not (folder / "tasks.jsonl").is_file():
         faults.append(f"candidates = {candidates}: no folder of stage candidates is there ({folder})")
-    _read_text(given, "guidelines", path.parent, faults)
-    if isinstance(given.get("gold"), dict):
-        _read_text(given["gold"], "answers", path.parent, faults)
+    _read_text(content, "guidelines", path.parent, faults)
+    if isinstance(content.get("gold"), dict):
+        _read_text(content["gold"], "answers", path.parent, faults)
     settings = None
     try:
-        settings = CampaignSettings.model_validate(given)
+        settings = CampaignSettings.model_validate(content)
     except ValidationError as error:
         faults += [_fault(details) for details in error.errors()]
     if settings is None or faults:
@@ -181,15 +181,15 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
     }
 
 
-def _read_text(given: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:
+def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:
     """Put the named file's text in the place of its path."""
-    if key not in given:
+    if key not in content:
         return
     try:
-        given[key] = (folder / str(given[key])).read_text()
+        content[key] = (folder / str(content[key])).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{key} = {given[key]}: cannot be read ({type(error).__name__}); name a text file")
-        given[key] = ""
+        faults.append(f"{key} = {content[key]}: cannot be read ({type(error).__name__}); name a text file")
+        content[key] = ""
 
 
 def _fault(details: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import Progress, judgements, progress, read_answers
+from annotation.campaigns.answers import CampaignProgress, extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot, snapshot
@@ -52,7 +52,7 @@ class Readiness(Record):
 
     name: str
     url: str
-    progress: Progress
+    progress: CampaignProgress
     answers_sha256: str
     config_faults: list[str]
     """What of the page is not as it was when the campaign opened."""
@@ -63,10 +63,10 @@ class Readiness(Record):
 
     @property
     def alpha(self) -> dict[Axis, float | None]:
-        return {axis: one["alpha"] for axis, one in self.agreement.items()}
+        return {axis: figures["alpha"] for axis, figures in self.agreement.items()}
 
     @property
-    def unfit(self) -> str | None:
+    def closing_obstacle(self) -> str | None:
         """Why the campaign cannot close whatever is accepted: the page was changed, or answers are missing."""
         if self.config_faults:
             return f"The page of campaign {self.name} is not what it was. {' '.join(self.config_faults)}"
@@ -84,14 +84,17 @@ class Readiness(Record):
         return "\n".join([f"Campaign {self.name} is not complete: {', '.join(counts)}. Go on at {self.url}.", *faults])
 
     @property
-    def below(self) -> str | None:
+    def gate_shortfall(self) -> str | None:
         """How far agreement is below its gates, and what to do; None where all hold."""
         low = [axis for axis, gate in self.gates.items() if (alpha := self.alpha[axis]) is None or alpha < gate]
         if not low:
             return None
-        told = "; ".join(f"{AXIS_NAMES[axis]}: {_said(self.alpha[axis])}, gate {self.gates[axis]:.2f}" for axis in low)
+        shortfalls = "; ".join(
+            f"{AXIS_NAMES[axis]}: {_alpha_text(self.alpha[axis])}, gate {self.gates[axis]:.2f}" for axis in low
+        )
         return (
-            f"Campaign {self.name} is below its gate on agreement ({told}). {self.conflicts} tasks are in conflict.\n"
+            f"Campaign {self.name} is below its gate on agreement ({shortfalls}). {self.conflicts} tasks are in "
+            "conflict.\n"
             f'`editloop campaign report "{self.name}" --out DIR` shows who disagrees about what; `editloop campaign '
             f'adjudicate "{self.name}"` lets the lead decide the conflicts; answers can still be changed in Label '
             f'Studio; `editloop campaign close "{self.name}" --accept REASON` closes it as it is.'
@@ -99,21 +102,25 @@ class Readiness(Record):
 
 
 def readiness(
-    client: Any, settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page], said: Snapshot | None = None
+    client: Any,
+    settings: ServiceSettings,
+    campaign: Campaign,
+    pages: Mapping[str, Page],
+    exported: Snapshot | None = None,
 ) -> Readiness:
     """How far the campaign is from closing; `said` is what Label Studio has of it now."""
-    said = said or snapshot(client, settings, campaign)
-    answers = read_answers(said.votes, pages, names_by_id(client, campaign.annotators))
-    found, _ = judgements(pages, answers)
+    exported = exported or snapshot(client, settings, campaign)
+    answers = read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
+    judgements, _ = extract_judgements(pages, answers)
     return Readiness(
         name=campaign.name,
         url=campaign.url,
         progress=progress(campaign, pages, answers),
-        answers_sha256=said.sha256,
+        answers_sha256=exported.sha256,
         config_faults=config_faults(client, campaign),
-        agreement={axis: agreement(found, axis) for axis in AXES},
+        agreement={axis: agreement(judgements, axis) for axis in AXES},
         gates=campaign.gates,
-        conflicts=len(conflicts(found)),
+        conflicts=len(conflicts(judgements)),
     )
 
 
@@ -131,51 +138,51 @@ def config_faults(client: Any, campaign: Campaign) -> list[str]:
 
 def closings(client: Any, campaign: Campaign) -> list[Closing]:
     """The campaign's closings, oldest first."""
-    return _read(client.projects.get(campaign.project_id).description or "")
+    return _read_closings(client.projects.get(campaign.project_id).description or "")
 
 
-def close(client: Any, campaign: Campaign, ready: Readiness, accepted: Acceptance | None = None) -> Closing:
+def close_campaign(client: Any, campaign: Campaign, ready: Readiness, accepted: Acceptance | None = None) -> Closing:
     """Close the campaign with the answers that it has; closing again with the same answers changes nothing.
 
     Raises EditLoopError where answers are missing or the labelling config was changed, and below the gates unless it is
     `accepted`. The reason is kept where it was needed.
     """
-    if hindrance := ready.unfit or (None if accepted else ready.below):
-        raise EditLoopError(hindrance)
+    if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
+        raise EditLoopError(obstacle)
     closing = Closing(
         answers_sha256=ready.answers_sha256,
         config_sha256=campaign.config_sha256,
         at=datetime.now(UTC).replace(microsecond=0),
         alpha=ready.alpha,
-        accepted=accepted if ready.below else None,
+        accepted=accepted if ready.gate_shortfall else None,
     )
     for _ in range(WRITE_TRIES):
         description = client.projects.get(campaign.project_id).description or ""
-        known = _read(description)
-        if known and known[-1].answers_sha256 == closing.answers_sha256:
-            return known[-1]
-        client.projects.update(campaign.project_id, description=_write(description, [*known, closing]))
+        history = _read_closings(description)
+        if history and history[-1].answers_sha256 == closing.answers_sha256:
+            return history[-1]
+        client.projects.update(campaign.project_id, description=_with_closings(description, [*history, closing]))
         # Another process may write at the same moment: read back, and try again where its line took the place of ours.
         if closing in closings(client, campaign):
             return closing
     raise EditLoopError(f"{campaign.url}: Label Studio does not keep the closing in the project's description.")
 
 
-def closing_of(known: list[Closing], answers_sha256: str) -> Closing | None:
+def closing_of(history: list[Closing], answers_sha256: str) -> Closing | None:
     """The latest closing with these answers."""
-    return next((one for one in reversed(known) if one.answers_sha256 == answers_sha256), None)
+    return next((closing for closing in reversed(history) if closing.answers_sha256 == answers_sha256), None)
 
 
-def _read(description: str) -> list[Closing]:
+def _read_closings(description: str) -> list[Closing]:
     lines = [line.removeprefix(CLOSINGS) for line in description.splitlines() if line.startswith(CLOSINGS)]
-    return [Closing.model_validate(one) for one in json.loads(lines[0])] if lines else []
+    return [Closing.model_validate(fields) for fields in json.loads(lines[0])] if lines else []
 
 
-def _write(description: str, known: list[Closing]) -> str:
-    kept = [line for line in description.splitlines() if not line.startswith(CLOSINGS)]
-    told = canonical_json([one.model_dump(mode="json") for one in known]).decode()
-    return "\n".join([*kept, f"{CLOSINGS}{told}"])
+def _with_closings(description: str, history: list[Closing]) -> str:
+    other_lines = [line for line in description.splitlines() if not line.startswith(CLOSINGS)]
+    encoded = canonical_json([closing.model_dump(mode="json") for closing in history]).decode()
+    return "\n".join([*other_lines, f"{CLOSINGS}{encoded}"])
 
 
-def _said(alpha: float | None) -> str:
+def _alpha_text(alpha: float | None) -> str:
     return "alpha is undefined" if alpha is None else f"alpha {alpha:.2f}"

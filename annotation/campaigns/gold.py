@@ -24,7 +24,7 @@ LEAST_CAST, MOST_CAST = 40, 80
 takes it for a clean picture, but it looks like an editor's failure rather than a test."""
 COLUMNS = ("task", "candidate", *AXES)
 
-Known = dict[str, dict[Axis, Range]]
+KnownRatings = dict[str, dict[Axis, Range]]
 """Right ratings by candidate and axis."""
 
 
@@ -32,7 +32,7 @@ class GoldTask(NamedTuple):
     """Pictures of a gold page before they are put in order: (candidate id, image's sha256), and what is known."""
 
     shown: list[tuple[str, str]]
-    expected: Known
+    expected: KnownRatings
 
 
 def can_be_gold(task: EditTask) -> bool:
@@ -40,7 +40,9 @@ def can_be_gold(task: EditTask) -> bool:
     return task.target is not None and task.target != task.source
 
 
-def gold_of(task: EditTask, tasks: Sequence[EditTask], places: int, seed: int, images: Path, made: Path) -> GoldTask:
+def make_gold_task(
+    task: EditTask, tasks: Sequence[EditTask], places: int, seed: int, images: Path, gold_images: Path
+) -> GoldTask:
     """A gold page's pictures for a task with a target: `places` of them, a little more than half with a known answer.
 
     The target does what is asked and is clean (both axes 3 to 4). Against it stand the unedited source and a picture
@@ -49,27 +51,31 @@ def gold_of(task: EditTask, tasks: Sequence[EditTask], places: int, seed: int, i
     pictures are written into `made` as `<sha256>.png`; the others lie in `images`.
     """
     target = str(task.target)
-    known: dict[str, dict[Axis, Range]] = {target: {"if": GOOD, "vq": GOOD}}
+    expected: dict[str, dict[Axis, Range]] = {target: {"if": GOOD, "vq": GOOD}}
     for kind in _shuffled(["unedited", "foreign", "spoilt"], seed, task.task_id):
-        if len(known) > places // 2:
+        if len(expected) > places // 2:
             break
         if kind == "unedited":
-            known.setdefault(task.source, {"if": BAD})
+            expected.setdefault(task.source, {"if": BAD})
         elif kind == "spoilt":
-            known.setdefault(_spoilt(images / f"{target}.png", seed, made), {"vq": BAD})
+            expected.setdefault(_write_spoilt(images / f"{target}.png", seed, gold_images), {"vq": BAD})
         else:
-            others = [one for one in tasks if one.source not in known and one.source != task.source]
+            others = [
+                other_task
+                for other_task in tasks
+                if other_task.source not in expected and other_task.source != task.source
+            ]
             if others:
-                known.setdefault(others[_number(seed, task.task_id) % len(others)].source, {"if": BAD})
-    own = [one.image for one in task.candidates if one.image not in known]
-    pictures = [*known, *_shuffled(own, seed, task.task_id)[: places - len(known)]]
+                expected.setdefault(others[_number(seed, task.task_id) % len(others)].source, {"if": BAD})
+    own_images = [candidate.image for candidate in task.candidates if candidate.image not in expected]
+    pictures = [*expected, *_shuffled(own_images, seed, task.task_id)[: places - len(expected)]]
     return GoldTask(
         [(candidate_id(task.task_id, picture), picture) for picture in pictures],
-        {candidate_id(task.task_id, picture): right for picture, right in known.items()},
+        {candidate_id(task.task_id, picture): right for picture, right in expected.items()},
     )
 
 
-def read_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, Known]:
+def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRatings]:
     """The lead's known answers by task id, from CSV `text` with columns task, candidate, if, vq.
 
     A task is named by its name or id, a candidate by its id or its number in the task (from 1), a right rating is a
@@ -81,38 +87,38 @@ def read_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, Known]:
             f"gold answers: the first line is {','.join(rows.fieldnames or ())}, not {','.join(COLUMNS)}."
         )
     by_name = {task.name: task for task in tasks} | {task.task_id: task for task in tasks}
-    found: dict[str, Known] = {}
+    known_ratings: dict[str, KnownRatings] = {}
     faults = []
     for row in rows:
-        place = f"line {rows.line_num}"
+        where = f"line {rows.line_num}"
         task = by_name.get((row["task"] or "").strip())
         if task is None:
-            faults.append(f"{place}: task = {row['task']}: the candidates folder has no such task with two candidates")
+            faults.append(f"{where}: task = {row['task']}: the candidates folder has no such task with two candidates")
             continue
-        candidate = _candidate(task, (row["candidate"] or "").strip())
+        candidate = _candidate_id(task, (row["candidate"] or "").strip())
         if candidate is None:
-            faults.append(f"{place}: candidate = {row['candidate']}: {row['task']} has 1 to {len(task.candidates)}")
+            faults.append(f"{where}: candidate = {row['candidate']}: {row['task']} has 1 to {len(task.candidates)}")
             continue
         right: dict[Axis, Range] = {}
         for axis in AXES:
-            if not (given := (row[axis] or "").strip()):
+            if not (cell := (row[axis] or "").strip()):
                 continue
-            if (span := _range(given)) is None:
-                faults.append(f"{place}: {axis} = {given}: a level of {LOWEST_RATING} to {HIGHEST_RATING}, or 3-4")
+            if (span := _range(cell)) is None:
+                faults.append(f"{where}: {axis} = {cell}: a level of {LOWEST_RATING} to {HIGHEST_RATING}, or 3-4")
             else:
                 right[axis] = span
         if not any((row[axis] or "").strip() for axis in AXES):
-            faults.append(f"{place}: {' and '.join(AXES)} are empty; a line gives one of them at least")
-        if candidate in found.get(task.task_id, {}):
-            faults.append(f"{place}: {row['task']}, {row['candidate']} stands twice")
-        found.setdefault(task.task_id, {})[candidate] = right
+            faults.append(f"{where}: {' and '.join(AXES)} are empty; a line gives one of them at least")
+        if candidate in known_ratings.get(task.task_id, {}):
+            faults.append(f"{where}: {row['task']}, {row['candidate']} stands twice")
+        known_ratings.setdefault(task.task_id, {})[candidate] = right
     if faults:
         raise EditLoopError("\n".join([f"gold answers: {len(faults)} faults:", *faults]))
-    return found
+    return known_ratings
 
 
-def _candidate(task: EditTask, name: str) -> str | None:
-    ids = [one.candidate_id for one in task.candidates]
+def _candidate_id(task: EditTask, name: str) -> str | None:
+    ids = [candidate.candidate_id for candidate in task.candidates]
     if name.isdigit() and 1 <= int(name) <= len(ids):
         return ids[int(name) - 1]
     return name if name in ids else None
@@ -127,7 +133,7 @@ def _range(text: str) -> Range | None:
     return span if LOWEST_RATING <= span[0] <= span[1] <= HIGHEST_RATING else None
 
 
-def _spoilt(picture: Path, seed: int, made: Path) -> str:
+def _write_spoilt(picture: Path, seed: int, gold_images: Path) -> str:
     """Write the picture under a colour cast with grain into `made`; returns its sha256."""
     with Image.open(picture) as opened:
         clean = opened.convert("RGB")
@@ -142,8 +148,8 @@ def _spoilt(picture: Path, seed: int, made: Path) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
     digest = sha256_bytes(buffer.getvalue())
-    made.mkdir(exist_ok=True)
-    (made / f"{digest}.png").write_bytes(buffer.getvalue())
+    gold_images.mkdir(exist_ok=True)
+    (gold_images / f"{digest}.png").write_bytes(buffer.getvalue())
     return digest
 
 

@@ -44,13 +44,13 @@ class LabelStudioApi:
 
     def fetch(self, method: str, path: str, **request: Any) -> bytes:
         """The bytes that `method` `path` answers; otherwise like `call`."""
-        patient = Retrying(
+        retrying = Retrying(
             retry=retry_if_exception(_is_away),
             wait=wait_exponential(multiplier=0.25, max=LONGEST_WAIT),
             stop=stop_after_delay(AWAY_SECONDS),
             retry_error_callback=self._gave_up,
         )
-        return patient(self._call, method, path, **request)
+        return retrying(self._call, method, path, **request)
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
         """`work` done on every item, some at once; the results in the items' order."""
@@ -68,8 +68,8 @@ class LabelStudioApi:
         if reply.status_code in AWAY:
             reply.raise_for_status()
         if not reply.ok:
-            said = " ".join(reply.text.split())[:300]
-            raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {said}")
+            message = " ".join(reply.text.split())[:300]
+            raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
 
     def _gave_up(self, state: RetryCallState) -> Any:

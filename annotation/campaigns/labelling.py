@@ -78,7 +78,7 @@ def labelling_config(
         f'<View className="el-legend">{legend}</View></View>',
         f'<View className="el-pictures"><View className="el-tile el-source">{_header("Source")}'
         f"{_picture('original')}{_cannot()}</View>",
-        *(_tile(place, axes) for place in range(1, places + 1)),
+        *(_tile(number, axes) for number in range(1, places + 1)),
         "</View>",
         *([_note()] if decide else []),
         "</View>",
@@ -99,44 +99,46 @@ def check_config(config: str, places: int) -> list[str]:
         root = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
         return [f"The config is not XML: {error}."]
-    found = []
+    faults = []
     controls: dict[str, ElementTree.Element] = {}
     for control in root.iter():
         name = control.get("name", "")
         if control.get("toName") is None:
             continue
         if name in controls:
-            found.append(f"Two controls are named {name}: answers to one overwrite the other's.")
+            faults.append(f"Two controls are named {name}: answers to one overwrite the other's.")
         controls[name] = control
     expected = _controls(places)
-    found += [
+    faults += [
         f"Control {name} is none of this page's: its answers would not be read."
         for name in controls
         if name not in {*expected, NOTE}
     ]
     for name, on in expected.items():
         if name not in controls:
-            found.append(f"Control {name} is missing, so nothing is asked there.")
+            faults.append(f"Control {name} is missing, so nothing is asked there.")
             continue
         control = controls[name]
         if control.get("toName") != on:
-            found.append(f"Control {name} is on {control.get('toName')}, not on {on} alone: its answers would be lost.")
-        wanted = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
-        levels = [choice.get("value") for choice in control.iter("Choice")]
-        if levels != wanted:
-            found.append(f"Control {name} offers {', '.join(map(str, levels))}, not {', '.join(wanted)}.")
+            faults.append(
+                f"Control {name} is on {control.get('toName')}, not on {on} alone: its answers would be lost."
+            )
+        allowed = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
+        offered = [choice.get("value") for choice in control.iter("Choice")]
+        if offered != allowed:
+            faults.append(f"Control {name} offers {', '.join(map(str, offered))}, not {', '.join(allowed)}.")
         if control.get("choice") not in ("single", "single-radio"):
-            found.append(f"Control {name} takes several values at once (choice={control.get('choice')}).")
+            faults.append(f"Control {name} takes several values at once (choice={control.get('choice')}).")
     try:
         LabelInterface(config).validate()
     except Exception as error:  # the SDK raises many kinds
-        found.append(f"Label Studio does not take the config: {' '.join(str(error).split())[:300]}")
-    return found
+        faults.append(f"Label Studio does not take the config: {' '.join(str(error).split())[:300]}")
+    return faults
 
 
 def task_data(page: Page, address: Callable[[str], str]) -> dict[str, Any]:
     """A page's data for Label Studio; `address` gives the address of a picture by its sha256."""
-    pictures = {f"image_{place}": address(image) for place, image in enumerate(page.images, 1)}
+    pictures = {f"image_{number}": address(image) for number, image in enumerate(page.images, 1)}
     return {"key": page.key, "instruction": page.instruction, "original": address(page.source), **pictures}
 
 
@@ -146,8 +148,8 @@ def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> 
     if reason is not None:
         return [_chosen(CANNOT, "original", reason)]
     return [
-        _chosen(f"{axis}_{place}", f"image_{place}", str(rating[axis]))
-        for place, rating in enumerate(ratings, 1)
+        _chosen(f"{axis}_{number}", f"image_{number}", str(rating[axis]))
+        for number, rating in enumerate(ratings, 1)
         for axis in AXES
     ]
 
@@ -155,20 +157,22 @@ def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> 
 def ratings_of(result: Sequence[dict[str, Any]], places: int) -> list[dict[Axis, int]]:
     """The ratings of a page, one {axis: 1..4} a place; a place without both axes rated is an empty dict, and so is
     every place of a page that cannot be judged."""
-    given = _given(result)
-    known = {str(level) for level in LEVELS}
-    found: list[dict[Axis, int]] = []
-    for place in range(1, places + 1):
-        chosen = {axis: given.get(f"{axis}_{place}", []) for axis in AXES}
-        complete = reason_of(result) is None and all(len(said) == 1 and said[0] in known for said in chosen.values())
-        found.append({axis: int(said[0]) for axis, said in chosen.items()} if complete else {})
-    return found
+    choices = _choices_by_control(result)
+    levels = {str(level) for level in LEVELS}
+    ratings: list[dict[Axis, int]] = []
+    for number in range(1, places + 1):
+        chosen = {axis: choices.get(f"{axis}_{number}", []) for axis in AXES}
+        complete = reason_of(result) is None and all(
+            len(choice) == 1 and choice[0] in levels for choice in chosen.values()
+        )
+        ratings.append({axis: int(choice[0]) for axis, choice in chosen.items()} if complete else {})
+    return ratings
 
 
 def reason_of(result: Sequence[dict[str, Any]]) -> str | None:
     """Why the page cannot be judged, one of REASONS; None where it was judged."""
-    said = _given(result).get(CANNOT, [])
-    return said[0] if len(said) == 1 and said[0] in REASONS else None
+    reasons = _choices_by_control(result).get(CANNOT, [])
+    return reasons[0] if len(reasons) == 1 and reasons[0] in REASONS else None
 
 
 def note_of(result: Sequence[dict[str, Any]]) -> str | None:
@@ -180,37 +184,39 @@ def note_of(result: Sequence[dict[str, Any]]) -> str | None:
 def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
     """What in a result cannot come from the page, a sentence each: a rating outside the scale, several values on one
     control, a control that the page of `places` candidates does not have."""
-    found, seen = [], set()
+    faults, answered = [], set()
     controls = _controls(places)
     for item in result:
         name = str(item.get("from_name"))
         if name == NOTE:
             continue
         if name not in controls:
-            found.append(f"Control {name} is not on the page.")
+            faults.append(f"Control {name} is not on the page.")
             continue
         values = item.get("value", {}).get("choices", [])
-        known = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
-        found += [
-            f"Control {name} says {one}, which is none of {', '.join(known)}." for one in values if one not in known
+        allowed = list(REASONS) if name == CANNOT else [str(level) for level in LEVELS]
+        faults += [
+            f"Control {name} says {choice}, which is none of {', '.join(allowed)}."
+            for choice in values
+            if choice not in allowed
         ]
         if len(values) != 1:
-            found.append(f"Control {name} says {len(values)} values at once ({', '.join(map(str, values))}), not one.")
-        if name in seen:
-            found.append(f"Control {name} is answered twice.")
-        seen.add(name)
-    return found
+            faults.append(f"Control {name} says {len(values)} values at once ({', '.join(map(str, values))}), not one.")
+        if name in answered:
+            faults.append(f"Control {name} is answered twice.")
+        answered.add(name)
+    return faults
 
 
 def _controls(places: int) -> dict[str, str]:
     """The page's choices by name, with the object that each is on."""
     return {
-        **{f"{axis}_{place}": f"image_{place}" for place in range(1, places + 1) for axis in AXES},
+        **{f"{axis}_{number}": f"image_{number}" for number in range(1, places + 1) for axis in AXES},
         CANNOT: "original",
     }
 
 
-def _given(result: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def _choices_by_control(result: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return {item["from_name"]: item["value"].get("choices", []) for item in result if item.get("type") == "choices"}
 
 
@@ -226,10 +232,10 @@ def _header(text: str) -> str:
     return f'<Header value={quoteattr(text)} size="5"/>'
 
 
-def _tile(place: int, axes: Mapping[Axis, AxisWords]) -> str:
-    controls = "".join(_choices(axis, axes[axis].name, place) for axis in AXES)
+def _tile(number: int, axes: Mapping[Axis, AxisWords]) -> str:
+    controls = "".join(_choices(axis, axes[axis].name, number) for axis in AXES)
     return (
-        f'<View className="el-tile">{_header(f"Edit {place}")}{_picture(f"image_{place}")}'
+        f'<View className="el-tile">{_header(f"Edit {number}")}{_picture(f"image_{number}")}'
         f'<View className="el-axes">{controls}</View></View>'
     )
 
@@ -242,15 +248,15 @@ def _picture(name: str) -> str:
     )
 
 
-def _choices(axis: Axis, name: str, place: int) -> str:
+def _choices(axis: Axis, name: str, number: int) -> str:
     shift = "" if axis == AXES[0] else "shift+"
     choices = "".join(
-        _choice(str(level), f"<b>{level}</b>", shift + key) for level, key in zip(LEVELS, KEYS[place - 1], strict=True)
+        _choice(str(level), f"<b>{level}</b>", shift + key) for level, key in zip(LEVELS, KEYS[number - 1], strict=True)
     )
-    missing = quoteattr(f"{name} of edit {place} is not rated yet.")
+    missing = quoteattr(f"{name} of edit {number} is not rated yet.")
     return (
         f'<View className="el-axis el-{axis}">{_header(name)}'
-        f'<Choices name="{axis}_{place}" toName="image_{place}" choice="single-radio" showInline="true" '
+        f'<Choices name="{axis}_{number}" toName="image_{number}" choice="single-radio" showInline="true" '
         f'visibleWhen="choice-unselected" whenTagName="{CANNOT}" whenChoiceValue="{",".join(REASONS)}" '
         f'required="true" requiredMessage={missing}>{choices}</Choices></View>'
     )
@@ -258,8 +264,8 @@ def _choices(axis: Axis, name: str, place: int) -> str:
 
 def _choice(value: str, text: str, key: str) -> str:
     """A choice that shows its key; `text` is HTML."""
-    shown = f"{text}<kbd>{key.upper().replace('SHIFT+', '⇧ ')}</kbd>"
-    return f'<Choice value="{value}" hotkey="{key}" html={quoteattr(shown)}/>'
+    label = f"{text}<kbd>{key.upper().replace('SHIFT+', '⇧ ')}</kbd>"
+    return f'<Choice value="{value}" hotkey="{key}" html={quoteattr(label)}/>'
 
 
 def _cannot() -> str:

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import Answer, Answers, answer_digests, answers_sha256, export, read_answers
+from annotation.campaigns.answers import (
+    CampaignAnswers,
+    PageAnswer,
+    answer_digests,
+    answers_sha256,
+    export_answers,
+    read_answers,
+)
 from annotation.campaigns.campaign import Campaign
 from annotation.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
@@ -35,7 +42,7 @@ class Snapshot(NamedTuple):
 def snapshot(client: Any, settings: ServiceSettings, campaign: Campaign) -> Snapshot:
     """What Label Studio has of the campaign now: votes, and the lead's decisions."""
     queue = find_queue(client, settings, campaign)
-    return Snapshot(export(settings, campaign), export(settings, queue) if queue else b"[]")
+    return Snapshot(export_answers(settings, campaign), export_answers(settings, queue) if queue else b"[]")
 
 
 def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Campaign | None:
@@ -54,24 +61,24 @@ def queue_of(campaign: Campaign, project_id: int, settings: ServiceSettings) -> 
     return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
 
 
-def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], exported: bytes) -> Answers:
+def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], exported: bytes) -> CampaignAnswers:
     """What the lead said in an export of the queue."""
     return read_answers(exported, pages, names_by_id(client, [campaign.lead] if campaign.lead else []))
 
 
-def decided(answers: Answers) -> list[Answer]:
+def decided(answers: CampaignAnswers) -> list[PageAnswer]:
     """The lead's answers that have a reason, one a page."""
-    return [one for one in answers.counting().values() if one.note or one.reason]
+    return [answer for answer in answers.counting().values() if answer.note or answer.reason]
 
 
-def decisions(pages: Mapping[str, Page], answers: Answers) -> list[Decision]:
+def decisions(pages: Mapping[str, Page], answers: CampaignAnswers) -> list[Decision]:
     """What the lead decided, sorted by task and candidate. A page that the lead cannot judge either gives none."""
-    found = []
+    lead_decisions = []
     for answer in decided(answers):
         page = pages[answer.page]
-        for place, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
-            if rating and page.candidates.index(candidate) == place:
-                said: dict[str, Any] = {
+        for position, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
+            if rating and page.candidates.index(candidate) == position:
+                fields: dict[str, Any] = {
                     "task_id": page.task_id,
                     "candidate_id": candidate,
                     "lead": answer.annotator,
@@ -79,5 +86,5 @@ def decisions(pages: Mapping[str, Page], answers: Answers) -> list[Decision]:
                     "annotation_id": answer.annotation_id,
                     "created_at": answer.created_at,
                 }
-                found.append(Decision.model_validate({**said, **rating}))
-    return sorted(found, key=lambda one: (one.task_id, one.candidate_id))
+                lead_decisions.append(Decision.model_validate({**fields, **rating}))
+    return sorted(lead_decisions, key=lambda decision: (decision.task_id, decision.candidate_id))

@@ -42,7 +42,7 @@ ROWS = 1000
 """Tasks a request when they are counted."""
 
 
-class Row(NamedTuple):
+class TaskRow(NamedTuple):
     """A task in Label Studio."""
 
     id: int
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 def open_campaign(
-    client: Any, settings: ServiceSettings, candidates: Path, wanted: CampaignSettings, folder: Path
+    client: Any, settings: ServiceSettings, candidates: Path, campaign_settings: CampaignSettings, folder: Path
 ) -> Campaign:
     """Open the campaign, or find it open; the same candidates and settings are one campaign, its guidelines aside.
 
@@ -61,13 +61,15 @@ def open_campaign(
     """
     tasks = [task for task in read_tasks(candidates) if len(task.candidates) >= FEWEST]
     images = candidates / "images"
-    places, tiny = places_of(tasks, wanted), _tiny(images, tasks)
-    config = labelling_config(places, tiny=tiny, axes=AXIS_WORDS | wanted.axes)
-    if lost := check_config(config, places):
-        raise EditLoopError(f"The page of campaign {wanted.name} would lose answers: {' '.join(lost)}")
-    pages = plan_pages(tasks, wanted, config_sha256=config_sha256(config), images=images, made=folder / "images")
+    places, tiny = places_of(tasks, campaign_settings), _tiny(images, tasks)
+    config = labelling_config(places, tiny=tiny, axes=AXIS_WORDS | campaign_settings.axes)
+    if faults := check_config(config, places):
+        raise EditLoopError(f"The page of campaign {campaign_settings.name} would lose answers: {' '.join(faults)}")
+    pages = plan_pages(
+        tasks, campaign_settings, config_sha256=config_sha256(config), images=images, gold_images=folder / "images"
+    )
     facts = {
-        "name": wanted.name,
+        "name": campaign_settings.name,
         "config_sha256": config_sha256(config),
         "candidates_sha256": read_manifest(candidates)["sha256"],
         "pages_sha256": sha256_json([page.model_dump(mode="json") for page in pages]),
@@ -76,16 +78,18 @@ def open_campaign(
         "tasks": sum(page.kind == "task" for page in pages),
         "places": places,
         "tiny": tiny,
-        "overlap": wanted.overlap,
-        "annotators": wanted.annotators,
-        "lead": wanted.lead,
-        "gates": wanted.gates.alpha,
-        "seed": wanted.seed,
+        "overlap": campaign_settings.overlap,
+        "annotators": campaign_settings.annotators,
+        "lead": campaign_settings.lead,
+        "gates": campaign_settings.gates.alpha,
+        "seed": campaign_settings.seed,
     }
     facts["key"] = key = sha256_json(facts)[:16]
-    ensure_annotators(client, {*wanted.annotators, *([wanted.lead] if wanted.lead else [])}, settings)
-    guidelines = wanted.guidelines or default_guidelines()
-    campaign = next((one for one in find_campaigns(client, settings) if one.key == key), None)
+    ensure_annotators(
+        client, {*campaign_settings.annotators, *([campaign_settings.lead] if campaign_settings.lead else [])}, settings
+    )
+    guidelines = campaign_settings.guidelines or default_guidelines()
+    campaign = next((existing for existing in find_campaigns(client, settings) if existing.key == key), None)
     campaign = campaign or _create(client, settings, facts, config)
     if live_config_sha256(client, campaign) != campaign.config_sha256:
         raise EditLoopError(
@@ -101,14 +105,14 @@ def open_campaign(
     _set_overlaps(api, pages, rows)
     write_json(folder / "campaign.json", campaign.model_dump(mode="json"))
     write_file(folder / "pages.jsonl", "".join(page.model_dump_json() + "\n" for page in pages))
-    write_json(folder / "settings.json", wanted.model_dump(mode="json"))
+    write_json(folder / "settings.json", campaign_settings.model_dump(mode="json"))
     write_file(folder / "guidelines.md", guidelines)
     return campaign
 
 
-def task_rows(settings: ServiceSettings, campaign: Campaign) -> dict[str, list[Row]]:
+def task_rows(settings: ServiceSettings, campaign: Campaign) -> dict[str, list[TaskRow]]:
     """The tasks in Label Studio by page key, lowest id first; more than one is a duplicate."""
-    return _rows(LabelStudioApi(settings), campaign)
+    return _rows_by_key(LabelStudioApi(settings), campaign)
 
 
 def live_tasks(
@@ -151,66 +155,66 @@ def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> No
     if not change:
         return
     api.call("PATCH", path, json=change)
-    kept = api.call("GET", path)["maximum_annotations"]
-    if kept != campaign.overlap:
+    overlap = api.call("GET", path)["maximum_annotations"]
+    if overlap != campaign.overlap:
         raise EditLoopError(
-            f"Label Studio keeps an overlap of {kept} for {campaign.url}, not {campaign.overlap}: set it there."
+            f"Label Studio keeps an overlap of {overlap} for {campaign.url}, not {campaign.overlap}: set it there."
         )
 
 
-def import_tasks(api: LabelStudioApi, campaign: Campaign, wanted: Sequence[dict[str, Any]]) -> dict[str, Row]:
+def import_tasks(api: LabelStudioApi, campaign: Campaign, planned: Sequence[dict[str, Any]]) -> dict[str, TaskRow]:
     """Bring the project's tasks to exactly the wanted ones, in their order: what is missing is imported in parts."""
-    keys = {data["key"] for data in wanted}
-    there = _rows(api, campaign)
-    missing = [{"data": data} for data in wanted if data["key"] not in there]
+    keys = {data["key"] for data in planned}
+    present = _rows_by_key(api, campaign)
+    missing = [{"data": data} for data in planned if data["key"] not in present]
     parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
     for part in track(parts, "import", transient=True):
         api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
     deadline, pause = time.monotonic() + SETTLE_SECONDS, FIRST_PAUSE
-    while missing and (there := _rows(api, campaign)).keys() < keys:
+    while missing and (present := _rows_by_key(api, campaign)).keys() < keys:
         if time.monotonic() > deadline:
             raise EditLoopError(
-                f"{campaign.url}: {len(there)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
+                f"{campaign.url}: {len(present)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
             )
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
-    if strange := there.keys() - keys:
+    if strange := present.keys() - keys:
         raise EditLoopError(
             f"{campaign.url}: {len(strange)} tasks there are none of the campaign's: delete them in Label Studio (keys "
             f"{', '.join(sorted(strange)[:3])})."
         )
-    doubled = [row.id for rows in there.values() for row in rows[1:]]
+    doubled = [row.id for rows in present.values() for row in rows[1:]]
     list(api.each(lambda task: api.call("DELETE", f"/api/tasks/{task}"), doubled))
-    return {key: rows[0] for key, rows in there.items()}
+    return {key: rows[0] for key, rows in present.items()}
 
 
-def _rows(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _rows_by_key(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[TaskRow]]:
+    rows_by_key: dict[str, list[TaskRow]] = {}
     for task in live_tasks(api, campaign, "task_only"):
         key = task["data"].get("key") or f"task {task['id']} without a key"
-        found.setdefault(key, []).append(Row(task["id"], task["overlap"]))
-    return {key: sorted(rows) for key, rows in found.items()}
+        rows_by_key.setdefault(key, []).append(TaskRow(task["id"], task["overlap"]))
+    return {key: sorted(rows) for key, rows in rows_by_key.items()}
 
 
-def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, Row]) -> None:
+def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, TaskRow]) -> None:
     """Set the overlap of each task that asks more or fewer people than its page says."""
 
     def set_overlap(page: Page) -> None:
         path = f"/api/tasks/{rows[page.key].id}"
-        kept = api.call("PATCH", path, json={"overlap": page.overlap})["overlap"]
-        if kept != page.overlap:
-            raise EditLoopError(f"Label Studio keeps an overlap of {kept} for task {path}, not {page.overlap}.")
+        overlap = api.call("PATCH", path, json={"overlap": page.overlap})["overlap"]
+        if overlap != page.overlap:
+            raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {page.overlap}.")
 
     wrong = [page for page in pages if rows[page.key].overlap != page.overlap]
     for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong), transient=True):
         pass
 
 
-def _pictures(pages: Sequence[Page], images: Path, made: Path) -> dict[str, Path]:
+def _pictures(pages: Sequence[Page], images: Path, gold_images: Path) -> dict[str, Path]:
     """Every picture that the pages show, by sha256."""
-    own = {path.stem for path in made.glob("*.png")} if made.is_dir() else set()
-    shown = {picture for page in pages for picture in (page.source, *page.images)}
-    return {picture: (made if picture in own else images) / f"{picture}.png" for picture in shown}
+    gold_digests = {path.stem for path in gold_images.glob("*.png")} if gold_images.is_dir() else set()
+    digests = {picture for page in pages for picture in (page.source, *page.images)}
+    return {picture: (gold_images if picture in gold_digests else images) / f"{picture}.png" for picture in digests}
 
 
 def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:

@@ -48,12 +48,12 @@ class PictureStore(Protocol):
 
 def picture_store(settings: ServiceSettings) -> PictureStore:
     """The store that `EDITLOOP_PICTURES` names: a folder, or s3://bucket/prefix. EditLoopError where it is not set."""
-    place = settings.require("pictures")
-    if not place.startswith(BUCKET):
-        return FolderStore(Path(place).absolute())
-    bucket, _, prefix = place.removeprefix(BUCKET).strip("/").partition("/")
+    location = settings.require("pictures")
+    if not location.startswith(BUCKET):
+        return FolderStore(Path(location).absolute())
+    bucket, _, prefix = location.removeprefix(BUCKET).strip("/").partition("/")
     if not bucket:
-        raise EditLoopError(f"EDITLOOP_PICTURES={place} names no bucket: write it as s3://bucket/prefix.")
+        raise EditLoopError(f"EDITLOOP_PICTURES={location} names no bucket: write it as s3://bucket/prefix.")
     return BucketStore(bucket, prefix)
 
 
@@ -66,18 +66,18 @@ class FolderStore:
     def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
         folder = self.root / campaign
         folder.mkdir(parents=True, exist_ok=True)
-        there = {entry.name for entry in os.scandir(folder)}
+        existing = {entry.name for entry in os.scandir(folder)}
         for digest, path in pictures.items():
-            if f"{digest}.png" not in there:
-                _checked(digest, path)
-                _place(path, folder / f"{digest}.png")
+            if f"{digest}.png" not in existing:
+                _read_checked(digest, path)
+                _link_or_copy(path, folder / f"{digest}.png")
 
     def address(self, campaign: str, sha256: str) -> str:
         return f"/data/local-files/?d={campaign}/{sha256}.png"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         path = str(self.root / campaign)
-        if any(one.path == path for one in client.import_storage.local.list(project=project)):
+        if any(storage.path == path for storage in client.import_storage.local.list(project=project)):
             return
         try:
             client.import_storage.local.create(
@@ -85,7 +85,7 @@ class FolderStore:
             )
         except Exception as error:  # the SDK lets httpx's and its own errors through
             raise EditLoopError(
-                f"Label Studio cannot serve the pictures in {path}: {_said(error)} It must run with "
+                f"Label Studio cannot serve the pictures in {path}: {_error_text(error)} It must run with "
                 f"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={self.root}, "
                 "and see that folder under the same path; `editloop up` starts it so."
             ) from error
@@ -105,11 +105,11 @@ class BucketStore:
         folder = self._key(campaign)
         remote = s3fs.S3FileSystem(use_listings_cache=False)
         try:
-            there = {path.rsplit("/", 1)[-1] for path in remote.find(f"{self.bucket}/{folder}")}
-            missing = {digest: path for digest, path in pictures.items() if f"{digest}.png" not in there}
+            existing = {path.rsplit("/", 1)[-1] for path in remote.find(f"{self.bucket}/{folder}")}
+            missing = {digest: path for digest, path in pictures.items() if f"{digest}.png" not in existing}
 
             def send(digest: str) -> None:
-                remote.pipe_file(f"{self.bucket}/{folder}/{digest}.png", _checked(digest, missing[digest]))
+                remote.pipe_file(f"{self.bucket}/{folder}/{digest}.png", _read_checked(digest, missing[digest]))
 
             with ThreadPoolExecutor(UPLOADS) as pool:
                 list(pool.map(send, missing))
@@ -125,7 +125,8 @@ class BucketStore:
     def attach(self, client: Any, project: int, campaign: str) -> None:
         prefix = self._key(campaign)
         if any(
-            (one.bucket, one.prefix) == (self.bucket, prefix) for one in client.import_storage.s3.list(project=project)
+            (storage.bucket, storage.prefix) == (self.bucket, prefix)
+            for storage in client.import_storage.s3.list(project=project)
         ):
             return
         try:
@@ -137,7 +138,8 @@ class BucketStore:
                 self._create(client, project, prefix, None)
         except Exception as error:
             raise EditLoopError(
-                f"Label Studio cannot reach the pictures in {BUCKET}{self.bucket}/{prefix}: {_said(error)} It needs "
+                f"Label Studio cannot reach the pictures in {BUCKET}{self.bucket}/{prefix}: {_error_text(error)} It "
+                "needs "
                 "the same AWS_ENDPOINT_URL and credentials, from where it runs; it must be started with S3_ENDPOINT "
                 "where that address is of a private network."
             ) from error
@@ -161,15 +163,15 @@ class BucketStore:
         return f"{self.prefix}/{campaign}" if self.prefix else campaign
 
 
-def _checked(digest: str, path: Path) -> bytes:
+def _read_checked(digest: str, path: Path) -> bytes:
     """The file's bytes. EditLoopError where they are not what the digest names."""
     data = path.read_bytes()
-    if (found := sha256_bytes(data)) != digest:
-        raise EditLoopError(f"{path} is not the picture {digest} but {found}: it was changed. Make its folder anew.")
+    if (actual := sha256_bytes(data)) != digest:
+        raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
     return data
 
 
-def _place(path: Path, target: Path) -> None:
+def _link_or_copy(path: Path, target: Path) -> None:
     """Link the file, or copy it to another disk; whole or not at all."""
     try:
         os.link(path, target)
@@ -181,8 +183,8 @@ def _place(path: Path, target: Path) -> None:
         os.replace(part, target)
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """What Label Studio said, in a line."""
     body = getattr(error, "body", None)
-    said = (body.get("detail") or body.get("validation_errors") or body) if isinstance(body, dict) else error
-    return f"{' '.join(str(said).split())[:300].rstrip('.')}."
+    detail = (body.get("detail") or body.get("validation_errors") or body) if isinstance(body, dict) else error
+    return f"{' '.join(str(detail).split())[:300].rstrip('.')}."

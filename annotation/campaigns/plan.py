@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.progress import track
 
 from annotation.campaigns.campaign_settings import CampaignSettings
-from annotation.campaigns.gold import GoldTask, Known, can_be_gold, gold_of, read_answers
+from annotation.campaigns.gold import GoldTask, KnownRatings, can_be_gold, make_gold_task, read_gold_answers
 from annotation.campaigns.labelling import FEWEST, MOST
 from annotation.vocabulary import EditTask, Kind, Page
 from infra.content import sha256_json
@@ -33,7 +33,7 @@ def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
 
 
 def plan_pages(
-    tasks: Sequence[EditTask], settings: CampaignSettings, *, config_sha256: str, images: Path, made: Path
+    tasks: Sequence[EditTask], settings: CampaignSettings, *, config_sha256: str, images: Path, gold_images: Path
 ) -> list[Page]:
     """The campaign's pages in the order of its queue: one a task, with gold pages and repeats among them.
 
@@ -44,22 +44,28 @@ def plan_pages(
     and no task has a target.
     """
     places, seed = places_of(tasks, settings), settings.seed
-    answers = read_answers(settings.gold.answers, tasks) if settings.gold.answers else {}
-    asked = [task for task in tasks if task.task_id not in answers]
-    gold = _chosen(
-        [task for task in asked if can_be_gold(task)], _count(settings.gold.share, tasks) - len(answers), seed, "gold"
+    answers = read_gold_answers(settings.gold.answers, tasks) if settings.gold.answers else {}
+    unanswered = [task for task in tasks if task.task_id not in answers]
+    gold = _draw_tasks(
+        [task for task in unanswered if can_be_gold(task)],
+        _count(settings.gold.share, tasks) - len(answers),
+        seed,
+        "gold",
     )
     if settings.gold.share and not (gold or answers):
         raise EditLoopError(
             "Gold pages are made of tasks with a target, and none has one: give gold answers or share 0."
         )
     repeats = {
-        task.task_id for task in _chosen(asked, _count(settings.repeats.share, tasks), seed, "repeat", last=gold)
+        task.task_id
+        for task in _draw_tasks(unanswered, _count(settings.repeats.share, tasks), seed, "repeat", last=gold)
     }
     everybody = len(settings.annotators)
 
-    def page(task: EditTask, kind: Kind, shown: list[tuple[str, str]], overlap: int, known: Known) -> Page:
-        ids, pictures = zip(*(shown[place % len(shown)] for place in range(places)), strict=True)
+    def page(
+        task: EditTask, kind: Kind, candidates: list[tuple[str, str]], overlap: int, expected: KnownRatings
+    ) -> Page:
+        ids, pictures = zip(*(candidates[position % len(candidates)] for position in range(places)), strict=True)
         return Page(
             key=sha256_json([task.instruction, task.source, pictures, config_sha256])[:32],
             kind=kind,
@@ -69,33 +75,41 @@ def plan_pages(
             candidates=ids,
             images=pictures,
             overlap=overlap,
-            expected=known,
+            expected=expected,
         )
 
     pages = []
     for task in tasks:
-        known = answers.get(task.task_id, {})
-        shown = _order(_drawn(task, places, seed, known), seed, task.task_id, "task")
-        if known:
-            pages.append(page(task, "gold", shown, everybody, known))
+        expected = answers.get(task.task_id, {})
+        candidates = _shuffle_candidates(_draw_candidates(task, places, seed, expected), seed, task.task_id, "task")
+        if expected:
+            pages.append(page(task, "gold", candidates, everybody, expected))
             continue
-        again = task.task_id in repeats
-        pages.append(page(task, "task", shown, everybody if again else settings.overlap, {}))
-        if again:
-            other = _order(shown, seed, task.task_id, "repeat")
-            pages.append(page(task, "repeat", other if other != shown else [*shown[1:], shown[0]], everybody, {}))
+        is_repeated = task.task_id in repeats
+        pages.append(page(task, "task", candidates, everybody if is_repeated else settings.overlap, {}))
+        if is_repeated:
+            reordered = _shuffle_candidates(candidates, seed, task.task_id, "repeat")
+            pages.append(
+                page(
+                    task,
+                    "repeat",
+                    reordered if reordered != candidates else [*candidates[1:], candidates[0]],
+                    everybody,
+                    {},
+                )
+            )
     for task in track(gold, "gold pages", transient=True):
-        one: GoldTask = gold_of(task, tasks, places, seed, images, made)
-        shown = _order(one.shown, seed, task.task_id, "gold")
-        pages.append(page(task, "gold", shown, everybody, one.expected))
-    return _queue(pages)
+        gold_task: GoldTask = make_gold_task(task, tasks, places, seed, images, gold_images)
+        candidates = _shuffle_candidates(gold_task.shown, seed, task.task_id, "gold")
+        pages.append(page(task, "gold", candidates, everybody, gold_task.expected))
+    return _queue_order(pages)
 
 
 def _count(share: float, tasks: Sequence[EditTask]) -> int:
     return max(1, round(share * len(tasks))) if share else 0
 
 
-def _chosen(
+def _draw_tasks(
     tasks: Sequence[EditTask], count: int, seed: int, why: str, last: Collection[EditTask] = ()
 ) -> list[EditTask]:
     """`count` of the tasks, drawn; those of `last` only where the others do not suffice."""
@@ -104,19 +118,23 @@ def _chosen(
     return order[: max(0, count)]
 
 
-def _drawn(task: EditTask, places: int, seed: int, known: Known) -> list[tuple[str, str]]:
+def _draw_candidates(task: EditTask, places: int, seed: int, expected: KnownRatings) -> list[tuple[str, str]]:
     """(id, image) of `places` of the task's candidates, those with a known answer first."""
     order = sorted(
-        task.candidates, key=lambda one: (one.candidate_id not in known, sha256_json([seed, "drawn", one.candidate_id]))
+        task.candidates,
+        key=lambda candidate: (
+            candidate.candidate_id not in expected,
+            sha256_json([seed, "drawn", candidate.candidate_id]),
+        ),
     )
-    return [(one.candidate_id, one.image) for one in order[:places]]
+    return [(candidate.candidate_id, candidate.image) for candidate in order[:places]]
 
 
-def _order(shown: list[tuple[str, str]], seed: int, task: str, kind: Kind) -> list[tuple[str, str]]:
-    return sorted(shown, key=lambda one: sha256_json([seed, task, kind, one[0]]))
+def _shuffle_candidates(candidates: list[tuple[str, str]], seed: int, task: str, kind: Kind) -> list[tuple[str, str]]:
+    return sorted(candidates, key=lambda candidate: sha256_json([seed, task, kind, candidate[0]]))
 
 
-def _queue(pages: Sequence[Page]) -> list[Page]:
+def _queue_order(pages: Sequence[Page]) -> list[Page]:
     """Pages in an order that their keys draw, gold spread evenly, each repeat half a queue from its original."""
     tasks = sorted((page for page in pages if page.kind == "task"), key=lambda page: page.key)
     gold = sorted((page for page in pages if page.kind == "gold"), key=lambda page: page.key)
@@ -125,7 +143,7 @@ def _queue(pages: Sequence[Page]) -> list[Page]:
     order += [((number + 0.5) / len(gold), 2, page) for number, page in enumerate(gold)]
     for page in pages:
         if page.kind == "repeat":
-            away = places[page.task_id] + 0.5
+            position = places[page.task_id] + 0.5
             # On a tie the repeat stands on the far side of whatever it ties with.
-            order.append((away, 1, page) if away < 1 else (away - 1, -1, page))
-    return [page for _, _, page in sorted(order, key=lambda one: (*one[:2], one[2].key))]
+            order.append((position, 1, page) if position < 1 else (position - 1, -1, page))
+    return [page for _, _, page in sorted(order, key=lambda slot: (*slot[:2], slot[2].key))]

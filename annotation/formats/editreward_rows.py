@@ -59,10 +59,10 @@ class PublicRow(BaseModel):
 
     def contradictions(self) -> Iterator[str]:
         """What the row says against itself."""
-        overall = [sum(one) for one in self.ratings()]
-        for number, given in ((1, self.model1_overall_score), (2, self.model2_overall_score)):
-            if given is not None and given != overall[number - 1]:
-                yield f"model{number}_overall_score = {given}: the two scores add up to {overall[number - 1]}"
+        overall = [sum(scores) for scores in self.ratings()]
+        for number, stated in ((1, self.model1_overall_score), (2, self.model2_overall_score)):
+            if stated is not None and stated != overall[number - 1]:
+                yield f"model{number}_overall_score = {stated}: the two scores add up to {overall[number - 1]}"
         if overall[0] < overall[1]:
             yield f"path1 is the preferred one, but its overall is {overall[0]} and path2's {overall[1]}"
         if self.tie_case and overall[0] != overall[1]:
@@ -97,34 +97,36 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
         more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
         count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
         raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
-    kept = {name: one for name, one in pictures.items() if one is not None}
+    loaded = {name: picture for name, picture in pictures.items() if picture is not None}
     tasks: dict[str, EditTask] = {}
     raters: dict[str, list[dict[str, tuple[int, int]]]] = {}
     for _, row in rows:
-        source = kept[row.path_src].sha256
+        source = loaded[row.path_src].sha256
         key = task_id(source, row.prompt)
         task = tasks.setdefault(key, EditTask(task_id=key, name=key, instruction=row.prompt, source=source))
-        given = {}
+        row_ratings = {}
         pair = zip((row.path1, row.path2), (row.model1, row.model2), row.ratings(), strict=True)
         for name, editor, ratings in pair:
-            one = Candidate(candidate_id=candidate_id(key, kept[name].sha256), image=kept[name].sha256, editor=editor)
-            given[one.candidate_id] = ratings
-            if one.candidate_id not in {known.candidate_id for known in task.candidates}:
-                task = tasks[key] = task.model_copy(update={"candidates": (*task.candidates, one)})
+            candidate = Candidate(
+                candidate_id=candidate_id(key, loaded[name].sha256), image=loaded[name].sha256, editor=editor
+            )
+            row_ratings[candidate.candidate_id] = ratings
+            if candidate.candidate_id not in {earlier.candidate_id for earlier in task.candidates}:
+                task = tasks[key] = task.model_copy(update={"candidates": (*task.candidates, candidate)})
         people = raters.setdefault(key, [])
-        who = next((known for known in people if all(known.get(c, r) == r for c, r in given.items())), None)
-        if who is None:
-            people.append(who := {})
-        who.update(given)
-    found = list(_judgements(tasks, raters))
+        rater = next((person for person in people if all(person.get(c, r) == r for c, r in row_ratings.items())), None)
+        if rater is None:
+            people.append(rater := {})
+        rater.update(row_ratings)
+    imported_judgements = list(_judgements(tasks, raters))
     with complete_folder(candidates, {"imported": path.name}) as folder:
         (folder / "images").mkdir()
-        for picture in kept.values():
+        for picture in loaded.values():
             (folder / "images" / f"{picture.sha256}.png").write_bytes(picture.png)
         lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
         write_file(folder / "tasks.jsonl", "".join(lines))
-    write_imported(judgements, found, list(tasks.values()), path)
-    return {"rows": len(rows), "tasks": len(tasks), "judgements": len(found)}
+    write_imported(judgements, imported_judgements, list(tasks.values()), path)
+    return {"rows": len(rows), "tasks": len(tasks), "judgements": len(imported_judgements)}
 
 
 def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path, output: Path) -> int:
@@ -134,20 +136,26 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
     rated both, `choice_dist` counts who prefers which and `confidence` is the share of all of them on this row's side;
     with one annotator both are null. Tasks and candidates that `tasks` do not know are an EditLoopError.
     """
-    known = {task.task_id: task for task in tasks}
+    tasks_by_id = {task.task_id: task for task in tasks}
     ratings: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
-    for one in judgements:
-        by_annotator = ratings.setdefault(one.task_id, {}).setdefault(one.annotator, {})
-        by_annotator[one.candidate_id] = (one.instruction_following, one.visual_quality)
+    for judgement in judgements:
+        by_annotator = ratings.setdefault(judgement.task_id, {}).setdefault(judgement.annotator, {})
+        by_annotator[judgement.candidate_id] = (judgement.instruction_following, judgement.visual_quality)
     rows, used = [], set()
-    for key, given in sorted(ratings.items()):
-        if key not in known:
+    for key, task_ratings in sorted(ratings.items()):
+        if key not in tasks_by_id:
             raise EditLoopError(f"Task {key} is judged, but not in {candidates}: give the folder that was asked about.")
-        shown = {one.candidate_id: one for one in known[key].candidates}
-        for a, b in combinations(sorted(shown), 2):
-            both = {who: (said[a], said[b]) for who, said in sorted(given.items()) if a in said and b in said}
-            rows += [row for who in both for row in _rows(known[key], shown[a], shown[b], both, who)]
-            used |= {known[key].source, shown[a].image, shown[b].image} if both else set()
+        by_id = {candidate.candidate_id: candidate for candidate in tasks_by_id[key].candidates}
+        for a, b in combinations(sorted(by_id), 2):
+            pair_ratings = {
+                who: (levels[a], levels[b])
+                for who, levels in sorted(task_ratings.items())
+                if a in levels and b in levels
+            }
+            rows += [
+                row for who in pair_ratings for row in _rows(tasks_by_id[key], by_id[a], by_id[b], pair_ratings, who)
+            ]
+            used |= {tasks_by_id[key].source, by_id[a].image, by_id[b].image} if pair_ratings else set()
     with complete_folder(output, {"rows": len(rows)}) as folder:
         (folder / "images").mkdir()
         for image in sorted(used):
@@ -156,28 +164,28 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
     return len(rows)
 
 
-Both = dict[str, tuple[tuple[int, int], tuple[int, int]]]
+PairRatings = dict[str, tuple[tuple[int, int], tuple[int, int]]]
 """Each annotator's ratings of two candidates."""
 
 
-def _rows(task: EditTask, a: Candidate, b: Candidate, both: Both, who: str) -> list[dict[str, Any]]:
+def _rows(task: EditTask, a: Candidate, b: Candidate, pair_ratings: PairRatings, who: str) -> list[dict[str, Any]]:
     """One annotator's rows of a pair: one, or two for a tie whose axes disagree."""
-    of_a, of_b = both[who]
+    of_a, of_b = pair_ratings[who]
     margin = sum(of_a) - sum(of_b)
     sides = [(a, b, of_a, of_b)] if margin >= 0 else [(b, a, of_b, of_a)]
     if margin == 0 and of_a != of_b:
         sides.append((b, a, of_b, of_a))
-    ahead = [sum(x) - sum(y) for x, y in both.values()]
-    votes = [sum(one > 0 for one in ahead), sum(one < 0 for one in ahead)]
-    found = []
+    differences = [sum(x) - sum(y) for x, y in pair_ratings.values()]
+    votes = [sum(difference > 0 for difference in differences), sum(difference < 0 for difference in differences)]
+    rows = []
     for better, worse, high, low in sides:
-        mine = votes if better is a else votes[::-1]
-        several = len(both) > 1
-        found.append(
+        side_votes = votes if better is a else votes[::-1]
+        several = len(pair_ratings) > 1
+        rows.append(
             {
                 "prompt": task.instruction,
-                "choice_dist": mine if several else None,
-                "confidence": mine[0] / len(both) if several else None,
+                "choice_dist": side_votes if several else None,
+                "confidence": side_votes[0] / len(pair_ratings) if several else None,
                 "path_src": f"images/{task.source}.png",
                 "path1": f"images/{better.image}.png",
                 "path2": f"images/{worse.image}.png",
@@ -192,24 +200,24 @@ def _rows(task: EditTask, a: Candidate, b: Candidate, both: Both, who: str) -> l
                 "tie_case": margin == 0,
             }
         )
-    return found
+    return rows
 
 
 def _judgements(tasks: dict[str, EditTask], raters: dict[str, list[dict[str, tuple[int, int]]]]) -> Iterator[Judgement]:
     number = 0
     for key in sorted(tasks):
-        place = {one: k for k, one in enumerate(sorted(c.candidate_id for c in tasks[key].candidates))}
-        for who, given in enumerate(raters[key], start=1):
+        positions = {candidate: k for k, candidate in enumerate(sorted(c.candidate_id for c in tasks[key].candidates))}
+        for who, ratings in enumerate(raters[key], start=1):
             number += 1
-            for candidate in sorted(given):
+            for candidate in sorted(ratings):
                 yield Judgement.model_validate(
                     {
                         "task_id": key,
                         "candidate_id": candidate,
                         "annotator": f"{RATER}-{who}",
-                        "if": given[candidate][0],
-                        "vq": given[candidate][1],
-                        "position": place[candidate],
+                        "if": ratings[candidate][0],
+                        "vq": ratings[candidate][1],
+                        "position": positions[candidate],
                         "annotation_id": number,
                         "created_at": UNKNOWN_TIME,
                     }
@@ -220,8 +228,8 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, PublicRow]], list[str]]:
     """(number, row) of the good rows, and the faults of the others; rows are numbered from 1."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        whole = text.lstrip().startswith("[")
-        values = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+        is_list = text.lstrip().startswith("[")
+        values = json.loads(text) if is_list else [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise EditLoopError(f"{path}: neither a JSON list nor JSON lines of rows ({error}).") from error
     if not values:
@@ -231,10 +239,10 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, PublicRow]], list[str]]:
         try:
             row = PublicRow.model_validate(value)
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                where = ".".join(str(part) for part in one["loc"]) or "row"
-                given = "" if one["type"] == "missing" else f" = {str(one['input'])[:60]!r}"
-                faults.append(f"{path}: row {number}: {where}{given}: {one['msg'][0].lower()}{one['msg'][1:]}")
+            for details in error.errors(include_url=False):
+                where = ".".join(str(part) for part in details["loc"]) or "row"
+                stated = "" if details["type"] == "missing" else f" = {str(details['input'])[:60]!r}"
+                faults.append(f"{path}: row {number}: {where}{stated}: {details['msg'][0].lower()}{details['msg'][1:]}")
             continue
         faults += [f"{path}: row {number}: {fault}" for fault in row.contradictions()]
         rows.append((number, row))

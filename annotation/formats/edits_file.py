@@ -121,48 +121,50 @@ class _Reading:
                 self.read_line(file, number, line)
 
     def read_line(self, file: Path, number: int, text: bytes) -> None:
-        place = f"{file}:{number}"
+        location = f"{file}:{number}"
         before = len(self.faults)
-        line, faults = parse_line(place, text)
+        line, faults = parse_line(location, text)
         self.faults += faults
         if line is None:
             return
 
         pictures = [("source", line.source)]
         pictures += [("target", line.target)] if line.target is not None else []
-        pictures += [(f"candidates[{k}].image", given.image) for k, given in enumerate(line.candidates)]
-        found = [self._picture(place, file.parent, key, name) for key, name in pictures]
+        pictures += [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(line.candidates)]
+        paths = [self._picture(location, file.parent, key, name) for key, name in pictures]
 
         if line.id in self.ids:
-            self.faults.append(f"{place}: id = {shown(line.id)}: already used at {self.ids[line.id]}; ids are unique")
-        self.ids.setdefault(line.id, place)
-        source = found[0]
+            self.faults.append(
+                f"{location}: id = {printable_json(line.id)}: already used at {self.ids[line.id]}; ids are unique"
+            )
+        self.ids.setdefault(line.id, location)
+        source = paths[0]
         if source is not None:
             task = (sha256_file(source), line.instruction)
             if task in self.tasks:
                 self.faults.append(
-                    f"{place}: instruction = {shown(line.instruction)}: same source and instruction as "
+                    f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "
                     f"{self.tasks[task]}; give the candidates of one edit in one row"
                 )
-            self.tasks.setdefault(task, place)
+            self.tasks.setdefault(task, location)
         if len(self.faults) == before and source is not None:
-            rest = iter(found[1:])
+            remaining = iter(paths[1:])
             self.rows.append(
                 EditRow(
                     id=line.id,
                     task=line.task,
                     instruction=line.instruction,
                     source=source,
-                    target=next(rest) if line.target is not None else None,
+                    target=next(remaining) if line.target is not None else None,
                     candidates=tuple(
-                        GivenCandidate(image, given.editor)
-                        for image, given in zip(rest, line.candidates, strict=True)
+                        GivenCandidate(image, candidate.editor)
+                        for image, candidate in zip(remaining, line.candidates, strict=True)
                         if image is not None
                     ),
                 )
             )
 
-    def _picture(self, place: str, folder: Path, key: str, name: str) -> Path | None:
+    def _picture(self, location: str, folder: Path, key: str, name: str) -> Path | None:
         """The path of a good picture; None, with a fault noted, for any other."""
         path = folder / name
         fault = path_fault(folder, name)
@@ -176,20 +178,21 @@ class _Reading:
                 self.pictures[path] = _picture_fault(path)
             fault = self.pictures[path]
         if fault is not None:
-            self.faults.append(f"{place}: {key} = {shown(name)}: {fault}")
+            self.faults.append(f"{location}: {key} = {printable_json(name)}: {fault}")
             return None
         return path
 
 
-def parse_line(place: str, text: bytes) -> tuple[EditLine | None, list[str]]:
+def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
     """A line's content, or None and its faults, each beginning with `place`. Its pictures are not looked for."""
     try:
         return EditLine.model_validate(json.loads(text.decode(), object_pairs_hook=_without_doubles)), []
     except ValidationError as error:
-        return None, [f"{place}: {_rule(details)}" for details in error.errors(include_url=False)]
+        return None, [f"{location}: {_rule(details)}" for details in error.errors(include_url=False)]
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         return None, [
-            f"{place}: {shown(text.decode(errors='replace'))}: not one JSON object in UTF-8 ({first_line(error)})"
+            f"{location}: {printable_json(text.decode(errors='replace'))}: not one JSON object in UTF-8 "
+            f"({first_line(error)})"
         ]
 
 
@@ -215,7 +218,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise ValueError(f"key {shown(key)} stands twice")
+            raise ValueError(f"key {printable_json(key)} stands twice")
     return dict(pairs)
 
 
@@ -227,14 +230,14 @@ def _rule(details: Any) -> str:
         return f"{key}: missing; it is required"
     if details["type"] == "extra_forbidden":
         model = CandidateLine if "." in key else EditLine
-        return f"{key} = {shown(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
+        return f"{key} = {printable_json(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
     message = str(details["msg"])
     if details["type"] == "string_too_short":
         message = "must not be empty"
-    return f"{key or 'line'} = {shown(details['input'])}: {message[:1].lower()}{message[1:]}"
+    return f"{key or 'line'} = {printable_json(details['input'])}: {message[:1].lower()}{message[1:]}"
 
 
-def shown(value: Any) -> str:
+def printable_json(value: Any) -> str:
     """The value as JSON, short, without a character that would disturb a terminal or break the line."""
     text = _printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from annotation.formats.edits_file import EditLine, EditRow, GivenCandidate, edits_files, parse_line, path_fault, shown
+from annotation.formats.edits_file import (
+    EditLine,
+    EditRow,
+    GivenCandidate,
+    edits_files,
+    parse_line,
+    path_fault,
+    printable_json,
+)
 from infra.errors import EditLoopError
 
 TARGET = "target"
@@ -40,24 +48,27 @@ def survey_edits(path: Path, most_candidates: int | None = None, *, targets: boo
     EditLoopError that names the faults: lines that are not as the format says, ids that come twice, paths that leave
     the folder.
     """
-    whole, ids, faults = hashlib.sha256(), array("q"), []
+    digest, ids, faults = hashlib.sha256(), array("q"), []
     candidates = 0
-    for place, folder, text in track(_lines(path), description="edits checked", transient=True):
-        whole.update(text + b"\n")
-        line, wrong = parse_line(place, text)
+    for location, folder, text in track(_lines(path), description="edits checked", transient=True):
+        digest.update(text + b"\n")
+        line, line_faults = parse_line(location, text)
         if line is not None:
-            ids.append(_short(line.id))
-            given = int(line.target is not None) if targets else len(line.candidates[:most_candidates])
-            candidates += given
-            wrong += [f"{place}: {key} = {shown(name)}: {fault}" for key, name, fault in _path_faults(folder, line)]
-        faults += wrong
+            ids.append(_id_hash(line.id))
+            count = int(line.target is not None) if targets else len(line.candidates[:most_candidates])
+            candidates += count
+            line_faults += [
+                f"{location}: {key} = {printable_json(name)}: {fault}"
+                for key, name, fault in _path_faults(folder, line)
+            ]
+        faults += line_faults
         if len(faults) >= MOST_FAULTS:
             break
     if not faults and len(np.unique(np.frombuffer(ids, np.int64))) < len(ids):
         faults = _doubled_ids(path, ids)
     if faults:
         raise EditLoopError("\n".join([f"{path}: faults in the edits; nothing was written.", *faults[:MOST_FAULTS]]))
-    return Survey(whole.hexdigest(), len(ids), candidates)
+    return Survey(digest.hexdigest(), len(ids), candidates)
 
 
 def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
@@ -66,12 +77,12 @@ def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
     `targets`: a row's target is taken for its only candidate, as in a set of noisy triples of source, instruction and
     edit whose targets are no certain truth.
     """
-    for place, folder, text in _lines(path):
-        line, faults = parse_line(place, text)
+    for location, folder, text in _lines(path):
+        line, faults = parse_line(location, text)
         if line is None:
             raise EditLoopError("\n".join([f"{path}: changed while it was read.", *faults]))
         target = folder / line.target if line.target is not None else None
-        candidates = tuple(GivenCandidate(folder / given.image, given.editor) for given in line.candidates)
+        candidates = tuple(GivenCandidate(folder / candidate.image, candidate.editor) for candidate in line.candidates)
         if targets:
             target, candidates = None, (GivenCandidate(target, TARGET),) if target else ()
         yield EditRow(line.id, line.task, line.instruction, folder / line.source, target, candidates)
@@ -87,7 +98,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Path, bytes]]:
                     yield f"{file}:{number}", file.parent, content.strip()
 
 
-def _short(name: str) -> int:
+def _id_hash(name: str) -> int:
     """64 bits of an id's digest: enough to notice that it came before, and then to look closer."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
@@ -97,20 +108,22 @@ def _doubled_ids(path: Path, ids: "array[int]") -> list[str]:
     doubled = set(values[counts > 1].tolist())
     first: dict[str, str] = {}
     faults = []
-    for place, _, text in _lines(path):
-        line, _ = parse_line(place, text)
-        if line is None or _short(line.id) not in doubled:
+    for location, _, text in _lines(path):
+        line, _ = parse_line(location, text)
+        if line is None or _id_hash(line.id) not in doubled:
             continue
         if line.id in first:
-            faults.append(f"{place}: id = {shown(line.id)}: already used at {first[line.id]}; ids are unique")
-        first.setdefault(line.id, place)
+            faults.append(
+                f"{location}: id = {printable_json(line.id)}: already used at {first[line.id]}; ids are unique"
+            )
+        first.setdefault(line.id, location)
     return faults
 
 
 def _path_faults(folder: Path, line: EditLine) -> Iterator[tuple[str, str, str]]:
     names = [("source", line.source)]
     names += [("target", line.target)] if line.target is not None else []
-    names += [(f"candidates[{place}].image", given.image) for place, given in enumerate(line.candidates)]
+    names += [(f"candidates[{index}].image", candidate.image) for index, candidate in enumerate(line.candidates)]
     for key, name in names:
         if fault := path_fault(folder, name):
             yield key, name, fault

@@ -17,28 +17,34 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
     """
     content = source.read_bytes()
     ratings = [
-        [one.task_id, one.candidate_id, one.annotator, one.instruction_following, one.visual_quality]
-        for one in judgements
+        [
+            judgement.task_id,
+            judgement.candidate_id,
+            judgement.annotator,
+            judgement.instruction_following,
+            judgement.visual_quality,
+        ]
+        for judgement in judgements
     ]
-    agreed = {axis: agreement(judgements, axis) for axis in AXES}
+    agreements = {axis: agreement(judgements, axis) for axis in AXES}
     measured = quality(judgements, [], [], [], tasks)
     summary = {
         "campaign": source.stem,
-        "tasks": len({one.task_id for one in judgements}),
+        "tasks": len({judgement.task_id for judgement in judgements}),
         "judgements": len(judgements),
-        "annotators": sorted({one.annotator for one in judgements}),
-        "alpha": {axis: one["alpha"] for axis, one in agreed.items()},
+        "annotators": sorted({judgement.annotator for judgement in judgements}),
+        "alpha": {axis: figures["alpha"] for axis, figures in agreements.items()},
         "conflicts": measured["conflicts"],
         "export_sha256": sha256_bytes(content),
         "ratings_sha256": sha256_json(ratings),
     }
     with complete_folder(output, summary) as folder:
-        lines = [one.model_dump_json(by_alias=True) + "\n" for one in judgements]
+        lines = [judgement.model_dump_json(by_alias=True) + "\n" for judgement in judgements]
         write_file(folder / "judgements.jsonl", "".join(lines))
         for name in ("checks", "cannot", "decisions", "pages"):
             write_file(folder / f"{name}.jsonl", "")
         write_file(folder / f"imported{source.suffix}", content)
-        write_json(folder / "agreement.json", agreed)
+        write_json(folder / "agreement.json", agreements)
         write_json(folder / "quality.json", measured)
         write_file(folder / "page.html", quality_page(measured, source.stem))
         write_json(folder / "summary.json", summary)

@@ -68,8 +68,8 @@ def _read(file: Path | io.BytesIO, name: str) -> Image.Image:
     except FileNotFoundError:
         raise EditLoopError(f"{name}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        found = re.search(r"\d+", str(error))
-        pixels = f"{int(found[0]):,}" if found else "too many"
+        match = re.search(r"\d+", str(error))
+        pixels = f"{int(match[0]):,}" if match else "too many"
         raise EditLoopError(f"{name}: {pixels} pixels; at most {LARGEST_PICTURE:,} are read") from None
     except UNREADABLE as error:
         # Pillow says where in memory the bytes lay, and one fault must not be told in two ways

@@ -31,7 +31,7 @@ UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 """Of ratings whose time nobody kept: all the same, so that no drift is read into it."""
 
 
-class Row(NamedTuple):
+class RatingRow(NamedTuple):
     """A line of the file; an empty cell is ""."""
 
     line: int
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 class RatingsTable(NamedTuple):
     """A table with every cell checked; `axes` are the columns that hold ratings."""
 
-    rows: list[Row]
+    rows: list[RatingRow]
     axes: list[str]
 
 
@@ -74,35 +74,35 @@ def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
 
 def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> dict[str, Any]:
     """{"axes": {AXIS: agreement as `table_agreement`}}; whole tasks are resampled where the table tells them."""
-    found = {}
+    by_axis = {}
     for axis in table.axes:
-        given = [row.cells for row in table.rows if row.cells[axis]]
-        found[axis] = table_agreement(
-            [cells[axis] if level == "nominal" else float(cells[axis]) for cells in given],
-            [cells["item"] for cells in given],
-            [cells["rater"] for cells in given],
-            groups=[cells.get("task") or cells["item"] for cells in given],
+        rated_cells = [row.cells for row in table.rows if row.cells[axis]]
+        by_axis[axis] = table_agreement(
+            [cells[axis] if level == "nominal" else float(cells[axis]) for cells in rated_cells],
+            [cells["item"] for cells in rated_cells],
+            [cells["rater"] for cells in rated_cells],
+            groups=[cells.get("task") or cells["item"] for cells in rated_cells],
             level=level,
             seed=seed,
         )
-    return {"axes": found}
+    return {"axes": by_axis}
 
 
 def write_judgements(judgements: Sequence[Judgement], path: Path) -> None:
     """Write judgements as a long table, CSV or parquet by the name's ending; items are `task/candidate`."""
     rows = [
         {
-            "item": f"{one.task_id}/{one.candidate_id}",
-            "rater": one.annotator,
-            "if": one.instruction_following,
-            "vq": one.visual_quality,
-            "task": one.task_id,
-            "candidate": one.candidate_id,
-            "position": one.position,
-            "seconds": one.seconds,
-            "created_at": None if one.created_at == UNKNOWN_TIME else one.created_at.isoformat(),
+            "item": f"{judgement.task_id}/{judgement.candidate_id}",
+            "rater": judgement.annotator,
+            "if": judgement.instruction_following,
+            "vq": judgement.visual_quality,
+            "task": judgement.task_id,
+            "candidate": judgement.candidate_id,
+            "position": judgement.position,
+            "seconds": judgement.seconds,
+            "created_at": None if judgement.created_at == UNKNOWN_TIME else judgement.created_at.isoformat(),
         }
-        for one in judgements
+        for judgement in judgements
     ]
     if path.suffix == ".parquet":
         types = {"if": pa.int8(), "vq": pa.int8(), "position": pa.int16(), "seconds": pa.float64()}
@@ -126,28 +126,32 @@ def judgements_of_table(path: Path, tasks: Sequence[EditTask]) -> list[Judgement
     EditLoopError.
     """
     table = read_table(path)
-    known = {one.candidate_id: (task.task_id, place) for task in tasks for place, one in enumerate(_by_id(task))}
+    locations = {
+        candidate.candidate_id: (task.task_id, position)
+        for task in tasks
+        for position, candidate in enumerate(_by_id(task))
+    }
     faults = [f"{path}: no column {axis!r}; judgements have if and vq" for axis in AXES if axis not in table.axes]
-    found = []
+    judgements = []
     pages: dict[tuple[str, str], int] = {}
     for row in table.rows if not faults else []:
         if not any(row.cells[axis] for axis in AXES):
             continue
         candidate = row.cells["item"].rpartition("/")[2]
-        task, place = known.get(candidate, ("", 0))
+        task, position = locations.get(candidate, ("", 0))
         if not task or row.cells["item"] not in (candidate, f"{task}/{candidate}"):
             faults.append(f"{path}:{row.line}: item = {row.cells['item']!r}: no candidate of that id is in the folder")
             continue
         number = pages.setdefault((task, row.cells["rater"]), len(pages) + 1)
         try:
-            found.append(_judgement(row.cells, task, candidate, place, number))
+            judgements.append(_judgement(row.cells, task, candidate, position, number))
         except (ValidationError, ValueError) as error:
             faults += [f"{path}:{row.line}: {fault}" for fault in _faults(error)]
     _raise(path, faults)
-    return sorted(found, key=lambda one: (one.task_id, one.candidate_id, one.annotator))
+    return sorted(judgements, key=lambda judgement: (judgement.task_id, judgement.candidate_id, judgement.annotator))
 
 
-def _judgement(cells: dict[str, str], task: str, candidate: str, place: int, number: int) -> Judgement:
+def _judgement(cells: dict[str, str], task: str, candidate: str, position: int, number: int) -> Judgement:
     missing = [axis for axis in AXES if not cells[axis]]
     if missing:
         raise ValueError(f"{missing[0]} is empty; a judgement has both ratings, or none at all")
@@ -158,7 +162,7 @@ def _judgement(cells: dict[str, str], task: str, candidate: str, place: int, num
             "candidate_id": candidate,
             "annotator": cells["rater"],
             **{axis: int(level) if level == int(level) else level for axis, level in levels.items()},
-            "position": cells.get("position") or place,
+            "position": cells.get("position") or position,
             "seconds": cells.get("seconds") or None,
             "annotation_id": number,
             "created_at": cells.get("created_at") or UNKNOWN_TIME,
@@ -174,7 +178,7 @@ def _faults(error: ValueError) -> Iterator[str]:
         yield f"{details['loc'][0]} = {details['input']!r}: {str(details['msg'])[0].lower()}{str(details['msg'])[1:]}"
 
 
-def _read(path: Path) -> tuple[list[str], list[Row], list[str]]:
+def _read(path: Path) -> tuple[list[str], list[RatingRow], list[str]]:
     """Header, rows and faults; EditLoopError where the file is no such table at all."""
     if not path.is_file():
         raise EditLoopError(f"{path}: no such file; give a CSV or parquet table of ratings.")
@@ -186,14 +190,14 @@ def _read(path: Path) -> tuple[list[str], list[Row], list[str]]:
         wrong += [
             f"{path}: column {name!r} stands twice" for name in sorted({n for n in header if header.count(n) > 1})
         ]
-        wrong += [f"{path}: column {place} has no name" for place, name in enumerate(header, start=1) if not name]
+        wrong += [f"{path}: column {number} has no name" for number, name in enumerate(header, start=1) if not name]
         if not wrong and not set(header) - set(KEYS + CONTEXT):
             wrong.append(f"{path}: no column of ratings beside {', '.join(header)}")
         if wrong:
-            seen = (
+            columns = (
                 f"Its columns: {', '.join(header) or 'none'}. Needed are item, rater and one an axis, between commas."
             )
-            raise EditLoopError("\n".join([*wrong, seen]))
+            raise EditLoopError("\n".join([*wrong, columns]))
         rows, faults = [], []
         for line, cells in lines:
             if not any(cells):
@@ -201,7 +205,7 @@ def _read(path: Path) -> tuple[list[str], list[Row], list[str]]:
             if len(cells) != len(header):
                 faults.append(f"{path}:{line}: {len(cells)} cells; the header has {len(header)} columns")
                 continue
-            rows.append(Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
+            rows.append(RatingRow(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
     except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise EditLoopError(f"{path}: not a table in UTF-8 CSV or parquet ({error}).") from error
     return header, rows, faults
@@ -222,7 +226,7 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _by_id(task: EditTask) -> list[Any]:
-    return sorted(task.candidates, key=lambda one: one.candidate_id)
+    return sorted(task.candidates, key=lambda candidate: candidate.candidate_id)
 
 
 def _finite(text: str) -> bool:

@@ -61,14 +61,14 @@ def table_agreement(
     """
     names = pd.unique(pd.Series(np.asarray(raters)).astype(str))
     ratings = _Ratings.of(values, items, items if groups is None else groups, level)
-    found = {"alpha": None, "ci95": None, "items": ratings.items, "raters": len(names)}
+    figures = {"alpha": None, "ci95": None, "items": ratings.items, "raters": len(names)}
     if note := _degenerate(ratings, names):
-        return found | {"note": note}
+        return figures | {"note": note}
     G = ratings.given.shape[0]
     draws = np.concatenate([ratings.alphas(times) for times in _resampled(G, ratings.size, seed)])
     defined = draws[~np.isnan(draws)]
     interval = [float(bound) for bound in np.percentile(defined, (2.5, 97.5))] if G > 1 and len(defined) else None
-    return found | {"alpha": float(ratings.alphas(np.ones((1, G)))[0]), "ci95": interval}
+    return figures | {"alpha": float(ratings.alphas(np.ones((1, G)))[0]), "ci95": interval}
 
 
 class _Ratings(NamedTuple):
@@ -91,8 +91,8 @@ class _Ratings(NamedTuple):
         compared = (np.bincount(item) > 1)[item] if len(item) else np.zeros(0, dtype=bool)
         item, names = pd.factorize(item[compared])
         code, domain = pd.factorize(np.asarray(values)[compared], sort=level != "nominal")
-        group, known = pd.factorize(np.asarray(groups)[compared])
-        count, V, G = len(names), len(domain), len(known)
+        group, group_names = pd.factorize(np.asarray(groups)[compared])
+        count, V, G = len(names), len(domain), len(group_names)
         counts = csr_array((np.ones(len(item)), (item, code)), shape=(count, V))
         counts.sum_duplicates()
         belongs = np.zeros(count, dtype=np.intp)
@@ -100,16 +100,16 @@ class _Ratings(NamedTuple):
         # Every two values of an item: its row of `counts`, once for each entry of that row.
         row = np.repeat(np.arange(count), np.diff(counts.indptr))
         entries = pd.DataFrame({"row": row, "value": counts.indices, "times": counts.data})
-        both = entries.merge(entries, on="row", suffixes=("", "_other"))
-        same = both["value"] == both["value_other"]
-        m = counts.sum(axis=1)[both["row"].to_numpy(dtype=np.intp)]
-        weight = (both["times"] * (both["times_other"] - same) / (m - 1)).to_numpy(dtype=np.float64)
+        value_pairs = entries.merge(entries, on="row", suffixes=("", "_other"))
+        same = value_pairs["value"] == value_pairs["value_other"]
+        m = counts.sum(axis=1)[value_pairs["row"].to_numpy(dtype=np.intp)]
+        weight = (value_pairs["times"] * (value_pairs["times_other"] - same) / (m - 1)).to_numpy(dtype=np.float64)
         number, pairs = pd.factorize(
-            both["value"].to_numpy(np.int64) * max(1, V) + both["value_other"].to_numpy(np.int64)
+            value_pairs["value"].to_numpy(np.int64) * max(1, V) + value_pairs["value_other"].to_numpy(np.int64)
         )
-        coincidences = csr_array((weight, (belongs[both["row"]], number)), shape=(G, len(pairs)))
-        given = csr_array((np.ones(len(item)), (group, code)), shape=(G, V))
-        return cls(count, given, coincidences, np.stack([pairs // max(1, V), pairs % max(1, V)]), domain, level)
+        coincidences = csr_array((weight, (belongs[value_pairs["row"]], number)), shape=(G, len(pairs)))
+        value_counts = csr_array((np.ones(len(item)), (group, code)), shape=(G, V))
+        return cls(count, value_counts, coincidences, np.stack([pairs // max(1, V), pairs % max(1, V)]), domain, level)
 
     @property
     def size(self) -> int:
@@ -118,22 +118,22 @@ class _Ratings(NamedTuple):
 
     def alphas(self, times: Float) -> Float:
         """Alpha with each group counted so many times; (R, G) to (R,), NaN where undefined."""
-        given = (self.given.T @ times.T).T
-        met = (self.coincidences.T @ times.T).T
-        n = given.sum(axis=1)
-        one, other = self.pairs
+        value_counts = (self.given.T @ times.T).T
+        pair_counts = (self.coincidences.T @ times.T).T
+        n = value_counts.sum(axis=1)
+        first, second = self.pairs
         if self.level == "nominal":
-            within = met @ (one != other)
-            between = n**2 - (given**2).sum(axis=1)
+            within = pair_counts @ (first != second)
+            between = n**2 - (value_counts**2).sum(axis=1)
         else:
             if self.level == "ordinal":
-                scores = np.cumsum(given, axis=1) - given / 2 - n[:, None] / 2
+                scores = np.cumsum(value_counts, axis=1) - value_counts / 2 - n[:, None] / 2
             else:
                 # Centred, so that squares of large values do not drown their differences.
-                scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), given.shape)
-            within = (met * (scores[:, one] - scores[:, other]) ** 2).sum(axis=1)
-            between = 2 * n * (given * scores**2).sum(axis=1) - 2 * (given * scores).sum(axis=1) ** 2
-        several = (given > 0).sum(axis=1) > 1
+                scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), value_counts.shape)
+            within = (pair_counts * (scores[:, first] - scores[:, second]) ** 2).sum(axis=1)
+            between = 2 * n * (value_counts * scores**2).sum(axis=1) - 2 * (value_counts * scores).sum(axis=1) ** 2
+        several = (value_counts > 0).sum(axis=1) > 1
         return np.where(several, 1 - (n - 1) * within / np.where(several, between, 1), np.nan)
 
 

@@ -51,9 +51,9 @@ def joint_effects(rating: Float, item: Int, annotator: Int, features: Float, clu
     ZX, Zy = (Z.T @ X).tocsr(), Z.T @ rating
     inverse = np.linalg.pinv((X.T @ X - ZX.T @ (share @ ZX)).toarray(), hermitian=True)
     estimate = inverse @ (X.T @ rating - ZX.T @ (share @ Zy))
-    left = rating - X @ estimate
-    left = left - (Z @ (share @ (Z.T @ left)))
-    C = csr_array((left, (cluster, np.arange(N))))
+    residual = rating - X @ estimate
+    residual = residual - (Z @ (share @ (Z.T @ residual)))
+    C = csr_array((residual, (cluster, np.arange(N))))
     scores = (C @ X).tocsr()
     clusters = max(2, scores.shape[0])
     covariance = inverse @ (scores.T @ scores).toarray() @ inverse * clusters / (clusters - 1)
@@ -75,21 +75,21 @@ def others_mean(rating: Float, item: Int) -> Float:
 def slope(rating: Float, others: Float, time: Float, page: Int) -> Slope:
     """One annotator's ratings on the others' mean; all (n,), `time` runs from -0.5 to 0.5, `page` numbers from 0."""
     centred = others - others.mean()
-    plain, error, residual = _ordinary(np.stack([np.ones_like(rating), centred], axis=1), rating, page)
-    moving, moving_error, _ = _ordinary(
+    plain, error, residual = _least_squares(np.stack([np.ones_like(rating), centred], axis=1), rating, page)
+    moving, moving_error, _ = _least_squares(
         np.stack([np.ones_like(rating), centred, time, centred * time], axis=1), rating, page
     )
     return Slope(plain[1], error[1], moving[3], moving_error[3], residual)
 
 
-def _ordinary(X: Float, y: Float, cluster: Int) -> tuple[list[float], list[float], float]:
+def _least_squares(X: Float, y: Float, cluster: Int) -> tuple[list[float], list[float], float]:
     """Coefficients, their clustered standard errors, and the residual standard deviation."""
     inverse = np.linalg.pinv(X.T @ X, hermitian=True)
     estimate = inverse @ X.T @ y
-    left = y - X @ estimate
+    residual = y - X @ estimate
     scores = np.zeros((int(cluster.max()) + 1, X.shape[1]))
-    np.add.at(scores, cluster, X * left[:, None])
+    np.add.at(scores, cluster, X * residual[:, None])
     clusters = max(2, len(scores))
     covariance = inverse @ scores.T @ scores @ inverse * clusters / (clusters - 1)
     errors = np.sqrt(np.maximum(np.diag(covariance), 0))
-    return [float(one) for one in estimate], [float(one) for one in errors], float(left.std())
+    return [float(number) for number in estimate], [float(number) for number in errors], float(residual.std())

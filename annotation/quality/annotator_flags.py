@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.quality.annotator_measures import Estimate, Measures
+from annotation.quality.annotator_measures import EffectEstimate, Measures
 from annotation.quality.known_answers import Share
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
 
@@ -85,121 +85,134 @@ def holm(log_p: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.bool_]:
 
 def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Every test of every annotator; those who cannot be judged by one are not tested by it."""
-    found = [*_gold(evidence), *_repeats(evidence), *_flat(evidence), *_speed(evidence)]
+    tested = [*_gold(evidence), *_repeats(evidence), *_flat(evidence), *_speed(evidence)]
     for axis in AXES:
-        measured = {name: one.axes[axis] for name, one in evidence.items()}
-        found += _position(measured, axis)
+        measured = {name: case.axes[axis] for name, case in evidence.items()}
+        tested += _position(measured, axis)
         if len(evidence) >= LEAST_ANNOTATORS:
-            found += [*_follows(measured, axis), *_levels(measured, axis)]
-    return found
+            tested += [*_follows(measured, axis), *_levels(measured, axis)]
+    return tested
 
 
 def _levels(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
     """Shift, drift, and leaning to an editor."""
-    for name, one in measured.items():
-        if _enough(one.shift):
-            words = f"rates {_more(one.shift.value)} than the median annotator ({_interval(one.shift)})"
-            yield Finding(name, f"shift: {AXIS_NAMES[axis]}: {words}", _beyond(one.shift, SHIFT))
-        if _enough(one.drift):
-            words = f"rates {_more(one.drift.value)} at the end than at the beginning ({_interval(one.drift)})"
-            yield Finding(name, f"drift: {AXIS_NAMES[axis]}: {words}", _beyond(one.drift, DRIFT))
-        for editor, leaning in one.editors.items():
-            if _enough(leaning):
-                words = f"rates edits of {editor} {_more(leaning.value)} than others do ({_interval(leaning)})"
-                yield Finding(name, f"editor: {AXIS_NAMES[axis]}: {words}", _beyond(leaning, EDITOR))
+    for name, measures in measured.items():
+        if _has_enough_pages(measures.shift):
+            difference, interval = _difference_text(measures.shift.value), _interval_text(measures.shift)
+            words = f"rates {difference} than the median annotator ({interval})"
+            yield Finding(name, f"shift: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(measures.shift, SHIFT))
+        if _has_enough_pages(measures.drift):
+            difference, interval = _difference_text(measures.drift.value), _interval_text(measures.drift)
+            words = f"rates {difference} at the end than at the beginning ({interval})"
+            yield Finding(name, f"drift: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(measures.drift, DRIFT))
+        for editor, leaning in measures.editors.items():
+            if _has_enough_pages(leaning):
+                difference, interval = _difference_text(leaning.value), _interval_text(leaning)
+                words = f"rates edits of {editor} {difference} than others do ({interval})"
+                yield Finding(name, f"editor: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(leaning, EDITOR))
 
 
 def _follows(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
-    slopes = {name: one for name, one in measured.items() if one.follows is not None and one.pages >= LEAST_PAGES}
-    middle = float(np.median([one.follows.value for one in slopes.values() if one.follows])) if slopes else 0.0
+    slopes = {
+        name: measures
+        for name, measures in measured.items()
+        if measures.follows is not None and measures.pages >= LEAST_PAGES
+    }
+    middle = (
+        float(np.median([measures.follows.value for measures in slopes.values() if measures.follows]))
+        if slopes
+        else 0.0
+    )
     if len(slopes) < LEAST_ANNOTATORS or middle < LEAST_SLOPE:
         return
-    for name, one in slopes.items():
-        assert one.follows is not None
-        value, change = one.follows.value, one.follows.change
+    for name, measures in slopes.items():
+        assert measures.follows is not None
+        value, change = measures.follows.value, measures.follows.change
         words = (
             f"hardly follows the others ({round(value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f})"
         )
-        log_p = _above(FOLLOWS * middle - value, one.follows.error, one.pages)
+        log_p = _log_p_above(FOLLOWS * middle - value, measures.follows.error, measures.pages)
         yield Finding(name, f"random: {AXIS_NAMES[axis]}: {words}", log_p)
         words = f"follows the others less and less ({change:+.2f} levels a level from first page to last)"
-        log_p = _above(-FADES * middle - change, one.follows.change_error, one.pages)
+        log_p = _log_p_above(-FADES * middle - change, measures.follows.change_error, measures.pages)
         yield Finding(name, f"fading: {AXIS_NAMES[axis]}: {words}", log_p)
 
 
 def _position(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
-    for name, one in measured.items():
-        if one.position.pages < LEAST_PAGES:
+    for name, measures in measured.items():
+        if measures.position.pages < LEAST_PAGES:
             continue
-        place = int(np.argmax(np.abs(one.position.means)))
-        mean = one.position.means[place]
-        words = f"rates place {place + 1} {_more(mean)} than the page's mean, whatever stands there"
+        position = int(np.argmax(np.abs(measures.position.means)))
+        mean = measures.position.means[position]
+        words = f"rates place {position + 1} {_difference_text(mean)} than the page's mean, whatever stands there"
         # Chance may put good candidates at one place, which all see; a fault of one person's sets them apart as well.
-        log_p = max(one.position.log_p, one.position_apart.log_p) if abs(mean) > PLACE else 0.0
+        log_p = max(measures.position.log_p, measures.position_apart.log_p) if abs(mean) > PLACE else 0.0
         yield Finding(name, f"position: {AXIS_NAMES[axis]}: {words}", log_p)
 
 
 def _gold(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
-    shares = {name: one.gold for name, one in evidence.items() if one.gold and one.gold.pages >= LEAST_GOLD_PAGES}
+    shares = {name: case.gold for name, case in evidence.items() if case.gold and case.gold.pages >= LEAST_GOLD_PAGES}
     if shares:
-        middle = float(np.median([one.value for one in shares.values()]))
+        middle = float(np.median([share.value for share in shares.values()]))
         least = min(GOLD, middle - GOLD_BELOW)
-        for name, one in shares.items():
-            words = f"gold: {one.value:.0%} of {one.answers} known answers right (the median annotator {middle:.0%})"
-            yield Finding(name, words, _above(least - one.value, one.error, one.pages))
+        for name, share in shares.items():
+            words = (
+                f"gold: {share.value:.0%} of {share.answers} known answers right (the median annotator {middle:.0%})"
+            )
+            yield Finding(name, words, _log_p_above(least - share.value, share.error, share.pages))
 
 
 def _repeats(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
     shares = {
-        name: one.repeats for name, one in evidence.items() if one.repeats and one.repeats.pages >= LEAST_GOLD_PAGES
+        name: case.repeats for name, case in evidence.items() if case.repeats and case.repeats.pages >= LEAST_GOLD_PAGES
     }
     if len(shares) >= LEAST_ANNOTATORS:
-        middle = float(np.median([one.value for one in shares.values()]))
-        for name, one in shares.items():
-            words = f"repeats: {one.value:.0%} of {one.answers} repeated ratings within one level of the first"
-            log_p = _above(middle - REPEATS_BELOW - one.value, one.error, one.pages)
+        middle = float(np.median([share.value for share in shares.values()]))
+        for name, share in shares.items():
+            words = f"repeats: {share.value:.0%} of {share.answers} repeated ratings within one level of the first"
+            log_p = _log_p_above(middle - REPEATS_BELOW - share.value, share.error, share.pages)
             yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
 
 
 def _flat(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
-    shares = {name: one.flat for name, one in evidence.items() if one.flat and one.flat.pages >= LEAST_PAGES}
+    shares = {name: case.flat for name, case in evidence.items() if case.flat and case.flat.pages >= LEAST_PAGES}
     if len(shares) >= LEAST_ANNOTATORS:
-        middle = float(np.median([one.value for one in shares.values()]))
-        for name, one in shares.items():
-            words = f"flat: one and the same level for everything on {one.value:.0%} of pages"
-            log_p = _above(one.value - middle - FLAT_ABOVE, one.error, one.pages)
+        middle = float(np.median([share.value for share in shares.values()]))
+        for name, share in shares.items():
+            words = f"flat: one and the same level for everything on {share.value:.0%} of pages"
+            log_p = _log_p_above(share.value - middle - FLAT_ABOVE, share.error, share.pages)
             yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
 
 
 def _speed(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
     from scipy.stats import binom
 
-    for name, one in evidence.items():
-        if one.speed is not None and one.speed.pages >= LEAST_PAGES:
-            share = one.speed.too_fast / one.speed.pages
+    for name, case in evidence.items():
+        if case.speed is not None and case.speed.pages >= LEAST_PAGES:
+            share = case.speed.too_fast / case.speed.pages
             words = f"speed: {share:.0%} of pages in under {FAST_RATING} s a rating"
-            yield Finding(name, words, float(binom.logsf(one.speed.too_fast - 1, one.speed.pages, FAST_PAGES)))
+            yield Finding(name, words, float(binom.logsf(case.speed.too_fast - 1, case.speed.pages, FAST_PAGES)))
 
 
 def speed(pages: pd.DataFrame, campaign_median: float) -> Speed | None:
     """Of one annotator's pages with `seconds` and `ratings` (how many ratings a page takes); None without times."""
-    known = pages[pages["seconds"].notna()]
-    if known.empty:
+    timed = pages[pages["seconds"].notna()]
+    if timed.empty:
         return None
-    fast = (known["seconds"] < FAST_RATING * known["ratings"]) & (known["seconds"] < FAST_SHARE * campaign_median)
-    return Speed(len(known), int(fast.sum()), float(known["seconds"].median()))
+    fast = (timed["seconds"] < FAST_RATING * timed["ratings"]) & (timed["seconds"] < FAST_SHARE * campaign_median)
+    return Speed(len(timed), int(fast.sum()), float(timed["seconds"].median()))
 
 
-def _enough(estimate: Estimate | None) -> TypeGuard[Estimate]:
+def _has_enough_pages(estimate: EffectEstimate | None) -> TypeGuard[EffectEstimate]:
     return estimate is not None and estimate.pages >= LEAST_PAGES
 
 
-def _beyond(estimate: Estimate, allowed: float) -> float:
+def _log_p_beyond(estimate: EffectEstimate, allowed: float) -> float:
     """Log p of |effect| <= allowed, against larger on either side."""
-    return _above(abs(estimate.value) - allowed, estimate.error, estimate.pages)
+    return _log_p_above(abs(estimate.value) - allowed, estimate.error, estimate.pages)
 
 
-def _above(excess: float, error: float, pages: int) -> float:
+def _log_p_above(excess: float, error: float, pages: int) -> float:
     """Log p of "no excess" when this one was seen; t with pages - 1 degrees of freedom."""
     from scipy.stats import t
 
@@ -208,10 +221,10 @@ def _above(excess: float, error: float, pages: int) -> float:
     return float(t.logsf(excess / error, max(1, pages - 1)))
 
 
-def _more(levels: float) -> str:
+def _difference_text(levels: float) -> str:
     return f"{abs(levels):.2f} levels {'higher' if levels > 0 else 'lower'}"
 
 
-def _interval(estimate: Estimate) -> str:
+def _interval_text(estimate: EffectEstimate) -> str:
     half = 1.96 * estimate.error
     return f"95 % interval {estimate.value - half:+.2f} to {estimate.value + half:+.2f}"

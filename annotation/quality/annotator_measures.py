@@ -16,7 +16,7 @@ ROOM = 0.5
 from either end."""
 
 
-class Estimate(NamedTuple):
+class EffectEstimate(NamedTuple):
     """An effect in levels with its standard error, and on how many of the annotator's pages it rests."""
 
     value: float
@@ -27,9 +27,9 @@ class Estimate(NamedTuple):
 class Measures(NamedTuple):
     """One annotator on one axis; None where the data cannot tell."""
 
-    shift: Estimate | None
+    shift: EffectEstimate | None
     """Against the median annotator, at the middle of the annotator's pages."""
-    drift: Estimate | None
+    drift: EffectEstimate | None
     """Change of that shift from their first page to their last."""
     follows: Slope | None
     pages: int
@@ -37,11 +37,11 @@ class Measures(NamedTuple):
     position: PositionEffect
     position_apart: PositionEffect
     """The same of their differences from the others' mean."""
-    editors: dict[str, Estimate]
+    editors: dict[str, EffectEstimate]
     """By editor: how much more than the median annotator they favour its edits over all other editors'."""
 
 
-def prepared(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.DataFrame:
+def with_time_and_editor(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.DataFrame:
     """A `judgement_table` with `time` (-0.5 at the annotator's first page, 0.5 at the last; 0 where all came at once)
     and `editor` ("" where unknown)."""
     pages = table.drop_duplicates(["annotator", "annotation_id"]).sort_values(["created_at", "annotation_id"])
@@ -50,29 +50,33 @@ def prepared(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.DataFrame:
     several = by["created_at"].transform("nunique") > 1
     pages = pages.assign(time=np.where(several, (rank + 0.5) / count - 0.5, 0.0))
     timed = table.merge(pages[["annotator", "annotation_id", "time"]], on=["annotator", "annotation_id"], how="left")
-    editors = {(task.task_id, one.candidate_id): one.editor for task in tasks for one in task.candidates}
+    editors = {
+        (task.task_id, candidate.candidate_id): candidate.editor for task in tasks for candidate in task.candidates
+    }
     keys = zip(timed["task_id"], timed["candidate_id"], strict=True)
     return timed.assign(editor=pd.Categorical([editors.get(key, "") for key in keys]))
 
 
-def measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, dict[Axis, Measures]]:
+def annotator_measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, dict[Axis, Measures]]:
     """By annotator and axis. `table` is `prepared`; `checks` (a `judgement_table`) serve for positions only."""
-    names, every = np.unique(np.concatenate([table["annotator"].astype(str), checks["annotator"].astype(str)])), {}
+    names, by_axis = np.unique(np.concatenate([table["annotator"].astype(str), checks["annotator"].astype(str)])), {}
     for axis in AXES:
         against = _against_others(table, axis)
         by_editor = _by_editor(table, axis)
-        seen = pd.concat([one[["annotator", "annotation_id", "position", axis]] for one in (table, checks)])
-        every[axis] = {
+        position_rows = pd.concat(
+            [frame[["annotator", "annotation_id", "position", axis]] for frame in (table, checks)]
+        )
+        by_axis[axis] = {
             name: Measures(
                 *against.get(name, (None, None)),
                 *_follows(rows, axis),
-                _position(seen[seen["annotator"] == name], axis),
+                _position(position_rows[position_rows["annotator"] == name], axis),
                 _position(rows, "apart"),
                 by_editor.get(name, {}),
             )
             for name, rows in _shared_rows(table, axis, names).items()
         }
-    return {name: {axis: every[axis][name] for axis in AXES} for name in names}
+    return {name: {axis: by_axis[axis][name] for axis in AXES} for name in names}
 
 
 def _shared(table: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +98,7 @@ def _joint(rows: pd.DataFrame, axis: Axis, features: NDArray[np.float64]) -> lis
     return [(name, int(pages[k]), effects.values[k], effects.errors[k]) for k, name in enumerate(names)]
 
 
-def _against_others(table: pd.DataFrame, axis: Axis) -> dict[str, tuple[Estimate | None, Estimate | None]]:
+def _against_others(table: pd.DataFrame, axis: Axis) -> dict[str, tuple[EffectEstimate | None, EffectEstimate | None]]:
     rows = _shared(_with_room(table, axis))
     if rows["annotator"].nunique() < 2:
         return {}
@@ -102,27 +106,29 @@ def _against_others(table: pd.DataFrame, axis: Axis) -> dict[str, tuple[Estimate
     moving = rows["time"].abs().groupby(rows["annotator"].astype(str)).max() > 0
     return {
         name: (
-            Estimate(float(value[0]), float(error[0]), pages),
-            Estimate(float(value[1]), float(error[1]), pages) if moving[name] else None,
+            EffectEstimate(float(value[0]), float(error[0]), pages),
+            EffectEstimate(float(value[1]), float(error[1]), pages) if moving[name] else None,
         )
         for name, pages, value, error in _joint(rows, axis, np.stack([np.ones_like(time), time], axis=1))
     }
 
 
-def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, Estimate]]:
+def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, EffectEstimate]]:
     rows = _shared(_with_room(table[table["editor"] != ""], axis))
     editors = sorted(rows["editor"].astype(str).unique())
-    found: dict[str, dict[str, Estimate]] = {}
+    by_annotator: dict[str, dict[str, EffectEstimate]] = {}
     if rows["annotator"].nunique() < 2 or len(editors) < 2:
-        return found
+        return by_annotator
     for editor in editors:
-        made = (rows["editor"] == editor).to_numpy(float)
-        features = np.stack([np.ones_like(made), made - made.mean()], axis=1)
-        pages = rows[made > 0].groupby(rows["annotator"].astype(str))["annotation_id"].nunique()
+        from_editor = (rows["editor"] == editor).to_numpy(float)
+        features = np.stack([np.ones_like(from_editor), from_editor - from_editor.mean()], axis=1)
+        pages = rows[from_editor > 0].groupby(rows["annotator"].astype(str))["annotation_id"].nunique()
         for name, _, value, error in _joint(rows, axis, features):
             if name in pages:
-                found.setdefault(name, {})[editor] = Estimate(float(value[1]), float(error[1]), int(pages[name]))
-    return found
+                by_annotator.setdefault(name, {})[editor] = EffectEstimate(
+                    float(value[1]), float(error[1]), int(pages[name])
+                )
+    return by_annotator
 
 
 def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame]:
@@ -130,16 +136,16 @@ def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, p
     others = others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) if len(table) else np.zeros(0)
     rows = table.assign(others=others, apart=table[axis] - others)
     rows = rows[rows["others"].notna()]
-    by = {str(name): one for name, one in rows.groupby("annotator", observed=True)}
-    return {str(name): by.get(str(name), rows[:0]) for name in names}
+    by_name = {str(name): annotator_rows for name, annotator_rows in rows.groupby("annotator", observed=True)}
+    return {str(name): by_name.get(str(name), rows[:0]) for name in names}
 
 
 def _follows(rows: pd.DataFrame, axis: Axis) -> tuple[Slope | None, int]:
     if len(rows) == 0 or rows["others"].nunique() < 2:
         return None, 0
     page = pd.factorize(rows["annotation_id"])[0]
-    found = slope(rows[axis].to_numpy(float), rows["others"].to_numpy(), rows["time"].to_numpy(), page)
-    return found, int(page.max()) + 1
+    fitted = slope(rows[axis].to_numpy(float), rows["others"].to_numpy(), rows["time"].to_numpy(), page)
+    return fitted, int(page.max()) + 1
 
 
 def _position(rows: pd.DataFrame, column: str) -> PositionEffect:

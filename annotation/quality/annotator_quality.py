@@ -8,9 +8,9 @@ import pandas as pd
 
 from annotation.quality.annotator_effects import Slope, others_mean
 from annotation.quality.annotator_flags import Evidence, Finding, findings, holm, speed
-from annotation.quality.annotator_measures import Estimate, measures, prepared
+from annotation.quality.annotator_measures import EffectEstimate, annotator_measures, with_time_and_editor
 from annotation.quality.judgement_table import time_parts
-from annotation.quality.known_answers import Share, gold_answers, repeated_answers, share, wilson
+from annotation.quality.known_answers import Share, clustered_share, gold_answers, repeated_answers, wilson_interval
 from annotation.quality.reliability import reliability_of
 from annotation.vocabulary import AXES, EditTask, Page
 
@@ -23,8 +23,8 @@ def annotator_quality(
     `table` and `checks` are `judgement_table`s of the campaign's own pages and of its repeats and gold. Figures against
     others leave out those who were flagged before; theirs are from when they were.
     """
-    table = prepared(table, tasks)
-    evidence, found = _judged(table, checks, pages)
+    table = with_time_and_editor(table, tasks)
+    evidence, flags = _flag_annotators(table, checks, pages)
     weights = {axis: reliability_of(table, axis).weights for axis in AXES}
     repeats, parts = repeated_answers(table, checks), _parts(table)
     answers = pd.concat([table, checks])[["annotator", "annotation_id"]].drop_duplicates()["annotator"].astype(str)
@@ -32,32 +32,32 @@ def annotator_quality(
         name: {
             "answers": int((answers == name).sum()),
             "judgements": int((table["annotator"] == name).sum()),
-            "gold": _share(one.gold),
-            "repeats": _repeats(one.repeats, repeats[repeats["annotator"] == name]),
-            "flat": None if one.flat is None else one.flat.value,
+            "gold": _share(case.gold),
+            "repeats": _repeats(case.repeats, repeats[repeats["annotator"] == name]),
+            "flat": None if case.flat is None else case.flat.value,
             "speed": None
-            if one.speed is None
-            else {"median_seconds": one.speed.median, "too_fast": one.speed.too_fast / one.speed.pages},
+            if case.speed is None
+            else {"median_seconds": case.speed.median, "too_fast": case.speed.too_fast / case.speed.pages},
             "weight": {axis: weights[axis].get(name) for axis in AXES},
-            "shift": {axis: _estimate(one.axes[axis].shift) for axis in AXES},
-            "drift": {axis: _estimate(one.axes[axis].drift) for axis in AXES},
-            "follows": {axis: _slope(one.axes[axis].follows) for axis in AXES},
+            "shift": {axis: _estimate(case.axes[axis].shift) for axis in AXES},
+            "drift": {axis: _estimate(case.axes[axis].drift) for axis in AXES},
+            "follows": {axis: _slope(case.axes[axis].follows) for axis in AXES},
             "position": {
-                axis: {"means": one.axes[axis].position.means, "p": float(np.exp(one.axes[axis].position.log_p))}
+                axis: {"means": case.axes[axis].position.means, "p": float(np.exp(case.axes[axis].position.log_p))}
                 for axis in AXES
             },
             "editors": {
-                axis: {editor: _estimate(leaning) for editor, leaning in one.axes[axis].editors.items()}
+                axis: {editor: _estimate(leaning) for editor, leaning in case.axes[axis].editors.items()}
                 for axis in AXES
             },
             "parts": parts.get(name, []),
-            "flags": found.get(name, []),
+            "flags": flags.get(name, []),
         }
-        for name, one in sorted(evidence.items())
+        for name, case in sorted(evidence.items())
     }
 
 
-def _judged(
+def _flag_annotators(
     table: pd.DataFrame, checks: pd.DataFrame, pages: Sequence[Page]
 ) -> tuple[dict[str, Evidence], dict[str, list[str]]]:
     """Evidence of everybody, and the flags of those who have any: the clearest case first, then the others anew."""
@@ -69,7 +69,7 @@ def _judged(
     flagged: dict[str, list[str]] = {}
     while True:
         active = ~table["annotator"].isin(list(flagged))
-        measured = measures(table[active], checks[~checks["annotator"].isin(list(flagged))])
+        measured = annotator_measures(table[active], checks[~checks["annotator"].isin(list(flagged))])
         evidence = {
             name: Evidence(
                 axes,
@@ -83,16 +83,16 @@ def _judged(
         clear = _clear(findings(evidence))
         if not clear:
             return settled | evidence, flagged
-        worst = min(clear, key=lambda one: one.log_p).annotator
+        worst = min(clear, key=lambda finding: finding.log_p).annotator
         settled[worst] = evidence[worst]
-        flagged[worst] = [one.words for one in clear if one.annotator == worst]
+        flagged[worst] = [finding.words for finding in clear if finding.annotator == worst]
 
 
 def _clear(tested: Sequence[Finding]) -> list[Finding]:
     if not tested:
         return []
-    fallen = holm(np.array([one.log_p for one in tested]))
-    return [one for one, clear in zip(tested, fallen, strict=True) if clear]
+    fallen = holm(np.array([finding.log_p for finding in tested]))
+    return [finding for finding, clear in zip(tested, fallen, strict=True) if clear]
 
 
 def _answered(judgements: pd.DataFrame) -> pd.DataFrame:
@@ -109,27 +109,27 @@ def _close(repeats: pd.DataFrame) -> pd.DataFrame:
 
 
 def _right(rows: pd.DataFrame, column: str) -> Share | None:
-    return share(rows[column].to_numpy(dtype=np.float64), rows["annotation_id"].to_numpy(dtype=np.int64))
+    return clustered_share(rows[column].to_numpy(dtype=np.float64), rows["annotation_id"].to_numpy(dtype=np.int64))
 
 
 def _parts(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """By annotator, by part of the campaign: mean difference from the others' mean of the same candidates, levels."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_annotator: dict[str, list[dict[str, Any]]] = {}
     apart = {axis: table[axis] - others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) for axis in AXES}
     for part in time_parts(table):
         names = table["annotator"][part.rows].astype(str)
         for name, rows in names.groupby(names).groups.items():
             shift = {axis: _number(apart[axis].loc[rows].mean()) for axis in AXES}
             row = {"begin": part.begin.isoformat(), "end": part.end.isoformat(), "judgements": len(rows)}
-            found.setdefault(str(name), []).append(row | {"shift": shift})
-    return found
+            by_annotator.setdefault(str(name), []).append(row | {"shift": shift})
+    return by_annotator
 
 
-def _share(one: Share | None) -> dict[str, Any] | None:
-    if one is None:
+def _share(share: Share | None) -> dict[str, Any] | None:
+    if share is None:
         return None
-    ci95 = wilson(one.value, one.answers)
-    return {"share": one.value, "ci95": ci95, "answers": one.answers, "pages": one.pages}
+    ci95 = wilson_interval(share.value, share.answers)
+    return {"share": share.value, "ci95": ci95, "answers": share.answers, "pages": share.pages}
 
 
 def _repeats(close: Share | None, rows: pd.DataFrame) -> dict[str, Any] | None:
@@ -139,17 +139,17 @@ def _repeats(close: Share | None, rows: pd.DataFrame) -> dict[str, Any] | None:
     return {"exact": exact, "within_one": close.value, "ratings": close.answers, "pages": close.pages}
 
 
-def _estimate(one: Estimate | None) -> dict[str, Any] | None:
-    if one is None:
+def _estimate(estimate: EffectEstimate | None) -> dict[str, Any] | None:
+    if estimate is None:
         return None
-    half = 1.96 * one.error
-    return {"value": one.value, "ci95": [one.value - half, one.value + half], "pages": one.pages}
+    half = 1.96 * estimate.error
+    return {"value": estimate.value, "ci95": [estimate.value - half, estimate.value + half], "pages": estimate.pages}
 
 
-def _slope(one: Slope | None) -> Mapping[str, float] | None:
-    if one is None:
+def _slope(slope: Slope | None) -> Mapping[str, float] | None:
+    if slope is None:
         return None
-    return {"value": one.value, "change": one.change, "residual": one.residual}
+    return {"value": slope.value, "change": slope.change, "residual": slope.residual}
 
 
 def _number(value: float) -> float | None:

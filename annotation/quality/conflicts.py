@@ -19,32 +19,32 @@ def conflicts(judgements: Sequence[Judgement]) -> dict[str, list[str]]:
     two candidates opposite ways by the sum of both axes, each by two points or more.
     """
     ratings: dict[str, dict[str, dict[str, Levels]]] = defaultdict(lambda: defaultdict(dict))
-    for one in judgements:
-        said: Levels = {"if": one.instruction_following, "vq": one.visual_quality}
-        ratings[one.task_id][one.candidate_id][one.annotator] = said
-    found = {}
+    for judgement in judgements:
+        levels: Levels = {"if": judgement.instruction_following, "vq": judgement.visual_quality}
+        ratings[judgement.task_id][judgement.candidate_id][judgement.annotator] = levels
+    reasons_by_task = {}
     for task, candidates in sorted(ratings.items()):
         reasons = [*_spreads(candidates), *_opposites(candidates)]
         if reasons:
-            found[task] = reasons
-    return found
+            reasons_by_task[task] = reasons
+    return reasons_by_task
 
 
 def _spreads(candidates: dict[str, dict[str, Levels]]) -> list[str]:
-    found = []
-    for candidate, given in sorted(candidates.items()):
+    reasons = []
+    for candidate, votes in sorted(candidates.items()):
         for axis, name in AXIS_NAMES.items():
-            levels = [said[axis] for said in given.values()]
+            levels = [vote[axis] for vote in votes.values()]
             if max(levels) - min(levels) >= FAR_APART:
-                found.append(f"{name} of {candidate}: {min(levels)} to {max(levels)}")
-    return found
+                reasons.append(f"{name} of {candidate}: {min(levels)} to {max(levels)}")
+    return reasons
 
 
 def _opposites(candidates: dict[str, dict[str, Levels]]) -> list[str]:
-    found = []
+    reasons = []
     for a, b in combinations(sorted(candidates), 2):
-        both = candidates[a].keys() & candidates[b].keys()
-        ahead = [sum(candidates[a][who].values()) - sum(candidates[b][who].values()) for who in both]
-        if ahead and max(ahead) >= FAR_APART and min(ahead) <= -FAR_APART:
-            found.append(f"{a} and {b} are ordered opposite ways")
-    return found
+        raters = candidates[a].keys() & candidates[b].keys()
+        differences = [sum(candidates[a][who].values()) - sum(candidates[b][who].values()) for who in raters]
+        if differences and max(differences) >= FAR_APART and min(differences) <= -FAR_APART:
+            reasons.append(f"{a} and {b} are ordered opposite ways")
+    return reasons

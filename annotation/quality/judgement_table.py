@@ -23,16 +23,18 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
     """
     table = pd.DataFrame(
         {
-            "kind": pd.Categorical([one.kind for one in judgements]),
-            "task_id": pd.Categorical([one.task_id for one in judgements]),
-            "candidate_id": pd.Categorical([one.candidate_id for one in judgements]),
-            "annotator": pd.Categorical([one.annotator for one in judgements]),
-            "if": pd.array([one.instruction_following for one in judgements], dtype="int8").to_numpy(),
-            "vq": pd.array([one.visual_quality for one in judgements], dtype="int8").to_numpy(),
-            "position": pd.array([one.position for one in judgements], dtype="int16").to_numpy(),
-            "seconds": pd.Series([one.seconds for one in judgements], dtype="float64"),
-            "annotation_id": pd.array([one.annotation_id for one in judgements], dtype="int64").to_numpy(),
-            "created_at": pd.to_datetime(pd.Series([one.created_at for one in judgements], dtype=object), utc=True),
+            "kind": pd.Categorical([judgement.kind for judgement in judgements]),
+            "task_id": pd.Categorical([judgement.task_id for judgement in judgements]),
+            "candidate_id": pd.Categorical([judgement.candidate_id for judgement in judgements]),
+            "annotator": pd.Categorical([judgement.annotator for judgement in judgements]),
+            "if": pd.array([judgement.instruction_following for judgement in judgements], dtype="int8").to_numpy(),
+            "vq": pd.array([judgement.visual_quality for judgement in judgements], dtype="int8").to_numpy(),
+            "position": pd.array([judgement.position for judgement in judgements], dtype="int16").to_numpy(),
+            "seconds": pd.Series([judgement.seconds for judgement in judgements], dtype="float64"),
+            "annotation_id": pd.array([judgement.annotation_id for judgement in judgements], dtype="int64").to_numpy(),
+            "created_at": pd.to_datetime(
+                pd.Series([judgement.created_at for judgement in judgements], dtype=object), utc=True
+            ),
         },
         columns=list(COLUMNS),
     )
@@ -40,7 +42,7 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
     return table
 
 
-class Part(NamedTuple):
+class TimePart(NamedTuple):
     """A stretch of a campaign."""
 
     begin: datetime
@@ -50,7 +52,7 @@ class Part(NamedTuple):
     """Which rows of the table fall into it; (N,)."""
 
 
-def time_parts(table: pd.DataFrame) -> list[Part]:
+def time_parts(table: pd.DataFrame) -> list[TimePart]:
     """A campaign's stretches in order: its weeks (from Monday, UTC) where it saw three or more, else equal parts.
 
     A candidate's ratings stay together: they belong where the last of them was given. There are at most
@@ -64,9 +66,9 @@ def time_parts(table: pd.DataFrame) -> list[Part]:
         parts = max(1, min(PARTS, table["task_id"].nunique() // LEAST_TASKS))
         weeks = (last.rank(method="first") - 1) * parts // len(last)
     number = weeks.loc[table["item"]].to_numpy()
-    found = []
-    for one in np.unique(number):
-        rows = number == one
+    stretches = []
+    for part_number in np.unique(number):
+        rows = number == part_number
         times = table["created_at"][rows]
-        found.append(Part(times.min().to_pydatetime(), times.max().to_pydatetime(), rows))
-    return found
+        stretches.append(TimePart(times.min().to_pydatetime(), times.max().to_pydatetime(), rows))
+    return stretches

@@ -22,33 +22,33 @@ class Share(NamedTuple):
 
 def gold_answers(checks: pd.DataFrame, pages: Sequence[Page]) -> pd.DataFrame:
     """A row a known answer: annotator, annotation_id, axis, right. `checks` is a `judgement_table`."""
-    known = [
+    expected_rows = [
         (page.task_id, candidate, axis, *bounds)
         for page in pages
         if page.kind == "gold"
         for candidate, expected in page.expected.items()
         for axis, bounds in expected.items()
     ]
-    answers = pd.DataFrame(known, columns=["task_id", "candidate_id", "axis", "low", "high"])
+    answers = pd.DataFrame(expected_rows, columns=["task_id", "candidate_id", "axis", "low", "high"])
     gold = _texts(checks[checks["kind"] == "gold"])
-    given = gold.melt(id_vars=list(_KEYS), value_vars=list(AXES), var_name="axis", value_name="rating")
-    found = given.merge(answers, on=["task_id", "candidate_id", "axis"])
-    right = (found["low"] <= found["rating"]) & (found["rating"] <= found["high"])
-    return found.assign(right=right.astype(float))[["annotator", "annotation_id", "axis", "right"]]
+    ratings = gold.melt(id_vars=list(_KEYS), value_vars=list(AXES), var_name="axis", value_name="rating")
+    compared = ratings.merge(answers, on=["task_id", "candidate_id", "axis"])
+    right = (compared["low"] <= compared["rating"]) & (compared["rating"] <= compared["high"])
+    return compared.assign(right=right.astype(float))[["annotator", "annotation_id", "axis", "right"]]
 
 
 def repeated_answers(judgements: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
     """A row a rating given twice by one person: annotator, annotation_id (of the repeat), axis, difference (levels)."""
     first = _texts(judgements)
     second = _texts(checks[checks["kind"] == "repeat"])
-    both = first.merge(second, on=["task_id", "candidate_id", "annotator"], suffixes=("", "_again"))
+    compared = first.merge(second, on=["task_id", "candidate_id", "annotator"], suffixes=("", "_again"))
     rows = [
         pd.DataFrame(
             {
-                "annotator": both["annotator"],
-                "annotation_id": both["annotation_id_again"],
+                "annotator": compared["annotator"],
+                "annotation_id": compared["annotation_id_again"],
                 "axis": axis,
-                "difference": (both[f"{axis}_again"].astype(int) - both[axis].astype(int)).abs(),
+                "difference": (compared[f"{axis}_again"].astype(int) - compared[axis].astype(int)).abs(),
             }
         )
         for axis in AXES
@@ -56,7 +56,7 @@ def repeated_answers(judgements: pd.DataFrame, checks: pd.DataFrame) -> pd.DataF
     return pd.concat(rows, ignore_index=True)
 
 
-def share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Share | None:
+def clustered_share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Share | None:
     """right: (n,) of 0 and 1; page: (n,). None without answers."""
     if len(right) == 0:
         return None
@@ -67,7 +67,7 @@ def share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Share | None:
     return Share(value, float(np.sqrt(max(clustered, value * (1 - value) / len(right)))), len(right), pages)
 
 
-def wilson(value: float, n: int) -> list[float]:
+def wilson_interval(value: float, n: int) -> list[float]:
     """Wilson's 95 % interval of a share: [low, high] in 0..1 (E. B. Wilson, JASA 22 (1927) 209-212)."""
     z = 1.959964
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -83,10 +83,10 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*_KEYS, *AXES]].astype(dict.fromkeys(_KEYS[:3], str))
 
 
-def summary(right: pd.DataFrame) -> dict[str, Any] | None:
+def gold_summary(right: pd.DataFrame) -> dict[str, Any] | None:
     """{"share", "ci95", "answers", "pages"} of rows as `gold_answers` gives them, None without any."""
-    found = share(right["right"].to_numpy(dtype=np.float64), right["annotation_id"].to_numpy())
-    if found is None:
+    accuracy = clustered_share(right["right"].to_numpy(dtype=np.float64), right["annotation_id"].to_numpy())
+    if accuracy is None:
         return None
-    ci95 = wilson(found.value, found.answers)
-    return {"share": found.value, "ci95": ci95, "answers": found.answers, "pages": found.pages}
+    ci95 = wilson_interval(accuracy.value, accuracy.answers)
+    return {"share": accuracy.value, "ci95": ci95, "answers": accuracy.answers, "pages": accuracy.pages}

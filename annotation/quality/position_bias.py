@@ -20,7 +20,7 @@ class PositionEffect(NamedTuple):
     """Pages with two candidates or more."""
 
 
-def position_effect(rating: Float, place: Int, page: Int) -> PositionEffect:
+def position_effect(rating: Float, position: Int, page: Int) -> PositionEffect:
     """All (n,): ratings, places from 0, page numbers from 0 (one order and one sitting each).
 
     If place does not matter, every order of a page's ratings is as likely as the one seen. The sums by place then have
@@ -32,15 +32,15 @@ def position_effect(rating: Float, place: Int, page: Int) -> PositionEffect:
     if len(rating) == 0:
         return PositionEffect([], 0.0, 0)
     size = np.bincount(page)
-    left = rating - (np.bincount(page, rating) / np.maximum(size, 1))[page]
-    places, pages = int(place.max()) + 1, len(size)
-    seen = np.zeros((pages, places))
-    seen[page, place] = 1
-    spread = np.bincount(page, left**2) / np.maximum(size, 1)
+    residual = rating - (np.bincount(page, rating) / np.maximum(size, 1))[page]
+    places, pages = int(position.max()) + 1, len(size)
+    occupied = np.zeros((pages, places))
+    occupied[page, position] = 1
+    spread = np.bincount(page, residual**2) / np.maximum(size, 1)
     between = np.where(size > 1, spread / np.maximum(size - 1, 1), 0.0)
-    covariance = np.diag((between * size) @ seen) - (seen * between[:, None]).T @ seen
-    sums = np.bincount(place, left, minlength=places)
-    means = [float(mean) for mean in sums / np.maximum(np.bincount(place, minlength=places), 1)]
+    covariance = np.diag((between * size) @ occupied) - (occupied * between[:, None]).T @ occupied
+    sums = np.bincount(position, residual, minlength=places)
+    means = [float(mean) for mean in sums / np.maximum(np.bincount(position, minlength=places), 1)]
     several = int((size > 1).sum())
     rank = int(np.linalg.matrix_rank(covariance, hermitian=True))
     if rank == 0:

@@ -45,9 +45,9 @@ def quality(
         "conflicts": len(conflicts(judgements)),
         "cannot": {
             "answers": len(cannot),
-            "tasks": len({one.task_id for one in cannot}),
-            "by_reason": dict(Counter(one.reason for one in cannot).most_common()),
-            "by_annotator": dict(Counter(one.annotator for one in cannot).most_common()),
+            "tasks": len({refusal.task_id for refusal in cannot}),
+            "by_reason": dict(Counter(refusal.reason for refusal in cannot).most_common()),
+            "by_annotator": dict(Counter(refusal.annotator for refusal in cannot).most_common()),
         },
         "counts": {
             "judgements": len(table),
@@ -84,8 +84,8 @@ def _position(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
     rows = table.assign(order=_order(table)).groupby(["kind", "task_id", "order", "position"], observed=True)[axis]
     means = rows.mean().reset_index()
     page = means.groupby(["kind", "task_id", "order"], observed=True).ngroup().to_numpy()
-    found = position_effect(means[axis].to_numpy(float), means["position"].to_numpy(int), page)
-    return {"means": found.means, "p": float(np.exp(found.log_p)), "pages": found.pages}
+    effect = position_effect(means[axis].to_numpy(float), means["position"].to_numpy(int), page)
+    return {"means": effect.means, "p": float(np.exp(effect.log_p)), "pages": effect.pages}
 
 
 def _order(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -94,9 +94,9 @@ def _order(table: pd.DataFrame) -> NDArray[np.int64]:
     An order is known by the sum of random numbers drawn for each (candidate, place): two that differ have the same sum
     once in 2^60 times.
     """
-    shown, kinds = pd.factorize(table["candidate_id"].astype(str) + "@" + table["position"].astype(str))
+    placements, kinds = pd.factorize(table["candidate_id"].astype(str) + "@" + table["position"].astype(str))
     drawn = np.random.default_rng(0).integers(2**60, size=len(kinds))
     answer = table.groupby(["annotator", "annotation_id"], observed=True).ngroup().to_numpy()
     sums = np.zeros(answer.max(initial=0) + 1, dtype=np.int64)
-    np.add.at(sums, answer, drawn[shown])
+    np.add.at(sums, answer, drawn[placements])
     return sums[answer]

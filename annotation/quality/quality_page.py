@@ -10,7 +10,20 @@ from markupsafe import Markup
 
 from annotation.quality.annotator_flags import FAST_RATING, LEVEL, SHIFT
 from annotation.vocabulary import AXES, AXIS_NAMES, Axis
-from infra.plots import BLUE, RED, SOFT, VIOLET, Estimate, Line, Mark, bars, intervals, number, page_style, trend
+from infra.plots import (
+    BLUE,
+    RED,
+    SOFT,
+    VIOLET,
+    IntervalRow,
+    Line,
+    ReferenceLine,
+    bars,
+    finite_or_none,
+    intervals,
+    page_style,
+    trend,
+)
 
 COLOURS = {"if": BLUE, "vq": VIOLET}
 USABLE, GOOD = 0.667, 0.8
@@ -26,15 +39,17 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
         "figure": _figure,
         "percent": _percent,
         "count": lambda value: f"{value:,}".replace(",", "\u202f"),
-        "levels": lambda value: "–" if number(value) is None else _signed(value),
+        "levels": lambda value: "–" if finite_or_none(value) is None else _signed(value),
         "interval": lambda ends: f"95 % interval {_figure(ends[0])} to {_figure(ends[1])}" if ends else "no interval",
         "span": lambda ends: f"{_signed(ends[0])} to {_signed(ends[1])}",
         "shares": lambda ends: f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}",
         "chance": _chance,
     }
     annotators = quality["annotators"]
-    remarkable = [name for name, one in sorted(annotators.items()) if one["flags"]]
-    editors = {editor for one in annotators.values() for found in one["editors"].values() for editor in found}
+    remarkable = [name for name, figures in sorted(annotators.items()) if figures["flags"]]
+    editors = {
+        editor for figures in annotators.values() for by_editor in figures["editors"].values() for editor in by_editor
+    }
     return environment.get_template("quality_page.html.j2").render(
         **quality,
         title=title,
@@ -57,27 +72,29 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
 
 def _agreement(axes: Mapping[str, Any]) -> str | None:
     rows = [_alpha(AXIS_NAMES[axis], axes[axis], COLOURS[axis]) for axis in AXES]
-    return intervals("agreement", rows, (_lowest(rows), 1.0), [Mark(USABLE, "usable"), Mark(GOOD, "good")])
+    return intervals(
+        "agreement", rows, (_lowest(rows), 1.0), [ReferenceLine(USABLE, "usable"), ReferenceLine(GOOD, "good")]
+    )
 
 
 def _by_type(axes: Mapping[str, Any]) -> dict[Axis, Markup | None] | None:
-    found: dict[Axis, Markup | None] = {}
+    plots: dict[Axis, Markup | None] = {}
     for axis in AXES:
         types = axes[axis]["by_type"]
         if len(types) < 2:
             return None
-        rows = [_alpha(name, one, COLOURS[axis]) for name, one in sorted(types.items())]
-        found[axis] = _markup(intervals(f"type-{axis}", rows, (_lowest(rows), 1.0), [Mark(USABLE, "usable")]))
-    return found
+        rows = [_alpha(name, figures, COLOURS[axis]) for name, figures in sorted(types.items())]
+        plots[axis] = _markup(intervals(f"type-{axis}", rows, (_lowest(rows), 1.0), [ReferenceLine(USABLE, "usable")]))
+    return plots
 
 
-def _alpha(label: str, found: Mapping[str, Any], colour: str) -> Estimate:
-    ends = found["ci95"]
-    shown = f"{_figure(found['alpha'])}" + (f" ({_figure(ends[0])} to {_figure(ends[1])})" if ends else "")
-    return Estimate(label, found["alpha"], tuple(ends) if ends else None, colour, shown)
+def _alpha(label: str, figures: Mapping[str, Any], colour: str) -> IntervalRow:
+    ends = figures["ci95"]
+    text = f"{_figure(figures['alpha'])}" + (f" ({_figure(ends[0])} to {_figure(ends[1])})" if ends else "")
+    return IntervalRow(label, figures["alpha"], tuple(ends) if ends else None, colour, text)
 
 
-def _lowest(rows: list[Estimate]) -> float:
+def _lowest(rows: list[IntervalRow]) -> float:
     return min([0.0, *(row.interval[0] for row in rows if row.interval)])
 
 
@@ -97,23 +114,23 @@ def _over_time(axes: Mapping[str, Any]) -> str | None:
 
 def _shift(annotators: Mapping[str, Any], axis: str) -> str | None:
     rows = []
-    for name, one in sorted(annotators.items()):
-        if found := one["shift"][axis]:
-            colour = RED if one["flags"] else COLOURS[axis]
-            low, high = found["ci95"]
-            rows.append(Estimate(name, found["value"], (low, high), colour, _signed(found["value"])))
+    for name, figures in sorted(annotators.items()):
+        if shift := figures["shift"][axis]:
+            colour = RED if figures["flags"] else COLOURS[axis]
+            low, high = shift["ci95"]
+            rows.append(IntervalRow(name, shift["value"], (low, high), colour, _signed(shift["value"])))
     reach = max([1.0, *(1.1 * abs(end) for row in rows for end in row.interval or ())])
-    marks = [Mark(0, "median"), *(Mark(side * SHIFT, _signed(side * SHIFT)) for side in (-1, 1))]
+    marks = [ReferenceLine(0, "median"), *(ReferenceLine(side * SHIFT, _signed(side * SHIFT)) for side in (-1, 1))]
     return intervals(f"shift-{axis}", rows, (-reach, reach), marks, _signed)
 
 
 def _steady(annotators: Mapping[str, Any], axis: str) -> str | None:
-    begins = sorted({part["begin"][:10] for one in annotators.values() for part in one["parts"]})
-    several = max((len(one["parts"]) for one in annotators.values()), default=0)
+    begins = sorted({part["begin"][:10] for figures in annotators.values() for part in figures["parts"]})
+    several = max((len(figures["parts"]) for figures in annotators.values()), default=0)
     lines = [
-        Line(name, [part["shift"][axis] for part in one["parts"]], RED if one["flags"] else SOFT)
-        for name, one in sorted(annotators.items(), key=lambda item: bool(item[1]["flags"]))
-        if len(one["parts"]) == several
+        Line(name, [part["shift"][axis] for part in figures["parts"]], RED if figures["flags"] else SOFT)
+        for name, figures in sorted(annotators.items(), key=lambda item: bool(item[1]["flags"]))
+        if len(figures["parts"]) == several
     ]
     steps = [_day(begin) for begin in begins] if len(begins) == several else [str(k + 1) for k in range(several)]
     return trend(f"steady-{axis}", steps, lines, zero=True)
@@ -130,13 +147,13 @@ def _markup(drawing: str | None) -> Markup | None:
 
 
 def _figure(value: Any, digits: int = 2) -> str:
-    if number(value) is None:
+    if finite_or_none(value) is None:
         return "not known"
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def _percent(value: Any, digits: int = 1) -> str:
-    return "not known" if number(value) is None else f"{100 * value:.{digits}f} %"
+    return "not known" if finite_or_none(value) is None else f"{100 * value:.{digits}f} %"
 
 
 def _signed(value: float) -> str:

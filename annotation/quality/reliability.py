@@ -44,23 +44,23 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
     """The same from a `judgement_table`."""
     if table.empty:
         return Reliability({}, {})
-    said = table[axis].to_numpy()
+    ratings = table[axis].to_numpy()
     annotators, names = pd.factorize(table["annotator"].astype(str), sort=True)
     items = table["item"].to_numpy()
-    true = true_levels(items, annotators, said - LOWEST_RATING)
+    true = true_levels(items, annotators, ratings - LOWEST_RATING)
     counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
-    np.add.at(counts, (annotators, said - LOWEST_RATING), true[items])
+    np.add.at(counts, (annotators, ratings - LOWEST_RATING), true[items])
     everybody = counts.sum(axis=0)
     informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
     shares = counts + BORROWED * everybody / everybody.sum()
-    weights = {name: told(one) if informed else 1.0 for name, one in zip(names, shares, strict=True)}
+    weights = {name: information_share(joint) if informed else 1.0 for name, joint in zip(names, shares, strict=True)}
     first = table.drop_duplicates("item").sort_values("item")
     keys = zip(first["task_id"].astype(str), first["candidate_id"].astype(str), strict=True)
     return Reliability(weights, dict(zip(keys, true, strict=True)))
 
 
 def true_levels(
-    items: NDArray[np.integer], annotators: NDArray[np.integer], said: NDArray[np.integer]
+    items: NDArray[np.integer], annotators: NDArray[np.integer], ratings: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """Probability of each item's true levels, (items, LEVELS), rows sum to 1: the model fitted by expectation
     maximisation from the items' own shares of votes.
@@ -69,21 +69,21 @@ def true_levels(
     never true. The steps, and where they stop, are those of crowd-kit's DawidSkene, in sparse products: ratings are
     rows of a matrix (items, annotators x levels).
     """
-    levels, heard = np.unique(said, return_inverse=True)
+    levels, heard = np.unique(ratings, return_inverse=True)
     people, count = int(annotators.max()) + 1, len(levels)
     votes = csr_array(
         (np.ones(len(items)), (items, annotators * count + heard)), shape=(int(items.max()) + 1, people * count)
     )
-    given = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
+    used = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
     raters = np.asarray(votes.sum(axis=1))
-    shares = np.stack([np.bincount(items[heard == one], minlength=len(raters)) for one in range(count)], axis=1)
+    shares = np.stack([np.bincount(items[heard == level], minlength=len(raters)) for level in range(count)], axis=1)
     true: NDArray[np.float64] = shares / raters[:, None]
     bound = -np.inf
     for last in range(ITERATIONS + 1):
         prior = np.maximum(true.mean(axis=0), LEAST)
-        errors = np.where(given, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
+        errors = np.where(used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
         errors /= errors.sum(axis=1, keepdims=True)
-        log_errors = np.log(np.where(given, errors, 1.0)).reshape(people * count, count)
+        log_errors = np.log(np.where(used, errors, 1.0)).reshape(people * count, count)
         likelihood = votes @ log_errors
         if last:
             sure = np.maximum(true, LEAST)
@@ -91,22 +91,22 @@ def true_levels(
             if last == ITERATIONS or new / len(items) - bound < TOLERANCE:
                 break
             bound = new / len(items)
-        whole = np.log(prior) + likelihood
-        true = np.exp(whole - whole.max(axis=1, keepdims=True))
+        log_posterior = np.log(prior) + likelihood
+        true = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
         true /= true.sum(axis=1, keepdims=True)
-    found = np.zeros((len(true), len(LEVELS)))
-    found[:, levels] = true
-    return found
+    posterior = np.zeros((len(true), len(LEVELS)))
+    posterior[:, levels] = true
+    return posterior
 
 
-def told(counts: NDArray[np.float64]) -> float:
+def information_share(counts: NDArray[np.float64]) -> float:
     """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = the level said gives the true one away.
 
     Levels that are never true add nothing. Needs two true levels that were counted.
     """
     joint = counts / counts.sum()
-    said, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        information = np.nansum(joint * np.log(joint / (said * true)))
+        information = np.nansum(joint * np.log(joint / (rated * true)))
         entropy = -np.nansum(true * np.log(true))
     return float(np.clip(information / entropy, 0, 1))

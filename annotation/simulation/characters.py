@@ -39,7 +39,7 @@ class Expert(NamedTuple):
     character: Character = "honest"
 
 
-class Question(NamedTuple):
+class PageView(NamedTuple):
     """A page as an expert meets it."""
 
     kind: Kind
@@ -49,7 +49,7 @@ class Question(NamedTuple):
     """How far the campaign is when the page comes, 0..1."""
 
 
-class Answer(NamedTuple):
+class SimulatedAnswer(NamedTuple):
     """An expert's answer: {axis: 1..4} a place, and the seconds it took."""
 
     ratings: list[dict[Axis, int]]
@@ -63,25 +63,27 @@ def expert(name: str, seed: int, character: Character = "honest") -> Expert:
     return Expert(name, bias, float(rng.uniform(LEAST_NOISE, MOST_NOISE)), character)
 
 
-def answer_of(who: Expert, question: Question, scores: Sequence[dict[Axis, float]], seed: int) -> Answer:
+def answer_page(who: Expert, question: PageView, scores: Sequence[dict[Axis, float]], seed: int) -> SimulatedAnswer:
     """What the expert answers; `scores` are the oracle's (0..1) of the candidates, in the page's order."""
     rng = _rng(seed, "page", who.name, question.kind, question.task)
     absent = who.character == "spammer" or (who.character == "sleepy" and rng.random() < SLEEPS)
     seconds = round(float(rng.uniform(*(HASTY_SECONDS if absent else HONEST_SECONDS))), 1)
     if who.character == "spammer":
-        return Answer(
+        return SimulatedAnswer(
             [{axis: int(rng.integers(LOWEST_RATING, HIGHEST_RATING + 1)) for axis in AXES} for _ in scores], seconds
         )
     if absent:
-        return Answer([dict.fromkeys(AXES, SLEEPY_LEVEL) for _ in scores], seconds)
-    said = [
-        rating(who, score, seed, question.task, candidate, question.kind, _shift(who.character, question, place))
-        for place, (candidate, score) in enumerate(zip(question.candidates, scores, strict=True))
+        return SimulatedAnswer([dict.fromkeys(AXES, SLEEPY_LEVEL) for _ in scores], seconds)
+    ratings = [
+        rate_candidate(
+            who, score, seed, question.task, candidate, question.kind, _shift(who.character, question, position)
+        )
+        for position, (candidate, score) in enumerate(zip(question.candidates, scores, strict=True))
     ]
-    return Answer(said, seconds)
+    return SimulatedAnswer(ratings, seconds)
 
 
-def rating(
+def rate_candidate(
     who: Expert,
     scores: dict[Axis, float],
     seed: int,
@@ -95,20 +97,20 @@ def rating(
     `shift` (levels) is added on both axes. Asked again on a page of another kind, the noise is another.
     """
     rng = _rng(seed, who.name, task, candidate, *([] if kind == "task" else [kind]))
-    given: dict[Axis, int] = {}
+    levels: dict[Axis, int] = {}
     for axis in AXES:
         level = LOWEST_RATING + (HIGHEST_RATING - LOWEST_RATING) * scores[axis] + who.bias[axis] + shift
-        given[axis] = int(np.clip(round(level + rng.normal(0, who.noise)), LOWEST_RATING, HIGHEST_RATING))
-    return given
+        levels[axis] = int(np.clip(round(level + rng.normal(0, who.noise)), LOWEST_RATING, HIGHEST_RATING))
+    return levels
 
 
-def _shift(character: Character, question: Question, place: int) -> float:
+def _shift(character: Character, question: PageView, position: int) -> float:
     if character == "biased":
         return SHIFT
     if character == "drifting":
         return SHIFT * question.progress
     if character == "position-biased":
-        return FIRST_PLACE * (1 - 2 * place / (len(question.candidates) - 1))
+        return FIRST_PLACE * (1 - 2 * position / (len(question.candidates) - 1))
     return 0.0
 
 

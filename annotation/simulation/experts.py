@@ -16,7 +16,7 @@ from annotation.campaigns.campaign import Campaign, connect, load_pages, read_ca
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import live_tasks, task_rows
-from annotation.simulation.characters import Character, Question, answer_of, expert
+from annotation.simulation.characters import Character, PageView, answer_page, expert
 from annotation.simulation.oracle import oracle_of_task
 from annotation.vocabulary import Axis, EditTask, Page
 from infra.content import sha256_json
@@ -35,12 +35,12 @@ class Submission(NamedTuple):
     body: dict[str, Any]
 
 
-def assigned(task: str, annotators: Sequence[str], overlap: int, seed: int) -> list[str]:
+def assigned_annotators(task: str, annotators: Sequence[str], overlap: int, seed: int) -> list[str]:
     """Which annotators answer a task: `overlap` of them, the same for the same seed."""
     return sorted(annotators, key=lambda name: sha256_json([seed, task, name]))[:overlap]
 
 
-def answer(
+def answer_campaign(
     campaign: Path,
     candidates: Path,
     *,
@@ -63,22 +63,22 @@ def answer(
         )
     scores = oracle_scores([campaign / "images", candidates / "images"], read_tasks(candidates), pages.values())
     experts = {name: expert(name, seed, (characters or {}).get(name, "honest")) for name in opened.annotators}
-    given = _given(settings, opened)
+    submitted = _submitted_answers(settings, opened)
     rows = task_rows(settings, opened)
     pending = []
     for number, page in enumerate(pages.values()):
-        question = Question(page.kind, page.task_id, page.candidates, number / max(1, len(pages) - 1))
+        question = PageView(page.kind, page.task_id, page.candidates, number / max(1, len(pages) - 1))
         task = rows[page.key][0].id
-        for name in assigned(page.task_id, opened.annotators, page.overlap, seed):
-            if (task, name) not in given:
-                seen = [scores[page.task_id, image] for image in page.images]
-                said = answer_of(experts[name], question, seen, seed)
-                body = {"result": result_of(said.ratings), "lead_time": said.seconds, "was_cancelled": False}
+        for name in assigned_annotators(page.task_id, opened.annotators, page.overlap, seed):
+            if (task, name) not in submitted:
+                page_scores = [scores[page.task_id, image] for image in page.images]
+                simulated = answer_page(experts[name], question, page_scores, seed)
+                body = {"result": result_of(simulated.ratings), "lead_time": simulated.seconds, "was_cancelled": False}
                 pending.append(Submission(name, task, body))
     apis = {name: LabelStudioApi(settings, accounts[name].token) for name in opened.annotators}
 
-    def submit(one: Submission) -> None:
-        _submit(apis[one.annotator], one)
+    def submit(submission: Submission) -> None:
+        _submit(apis[submission.annotator], submission)
 
     owner = LabelStudioApi(settings)
     for _ in track(owner.each(submit, pending), "answers", total=len(pending), transient=True):
@@ -92,26 +92,26 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
     EditLoopError for tasks without a target.
     """
     targets = {task.task_id: task for task in tasks}
-    shown: dict[str, set[str]] = {}
+    images_by_task: dict[str, set[str]] = {}
     for page in pages:
-        shown.setdefault(page.task_id, set()).update(page.images)
-    blind = [targets[task].name for task in shown if targets[task].target is None]
+        images_by_task.setdefault(page.task_id, set()).update(page.images)
+    blind = [targets[task].name for task in images_by_task if targets[task].target is None]
     if blind:
         raise EditLoopError(
             f"{len(blind)} tasks have no target ({', '.join(blind[:5])}), and simulated experts know the right result "
             "from nowhere else: give targets, or use --experts human."
         )
-    found: Scores = {}
-    for task_id, images in track(shown.items(), "oracle", transient=True):
+    scores: Scores = {}
+    for task_id, images in track(images_by_task.items(), "oracle", transient=True):
         task, edits = targets[task_id], sorted(images)
         source, target = (_picture(folders, digest) for digest in (task.source, str(task.target)))
         score = oracle_of_task(source, target, (_picture(folders, digest) for digest in edits))
-        for place, digest in enumerate(edits):
-            found[task_id, digest] = {
-                "if": float(score.instruction_following[place]),
-                "vq": float(score.visual_quality[place]),
+        for index, digest in enumerate(edits):
+            scores[task_id, digest] = {
+                "if": float(score.instruction_following[index]),
+                "vq": float(score.visual_quality[index]),
             }
-    return found
+    return scores
 
 
 def _picture(folders: Sequence[Path], digest: str) -> Image.Image:
@@ -119,7 +119,7 @@ def _picture(folders: Sequence[Path], digest: str) -> Image.Image:
     return Image.open(next(path for folder in folders if (path := folder / f"{digest}.png").is_file()))
 
 
-def _given(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]]:
+def _submitted_answers(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]]:
     """(task's id, annotator) of the answers that are there."""
     names = names_by_id(connect(settings), campaign.annotators)
     return {
@@ -130,5 +130,5 @@ def _given(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]
     }
 
 
-def _submit(api: LabelStudioApi, one: Submission) -> None:
-    api.call("POST", f"/api/tasks/{one.task}/annotations/", json=one.body)
+def _submit(api: LabelStudioApi, submission: Submission) -> None:
+    api.call("POST", f"/api/tasks/{submission.task}/annotations/", json=submission.body)

@@ -52,13 +52,13 @@ def oracle(source: Images, target: Images, edit: Images) -> Oracle:
     """
     if not source.shape == target.shape == edit.shape:
         raise ValueError(f"source {source.shape}, target {target.shape} and edit {edit.shape} must have one shape")
-    before, wanted, got = (_blurred(images) for images in (source, target, edit))
-    mask = _differs(before, wanted)
+    before, expected, actual = (_blurred(images) for images in (source, target, edit))
+    mask = _differs(before, expected)
     unchanged = ~mask.any(axis=(-3, -2, -1), keepdims=True)
     mask = mask | unchanged
-    wrong_inside = _root_mean_square(got - wanted, mask)
-    to_do = np.maximum(_root_mean_square(before - wanted, mask), MASK_THRESHOLD / 2)
-    wrong_outside = _root_mean_square(got - wanted, ~mask)
+    wrong_inside = _root_mean_square(actual - expected, mask)
+    to_do = np.maximum(_root_mean_square(before - expected, mask), MASK_THRESHOLD / 2)
+    wrong_outside = _root_mean_square(actual - expected, ~mask)
     return Oracle(
         instruction_following=np.clip(1 - wrong_inside / to_do, 0, 1),
         visual_quality=np.clip(1 - wrong_outside / TOLERATED_OUTSIDE, 0, 1),
@@ -75,8 +75,8 @@ def oracle_of_task(
     reference = shrink(source)
     size = (reference.shape[0], reference.shape[1])
     batch = np.stack([resized(edit, size) for edit in edits])
-    before, wanted = (np.broadcast_to(picture, batch.shape) for picture in (reference, resized(target, size)))
-    return oracle(before, wanted, batch)
+    before, expected = (np.broadcast_to(picture, batch.shape) for picture in (reference, resized(target, size)))
+    return oracle(before, expected, batch)
 
 
 def edit_mask(source: Images, target: Images) -> NDArray[np.bool_]:
@@ -91,8 +91,8 @@ def shrink(picture: Image.Image | Images, side: int = LARGEST_SIDE) -> Images:
     return resized(picture, (height, width) if smaller else (side, side))
 
 
-def _differs(before: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(before - wanted).max(axis=-1, keepdims=True) > MASK_THRESHOLD)
+def _differs(before: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(before - expected).max(axis=-1, keepdims=True) > MASK_THRESHOLD)
 
 
 def _blurred(images: Images) -> NDArray[np.float32]:

@@ -94,7 +94,7 @@ class SceneEdit:
     target: np.ndarray
 
 
-def draw(scene: Scene) -> np.ndarray:
+def draw_scene(scene: Scene) -> np.ndarray:
     """Render a scene, anti-aliased. Returns uint8 (SIDE, SIDE, 3)."""
     scale = OVERSAMPLING
     canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUNDS[scene.background])
@@ -137,31 +137,31 @@ def random_edit(rng: np.random.Generator, operation: Operation | None = None, sc
     chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
     quarter = int(rng.choice(list(scene.shapes)))
     shape = scene.shapes[quarter]
-    free = int(rng.choice([place for place in range(4) if place not in scene.shapes]))
-    others = {place: other for place, other in scene.shapes.items() if place != quarter}
+    free = int(rng.choice([index for index in range(4) if index not in scene.shapes]))
+    others = {index: unchanged for index, unchanged in scene.shapes.items() if index != quarter}
     if chosen == "recolour":
         colour = str(rng.choice([colour for colour in COLOURS if colour != shape.colour]))
         instruction = f"make the {shape.name} {colour}"
-        result = replace(scene, shapes=others | {quarter: replace(shape, colour=colour)})
+        edited_scene = replace(scene, shapes=others | {quarter: replace(shape, colour=colour)})
     elif chosen == "add":
         new = Shape(kind=str(rng.choice(SHAPES)), colour=str(rng.choice(list(COLOURS))))
         instruction = f"add a {new.name} at the {PLACES[free]}"
-        result = replace(scene, shapes=scene.shapes | {free: new})
+        edited_scene = replace(scene, shapes=scene.shapes | {free: new})
     elif chosen == "remove":
         instruction = f"remove the {shape.name}"
-        result = replace(scene, shapes=others)
+        edited_scene = replace(scene, shapes=others)
     elif chosen == "replace":
         kind = str(rng.choice([kind for kind in SHAPES if kind != shape.kind]))
         instruction = f"replace the {shape.name} with a {kind}"
-        result = replace(scene, shapes=others | {quarter: replace(shape, kind=kind)})
+        edited_scene = replace(scene, shapes=others | {quarter: replace(shape, kind=kind)})
     elif chosen == "move":
         instruction = f"move the {shape.name} to the {PLACES[free]}"
-        result = replace(scene, shapes=others | {free: replace(shape, shift=(0, 0))})
+        edited_scene = replace(scene, shapes=others | {free: replace(shape, shift=(0, 0))})
     else:
         background = str(rng.choice([name for name in BACKGROUNDS if name != scene.background]))
         instruction = f"change the background to {background}"
-        result = replace(scene, background=background)
-    return SceneEdit(chosen, instruction, scene, draw(scene), draw(result))
+        edited_scene = replace(scene, background=background)
+    return SceneEdit(chosen, instruction, scene, draw_scene(scene), draw_scene(edited_scene))
 
 
 def write_edits(folder: Path, count: int, seed: int) -> None:

@@ -42,12 +42,12 @@ def partial(source: Picture, target: Picture, random: np.random.Generator) -> Pi
     edit = target.copy()
     if random.random() < 0.5:
         middle = (top + bottom) // 2
-        kept = slice(top, middle) if random.random() < 0.5 else slice(middle, bottom)
-        edit[kept, left:right] = source[kept, left:right]
+        untouched = slice(top, middle) if random.random() < 0.5 else slice(middle, bottom)
+        edit[untouched, left:right] = source[untouched, left:right]
     else:
         middle = (left + right) // 2
-        kept = slice(left, middle) if random.random() < 0.5 else slice(middle, right)
-        edit[top:bottom, kept] = source[top:bottom, kept]
+        untouched = slice(left, middle) if random.random() < 0.5 else slice(middle, right)
+        edit[top:bottom, untouched] = source[top:bottom, untouched]
     return edit
 
 

@@ -9,7 +9,7 @@ from infra.content import complete_folder
 from infra.settings import service_settings
 
 
-def annotate(
+def run_annotate(
     candidates: Path,
     output: Path,
     *,
@@ -38,7 +38,7 @@ def annotate(
     `output`. Calling again with the same arguments finds the same campaign and adds nothing to it. Returns {"tasks",
     "pages", "annotations_wanted"}.
     """
-    wanted = settings_of(
+    campaign_settings = settings_of(
         campaign,
         annotators=annotators,
         overlap=overlap,
@@ -57,6 +57,6 @@ def annotate(
     client = connect(settings)
     facts: dict[str, str] = {}
     with complete_folder(output, facts) as folder:
-        opened = open_campaign(client, settings, candidates, wanted, folder)
+        opened = open_campaign(client, settings, candidates, campaign_settings, folder)
         facts |= {"campaign_key": opened.key, "config_sha256": opened.config_sha256}
     return {"tasks": opened.tasks, "pages": opened.pages, "annotations_wanted": opened.wanted}

@@ -17,7 +17,7 @@ from annotation.formats.picture_file import read_picture
 from components.judges.protocol import Picture
 from infra.errors import EditLoopError
 
-WIDEST = 200
+MAX_ASPECT_RATIO = 200
 """Longer side over shorter side, at most: Qwen's own limit."""
 
 
@@ -53,7 +53,7 @@ class Patches(NamedTuple):
         return self.grid[1] * self.grid[2] // merge**2
 
 
-def picture_of(data: bytes, name: str = "picture") -> Picture:
+def picture_from_bytes(data: bytes, name: str = "picture") -> Picture:
     """The picture that an encoded file (PNG, JPEG, WebP) holds: RGB, upright, transparency on white, of an animated
     one the first frame.
 
@@ -71,8 +71,10 @@ def check_picture(picture: Picture, name: str = "picture") -> None:
             f"{name}: an array of {picture.dtype} {picture.shape}; a picture is uint8 (height, width, 3), RGB."
         )
     height, width = picture.shape[:2]
-    if max(height, width) > WIDEST * min(height, width):
-        raise EditLoopError(f"{name}: {width} x {height} pixels; the longer side may be {WIDEST} times the shorter.")
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise EditLoopError(
+            f"{name}: {width} x {height} pixels; the longer side may be {MAX_ASPECT_RATIO} times the shorter."
+        )
 
 
 def scaled_size(height: int, width: int, patching: Patching) -> tuple[int, int]:
@@ -125,9 +127,15 @@ def _cut(frames: list[Picture], patching: Patching) -> Patches:
     count, height, width, channels = values.shape
     rows, columns = height // patching.patch, width // patching.patch
     blocks = values.reshape(
-        count, rows // patching.merge, patching.merge, patching.patch,
-        columns // patching.merge, patching.merge, patching.patch, channels,
-    ).permute(1, 4, 2, 5, 7, 0, 3, 6)  # fmt: skip
+        count,
+        rows // patching.merge,
+        patching.merge,
+        patching.patch,
+        columns // patching.merge,
+        patching.merge,
+        patching.patch,
+        channels,
+    ).permute(1, 4, 2, 5, 7, 0, 3, 6)
     blocks = blocks.expand(*blocks.shape[:5], patching.frames, *blocks.shape[6:])
     return Patches(blocks.reshape(rows * columns, -1), (1, rows, columns), digest)
 
@@ -143,16 +151,16 @@ class ImageFeatures(NamedTuple):
     """(places,): index of the distinct picture."""
 
 
-def distinct(pictures: list[Patches]) -> ImageFeatures:
+def distinct_pictures(pictures: list[Patches]) -> ImageFeatures:
     """Pictures in the order of their places, equal ones once."""
     first: dict[bytes, Patches] = {}
-    for one in pictures:
-        first.setdefault(one.digest, one)
-    index = {digest: place for place, digest in enumerate(first)}
+    for picture in pictures:
+        first.setdefault(picture.digest, picture)
+    index = {digest: position for position, digest in enumerate(first)}
     return ImageFeatures(
-        torch.cat([one.values for one in first.values()]),
-        torch.tensor([one.grid for one in first.values()]),
-        torch.tensor([index[one.digest] for one in pictures]),
+        torch.cat([picture.values for picture in first.values()]),
+        torch.tensor([picture.grid for picture in first.values()]),
+        torch.tensor([index[picture.digest] for picture in pictures]),
     )
 
 
@@ -161,9 +169,9 @@ def encode_pictures(backbone: Any, pixel_values: Tensor, image_grid_thw: Tensor,
 
     backbone: Qwen2_5_VLModel or Qwen3VLModel. The arguments are those of ImageFeatures.
     """
-    found = backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-    places = image_of.tolist()
-    found.pooler_output = [found.pooler_output[place] for place in places]
-    if getattr(found, "deepstack_features", None) is not None:
-        found.deepstack_features = [[layer[place] for place in places] for layer in found.deepstack_features]
-    return {"image": found}
+    features = backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+    indices = image_of.tolist()
+    features.pooler_output = [features.pooler_output[index] for index in indices]
+    if getattr(features, "deepstack_features", None) is not None:
+        features.deepstack_features = [[layer[index] for index in indices] for layer in features.deepstack_features]
+    return {"image": features}

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from components.backbones.pictures import Patches, distinct, encode_pictures
-from components.backbones.tree_attention import NAME, Tree
+from components.backbones.pictures import Patches, distinct_pictures, encode_pictures
+from components.backbones.tree_attention import ATTENTION_NAME, Tree
 from infra.errors import EditLoopError
 
-Part = Sequence[int] | Patches
+NodePart = Sequence[int] | Patches
 """Token ids, or a picture, which stands between its vision start and end tokens."""
 
 
@@ -29,7 +29,7 @@ Part = Sequence[int] | Patches
 class Node:
     """A stretch of input and what may follow it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[NodePart, ...]
     children: tuple["Node", ...] = ()
 
 
@@ -45,9 +45,11 @@ class Markers(NamedTuple):
 def markers(config: Any) -> Markers:
     """Of a Qwen2.5-VL or Qwen3-VL config."""
     return Markers(
-        config.image_token_id, config.vision_start_token_id, config.vision_end_token_id,
+        config.image_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
         config.vision_config.spatial_merge_size,
-    )  # fmt: skip
+    )
 
 
 def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
@@ -63,15 +65,15 @@ def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
     pictures: list[Patches] = []
 
     def add(node: Node, parent: int, position: int) -> None:
-        place, start = len(nodes), len(ids)
+        index, start = len(nodes), len(ids)
         nodes.append([start, 0, parent])
         for part in node.parts:
             position = add_picture(part, position) if isinstance(part, Patches) else add_text(part, position)
-        nodes[place][1] = len(ids) - start
-        if not nodes[place][1]:
-            raise EditLoopError(f"node {place} of the prefix tree is empty; a node holds a token at least.")
+        nodes[index][1] = len(ids) - start
+        if not nodes[index][1]:
+            raise EditLoopError(f"node {index} of the prefix tree is empty; a node holds a token at least.")
         for child in node.children:
-            add(child, place, position)
+            add(child, index, position)
 
     def add_text(tokens: Sequence[int], position: int) -> int:
         ids.extend(tokens)
@@ -93,10 +95,10 @@ def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
         "position_ids": torch.cat(positions, dim=1)[:, None],
         "nodes": torch.tensor(nodes),
     }
-    return batch | (distinct(pictures)._asdict() if pictures else {})
+    return batch | (distinct_pictures(pictures)._asdict() if pictures else {})
 
 
-def ends(batch: dict[str, Tensor]) -> Tensor:
+def node_ends(batch: dict[str, Tensor]) -> Tensor:
     """(N,): where each node's last token stands in the packed sequence, depth first."""
     return batch["nodes"][:, 0] + batch["nodes"][:, 1] - 1
 
@@ -109,7 +111,7 @@ def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> T
     backbone: Qwen2_5_VLModel or Qwen3VLModel whose language model follows trees (`follow_trees`); other keys of the
     batch are not looked at.
     """
-    if backbone.language_model.config._attn_implementation != NAME:
+    if backbone.language_model.config._attn_implementation != ATTENTION_NAME:
         raise EditLoopError(
             "backbone: its attention does not follow trees, branches would see each other; follow_trees."
         )
@@ -119,9 +121,13 @@ def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> T
         pictures = encode_pictures(backbone, *(batch[name] for name in names))
     tree = Tree(batch["nodes"].tolist())
     out = backbone(
-        input_ids=batch["input_ids"], position_ids=batch["position_ids"], mm_encoder_outputs=pictures,
-        tree=tree, use_cache=cache is not None, past_key_values=cache,
-    )  # fmt: skip
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        mm_encoder_outputs=pictures,
+        tree=tree,
+        use_cache=cache is not None,
+        past_key_values=cache,
+    )
     if not tree.followed:
         raise EditLoopError("backbone: no layer heard of the tree; this version of transformers drops keywords.")
     return out.last_hidden_state[0]

@@ -17,9 +17,9 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, truncation=False, verbose=False
     ).input_ids
-    control = control_ids(tokenizer) & set(ids)
-    if control:
-        names = ", ".join(sorted(str(tokenizer.convert_ids_to_tokens(one)) for one in control))
+    control_tokens = control_ids(tokenizer) & set(ids)
+    if control_tokens:
+        names = ", ".join(sorted(str(tokenizer.convert_ids_to_tokens(token_id)) for token_id in control_tokens))
         raise EditLoopError(
             f"text {text[:60]!r}: this tokenizer reads {names} in it as control tokens; text from outside must stay "
             "data. Use a tokenizer that marks these as special tokens."
@@ -32,7 +32,7 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
-def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> str:
+def truncate_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> str:
     """The text's longest beginning of at most `limit` tokens, cut between two characters; the text itself if it fits.
 
     Where a limit cuts an instruction, the model sees its beginning: that is the defined result for an over-long one.
@@ -53,7 +53,7 @@ def control_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
 
 def control_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """The id of one control token; EditLoopError where the tokenizer does not have it as one."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(found, int) or found not in control_ids(tokenizer):
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(token_id, int) or token_id not in control_ids(tokenizer):
         raise EditLoopError(f"tokenizer: {token} is no special token of it; give the tokenizer that the model has.")
-    return found
+    return token_id

@@ -9,9 +9,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen3VLConfi
 Family = Literal["qwen2.5-vl", "qwen3-vl"]
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
-    "<|video_pad|>", "<|Reward|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|Reward|>",
+)
 """Qwen's special tokens, and EditReward's."""
 
 
@@ -23,20 +29,28 @@ def byte_tokenizer(texts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)} - set(alphabet))
-    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *alphabet, *words])}
+    vocabulary = {token: token_id for token_id, token in enumerate([*SPECIAL, *alphabet, *words])}
     tokens = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokens.pre_tokenizer = split
     tokens.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokens, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=tokens,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIAL),
-    )  # fmt: skip
+    )
 
 
 def tiny_config(
-    family: Family, tokenizer: PreTrainedTokenizerFast, *, width: int = 64, layers: int = 2, heads: int = 2,
-    patch: int = 4, vision_layers: int = 2,
-) -> Any:  # fmt: skip
+    family: Family,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 2,
+    patch: int = 4,
+    vision_layers: int = 2,
+) -> Any:
     """A config of the family's class for pictures of a few dozen pixels; `width` is a multiple of 32 * heads / 2.
 
     Rotary sections fit a head width of 32: use width = 32 * heads.
@@ -44,20 +58,36 @@ def tiny_config(
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     text: dict[str, Any] = {
-        "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
-        "max_position_embeddings": 32768, "rope_parameters": sections, "tie_word_embeddings": True,
-        "pad_token_id": ids["<|endoftext|>"], "bos_token_id": None, "eos_token_id": ids["<|im_end|>"],
-    }  # fmt: skip
-    vision: dict[str, Any] = {
-        "depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": heads,
-        "out_hidden_size": width, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2,
-    }  # fmt: skip
-    names = {
-        "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],
-        "vision_start_token_id": ids["<|vision_start|>"], "vision_end_token_id": ids["<|vision_end|>"],
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 32768,
+        "rope_parameters": sections,
         "tie_word_embeddings": True,
-    }  # fmt: skip
+        "pad_token_id": ids["<|endoftext|>"],
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+    }
+    vision: dict[str, Any] = {
+        "depth": vision_layers,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_heads": heads,
+        "out_hidden_size": width,
+        "patch_size": patch,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    names = {
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": True,
+    }
     if family == "qwen2.5-vl":
         vision |= {"window_size": 8 * patch, "fullatt_block_indexes": list(range(vision_layers))}
         return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **names)

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "prefix_tree"
+ATTENTION_NAME = "prefix_tree"
 
 
 class Tree:
@@ -26,53 +26,60 @@ class Tree:
         """nodes: [start, length, parent] in packed order, parents before their children, -1 for a root."""
         self.lengths = [length for _, length, _ in nodes]
         self.paths: list[list[int]] = []
-        for place, (_, _, parent) in enumerate(nodes):
-            self.paths.append([*(self.paths[parent] if parent >= 0 else []), place])
-        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for place, path in enumerate(self.paths):
-            alike[self.lengths[place], sum(self.lengths[one] for one in path)].append(place)
-        self.groups = list(alike.items())
+        for node, (_, _, parent) in enumerate(nodes):
+            self.paths.append([*(self.paths[parent] if parent >= 0 else []), node])
+        by_lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for node, path in enumerate(self.paths):
+            by_lengths[self.lengths[node], sum(self.lengths[step] for step in path)].append(node)
+        self.groups = list(by_lengths.items())
         """((queries a node, keys a node), nodes)."""
         self.followed = 0
         """Calls of the attention so far: a tree that no layer followed was not heeded."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """query (1, heads, L, D), key and value (1, key heads, L, D) -> (1, L, heads, D)."""
-        queries, keys, values = (one.split(self.lengths, dim=2) for one in (query, key, value))
+        queries, keys, values = (tensor.split(self.lengths, dim=2) for tensor in (query, key, value))
         grouped = query.shape[1] != key.shape[1]
-        found: list[Tensor] = [query] * len(self.lengths)
-        for (length, seen), nodes in self.groups:
+        outputs: list[Tensor] = [query] * len(self.lengths)
+        for (length, key_length), nodes in self.groups:
             count = len(nodes)
             q = torch.cat([queries[node] for node in nodes], dim=2)
             k, v = (
-                torch.cat([one[step] for node in nodes for step in self.paths[node]], dim=2) for one in (keys, values)
+                torch.cat([chunks[step] for node in nodes for step in self.paths[node]], dim=2)
+                for chunks in (keys, values)
             )
             q, k, v = (
-                one.view(one.shape[1], count, size, one.shape[3]).transpose(0, 1)
-                for one, size in ((q, length), (k, seen), (v, seen))
+                tensor.view(tensor.shape[1], count, size, tensor.shape[3]).transpose(0, 1)
+                for tensor, size in ((q, length), (k, key_length), (v, key_length))
             )
-            mask = causal_lower_right(length, seen)
+            mask = causal_lower_right(length, key_length)
             out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-            for node, one in zip(nodes, out.transpose(1, 2).unbind(0), strict=True):
-                found[node] = one
-        return torch.cat(found)[None]
+            for node, node_output in zip(nodes, out.transpose(1, 2).unbind(0), strict=True):
+                outputs[node] = node_output
+        return torch.cat(outputs)[None]
 
 
 def tree_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, tree: Tree | None = None, **rest: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    tree: Tree | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
     """As transformers calls an attention; `tree` reaches it as a keyword of the backbone's forward."""
     if tree is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     tree.followed += 1
     return tree.attend(query, key, value, scaling), None
 
 
-AttentionInterface.register(NAME, tree_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, tree_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
-def follow_trees(backbone: Any) -> None:
+def enable_tree_attention(backbone: Any) -> None:
     """Let the language model of a Qwen2_5_VLModel or Qwen3VLModel follow trees; its vision tower stays as it is."""
-    backbone.language_model.set_attn_implementation(NAME)
+    backbone.language_model.set_attn_implementation(ATTENTION_NAME)

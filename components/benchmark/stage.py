@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from components.benchmark.within_group import within_group
-from components.gates.decision import Measured, decide
+from components.benchmark.within_group import within_group_correlation
+from components.gates.decision import SuiteMeasurement, decide
 from components.gates.page import gate_page
-from components.gates.settings import OF_THE_DATASET, GateSettings, read_gate
+from components.gates.settings import DATASET_SUITES, GateSettings, read_gate
 from components.judges.opening import find_local, open_judge
 from components.judges.protocol import Judge
-from components.suites.answers import Answers, judge_suite
+from components.suites.answers import SuiteAnswers, judge_suite
 from components.suites.evaluation import Evaluation, evaluate
 from components.suites.opening import open_suite
 from components.suites.outcomes import Outcomes
 from components.suites.page import write_evaluation
 from components.suites.suite import Suite
-from components.unfinished import unfinished
+from components.unfinished import work_dir
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
@@ -35,7 +35,7 @@ class Contender:
     """In words."""
 
 
-def benchmark(
+def run_benchmark(
     dataset: Path, model: Path, output: Path, *, champion: str = "", gate: str = "reward", seed: int = 0
 ) -> dict[str, float]:
     """Judge the suites of a gate with `model` and decide whether it may replace `champion` (or, without one, its base).
@@ -49,29 +49,35 @@ def benchmark(
     """
     settings, manifest, facts = read_gate(gate), read_manifest(model, check=True), read_manifest(dataset)
     judge = open_judge(str(model))
-    suites = _open(settings, dataset)
+    suites = _open_suites(settings, dataset)
     base, old = _contenders(manifest, judge, champion)
-    answered = unfinished(output) / "answers"
+    answers_folder = work_dir(output) / "answers"
     with complete_folder(output, {"model_sha256": manifest["sha256"], "dataset_sha256": facts["sha256"]}) as out:
-        new = {name: _evaluated(one, judge, answered, out / "suites" / name, seed) for name, one in suites.items()}
+        new = {
+            name: _evaluate_suite(suite, judge, answers_folder, out / "suites" / name, seed)
+            for name, suite in suites.items()
+        }
         of_base, of_old = (
-            {name: _evaluated(one, contender.judge, answered, None, seed) for name, one in suites.items()}
+            {
+                name: _evaluate_suite(suite, contender.judge, answers_folder, None, seed)
+                for name, suite in suites.items()
+            }
             for contender in (base, old)
         )
         report = _figures(dataset, new, of_base)
-        found = _verdict(settings, manifest["sha256"], new, of_old, old, seed)
+        verdict = _verdict(settings, manifest["sha256"], new, of_old, old, seed)
         write_json(out / "benchmark.json", report)
-        write_json(out / "gate.json", found)
-        (out / "page.html").write_text(gate_page(f"Benchmark of {judge.name}", found, {"Figures": report}))
+        write_json(out / "gate.json", verdict)
+        (out / "page.html").write_text(gate_page(f"Benchmark of {judge.name}", verdict, {"Figures": report}))
     return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedSuite:
     """A judge's answers to a suite; None for what is no judge."""
 
     suite: Suite
-    answers: Answers | None
+    answers: SuiteAnswers | None
     evaluation: Evaluation | None
 
     def outcomes(self, like: Outcomes) -> Outcomes:
@@ -89,55 +95,62 @@ class Judged:
         return self.evaluation.report[name]
 
 
-def _open(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
+def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
     """The gate's suites by name. One without a say that has nothing to ask of this dataset is left out."""
-    found = {}
-    for one in settings.suites:
-        if not one.data and one.suite not in OF_THE_DATASET:
-            raise EditLoopError(f"gate {settings.name}: suite {one.suite} has no data; name its folder.")
+    suites = {}
+    for suite_gate in settings.suites:
+        if not suite_gate.data and suite_gate.suite not in DATASET_SUITES:
+            raise EditLoopError(f"gate {settings.name}: suite {suite_gate.suite} has no data; name its folder.")
         try:
-            found[one.suite] = open_suite(one.suite, Path(one.data) if one.data else dataset)
+            suites[suite_gate.suite] = open_suite(
+                suite_gate.suite, Path(suite_gate.data) if suite_gate.data else dataset
+            )
         except EditLoopError as error:
-            if one.required:
+            if suite_gate.required:
                 raise
-            print(f"{one.suite}: left out, it has no say ({error})")
-    return found
+            print(f"{suite_gate.suite}: left out, it has no say ({error})")
+    return suites
 
 
 def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tuple[Contender, Contender]:
     """The base that the model was trained from, and the model to beat: the champion, or that base."""
     from infra.registry import resolve_model
 
-    place = str(manifest["facts"]["base"])
-    base = Contender(open_judge(place) if is_judge(place) else None, f"its base {place}, there being no champion")
+    base_address = str(manifest["facts"]["base"])
+    base = Contender(
+        open_judge(base_address) if _is_judge(base_address) else None,
+        f"its base {base_address}, there being no champion",
+    )
     champion = champion or f"models:/{judge.name}@champion"
     folder = resolve_model(champion)
     return base, base if folder is None else Contender(open_judge(str(folder)), champion)
 
 
-def is_judge(base: str) -> bool:
+def _is_judge(base: str) -> bool:
     """Whether a base has learnt to judge, or is a plain vision-language model."""
     return any((find_local(base).folder / name).is_file() for name in ("reward.json", "editscore.json"))
 
 
-def _evaluated(suite: Suite, judge: Judge | None, answered: Path, kept: Path | None, seed: int) -> Judged:
+def _evaluate_suite(
+    suite: Suite, judge: Judge | None, answers_folder: Path, report_folder: Path | None, seed: int
+) -> JudgedSuite:
     """Ask a judge all of a suite. Its answers lie below `answered`, where a retry finds them; copied to `kept`."""
     if judge is None:
-        return Judged(suite, None, None)
-    folder = answered / judge.version[:16]
+        return JudgedSuite(suite, None, None)
+    folder = answers_folder / judge.version[:16]
     answers = judge_suite(suite, judge, folder)
-    found = evaluate(suite, answers, seed=seed)
-    if kept is not None:
-        shutil.copytree(folder, kept)
-        write_evaluation(found, kept)
-    return Judged(suite, answers, found)
+    evaluation = evaluate(suite, answers, seed=seed)
+    if report_folder is not None:
+        shutil.copytree(folder, report_folder)
+        write_evaluation(evaluation, report_folder)
+    return JudgedSuite(suite, answers, evaluation)
 
 
 def _verdict(
     settings: GateSettings,
     sha256: str,
-    new: Mapping[str, Judged],
-    old: Mapping[str, Judged],
+    new: Mapping[str, JudgedSuite],
+    old: Mapping[str, JudgedSuite],
     against: Contender,
     seed: int,
 ) -> dict[str, Any]:
@@ -151,11 +164,11 @@ def _verdict(
             assert evaluation is not None  # the new model is a judge
             if not len(evaluation.outcomes):
                 continue  # correlations alone: in the figures
-            measured.append(Measured(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
+            measured.append(SuiteMeasurement(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
     return decide(settings, measured, against=against.name, seed=seed)
 
 
-def _figures(dataset: Path, new: Mapping[str, Judged], base: Mapping[str, Judged]) -> dict[str, Any]:
+def _figures(dataset: Path, new: Mapping[str, JudgedSuite], base: Mapping[str, JudgedSuite]) -> dict[str, Any]:
     """benchmark.json: the key figures, before and after; None for what could not be measured."""
     from components.reward.data import read_groups
 
@@ -163,20 +176,25 @@ def _figures(dataset: Path, new: Mapping[str, Judged], base: Mapping[str, Judged
     if "heldout" in new:
         judged = new["heldout"]
         report |= {
-            "accuracy_labels": judged.figure("accuracy"), "accuracy_labels_ci95": judged.figure("ci95"),
-            "accuracy_labels_base": base["heldout"].figure("accuracy"), "pairs": judged.figure("counts")["units"],
-            "groups": len(judged.suite.items), "missing": judged.figure("counts")["missing"],
-        }  # fmt: skip
+            "accuracy_labels": judged.figure("accuracy"),
+            "accuracy_labels_ci95": judged.figure("ci95"),
+            "accuracy_labels_base": base["heldout"].figure("accuracy"),
+            "pairs": judged.figure("counts")["units"],
+            "groups": len(judged.suite.items),
+            "missing": judged.figure("counts")["missing"],
+        }
     if "scenes" in new:
         judged, groups = new["scenes"], read_groups(dataset, "test")
         report |= {
-            "accuracy_oracle": judged.figure("accuracy"), "ci95": judged.figure("ci95"),
-            "accuracy_base": base["scenes"].figure("accuracy"), "clear_pairs": judged.figure("counts")["units"],
-            "within_group": within_group(judged.answers, groups),
-            "within_group_base": within_group(base["scenes"].answers, groups),
-        }  # fmt: skip
+            "accuracy_oracle": judged.figure("accuracy"),
+            "ci95": judged.figure("ci95"),
+            "accuracy_base": base["scenes"].figure("accuracy"),
+            "clear_pairs": judged.figure("counts")["units"],
+            "within_group": within_group_correlation(judged.answers, groups),
+            "within_group_base": within_group_correlation(base["scenes"].answers, groups),
+        }
     for name, judged in new.items():
-        if name not in OF_THE_DATASET:
+        if name not in DATASET_SUITES:
             figure = "spearman" if judged.suite.counting == "correlation" else "accuracy"
             report |= {f"{figure}_{name}": judged.figure(figure), f"ci95_{name}": judged.figure("ci95")}
     return report

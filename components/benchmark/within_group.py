@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from components.suites.answers import Answers
+from components.suites.answers import SuiteAnswers
 
 LEAST_EDITS = 3
 LEAST_SPREAD = 0.02
 """Of the oracle's scores, 0..1; edits that are as good as each other have no order."""
 
 
-def within_group(answers: Answers | None, groups: Sequence[Any]) -> float | None:
+def within_group_correlation(answers: SuiteAnswers | None, groups: Sequence[Any]) -> float | None:
     """Mean over groups of the correlation of score and oracle among one editor's own candidates, -1..1.
 
     Only the editor with most candidates is looked at; groups where either does not vary say nothing. None without an
@@ -21,15 +21,15 @@ def within_group(answers: Answers | None, groups: Sequence[Any]) -> float | None
     if answers is None or answers.scores is None:
         return None
     names = [name for group in groups for name in group.editors]
-    own = max(sorted(set(names)), key=names.count) if names else ""
-    found = []
+    main_editor = max(sorted(set(names)), key=names.count) if names else ""
+    correlations = []
     for group in groups:
-        seen, values = group.oracle(), answers.scores.get(group.task_id)
-        if seen is None or values is None:
+        oracle, values = group.oracle(), answers.scores.get(group.task_id)
+        if oracle is None or values is None:
             continue
-        mine = np.array([name == own for name in group.editors]) & ~np.isnan(values)
-        truth = seen.mean
-        if mine.sum() < LEAST_EDITS or values[mine].std() < 1e-9 or truth[mine].std() < LEAST_SPREAD:
+        of_editor = np.array([name == main_editor for name in group.editors]) & ~np.isnan(values)
+        truth = oracle.mean
+        if of_editor.sum() < LEAST_EDITS or values[of_editor].std() < 1e-9 or truth[of_editor].std() < LEAST_SPREAD:
             continue
-        found.append(np.corrcoef(values[mine], truth[mine])[0, 1])
-    return float(np.mean(found)) if found else None
+        correlations.append(np.corrcoef(values[of_editor], truth[of_editor])[0, 1])
+    return float(np.mean(correlations)) if correlations else None

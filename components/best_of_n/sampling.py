@@ -17,7 +17,7 @@ from infra.errors import EditLoopError
 BATCH = 64
 
 
-class Sampled(NamedTuple):
+class SampledEdits(NamedTuple):
     """What is known of M edits of each of T tasks."""
 
     right: Values
@@ -31,26 +31,32 @@ class Sampled(NamedTuple):
 
 
 def sample_edits(
-    editor: Editor, rows: Sequence[EditRow], judges: Mapping[str, Judge], *, made: int, steps: int,
+    editor: Editor,
+    rows: Sequence[EditRow],
+    judges: Mapping[str, Judge],
+    *,
+    edits_per_task: int,
+    steps: int,
     guidance: float | None = None,
-) -> Sampled:  # fmt: skip
+) -> SampledEdits:
     """Make `made` edits of each task, each from noise of its own, and have them judged.
 
     Raises EditLoopError where a task has no right result to compare with, before anything is edited.
     """
-    without = [row.id for row in rows if row.target is None]
-    if without:
+    without_target = [row.id for row in rows if row.target is None]
+    if without_target:
         raise EditLoopError(
-            f"{len(without)} tasks have no target, {without[0]!r} first: what the best of N is worth is told by the "
+            f"{len(without_target)} tasks have no target, {without_target[0]!r} first: what the best of N is worth "
+            "is told by the "
             "right result. Give each row a `target`."
         )
     tasks = HeldOut(rows, editor, steps=steps, guidance=guidance, batch=BATCH)
-    right, quality = (np.full((len(rows), made), np.nan) for _ in range(2))
-    scores = {name: np.full((len(rows), made), np.nan) for name in judges}
-    for number in track(range(made), description="edits", transient=True):
+    right, quality = (np.full((len(rows), edits_per_task), np.nan) for _ in range(2))
+    scores = {name: np.full((len(rows), edits_per_task), np.nan) for name in judges}
+    for number in track(range(edits_per_task), description="edits", transient=True):
         edits = tasks.edits(editor, number)
-        seen = oracle_view(tasks.cases, edits)
-        right[:, number], quality[:, number] = seen.right, seen.mean
+        oracle_scores = oracle_view(tasks.cases, edits)
+        right[:, number], quality[:, number] = oracle_scores.right, oracle_scores.mean
         for name, judge in judges.items():
             scores[name][:, number] = judge_scores(judge, tasks.cases, edits)
-    return Sampled(right, quality, {ORACLE: quality, **scores}, tuple(sha256_file(row.source) for row in rows))
+    return SampledEdits(right, quality, {ORACLE: quality, **scores}, tuple(sha256_file(row.source) for row in rows))

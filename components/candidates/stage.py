@@ -14,7 +14,7 @@ from infra.content import complete_folder, sha256_bytes, sha256_json
 CHUNK = 64
 
 
-def candidates(
+def run_candidates(
     edits: Path, output: Path, *, editor: str = "tiny-editor", per_task: int = 4, steps: int = 8, seed: int = 0
 ) -> dict[str, float]:
     """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
@@ -35,13 +35,13 @@ def candidates(
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         for chunk in track(chunks, description="candidates", transient=True):
             opened = [_open(row, out) for row in chunk]
-            small = [working_picture(model, load_image(row.source)) for row in chunk]
+            sources = [working_picture(model, load_image(row.source)) for row in chunk]
             for number in range(per_task):
                 seeds = [noise_seed(seed, task.task_id, number) for task in opened]
-                made = edit(model, [task.instruction for task in opened], small, seeds=seeds, steps=steps)
+                pictures = edit(model, [task.instruction for task in opened], sources, seeds=seeds, steps=steps)
                 opened = [
                     _with_candidate(task, _store(Image.fromarray(picture), out), editor, noise)
-                    for task, picture, noise in zip(opened, made, seeds, strict=True)
+                    for task, picture, noise in zip(opened, pictures, seeds, strict=True)
                 ]
             tasks += opened
         (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
@@ -64,14 +64,14 @@ def _open(row: EditRow, out: Path) -> EditTask:
         source=source,
         target=_store(load_image(row.target), out) if row.target else None,
     )
-    for given in row.candidates:
-        task = _with_candidate(task, _store(load_image(given.image), out), given.editor, None)
+    for candidate in row.candidates:
+        task = _with_candidate(task, _store(load_image(candidate.image), out), candidate.editor, None)
     return task
 
 
 def _with_candidate(task: EditTask, image: str, editor: str, seed: int | None) -> EditTask:
     new = Candidate(candidate_id=candidate_id(task.task_id, image), image=image, editor=editor, seed=seed)
-    if new.candidate_id in {known.candidate_id for known in task.candidates}:
+    if new.candidate_id in {candidate.candidate_id for candidate in task.candidates}:
         return task
     return task.model_copy(update={"candidates": (*task.candidates, new)})
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from annotation.campaigns.campaign import read_tasks
 from annotation.simulation.scenes import write_edits
 from annotation.simulation.stand_ins import add_candidates
-from components.candidates.stage import candidates
-from components.claims.reinforcement import BASE, measured
+from components.candidates.stage import run_candidates
+from components.claims.reinforcement import BASE, measure_editor
 from components.claims.rewards import MODEL
-from components.claims.store import Figures, Work
+from components.claims.store import Figures, PieceContext
 from components.claims.worlds import TRIPLES, draw_seed
 from components.curate.curation import write_curated
 from components.curate.settings import CurateSettings
@@ -37,41 +37,51 @@ def best_name(share: float) -> str:
     return f"sft-best-{round(100 * share)}"
 
 
-def triples(work: Work) -> Figures:
+def make_triples(work: PieceContext) -> Figures:
     """Leave `set`, an edits folder of noisy triples, a candidate a row, and `scores.parquet` by the full reward."""
     write_edits(work.folder / "drawn", work.settings.triples, draw_seed(work.seed, TRIPLES))
     add_candidates(work.folder / "drawn", work.folder / "stand-ins", seed=work.seed, per_task=1)
-    made = work.folder / "made"
-    candidates(work.folder / "stand-ins", made, editor=BASE, per_task=1, steps=work.settings.steps, seed=work.seed)
+    candidates_folder = work.folder / "made"
+    run_candidates(
+        work.folder / "stand-ins", candidates_folder, editor=BASE, per_task=1, steps=work.settings.steps, seed=work.seed
+    )
     with complete_folder(work.folder / "set") as out:
         (out / "images").mkdir()
         with (out / "edits.jsonl").open("w") as stream:
-            for number, task in enumerate(read_tasks(made)):
+            for number, task in enumerate(read_tasks(candidates_folder)):
                 maker = MAKERS[number % len(MAKERS)]
-                wanted = {"stand-in": task.candidates[0].image, "editor": task.candidates[-1].image}
-                image = str(task.target) if maker == "right" else wanted[maker]
-                source, edit = (copy_picture(made / "images" / f"{one}.png", out) for one in (task.source, image))
-                line = {"id": task.name, "task": task.task_type, "instruction": task.instruction, "source": source,
-                        "candidates": [{"image": edit, "editor": maker}]}  # fmt: skip
+                image_by_maker = {"stand-in": task.candidates[0].image, "editor": task.candidates[-1].image}
+                image = str(task.target) if maker == "right" else image_by_maker[maker]
+                source, edit = (
+                    copy_picture(candidates_folder / "images" / f"{image_id}.png", out)
+                    for image_id in (task.source, image)
+                )
+                line = {
+                    "id": task.name,
+                    "task": task.task_type,
+                    "instruction": task.instruction,
+                    "source": source,
+                    "candidates": [{"image": edit, "editor": maker}],
+                }
                 stream.write(json.dumps(line) + "\n")
     judge = open_judge(str(work.needs["reward-full"] / MODEL))
     summary = score_triples(judge, work.folder / "set", work.folder / "scores.parquet")
     return {"edits": float(summary.edits), "missing": float(summary.missing)}
 
 
-def best(share: float) -> Callable[[Work], Figures]:
+def sft_on_best(share: float) -> Callable[[PieceContext], Figures]:
     """The piece that fine-tunes the base on the best-scored share of the set, and measures it."""
     return lambda work: _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
 
 
-def random(share: float) -> Callable[[Work], Figures]:
+def sft_on_random(share: float) -> Callable[[PieceContext], Figures]:
     """The piece that fine-tunes the base on a random share of the set, and measures it."""
     return lambda work: _fine_tuned(
         work, CurateSettings(order="random", best=round(share * work.settings.triples), seed=work.seed)
     )
 
 
-def _fine_tuned(work: Work, choice: CurateSettings) -> Figures:
+def _fine_tuned(work: PieceContext, choice: CurateSettings) -> Figures:
     noisy, chosen = work.needs["triples"], work.folder / "chosen"
     report = write_curated(read_scored(noisy / "set", noisy / "scores.parquet"), choice, chosen)
     job = SftJob(
@@ -83,5 +93,5 @@ def _fine_tuned(work: Work, choice: CurateSettings) -> Figures:
         facts={},
     )
     launch_job("components.editor_sft.train", job, processes=1)
-    kept = {"mean_kept": float(report["mean_kept"]), "kept": float(report["kept"])}
-    return measured(str(work.folder / "editor" / "editor"), work, {}) | kept
+    selection_figures = {"mean_kept": float(report["mean_kept"]), "kept": float(report["kept"])}
+    return measure_editor(str(work.folder / "editor" / "editor"), work, {}) | selection_figures

@@ -7,59 +7,75 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from infra.plots import AMBER, BLUE, GREEN, RED, SOFT, VIOLET, Estimate, Line, Mark, intervals, page_style, trend
+from infra.plots import (
+    AMBER,
+    BLUE,
+    GREEN,
+    RED,
+    SOFT,
+    VIOLET,
+    IntervalRow,
+    Line,
+    ReferenceLine,
+    intervals,
+    page_style,
+    trend,
+)
 
 CHIPS = {"held": "good", "not held": "bad", "undecided": "wait", "not measured": ""}
 COLOURS = {"held": GREEN, "not held": RED, "undecided": AMBER, "not measured": SOFT}
 LINES = (GREEN, BLUE, VIOLET)
 
 
-def claims_page(found: Mapping[str, Any]) -> str:
+def claims_page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page of what `claims.json` holds."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("claims_page.html.j2").render(
-        found=found,
+        found=report,
         style=Markup(page_style()),
-        took=took(found),
+        took=costs_sentence(report),
         chips=CHIPS,
-        forests={claim["number"]: Markup(_forest(claim) or "") for claim in found["claims"]},
-        plots={claim["number"]: Markup(_plot(claim) or "") for claim in found["claims"]},
+        forests={claim["number"]: Markup(_forest(claim) or "") for claim in report["claims"]},
+        plots={claim["number"]: Markup(_plot(claim) or "") for claim in report["claims"]},
     )
 
 
-def document(found: Mapping[str, Any]) -> str:
+def claims_document(report: Mapping[str, Any]) -> str:
     """The same as a Markdown page of its own, as `docs/claims.md`."""
     return f"""# The papers' claims, at laptop scale
 
-`editloop claims` measures them on drawn scenes with tiny models, {_seeds(found["seeds"])}, against an oracle that
+`editloop claims` measures them on drawn scenes with tiny models, {_seeds(report["seeds"])}, against an oracle that
 knows every right result. Held: the 95 % interval over seeds (Student's t, paired) of every bold difference lies above
 zero. Not held: that of one lies below. Undecided: neither. The other differences are shown beside and decide nothing.
 
-{table(found)}
-{"".join(f"{claim['number']}. {claim['how']}" + chr(10) for claim in found["claims"])}
-{took(found)}
+{claims_table(report)}
+{"".join(f"{claim['number']}. {claim['how']}" + chr(10) for claim in report["claims"])}
+{costs_sentence(report)}
 """
 
 
-def table(found: Mapping[str, Any]) -> str:
+def claims_table(report: Mapping[str, Any]) -> str:
     """The claims as a Markdown table: verdict, and each contrast with its interval."""
     lines = ["| | claim | verdict | what was measured (95 % interval over seeds) |", "|---|---|---|---|"]
-    for claim in found["claims"]:
+    for claim in report["claims"]:
         cells = "<br>".join(
-            f"{one['label']}: {'**' if one['decides'] else ''}{one['shown']}{'**' if one['decides'] else ''}"
-            for one in claim["contrasts"]
+            f"{contrast['label']}: "
+            f"{'**' if contrast['decides'] else ''}{contrast['shown']}{'**' if contrast['decides'] else ''}"
+            for contrast in claim["contrasts"]
         )
         seeds = f"{claim['verdict']} ({_seeds(claim['seeds'])})" if claim["seeds"] else claim["verdict"]
         lines.append(f"| {claim['number']} | {claim['says']} | {seeds} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
-def took(found: Mapping[str, Any]) -> str:
+def costs_sentence(report: Mapping[str, Any]) -> str:
     """What all of it took, in a sentence."""
-    clock, work = (sum(one["seeds"] * one[name] for one in found["took"]) for name in ("seconds", "processor_seconds"))
-    count = sum(one["seeds"] for one in found["took"])
+    clock, work = (
+        sum(cost["seeds"] * cost[name] for cost in report["took"]) for name in ("seconds", "processor_seconds")
+    )
+    count = sum(cost["seeds"] for cost in report["took"])
     return f"{count} pieces took {clock / 60:.0f} minutes, one after the other, and {work / 60:.0f} of a processor."
 
 
@@ -69,33 +85,35 @@ def _seeds(count: int) -> str:
 
 def _forest(claim: Mapping[str, Any]) -> str | None:
     """Contrasts with their intervals around zero, in hundredths."""
-    known = [one for one in claim["contrasts"] if one["mean"] is not None]
-    if not known:
+    measured_contrasts = [contrast for contrast in claim["contrasts"] if contrast["mean"] is not None]
+    if not measured_contrasts:
         return None
-    ends = [100 * abs(end) for one in known for end in (one["mean"], *(one["ci95"] or ()))]
+    ends = [100 * abs(end) for contrast in measured_contrasts for end in (contrast["mean"], *(contrast["ci95"] or ()))]
     reach = 1.05 * max(2.0, *ends)
     rows = [
-        Estimate(
-            one["label"],
-            100 * one["mean"],
-            (100 * one["ci95"][0], 100 * one["ci95"][1]) if one["ci95"] else None,
-            COLOURS[claim["verdict"]] if one["decides"] else SOFT,
-            f"{100 * one['mean']:+.1f}",
+        IntervalRow(
+            contrast["label"],
+            100 * contrast["mean"],
+            (100 * contrast["ci95"][0], 100 * contrast["ci95"][1]) if contrast["ci95"] else None,
+            COLOURS[claim["verdict"]] if contrast["decides"] else SOFT,
+            f"{100 * contrast['mean']:+.1f}",
         )
-        for one in known
+        for contrast in measured_contrasts
     ]
-    return intervals(f"claim-{claim['number']}", rows, (-reach, reach), [Mark(0.0, "no difference")], "{:+.0f}".format)
+    return intervals(
+        f"claim-{claim['number']}", rows, (-reach, reach), [ReferenceLine(0.0, "no difference")], "{:+.0f}".format
+    )
 
 
 def _plot(claim: Mapping[str, Any]) -> str | None:
     """A claim's figure along its places, in hundredths."""
     lines = [
         Line(
-            one["label"],
-            [None if point["mean"] is None else 100 * point["mean"] for point in one["points"]],
+            trace["label"],
+            [None if point["mean"] is None else 100 * point["mean"] for point in trace["points"]],
             colour,
-            [(100 * point["ci95"][0], 100 * point["ci95"][1]) if point["ci95"] else None for point in one["points"]],
+            [(100 * point["ci95"][0], 100 * point["ci95"][1]) if point["ci95"] else None for point in trace["points"]],
         )
-        for one, colour in zip(claim["traces"], LINES, strict=False)
+        for trace, colour in zip(claim["traces"], LINES, strict=False)
     ]
     return trend(f"claim-{claim['number']}-plot", claim["places"], lines)

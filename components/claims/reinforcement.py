@@ -6,7 +6,7 @@ import numpy as np
 
 from annotation.formats.edits_file import read_edits
 from components.claims.rewards import MODEL
-from components.claims.store import Figures, Work
+from components.claims.store import Figures, PieceContext
 from components.claims.worlds import FEW, FULL
 from components.editor_rl.evaluation import ORACLE, HeldOut, judge_scores, oracle_view
 from components.editor_rl.settings import RlJob, read_rl_preset
@@ -18,33 +18,33 @@ BASE = "tiny-editor"
 BATCH = 64
 
 
-def base(work: Work) -> Figures:
+def measure_base(work: PieceContext) -> Figures:
     """The editor that all begin with, on the held-out tasks, also as rewards see it (`reward_full`, `reward_few`)."""
     rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in (FULL, FEW)}
-    return measured(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
+    return measure_editor(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
 
 
-def tuned_by(reward: str) -> Callable[[Work], Figures]:
+def rl_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
     """The piece that tunes the base by a reward (`full`, `few`, `noisy`; `oracle`); `reward` is what its teacher says
     of the result."""
 
-    def make(work: Work) -> Figures:
-        teacher = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
-        return _tune(work, BASE, teacher)
+    def make(work: PieceContext) -> Figures:
+        reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
+        return _tune(work, BASE, reward_source)
 
     return make
 
 
-def tuned_again(reward: str) -> Callable[[Work], Figures]:
+def rl_again_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
     """The piece that tunes the first round's editor once more, by the reward of the piece of that name."""
 
-    def make(work: Work) -> Figures:
+    def make(work: PieceContext) -> Figures:
         return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
 
     return make
 
 
-def measured(editor: str, work: Work, judges: dict[str, str]) -> Figures:
+def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> Figures:
     """An editor on the seed's held-out tasks, one edit each from fixed noise.
 
     right: share of right edits; oracle, following, quality: the oracle's means; and by each judge's key its mean
@@ -54,12 +54,12 @@ def measured(editor: str, work: Work, judges: dict[str, str]) -> Figures:
     rows = read_edits(work.needs["world"] / "held-out")
     tasks = HeldOut(rows, opened, steps=work.settings.steps, guidance=None, batch=BATCH)
     edits = tasks.edits(opened)
-    seen = oracle_view(tasks.cases, edits)
+    oracle_scores = oracle_view(tasks.cases, edits)
     return {
-        "right": float(seen.right.mean()),
-        "oracle": float(seen.mean.mean()),
-        "following": float(seen.instruction_following.mean()),
-        "quality": float(seen.visual_quality.mean()),
+        "right": float(oracle_scores.right.mean()),
+        "oracle": float(oracle_scores.mean.mean()),
+        "following": float(oracle_scores.instruction_following.mean()),
+        "quality": float(oracle_scores.visual_quality.mean()),
         **{
             name: float(np.nanmean(judge_scores(open_judge(judge), tasks.cases, edits)))
             for name, judge in judges.items()
@@ -67,17 +67,17 @@ def measured(editor: str, work: Work, judges: dict[str, str]) -> Figures:
     }
 
 
-def _tune(work: Work, editor: str, teacher: str) -> Figures:
-    told = {"iterations": work.settings.rl_iterations} if work.settings.rl_iterations else {}
+def _tune(work: PieceContext, editor: str, reward_source: str) -> Figures:
+    overrides = {"iterations": work.settings.rl_iterations} if work.settings.rl_iterations else {}
     job = RlJob(
         edits=work.needs["world"] / "prompts",
         output=work.folder / "editor",
         editor=editor,
-        rewards={teacher: 1.0},
-        settings=read_rl_preset(work.settings.rl_preset, seed=work.seed, **told),
+        rewards={reward_source: 1.0},
+        settings=read_rl_preset(work.settings.rl_preset, seed=work.seed, **overrides),
         checkpoints=work.folder / "checkpoints",
         facts={"editor": editor},
     )
     launch_job("components.editor_rl.train", job, processes=1)
-    judges = {} if teacher == ORACLE else {"reward": teacher}
-    return measured(str(work.folder / "editor" / "editor"), work, judges)
+    judges = {} if reward_source == ORACLE else {"reward": reward_source}
+    return measure_editor(str(work.folder / "editor" / "editor"), work, judges)

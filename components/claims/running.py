@@ -16,7 +16,7 @@ import psutil
 
 from components.claims import worker
 from components.claims.store import Store
-from infra.interruption import uninterrupted
+from infra.interruption import defer_signals
 from infra.launch import stop_tree
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -24,28 +24,28 @@ STOP_SECONDS = 60.0
 """How long a piece that is stopped may take to save what it has."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-Key = tuple[str, int]
+PieceKey = tuple[str, int]
 """A piece's name and its seed."""
 
 
-class State(NamedTuple):
+class PiecesProgress(NamedTuple):
     """How far it is, told whenever a piece begins or ends."""
 
     done: int
     pieces: int
-    ended: Key | None
+    ended: PieceKey | None
     """The piece that has just ended."""
     seconds: float
     """What it took."""
-    running: list[Key]
+    running: list[PieceKey]
     left: float
     """Seconds that the rest takes, by plan and pace so far."""
 
 
-class Outcome(NamedTuple):
-    failed: dict[Key, Path]
+class UnfinishedPieces(NamedTuple):
+    failed: dict[PieceKey, Path]
     """The log of each piece that failed."""
-    waiting: list[Key]
+    waiting: list[PieceKey]
     """Pieces that were not begun: for lack of time, or because what they need has failed."""
 
 
@@ -54,20 +54,20 @@ class _Running(NamedTuple):
     began: float
 
 
-def waiting_pieces(store: Store, names: Sequence[str], seeds: Sequence[int]) -> list[Key]:
+def waiting_pieces(store: Store, names: Sequence[str], seeds: Sequence[int]) -> list[PieceKey]:
     """What is not done yet, seed after seed, each piece after those it needs."""
     ordered = store.ordered(list(names))
     return [(name, seed) for seed in seeds for name in ordered if store.figures(name, seed) is None]
 
 
-def planned(store: Store, waiting: Sequence[Key], processes: int, *, pace: float = 1.0) -> float:
+def planned_seconds(store: Store, waiting: Sequence[PieceKey], processes: int, *, pace: float = 1.0) -> float:
     """Seconds that `waiting` takes, as `run_pieces` would schedule it, when every piece takes `pace` times its plan."""
-    ends: dict[Key, float] = {}
+    ends: dict[PieceKey, float] = {}
     free = [0.0] * processes
     left = list(waiting)
     while left:
         begin = min(free)
-        ready = [key for key in left if all(ends.get(one, 0.0) <= begin for one in _needs(store, key, waiting))]
+        ready = [key for key in left if all(ends.get(needed, 0.0) <= begin for needed in _needs(store, key, waiting))]
         if not ready:
             free[free.index(begin)] = min(end for end in ends.values() if end > begin)
             continue
@@ -79,33 +79,43 @@ def planned(store: Store, waiting: Sequence[Key], processes: int, *, pace: float
 
 
 def run_pieces(
-    store: Store, waiting: Sequence[Key], *, processes: int, seconds: float, tell: Callable[[State], None]
-) -> Outcome:
+    store: Store, waiting: Sequence[PieceKey], *, processes: int, seconds: float, tell: Callable[[PiecesProgress], None]
+) -> UnfinishedPieces:
     """Make pieces, `processes` at a time; none is begun that would by plan not end within `seconds` from now.
 
     A piece that fails takes those with it that need it; the others go on. An interrupt stops what runs; a next call
     goes on there.
     """
-    begin, left, running, forks = time.monotonic(), list(waiting), dict[Key, _Running](), _forks(store)
-    outcome = Outcome({}, [])
+    begin, left, running, forks = time.monotonic(), list(waiting), dict[PieceKey, _Running](), _forks(store)
+    unfinished = UnfinishedPieces({}, [])
     before = [
-        (made.seconds, store.pieces[name].seconds) for name, seed in _all(store) if (made := store.spent(name, seed))
+        (cost.seconds, store.pieces[name].seconds)
+        for name, seed in _piece_keys_on_disk(store)
+        if (cost := store.spent(name, seed))
     ]
-    spent, plan = sum(one for one, _ in before), sum(one for _, one in before)
+    spent, plan = sum(duration for duration, _ in before), sum(duration for _, duration in before)
 
     def pace() -> float:
         return spent / plan if plan > 0 else 1.0
 
-    def told(ended: Key | None, took: float) -> None:
+    def told(ended: PieceKey | None, duration: float) -> None:
         rest = [*running, *left]
-        tell(State(len(waiting) - len(rest), len(waiting), ended, took, list(running),
-                   planned(store, rest, processes, pace=pace())))  # fmt: skip
+        tell(
+            PiecesProgress(
+                len(waiting) - len(rest),
+                len(waiting),
+                ended,
+                duration,
+                list(running),
+                planned_seconds(store, rest, processes, pace=pace()),
+            )
+        )
 
     try:
         while left or running:
-            for key in [key for key in left if set(_needs(store, key, [*outcome.failed, *outcome.waiting]))]:
+            for key in [key for key in left if set(_needs(store, key, [*unfinished.failed, *unfinished.waiting]))]:
                 left.remove(key)
-                outcome.waiting.append(key)
+                unfinished.waiting.append(key)
             blocked = [*left, *running]
             ready = [key for key in left if not _needs(store, key, blocked)]
             while ready and len(running) < processes:
@@ -113,30 +123,30 @@ def run_pieces(
                 ready.remove(key)
                 left.remove(key)
                 if time.monotonic() - begin + pace() * store.pieces[key[0]].seconds > seconds:
-                    outcome.waiting.append(key)
+                    unfinished.waiting.append(key)
                     continue
                 running[key] = _Running(_start(forks, store, key), time.monotonic())
                 told(None, 0.0)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            for key in [key for key, one in running.items() if one.process.exitcode is not None]:
-                one = running.pop(key)
-                took = time.monotonic() - one.began
+            for key in [key for key, child in running.items() if child.process.exitcode is not None]:
+                child = running.pop(key)
+                duration = time.monotonic() - child.began
                 if store.figures(*key) is None:
-                    outcome.failed[key] = log_of(store, key)
+                    unfinished.failed[key] = log_path(store, key)
                 else:
-                    spent, plan = spent + took, plan + store.pieces[key[0]].seconds
-                told(key, took)
+                    spent, plan = spent + duration, plan + store.pieces[key[0]].seconds
+                told(key, duration)
     finally:
-        with uninterrupted():
-            for one in running.values():
-                one.process.terminate()
-            for one in running.values():
-                if one.process.is_alive():
-                    stop_tree(psutil.Process(one.process.pid), STOP_SECONDS)
-    return outcome
+        with defer_signals():
+            for child in running.values():
+                child.process.terminate()
+            for child in running.values():
+                if child.process.is_alive():
+                    stop_tree(psutil.Process(child.process.pid), STOP_SECONDS)
+    return unfinished
 
 
-def log_of(store: Store, key: Key) -> Path:
+def log_path(store: Store, key: PieceKey) -> Path:
     """Where a piece's own output goes."""
     return store.folder(*key) / "log.txt"
 
@@ -145,43 +155,47 @@ def _forks(store: Store) -> ForkServerContext:
     """Where forks with the store's catalogue come from; told of one thread before anything is imported there."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([store.catalogue])
-    kept = {name: os.environ.get(name) for name in ONE_THREAD}
+    previous = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
         forkserver.ensure_running()
     finally:
-        for name, value in kept.items():
+        for name, value in previous.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
     return forks
 
 
-def _start(forks: ForkServerContext, store: Store, key: Key) -> ForkServerProcess:
+def _start(forks: ForkServerContext, store: Store, key: PieceKey) -> ForkServerProcess:
     store.work(*key)
-    process = forks.Process(target=worker.make, args=(store, *key, log_of(store, key)))
+    process = forks.Process(target=worker.make_piece, args=(store, *key, log_path(store, key)))
     process.start()
     return process
 
 
-def _first(store: Store, ready: Sequence[Key]) -> Key:
+def _first(store: Store, ready: Sequence[PieceKey]) -> PieceKey:
     """Which of the pieces that could begin does: what verdicts hang on, of the first seed, with most work behind it."""
-    return min(ready, key=lambda key: (store.pieces[key[0]].beside, key[1], -_behind(store, key[0])))
+    return min(ready, key=lambda key: (store.pieces[key[0]].optional, key[1], -_behind(store, key[0])))
 
 
 def _behind(store: Store, name: str) -> float:
     """Seconds of the longest chain of pieces that begins with this one."""
-    after = [_behind(store, one.name) for one in store.pieces.values() if name in one.needs]
+    after = [_behind(store, piece.name) for piece in store.pieces.values() if name in piece.needs]
     return store.pieces[name].seconds + max(after, default=0.0)
 
 
-def _needs(store: Store, key: Key, among: Sequence[Key]) -> list[Key]:
+def _needs(store: Store, key: PieceKey, among: Sequence[PieceKey]) -> list[PieceKey]:
     """Those of `among` that a piece needs."""
     name, seed = key
-    return [(one, seed) for one in store.pieces[name].needs if (one, seed) in among]
+    return [(needed, seed) for needed in store.pieces[name].needs if (needed, seed) in among]
 
 
-def _all(store: Store) -> list[Key]:
+def _piece_keys_on_disk(store: Store) -> list[PieceKey]:
     folder = store.output / "pieces"
     names = [path.name.rsplit("-", 2) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-    return [(one[0], int(one[1])) for one in names if len(one) == 3 and one[0] in store.pieces and one[1].isdigit()]
+    return [
+        (name_parts[0], int(name_parts[1]))
+        for name_parts in names
+        if len(name_parts) == 3 and name_parts[0] in store.pieces and name_parts[1].isdigit()
+    ]

@@ -5,7 +5,7 @@ from components.best_of_n.curve import expected_best
 from components.best_of_n.sampling import sample_edits
 from components.claims.reinforcement import BASE
 from components.claims.rewards import MODEL
-from components.claims.store import Figures, Work
+from components.claims.store import Figures, PieceContext
 from components.editors.opening import open_editor
 from components.judges.opening import open_judge
 
@@ -14,18 +14,18 @@ MIDDLE = DOUBLINGS[len(DOUBLINGS) // 2]
 JUDGES = {"learnt": "reward-full", "few": "reward-few"}
 
 
-def best_of_n(work: Work) -> Figures:
+def measure_best_of_n(work: PieceContext) -> Figures:
     """Share of right edits when the best of N is taken by each judge, and by the oracle (`learnt_4`, `oracle_16`).
 
     `gain_*`: from N = 1 to the largest; `late_*`: from the middle of the doublings to the largest.
     """
     rows = read_edits(work.needs["world"] / "held-out")[: work.settings.best_of_tasks]
     judges = {name: open_judge(str(work.needs[piece] / MODEL)) for name, piece in JUDGES.items()}
-    sampled = sample_edits(open_editor(BASE), rows, judges, made=DOUBLINGS[-1], steps=work.settings.steps)
-    found: Figures = {}
+    sampled = sample_edits(open_editor(BASE), rows, judges, edits_per_task=DOUBLINGS[-1], steps=work.settings.steps)
+    figures: Figures = {}
     for name, scores in sampled.scores.items():
         curve = {count: float(expected_best(scores, sampled.right, count).mean()) for count in DOUBLINGS}
-        found |= {f"{name}_{count}": value for count, value in curve.items()}
-        found[f"gain_{name}"] = curve[DOUBLINGS[-1]] - curve[1]
-        found[f"late_{name}"] = curve[DOUBLINGS[-1]] - curve[MIDDLE]
-    return found
+        figures |= {f"{name}_{count}": value for count, value in curve.items()}
+        figures[f"gain_{name}"] = curve[DOUBLINGS[-1]] - curve[1]
+        figures[f"late_{name}"] = curve[DOUBLINGS[-1]] - curve[MIDDLE]
+    return figures

@@ -46,9 +46,9 @@ class ClaimsSettings(BaseModel):
 
     def of(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The settings of these names, as JSON, presets by what they say: what a piece's result depends on."""
-        return {name: self._said(name) for name in names}
+        return {name: self._as_json(name) for name in names}
 
-    def _said(self, name: str) -> Any:
+    def _as_json(self, name: str) -> Any:
         if name in PRESETS:
             preset: BaseModel = PRESETS[name](getattr(self, name))
             return preset.model_dump(mode="json", exclude_unset=True)
@@ -57,8 +57,17 @@ class ClaimsSettings(BaseModel):
 
 STANDARD = ClaimsSettings()
 SMALLEST = ClaimsSettings(
-    tasks=60, few_tasks=12, reward_epochs=1, score_epochs=1, passes=2, prompts=16, held_out=24, rl_preset="smallest",
-    best_of_tasks=8, triples=32, sft_preset="smallest",
-)  # fmt: skip
+    tasks=60,
+    few_tasks=12,
+    reward_epochs=1,
+    score_epochs=1,
+    passes=2,
+    prompts=16,
+    held_out=24,
+    rl_preset="smallest",
+    best_of_tasks=8,
+    triples=32,
+    sft_preset="smallest",
+)
 """A check that all parts work; it measures nothing."""
 SIZES = {"standard": STANDARD, "smallest": SMALLEST}

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from components.claims.store import Figures
-from components.comparison.comparison import interval
+from components.comparison.comparison import student_interval
 
 Seed = Mapping[str, Figures]
 """What the pieces of one seed measured, by name."""
@@ -14,7 +14,7 @@ Verdict = Literal["held", "not held", "undecided", "not measured"]
 UNIT = {"points": (100.0, " points"), "": (1.0, "")}
 
 
-class Figure(NamedTuple):
+class PieceFigure(NamedTuple):
     """A figure of a piece, as a claim shows it."""
 
     label: str
@@ -32,8 +32,8 @@ class Contrast(NamedTuple):
     """A difference of two figures of one seed, which the claim says is above zero."""
 
     label: str
-    plus: Figure
-    minus: Figure | None
+    plus: PieceFigure
+    minus: PieceFigure | None
     """None: `plus` is a difference already."""
     decides: bool = True
     """Whether the verdict hangs on it; the others are shown beside."""
@@ -43,7 +43,7 @@ class Contrast(NamedTuple):
         return self.plus.of(seed) - (0.0 if self.minus is None else self.minus.of(seed))
 
 
-class Estimated(NamedTuple):
+class SeedEstimate(NamedTuple):
     """A figure or contrast over seeds."""
 
     label: str
@@ -56,36 +56,36 @@ class Estimated(NamedTuple):
     decides: bool
 
 
-def estimated(one: Figure | Contrast, seeds: Sequence[Seed]) -> Estimated:
+def estimate_over_seeds(figure: PieceFigure | Contrast, seeds: Sequence[Seed]) -> SeedEstimate:
     """Mean of a figure or contrast over seeds, with its 95 % interval."""
-    values = np.array([one.of(seed) for seed in seeds])
+    values = np.array([figure.of(seed) for seed in seeds])
     values = values[np.isfinite(values)]
-    unit, decides = (one.unit, False) if isinstance(one, Figure) else (one.plus.unit, one.decides)
+    unit, decides = (figure.unit, False) if isinstance(figure, PieceFigure) else (figure.plus.unit, figure.decides)
     if not len(values):
-        return Estimated(one.label, [], None, None, unit, decides)
-    mean, ends = interval(values)
-    return Estimated(one.label, values.tolist(), mean, (ends[0], ends[1]) if ends else None, unit, decides)
+        return SeedEstimate(figure.label, [], None, None, unit, decides)
+    mean, ends = student_interval(values)
+    return SeedEstimate(figure.label, values.tolist(), mean, (ends[0], ends[1]) if ends else None, unit, decides)
 
 
-def verdict(contrasts: Sequence[Estimated]) -> Verdict:
+def claim_verdict(contrasts: Sequence[SeedEstimate]) -> Verdict:
     """What the deciding contrasts say together: held, where the interval of each lies above zero; not held, where one
     lies below; undecided else. All must hold, so asking several makes no chance of a wrong `held` larger."""
-    deciding = [one for one in contrasts if one.decides]
-    if any(one.mean is None for one in deciding):
+    deciding = [contrast for contrast in contrasts if contrast.decides]
+    if any(contrast.mean is None for contrast in deciding):
         return "not measured"
-    ends = [one.ci95 for one in deciding]
+    ends = [contrast.ci95 for contrast in deciding]
     if any(end is not None and end[1] < 0 for end in ends):
         return "not held"
     return "held" if all(end is not None and end[0] > 0 for end in ends) else "undecided"
 
 
-def shown(one: Estimated, signed: bool = False) -> str:
+def format_estimate(estimate: SeedEstimate, signed: bool = False) -> str:
     """A figure with its interval in words: `+4.1 points (+1.2 to +7.0)`."""
-    if one.mean is None:
+    if estimate.mean is None:
         return "not measured"
-    scale, word = UNIT[one.unit]
-    digits = ("+" if signed else "") + (".1f" if one.unit else ".3f")
-    told = f"{scale * one.mean:{digits}}{word if signed else (' %' if one.unit else '')}"
-    if one.ci95 is None:
-        return f"{told} (one seed)"
-    return f"{told} ({scale * one.ci95[0]:{digits}} to {scale * one.ci95[1]:{digits}})"
+    scale, suffix = UNIT[estimate.unit]
+    digits = ("+" if signed else "") + (".1f" if estimate.unit else ".3f")
+    text = f"{scale * estimate.mean:{digits}}{suffix if signed else (' %' if estimate.unit else '')}"
+    if estimate.ci95 is None:
+        return f"{text} (one seed)"
+    return f"{text} ({scale * estimate.ci95[0]:{digits}} to {scale * estimate.ci95[1]:{digits}})"

@@ -19,7 +19,7 @@ Figures = dict[str, float]
 FIGURES = "figures.json"
 
 
-class Spent(NamedTuple):
+class PieceCost(NamedTuple):
     """What a piece took."""
 
     seconds: float
@@ -27,7 +27,7 @@ class Spent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Work:
+class PieceContext:
     """What a piece is given to work with."""
 
     folder: Path
@@ -43,13 +43,13 @@ class Piece:
     """One measurement, the same for every seed."""
 
     name: str
-    make: Callable[[Work], Figures]
+    make: Callable[[PieceContext], Figures]
     seconds: float
     """What it takes on one core with the standard settings, as measured."""
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     """Names of the settings that its result depends on, beside those of its needs."""
-    beside: bool = False
+    optional: bool = False
     """No verdict hangs on it: it is made after all that verdicts hang on."""
 
 
@@ -65,13 +65,13 @@ class Store:
     @property
     def pieces(self) -> Mapping[str, Piece]:
         """All pieces by name."""
-        found: Mapping[str, Piece] = import_module(self.catalogue).PIECES
-        return found
+        catalogue: Mapping[str, Piece] = import_module(self.catalogue).PIECES
+        return catalogue
 
     def address(self, name: str, seed: int) -> str:
         """Content address of a piece: of its name, seed, settings, and the addresses of what it needs."""
         piece = self.pieces[name]
-        needs = [self.address(one, seed) for one in piece.needs]
+        needs = [self.address(needed, seed) for needed in piece.needs]
         return sha256_json([name, seed, self.settings.of(piece.settings), needs])
 
     def folder(self, name: str, seed: int) -> Path:
@@ -83,34 +83,34 @@ class Store:
         path = self.folder(name, seed) / FIGURES
         return dict(json.loads(path.read_text())["figures"]) if path.is_file() else None
 
-    def spent(self, name: str, seed: int) -> Spent | None:
+    def spent(self, name: str, seed: int) -> PieceCost | None:
         """What a finished piece took; None while it is not done."""
         path = self.folder(name, seed) / FIGURES
         if not path.is_file():
             return None
-        kept = json.loads(path.read_text())
-        return Spent(kept["seconds"], kept["processor_seconds"])
+        record = json.loads(path.read_text())
+        return PieceCost(record["seconds"], record["processor_seconds"])
 
-    def keep(self, name: str, seed: int, figures: Figures, spent: Spent) -> None:
+    def keep(self, name: str, seed: int, figures: Figures, spent: PieceCost) -> None:
         """Write what a piece measured: from now on it is done."""
         write_json(self.folder(name, seed) / FIGURES, {"figures": figures, **spent._asdict()})
 
-    def work(self, name: str, seed: int) -> Work:
+    def work(self, name: str, seed: int) -> PieceContext:
         """What the piece is given; its folder is there afterwards."""
         folder = self.folder(name, seed).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        needs = {one: self.folder(one, seed).absolute() for one in self.pieces[name].needs}
-        return Work(folder, seed, self.settings, needs)
+        needs = {needed: self.folder(needed, seed).absolute() for needed in self.pieces[name].needs}
+        return PieceContext(folder, seed, self.settings, needs)
 
     def ordered(self, names: list[str]) -> list[str]:
         """The pieces of these names and all that they need, each after what it needs."""
-        found: dict[str, None] = {}
+        names_in_order: dict[str, None] = {}
 
         def add(name: str) -> None:
-            for one in self.pieces[name].needs:
-                add(one)
-            found[name] = None
+            for needed in self.pieces[name].needs:
+                add(needed)
+            names_in_order[name] = None
 
         for name in names:
             add(name)
-        return list(found)
+        return list(names_in_order)

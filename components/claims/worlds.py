@@ -5,8 +5,8 @@ from pathlib import Path
 
 from annotation.simulation.characters import Character
 from annotation.simulation.scenes import write_edits
-from components.claims.store import Figures, Work
-from components.comparison.world import draw_candidates, rate
+from components.claims.store import Figures, PieceContext
+from components.comparison.world import draw_candidates, rate_candidates
 from infra.content import MANIFEST, read_manifest
 
 SPAMMERS: dict[str, Character] = {"bo": "spammer", "chi": "spammer", "dia": "spammer"}
@@ -23,20 +23,20 @@ def draw_seed(seed: int, what: int) -> int:
     return DRAWN * seed + what
 
 
-def world(work: Work) -> Figures:
+def make_world(work: PieceContext) -> Figures:
     """Leave `full`, `few` and `noisy` (dataset folders), `prompts` and `held-out` (edits folders)."""
     drawn = work.folder / "candidates"
     if not (drawn / MANIFEST).is_file():
         drawn = draw_candidates(work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, TASKS))
-    rate(drawn, work.folder / FULL, seed=work.seed)
+    rate_candidates(drawn, work.folder / FULL, seed=work.seed)
     rate_few(drawn, work.folder / FEW, seed=work.seed, first=work.settings.few_tasks)
-    rate(drawn, work.folder / NOISY, seed=work.seed, characters=SPAMMERS)
+    rate_candidates(drawn, work.folder / NOISY, seed=work.seed, characters=SPAMMERS)
     for name, count, what in (
         ("prompts", work.settings.prompts, PROMPTS),
         ("held-out", work.settings.held_out, HELD_OUT),
     ):
         write_edits(work.folder / name, count, draw_seed(work.seed, what))
-    return {f"pairs_{name}": pairs_of(work.folder / name) for name in (FULL, FEW, NOISY)}
+    return {f"pairs_{name}": count_pairs(work.folder / name) for name in (FULL, FEW, NOISY)}
 
 
 def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
@@ -44,24 +44,24 @@ def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
     the best state by: tasks fall into splits by hash, so a dozen may leave one of them empty."""
     while True:
         shutil.rmtree(output, ignore_errors=True)
-        rate(drawn, output, seed=seed, first=first)
+        rate_candidates(drawn, output, seed=seed, first=first)
         splits = read_manifest(output)["facts"]["splits"]
         if splits["train"]["pairs"] and splits["validation"]["pairs"]:
             return
         first += 1
 
 
-def second_world(work: Work) -> Figures:
+def make_second_world(work: PieceContext) -> Figures:
     """Leave `full`: new tasks, edited by the tuned editor, and judged by the same experts."""
     tuned = work.needs["rl-learnt"] / "editor" / "editor"
     drawn = draw_candidates(
         work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, SECOND), editor=str(tuned)
     )
-    rate(drawn, work.folder / FULL, seed=work.seed)
-    return {"pairs_full": pairs_of(work.folder / FULL)}
+    rate_candidates(drawn, work.folder / FULL, seed=work.seed)
+    return {"pairs_full": count_pairs(work.folder / FULL)}
 
 
-def pairs_of(dataset: Path) -> float:
+def count_pairs(dataset: Path) -> float:
     """Preference pairs that a dataset folder has, over its splits."""
-    found = read_manifest(dataset)["facts"]["pairs"]
-    return float(sum(found.values()) if isinstance(found, dict) else found)
+    pairs = read_manifest(dataset)["facts"]["pairs"]
+    return float(sum(pairs.values()) if isinstance(pairs, dict) else pairs)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import judgements, read_answers
+from annotation.campaigns.answers import extract_judgements, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign, read_tasks
 from annotation.campaigns.closing import closing_of, closings, readiness
 from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
@@ -18,7 +18,7 @@ from infra.errors import EditLoopError
 from infra.settings import service_settings
 
 
-def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: str = "") -> dict[str, float]:
+def run_collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: str = "") -> dict[str, float]:
     """Read the judgements of `campaign` (annotate's output) on `candidates`.
 
     `answers_sha256` is that of the closing whose answers are wanted; empty takes those that are there. Writes into
@@ -36,30 +36,30 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     client = connect(settings)
-    said = snapshot(client, settings, opened)
-    if answers_sha256 and said.sha256 != answers_sha256:
+    exported = snapshot(client, settings, opened)
+    if answers_sha256 and exported.sha256 != answers_sha256:
         raise EditLoopError(
-            f"The answers of campaign {opened.name} are not those it was closed with: {said.sha256}, closed with "
+            f"The answers of campaign {opened.name} are not those it was closed with: {exported.sha256}, closed with "
             f'{answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, `editloop campaign '
             f'close "{opened.name}"` takes it as it is now.'
         )
-    ready = readiness(client, settings, opened, pages, said)
-    closed = closing_of(known := closings(client, opened), said.sha256)
+    ready = readiness(client, settings, opened, pages, exported)
+    closed = closing_of(history := closings(client, opened), exported.sha256)
     accepted = closed.accepted if closed else None
-    if hindrance := ready.unfit or (None if accepted else ready.below):
-        raise EditLoopError(hindrance)
+    if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
+        raise EditLoopError(obstacle)
     tasks = read_tasks(candidates)
-    answers = read_answers(said.votes, pages, names_by_id(client, opened.annotators))
-    found, cannot = judgements(pages, answers)
-    _check_candidates(found, tasks, candidates)
-    checks, cannot_check = judgements(pages, answers, ("repeat", "gold"))
-    decided = decisions(pages, lead_answers(client, opened, pages, said.decisions))
-    measured = quality(found, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
+    answers = read_answers(exported.votes, pages, names_by_id(client, opened.annotators))
+    judgements, cannot = extract_judgements(pages, answers)
+    _check_candidates(judgements, tasks, candidates)
+    checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
+    lead_decisions = decisions(pages, lead_answers(client, opened, pages, exported.decisions))
+    measured = quality(judgements, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
     state = ready.progress
     summary = {
         "tasks": opened.tasks,
         "pages": state.pages,
-        "judgements": len(found),
+        "judgements": len(judgements),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
         "cannot": state.cannot,
@@ -69,17 +69,23 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
         "repeated": state.repeated,
         "faults": state.faults,
         "conflicts": ready.conflicts,
-        "decisions": len(decided),
+        "decisions": len(lead_decisions),
         "gates": opened.gates,
         "alpha": ready.alpha,
         "accepted": accepted.model_dump() if accepted else None,
-        "closings": [one.model_dump(mode="json") for one in known],
-        "answers_sha256": said.sha256,
-        "export_sha256": sha256_bytes(said.votes),
+        "closings": [closing.model_dump(mode="json") for closing in history],
+        "answers_sha256": exported.sha256,
+        "export_sha256": sha256_bytes(exported.votes),
         "ratings_sha256": sha256_json(
             [
-                [one.task_id, one.candidate_id, one.annotator, one.instruction_following, one.visual_quality]
-                for one in found
+                [
+                    judgement.task_id,
+                    judgement.candidate_id,
+                    judgement.annotator,
+                    judgement.instruction_following,
+                    judgement.visual_quality,
+                ]
+                for judgement in judgements
             ]
         ),
         "config_sha256": opened.config_sha256,
@@ -89,33 +95,39 @@ def collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: s
     }
     with complete_folder(output, summary) as folder:
         for name, records in (
-            ("judgements", found),
+            ("judgements", judgements),
             ("checks", checks),
             ("cannot", [*cannot, *cannot_check]),
-            ("decisions", decided),
+            ("decisions", lead_decisions),
             ("pages", pages.values()),
         ):
             _write_lines(folder / f"{name}.jsonl", records)
-        write_file(folder / "export.json", said.votes)
-        write_file(folder / "adjudication.json", said.decisions)
+        write_file(folder / "export.json", exported.votes)
+        write_file(folder / "adjudication.json", exported.decisions)
         write_json(folder / "agreement.json", ready.agreement)
         write_json(folder / "quality.json", measured)
         write_file(folder / "page.html", quality_page(measured, opened.name))
         write_json(folder / "summary.json", summary)
     return {
         "tasks": opened.tasks,
-        "judgements": len(found),
+        "judgements": len(judgements),
         "annotators": len(state.by_annotator),
         "cannot": sum(state.cannot.values()),
         "conflicts": ready.conflicts,
-        "decisions": len(decided),
+        "decisions": len(lead_decisions),
         **{f"alpha_{axis}": alpha for axis, alpha in ready.alpha.items() if alpha is not None},
     }
 
 
-def _check_candidates(found: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path) -> None:
-    asked = {(task.task_id, one.candidate_id) for task in tasks for one in task.candidates}
-    strange = sorted({one.candidate_id for one in found if (one.task_id, one.candidate_id) not in asked})
+def _check_candidates(judgements: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path) -> None:
+    expected = {(task.task_id, candidate.candidate_id) for task in tasks for candidate in task.candidates}
+    strange = sorted(
+        {
+            judgement.candidate_id
+            for judgement in judgements
+            if (judgement.task_id, judgement.candidate_id) not in expected
+        }
+    )
     if strange:
         raise EditLoopError(
             f"{len(strange)} judged candidates are none of {candidates} ({', '.join(strange[:3])}): was a task edited?"

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from scipy.stats import t as student
 
-from components.benchmark.within_group import within_group
+from components.benchmark.within_group import within_group_correlation
 from components.comparison.orders import ORDERS, order_bases
 from components.comparison.world import scenes_dataset
 from components.edit_score.judge import EditScoreJudge
@@ -25,7 +25,7 @@ from components.judges.opening import open_judge
 from components.judges.protocol import Judge
 from components.reward.data import read_groups
 from components.reward.model import RewardModel
-from components.reward.stage import reward
+from components.reward.stage import run_reward
 from components.suites.answers import judge_suite
 from components.suites.evaluation import evaluate
 from components.suites.opening import open_suite
@@ -82,30 +82,36 @@ def compare(output: Path, *, seeds: int, parts: Sequence[Part] = tuple(COMPARED)
     for seed in range(seeds):
         for part in parts:
             _measure(output, part, seed)
-    kept = {str(part): _kept(output, part, seeds) for part in COMPARED}
-    found = {part: summary(rows) for part, rows in kept.items() if rows}
-    write_json(output / "comparison.json", found)
-    write_file(output / "comparison.md", table(found))
-    return found
+    rows_by_part = {str(part): _complete_rows(output, part, seeds) for part in COMPARED}
+    report = {part: summarise_variants(rows) for part, rows in rows_by_part.items() if rows}
+    write_json(output / "comparison.json", report)
+    write_file(output / "comparison.md", comparison_table(report))
+    return report
 
 
-def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def summarise_variants(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Means and paired changes, with intervals over seeds, of {variant: [a seed's measures]}; the first is the base."""
     first = next(iter(rows.values()))
-    result: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     for name, seeds in rows.items():
-        result[name] = {}
+        summaries[name] = {}
         for measure in MEASURES:
-            values, base = (np.array([one[measure] for one in some]) for some in (seeds, first))
-            mean, ci95 = interval(values)
-            change, change_ci95 = interval(values - base)
-            result[name][measure] = {
-                "mean": mean, "ci95": ci95, "change": change, "change_ci95": change_ci95, "seeds": values.tolist()
-            }  # fmt: skip
-    return result
+            values, base = (
+                np.array([seed_row[measure] for seed_row in variant_rows]) for variant_rows in (seeds, first)
+            )
+            mean, ci95 = student_interval(values)
+            change, change_ci95 = student_interval(values - base)
+            summaries[name][measure] = {
+                "mean": mean,
+                "ci95": ci95,
+                "change": change,
+                "change_ci95": change_ci95,
+                "seeds": values.tolist(),
+            }
+    return summaries
 
 
-def interval(values: np.ndarray) -> tuple[float, list[float] | None]:
+def student_interval(values: np.ndarray) -> tuple[float, list[float] | None]:
     """Mean of values (seeds,), and its 95 % interval by Student's t; None for fewer than two."""
     mean = float(values.mean())
     if len(values) < 2:
@@ -114,46 +120,46 @@ def interval(values: np.ndarray) -> tuple[float, list[float] | None]:
     return mean, [mean - half, mean + half]
 
 
-def table(found: dict[str, Any]) -> str:
+def comparison_table(report: dict[str, Any]) -> str:
     """The comparison as a Markdown table."""
     lines = [
         "| judge | clear held-out pairs in order | change | correlation within a group | change |",
         "|---|---|---|---|---|",
     ]
-    for part in found.values():
-        for place, (name, measures) in enumerate(part.items()):
+    for part in report.values():
+        for index, (name, measures) in enumerate(part.items()):
             cells = []
             for measure in MEASURES:
-                one = measures[measure]
-                cells.append(_shown(one["mean"], one["ci95"], ""))
-                cells.append(_shown(one["change"], one["change_ci95"], "+") if place else "")
+                estimate = measures[measure]
+                cells.append(_format_mean(estimate["mean"], estimate["ci95"], ""))
+                cells.append(_format_mean(estimate["change"], estimate["change_ci95"], "+") if index else "")
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(mean: float, ci95: list[float] | None, sign: str) -> str:
+def _format_mean(mean: float, ci95: list[float] | None, sign: str) -> str:
     figures = f"{mean:{sign}.3f}"
     return figures if ci95 is None else f"{figures} ({ci95[0]:{sign}.3f} to {ci95[1]:{sign}.3f})"
 
 
 def _measure(output: Path, part: Part, seed: int) -> None:
     """Train and measure what a part does not have yet of a seed."""
-    waiting = [one for one in COMPARED[part] if not _place(output, one, seed).is_file()]
+    waiting = [variant for variant in COMPARED[part] if not _figures_path(output, variant, seed).is_file()]
     if not waiting:
         return
     dataset = output / "worlds" / f"{TASKS}-{seed}"
     if not (dataset / MANIFEST).is_file():
         scenes_dataset(dataset, tasks=TASKS, seed=seed)
     with tempfile.TemporaryDirectory(dir=output, prefix=".models.") as scratch:
-        for one in waiting:
-            model = Path(scratch) / sha256_json(one._replace(name="", passes=None))[:12]
-            train(one, dataset, model, bases=output / "bases", seed=seed)
-            result = measure(one, dataset, model, seed=seed)
-            write_json(_place(output, one, seed), result)
-            print(f"seed {seed}, {one.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in result.items()))
+        for variant in waiting:
+            model = Path(scratch) / sha256_json(variant._replace(name="", passes=None))[:12]
+            train_variant(variant, dataset, model, bases=output / "bases", seed=seed)
+            figures = measure_variant(variant, dataset, model, seed=seed)
+            write_json(_figures_path(output, variant, seed), figures)
+            print(f"seed {seed}, {variant.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
 
 
-def train(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: int, epochs: int = 0) -> None:
+def train_variant(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: int, epochs: int = 0) -> None:
     """Write the model folder of a variant that learnt from a dataset, where it is not there yet.
 
     bases: where bases that do not ship are made; epochs: 0 takes the preset's.
@@ -161,13 +167,13 @@ def train(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: in
     if (model / MANIFEST).is_file():
         return
     preset = load_preset(variant.preset).model_copy(update=dict(variant.changes))
-    told = model.with_suffix(".yaml")
-    told.write_text(yaml.safe_dump(preset.model_dump(mode="json", exclude_unset=True)))
-    base = made_base(bases, variant.base)
-    reward(dataset, model, preset=str(told), base=base, epochs=epochs, processes=1, seed=seed)
+    preset_file = model.with_suffix(".yaml")
+    preset_file.write_text(yaml.safe_dump(preset.model_dump(mode="json", exclude_unset=True)))
+    base = ensure_base(bases, variant.base)
+    run_reward(dataset, model, preset=str(preset_file), base=base, epochs=epochs, processes=1, seed=seed)
 
 
-def measure(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[str, float]:
+def measure_variant(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[str, float]:
     """How a variant's model orders the held-out candidates of a dataset, against the oracle.
 
     accuracy: share of clear pairs in order; within_group: see `components.benchmark.within_group`; pairs: how many are
@@ -180,7 +186,7 @@ def measure(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".answers.") as scratch:
         answers = judge_suite(suite, judge, Path(scratch))
         report = evaluate(suite, answers, seed=seed).report
-    correlation = within_group(answers, read_groups(dataset, "test"))
+    correlation = within_group_correlation(answers, read_groups(dataset, "test"))
     return {
         "accuracy": float(report["accuracy"]),
         "within_group": float("nan") if correlation is None else correlation,
@@ -189,7 +195,7 @@ def measure(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[
     }
 
 
-def made_base(folder: Path, name: str) -> str:
+def ensure_base(folder: Path, name: str) -> str:
     """A base by its name; those that do not ship are made in `folder` when they are first asked for."""
     if name in ORDERS:
         return str(order_bases(folder)[name])
@@ -206,16 +212,21 @@ def made_base(folder: Path, name: str) -> str:
     return str(path)
 
 
-def _kept(output: Path, part: Part, seeds: int) -> dict[str, list[dict[str, float]]]:
+def _complete_rows(output: Path, part: Part, seeds: int) -> dict[str, list[dict[str, float]]]:
     """{variant: [a seed's measures]} of the seeds that have all variants of the part."""
     variants = COMPARED[part]
-    whole = [seed for seed in range(seeds) if all(_place(output, one, seed).is_file() for one in variants)]
-    if not whole:
+    complete_seeds = [
+        seed for seed in range(seeds) if all(_figures_path(output, variant, seed).is_file() for variant in variants)
+    ]
+    if not complete_seeds:
         return {}
-    return {one.name: [json.loads(_place(output, one, seed).read_text()) for seed in whole] for one in variants}
+    return {
+        variant.name: [json.loads(_figures_path(output, variant, seed).read_text()) for seed in complete_seeds]
+        for variant in variants
+    }
 
 
-def _place(output: Path, variant: Variant, seed: int) -> Path:
+def _figures_path(output: Path, variant: Variant, seed: int) -> Path:
     """Where a variant's measures of a seed are kept; other settings are another place."""
     preset = load_preset(variant.preset).model_copy(update=dict(variant.changes)).model_dump(mode="json")
     return output / "seeds" / f"{seed}-{sha256_json([variant, preset, TASKS])[:16]}.json"

@@ -14,7 +14,7 @@ from rich.progress import track
 from components.backbones.prefix_tree import last_hidden
 from components.reward.model import RewardModel
 from components.reward.settings import Order, RewardSettings
-from components.reward.tiny import WIDTH, YES, lessons, teach_heads
+from components.reward.tiny import WIDTH, YES_THRESHOLD, draw_pretraining_batch, teach_heads
 from infra.content import MANIFEST
 
 ORDERS: tuple[Order, ...] = ("official", "rubric-first")
@@ -31,9 +31,9 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
     read-out at each axis's `<|Reward|>`, and yes/no answers of the heads. Fresh heads then learn to say only whether
     anything changed, as the tiny reward's.
     """
-    found: dict[Order, Path] = {order: folder / order for order in ORDERS}
-    if all((path / MANIFEST).is_file() for path in found.values()):
-        return found
+    folders: dict[Order, Path] = {order: folder / order for order in ORDERS}
+    if all((path / MANIFEST).is_file() for path in folders.values()):
+        return folders
     torch.manual_seed(SEED)
     shipped = RewardModel.load("tiny-reward")
     models = {order: RewardModel(shipped.backbone, shipped.tokenizer, _settings(order)) for order in ORDERS}
@@ -44,28 +44,34 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
             {"params": [*heads, *measure.parameters()], "share": 1.0},
             {"params": list(shipped.backbone.parameters()), "share": BACKBONE_SHARE},
         ],
-        lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98),
-    )  # fmt: skip
+        lr=PEAK_RATE,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+    )
     rng = np.random.default_rng(SEED)
     for step in track(range(steps), description="base of two pictures"):
-        warmth = min(1, (step + 1) / 200) * min(1, 3 * (1 - step / steps))
+        rate_factor = min(1, (step + 1) / 200) * min(1, 3 * (1 - step / steps))
         for part in optimiser.param_groups:
-            part["lr"] = PEAK_RATE * part["share"] * warmth
+            part["lr"] = PEAK_RATE * part["share"] * rate_factor
         model = models[ORDERS[step % len(ORDERS)]]
-        batch, truth, _ = lessons(model, rng)
+        batch, truth, _ = draw_pretraining_batch(model, rng)
         read = last_hidden(model.backbone, batch)[batch["reads"]]
         measured = (measure(read).squeeze(-1).sigmoid() - truth).square().mean()
-        answers = torch.nn.functional.binary_cross_entropy_with_logits(model.read(read).mu, (truth > YES).float())
+        answers = torch.nn.functional.binary_cross_entropy_with_logits(
+            model.read(read).mu, (truth > YES_THRESHOLD).float()
+        )
         (10 * measured + 0.3 * answers).backward()
-        torch.nn.utils.clip_grad_norm_([one for part in optimiser.param_groups for one in part["params"]], 1.0)
+        torch.nn.utils.clip_grad_norm_(
+            [parameter for part in optimiser.param_groups for parameter in part["params"]], 1.0
+        )
         optimiser.step()
         optimiser.zero_grad()
         if (step + 1) % 200 == 0:
             print(f"step {step + 1}: {model.settings.order}, measuring {measured.item():.4f}", flush=True)
     for order, model in models.items():
         teach_heads(model, rng, SEED)
-        model.eval().save(found[order], {"made_by": "editloop compare-judges", "seed": SEED, "steps": steps})
-    return found
+        model.eval().save(folders[order], {"made_by": "editloop compare-judges", "seed": SEED, "steps": steps})
+    return folders
 
 
 def _settings(order: Order) -> RewardSettings:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from annotation.campaigns.campaign import read_tasks
 from annotation.formats.judgements_folder import write_imported
-from annotation.simulation.characters import Character, Question, answer_of, expert
-from annotation.simulation.experts import assigned
+from annotation.simulation.characters import Character, PageView, answer_page, expert
+from annotation.simulation.experts import assigned_annotators
 from annotation.simulation.oracle import oracle_of_task
 from annotation.simulation.scenes import write_edits
 from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES, Axis, EditTask, Judgement
-from components.candidates.stage import candidates
+from components.candidates.stage import run_candidates
 from components.dataset.stage import write_dataset
-from components.propose.pool import pictures
+from components.propose.pool import load_pictures
 
 PEOPLE, OVERLAP = ("ada", "bo", "chi", "dia"), 2
 STAND_INS, PER_TASK = 2, 4
@@ -35,7 +35,7 @@ def scenes_dataset(output: Path, *, tasks: int, seed: int) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".world.") as scratch:
         drawn = draw_candidates(Path(scratch), tasks=tasks, seed=seed)
-        rate(drawn, output, seed=seed)
+        rate_candidates(drawn, output, seed=seed)
 
 
 def draw_candidates(folder: Path, *, tasks: int, seed: int, editor: str = "tiny-editor") -> Path:
@@ -43,11 +43,11 @@ def draw_candidates(folder: Path, *, tasks: int, seed: int, editor: str = "tiny-
     `folder`."""
     write_edits(folder / "drawn", tasks, seed)
     add_candidates(folder / "drawn", folder / "edits", seed=seed, per_task=STAND_INS, facts={})
-    candidates(folder / "edits", folder / "candidates", editor=editor, per_task=PER_TASK, seed=seed)
+    run_candidates(folder / "edits", folder / "candidates", editor=editor, per_task=PER_TASK, seed=seed)
     return folder / "candidates"
 
 
-def rate(
+def rate_candidates(
     drawn: Path, output: Path, *, seed: int, first: int | None = None, characters: Mapping[str, Character] = HONEST
 ) -> None:
     """Write a dataset folder of what simulated experts say of a candidates folder's first tasks (None: all of them).
@@ -55,35 +55,44 @@ def rate(
     characters: who of `PEOPLE` is not honest.
     """
     tasks = read_tasks(drawn)[:first]
-    said = [one for task in tasks for one in judged(drawn, task, seed, characters)]
+    judgements = [judgement for task in tasks for judgement in simulate_judgements(drawn, task, seed, characters)]
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".rated.") as scratch:
         lines = Path(scratch) / "simulated.jsonl"
-        lines.write_text("".join(one.model_dump_json(by_alias=True) + "\n" for one in said))
-        write_imported(Path(scratch) / "judgements", said, tasks, lines)
+        lines.write_text("".join(judgement.model_dump_json(by_alias=True) + "\n" for judgement in judgements))
+        write_imported(Path(scratch) / "judgements", judgements, tasks, lines)
         write_dataset(Path(scratch) / "judgements", drawn, output, seed=seed)
 
 
-def judged(folder: Path, task: EditTask, seed: int, characters: Mapping[str, Character] = HONEST) -> list[Judgement]:
+def simulate_judgements(
+    folder: Path, task: EditTask, seed: int, characters: Mapping[str, Character] = HONEST
+) -> list[Judgement]:
     """What the experts who are asked say of a drawn task's candidates, expert after expert."""
-    said, truth = [], oracle_scores(folder, task)
+    judgements, truth = [], oracle_candidate_scores(folder, task)
     scores: list[dict[Axis, float]] = [
         {axis: float(value) for axis, value in zip(AXES, row, strict=True)} for row in truth
     ]
-    question = Question("task", task.task_id, [one.candidate_id for one in task.candidates], 0.0)
-    for name in assigned(task.task_id, PEOPLE, OVERLAP, seed):
-        answer = answer_of(expert(name, seed, characters.get(name, "honest")), question, scores, seed)
-        for place, (one, given) in enumerate(zip(task.candidates, answer.ratings, strict=True)):
-            said.append(
+    question = PageView("task", task.task_id, [candidate.candidate_id for candidate in task.candidates], 0.0)
+    for name in assigned_annotators(task.task_id, PEOPLE, OVERLAP, seed):
+        answer = answer_page(expert(name, seed, characters.get(name, "honest")), question, scores, seed)
+        for position, (candidate, ratings) in enumerate(zip(task.candidates, answer.ratings, strict=True)):
+            judgements.append(
                 Judgement.model_validate(
-                    {"task_id": task.task_id, "candidate_id": one.candidate_id, "annotator": name, **given,
-                     "position": place, "annotation_id": 0, "created_at": BEGINNING + timedelta(seconds=place)}
+                    {
+                        "task_id": task.task_id,
+                        "candidate_id": candidate.candidate_id,
+                        "annotator": name,
+                        **ratings,
+                        "position": position,
+                        "annotation_id": 0,
+                        "created_at": BEGINNING + timedelta(seconds=position),
+                    }
                 )
-            )  # fmt: skip
-    return said
+            )
+    return judgements
 
 
-def oracle_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
+def oracle_candidate_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
     """The oracle's scores of a task's candidates, (K, axes), 0..1."""
-    shown = (task.source, str(task.target), *(one.image for one in task.candidates))
-    source, target, *edits = pictures(folder, shown, None)
+    images = (task.source, str(task.target), *(candidate.image for candidate in task.candidates))
+    source, target, *edits = load_pictures(folder, images, None)
     return np.stack(oracle_of_task(source, target, edits), axis=1)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from annotation.formats.picture_file import load_image
 from components.curate.selection import Selection
-from components.curate.triples import Scored
+from components.curate.triples import ScoredTriples
 from infra.plots import GREEN, SOFT, Layer, histogram, page_style
 
 SHOWN = 6
@@ -19,43 +19,43 @@ SHOWN = 6
 SIDE, BINS = 160, 30
 
 
-def curate_page(report: dict[str, Any], scored: Scored, kept: Selection) -> str:
+def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Selection) -> str:
     """One self-contained HTML page of a curation. report: what curation.json holds."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    known = np.flatnonzero(np.isfinite(kept.counted))
-    inside = np.isin(known, kept.kept)
-    left, taken = known[~inside], known[inside]
-    layers = [Layer("kept", kept.counted[taken], GREEN), Layer("not kept", kept.counted[left], SOFT)]
+    scored_indices = np.flatnonzero(np.isfinite(selection.counted))
+    inside = np.isin(scored_indices, selection.kept)
+    dropped, selected = scored_indices[~inside], scored_indices[inside]
+    layers = [Layer("kept", selection.counted[selected], GREEN), Layer("not kept", selection.counted[dropped], SOFT)]
     by_score = {
-        "Kept, highest scores": taken[np.argsort(-kept.counted[taken], kind="stable")][:SHOWN],
-        "Kept, lowest scores": taken[np.argsort(kept.counted[taken], kind="stable")][:SHOWN],
-        "Not kept, highest scores": left[np.argsort(-kept.counted[left], kind="stable")][:SHOWN],
-        "Not kept, lowest scores": left[np.argsort(kept.counted[left], kind="stable")][:SHOWN],
+        "Kept, highest scores": selected[np.argsort(-selection.counted[selected], kind="stable")][:SHOWN],
+        "Kept, lowest scores": selected[np.argsort(selection.counted[selected], kind="stable")][:SHOWN],
+        "Not kept, highest scores": dropped[np.argsort(-selection.counted[dropped], kind="stable")][:SHOWN],
+        "Not kept, lowest scores": dropped[np.argsort(selection.counted[dropped], kind="stable")][:SHOWN],
     }
     return environment.get_template("curate_page.html.j2").render(
         report=report,
         style=Markup(page_style()),
         picture=Markup(histogram("scores", layers, BINS) or ""),
         examples={
-            title: [_example(scored, int(place), float(kept.counted[place])) for place in places]
-            for title, places in by_score.items()
-            if len(places)
+            title: [_example(scored, int(index), float(selection.counted[index])) for index in indices]
+            for title, indices in by_score.items()
+            if len(indices)
         },
     )
 
 
-def _example(scored: Scored, place: int, score: float) -> dict[str, Any]:
-    one = scored.triples[place]
-    sigma = scored.sigma[place]
+def _example(scored: ScoredTriples, index: int, score: float) -> dict[str, Any]:
+    triple = scored.triples[index]
+    sigma = scored.sigma[index]
     return {
-        "instruction": one.instruction,
-        "source": _thumbnail(one.source),
-        "edit": _thumbnail(one.image),
+        "instruction": triple.instruction,
+        "source": _thumbnail(triple.source),
+        "edit": _thumbnail(triple.image),
         "score": f"{score:.2f}",
         "sigma": f"{sigma:.2f}" if np.isfinite(sigma) else None,
-        "editor": one.editor,
+        "editor": triple.editor,
     }
 
 

@@ -32,32 +32,32 @@ def lower_bound(overall: Values, mean: Values, sigma: Values, deviations: float)
     """
     if deviations == 0:
         return overall.copy()
-    known = np.isfinite(overall) & np.isfinite(mean)
-    spread = np.var(mean[known]) if known.any() else 0.0
-    slope = float(np.cov(mean[known], overall[known], bias=True)[0, 1] / spread) if spread > 0 else 1.0
+    present = np.isfinite(overall) & np.isfinite(mean)
+    spread = np.var(mean[present]) if present.any() else 0.0
+    slope = float(np.cov(mean[present], overall[present], bias=True)[0, 1] / spread) if spread > 0 else 1.0
     return overall - deviations * abs(slope) * sigma
 
 
-def select(counted: Values, names: Sequence[tuple[str, str]], settings: CurateSettings) -> Selection:
+def select_edits(counted: Values, names: Sequence[tuple[str, str]], settings: CurateSettings) -> Selection:
     """Choose among N edits by the scores that count (NaN: missing, never kept) and their names (task, edit).
 
     Names are digests of content. Highest score first, equal ones by the digest of their names: no order of the input
     and no id shows through. Of a task one edit is kept, the first in the order.
     """
-    known = [place for place in range(len(names)) if np.isfinite(counted[place])]
+    ranked = [index for index in range(len(names)) if np.isfinite(counted[index])]
     if settings.order == "random":
-        known.sort(key=lambda place: sha256_json([settings.seed, *names[place]]))
+        ranked.sort(key=lambda index: sha256_json([settings.seed, *names[index]]))
     else:
-        known.sort(key=lambda place: (-counted[place], sha256_json(names[place])))
-    dropped = {"no score": len(names) - len(known)}
+        ranked.sort(key=lambda index: (-counted[index], sha256_json(names[index])))
+    dropped = {"no score": len(names) - len(ranked)}
     firsts: dict[str, int] = {}
-    for place in known:
-        firsts.setdefault(names[place][0], place)
-    kept = list(firsts.values())
-    dropped["another edit of its task"] = len(known) - len(kept)
+    for index in ranked:
+        firsts.setdefault(names[index][0], index)
+    selected = list(firsts.values())
+    dropped["another edit of its task"] = len(ranked) - len(selected)
     if settings.threshold is not None:
-        kept = [place for place in kept if counted[place] >= settings.threshold]
-        dropped["below the threshold"] = len(firsts) - len(kept)
-    limit = min(settings.best or len(kept), len(kept))
-    dropped["beyond the number asked for"] = len(kept) - limit
-    return Selection(np.array(kept[:limit], dtype=np.int64), counted, {key: n for key, n in dropped.items() if n})
+        selected = [index for index in selected if counted[index] >= settings.threshold]
+        dropped["below the threshold"] = len(firsts) - len(selected)
+    limit = min(settings.best or len(selected), len(selected))
+    dropped["beyond the number asked for"] = len(selected) - limit
+    return Selection(np.array(selected[:limit], dtype=np.int64), counted, {key: n for key, n in dropped.items() if n})

@@ -12,18 +12,27 @@ from components.curate.curation import write_curated
 from components.curate.settings import CurateSettings
 from components.curate.triples import read_scored, score_triples
 from components.judges.protocol import Judge
-from components.unfinished import unfinished
+from components.unfinished import work_dir
 from infra.content import read_manifest, sha256_json, write_json
-from infra.datarepo import CuratedOrigin, Version, commit_dataset
+from infra.datarepo import CuratedOrigin, DatasetVersion, commit_dataset
 from infra.errors import EditLoopError
 from infra.settings import service_settings
 from infra.tracking import digest
 
 
-def curate(
-    edits: Path, output: Path, version: Path, *, judge: str = "models:/edit-reward@champion", order: str = "best",
-    best: int = 0, threshold: float = 0.0, uncertainty: float = 0.0, most_missing: float = 0.1, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+def run_curate(
+    edits: Path,
+    output: Path,
+    version: Path,
+    *,
+    judge: str = "models:/edit-reward@champion",
+    order: str = "best",
+    best: int = 0,
+    threshold: float = 0.0,
+    uncertainty: float = 0.0,
+    most_missing: float = 0.1,
+    seed: int = 0,
+) -> dict[str, float]:
     """Score the edits of an edits folder, keep those that the settings say, and put them into the dataset repository.
 
     `edits`: its rows' candidates are the noisy edits; where no row has any, its targets are. `judge`: a registered
@@ -37,39 +46,37 @@ def curate(
     """
     from components.judges.opening import open_judge
 
-    settings = curate_settings(
-        order=order, best=best, threshold=threshold or None, uncertainty=uncertainty, seed=seed
-    )  # fmt: skip
+    settings = curate_settings(order=order, best=best, threshold=threshold or None, uncertainty=uncertainty, seed=seed)
     repo, remote = (service_settings().require(f"dataset_{name}") for name in ("repo", "remote"))
     opened = open_judge(judge)
     name = registered_name(opened, judge)
-    place = unfinished(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
-    summary = score_triples(opened, edits, place / "scores.parquet", most_missing=most_missing)
-    scored = read_scored(edits, place / "scores.parquet")
+    scores_dir = work_dir(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
+    summary = score_triples(opened, edits, scores_dir / "scores.parquet", most_missing=most_missing)
+    scored = read_scored(edits, scores_dir / "scores.parquet")
     facts = {"edits_sha256": digest(edits), "reward_sha256": opened.version, "judge": name}
     report = write_curated(scored, settings, output, facts)
-    write_json(version, publish(output, repo, remote))
-    shutil.rmtree(place)
-    told = ("edits", "kept", "mean_all", "mean_kept", "lowest_kept")
-    return {"missing": summary.missing, **{name: float(report[name]) for name in told}}
+    write_json(version, publish_curated(output, repo, remote))
+    shutil.rmtree(scores_dir)
+    metric_names = ("edits", "kept", "mean_all", "mean_kept", "lowest_kept")
+    return {"missing": summary.missing, **{name: float(report[name]) for name in metric_names}}
 
 
-def curate_settings(**given: Any) -> CurateSettings:
+def curate_settings(**choices: Any) -> CurateSettings:
     """The settings as told. EditLoopError where they cannot be."""
     try:
-        return CurateSettings(**given)
+        return CurateSettings(**choices)
     except ValidationError as error:
-        wrong = "; ".join(".".join(map(str, (*one["loc"], one["msg"]))) for one in error.errors())
+        wrong = "; ".join(".".join(map(str, (*fault["loc"], fault["msg"]))) for fault in error.errors())
         raise EditLoopError(f"curate: {wrong}.") from None
 
 
 def registered_name(judge: Judge, address: str) -> str:
     """The name that the registry has a judge by. EditLoopError where it has no version with its content, or its
     signature does not hold: nothing that learns from its choice could be traced to the people who taught it."""
-    from infra.registry import fetch_version, parse_model, version_of_content
+    from infra.registry import fetch_version, find_version_by_sha256, parse_model
 
     name = parse_model(address)[0] if address.startswith("models:/") else judge.name
-    version = version_of_content(name, judge.version)
+    version = find_version_by_sha256(name, judge.version)
     if version is None:
         raise EditLoopError(
             f"judge {address}: {name} {judge.version[:12]} is no version in the registry, so an editor that learns "
@@ -79,13 +86,15 @@ def registered_name(judge: Judge, address: str) -> str:
     return name
 
 
-def publish(folder: Path, repo: str, remote: str) -> Version:
+def publish_curated(folder: Path, repo: str, remote: str) -> DatasetVersion:
     """Put a folder of curated edits into the dataset repository; the same content again adds nothing."""
     facts = read_manifest(folder)["facts"]
     origin = CuratedOrigin(
-        task_ids=tuple(facts["task_ids"]), images=tuple(facts["images"]), edits_sha256=facts["edits_sha256"],
+        task_ids=tuple(facts["task_ids"]),
+        images=tuple(facts["images"]),
+        edits_sha256=facts["edits_sha256"],
         reward_sha256=facts["reward_sha256"],
-    )  # fmt: skip
+    )
     return commit_dataset(
         folder, repo=repo, remote=remote, message=f"{facts['kept']} edits to learn from", origin=origin
     )

@@ -14,7 +14,7 @@ from annotation.formats.edits_stream import stream_edits, survey_edits
 from components.curate.selection import Values
 from components.judges.protocol import Judge
 from components.judges.score_table import read_facts
-from components.judges.scoring import ScoringSettings, Summary, score_edits
+from components.judges.scoring import ScoringSettings, ScoringSummary, score_edits
 from infra.content import sha256_json
 from infra.errors import EditLoopError
 
@@ -34,7 +34,7 @@ class Triple(NamedTuple):
     editor: str
 
 
-class Scored(NamedTuple):
+class ScoredTriples(NamedTuple):
     """All triples of a set, in its order, and their scores on the scale of `overall`."""
 
     triples: list[Triple]
@@ -47,7 +47,7 @@ class Scored(NamedTuple):
     sigma: Values
 
 
-def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: float = 0.1) -> Summary:
+def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: float = 0.1) -> ScoringSummary:
     """Score every triple of an edits folder or file into the parquet file `scores`; a stopped call is gone on with.
 
     Raises EditLoopError where there is nothing to score or too many scores are missing, as `score_edits` does.
@@ -56,7 +56,7 @@ def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: floa
     return score_edits(judge, edits, scores, ScoringSettings(targets=targets, most_missing=most_missing))
 
 
-def read_scored(edits: Path, scores: Path) -> Scored:
+def read_scored(edits: Path, scores: Path) -> ScoredTriples:
     """The triples with their scores, by `score_triples` of the same edits. EditLoopError where these are of others."""
     targets = bool(read_facts(scores).get("targets"))
     table = parquet.read_table(scores, columns=list(COLUMNS))
@@ -70,10 +70,10 @@ def read_scored(edits: Path, scores: Path) -> Scored:
         triples.append(triple)
         names.append((sha256_json([row["source_sha256"], triple.instruction]), str(row["image_sha256"])))
     numbers = (np.array(table[name].to_pylist(), dtype=np.float64) for name in COLUMNS[3:])
-    return Scored(triples, names, *numbers)
+    return ScoredTriples(triples, names, *numbers)
 
 
 def _triples(edits: Path, targets: bool) -> Iterator[Triple]:
     for row in stream_edits(edits, targets=targets):
-        for given in row.candidates:
-            yield Triple(row.id, row.task, row.instruction, row.source, given.image, given.editor)
+        for candidate in row.candidates:
+            yield Triple(row.id, row.task, row.instruction, row.source, candidate.image, candidate.editor)

@@ -8,7 +8,7 @@ from typing import Protocol
 from annotation.formats.picture_file import load_image
 from annotation.vocabulary import EditTask
 from components.dataset.shards import rows_of_tasks
-from components.dataset.splits import SPLITS, Split, pictures_of, splits_of
+from components.dataset.splits import SPLITS, Split, picture_digests, splits_of
 from components.leaks.fingerprints import is_flat
 from infra.content import sha256_bytes
 from infra.errors import EditLoopError
@@ -16,7 +16,7 @@ from infra.errors import EditLoopError
 TASKS = "tasks.jsonl"
 
 
-class Pool(Protocol):
+class TaskSource(Protocol):
     """Tasks with candidates, and their pictures."""
 
     @property
@@ -38,14 +38,14 @@ class CandidatesFolder:
 
     def __init__(self, folder: Path):
         self._images = folder / "images"
-        self.tasks = read_tasks(folder / TASKS)
+        self.tasks = read_sorted_tasks(folder / TASKS)
 
     def splits(self, seed: int) -> dict[str, Split]:
-        return splits_of(self.tasks, seed, partial(_says_nothing, self._images))
+        return splits_of(self.tasks, seed, partial(_is_blank, self._images))
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
         for task in tasks:
-            yield {one: self._read(one) for one in set(pictures_of(task))}
+            yield {digest: self._read(digest) for digest in set(picture_digests(task))}
 
     def _read(self, sha256: str) -> bytes:
         path = self._images / f"{sha256}.png"
@@ -63,25 +63,25 @@ class EarlierVersion:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self.tasks = read_tasks(folder / TASKS)
+        self.tasks = read_sorted_tasks(folder / TASKS)
 
     def splits(self, seed: int) -> dict[str, Split]:
         return {rows[0]["task_id"]: split for split in SPLITS for rows in rows_of_tasks(self._folder, split)}
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
-        known = rows_of_tasks(self._folder, split)
+        row_groups = rows_of_tasks(self._folder, split)
         for task in tasks:
-            rows = next(rows for rows in known if rows[0]["task_id"] == task.task_id)
-            found = {task.source: rows[0]["source"]} | ({task.target: rows[0]["target"]} if task.target else {})
+            rows = next(rows for rows in row_groups if rows[0]["task_id"] == task.task_id)
+            pictures = {task.source: rows[0]["source"]} | ({task.target: rows[0]["target"]} if task.target else {})
             encoded = {row["candidate_id"]: row["image"] for row in rows}
-            yield found | {one.image: encoded[one.candidate_id] for one in task.candidates}
+            yield pictures | {candidate.image: encoded[candidate.candidate_id] for candidate in task.candidates}
 
 
-def read_tasks(path: Path) -> list[EditTask]:
+def read_sorted_tasks(path: Path) -> list[EditTask]:
     """The tasks of a file, sorted by id."""
     with path.open() as lines:
         return sorted((EditTask.model_validate_json(line) for line in lines), key=lambda task: task.task_id)
 
 
-def _says_nothing(images: Path, sha256: str) -> bool:
+def _is_blank(images: Path, sha256: str) -> bool:
     return is_flat(load_image(images / f"{sha256}.png"))

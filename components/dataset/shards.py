@@ -132,14 +132,14 @@ class ShardWriter:
 
 def rows_of_tasks(dataset: Path, split: str) -> Iterator[list[dict[str, Any]]]:
     """The candidates' rows of one split, task by task, in order; a row group at a time in memory."""
-    waiting: list[dict[str, Any]] = []
+    task_rows: list[dict[str, Any]] = []
     for path in shards(dataset, "candidates", split):
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group).to_pylist():
-                if waiting and waiting[0]["task_id"] != row["task_id"]:
-                    yield waiting
-                    waiting = []
-                waiting.append(row)
-    if waiting:
-        yield waiting
+                if task_rows and task_rows[0]["task_id"] != row["task_id"]:
+                    yield task_rows
+                    task_rows = []
+                task_rows.append(row)
+    if task_rows:
+        yield task_rows

@@ -19,37 +19,37 @@ def split_of(source: str, seed: int) -> Split:
     return next(split for i, split in enumerate(SPLITS) if percent < sum(SHARES[before] for before in SPLITS[: i + 1]))
 
 
-def splits_of(tasks: Sequence[EditTask], seed: int, says_nothing: Callable[[str], bool]) -> dict[str, Split]:
+def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bool]) -> dict[str, Split]:
     """The split by task id: that of the smallest source sha256 among all tasks that are joined with it.
 
     Two tasks are joined where a picture of the one (source, target or candidate) is a picture of the other, as in a
     chain of edits, where one's target is the next one's source. Pictures that say nothing (`says_nothing` is asked
     about those of several sources only), such as a plain white one, join nobody.
     """
-    joined = Joined()
+    joined = DisjointSets()
     first: dict[str, str] = {}
     shared: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
-        for picture in pictures_of(task):
-            other = first.setdefault(picture, task.source)
-            if other != task.source:
+        for picture in picture_digests(task):
+            first_source = first.setdefault(picture, task.source)
+            if first_source != task.source:
                 shared[picture].append(task.source)
     for picture, sources in shared.items():
-        if not says_nothing(picture):
+        if not is_blank(picture):
             for source in sources:
                 joined.join(first[picture], source)
     return {task.task_id: split_of(joined.root(task.source), seed) for task in tasks}
 
 
-def pictures_of(task: EditTask) -> Iterator[str]:
+def picture_digests(task: EditTask) -> Iterator[str]:
     """The sha256 of every picture of a task: source, target, candidates."""
     yield task.source
     if task.target:
         yield task.target
-    yield from (one.image for one in task.candidates)
+    yield from (candidate.image for candidate in task.candidates)
 
 
-class Joined:
+class DisjointSets:
     """Sets of names that grow together; the smallest name of a set stands for it."""
 
     def __init__(self) -> None:
@@ -64,8 +64,8 @@ class Joined:
         self._above.update(dict.fromkeys(path, name))
         return name
 
-    def join(self, one: str, other: str) -> None:
+    def join(self, first: str, second: str) -> None:
         """Make one set of both."""
-        small, large = sorted((self.root(one), self.root(other)))
+        small, large = sorted((self.root(first), self.root(second)))
         if small != large:
             self._above[large] = small

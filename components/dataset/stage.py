@@ -8,14 +8,14 @@ from typing import Any
 from rich.progress import track
 
 from annotation.vocabulary import AXES, EditTask
-from components.dataset.labels import Labels, labels_of, mean_rating, pairs
-from components.dataset.pools import TASKS, CandidatesFolder, EarlierVersion, Pool, read_tasks
+from components.dataset.labels import PreferenceLabels, fit_labels, mean_rating, preference_pairs
+from components.dataset.pools import TASKS, CandidatesFolder, EarlierVersion, TaskSource, read_sorted_tasks
 from components.dataset.shards import MEGABYTES, ShardWriter
-from components.dataset.splits import SPLITS, Split, pictures_of
+from components.dataset.splits import SPLITS, Split, picture_digests
 from components.dataset.votes import Votes, read_votes, write_votes
 from components.dataset.withdrawal import Withdrawn, read_withdrawn
 from infra.content import complete_folder, read_manifest, write_file, write_json
-from infra.datarepo import Origin, Version, commit_dataset
+from infra.datarepo import DatasetOrigin, DatasetVersion, commit_dataset
 from infra.errors import EditLoopError
 from infra.settings import service_settings
 
@@ -34,7 +34,7 @@ FACTS_OF_JUDGEMENTS = (
 """What the dataset keeps of its judgements' summary; ratings that came in from elsewhere have none of a campaign's."""
 
 
-def dataset(
+def run_dataset(
     judgements: Path,
     candidates: Path,
     output: Path,
@@ -55,7 +55,7 @@ def dataset(
     figures = write_dataset(
         judgements, candidates, output, seed=seed, withdrawn=withdrawn, shard_megabytes=shard_megabytes
     )
-    write_json(version, publish(output))
+    write_json(version, publish_dataset(output))
     return figures
 
 
@@ -95,12 +95,12 @@ def rebuild_dataset(
     name `earlier` as "parent". Raises EditLoopError where no pair is left.
     """
     manifest = read_manifest(earlier, check=True)
-    kept = (*INPUTS, *FACTS_OF_JUDGEMENTS, "seed")
-    facts = {key: manifest["facts"].get(key) for key in kept} | {"parent": manifest["sha256"]}
+    fact_keys = (*INPUTS, *FACTS_OF_JUDGEMENTS, "seed")
+    facts = {key: manifest["facts"].get(key) for key in fact_keys} | {"parent": manifest["sha256"]}
     return _write(read_votes(earlier), EarlierVersion(earlier), output, facts, withdrawn, shard_megabytes)
 
 
-def publish(folder: Path) -> Version:
+def publish_dataset(folder: Path) -> DatasetVersion:
     """Put a dataset folder into the dataset repository, with its lineage; the same content again adds nothing."""
     settings, facts = service_settings(), read_manifest(folder)["facts"]
     return commit_dataset(
@@ -108,10 +108,12 @@ def publish(folder: Path) -> Version:
         repo=settings.require("dataset_repo"),
         remote=settings.require("dataset_remote"),
         message=f"{facts['pairs']} preference pairs of {facts['groups']} tasks",
-        origin=Origin(
+        origin=DatasetOrigin(
             annotators=tuple(facts["annotators"]),
             task_ids=tuple(facts["task_ids"]),
-            images=tuple(sorted({one for task in read_tasks(folder / TASKS) for one in pictures_of(task)})),
+            images=tuple(
+                sorted({picture for task in read_sorted_tasks(folder / TASKS) for picture in picture_digests(task)})
+            ),
             judgements_sha256=facts["judgements_sha256"],
             candidates_sha256=facts["candidates_sha256"],
             parent=facts["parent"],
@@ -119,11 +121,13 @@ def publish(folder: Path) -> Version:
     )
 
 
-def candidate_rows(task: EditTask, split: Split, labels: Labels, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
+def candidate_rows(
+    task: EditTask, split: Split, labels: PreferenceLabels, pictures: dict[str, bytes]
+) -> list[dict[str, Any]]:
     """A row a candidate, in the order of candidate ids; a candidate that nobody rated has null means."""
     rows = []
-    for candidate in sorted(task.candidates, key=lambda one: one.candidate_id):
-        given = labels.votes[task.task_id].get(candidate.candidate_id, {})
+    for candidate in sorted(task.candidates, key=lambda candidate: candidate.candidate_id):
+        ratings = labels.votes[task.task_id].get(candidate.candidate_id, {})
         rows.append(
             {
                 "task_id": task.task_id,
@@ -136,18 +140,26 @@ def candidate_rows(task: EditTask, split: Split, labels: Labels, pictures: dict[
                 "candidate_id": candidate.candidate_id,
                 "image": pictures[candidate.image],
                 "editor": candidate.editor,
-                **{f"{axis}_mean": mean_rating(given, axis, labels.weights[axis]) if given else None for axis in AXES},
-                "ratings": len(given),
+                **{
+                    f"{axis}_mean": mean_rating(ratings, axis, labels.weights[axis]) if ratings else None
+                    for axis in AXES
+                },
+                "ratings": len(ratings),
             }
         )
     return rows
 
 
 def _write(
-    said: Votes, pool: Pool, output: Path, facts: dict[str, Any], withdrawn: Withdrawn, shard_megabytes: float
+    all_votes: Votes,
+    pool: TaskSource,
+    output: Path,
+    facts: dict[str, Any],
+    withdrawn: Withdrawn,
+    shard_megabytes: float,
 ) -> dict[str, float]:
-    votes = said.without(withdrawn)
-    labels = labels_of(votes.judged, votes.decided)
+    votes = all_votes.without(withdrawn)
+    labels = fit_labels(votes.judged, votes.decided)
     splits = pool.splits(facts["seed"])
     tasks = [task for task in pool.tasks if task.task_id not in withdrawn.tasks]
     judged = [task for task in tasks if _comparable(task, labels)]
@@ -157,18 +169,18 @@ def _write(
         write_votes(folder, votes)
         write_file(folder / TASKS, "".join(task.model_dump_json(by_alias=True) + "\n" for task in judged))
         for split in SPLITS:
-            inside = [task for task in judged if splits[task.task_id] == split]
-            shown = zip(inside, pool.pictures(split, inside), strict=True)
+            split_tasks = [task for task in judged if splits[task.task_id] == split]
+            with_pictures = zip(split_tasks, pool.pictures(split, split_tasks), strict=True)
             with ShardWriter(folder, split, shard_megabytes) as writer:
-                for place, (task, pictures) in enumerate(
-                    track(shown, f"dataset: {split}", total=len(inside), transient=True)
+                for index, (task, pictures) in enumerate(
+                    track(with_pictures, f"dataset: {split}", total=len(split_tasks), transient=True)
                 ):
-                    if place % TASKS_A_TIME == 0:
-                        rows = _pairs_of(inside[place : place + TASKS_A_TIME], labels)
+                    if index % TASKS_A_TIME == 0:
+                        rows = _pairs_of(split_tasks[index : index + TASKS_A_TIME], labels)
                     writer.add(candidate_rows(task, split, labels, pictures), rows[task.task_id])
                     counts[split]["pairs"] += len(rows[task.task_id])
                     ties += sum(row["overall_order"] == 0 for row in rows[task.task_id])
-            counts[split]["groups"] = len(inside)
+            counts[split]["groups"] = len(split_tasks)
         total = {key: sum(count[key] for count in counts.values()) for key in ("groups", "pairs")}
         if not total["pairs"]:
             raise EditLoopError(
@@ -176,7 +188,9 @@ def _write(
             )
         facts |= {"splits": counts, **total, "task_ids": [task.task_id for task in judged]}
         facts |= {"annotators": votes.people, "weights": labels.weights}
-        facts["withdrawn_votes"] = len(said.judged) + len(said.decided) - len(votes.judged) - len(votes.decided)
+        facts["withdrawn_votes"] = (
+            len(all_votes.judged) + len(all_votes.decided) - len(votes.judged) - len(votes.decided)
+        )
     return {
         "pairs": total["pairs"],
         "groups": total["groups"],
@@ -187,14 +201,14 @@ def _write(
     }
 
 
-def _comparable(task: EditTask, labels: Labels) -> bool:
+def _comparable(task: EditTask, labels: PreferenceLabels) -> bool:
     votes = labels.votes.get(task.task_id, {})
-    return sum(one.candidate_id in votes for one in task.candidates) >= 2
+    return sum(candidate.candidate_id in votes for candidate in task.candidates) >= 2
 
 
-def _pairs_of(tasks: Sequence[EditTask], labels: Labels) -> dict[str, list[dict[str, Any]]]:
+def _pairs_of(tasks: Sequence[EditTask], labels: PreferenceLabels) -> dict[str, list[dict[str, Any]]]:
     """Pairs by task id."""
-    found: dict[str, list[dict[str, Any]]] = {task.task_id: [] for task in tasks}
-    for row in pairs(tasks, labels):
-        found[row["task_id"]].append(row)
-    return found
+    by_task: dict[str, list[dict[str, Any]]] = {task.task_id: [] for task in tasks}
+    for row in preference_pairs(tasks, labels):
+        by_task[row["task_id"]].append(row)
+    return by_task

@@ -31,7 +31,7 @@ class Vote(NamedTuple):
     visual_quality: int
 
 
-class Rated(Protocol):
+class RatedCandidate(Protocol):
     """A vote, or a judgement with all that is known of it."""
 
     @property
@@ -56,15 +56,15 @@ class Votes(NamedTuple):
     def without(self, withdrawn: Withdrawn) -> "Votes":
         """Those that stay."""
 
-        def stays(one: Vote) -> bool:
-            return one.task_id not in withdrawn.tasks and one.annotator not in withdrawn.annotators
+        def stays(vote: Vote) -> bool:
+            return vote.task_id not in withdrawn.tasks and vote.annotator not in withdrawn.annotators
 
-        return Votes([one for one in self.judged if stays(one)], [one for one in self.decided if stays(one)])
+        return Votes([vote for vote in self.judged if stays(vote)], [vote for vote in self.decided if stays(vote)])
 
     @property
     def people(self) -> list[str]:
         """All who rated or decided, sorted."""
-        return sorted({one.annotator for one in self.judged} | {one.annotator for one in self.decided})
+        return sorted({vote.annotator for vote in self.judged} | {vote.annotator for vote in self.decided})
 
 
 class _Line(BaseModel):
@@ -94,10 +94,10 @@ def read_votes(folder: Path) -> Votes:
     judged, decided = _read(folder / JUDGEMENTS, _Judged), []
     if (folder / DECISIONS).is_file():  # none where nothing was adjudicated
         decided = _read(folder / DECISIONS, _Decided)
-    for before, one in pairwise(judged):
-        if one[:3] == before[:3]:
+    for previous, vote in pairwise(judged):
+        if vote[:3] == previous[:3]:
             raise EditLoopError(
-                f"{folder / JUDGEMENTS}: {one.annotator} rated candidate {one.candidate_id} twice; collect again."
+                f"{folder / JUDGEMENTS}: {vote.annotator} rated candidate {vote.candidate_id} twice; collect again."
             )
     return Votes(judged, decided)
 
@@ -110,7 +110,7 @@ def write_votes(folder: Path, votes: Votes) -> None:
 
 
 def _read(path: Path, kind: type[_Judged] | type[_Decided]) -> list[Vote]:
-    found = []
+    votes = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -123,5 +123,5 @@ def _read(path: Path, kind: type[_Judged] | type[_Decided]) -> list[Vote]:
                     f"{path}, line {number}: {wrong}. Collect or import the judgements again."
                 ) from error
             ids = (intern(row.task_id), intern(row.candidate_id), intern(row.annotator))
-            found.append(Vote(*ids, row.instruction_following, row.visual_quality))
-    return sorted(found)
+            votes.append(Vote(*ids, row.instruction_following, row.visual_quality))
+    return sorted(votes)

@@ -46,7 +46,10 @@ class Withdrawn:
 
 def withdrawn_by(withdrawals: Sequence[Withdrawal]) -> Withdrawn:
     """What a list of withdrawals takes out."""
-    names = {kind: frozenset(one.name for one in withdrawals if one.kind == kind) for kind in ("annotator", "task")}
+    names = {
+        kind: frozenset(withdrawal.name for withdrawal in withdrawals if withdrawal.kind == kind)
+        for kind in ("annotator", "task")
+    }
     return Withdrawn(names["annotator"], names["task"])
 
 
@@ -61,7 +64,7 @@ def read_withdrawals(repo: str) -> list[Withdrawal]:
     if not is_url(repo) and not is_repository(repo):
         return []
     with checkout(repo) as work:
-        return _listed(work.folder, repo)
+        return _read_list(work.folder, repo)
 
 
 def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
@@ -71,7 +74,7 @@ def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
     """
     with checkout(repo) as work:
         while True:
-            listed = _listed(work.folder, repo)
+            listed = _read_list(work.folder, repo)
             before = next((line for line in listed if (line.kind, line.name) == (new.kind, new.name)), None)
             if before is not None:
                 return before
@@ -82,19 +85,19 @@ def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
                 return new
 
 
-def _listed(folder: Path, repo: str) -> list[Withdrawal]:
+def _read_list(folder: Path, repo: str) -> list[Withdrawal]:
     (text,) = git_objects(folder, [f"HEAD:{LIST}"])
     return parse_withdrawals(text.decode(errors="replace"), f"{repo}: {LIST}") if text else []
 
 
-def parse_withdrawals(text: str, place: str) -> list[Withdrawal]:
+def parse_withdrawals(text: str, source: str) -> list[Withdrawal]:
     """The withdrawals of a list's text; EditLoopError that names every faulty line of `place`."""
-    found, faults = [], []
+    withdrawals, faults = [], []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            found.append(Withdrawal.model_validate(json.loads(line)))
+            withdrawals.append(Withdrawal.model_validate(json.loads(line)))
         except (ValidationError, ValueError) as error:
             faults.append(f"line {number}: {str(error).splitlines()[0]}")
     if faults:
-        raise EditLoopError(f"{place}: {'; '.join(faults)}. Restore the list from its git history.")
-    return found
+        raise EditLoopError(f"{source}: {'; '.join(faults)}. Restore the list from its git history.")
+    return withdrawals

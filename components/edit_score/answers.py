@@ -12,16 +12,16 @@ from typing import Any, Literal, NamedTuple
 
 from json_repair import repair_json
 
-Fault = Literal["empty", "unparsable", "ambiguous", "wrong keys", "wrong count", "not a number", "out of range"]
+AnswerFault = Literal["empty", "unparsable", "ambiguous", "wrong keys", "wrong count", "not a number", "out of range"]
 """Why an answer gives no scores."""
-LONGEST = 20_000
+MAX_CHARACTERS = 20_000
 """Characters. 512 tokens are far less; what is longer is not worth repairing."""
 SCORE_LIST = re.compile(r"""["']?\bscores?\b["']?\s*[:=]\s*\[([^\[\]]*)\]""", re.IGNORECASE)
 ENDING = re.compile(r"[\s,}`]*")
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """What one answer says."""
 
     reasoning: str
@@ -33,11 +33,11 @@ class _DoubledKeyError(ValueError):
     pass
 
 
-def parse(text: str, top: float) -> Answer | Fault:
+def parse_answer(text: str, top: float) -> ParsedAnswer | AnswerFault:
     """The answer's two scores, each 0..top, or its fault. Any text is taken; nothing raises."""
     if not text.strip():
         return "empty"
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARACTERS:
         return "unparsable"
     try:
         value = json.loads(text, object_pairs_hook=_without_doubles)
@@ -48,7 +48,7 @@ def parse(text: str, top: float) -> Answer | Fault:
     return _checked(value, top)
 
 
-def _checked(value: Any, top: float) -> Answer | Fault:
+def _checked(value: Any, top: float) -> ParsedAnswer | AnswerFault:
     if not isinstance(value, dict):
         return "unparsable"
     if value.keys() != {"reasoning", "score"} or not isinstance(value["reasoning"], str):
@@ -60,24 +60,24 @@ def _checked(value: Any, top: float) -> Answer | Fault:
         return "not a number"
     if not all(0 <= score <= top for score in scores):
         return "out of range"
-    return Answer(value["reasoning"], (float(scores[0]), float(scores[1])))
+    return ParsedAnswer(value["reasoning"], (float(scores[0]), float(scores[1])))
 
 
-def _repaired(text: str, top: float) -> Answer | Fault:
+def _repaired(text: str, top: float) -> ParsedAnswer | AnswerFault:
     """What json-repair makes of the text, if its scores stand there: a list cut off after `[1` may have been `[17`."""
-    found = list(SCORE_LIST.finditer(text))
-    if not found or ENDING.fullmatch(text, found[-1].end()) is None:
+    score_lists = list(SCORE_LIST.finditer(text))
+    if not score_lists or ENDING.fullmatch(text, score_lists[-1].end()) is None:
         return "unparsable"
-    if len(found) > 1:
+    if len(score_lists) > 1:
         return "ambiguous"
     try:
         value = repair_json(text, return_objects=True, skip_json_loads=True)
     except Exception:  # a third party's reading of hostile text: whatever it stumbles over, the text has no scores
         return "unparsable"
     answer = _checked(value, top)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, ParsedAnswer):
         return answer
-    numbers = [part.strip() for part in found[0][1].split(",")]
+    numbers = [part.strip() for part in score_lists[0][1].split(",")]
     if not all(NUMBER.fullmatch(number) for number in numbers):
         return "not a number"
     return answer if [float(number) for number in numbers] == list(answer.points) else "ambiguous"

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from components.edit_score.answers import Answer, parse
+from components.edit_score.answers import ParsedAnswer, parse_answer
 from components.edit_score.checkpoints import base_folder
-from components.edit_score.generation import chances, draws, sample
+from components.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import Asked
-from components.edit_score.scores import averaged, expected
+from components.edit_score.rows import QuestionRows
+from components.edit_score.scores import average_passes, expected_score
 from components.edit_score.settings import AXES
 from components.judges.protocol import EditGroup, Score
 from infra.content import read_manifest, sha256_json
@@ -23,7 +23,7 @@ TOKENS_AT_ONCE = 32_768
 in bfloat16 (147 KB a token)."""
 
 
-class Counts(NamedTuple):
+class JudgeCounts(NamedTuple):
     """What a judge has been asked so far, and how much of it came to nothing."""
 
     edits: int
@@ -59,9 +59,9 @@ class EditScoreJudge:
         return cls(loaded, version)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> JudgeCounts:
         """Since the judge was opened."""
-        return Counts(self._edits, self._missing, self._answers, dict(self._faults))
+        return JudgeCounts(self._edits, self._missing, self._answers, dict(self._faults))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """One score an edit, in the groups' order: axes and overall O on 0..10, reward O / 10.
@@ -74,47 +74,54 @@ class EditScoreJudge:
         following = iter(scores)
         return [[next(following) for _ in group.edits] for group in groups]
 
-    def _batches(self, groups: Sequence[EditGroup]) -> Iterator[list[Asked]]:
+    def _batches(self, groups: Sequence[EditGroup]) -> Iterator[list[QuestionRows]]:
         """Edits in their order, as many at once as `tokens_at_once` allows, at least one."""
-        settings, batch, held = self.model.settings, list[Asked](), 0
+        settings, batch, batch_tokens = self.model.settings, list[QuestionRows](), 0
         for group in groups:
-            for asked in self.model.rows.ask(group):
-                prompts = sum(row.tokens(self.model.rows.marks) for row in asked)
+            for questions in self.model.rows.ask(group):
+                prompts = sum(row.tokens(self.model.rows.marks) for row in questions)
                 size = prompts + (2 * settings.max_new_tokens * settings.passes if settings.reasoning else 0)
-                if batch and held + size > self.tokens_at_once:
+                if batch and batch_tokens + size > self.tokens_at_once:
                     yield batch
-                    batch, held = [], 0
-                batch.append(asked)
-                held += size
+                    batch, batch_tokens = [], 0
+                batch.append(questions)
+                batch_tokens += size
         if batch:
             yield batch
 
-    def _score(self, batch: list[Asked]) -> list[Score]:
+    def _score(self, batch: list[QuestionRows]) -> list[Score]:
         model, settings = self.model, self.model.settings
         if not settings.reasoning:
-            rows = [row for asked in batch for row in model.rows.points(asked)]
-            found = chances(model, rows, model.rows.digits()).cpu().numpy()
-            return [expected(one, settings.least_mass) for one in found.reshape(len(batch), len(AXES), -1)]
-        numbers = draws(settings.seed, settings.passes, 2, settings.max_new_tokens).repeat(len(batch), 1, 1)
+            rows = [row for questions in batch for row in model.rows.points(questions)]
+            probabilities = next_token_probabilities(model, rows, model.rows.digits()).cpu().numpy()
+            return [
+                expected_score(edit_probabilities, settings.least_mass)
+                for edit_probabilities in probabilities.reshape(len(batch), len(AXES), -1)
+            ]
+        numbers = uniform_draws(settings.seed, settings.passes, 2, settings.max_new_tokens).repeat(len(batch), 1, 1)
         texts = self._answers_to(batch, numbers)
         return [self._averaged(sc, pq) for sc, pq in zip(texts[::2], texts[1::2], strict=True)]
 
     def _averaged(self, sc: list[str], pq: list[str]) -> Score:
         """The score of an edit's K answers to SC and to PQ."""
         settings = self.model.settings
-        passes = [self._points(one, other) for one, other in zip(sc, pq, strict=True)]
-        return replace(averaged(passes, settings.top, settings.least_share), answers=(*sc, *pq))
+        passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
+        return replace(average_passes(passes, settings.top, settings.least_share), answers=(*sc, *pq))
 
-    def _answers_to(self, batch: list[Asked], numbers: torch.Tensor) -> list[list[str]]:
+    def _answers_to(self, batch: list[QuestionRows], numbers: torch.Tensor) -> list[list[str]]:
         """The K answers to SC, then to PQ, of each edit."""
         rows = self.model.rows
-        found = sample(self.model, [row for asked in batch for row in asked], numbers)
-        return [[rows.text(answer) for answer in answers] for answers in found]
+        generated = generate_answers(self.model, [row for questions in batch for row in questions], numbers)
+        return [[rows.text(answer) for answer in answers] for answers in generated]
 
     def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
         """The four points of one pass, or the first fault of its two answers."""
-        read = [parse(text, self.model.settings.top) for text in (sc, pq)]
-        faults = [one for one in read if not isinstance(one, Answer)]
+        parsed = [parse_answer(text, self.model.settings.top) for text in (sc, pq)]
+        faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
         self._answers += 2
         self._faults.update(faults)
-        return faults[0] if faults else tuple(point for one in read if isinstance(one, Answer) for point in one.points)
+        return (
+            faults[0]
+            if faults
+            else tuple(point for answer in parsed if isinstance(answer, ParsedAnswer) for point in answer.points)
+        )

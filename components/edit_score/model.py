@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from components.backbones.placement import placement
 from components.backbones.prefix_tree import last_hidden
-from components.backbones.tree_attention import follow_trees
+from components.backbones.tree_attention import enable_tree_attention
 from components.edit_score import checkpoints
-from components.edit_score.adapters import merge_adapter, read_adapter
+from components.edit_score.adapters import apply_adapter, read_adapter
 from components.edit_score.checkpoints import base_folder
-from components.edit_score.rows import Packed, Row, RowMaker, packed
+from components.edit_score.rows import PackedRows, PromptRow, RowMaker, pack_rows
 from components.edit_score.settings import EditScoreSettings
 from infra.content import read_manifest
 
@@ -27,64 +27,75 @@ class EditScoreModel(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer = backbone, tokenizer
         self.set_settings(settings)
-        follow_trees(backbone.model)
+        enable_tree_attention(backbone.model)
 
     @classmethod
     def load(
-        cls, model: str | Path, device: str | None = None, dtype: torch.dtype | None = None,
+        cls,
+        model: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
         base: str | Path | None = None,
-    ) -> "EditScoreModel":  # fmt: skip
+    ) -> "EditScoreModel":
         """Open a model's folder or shipped name; its digests are checked, and those of its base where it is an adapter.
 
         device: None takes the first GPU, or else the CPU. dtype: None takes bfloat16 on a GPU, float32 on a CPU. base:
         where the adapter's base lies now, if not where it lay when the adapter was made.
         """
         folder = base_folder(model)
-        place, kind = placement(device, dtype)
+        target_device, target_dtype = placement(device, dtype)
         settings = checkpoints.read_settings(folder)
         if not (folder / checkpoints.BASE).is_file():
-            return cls(*checkpoints.open_base(folder, kind)).to(place).eval()
+            return cls(*checkpoints.open_base(folder, target_dtype)).to(target_device).eval()
         read_manifest(folder, check=True)
-        opened = checkpoints.open_base(checkpoints.referenced_base(folder, base), kind)
-        loaded = cls(opened.backbone.to(place), opened.tokenizer, settings)
-        merge_adapter(loaded.backbone, read_adapter(folder / "adapter"))
+        opened = checkpoints.open_base(checkpoints.resolve_base(folder, base), target_dtype)
+        loaded = cls(opened.backbone.to(target_device), opened.tokenizer, settings)
+        apply_adapter(loaded.backbone, read_adapter(folder / "adapter"))
         return loaded.eval()
 
     @classmethod
     def from_base(
-        cls, base: str | Path, settings: EditScoreSettings | None = None, device: str | None = None,
+        cls,
+        base: str | Path,
+        settings: EditScoreSettings | None = None,
+        device: str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> "EditScoreModel":  # fmt: skip
+    ) -> "EditScoreModel":
         """A base's weights (a folder or shipped name, or a released checkpoint's folder) with questions of one's own.
 
         settings: None keeps those of an EditScore folder, and takes the published ones for a checkpoint. How pictures
         are scaled is the base's.
         """
-        place, kind = placement(device, dtype)
-        opened = checkpoints.open_base(base_folder(base), kind)
+        target_device, target_dtype = placement(device, dtype)
+        opened = checkpoints.open_base(base_folder(base), target_dtype)
         scale = opened.settings.model_dump(include={"image_mean", "image_std"})
-        asked = opened.settings if settings is None else settings.model_copy(update=scale)
-        return cls(opened.backbone, opened.tokenizer, asked).to(place).eval()
+        model_settings = opened.settings if settings is None else settings.model_copy(update=scale)
+        return cls(opened.backbone, opened.tokenizer, model_settings).to(target_device).eval()
 
     @classmethod
     def with_adapter(
-        cls, base: str | Path, adapter: Path, settings: EditScoreSettings | None = None, device: str | None = None,
-        dtype: torch.dtype | None = None, base_name: str | None = None,
-    ) -> "EditScoreModel":  # fmt: skip
+        cls,
+        base: str | Path,
+        adapter: Path,
+        settings: EditScoreSettings | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        base_name: str | None = None,
+    ) -> "EditScoreModel":
         """A base with a released LoRA adapter (PEFT's folder, safetensors) added to its weights.
 
         base_name: what model the base's folder holds, as the adapter's config names it, where the folder does not tell.
         EditLoopError for an adapter of another base.
         """
-        read = read_adapter(adapter)
-        checkpoints.check_base_name(read, base_folder(base), base_name)
+        lora = read_adapter(adapter)
+        checkpoints.check_base_name(lora, base_folder(base), base_name)
         model = cls.from_base(base, settings, device, dtype)
-        merge_adapter(model.backbone, read)
+        apply_adapter(model.backbone, lora)
         return model
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
         """Write a model's folder with whole weights, manifest last; `extra` = {file name: JSON value} beside them."""
-        checkpoints.save_whole(folder, self.backbone, self.tokenizer, self.settings, facts, extra or {})
+        checkpoints.save_full_model(folder, self.backbone, self.tokenizer, self.settings, facts, extra or {})
 
     def set_settings(self, settings: EditScoreSettings) -> None:
         """Ask and answer by other settings from now on."""
@@ -94,9 +105,9 @@ class EditScoreModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    def collate(self, rows: Sequence[Row]) -> Packed:
+    def collate(self, rows: Sequence[PromptRow]) -> PackedRows:
         """The rows as one sequence, on the CPU."""
-        return packed(rows, self.rows.marks)
+        return pack_rows(rows, self.rows.marks)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (M, vocabulary) of the M answer tokens of a batch, row after row."""
@@ -104,5 +115,5 @@ class EditScoreModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary)"""
-        found: Tensor = self.backbone.lm_head(hidden)
-        return found
+        logits: Tensor = self.backbone.lm_head(hidden)
+        return logits

@@ -26,20 +26,20 @@ from components.backbones.pictures import (
     scaled_size,
 )
 from components.backbones.prefix_tree import Markers, Node, markers, pack
-from components.backbones.text import control_id, shortened, text_ids
+from components.backbones.text import control_id, text_ids, truncate_text
 from components.edit_score.settings import DIGITS, INSTRUCTION, EditScoreSettings
 from components.judges.protocol import EditGroup, Picture
 from infra.errors import EditLoopError
 
 START, END = "<|im_start|>", "<|im_end|>"
-Part = tuple[int, ...] | Patches
+PromptPart = tuple[int, ...] | Patches
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """A prompt, and the answer that is to be learnt."""
 
-    prompt: tuple[Part, ...]
+    prompt: tuple[PromptPart, ...]
     """Token ids, and pictures, each of which stands between its vision start and end tokens."""
     answer: tuple[int, ...] = ()
     """Token ids; empty where an answer is asked for."""
@@ -49,11 +49,11 @@ class Row:
         return sum(part.tokens(marks.merge) + 2 if isinstance(part, Patches) else len(part) for part in self.prompt)
 
 
-class Asked(NamedTuple):
+class QuestionRows(NamedTuple):
     """Both questions about one edit."""
 
-    sc: Row
-    pq: Row
+    sc: PromptRow
+    pq: PromptRow
 
 
 class RowMaker:
@@ -64,45 +64,53 @@ class RowMaker:
         vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
         self.patching = Patching(
-            vision.patch_size, vision.spatial_merge_size, settings.min_pixels, settings.max_pixels,
-            settings.image_mean, settings.image_std, vision.temporal_patch_size,
-        )  # fmt: skip
+            vision.patch_size,
+            vision.spatial_merge_size,
+            settings.min_pixels,
+            settings.max_pixels,
+            settings.image_mean,
+            settings.image_std,
+            vision.temporal_patch_size,
+        )
         self.start, self.end = (control_id(tokenizer, token) for token in (START, END))
 
-    def ask(self, group: EditGroup) -> list[Asked]:
+    def ask(self, group: EditGroup) -> list[QuestionRows]:
         """SC and PQ about each edit of a group. PQ's row has nothing of the source, and nothing of the instruction."""
         sc, pq = self.settings.questions
-        instruction = shortened(self.tokenizer, group.instruction, self.settings.instruction_tokens)
-        asked = sc.text.replace(INSTRUCTION, instruction)
+        instruction = truncate_text(self.tokenizer, group.instruction, self.settings.instruction_tokens)
+        sc_text = sc.text.replace(INSTRUCTION, instruction)
         return [
-            Asked(self._prompt(both, asked), self._prompt((alone,), pq.text)) for both, alone in self._pictures(group)
+            QuestionRows(self._prompt(sc_pictures, sc_text), self._prompt((pq_picture,), pq.text))
+            for sc_pictures, pq_picture in self._pictures(group)
         ]
 
-    def points(self, asked: Asked) -> tuple[Row, ...]:
+    def points(self, questions: QuestionRows) -> tuple[PromptRow, ...]:
         """An answer begun for each of the four points, whose next token is a digit: for scoring without reasoning."""
         return tuple(
             replace(row, prompt=(*row.prompt, self._text(f"{axis}: ")))
-            for row, question in zip(asked, self.settings.questions, strict=True)
+            for row, question in zip(questions, self.settings.questions, strict=True)
             for axis in question.axes
         )
 
-    def answered(self, row: Row, answer: str) -> Row:
+    def answered(self, row: PromptRow, answer: str) -> PromptRow:
         """The row with the answer that is to be learnt; one with reasoning also ends its turn."""
         return replace(row, answer=(*self._text(answer), *((self.end,) if self.settings.reasoning else ())))
 
     def text(self, answer: Sequence[int]) -> str:
         """What an answer's token ids say, up to the end of its turn; other control tokens in it stay visible."""
-        kept = answer[: answer.index(self.end)] if self.end in answer else answer
-        return str(self.tokenizer.decode(list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        token_ids = answer[: answer.index(self.end)] if self.end in answer else answer
+        return str(
+            self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
 
     def digits(self) -> list[int]:
         """Token ids of the digits 0..5; EditLoopError for a tokenizer that has no token for each."""
-        found = [self._text(digit) for digit in DIGITS]
-        if any(len(ids) != 1 for ids in found):
+        tokens = [self._text(digit) for digit in DIGITS]
+        if any(len(ids) != 1 for ids in tokens):
             raise EditLoopError(
-                f"tokenizer: the digits {DIGITS} are not a token each ({found}); judging without reasoning needs that."
+                f"tokenizer: the digits {DIGITS} are not a token each ({tokens}); judging without reasoning needs that."
             )
-        return [ids[0] for ids in found]
+        return [ids[0] for ids in tokens]
 
     def _pictures(self, group: EditGroup) -> list[tuple[tuple[Patches, ...], Patches]]:
         """What SC and PQ show of each edit."""
@@ -119,18 +127,18 @@ class RowMaker:
             for edit in scaled
         ]
 
-    def _prompt(self, pictures: tuple[Patches, ...], text: str) -> Row:
-        line, system = self._text("\n"), self.settings.system
-        opening = (self.start, *self._text("system\n" + system), self.end, *line) if system else ()
+    def _prompt(self, pictures: tuple[Patches, ...], text: str) -> PromptRow:
+        newline, system = self._text("\n"), self.settings.system
+        opening = (self.start, *self._text("system\n" + system), self.end, *newline) if system else ()
         user = (*opening, self.start, *self._text("user\n"))
-        closing = (*self._text(text), self.end, *line, self.start, *self._text("assistant\n"))
-        return Row((user, *pictures, closing))
+        closing = (*self._text(text), self.end, *newline, self.start, *self._text("assistant\n"))
+        return PromptRow((user, *pictures, closing))
 
     def _text(self, text: str) -> tuple[int, ...]:
         return tuple(text_ids(self.tokenizer, text))
 
 
-class Packed(NamedTuple):
+class PackedRows(NamedTuple):
     """Rows as one sequence in which what they share stands once."""
 
     tensors: dict[str, Tensor]
@@ -140,7 +148,7 @@ class Packed(NamedTuple):
     """For each row, the places of its tokens in the packed sequence, in the row's order."""
 
 
-def packed(rows: Sequence[Row], marks: Markers) -> Packed:
+def pack_rows(rows: Sequence[PromptRow], marks: Markers) -> PackedRows:
     """Tensors of the rows on the CPU. Equal beginnings, of whole parts, are packed once; equal pictures are seen once.
 
     With answers, no row may go on where another ends: each answer stands alone or beside others.
@@ -155,44 +163,44 @@ def packed(rows: Sequence[Row], marks: Markers) -> Packed:
         return torch.cat([path(parents[node]), spans[node]]) if parents[node] >= 0 else spans[node]
 
     paths = [path(end) for end in ends]
-    answers = [(one, row.answer) for one, row in zip(paths, rows, strict=True) if row.answer]
+    answers = [(row_path, row.answer) for row_path, row in zip(paths, rows, strict=True) if row.answer]
     if answers:
         tensors["targets"] = torch.cat([torch.tensor(answer) for _, answer in answers])
-        tensors["before"] = torch.cat([one[-len(answer) - 1 : -1] for one, answer in answers])
-    return Packed(tensors, paths)
+        tensors["before"] = torch.cat([row_path[-len(answer) - 1 : -1] for row_path, answer in answers])
+    return PackedRows(tensors, paths)
 
 
-def shared_forest(sequences: Sequence[Sequence[Part]]) -> tuple[list[Node], list[int]]:
+def shared_forest(sequences: Sequence[Sequence[PromptPart]]) -> tuple[list[Node], list[int]]:
     """The tree of the sequences' common beginnings, and the depth-first number of the node with which each ends."""
     ends, count = [-1] * len(sequences), 0
 
     def grow(members: list[int], depth: int) -> tuple[Node, ...]:
         """Nodes of the sequences that are alike before part `depth` and go on there."""
         nonlocal count
-        alike: dict[object, list[int]] = {}
+        branches: dict[object, list[int]] = {}
         for member in members:
-            alike.setdefault(_key(sequences[member][depth]), []).append(member)
+            branches.setdefault(_key(sequences[member][depth]), []).append(member)
         nodes = []
-        for branch in alike.values():
+        for branch in branches.values():
             end = depth + 1
-            while all(len(sequences[one]) > end for one in branch) and _one_next(sequences, branch, end):
+            while all(len(sequences[member]) > end for member in branch) and _share_next_part(sequences, branch, end):
                 end += 1
-            for one in branch:
-                if len(sequences[one]) == end:
-                    ends[one] = count
+            for member in branch:
+                if len(sequences[member]) == end:
+                    ends[member] = count
             count += 1
-            onward = [one for one in branch if len(sequences[one]) > end]
-            nodes.append(Node(tuple(sequences[branch[0]][depth:end]), grow(onward, end)))
+            longer = [member for member in branch if len(sequences[member]) > end]
+            nodes.append(Node(tuple(sequences[branch[0]][depth:end]), grow(longer, end)))
         return tuple(nodes)
 
     return list(grow(list(range(len(sequences))), 0)), ends
 
 
-def _one_next(sequences: Sequence[Sequence[Part]], branch: list[int], place: int) -> bool:
-    return len({_key(sequences[one][place]) for one in branch}) == 1
+def _share_next_part(sequences: Sequence[Sequence[PromptPart]], branch: list[int], depth: int) -> bool:
+    return len({_key(sequences[member][depth]) for member in branch}) == 1
 
 
-def _key(part: Part) -> object:
+def _key(part: PromptPart) -> object:
     return part.digest if isinstance(part, Patches) else part
 
 

@@ -36,7 +36,7 @@ WITHOUT_REASONING = """
 Answer with the name of the score and one digit from 0, the lowest, to 5, the highest."""
 
 
-class Question(NamedTuple):
+class EditScoreQuestion(NamedTuple):
     """One of the two questions asked of every edit."""
 
     name: Literal["sc", "pq"]
@@ -110,11 +110,11 @@ class EditScoreSettings(BaseModel):
         return self
 
     @property
-    def questions(self) -> tuple[Question, Question]:
+    def questions(self) -> tuple[EditScoreQuestion, EditScoreQuestion]:
         """SC and PQ as they are asked, `{top}` filled in and the way to answer said."""
-        wanted = WITH_REASONING if self.reasoning else WITHOUT_REASONING
-        closing = wanted if self.closing is None else self.closing
+        default_closing = WITH_REASONING if self.reasoning else WITHOUT_REASONING
+        closing = default_closing if self.closing is None else self.closing
         sc, pq = (
             (text + "\n" + closing if closing else text).replace(TOP, str(self.top)) for text in (self.sc, self.pq)
         )
-        return Question("sc", sc, AXES[:2]), Question("pq", pq, AXES[2:])
+        return EditScoreQuestion("sc", sc, AXES[:2]), EditScoreQuestion("pq", pq, AXES[2:])

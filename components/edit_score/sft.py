@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import Row
+from components.edit_score.rows import PromptRow
 
 
-def sft_loss(model: EditScoreModel, rows: Sequence[Row]) -> Tensor:
+def sft_loss(model: EditScoreModel, rows: Sequence[PromptRow]) -> Tensor:
     """Mean cross-entropy (nats) over the answers' tokens of rows that have one; a scalar with gradient."""
     batch = {name: value.to(model.device) for name, value in model.collate(rows).tensors.items()}
     return answer_loss(model(batch), batch["targets"])

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from annotation.vocabulary import AXES as RATED
 from annotation.vocabulary import HIGHEST_RATING, LOWEST_RATING
-from components.edit_score.rows import Row, RowMaker
+from components.edit_score.rows import PromptRow, RowMaker
 from components.edit_score.settings import AXES, DIGITS, EditScoreSettings
 from components.judges.protocol import EditGroup
 
 RATING_OF = dict(zip(AXES, ("if", "vq", "vq", "vq"), strict=True))
 """Which of the experts' axes teaches each point: they rate what changed needlessly, how natural it looks and what is
 broken as one, visual quality."""
-WORDS = ("none", "poor", "weak", "fair", "good", "full")
+POINT_WORDS = ("none", "poor", "weak", "fair", "good", "full")
 """What points are called in a written reasoning, from 0 to the top in equal steps."""
 
 
@@ -29,35 +29,39 @@ class Target(NamedTuple):
     """To SC and to PQ; where one is empty a short one is written from the points."""
 
 
-def from_ratings(ratings: NDArray[np.floating], top: int) -> list[Target]:
+def targets_from_ratings(ratings: NDArray[np.floating], top: int) -> list[Target]:
     """Targets of experts' mean ratings, (K, 2) in 1..4: 1 is 0 points and 4 is the top, linear, whole points."""
     share = (np.asarray(ratings, np.float64) - LOWEST_RATING) / (HIGHEST_RATING - LOWEST_RATING)
     columns = [RATED.index(RATING_OF[axis]) for axis in AXES]
     return [Target(tuple(row)) for row in np.round(share[:, columns] * top).tolist()]
 
 
-def rows_an_edit(settings: EditScoreSettings) -> int:
+def rows_per_edit(settings: EditScoreSettings) -> int:
     """How many rows teach one edit: an answer a question, or without reasoning a digit a point."""
     return 2 if settings.reasoning else len(AXES)
 
 
-def taught(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -> list[list[Row]]:
+def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -> list[list[PromptRow]]:
     """For each edit of a group the rows that teach its target: SC and PQ, or without reasoning its four digits."""
     top, questions = rows.settings.top, rows.settings.questions
-    lessons = []
-    for asked, target in zip(rows.ask(group), targets, strict=True):
+    rows_by_edit = []
+    for question_rows, target in zip(rows.ask(group), targets, strict=True):
         if not rows.settings.reasoning:
             levels = [str(round(point / top * (len(DIGITS) - 1))) for point in target.points]
-            lessons.append([rows.answered(row, level) for row, level in zip(rows.points(asked), levels, strict=True)])
+            rows_by_edit.append(
+                [rows.answered(row, level) for row, level in zip(rows.points(question_rows), levels, strict=True)]
+            )
             continue
         halves = (target.points[:2], target.points[2:])
-        lessons.append(
+        rows_by_edit.append(
             [
                 rows.answered(row, answer_text(reasoning or written_reasoning(question.axes, points, top), points))
-                for row, question, points, reasoning in zip(asked, questions, halves, target.reasoning, strict=True)
+                for row, question, points, reasoning in zip(
+                    question_rows, questions, halves, target.reasoning, strict=True
+                )
             ]
         )
-    return lessons
+    return rows_by_edit
 
 
 def answer_text(reasoning: str, points: Sequence[float]) -> str:
@@ -68,5 +72,5 @@ def answer_text(reasoning: str, points: Sequence[float]) -> str:
 
 def written_reasoning(axes: Sequence[str], points: Sequence[float], top: int) -> str:
     """A reasoning from the points alone, where nobody wrote one: `prompt following good, consistency full`."""
-    words = [WORDS[round(point / top * (len(WORDS) - 1))] for point in points]
+    words = [POINT_WORDS[round(point / top * (len(POINT_WORDS) - 1))] for point in points]
     return ", ".join(f"{axis.replace('_', ' ')} {word}" for axis, word in zip(axes, words, strict=True))

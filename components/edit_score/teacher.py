@@ -25,8 +25,8 @@ from components.edit_score.scores import SCALE, overall
 from infra.content import complete_folder, sha256_bytes, sha256_file
 from infra.errors import EditLoopError
 
-ROWS = "taught-{split}.jsonl"
-FAULTS_TOLD = 20
+ROWS_FILE = "taught-{split}.jsonl"
+ROW_FAULTS_LISTED = 20
 SEED = 0
 """Of the split: a source's pictures fall into the same split in every import."""
 
@@ -34,14 +34,14 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Point = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
-class Reasons(BaseModel):
+class DistillationReasons(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sc: str = ""
     pq: str = ""
 
 
-class TeacherRow(BaseModel):
+class DistillationRow(BaseModel):
     """One edit and what the teacher says of it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +54,7 @@ class TeacherRow(BaseModel):
     editor: Name
     sc: tuple[Point, Point]
     pq: tuple[Point, Point]
-    reasoning: Reasons | str = Reasons()
+    reasoning: DistillationReasons | str = DistillationReasons()
 
     @property
     def points(self) -> tuple[float, float, float, float]:
@@ -66,7 +66,7 @@ class TeacherRow(BaseModel):
         return (self.reasoning, "") if isinstance(self.reasoning, str) else (self.reasoning.sc, self.reasoning.pq)
 
 
-def import_taught(
+def import_distillation_rows(
     file: Path, output: Path, *, top: int = 25, least_best: float = 0.0, least_spread: float = 0.0
 ) -> dict[str, int]:
     """Check a teacher's rows, sift their groups, write the folder of taught edits; returns what was kept and dropped.
@@ -77,19 +77,19 @@ def import_taught(
     """
     groups = _checked_rows(file, top)
     counts = {"rows": sum(map(len, groups.values())), "groups": len(groups)}
-    kept: dict[str, list[TeacherRow]] = {}
+    selected_groups: dict[str, list[DistillationRow]] = {}
     dropped = {"no editor achieves": 0, "tells nothing apart": 0}
     for key, rows in groups.items():
-        whole = overall(np.array([row.points for row in rows]), top)
-        if whole.max() < least_best:
+        overall_scores = overall(np.array([row.points for row in rows]), top)
+        if overall_scores.max() < least_best:
             dropped["no editor achieves"] += 1
-        elif whole.std() < least_spread:
+        elif overall_scores.std() < least_spread:
             dropped["tells nothing apart"] += 1
         else:
-            kept[key] = rows
+            selected_groups[key] = rows
     counts |= {f"dropped: {reason}": count for reason, count in dropped.items()}
-    counts |= {"kept groups": len(kept), "kept rows": sum(map(len, kept.values()))}
-    if not kept:
+    counts |= {"kept groups": len(selected_groups), "kept rows": sum(map(len, selected_groups.values()))}
+    if not selected_groups:
         raise EditLoopError(
             f"{file}: {counts['groups']} groups, none left: {dropped}. Lower --least-best ({least_best:g} of "
             f"{SCALE:g}) or --least-spread ({least_spread:g})."
@@ -98,20 +98,20 @@ def import_taught(
     with complete_folder(output, facts | {"least_best": least_best, "least_spread": least_spread}) as out:
         (out / "images").mkdir()
         lines: dict[str, list[str]] = {"train": [], "validation": []}
-        for rows in track(list(kept.values()), description="taught edits"):
+        for rows in track(list(selected_groups.values()), description="taught edits"):
             stored = [_stored(row, file.parent, out / "images") for row in rows]
             split = split_of(stored[0].source, SEED)
             lines["validation" if split == "validation" else "train"] += [row.model_dump_json() for row in stored]
         for split_name, members in lines.items():
-            (out / ROWS.format(split=split_name)).write_text("".join(line + "\n" for line in members))
+            (out / ROWS_FILE.format(split=split_name)).write_text("".join(line + "\n" for line in members))
     return counts
 
 
-def _checked_rows(file: Path, top: int) -> dict[str, list[TeacherRow]]:
+def _checked_rows(file: Path, top: int) -> dict[str, list[DistillationRow]]:
     """Rows by key, all of them sound; EditLoopError with every fault otherwise."""
-    groups: dict[str, list[TeacherRow]] = defaultdict(list)
+    groups: dict[str, list[DistillationRow]] = defaultdict(list)
     faults: list[str] = []
-    seen: dict[tuple[str, str], int] = {}
+    first_lines: dict[tuple[str, str], int] = {}
     pictures: dict[Path, str] = {}
     try:
         lines = file.read_text().split("\n")
@@ -120,57 +120,59 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[TeacherRow]]:
     for number, line in enumerate(track(lines, description="teacher's rows"), start=1):
         if not line.strip():
             continue
-        found = _row(line, top)
-        if isinstance(found, str):
-            faults.append(f"{file}:{number}: {found}")
+        row = _row(line, top)
+        if isinstance(row, str):
+            faults.append(f"{file}:{number}: {row}")
             continue
-        told = [_picture_fault(file.parent, name, pictures) for name in (found.source, found.edit)]
-        told = [f"{key} {fault}" for key, fault in zip(("source", "edit"), told, strict=True) if fault]
-        first = groups[found.key][0] if groups[found.key] else found
-        if (first.source, first.instruction) != (found.source, found.instruction):
-            told.append(f"key {found.key!r}: another source or instruction than its first row's; a key is one task")
-        if (found.key, found.edit) in seen:
-            told.append(f"edit {found.edit!r}: judged already at line {seen[found.key, found.edit]}")
-        faults += [f"{file}:{number}: {one}" for one in told]
-        seen.setdefault((found.key, found.edit), number)
-        groups[found.key].append(found)
+        row_faults = [_picture_fault(file.parent, name, pictures) for name in (row.source, row.edit)]
+        row_faults = [f"{key} {fault}" for key, fault in zip(("source", "edit"), row_faults, strict=True) if fault]
+        first = groups[row.key][0] if groups[row.key] else row
+        if (first.source, first.instruction) != (row.source, row.instruction):
+            row_faults.append(f"key {row.key!r}: another source or instruction than its first row's; a key is one task")
+        if (row.key, row.edit) in first_lines:
+            row_faults.append(f"edit {row.edit!r}: judged already at line {first_lines[row.key, row.edit]}")
+        faults += [f"{file}:{number}: {fault}" for fault in row_faults]
+        first_lines.setdefault((row.key, row.edit), number)
+        groups[row.key].append(row)
     if faults:
-        more = [f"... and {len(faults) - FAULTS_TOLD} more"] if len(faults) > FAULTS_TOLD else []
+        omitted = [f"... and {len(faults) - ROW_FAULTS_LISTED} more"] if len(faults) > ROW_FAULTS_LISTED else []
         raise EditLoopError(
-            "\n".join([f"{file}: {len(faults)} faults; nothing was written.", *faults[:FAULTS_TOLD], *more])
+            "\n".join([f"{file}: {len(faults)} faults; nothing was written.", *faults[:ROW_FAULTS_LISTED], *omitted])
         )
     if not groups:
         raise EditLoopError(f"{file}: no rows; write one JSON object a line.")
     return dict(groups)
 
 
-def _row(line: str, top: int) -> TeacherRow | str:
+def _row(line: str, top: int) -> DistillationRow | str:
     try:
-        row = TeacherRow.model_validate(json.loads(line))
+        row = DistillationRow.model_validate(json.loads(line))
     except ValidationError as error:
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        return "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False)
+        )
     except (ValueError, RecursionError) as error:
         return f"not a JSON object ({str(error)[:80]})"
     high = [point for point in row.points if point > top]
     return f"points {high}: above the top, {top}; --top says what it is" if high else row
 
 
-def _picture_fault(folder: Path, name: str, known: dict[Path, str]) -> str:
+def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> str:
     """What is wrong with a picture, empty for nothing."""
     path = folder / name
-    if path not in known:
-        known[path] = ""
+    if path not in fault_by_path:
+        fault_by_path[path] = ""
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
-                known[path] = f"{name!r}: leaves the folder {folder}; copy the picture into it"
+                fault_by_path[path] = f"{name!r}: leaves the folder {folder}; copy the picture into it"
             else:
                 load_image(path)
         except (EditLoopError, OSError, ValueError) as error:
-            known[path] = str(error)
-    return known[path]
+            fault_by_path[path] = str(error)
+    return fault_by_path[path]
 
 
-def _stored(row: TeacherRow, folder: Path, images: Path) -> TeacherRow:
+def _stored(row: DistillationRow, folder: Path, images: Path) -> DistillationRow:
     """The row with its pictures in the folder, named by their content."""
     names: dict[str, str] = {}
     for role in ("source", "edit"):
@@ -180,15 +182,15 @@ def _stored(row: TeacherRow, folder: Path, images: Path) -> TeacherRow:
     return row.model_copy(update=names)
 
 
-def read_taught(folder: Path, split: str) -> list[list[TeacherRow]]:
+def read_distillation_rows(folder: Path, split: str) -> list[list[DistillationRow]]:
     """The rows of one split (`train`, `validation`) of a folder of taught edits, by group, in its order."""
-    groups: dict[str, list[TeacherRow]] = defaultdict(list)
-    for line in filter(None, (folder / ROWS.format(split=split)).read_text().split("\n")):
-        row = TeacherRow.model_validate_json(line)
+    groups: dict[str, list[DistillationRow]] = defaultdict(list)
+    for line in filter(None, (folder / ROWS_FILE.format(split=split)).read_text().split("\n")):
+        row = DistillationRow.model_validate_json(line)
         groups[row.key].append(row)
     return list(groups.values())
 
 
-def picture(folder: Path, sha256: str) -> Any:
+def read_distillation_picture(folder: Path, sha256: str) -> Any:
     """(height, width, 3) uint8: a picture of a folder of taught edits."""
     return np.asarray(load_image(folder / "images" / sha256))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from components.edit_score import checkpoints
 from components.edit_score.adapters import write_adapter
-from components.edit_score.lesson import AnswerLesson, read_edits
+from components.edit_score.lesson import AnswerTrainingTask, read_training_edits
 from components.edit_score.model import EditScoreModel
 from components.edit_score.settings import EditScoreSettings
 from components.training.adapter import add_adapter
@@ -27,41 +27,43 @@ PREFIX = "backbone."
 """Before the backbone's names among the model's."""
 
 
-def open_base(job: TrainingJob) -> EditScoreModel:
+def _open_base(job: TrainingJob) -> EditScoreModel:
     """The model that a job starts from, on the CPU, without the adapter that it trains."""
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
     settings = EditScoreSettings(**job.preset.settings) if job.preset.settings else None
     return EditScoreModel.from_base(job.base, settings, device="cpu", dtype=dtype)
 
 
-def finish(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
+def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
     """Write the model folder: the trained adapter and which base it goes on, or the whole trained weights."""
     trained, extra = load_file(state), dict[str, object]({"training.json": history})
-    model = open_base(job)
+    model = _open_base(job)
     if job.training.adapter is None:
         put_state(model, trained)
         model.save(job.output, job.facts, extra)
         return
-    named = {name.removeprefix(PREFIX): value for name, value in trained.items()}
+    adapter_state = {name.removeprefix(PREFIX): value for name, value in trained.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        write_adapter(Path(scratch) / "adapter", named, job.training.adapter, job.preset.base)
-        checkpoints.save_adapted(
+        write_adapter(Path(scratch) / "adapter", adapter_state, job.training.adapter, job.preset.base)
+        checkpoints.save_adapter_model(
             job.output, Path(scratch) / "adapter", job.base, model.settings, job.facts, extra
-        )  # fmt: skip
+        )
 
 
 def main(job: TrainingJob) -> None:
     """Train on this rank; rank 0 writes the model folder."""
     start_rank()
     torch.manual_seed(job.training.seed)
-    model = open_base(job)
+    model = _open_base(job)
     if job.training.adapter:
         add_adapter(model.backbone, job.training.adapter)
     top = model.settings.top
-    lesson = AnswerLesson(model, {split: read_edits(job.dataset, split, top) for split in ("train", "validation")})
-    trained = train(lesson, job.training, job.checkpoints, facts=job.facts)
+    task = AnswerTrainingTask(
+        model, {split: read_training_edits(job.dataset, split, top) for split in ("train", "validation")}
+    )
+    trained = train(task, job.training, job.checkpoints, facts=job.facts)
     if distributed.get_rank() == 0:
-        finish(job, trained.state, trained.history)
+        _write_model(job, trained.state, trained.history)
     end_rank()
 
 

@@ -32,13 +32,13 @@ def contact_sheet(
     sheet = Image.new("RGB", (blocks * block_width + GAP, rows * row_height + LINE + GAP), PAPER)
     draw, heading, small = ImageDraw.Draw(sheet), _font(14), _font(13)
     for block in range(blocks):
-        for place, column in enumerate(pictures):
-            draw.text((GAP + block * block_width + place * (CELL + GAP), 2), column, INK, heading)
+        for column_index, column in enumerate(pictures):
+            draw.text((GAP + block * block_width + column_index * (CELL + GAP), 2), column, INK, heading)
     for index, instruction in enumerate(instructions):
         left, top = GAP + (index // rows) * block_width, LINE + GAP + (index % rows) * row_height
-        for place, made in enumerate(pictures.values()):
-            if index < len(made):
-                sheet.paste(_cell(made[index]), (left + place * (CELL + GAP), top))
+        for column_index, cells in enumerate(pictures.values()):
+            if index < len(cells):
+                sheet.paste(_cell(cells[index]), (left + column_index * (CELL + GAP), top))
         room = block_width - 2 * GAP
         draw.text((left, top + CELL + 1), _short(instruction, small, room), INK, small)
         if notes:

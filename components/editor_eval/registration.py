@@ -19,16 +19,16 @@ def register_editor(
     Raises EditLoopError when the reward model that it learnt from is no version in the registry.
     """
     facts = read_manifest(tuned)["facts"]
-    teacher, reward, curated = str(facts["reward_sha256"]), str(facts["judge"]), facts.get("curated")
-    version = registry.version_of_content(reward, teacher)
+    reward_sha256, reward, curated = str(facts["reward_sha256"]), str(facts["judge"]), facts.get("curated")
+    version = registry.find_version_by_sha256(reward, reward_sha256)
     if version is None:
         raise EditLoopError(
-            f"{tuned}: learnt from {teacher}, which is no version of {reward}; use a registered champion."
+            f"{tuned}: learnt from {reward_sha256}, which is no version of {reward}; use a registered champion."
         )
     tags = {"editloop.reward": f"models:/{reward}/{version.version}"}
     taught_by = Link(
         "reward model",
-        f"{reward} version {version.version}, {teacher}",
+        f"{reward} version {version.version}, {reward_sha256}",
         f"#/models/{reward}/versions/{version.version}",
     )
     chain = [taught_by]

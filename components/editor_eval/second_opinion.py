@@ -26,67 +26,69 @@ Pictures = Sequence[NDArray[np.uint8]]
 class SecondOpinion(Protocol):
     """An opinion in the making: shown the edits part by part."""
 
-    def see(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
+    def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
         """Look at the edits of the tasks from place `start` on; a picture of each a task."""
         ...
 
-    def said(self) -> Agreement:
+    def agreement(self) -> Agreement:
         """All that it said."""
         ...
 
 
-def second_opinions(asked: Sequence[IndependentJudge], rows: Sequence[EditRow], teacher: str) -> list[SecondOpinion]:
+def second_opinions(
+    gate_judges: Sequence[IndependentJudge], rows: Sequence[EditRow], reward_sha256: str
+) -> list[SecondOpinion]:
     """The judges that a gate names, opened. teacher: content address of the editor's own reward model."""
     return [
-        PeoplesOpinion(one, rows, Path(one.judge.removeprefix(PEOPLE)))
-        if one.judge.startswith(PEOPLE)
-        else JudgesOpinion(one, rows, open_judge(one.judge), teacher)
-        for one in asked
+        HumanOpinion(gate_judge, rows, Path(gate_judge.judge.removeprefix(PEOPLE)))
+        if gate_judge.judge.startswith(PEOPLE)
+        else JudgeOpinion(gate_judge, rows, open_judge(gate_judge.judge), reward_sha256)
+        for gate_judge in gate_judges
     ]
 
 
-class JudgesOpinion:
+class JudgeOpinion:
     """A reward model's: which of the two edits it scores higher."""
 
-    def __init__(self, asked: IndependentJudge, rows: Sequence[EditRow], judge: Judge, teacher: str):
-        self.asked, self.judge, self.trained_it = asked, judge, judge.version == teacher
-        self.clusters = tuple(sha256_file(row.source) for row in rows[: asked.tasks])
+    def __init__(self, gate_judge: IndependentJudge, rows: Sequence[EditRow], judge: Judge, reward_sha256: str):
+        self.asked, self.judge, self.trained_it = gate_judge, judge, judge.version == reward_sha256
+        self.clusters = tuple(sha256_file(row.source) for row in rows[: gate_judge.tasks])
         self.preferences = np.full(len(self.clusters), np.nan)
 
-    def see(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
+    def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
         """Score both edits of those of the tasks that it is asked about."""
         groups = [
             EditGroup(row.instruction, source, pair, row.id)
             for row, source, *pair in zip(rows, sources, base, tuned, strict=True)
         ][: max(0, self.asked.tasks - start)]
-        for place, (of_base, of_tuned) in enumerate(self.judge.judge(groups) if groups else []):
+        for offset, (of_base, of_tuned) in enumerate(self.judge.judge(groups) if groups else []):
             if of_base.overall is not None and of_tuned.overall is not None:
-                self.preferences[start + place] = np.sign(of_tuned.overall - of_base.overall)
+                self.preferences[start + offset] = np.sign(of_tuned.overall - of_base.overall)
 
-    def said(self) -> Agreement:
+    def agreement(self) -> Agreement:
         """Its preferences so far."""
         return _agreement(self.asked, self.preferences, self.clusters, self.trained_it)
 
 
-class PeoplesOpinion:
+class HumanOpinion:
     """People's, from a file: they have seen the edits already."""
 
-    def __init__(self, asked: IndependentJudge, rows: Sequence[EditRow], file: Path):
-        found = read_preferences(file)
-        strange = sorted(found.keys() - {row.id for row in rows})
-        if strange:
+    def __init__(self, gate_judge: IndependentJudge, rows: Sequence[EditRow], file: Path):
+        preferences = read_preferences(file)
+        unknown = sorted(preferences.keys() - {row.id for row in rows})
+        if unknown:
             raise EditLoopError(
-                f"{file}: {strange[0]!r} is no held-out task ({len(strange)} such keys); keys are row ids."
+                f"{file}: {unknown[0]!r} is no held-out task ({len(unknown)} such keys); keys are row ids."
             )
-        told = [row for row in rows if row.id in found]
-        self.asked = asked
-        self.clusters = tuple(sha256_file(row.source) for row in told)
-        self.preferences = np.array([found[row.id] for row in told])
+        judged_rows = [row for row in rows if row.id in preferences]
+        self.asked = gate_judge
+        self.clusters = tuple(sha256_file(row.source) for row in judged_rows)
+        self.preferences = np.array([preferences[row.id] for row in judged_rows])
 
-    def see(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
+    def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
         """Nothing to see: the verdicts are given."""
 
-    def said(self) -> Agreement:
+    def agreement(self) -> Agreement:
         """What the file holds."""
         return _agreement(self.asked, self.preferences, self.clusters, trained_it=False)
 
@@ -100,7 +102,7 @@ def read_preferences(file: Path) -> dict[str, float]:
         raise EditLoopError(
             f"{file}: no such file; a gate's verdicts:FILE holds a JSON object a line, key and verdict."
         )
-    found: dict[str, float] = {}
+    preferences: dict[str, float] = {}
     faults = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         if not line.strip():
@@ -110,21 +112,26 @@ def read_preferences(file: Path) -> dict[str, float]:
             key, verdict = str(row["key"]), row["verdict"]
             if verdict not in PREFERENCES:
                 faults.append(f"line {number}: verdict {verdict!r}; one of {', '.join(PREFERENCES)}")
-            elif key in found:
+            elif key in preferences:
                 faults.append(f"line {number}: key {key!r} came before")
             else:
-                found[key] = PREFERENCES[verdict]
+                preferences[key] = PREFERENCES[verdict]
         except (ValueError, KeyError, TypeError):
             faults.append(f"line {number}: not a JSON object with key and verdict")
     if faults:
         raise EditLoopError("\n".join([f"{file}: {len(faults)} fault(s).", *faults[:20]]))
-    return found
+    return preferences
 
 
 def _agreement(
-    asked: IndependentJudge, preferences: NDArray[np.float64], clusters: tuple[str, ...], trained_it: bool
+    gate_judge: IndependentJudge, preferences: NDArray[np.float64], clusters: tuple[str, ...], trained_it: bool
 ) -> Agreement:
     return Agreement(
-        judge=asked.judge, asked_for=asked.agree, margin=asked.margin, minimum=asked.minimum, preferences=preferences,
-        clusters=clusters, trained_it=trained_it,
-    )  # fmt: skip
+        judge=gate_judge.judge,
+        asked_for=gate_judge.agree,
+        margin=gate_judge.margin,
+        minimum=gate_judge.minimum,
+        preferences=preferences,
+        clusters=clusters,
+        trained_it=trained_it,
+    )

@@ -16,8 +16,8 @@ from annotation.simulation.oracle import oracle
 from components.candidates.stage import noise_seed
 from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
 from components.editor_eval.second_opinion import second_opinions
-from components.gates.bootstrap import by_cluster, ratio_interval
-from components.gates.decision import Measured, decide
+from components.gates.bootstrap import ratio_interval, sum_by_cluster
+from components.gates.decision import SuiteMeasurement, decide
 from components.gates.page import gate_page
 from components.gates.settings import GateSettings, read_gate
 from components.suites.outcomes import Outcomes
@@ -32,10 +32,17 @@ Pictures = Sequence[NDArray[np.uint8]]
 """A picture a task, each (height, width, 3)."""
 
 
-def editor_eval(
-    edits: Path, editor: Path, output: Path, *, base: str = "tiny-editor", samples: int = 1, steps: int = 8,
-    gate: str = "editor", seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+def run_editor_eval(
+    edits: Path,
+    editor: Path,
+    output: Path,
+    *,
+    base: str = "tiny-editor",
+    samples: int = 1,
+    steps: int = 8,
+    gate: str = "editor",
+    seed: int = 0,
+) -> dict[str, float]:
     """Edit each held-out task with both editors from the same noise, measure, and decide.
 
     `edits`: an edits folder; `editor`: the output of editor_rl; `gate`: a shipped gate or a YAML file. Where the gate
@@ -55,48 +62,55 @@ def editor_eval(
             f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first, and gate {gate} counts right "
             "edits; give each row one, or a gate without right_edits that names independent judges."
         )
-    teacher = str(read_manifest(editor)["facts"].get("reward_sha256"))
-    opinions = second_opinions(settings.independent, rows, teacher)
+    reward_sha256 = str(read_manifest(editor)["facts"].get("reward_sha256"))
+    opinions = second_opinions(settings.independent, rows, reward_sha256)
     models = {"base": open_editor(base), "tuned": open_editor(editor / "editor")}
     shapes = [load_image(row.source).size for row in rows]
-    sizes, others = ([one.size_for(height, width) for width, height in shapes] for one in models.values())
-    if sizes != others:
+    sizes, tuned_sizes = ([model.size_for(height, width) for width, height in shapes] for model in models.values())
+    if sizes != tuned_sizes:
         raise EditLoopError(
-            f"{editor}: works at other sizes than the base editor {base} ({set(others)} against {set(sizes)}); give "
+            f"{editor}: works at other sizes than the base editor {base} ({set(tuned_sizes)} against {set(sizes)}); "
+            "give "
             "the editor that it was tuned from."
         )
-    seen = _Seen(rows, samples, bool(settings.right_edits))
+    comparison = _EditorComparison(rows, samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
         sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
         targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
         for number in range(samples):
             seeds = [noise_seed(seed, sha256_json([row.id]), number) for row in part]
-            made = {
+            edited_pictures = {
                 name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=steps)
                 for name, model in models.items()
             }
-            seen.add(sources, targets, made, first=number == 0)
+            comparison.add(sources, targets, edited_pictures, first=number == 0)
             if number == 0:
                 for opinion in opinions:
-                    opinion.see(start, part, sources, made["base"], made["tuned"])
-    report = seen.report(seed)
+                    opinion.observe(start, part, sources, edited_pictures["base"], edited_pictures["tuned"])
+    report = comparison.report(seed)
     against = f"the base editor {base}"
-    found = decide(
-        settings, _measured(settings, rows, seen), [one.said() for one in opinions], against=against, seed=seed
+    decision = decide(
+        settings,
+        _measured(settings, rows, comparison),
+        [opinion.agreement() for opinion in opinions],
+        against=against,
+        seed=seed,
     )
-    facts = {"editor": str(base), "tuned_sha256": read_manifest(editor)["sha256"], "reward_sha256": teacher}
+    facts = {"editor": str(base), "tuned_sha256": read_manifest(editor)["sha256"], "reward_sha256": reward_sha256}
     with complete_folder(output, facts) as out:
         write_json(out / "evaluation.json", report)
-        write_json(out / "gate.json", found)
-        contact_sheet([row.instruction for row in rows[:SHOWN]], seen.shown).save(out / "contact-sheet.png")
-        _write_pictures(out, rows[:SHOWN], seen)
-        page = gate_page("Editor evaluation", found, pictures={"The first held-out tasks": out / "contact-sheet.png"})
+        write_json(out / "gate.json", decision)
+        contact_sheet([row.instruction for row in rows[:SHOWN]], comparison.shown).save(out / "contact-sheet.png")
+        _write_pictures(out, rows[:SHOWN], comparison)
+        page = gate_page(
+            "Editor evaluation", decision, pictures={"The first held-out tasks": out / "contact-sheet.png"}
+        )
         (out / "page.html").write_text(page)
     return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
 
 
-class _Seen:
+class _EditorComparison:
     """What was seen of both editors, task by task."""
 
     def __init__(self, rows: list[EditRow], samples: int, targets: bool):
@@ -106,24 +120,30 @@ class _Seen:
         self.shown: dict[str, Pictures] = {}
         self.shown_right: dict[str, NDArray[np.bool_]] = {}
 
-    def add(self, sources: Pictures, targets: Pictures, made: dict[str, Pictures], *, first: bool) -> None:
+    def add(self, sources: Pictures, targets: Pictures, edits_by_editor: dict[str, Pictures], *, first: bool) -> None:
         """Take in one edit of each task of a part by each editor; `first` of its samples."""
         on_sheet = first and not self.shown
         if on_sheet:
-            self.shown = {"source": sources[:SHOWN], **{name: one[:SHOWN] for name, one in made.items()}}
+            self.shown = {
+                "source": sources[:SHOWN],
+                **{name: editor_pictures[:SHOWN] for name, editor_pictures in edits_by_editor.items()},
+            }
             if self.targets:
                 self.shown["wanted"] = targets[:SHOWN]
         if not self.targets:
             return
-        for name, pictures in made.items():
-            found = [oracle(*three) for three in zip(sources, targets, pictures, strict=True)]
-            three = np.array([(one.right, one.instruction_following, one.visual_quality) for one in found], dtype=float)
+        for name, pictures in edits_by_editor.items():
+            opinions = [oracle(*triple) for triple in zip(sources, targets, pictures, strict=True)]
+            axis_scores = np.array(
+                [(opinion.right, opinion.instruction_following, opinion.visual_quality) for opinion in opinions],
+                dtype=float,
+            )
             if first:
-                self.scores[name].append(three / self.samples)
+                self.scores[name].append(axis_scores / self.samples)
             else:
-                self.scores[name][-1] += three / self.samples
+                self.scores[name][-1] += axis_scores / self.samples
             if on_sheet:
-                self.shown_right[name] = three[:SHOWN, 0] > 0
+                self.shown_right[name] = axis_scores[:SHOWN, 0] > 0
 
     def right(self, name: str) -> NDArray[np.float64]:
         """Share of right edits of each task, (tasks,)."""
@@ -133,35 +153,37 @@ class _Seen:
         """evaluation.json: shares of right edits where targets are known; else the number of tasks alone."""
         if not self.targets:
             return {"tasks": len(self.rows)}
-        whole = {name: np.concatenate(parts) for name, parts in self.scores.items()}
-        change = (whole["tuned"] - whole["base"])[:, :1]
-        by_source = by_cluster(change, np.ones_like(change), _clusters(self.rows))
+        scores = {name: np.concatenate(parts) for name, parts in self.scores.items()}
+        change = (scores["tuned"] - scores["base"])[:, :1]
+        by_source = sum_by_cluster(change, np.ones_like(change), _clusters(self.rows))
         uplift, low, high = ratio_interval(*(totals[:, 0] for totals in by_source), seed=seed)
         return {
-            "base": float(whole["base"][:, 0].mean()),
-            "tuned": float(whole["tuned"][:, 0].mean()),
+            "base": float(scores["base"][:, 0].mean()),
+            "tuned": float(scores["tuned"][:, 0].mean()),
             "uplift": uplift,
             "ci95": None if np.isnan(low) else [low, high],
             "tasks": len(self.rows),
             "axes": {
-                name: {"if": float(three[:, 1].mean()), "vq": float(three[:, 2].mean())}
-                for name, three in whole.items()
+                name: {"if": float(task_scores[:, 1].mean()), "vq": float(task_scores[:, 2].mean())}
+                for name, task_scores in scores.items()
             },
             "by_task": {
-                kind: {name: float(whole[name][[row.task == kind for row in self.rows], 0].mean()) for name in EDITORS}
+                kind: {name: float(scores[name][[row.task == kind for row in self.rows], 0].mean()) for name in EDITORS}
                 for kind in sorted({row.task for row in self.rows})
             },
         }
 
 
-def _measured(settings: GateSettings, rows: list[EditRow], seen: _Seen) -> list[Measured]:
+def _measured(settings: GateSettings, rows: list[EditRow], comparison: _EditorComparison) -> list[SuiteMeasurement]:
     """The right edits as a suite, where the gate asks for them."""
     if not settings.right_edits:
         return []
     keys, kinds = tuple(row.id for row in rows), tuple(row.task for row in rows)
-    nothing = np.zeros(len(rows), dtype=bool)
-    base, tuned = (Outcomes("right edits", keys, _clusters(rows), kinds, seen.right(name), nothing) for name in EDITORS)
-    return [Measured(settings.right_edits, tuned, base)]
+    none_missing = np.zeros(len(rows), dtype=bool)
+    base, tuned = (
+        Outcomes("right edits", keys, _clusters(rows), kinds, comparison.right(name), none_missing) for name in EDITORS
+    )
+    return [SuiteMeasurement(settings.right_edits, tuned, base)]
 
 
 def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
@@ -169,7 +191,7 @@ def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
     return tuple(sha256_file(row.source) for row in rows)
 
 
-def _write_pictures(out: Path, rows: list[EditRow], seen: _Seen) -> None:
+def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorComparison) -> None:
     """`contact-sheet.json` and the pictures it names, for pages that lay them out themselves."""
     (out / "contact-sheet").mkdir()
     edits: list[dict[str, Any]] = []
@@ -177,6 +199,6 @@ def _write_pictures(out: Path, rows: list[EditRow], seen: _Seen) -> None:
         line: dict[str, Any] = {"instruction": row.instruction, "task": row.task}
         for column in COLUMNS[:3]:
             line[column] = f"contact-sheet/{number}-{column}.png"
-            Image.fromarray(seen.shown[column][number]).save(out / line[column])
-        edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in seen.shown_right.items()})
+            Image.fromarray(comparison.shown[column][number]).save(out / line[column])
+        edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in comparison.shown_right.items()})
     write_json(out / "contact-sheet.json", {"edits": edits})

@@ -32,7 +32,7 @@ class Advantages(NamedTuple):
     """Edits without a reward."""
 
 
-def advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
+def compute_advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
     """(r - mean of the group) / standard deviation, clipped to +-5; deviations are of the population.
 
     `scale` says whose deviation: the `group`'s own; that of all rewards of the `batch` (Flow-GRPO's published code),
@@ -49,18 +49,18 @@ def advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
     present = rewards.isfinite()
     centred, variance = _centred(rewards, present, dim=1)
     counts = present & (variance.sqrt() > SMALLEST_SPREAD)
-    heard = counts.any(1)
+    informative = counts.any(1)
     if scale == "batch":
         variance = _centred(rewards.flatten()[None], present.flatten()[None], dim=1)[1]
     elif scale == "pooled":
-        variance = variance[heard].mean() if heard.any() else variance.mean()
+        variance = variance[informative].mean() if informative.any() else variance.mean()
     values = (centred / variance.sqrt().clamp_min(SMALLEST_SPREAD)).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
     return Advantages(
-        torch.where(counts, values, 0.0), counts, int((~heard).sum().item()), int((~present).sum().item())
+        torch.where(counts, values, 0.0), counts, int((~informative).sum().item()), int((~present).sum().item())
     )
 
 
-def combined_advantages(
+def combine_advantages(
     rewards: Mapping[str, Tensor],
     weights: Mapping[str, float],
     *,
@@ -78,13 +78,15 @@ def combined_advantages(
         raise EditLoopError(
             f"rewards {sorted(rewards)} with weights {dict(weights)}: each reward needs one weight above 0."
         )
-    total = sum(weights.values())
+    weight_sum = sum(weights.values())
     lacking = torch.stack([~reward.isfinite() for reward in rewards.values()]).any(0)
-    whole = {name: reward.masked_fill(lacking, torch.nan) for name, reward in rewards.items()}
+    complete = {name: reward.masked_fill(lacking, torch.nan) for name, reward in rewards.items()}
     if combination == "raw":
-        return advantages(torch.stack([whole[name] * (weights[name] / total) for name in weights]).sum(0), scale)
-    parts = {name: advantages(reward, scale) for name, reward in whole.items()}
-    values = torch.stack([parts[name].values * (weights[name] / total) for name in weights]).sum(0)
+        return compute_advantages(
+            torch.stack([complete[name] * (weights[name] / weight_sum) for name in weights]).sum(0), scale
+        )
+    parts = {name: compute_advantages(reward, scale) for name, reward in complete.items()}
+    values = torch.stack([parts[name].values * (weights[name] / weight_sum) for name in weights]).sum(0)
     counts = torch.stack([part.counts for part in parts.values()]).any(0)
     return Advantages(values, counts, int((~counts.any(1)).sum().item()), int(lacking.sum().item()))
 
@@ -98,11 +100,13 @@ def solved(rewards: Tensor, spread: float = 0.05, mean: float = 0.9) -> Tensor:
     return (rewards.std(1, correction=0) < spread) & (rewards.mean(1) > mean)
 
 
-def strongest(found: Advantages, keep: int) -> Tensor:
+def strongest_members(advantages: Advantages, best_members: int) -> Tensor:
     """bool (P, G): the `keep` members of each group with the largest |advantage| among those that count."""
-    size = found.values.abs().masked_fill(~found.counts, -1.0)
-    chosen = torch.zeros_like(found.counts).scatter(1, size.topk(min(keep, size.shape[1]), dim=1).indices, True)
-    return chosen & found.counts
+    size = advantages.values.abs().masked_fill(~advantages.counts, -1.0)
+    chosen = torch.zeros_like(advantages.counts).scatter(
+        1, size.topk(min(best_members, size.shape[1]), dim=1).indices, True
+    )
+    return chosen & advantages.counts
 
 
 def _centred(rewards: Tensor, present: Tensor, dim: int) -> tuple[Tensor, Tensor]:

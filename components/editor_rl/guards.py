@@ -30,7 +30,7 @@ class StopSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Seen:
+class EvaluationScores:
     """What the rule is told of one evaluation."""
 
     iteration: int
@@ -43,7 +43,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class StopDecision:
     """What the rule says after the latest evaluation."""
 
     stop: bool
@@ -54,7 +54,7 @@ class Ruling:
     """Why it is stopped, in a sentence; empty where it goes on."""
 
 
-def rule(seen: Sequence[Seen], settings: StopSettings) -> Ruling:
+def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopSettings) -> StopDecision:
     """Whether to go on after the last of `seen` (at least one, in their order).
 
     Stops where in each of the last `evaluations` a judge that does not teach scores lower than at its best before, and
@@ -65,19 +65,19 @@ def rule(seen: Sequence[Seen], settings: StopSettings) -> Ruling:
     by 0.003 an evaluation at most 0.5 %; where it falls by 0.01 an evaluation, 75 to 100 % are caught. With 16 tasks
     1 % and 15 %: evaluate on 64 or more.
     """
-    values = [_standing(one) for one in seen]
-    best = int(np.nanargmax(values)) if np.isfinite(values).any() else len(seen) - 1
-    reason = _limit(seen[-1], settings) or _cheat(seen, settings)
-    return Ruling(bool(reason), best == len(seen) - 1, seen[best].iteration, reason)
+    values = [_mean_score(evaluation) for evaluation in evaluations]
+    best = int(np.nanargmax(values)) if np.isfinite(values).any() else len(evaluations) - 1
+    reason = _kl_limit_reason(evaluations[-1], settings) or _reward_hacking_reason(evaluations, settings)
+    return StopDecision(bool(reason), best == len(evaluations) - 1, evaluations[best].iteration, reason)
 
 
-def _standing(one: Seen) -> float:
+def _mean_score(evaluation: EvaluationScores) -> float:
     """How good an evaluation was: the mean score by the judges that do not teach, of the reward where none is."""
-    means = [_mean(scores) for scores in one.watching.values()] or [_mean(one.reward)]
+    means = [_mean(scores) for scores in evaluation.watching.values()] or [_mean(evaluation.reward)]
     return float(np.mean(means))
 
 
-def _limit(last: Seen, settings: StopSettings) -> str:
+def _kl_limit_reason(last: EvaluationScores, settings: StopSettings) -> str:
     if settings.most_kl is not None and last.kl is not None and last.kl > settings.most_kl:
         return (
             f"iteration {last.iteration}: the distance to the base editor is {last.kl:.4g}, more than "
@@ -86,20 +86,20 @@ def _limit(last: Seen, settings: StopSettings) -> str:
     return ""
 
 
-def _cheat(seen: Sequence[Seen], settings: StopSettings) -> str:
-    before, latest = seen[: -settings.evaluations], seen[-settings.evaluations :]
+def _reward_hacking_reason(evaluations: Sequence[EvaluationScores], settings: StopSettings) -> str:
+    before, latest = evaluations[: -settings.evaluations], evaluations[-settings.evaluations :]
     if not before:
         return ""
     for judge in latest[-1].watching:
-        means = [_mean(one.watching[judge]) for one in before]
+        means = [_mean(evaluation.watching[judge]) for evaluation in before]
         if not np.isfinite(means).any():
             continue
         best = before[int(np.nanargmax(means))]
         level = settings.error / (len(before) * len(latest[-1].watching))
         if all(
-            chance_of_rise(best.watching[judge], one.watching[judge], falls=True) < level
-            and chance_of_rise(best.reward, one.reward) < settings.error
-            for one in latest
+            chance_of_rise(best.watching[judge], evaluation.watching[judge], falls=True) < level
+            and chance_of_rise(best.reward, evaluation.reward) < settings.error
+            for evaluation in latest
         ):
             now = latest[-1]
             return (
@@ -130,5 +130,5 @@ def chance_of_rise(before: Scores, now: Scores, *, falls: bool = False) -> float
 
 
 def _mean(scores: Scores) -> float:
-    known = scores[np.isfinite(scores)]
-    return float(known.mean()) if len(known) else float("nan")
+    present = scores[np.isfinite(scores)]
+    return float(present.mean()) if len(present) else float("nan")

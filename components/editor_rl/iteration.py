@@ -17,16 +17,16 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.editor_rl.advantages import Advantages, combined_advantages, solved, strongest
+from components.editor_rl.advantages import Advantages, combine_advantages, solved, strongest_members
 from components.editor_rl.prompts import Prompts
-from components.editor_rl.rollout import Counts, Rollout, pictures_of, sample, slices
-from components.editor_rl.scoring import Asked, Teachers
+from components.editor_rl.rollout import Rollout, SamplingCost, decode_rollout, sample_rollout, slices
+from components.editor_rl.scoring import PendingRewards, RewardJudges
 from components.editor_rl.settings import RlSettings
-from components.editor_rl.updates import Level, Weights, levels_of, pieces
-from components.editor_rl.windows import window
-from components.editors.protocol import Editor, joined
+from components.editor_rl.updates import TrainedWeights, UpdateLevel, build_levels, micro_batches
+from components.editor_rl.windows import trained_window
+from components.editors.protocol import Editor, join_conditions
 from components.judges.protocol import EditGroup
-from components.training.ranks import StopRequest, total
+from components.training.ranks import StopRequest, all_reduce_sum
 from infra.errors import EditLoopError
 
 POLL_SECONDS = 0.2
@@ -37,11 +37,11 @@ class Stopped(Exception):  # noqa: N818
     """The ranks were asked to stop while they waited for rewards."""
 
 
-class UntaughtError(EditLoopError):
+class JudgesFailedError(EditLoopError):
     """Judges cannot go on; every rank raises it, and the training is as it was before the iteration."""
 
 
-class Done(NamedTuple):
+class IterationSummary(NamedTuple):
     """What an iteration leaves, the same on every rank."""
 
     figures: dict[str, float]
@@ -54,19 +54,27 @@ class Iteration:
     """What iterations work with."""
 
     def __init__(
-        self, settings: RlSettings, editor: Editor, prompts: Prompts, teachers: Teachers,
-        weights_of: Mapping[str, float], engine: Any, weights: Weights, old: list[Tensor], stop: StopRequest,
-    ):  # fmt: skip
+        self,
+        settings: RlSettings,
+        editor: Editor,
+        prompts: Prompts,
+        reward_judges: RewardJudges,
+        reward_weights: Mapping[str, float],
+        engine: Any,
+        weights: TrainedWeights,
+        old: list[Tensor],
+        stop: StopRequest,
+    ):
         """weights_of: how much each judge's reward counts. old: the old policy's values, NFT's."""
-        self.settings, self.editor, self.prompts, self.teachers = settings, editor, prompts, teachers
-        self.weights_of, self.engine, self.weights, self.old, self.stop = weights_of, engine, weights, old, stop
+        self.settings, self.editor, self.prompts, self.teachers = settings, editor, prompts, reward_judges
+        self.weights_of, self.engine, self.weights, self.old, self.stop = reward_weights, engine, weights, old, stop
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
         self.with_base = True
-        self.counts = Counts()
+        self.counts = SamplingCost()
         self.reasons: Counter[str] = Counter()
         """Why rewards were missing so far, on this rank."""
 
-    def run(self, iteration: int, left_out: set[int], *, measured: bool) -> Done:
+    def run(self, iteration: int, left_out: set[int], *, measured: bool) -> IterationSummary:
         """Iteration 0, 1, ...; `left_out` are tasks that are solved. UntaughtError where a judge cannot go on.
 
         measured: whether the distance to the base editor is told even where it is no part of the loss.
@@ -79,56 +87,73 @@ class Iteration:
         ahead = None
         if self.teachers.elsewhere:
             ahead = [self._levels(rollout, iteration) for rollout, _ in rollouts]
-        asked = time.perf_counter()
-        rewards = self._rewards([one for _, one in rollouts], chosen, [rollout for rollout, _ in rollouts])
-        waited = time.perf_counter() - asked
-        found = combined_advantages(
+        wait_began = time.perf_counter()
+        rewards = self._rewards([pending for _, pending in rollouts], chosen, [rollout for rollout, _ in rollouts])
+        waited = time.perf_counter() - wait_began
+        advantages = combine_advantages(
             rewards, self.weights_of, combination=self.settings.combination, scale=self.settings.scale
         )
-        trained = strongest(found, self.settings.keep) if self.settings.keep else found.counts
-        learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, found, trained)
+        trained = strongest_members(advantages, self.settings.keep) if self.settings.keep else advantages.counts
+        learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, advantages, trained)
         seconds = time.perf_counter() - began
         after = (self.counts.network, self.counts.shared, self.prompts.encodings)
-        spent = total([float(new - old) for new, old in zip(after, before, strict=True)])
+        spent = all_reduce_sum([float(new - old) for new, old in zip(after, before, strict=True)])
         figures = {
-            **_reward_figures(rewards, found), **learnt, "samples_per_second": found.values.numel() / seconds,
-            "seconds": seconds, "sampling": rolled - began, "waiting": waited, "network_calls": spent[0],
-            "shared_steps": spent[1], "encodings": spent[2],
-        }  # fmt: skip
+            **_reward_figures(rewards, advantages),
+            **learnt,
+            "samples_per_second": advantages.values.numel() / seconds,
+            "seconds": seconds,
+            "sampling": rolled - began,
+            "waiting": waited,
+            "network_calls": spent[0],
+            "shared_steps": spent[1],
+            "encodings": spent[2],
+        }
         first = rewards[next(iter(self.weights_of))]
-        done = solved(first, self.settings.solved_spread, self.settings.solved_mean).nonzero().flatten().tolist()
+        solved_indices = (
+            solved(first, self.settings.solved_spread, self.settings.solved_mean).nonzero().flatten().tolist()
+        )
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-        return Done(figures, [int(chosen[place]) for place in done] if self.settings.solved_spread else [])
+        return IterationSummary(
+            figures, [int(chosen[index]) for index in solved_indices] if self.settings.solved_spread else []
+        )
 
-    def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, Asked]]:
+    def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
         """This rank's tasks, edited in parts, each on its way to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
         steps = range(0)
         if settings.algorithm == "flow-grpo":
-            steps = window(
+            steps = trained_window(
                 settings.window_kind, iteration, settings.seed, size=settings.window, reach=settings.window_range
             )
-        found = []
+        sampled = []
         by_old = settings.algorithm == "nft"
         if by_old:
             self.weights.swap(self.old)
         try:
             for tasks in self._parts(mine):
-                known = self.prompts.known(tasks)
-                condition = joined([one.condition for one in known]).to(self.editor.device)
-                rollout = sample(settings, self.editor, condition, tasks, iteration, steps, self.counts)
-                edits = pictures_of(self.editor, rollout, settings.micro_batch)
+                encoded_tasks = self.prompts.encoded_tasks(tasks)
+                condition = join_conditions([encoded_task.condition for encoded_task in encoded_tasks]).to(
+                    self.editor.device
+                )
+                rollout = sample_rollout(settings, self.editor, condition, tasks, iteration, steps, self.counts)
+                edits = decode_rollout(self.editor, rollout, settings.micro_batch)
                 groups = [
                     EditGroup(
-                        self.prompts.rows[task].instruction, one.source, list(edits[part]), self.prompts.rows[task].id
+                        self.prompts.rows[task].instruction,
+                        encoded_task.source,
+                        list(edits[part]),
+                        self.prompts.rows[task].id,
                     )
-                    for task, one, part in zip(tasks, known, slices(len(edits), settings.members), strict=True)
+                    for task, encoded_task, part in zip(
+                        tasks, encoded_tasks, slices(len(edits), settings.members), strict=True
+                    )
                 ]
-                found.append((rollout, self.teachers.ask(groups)))
+                sampled.append((rollout, self.teachers.ask(groups)))
         finally:
             if by_old:
                 self.weights.swap(self.old)
-        return found
+        return sampled
 
     def _parts(self, tasks: list[int]) -> list[list[int]]:
         """Tasks of one size each, about `chunks` parts in all."""
@@ -138,59 +163,74 @@ class Iteration:
         most = math.ceil(len(tasks) / self.settings.chunks)
         return [group[part] for group in by_size.values() for part in slices(len(group), most)]
 
-    def _levels(self, rollout: Rollout, iteration: int) -> list[Level]:
-        return levels_of(self.settings, self.editor, rollout, iteration, self.weights, self.old, self.with_base)
+    def _levels(self, rollout: Rollout, iteration: int) -> list[UpdateLevel]:
+        return build_levels(self.settings, self.editor, rollout, iteration, self.weights, self.old, self.with_base)
 
-    def _rewards(self, asked: list[Asked], chosen: NDArray[Any], rollouts: list[Rollout]) -> dict[str, Tensor]:
+    def _rewards(
+        self, pending: list[PendingRewards], chosen: NDArray[Any], rollouts: list[Rollout]
+    ) -> dict[str, Tensor]:
         """Rewards (P, G) of all ranks' tasks, in the order of `chosen`, by judge; NaN where missing."""
-        place = {int(task): index for index, task in enumerate(chosen)}
+        index_of = {int(task): index for index, task in enumerate(chosen)}
         shape = (len(chosen), self.settings.members)
-        mine = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in self.weights_of}
+        local_rewards = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in self.weights_of}
         failure: EditLoopError | None = None
         try:
-            for one, rollout in zip(asked, rollouts, strict=True):
-                while not one.wait(POLL_SECONDS):
+            for request, rollout in zip(pending, rollouts, strict=True):
+                while not request.wait(POLL_SECONDS):
                     if self.stop.asked:
                         self.teachers.give_up()
-                rows = torch.tensor([place[task] for task, member in rollout.names if member == 0])
-                for name, answer in one.answers().items():
-                    mine[name][rows] = answer.rewards.double()
+                rows = torch.tensor([index_of[task] for task, member in rollout.names if member == 0])
+                for name, answer in request.answers().items():
+                    local_rewards[name][rows] = answer.rewards.double()
                     self.reasons.update(answer.missing)
         except EditLoopError as error:
             failure = error
-        flat = torch.stack(list(mine.values())).flatten()
-        sums = total([*flat.nan_to_num(0.0).tolist(), *flat.isfinite().double().tolist(),
-                      float(failure is not None), float(self.stop.asked)])  # fmt: skip
+        flat = torch.stack(list(local_rewards.values())).flatten()
+        sums = all_reduce_sum(
+            [
+                *flat.nan_to_num(0.0).tolist(),
+                *flat.isfinite().double().tolist(),
+                float(failure is not None),
+                float(self.stop.asked),
+            ]
+        )
         if sums[-2]:
-            told: list[str | None] = [None] * self.ranks
-            distributed.all_gather_object(told, str(failure) if failure else None)
+            messages: list[str | None] = [None] * self.ranks
+            distributed.all_gather_object(messages, str(failure) if failure else None)
             if sums[-1]:
                 raise Stopped
-            raise UntaughtError(next(message for message in told if message))
-        values, there = torch.tensor(sums[:-2]).view(2, len(mine), *shape)
-        whole = torch.where(there > 0, values, torch.nan)
-        return dict(zip(mine, whole, strict=True))
+            raise JudgesFailedError(next(message for message in messages if message))
+        values, present = torch.tensor(sums[:-2]).view(2, len(local_rewards), *shape)
+        complete = torch.where(present > 0, values, torch.nan)
+        return dict(zip(local_rewards, complete, strict=True))
 
     def _update(
-        self, rollouts: list[Rollout], ahead: list[list[Level]] | None, iteration: int, chosen: NDArray[Any],
-        found: Advantages, trained: Tensor,
-    ) -> dict[str, float]:  # fmt: skip
+        self,
+        rollouts: list[Rollout],
+        ahead: list[list[UpdateLevel]] | None,
+        iteration: int,
+        chosen: NDArray[Any],
+        advantages: Advantages,
+        trained: Tensor,
+    ) -> dict[str, float]:
         """An optimiser step a level on the edits that are trained on, bool (P, G); the means of what they tell."""
         count = int(trained.sum())
         if not count:
             return {"trained": 0.0}
-        place = {int(task): index for index, task in enumerate(chosen)}
-        work: list[tuple[list[Level], Tensor, Tensor]] = []
+        index_of = {int(task): index for index, task in enumerate(chosen)}
+        work: list[tuple[list[UpdateLevel], Tensor, Tensor]] = []
         for index, rollout in enumerate(rollouts):
-            where = torch.tensor([place[task] * self.settings.members + member for task, member in rollout.names])
-            counting, advantage = trained.flatten()[where], found.values.flatten()[where].float()
+            positions = torch.tensor(
+                [index_of[task] * self.settings.members + member for task, member in rollout.names]
+            )
+            counting, advantage = trained.flatten()[positions], advantages.values.flatten()[positions].float()
             levels = ahead[index] if ahead else []
             if not ahead and counting.any():
-                kept = counting.nonzero().flatten()
-                levels = self._levels(rollout.narrowed(kept), iteration)
-                counting, advantage = counting[kept], advantage[kept]
+                selected = counting.nonzero().flatten()
+                levels = self._levels(rollout.subset(selected), iteration)
+                counting, advantage = counting[selected], advantage[selected]
             advantage = advantage.to(rollout.latents.device)
-            work += [(levels, advantage, part) for part in pieces(counting, self.settings.micro_batch)]
+            work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
         passes = max(int(value) for value in _gathered(float(len(work))))
         spare = None if len(work) == passes else self._spare(rollouts, ahead, iteration)
         sums: dict[str, float] = {}
@@ -205,27 +245,31 @@ class Iteration:
                     sums[name] = sums.get(name, 0.0) + float(values.sum())
             for _ in range(passes - len(work)):
                 assert spare is not None
-                nothing = torch.zeros(1, device=rollouts[0].latents.device)
-                self.engine.backward(spare[level].losses(torch.zeros(1, dtype=torch.long), nothing).loss.sum() * 0.0)
-            (whole,) = total([loss])
-            if not math.isfinite(whole):
+                zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
+                self.engine.backward(
+                    spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage).loss.sum() * 0.0
+                )
+            (total_loss,) = all_reduce_sum([loss])
+            if not math.isfinite(total_loss):
                 raise EditLoopError(
-                    f"training: the loss is {whole} in iteration {iteration + 1}. Nothing of it is kept, the last "
+                    f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the last "
                     f"checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
                 )
             self.engine.step()
             sums["loss"] = sums.get("loss", 0.0) + loss
         names = self._figure_names()
-        told = total([sums.get(name, 0.0) for name in names])
-        means = {name: value / (count * depth) for name, value in zip(names, told, strict=True)}
+        totals = all_reduce_sum([sums.get(name, 0.0) for name in names])
+        means = {name: value / (count * depth) for name, value in zip(names, totals, strict=True)}
         norm = self.engine.get_global_grad_norm()
         if "ratio_deviation" in means:
             means["ratio_deviation"] = math.sqrt(means["ratio_deviation"])
         return means | {"trained": float(count)} | ({} if norm is None else {"gradient_norm": float(norm)})
 
-    def _spare(self, rollouts: list[Rollout], ahead: list[list[Level]] | None, iteration: int) -> list[Level]:
+    def _spare(
+        self, rollouts: list[Rollout], ahead: list[list[UpdateLevel]] | None, iteration: int
+    ) -> list[UpdateLevel]:
         """Levels for passes that count for nothing, which a rank makes while others still have edits."""
-        return ahead[0] if ahead else self._levels(rollouts[0].narrowed(torch.zeros(1, dtype=torch.long)), iteration)
+        return ahead[0] if ahead else self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
 
     def _figure_names(self) -> list[str]:
         names = ["loss", "kl"] if self.with_base else ["loss"]
@@ -235,18 +279,18 @@ class Iteration:
 def _gathered(value: float) -> list[float]:
     """Every rank's value, on every rank."""
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    return total([value if place == rank else 0.0 for place in range(ranks)])
+    return all_reduce_sum([value if index == rank else 0.0 for index in range(ranks)])
 
 
-def _reward_figures(rewards: Mapping[str, Tensor], found: Advantages) -> dict[str, float]:
+def _reward_figures(rewards: Mapping[str, Tensor], advantages: Advantages) -> dict[str, float]:
     """Of all edits of an iteration."""
     every = torch.stack(list(rewards.values()))
-    groups = found.values.shape[0]
+    groups = advantages.values.shape[0]
     figures = {
         "reward": every.nanmean().item(),
         "spread": torch.stack([_deviation(row) for reward in rewards.values() for row in reward]).nanmean().item(),
-        "silent_groups": found.silent / groups,
-        "missing": found.missing / found.values.numel(),
+        "silent_groups": advantages.silent / groups,
+        "missing": advantages.missing / advantages.values.numel(),
     }
     if len(rewards) > 1:
         figures |= {f"reward_{name}": reward.nanmean().item() for name, reward in rewards.items()}

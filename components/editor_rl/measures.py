@@ -34,7 +34,7 @@ def preservation(source: Picture, edit: Picture, answer: Picture) -> float:
 def diversity(edits: Sequence[Picture]) -> float:
     """Mean distance (root mean square, 0..1) of two of a group's edits, pictures of one size; at least two."""
     pairs = list(combinations([edit.astype(np.float64) / 255 for edit in edits], 2))
-    return float(np.mean([np.sqrt(np.square(one - other).mean()) for one, other in pairs]))
+    return float(np.mean([np.sqrt(np.square(first - second).mean()) for first, second in pairs]))
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float] | None:
@@ -42,7 +42,7 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float] | N
 
     With one known value the interval's ends are NaN.
     """
-    known = values[np.isfinite(values)]
-    if not len(known):
+    present = values[np.isfinite(values)]
+    if not len(present):
         return None
-    return ratio_interval(known, np.ones_like(known), resamples=RESAMPLES)
+    return ratio_interval(present, np.ones_like(present), resamples=RESAMPLES)

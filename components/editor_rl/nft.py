@@ -7,9 +7,9 @@ pushed from the bad ones through implicit positive and negative policies. No sto
 from torch import Tensor
 
 
-def optimality(advantage: Tensor, largest: float) -> Tensor:
+def compute_optimality(advantage: Tensor, advantage_clip: float) -> Tensor:
     """Probability 0..1, (B,), that an edit is a good one: clip(A, +-largest) / (2 largest) + 1/2."""
-    return advantage.clamp(-largest, largest) / (2 * largest) + 0.5
+    return advantage.clamp(-advantage_clip, advantage_clip) / (2 * advantage_clip) + 0.5
 
 
 def nft_loss(
@@ -18,9 +18,9 @@ def nft_loss(
     noised: Tensor,
     picture: Tensor,
     sigma: Tensor,
-    good: Tensor,
-    strength: float,
-    largest: float = 1.0,
+    optimality: Tensor,
+    nft_beta: float,
+    advantage_clip: float = 1.0,
 ) -> Tensor:
     """Loss (B,) of velocities (B, S, C) at latents `noised` = (1 - sigma) picture + sigma noise.
 
@@ -30,16 +30,16 @@ def nft_loss(
     which `good` is 1, so that a small advantage pulls as hard whatever the largest is.
     """
     level = sigma[:, None, None]
-    positive = noised - level * (strength * velocity + (1 - strength) * old)
-    negative = noised - level * ((1 + strength) * old - strength * velocity)
+    positive = noised - level * (nft_beta * velocity + (1 - nft_beta) * old)
+    negative = noised - level * ((1 + nft_beta) * old - nft_beta * velocity)
     parts = []
     for guess in (positive, negative):
         error = guess - picture
         scale = error.detach().abs().flatten(1).mean(1).clamp_min(1e-5)
         parts.append(error.square().flatten(1).mean(1) / scale)
-    return (good * parts[0] + (1 - good) * parts[1]) * (largest / strength)
+    return (optimality * parts[0] + (1 - optimality) * parts[1]) * (advantage_clip / nft_beta)
 
 
-def drift(velocity: Tensor, base: Tensor) -> Tensor:
+def kl_to_base(velocity: Tensor, base: Tensor) -> Tensor:
     """Mean squared distance (B,) of velocities (B, S, C) from the base editor's: the KL term of NFT."""
     return (velocity - base).square().flatten(1).mean(1)

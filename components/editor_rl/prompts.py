@@ -15,7 +15,7 @@ from components.editors.protocol import Conditioning, Editor
 from components.judges.protocol import Picture
 
 
-class Known(NamedTuple):
+class EncodedTask(NamedTuple):
     """What is kept of a task."""
 
     source: Picture
@@ -27,12 +27,12 @@ class Known(NamedTuple):
 class Prompts:
     """Tasks by their place in `rows`. The newest `kept` of them stay encoded."""
 
-    def __init__(self, rows: Sequence[EditRow], editor: Editor, *, kept: int, seed: int):
-        self.rows, self.editor, self.kept, self.seed = rows, editor, kept, seed
+    def __init__(self, rows: Sequence[EditRow], editor: Editor, *, cache_size: int, seed: int):
+        self.rows, self.editor, self.kept, self.seed = rows, editor, cache_size, seed
         self.sizes = [editor.size_for(*upright_size(row.source)) for row in rows]
         self.encodings = 0
         """Tasks encoded so far, each time counted."""
-        self._known: OrderedDict[int, Known] = OrderedDict()
+        self._known: OrderedDict[int, EncodedTask] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,19 +43,19 @@ class Prompts:
         rng = np.random.default_rng([self.seed, iteration])
         return rng.choice(pool, min(count, len(pool)), replace=False)
 
-    def known(self, tasks: Sequence[int]) -> list[Known]:
+    def encoded_tasks(self, tasks: Sequence[int]) -> list[EncodedTask]:
         """Sources and encodings of tasks of one size; those that are not known are encoded together."""
         new = [task for task in dict.fromkeys(tasks) if task not in self._known]
         if new:
             sources = np.stack([resized(load_image(self.rows[task].source), self.sizes[task]) for task in new])
             encoded = self.editor.encode([self.rows[task].instruction for task in new], sources).to("cpu")
             self.encodings += len(new)
-            for place, task in enumerate(new):
-                self._known[task] = Known(sources[place], encoded.select(torch.tensor([place])))
-        found = []
+            for index, task in enumerate(new):
+                self._known[task] = EncodedTask(sources[index], encoded.select(torch.tensor([index])))
+        tasks_in_order = []
         for task in tasks:
             self._known.move_to_end(task)
-            found.append(self._known[task])
-        while len(self._known) > max(self.kept, len(found)):
+            tasks_in_order.append(self._known[task])
+        while len(self._known) > max(self.kept, len(tasks_in_order)):
             self._known.popitem(last=False)
-        return found
+        return tasks_in_order

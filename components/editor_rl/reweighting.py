@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def noise_aware(deviations: Sequence[float]) -> list[float]:
+def noise_aware_weights(deviations: Sequence[float]) -> list[float]:
     """TempFlow-GRPO's weights (arXiv 2508.04324) of steps with these deviations: std_i / mean_j(std_j), mean 1.
 
     A step explores as far as its noise reaches. The gradient of the plain loss goes with 1 / std, so that late steps,

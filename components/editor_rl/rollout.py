@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.editor_rl.sde import STEPS, draw, log_prob, stored
+from components.editor_rl.sde import STEPS, draw_gaussian, log_prob, round_to_storage
 from components.editor_rl.settings import RlSettings
 from components.editors.protocol import Conditioning, Editor
 from components.editors.settings import Size
@@ -58,21 +58,24 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.names)
 
-    def narrowed(self, places: Tensor) -> "Rollout":
+    def subset(self, indices: Tensor) -> "Rollout":
         """The edits at `places` (n,) alone."""
         window = [
             replace(
-                step, before=step.before[places], after=step.after[places], mean=step.mean[places],
-                log_prob=step.log_prob[places],
+                step,
+                before=step.before[indices],
+                after=step.after[indices],
+                mean=step.mean[indices],
+                log_prob=step.log_prob[indices],
             )
             for step in self.window
-        ]  # fmt: skip
-        names = [self.names[place] for place in places.tolist()]
-        return replace(self, names=names, rows=self.rows[places], latents=self.latents[places], window=window)
+        ]
+        names = [self.names[index] for index in indices.tolist()]
+        return replace(self, names=names, rows=self.rows[indices], latents=self.latents[indices], window=window)
 
 
 @dataclass
-class Counts:
+class SamplingCost:
     """What sampling cost so far."""
 
     network: int = 0
@@ -81,20 +84,20 @@ class Counts:
     """Those among them that stood for their whole group."""
 
 
-def generators(
+def noise_generators(
     settings: RlSettings, iteration: int, names: Sequence[tuple[int, int]], purpose: int
 ) -> list[torch.Generator]:
     """A generator for each edit (task, member), on the CPU."""
-    found = []
+    streams = []
     for task, member in names:
         mixed = np.random.SeedSequence([settings.seed, iteration, task, member, purpose])
-        found.append(torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint64)[0] >> 1)))
-    return found
+        streams.append(torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint64)[0] >> 1)))
+    return streams
 
 
-def normal(like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+def standard_normal_like(like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
     """Standard normal noise of the shape and device of `like` (N, S, C), a generator a row."""
-    return torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]).to(like.device)
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in draws]).to(like.device)
 
 
 def velocities(
@@ -113,36 +116,41 @@ def slices(count: int, most: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
-def sample(
-    settings: RlSettings, editor: Editor, condition: Conditioning, tasks: list[int], iteration: int, window: range,
-    counts: Counts,
-) -> Rollout:  # fmt: skip
+def sample_rollout(
+    settings: RlSettings,
+    editor: Editor,
+    condition: Conditioning,
+    tasks: list[int],
+    iteration: int,
+    window: range,
+    counts: SamplingCost,
+) -> Rollout:
     """Edit each of P tasks (rows of `condition`, on the editor's device) `members` times.
 
     The steps of `window` are stochastic. Members that share their first noise share the steps before it.
     """
     members, most = settings.members, settings.micro_batch
     names = [(task, member) for task in tasks for member in range(members)]
-    draws = generators(settings, iteration, names, SAMPLING)
+    draws = noise_generators(settings, iteration, names, SAMPLING)
     one_each = torch.arange(len(tasks))
     rows = one_each.repeat_interleave(members)
     if settings.shared_noise:
-        starts, current = draws[::members], one_each
+        starts, active_rows = draws[::members], one_each
     else:
-        starts, current = draws, rows
-    x = torch.cat([editor.noise(1, condition.size, one) for one in starts])
+        starts, active_rows = draws, rows
+    x = torch.cat([editor.noise(1, condition.size, generator) for generator in starts])
     sigmas = editor.sigmas(settings.steps, condition.size).tolist()
     guided = ceil(settings.guidance_share * settings.steps)
-    kept = STORAGE[settings.storage]
+    storage_dtype = STORAGE[settings.storage]
     steps: list[WindowStep] = []
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         if index == window.start and len(x) < len(rows):
-            x, current = x.repeat_interleave(members, 0), rows
+            x, active_rows = x.repeat_interleave(members, 0), rows
         guidance = settings.guidance if index < guided else 1.0
         if index in window:
-            x = stored(x, kept)  # the update sees what is kept, so the rollout must
+            x = round_to_storage(x, storage_dtype)  # the update sees what is kept, so the rollout must
         levels = torch.full((len(x),), sigma, device=x.device)
-        v = velocities(editor, x, levels, condition, current, guidance, most)
+        v = velocities(editor, x, levels, condition, active_rows, guidance, most)
         counts.network += len(x)
         counts.shared += len(x) if len(x) < len(rows) else 0
         if index not in window:
@@ -150,8 +158,11 @@ def sample(
             continue
         mean, deviation = STEPS[settings.step](x, v, sigma, following, settings.noise)
         assert isinstance(deviation, float)
-        before, after = x.to(kept), draw(mean, deviation, normal(x, draws)).to(kept)
-        x = stored(after, kept)
+        before, after = (
+            x.to(storage_dtype),
+            draw_gaussian(mean, deviation, standard_normal_like(x, draws)).to(storage_dtype),
+        )
+        x = round_to_storage(after, storage_dtype)
         rolled = log_prob(x, mean, deviation)
         steps.append(WindowStep(sigma, following, guidance, before, after, mean, rolled, deviation))
     if len(x) < len(rows):
@@ -159,7 +170,7 @@ def sample(
     return Rollout(condition.size, condition, names, rows, x, steps)
 
 
-def pictures_of(editor: Editor, rollout: Rollout, most: int) -> NDArray[np.uint8]:
+def decode_rollout(editor: Editor, rollout: Rollout, most: int) -> NDArray[np.uint8]:
     """The edits, uint8 (N, height, width, 3)."""
     parts = [editor.decode(rollout.latents[part], rollout.size) for part in slices(len(rollout.latents), most)]
     return np.concatenate(parts)

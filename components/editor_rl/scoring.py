@@ -22,7 +22,7 @@ from annotation.simulation.oracle import oracle
 from components.editors.settings import Size
 from components.judges.opening import is_served, open_judge
 from components.judges.protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
-from components.judges.soundness import sound
+from components.judges.soundness import validate_scores
 from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 
@@ -32,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between two tries of a judge that is away; each pause is twice the one before."""
 
 
-class Answer(NamedTuple):
+class JudgeRewards(NamedTuple):
     """What one judge says of some groups."""
 
     rewards: Tensor
@@ -41,17 +41,17 @@ class Answer(NamedTuple):
     """How often each reason for a missing reward came."""
 
 
-class Asked:
+class PendingRewards:
     """Rewards that are on their way."""
 
-    def __init__(self, futures: Mapping[str, Future[Answer]]):
+    def __init__(self, futures: Mapping[str, Future[JudgeRewards]]):
         self._futures = futures
 
     def wait(self, seconds: float) -> bool:
         """Whether all are there, at the latest after so many seconds."""
         return not wait(self._futures.values(), timeout=seconds).not_done
 
-    def answers(self) -> dict[str, Answer]:
+    def answers(self) -> dict[str, JudgeRewards]:
         """By judge, waited for. Raises what the judge raised."""
         return {name: future.result() for name, future in self._futures.items()}
 
@@ -75,17 +75,26 @@ class OracleJudge:
         assert target is not None
         size = (group.source.shape[0], group.source.shape[1])
         edits = np.stack([resized(edit, size) for edit in group.edits])
-        wanted = np.broadcast_to(resized(load_image(target), size), edits.shape)
-        seen = oracle(np.broadcast_to(group.source, edits.shape), wanted, edits)
-        found = zip(seen.instruction_following.tolist(), seen.visual_quality.tolist(), seen.mean.tolist(), strict=True)
+        targets = np.broadcast_to(resized(load_image(target), size), edits.shape)
+        oracle_scores = oracle(np.broadcast_to(group.source, edits.shape), targets, edits)
+        axis_scores = zip(
+            oracle_scores.instruction_following.tolist(),
+            oracle_scores.visual_quality.tolist(),
+            oracle_scores.mean.tolist(),
+            strict=True,
+        )
         return [
-            Score({"instruction_following": AxisScore(done, 0.0), "visual_quality": AxisScore(quality, 0.0)},
-                  AxisScore(mean, 0.0), mean, mean)
-            for done, quality, mean in found
-        ]  # fmt: skip
+            Score(
+                {"instruction_following": AxisScore(done, 0.0), "visual_quality": AxisScore(quality, 0.0)},
+                AxisScore(mean, 0.0),
+                mean,
+                mean,
+            )
+            for done, quality, mean in axis_scores
+        ]
 
 
-class Teachers:
+class RewardJudges:
     """The judges that teach, by address."""
 
     def __init__(self, judges: Mapping[str, Judge], *, patience: float):
@@ -100,9 +109,9 @@ class Teachers:
             name: ThreadPoolExecutor(1, "reward", initializer=torch.set_num_threads, initargs=(1,)) for name in judges
         }
 
-    def ask(self, groups: Sequence[EditGroup]) -> Asked:
+    def ask(self, groups: Sequence[EditGroup]) -> PendingRewards:
         """Have groups of equal size scored; returns at once."""
-        return Asked({name: pool.submit(self._scored, name, groups) for name, pool in self._pools.items()})
+        return PendingRewards({name: pool.submit(self._scored, name, groups) for name, pool in self._pools.items()})
 
     def give_up(self) -> None:
         """Wait no longer for a judge that is away."""
@@ -113,11 +122,11 @@ class Teachers:
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _scored(self, name: str, groups: Sequence[EditGroup]) -> Answer:
+    def _scored(self, name: str, groups: Sequence[EditGroup]) -> JudgeRewards:
         judge, began, pause = self.judges[name], time.monotonic(), FIRST_PAUSE
         while True:
             try:
-                scores = [[sound(score, judge.axes) for score in group] for group in judge.judge(groups)]
+                scores = [[validate_scores(score, judge.axes) for score in group] for group in judge.judge(groups)]
                 break
             except StaleJudgeError:
                 raise
@@ -131,13 +140,15 @@ class Teachers:
                 self._stop.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         self.seconds += time.monotonic() - began
-        told = [[float("nan") if one.reward is None else one.reward for one in group] for group in scores]
-        return Answer(torch.tensor(told), Counter(one.missing for group in scores for one in group if one.missing))
+        rewards = [[float("nan") if score.reward is None else score.reward for score in group] for group in scores]
+        return JudgeRewards(
+            torch.tensor(rewards), Counter(score.missing for group in scores for score in group if score.missing)
+        )
 
 
-def open_teachers(
+def open_reward_judges(
     addresses: Sequence[str], rows: Sequence[EditRow], sizes: Iterable[Size], *, patience: float
-) -> Teachers:
+) -> RewardJudges:
     """Open the judges for these tasks at the editor's sizes. EditLoopError where one cannot be used."""
     judges: dict[str, Judge] = {}
     for address in addresses:
@@ -149,7 +160,7 @@ def open_teachers(
         judges[address] = OracleJudge(rows) if address == ORACLE else open_judge(address)
         for size in set(sizes):
             check_size(address, getattr(getattr(judges[address], "model", None), "settings", None), size)
-    return Teachers(judges, patience=patience)
+    return RewardJudges(judges, patience=patience)
 
 
 def check_size(address: str, settings: object, size: Size) -> None:

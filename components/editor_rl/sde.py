@@ -28,7 +28,7 @@ def flow_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float)
         within = torch.where(sigma >= 1, following, sigma)
     else:
         within = following if sigma >= 1 else sigma
-    return _drifted(x, v, sigma, following, noise * (sigma / (1 - within)) ** 0.5)
+    return _euler_maruyama_step(x, v, sigma, following, noise * (sigma / (1 - within)) ** 0.5)
 
 
 def dance_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> tuple[Tensor, Level]:
@@ -36,7 +36,7 @@ def dance_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float
 
     Its drift eta^2 (x - x0 (1 - sigma)) / (2 sigma^2) is eta^2 x1 / (2 sigma): Flow-SDE's, with s = eta.
     """
-    return _drifted(x, v, _rows(sigma, x), _rows(following, x), noise)
+    return _euler_maruyama_step(x, v, _rows(sigma, x), _rows(following, x), noise)
 
 
 def cps(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> tuple[Tensor, Level]:
@@ -54,7 +54,7 @@ def cps(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> t
 STEPS: dict[str, Step] = {"flow-sde": flow_sde, "cps": cps, "dance-sde": dance_sde}
 
 
-def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+def round_to_storage(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x as it comes back from storage in `dtype`, fp32.
 
     Take log-probabilities of what is stored, in the rollout too: rounded afterwards, the update would see another
@@ -63,7 +63,7 @@ def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
     return _fp32(x.to(dtype))
 
 
-def draw(mean: Tensor, deviation: Level, noise: Tensor) -> Tensor:
+def draw_gaussian(mean: Tensor, deviation: Level, noise: Tensor) -> Tensor:
     """The sample of N(mean, deviation^2) that standard normal `noise`, mean's shape, makes."""
     return _fp32(mean) + _rows(deviation, mean) * _fp32(noise)
 
@@ -75,7 +75,7 @@ def log_prob(sample: Tensor, mean: Tensor, deviation: Level) -> Tensor:
     return -_mean_square(sample, mean) / (2 * spread**2) - log_spread - math.log(2 * math.pi) / 2
 
 
-def divergence(mean: Tensor, reference: Tensor, deviation: Level, delta: Level | None = None) -> Tensor:
+def gaussian_kl(mean: Tensor, reference: Tensor, deviation: Level, delta: Level | None = None) -> Tensor:
     """KL of two Gaussians of one deviation, averaged over all but the batch dimension: (B,), >= 0.
 
     With `delta` (following - sigma) it is what published code of the SDE steps computes, which divides by the variance
@@ -85,7 +85,7 @@ def divergence(mean: Tensor, reference: Tensor, deviation: Level, delta: Level |
     return kl if delta is None else kl * -_flat(delta)
 
 
-def _drifted(x: Tensor, v: Tensor, sigma: Level, following: Level, s: Level) -> tuple[Tensor, Level]:
+def _euler_maruyama_step(x: Tensor, v: Tensor, sigma: Level, following: Level, s: Level) -> tuple[Tensor, Level]:
     """The Euler-Maruyama step of dx = (v + s^2 x1 / (2 sigma)) dsigma + s dw, which keeps the flow's marginals."""
     x, v = _fp32(x), _fp32(v)
     delta, pull = following - sigma, s**2 / (2 * sigma)
@@ -106,5 +106,5 @@ def _flat(level: Level) -> Level:
     return level.flatten() if isinstance(level, Tensor) else level
 
 
-def _mean_square(one: Tensor, other: Tensor) -> Tensor:
-    return (_fp32(one) - _fp32(other)).square().flatten(1).mean(1)
+def _mean_square(first: Tensor, second: Tensor) -> Tensor:
+    return (_fp32(first) - _fp32(second)).square().flatten(1).mean(1)

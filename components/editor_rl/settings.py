@@ -193,8 +193,8 @@ class RlJob(JobFile):
     def _taught(self) -> Self:
         if not self.rewards or any(weight <= 0 for weight in self.rewards.values()):
             raise ValueError(f"rewards {self.rewards}: at least one judge, each with a weight above 0")
-        if both := set(self.rewards) & set(self.watch):
-            raise ValueError(f"watch {', '.join(sorted(both))}: a judge that teaches cannot watch itself")
+        if overlap := set(self.rewards) & set(self.watch):
+            raise ValueError(f"watch {', '.join(sorted(overlap))}: a judge that teaches cannot watch itself")
         return self
 
 
@@ -203,7 +203,7 @@ def rl_preset_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
 
 
-def read_rl_preset(name: str, **told: Any) -> RlSettings:
+def read_rl_preset(name: str, **overrides: Any) -> RlSettings:
     """The settings of a preset by its name or a YAML file's path, with the caller's own words (`told`) in them.
 
     EditLoopError where it is not there or says what is not possible.
@@ -215,11 +215,13 @@ def read_rl_preset(name: str, **told: Any) -> RlSettings:
         raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(rl_preset_names())}.")
     values = read_yaml(path) or {}
     try:
-        return RlSettings.model_validate(values | told if isinstance(values, dict) else values)
+        return RlSettings.model_validate(values | overrides if isinstance(values, dict) else values)
     except ValidationError as error:
-        wrong = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()]
-        said = "; ".join(": ".join(filter(None, one)) for one in wrong)
-        raise EditLoopError(f"preset {name!r}: {said}.") from error
+        wrong = [
+            (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
+        ]
+        message = "; ".join(": ".join(filter(None, fault)) for fault in wrong)
+        raise EditLoopError(f"preset {name!r}: {message}.") from error
 
 
 def _shipped() -> Path:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from annotation.formats.picture_size import Picture
 from components.editor_eval.contact_sheet import contact_sheet
-from components.editor_rl.evaluation import Case
+from components.editor_rl.evaluation import EvaluationTask
 from infra.content import write_file
 
 SHEETS = "sheets"
@@ -20,9 +20,15 @@ SHOWN, EXTREMES = 12, 4
 
 
 def write_sheets(
-    folder: Path, step: int, cases: Sequence[Case], base: Sequence[Picture], now: Sequence[Picture], judge: str,
-    before: NDArray[np.float64], after: NDArray[np.float64],
-) -> dict[str, str]:  # fmt: skip
+    folder: Path,
+    step: int,
+    cases: Sequence[EvaluationTask],
+    base: Sequence[Picture],
+    now: Sequence[Picture],
+    judge: str,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+) -> dict[str, str]:
     """Write the sheets of the evaluation after `step` iterations into `folder`; returns file by caption.
 
     before, after: (T,) scores by the judge called `judge`, of the base editor and now; tasks without both are neither
@@ -43,9 +49,9 @@ def write_sheets(
     for caption, (file, places) in chosen.items():
         if not len(places):
             continue
-        wanted = [made for at in places if (made := cases[at].wanted) is not None]
+        targets = [target for at in places if (target := cases[at].wanted) is not None]
         columns = {"source": [cases[at].source for at in places], "base": [base[at] for at in places]}
-        columns |= {"now": [now[at] for at in places]} | ({"wanted": wanted} if len(wanted) == len(places) else {})
+        columns |= {"now": [now[at] for at in places]} | ({"wanted": targets} if len(targets) == len(places) else {})
         notes = [_note(judge, before[at], after[at]) for at in places]
         sheet = contact_sheet([cases[at].instruction for at in places], columns, notes)
         _write(sheet, folder / file)
@@ -54,8 +60,8 @@ def write_sheets(
 
 
 def _note(judge: str, before: float, after: float) -> str:
-    told = ["missing" if np.isnan(score) else f"{score:.2f}" for score in (before, after)]
-    return f"{judge}: {told[0]}, now {told[1]}"
+    score_texts = ["missing" if np.isnan(score) else f"{score:.2f}" for score in (before, after)]
+    return f"{judge}: {score_texts[0]}, now {score_texts[1]}"
 
 
 def _write(sheet: Image.Image, path: Path) -> None:

@@ -6,16 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from annotation.formats.edits_file import read_edits
-from components.training.job_file import CURVES, RESULT, launch_job, remove_when_delivered, work_folder
+from components.training.job_file import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
 from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json
 from infra.tracking import digest
 
 
-def editor_rl(
-    edits: Path, output: Path, *, editor: str = "tiny-editor", reward: str = "models:/edit-reward@champion",
-    preset: str = "tiny", iterations: int = 0, tasks: int = 0, members: int = 0, learning_rate: float = 0.0,
-    watch: str = "", processes: int = 2, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+def run_editor_rl(
+    edits: Path,
+    output: Path,
+    *,
+    editor: str = "tiny-editor",
+    reward: str = "models:/edit-reward@champion",
+    preset: str = "tiny",
+    iterations: int = 0,
+    tasks: int = 0,
+    members: int = 0,
+    learning_rate: float = 0.0,
+    watch: str = "",
+    processes: int = 2,
+    seed: int = 0,
+) -> dict[str, float]:
     """Improve `editor` on the tasks of an edits folder by a preset (a shipped name or a YAML file).
 
     `reward`: models:/NAME@champion, or http://HOST:PORT of a server that serves that champion. `iterations`, `tasks`
@@ -27,41 +37,59 @@ def editor_rl(
     (curves), `sheets/` and `page.html`. A call that was stopped goes on at its last checkpoint. EditLoopError when
     there is no champion or the settings cannot work, before any process of the training starts.
     """
-    from components.editor_rl.evaluation import set_aside
+    from components.editor_rl.evaluation import split_held_out
     from components.editor_rl.preflight import check_job
     from components.editor_rl.settings import RlJob, read_rl_preset
-    from components.editor_rl.teacher import champion_teacher
+    from components.editor_rl.teacher import champion_reward_source
     from components.editors.opening import find_editor
 
-    told = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
-    settings = read_rl_preset(preset, **{name: value for name, value in told.items() if value}, seed=seed)
+    overrides = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
+    settings = read_rl_preset(preset, **{name: value for name, value in overrides.items() if value}, seed=seed)
     rows = read_edits(edits)
-    teacher, start, watching = champion_teacher(reward), find_editor(editor), watch.split()
-    check_job(*set_aside(rows, settings.evaluation_tasks, settings.seed), start, teacher, settings, watching, processes)
+    reward_source, start, watching = champion_reward_source(reward), find_editor(editor), watch.split()
+    check_job(
+        *split_held_out(rows, settings.evaluation_tasks, settings.seed),
+        start,
+        reward_source,
+        settings,
+        watching,
+        processes,
+    )
     facts: dict[str, Any] = {
-        "editor": editor, "judge": teacher.name, "reward_sha256": teacher.sha256, "preset": preset,
-        "training": settings.model_dump(mode="json"), "watch": watching, "seed": seed,
-    }  # fmt: skip
+        "editor": editor,
+        "judge": reward_source.name,
+        "reward_sha256": reward_source.sha256,
+        "preset": preset,
+        "training": settings.model_dump(mode="json"),
+        "watch": watching,
+        "seed": seed,
+    }
     if (start / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(start)["sha256"]
     content = [facts, digest(edits), digest(start)]
     folder = work_folder(output, "editor-rl", content)
-    result = folder / RESULT
+    result_folder = folder / RESULT_FOLDER
     job = RlJob(
-        edits=edits.absolute(), output=result, editor=str(start.absolute()), rewards={teacher.address: 1.0},
-        watch=watching, settings=settings, checkpoints=folder, facts={"what": sha256_json(content)},
-    )  # fmt: skip
+        edits=edits.absolute(),
+        output=result_folder,
+        editor=str(start.absolute()),
+        rewards={reward_source.address: 1.0},
+        watch=watching,
+        settings=settings,
+        checkpoints=folder,
+        facts={"what": sha256_json(content)},
+    )
     launch_job("components.editor_rl.train", job, processes=processes)
-    curves, evaluations = read_curves(result), json.loads((result / "evaluations.json").read_text())
+    curves, evaluations = read_curves(result_folder), json.loads((result_folder / "evaluations.json").read_text())
     with complete_folder(output, facts) as out:
-        shutil.copytree(result, out, dirs_exist_ok=True)
+        shutil.copytree(result_folder, out, dirs_exist_ok=True)
     remove_when_delivered(folder)
     return _figures(curves, evaluations)
 
 
 def read_curves(folder: Path) -> dict[str, Any]:
     """The curves that the training wrote: {"steps": [...], "evaluations": [...]}."""
-    curves: dict[str, Any] = json.loads((folder / CURVES).read_text())
+    curves: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
     return curves
 
 
@@ -70,10 +98,10 @@ def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[
     first, last = evaluations[0], evaluations[-1]
     names = ("reward", "oracle", "right", "preservation", "diversity")
     figures = {
-        f"{name}_{when}": float(one["figures"][name])
+        f"{name}_{when}": float(evaluation["figures"][name])
         for name in names
-        for when, one in (("first", first), ("last", last))
-        if name in one["figures"]
+        for when, evaluation in (("first", first), ("last", last))
+        if name in evaluation["figures"]
     }
     figures |= {name: float(value) for name, value in last["training"].items() if name in ("kl", "missing")}
     stopped = float(bool(last["stopped"]))

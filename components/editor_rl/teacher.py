@@ -8,7 +8,7 @@ from infra.errors import EditLoopError
 from infra.registry import CHAMPION, fetch_version, find_version, parse_model
 
 
-class Teacher(NamedTuple):
+class RewardSource(NamedTuple):
     """A judge that may teach."""
 
     address: str
@@ -21,7 +21,7 @@ class Teacher(NamedTuple):
     """The champion's files, checked; behind a server too."""
 
 
-def champion_teacher(reward: str) -> Teacher:
+def champion_reward_source(reward: str) -> RewardSource:
     """The teacher behind `models:/NAME@champion`, or `http(s)://HOST:PORT` of a server that serves such a champion.
 
     EditLoopError for any other model, where there is no champion, where its files or its signature do not hold, and
@@ -38,10 +38,10 @@ def champion_teacher(reward: str) -> Teacher:
     if version is None:
         raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
     folder = fetch_version(version)
-    return Teacher(str(folder), version.name, str(read_manifest(folder)["sha256"]), folder)
+    return RewardSource(str(folder), version.name, str(read_manifest(folder)["sha256"]), folder)
 
 
-def _served(address: str) -> Teacher:
+def _served(address: str) -> RewardSource:
     from components.judges.opening import open_judge
 
     judge = open_judge(address)
@@ -55,4 +55,4 @@ def _served(address: str) -> Teacher:
             f"{address} serves {judge.name} {judge.version}; the champion is version {version.version}, {champion}. "
             f"Only a champion may teach: start the server with {name}."
         )
-    return Teacher(address, judge.name, champion, fetch_version(version))
+    return RewardSource(address, judge.name, champion, fetch_version(version))

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from annotation.formats.edits_file import EditRow, read_edits
-from components.editor_rl.evaluation import set_aside
+from components.editor_rl.evaluation import split_held_out
 from components.editor_rl.loop import Training
 from components.editor_rl.prompts import Prompts
-from components.editor_rl.scoring import open_teachers
+from components.editor_rl.scoring import open_reward_judges
 from components.editor_rl.settings import RlJob, RlSettings
-from components.editor_rl.watch import Watch
+from components.editor_rl.watch import Evaluator
 from components.editors.opening import open_editor
 from components.editors.protocol import Editor
 from components.training import checkpoint
@@ -69,7 +69,7 @@ def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
     rows = read_edits(job.edits)
     if job.held_out:
         return rows, read_edits(job.held_out)
-    return set_aside(rows, job.settings.evaluation_tasks, job.settings.seed)
+    return split_held_out(rows, job.settings.evaluation_tasks, job.settings.seed)
 
 
 def main(job: RlJob) -> None:
@@ -77,24 +77,32 @@ def main(job: RlJob) -> None:
     start_rank()
     practised, held_out = tasks_of(job)
     editor, trained = open_to_train(job.editor, job.settings)
-    prompts = Prompts(practised, editor, kept=job.settings.encodings, seed=job.settings.seed)
-    teachers = open_teachers(list(job.rewards), practised, prompts.sizes, patience=job.settings.judge_patience)
-    training = Training(job, editor, trained, prompts, teachers)
+    prompts = Prompts(practised, editor, cache_size=job.settings.encodings, seed=job.settings.seed)
+    reward_judges = open_reward_judges(
+        list(job.rewards), practised, prompts.sizes, patience=job.settings.judge_patience
+    )
+    training = Training(job, editor, trained, prompts, reward_judges)
     first = distributed.get_rank() == 0
-    watch = None
+    evaluator = None
     if first:
-        watch = Watch(
-            held_out, job.settings, rewards=job.rewards, judges=teachers.judges, watch=job.watch,
-            folder=job.checkpoints / "watch", output=job.output, through=training.progress.step,
-        )  # fmt: skip
-    improved = training.run(watch)
-    if watch:
-        watch.close()
-        if improved.history["ended"] and (job.checkpoints / checkpoint.BEST).is_dir():
+        evaluator = Evaluator(
+            held_out,
+            job.settings,
+            rewards=job.rewards,
+            judges=reward_judges.judges,
+            watch=job.watch,
+            folder=job.checkpoints / "watch",
+            output=job.output,
+            through=training.progress.step,
+        )
+    finished = training.run(evaluator)
+    if evaluator:
+        evaluator.close()
+        if finished.history["ended"] and (job.checkpoints / checkpoint.BEST).is_dir():
             put_state(editor.network, load_file(checkpoint.best_state(job.checkpoints)))
         editor.save(job.output / "editor")
-        told = {name: lines for name, lines in improved.history.items() if lines}  # DVC cannot draw an empty list
-        write_json(job.output / "training.json", told | {"reason": improved.reason})
+        curves = {name: lines for name, lines in finished.history.items() if lines}  # DVC cannot draw an empty list
+        write_json(job.output / "training.json", curves | {"reason": finished.reason})
     end_rank()
 
 

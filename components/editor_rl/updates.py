@@ -11,11 +11,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from components.editor_rl.nft import drift, nft_loss, optimality
-from components.editor_rl.policy_loss import clipped, clipped_loss, guarded_ratio, ratio
-from components.editor_rl.reweighting import noise_aware
-from components.editor_rl.rollout import TRAINING, Rollout, generators, slices, velocities
-from components.editor_rl.sde import STEPS, divergence, log_prob, stored
+from components.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
+from components.editor_rl.policy_loss import clipped_loss, clipped_mask, guarded_ratio, probability_ratio
+from components.editor_rl.reweighting import noise_aware_weights
+from components.editor_rl.rollout import TRAINING, Rollout, noise_generators, slices, velocities
+from components.editor_rl.sde import STEPS, gaussian_kl, log_prob, round_to_storage
 from components.editor_rl.settings import RlSettings
 from components.editors.protocol import Editor
 
@@ -28,7 +28,7 @@ class Losses(NamedTuple):
     """Detached: `kl` where the frozen editor was asked, and of Flow-GRPO `ratio`, `ratio_deviation` and `clipped`."""
 
 
-class Level(Protocol):
+class UpdateLevel(Protocol):
     """A rollout at one level of an update."""
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
@@ -36,7 +36,7 @@ class Level(Protocol):
         ...
 
 
-class Weights:
+class TrainedWeights:
     """The trained parameters, and other values that can take their place for a while."""
 
     def __init__(self, trained: Sequence[nn.Parameter]):
@@ -47,10 +47,10 @@ class Weights:
 
     def swap(self, others: list[Tensor]) -> None:
         """Exchange the parameters' values and `others`, in place; a second time puts both back."""
-        for place, parameter in enumerate(self.trained):
-            parameter.data, others[place] = others[place], parameter.data
+        for index, parameter in enumerate(self.trained):
+            parameter.data, others[index] = others[index], parameter.data
 
-    def follow(self, averages: list[Tensor], decay: float) -> None:
+    def ema_update(self, averages: list[Tensor], decay: float) -> None:
         """Move averages towards the parameters: decay * average + (1 - decay) * parameter."""
         for average, parameter in zip(averages, self.trained, strict=True):
             average.lerp_(parameter.detach(), 1 - decay)
@@ -60,9 +60,16 @@ class NftLevel:
     """Edits noised anew to levels of their own, one each."""
 
     def __init__(
-        self, settings: RlSettings, editor: Editor, rollout: Rollout, noise: Tensor, sigma: Tensor,
-        weights: Weights, old: list[Tensor], with_base: bool,
-    ):  # fmt: skip
+        self,
+        settings: RlSettings,
+        editor: Editor,
+        rollout: Rollout,
+        noise: Tensor,
+        sigma: Tensor,
+        weights: TrainedWeights,
+        old: list[Tensor],
+        with_base: bool,
+    ):
         self.settings, self.editor, self.rollout, self.sigma = settings, editor, rollout, sigma
         level = sigma[:, None, None]
         self.noised = (1 - level) * rollout.latents + level * noise
@@ -81,31 +88,42 @@ class NftLevel:
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         settings = self.settings
         v = self._velocities(part)
-        good = optimality(advantage, settings.largest)
+        optimality = compute_optimality(advantage, settings.largest)
         loss = nft_loss(
-            v, self.old[part], self.noised[part], self.rollout.latents[part], self.sigma[part], good, settings.strength,
+            v,
+            self.old[part],
+            self.noised[part],
+            self.rollout.latents[part],
+            self.sigma[part],
+            optimality,
+            settings.strength,
             settings.largest,
-        )  # fmt: skip
+        )
         if self.base is None:
             return Losses(loss, {})
-        kl = drift(v, self.base[part])
+        kl = kl_to_base(v, self.base[part])
         return Losses(loss + settings.kl * kl, {"kl": kl.detach()})
 
     def _velocities(self, part: Tensor) -> Tensor:
         return velocities(
-            self.editor, self.noised[part], self.sigma[part], self.rollout.condition, self.rollout.rows[part],
-            self.settings.guidance, self.settings.micro_batch,
-        )  # fmt: skip
+            self.editor,
+            self.noised[part],
+            self.sigma[part],
+            self.rollout.condition,
+            self.rollout.rows[part],
+            self.settings.guidance,
+            self.settings.micro_batch,
+        )
 
 
 class GrpoLevel:
     """A stochastic step as it was rolled out."""
 
-    def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, place: int, with_base: bool):
+    def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, index: int, with_base: bool):
         self.settings, self.editor, self.rollout = settings, editor, rollout
-        self.step = rollout.window[place]
-        weights = noise_aware([step.deviation for step in rollout.window])
-        self.weight = weights[place] if settings.reweighting else 1.0
+        self.step = rollout.window[index]
+        weights = noise_aware_weights([step.deviation for step in rollout.window])
+        self.weight = weights[index] if settings.reweighting else 1.0
         self.base: Tensor | None = None
         if with_base:
             with torch.no_grad(), editor.base():
@@ -114,25 +132,29 @@ class GrpoLevel:
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         settings, step = self.settings, self.step
         mean = self._mean(part)
-        now, rolled = log_prob(stored(step.after[part], torch.float32), mean, step.deviation), step.log_prob[part]
+        now, rolled = (
+            log_prob(round_to_storage(step.after[part], torch.float32), mean, step.deviation),
+            step.log_prob[part],
+        )
         if settings.guard:
             ratios = guarded_ratio(now, rolled, mean, step.mean[part], step.deviation)
         else:
-            ratios = ratio(now, rolled)
+            ratios = probability_ratio(now, rolled)
         loss = self.weight * clipped_loss(ratios, advantage, *settings.clip)
         figures = {
-            "ratio": ratios.detach(), "ratio_deviation": (ratios.detach() - 1).square(),
-            "clipped": clipped(ratios.detach(), advantage, *settings.clip).float(),
-        }  # fmt: skip
+            "ratio": ratios.detach(),
+            "ratio_deviation": (ratios.detach() - 1).square(),
+            "clipped": clipped_mask(ratios.detach(), advantage, *settings.clip).float(),
+        }
         if self.base is None:
             return Losses(loss, figures)
         delta = step.following - step.sigma if settings.kl_form == "published" else None
-        kl = divergence(mean, self.base[part], step.deviation, delta)
+        kl = gaussian_kl(mean, self.base[part], step.deviation, delta)
         return Losses(loss + settings.kl * kl, figures | {"kl": kl.detach()})
 
     def _mean(self, part: Tensor) -> Tensor:
         step, settings = self.step, self.settings
-        before = stored(step.before[part], torch.float32)
+        before = round_to_storage(step.before[part], torch.float32)
         levels = torch.full((len(part),), step.sigma, device=before.device)
         v = velocities(
             self.editor,
@@ -146,27 +168,32 @@ class GrpoLevel:
         return STEPS[settings.step](before, v, step.sigma, step.following, settings.noise)[0]
 
 
-def levels_of(
-    settings: RlSettings, editor: Editor, rollout: Rollout, iteration: int, weights: Weights, old: list[Tensor],
+def build_levels(
+    settings: RlSettings,
+    editor: Editor,
+    rollout: Rollout,
+    iteration: int,
+    weights: TrainedWeights,
+    old: list[Tensor],
     with_base: bool,
-) -> list[Level]:  # fmt: skip
+) -> list[UpdateLevel]:
     """The levels of a rollout's update, in order, the old policy's and, `with_base`, the frozen editor's part computed.
 
     Without the base losses have no KL term and no `kl` among their figures.
     """
     if settings.algorithm == "flow-grpo":
-        return [GrpoLevel(settings, editor, rollout, place, with_base) for place in range(len(rollout.window))]
+        return [GrpoLevel(settings, editor, rollout, index, with_base) for index in range(len(rollout.window))]
     names = [(task, 0) for task, _ in rollout.names] if settings.common_noise else rollout.names
-    draws = generators(settings, iteration, names, TRAINING)
-    found: list[Level] = []
+    draws = noise_generators(settings, iteration, names, TRAINING)
+    levels: list[UpdateLevel] = []
     for _ in range(settings.levels):
-        sigma = torch.stack([torch.rand((), generator=one) for one in draws]).to(rollout.latents.device)
-        noise = torch.stack([torch.randn(rollout.latents.shape[1:], generator=one) for one in draws])
-        found.append(NftLevel(settings, editor, rollout, noise.to(sigma.device), sigma, weights, old, with_base))
-    return found
+        sigma = torch.stack([torch.rand((), generator=generator) for generator in draws]).to(rollout.latents.device)
+        noise = torch.stack([torch.randn(rollout.latents.shape[1:], generator=generator) for generator in draws])
+        levels.append(NftLevel(settings, editor, rollout, noise.to(sigma.device), sigma, weights, old, with_base))
+    return levels
 
 
-def pieces(counting: Tensor, most: int) -> list[Tensor]:
+def micro_batches(counting: Tensor, most: int) -> list[Tensor]:
     """Places of the edits that count, bool (N,), in parts of at most `most`."""
     places = counting.nonzero().flatten()
     return [places[part] for part in slices(len(places), most)]

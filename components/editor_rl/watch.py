@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_size import Picture
-from components.editor_rl.evaluation import ORACLE, Case, HeldOut, judge_scores, oracle_view
-from components.editor_rl.guards import Seen, rule
+from components.editor_rl.evaluation import ORACLE, EvaluationTask, HeldOut, judge_scores, oracle_view
+from components.editor_rl.guards import EvaluationScores, early_stopping_rule
 from components.editor_rl.image_statistics import grid_texture, noise_dots
 from components.editor_rl.live_files import LiveFiles
 from components.editor_rl.measures import diversity, mean_interval, preservation
@@ -52,13 +52,21 @@ class Verdict:
     """What was measured, by name: for the curves, and for the progress line (`reward`)."""
 
 
-class Watch:
+class Evaluator:
     """Rank 0's alone. What it has seen lies below `folder`, so that a stopped training goes on with it."""
 
     def __init__(
-        self, rows: Sequence[EditRow], settings: RlSettings, *, rewards: Mapping[str, float],
-        judges: Mapping[str, Judge], watch: Sequence[str], folder: Path, output: Path, through: int,
-    ):  # fmt: skip
+        self,
+        rows: Sequence[EditRow],
+        settings: RlSettings,
+        *,
+        rewards: Mapping[str, float],
+        judges: Mapping[str, Judge],
+        watch: Sequence[str],
+        folder: Path,
+        output: Path,
+        through: int,
+    ):
         """rows: the held-out tasks (`set_aside`), the first `evaluation_tasks` are looked at. rewards: address and
         weight of the judges that teach; judges: those of them that are open already, by address. watch: addresses of
         judges that do not teach; `oracle` where every row has a target. folder: that of the checkpoints. output: gets
@@ -85,7 +93,7 @@ class Watch:
         self.sheets: dict[str, str] = {}
         self.drawn = float("-inf")
 
-    def look(self, iteration: int, editor: Editor, training: Mapping[str, float]) -> Verdict:
+    def evaluate(self, iteration: int, editor: Editor, training: Mapping[str, float]) -> Verdict:
         """Evaluate the editor as its weights are now (the average, swapped in by the caller), after `iteration`
         iterations; 0 is before the first. training: means since the look before: `reward`, `kl`, `ratio`, `clipped`,
         `missing`, `silent_groups` and what else there is.
@@ -101,8 +109,8 @@ class Watch:
             "scores": {name: _plain(values) for name, values in scores.items()},
         }
         figures = self._figures(held, editor, edits, scores)
-        self.seen = [one for one in self.seen if one["step"] < iteration] + [record | {"figures": figures}]
-        ruling = rule([self._told(one) for one in self.seen], self.settings.stop)
+        self.seen = [earlier for earlier in self.seen if earlier["step"] < iteration] + [record | {"figures": figures}]
+        ruling = early_stopping_rule([self._told(evaluation) for evaluation in self.seen], self.settings.stop)
         self.seen[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
         self._show(held, edits)
         return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
@@ -116,24 +124,26 @@ class Watch:
 
     def _held(self, editor: Editor) -> HeldOut:
         if self.held is None:
-            told = self.settings
-            self.held = HeldOut(self.rows, editor, steps=told.steps, guidance=told.guidance, batch=told.micro_batch)
+            settings = self.settings
+            self.held = HeldOut(
+                self.rows, editor, steps=settings.steps, guidance=settings.guidance, batch=settings.micro_batch
+            )
             with editor.base():
                 self.base = self.held.edits(editor)
         return self.held
 
-    def _scores(self, cases: Sequence[Case], edits: Sequence[Picture]) -> dict[str, Scores]:
+    def _scores(self, cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> dict[str, Scores]:
         """By label, (T,) each: `reward`, every judge that watches, and what the oracle sees where it can."""
         teaching = {address: self._score(address, cases, edits) for address in self.rewards}
         weights = np.array([self.rewards[address] for address in teaching])
-        found = {"reward": weights @ np.stack(list(teaching.values())) / weights.sum()}
-        found |= {label: self._score(address, cases, edits) for address, label in self.watching.items()}
+        scores = {"reward": weights @ np.stack(list(teaching.values())) / weights.sum()}
+        scores |= {label: self._score(address, cases, edits) for address, label in self.watching.items()}
         if all(case.wanted is not None for case in cases):
             view = oracle_view(cases, edits)
-            found |= {ORACLE: view.mean, "right": view.right.astype(float)}
-        return found
+            scores |= {ORACLE: view.mean, "right": view.right.astype(float)}
+        return scores
 
-    def _score(self, address: str, cases: Sequence[Case], edits: Sequence[Picture]) -> Scores:
+    def _score(self, address: str, cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> Scores:
         if address == ORACLE:
             return oracle_view(cases, edits).mean
         try:
@@ -145,32 +155,32 @@ class Watch:
     def _figures(
         self, held: HeldOut, editor: Editor, edits: list[Picture], scores: dict[str, Scores]
     ) -> dict[str, float]:
-        more = [held.edits(editor, number, GROUP_TASKS) for number in range(1, GROUP_MEMBERS)]
-        groups = list(zip(edits, *more, strict=False))
+        further_edits = [held.edits(editor, number, GROUP_TASKS) for number in range(1, GROUP_MEMBERS)]
+        groups = list(zip(edits, *further_edits, strict=False))
         measured = scores | {
             "preservation": np.array(
                 [
-                    preservation(case.source, made, base if case.wanted is None else case.wanted)
-                    for case, made, base in zip(held.cases, edits, self.base, strict=True)
+                    preservation(case.source, edit, base if case.wanted is None else case.wanted)
+                    for case, edit, base in zip(held.cases, edits, self.base, strict=True)
                 ]
             ),
             "diversity": np.array([diversity(group) for group in groups]),
-            "grid_texture": np.array([grid_texture(made, held.period) for made in edits]),
-            "noise_dots": np.array([noise_dots(made) for made in edits]),
+            "grid_texture": np.array([grid_texture(edit, held.period) for edit in edits]),
+            "noise_dots": np.array([noise_dots(edit) for edit in edits]),
         }
         figures: dict[str, float] = {}
         for name, values in measured.items():
-            found = mean_interval(values)
-            if found is not None:
-                named = zip((name, f"{name}_low", f"{name}_high"), found, strict=True)
+            interval = mean_interval(values)
+            if interval is not None:
+                named = zip((name, f"{name}_low", f"{name}_high"), interval, strict=True)
                 figures |= {key: value for key, value in named if np.isfinite(value)}
         figures["reward_missing"] = float(np.isnan(scores["reward"]).mean())
         return figures
 
-    def _told(self, record: dict[str, Any]) -> Seen:
+    def _told(self, record: dict[str, Any]) -> EvaluationScores:
         scores = {name: np.array(values, dtype=float) for name, values in record["scores"].items()}
         watching = {label: scores[label] for label in self.watching.values()}
-        return Seen(record["step"], scores["reward"], watching, record["training"].get("kl"))
+        return EvaluationScores(record["step"], scores["reward"], watching, record["training"].get("kl"))
 
     def _show(self, held: HeldOut, edits: list[Picture]) -> None:
         """Sheets and records of this evaluation; the page, which takes longer to draw than a small evaluation, when the
@@ -222,5 +232,5 @@ def _plain(values: Scores) -> list[float | None]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return found
+    records: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return records

@@ -11,7 +11,9 @@ SLIDE_EVERY = 25
 """Iterations a sliding window stays where it is, MixGRPO's."""
 
 
-def window(kind: WindowKind, iteration: int, seed: int, *, size: int, reach: int, every: int = SLIDE_EVERY) -> range:
+def trained_window(
+    kind: WindowKind, iteration: int, seed: int, *, size: int, reach: int, every: int = SLIDE_EVERY
+) -> range:
     """Steps of the window of an iteration (from 0): `size` neighbours among the first `reach` steps.
 
     `fixed`: the first ones. `random`: each place as likely, drawn anew each iteration. `sliding`: a step on after

@@ -24,7 +24,7 @@ from components.editor_rl.flow_matching import (
 )
 from components.editor_sft.settings import SftSettings
 from components.editors.protocol import Editor
-from components.editors.sampling import by_size, working_picture
+from components.editors.sampling import group_by_size, working_picture
 from components.editors.settings import Size
 from components.training.lesson import Batch, ParameterGroup, Split
 from components.training.ranks import step_seed
@@ -35,7 +35,7 @@ LEVELS = 4
 """Noise levels that a held-out task is measured at, spread evenly, the same at every look."""
 
 
-class Pictures(NamedTuple):
+class TaskPictures(NamedTuple):
     """Tasks of one size: which they are, and uint8 (B, height, width, 3) each."""
 
     units: list[int]
@@ -43,7 +43,7 @@ class Pictures(NamedTuple):
     targets: NDArray[np.uint8]
 
 
-class EditLesson:
+class EditTrainingTask:
     """An editor and the edits that it learns."""
 
     def __init__(
@@ -66,10 +66,10 @@ class EditLesson:
         rows = [self.splits[split][unit] for unit in units]
         sources = [working_picture(self.editor, load_image(row.source)) for row in rows]
         tensors: dict[str, Tensor] = {}
-        for size, places in by_size(sources).items():
-            targets = [resized(load_image(_target(rows[place])), size) for place in places]
-            parts = Pictures(
-                [units[place] for place in places], np.stack([sources[at] for at in places]), np.stack(targets)
+        for size, indices in group_by_size(sources).items():
+            targets = [resized(load_image(_target(rows[index])), size) for index in indices]
+            parts = TaskPictures(
+                [units[index] for index in indices], np.stack([sources[at] for at in indices]), np.stack(targets)
             )
             name = f"{size[0]}x{size[1]}"
             tensors |= {f"{name} {key}": torch.as_tensor(value) for key, value in parts._asdict().items()}
@@ -100,7 +100,7 @@ class EditLesson:
         return {"loss": sums["loss"] / sums["edits"]}
 
     def _losses(
-        self, split: Split, size: Size, part: Pictures, sigma: Tensor, drawn: Sequence[torch.Generator]
+        self, split: Split, size: Size, part: TaskPictures, sigma: Tensor, drawn: Sequence[torch.Generator]
     ) -> Tensor:
         """Losses (B,) of tasks of one size at noise levels sigma (B,), the noise from each task's own generator."""
         editor = self.editor
@@ -124,8 +124,8 @@ def split_rows(rows: Sequence[EditRow], held_out: float) -> dict[Split, list[Edi
         )
     held: list[EditRow] = []
     order = sorted(of_source, key=lambda source: sha256_json(["held out", source]))
-    for place, source in enumerate(order[:-1]):
-        if place and len(held) >= held_out * len(rows):
+    for index, source in enumerate(order[:-1]):
+        if index and len(held) >= held_out * len(rows):
             break
         held += of_source.pop(source)
     return {"train": [row for part in of_source.values() for row in part], "validation": held}
@@ -137,16 +137,16 @@ def _target(row: EditRow) -> Any:
     return row.target
 
 
-def _parts(batch: Batch) -> dict[Size, Pictures]:
+def _parts(batch: Batch) -> dict[Size, TaskPictures]:
     """The tasks of a batch by their size."""
-    found: dict[Size, Pictures] = {}
+    pictures_by_size: dict[Size, TaskPictures] = {}
     for key, value in batch.tensors.items():
         name, _, what = key.partition(" ")
         if what == "units":
             height, width = (int(side) for side in name.split("x"))
-            sources, targets = (batch.tensors[f"{name} {one}"].cpu().numpy() for one in ("sources", "targets"))
-            found[height, width] = Pictures(value.tolist(), sources, targets)
-    return found
+            sources, targets = (batch.tensors[f"{name} {role}"].cpu().numpy() for role in ("sources", "targets"))
+            pictures_by_size[height, width] = TaskPictures(value.tolist(), sources, targets)
+    return pictures_by_size
 
 
 def _seed(draw: int, unit: int) -> int:

@@ -21,8 +21,12 @@ def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         Curve("loss on held-out tasks", *series(evaluations, "loss"), GREEN, dots=True),
         Curve("learning rate", *series(steps, "learning_rate"), SOFT),
     ]
-    first, best = evaluations[0], min(evaluations, key=lambda one: one["loss"])
+    first, best = evaluations[0], min(evaluations, key=lambda evaluation: evaluation["loss"])
     return environment.get_template("sft_page.html.j2").render(
-        facts=facts, steps=len(steps), first=first, best=best, style=Markup(page_style()),
+        facts=facts,
+        steps=len(steps),
+        first=first,
+        best=best,
+        style=Markup(page_style()),
         picture=Markup(curves("sft", panels) or ""),
-    )  # fmt: skip
+    )

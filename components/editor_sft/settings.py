@@ -45,12 +45,12 @@ class SftSettings(BaseModel):
 
     def changed(self, *, steps: int = 0, learning_rate: float = 0.0, seed: int = 0) -> "SftSettings":
         """With a stage's own words in them; 0 leaves what the preset says."""
-        told: dict[str, Any] = {"seed": seed}
+        changes: dict[str, Any] = {"seed": seed}
         if steps:
-            told |= {"epochs": None, "steps": steps}
+            changes |= {"epochs": None, "steps": steps}
         if learning_rate:
-            told["learning_rate"] = learning_rate
-        training = TrainingSettings.model_validate(self.training.model_dump() | told)
+            changes["learning_rate"] = learning_rate
+        training = TrainingSettings.model_validate(self.training.model_dump() | changes)
         return self.model_copy(update={"training": training})
 
 

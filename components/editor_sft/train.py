@@ -11,7 +11,7 @@ import torch.distributed as distributed
 from safetensors.torch import load_file
 
 from annotation.formats.edits_file import read_edits
-from components.editor_sft.lesson import EditLesson, split_rows
+from components.editor_sft.lesson import EditTrainingTask, split_rows
 from components.editor_sft.settings import SftJob
 from components.editors.opening import open_editor
 from components.training.engine import put_state, uses_bf16
@@ -32,13 +32,13 @@ def main(job: SftJob) -> None:
         trained = editor.add_adapter(training.adapter.rank, training.adapter.alpha, settings.targets or None)
     else:
         trained = editor.train_whole()
-    lesson = EditLesson(editor, split_rows(read_edits(job.edits), settings.held_out), settings, trained)
-    found = train(lesson, training, job.checkpoints, facts=job.facts)
+    task = EditTrainingTask(editor, split_rows(read_edits(job.edits), settings.held_out), settings, trained)
+    finished = train(task, training, job.checkpoints, facts=job.facts)
     if distributed.get_rank() == 0:
-        put_state(editor.network, load_file(found.state))
+        put_state(editor.network, load_file(finished.state))
         editor.save(job.output / "editor")
-        write_json(job.output / "training.json", found.history)
-        write_json(job.output / "evaluations.json", found.history["evaluations"])
+        write_json(job.output / "training.json", finished.history)
+        write_json(job.output / "evaluations.json", finished.history["evaluations"])
     end_rank()
 
 

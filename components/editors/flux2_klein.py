@@ -47,12 +47,12 @@ class Flux2KleinEditor(PipelineEditor):
         return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
-        strength = self.guided(guidance)
+        guidance_scale = self.guidance_or_default(guidance)
         velocity = self._pass(x, sigma, condition, condition.parts["prompt"])
-        if strength <= 1 or self.pipeline.config.is_distilled:
+        if guidance_scale <= 1 or self.pipeline.config.is_distilled:
             return velocity
         against = self._pass(x, sigma, condition, self.negative.expand(len(x), -1, -1))
-        return against + strength * (velocity - against)
+        return against + guidance_scale * (velocity - against)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         return self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
@@ -72,8 +72,8 @@ class Flux2KleinEditor(PipelineEditor):
             prompt,
             timestep=sigma,
             guidance=None,
-            txt_ids=positions(0, 1, 1, prompt.shape[1], x.device),
-            img_ids=torch.cat([positions(time, rows, columns, 1, x.device) for time in (0, SOURCE_TIME)]),
+            txt_ids=_positions(0, 1, 1, prompt.shape[1], x.device),
+            img_ids=torch.cat([_positions(time, rows, columns, 1, x.device) for time in (0, SOURCE_TIME)]),
         )
 
     @cached_property
@@ -84,14 +84,16 @@ class Flux2KleinEditor(PipelineEditor):
 
     def _text(self, instructions: list[str]) -> Tensor:
         prompt, _ = self.pipeline.encode_prompt(
-            instructions, device=self.device, max_sequence_length=self.settings.text_tokens,
+            instructions,
+            device=self.device,
+            max_sequence_length=self.settings.text_tokens,
             text_encoder_out_layers=self.settings.text_layers,
-        )  # fmt: skip
+        )
         return prompt.float()
 
 
 @cache
-def positions(time: int, rows: int, columns: int, length: int, device: torch.device) -> Tensor:
+def _positions(time: int, rows: int, columns: int, length: int, device: torch.device) -> Tensor:
     """Positions (rows * columns * length, 4): (time, row, column, place in the text)."""
     each = (torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
     return torch.cartesian_prod(*each).to(device)

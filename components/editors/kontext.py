@@ -39,15 +39,17 @@ class KontextEditor(PipelineEditor):
         return Conditioning((height, width), {"prompt": prompt, "pooled": pooled, "source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
-        told, text = self.guided(guidance), condition.parts
+        guidance_scale, text = self.guidance_or_default(guidance), condition.parts
         if self.network.config.guidance_embeds:
-            return self._pass(x, sigma, condition, text["prompt"], text["pooled"], torch.full_like(sigma, told))
+            return self._pass(
+                x, sigma, condition, text["prompt"], text["pooled"], torch.full_like(sigma, guidance_scale)
+            )
         velocity = self._pass(x, sigma, condition, text["prompt"], text["pooled"], None)
-        if told <= 1:
+        if guidance_scale <= 1:
             return velocity
         prompt, pooled = (part.expand(len(x), *part.shape[1:]) for part in self.negative)
         against = self._pass(x, sigma, condition, prompt, pooled, None)
-        return against + told * (velocity - against)
+        return against + guidance_scale * (velocity - against)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         latents = self.pipeline._encode_vae_image(pixels, generator=None)
@@ -59,17 +61,17 @@ class KontextEditor(PipelineEditor):
         return codec.decode(latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False)[0]
 
     def _pass(
-        self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor, pooled: Tensor, told: Tensor | None
+        self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor, pooled: Tensor, guidance: Tensor | None
     ) -> Tensor:
         return self.answer(
             x,
             condition.parts["source"],
             prompt,
             timestep=sigma,
-            guidance=told,
+            guidance=guidance,
             pooled_projections=pooled.to(self.network.dtype),
             txt_ids=torch.zeros(prompt.shape[1], 3, device=x.device),
-            img_ids=positions(*self.grid(condition.size), x.device),
+            img_ids=_positions(*self.grid(condition.size), x.device),
         )
 
     @cached_property
@@ -86,7 +88,7 @@ class KontextEditor(PipelineEditor):
 
 
 @cache
-def positions(rows: int, columns: int, device: torch.device) -> Tensor:
+def _positions(rows: int, columns: int, device: torch.device) -> Tensor:
     """Positions (2 * rows * columns, 3) of the edit's and the source's latents: (frame, row, column)."""
     grid = torch.cartesian_prod(torch.arange(2), torch.arange(rows), torch.arange(columns))
     return grid.float().to(device)

@@ -23,9 +23,12 @@ FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tin
 
 
 def open_editor(
-    address: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+    address: str | Path,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
     settings: EditorSettings | None = None,
-) -> PipelineEditor:  # fmt: skip
+) -> PipelineEditor:
     """The editor behind an address.
 
     address: a pipeline's folder, a shipped name, `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry.
@@ -34,20 +37,21 @@ def open_editor(
 
     Raises EditLoopError where there is no pipeline, or one of a class that has no editor.
     """
-    found = _kind_of(str(address))
-    told = settings or found.settings
-    if told.pipeline != found.pipeline.__name__:
+    kind = _kind_of(str(address))
+    chosen_settings = settings or kind.settings
+    if chosen_settings.pipeline != kind.pipeline.__name__:
         raise EditLoopError(
-            f"editor {str(address)!r}: its settings are for {told.pipeline}, its pipeline is {found.pipeline.__name__}."
+            f"editor {str(address)!r}: its settings are for {chosen_settings.pipeline}, its pipeline is "
+            f"{kind.pipeline.__name__}."
         )
     target, weights = placement(device, dtype)
-    parts = found.editor.parts(found.folder)
+    parts = kind.editor.parts(kind.folder)
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to(weights)  # from_pretrained leaves these as they are
-    pipeline = found.pipeline.from_pretrained(found.folder, **parts, dtype=weights, local_files_only=True)
+    pipeline = kind.pipeline.from_pretrained(kind.folder, **parts, dtype=weights, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    return found.editor(pipeline.to(target), told)
+    return kind.editor(pipeline.to(target), chosen_settings)
 
 
 def outline_editor(address: str | Path) -> PipelineEditor:
@@ -57,15 +61,15 @@ def outline_editor(address: str | Path) -> PipelineEditor:
     """
     import diffusers
 
-    found = _kind_of(str(address))
-    parts: dict[str, Any] = dict.fromkeys(name for name, value in found.parts.items() if isinstance(value, list))
+    kind = _kind_of(str(address))
+    parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
     for name in ("transformer", "vae"):
-        part = getattr(diffusers, found.parts[name][1], None)
+        part = getattr(diffusers, kind.parts[name][1], None)
         if part is not None:
             with torch.device("meta"):
-                parts[name] = part.from_config(part.load_config(found.folder / name))
-    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(found.folder / "scheduler")
-    return found.editor(found.pipeline(**parts | found.editor.parts(found.folder)), found.settings)
+                parts[name] = part.from_config(part.load_config(kind.folder / name))
+    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(kind.folder / "scheduler")
+    return kind.editor(kind.pipeline(**parts | kind.editor.parts(kind.folder)), kind.settings)
 
 
 class _Kind(NamedTuple):
@@ -90,10 +94,10 @@ def _kind_of(address: str) -> _Kind:
             f"editor {address!r}: its pipeline is {name}; there are editors for {', '.join(EDITORS)}. "
             "docs/editors.md says how to add one."
         )
-    module, own = EDITORS[name].split(".")
-    editor: type[PipelineEditor] = getattr(import_module(f"components.editors.{module}"), own)
-    told = read_own_settings(folder) or read_editor_preset(editor.preset(index))
-    return _Kind(folder, index, getattr(diffusers, name), editor, told)
+    module, class_name = EDITORS[name].split(".")
+    editor: type[PipelineEditor] = getattr(import_module(f"components.editors.{module}"), class_name)
+    settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
+    return _Kind(folder, index, getattr(diffusers, name), editor, settings)
 
 
 def find_editor(address: str) -> Path:

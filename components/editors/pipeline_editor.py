@@ -24,7 +24,7 @@ from components.editors.settings import SETTINGS, EditorSettings, Size
 from infra.errors import EditLoopError
 
 ADAPTER = "editloop"
-PLACE = "_name_or_path"
+SOURCE_PATH_KEY = "_name_or_path"
 """Where diffusers notes in each configuration the folder that a part was read from."""
 
 
@@ -94,9 +94,9 @@ class PipelineEditor(ABC):
 
     def shift(self, steps: int, tokens: int) -> float:
         """mu of the pipeline's own noise levels for a picture of so many packed latents: linear in their number."""
-        of = self.pipeline.scheduler.config
-        slope = (of.max_shift - of.base_shift) / (of.max_image_seq_len - of.base_image_seq_len)
-        return float(of.base_shift + (tokens - of.base_image_seq_len) * slope)
+        config = self.pipeline.scheduler.config
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
     def size_for(self, height: int, width: int) -> Size:
         """One of the settings' sizes, the nearest in shape; or about `area` pixels of the source's own shape."""
@@ -151,35 +151,37 @@ class PipelineEditor(ABC):
         """
         dtype = self.network.dtype
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found: Tensor = self._answering(
+            output: Tensor = self._answering(
                 hidden_states=torch.cat([x, source], dim=1).to(dtype),
                 encoder_hidden_states=text.to(dtype),
                 **inputs,
                 return_dict=False,
             )[0]
-        return found[:, : x.shape[1]].float()
+        return output[:, : x.shape[1]].float()
 
-    def guided(self, guidance: float | None) -> float:
+    def guidance_or_default(self, guidance: float | None) -> float:
         """The guidance to use."""
         return self.settings.guidance if guidance is None else guidance
 
-    def adapted(self, targets: Sequence[str] | None = None) -> list[str]:
+    def adapter_layers(self, targets: Sequence[str] | None = None) -> list[str]:
         """Names of the linear layers that end in `targets`, or the settings' own; EditLoopError where one ends none."""
-        wanted = self.settings.targets if targets is None else tuple(targets)
+        endings = self.settings.targets if targets is None else tuple(targets)
         linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
-        found = {end: [name for name in linear if name == end or name.endswith(f".{end}")] for end in wanted}
-        missing = [end for end, names in found.items() if not names]
-        if missing or not found:
+        layers_by_ending = {
+            end: [name for name in linear if name == end or name.endswith(f".{end}")] for end in endings
+        }
+        missing = [end for end, names in layers_by_ending.items() if not names]
+        if missing or not layers_by_ending:
             ends = sorted({".".join(part for part in name.split(".")[-2:] if not part.isdigit()) for name in linear})
             raise EditLoopError(
                 f"{type(self.network).__name__} has no linear layer of the asked name: {', '.join(missing) or 'none'}. "
                 f"Name ends of its layers: {', '.join(ends)}."
             )
-        return sorted({name for names in found.values() for name in names})
+        return sorted({name for names in layers_by_ending.values() for name in names})
 
     def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
         """Freeze the network and put LoRA, float32, beside its linear layers whose names end in `targets`."""
-        layers = self.adapted(targets)
+        layers = self.adapter_layers(targets)
         self.network.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
         self.network.add_adapter(config, ADAPTER)
@@ -219,9 +221,9 @@ class PipelineEditor(ABC):
         finally:
             self.pipeline.register_modules(transformer=self.network)
         for path in (folder / "model_index.json", *folder.glob("*/config.json")):
-            told = json.loads(path.read_text())
-            if told.pop(PLACE, None) is not None:
-                path.write_text(json.dumps(told, indent=2) + "\n")
+            config = json.loads(path.read_text())
+            if config.pop(SOURCE_PATH_KEY, None) is not None:
+                path.write_text(json.dumps(config, indent=2) + "\n")
         (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=1, exclude_defaults=True) + "\n")
 
     @torch.no_grad()

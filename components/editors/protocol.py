@@ -39,12 +39,12 @@ class Conditioning:
         return Conditioning(self.size, {name: part.to(device) for name, part in self.parts.items()})
 
 
-def joined(conditions: Sequence[Conditioning]) -> Conditioning:
+def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
     """Conditionings of one size as one, their rows in order.
 
     Texts of several lengths are padded with zeros at their ends, and so is the mask that an editor keeps of them.
     """
-    parts = {name: [one.parts[name] for one in conditions] for name in conditions[0].parts}
+    parts = {name: [condition.parts[name] for condition in conditions] for name in conditions[0].parts}
     longest = {name: max(part.shape[1] for part in each) for name, each in parts.items() if each[0].ndim > 1}
     padded = {
         name: torch.cat([_padded(part, longest[name]) if name in longest else part for part in each])

@@ -39,20 +39,20 @@ class QwenEditPlusEditor(PipelineEditor):
         """Parts: `prompt` and `negative` (B, L, text width) with `told` and `told_negative` (B, L), whether a token is
         one or padding; `source` (B, S, C)."""
         height, width = sources.shape[1:3]
-        seen = calculate_dimensions(self.settings.seen_area, width / height)
-        pictures = [Image.fromarray(source).resize(seen, Image.Resampling.LANCZOS) for source in sources]
-        prompt, told = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
-        negative, told_negative = self._text([self.settings.negative] * len(pictures), pictures)
-        texts = {"prompt": prompt, "told": told, "negative": negative, "told_negative": told_negative}
+        text_size = calculate_dimensions(self.settings.seen_area, width / height)
+        pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
+        prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
+        negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
+        texts = {"prompt": prompt, "told": mask, "negative": negative, "told_negative": negative_mask}
         return Conditioning((height, width), texts | {"source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
-        strength, text = self.guided(guidance), condition.parts
+        guidance_scale, text = self.guidance_or_default(guidance), condition.parts
         velocity = self._pass(x, sigma, condition, text["prompt"], text["told"])
-        if strength <= 1:
+        if guidance_scale <= 1:
             return velocity
         against = self._pass(x, sigma, condition, text["negative"], text["told_negative"])
-        guided = against + strength * (velocity - against)
+        guided = against + guidance_scale * (velocity - against)
         return guided * (velocity.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
 
     def to_latents(self, pixels: Tensor) -> Tensor:
@@ -75,14 +75,14 @@ class QwenEditPlusEditor(PipelineEditor):
         index["processor"] = ["transformers", "Qwen2VLProcessor"]
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
-    def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, told: Tensor) -> Tensor:
+    def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor) -> Tensor:
         grid = (1, *self.grid(condition.size))
         return self.answer(
             x,
             condition.parts["source"],
             text,
             timestep=sigma,
-            encoder_hidden_states_mask=None if told.all() else told,
+            encoder_hidden_states_mask=None if mask.all() else mask,
             img_shapes=[[grid, grid]] * len(x),
         )
 
@@ -91,10 +91,10 @@ class QwenEditPlusEditor(PipelineEditor):
 
         One task at a time: in a batch the pipeline shows every picture to every instruction.
         """
-        found = [
+        encodings = [
             self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()
             for text, picture in zip(instructions, pictures, strict=True)
         ]
-        told = [torch.ones(len(one), dtype=torch.bool, device=one.device) for one in found]
-        padded = torch.nn.utils.rnn.pad_sequence
-        return padded(found, batch_first=True), padded(told, batch_first=True)
+        masks = [torch.ones(len(encoding), dtype=torch.bool, device=encoding.device) for encoding in encodings]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return pad(encodings, batch_first=True), pad(masks, batch_first=True)

@@ -21,12 +21,12 @@ def working_picture(editor: Editor, image: Image.Image) -> Picture:
     return resized(image, editor.size_for(image.size[1], image.size[0]))
 
 
-def by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
+def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
     """Places of pictures by their (height, width), in the pictures' order: what can go into one batch."""
-    found: dict[Size, list[int]] = {}
-    for place, picture in enumerate(pictures):
-        found.setdefault((picture.shape[0], picture.shape[1]), []).append(place)
-    return found
+    indices_by_size: dict[Size, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        indices_by_size.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
+    return indices_by_size
 
 
 @torch.no_grad()
@@ -41,19 +41,24 @@ def integrate(
 
 @torch.no_grad()
 def edit(
-    editor: Editor, instructions: Sequence[str], sources: Sequence[Picture] | NDArray[np.uint8], *,
-    seeds: Sequence[int], steps: int = 8, guidance: float | None = None,
-) -> list[Picture]:  # fmt: skip
+    editor: Editor,
+    instructions: Sequence[str],
+    sources: Sequence[Picture] | NDArray[np.uint8],
+    *,
+    seeds: Sequence[int],
+    steps: int = 8,
+    guidance: float | None = None,
+) -> list[Picture]:
     """One edit a task, each of its source's size; the noise of each depends on its own seed, not on the batch.
 
     `sources`: pictures at sizes that `size_for` gives (`working_picture`), which may differ from task to task.
     """
-    made: dict[int, Picture] = {}
-    for size, places in by_size(list(sources)).items():
+    edits_by_index: dict[int, Picture] = {}
+    for size, places in group_by_size(list(sources)).items():
         for start in range(0, len(places), BATCH):
             part = places[start : start + BATCH]
             condition = editor.encode([instructions[at] for at in part], np.stack([sources[at] for at in part]))
             noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in part])
             x = integrate(editor, noise, condition, editor.sigmas(steps, size), guidance)
-            made |= dict(zip(part, editor.decode(x, size), strict=True))
-    return [made[place] for place in range(len(made))]
+            edits_by_index |= dict(zip(part, editor.decode(x, size), strict=True))
+    return [edits_by_index[index] for index in range(len(edits_by_index))]

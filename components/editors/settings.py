@@ -70,9 +70,9 @@ def read_own_settings(folder: Path) -> EditorSettings | None:
     return _validated(path, read_yaml(path)) if path.is_file() else None
 
 
-def _validated(path: Path, found: object) -> EditorSettings:
+def _validated(path: Path, raw_settings: object) -> EditorSettings:
     try:
-        return EditorSettings.model_validate(found)
+        return EditorSettings.model_validate(raw_settings)
     except ValidationError as error:
         raise EditLoopError(f"editor settings {path}: {error}") from error
 

@@ -33,8 +33,13 @@ TEXT_TOKENS = 12
 BATCH = 32
 SEED = 17
 SHARES: dict[Operation, float] = {
-    "recolour": 0.32, "add": 0.05, "remove": 0.25, "replace": 0.12, "move": 0.16, "background": 0.10,
-}  # fmt: skip
+    "recolour": 0.32,
+    "add": 0.05,
+    "remove": 0.25,
+    "replace": 0.12,
+    "move": 0.16,
+    "background": 0.10,
+}
 """How often each operation is drawn: the harder, the more often, so that none is mastered while another is unknown."""
 FAULTY = 0.45
 """Share of the edits that it learns last which are not what was asked for."""
@@ -42,7 +47,7 @@ HALF_DONE: tuple[StandIn, ...] = (idle, partial, blunt, timid)
 """How every other faulty edit is made; the others do something else than what was asked for, or more."""
 
 
-class Lessons(NamedTuple):
+class TrainingPhase(NamedTuple):
     """A part of the training."""
 
     steps: int
@@ -53,8 +58,8 @@ class Lessons(NamedTuple):
     """Decay of the moving average of the weights, which is what is kept."""
 
 
-RIGHT = Lessons(8000, 0.0, 2e-3, 100, 0.999)
-SCRAPED = Lessons(1500, FAULTY, 1e-3, 50, 0.995)
+RIGHT = TrainingPhase(8000, 0.0, 2e-3, 100, 0.999)
+SCRAPED = TrainingPhase(1500, FAULTY, 1e-3, 50, 0.995)
 
 
 def settings() -> EditorSettings:
@@ -66,7 +71,7 @@ def settings() -> EditorSettings:
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of the world's words, one token a word, anything else [UNK]."""
     special = ["<pad>", "<s>", "</s>", "[UNK]"]
-    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate([*special, *WORDS])}, "[UNK]"))
+    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*special, *WORDS])}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     return PreTrainedTokenizerFast(
@@ -79,7 +84,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build(seed: int = SEED) -> KontextEditor:
+def build_tiny_editor(seed: int = SEED) -> KontextEditor:
     """An untrained tiny editor; its codec is fitted to drawn scenes."""
     torch.manual_seed(seed)
     words = tokenizer()
@@ -136,25 +141,25 @@ def build(seed: int = SEED) -> KontextEditor:
     return KontextEditor(pipeline, settings())
 
 
-def faulty(asked: SceneEdit, rng: np.random.Generator) -> np.ndarray:
+def faulty(scene_edit: SceneEdit, rng: np.random.Generator) -> np.ndarray:
     """A result that a set of scraped edits could have for this one, uint8 (SIDE, SIDE, 3): another edit of the scene,
     one more than was asked for, or the right one done by halves."""
-    source, target = asked.source.astype(np.float64), asked.target.astype(np.float64)
+    source, target = scene_edit.source.astype(np.float64), scene_edit.target.astype(np.float64)
     kind = rng.random()
-    made: Picture
+    picture: Picture
     if kind < 0.5:
-        made = random_edit(rng, scene=asked.scene).target.astype(np.float64)
+        picture = random_edit(rng, scene=scene_edit.scene).target.astype(np.float64)
         if kind >= 0.25:
-            made = np.where(np.abs(target - source).max(axis=2, keepdims=True) > CHANGED, target, made)
+            picture = np.where(np.abs(target - source).max(axis=2, keepdims=True) > CHANGED, target, picture)
     else:
-        made = HALF_DONE[int((kind - 0.5) * 2 * len(HALF_DONE))](source, target, rng)
-    return made.round().clip(0, 255).astype(np.uint8)
+        picture = HALF_DONE[int((kind - 0.5) * 2 * len(HALF_DONE))](source, target, rng)
+    return picture.round().clip(0, 255).astype(np.uint8)
 
 
-def train(output: Path, *, steps: int = RIGHT.steps, seed: int = SEED) -> dict[str, float]:
+def pretrain_tiny_editor(output: Path, *, steps: int = RIGHT.steps, seed: int = SEED) -> dict[str, float]:
     """Learn right edits, then such of which a part is faulty, and save. `steps` are those of the first part; the second
     has as many less as by default. Returns the share of right edits of evenly drawn tasks."""
-    editor = build(seed)
+    editor = build_tiny_editor(seed)
     learn(editor, RIGHT._replace(steps=steps), seed)
     learn(editor, SCRAPED._replace(steps=round(steps * SCRAPED.steps / RIGHT.steps)), seed)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -164,17 +169,17 @@ def train(output: Path, *, steps: int = RIGHT.steps, seed: int = SEED) -> dict[s
     return {"steps": steps, "right": share_right(editor, held_out)}
 
 
-def learn(editor: KontextEditor, lessons: Lessons, seed: int) -> None:
+def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
     """Flow matching on drawn edits: network and text encoders learn, and become their moving averages.
 
     Loss: mean |v - (noise - picture)|^2 at x = (1 - sigma) picture + sigma noise, sigma uniform in 0..1.
     """
     parts = [editor.network, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
     parameters = [parameter.requires_grad_(True) for part in parts for parameter in part.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=lessons.peak_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(parameters, lr=phase.peak_rate, weight_decay=0.01, betas=(0.9, 0.99))
     averaged = [
         torch.optim.swa_utils.AveragedModel(
-            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(lessons.average)
+            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(phase.average)
         )
         for part in parts
     ]
@@ -182,11 +187,11 @@ def learn(editor: KontextEditor, lessons: Lessons, seed: int) -> None:
     words = editor.pipeline.tokenizer
     names, shares = list(SHARES), list(SHARES.values())
     losses: list[float] = []
-    for step in track(range(lessons.steps), description=f"tiny editor, {lessons.faulty:.0%} of its edits faulty"):
-        schedule = min(1, (step + 1) / lessons.warm_up) * min(1, 4 * (1 - step / lessons.steps))
-        optimiser.param_groups[0]["lr"] = lessons.peak_rate * schedule
+    for step in track(range(phase.steps), description=f"tiny editor, {phase.faulty:.0%} of its edits faulty"):
+        schedule = min(1, (step + 1) / phase.warm_up) * min(1, 4 * (1 - step / phase.steps))
+        optimiser.param_groups[0]["lr"] = phase.peak_rate * schedule
         batch = [random_edit(rng, names[index]) for index in rng.choice(len(names), BATCH, p=shares)]
-        results = [faulty(e, rng) if lessons.faulty and rng.random() < lessons.faulty else e.target for e in batch]
+        results = [faulty(e, rng) if phase.faulty and rng.random() < phase.faulty else e.target for e in batch]
         tokens = words(
             [e.instruction for e in batch], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
         ).input_ids
@@ -217,8 +222,8 @@ def learn(editor: KontextEditor, lessons: Lessons, seed: int) -> None:
 def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
     """Share of tasks, 0..1, of which one edit (seeds 0, 1, ...) is right by the oracle; printed by operation too."""
     sources, targets = (np.stack([getattr(e, role) for e in edits]) for role in ("source", "target"))
-    made = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
-    right = oracle(sources, targets, np.stack(made)).right
+    edited = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
+    right = oracle(sources, targets, np.stack(edited)).right
     for operation in sorted({e.operation for e in edits}):
         print(f"{operation:12} {right[[e.operation == operation for e in edits]].mean():.2f}")
     return float(right.mean())

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation.quality.annotator_flags import holm
-from components.gates.bootstrap import by_cluster, chance_above, interval, resampled_ratios
-from components.gates.mcnemar import mcnemar, only_one_right
+from components.gates.bootstrap import p_value_below, percentile_intervals, resampled_ratios, sum_by_cluster
+from components.gates.mcnemar import discordant_counts, mcnemar
 from components.gates.settings import GateSettings, SuiteGate
-from components.suites.outcomes import Outcomes, paired
+from components.suites.outcomes import Outcomes, align_outcomes
 from infra.content import sha256_json
 
 Verdict = Literal["promote", "hold", "reject"]
@@ -23,7 +23,7 @@ ALL = "all"
 """Name of the whole among the slices of a measurement."""
 
 
-class Measured(NamedTuple):
+class SuiteMeasurement(NamedTuple):
     """A suite's gate and what the two judges (or editors) came to on it."""
 
     gate: SuiteGate
@@ -47,22 +47,26 @@ class Agreement(NamedTuple):
 
 
 def decide(
-    settings: GateSettings, measured: Sequence[Measured], agreements: Sequence[Agreement] = (), *, against: str,
+    settings: GateSettings,
+    measured: Sequence[SuiteMeasurement],
+    agreements: Sequence[Agreement] = (),
+    *,
+    against: str,
     seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """{"verdict", "reasons", "gate", "gate_sha256", "against", "suites", "independent"}: what gate.json holds.
 
     against: in words, what the new model is compared with. EditLoopError where two outcomes are not of the same units.
     """
-    suites = [_suite(settings, one, seed) for one in measured]
+    suites = [_suite_report(settings, measurement, seed) for measurement in measured]
     _mark_regressions(settings, suites)
-    judges = [_judge(settings, one, seed) for one in agreements]
-    verdicts = [one["verdict"] for one in suites if one["required"]] + [
-        one["verdict"] for one in judges if one["counts"]
+    judges = [_judge_report(settings, agreement, seed) for agreement in agreements]
+    verdicts = [suite["verdict"] for suite in suites if suite["required"]] + [
+        judge["verdict"] for judge in judges if judge["counts"]
     ]
-    reasons = [reason for one in suites for reason in one.pop("reasons")]
-    reasons += [one.pop("reason") for one in judges]
-    if not any(one["required"] for one in suites) and not any(one["counts"] for one in judges):
+    reasons = [reason for suite in suites for reason in suite.pop("reasons")]
+    reasons += [judge.pop("reason") for judge in judges]
+    if not any(report["required"] for report in suites) and not any(report["counts"] for report in judges):
         verdicts.append("hold")
         reasons.append("nothing that may decide was measured: no required suite, no judge that did not train it")
     verdict: Verdict = "reject" if "reject" in verdicts else "promote" if set(verdicts) == {"promote"} else "hold"
@@ -81,59 +85,74 @@ def decide(
     }
 
 
-def _suite(settings: GateSettings, one: Measured, seed: int) -> dict[str, Any]:
+def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: int) -> dict[str, Any]:
     """Figures, verdict and reasons of one suite, its slices not yet judged."""
-    new, old = one.new, paired(one.new, one.old)
+    new, old = measurement.new, align_outcomes(measurement.new, measurement.old)
     names = [ALL, *sorted(set(new.slices))]
     inside = np.array([[name in (ALL, unit) for name in names] for unit in new.slices], dtype=np.float64)
     change = (new.right - old.right)[:, None] * inside
-    found = resampled_ratios(*by_cluster(change, inside, new.clusters), seed=seed, resamples=settings.resamples)
-    ends = interval(found, 1 - settings.alpha)
-    units = [int((inside[:, place] > 0).sum()) for place in range(len(names))]
-    fallen = chance_above(found, -settings.slices.margin)
+    resampled = resampled_ratios(*sum_by_cluster(change, inside, new.clusters), seed=seed, resamples=settings.resamples)
+    ends = percentile_intervals(resampled, 1 - settings.alpha)
+    units = [int((inside[:, index] > 0).sum()) for index in range(len(names))]
+    p_regressed = p_value_below(resampled, -settings.slices.margin)
     rows: list[dict[str, Any]] = [
         {
-            "slice": name, "units": units[place], "new": _share(new.right, inside[:, place]),
-            "old": _share(old.right, inside[:, place]), "change": _known(found.values[place]),
-            "interval": [_known(end) for end in ends[place]], "p_regressed": float(fallen[place]),
+            "slice": name,
+            "units": units[index],
+            "new": _share(new.right, inside[:, index]),
+            "old": _share(old.right, inside[:, index]),
+            "change": _nan_to_none(resampled.values[index]),
+            "interval": [_nan_to_none(end) for end in ends[index]],
+            "p_regressed": float(p_regressed[index]),
         }
-        for place, name in enumerate(names)
-    ]  # fmt: skip
-    whole = rows[0]
-    verdict, why, p = _whole(settings, one, whole, old)
-    low, high = whole["interval"]
-    told = (
-        f"{one.gate.suite}: {_signed(whole['change'])} ({_percent(whole['old'])} to {_percent(whole['new'])}), "
-        f"{100 * (1 - settings.alpha):g} % interval {_signed(low)} to {_signed(high)}, on {whole['units']} units"
+        for index, name in enumerate(names)
+    ]
+    overall = rows[0]
+    verdict, why, p = _overall_verdict(settings, measurement, overall, old)
+    low, high = overall["interval"]
+    figures = (
+        f"{measurement.gate.suite}: {_signed(overall['change'])} ({_percent(overall['old'])} to "
+        f"{_percent(overall['new'])}), "
+        f"{100 * (1 - settings.alpha):g} % interval {_signed(low)} to {_signed(high)}, on {overall['units']} units"
     )
-    aside = "" if one.gate.required else " (shown, without a say)"
+    aside = "" if measurement.gate.required else " (shown, without a say)"
     return {
-        "suite": one.gate.suite, "required": one.gate.required, "margin": one.gate.margin,
-        "minimum": one.gate.minimum, "verdict": verdict, "mcnemar_p": p, "missing": int(new.missing.sum()),
-        "units": whole["units"], "new": whole["new"], "old": whole["old"], "change": whole["change"],
-        "interval": whole["interval"], "slices": rows[1:], "reasons": [f"{told}: {why}{aside}"],
-    }  # fmt: skip
+        "suite": measurement.gate.suite,
+        "required": measurement.gate.required,
+        "margin": measurement.gate.margin,
+        "minimum": measurement.gate.minimum,
+        "verdict": verdict,
+        "mcnemar_p": p,
+        "missing": int(new.missing.sum()),
+        "units": overall["units"],
+        "new": overall["new"],
+        "old": overall["old"],
+        "change": overall["change"],
+        "interval": overall["interval"],
+        "slices": rows[1:],
+        "reasons": [f"{figures}: {why}{aside}"],
+    }
 
 
-def _whole(
-    settings: GateSettings, one: Measured, whole: dict[str, Any], old: Outcomes
+def _overall_verdict(
+    settings: GateSettings, measurement: SuiteMeasurement, overall: dict[str, Any], old: Outcomes
 ) -> tuple[Verdict, str, float | None]:
     """Verdict of a suite as a whole, why, and McNemar's p where it was asked."""
-    bound, (low, high) = 0.0 - one.gate.margin, whole["interval"]
-    p = mcnemar(one.new.right, old.right) if one.gate.margin == 0 else None
-    if whole["units"] < one.gate.minimum:
-        return "hold", f"too few to decide, at least {one.gate.minimum} are asked", p
+    bound, (low, high) = 0.0 - measurement.gate.margin, overall["interval"]
+    p = mcnemar(measurement.new.right, old.right) if measurement.gate.margin == 0 else None
+    if overall["units"] < measurement.gate.minimum:
+        return "hold", f"too few to decide, at least {measurement.gate.minimum} are asked", p
     if low is None:
         return "hold", "one source or task alone has no interval; more data would decide", p
-    absent = float(one.new.missing.mean())
-    if absent > settings.most_missing:
-        return "hold", f"{absent:.0%} of the answers are missing, at most {settings.most_missing:.0%} may be", p
+    missing_share = float(measurement.new.missing.mean())
+    if missing_share > settings.most_missing:
+        return "hold", f"{missing_share:.0%} of the answers are missing, at most {settings.most_missing:.0%} may be", p
     if high < bound:
         return "reject", f"the interval lies below {_signed(bound)}", p
     if low <= bound:
         return "hold", f"the interval does not lie above {_signed(bound)}; more data would decide", p
     if p is not None and p > settings.alpha / 2:
-        gained, lost = only_one_right(one.new.right, old.right)
+        gained, lost = discordant_counts(measurement.new.right, old.right)
         return "hold", f"McNemar's test does not agree ({gained} units gained, {lost} lost, p = {p:.3f})", p
     checked = "" if p is None else f", and McNemar's test agrees (p = {p:.2g})"
     return "promote", f"the interval lies above {_signed(bound)}{checked}", p
@@ -141,45 +160,47 @@ def _whole(
 
 def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> None:
     """Reject a suite with a slice that regressed; one Holm correction over all slices of all required suites."""
-    wanted = settings.slices
+    rules = settings.slices
     family = [
         (suite, row)
         for suite in suites
         if suite["required"]
         for row in suite["slices"]
-        if row["units"] >= wanted.minimum and (not wanted.names or row["slice"] in wanted.names)
+        if row["units"] >= rules.minimum and (not rules.names or row["slice"] in rules.names)
     ]
     for suite in suites:
         for row in suite["slices"]:
             row["regressed"] = None
     if not family:
         return
-    fallen = holm(np.log([row["p_regressed"] for _, row in family]), settings.alpha)
-    for (suite, row), regressed in zip(family, fallen, strict=True):
+    regressions = holm(np.log([row["p_regressed"] for _, row in family]), settings.alpha)
+    for (suite, row), regressed in zip(family, regressions, strict=True):
         row["regressed"] = bool(regressed)
         if regressed:
             suite["verdict"] = "reject"
             suite["reasons"].append(
-                f"{suite['suite']}, {row['slice']}: regressed by more than {100 * wanted.margin:g} points "
+                f"{suite['suite']}, {row['slice']}: regressed by more than {100 * rules.margin:g} points "
                 f"({_signed(row['change'])}, p = {row['p_regressed']:.2g}, Holm over {len(family)} slices)"
             )
 
 
-def _judge(settings: GateSettings, one: Agreement, seed: int) -> dict[str, Any]:
+def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> dict[str, Any]:
     """Whether an independent judge agrees."""
-    spoken = ~np.isnan(one.preferences)
-    values = np.where(spoken, one.preferences, 0.0)[:, None]
-    found = resampled_ratios(
-        *by_cluster(values, spoken[:, None].astype(np.float64), one.clusters), seed=seed, resamples=settings.resamples
+    answered = ~np.isnan(agreement.preferences)
+    values = np.where(answered, agreement.preferences, 0.0)[:, None]
+    resampled = resampled_ratios(
+        *sum_by_cluster(values, answered[:, None].astype(np.float64), agreement.clusters),
+        seed=seed,
+        resamples=settings.resamples,
     )
-    low, high = (_known(end) for end in interval(found, 1 - settings.alpha)[0])
-    net, asked = _known(found.values[0]), len(spoken)
-    bound = 0.0 if one.asked_for == "better" else 0.0 - one.margin
+    low, high = (_nan_to_none(end) for end in percentile_intervals(resampled, 1 - settings.alpha)[0])
+    net, task_count = _nan_to_none(resampled.values[0]), len(answered)
+    bound = 0.0 if agreement.asked_for == "better" else 0.0 - agreement.margin
     verdict: Verdict = "hold"
-    if one.trained_it:
+    if agreement.trained_it:
         why = "the editor learnt from it, so it has no say"
-    elif spoken.sum() < one.minimum or low is None or high is None:
-        why = f"too few answers to decide, at least {one.minimum} are asked"
+    elif answered.sum() < agreement.minimum or low is None or high is None:
+        why = f"too few answers to decide, at least {agreement.minimum} are asked"
     elif low > bound:
         verdict, why = "promote", f"agrees, the interval lies above {_signed(bound)}"
     elif high < bound:
@@ -187,19 +208,25 @@ def _judge(settings: GateSettings, one: Agreement, seed: int) -> dict[str, Any]:
     else:
         why = f"does not agree yet, the interval does not lie above {_signed(bound)}"
     return {
-        "judge": one.judge, "asked_for": one.asked_for, "margin": one.margin, "counts": not one.trained_it,
-        "verdict": verdict, "net_preference": net, "interval": [low, high], "tasks": asked,
-        "missing": int(asked - spoken.sum()),
-        "reason": f"judge {one.judge} prefers the new editor by {_signed(net)} of {asked} tasks, interval "
+        "judge": agreement.judge,
+        "asked_for": agreement.asked_for,
+        "margin": agreement.margin,
+        "counts": not agreement.trained_it,
+        "verdict": verdict,
+        "net_preference": net,
+        "interval": [low, high],
+        "tasks": task_count,
+        "missing": int(task_count - answered.sum()),
+        "reason": f"judge {agreement.judge} prefers the new editor by {_signed(net)} of {task_count} tasks, interval "
         f"{_signed(low)} to {_signed(high)}: {why}",
-    }  # fmt: skip
+    }
 
 
 def _share(right: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
     return float((right * inside).sum() / inside.sum()) if inside.sum() > 0 else None
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def only_one_right(new: NDArray[np.float64], old: NDArray[np.float64]) -> tuple[int, int]:
+def discordant_counts(new: NDArray[np.float64], old: NDArray[np.float64]) -> tuple[int, int]:
     """How many units only the new judge got right, and only the old one. new, old: (N,), each 0 or 1."""
     return int(((new == 1) & (old == 0)).sum()), int(((new == 0) & (old == 1)).sum())
 
@@ -19,5 +19,5 @@ def mcnemar(new: NDArray[np.float64], old: NDArray[np.float64]) -> float | None:
 
     if not (np.isin(new, (0, 1)).all() and np.isin(old, (0, 1)).all()):
         return None
-    gained, lost = only_one_right(new, old)
+    gained, lost = discordant_counts(new, old)
     return float(binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0

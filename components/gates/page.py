@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from infra.plots import BLUE, GREEN, RED, SOFT, Estimate, Mark, intervals, page_style
+from infra.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals, page_style
 
-MOST_ROWS = 30
+MAX_ROWS = 30
 
 
 def gate_page(
@@ -41,27 +41,29 @@ def gate_page(
 
 def _forest(number: int, suite: Mapping[str, Any]) -> str | None:
     """The whole suite and its slices as a forest plot: changes with their intervals, in points."""
-    rows = [{"slice": "all", "regressed": None, **suite}, *suite["slices"]][:MOST_ROWS]
-    known = [end for row in rows for end in (row["interval"] or []) if end is not None]
-    reach = 100 * max([abs(end) for end in known] + [suite["margin"], 0.02]) * 1.05
-    drawn = [
-        Estimate(
+    rows = [{"slice": "all", "regressed": None, **suite}, *suite["slices"]][:MAX_ROWS]
+    finite_ends = [end for row in rows for end in (row["interval"] or []) if end is not None]
+    reach = 100 * max([abs(end) for end in finite_ends] + [suite["margin"], 0.02]) * 1.05
+    estimates = [
+        IntervalRow(
             row["slice"],
             None if row["change"] is None else 100 * row["change"],
             None if None in row["interval"] else (100 * row["interval"][0], 100 * row["interval"][1]),
-            _colour(place, row, suite),
+            _colour(index, row, suite),
             _signed(row["change"]),
         )
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
-    marks = [Mark(0.0, "no change")] if not suite["margin"] else [Mark(-100 * suite["margin"], "margin")]
-    return intervals(f"forest-{number}", drawn, (-reach, reach), marks, "{:+.0f}".format)
+    marks = (
+        [ReferenceLine(0.0, "no change")] if not suite["margin"] else [ReferenceLine(-100 * suite["margin"], "margin")]
+    )
+    return intervals(f"forest-{number}", estimates, (-reach, reach), marks, "{:+.0f}".format)
 
 
-def _colour(place: int, row: Mapping[str, Any], suite: Mapping[str, Any]) -> str:
+def _colour(index: int, row: Mapping[str, Any], suite: Mapping[str, Any]) -> str:
     if row["regressed"]:
         return RED
-    if place == 0:
+    if index == 0:
         return {"promote": GREEN, "reject": RED}.get(suite["verdict"], BLUE)
     return SOFT if row["regressed"] is None else BLUE
 

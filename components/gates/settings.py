@@ -10,15 +10,15 @@ from infra.errors import EditLoopError
 from infra.yaml_file import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
-OF_THE_DATASET = ("heldout", "scenes")
+DATASET_SUITES = ("heldout", "scenes")
 """Suites that are read from the dataset the model learnt from, where no other is named."""
 
 
-class Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SuiteGate(Part):
+class SuiteGate(_StrictModel):
     """One suite that the new model must pass against the old one."""
 
     suite: str
@@ -39,7 +39,7 @@ class SuiteGate(Part):
         return suite
 
 
-class Slices(Part):
+class Slices(_StrictModel):
     """Kinds of task that must not regress, whatever the whole gains."""
 
     margin: float = Field(0.05, ge=0)
@@ -50,7 +50,7 @@ class Slices(Part):
     """The slices that count; empty for all of them."""
 
 
-class IndependentJudge(Part):
+class IndependentJudge(_StrictModel):
     """A judge of the editor's edits that did not train it."""
 
     judge: str
@@ -66,7 +66,7 @@ class IndependentJudge(Part):
     """Held-out tasks that it is shown, the first ones."""
 
 
-class GateSettings(Part):
+class GateSettings(_StrictModel):
     """A gate."""
 
     name: str
@@ -89,10 +89,10 @@ class GateSettings(Part):
     @field_validator("suites")
     @classmethod
     def _decidable(cls, suites: tuple[SuiteGate, ...]) -> tuple[SuiteGate, ...]:
-        names = [one.suite for one in suites]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} comes twice; a gate asks a suite once")
-        if "imagenhub" in (one.suite for one in suites if one.required):
+        names = [gate.suite for gate in suites]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(repeated)} comes twice; a gate asks a suite once")
+        if "imagenhub" in (gate.suite for gate in suites if gate.required):
             raise ValueError("imagenhub has correlations and no units to pair; give it required: false, to be shown")
         return suites
 
@@ -103,13 +103,13 @@ def read_gate(gate: str) -> GateSettings:
     if "/" in gate or gate.endswith((".yaml", ".yml")) or not path.is_file():
         path = Path(gate)
     if not path.is_file():
-        shipped = ", ".join(sorted(one.stem for one in PRESETS.glob("*.yaml")))
+        shipped = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
         raise EditLoopError(f"gate {gate}: no such file, and no shipped gate ({shipped}).")
     try:
         return GateSettings.model_validate(read_yaml(path))
     except ValidationError as error:
-        told = [
-            f"  {'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']} (found {one['input']!r})"
-            for one in error.errors()
+        faults = [
+            f"  {'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']} (found {details['input']!r})"
+            for details in error.errors()
         ]
-        raise EditLoopError("\n".join([f"gate {path}: {len(told)} fault(s).", *told])) from None
+        raise EditLoopError("\n".join([f"gate {path}: {len(faults)} fault(s).", *faults])) from None

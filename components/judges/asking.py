@@ -10,26 +10,34 @@ from tenacity.wait import wait_random_exponential
 from components.judges.protocol import JudgeUnavailableError
 from infra.errors import EditLoopError
 
-ABOUT_THE_REQUEST = (400, 413, 422)
+REQUEST_FAULT_STATUSES = (400, 413, 422)
 """Answers that say what is wrong with this very request; other refusals would meet any."""
-LATER = (408, 429, 500, 502, 503, 504)
+RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed: the server's own, and those of a proxy before it."""
-LONGEST_REASON = 500
+MAX_REASON_CHARACTERS = 500
 
 
-class _AskAgainError(Exception):
+class _RetryLaterError(Exception):
     def __init__(self, reason: str, seconds: float | None = None):
         super().__init__(reason)
         self.seconds = seconds
 
 
-class Asker:
+class RetryingClient:
     """An address that is asked. Several threads may use it at once."""
 
     def __init__(
-        self, url: str, key: SecretStr | None, *, connections: int, seconds: float, patience: float, patience_name: str,
-        key_advice: str, transport: httpx.BaseTransport | None = None,
-    ):  # fmt: skip
+        self,
+        url: str,
+        key: SecretStr | None,
+        *,
+        connections: int,
+        seconds: float,
+        patience: float,
+        patience_name: str,
+        key_advice: str,
+        transport: httpx.BaseTransport | None = None,
+    ):
         """key: shown as a bearer token. connections: requests at once, at most. seconds: the longest wait for one
         answer. patience: seconds after which a request that is always put off is given up; `patience_name` is the
         variable that sets it. key_advice: what to do where the key is refused. transport: by default the network.
@@ -57,14 +65,14 @@ class Asker:
         another reason, or is away or busy for longer than the patience.
         """
         retrying = Retrying(
-            retry=retry_if_exception_type(_AskAgainError),
+            retry=retry_if_exception_type(_RetryLaterError),
             wait=_pause,
             stop=stop_after_delay(self.patience),
             reraise=True,
         )
         try:
             return retrying(self._once, method, path, body)
-        except _AskAgainError as error:
+        except _RetryLaterError as error:
             raise JudgeUnavailableError(
                 f"{self.url}: {error}; given up after {self.patience:g} s ({self.patience_name})."
             ) from None
@@ -76,17 +84,17 @@ class Asker:
         except httpx.UnsupportedProtocol:
             raise EditLoopError(f"{self.url}: not an address; give http(s)://HOST:PORT.") from None
         except httpx.TransportError as error:
-            raise _AskAgainError(f"no connection ({error or type(error).__name__})") from None
+            raise _RetryLaterError(f"no connection ({error or type(error).__name__})") from None
         if answer.status_code == 200:
             return answer.content
-        said = f"{answer.status_code}, {_reason(answer)}"
-        if answer.status_code in LATER:
-            told = answer.headers.get("Retry-After", "")
-            raise _AskAgainError(said, float(told) if told.isdigit() else None)
-        if answer.status_code in ABOUT_THE_REQUEST:
-            raise EditLoopError(f"{self.url}: {said}.")
+        refusal = f"{answer.status_code}, {_reason(answer)}"
+        if answer.status_code in RETRY_STATUSES:
+            retry_after = answer.headers.get("Retry-After", "")
+            raise _RetryLaterError(refusal, float(retry_after) if retry_after.isdigit() else None)
+        if answer.status_code in REQUEST_FAULT_STATUSES:
+            raise EditLoopError(f"{self.url}: {refusal}.")
         advice = f"; {self.key_advice}" if answer.status_code in (401, 403) else ""
-        raise JudgeUnavailableError(f"{self.url}: {said}{advice}.")
+        raise JudgeUnavailableError(f"{self.url}: {refusal}{advice}.")
 
 
 def _reason(answer: httpx.Response) -> str:
@@ -97,15 +105,15 @@ def _reason(answer: httpx.Response) -> str:
         return answer.reason_phrase
     content = content if isinstance(content, dict) else {}
     error = content.get("error")
-    for found in (error, error.get("message") if isinstance(error, dict) else None, content.get("message")):
-        if isinstance(found, str) and found:
-            return found[:LONGEST_REASON]
-    return str(content.get("detail") or answer.reason_phrase)[:LONGEST_REASON]
+    for reason in (error, error.get("message") if isinstance(error, dict) else None, content.get("message")):
+        if isinstance(reason, str) and reason:
+            return reason[:MAX_REASON_CHARACTERS]
+    return str(content.get("detail") or answer.reason_phrase)[:MAX_REASON_CHARACTERS]
 
 
 def _pause(state: RetryCallState) -> float:
     """Seconds before the next try: what the server asked for, and a little at random so that not all come at once."""
     assert state.outcome is not None
     error = state.outcome.exception()
-    asked = error.seconds if isinstance(error, _AskAgainError) else None
-    return (asked or 0.0) + wait_random_exponential(multiplier=0.1, max=5)(state)
+    server_seconds = error.seconds if isinstance(error, _RetryLaterError) else None
+    return (server_seconds or 0.0) + wait_random_exponential(multiplier=0.1, max=5)(state)

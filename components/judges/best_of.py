@@ -14,14 +14,14 @@ from infra.content import complete_folder, sha256_file
 from infra.errors import EditLoopError
 
 
-class Best(NamedTuple):
+class BestOfCounts(NamedTuple):
     tasks: int
     """Tasks whose best candidate was kept."""
     without: int
     """Tasks that were left out: no candidate, or none with a score."""
 
 
-def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> Best:
+def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> BestOfCounts:
     """Write the best of each task's first `best_of` candidates to `folder`: edits.jsonl with one candidate a row, and
     its pictures by their sha256.
 
@@ -29,18 +29,18 @@ def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> Best:
     EditLoopError where a picture of the kept ones is not there any more, or the scores are of other edits.
     """
     rows = _rows(scores)
-    kept = without = 0
+    task_count = skipped_count = 0
     facts: dict[str, Any] = {"scores_sha256": sha256_file(scores), **read_facts(scores)}
     with complete_folder(folder, facts) as out:
         (out / "images").mkdir()
         with (out / "edits.jsonl").open("w") as stream:
             for task in stream_edits(source):
-                found = [next(rows) for _ in task.candidates[:best_of]]
-                if any(row["id"] != task.id for row in found):
+                task_rows = [next(rows) for _ in task.candidates[:best_of]]
+                if any(row["id"] != task.id for row in task_rows):
                     raise EditLoopError(f"{scores}: its rows are not those of {source}; score it again.")
-                scored = [row for row in found if row["overall"] is not None]
+                scored = [row for row in task_rows if row["overall"] is not None]
                 if not scored:
-                    without += 1
+                    skipped_count += 1
                     continue
                 best = max(scored, key=lambda row: row["overall"])
                 line: dict[str, Any] = {
@@ -55,14 +55,14 @@ def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> Best:
                 if task.target is not None:
                     line["target"] = copy_picture(task.target, out)
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-                kept += 1
-        facts |= {"tasks": kept, "tasks_without": without}
-    return Best(kept, without)
+                task_count += 1
+        facts |= {"tasks": task_count, "tasks_without": skipped_count}
+    return BestOfCounts(task_count, skipped_count)
 
 
 def _rows(scores: Path) -> Iterator[dict[str, Any]]:
-    with parquet.ParquetFile(scores) as opened:
-        for batch in opened.iter_batches(4096, columns=["id", "candidate", "editor", "overall"]):
+    with parquet.ParquetFile(scores) as parquet_file:
+        for batch in parquet_file.iter_batches(4096, columns=["id", "candidate", "editor", "overall"]):
             yield from batch.to_pylist()
 
 

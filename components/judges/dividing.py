@@ -6,7 +6,7 @@ from components.judges.protocol import EditGroup, Judge, JudgeUnavailableError, 
 from infra.errors import EditLoopError
 
 
-def judged(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
+def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
     """Scores of the groups' edits, in their order; an edit that the judge refuses alone is missing, with its words.
 
     JudgeUnavailableError where the judge is away.
@@ -14,14 +14,14 @@ def judged(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
     if not groups:
         return []
     try:
-        return [score for found in judge.judge(groups) for score in found]
+        return [score for group_scores in judge.judge(groups) for score in group_scores]
     except JudgeUnavailableError:
         raise
     except EditLoopError as error:
         if len(groups) > 1:
-            return [score for group in groups for score in judged(judge, [group])]
+            return [score for group in groups for score in score_in_chunks(judge, [group])]
         (group,) = groups
         if len(group.edits) > 1:
-            alone = [EditGroup(group.instruction, group.source, [edit], group.key) for edit in group.edits]
-            return [score for one in alone for score in judged(judge, [one])]
+            single_edits = [EditGroup(group.instruction, group.source, [edit], group.key) for edit in group.edits]
+            return [score for single_edit in single_edits for score in score_in_chunks(judge, [single_edit])]
         return [Score(missing=str(error))]

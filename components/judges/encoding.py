@@ -7,14 +7,14 @@ from PIL import Image
 from components.judges.protocol import Picture
 
 
-def png(picture: Picture) -> bytes:
+def encode_png(picture: Picture) -> bytes:
     """The picture as a PNG file, which loses nothing."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def at_most(picture: Picture, pixels: int) -> Image.Image:
+def limit_pixels(picture: Picture, pixels: int) -> Image.Image:
     """The picture with at most so many pixels, its proportions kept; never enlarged."""
     image = Image.fromarray(picture)
     share = (pixels / (image.width * image.height)) ** 0.5

@@ -17,17 +17,17 @@ import numpy as np
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from components.edit_score.answers import Answer, parse
-from components.edit_score.scores import averaged
+from components.edit_score.answers import ParsedAnswer, parse_answer
+from components.edit_score.scores import average_passes
 from components.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
-from components.judges.asking import Asker
-from components.judges.encoding import at_most, png
+from components.judges.asking import RetryingClient
+from components.judges.encoding import encode_png, limit_pixels
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from infra.content import sha256_json
 from infra.errors import EditLoopError
 from infra.settings import EnvironmentSettings
 
-CONTROL = re.compile(r"<(?=\|)")
+CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
 """How the control tokens of Qwen's format, and of most others, begin."""
 
 
@@ -66,11 +66,16 @@ class OpenAIJudge:
                 "EDITLOOP_OPENAI_QUESTIONS: reasoning is false; an endpoint's scores are read from text."
             )
         self.name, self.settings = model, settings
-        self._asker = Asker(
-            url, settings.key, connections=settings.connections, seconds=settings.seconds, patience=settings.patience,
-            patience_name="EDITLOOP_OPENAI_PATIENCE", key_advice="EDITLOOP_OPENAI_KEY is the endpoint's key",
+        self._asker = RetryingClient(
+            url,
+            settings.key,
+            connections=settings.connections,
+            seconds=settings.seconds,
+            patience=settings.patience,
+            patience_name="EDITLOOP_OPENAI_PATIENCE",
+            key_advice="EDITLOOP_OPENAI_KEY is the endpoint's key",
             transport=transport,
-        )  # fmt: skip
+        )
         self.url = url
         self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
         """Of what the endpoint says its model is, and of all that is asked; endpoints do not tell their weights."""
@@ -100,14 +105,16 @@ class OpenAIJudge:
         question, JudgeUnavailableError where it is away, StaleJudgeError where another model answers than before.
         """
         with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
-            asked = []
+            futures = []
             for group in groups:
-                source = self._shown(group.source)
+                source_uri = self._shown(group.source)
                 for edit in group.edits:
-                    asked.append(pool.submit(self._answers, 0, group.instruction, [source, shown := self._shown(edit)]))
-                    asked.append(pool.submit(self._answers, 1, group.instruction, [shown]))
+                    futures.append(
+                        pool.submit(self._answers, 0, group.instruction, [source_uri, edit_uri := self._shown(edit)])
+                    )
+                    futures.append(pool.submit(self._answers, 1, group.instruction, [edit_uri]))
             try:
-                answers = iter([one.result() for one in asked])
+                answers = iter([future.result() for future in futures])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -115,13 +122,17 @@ class OpenAIJudge:
 
     def _score(self, sc: list[str], pq: list[str]) -> Score:
         questions = self.settings.questions
-        passes = [self._points(one, other) for one, other in zip(sc, pq, strict=True)]
-        return replace(averaged(passes, questions.top, questions.least_share), answers=(*sc, *pq))
+        passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
+        return replace(average_passes(passes, questions.top, questions.least_share), answers=(*sc, *pq))
 
     def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
-        read = [parse(text, self.settings.questions.top) for text in (sc, pq)]
-        faults = [one for one in read if not isinstance(one, Answer)]
-        return faults[0] if faults else tuple(point for one in read if isinstance(one, Answer) for point in one.points)
+        parsed = [parse_answer(text, self.settings.questions.top) for text in (sc, pq)]
+        faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
+        return (
+            faults[0]
+            if faults
+            else tuple(point for answer in parsed if isinstance(answer, ParsedAnswer) for point in answer.points)
+        )
 
     def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
         """K answers to a question; fewer choices than were asked for are asked for again, with other seeds."""
@@ -130,23 +141,25 @@ class OpenAIJudge:
             answers += self._choices(question, instruction, pictures, passes - len(answers), len(answers))
         return answers
 
-    def _choices(self, question: int, instruction: str, pictures: list[str], count: int, done: int) -> list[str]:
-        told = self.settings.questions
+    def _choices(
+        self, question: int, instruction: str, pictures: list[str], count: int, answered_count: int
+    ) -> list[str]:
+        settings = self.settings.questions
         # The endpoint's tokenizer would take such words for control tokens; an invisible space makes them text
-        text = told.questions[question].text.replace(INSTRUCTION, CONTROL.sub("<\u200b", instruction))
+        text = settings.questions[question].text.replace(INSTRUCTION, CONTROL_TOKEN_START.sub("<\u200b", instruction))
         content = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         body = {
             "model": self.name,
             "messages": [
-                *([{"role": "system", "content": told.system}] if told.system else []),
+                *([{"role": "system", "content": settings.system}] if settings.system else []),
                 {"role": "user", "content": [*content, {"type": "text", "text": text}]},
             ],
             "n": count,
-            "seed": told.seed + done,
-            "temperature": told.temperature,
-            "top_p": told.top_p,
-            "max_tokens": told.max_new_tokens,
-        } | self.settings.extra  # fmt: skip
+            "seed": settings.seed + answered_count,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_new_tokens,
+        } | self.settings.extra
         body = {key: value for key, value in body.items() if value is not None}
         try:
             sent = json.dumps(body).encode()
@@ -170,18 +183,18 @@ class OpenAIJudge:
 
     def _shown(self, picture: Picture) -> str:
         """The picture as a data URI, scaled down to the questions' number of pixels."""
-        scaled = np.asarray(at_most(picture, self.settings.questions.max_pixels))
-        return f"data:image/png;base64,{base64.b64encode(png(scaled)).decode()}"
+        scaled = np.asarray(limit_pixels(picture, self.settings.questions.max_pixels))
+        return f"data:image/png;base64,{base64.b64encode(encode_png(scaled)).decode()}"
 
     def _model_facts(self) -> dict[str, Any]:
         """What the endpoint says of the model that does not change from one start to the next."""
         try:
             models = json.loads(self._asker.ask("GET", "/models"))["data"]
-            found = {one["id"]: one for one in models}
+            models_by_id = {model["id"]: model for model in models}
         except (ValueError, KeyError, TypeError) as error:
             raise EditLoopError(
                 f"{self.url}/models: no list of models ({error!r}); give the address up to /v1."
             ) from None
-        if self.name not in found:
-            raise EditLoopError(f"{self.url}: has no model {self.name}; there are {', '.join(sorted(found))}.")
-        return {key: found[self.name].get(key) for key in ("root", "parent")}
+        if self.name not in models_by_id:
+            raise EditLoopError(f"{self.url}: has no model {self.name}; there are {', '.join(sorted(models_by_id))}.")
+        return {key: models_by_id[self.name].get(key) for key in ("root", "parent")}

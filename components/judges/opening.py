@@ -12,7 +12,7 @@ from infra.errors import EditLoopError
 
 Kind = Literal["edit-reward", "edit-score"]
 
-FORMS = (
+MODEL_FORMS = (
     "a model's folder, the name of a shipped model, models:/NAME@ALIAS, http://HOST:PORT of `editloop serve`, or "
     "openai:http://HOST/v1#MODEL"
 )
@@ -25,13 +25,13 @@ class LocalModel(NamedTuple):
     folder: Path
 
 
-SERVED = ("http://", "https://", "openai:")
+SERVED_PREFIXES = ("http://", "https://", "openai:")
 """What the addresses of judges that are elsewhere begin with."""
 
 
 def is_served(model: str) -> bool:
     """Whether a judge is elsewhere, so that an asker has time to work while it judges."""
-    return model.startswith(SERVED)
+    return model.startswith(SERVED_PREFIXES)
 
 
 def open_judge(model: str, *, device: str | None = None, passes: int | None = None) -> Judge:
@@ -55,16 +55,16 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
         if passes is not None:
             raise EditLoopError(f"{model}: {passes} passes were asked for; a server's are chosen where it is started.")
         return ServedJudge.open(model)
-    found = find_local(model)
-    if found.kind == "edit-reward":
+    local_model = find_local(model)
+    if local_model.kind == "edit-reward":
         from components.reward.judge import RewardJudge
 
         if passes is not None:
             raise EditLoopError(f"{model}: {passes} passes were asked for; EditReward has one, and no chance in it.")
-        return RewardJudge.load(found.folder, device=device)
+        return RewardJudge.load(local_model.folder, device=device)
     from components.edit_score.judge import EditScoreJudge
 
-    return EditScoreJudge.load(found.folder, device=device, passes=passes)
+    return EditScoreJudge.load(local_model.folder, device=device, passes=passes)
 
 
 def find_local(model: str) -> LocalModel:
@@ -79,13 +79,13 @@ def find_local(model: str) -> LocalModel:
         if registered is None:
             raise EditLoopError(f"{model}: the registry has no such version; `editloop stage promote` sets an alias.")
         return LocalModel(_kind(registered, model), registered)
-    for room in ("reward", "edit_score"):
-        shipped = Path(str(files(f"components.{room}"))) / "weights" / model
+    for package in ("reward", "edit_score"):
+        shipped = Path(str(files(f"components.{package}"))) / "weights" / model
         if "/" not in model and shipped.is_dir():
             return LocalModel(_kind(shipped, model), shipped)
     folder = Path(model)
     if not folder.is_dir():
-        raise EditLoopError(f"{model}: no such model; give {FORMS}.")
+        raise EditLoopError(f"{model}: no such model; give {MODEL_FORMS}.")
     return LocalModel(_kind(folder, model), folder)
 
 
@@ -96,5 +96,5 @@ def _kind(folder: Path, model: str) -> Kind:
     if (folder / "reward.json").is_file() or (folder / "config.json").is_file():
         return "edit-reward"
     raise EditLoopError(
-        f"{model}: neither reward.json, editscore.json nor a checkpoint's config.json in {folder}; give {FORMS}."
+        f"{model}: neither reward.json, editscore.json nor a checkpoint's config.json in {folder}; give {MODEL_FORMS}."
     )

@@ -21,7 +21,7 @@ from components.judges.protocol import Score
 from infra.content import write_json
 from infra.errors import EditLoopError
 
-FACTS = b"editloop"
+FACTS_KEY = b"editloop"
 """Key of the facts in a table's metadata."""
 
 
@@ -40,21 +40,26 @@ class ScoredEdit(NamedTuple):
     score: Score
 
 
-def schema(axes: Sequence[str]) -> pa.Schema:
+def score_schema(axes: Sequence[str]) -> pa.Schema:
     """Columns of a table of scores. `missing` is null where there is a score, else it says why there is none."""
     numbers = [*(f"{axis}_{figure}" for axis in (*axes, "fused") for figure in ("mean", "sigma")), "overall", "reward"]
     return pa.schema(
         [
-            ("id", pa.string()), ("candidate", pa.int32()), ("image", pa.string()), ("editor", pa.string()),
-            ("source_sha256", pa.string()), ("image_sha256", pa.string()),
-            *((name, pa.float64()) for name in numbers), ("missing", pa.string()),
+            ("id", pa.string()),
+            ("candidate", pa.int32()),
+            ("image", pa.string()),
+            ("editor", pa.string()),
+            ("source_sha256", pa.string()),
+            ("image_sha256", pa.string()),
+            *((name, pa.float64()) for name in numbers),
+            ("missing", pa.string()),
         ]
-    )  # fmt: skip
+    )
 
 
-def table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:
+def to_arrow_table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:
     """The rows as a table."""
-    return pa.Table.from_pylist([_columns(row) for row in rows], schema=schema(axes))
+    return pa.Table.from_pylist([_columns(row) for row in rows], schema=score_schema(axes))
 
 
 def _columns(row: ScoredEdit) -> dict[str, Any]:
@@ -62,12 +67,15 @@ def _columns(row: ScoredEdit) -> dict[str, Any]:
     numbers = {
         f"{name}_{figure}": getattr(belief, figure) for name, belief in beliefs.items() for figure in ("mean", "sigma")
     }
-    given = row._asdict()
-    del given["score"]
+    row_fields = row._asdict()
+    del row_fields["score"]
     return {
-        **given, **numbers, "overall": row.score.overall, "reward": row.score.reward,
+        **row_fields,
+        **numbers,
+        "overall": row.score.overall,
+        "reward": row.score.reward,
         "missing": row.score.missing or None,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,11 @@ class ScoreParts:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise EditLoopError(f"{self.folder}: another call is writing there; wait for it or stop it.") from None
-            known = self.folder / "table.json"
-            if known.is_file():
-                _check_facts(json.loads(known.read_text()), self.facts, self.folder, self.output)
+            facts_path = self.folder / "table.json"
+            if facts_path.is_file():
+                _check_facts(json.loads(facts_path.read_text()), self.facts, self.folder, self.output)
             else:
-                write_json(known, self.facts)
+                write_json(facts_path, self.facts)
             yield
 
     def path(self, part: int) -> Path:
@@ -113,14 +121,14 @@ class ScoreParts:
     def write(self, part: int, rows: Sequence[ScoredEdit]) -> None:
         """Write a part, whole or not at all."""
         temporary = self.path(part).with_suffix(".partial")
-        parquet.write_table(table(rows, self.axes), temporary)
+        parquet.write_table(to_arrow_table(rows, self.axes), temporary)
         temporary.replace(self.path(part))
 
     def join(self, parts: int, summary: dict[str, Any]) -> None:
         """Make the table of all parts, a part at a time in memory, and remove them. `summary` joins its facts."""
         temporary = self.folder / "table.partial"
         facts = json.dumps(self.facts | summary, sort_keys=True).encode()
-        with parquet.ParquetWriter(temporary, schema(self.axes).with_metadata({FACTS: facts})) as writer:
+        with parquet.ParquetWriter(temporary, score_schema(self.axes).with_metadata({FACTS_KEY: facts})) as writer:
             for part in range(parts):
                 writer.write_table(parquet.read_table(self.path(part)))
         os.replace(temporary, self.output)
@@ -131,26 +139,28 @@ def read_facts(path: Path) -> dict[str, Any]:
     """What a table of scores says of itself: model, version, input_sha256, counts. EditLoopError for another file."""
     try:
         metadata = parquet.read_schema(path).metadata or {}
-        found: dict[str, Any] = json.loads(metadata[FACTS])
+        facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
     except (OSError, pa.ArrowInvalid, KeyError):
         raise EditLoopError(f"{path}: is there and no table of scores; choose another --output.") from None
-    return found
+    return facts
 
 
-def finished(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+def finished_facts(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """The facts of a table that is complete already; None where there is none. EditLoopError where it is of others."""
     if not output.exists():
         return None
-    found = read_facts(output)
-    _check_facts({key: found.get(key) for key in facts}, facts, output, output)
-    return found
+    table_facts = read_facts(output)
+    _check_facts({key: table_facts.get(key) for key in facts}, facts, output, output)
+    return table_facts
 
 
-def _check_facts(found: dict[str, Any], wanted: dict[str, Any], place: Path, output: Path) -> None:
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
-    if differing:
-        told = "; ".join(f"{key} {found.get(key)} there, {wanted[key]} now" for key in differing)
+def _check_facts(stored_facts: dict[str, Any], wanted_facts: dict[str, Any], path: Path, output: Path) -> None:
+    differing_keys = [key for key in wanted_facts if stored_facts.get(key) != wanted_facts[key]]
+    if differing_keys:
+        differences = "; ".join(
+            f"{key} {stored_facts.get(key)} there, {wanted_facts[key]} now" for key in differing_keys
+        )
         raise EditLoopError(
-            f"{place} holds scores of something else ({told}). They are not mixed: give another --output than "
-            f"{output}, or remove {place}."
+            f"{path} holds scores of something else ({differences}). They are not mixed: give another --output than "
+            f"{output}, or remove {path}."
         )

@@ -19,14 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from annotation.formats.edits_file import EditRow
 from annotation.formats.edits_stream import stream_edits, survey_edits
 from annotation.formats.picture_file import first_line, read_picture
-from components.judges.dividing import judged
+from components.judges.dividing import score_in_chunks
 from components.judges.protocol import EditGroup, Judge, Picture, Score
-from components.judges.score_table import ScoredEdit, ScoreParts, finished
-from components.judges.soundness import sound
+from components.judges.score_table import ScoredEdit, ScoreParts, finished_facts
+from components.judges.soundness import validate_scores
 from infra.content import sha256_bytes
 from infra.errors import EditLoopError
 
-Item = TypeVar("Item")
+Element = TypeVar("Element")
 
 
 class ScoringSettings(BaseModel):
@@ -48,7 +48,7 @@ class ScoringSettings(BaseModel):
     """Tasks a part: what a kill may cost."""
 
 
-class Summary(NamedTuple):
+class ScoringSummary(NamedTuple):
     """What became of the edits."""
 
     tasks: int
@@ -58,7 +58,7 @@ class Summary(NamedTuple):
     """How often each reason for a missing score came, the commonest first."""
 
 
-class Batch(NamedTuple):
+class ScoringBatch(NamedTuple):
     """Edits of one part that are judged at once, and those between them whose pictures cannot be read."""
 
     part: int
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
     """Which rows the groups' edits are, one after the other."""
 
 
-class Kept(NamedTuple):
+class FinishedPart(NamedTuple):
     """A part that an earlier call made."""
 
     part: int
@@ -84,7 +84,7 @@ class PictureRead(NamedTuple):
     fault: str
 
 
-def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSettings) -> Summary:
+def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSettings) -> ScoringSummary:
     """Score the candidates of an edits file (or a folder of them) and write `output`, a parquet file, a row an edit.
 
     Goes on where a stopped call was; where all is done already, does nothing. Raises EditLoopError where the input has
@@ -103,8 +103,10 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
         "part_tasks": settings.part_tasks,
         **({"targets": True} if settings.targets else {}),
     }
-    if done := finished(output, facts):
-        return Summary(survey.tasks, done["edits"], done["missing"], done["reasons"])
+    if finished_table := finished_facts(output, facts):
+        return ScoringSummary(
+            survey.tasks, finished_table["edits"], finished_table["missing"], finished_table["reasons"]
+        )
     parts = ScoreParts(output, facts, judge.axes)
     reasons: Counter[str] = Counter()
     with parts.opened(), _progress() as progress:
@@ -112,70 +114,75 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
         root = source if source.is_dir() else source.parent
         rows: list[ScoredEdit] = []
         count = 0
-        for piece in ahead(_pieces(parts, source, root, settings)):
-            if isinstance(piece, Kept):
+        for piece in read_ahead(_pieces(parts, source, root, settings)):
+            if isinstance(piece, FinishedPart):
                 reasons.update(reason for reason in piece.missing if reason)
                 progress.update(bar, advance=len(piece.missing), missing=reasons.total())
             else:
-                made = _judged_rows(judge, piece)
-                rows += made
-                reasons.update(row.score.missing for row in made if row.score.missing)
-                progress.update(bar, advance=len(made), missing=reasons.total())
+                scored_rows = _scored_rows(judge, piece)
+                rows += scored_rows
+                reasons.update(row.score.missing for row in scored_rows if row.score.missing)
+                progress.update(bar, advance=len(scored_rows), missing=reasons.total())
                 if piece.last:
                     parts.write(piece.part, rows)
                     rows = []
             count = piece.part + 1
             _check_missing(reasons, survey.candidates, settings)
-        told = dict(reasons.most_common())
-        summary = Summary(survey.tasks, survey.candidates, reasons.total(), told)
+        reason_counts = dict(reasons.most_common())
+        summary = ScoringSummary(survey.tasks, survey.candidates, reasons.total(), reason_counts)
         parts.join(count, summary._asdict())
     return summary
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def read_ahead(elements: Iterator[Element]) -> Iterator[Element]:
     """The items, each made in a thread while the one before is used."""
     with ThreadPoolExecutor(1, "read") as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+        future = pool.submit(next, elements, None)
+        while (element := future.result()) is not None:
+            future = pool.submit(next, elements, None)
+            yield element
 
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[missing]} missing"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[missing]} missing"),
+        TimeRemainingColumn(),
+    )
 
 
 def _check_missing(reasons: Counter[str], edits: int, settings: ScoringSettings) -> None:
     if reasons.total() > settings.most_missing * edits:
-        told = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        commonest = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
         raise EditLoopError(
             f"{reasons.total()} of {edits} edits have no score, more than the share of {settings.most_missing:g} that "
-            f"--most-missing allows: {told}. Mend them or allow more; the scores so far are kept."
+            f"--most-missing allows: {commonest}. Mend them or allow more; the scores so far are kept."
         )
 
 
-def _pieces(parts: ScoreParts, source: Path, root: Path, settings: ScoringSettings) -> Iterator[Batch | Kept]:
+def _pieces(
+    parts: ScoreParts, source: Path, root: Path, settings: ScoringSettings
+) -> Iterator[ScoringBatch | FinishedPart]:
     tasks = stream_edits(source, targets=settings.targets)
     part = 0
-    while members := list(islice(tasks, settings.part_tasks)):
-        kept = _kept(parts.path(part), members, settings.best_of)
-        if kept is None:
-            yield from _batches(part, members, root, settings)
+    while part_tasks := list(islice(tasks, settings.part_tasks)):
+        missing_reasons = _missing_reasons(parts.path(part), part_tasks, settings.best_of)
+        if missing_reasons is None:
+            yield from _batches(part, part_tasks, root, settings)
         else:
-            yield Kept(part, kept)
+            yield FinishedPart(part, missing_reasons)
         part += 1
 
 
-def _kept(path: Path, tasks: Sequence[EditRow], best_of: int | None) -> list[str | None] | None:
+def _missing_reasons(path: Path, tasks: Sequence[EditRow], best_of: int | None) -> list[str | None] | None:
     """Why edits of a part are missing, if it is there and no picture changed since; else None: it is made anew."""
     if not path.is_file():
         return None
     rows = parquet.read_table(path, columns=["source_sha256", "image_sha256", "missing"]).to_pylist()
     written = path.stat().st_mtime_ns
-    pictures = [(task.source, given.image) for task in tasks for given in task.candidates[:best_of]]
+    pictures = [(task.source, candidate.image) for task in tasks for candidate in task.candidates[:best_of]]
     for row, (source, image) in zip(rows, pictures, strict=True):
         if _changed(source, row["source_sha256"], written) or _changed(image, row["image_sha256"], written):
             return None
@@ -189,22 +196,22 @@ def _changed(path: Path, sha256: str | None, written: int) -> bool:
         return sha256 is not None
 
 
-def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringSettings) -> Iterator[Batch]:
+def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringSettings) -> Iterator[ScoringBatch]:
     """A part's edits with their pictures; a task that is too large for a batch becomes several groups."""
     rows: list[ScoredEdit] = []
     groups: list[EditGroup] = []
-    places: list[int] = []
+    row_indices: list[int] = []
     pixels = 0
     for task in tasks:
         candidates = task.candidates[: settings.best_of]
         source = _read(task.source) if candidates else PictureRead(None, None, "")
         group: list[Picture] = []
-        for place, given in enumerate(candidates):
-            edit = _read(given.image)
+        for index, candidate in enumerate(candidates):
+            edit = _read(candidate.image)
             fault = f"source: {source.fault}" if source.fault else f"image: {edit.fault}" if edit.fault else ""
-            image = given.image.relative_to(root).as_posix()
+            image = candidate.image.relative_to(root).as_posix()
             rows.append(
-                ScoredEdit(task.id, place, image, given.editor, source.sha256, edit.sha256, Score(missing=fault))
+                ScoredEdit(task.id, index, image, candidate.editor, source.sha256, edit.sha256, Score(missing=fault))
             )
             if source.picture is None or edit.picture is None:
                 continue
@@ -212,12 +219,12 @@ def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringS
                 groups.append(EditGroup(task.instruction, source.picture, group, task.id))
                 pixels += source.picture[..., 0].size
             group.append(edit.picture)
-            places.append(len(rows) - 1)
+            row_indices.append(len(rows) - 1)
             pixels += edit.picture[..., 0].size
-            if len(places) >= settings.batch_edits or pixels >= settings.batch_megapixels * 1_000_000:
-                yield Batch(part, False, rows, groups, places)
-                rows, groups, places, pixels, group = [], [], [], 0, []
-    yield Batch(part, True, rows, groups, places)
+            if len(row_indices) >= settings.batch_edits or pixels >= settings.batch_megapixels * 1_000_000:
+                yield ScoringBatch(part, False, rows, groups, row_indices)
+                rows, groups, row_indices, pixels, group = [], [], [], 0, []
+    yield ScoringBatch(part, True, rows, groups, row_indices)
 
 
 def _read(path: Path) -> PictureRead:
@@ -234,8 +241,8 @@ def _read(path: Path) -> PictureRead:
         return PictureRead(sha256_bytes(data), None, str(error).removeprefix("picture: "))
 
 
-def _judged_rows(judge: Judge, batch: Batch) -> list[ScoredEdit]:
+def _scored_rows(judge: Judge, batch: ScoringBatch) -> list[ScoredEdit]:
     rows = list(batch.rows)
-    for place, score in zip(batch.places, judged(judge, batch.groups), strict=True):
-        rows[place] = rows[place]._replace(score=sound(score, judge.axes))
+    for index, score in zip(batch.places, score_in_chunks(judge, batch.groups), strict=True):
+        rows[index] = rows[index]._replace(score=validate_scores(score, judge.axes))
     return rows

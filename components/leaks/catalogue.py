@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 from rich.progress import track
 
 from components.dataset.shards import shards
-from components.leaks.fingerprints import Fingerprints, fingerprints
+from components.leaks.fingerprints import Fingerprints, compute_fingerprints
 
-TAUGHT = ("train", "validation")
+TRAINING_SPLITS = ("train", "validation")
 """Splits that training sees."""
 COLUMNS = ["task_id", "instruction", "candidate_id", "source", "target", "image"]
-ROWS_TOGETHER = 1000
+MAX_ROWS_IN_PROCESS = 1000
 """Fewer rows are read here: a process costs a second."""
 
 
-class Place(NamedTuple):
+class PictureLocation(NamedTuple):
     """Where a picture of the training data is."""
 
     file: str
@@ -33,35 +33,43 @@ class Place(NamedTuple):
 class Catalogue(NamedTuple):
     """Every different picture of every task."""
 
-    places: list[Place]
+    places: list[PictureLocation]
     instructions: list[str]
     """Of the place's task, normalised."""
     pictures: Fingerprints
 
 
-def catalogue(dataset: Path) -> Catalogue:
+def read_catalogue(dataset: Path) -> Catalogue:
     """The pictures of a dataset folder's train and validation splits.
 
     Raises EditLoopError for shards that are missing or broken, and for a picture that cannot be read.
     """
-    kept = {path: pq.read_metadata(path) for split in TAUGHT for path in shards(dataset, "candidates", split)}
-    parts = [(path, group) for path, metadata in kept.items() for group in range(metadata.num_row_groups)]
-    if sum(metadata.num_rows for metadata in kept.values()) <= ROWS_TOGETHER:
-        return _joined([_read(one) for one in parts])
+    metadata_by_path = {
+        path: pq.read_metadata(path) for split in TRAINING_SPLITS for path in shards(dataset, "candidates", split)
+    }
+    row_groups = [
+        (path, group) for path, metadata in metadata_by_path.items() for group in range(metadata.num_row_groups)
+    ]
+    if sum(metadata.num_rows for metadata in metadata_by_path.values()) <= MAX_ROWS_IN_PROCESS:
+        return _merge_catalogues([_read_row_group(row_group) for row_group in row_groups])
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        return _joined(list(track(pool.map(_read, parts), "training pictures", total=len(parts), transient=True)))
+        return _merge_catalogues(
+            list(
+                track(pool.map(_read_row_group, row_groups), "training pictures", total=len(row_groups), transient=True)
+            )
+        )
 
 
-def normalised(instruction: str) -> str:
+def normalise_instruction(instruction: str) -> str:
     """An instruction without what does not change what it asks: case, spaces, a full stop."""
     return " ".join(instruction.casefold().split()).strip(" .!")
 
 
-def _read(part: tuple[Path, int]) -> Catalogue:
-    path, group = part
+def _read_row_group(row_group: tuple[Path, int]) -> Catalogue:
+    path, group = row_group
     table = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS)
-    places, instructions, pictures, seen = (
-        list[Place](),
+    places, instructions, pictures, added = (
+        list[PictureLocation](),
         list[str](),
         list[tuple[str, bytes]](),
         set[tuple[str, bytes]](),
@@ -72,24 +80,26 @@ def _read(part: tuple[Path, int]) -> Catalogue:
             ("target", row["target"]),
             (row["candidate_id"], row["image"]),
         ):
-            if data is None or (row["task_id"], data) in seen:
+            if data is None or (row["task_id"], data) in added:
                 continue
-            seen.add((row["task_id"], data))
-            places.append(Place(path.name, row["task_id"], part_name))
-            instructions.append(normalised(row["instruction"]))
+            added.add((row["task_id"], data))
+            places.append(PictureLocation(path.name, row["task_id"], part_name))
+            instructions.append(normalise_instruction(row["instruction"]))
             pictures.append((f"{path.name}, task {row['task_id']}, {part_name}", data))
-    return Catalogue(places, instructions, fingerprints(pictures))
+    return Catalogue(places, instructions, compute_fingerprints(pictures))
 
 
-def _joined(parts: Sequence[Catalogue]) -> Catalogue:
-    pictures = [part.pictures for part in parts]
+def _merge_catalogues(parts: Sequence[Catalogue]) -> Catalogue:
+    fingerprint_sets = [part.pictures for part in parts]
     return Catalogue(
-        [place for part in parts for place in part.places],
+        [location for part in parts for location in part.places],
         [text for part in parts for text in part.instructions],
         Fingerprints(
-            [sha256 for one in pictures for sha256 in one.sha256],
-            np.concatenate([one.bits for one in pictures] or [np.zeros(0, np.uint64)]),
-            np.concatenate([one.colours for one in pictures] or [np.zeros((0, 192), np.uint8)]),
-            np.concatenate([one.flat for one in pictures] or [np.zeros(0, bool)]),
+            [sha256 for fingerprint_set in fingerprint_sets for sha256 in fingerprint_set.sha256],
+            np.concatenate([fingerprint_set.bits for fingerprint_set in fingerprint_sets] or [np.zeros(0, np.uint64)]),
+            np.concatenate(
+                [fingerprint_set.colours for fingerprint_set in fingerprint_sets] or [np.zeros((0, 192), np.uint8)]
+            ),
+            np.concatenate([fingerprint_set.flat for fingerprint_set in fingerprint_sets] or [np.zeros(0, bool)]),
         ),
     )

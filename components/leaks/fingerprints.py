@@ -23,7 +23,7 @@ FLAT = 4.0
 SMALL, SIDE = 32, 8
 BITS, LEVELS = 8, 8.0
 """Of 64 bits, and of 255 levels (root mean square over 8 x 8 pixels of RGB): at most so far apart look alike."""
-BITS_ASKED, LEVELS_ASKED = 14, 16.0
+BITS_SAME_INSTRUCTION, LEVELS_SAME_INSTRUCTION = 14, 16.0
 """The same of pictures that the same instruction is asked of."""
 
 
@@ -44,15 +44,15 @@ class Fingerprints:
         return len(self.sha256)
 
 
-def fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
+def compute_fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
     """Of encoded pictures with what messages call them. EditLoopError for one that cannot be read."""
-    opened = [read_picture(data, name) for name, data in pictures]
-    small = np.array([_small(one) for one in opened], np.uint8).reshape(-1, SMALL, SMALL, 3)
+    images = [read_picture(data, name) for name, data in pictures]
+    small = np.array([_small(image) for image in images], np.uint8).reshape(-1, SMALL, SMALL, 3)
     block = SMALL // SIDE
     colours = small.reshape(-1, SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
     return Fingerprints(
         [sha256_bytes(data) for _, data in pictures],
-        np.array([perceptual_hash(one) for one in opened], np.uint64),
+        np.array([perceptual_hash(image) for image in images], np.uint64),
         np.rint(colours).astype(np.uint8).reshape(-1, 3 * SIDE * SIDE),
         _flat(small),
     )
@@ -68,21 +68,21 @@ def perceptual_hash(picture: Image.Image) -> int:
     return int(np.packbits(imagehash.phash(picture).hash.ravel()).view(">u8")[0])
 
 
-def alike(one: Fingerprints, other: Fingerprints, same_instruction: NDArray[np.bool_]) -> NDArray[np.int64]:
+def similar_pairs(left: Fingerprints, right: Fingerprints, same_instruction: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Pairs that look alike and are not flat, as rows (place in `one`, place in `other`, bits apart, 1 where they are
     alike by themselves, without regard to the instruction).
 
     same_instruction: (len(one), len(other)); where it holds, BITS_ASKED and LEVELS_ASKED are the limits.
     """
-    apart = np.bitwise_count(one.bits[:, None] ^ other.bits[None])
-    near = (apart <= BITS) | (same_instruction & (apart <= BITS_ASKED))
-    first, second = np.nonzero(near & ~one.flat[:, None] & ~other.flat[None])
-    levels = one.colours[first].astype(np.float32) - other.colours[second]
+    bit_distance = np.bitwise_count(left.bits[:, None] ^ right.bits[None])
+    near = (bit_distance <= BITS) | (same_instruction & (bit_distance <= BITS_SAME_INSTRUCTION))
+    first, second = np.nonzero(near & ~left.flat[:, None] & ~right.flat[None])
+    levels = left.colours[first].astype(np.float32) - right.colours[second]
     distance = np.sqrt((levels**2).mean(axis=1))
-    bits = apart[first, second]
+    bits = bit_distance[first, second]
     strictly = (bits <= BITS) & (distance <= LEVELS)
-    found = np.stack([first, second, bits, strictly], axis=1).astype(np.int64)
-    return found[strictly | same_instruction[first, second] & (distance <= LEVELS_ASKED)]
+    pairs = np.stack([first, second, bits, strictly], axis=1).astype(np.int64)
+    return pairs[strictly | same_instruction[first, second] & (distance <= LEVELS_SAME_INSTRUCTION)]
 
 
 def _small(picture: Image.Image) -> NDArray[np.uint8]:
@@ -91,5 +91,5 @@ def _small(picture: Image.Image) -> NDArray[np.uint8]:
 
 def _flat(small: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(N, SMALL, SMALL, 3) to (N,)."""
-    found: NDArray[np.bool_] = small.astype(np.float32).std(axis=(1, 2)).max(axis=1) < FLAT
-    return found
+    flat: NDArray[np.bool_] = small.astype(np.float32).std(axis=(1, 2)).max(axis=1) < FLAT
+    return flat

@@ -15,16 +15,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from rich.progress import track
 
-from components.leaks.catalogue import Catalogue, catalogue, normalised
-from components.leaks.fingerprints import alike, fingerprints
+from components.leaks.catalogue import Catalogue, normalise_instruction, read_catalogue
+from components.leaks.fingerprints import compute_fingerprints, similar_pairs
 from components.suites.suite import Suite
 from infra.errors import EditLoopError
 
 PICTURES_A_TIME = 16
 """Of the suite, compared with all of the training data."""
-HITS_TOLD = 20
-Kind = Literal["bytes", "looks", "instruction"]
-KINDS: tuple[Kind, ...] = ("bytes", "looks", "instruction")
+HITS_LISTED = 20
+LeakKind = Literal["bytes", "looks", "instruction"]
+LEAK_KINDS: tuple[LeakKind, ...] = ("bytes", "looks", "instruction")
 """The strongest first. instruction: the same one, of pictures that are less alike than `looks` asks."""
 
 
@@ -32,7 +32,7 @@ KINDS: tuple[Kind, ...] = ("bytes", "looks", "instruction")
 class Hit:
     """A task of the training data and an item of the suite that share a picture: the strongest of what they share."""
 
-    kind: Kind
+    kind: LeakKind
     file: str
     """The shard that has the task."""
     task_id: str
@@ -48,7 +48,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Weak:
+class SharedInstruction:
     """An instruction that both have, where no picture is shared: no leak by itself."""
 
     instruction: str
@@ -64,7 +64,7 @@ class Leaks:
     suite_sha256: str
     hits: tuple[Hit, ...]
     """By task and item, the strongest kind first."""
-    weak: tuple[Weak, ...]
+    weak: tuple[SharedInstruction, ...]
     training_pictures: int
     suite_pictures: int
     flat: int
@@ -73,11 +73,11 @@ class Leaks:
     @property
     def task_ids(self) -> frozenset[str]:
         """Tasks of the training data that leak."""
-        return frozenset(one.task_id for one in self.hits)
+        return frozenset(hit.task_id for hit in self.hits)
 
     def report(self) -> dict[str, Any]:
         """As JSON has it: the fields, and {"tasks", "by_kind"}."""
-        by_kind = {kind: sum(one.kind == kind for one in self.hits) for kind in KINDS}
+        by_kind = {kind: sum(hit.kind == kind for hit in self.hits) for kind in LEAK_KINDS}
         return asdict(self) | {"tasks": len(self.task_ids), "by_kind": by_kind}
 
 
@@ -86,50 +86,71 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
 
     Raises EditLoopError for a picture that cannot be read.
     """
-    taught, asked = catalogue(training), list(_asked(suite))
+    taught, suite_pictures = read_catalogue(training), list(_suite_pictures(suite))
     numbers = {text: number for number, text in enumerate(dict.fromkeys(taught.instructions))}
-    of_taught = np.array([numbers[text] for text in taught.instructions], np.int64)
-    found: dict[tuple[str, str], Hit] = {}
+    taught_numbers = np.array([numbers[text] for text in taught.instructions], np.int64)
+    hits_by_pair: dict[tuple[str, str], Hit] = {}
     flat = int(taught.pictures.flat.sum())
-    starts = range(0, len(asked), PICTURES_A_TIME)
+    starts = range(0, len(suite_pictures), PICTURES_A_TIME)
     for start in track(starts, f"{suite.name}'s pictures", transient=True):
-        some = asked[start : start + PICTURES_A_TIME]
-        shown = fingerprints([(one.name, one.read()) for one in some])
-        same = np.array([numbers.get(one.instruction, -1) for one in some])[:, None] == of_taught[None]
-        flat += int(shown.flat.sum())
-        for one, other, bits, strictly in alike(shown, taught.pictures, same).tolist():
-            kind: Kind = "looks" if strictly else "instruction"
-            if shown.sha256[one] == taught.pictures.sha256[other]:
+        batch = suite_pictures[start : start + PICTURES_A_TIME]
+        batch_fingerprints = compute_fingerprints([(picture.name, picture.read()) for picture in batch])
+        same_instruction = (
+            np.array([numbers.get(picture.instruction, -1) for picture in batch])[:, None] == taught_numbers[None]
+        )
+        flat += int(batch_fingerprints.flat.sum())
+        for batch_index, taught_index, bits, strictly in similar_pairs(
+            batch_fingerprints, taught.pictures, same_instruction
+        ).tolist():
+            kind: LeakKind = "looks" if strictly else "instruction"
+            if batch_fingerprints.sha256[batch_index] == taught.pictures.sha256[taught_index]:
                 kind = "bytes"
-            ask = some[one]
-            file, task_id, part = taught.places[other]
-            hit = Hit(kind, file, task_id, part, ask.key, ask.part, bits, bool(same[one, other]))
-            before = found.setdefault((hit.task_id, hit.key), hit)
-            if _strength(hit) < _strength(before):
-                found[hit.task_id, hit.key] = hit
-    hits = tuple(sorted(found.values(), key=_strength))
-    return Leaks(suite.name, suite.sha256, hits, _weak(taught, suite, hits), len(taught.places), len(asked), flat)
+            suite_picture = batch[batch_index]
+            file, task_id, part = taught.places[taught_index]
+            hit = Hit(
+                kind,
+                file,
+                task_id,
+                part,
+                suite_picture.key,
+                suite_picture.part,
+                bits,
+                bool(same_instruction[batch_index, taught_index]),
+            )
+            strongest = hits_by_pair.setdefault((hit.task_id, hit.key), hit)
+            if _strength(hit) < _strength(strongest):
+                hits_by_pair[hit.task_id, hit.key] = hit
+    hits = tuple(sorted(hits_by_pair.values(), key=_strength))
+    return Leaks(
+        suite.name,
+        suite.sha256,
+        hits,
+        _shared_instructions(taught, suite, hits),
+        len(taught.places),
+        len(suite_pictures),
+        flat,
+    )
 
 
 def check_leaks(training: Path, suite: Suite) -> Leaks:
     """`find_leaks`; raises EditLoopError that lists the first hits and says what to do where there are any."""
-    found = find_leaks(training, suite)
-    if found.hits:
-        more = [f"... and {len(found.hits) - HITS_TOLD} more"] if len(found.hits) > HITS_TOLD else []
+    leaks = find_leaks(training, suite)
+    if leaks.hits:
+        omitted = [f"... and {len(leaks.hits) - HITS_LISTED} more"] if len(leaks.hits) > HITS_LISTED else []
         raise EditLoopError(
             "\n".join(
                 [
-                    f"{training}: {len(found.task_ids)} tasks were taught with what suite {suite.name} asks. Take them "
+                    f"{training}: {len(leaks.task_ids)} tasks were taught with what suite {suite.name} asks. Take them "
                     f"out by `editloop leaks --remove` and train again, or measure on another suite.",
-                    *map(told, found.hits[:HITS_TOLD]),
-                    *more,
+                    *map(format_hit, leaks.hits[:HITS_LISTED]),
+                    *omitted,
                 ]
             )
         )
-    return found
+    return leaks
 
 
-def told(hit: Hit) -> str:
+def format_hit(hit: Hit) -> str:
     """A hit on one line."""
     why = {
         "bytes": "the same bytes",
@@ -139,7 +160,7 @@ def told(hit: Hit) -> str:
     return f"{hit.file}: task {hit.task_id}, {hit.part} - {hit.key}, {hit.suite_part}: {why}"
 
 
-class _Asked(NamedTuple):
+class _SuitePicture(NamedTuple):
     """One picture of a suite's item."""
 
     key: str
@@ -149,25 +170,27 @@ class _Asked(NamedTuple):
     read: Callable[[], bytes]
 
 
-def _asked(suite: Suite) -> Iterator[_Asked]:
+def _suite_pictures(suite: Suite) -> Iterator[_SuitePicture]:
     for item in suite.items:
         for part, picture in zip(("source", *item.candidates), item.pictures(), strict=suite.has_images):
-            yield _Asked(item.key, part, normalised(item.instruction), picture.name, picture.read)
+            yield _SuitePicture(item.key, part, normalise_instruction(item.instruction), picture.name, picture.read)
 
 
 def _strength(hit: Hit) -> tuple[int, int, bool, str, str]:
-    return KINDS.index(hit.kind), hit.distance, not hit.same_instruction, hit.task_id, hit.key
+    return LEAK_KINDS.index(hit.kind), hit.distance, not hit.same_instruction, hit.task_id, hit.key
 
 
-def _weak(taught: Catalogue, suite: Suite, hits: tuple[Hit, ...]) -> tuple[Weak, ...]:
+def _shared_instructions(taught: Catalogue, suite: Suite, hits: tuple[Hit, ...]) -> tuple[SharedInstruction, ...]:
     """Instructions that both have, but for the tasks that leak; the most frequent in the training data first."""
-    leaking = {one.task_id for one in hits}
+    leaking = {hit.task_id for hit in hits}
     tasks: dict[str, set[str]] = defaultdict(set)
-    for place, text in zip(taught.places, taught.instructions, strict=True):
-        if place.task_id not in leaking:
-            tasks[text].add(place.task_id)
+    for location, text in zip(taught.places, taught.instructions, strict=True):
+        if location.task_id not in leaking:
+            tasks[text].add(location.task_id)
     items: dict[str, int] = defaultdict(int)
     for item in suite.items:
-        items[normalised(item.instruction)] += 1
-    both = [Weak(text, len(tasks[text]), count) for text, count in items.items() if text and text in tasks]
-    return tuple(sorted(both, key=lambda one: (-one.tasks, one.instruction)))
+        items[normalise_instruction(item.instruction)] += 1
+    instructions = [
+        SharedInstruction(text, len(tasks[text]), count) for text, count in items.items() if text and text in tasks
+    ]
+    return tuple(sorted(instructions, key=lambda shared: (-shared.tasks, shared.instruction)))

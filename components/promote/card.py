@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
-from infra.promotion_pages import LONGEST, cell
+from infra.promotion_pages import MAX_DESCRIPTION, markdown_cell
 
 KINDS = {
     "edit-reward": "A reward model (EditReward): it gives each edit a score and its uncertainty, axis by axis.",
@@ -25,7 +25,7 @@ LIMITS = {
     ),
 }
 PAGES = Environment(keep_trailing_newline=True)
-PAGES.filters["cell"] = cell
+PAGES.filters["cell"] = markdown_cell
 CARD = PAGES.from_string(
     """# {{ name }}: {{ gate.verdict }}
 
@@ -75,7 +75,7 @@ class Link(NamedTuple):
     address: str = ""
 
 
-class Figure(NamedTuple):
+class CardFigure(NamedTuple):
     """A measured figure in words."""
 
     name: str
@@ -97,14 +97,14 @@ def model_card(
         name=name,
         what=KINDS[kind],
         gate=gate,
-        figures=figures(report),
+        figures=card_figures(report),
         chain=chain,
         limits=LIMITS.get(kind, LIMITS["edit-reward"]),
         training=training,
     )
 
 
-def figures(report: Mapping[str, Any]) -> list[Figure]:
+def card_figures(report: Mapping[str, Any]) -> list[CardFigure]:
     """The plain figures of a report. An interval is `ci95` of the report's main figure, NAME_ci95 or ci95_NAME."""
     main = "accuracy_oracle" if "accuracy_oracle" in report else "uplift"
     intervals = {}
@@ -114,18 +114,18 @@ def figures(report: Mapping[str, Any]) -> list[Figure]:
             intervals[main if name == "ci95" else name] = value
             intervals[f"accuracy_{name}"] = intervals[f"spearman_{name}"] = value
     return [
-        Figure(key.replace("_", " "), _number(value), " to ".join(map(_number, intervals.get(key) or [])) or "—")
+        CardFigure(key.replace("_", " "), _number(value), " to ".join(map(_number, intervals.get(key) or [])) or "—")
         for key, value in report.items()
         if value is None or isinstance(value, int | float)
     ]
 
 
-def shown(card: str, whole: str) -> str:
+def truncate_card(card: str, full_card: str) -> str:
     """The card within MLflow's limit of a description; `whole` says where the rest is."""
-    if len(card) <= LONGEST:
+    if len(card) <= MAX_DESCRIPTION:
         return card
-    note = f"\n\n… the whole card: {whole}"
-    return card[: LONGEST - len(note)].rpartition("\n")[0] + note
+    note = f"\n\n… the whole card: {full_card}"
+    return card[: MAX_DESCRIPTION - len(note)].rpartition("\n")[0] + note
 
 
 def _number(value: Any) -> str:

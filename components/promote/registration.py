@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.promote.card import KINDS, Link, model_card, shown
+from components.promote.card import KINDS, Link, model_card, truncate_card
 from infra import registry, tracking
 from infra.content import read_manifest, sha256_file
-from infra.datarepo import Version
+from infra.datarepo import DatasetVersion
 from infra.errors import EditLoopError
-from infra.promotion import promote
+from infra.promotion import promote_version
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
 """What an evidence folder is called among a version's tags, and its file of figures."""
@@ -37,23 +37,31 @@ def register(
     """
     gate = json.loads((evidence / "gate.json").read_text())
     sha256 = str(read_manifest(model)["sha256"])
-    run_id = tracking.run_that_made(stage, sha256)
+    run_id = tracking.find_producer_run(stage, sha256)
     kind = next(key for key, file in REPORTS.items() if (evidence / file).is_file())
-    found = {
+    evidence_tags = {
         "editloop.verdict": str(gate["verdict"]),
         f"editloop.{kind}": str(read_manifest(evidence)["sha256"]),
         "editloop.verdict_sha256": sha256_file(evidence / "gate.json"),
     }
     tags = tags | tracking.origin_tags(run_id) | {"editloop.pipeline_run": pipeline_run}
-    version = registry.register_model(name, model, run_id, tags, found)
+    version = registry.register_model(name, model, run_id, tags, evidence_tags)
     report = json.loads((evidence / REPORTS[kind]).read_text())
-    what = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
-    _write_card(name, version, what, model, gate, report, [*_runs(run_id, kind, found[f"editloop.{kind}"]), *chain])
+    card_kind = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
+    _write_card(
+        name,
+        version,
+        card_kind,
+        model,
+        gate,
+        report,
+        [*_run_links(run_id, kind, evidence_tags[f"editloop.{kind}"]), *chain],
+    )
     registry.set_alias(name, registry.CHALLENGER, version)
     alias = registry.CHALLENGER
     if gate["verdict"] == "promote":
         reason = str((gate["reasons"] or ["its gate said promote"])[0])[:900]
-        promote(f"models:/{name}/{version}", actor=f"pipeline {pipeline_run}"[:900], reason=reason)
+        promote_version(f"models:/{name}/{version}", actor=f"pipeline {pipeline_run}"[:900], reason=reason)
         alias = registry.CHAMPION
     return {
         "name": name,
@@ -66,7 +74,7 @@ def register(
     }
 
 
-def dataset_tags(version: Version) -> dict[str, str]:
+def dataset_tags(version: DatasetVersion) -> dict[str, str]:
     """What a registered version says of the data that it learnt from: its content, and where DVC has it."""
     return {
         "editloop.dataset_sha256": version["sha256"],
@@ -85,17 +93,17 @@ def run_link(name: str, run_id: str) -> Link:
 def output_link(name: str, stage: str, sha256: str) -> Link:
     """The run of a stage that made something, or its sha256 alone where MLflow knows no such run."""
     try:
-        return run_link(name, tracking.run_that_made(stage, sha256))
+        return run_link(name, tracking.find_producer_run(stage, sha256))
     except EditLoopError:
         return Link(name, f"none in MLflow made {sha256}")
 
 
-def _runs(run_id: str, kind: str, sha256: str) -> list[Link]:
+def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
     """The run that trained, and the one that measured: for an editor that one is still at work, and is ours."""
     stage = "benchmark" if kind == "benchmark_sha256" else "editor_eval"
-    own = tracking.TrackingSettings().stage_run
-    if stage == "editor_eval" and own:
-        measured = run_link("evaluation run", own)
+    stage_run_id = tracking.TrackingSettings().stage_run
+    if stage == "editor_eval" and stage_run_id:
+        measured = run_link("evaluation run", stage_run_id)
     else:
         measured = output_link(f"{stage.replace('_', ' ')} run", stage, sha256)
     return [run_link("training run", run_id), measured, Link("evidence", f"{kind} {sha256}")]
@@ -120,4 +128,4 @@ def _write_card(
     card = model_card(name, kind, gate, report, chain, training)
     file = f"model-{str(manifest['sha256'])[:12]}.card.md"
     api.log_text(registered["run_id"], card, file)
-    api.update_model_version(name, version, shown(card, f"{file} of run {registered['run_id']}"))
+    api.update_model_version(name, version, truncate_card(card, f"{file} of run {registered['run_id']}"))

@@ -10,7 +10,7 @@ from infra.content import complete_folder, read_manifest, write_json
 from infra.datarepo import read_version
 
 
-def promote(
+def run_promote(
     model: Path,
     benchmark: Path,
     dataset: Path,

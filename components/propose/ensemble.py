@@ -22,7 +22,7 @@ PEAK_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 
 
-class Labels(NamedTuple):
+class EnsembleLabels(NamedTuple):
     """Judged tasks as the heads see them: G tasks, K candidates at most, A axes."""
 
     hidden: Tensor
@@ -58,18 +58,18 @@ class HeadEnsemble(nn.Module):
         return x.transpose(1, 2).reshape(-1, tasks, candidates, axes)
 
 
-def fit(labels: Labels, seed: int, members: int = MEMBERS) -> HeadEnsemble:
+def fit_ensemble(labels: EnsembleLabels, seed: int, members: int = MEMBERS) -> HeadEnsemble:
     """Fit an ensemble to what was judged: STEPS of AdamW, warm-up then cosine; the same seed gives the same members."""
     tasks, _, axes, width = labels.hidden.shape
     generator = torch.Generator().manual_seed(seed)
     ensemble = HeadEnsemble(width, axes, members, generator)
     optimiser = torch.optim.AdamW(ensemble.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
     for step in range(STEPS):
-        warmth = min((step + 1) / (0.1 * STEPS), 0.5 * (1 + math.cos(math.pi * step / STEPS)))
-        optimiser.param_groups[0]["lr"] = PEAK_RATE * warmth
+        rate_factor = min((step + 1) / (0.1 * STEPS), 0.5 * (1 + math.cos(math.pi * step / STEPS)))
+        optimiser.param_groups[0]["lr"] = PEAK_RATE * rate_factor
         batch = torch.randperm(tasks, generator=generator)[:TASKS_A_BATCH]
         mu = ensemble(labels.hidden[batch]).flatten(0, 1)
-        ratings, valid, weights = (one[batch].repeat(members, *[1] * (one.dim() - 1)) for one in labels[1:])
+        ratings, valid, weights = (tensor[batch].repeat(members, *[1] * (tensor.dim() - 1)) for tensor in labels[1:])
         loss, _ = group_loss(mu, torch.zeros_like(mu), ratings, valid, weights, "bradley-terry")
         optimiser.zero_grad()
         (loss * members).backward()

@@ -23,8 +23,8 @@ from annotation.selection import propose_pages
 from annotation.simulation.scenes import write_edits
 from annotation.simulation.stand_ins import add_candidates
 from annotation.vocabulary import AXES
-from components.candidates.stage import candidates
-from components.comparison.world import OVERLAP, PER_TASK, STAND_INS, judged, oracle_scores
+from components.candidates.stage import run_candidates
+from components.comparison.world import OVERLAP, PER_TASK, STAND_INS, oracle_candidate_scores, simulate_judgements
 from components.propose.ensemble import (
     HIDDEN,
     MEMBERS,
@@ -32,11 +32,11 @@ from components.propose.ensemble import (
     STEPS,
     TASKS_A_BATCH,
     WEIGHT_DECAY,
+    EnsembleLabels,
     HeadEnsemble,
-    Labels,
-    fit,
+    fit_ensemble,
 )
-from components.propose.pool import Pool, askable, read_pool
+from components.propose.pool import CandidatePool, comparable_tasks, read_pool
 from components.propose.stage import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy, scores_of
 from components.reward.model import RewardModel
 from infra.content import sha256_json, write_json
@@ -54,7 +54,7 @@ RESAMPLES = 2000
 class World(NamedTuple):
     """A pool and what the experts would say of it, and the held-out tasks with the oracle's scores."""
 
-    pool: Pool
+    pool: CandidatePool
     ratings: list[NDArray[np.float32]]
     """A task: (K, A), mean of the experts who would be asked."""
     held_out: list[Tensor]
@@ -68,21 +68,21 @@ def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
     {"judgements": [..], "accuracy": {strategy: [[a seed's accuracy by round]]}, "saving": {strategy: {"mean", "ci95",
     "seeds"}}}. A judgement is one candidate rated by one expert. Seeds that are there already are kept.
     """
-    found: dict[str, list[list[float]]] = {strategy: [] for strategy in STRATEGIES}
+    by_strategy: dict[str, list[list[float]]] = {strategy: [] for strategy in STRATEGIES}
     for seed in range(seeds):
-        kept = output / "seeds" / f"{seed}-{_settings_sha256()}.json"
-        if not kept.is_file():
+        seed_file = output / "seeds" / f"{seed}-{_settings_sha256()}.json"
+        if not seed_file.is_file():
             world = draw_world(seed)
-            write_json(kept, {strategy: curve(world, strategy, seed) for strategy in STRATEGIES})
-        for strategy, accuracies in json.loads(kept.read_text()).items():
-            found[strategy].append(accuracies)
+            write_json(seed_file, {strategy: learning_curve(world, strategy, seed) for strategy in STRATEGIES})
+        for strategy, accuracies in json.loads(seed_file.read_text()).items():
+            by_strategy[strategy].append(accuracies)
     judgements = [(FIRST + STEP * number) * PLACES * OVERLAP for number in range(ROUNDS)]
-    budgets, curves = np.array(judgements, float), {strategy: np.array(rows) for strategy, rows in found.items()}
+    budgets, curves = np.array(judgements, float), {strategy: np.array(rows) for strategy, rows in by_strategy.items()}
     result = {
         "judgements": judgements,
-        "accuracy": found,
+        "accuracy": by_strategy,
         "saving": {
-            strategy: saving(budgets, curves["random"], curves[strategy])
+            strategy: judgement_saving(budgets, curves["random"], curves[strategy])
             for strategy in STRATEGIES
             if strategy != "random"
         },
@@ -100,50 +100,50 @@ def draw_world(seed: int) -> World:
             folder, own_seed = Path(temporary) / name, 2 * seed + number
             write_edits(folder / "drawn", count, own_seed)
             add_candidates(folder / "drawn", folder / "edits", seed=own_seed, per_task=STAND_INS, facts={})
-            candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
+            run_candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
             folders[name] = folder / "candidates"
-        pool, held_out = (read_pool(folder, askable(folder), model) for folder in folders.values())
-        truth = [oracle_scores(folders["held-out"], task).mean(axis=1) for task in held_out.tasks]
-        said = [judged(folders["pool"], task, seed) for task in pool.tasks]
+        pool, held_out = (read_pool(folder, comparable_tasks(folder), model) for folder in folders.values())
+        truth = [oracle_candidate_scores(folders["held-out"], task).mean(axis=1) for task in held_out.tasks]
+        judgements_by_task = [simulate_judgements(folders["pool"], task, seed) for task in pool.tasks]
     ratings = [
-        np.array([[one.instruction_following, one.visual_quality] for one in page], np.float32)
+        np.array([[judgement.instruction_following, judgement.visual_quality] for judgement in page], np.float32)
         .reshape(OVERLAP, -1, len(AXES))
         .mean(axis=0)
-        for page in said
+        for page in judgements_by_task
     ]
     return World(pool, ratings, held_out.hidden, truth)
 
 
-def curve(world: World, strategy: Strategy, seed: int) -> list[float]:
+def learning_curve(world: World, strategy: Strategy, seed: int) -> list[float]:
     """Held-out accuracy after each round of one strategy: mean over the ensemble's members, 0..1."""
-    shown: dict[int, tuple[int, ...]] = {}
+    judged_pages: dict[int, tuple[int, ...]] = {}
     scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
-    scores = [(np.zeros((1, len(one), len(AXES))),) * 2 for one in world.ratings]
+    scores = [(np.zeros((1, len(ratings), len(AXES))),) * 2 for ratings in world.ratings]
     features, accuracies = world.pool.features(), []
     for number in track(range(ROUNDS), description=f"seed {seed}, {strategy}", transient=True):
         pages = STEP if number else FIRST
-        found = propose_pages(
+        proposals = propose_pages(
             scores,
             features,
-            list(shown),
+            list(judged_pages),
             pages=pages,
             places=PLACES,
             random_share=RANDOM_SHARE if number and strategy != "random" else 1.0,
             shortlist=SHORTLIST[strategy],
             seed=1000 * seed + number,
         )
-        shown |= {one.task: one.candidates for one in found}
-        ensemble = fit(_labels(world, shown), seed=1000 * seed + number)
-        accuracies.append(accuracy(ensemble, world))
+        judged_pages |= {proposal.task: proposal.candidates for proposal in proposals}
+        ensemble = fit_ensemble(_labels(world, judged_pages), seed=1000 * seed + number)
+        accuracies.append(held_out_accuracy(ensemble, world))
         scores = scores_of(ensemble, world.pool.hidden)
     return accuracies
 
 
-def accuracy(ensemble: HeadEnsemble, world: World) -> float:
+def held_out_accuracy(ensemble: HeadEnsemble, world: World) -> float:
     """Share of clear held-out pairs in the oracle's order, mean over members. Axes count alike: each is brought to one
     spread first."""
     with torch.no_grad():
-        mu = [ensemble(one[None])[:, 0] for one in world.held_out]
+        mu = [ensemble(states[None])[:, 0] for states in world.held_out]
     spread = torch.cat(mu, dim=1).std(dim=1, keepdim=True)
     right = wrong = 0
     for scores, truth in zip(mu, world.truth, strict=True):
@@ -155,7 +155,9 @@ def accuracy(ensemble: HeadEnsemble, world: World) -> float:
     return right / (right + wrong)
 
 
-def saving(judgements: NDArray[np.float64], random: NDArray[np.float64], active: NDArray[np.float64]) -> dict[str, Any]:
+def judgement_saving(
+    judgements: NDArray[np.float64], random: NDArray[np.float64], active: NDArray[np.float64]
+) -> dict[str, Any]:
     """How many judgements active choice saves on the way to what random choice reaches.
 
     random, active: (seeds, rounds). Both mean curves are made monotone (isotonic regression); for each accuracy that
@@ -165,41 +167,41 @@ def saving(judgements: NDArray[np.float64], random: NDArray[np.float64], active:
     """
 
     def of(rows: NDArray[np.intp]) -> float:
-        mine, theirs = (isotonic_regression(one[rows].mean(axis=0)).x for one in (active, random))
-        needed = [(_needed(judgements, mine, wanted), _needed(judgements, theirs, wanted)) for wanted in theirs[2:]]
+        mine, theirs = (isotonic_regression(accuracies[rows].mean(axis=0)).x for accuracies in (active, random))
+        needed = [(_needed(judgements, mine, target), _needed(judgements, theirs, target)) for target in theirs[2:]]
         return float(np.mean([1 - ours / plain for ours, plain in needed]))
 
     rng = np.random.default_rng(0)
     draws = [of(rng.integers(len(random), size=len(random))) for _ in range(RESAMPLES)]
     return {
         "mean": of(np.arange(len(random))),
-        "ci95": [float(one) for one in np.percentile(draws, (2.5, 97.5))],
+        "ci95": [float(bound) for bound in np.percentile(draws, (2.5, 97.5))],
         "seeds": len(random),
     }
 
 
-def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], wanted: float) -> float:
+def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], target: float) -> float:
     """Judgements at which a monotone curve reaches an accuracy, between rounds by a straight line."""
-    reached = int(np.argmax(curve >= wanted))
-    if curve[reached] < wanted:
+    reached = int(np.argmax(curve >= target))
+    if curve[reached] < target:
         return float(judgements[-1])
     if reached == 0:
         return float(judgements[0])
     before, after = curve[reached - 1], curve[reached]
-    part = (wanted - before) / (after - before)
+    part = (target - before) / (after - before)
     return float(judgements[reached - 1] + part * (judgements[reached] - judgements[reached - 1]))
 
 
-def _labels(world: World, shown: dict[int, tuple[int, ...]]) -> Labels:
+def _labels(world: World, judged_pages: dict[int, tuple[int, ...]]) -> EnsembleLabels:
     """What was judged so far, as the heads learn from it."""
     axes, width = world.pool.hidden[0].shape[1:]
-    hidden, ratings = torch.zeros(len(shown), PLACES, axes, width), torch.zeros(len(shown), PLACES, axes)
-    valid = torch.zeros(len(shown), PLACES, dtype=torch.bool)
-    for row, (task, places) in enumerate(shown.items()):
+    hidden, ratings = torch.zeros(len(judged_pages), PLACES, axes, width), torch.zeros(len(judged_pages), PLACES, axes)
+    valid = torch.zeros(len(judged_pages), PLACES, dtype=torch.bool)
+    for row, (task, places) in enumerate(judged_pages.items()):
         hidden[row, : len(places)] = world.pool.hidden[task][list(places)]
         ratings[row, : len(places)] = torch.from_numpy(world.ratings[task][list(places)])
         valid[row, : len(places)] = True
-    return Labels(hidden, ratings, valid, torch.ones(len(shown), PLACES, PLACES, 1))
+    return EnsembleLabels(hidden, ratings, valid, torch.ones(len(judged_pages), PLACES, PLACES, 1))
 
 
 def _settings_sha256() -> str:

@@ -20,7 +20,9 @@ def plot_curves(result: dict[str, Any], path: Path) -> None:
         axes.plot(judgements, values.T, color=colour, linewidth=0.6, alpha=0.35)
         axes.plot(judgements, mean, color=colour, linewidth=2, marker="o", markersize=4, label=strategy)
         axes.fill_between(judgements, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
-    axes.set_title("Judgements saved on the way to random choice's accuracy:\n" + "; ".join(saved(result)), fontsize=10)
+    axes.set_title(
+        "Judgements saved on the way to random choice's accuracy:\n" + "; ".join(saving_phrases(result)), fontsize=10
+    )
     axes.set_xlabel("judgements (one candidate rated by one expert)")
     axes.set_ylabel("clear held-out pairs in the right order")
     axes.grid(alpha=0.25)
@@ -29,9 +31,10 @@ def plot_curves(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def saved(result: dict[str, Any]) -> list[str]:
+def saving_phrases(result: dict[str, Any]) -> list[str]:
     """A phrase a strategy: how much it saves, with its interval."""
     return [
-        f"{strategy} {one['mean']:.0%} (95 % {one['ci95'][0]:.0%} to {one['ci95'][1]:.0%}, {one['seeds']} seeds)"
-        for strategy, one in result["saving"].items()
+        f"{strategy} {saving['mean']:.0%} (95 % {saving['ci95'][0]:.0%} to {saving['ci95'][1]:.0%}, "
+        f"{saving['seeds']} seeds)"
+        for strategy, saving in result["saving"].items()
     ]

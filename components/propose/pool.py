@@ -14,12 +14,12 @@ from annotation.campaigns.campaign import read_tasks
 from annotation.simulation.oracle import shrink
 from annotation.vocabulary import EditTask
 from components.judges.protocol import EditGroup, Picture
-from components.reward.inputs import Edits
+from components.reward.inputs import EditGroupLike
 from components.reward.model import RewardModel
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidatePool:
     """N tasks, with the backbone's states of their candidates."""
 
     tasks: list[EditTask]
@@ -28,25 +28,25 @@ class Pool:
 
     def features(self) -> NDArray[np.float32]:
         """(N, A * width): the mean of a task's candidates, by which tasks are told apart for diversity."""
-        return np.stack([one.mean(dim=0).flatten().numpy() for one in self.hidden])
+        return np.stack([states.mean(dim=0).flatten().numpy() for states in self.hidden])
 
 
-def askable(folder: Path) -> list[EditTask]:
+def comparable_tasks(folder: Path) -> list[EditTask]:
     """The tasks of a candidates folder that have two candidates or more: others compare nothing."""
     return [task for task in read_tasks(folder) if len(task.candidates) > 1]
 
 
-def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Pool:
+def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> CandidatePool:
     """Tasks of a candidates folder as a pool; pictures are scaled to what the model reads."""
     hidden: list[Tensor] = []
     for task in track(tasks, description="reading the pool", transient=True):
-        images = [one.image for one in task.candidates]
-        source, *edits = pictures(folder, (task.source, *images), model.settings.side)
+        images = [candidate.image for candidate in task.candidates]
+        source, *edits = load_pictures(folder, (task.source, *images), model.settings.side)
         hidden += model.states([EditGroup(task.instruction, source, edits)])
-    return Pool(tasks, hidden)
+    return CandidatePool(tasks, hidden)
 
 
-def states_of(groups: Sequence[Edits], model: RewardModel) -> list[Tensor]:
+def backbone_states(groups: Sequence[EditGroupLike], model: RewardModel) -> list[Tensor]:
     """The backbone's states of judged groups, (K, A, width) each."""
     return [
         state
@@ -55,10 +55,10 @@ def states_of(groups: Sequence[Edits], model: RewardModel) -> list[Tensor]:
     ]
 
 
-def pictures(folder: Path, digests: Sequence[str], side: int | None) -> list[Picture]:
+def load_pictures(folder: Path, digests: Sequence[str], side: int | None) -> list[Picture]:
     """Pictures of a candidates folder, as squares of `side` pixels or as they are."""
-    found = []
+    loaded = []
     for sha256 in digests:
         with Image.open(folder / "images" / f"{sha256}.png") as picture:
-            found.append(np.asarray(picture.convert("RGB")) if side is None else shrink(picture, side))
-    return found
+            loaded.append(np.asarray(picture.convert("RGB")) if side is None else shrink(picture, side))
+    return loaded

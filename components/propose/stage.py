@@ -13,11 +13,11 @@ from torch import Tensor
 from annotation.selection import Proposal, propose_pages
 from annotation.vocabulary import EditTask
 from components.backbones.placement import placement
-from components.propose.ensemble import HeadEnsemble, Labels, fit
-from components.propose.pool import Pool, askable, read_pool, states_of
-from components.reward.data import Group, read_groups
+from components.propose.ensemble import EnsembleLabels, HeadEnsemble, fit_ensemble
+from components.propose.pool import CandidatePool, backbone_states, comparable_tasks, read_pool
+from components.reward.data import PreferenceGroup, read_groups
 from components.reward.model import RewardModel
-from components.reward.train import padded
+from components.reward.train import pad_groups
 from infra.content import complete_folder, read_manifest, write_file, write_json
 from infra.errors import EditLoopError
 from infra.registry import resolve_model
@@ -30,7 +30,7 @@ RANDOM_SHARE = 0.1
 """Of the pages, chosen without regard to the model: a fair sample to calibrate and to measure with."""
 
 
-def propose(
+def run_propose(
     pool: Path,
     output: Path,
     *,
@@ -54,12 +54,12 @@ def propose(
         raise EditLoopError(f"--places {places}: a page shows 2 to 7 candidates.")
     if not 0 <= random_share <= 1:
         raise EditLoopError(f"--random-share {random_share}: a share lies between 0 and 1.")
-    tasks = askable(pool)
+    tasks = comparable_tasks(pool)
     judged = judged_tasks(dataset) if dataset else set()
-    asked = [place for place, task in enumerate(tasks) if task.task_id in judged]
-    if len(asked) == len(tasks):
+    judged_indices = [index for index, task in enumerate(tasks) if task.task_id in judged]
+    if len(judged_indices) == len(tasks):
         raise EditLoopError(
-            f"{pool}: nothing left to ask, all its {len(asked)} tasks are judged or have one candidate."
+            f"{pool}: nothing left to ask, all its {len(judged_indices)} tasks are judged or have one candidate."
         )
     scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
     features: NDArray[np.floating]
@@ -68,13 +68,15 @@ def propose(
         features = np.zeros((len(tasks), 1))
     else:
         reward = load_reward(model)
-        read = read_pool(pool, tasks, reward)
-        scores = ensemble_scores(read, dataset, reward, seed) if dataset else own_scores(read, reward)
-        features = read.features()
-    found = propose_pages(
+        candidate_pool = read_pool(pool, tasks, reward)
+        scores = (
+            ensemble_scores(candidate_pool, dataset, reward, seed) if dataset else own_scores(candidate_pool, reward)
+        )
+        features = candidate_pool.features()
+    proposals = propose_pages(
         scores,
         features,
-        asked,
+        judged_indices,
         pages=pages,
         places=places,
         random_share=1.0 if strategy == "random" else random_share,
@@ -86,7 +88,7 @@ def propose(
     facts |= {"dataset_sha256": read_manifest(dataset)["sha256"]} if dataset else {}
     with complete_folder(output, facts) as folder:
         (folder / "images").mkdir()
-        chosen = [_shown(tasks[one.task], one) for one in found]
+        chosen = [_with_proposed_candidates(tasks[proposal.task], proposal) for proposal in proposals]
         for digest in {picture for task in chosen for picture in _pictures(task)}:
             shutil.copyfile(pool / "images" / f"{digest}.png", folder / "images" / f"{digest}.png")
         write_file(folder / "tasks.jsonl", "".join(task.model_dump_json(by_alias=True) + "\n" for task in chosen))
@@ -96,13 +98,13 @@ def propose(
                 {
                     "task": task.name,
                     "task_id": task.task_id,
-                    "nats": None if strategy == "random" else one.information,
-                    "at_random": one.at_random,
+                    "nats": None if strategy == "random" else proposal.information,
+                    "at_random": proposal.at_random,
                 }
-                for task, one in zip(chosen, found, strict=True)
+                for task, proposal in zip(chosen, proposals, strict=True)
             ],
         )
-    return found
+    return proposals
 
 
 def judged_tasks(dataset: Path) -> set[str]:
@@ -126,28 +128,28 @@ def load_reward(model: str) -> RewardModel:
     return RewardModel.load(folder, *placement())
 
 
-def own_scores(pool: Pool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+def own_scores(pool: CandidatePool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """The model's own scores as an ensemble of one: (mu, log_sigma), (1, K, A) a task.
 
     A difference of mu is in the loss's own unit, the logit of one edit's being preferred.
     """
-    found = []
+    by_task = []
     device = next(model.parameters()).device
     with torch.no_grad():
         for hidden in pool.hidden:
             scores = model.read(hidden.to(device))
-            found.append((scores.mu[None].cpu().numpy(), scores.log_sigma[None].cpu().numpy()))
-    return found
+            by_task.append((scores.mu[None].cpu().numpy(), scores.log_sigma[None].cpu().numpy()))
+    return by_task
 
 
 def ensemble_scores(
-    pool: Pool, dataset: Path, model: RewardModel, seed: int
+    pool: CandidatePool, dataset: Path, model: RewardModel, seed: int
 ) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """Scores of an ensemble that learnt from the dataset's training part: (mu, log_sigma), (M, K, A) a task."""
     groups = read_groups(dataset, "train", model.settings.side)
     if not groups:
         raise EditLoopError(f"{dataset}: its training part is empty, so there is nothing to learn from yet.")
-    return scores_of(fit(labels_of(groups, states_of(groups, model)), seed), pool.hidden)
+    return scores_of(fit_ensemble(ensemble_labels(groups, backbone_states(groups, model)), seed), pool.hidden)
 
 
 def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
@@ -156,22 +158,22 @@ def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArra
     Each member is sure of itself (sigma 0): doubt is where they differ.
     """
     with torch.no_grad():
-        mu = [ensemble(one[None])[:, 0].numpy() for one in hidden]
-    return [(one, np.full_like(one, -np.inf)) for one in mu]
+        mu = [ensemble(states[None])[:, 0].numpy() for states in hidden]
+    return [(task_mu, np.full_like(task_mu, -np.inf)) for task_mu in mu]
 
 
-def labels_of(groups: Sequence[Group], hidden: list[Tensor]) -> Labels:
+def ensemble_labels(groups: Sequence[PreferenceGroup], hidden: list[Tensor]) -> EnsembleLabels:
     """Judged groups and their hidden states, padded to one number of candidates."""
-    ratings, valid, weights = padded(groups)
+    ratings, valid, weights = pad_groups(groups)
     stacked = torch.zeros(*valid.shape, *hidden[0].shape[1:])
-    for index, one in enumerate(hidden):
-        stacked[index, : len(one)] = one
-    return Labels(stacked, ratings, valid, weights)
+    for index, states in enumerate(hidden):
+        stacked[index, : len(states)] = states
+    return EnsembleLabels(stacked, ratings, valid, weights)
 
 
-def _shown(task: EditTask, proposal: Proposal) -> EditTask:
-    return task.model_copy(update={"candidates": tuple(task.candidates[place] for place in proposal.candidates)})
+def _with_proposed_candidates(task: EditTask, proposal: Proposal) -> EditTask:
+    return task.model_copy(update={"candidates": tuple(task.candidates[index] for index in proposal.candidates)})
 
 
 def _pictures(task: EditTask) -> list[str]:
-    return [task.source, *([task.target] if task.target else []), *(one.image for one in task.candidates)]
+    return [task.source, *([task.target] if task.target else []), *(candidate.image for candidate in task.candidates)]

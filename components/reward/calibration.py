@@ -28,7 +28,7 @@ def calibrated_ratings(calibration: Calibration, mu: Tensor) -> Tensor:
     return LOWEST + (HIGHEST - LOWEST) * rating_shares(calibration, mu)
 
 
-def calibrate(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibration:
+def fit_calibration(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibration:
     """Least squares of the map to rated candidates: mu and mean ratings 1..4, each (N, axes).
 
     A weak prior holds each axis to the map that centres its mu and divides by its spread.
@@ -42,8 +42,8 @@ def calibrate(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibr
             share = 1 / (1 + np.exp(-(np.exp(guess[0]) * score + guess[1])))
             return np.append(LOWEST + (HIGHEST - LOWEST) * share - rating, np.sqrt(PRIOR_CANDIDATES) * (guess - start))
 
-        found = least_squares(misses, start)
-        slopes.append(float(np.exp(found.x[0])))
-        offsets.append(float(found.x[1]))
-        errors.append(float(np.sqrt(np.mean(misses(found.x)[:-2] ** 2))))
+        solution = least_squares(misses, start)
+        slopes.append(float(np.exp(solution.x[0])))
+        offsets.append(float(solution.x[1]))
+        errors.append(float(np.sqrt(np.mean(misses(solution.x)[:-2] ** 2))))
     return Calibration(slope=tuple(slopes), offset=tuple(offsets), error=tuple(errors), candidates=len(mu))

@@ -32,10 +32,10 @@ HEADS = "rm_heads."
 UNUSED = ("lm_head.",)
 """A generator's output layer: a reward model does not read it."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-SHOWN = 4
+KEYS_LISTED = 4
 
 
-class Opened(NamedTuple):
+class LoadedBackbone(NamedTuple):
     """A backbone in memory, with what belongs to it."""
 
     backbone: Any
@@ -44,10 +44,10 @@ class Opened(NamedTuple):
     """`image_mean` and `image_std` of its image processor."""
 
 
-def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> Opened:
+def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> LoadedBackbone:
     """The backbone of a Hugging Face folder, its output layer and any heads left out."""
     weights = read_weights(folder)
-    return _opened(
+    return _load_backbone(
         folder, tokenizer, {key: value for key, value in weights.items() if not key.startswith(HEADS)}, dtype
     )
 
@@ -61,7 +61,7 @@ def is_released(folder: Path) -> bool:
     return any(key.startswith(HEADS) for shard in shards for key in shard.keys())  # noqa: SIM118
 
 
-def open_released(folder: Path, dtype: torch.dtype) -> tuple[Opened, dict[str, Tensor]]:
+def open_released(folder: Path, dtype: torch.dtype) -> tuple[LoadedBackbone, dict[str, Tensor]]:
     """A released EditReward checkpoint: its backbone, and its heads by key."""
     weights = read_weights(folder)
     heads = {key: weights.pop(key) for key in list(weights) if key.startswith(HEADS)}
@@ -70,12 +70,12 @@ def open_released(folder: Path, dtype: torch.dtype) -> tuple[Opened, dict[str, T
             f"{folder}: no {HEADS}* among its keys; a bare backbone scores nothing. Train a reward model on it, or "
             "give a checkpoint that has heads."
         )
-    opened = _opened(folder, folder, weights, dtype)
+    opened = _load_backbone(folder, folder, weights, dtype)
     _check_reward_token(opened, folder)
     return opened, heads
 
 
-def add_reward_token(opened: Opened) -> None:
+def add_reward_token(opened: LoadedBackbone) -> None:
     """Make `<|Reward|>` a special token; its embedding, where it is new, is the mean of all others."""
     tokenizer, embedding = opened.tokenizer, opened.backbone.get_input_embeddings()
     if not tokenizer.add_special_tokens({"extra_special_tokens": [*_extra(tokenizer), REWARD_TOKEN]}):
@@ -100,26 +100,26 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     key that stands twice.
     """
     index = folder / "model.safetensors.index.json"
-    told: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
-    names = sorted(set(told.values()) or {path.name for path in folder.glob("*.safetensors")})
+    shard_by_key: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
+    names = sorted(set(shard_by_key.values()) or {path.name for path in folder.glob("*.safetensors")})
     if not names:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        why = f"only pickled ones ({', '.join(pickled)}), which run code when they are opened" if pickled else "none"
-        raise EditLoopError(f"{folder}: no safetensors weights, {why}. Convert the checkpoint to safetensors.")
-    found: dict[str, Tensor] = {}
+        reason = f"only pickled ones ({', '.join(pickled)}), which run code when they are opened" if pickled else "none"
+        raise EditLoopError(f"{folder}: no safetensors weights, {reason}. Convert the checkpoint to safetensors.")
+    tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / name
         if path.resolve().parent != folder.resolve() and not path.is_file():
             raise EditLoopError(f"{index}: names {name!r}; a shard is a file of that folder.")
         shard = _shard(path)
         for key in shard.keys():  # noqa: SIM118
-            if key in found or (told and told.get(key) != name):
+            if key in tensors or (shard_by_key and shard_by_key.get(key) != name):
                 raise EditLoopError(f"{path}: key {key} is not expected here; the shards and the index disagree.")
-            found[key] = shard.get_tensor(key)
-    absent = sorted(told.keys() - found.keys())
+            tensors[key] = shard.get_tensor(key)
+    absent = sorted(shard_by_key.keys() - tensors.keys())
     if absent:
-        raise EditLoopError(f"{folder}: the index names {_some(absent)}, which no shard holds. Fetch it again.")
-    return found
+        raise EditLoopError(f"{folder}: the index names {_first_keys(absent)}, which no shard holds. Fetch it again.")
+    return tensors
 
 
 def _shard(path: Path) -> Any:
@@ -129,16 +129,16 @@ def _shard(path: Path) -> Any:
         raise EditLoopError(f"{path}: not a readable safetensors file ({error}). Fetch the checkpoint again.") from None
 
 
-def check_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+def check_keys(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
     """EditLoopError for missing or surplus keys and wrong shapes, which it names."""
-    missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
     wrong = [
-        f"{key} {tuple(found[key].shape)} for {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & found.keys())
-        if found[key].shape != wanted[key].shape
+        f"{key} {tuple(stored[key].shape)} for {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & stored.keys())
+        if stored[key].shape != expected[key].shape
     ]
     faults = [
-        f"{kind} {_some(keys)}"
+        f"{kind} {_first_keys(keys)}"
         for kind, keys in (("missing", missing), ("surplus", surplus), ("of wrong shape", wrong))
         if keys
     ]
@@ -154,10 +154,10 @@ def backbone_key(key: str) -> str:
     return f"language_model.{inner}" if inner != key else key
 
 
-def _opened(folder: Path, tokenizer: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> Opened:
+def _load_backbone(folder: Path, tokenizer: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> LoadedBackbone:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
+        loaded_tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EditLoopError(f"{folder}: its config or tokenizer cannot be read ({error}).") from None
     family = FAMILIES.get(config.model_type)
@@ -167,32 +167,32 @@ def _opened(folder: Path, tokenizer: Path, weights: dict[str, Tensor], dtype: to
         )
     state = {backbone_key(key): value for key, value in weights.items() if not key.startswith(UNUSED)}
     with torch.device("meta"):
-        wanted = family._from_config(config).state_dict()
-    check_keys(state, wanted, str(folder))
+        expected = family._from_config(config).state_dict()
+    check_keys(state, expected, str(folder))
     backbone = family.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
-    return Opened(backbone, words, _normalisation(folder, config.model_type))
+    return LoadedBackbone(backbone, loaded_tokenizer, _normalisation(folder, config.model_type))
 
 
 def _normalisation(folder: Path, family: str) -> dict[str, tuple[float, ...]]:
     path = folder / "preprocessor_config.json"
-    told = json.loads(path.read_text()) if path.is_file() else {}
-    return {name: tuple(told.get(name, usual)) for name, usual in NORMALISATION[family].items()}
+    preprocessor = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: tuple(preprocessor.get(name, usual)) for name, usual in NORMALISATION[family].items()}
 
 
-def _check_reward_token(opened: Opened, folder: Path) -> None:
+def _check_reward_token(opened: LoadedBackbone, folder: Path) -> None:
     rows = opened.backbone.get_input_embeddings().num_embeddings
     try:
-        place = control_id(opened.tokenizer, REWARD_TOKEN)
+        token_id = control_id(opened.tokenizer, REWARD_TOKEN)
     except EditLoopError:
         raise EditLoopError(
             f"{folder}: its tokenizer has no special token {REWARD_TOKEN}, at which the heads read. Take the tokenizer "
             "files that the checkpoint was published with."
         ) from None
-    if place >= rows:
+    if token_id >= rows:
         raise EditLoopError(
-            f"{folder}: {REWARD_TOKEN} is token {place}, the embedding has {rows}. The tokenizer is another model's."
+            f"{folder}: {REWARD_TOKEN} is token {token_id}, the embedding has {rows}. The tokenizer is another model's."
         )
 
 
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+def _first_keys(keys: list[str]) -> str:
+    return ", ".join(keys[:KEYS_LISTED]) + (f" and {len(keys) - KEYS_LISTED} more" if len(keys) > KEYS_LISTED else "")

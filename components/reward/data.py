@@ -23,13 +23,13 @@ from annotation.vocabulary import AXES
 from components.dataset.shards import PICTURES, shards
 from components.judges.protocol import Picture
 
-LIGHT = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
+ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
 CACHE_BYTES = 256 * 2**20
 """Encoded pictures kept in memory, over all row groups of one split."""
 
 
 @dataclass(frozen=True)
-class Group:
+class PreferenceGroup:
     """One task and its K candidates; goes wherever an EditGroup goes."""
 
     task_id: str
@@ -55,7 +55,7 @@ class Group:
         return None if self.target is None else oracle_of_task(self.source, self.target, self.edits)
 
 
-class PreferenceGroups(Sequence[Group]):
+class PreferenceGroups(Sequence[PreferenceGroup]):
     """The groups of one split of a dataset folder, in the dataset's order. Safe to read from several threads."""
 
     def __init__(self, dataset: Path, split: str, side: int | None = None):
@@ -64,14 +64,14 @@ class PreferenceGroups(Sequence[Group]):
         self._side = side
         self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
         self._groups = [
-            (number, group) for number, one in enumerate(self._files) for group in range(one.num_row_groups)
+            (number, group) for number, file in enumerate(self._files) for group in range(file.num_row_groups)
         ]
         sizes = [self._files[number].metadata.row_group(group).num_rows for number, group in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        self._rows = [row for file in self._files for row in file.read(columns=LIGHT).to_pylist()]
+        self._rows = [row for file in self._files for row in file.read(columns=ROW_COLUMNS).to_pylist()]
         self._places: dict[str, list[int]] = {}
-        for place, row in enumerate(self._rows):
-            self._places.setdefault(row["task_id"], []).append(place)
+        for index, row in enumerate(self._rows):
+            self._places.setdefault(row["task_id"], []).append(index)
         self._tasks = list(self._places)
         pairs = (row for path in shards(dataset, "pairs", split) for row in parquet.read_table(path).to_pylist())
         self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
@@ -86,18 +86,18 @@ class PreferenceGroups(Sequence[Group]):
         return [(task, len(self._places[task])) for task in self._tasks]
 
     @overload
-    def __getitem__(self, place: int) -> Group: ...
+    def __getitem__(self, index: int) -> PreferenceGroup: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Group]: ...
-    def __getitem__(self, place: int | slice) -> Group | list[Group]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        task = self._tasks[place]
+    def __getitem__(self, index: slice) -> list[PreferenceGroup]: ...
+    def __getitem__(self, index: int | slice) -> PreferenceGroup | list[PreferenceGroup]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        task = self._tasks[index]
         members = [self._rows[row] for row in self._places[task]]
         encoded = [self._pictures(row) for row in self._places[task]]
         ids = tuple(row["candidate_id"] for row in members)
-        nothing = np.zeros(len(AXES), np.float32)
-        return Group(
+        no_weight = np.zeros(len(AXES), np.float32)
+        return PreferenceGroup(
             task_id=task,
             task_type=members[0]["task_type"],
             instruction=members[0]["instruction"],
@@ -105,10 +105,10 @@ class PreferenceGroups(Sequence[Group]):
             editors=tuple(row["editor"] for row in members),
             source=self._decoded(encoded[0]["source"]),
             target=self._decoded(encoded[0]["target"]) if encoded[0]["target"] is not None else None,
-            edits=tuple(self._decoded(one["image"]) for one in encoded),
+            edits=tuple(self._decoded(pictures["image"]) for pictures in encoded),
             ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
             weights=np.array(
-                [[self._weights.get((task, frozenset((one, other))), nothing) for other in ids] for one in ids],
+                [[self._weights.get((task, frozenset((first, second))), no_weight) for second in ids] for first in ids],
                 np.float32,
             ),
         )
@@ -124,8 +124,8 @@ class PreferenceGroups(Sequence[Group]):
                 while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(number)
-            held = self._cache[number]
-        return {name: held[name][row - self._starts[number]] for name in PICTURES}
+            columns = self._cache[number]
+        return {name: columns[name][row - self._starts[number]] for name in PICTURES}
 
     def _decoded(self, png: object) -> Picture:
         assert isinstance(png, bytes)
@@ -140,7 +140,7 @@ def read_groups(dataset: Path, split: str, side: int | None = None) -> Preferenc
 
 
 def _bytes(columns: dict[str, list[bytes | None]]) -> int:
-    return sum(len(one) for column in columns.values() for one in column if one)
+    return sum(len(picture) for column in columns.values() for picture in column if picture)
 
 
 def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:

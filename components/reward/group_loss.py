@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from components.dataset.labels import TIE
-from components.reward.losses import PAIR_LOSSES, REGRESSION, PairLoss, tie
+from components.reward.losses import PAIR_LOSSES, REGRESSION, PairLoss, tie_loss
 
 TARGETS = ("axes", "fused")
 """What a pair's order is asked of: each axis's own score, or the axes' mean score (as EditReward publishes it)."""
@@ -27,23 +27,23 @@ def group_loss(
     if loss == REGRESSION:
         squared = (mu - ratings).square() * valid[..., None]
         return squared.sum() / (valid.sum() * mu.shape[-1]).clamp_min(1), valid.sum().float()
-    both = (valid[:, :, None] & valid[:, None, :])[..., None]
+    both_valid = (valid[:, :, None] & valid[:, None, :])[..., None]
     gap = ratings[:, :, None] - ratings[:, None]
     weights = weights.expand(gap.shape)
-    samples = [(mu, log_sigma, (gap > 0) * both * weights)]
+    samples = [(mu, log_sigma, (gap > 0) * both_valid * weights)]
     if target == "fused":
         overall = gap.sum(-1, keepdim=True)
-        one = (mu.mean(-1, keepdim=True), log_sigma.mean(-1, keepdim=True))
-        ordered = (overall > TIE) * both * weights.mean(-1, keepdim=True)
-        samples = [(*one, ordered), (mu, log_sigma, samples[0][2] * (overall.abs() <= TIE))]
+        fused = (mu.mean(-1, keepdim=True), log_sigma.mean(-1, keepdim=True))
+        ordered = (overall > TIE) * both_valid * weights.mean(-1, keepdim=True)
+        samples = [(*fused, ordered), (mu, log_sigma, samples[0][2] * (overall.abs() <= TIE))]
     total, count = mu.new_zeros(()), mu.new_zeros(())
-    for score, doubt, weight in samples:
-        total = total + (_pairs(PAIR_LOSSES[loss], score, doubt) * weight).sum()
+    for score, uncertainty, weight in samples:
+        total = total + (_pairs(PAIR_LOSSES[loss], score, uncertainty) * weight).sum()
         count = count + weight.sum()
     if loss == "bradley-terry-ties":
-        alike = both & (gap.abs() <= TIE) & torch.ones(gap.shape[1:3], device=gap.device).triu(1).bool()[..., None]
-        total = total + (tie(mu[:, :, None], mu[:, None]) * alike).sum()
-        count = count + alike.sum()
+        tied = both_valid & (gap.abs() <= TIE) & torch.ones(gap.shape[1:3], device=gap.device).triu(1).bool()[..., None]
+        total = total + (tie_loss(mu[:, :, None], mu[:, None]) * tied).sum()
+        count = count + tied.sum()
     return total / count.clamp_min(1), count
 
 

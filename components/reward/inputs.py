@@ -10,19 +10,19 @@ from transformers import PreTrainedTokenizerBase
 
 from annotation.formats.picture_size import resized
 from components.backbones.pictures import Patches, Patching, check_picture, paired_patches, patches_of, scaled_size
-from components.backbones.prefix_tree import Node, ends, markers, pack
-from components.backbones.text import control_id, control_text_ids, shortened, text_ids
+from components.backbones.prefix_tree import Node, markers, node_ends, pack
+from components.backbones.text import control_id, control_text_ids, text_ids, truncate_text
 from components.judges.protocol import Picture
 from components.reward.settings import INSTRUCTION, RewardSettings
 
 REWARD_TOKEN = "<|Reward|>"
-KEPT_TEXTS = 256
+TEXT_CACHE_SIZE = 256
 """Instructions whose token ids are kept: a group is measured before it is packed, and comes again each epoch."""
-AROUND = 2
+PICTURE_MARKER_TOKENS = 2
 """Tokens around a picture: its start and its end."""
 
 
-class Edits(Protocol):
+class EditGroupLike(Protocol):
     """What a reward model looks at in a group: an EditGroup, or a preference group of a dataset."""
 
     @property
@@ -33,7 +33,7 @@ class Edits(Protocol):
     def edits(self) -> Sequence[Picture]: ...
 
 
-class Read(NamedTuple):
+class ReadPosition(NamedTuple):
     """Where an axis of an edit is read: a node of the packed forest, and how many tokens before its last."""
 
     node: int
@@ -47,63 +47,68 @@ class InputMaker:
         """config: of a Qwen2.5-VL or Qwen3-VL."""
         vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
-        self._texts = lru_cache(KEPT_TEXTS)(self._read_texts)
+        self._texts = lru_cache(TEXT_CACHE_SIZE)(self._read_texts)
         self.reward = control_id(tokenizer, REWARD_TOKEN)
         self.opening = [] if settings.order == "paired" else control_text_ids(tokenizer, settings.opening)
         self.asked = "\n\n".join(settings.rubrics)
         if settings.order == "rubric-first":
-            common, _, rest = self.asked.partition(INSTRUCTION)
-            self.asked = INSTRUCTION + rest
+            common, _, remainder = self.asked.partition(INSTRUCTION)
+            self.asked = INSTRUCTION + remainder
             self.opening = [*self.opening, *text_ids(tokenizer, common)]
         self.common = len(self.opening) if settings.order == "rubric-first" else 0
         """Tokens that come once a batch, whatever is in it."""
         self.patching = Patching(
-            vision.patch_size, vision.spatial_merge_size, settings.min_pixels, settings.max_pixels,
-            settings.image_mean, settings.image_std, vision.temporal_patch_size,
-        )  # fmt: skip
+            vision.patch_size,
+            vision.spatial_merge_size,
+            settings.min_pixels,
+            settings.max_pixels,
+            settings.image_mean,
+            settings.image_std,
+            vision.temporal_patch_size,
+        )
 
-    def collate(self, groups: Sequence[Edits]) -> dict[str, Tensor]:
+    def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """Tensors of all edits of the groups: those of `pack`, and reads (N, axes), the packed positions of the reward
         tokens of the N edits in order.
         """
         forest, reads = self.forest(groups)
         batch = pack(forest, self.marks)
         table = torch.tensor(reads).reshape(len(reads), len(self.settings.axes), 2)
-        return batch | {"reads": ends(batch)[table[..., 0]] - table[..., 1]}
+        return batch | {"reads": node_ends(batch)[table[..., 0]] - table[..., 1]}
 
-    def forest(self, groups: Sequence[Edits]) -> tuple[list[Node], list[list[Read]]]:
+    def forest(self, groups: Sequence[EditGroupLike]) -> tuple[list[Node], list[list[ReadPosition]]]:
         """The groups' trees, and where each axis of each edit is read, nodes counted depth first."""
         axes, order = len(self.settings.axes), self.settings.order
         trees: list[Node] = []
-        reads: list[list[Read]] = []
-        rooted = order == "rubric-first" and bool(self.opening)
-        place = 1 if rooted else 0
+        reads: list[list[ReadPosition]] = []
+        has_root = order == "rubric-first" and bool(self.opening)
+        next_node = 1 if has_root else 0
         for group in groups:
             texts = self._texts(group.instruction)
             if order == "paired":
                 for pair in self._pairs(group):
                     trees.append(Node((pair, (*texts[0], *[self.reward] * axes))))
-                    reads.append(_last(place, axes))
-                    place += 1
+                    reads.append(_last_tokens(next_node, axes))
+                    next_node += 1
                 continue
             source, edits = (
                 patches_of(group.source, self.patching),
-                [patches_of(one, self.patching) for one in group.edits],
+                [patches_of(edit, self.patching) for edit in group.edits],
             )
             if order == "rubric-first":
                 children = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
                 trees.append(Node((texts[0], source), children))
-                reads += [_last(place + 1 + k, axes) for k in range(len(edits))]
-                place += 1 + len(edits)
+                reads += [_last_tokens(next_node + 1 + k, axes) for k in range(len(edits))]
+                next_node += 1 + len(edits)
             else:
                 leaves = tuple(Node(([*text, self.reward],)) for text in texts)
                 trees.append(Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits)))
-                firsts = [place + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
-                reads += [[Read(first + axis, 0) for axis in range(axes)] for first in firsts]
-                place += 1 + len(edits) * (1 + axes)
-        return ([Node((self.opening,), tuple(trees))] if rooted else trees), reads
+                firsts = [next_node + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
+                reads += [[ReadPosition(first + axis, 0) for axis in range(axes)] for first in firsts]
+                next_node += 1 + len(edits) * (1 + axes)
+        return ([Node((self.opening,), tuple(trees))] if has_root else trees), reads
 
-    def tokens(self, group: Edits) -> tuple[int, list[int]]:
+    def tokens(self, group: EditGroupLike) -> tuple[int, list[int]]:
         """Language-model tokens of a group: what its edits share, beside what is common to all, and what each adds."""
         axes = len(self.settings.axes)
         texts = sum(map(len, self._texts(group.instruction)))
@@ -113,32 +118,32 @@ class InputMaker:
         shared = (
             len(self.opening) - self.common + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
         )
-        each = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
+        edit_counts = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
         if self.settings.order == "rubric-first":
-            return shared + texts, each
-        return shared, [one + texts for one in each]
+            return shared + texts, edit_counts
+        return shared, [count + texts for count in edit_counts]
 
     def _read_texts(self, instruction: str) -> list[list[int]]:
         """What the model is told of a task: a text an axis (`official`) or one."""
-        told = shortened(self.tokenizer, instruction, self.settings.instruction_tokens)
+        truncated = truncate_text(self.tokenizer, instruction, self.settings.instruction_tokens)
         if self.settings.order == "paired":
-            return [text_ids(self.tokenizer, told)]
+            return [text_ids(self.tokenizer, truncated)]
         if self.settings.order == "rubric-first":
-            return [text_ids(self.tokenizer, self.asked.replace(INSTRUCTION, told))]
-        return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, told)) for rubric in self.settings.rubrics]
+            return [text_ids(self.tokenizer, self.asked.replace(INSTRUCTION, truncated))]
+        return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, truncated)) for rubric in self.settings.rubrics]
 
-    def _pairs(self, group: Edits) -> list[Patches]:
+    def _pairs(self, group: EditGroupLike) -> list[Patches]:
         side = self.settings.side or 0
         source = _square(group.source, side)
         return [paired_patches(source, _square(edit, side), self.patching) for edit in group.edits]
 
     def _picture_tokens(self, size: tuple[int, int]) -> int:
         unit = self.patching.patch * self.patching.merge
-        return size[0] // unit * (size[1] // unit) + AROUND
+        return size[0] // unit * (size[1] // unit) + PICTURE_MARKER_TOKENS
 
 
-def _last(node: int, axes: int) -> list[Read]:
-    return [Read(node, axes - 1 - axis) for axis in range(axes)]
+def _last_tokens(node: int, axes: int) -> list[ReadPosition]:
+    return [ReadPosition(node, axes - 1 - axis) for axis in range(axes)]
 
 
 def _size(picture: Picture) -> tuple[int, int]:

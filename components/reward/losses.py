@@ -37,21 +37,21 @@ def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     )
 
 
-def difference(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> tuple[Tensor, Tensor]:
+def score_difference(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the score difference a - b, any shape."""
     return mu_a - mu_b, torch.exp(torch.logaddexp(2 * log_sigma_a, 2 * log_sigma_b) / 2)
 
 
 def expected_log(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
     """-E_z[log sigmoid(z)]: the uncertainty loss as EditReward's code has it. At least `log_expected` (Jensen)."""
-    mean, deviation = difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
+    mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
     return -(logsigmoid(torch.addcmul(mean[..., None], deviation[..., None], nodes)) @ log_weights.exp())
 
 
 def log_expected(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
     """-log E_z[sigmoid(z)]: the uncertainty loss as EditReward's paper prints it. Summed in logs: no underflow."""
-    mean, deviation = difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
+    mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
     z = torch.addcmul(mean[..., None], deviation[..., None], nodes)
     return -torch.logsumexp(logsigmoid(z) + log_weights, dim=-1)
@@ -72,7 +72,7 @@ def bradley_terry_ties(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigm
     return -logsigmoid(mu_a - mu_b - math.log(TIE_STRENGTH))
 
 
-def tie(mu_a: Tensor, mu_b: Tensor) -> Tensor:
+def tie_loss(mu_a: Tensor, mu_b: Tensor) -> Tensor:
     """-log P(a and b tie) = -log((k^2 - 1) P(a beats b) P(b beats a)), of the same model as `bradley_terry_ties`."""
     gap, k = mu_a - mu_b, TIE_STRENGTH
     return -(math.log(k * k - 1) + logsigmoid(gap - math.log(k)) + logsigmoid(-gap - math.log(k)))

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from components.backbones.prefix_tree import last_hidden
-from components.backbones.tree_attention import follow_trees
+from components.backbones.tree_attention import enable_tree_attention
 from components.judges.protocol import EditGroup
 from components.reward.calibration import calibrated_ratings, rating_shares
 from components.reward.checkpoints import (
-    Opened,
+    LoadedBackbone,
     add_reward_token,
     check_keys,
     open_backbone,
     open_released,
 )
-from components.reward.inputs import Edits, InputMaker
+from components.reward.inputs import EditGroupLike, InputMaker
 from components.reward.settings import RewardSettings
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError
@@ -65,12 +65,16 @@ class Float32Linear(nn.Linear):
         return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
-def head(width: int) -> nn.Sequential:
+def reward_head(width: int) -> nn.Sequential:
     """Linear(width, 1024) - ReLU - Dropout - Linear(1024, 16) - ReLU - Linear(16, 2): (mu, log sigma), float32."""
     return nn.Sequential(
-        Float32Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), Float32Linear(1024, 16), nn.ReLU(),
+        Float32Linear(width, 1024),
+        nn.ReLU(),
+        nn.Dropout(0.05),
+        Float32Linear(1024, 16),
+        nn.ReLU(),
         Float32Linear(16, 2),
-    )  # fmt: skip
+    )
 
 
 class RewardModel(nn.Module):
@@ -82,8 +86,8 @@ class RewardModel(nn.Module):
         self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
         self.inputs = InputMaker(backbone.config, tokenizer, settings)
         width = backbone.config.text_config.hidden_size
-        self.rm_heads = nn.ModuleDict({f"head_{i}": head(width) for i in range(settings.heads)})
-        follow_trees(backbone)
+        self.rm_heads = nn.ModuleDict({f"head_{i}": reward_head(width) for i in range(settings.heads)})
+        enable_tree_attention(backbone)
 
     @classmethod
     def load(
@@ -137,7 +141,7 @@ class RewardModel(nn.Module):
             for name, value in (extra or {}).items():
                 (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
-    def collate(self, groups: Sequence[Edits]) -> dict[str, Tensor]:
+    def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """Tensors of all edits of the groups, on the CPU, for `forward`; safe to call beside a training thread."""
         return self.inputs.collate(groups)
 
@@ -148,27 +152,27 @@ class RewardModel(nn.Module):
     def hidden(self, batch: dict[str, Tensor]) -> Tensor:
         """Last hidden states at the reward tokens, (N, axes, width): all that the heads see of an edit."""
         device = next(self.backbone.parameters()).device
-        moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        return last_hidden(self.backbone, moved)[moved["reads"]]
+        device_batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        return last_hidden(self.backbone, device_batch)[device_batch["reads"]]
 
     def read(self, hidden: Tensor) -> Scores:
         """Scores (N, axes) of hidden states (N, axes, width)."""
         heads = [self.rm_heads[f"head_{0 if self.settings.shared_head else i}"] for i in range(hidden.shape[1])]
-        out = torch.stack([one(hidden[:, i]) for i, one in enumerate(heads)], dim=1)
+        out = torch.stack([axis_head(hidden[:, i]) for i, axis_head in enumerate(heads)], dim=1)
         return Scores(out[..., 0], out[..., 1].clamp(*LOG_SIGMA_BOUNDS))
 
     @torch.no_grad()
-    def states(self, groups: Sequence[Edits]) -> list[Tensor]:
+    def states(self, groups: Sequence[EditGroupLike]) -> list[Tensor]:
         """The `hidden` of each group's edits, float32 (K, axes, width) a group, on the CPU; BATCH_TOKENS at a time."""
-        found: list[list[Tensor]] = [[] for _ in groups]
+        states_by_group: list[list[Tensor]] = [[] for _ in groups]
         for batch in self._batches(groups):
             hidden = self.hidden(self.collate([part for _, part in batch])).float().cpu()
-            for (place, _), one in zip(batch, hidden.split([len(part.edits) for _, part in batch]), strict=True):
-                found[place].append(one)
-        return [torch.cat(parts) for parts in found]
+            for (index, _), states in zip(batch, hidden.split([len(part.edits) for _, part in batch]), strict=True):
+                states_by_group[index].append(states)
+        return [torch.cat(parts) for parts in states_by_group]
 
     @torch.no_grad()
-    def score(self, groups: Sequence[Edits]) -> Scores:
+    def score(self, groups: Sequence[EditGroupLike]) -> Scores:
         """Scores (N, axes) of all edits of the groups, in order, on the CPU; in batches of BATCH_TOKENS, so that memory
         is bounded for any number and size of groups.
         """
@@ -186,29 +190,29 @@ class RewardModel(nn.Module):
         """Reward in 0..1, (N,): product of the axes' places on the scale: no axis can be bought with another."""
         return rating_shares(self.settings.calibration, scores.mu).prod(-1)
 
-    def _batches(self, groups: Sequence[Edits]) -> Iterator[list[tuple[int, EditGroup]]]:
+    def _batches(self, groups: Sequence[EditGroupLike]) -> Iterator[list[tuple[int, EditGroup]]]:
         """Groups, or parts of large ones, with the group's place, whose tokens fit together; one edit always fits."""
         batch: list[tuple[int, EditGroup]] = []
-        held = self.inputs.common
-        for place, group in enumerate(groups):
-            shared, each = self.inputs.tokens(group)
+        batch_tokens = self.inputs.common
+        for index, group in enumerate(groups):
+            shared, edit_tokens = self.inputs.tokens(group)
             start = 0
-            while start < len(each):
-                room, stop = BATCH_TOKENS - held - shared, start
-                while stop < len(each) and (each[stop] <= room or (not batch and stop == start)):
-                    room, stop = room - each[stop], stop + 1
+            while start < len(edit_tokens):
+                tokens_left, stop = BATCH_TOKENS - batch_tokens - shared, start
+                while stop < len(edit_tokens) and (edit_tokens[stop] <= tokens_left or (not batch and stop == start)):
+                    tokens_left, stop = tokens_left - edit_tokens[stop], stop + 1
                 if stop > start:
-                    batch.append((place, EditGroup(group.instruction, group.source, group.edits[start:stop])))
-                    held = BATCH_TOKENS - room
-                if stop < len(each):
+                    batch.append((index, EditGroup(group.instruction, group.source, group.edits[start:stop])))
+                    batch_tokens = BATCH_TOKENS - tokens_left
+                if stop < len(edit_tokens):
                     yield batch
-                    batch, held = [], self.inputs.common
+                    batch, batch_tokens = [], self.inputs.common
                 start = stop
         if batch:
             yield batch
 
 
-def _settings(folder: Path, opened: Opened) -> RewardSettings:
+def _settings(folder: Path, opened: LoadedBackbone) -> RewardSettings:
     path = folder / SETTINGS
     if path.is_file():
         return RewardSettings.model_validate_json(path.read_text())

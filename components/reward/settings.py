@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 INSTRUCTION = "{instruction}"
 OPENING = "<|im_start|>user\n"
-TOLD = """\
+INSTRUCTION_INTRO = """\
 The first picture is the original. The second was made from it by an editor who was told:
 
 {instruction}
@@ -30,8 +30,11 @@ original is the best. Whether the instruction was carried out plays no part."""
 Order = Literal["paired", "official", "rubric-first"]
 WORDING: dict[Order, tuple[str, ...]] = {
     "paired": (),
-    "official": (TOLD + FOLLOWING, TOLD + QUALITY),
-    "rubric-first": (f"There are two marks.\n\nThe first: {FOLLOWING}\n\n", f"The second: {QUALITY}\n\n{TOLD}"),
+    "official": (INSTRUCTION_INTRO + FOLLOWING, INSTRUCTION_INTRO + QUALITY),
+    "rubric-first": (
+        f"There are two marks.\n\nThe first: {FOLLOWING}\n\n",
+        f"The second: {QUALITY}\n\n{INSTRUCTION_INTRO}",
+    ),
 }
 """Our own rubrics. Those of `rubric-first` end with the instruction: what stands before it is the same for all tasks,
 and goes through the model once a batch."""
@@ -93,8 +96,8 @@ class RewardSettings(BaseModel):
 
     @field_validator("rubrics")
     @classmethod
-    def _worded(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return given or WORDING.get(info.data.get("order", "paired"), ())
+    def _worded(cls, rubrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return rubrics or WORDING.get(info.data.get("order", "paired"), ())
 
     @model_validator(mode="after")
     def _fits(self) -> "RewardSettings":

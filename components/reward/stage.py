@@ -6,17 +6,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.training.job_file import CURVES, RESULT, launch_job, remove_when_delivered, work_folder
+from components.training.job_file import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
 from infra.content import MANIFEST, complete_folder, read_manifest
 from infra.errors import EditLoopError
 
 MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
 
 
-def reward(
-    dataset: Path, output: Path, *, preset: str = "editreward-tiny", base: str = "", epochs: int = 0,
-    learning_rate: float = 0.0, processes: int = 2, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+def run_reward(
+    dataset: Path,
+    output: Path,
+    *,
+    preset: str = "editreward-tiny",
+    base: str = "",
+    epochs: int = 0,
+    learning_rate: float = 0.0,
+    processes: int = 2,
+    seed: int = 0,
+) -> dict[str, float]:
     """Train by a preset (a shipped name or a YAML file) on the train split; keep what is best on the validation split.
 
     `base` (a model folder or a shipped name), `epochs` and `learning_rate` take the place of the preset's where they
@@ -25,36 +32,44 @@ def reward(
     Raises EditLoopError when a rank fails or the dataset has no pairs.
     """
     from components.training.job import TrainingJob
-    from components.training.presets import base_of, load_preset
+    from components.training.presets import choose_base, load_preset
 
     manifest = read_manifest(dataset, check=True)
     if not (manifest["facts"].get("pairs") or manifest["facts"].get("taught")):
         raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
-    chosen = load_preset(preset)
-    start = base_of(chosen, base)
-    training = chosen.changed(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    training_preset = load_preset(preset)
+    start = choose_base(training_preset, base)
+    training = training_preset.changed(epochs=epochs, learning_rate=learning_rate, seed=seed)
     facts: dict[str, Any] = {"dataset_sha256": manifest["sha256"], "base": start, "preset": preset, "seed": seed}
     if (Path(start) / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(Path(start))["sha256"]
-    content = [facts, chosen.model_dump(mode="json"), training.model_dump(mode="json")]
-    folder = work_folder(output, chosen.model, content)
-    result = folder / RESULT
+    content = [facts, training_preset.model_dump(mode="json"), training.model_dump(mode="json")]
+    folder = work_folder(output, training_preset.model, content)
+    result = folder / RESULT_FOLDER
     job = TrainingJob(
-        dataset=dataset.absolute(), output=result, checkpoints=folder, base=start, preset=chosen,
-        training=training, facts=facts | {"training": training.model_dump(mode="json")},
-    )  # fmt: skip
-    launch_job(MODULES[chosen.model], job, processes=processes)
-    history = json.loads((result / CURVES).read_text())
+        dataset=dataset.absolute(),
+        output=result,
+        checkpoints=folder,
+        base=start,
+        preset=training_preset,
+        training=training,
+        facts=facts | {"training": training.model_dump(mode="json")},
+    )
+    launch_job(MODULES[training_preset.model], job, processes=processes)
+    history = json.loads((result / HISTORY_FILE).read_text())
     with complete_folder(output, read_manifest(result)["facts"]) as out:
         shutil.copytree(result, out, dirs_exist_ok=True)
     remove_when_delivered(folder)
-    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda entry: entry["loss"])
+    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda evaluation: evaluation["loss"])
     measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
     before = {f"validation_{name}_before": first[name] for name in ("loss", "accuracy") if name in first}
     steps = history["steps"]
     return {
-        "loss": steps[-1]["loss"], "steps": len(steps), **measured, **before,
-        "edits_per_second": sum(one["edits_per_second"] for one in steps) / len(steps),
-        "waiting_for_data": sum(one["waiting"] for one in steps) / len(steps),
-        "peak_megabytes": max(one["peak_megabytes"] for one in history["evaluations"]),
-    }  # fmt: skip
+        "loss": steps[-1]["loss"],
+        "steps": len(steps),
+        **measured,
+        **before,
+        "edits_per_second": sum(step["edits_per_second"] for step in steps) / len(steps),
+        "waiting_for_data": sum(step["waiting"] for step in steps) / len(steps),
+        "peak_megabytes": max(evaluation["peak_megabytes"] for evaluation in history["evaluations"]),
+    }

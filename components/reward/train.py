@@ -13,9 +13,9 @@ import torch.distributed as distributed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from components.reward.calibration import calibrate
+from components.reward.calibration import fit_calibration
 from components.reward.checkpoints import is_released
-from components.reward.data import Group, PreferenceGroups, read_groups
+from components.reward.data import PreferenceGroup, PreferenceGroups, read_groups
 from components.reward.group_loss import group_loss
 from components.reward.model import RewardModel, Scores
 from components.reward.settings import RewardSettings
@@ -31,7 +31,7 @@ CALIBRATION_GROUPS = 1000
 """Validation groups that the map to the experts' scale is fitted to, at most."""
 
 
-class RewardLesson:
+class RewardTrainingTask:
     """Preference groups for an EditReward model: a unit is a group, so all its pairs meet in one pass."""
 
     def __init__(self, model: RewardModel, splits: dict[Split, PreferenceGroups], job: TrainingJob):
@@ -40,7 +40,7 @@ class RewardLesson:
         self.backbone_share = job.training.backbone_share
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        backbone = [one for one in self.model.backbone.parameters() if one.requires_grad]
+        backbone = [parameter for parameter in self.model.backbone.parameters() if parameter.requires_grad]
         return [
             ParameterGroup(list(self.model.rm_heads.parameters()), 1.0),
             ParameterGroup(backbone, self.backbone_share),
@@ -54,9 +54,9 @@ class RewardLesson:
 
     def batch(self, split: Split, units: Sequence[int]) -> Batch:
         groups = [self.splits[split][unit] for unit in units]
-        ratings, valid, weights = padded(groups)
-        nothing = torch.zeros_like(ratings)
-        _, counted = group_loss(nothing, nothing, ratings, valid, weights, self.loss_name, self.target)
+        ratings, valid, weights = pad_groups(groups)
+        zeros = torch.zeros_like(ratings)
+        _, counted = group_loss(zeros, zeros, ratings, valid, weights, self.loss_name, self.target)
         labels = dict(zip(LABELS, (ratings, valid, weights), strict=True))
         return Batch(self.model.collate(groups) | labels, float(counted), int(valid.sum()))
 
@@ -69,9 +69,11 @@ class RewardLesson:
         ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
         right = (mu[:, :, None] > mu[:, None]) & ordered
         return {
-            "loss": float(loss * counted), "counted": float(counted), "right": float(right.sum()),
+            "loss": float(loss * counted),
+            "counted": float(counted),
+            "right": float(right.sum()),
             "ordered": float(ordered.sum()),
-        }  # fmt: skip
+        }
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Mean loss, and pairwise accuracy over both axes together (pairs without weight left out)."""
@@ -85,14 +87,12 @@ class RewardLesson:
         """Loss, what it is the mean over, and mu (G, K, axes)."""
         inputs = {name: value for name, value in batch.tensors.items() if name not in LABELS}
         ratings, valid, weights = (batch.tensors[name] for name in LABELS)
-        scores = spread_out(engine(inputs), valid)
-        loss, counted = group_loss(
-            scores.mu, scores.log_sigma, ratings, valid, weights, self.loss_name, self.target
-        )  # fmt: skip
+        scores = unflatten_scores(engine(inputs), valid)
+        loss, counted = group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, self.loss_name, self.target)
         return loss, counted, scores.mu
 
 
-def padded(groups: Sequence[Group]) -> tuple[Tensor, Tensor, Tensor]:
+def pad_groups(groups: Sequence[PreferenceGroup]) -> tuple[Tensor, Tensor, Tensor]:
     """Ratings (G, K, 2), valid (G, K) and pair weights (G, K, K, 2) of groups of unequal size."""
     largest = max(len(group.candidates) for group in groups)
     ratings = torch.zeros(len(groups), largest, 2)
@@ -106,7 +106,7 @@ def padded(groups: Sequence[Group]) -> tuple[Tensor, Tensor, Tensor]:
     return ratings, valid, weights
 
 
-def spread_out(scores: Scores, valid: Tensor) -> Scores:
+def unflatten_scores(scores: Scores, valid: Tensor) -> Scores:
     """Flat scores (N, axes) back to (G, K, axes), zero where a group has no candidate."""
     shape = (*valid.shape, scores.mu.shape[-1])
     mu, log_sigma = scores.mu.new_zeros(shape), scores.mu.new_zeros(shape)
@@ -114,7 +114,7 @@ def spread_out(scores: Scores, valid: Tensor) -> Scores:
     return Scores(mu, log_sigma)
 
 
-def open_base(job: TrainingJob) -> RewardModel:
+def _open_base(job: TrainingJob) -> RewardModel:
     """The model that a job starts from, new weights drawn from its seed, with the adapter that it trains."""
     torch.manual_seed(job.training.seed)
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
@@ -127,17 +127,17 @@ def open_base(job: TrainingJob) -> RewardModel:
     return model
 
 
-def finish(job: TrainingJob, state: Path, history: dict[str, Any], validation: PreferenceGroups) -> None:
+def _write_model(job: TrainingJob, state: Path, history: dict[str, Any], validation: PreferenceGroups) -> None:
     """Write the model folder: the base with the trained state, adapter merged, mapped to the experts' scale."""
-    model = open_base(job)
+    model = _open_base(job)
     put_state(model, load_file(state))
     if job.training.adapter:
         merge_adapter(model.backbone)
     model = model.to(device()).eval()
-    groups = [validation[place] for place in range(min(CALIBRATION_GROUPS, len(validation)))]
+    groups = [validation[index] for index in range(min(CALIBRATION_GROUPS, len(validation)))]
     mu = model.score(groups).mu.cpu().numpy()
-    ratings = padded(groups)
-    fitted = calibrate(mu, ratings[0][ratings[1]].numpy())
+    ratings = pad_groups(groups)
+    fitted = fit_calibration(mu, ratings[0][ratings[1]].numpy())
     model.settings = model.settings.model_copy(update={"calibration": fitted})
     model.save(job.output, job.facts, {"training.json": history})
 
@@ -145,14 +145,15 @@ def finish(job: TrainingJob, state: Path, history: dict[str, Any], validation: P
 def main(job: TrainingJob) -> None:
     """Train on this rank; rank 0 writes the model folder."""
     start_rank()
-    model = open_base(job)
+    model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {
-        "train": read_groups(job.dataset, "train"), "validation": read_groups(job.dataset, "validation"),
-    }  # fmt: skip
-    lesson = RewardLesson(model, splits, job)
-    trained = train(lesson, job.training, job.checkpoints, facts=job.facts)
+        "train": read_groups(job.dataset, "train"),
+        "validation": read_groups(job.dataset, "validation"),
+    }
+    task = RewardTrainingTask(model, splits, job)
+    trained = train(task, job.training, job.checkpoints, facts=job.facts)
     if distributed.get_rank() == 0:
-        finish(job, trained.state, trained.history, splits["validation"])
+        _write_model(job, trained.state, trained.history, splits["validation"])
     end_rank()
 
 

@@ -32,7 +32,7 @@ from components.serving.messages import (
     ModelReply,
     ScoreReply,
     ScoreRequest,
-    faults,
+    describe_validation_error,
 )
 from components.serving.settings import ServeSettings
 from infra.errors import EditLoopError
@@ -51,53 +51,53 @@ class HttpRefusal(Exception):  # noqa: N818
         self.status, self.reason, self.headers = status, reason, headers or {}
 
 
-class Decoded:
+class DecodedRequest:
     """A request whose pictures are arrays."""
 
     def __init__(self, request: ScoreRequest, most_pixels: int):
         """EditLoopError where a picture cannot be read; HttpRefusal 413 where all together are too large."""
         self.instruction = request.instruction
-        names = ["source", *(f"edits[{place}]" for place in range(len(request.edits)))]
-        known: dict[bytes, Picture] = {}
+        names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
+        pictures_by_bytes: dict[bytes, Picture] = {}
         pictures, pixels = [], 0
         for name, data in zip(names, (request.source, *request.edits), strict=True):
-            if data not in known:
-                known[data] = np.asarray(read_picture(data, name))
-                pixels += known[data].shape[0] * known[data].shape[1]
+            if data not in pictures_by_bytes:
+                pictures_by_bytes[data] = np.asarray(read_picture(data, name))
+                pixels += pictures_by_bytes[data].shape[0] * pictures_by_bytes[data].shape[1]
             if pixels > most_pixels:
                 raise HttpRefusal(413, f"the pictures have over {most_pixels:,} pixels together; send fewer at once")
-            pictures.append(known[data])
+            pictures.append(pictures_by_bytes[data])
         self.source, self.edits = pictures[0], pictures[1:]
         self.bytes = 3 * pixels
         self.task = hashlib.sha256(request.source + b"\0" + request.instruction.encode()).hexdigest()
 
 
-class Memory:
+class MemoryBudget:
     """The budget for what requests hold while they are answered."""
 
     def __init__(self, most: int):
         self.most, self.held = most, 0
 
     @contextmanager
-    def hold(self, size: int, batcher: Batcher) -> Iterator[Callable[[int], None]]:
+    def reserve(self, size: int, batcher: Batcher) -> Iterator[Callable[[int], None]]:
         """Hold `size` bytes within the block, and more when the function it gives is called with more.
 
         OverloadedError where other requests hold too much for it; alone, a request of any size is taken.
         """
-        mine = 0
+        held_here = 0
 
-        def more(wanted: int) -> None:
-            nonlocal mine
-            if self.held > mine and self.held + wanted > self.most:
+        def more(added: int) -> None:
+            nonlocal held_here
+            if self.held > held_here and self.held + added > self.most:
                 raise OverloadedError(batcher.retry_seconds())
-            mine += wanted
-            self.held += wanted
+            held_here += added
+            self.held += added
 
         try:
             more(size)
             yield more
         finally:
-            self.held -= mine
+            self.held -= held_here
 
 
 def make_app(
@@ -108,7 +108,7 @@ def make_app(
     `token`: what clients must show; None lets everybody in who reaches a loopback address. `on_failure` is called with
     the reason where the model cannot be opened.
     """
-    memory, limits, meters = Memory(settings.held_megabytes * 2**20), settings.limits, batcher.meters
+    memory, limits, meters = MemoryBudget(settings.held_megabytes * 2**20), settings.limits, batcher.meters
     decoders = ThreadPoolExecutor(DECODERS, "decode")
     stopping = False
 
@@ -126,14 +126,19 @@ def make_app(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
 
     def reply(status: int, content: BaseModel, headers: dict[str, str] | None = None) -> Response:
-        known = {MODEL_HEADER: batcher.facts.name, VERSION_HEADER: batcher.facts.version} if batcher.facts else {}
+        model_headers = (
+            {MODEL_HEADER: batcher.facts.name, VERSION_HEADER: batcher.facts.version} if batcher.facts else {}
+        )
         return Response(
-            content.model_dump_json(), status, headers={**known, **(headers or {})}, media_type="application/json"
+            content.model_dump_json(),
+            status,
+            headers={**model_headers, **(headers or {})},
+            media_type="application/json",
         )
 
     def admit(request: Request) -> None:
-        shown = request.headers.get("Authorization", "").encode()
-        if token is not None and not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+        authorization = request.headers.get("Authorization", "").encode()
+        if token is not None and not hmac.compare_digest(authorization, f"Bearer {token}".encode()):
             raise HttpRefusal(
                 401, "wrong or no token; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
@@ -150,8 +155,8 @@ def make_app(
         try:
             content = await answer(request)
             status = 200
-            meters.edits.inc(sum(not one.missing for one in content.scores))
-            meters.missing.inc(sum(bool(one.missing) for one in content.scores))
+            meters.edits.inc(sum(not message.missing for message in content.scores))
+            meters.missing.inc(sum(bool(message.missing) for message in content.scores))
             return reply(200, content)
         except HttpRefusal as refusal:
             status = refusal.status
@@ -165,12 +170,12 @@ def make_app(
         if kind != "application/json":  # also keeps forms of foreign web pages out
             raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
         most = limits.body_megabytes * 2**20
-        told = request.headers.get("Content-Length", "")
-        size = int(told) if told.isdigit() else most
+        content_length = request.headers.get("Content-Length", "")
+        size = int(content_length) if content_length.isdigit() else most
         if size > most:
             raise HttpRefusal(413, f"the request has {size:,} bytes; at most {most:,} are read")
         try:
-            with memory.hold(size, batcher) as hold_more:
+            with memory.reserve(size, batcher) as hold_more:
                 body = await _read_body(request, most)
                 decoded = await asyncio.get_running_loop().run_in_executor(decoders, decode, body)
                 del body
@@ -187,11 +192,11 @@ def make_app(
         assert batcher.facts is not None
         return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
 
-    def decode(body: bytes) -> Decoded:
+    def decode(body: bytes) -> DecodedRequest:
         try:
             request = ScoreRequest.model_validate_json(body)
         except ValidationError as error:
-            raise HttpRefusal(422, faults(error)) from None
+            raise HttpRefusal(422, describe_validation_error(error)) from None
         if len(request.edits) > limits.edits:
             raise HttpRefusal(413, f"edits: {len(request.edits)} pictures; at most {limits.edits} a request")
         if len(request.instruction) > limits.instruction_characters:
@@ -199,7 +204,7 @@ def make_app(
                 422,
                 f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}",
             )
-        return Decoded(request, limits.picture_megapixels * 1_000_000)
+        return DecodedRequest(request, limits.picture_megapixels * 1_000_000)
 
     @app.get("/v1/model", response_model=ModelReply)
     async def model(request: Request) -> Response:
@@ -249,8 +254,8 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) 
             raise HttpRefusal(499, "the asker left")
         return task.result()
     finally:
-        for one in (task, leaving):
-            one.cancel()
+        for future in (task, leaving):
+            future.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
 
 

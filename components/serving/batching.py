@@ -18,13 +18,13 @@ from components.judges.protocol import EditGroup, Picture
 from components.serving.messages import ScoreMessage
 from components.serving.meters import Meters
 from components.serving.settings import ServeSettings
-from components.serving.waiting import Waiting, merge, take_batch
+from components.serving.waiting import QueuedRequest, merge_by_task, take_batch
 from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
 from infra.errors import EditLoopError
 
-LOOK_SECONDS = 0.5
+HEALTH_CHECK_SECONDS = 0.5
 """How often an idle worker is looked at: one that died is replaced before a request finds it."""
-LONGEST_PAUSE = 30.0
+MAX_RESTART_PAUSE = 30.0
 """Seconds between two starts of a worker that does not come up, at most."""
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Batcher:
         self.facts: ModelFacts | None = None
         self.ready = 0
         self._workers = workers
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[QueuedRequest] = deque()
         self._changed = asyncio.Condition()
         self._threads = ThreadPoolExecutor(len(workers), "worker")
         self._tasks: list[asyncio.Task[None]] = []
@@ -81,7 +81,7 @@ class Batcher:
         `on_failure` is called where the model cannot be opened at all: a worker's first start fails before any came up.
         """
         self._on_failure = on_failure
-        self._tasks = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
+        self._tasks = [asyncio.create_task(self._run_worker(worker)) for worker in self._workers]
 
     async def stop(self) -> None:
         """End the workers; whatever still waits is told so."""
@@ -101,7 +101,7 @@ class Batcher:
         """
         if self._queue and self.queued + len(edits) > self.settings.queue:
             raise OverloadedError(self.retry_seconds())
-        request = Waiting(instruction, source, task, edits, asyncio.get_running_loop().create_future())
+        request = QueuedRequest(instruction, source, task, edits, asyncio.get_running_loop().create_future())
         await self._put(request)
         try:
             return await asyncio.wait_for(request.answer, self.settings.request_seconds)
@@ -112,7 +112,7 @@ class Batcher:
         """Whole seconds until the queue as it is should be worked off."""
         return max(1, math.ceil(self.queued * self._pace / max(1, self.ready)))
 
-    async def _put(self, *requests: Waiting, first: bool = False) -> None:
+    async def _put(self, *requests: QueuedRequest, first: bool = False) -> None:
         async with self._changed:
             if first:
                 self._queue.extendleft(reversed(requests))
@@ -121,7 +121,7 @@ class Batcher:
             self.meters.queued.set(self.queued)
             self._changed.notify_all()
 
-    async def _next(self, worker: BatchWorker) -> list[Waiting]:
+    async def _next_batch(self, worker: BatchWorker) -> list[QueuedRequest]:
         """The next batch; waits for a request, then for its window or until a batch is full.
 
         WorkerDiedError where the worker ended meanwhile.
@@ -129,15 +129,15 @@ class Batcher:
         async with self._changed:
             while True:
                 if not self._queue:
-                    await self._wait(LOOK_SECONDS)
+                    await self._wait(HEALTH_CHECK_SECONDS)
                 if not worker.alive():
                     raise WorkerDiedError("a worker ended while it had nothing to do")
                 if not self._queue:
                     continue
                 first = self._queue[0]
-                left = first.entered + self.settings.window_ms / 1000 - time.monotonic()
-                if not first.alone and left > 0 and self.queued < self.settings.max_batch:
-                    await self._wait(left)
+                window_left = first.entered + self.settings.window_ms / 1000 - time.monotonic()
+                if not first.alone and window_left > 0 and self.queued < self.settings.max_batch:
+                    await self._wait(window_left)
                     continue
                 batch = take_batch(self._queue, self.settings.max_batch)
                 self.meters.queued.set(self.queued)
@@ -151,16 +151,16 @@ class Batcher:
         except TimeoutError:
             pass
 
-    async def _serve(self, worker: BatchWorker) -> None:
+    async def _run_worker(self, worker: BatchWorker) -> None:
         """One worker's life: started, given batches, and started again when it dies."""
         while True:
             if not await self._start(worker):
                 return
-            batch: list[Waiting] = []
+            batch: list[QueuedRequest] = []
             try:
                 while True:
                     batch = []
-                    batch = await self._next(worker)
+                    batch = await self._next_batch(worker)
                     try:
                         await self._judge(worker, batch)
                     except asyncio.CancelledError:
@@ -170,7 +170,7 @@ class Batcher:
             except WorkerDiedError as error:
                 self.meters.deaths.inc()
                 log.warning("%s; it is replaced, and its %d requests are tried again", error, len(batch))
-                await self._again(batch, str(error))
+                await self._requeue(batch, str(error))
             except Exception as error:  # a defect of ours: these requests are told, and the worker is replaced
                 log.exception("a batch of %d requests failed", len(batch))
                 for request in batch:
@@ -192,15 +192,15 @@ class Batcher:
                     return False
                 log.error("a worker did not start: %s Next try in %g s.", error, pause)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, MAX_RESTART_PAUSE)
         self.ready += 1
         self.meters.ready.set(self.ready)
         self.meters.model.labels(self.facts.name, self.facts.version).set(1)
         return True
 
-    async def _judge(self, worker: BatchWorker, batch: list[Waiting]) -> None:
+    async def _judge(self, worker: BatchWorker, batch: list[QueuedRequest]) -> None:
         """Give a batch to a worker and split what comes back."""
-        merged = merge(batch)
+        merged = merge_by_task(batch)
         size = sum(len(request.edits) for request in batch)
         self.meters.batch_edits.observe(size)
         self.meters.batch_requests.observe(len(batch))
@@ -216,32 +216,32 @@ class Batcher:
                 scores = iter(result)
                 for request in members:
                     _answer(request, [next(scores) for _ in request.edits])
-            elif result.later:
+            elif result.retryable:
                 for request in members:
                     _fail(request, UnavailableError(result.reason))
             elif len(members) == 1:
                 _fail(members[0], RefusedError(result.reason))
             else:
-                await self._again(members, result.reason, tried=False)
+                await self._requeue(members, result.reason, tried=False)
 
-    async def _again(self, requests: Sequence[Waiting], reason: str, *, tried: bool = True) -> None:
+    async def _requeue(self, requests: Sequence[QueuedRequest], reason: str, *, tried: bool = True) -> None:
         """Put requests back at the queue's head, each to be judged alone; those out of tries are told why."""
-        left = []
+        retried = []
         for request in requests:
             request.tries += tried
             request.alone = True
             if request.tries >= self.settings.tries:
                 _fail(request, UnavailableError(f"{request.tries} workers died over this request, the last: {reason}"))
             elif not request.answer.done():
-                left.append(request)
-        await self._put(*left, first=True)
+                retried.append(request)
+        await self._put(*retried, first=True)
 
 
-def _answer(request: Waiting, scores: list[ScoreMessage]) -> None:
+def _answer(request: QueuedRequest, scores: list[ScoreMessage]) -> None:
     if not request.answer.done():
         request.answer.set_result(scores)
 
 
-def _fail(request: Waiting, error: Exception) -> None:
+def _fail(request: QueuedRequest, error: Exception) -> None:
     if not request.answer.done():
         request.answer.set_exception(error)

@@ -8,10 +8,10 @@ import httpx
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from components.judges.asking import Asker
-from components.judges.encoding import png
+from components.judges.asking import RetryingClient
+from components.judges.encoding import encode_png
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
-from components.serving.messages import ModelReply, ScoreReply, ScoreRequest, faults
+from components.serving.messages import ModelReply, ScoreReply, ScoreRequest, describe_validation_error
 from infra.errors import EditLoopError
 from infra.settings import EnvironmentSettings
 
@@ -48,17 +48,29 @@ class ServedJudge:
         transport: what carries the requests, by default the network.
         """
         self.url, self.settings, self.on_new_model = url, settings, on_new_model
-        self._asker = Asker(
-            url, settings.token, connections=settings.connections, seconds=settings.seconds,
-            patience=settings.patience, patience_name="EDITLOOP_JUDGE_PATIENCE",
-            key_advice="EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN", transport=transport,
-        )  # fmt: skip
+        self._asker = RetryingClient(
+            url,
+            settings.token,
+            connections=settings.connections,
+            seconds=settings.seconds,
+            patience=settings.patience,
+            patience_name="EDITLOOP_JUDGE_PATIENCE",
+            key_advice="EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN",
+            transport=transport,
+        )
         self._lock = threading.Lock()
         try:
-            told = ModelReply.model_validate_json(self._asker.ask("GET", "/v1/model"))
+            model_reply = ModelReply.model_validate_json(self._asker.ask("GET", "/v1/model"))
         except ValidationError as error:
-            raise EditLoopError(f"{url}: answers, but not as `editloop serve` does ({faults(error)}).") from None
-        self.name, self.version, self.axes, self.limits = told.model, told.version, told.axes, told.limits
+            raise EditLoopError(
+                f"{url}: answers, but not as `editloop serve` does ({describe_validation_error(error)})."
+            ) from None
+        self.name, self.version, self.axes, self.limits = (
+            model_reply.model,
+            model_reply.version,
+            model_reply.axes,
+            model_reply.limits,
+        )
 
     @classmethod
     def open(cls, url: str) -> "ServedJudge":
@@ -78,8 +90,8 @@ class ServedJudge:
         """
         parts = [(group, list(part)) for group in groups for part in self._parts(group)]
         with ThreadPoolExecutor(self.settings.connections, "score") as pool:
-            found = iter(list(pool.map(lambda part: self._score(*part), parts)))
-        return [[score for _ in self._parts(group) for score in next(found)] for group in groups]
+            part_scores = iter(list(pool.map(lambda part: self._score(*part), parts)))
+        return [[score for _ in self._parts(group) for score in next(part_scores)] for group in groups]
 
     def _parts(self, group: EditGroup) -> Iterator[Sequence[Picture]]:
         for start in range(0, len(group.edits), self.limits.edits):
@@ -88,10 +100,14 @@ class ServedJudge:
     def _score(self, group: EditGroup, edits: Sequence[Picture]) -> list[Score]:
         try:
             request = ScoreRequest(
-                instruction=group.instruction, source=png(group.source), edits=[png(edit) for edit in edits]
+                instruction=group.instruction,
+                source=encode_png(group.source),
+                edits=[encode_png(edit) for edit in edits],
             )
         except ValidationError as error:
-            raise EditLoopError(f"{group.key or 'a group'} cannot be sent ({faults(error)}).") from None
+            raise EditLoopError(
+                f"{group.key or 'a group'} cannot be sent ({describe_validation_error(error)})."
+            ) from None
         body = request.model_dump_json().encode()
         most = self.limits.body_megabytes * 2**20
         if len(body) > most:
@@ -102,9 +118,11 @@ class ServedJudge:
         try:
             reply = ScoreReply.model_validate_json(self._asker.ask("POST", "/v1/score", body))
         except ValidationError as error:
-            raise JudgeUnavailableError(f"{self.url}: its answer is no scores ({faults(error)}).") from None
+            raise JudgeUnavailableError(
+                f"{self.url}: its answer is no scores ({describe_validation_error(error)})."
+            ) from None
         self._check_model(reply)
-        scores = [one.score() for one in reply.scores]
+        scores = [message.score() for message in reply.scores]
         axes = {tuple(score.axes) for score in scores if not score.missing}
         if len(scores) != len(edits) or axes - {self.axes}:
             raise JudgeUnavailableError(

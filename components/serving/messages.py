@@ -13,7 +13,7 @@ MODEL_HEADER, VERSION_HEADER = "X-EditLoop-Model", "X-EditLoop-Version"
 """Name and content address of the model that answered, on every reply about scores."""
 
 
-def _decoded(value: object) -> bytes:
+def _decode_base64(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -25,7 +25,9 @@ def _decoded(value: object) -> bytes:
 
 
 EncodedPicture = Annotated[
-    bytes, BeforeValidator(_decoded), PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str)
+    bytes,
+    BeforeValidator(_decode_base64),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str),
 ]
 """Bytes of a picture file; base64 in JSON."""
 
@@ -59,9 +61,9 @@ class ScoreMessage(Message):
     @model_validator(mode="after")
     def _numbers_or_a_reason(self) -> Self:
         numbers = (self.fused, self.overall, self.reward)
-        whole = bool(self.axes) and all(number is not None for number in numbers)
-        none = not self.axes and all(number is None for number in numbers)
-        if not (none if self.missing else whole):
+        has_all = bool(self.axes) and all(number is not None for number in numbers)
+        has_none = not self.axes and all(number is None for number in numbers)
+        if not (has_none if self.missing else has_all):
             raise ValueError("a score has all its numbers, or none of them and a reason in `missing`")
         return self
 
@@ -69,12 +71,12 @@ class ScoreMessage(Message):
     def of(cls, score: Score) -> Self:
         """The message of a score. ValidationError where it is half missing or a number is not finite."""
 
-        def said(axis: AxisScore) -> AxisMessage:
+        def axis_message(axis: AxisScore) -> AxisMessage:
             return AxisMessage(mean=axis.mean, sigma=axis.sigma)
 
         return cls(
-            axes={name: said(axis) for name, axis in score.axes.items()},
-            fused=said(score.fused) if score.fused else None,
+            axes={name: axis_message(axis) for name, axis in score.axes.items()},
+            fused=axis_message(score.fused) if score.fused else None,
             overall=score.overall,
             reward=score.reward,
             missing=score.missing,
@@ -114,10 +116,10 @@ class ErrorReply(Message):
     error: str
 
 
-def faults(error: ValidationError) -> str:
+def describe_validation_error(error: ValidationError) -> str:
     """pydantic's findings in a line; values are left out, since pictures are long and instructions private."""
-    found = [
+    findings = [
         f"{'.'.join(map(str, details['loc'])) or 'body'}: {details['msg']}"
         for details in error.errors(include_url=False)
     ]
-    return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+    return "; ".join(findings[:5]) + (f"; and {len(findings) - 5} more" if len(findings) > 5 else "")

@@ -25,9 +25,11 @@ class Meters:
         self.batch_edits = Histogram("editloop_batch_edits", "Edits a batch", buckets=SIZES, registry=registry)
         self.batch_requests = Histogram("editloop_batch_requests", "Requests a batch", buckets=SIZES, registry=registry)
         self.batch_groups = Histogram(
-            "editloop_batch_groups", "Distinct tasks a batch: requests of one task share its source and instruction",
-            buckets=SIZES, registry=registry,
-        )  # fmt: skip
+            "editloop_batch_groups",
+            "Distinct tasks a batch: requests of one task share its source and instruction",
+            buckets=SIZES,
+            registry=registry,
+        )
         self.batch_seconds = Histogram(
             "editloop_batch_seconds", "What a worker takes for a batch", buckets=SECONDS, registry=registry
         )

@@ -35,7 +35,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         find_local(name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     devices = worker_devices(settings.workers)
-    opener = opener or partial(_open, passes=settings.passes)
+    opener = opener or partial(_open_in_worker, passes=settings.passes)
     workers = [Worker(name, device, settings.request_seconds, opener) for device in devices]
     failures: list[str] = []
 
@@ -46,13 +46,18 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     app = make_app(settings, Batcher(workers, settings, Meters()), token, on_failure=fail)
     with _listen(settings.host, settings.port) as listener:
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.stop_seconds,
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=settings.stop_seconds,
             server_header=False,
-        )  # fmt: skip
+        )
         server = uvicorn.Server(config)
         host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"{model} at http://{shown}:{port}, {settings.workers} worker{'s' * (settings.workers > 1)}", flush=True)
+        url_host = f"[{host}]" if ":" in host else host
+        print(
+            f"{model} at http://{url_host}:{port}, {settings.workers} worker{'s' * (settings.workers > 1)}", flush=True
+        )
         if token is None:
             print("no token: every program of this machine may ask; EDITLOOP_SERVE_TOKEN sets one", flush=True)
         server.run(sockets=[listener])
@@ -60,7 +65,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         raise EditLoopError(failures[0])
 
 
-def _open(model: str, device: str | None, *, passes: int | None) -> Judge:
+def _open_in_worker(model: str, device: str | None, *, passes: int | None) -> Judge:
     return open_judge(model, device=device, passes=passes)
 
 
@@ -104,4 +109,4 @@ def worker_devices(workers: int) -> list[str | None]:
         if visible is None
         else [name for name in visible.split(",") if name.strip()]
     )
-    return [f"cuda:{place % len(names)}" if len(names) > 1 else None for place in range(workers)]
+    return [f"cuda:{index % len(names)}" if len(names) > 1 else None for index in range(workers)]

@@ -11,7 +11,7 @@ from components.serving.messages import ScoreMessage
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedRequest:
     """A request in the queue."""
 
     instruction: str
@@ -26,20 +26,20 @@ class Waiting:
     """Judged by itself, since a batch that it was in killed its worker or was refused."""
 
 
-def take_batch(queue: deque[Waiting], most: int) -> list[Waiting]:
+def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
     """Remove from the queue what is judged together: the oldest, then its task's, then others, `most` edits in all.
 
     Requests that nobody waits for any more are dropped. A request larger than `most` goes by itself.
     """
-    for gone in [request for request in queue if request.answer.done()]:
-        queue.remove(gone)
+    for answered in [request for request in queue if request.answer.done()]:
+        queue.remove(answered)
     if not queue:
         return []
     first = queue[0]
     batch, size = [first], len(first.edits)
     if not first.alone:
-        rest = [request for request in list(queue)[1:] if not request.alone]
-        for request in sorted(rest, key=lambda request: request.task != first.task):
+        others = [request for request in list(queue)[1:] if not request.alone]
+        for request in sorted(others, key=lambda request: request.task != first.task):
             if size + len(request.edits) <= most:
                 batch.append(request)
                 size += len(request.edits)
@@ -48,12 +48,17 @@ def take_batch(queue: deque[Waiting], most: int) -> list[Waiting]:
     return batch
 
 
-def merge(batch: Sequence[Waiting]) -> list[tuple[EditGroup, list[Waiting]]]:
+def merge_by_task(batch: Sequence[QueuedRequest]) -> list[tuple[EditGroup, list[QueuedRequest]]]:
     """One group a task, with the requests whose edits it holds, in their order."""
-    tasks: dict[str, list[Waiting]] = {}
+    tasks: dict[str, list[QueuedRequest]] = {}
     for request in batch:
         tasks.setdefault(request.task, []).append(request)
     return [
-        (EditGroup(members[0].instruction, members[0].source, [edit for one in members for edit in one.edits]), members)
+        (
+            EditGroup(
+                members[0].instruction, members[0].source, [edit for request in members for edit in request.edits]
+            ),
+            members,
+        )
         for members in tasks.values()
     ]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.judges.protocol import EditGroup, Judge, JudgeUnavailableError
-from components.judges.soundness import sound
+from components.judges.soundness import validate_scores
 from components.serving.messages import ScoreMessage
 from infra.errors import EditLoopError
 
@@ -39,7 +39,7 @@ class Refusal(NamedTuple):
     """Why a group has no scores."""
 
     reason: str
-    later: bool
+    retryable: bool
     """Whether asking again later may help; else it is the asker's to mend."""
 
 
@@ -70,12 +70,12 @@ class Worker:
         """
         self._end()
         spawn = multiprocessing.get_context("spawn")  # a fork would share locks and a GPU's state
-        self._pipe, theirs = spawn.Pipe()
+        self._pipe, worker_end = spawn.Pipe()
         self._process = spawn.Process(
-            target=serve_judge, args=(theirs, self.model, self.device, self.opener), daemon=True
+            target=serve_judge, args=(worker_end, self.model, self.device, self.opener), daemon=True
         )
         self._process.start()
-        theirs.close()  # so that reading from a dead worker ends instead of waiting
+        worker_end.close()  # so that reading from a dead worker ends instead of waiting
         try:
             while not self._pipe.poll(0.2):
                 if self._stopping.is_set():
@@ -114,10 +114,10 @@ class Worker:
         finally:
             watchdog.cancel()
         return [
-            Refusal(one["refused"], one["later"])
-            if "refused" in one
-            else [ScoreMessage.model_validate(score) for score in one["scores"]]
-            for one in answer
+            Refusal(group_answer["refused"], group_answer["later"])
+            if "refused" in group_answer
+            else [ScoreMessage.model_validate(score) for score in group_answer["scores"]]
+            for group_answer in answer
         ]
 
     def stop(self) -> None:
@@ -153,14 +153,14 @@ def serve_judge(pipe: Connection, model: str, device: str | None, opener: Opener
             groups = _receive_groups(pipe)
         except (EOFError, OSError):
             return
-        answer = json.dumps(_answers(judge, groups)).encode()
+        answer = json.dumps(_group_answers(judge, groups)).encode()
         try:
             pipe.send_bytes(answer)
         except OSError:
             return
 
 
-def _answers(judge: Judge, groups: list[EditGroup]) -> list[dict[str, Any]]:
+def _group_answers(judge: Judge, groups: list[EditGroup]) -> list[dict[str, Any]]:
     """One answer a group. A batch that cannot be judged is judged group by group, so that only the bad one is
     refused."""
     try:
@@ -170,10 +170,13 @@ def _answers(judge: Judge, groups: list[EditGroup]) -> list[dict[str, Any]]:
     except EditLoopError as error:
         if len(groups) == 1:
             return [{"refused": str(error), "later": False}]
-        return [answer for group in groups for answer in _answers(judge, [group])]
-    if [len(found) for found in scores] != [len(group.edits) for group in groups]:
+        return [answer for group in groups for answer in _group_answers(judge, [group])]
+    if [len(group_scores) for group_scores in scores] != [len(group.edits) for group in groups]:
         raise RuntimeError(f"{judge.name} gave other numbers of scores than there are edits")
-    return [{"scores": [ScoreMessage.of(sound(score, judge.axes)).model_dump() for score in found]} for found in scores]
+    return [
+        {"scores": [ScoreMessage.of(validate_scores(score, judge.axes)).model_dump() for score in group_scores]}
+        for group_scores in scores
+    ]
 
 
 def _send_groups(pipe: Connection, groups: Sequence[EditGroup]) -> None:
@@ -193,9 +196,9 @@ def _send_groups(pipe: Connection, groups: Sequence[EditGroup]) -> None:
 
 def _receive_groups(pipe: Connection) -> list[EditGroup]:
     groups = []
-    for one in json.loads(pipe.recv_bytes()):
-        pictures = [np.empty(shape, np.uint8) for shape in one["shapes"]]
+    for head in json.loads(pipe.recv_bytes()):
+        pictures = [np.empty(shape, np.uint8) for shape in head["shapes"]]
         for picture in pictures:
             pipe.recv_bytes_into(picture.data.cast("B"))
-        groups.append(EditGroup(one["instruction"], pictures[0], pictures[1:], one["key"]))
+        groups.append(EditGroup(head["instruction"], pictures[0], pictures[1:], head["key"]))
     return groups

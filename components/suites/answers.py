@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from components.judges.dividing import judged
+from components.judges.dividing import score_in_chunks
 from components.judges.protocol import EditGroup, Judge, Score
-from components.judges.soundness import sound
-from components.suites.suite import AxisName, Item, Label, PictureAt, Suite, decoded
+from components.judges.soundness import validate_scores
+from components.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
 from infra.content import sha256_json, write_json
 from infra.errors import EditLoopError
 
@@ -40,7 +40,7 @@ AXES: dict[AxisName, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Answers:
+class SuiteAnswers:
     """Scores of edits, or verdicts on comparisons; one of the two."""
 
     judge: dict[str, Any]
@@ -58,16 +58,19 @@ class _Question:
     """Edits of one source and instruction that were not asked yet."""
 
     item: Item
-    edits: tuple[PictureAt, ...]
+    edits: tuple[PictureRef, ...]
 
     def group(self) -> EditGroup:
         assert self.item.source is not None
         return EditGroup(
-            self.item.instruction, decoded(self.item.source), [decoded(one) for one in self.edits], self.item.key
+            self.item.instruction,
+            decode_picture(self.item.source),
+            [decode_picture(edit) for edit in self.edits],
+            self.item.key,
         )
 
 
-def judge_suite(suite: Suite, judge: Judge, folder: Path) -> Answers:
+def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     """Ask the judge all of a suite. Its answers are kept in `folder` as they come; a stopped call goes on there.
 
     An edit that the judge refuses, or gives no finite score, is missing, with the reason. Suites may share a folder: an
@@ -76,65 +79,75 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> Answers:
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
-    axes = {axis: _axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
+    axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
     facts = {"judge": judge.name, "version": judge.version}
-    with _kept(folder, facts) as stream:
-        known = _read(stream, folder / ANSWERS)
-        asked = {name for item in suite.items for name in _names(item)}
+    with _locked_answers(folder, facts) as stream:
+        lines_by_edit = _read_answers(stream, folder / ANSWERS)
+        edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[missing]} missing"), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[missing]} missing"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-            missing = sum(bool(known[name]["missing"]) for name in asked & known.keys())
+            missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
             bar = progress.add_task(
-                f"{judge.name} is asked {suite.name}", total=len(asked), completed=len(asked & known.keys()),
+                f"{judge.name} is asked {suite.name}",
+                total=len(edit_keys),
+                completed=len(edit_keys & lines_by_edit.keys()),
                 missing=missing,
-            )  # fmt: skip
-            for questions, groups in _calls(suite.items, set(known)):
-                lines = _lines(questions, judged(judge, groups), judge)
+            )
+            for questions, groups in _batches(suite.items, set(lines_by_edit)):
+                lines = _answer_lines(questions, score_in_chunks(judge, groups), judge)
                 stream.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
                 stream.flush()
-                known |= {line["edit"]: line for line in lines}
+                lines_by_edit |= {line["edit"]: line for line in lines}
                 missing += sum(bool(line["missing"]) for line in lines)
                 progress.update(bar, advance=len(lines), missing=missing)
-    reasons = Counter(known[name]["missing"] for name in asked if known[name]["missing"])
-    scores = {item.key: np.array([_value(known[one], axes[item.axis]) for one in _names(item)]) for item in suite.items}
-    return Answers({"name": judge.name, "version": judge.version}, scores, reasons=dict(reasons.most_common()))
+    reasons = Counter(
+        lines_by_edit[edit_key]["missing"] for edit_key in edit_keys if lines_by_edit[edit_key]["missing"]
+    )
+    scores = {
+        item.key: np.array([_axis_score(lines_by_edit[edit_key], axes[item.axis]) for edit_key in _edit_keys(item)])
+        for item in suite.items
+    }
+    return SuiteAnswers({"name": judge.name, "version": judge.version}, scores, reasons=dict(reasons.most_common()))
 
 
-def _axis(axis: AxisName, judge: Judge) -> str:
+def _judge_axis(axis: AxisName, judge: Judge) -> str:
     """The judge's own name of a suite's axis; empty for its overall score."""
     if axis == "overall":
         return ""
-    found = [name for name in AXES[axis] if name in judge.axes]
-    if not found:
+    axis_names = [name for name in AXES[axis] if name in judge.axes]
+    if not axis_names:
         raise EditLoopError(
             f"{judge.name} has no axis for {axis}; it scores {', '.join(judge.axes)}, and {axis} is read from "
             f"{' or '.join(AXES[axis])}."
         )
-    return found[0]
+    return axis_names[0]
 
 
-def _names(item: Item) -> list[str]:
+def _edit_keys(item: Item) -> list[str]:
     """What each edit is kept under: source, instruction and edit, by content."""
     assert item.source is not None
-    return [sha256_json([item.source.sha256, item.instruction, one.sha256])[:32] for one in item.edits]
+    return [sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32] for edit in item.edits]
 
 
-def _calls(items: Sequence[Item], known: set[str]) -> Iterator[tuple[list[_Question], list[EditGroup]]]:
+def _batches(items: Sequence[Item], answered: set[str]) -> Iterator[tuple[list[_Question], list[EditGroup]]]:
     """The edits that are not known, some questions a call, with their pictures."""
     questions, groups, edits, pixels = list[_Question](), list[EditGroup](), 0, 0
     for item in items:
-        new = {name: edit for name, edit in zip(_names(item), item.edits, strict=True) if name not in known}
-        known |= new.keys()
+        new = {name: edit for name, edit in zip(_edit_keys(item), item.edits, strict=True) if name not in answered}
+        answered |= new.keys()
         for start in range(0, len(new), EDITS_A_CALL):
             question = _Question(item, tuple(new.values())[start : start + EDITS_A_CALL])
             group = question.group()
             questions.append(question)
             groups.append(group)
             edits += len(group.edits)
-            pixels += group.source[..., 0].size + sum(one[..., 0].size for one in group.edits)
+            pixels += group.source[..., 0].size + sum(picture[..., 0].size for picture in group.edits)
             if edits >= EDITS_A_CALL or pixels >= MEGAPIXELS_A_CALL * 1_000_000:
                 yield questions, groups
                 questions, groups, edits, pixels = [], [], 0, 0
@@ -142,11 +155,11 @@ def _calls(items: Sequence[Item], known: set[str]) -> Iterator[tuple[list[_Quest
         yield questions, groups
 
 
-def _lines(questions: Sequence[_Question], scores: Sequence[Score], judge: Judge) -> list[dict[str, Any]]:
-    asked = [(question.item, edit) for question in questions for edit in question.edits]
+def _answer_lines(questions: Sequence[_Question], scores: Sequence[Score], judge: Judge) -> list[dict[str, Any]]:
+    item_edits = [(question.item, edit) for question in questions for edit in question.edits]
     lines = []
-    for (item, edit), given in zip(asked, scores, strict=True):
-        score = sound(given, judge.axes)
+    for (item, edit), raw_score in zip(item_edits, scores, strict=True):
+        score = validate_scores(raw_score, judge.axes)
         assert item.source is not None
         lines.append(
             {
@@ -163,14 +176,14 @@ def _lines(questions: Sequence[_Question], scores: Sequence[Score], judge: Judge
     return lines
 
 
-def _value(line: dict[str, Any], axis: str) -> float:
+def _axis_score(line: dict[str, Any], axis: str) -> float:
     if line["missing"]:
         return math.nan
     return float(line["axes"][axis][0] if axis else line["overall"])
 
 
 @contextmanager
-def _kept(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
+def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
     """The file of answers, held by this call alone. EditLoopError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ANSWERS).open("a+b") as stream:
@@ -178,32 +191,32 @@ def _kept(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EditLoopError(f"{folder}: another call is writing there; wait for it or stop it.") from None
-        told = folder / JUDGE
-        if told.is_file():
-            found = json.loads(told.read_text())
-            if differing := [key for key in facts if found.get(key) != facts[key]]:
+        judge_path = folder / JUDGE
+        if judge_path.is_file():
+            saved_facts = json.loads(judge_path.read_text())
+            if differing := [key for key in facts if saved_facts.get(key) != facts[key]]:
                 raise EditLoopError(
                     f"{folder} holds answers of something else ("
-                    + "; ".join(f"{key} {found.get(key)} there, {facts[key]} now" for key in differing)
+                    + "; ".join(f"{key} {saved_facts.get(key)} there, {facts[key]} now" for key in differing)
                     + "). They are not mixed: give another folder, or remove it."
                 )
         else:
-            write_json(told, facts)
+            write_json(judge_path, facts)
         yield stream
 
 
-def _read(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:
+def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:
     """The answers that are there; a last line that a kill cut short is taken off the file."""
     stream.seek(0)
-    found, whole = {}, 0
+    lines_by_edit, complete_bytes = {}, 0
     for number, raw in enumerate(stream, 1):
         if not raw.endswith(b"\n"):
             break
         try:
             line = json.loads(raw)
-            found[str(line["edit"])] = line
+            lines_by_edit[str(line["edit"])] = line
         except (ValueError, KeyError, TypeError):
             raise EditLoopError(f"{path}: line {number} is no answer; remove the folder and ask again.") from None
-        whole += len(raw)
-    stream.truncate(whole)
-    return found
+        complete_bytes += len(raw)
+    stream.truncate(complete_bytes)
+    return lines_by_edit

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from components.dataset.labels import TIE
-from components.gates.bootstrap import by_cluster, ratio_interval
+from components.gates.bootstrap import ratio_interval, sum_by_cluster
 from components.suites.suite import Suite
 
 
@@ -16,28 +16,28 @@ def human_ceiling(suite: Suite, *, seed: int) -> dict[str, Any] | None:
     A rater's tie is wrong. None where no pair was rated by two people or more.
     """
     hits, clusters = list[float](), list[str]()
-    people = set[str]()
+    rater_names = set[str]()
     for item in suite.items:
         if item.ratings is None or len(item.raters) < 2:
             continue
-        for one in item.comparisons:
-            margins = item.ratings[:, one.left] - item.ratings[:, one.right]
-            both = np.flatnonzero(~np.isnan(margins))
-            for rater in both if len(both) > 1 else ():
-                others = float(np.mean(margins[both[both != rater]]))
-                if abs(others) > TIE:
-                    hits.append(float(margins[rater] * others > 0))
+        for comparison in item.comparisons:
+            margins = item.ratings[:, comparison.left] - item.ratings[:, comparison.right]
+            rated_both = np.flatnonzero(~np.isnan(margins))
+            for rater in rated_both if len(rated_both) > 1 else ():
+                mean_of_others = float(np.mean(margins[rated_both[rated_both != rater]]))
+                if abs(mean_of_others) > TIE:
+                    hits.append(float(margins[rater] * mean_of_others > 0))
                     clusters.append(item.cluster)
-                    people.add(item.raters[rater])
+                    rater_names.add(item.raters[rater])
     if not hits:
         return None
     right = np.array(hits)[:, None]
-    sums = by_cluster(right, np.ones_like(right), clusters)
+    sums = sum_by_cluster(right, np.ones_like(right), clusters)
     value, low, high = ratio_interval(sums[0][:, 0], sums[1][:, 0], seed=seed)
     return {
         "value": value,
         "ci95": None if np.isnan(low) else [low, high],
-        "raters": len(people),
+        "raters": len(rater_names),
         "orders": len(hits),
         "what": "strict accuracy of each rater against the mean of the others",
     }

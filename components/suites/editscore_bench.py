@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from components.suites.hub_rows import HubRow, read_rows
-from components.suites.pictures import Shelf
+from components.suites.pictures import PictureLoader
 from components.suites.suite import AXIS_NAMES, Comparison, Item
 
 GROUPS = {
@@ -18,9 +18,9 @@ COLUMNS = ("key", "instruction", "task_type", "dimension")
 PICTURES = ("input_image", "output_images")
 
 
-def read_editscore_bench(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+def read_editscore_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
     """Its items. A row's key is its two edits' keys and its dimension, joined by `|`; `left` is the preferred edit."""
-    items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, shelf))
+    items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, loader))
     return [item for item in items if item]
 
 
@@ -30,14 +30,14 @@ def _item(row: HubRow, faults: list[str]) -> Item | None:
     sources, edits = row.pictures["input_image"], row.pictures["output_images"]
     dimension, task = values["dimension"], values["task_type"]
     wrong = [
-        f"{row.name}: {told}"
-        for told, found in (
+        f"{row.name}: {fault}"
+        for fault, is_faulty in (
             (f"dimension {dimension!r}; there are {', '.join(AXIS_NAMES)}", dimension not in AXIS_NAMES),
             (f"task_type {task!r}; there are {', '.join(TASKS)}", task not in TASKS),
             (f"{len(edits)} output_images; two are compared", len(edits) != 2),
             ("no instruction", not isinstance(values["instruction"], str)),
         )
-        if found
+        if is_faulty
     ]
     faults += wrong
     if wrong or not sources[0] or not all(edits):

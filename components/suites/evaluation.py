@@ -5,25 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from components.suites.answers import Answers
+from components.suites.answers import SuiteAnswers
 from components.suites.ceiling import human_ceiling
-from components.suites.correlation import correlations
+from components.suites.correlation import correlation_report
 from components.suites.editscore_bench import GROUPS
 from components.suites.outcomes import Outcomes
-from components.suites.ratios import Figure, Ratios
+from components.suites.ratios import RatioEstimate, Ratios
 from components.suites.suite import ALL, AXIS_NAMES, LABELS, Suite
-from components.suites.ties import Codes, Outcome
-from components.suites.units import Found, Units, found_by, units_of
+from components.suites.ties import Codes, PairOutcome
+from components.suites.units import ComparisonOutcomes, Units, comparison_outcomes, suite_units
 from infra.errors import EditLoopError
 
 COUNTS = {
-    "right": Outcome.RIGHT,
-    "wrong": Outcome.WRONG,
-    "human_ties": Outcome.HUMAN_TIE,
-    "model_ties": Outcome.MODEL_TIE,
-    "both_ties": Outcome.BOTH_TIES,
-    "other_ties": Outcome.OTHER_TIE,
-    "missing": Outcome.MISSING,
+    "right": PairOutcome.RIGHT,
+    "wrong": PairOutcome.WRONG,
+    "human_ties": PairOutcome.HUMAN_TIE,
+    "model_ties": PairOutcome.MODEL_TIE,
+    "both_ties": PairOutcome.BOTH_TIES,
+    "other_ties": PairOutcome.OTHER_TIE,
+    "missing": PairOutcome.MISSING,
 }
 FIGURES = (
     "accuracy",
@@ -43,7 +43,7 @@ class Evaluation:
     """Unit by unit, for a gate; no units in a suite of correlations."""
 
 
-def evaluate(suite: Suite, answers: Answers, *, seed: int = 0) -> Evaluation:
+def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluation:
     """All figures of the answers; `seed` is that of the resampling and of the folds of held-out thresholds.
 
     `accuracy` is as published: a tie of the judge on a pair that people order is wrong, and so is a missing reply
@@ -53,7 +53,7 @@ def evaluate(suite: Suite, answers: Answers, *, seed: int = 0) -> Evaluation:
     `half_credit_accuracy`, where such a tie counts half. `intervals` has the 95 % interval of each.
     EditLoopError where verdicts meet a suite without pairs.
     """
-    units = units_of(suite)
+    units = suite_units(suite)
     report: dict[str, Any] = {
         "suite": suite.name,
         "suite_sha256": suite.sha256,
@@ -69,30 +69,30 @@ def evaluate(suite: Suite, answers: Answers, *, seed: int = 0) -> Evaluation:
     }
     outcomes = _no_outcomes(suite)
     if len(units):
-        found = found_by(units, answers, seed=seed)
-        report |= _accuracies(units, found, seed)
+        comparisons = comparison_outcomes(units, answers, seed=seed)
+        report |= _accuracies(units, comparisons, seed)
         if answers.verdicts is not None:
             report["confusion"] = _confusion(units, answers)
         report["human_ceiling"] = human_ceiling(suite, seed=seed)
-        outcomes = _outcomes(units, units.together(found.published))
+        outcomes = _outcomes(units, units.unit_outcomes(comparisons.published))
     rated = [item for item in suite.items if item.ratings is not None and suite.counting in ("ties", "correlation")]
     if rated and answers.scores is not None:
-        report["correlation"] = (told := correlations(rated, answers, seed=seed))
-        report["spearman"] = told["spearman"]
+        report["correlation"] = (correlation := correlation_report(rated, answers, seed=seed))
+        report["spearman"] = correlation["spearman"]
         if not len(units):
-            report |= {key: told[key] for key in ("ci95", "counts", "human_ceiling")}
+            report |= {key: correlation[key] for key in ("ci95", "counts", "human_ceiling")}
     elif not len(units):
         raise EditLoopError(f"{suite.name} has no pairs to decide; it is measured by scores.")
     return Evaluation(report, outcomes)
 
 
-def _accuracies(units: Units, found: Found, seed: int) -> dict[str, Any]:
+def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dict[str, Any]:
     """The figures of the units."""
-    published = units.together(found.published)
+    published = units.unit_outcomes(comparisons.published)
     slices, axes = np.array(units.slices), np.array(units.axes)
     ratios = Ratios(units.clusters)
     everything = np.ones(len(units), dtype=bool)
-    columns = _columns(units, found, published)
+    columns = _columns(units, comparisons, published)
     parts = {("", ""): everything}
     for task in np.unique(slices):
         parts["", str(task)] = slices == task
@@ -105,34 +105,34 @@ def _accuracies(units: Units, found: Found, seed: int) -> dict[str, Any]:
     ratios.resample(seed)
     tasks = [str(task) for task in np.unique(slices)]
 
-    def figure(name: str, axis: str = "", some: list[str] = tasks) -> Figure:
+    def figure(name: str, axis: str = "", group_tasks: list[str] = tasks) -> RatioEstimate:
         if name not in columns:
-            return Figure(None, None)
-        whole = not units.suite.mean_over_slices
-        return ratios.mean([f"{name}|{axis}|"] if whole else [f"{name}|{axis}|{task}" for task in some])
+            return RatioEstimate(None, None)
+        over_units = not units.suite.mean_over_slices
+        return ratios.mean([f"{name}|{axis}|"] if over_units else [f"{name}|{axis}|{task}" for task in group_tasks])
 
-    def table(values: Figure, inside: Any) -> dict[str, Any]:
-        missing = int((published[inside] == Outcome.MISSING).sum())
+    def table(values: RatioEstimate, inside: Any) -> dict[str, Any]:
+        missing = int((published[inside] == PairOutcome.MISSING).sum())
         return {"accuracy": values.value, "ci95": values.ci95, "n": int(inside.sum()), "missing": missing}
 
     figures = {name: figure(name) for name in FIGURES}
     held_out = figures.pop("accuracy_held_out")
     threshold = None
-    if found.threshold is not None:
+    if comparisons.threshold is not None:
         threshold = {
-            "published": found.threshold,
+            "published": comparisons.threshold,
             "accuracy_published": figures["accuracy"].value,
-            "held_out": None if found.folds is None else float(np.median(found.folds)),
-            "folds": None if found.folds is None else found.folds.tolist(),
+            "held_out": None if comparisons.folds is None else float(np.median(comparisons.folds)),
+            "folds": None if comparisons.folds is None else comparisons.folds.tolist(),
             "accuracy_held_out": held_out.value,
             "ci95_held_out": held_out.ci95,
         }
     counts = {name: int((published == outcome).sum()) for name, outcome in COUNTS.items()}
     named = [task for task in tasks if task != ALL]
-    report: dict[str, Any] = {name: one.value for name, one in figures.items()}
+    report: dict[str, Any] = {name: estimate.value for name, estimate in figures.items()}
     report |= {
         "ci95": figures["accuracy"].ci95,
-        "intervals": {name: one.ci95 for name, one in figures.items()},
+        "intervals": {name: estimate.ci95 for name, estimate in figures.items()},
         "accuracy_over_units": ratios.figure("accuracy||").value,
         "averaged_over": "tasks" if units.suite.mean_over_slices else "units",
         "counts": {"units": len(units), "clusters": len(set(units.clusters)), **counts},
@@ -142,47 +142,47 @@ def _accuracies(units: Units, found: Found, seed: int) -> dict[str, Any]:
     }
     if units.suite.mean_over_slices:
         report["by_group"] = {
-            group: table(figure("accuracy", "", some), np.isin(slices, some))
+            group: table(figure("accuracy", "", group_tasks), np.isin(slices, group_tasks))
             for group, members in GROUPS.items()
-            if (some := [task for task in tasks if task in members])
+            if (group_tasks := [task for task in tasks if task in members])
         }
     return report
 
 
-def _columns(units: Units, found: Found, published: Codes) -> dict[str, tuple[Any, Any]]:
+def _columns(units: Units, comparisons: ComparisonOutcomes, published: Codes) -> dict[str, tuple[Any, Any]]:
     """By figure: hits and counts of each unit, (N,)."""
-    everything, answered = np.ones(len(units)), published != Outcome.MISSING
+    everything, answered = np.ones(len(units)), published != PairOutcome.MISSING
     human = np.ones(len(units), dtype=bool)
     human[units.unit[units.human == 0]] = False
-    right = _right(published)
-    judge_ties = np.isin(found.published, [Outcome.BOTH_TIES, Outcome.OTHER_TIE, Outcome.MODEL_TIE])
+    right = _right_shares(published)
+    judge_ties = np.isin(comparisons.published, [PairOutcome.BOTH_TIES, PairOutcome.OTHER_TIE, PairOutcome.MODEL_TIE])
     ties = np.zeros(len(units), dtype=bool)
     ties[units.unit[judge_ties]] = True
     columns = {
         "accuracy": (right, everything),
         "accuracy_answered": (right, answered),
-        "accuracy_without_ties": (_right(units.together(found.plain)) * human, human),
-        "half_credit_accuracy": (units.credit(found.plain) * human, human),
+        "accuracy_without_ties": (_right_shares(units.unit_outcomes(comparisons.plain)) * human, human),
+        "half_credit_accuracy": (units.credit(comparisons.plain) * human, human),
         "tie_rate": (ties & answered, answered),
     }
-    if found.held_out is not None:
-        columns["accuracy_held_out"] = (_right(units.together(found.held_out)), everything)
+    if comparisons.held_out is not None:
+        columns["accuracy_held_out"] = (_right_shares(units.unit_outcomes(comparisons.held_out)), everything)
     return columns
 
 
-def _right(codes: Codes) -> Any:
-    return np.isin(codes, [Outcome.RIGHT, Outcome.BOTH_TIES]).astype(np.float64)
+def _right_shares(codes: Codes) -> Any:
+    return np.isin(codes, [PairOutcome.RIGHT, PairOutcome.BOTH_TIES]).astype(np.float64)
 
 
-def _confusion(units: Units, answers: Answers) -> dict[str, dict[str, int]]:
+def _confusion(units: Units, answers: SuiteAnswers) -> dict[str, dict[str, int]]:
     """How often each verdict met each human word."""
     assert answers.verdicts is not None
-    found: dict[str, dict[str, int]] = {
+    counts: dict[str, dict[str, int]] = {
         human: dict.fromkeys((*LABELS, "missing"), 0) for human in LABELS if human in units.words
     }
-    for key, human in zip(units.compared, units.words, strict=True):
-        found[human][answers.verdicts.get(key) or "missing"] += 1
-    return found
+    for key, human in zip(units.comparison_keys, units.words, strict=True):
+        counts[human][answers.verdicts.get(key) or "missing"] += 1
+    return counts
 
 
 def _outcomes(units: Units, published: Codes) -> Outcomes:
@@ -191,8 +191,8 @@ def _outcomes(units: Units, published: Codes) -> Outcomes:
         keys=units.keys,
         clusters=units.clusters,
         slices=units.slices,
-        right=_right(published),
-        missing=published == Outcome.MISSING,
+        right=_right_shares(published),
+        missing=published == PairOutcome.MISSING,
     )
 
 

@@ -8,19 +8,19 @@ from infra.errors import EditLoopError
 
 Key = TypeVar("Key", bound=Hashable)
 
-TOLD = 20
+FAULTS_LISTED = 20
 """Faults that a message names."""
 
 
-def refuse(faults: Sequence[str], what: str) -> None:
+def raise_faults(faults: Sequence[str], what: str) -> None:
     """EditLoopError of the first faults, where there are any; `what` is the file or folder they are in."""
     if not faults:
         return
-    more = [f"  and {len(faults) - TOLD} more"] if len(faults) > TOLD else []
-    told = "\n".join([*(f"  {fault}" for fault in faults[:TOLD]), *more])
-    raise EditLoopError(f"{what}: {len(faults)} fault(s), nothing was measured:\n{told}")
+    omitted = [f"  and {len(faults) - FAULTS_LISTED} more"] if len(faults) > FAULTS_LISTED else []
+    listing = "\n".join([*(f"  {fault}" for fault in faults[:FAULTS_LISTED]), *omitted])
+    raise EditLoopError(f"{what}: {len(faults)} fault(s), nothing was measured:\n{listing}")
 
 
-def twice(keys: Iterable[Key]) -> list[Key]:
+def duplicates(keys: Iterable[Key]) -> list[Key]:
     """The keys that come more than once, each once."""
-    return [key for key, times in Counter(keys).items() if times > 1]
+    return [key for key, count in Counter(keys).items() if count > 1]

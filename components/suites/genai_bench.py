@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from components.suites.hub_rows import HubRow, read_rows
-from components.suites.pictures import Shelf
+from components.suites.pictures import PictureLoader
 from components.suites.suite import ALL, Comparison, Item, Label
 
 VOTES: dict[str, Label] = {
@@ -18,9 +18,9 @@ KEYS = ("key", "id", "uid")
 """Columns that name a row, where there is one; the published rows have none and are named by their place, from 0."""
 
 
-def read_genai_bench(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+def read_genai_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
     """Its items, in the rows' order."""
-    items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, shelf))
+    items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, loader))
     return [item for item in items if item]
 
 

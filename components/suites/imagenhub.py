@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from components.suites.pictures import Shelf
+from components.suites.pictures import PictureLoader
 from components.suites.suite import ALL, Item
 from infra.errors import EditLoopError
 
 PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
 
-Rated = dict[str, dict[str, float]]
+RaterScores = dict[str, dict[str, float]]
 """One rater's scores: by file name, then model."""
 
 
-def read_imagenhub(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
     """Its items, one a source picture; candidates are the models. A model that people rated but whose folder of
     pictures the publication lacks (Imagic) is left out.
 
@@ -35,8 +35,8 @@ def read_imagenhub(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
     raters = {path.stem: _ratings(path, faults) for path in files}
     names = dict.fromkeys(name for rated in raters.values() for name in rated)
     models = list(dict.fromkeys(model for rated in raters.values() for row in rated.values() for model in row))
-    shown = [model for model in models if (data / PICTURES / model).is_dir()]
-    if models and not shown:
+    available_models = [model for model in models if (data / PICTURES / model).is_dir()]
+    if models and not available_models:
         raise EditLoopError(f"--data {data}: no pictures of any of {', '.join(models)} in {data / PICTURES}.")
     items = []
     for name in names:
@@ -44,23 +44,25 @@ def read_imagenhub(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
         if not isinstance(instruction, str):
             faults.append(f"{name}: rated, and dataset_lookup.json has no instruction for it")
             continue
-        source = shelf.file(f"{PICTURES}/input/{name}", name)
-        edits = [shelf.file(f"{PICTURES}/{model}/{name}", name) for model in shown]
-        there = tuple(edit for edit in edits if edit)
-        if source is None or len(there) < len(shown):
+        source = loader.file(f"{PICTURES}/input/{name}", name)
+        edits = [loader.file(f"{PICTURES}/{model}/{name}", name) for model in available_models]
+        readable = tuple(edit for edit in edits if edit)
+        if source is None or len(readable) < len(available_models):
             continue
-        given = [[rated.get(name, {}).get(model, math.nan) for model in shown] for rated in raters.values()]
+        ratings = [
+            [rated.get(name, {}).get(model, math.nan) for model in available_models] for rated in raters.values()
+        ]
         items.append(
             Item(
                 key=name,
                 cluster=source.sha256,
                 slice=ALL,
                 instruction=instruction,
-                candidates=tuple(shown),
-                ratings=np.array(given, dtype=np.float64),
+                candidates=tuple(available_models),
+                ratings=np.array(ratings, dtype=np.float64),
                 raters=tuple(raters),
                 source=source,
-                edits=there,
+                edits=readable,
             )
         )
     return items
@@ -68,30 +70,30 @@ def read_imagenhub(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
 
 def _lookup(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        lookup = json.loads(path.read_text())
     except OSError:
         raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
     except ValueError:
         raise EditLoopError(f"{path}: not JSON.") from None
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+    if not isinstance(lookup, dict) or not all(isinstance(facts, dict) for facts in lookup.values()):
         raise EditLoopError(f"{path}: an object by file names is wanted.")
-    return found
+    return lookup
 
 
-def _ratings(path: Path, faults: list[str]) -> Rated:
+def _ratings(path: Path, faults: list[str]) -> RaterScores:
     """One rater's file: file names in the first column, then a model a column; an empty cell is no rating."""
     with path.open(newline="") as stream:
         header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
-    found: Rated = {}
+    scores_by_file: RaterScores = {}
     for number, row in enumerate(rows, 2):
         if not row or not row[0]:
             continue
-        if row[0] in found:
+        if row[0] in scores_by_file:
             faults.append(f"{path.name} line {number}: {row[0]} comes twice")
         if len(row) != len(header):
             faults.append(f"{path.name} line {number}: {len(row)} cells, the first line has {len(header)}")
             continue
-        found[row[0]] = {}
+        scores_by_file[row[0]] = {}
         for model, cell in zip(header[1:], row[1:], strict=True):
             if not cell.strip():
                 continue
@@ -99,8 +101,8 @@ def _ratings(path: Path, faults: list[str]) -> Rated:
             if score is None:
                 faults.append(f"{path.name} line {number} {model}: {cell!r} is no [SC, PQ] of two numbers 0..1")
             else:
-                found[row[0]][model] = score
-    return found
+                scores_by_file[row[0]][model] = score
+    return scores_by_file
 
 
 def _score(cell: str) -> float | None:
@@ -111,6 +113,8 @@ def _score(cell: str) -> float | None:
         return None
     if not (isinstance(pair, list) and len(pair) == 2):
         return None
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1 for one in pair):
+    if not all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1 for number in pair
+    ):
         return None
     return math.sqrt(pair[0] * pair[1])

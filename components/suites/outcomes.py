@@ -29,16 +29,16 @@ class Outcomes:
         return len(self.keys)
 
 
-def paired(new: Outcomes, old: Outcomes) -> Outcomes:
+def align_outcomes(new: Outcomes, old: Outcomes) -> Outcomes:
     """`old`'s outcomes in the order of `new`'s units. EditLoopError where they are not of the same units."""
-    places = {key: place for place, key in enumerate(old.keys)}
-    strange = sorted(places.keys() ^ set(new.keys))
-    if strange or new.suite != old.suite:
+    indices = {key: index for index, key in enumerate(old.keys)}
+    unmatched = sorted(indices.keys() ^ set(new.keys))
+    if unmatched or new.suite != old.suite:
         raise EditLoopError(
-            f"{new.suite} and {old.suite}: {len(strange)} units are in one and not in the other "
-            f"({', '.join(strange[:3])}); two judges are compared on the same units only."
+            f"{new.suite} and {old.suite}: {len(unmatched)} units are in one and not in the other "
+            f"({', '.join(unmatched[:3])}); two judges are compared on the same units only."
         )
-    order: Sequence[int] = [places[key] for key in new.keys]
+    order: Sequence[int] = [indices[key] for key in new.keys]
     return Outcomes(
         suite=old.suite,
         keys=new.keys,

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from components.suites.answers import Answers
-from components.suites.faults import refuse, twice
+from components.suites.answers import SuiteAnswers
+from components.suites.faults import duplicates, raise_faults
 from components.suites.hub_rows import read_records
 from components.suites.suite import LABELS, Item, Label, Suite
 from infra.content import sha256_file
@@ -20,7 +20,7 @@ from infra.errors import EditLoopError
 COLUMNS = ("key", "candidate", "score")
 
 
-def read_scores(path: Path, suite: Suite) -> Answers:
+def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
     """Scores from a file (.csv, .parquet, .jsonl) with columns key, candidate, score.
 
     key: an item's. candidate: an edit's name in the suite (left, right; A to D; a model), or its place from 0. An empty
@@ -28,67 +28,70 @@ def read_scores(path: Path, suite: Suite) -> Answers:
     finite, or are of keys that the suite does not have.
     """
     items = {item.key: item for item in suite.items}
-    places: dict[tuple[str, int], float] = {}
-    faults, seen = list[str](), list[tuple[str, int]]()
+    scores_by_edit: dict[tuple[str, int], float] = {}
+    faults, edits_read = list[str](), list[tuple[str, int]]()
     for number, row in enumerate(_score_rows(path), 1):
         key, candidate, score = (row.get(column) for column in COLUMNS)
         item = items.get(str(key))
         if item is None:
-            faults.append(f"row {number}: key {key} is not in {suite.name}, whose keys are {_like(items)}")
+            faults.append(f"row {number}: key {key} is not in {suite.name}, whose keys are {_example_keys(items)}")
             continue
-        place = _place(item, candidate)
-        if place is None:
+        index = _candidate_index(item, candidate)
+        if index is None:
             faults.append(
                 f"row {number}: {key} has no candidate {candidate}; it has {', '.join(item.candidates)} (or their "
                 "places, from 0)"
             )
             continue
-        value = _number(score)
+        value = _parse_score(score)
         if value is None:
             faults.append(f"row {number}: score {score!r} of {key} {candidate} is not a finite number")
             continue
-        seen.append((item.key, place))
-        places[item.key, place] = value
-    faults += [f"{key} {items[key].candidates[place]} comes twice" for key, place in twice(seen)]
+        edits_read.append((item.key, index))
+        scores_by_edit[item.key, index] = value
+    faults += [f"{key} {items[key].candidates[index]} comes twice" for key, index in duplicates(edits_read)]
     if not faults:
         faults = [
             f"no score of {item.key} {name}; leave its score empty where the judge gave none"
             for item in suite.items
-            for place, name in enumerate(item.candidates)
-            if (item.key, place) not in places
+            for index, name in enumerate(item.candidates)
+            if (item.key, index) not in scores_by_edit
         ]
-    refuse(faults, str(path))
+    raise_faults(faults, str(path))
     scores = {
-        item.key: np.array([places[item.key, place] for place in range(len(item.candidates))]) for item in suite.items
+        item.key: np.array([scores_by_edit[item.key, index] for index in range(len(item.candidates))])
+        for item in suite.items
     }
-    missing = sum(math.isnan(one) for one in places.values())
-    return Answers(_saved(path), scores, reasons={"no score in the file": missing} if missing else {})
+    missing = sum(math.isnan(score) for score in scores_by_edit.values())
+    return SuiteAnswers(_saved(path), scores, reasons={"no score in the file": missing} if missing else {})
 
 
-def read_verdicts(path: Path, suite: Suite) -> Answers:
+def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
     """Verdicts from JSON lines with key and verdict: left, right, both_bad, tie; null, or no line, is a missing reply.
 
     key: a comparison's, which in a suite of pairs is the item's. EditLoopError for other words, keys that the suite
     does not have or that come twice, and for a suite without comparisons.
     """
-    known = {one.key: None for item in suite.items for one in item.comparisons}
-    if not known:
+    comparison_keys = {comparison.key: None for item in suite.items for comparison in item.comparisons}
+    if not comparison_keys:
         raise EditLoopError(f"--verdicts {path}: {suite.name} has no pairs to decide; give --scores or --model.")
-    faults, found, seen = list[str](), dict[str, Label | None](), list[str]()
+    faults, verdicts, keys_read = list[str](), dict[str, Label | None](), list[str]()
     for number, record in enumerate(read_records(path), 1):
         key, verdict = str(record.get("key")), record.get("verdict", "")
-        if key not in known:
-            faults.append(f"line {number}: key {key} is not in {suite.name}, whose keys are {_like(known)}")
+        if key not in comparison_keys:
+            faults.append(
+                f"line {number}: key {key} is not in {suite.name}, whose keys are {_example_keys(comparison_keys)}"
+            )
         elif verdict is not None and verdict not in LABELS:
             faults.append(f"line {number}: verdict {verdict!r}; there are {', '.join(LABELS)}, or null")
         else:
-            seen.append(key)
-            found[key] = verdict
-    refuse([*faults, *(f"key {key} comes twice" for key in twice(seen))], str(path))
-    if not found:
+            keys_read.append(key)
+            verdicts[key] = verdict
+    raise_faults([*faults, *(f"key {key} comes twice" for key in duplicates(keys_read))], str(path))
+    if not verdicts:
         raise EditLoopError(f"{path}: no verdicts in it.")
-    missing = sum(found.get(key) is None for key in known)
-    return Answers(_saved(path), verdicts=found, reasons={"no verdict in the file": missing} if missing else {})
+    missing = sum(verdicts.get(key) is None for key in comparison_keys)
+    return SuiteAnswers(_saved(path), verdicts=verdicts, reasons={"no verdict in the file": missing} if missing else {})
 
 
 def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -105,8 +108,8 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
         except (OSError, pa.ArrowInvalid) as error:
             raise EditLoopError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from None
         _check_columns(path, table.column_names)
-        found: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
-        return found
+        score_rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
+        return score_rows
     if path.suffix in (".jsonl", ".json"):
         records = read_records(path)
         if records:
@@ -116,18 +119,18 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _check_columns(path: Path, names: Iterable[str]) -> None:
-    if lacking := [one for one in COLUMNS if one not in names]:
+    if lacking := [column for column in COLUMNS if column not in names]:
         raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
 
 
-def _place(item: Item, candidate: Any) -> int | None:
+def _candidate_index(item: Item, candidate: Any) -> int | None:
     name = str(candidate)
     if name in item.candidates:
         return item.candidates.index(name)
     return int(name) if name.isascii() and name.isdigit() and int(name) < len(item.candidates) else None
 
 
-def _number(score: Any) -> float | None:
+def _parse_score(score: Any) -> float | None:
     """A score; NaN where it is empty (missing), None where it is no finite number."""
     if score is None or score == "":
         return math.nan
@@ -138,7 +141,7 @@ def _number(score: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _like(keys: Mapping[str, Any]) -> str:
+def _example_keys(keys: Mapping[str, Any]) -> str:
     return f"such as {', '.join(list(keys)[:3])}"
 
 

@@ -25,7 +25,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class PictureAt:
+class PictureRef:
     """An encoded picture where it lies; its bytes are read each time they are asked for."""
 
     name: str
@@ -62,12 +62,12 @@ class Item:
     """(raters, K): each person's rating of each edit, NaN where there is none; None where people only compared."""
     raters: tuple[str, ...] = ()
     axis: AxisName = "overall"
-    source: PictureAt | None = None
+    source: PictureRef | None = None
     """None in a suite without images."""
-    edits: tuple[PictureAt, ...] = ()
+    edits: tuple[PictureRef, ...] = ()
     """K pictures, or none in a suite without images."""
 
-    def pictures(self) -> tuple[PictureAt, ...]:
+    def pictures(self) -> tuple[PictureRef, ...]:
         """Source and edits; empty without images."""
         return (self.source, *self.edits) if self.source else ()
 
@@ -91,6 +91,6 @@ class Suite:
         return bool(self.items) and self.items[0].source is not None
 
 
-def decoded(picture: PictureAt) -> Picture:
+def decode_picture(picture: PictureRef) -> Picture:
     """(height, width, 3) uint8. EditLoopError for a broken picture."""
     return np.asarray(read_picture(picture.read(), picture.name))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from components.dataset.labels import TIE
 from components.dataset.votes import JUDGEMENTS, read_votes
 from components.suites.hub_rows import table_rows
-from components.suites.pictures import Shelf
-from components.suites.suite import Comparison, Item, PictureAt
+from components.suites.pictures import PictureLoader
+from components.suites.suite import Comparison, Item, PictureRef
 from infra.content import read_manifest
 from infra.errors import EditLoopError
 
@@ -23,54 +23,56 @@ PICTURES = ("source", "image")
 Scores = NDArray[np.float64]
 
 
-def read_heldout(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
     """A task an item; its comparisons are the pairs whose mean ratings (sum of the axes, 2..8) differ by more than TIE.
 
     Where the folder holds the votes, each rater's own ratings are kept: what people agree on is the judge's ceiling.
     EditLoopError for a folder that changed since it was written.
     """
-    items = _tasks(data, shelf, faults)
+    items = _tasks(data, loader, faults)
     votes = _votes(data, [item.key for item, _ in items])
-    found = []
+    ordered_items = []
     for item, ratings in items:
         raters = tuple(sorted({rater for rater, _ in votes.get(item.key, {})}))
-        given = votes.get(item.key, {})
-        each = [[given.get((rater, candidate), np.nan) for candidate in item.candidates] for rater in raters]
-        found.append(_ordered(item, ratings, TIE, np.array(each) if raters else None, raters))
-    return found
+        item_votes = votes.get(item.key, {})
+        rater_ratings = [
+            [item_votes.get((rater, candidate), np.nan) for candidate in item.candidates] for rater in raters
+        ]
+        ordered_items.append(_with_comparisons(item, ratings, TIE, np.array(rater_ratings) if raters else None, raters))
+    return ordered_items
 
 
-def read_scenes(data: Path, shelf: Shelf, faults: list[str]) -> list[Item]:
+def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
     """The same tasks, ordered by the oracle: the pairs whose scores differ by more than CLEAR_GAP.
 
     EditLoopError where no task of the split has a known right result.
     """
     from components.reward.data import read_groups
 
-    items, groups = _tasks(data, shelf, faults), read_groups(data, "test")
-    found, known = [], 0
+    items, groups = _tasks(data, loader, faults), read_groups(data, "test")
+    ordered_items, with_oracle = [], 0
     for (item, _), group in zip(items, groups, strict=True):
-        seen = group.oracle()
-        known += seen is not None
-        if seen is not None:
-            found.append(_ordered(item, np.asarray(seen.mean, np.float64), CLEAR_GAP, None, ()))
-    if not known:
+        oracle = group.oracle()
+        with_oracle += oracle is not None
+        if oracle is not None:
+            ordered_items.append(_with_comparisons(item, np.asarray(oracle.mean, np.float64), CLEAR_GAP, None, ()))
+    if not with_oracle:
         raise EditLoopError(f"--data {data}: no task of its test split has a known right result; take suite heldout.")
-    return found
+    return ordered_items
 
 
-def _tasks(data: Path, shelf: Shelf, faults: list[str]) -> list[tuple[Item, Scores]]:
+def _tasks(data: Path, loader: PictureLoader, faults: list[str]) -> list[tuple[Item, Scores]]:
     """The tasks of the test split without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
     read_manifest(data, check=True)
-    rows: dict[str, list[tuple[dict[str, object], tuple[PictureAt | None, ...]]]] = {}
+    rows: dict[str, list[tuple[dict[str, object], tuple[PictureRef | None, ...]]]] = {}
     paths = sorted(data.glob("candidates-test-*.parquet"))
     if not paths:
         raise EditLoopError(f"--data {data}: no candidates-test-*.parquet in it; give a folder of stage dataset.")
     for path in paths:
-        for values, pictures in table_rows(path, COLUMNS, PICTURES, shelf):
-            both = (pictures["source"][0], pictures["image"][0])
-            rows.setdefault(str(values["task_id"]), []).append((values, both))
-    found = []
+        for values, pictures in table_rows(path, COLUMNS, PICTURES, loader):
+            row_pictures = (pictures["source"][0], pictures["image"][0])
+            rows.setdefault(str(values["task_id"]), []).append((values, row_pictures))
+    rated_items = []
     for task, members in rows.items():
         first, (source, _) = members[0]
         edits = tuple(pictures[1] for _, pictures in members)
@@ -86,11 +88,11 @@ def _tasks(data: Path, shelf: Shelf, faults: list[str]) -> list[tuple[Item, Scor
             source=source,
             edits=tuple(edit for edit in edits if edit),
         )
-        found.append((item, ratings))
-    return found
+        rated_items.append((item, ratings))
+    return rated_items
 
 
-def _ordered(item: Item, scores: Scores, gap: float, ratings: Scores | None, raters: tuple[str, ...]) -> Item:
+def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | None, raters: tuple[str, ...]) -> Item:
     """The item with the pairs whose scores differ by more than `gap`, called TASK:CANDIDATE:CANDIDATE."""
     comparisons = tuple(
         Comparison(
@@ -100,19 +102,27 @@ def _ordered(item: Item, scores: Scores, gap: float, ratings: Scores | None, rat
         if abs(scores[i] - scores[j]) > gap
     )
     return Item(
-        key=item.key, cluster=item.cluster, slice=item.slice, instruction=item.instruction, candidates=item.candidates,
-        comparisons=comparisons, ratings=ratings, raters=raters, source=item.source, edits=item.edits,
-    )  # fmt: skip
+        key=item.key,
+        cluster=item.cluster,
+        slice=item.slice,
+        instruction=item.instruction,
+        candidates=item.candidates,
+        comparisons=comparisons,
+        ratings=ratings,
+        raters=raters,
+        source=item.source,
+        edits=item.edits,
+    )
 
 
 def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
     """By task: each rater's overall rating (2..8) of each candidate; nothing where the folder keeps no votes."""
     if not (data / JUDGEMENTS).is_file():
         return {}
-    wanted = set(tasks)
-    found: dict[str, dict[tuple[str, str], float]] = {}
+    task_ids = set(tasks)
+    ratings: dict[str, dict[tuple[str, str], float]] = {}
     for vote in read_votes(data).judged:
-        if vote.task_id in wanted:
+        if vote.task_id in task_ids:
             overall = float(vote.instruction_following + vote.visual_quality)
-            found.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
-    return found
+            ratings.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
+    return ratings

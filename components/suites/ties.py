@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
-class Outcome(IntEnum):
+class PairOutcome(IntEnum):
     """What became of a pair; later ones decide over earlier ones where several pairs are one unit."""
 
     RIGHT = 0
@@ -32,18 +32,18 @@ class Outcome(IntEnum):
     """The judge gave no answer."""
 
 
-def outcomes(human: Floats, judge: Floats) -> Codes:
+def pair_outcomes(human: Floats, judge: Floats) -> Codes:
     """What became of N pairs, (N,): each side is 1 (left), -1 (right) or 0 (tie), the judge's NaN where missing."""
-    found = np.full(len(human), Outcome.WRONG, dtype=np.int64)
-    found[(human != 0) & (judge == human)] = Outcome.RIGHT
-    found[(human == 0) & (judge == 0)] = Outcome.BOTH_TIES
-    found[(human == 0) & (judge != 0)] = Outcome.HUMAN_TIE
-    found[(human != 0) & (judge == 0)] = Outcome.MODEL_TIE
-    found[np.isnan(judge)] = Outcome.MISSING
-    return found
+    codes = np.full(len(human), PairOutcome.WRONG, dtype=np.int64)
+    codes[(human != 0) & (judge == human)] = PairOutcome.RIGHT
+    codes[(human == 0) & (judge == 0)] = PairOutcome.BOTH_TIES
+    codes[(human == 0) & (judge != 0)] = PairOutcome.HUMAN_TIE
+    codes[(human != 0) & (judge == 0)] = PairOutcome.MODEL_TIE
+    codes[np.isnan(judge)] = PairOutcome.MISSING
+    return codes
 
 
-def decided(difference: Floats, threshold: Floats | float) -> Floats:
+def preference_signs(difference: Floats, threshold: Floats | float) -> Floats:
     """Score differences left - right as 1, -1 or, up to the threshold, 0; NaN stays. (N,)."""
     signs = np.where(np.abs(difference) <= threshold, 0.0, np.sign(difference))
     return np.asarray(np.where(np.isnan(difference), np.nan, signs))
@@ -54,8 +54,8 @@ def best_threshold(human: Floats, difference: Floats) -> float:
 
     0 (only equal scores tie) and the absolute differences themselves are all that can matter. 0 without any pair.
     """
-    known = ~np.isnan(difference)
-    human, difference = human[known], difference[known]
+    answered = ~np.isnan(difference)
+    human, difference = human[answered], difference[answered]
     size = np.abs(difference)
     order = np.argsort(size, kind="stable")
     tied = np.concatenate([[0], np.cumsum(human[order] == 0)])
@@ -90,7 +90,7 @@ def held_out_thresholds(
     thresholds = np.array(
         [
             best_threshold(human[use], difference[use])
-            for use in (fits & (fold[clusters] != one) for one in range(folds))
+            for use in (fits & (fold[clusters] != held_out_fold) for held_out_fold in range(folds))
         ]
     )
     return thresholds[fold[clusters]], thresholds

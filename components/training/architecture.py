@@ -40,9 +40,12 @@ class Language(BaseModel):
     def adapter_weights(self, rank: int) -> int:
         """Of a low-rank adapter on all linear layers."""
         ends = [
-            self.width + self.attention, self.width + self.key_values, self.width + self.key_values,
-            self.attention + self.width, *3 * [self.width + self.inner],
-        ]  # fmt: skip
+            self.width + self.attention,
+            self.width + self.key_values,
+            self.width + self.key_values,
+            self.attention + self.width,
+            *3 * [self.width + self.inner],
+        ]
         return self.layers * rank * sum(ends)
 
 

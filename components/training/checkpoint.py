@@ -20,15 +20,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.training.engine import trainable_state
-from components.training.ranks import agreed
+from components.training.ranks import broadcast_object
 from infra.content import MANIFEST, complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
-ENGINE, PROGRESS, BESIDE = "engine", "progress.json", "beside.safetensors"
+ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
 BEST, STATE = "best", "trained.safetensors"
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a training is."""
 
     step: int
@@ -37,7 +37,7 @@ class Progress(NamedTuple):
     """`steps` and `evaluations` so far."""
 
 
-class Found(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """A checkpoint that is there."""
 
     folder: Path
@@ -47,7 +47,13 @@ class Found(NamedTuple):
 
 
 def save(
-    engine: Any, folder: Path, progress: Progress, *, identity: str, keep: int, beside: dict[str, Tensor] | None = None
+    engine: Any,
+    folder: Path,
+    progress: TrainingProgress,
+    *,
+    identity: str,
+    checkpoints_kept: int,
+    extra_tensors: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it.
 
@@ -57,61 +63,64 @@ def save(
     target = folder / f"step-{progress.step:08d}"
     facts = {"identity": identity, "step": progress.step, **_layout(engine)}
     with ExitStack() as stack:
-        place = agreed(str(stack.enter_context(complete_folder(target, facts))) if first else None)
+        checkpoint_path = broadcast_object(str(stack.enter_context(complete_folder(target, facts))) if first else None)
         partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
-        engine.save_checkpoint(place, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
+        engine.save_checkpoint(checkpoint_path, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
         if first:
-            write_json(Path(place) / PROGRESS, progress._asdict())
-            if beside:
-                save_file({name: value.detach().cpu() for name, value in beside.items()}, Path(place) / BESIDE)
+            write_json(Path(checkpoint_path) / PROGRESS, progress._asdict())
+            if extra_tensors:
+                save_file(
+                    {name: value.detach().cpu() for name, value in extra_tensors.items()},
+                    Path(checkpoint_path) / EXTRA_TENSORS,
+                )
         distributed.barrier()
     if first:
-        for old in _complete(folder)[:-keep]:
+        for old in _complete(folder)[:-checkpoints_kept]:
             (old / MANIFEST).unlink()  # from here on it is not there, however far the deletion comes
             shutil.rmtree(old)
     distributed.barrier()
     return target
 
 
-def newest(folder: Path, zero_stage: int, *, identity: str) -> Found | None:
+def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpoint | None:
     """The newest complete checkpoint, its bytes checked by rank 0; None where there is none. Every rank calls it.
 
     Raises EditLoopError where it belongs to another training, or was changed.
     """
-    found: Found | EditLoopError | None = None
+    newest_checkpoint: SavedCheckpoint | EditLoopError | None = None
     if distributed.get_rank() == 0:
         try:
-            found = _newest(folder, zero_stage, identity)
+            newest_checkpoint = _newest(folder, zero_stage, identity)
         except EditLoopError as error:
-            found = error
-    told: Found | EditLoopError | None = agreed(found)
-    if isinstance(told, EditLoopError):
-        raise told
-    return told
+            newest_checkpoint = error
+    shared_checkpoint: SavedCheckpoint | EditLoopError | None = broadcast_object(newest_checkpoint)
+    if isinstance(shared_checkpoint, EditLoopError):
+        raise shared_checkpoint
+    return shared_checkpoint
 
 
-def load(engine: Any, found: Found) -> Progress:
+def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
     """Bring the engine to a checkpoint's state. Every rank calls it; `found` must be this job's `newest`."""
-    source = found.folder
-    if found.as_universal:
-        made = _universal(found.folder) if distributed.get_rank() == 0 else None
-        source = Path(agreed(None if made is None else str(made)))
+    source = checkpoint.folder
+    if checkpoint.as_universal:
+        universal_folder = _universal(checkpoint.folder) if distributed.get_rank() == 0 else None
+        source = Path(broadcast_object(None if universal_folder is None else str(universal_folder)))
     partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
     path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
     if path is None:
-        raise EditLoopError(f"{found.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
+        raise EditLoopError(f"{checkpoint.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
     distributed.barrier()
-    if found.as_universal and distributed.get_rank() == 0:
+    if checkpoint.as_universal and distributed.get_rank() == 0:
         shutil.rmtree(source)
-    return Progress(**json.loads((found.folder / PROGRESS).read_text()))
+    return TrainingProgress(**json.loads((checkpoint.folder / PROGRESS).read_text()))
 
 
-def read_beside(found: Found) -> dict[str, Tensor]:
+def read_extra_tensors(checkpoint: SavedCheckpoint) -> dict[str, Tensor]:
     """The tensors that a checkpoint was saved with."""
-    return load_file(found.folder / BESIDE)
+    return load_file(checkpoint.folder / EXTRA_TENSORS)
 
 
-def keep_best(engine: Any, folder: Path, step: int) -> None:
+def save_best(engine: Any, folder: Path, step: int) -> None:
     """Replace the best state by the engine's present one. Every rank calls it."""
     state = trainable_state(engine)
     if distributed.get_rank() == 0:
@@ -126,7 +135,7 @@ def best_state(folder: Path) -> Path:
     return folder / BEST / STATE
 
 
-def _newest(folder: Path, zero_stage: int, identity: str) -> Found | None:
+def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | None:
     for torn in folder.glob(".*"):  # what a killed job was writing
         if torn.is_dir():
             shutil.rmtree(torn)
@@ -149,7 +158,7 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> Found | None:
             f"zero_stage {zero_stage} cannot go on there. The stage must be the same, and for stage 3 the number of "
             "processes too. Set them so, or delete this folder to begin anew."
         )
-    return Found(last, int(facts["step"]), as_universal)
+    return SavedCheckpoint(last, int(facts["step"]), as_universal)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -162,15 +171,21 @@ def _layout(engine: Any) -> dict[str, int]:
 
 def _universal(checkpoint: Path) -> Path:
     """The checkpoint in the form that jobs of any size read, in a scratch folder beside it."""
-    made = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
+    universal_folder = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
     command = [
-        sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(checkpoint / ENGINE),
-        "--output_folder", str(made / ENGINE), "--inject_missing_state",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "deepspeed.checkpoint.ds_to_universal",
+        "--input_folder",
+        str(checkpoint / ENGINE),
+        "--output_folder",
+        str(universal_folder / ENGINE),
+        "--inject_missing_state",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EditLoopError(
             f"{checkpoint}: cannot be read by a job of another size: {done.stderr.strip()[-2000:]}. Go on with "
             f"{read_manifest(checkpoint)['facts']['ranks']} processes."
         )
-    return made
+    return universal_folder

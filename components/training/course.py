@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from components.training.settings import TrainingSettings
 
 
-class Course(NamedTuple):
+class LearningRateSchedule(NamedTuple):
     """How a training's units fall into steps."""
 
     units: int
@@ -25,7 +25,7 @@ class Course(NamedTuple):
     """Steps in all."""
 
     @classmethod
-    def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "Course":
+    def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "LearningRateSchedule":
         batch = min(settings.batch, units)
         micro, passes = settings.accumulation(ranks, units)
         epoch = units // batch
@@ -34,8 +34,8 @@ class Course(NamedTuple):
     def units_of(self, step: int, seed: int) -> NDArray[np.int64]:
         """The units of step 0, 1, ...: the epoch's permutation, `batch` after `batch`."""
         order = np.random.default_rng([seed, step // self.epoch]).permutation(self.units)
-        place = step % self.epoch
-        return order[place * self.batch : (place + 1) * self.batch]
+        step_in_epoch = step % self.epoch
+        return order[step_in_epoch * self.batch : (step_in_epoch + 1) * self.batch]
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

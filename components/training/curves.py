@@ -14,23 +14,23 @@ from infra import tracking
 from infra.content import write_json
 from infra.errors import EditLoopError
 
-LINES, SENT = "curves.jsonl", "curves-sent.json"
-SECONDS = 5.0
+LINES_FILE, SENT_FILE = "curves.jsonl", "curves-sent.json"
+SEND_INTERVAL_SECONDS = 5.0
 """Between two deliveries."""
-LAST_SECONDS = 20.0
+CLOSE_TIMEOUT_SECONDS = 20.0
 """How long the end of a training waits for the last delivery."""
 
 
-class Curves:
+class MetricLog:
     """The curves of one training. `through` is the step that it goes on from: later lines of a stopped call go."""
 
     def __init__(self, folder: Path, through: int, settings: dict[str, Any], facts: dict[str, object]):
         self.folder = folder
-        kept = [line for line in _lines(folder) if line["step"] <= through and "time" in line]
+        earlier_lines = [line for line in _lines(folder) if line["step"] <= through and "time" in line]
         head = {"step": -1, "parameters": _flat("training", settings) | _flat("model", facts)}
-        text = "".join(json.dumps(line) + "\n" for line in [head, *kept])
-        (folder / LINES).write_text(text)
-        self._file = (folder / LINES).open("a")
+        text = "".join(json.dumps(line) + "\n" for line in [head, *earlier_lines])
+        (folder / LINES_FILE).write_text(text)
+        self._file = (folder / LINES_FILE).open("a")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._deliver, daemon=True, name="curves")
         self._thread.start()
@@ -44,25 +44,25 @@ class Curves:
     def close(self) -> None:
         """Deliver what is left, if MLflow answers soon."""
         self._over.set()
-        self._thread.join(LAST_SECONDS)
+        self._thread.join(CLOSE_TIMEOUT_SECONDS)
         self._file.close()
 
     def _deliver(self) -> None:
-        over = away = False
-        while not over:
-            over = self._over.wait(SECONDS)
+        is_closing = is_unreachable = False
+        while not is_closing:
+            is_closing = self._over.wait(SEND_INTERVAL_SECONDS)
             try:
-                send(self.folder)
-                away = False
+                send_metrics(self.folder)
+                is_unreachable = False
             except Exception as error:  # whatever MLflow's client raises, training goes on
-                if not away:
+                if not is_unreachable:
                     print(
                         f"curves: MLflow does not take them ({type(error).__name__}); kept, and sent later", flush=True
                     )
-                away = True
+                is_unreachable = True
 
 
-def send(folder: Path) -> None:
+def send_metrics(folder: Path) -> None:
     """Send what the run of this step (EDITLOOP_STAGE_RUN) has not got yet of a training's curves.
 
     Without such a run there is nobody to send to. Raises what MLflow's client raises when it cannot be reached.
@@ -72,15 +72,15 @@ def send(folder: Path) -> None:
         return
     from mlflow.entities import Metric, Param
 
-    marker = folder / SENT
-    known = json.loads(marker.read_text()) if marker.is_file() else {}
-    through = known["lines"] if known.get("run") == run else 0
+    marker = folder / SENT_FILE
+    delivered = json.loads(marker.read_text()) if marker.is_file() else {}
+    sent_lines = delivered["lines"] if delivered.get("run") == run else 0
     try:
         api = tracking.client()
     except EditLoopError:
         return
     lines = _lines(folder)
-    for start in range(through, len(lines), 100):
+    for start in range(sent_lines, len(lines), 100):
         block = lines[start : start + 100]
         params = [Param(key, value) for line in block for key, value in line.get("parameters", {}).items()]
         metrics = [
@@ -93,17 +93,17 @@ def send(folder: Path) -> None:
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    path = folder / LINES
+    path = folder / LINES_FILE
     if not path.is_file():
         return []
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in whole]
+    complete_lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in complete_lines]
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, str]:
     """Nested settings as MLflow's parameters: "training.adapter.rank" -> "32"."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}.{key}"
-        found |= _flat(name, value) if isinstance(value, dict) else {name: str(value)[:500]}
-    return found
+        flat |= _flat(name, value) if isinstance(value, dict) else {name: str(value)[:500]}
+    return flat

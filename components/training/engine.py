@@ -6,8 +6,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from components.training.lesson import Lesson
-from components.training.memory import BUCKET
+from components.training.lesson import TrainingTask
+from components.training.memory import BUCKET_ELEMENTS
 from components.training.settings import TrainingSettings
 from infra.errors import EditLoopError
 
@@ -21,7 +21,7 @@ def engine_settings(
     settings: TrainingSettings, ranks: int, passes: int, trained: int, *, universal: bool
 ) -> dict[str, Any]:
     """DeepSpeed's configuration; `trained` weights. Batches are formed by the loop, so its own sizes only agree."""
-    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET, trained)}
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET_ELEMENTS, trained)}
     if settings.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.offload == "parameters":
@@ -40,26 +40,26 @@ def engine_settings(
     }
 
 
-def start_engine(lesson: Lesson, settings: TrainingSettings, passes: int, *, universal: bool = False) -> Any:
+def start_engine(task: TrainingTask, settings: TrainingSettings, passes: int, *, universal: bool = False) -> Any:
     """DeepSpeed's engine with AdamW over the lesson's parameter groups; `passes` accumulate one step's gradient."""
     import deepspeed
 
     if settings.gradient_checkpointing:
-        checkpoint_layers(lesson.model)
-    parts: list[dict[str, Any]] = [
+        enable_gradient_checkpointing(task.model)
+    param_groups: list[dict[str, Any]] = [
         {"params": list(group.parameters), "lr": settings.learning_rate * group.share, "share": group.share}
-        for group in lesson.parameter_groups()
+        for group in task.parameter_groups()
     ]
     optimiser = torch.optim.AdamW(
-        parts, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
+        param_groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
     )
-    trained = sum(parameter.numel() for part in parts for parameter in part["params"])
+    trained = sum(parameter.numel() for param_group in param_groups for parameter in param_group["params"])
     config = engine_settings(settings, distributed.get_world_size(), passes, trained, universal=universal)
-    engine, *_ = deepspeed.initialize(model=lesson.model, optimizer=optimiser, config=config)
+    engine, *_ = deepspeed.initialize(model=task.model, optimizer=optimiser, config=config)
     return engine
 
 
-def checkpoint_layers(model: nn.Module) -> None:
+def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Have the Hugging Face model inside `model` keep its layers' inputs only and compute the rest anew."""
     from transformers import PreTrainedModel  # 3 s, which a training without this does not spend
 
@@ -82,15 +82,15 @@ def trainable_state(engine: Any) -> dict[str, Tensor]:
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
-    found = {}
+    state = {}
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
             continue
-        whole = parameter.dtype == torch.float32 and not hasattr(parameter, "ds_id")
-        value = parameter.detach() if whole else safe_get_full_fp32_param(parameter)
+        is_full_fp32 = parameter.dtype == torch.float32 and not hasattr(parameter, "ds_id")
+        value = parameter.detach() if is_full_fp32 else safe_get_full_fp32_param(parameter)
         if distributed.get_rank() == 0:
-            found[name] = (parameter.detach() if value is None else value).to("cpu", torch.float32, copy=True)
-    return found
+            state[name] = (parameter.detach() if value is None else value).to("cpu", torch.float32, copy=True)
+    return state
 
 
 def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -98,9 +98,9 @@ def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     for name, value in state.items():
         if name not in parameters or parameters[name].shape != value.shape:
-            found = tuple(parameters[name].shape) if name in parameters else "no such parameter"
+            model_shape = tuple(parameters[name].shape) if name in parameters else "no such parameter"
             raise EditLoopError(
-                f"trained state: {name} {tuple(value.shape)} does not fit the model ({found}). "
+                f"trained state: {name} {tuple(value.shape)} does not fit the model ({model_shape}). "
                 "Save with the base and adapter that were trained."
             )
         with torch.no_grad():

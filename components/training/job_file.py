@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.unfinished import unfinished
+from components.unfinished import work_dir
 from infra.content import sha256_json, write_file
 from infra.launch import launch
-from infra.patience import patiently
+from infra.patience import retry_while_unreachable
 
-RESULT = "result"
+RESULT_FOLDER = "result"
 """Folder of a job's work folder that the ranks write to; the stage copies it to its output."""
-CURVES = "training.json"
+HISTORY_FILE = "training.json"
 """The file in a result that says that the training has ended."""
 
 
@@ -41,7 +41,7 @@ def work_folder(output: Path, kind: str, content: Any) -> Path:
         kind: What is trained, as the folder's name begins.
         content: Everything that the result depends on, as JSON: digests instead of paths.
     """
-    return unfinished(output) / f"{kind}-{sha256_json(content)[:16]}"
+    return work_dir(output) / f"{kind}-{sha256_json(content)[:16]}"
 
 
 def launch_job(module: str, job: JobFile, *, processes: int) -> None:
@@ -52,15 +52,15 @@ def launch_job(module: str, job: JobFile, *, processes: int) -> None:
     """
     path = job.checkpoints / "job.json"
     write_file(path, job.model_dump_json(indent=1))
-    launch(module, [str(path)], processes=processes, result=job.output / CURVES)
+    launch(module, [str(path)], processes=processes, result=job.output / HISTORY_FILE)
 
 
 def remove_when_delivered(folder: Path) -> None:
     """Remove a work folder when MLflow has all of the training's curves; else they wait there for it."""
-    from components.training.curves import send
+    from components.training.curves import send_metrics
 
     try:
-        patiently(send, folder)
+        retry_while_unreachable(send_metrics, folder)
         shutil.rmtree(folder)
     except Exception as error:  # the result is complete without them
         print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")

@@ -27,7 +27,7 @@ class ParameterGroup(NamedTuple):
     """Their learning rate as a share of the settings' peak, 0..1."""
 
 
-class Lesson(Protocol):
+class TrainingTask(Protocol):
     """A model and what it learns from. The same on every rank; nothing in it depends on the rank.
 
     `batch` must give the same for the same units, whenever it is called: a resumed training repeats no draw.

@@ -17,27 +17,27 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 
 from components.training import checkpoint
-from components.training.checkpoint import Progress
-from components.training.course import Course, learning_rate
-from components.training.curves import Curves
+from components.training.checkpoint import TrainingProgress
+from components.training.course import LearningRateSchedule, learning_rate
+from components.training.curves import MetricLog
 from components.training.engine import set_learning_rate, start_engine
-from components.training.folder_lock import hold
-from components.training.lesson import Batch, Lesson
+from components.training.folder_lock import lock_training_folder
+from components.training.lesson import Batch, TrainingTask
 from components.training.peak import peak_megabytes
 from components.training.prefetch import Prefetch
-from components.training.ranks import StopRequest, agreed, moved, seed_step, total
+from components.training.ranks import StopRequest, all_reduce_sum, broadcast_object, seed_step, to_device
 from components.training.settings import TrainingSettings
 from infra.content import sha256_json
 from infra.errors import EditLoopError
 
-SAME_LOSSES = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
+RESUMABLE_SETTINGS = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
 """Settings that may change between a stop and the call that goes on: they do not change what is computed."""
-STOPPED = 75
+STOPPED_STATUS = 75
 """Exit status of a rank that was asked to stop and has saved (sysexits' "try again")."""
-PACE_SECONDS = 10.0
+PRINT_INTERVAL_SECONDS = 10.0
 
 
-class Trained(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """What a finished training leaves, on every rank."""
 
     state: Path
@@ -47,81 +47,95 @@ class Trained(NamedTuple):
     """`steps` ({step, loss, learning_rate, ...}) and `evaluations` ({step, loss, ...})."""
 
 
-def train(lesson: Lesson, settings: TrainingSettings, folder: Path, *, facts: dict[str, object]) -> Trained:
+def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts: dict[str, object]) -> TrainingOutcome:
     """Train `lesson.model` on the ranks of this job; every rank calls it.
 
     `folder` holds checkpoints, curves and the best state; a call with the same settings and `facts` (what is trained
     on: digests, base) goes on at its newest checkpoint, with the losses of an unbroken training but for rounding.
     Raises EditLoopError where the loss is not finite, or SystemExit after SIGTERM has been answered with a checkpoint.
     """
-    counts = {split: lesson.count(split) for split in ("train", "validation")}
+    counts = {split: task.count(split) for split in ("train", "validation")}
     if not all(counts.values()):
         raise EditLoopError(f"training units {counts}: both splits need some. Split the data anew or collect more.")
     ranks, first = distributed.get_world_size(), distributed.get_rank() == 0
-    course = Course.of(settings, counts["train"], ranks)
-    identity = sha256_json([settings.model_dump(mode="json", exclude=set(SAME_LOSSES)), facts, counts])
+    schedule = LearningRateSchedule.of(settings, counts["train"], ranks)
+    identity = sha256_json([settings.model_dump(mode="json", exclude=set(RESUMABLE_SETTINGS)), facts, counts])
     folder.mkdir(parents=True, exist_ok=True)
-    hold(folder, first=first)
-    found = checkpoint.newest(folder, settings.zero_stage, identity=identity)
-    engine = start_engine(lesson, settings, course.passes, universal=found is not None and found.as_universal)
-    progress = checkpoint.load(engine, found) if found else Progress(0, {"steps": [], "evaluations": []})
-    run = _Run(lesson, settings, folder, identity, course, engine, progress)
-    curves = Curves(folder, progress.step, settings.model_dump(mode="json"), facts) if first else None
+    lock_training_folder(folder, first=first)
+    saved_checkpoint = checkpoint.find_newest(folder, settings.zero_stage, identity=identity)
+    engine = start_engine(
+        task, settings, schedule.passes, universal=saved_checkpoint is not None and saved_checkpoint.as_universal
+    )
+    progress = (
+        checkpoint.load(engine, saved_checkpoint)
+        if saved_checkpoint
+        else TrainingProgress(0, {"steps": [], "evaluations": []})
+    )
+    run = _Run(task, settings, folder, identity, schedule, engine, progress)
+    metric_log = MetricLog(folder, progress.step, settings.model_dump(mode="json"), facts) if first else None
     try:
         with StopRequest() as stop:
-            run.go_on(stop, curves)
+            run.go_on(stop, metric_log)
     finally:
-        if curves:
-            curves.close()
+        if metric_log:
+            metric_log.close()
     engine.destroy()
-    return Trained(agreed(checkpoint.best_state(folder) if first else None), run.progress.history)
+    return TrainingOutcome(broadcast_object(checkpoint.best_state(folder) if first else None), run.progress.history)
 
 
 class _Run:
     """The steps of one call of `train`."""
 
     def __init__(
-        self, lesson: Lesson, settings: TrainingSettings, folder: Path, identity: str, course: Course, engine: Any,
-        progress: Progress,
-    ):  # fmt: skip
-        self.lesson, self.settings, self.folder, self.identity = lesson, settings, folder, identity
-        self.course, self.engine, self.progress = course, engine, progress
+        self,
+        task: TrainingTask,
+        settings: TrainingSettings,
+        folder: Path,
+        identity: str,
+        schedule: LearningRateSchedule,
+        engine: Any,
+        progress: TrainingProgress,
+    ):
+        self.lesson, self.settings, self.folder, self.identity = task, settings, folder, identity
+        self.course, self.engine, self.progress = schedule, engine, progress
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
         self.told = time.monotonic()
 
-    def go_on(self, stop: StopRequest, curves: Curves | None) -> None:
+    def go_on(self, stop: StopRequest, metric_log: MetricLog | None) -> None:
         evaluations = self.progress.history["evaluations"]
         if not evaluations:
-            self._evaluate(curves)
+            self._evaluate(metric_log)
         batches = Prefetch(self._makers())
         try:
-            ahead = iter(batches)
+            prefetched = iter(batches)
             while self.progress.step < self.course.total and not self._patience_is_over():
                 began, waited = time.perf_counter(), batches.waited
-                units, passes = next(ahead)
+                units, passes = next(prefetched)
                 loss = self._step(units, passes)
                 seconds = time.perf_counter() - began
-                edits, asked = total([sum(one.edits for one in passes), stop.asked])
+                edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), stop.asked])
                 figures = {
-                    "step": self.progress.step + 1, "loss": loss,
+                    "step": self.progress.step + 1,
+                    "loss": loss,
                     "learning_rate": learning_rate(self.settings, self.progress.step, self.course.total),
-                    "edits_per_second": edits / seconds, "waiting": (batches.waited - waited) / seconds,
-                }  # fmt: skip
+                    "edits_per_second": edits / seconds,
+                    "waiting": (batches.waited - waited) / seconds,
+                }
                 norm = self.engine.get_global_grad_norm()
                 if norm is not None:
                     figures["gradient_norm"] = float(norm)
                 self.progress.history["steps"].append(figures)
                 self.progress = self.progress._replace(step=self.progress.step + 1)
-                self._tell(figures, curves)
+                self._tell(figures, metric_log)
                 done = self.progress.step == self.course.total
                 if done or self._due(self.settings.evaluate_every):
-                    self._evaluate(curves)
-                if done or asked or self._due(self.settings.checkpoint_every):
+                    self._evaluate(metric_log)
+                if done or stop_asked or self._due(self.settings.checkpoint_every):
                     self._save()
-                if asked and not done:
+                if stop_asked and not done:
                     if self.rank == 0:
                         print(f"stopped at step {self.progress.step} and saved; the same call goes on", flush=True)
-                    raise SystemExit(STOPPED)
+                    raise SystemExit(STOPPED_STATUS)
         finally:
             batches.close()
 
@@ -131,36 +145,36 @@ class _Run:
 
     def _make(self, step: int) -> tuple[NDArray[np.int64], list[Batch]]:
         units = self.course.units_of(step, self.settings.seed)
-        return units, [self._pass("train", units, place) for place in range(self.course.passes)]
+        return units, [self._pass("train", units, pass_index) for pass_index in range(self.course.passes)]
 
-    def _pass(self, split: Any, units: NDArray[np.int64], place: int) -> Batch:
+    def _pass(self, split: Any, units: NDArray[np.int64], pass_index: int) -> Batch:
         """This rank's batch of pass `place`. Without a unit left for it, it computes one again that does not count."""
-        start = (place * self.ranks + self.rank) * self.course.micro
-        mine = units[start : start + self.course.micro]
-        if len(mine):
-            return self.lesson.batch(split, mine.tolist())
+        start = (pass_index * self.ranks + self.rank) * self.course.micro
+        rank_units = units[start : start + self.course.micro]
+        if len(rank_units):
+            return self.lesson.batch(split, rank_units.tolist())
         return self.lesson.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)
 
     def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> float:
         """One optimiser step; returns the batch's loss. Each unit counts alike, however passes and ranks share them."""
-        step, lesson, settings = self.progress.step, self.lesson, self.settings
+        step, task, settings = self.progress.step, self.lesson, self.settings
         set_learning_rate(self.engine, learning_rate(settings, step, self.course.total))
-        (whole,) = total([sum(one.weight for one in passes)])
+        (total_weight,) = all_reduce_sum([sum(batch.weight for batch in passes)])
         self.engine.train()
         seed_step(settings.seed, step)
-        part, spoilt = 0.0, 0
-        for place, one in enumerate(passes):
-            loss = lesson.loss(self.engine, one._replace(tensors=moved(one.tensors)))
-            share = one.weight / whole if whole else 0.0
+        rank_loss, nonfinite = 0.0, 0
+        for pass_index, batch in enumerate(passes):
+            loss = task.loss(self.engine, batch._replace(tensors=to_device(batch.tensors)))
+            share = batch.weight / total_weight if total_weight else 0.0
             # DeepSpeed averages over ranks and passes; the shares of all of them sum to 1.
             self.engine.backward(loss * (share * self.ranks * len(passes)))
             value = float(loss.detach())
-            spoilt += not math.isfinite(value)
-            part += value * share
-            if place + 1 < len(passes):
+            nonfinite += not math.isfinite(value)
+            rank_loss += value * share
+            if pass_index + 1 < len(passes):
                 self.engine.step()
-        loss_all, spoilt_all = total([part, spoilt])
-        if spoilt_all:
+        loss_all, nonfinite_all = all_reduce_sum([rank_loss, nonfinite])
+        if nonfinite_all:
             self._refuse(f"loss is {loss_all}", units)
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
@@ -168,11 +182,11 @@ class _Run:
             self._refuse(f"the gradient's norm is {float(norm)}", units)
         return loss_all
 
-    def _refuse(self, what: str, units: NDArray[np.int64]) -> None:
+    def _refuse(self, fault: str, units: NDArray[np.int64]) -> None:
         names = ", ".join(self.lesson.name("train", int(unit)) for unit in units[:8])
         more = f" and {len(units) - 8} more" if len(units) > 8 else ""
         raise EditLoopError(
-            f"training: {what} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
+            f"training: {fault} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
             f"last checkpoint in {self.folder} is as it was. Lower learning_rate ({self.settings.learning_rate:g}) or "
             f"clip ({self.settings.clip:g}), or look at these units."
         )
@@ -181,47 +195,51 @@ class _Run:
         return self.progress.step % (every or self.course.epoch) == 0
 
     @torch.no_grad()
-    def _evaluate(self, curves: Curves | None) -> None:
+    def _evaluate(self, metric_log: MetricLog | None) -> None:
         """Measure the validation split on all ranks; keep the state where it is the best so far."""
         units = np.arange(self.lesson.count("validation"))
-        rounds = -(-len(units) // (self.ranks * self.course.micro))
+        passes = -(-len(units) // (self.ranks * self.course.micro))
         self.engine.eval()
         sums: dict[str, float] = {}
-        for one in Prefetch(partial(self._pass, "validation", units, place) for place in range(rounds)):
-            for name, value in self.lesson.measure(self.engine, one._replace(tensors=moved(one.tensors))).items():
-                sums[name] = sums.get(name, 0.0) + (value if one.edits else 0.0)
+        for batch in Prefetch(partial(self._pass, "validation", units, pass_index) for pass_index in range(passes)):
+            for name, value in self.lesson.measure(
+                self.engine, batch._replace(tensors=to_device(batch.tensors))
+            ).items():
+                sums[name] = sums.get(name, 0.0) + (value if batch.edits else 0.0)
         names = sorted(sums)
-        found = self.lesson.figures(dict(zip(names, total([sums[name] for name in names]), strict=True)))
-        if not math.isfinite(found["loss"]):
+        figures = self.lesson.figures(dict(zip(names, all_reduce_sum([sums[name] for name in names]), strict=True)))
+        if not math.isfinite(figures["loss"]):
             raise EditLoopError(
-                f"validation loss is {found['loss']} after step {self.progress.step}. Lower learning_rate "
+                f"validation loss is {figures['loss']} after step {self.progress.step}. Lower learning_rate "
                 f"({self.settings.learning_rate:g}); the last checkpoint in {self.folder} is as it was."
             )
         evaluations = self.progress.history["evaluations"]
-        if found["loss"] < min((one["loss"] for one in evaluations), default=math.inf):
-            checkpoint.keep_best(self.engine, self.folder, self.progress.step)
-        entry = {"step": self.progress.step, **found, "peak_megabytes": peak_megabytes()}
-        evaluations.append(entry)
-        if curves:
-            curves.add(
-                self.progress.step, {f"validation_{key}": value for key, value in entry.items() if key != "step"}
+        if figures["loss"] < min((evaluation["loss"] for evaluation in evaluations), default=math.inf):
+            checkpoint.save_best(self.engine, self.folder, self.progress.step)
+        evaluation = {"step": self.progress.step, **figures, "peak_megabytes": peak_megabytes()}
+        evaluations.append(evaluation)
+        if metric_log:
+            metric_log.add(
+                self.progress.step, {f"validation_{key}": value for key, value in evaluation.items() if key != "step"}
             )
-            told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-            print(f"step {self.progress.step}/{self.course.total}: validation {told}", flush=True)
+            summary = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            print(f"step {self.progress.step}/{self.course.total}: validation {summary}", flush=True)
 
     def _patience_is_over(self) -> bool:
-        losses = [one["loss"] for one in self.progress.history["evaluations"]]
+        losses = [evaluation["loss"] for evaluation in self.progress.history["evaluations"]]
         best = losses.index(min(losses))
         return self.settings.patience is not None and len(losses) - 1 - best >= self.settings.patience
 
     def _save(self) -> None:
-        checkpoint.save(self.engine, self.folder, self.progress, identity=self.identity, keep=self.settings.keep)
+        checkpoint.save(
+            self.engine, self.folder, self.progress, identity=self.identity, checkpoints_kept=self.settings.keep
+        )
 
-    def _tell(self, figures: dict[str, float], curves: Curves | None) -> None:
-        if curves is None:
+    def _tell(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:
+        if metric_log is None:
             return
-        curves.add(self.progress.step, {key: value for key, value in figures.items() if key != "step"})
-        if time.monotonic() - self.told > PACE_SECONDS:
+        metric_log.add(self.progress.step, {key: value for key, value in figures.items() if key != "step"})
+        if time.monotonic() - self.told > PRINT_INTERVAL_SECONDS:
             self.told = time.monotonic()
             print(
                 f"step {self.progress.step}/{self.course.total}: loss {figures['loss']:.4g}, "

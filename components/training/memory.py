@@ -14,17 +14,17 @@ from components.training.architecture import Architecture, Language, Vision
 from components.training.presets import Preset
 from components.training.settings import TrainingSettings
 
-BUCKET = 500_000_000
+BUCKET_ELEMENTS = 500_000_000
 """Elements that DeepSpeed gathers before it reduces gradients; at most all trainable ones."""
-LIVE = 1_000_000_000
+LIVE_WEIGHTS = 1_000_000_000
 """Weights that stage 3 keeps whole at a time, at most (DeepSpeed's stage3_max_live_parameters)."""
-USABLE = 0.92
+USABLE_SHARE = 0.92
 """Share of a GPU's memory that tensors can fill: the rest goes to CUDA's context and to gaps."""
 HEAD_INNER = (1024, 16, 2)
 """Widths of EditReward's heads after their input."""
 
 
-class Need(NamedTuple):
+class MemoryNeed(NamedTuple):
     """Bytes on each GPU."""
 
     weights: float
@@ -41,7 +41,7 @@ class Need(NamedTuple):
         return self.weights + self.gradients + self.optimiser + self.passing
 
 
-class Tokens(NamedTuple):
+class PassTokens(NamedTuple):
     """What goes through the model in one pass of a rank."""
 
     language: int
@@ -56,37 +56,37 @@ def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, in
     """(all weights, those that are trained) of a preset's model."""
     shape = preset.architecture
     heads = 0
-    whole = shape.weights
+    all_weights = shape.weights
     if preset.model == "edit-reward":
         ends = (shape.language.width, *HEAD_INNER)
         axes = len(preset.settings.get("axes", ("if", "vq")))
         heads = axes * sum(a * b + b for a, b in pairwise(ends))
     else:
-        whole += shape.output_weights
+        all_weights += shape.output_weights
     if training.adapter is None:
-        return whole + heads, whole + heads
+        return all_weights + heads, all_weights + heads
     adapter = shape.language.adapter_weights(training.adapter.rank)
-    return whole + heads + adapter, adapter + heads
+    return all_weights + heads + adapter, adapter + heads
 
 
-def tokens(preset: Preset, units: int) -> Tokens:
+def pass_tokens(preset: Preset, units: int) -> PassTokens:
     """Of `units` groups (a tree: source, candidates, each one's rubrics) or rows (two pictures, question, answer)."""
     load, vision = preset.load, preset.architecture.vision
     patches = vision.patches(load.pixels)
     picture = patches // 4
     if preset.model == "edit-score":
         row = units * (2 * picture + load.text_tokens + load.answer_tokens)
-        return Tokens(row, row, units * 2 * patches, units * load.answer_tokens)
+        return PassTokens(row, row, units * 2 * patches, units * load.answer_tokens)
     if preset.settings.get("order", "paired") == "paired":
         row = units * load.candidates * (picture + load.text_tokens)
-        return Tokens(row, row, units * load.candidates * patches, 0)
+        return PassTokens(row, row, units * load.candidates * patches, 0)
     axes = len(preset.settings.get("axes", ("if", "vq")))
     tree = picture + load.candidates * (picture + axes * load.text_tokens)
-    seen = picture + load.candidates * (2 * picture + axes * (2 * picture + load.text_tokens))
-    return Tokens(units * tree, units * seen, units * (1 + load.candidates) * patches, 0)
+    attended = picture + load.candidates * (2 * picture + axes * (2 * picture + load.text_tokens))
+    return PassTokens(units * tree, units * attended, units * (1 + load.candidates) * patches, 0)
 
 
-def language_layer(shape: Language, load: Tokens, size: int) -> float:
+def language_layer(shape: Language, load: PassTokens, size: int) -> float:
     """Bytes that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
     norm = (4 + 2 * size) if size == 2 else 3 * size  # the fp32 copy of the input, the normed input, the output
     norms = 2 * norm * shape.width
@@ -107,47 +107,49 @@ def activations(preset: Preset, training: TrainingSettings, units: int, size: in
     """Bytes kept for the way back of one pass over `units` units."""
     shape: Architecture = preset.architecture
     text, vision = shape.language, shape.vision
-    load = tokens(preset, units)
+    load = pass_tokens(preset, units)
     words = language_layer(text, load, size)
-    seen = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
+    vision_bytes = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
     if training.gradient_checkpointing:
         inputs = float(size * load.language * text.layers * text.width)
-        inputs += size * (load.patches * vision.layers * vision.width) if seen else 0.0
-        layers = inputs + max(words, load.patches * seen)  # one layer at a time is computed anew
+        inputs += size * (load.patches * vision.layers * vision.width) if vision_bytes else 0.0
+        layers = inputs + max(words, load.patches * vision_bytes)  # one layer at a time is computed anew
     else:
-        layers = text.layers * words + load.patches * vision.layers * seen
+        layers = text.layers * words + load.patches * vision.layers * vision_bytes
     output = load.answers * text.vocabulary * (2 * size + 8)
     return layers + output
 
 
-def need(preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True) -> Need:
+def estimate_memory(
+    preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True
+) -> MemoryNeed:
     """What one of `gpus` GPUs holds at the fullest moment of a step.
 
     `size`: bytes of a number in the pass through the model, 2 for bf16; `fused`: the optimiser works without
     intermediate results, as on a GPU.
     """
-    whole, trained = trained_weights(preset, training)
+    all_weights, trained = trained_weights(preset, training)
     stage = training.zero_stage
     micro, _ = training.accumulation(gpus, training.batch)
-    weights = size * whole / (gpus if stage == 3 else 1)
+    weights = size * all_weights / (gpus if stage == 3 else 1)
     gradients = size * trained / (gpus if stage >= 2 else 1)
     states = (12.0 if stage or size == 2 else 8.0) * trained / (gpus if stage else 1)
     if stage == 0 and size == 2:
         gradients += 4 * trained  # gathered in fp32
-    buffers = size * min(BUCKET, trained) if stage else 0.0
+    buffers = size * min(BUCKET_ELEMENTS, trained) if stage else 0.0
     step = (4.0 if fused else 8.0) * trained / (gpus if stage else 1)
     host = 0.0
     if stage == 3:
-        buffers += size * min(LIVE, whole)
+        buffers += size * min(LIVE_WEIGHTS, all_weights)
     if training.offload != "none":
         host, states, gradients, step = states + gradients + step, 0.0, 0.0, 0.0
     if training.offload == "parameters":
         host, weights = host + weights, 0.0
     passing = activations(preset, training, micro, size) + buffers
-    return Need(weights, gradients, states, max(passing, step), host)
+    return MemoryNeed(weights, gradients, states, max(passing, step), host)
 
 
-def remedies(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:
+def suggest_changes(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:
     """What to change, one after the other, until a training fits into `capacity` bytes a GPU; None: none of it is
     enough."""
     changes: list[tuple[str, dict[str, object]]] = [
@@ -158,17 +160,17 @@ def remedies(preset: Preset, training: TrainingSettings, gpus: int, capacity: fl
         ("offload: optimizer", {"offload": "optimizer"}),
         ("offload: parameters", {"offload": "parameters"}),
     ]
-    told: list[str] = []
-    before = need(preset, training, gpus).total
-    for words, change in changes:
+    advice: list[str] = []
+    before = estimate_memory(preset, training, gpus).total
+    for wording, change in changes:
         if training.zero_stage >= int(str(change.get("zero_stage", 4))):
             continue
         tried = training.model_copy(update=change)
-        after = need(preset, tried, gpus).total
+        after = estimate_memory(preset, tried, gpus).total
         if after >= before:
             continue
         training, before = tried, after
-        told = [one for one in told if one.split(":")[0] != words.split(":")[0]] + [words]
-        if after <= capacity * USABLE:
-            return told
+        advice = [line for line in advice if line.split(":")[0] != wording.split(":")[0]] + [wording]
+        if after <= capacity * USABLE_SHARE:
+            return advice
     return None

@@ -6,35 +6,35 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-Made = TypeVar("Made")
-AHEAD = 2
+Prepared = TypeVar("Prepared")
+PREFETCH_DEPTH = 2
 
 
-class Prefetch(Generic[Made]):
+class Prefetch(Generic[Prepared]):
     """Calls each of `makers` in a thread, `AHEAD` results in advance, and yields the results in order.
 
     An error of a maker is raised where its result would have come. `waited` is the seconds that the reader spent
     waiting; `close` ends the thread early.
     """
 
-    def __init__(self, makers: Iterable[Callable[[], Made]]):
+    def __init__(self, makers: Iterable[Callable[[], Prepared]]):
         self.waited = 0.0
-        self._ready: queue.Queue[tuple[Made | None, BaseException | None]] = queue.Queue(AHEAD)
+        self._ready: queue.Queue[tuple[Prepared | None, BaseException | None]] = queue.Queue(PREFETCH_DEPTH)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._make, args=(iter(makers),), daemon=True, name="prefetch")
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[Prepared]:
         while True:
             began = time.perf_counter()
-            made, error = self._ready.get()
+            prepared, error = self._ready.get()
             self.waited += time.perf_counter() - began
             if error is not None:
                 if isinstance(error, StopIteration):
                     return
                 raise error
-            assert made is not None
-            yield made
+            assert prepared is not None
+            yield prepared
 
     def close(self) -> None:
         """End the thread, whatever is left to make."""
@@ -45,7 +45,7 @@ class Prefetch(Generic[Made]):
             except queue.Empty:
                 pass
 
-    def _make(self, makers: Iterator[Callable[[], Made]]) -> None:
+    def _make(self, makers: Iterator[Callable[[], Prepared]]) -> None:
         try:
             for make in makers:
                 if self._closed.is_set():

@@ -51,21 +51,23 @@ class Preset(BaseModel):
     @model_validator(mode="after")
     def _of_this_model(self) -> Self:
         fields = type(self).model_fields
-        told = [name for name in ("loss", "target") if getattr(self, name) != fields[name].default]
-        if self.model == "edit-score" and told:
-            raise ValueError(f"{', '.join(told)}: EditScore learns to write answers; only EditReward has these")
+        changed_fields = [name for name in ("loss", "target") if getattr(self, name) != fields[name].default]
+        if self.model == "edit-score" and changed_fields:
+            raise ValueError(
+                f"{', '.join(changed_fields)}: EditScore learns to write answers; only EditReward has these"
+            )
         if self.model == "edit-score" and not self.load.answer_tokens:
             raise ValueError("load.answer_tokens is 0: EditScore learns from the tokens of its answers")
         return self
 
     def changed(self, *, epochs: int = 0, learning_rate: float = 0.0, seed: int = 0) -> TrainingSettings:
         """The training settings with a stage's own words in them; 0 leaves what the preset says."""
-        told: dict[str, Any] = {"seed": seed}
+        overrides: dict[str, Any] = {"seed": seed}
         if epochs:
-            told |= {"epochs": epochs, "steps": None}
+            overrides |= {"epochs": epochs, "steps": None}
         if learning_rate:
-            told["learning_rate"] = learning_rate
-        return TrainingSettings.model_validate(self.training.model_dump() | told)
+            overrides["learning_rate"] = learning_rate
+        return TrainingSettings.model_validate(self.training.model_dump() | overrides)
 
 
 def preset_names() -> list[str]:
@@ -86,14 +88,14 @@ def load_preset(name: str) -> Preset:
         raise EditLoopError(f"preset {path}: {error}") from error
 
 
-def base_of(preset: Preset, told: str) -> str:
+def choose_base(preset: Preset, base: str) -> str:
     """What a training starts from: `told` where given. EditLoopError where a local folder must be given and is not."""
-    if not told and not preset.ships:
+    if not base and not preset.ships:
         raise EditLoopError(
             f"base: this preset starts from {preset.base}, which EditLoop does not download. Give your local folder of "
             "it as `base`."
         )
-    return told or preset.base
+    return base or preset.base
 
 
 def _shipped() -> Path:

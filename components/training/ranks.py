@@ -53,21 +53,21 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def total(values: list[float]) -> list[float]:
+def all_reduce_sum(values: list[float]) -> list[float]:
     """Sums over all ranks, in float64; every rank calls it and gets the same."""
-    found = torch.tensor(values, dtype=torch.float64, device=device())
-    distributed.all_reduce(found)
-    return [float(value) for value in found]
+    sums = torch.tensor(values, dtype=torch.float64, device=device())
+    distributed.all_reduce(sums)
+    return [float(value) for value in sums]
 
 
-def agreed(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_device(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors on this rank's device."""
     return {name: tensor.to(device(), non_blocking=True) for name, tensor in tensors.items()}
 

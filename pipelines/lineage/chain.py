@@ -35,7 +35,7 @@ class Chain:
         return {"complete": self.complete, "gap": self.gap, "links": self.links}
 
 
-def checked(name: str, look: Callable[[], Found]) -> Found:
+def look_up(name: str, look: Callable[[], Found]) -> Found:
     """What `look` finds; whatever keeps it from finding is the gap."""
     from mlflow.exceptions import MlflowException
 
@@ -49,14 +49,14 @@ def finished_run(name: str, stage: str, output: str, **inputs: str) -> Any:
     """The finished run of a stage that wrote `output` and read `inputs` (sha256 each); else the gap, which tells a run
     that somebody deleted from one that never was."""
     tags = {"output.output": output}
-    found = tracking.find_runs(tags, stage=stage, finished=True)
-    wanted = {f"editloop.input.{key}": value for key, value in inputs.items()}
-    for run in found:
-        if wanted.items() <= run.data.tags.items():
+    runs = tracking.find_runs(tags, stage=stage, finished=True)
+    input_tags = {f"editloop.input.{key}": value for key, value in inputs.items()}
+    for run in runs:
+        if input_tags.items() <= run.data.tags.items():
             return run
-    if found:
-        read = ", ".join(f"{key.removeprefix('editloop.input.')} {value}" for key, value in wanted.items())
-        raise Gap(f"{name}: run {found[0].info.run_id} made {output}, but not of {read}")
+    if runs:
+        read = ", ".join(f"{key.removeprefix('editloop.input.')} {value}" for key, value in input_tags.items())
+        raise Gap(f"{name}: run {runs[0].info.run_id} made {output}, but not of {read}")
     deleted = tracking.find_runs(tags, stage=stage, deleted=True, limit=1)
     if deleted:
         raise Gap(

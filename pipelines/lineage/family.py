@@ -11,7 +11,7 @@ PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelVersion:
     """One registered version, and what it learnt from by the sha256 of each; empty where it did not."""
 
     name: str
@@ -35,60 +35,62 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Heir:
+class Descendant:
     """A model that learnt from something, directly or through others, and through what."""
 
-    model: Model
+    model: ModelVersion
     because: str
 
 
-def read_models() -> list[Model]:
+def read_models() -> list[ModelVersion]:
     """Every version of every model in the registry."""
     api = tracking.client()
     aliases: dict[tuple[str, str], list[str]] = {}
-    for one in _pages(api.search_registered_models):
-        for alias, version in dict(one.aliases).items():
-            aliases.setdefault((one.name, str(version)), []).append(alias)
+    for model in _pages(api.search_registered_models):
+        for alias, version in dict(model.aliases).items():
+            aliases.setdefault((model.name, str(version)), []).append(alias)
     return [
-        _model(one, tuple(sorted(aliases.get((one.name, str(one.version)), ()))))
-        for one in _pages(api.search_model_versions)
+        _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
+        for model_version in _pages(api.search_model_versions)
     ]
 
 
-def heirs(
-    models: Sequence[Model],
+def find_descendants(
+    models: Sequence[ModelVersion],
     *,
     datasets: Collection[str] = (),
     edits: Collection[str] = (),
-    of: Collection[Model] = (),
-) -> list[Heir]:
+    of: Collection[ModelVersion] = (),
+) -> list[Descendant]:
     """The models that learnt from any of the datasets or folders of edits (sha256), or from models `of`: by training on
     them, by being taught by such a model, or by beginning as one. In the order in which they were found."""
-    taught: dict[str, list[Model]] = {}
-    begun: dict[str, list[Model]] = {}
-    for one in models:
-        taught.setdefault(one.reward, []).append(one)
-        begun.setdefault(one.base, []).append(one)
-    found = {
-        one.address: Heir(one, f"trained on dataset {one.dataset[:12]}") for one in models if one.dataset in datasets
+    taught: dict[str, list[ModelVersion]] = {}
+    begun: dict[str, list[ModelVersion]] = {}
+    for model in models:
+        taught.setdefault(model.reward, []).append(model)
+        begun.setdefault(model.base, []).append(model)
+    descendants = {
+        model.address: Descendant(model, f"trained on dataset {model.dataset[:12]}")
+        for model in models
+        if model.dataset in datasets
     }
-    for one in models:
-        if one.edits in edits:
-            found.setdefault(one.address, Heir(one, f"practised on edits {one.edits[:12]}"))
-    queue = [*of, *(heir.model for heir in found.values())]
+    for model in models:
+        if model.edits in edits:
+            descendants.setdefault(model.address, Descendant(model, f"practised on edits {model.edits[:12]}"))
+    queue = [*of, *(descendant.model for descendant in descendants.values())]
     for parent in queue:
-        nexts = [(one, f"taught by {parent.address}") for one in taught.get(parent.address, ())]
-        nexts += [(one, f"began as {parent.address}") for one in begun.get(parent.sha256, ()) if parent.sha256]
-        for one, because in nexts:
-            if one.address not in found and one not in of:
-                found[one.address] = Heir(one, because)
-                queue.append(one)
-    return list(found.values())
+        children = [(model, f"taught by {parent.address}") for model in taught.get(parent.address, ())]
+        children += [(model, f"began as {parent.address}") for model in begun.get(parent.sha256, ()) if parent.sha256]
+        for model, because in children:
+            if model.address not in descendants and model not in of:
+                descendants[model.address] = Descendant(model, because)
+                queue.append(model)
+    return list(descendants.values())
 
 
-def _model(version: Any, aliases: tuple[str, ...]) -> Model:
+def _model(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
     tags = version.tags
-    return Model(
+    return ModelVersion(
         name=version.name,
         version=str(version.version),
         sha256=tags.get("editloop.sha256", ""),

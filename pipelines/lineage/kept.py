@@ -11,10 +11,10 @@ from infra import tracking
 from infra.content import MANIFEST, sha256_file, sha256_json
 from infra.errors import EditLoopError
 
-AT_ONCE = 4
+PARALLEL_DOWNLOADS = 4
 
 
-def fetch_kept(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
+def fetch_logged_files(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
     """Fetch the files that a run keeps of its output into `folder`: those at its top that people read, or `names`.
 
     Raises EditLoopError where one is missing, or is not what the step wrote, naming it; or where the run keeps no
@@ -36,12 +36,12 @@ def fetch_kept(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str,
     if sha256_json(files) != sha256:
         raise EditLoopError(f"run {run_id}: the manifest that it keeps is not that of its output {sha256}")
     read = [name for name in files if "/" not in name and Path(name).suffix in LOGGED_SUFFIXES]
-    wanted = names or read
-    if unknown := sorted(set(wanted) - set(read)):
+    selected = names or read
+    if unknown := sorted(set(selected) - set(read)):
         raise EditLoopError(f"run {run_id} wrote no {', '.join(unknown)}")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(wanted, pool.map(fetched, wanted), strict=True))
-    changed = [name for name, path in found.items() if sha256_file(path) != files[name]]
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        paths = dict(zip(selected, pool.map(fetched, selected), strict=True))
+    changed = [name for name, path in paths.items() if sha256_file(path) != files[name]]
     if changed:
         raise EditLoopError(f"run {run_id}: {', '.join(changed)} changed in MLflow since the step wrote it")
-    return found
+    return paths

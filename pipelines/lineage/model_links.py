@@ -11,8 +11,8 @@ from infra.content import read_manifest
 from infra.errors import EditLoopError
 from infra.registry import CHAMPION, Promotion
 from infra.signing import VERIFY_KEY, SignatureError
-from pipelines.lineage.chain import Chain, Gap, checked, finished_run
-from pipelines.lineage.kept import fetch_kept
+from pipelines.lineage.chain import Chain, Gap, finished_run, look_up
+from pipelines.lineage.kept import fetch_logged_files
 
 COMMIT = "mlflow.source.git.commit"
 
@@ -20,7 +20,7 @@ COMMIT = "mlflow.source.git.commit"
 def version_link(chain: Chain, model: str) -> Any:
     """The version that the address points at. EditLoopError for what is no address."""
     registry.parse_model(model)
-    version = checked("registered version", lambda: registry.find_version(model))
+    version = look_up("registered version", lambda: registry.find_version(model))
     if version is None:
         raise Gap(f"registry: {model} points at no version")
     chain.add("registered version", f"{version.name} version {version.version}")
@@ -31,23 +31,25 @@ def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
     """The record of the move that made the version a champion; None where it never was one, by number alone."""
     name = version.name
     by_alias = registry.parse_model(model)[1] == CHAMPION
-    records = checked("promotion record", lambda: _records(name, str(version.version) if by_alias else None))
-    numbers = [one.number for one in records]
+    records = look_up("promotion record", lambda: _records(name, str(version.version) if by_alias else None))
+    numbers = [record.number for record in records]
     if missing := sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers)):
         raise Gap(f"promotion record: record {missing[0]} of {name} is missing; somebody removed it from MLflow")
-    mine = [one for one in records if one.alias == CHAMPION and one.version == str(version.version)]
-    if by_alias and not mine:
+    champion_records = [
+        record for record in records if record.alias == CHAMPION and record.version == str(version.version)
+    ]
+    if by_alias and not champion_records:
         raise Gap(
             f"promotion record: {name} version {version.version} is {CHAMPION}, and no record says who made it so"
         )
-    if not mine:
+    if not champion_records:
         chain.add("promotion record", "none: it was never the champion")
         return None
-    last = mine[-1]
-    told = f"{last.number}: {last.action} by {last.actor} at {last.at}, {last.reason}"
+    last = champion_records[-1]
+    text = f"{last.number}: {last.action} by {last.actor} at {last.at}, {last.reason}"
     chain.add(
         "promotion record",
-        told + ("" if last.evidence or last.action == "by hand" else "; no evidence"),
+        text + ("" if last.evidence or last.action == "by hand" else "; no evidence"),
         warning=not last.evidence,
     )
     return last
@@ -56,7 +58,7 @@ def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
 def content_link(chain: Chain, version: Any) -> str:
     """The files in the registry's store, those that are loaded here, and their signature; returns their sha256."""
     sha256 = str(version.tags.get("editloop.sha256"))
-    checked("model content", lambda: _stored(version, sha256))
+    look_up("model content", lambda: _check_stored(version, sha256))
     try:
         folder = registry.fetch_version(version)
     except SignatureError as error:
@@ -70,11 +72,11 @@ def content_link(chain: Chain, version: Any) -> str:
 
 def run_links(chain: Chain, version: Any, sha256: str) -> Any:
     """The run that trained the version: finished, with this output, of a known commit and pipeline run."""
-    run = checked("training run", lambda: tracking.client().get_run(version.run_id))
+    run = look_up("training run", lambda: tracking.client().get_run(version.run_id))
     if run.info.lifecycle_stage == "deleted":
         raise Gap(f"training run: {version.run_id} was deleted; restore it in MLflow")
-    made = {value for key, value in run.data.tags.items() if key.startswith("editloop.output.")}
-    if run.info.status != "FINISHED" or sha256 not in made:
+    outputs = {value for key, value in run.data.tags.items() if key.startswith("editloop.output.")}
+    if run.info.status != "FINISHED" or sha256 not in outputs:
         raise Gap(f"training run: {version.run_id} ({run.info.status}) did not make {sha256}")
     chain.add("training run", f"{run.data.tags.get('editloop.stage')} {run.info.run_id}")
     pipeline_run = run.data.tags.get("editloop.pipeline_run")
@@ -107,25 +109,31 @@ def evidence_links(
     for sha256 in digests:
         run = finished_run(stage, stage, sha256, **inputs)
         with tempfile.TemporaryDirectory() as temporary:
-            files = checked(stage, partial(fetch_kept, run, Path(temporary)))
+            files = look_up(stage, partial(fetch_logged_files, run, Path(temporary)))
             if "gate.json" not in files:
                 raise Gap(f"{stage}: run {run.info.run_id} has no gate.json")
             gates.append(json.loads(files["gate.json"].read_text()))
         chain.add(f"{stage.replace('editor_eval', 'evaluation')} run", f"{run.info.run_id} ({sha256[:12]})")
-    gate, said = gates[0], version.tags.get("editloop.verdict")
-    if gate["verdict"] != said:
-        raise Gap(f"gate: it said {gate['verdict']}, and {version.name} version {version.version} says {said}")
+    gate, registered_verdict = gates[0], version.tags.get("editloop.verdict")
+    if gate["verdict"] != registered_verdict:
+        raise Gap(
+            f"gate: it said {gate['verdict']}, and {version.name} version {version.version} says {registered_verdict}"
+        )
     chain.add("gate", f"{gate.get('gate', 'unnamed')}: {gate['verdict']}")
     return dict(gate)
 
 
 def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
     """What judges said that did not teach the model, where its gate asked any."""
-    said = [f"{one.get('judge')}: {one.get('verdict')}" for one in gate.get("independent", ()) if one.get("counts")]
-    chain.add("independent judge", ", ".join(said) or "none was asked by this gate")
+    verdicts = [
+        f"{judge_verdict.get('judge')}: {judge_verdict.get('verdict')}"
+        for judge_verdict in gate.get("independent", ())
+        if judge_verdict.get("counts")
+    ]
+    chain.add("independent judge", ", ".join(verdicts) or "none was asked by this gate")
 
 
-def _stored(version: Any, sha256: str) -> None:
+def _check_stored(version: Any, sha256: str) -> None:
     """Compare the registry's own copy with what was registered, whatever a cache holds."""
     import mlflow
 
@@ -152,5 +160,9 @@ def _records(name: str, champion: str | None) -> list[Promotion]:
         if deleted:
             raise EditLoopError(f"run {deleted[0].info.run_id} of {name}'s records was deleted; restore it in MLflow")
     records = registry.promotions(name)
-    known = [one.version for one in records if one.alias == CHAMPION]
-    return records if champion is None or known[-1:] == [champion] else promotion.notice(name).records
+    champion_versions = [record.version for record in records if record.alias == CHAMPION]
+    return (
+        records
+        if champion is None or champion_versions[-1:] == [champion]
+        else promotion.sync_registry_state(name).records
+    )

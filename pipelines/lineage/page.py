@@ -7,39 +7,47 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.dataset_versions import VersionLineage
-from pipelines.lineage.family import Heir
-from pipelines.lineage.trace import Trace
-from pipelines.lineage.withdraw import Taken
+from pipelines.lineage.family import Descendant
+from pipelines.lineage.trace import LineageTrace
+from pipelines.lineage.withdraw import WithdrawalReport
 
 
-def show_trace(trace: Trace) -> None:
+def show_trace(trace: LineageTrace) -> None:
     """What it came from, then what came of it."""
     console = Console()
     console.print(f"{trace.kind} {trace.name}", markup=False, highlight=False)
     origin = {key: value for key, value in trace.came_from.items() if value}
     for key, value in origin.items():
-        console.print(f"  came from {key}: {_told(value)}", markup=False, highlight=False)
+        console.print(f"  came from {key}: {_value_text(value)}", markup=False, highlight=False)
     _datasets(console, "Datasets that came of it", trace.datasets)
     if trace.curated:
         _datasets(console, "Curated edits that such a model chose", trace.curated)
     _models(console, "Models that learnt from it", trace.models)
 
 
-def show_withdrawal(taken: Taken) -> None:
+def show_withdrawal(report: WithdrawalReport) -> None:
     """The new versions, the models that are tainted, and what to do next."""
-    console, said = Console(), taken.withdrawal
-    console.print(f"{said.kind} {said.name} is withdrawn since {said.at:%Y-%m-%d}", markup=False, highlight=False)
-    _datasets(console, "Versions that have it, and stay", taken.held)
-    for parent, version, folder in taken.made:
+    console, withdrawal = Console(), report.withdrawal
+    console.print(
+        f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}",
+        markup=False,
+        highlight=False,
+    )
+    _datasets(console, "Versions that have it, and stay", report.held)
+    for parent, version, folder in report.rebuilt:
         console.print(
             f"new version {version['tag']} without it, of {parent.tag}: {folder}", markup=False, soft_wrap=True
         )
-    for parent, reason in taken.empty:
+    for parent, reason in report.empty:
         console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})", markup=False)
-    if taken.curated:
-        _datasets(console, "Curated edits that a tainted model chose: curate them anew", taken.curated)
-    _models(console, "Tainted models", taken.tainted)
-    aliased = [f"{one.model.address} is {', '.join(one.model.aliases)}" for one in taken.tainted if one.model.aliases]
+    if report.curated:
+        _datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
+    _models(console, "Tainted models", report.tainted)
+    aliased = [
+        f"{descendant.model.address} is {', '.join(descendant.model.aliases)}"
+        for descendant in report.tainted
+        if descendant.model.aliases
+    ]
     if aliased:
         console.print(
             f"In use: {'; '.join(aliased)}. Train anew on the new version (`editloop stage reward --dataset ...`), "
@@ -48,36 +56,41 @@ def show_withdrawal(taken: Taken) -> None:
         )
 
 
-def _datasets(console: Console, title: str, found: Sequence[VersionLineage]) -> None:
-    if not found:
+def _datasets(console: Console, title: str, versions: Sequence[VersionLineage]) -> None:
+    if not versions:
         console.print(f"{title}: none")
         return
-    table = Table(title=f"{title}: {len(found)}", title_justify="left")
+    table = Table(title=f"{title}: {len(versions)}", title_justify="left")
     for heading in ("tag", "made", "commit", "annotators"):
         table.add_column(heading, overflow="fold")
-    for one in found:
-        made = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M")
-        table.add_row(one.tag, made, one.dvc_rev[:12], "" if one.annotators is None else str(len(one.annotators)))
+    for version in versions:
+        tagged_at = datetime.fromtimestamp(version.at, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            version.tag,
+            tagged_at,
+            version.dvc_rev[:12],
+            "" if version.annotators is None else str(len(version.annotators)),
+        )
     console.print(table)
 
 
-def _models(console: Console, title: str, found: Sequence[Heir]) -> None:
-    if not found:
+def _models(console: Console, title: str, descendants: Sequence[Descendant]) -> None:
+    if not descendants:
         console.print(f"{title}: none")
         return
-    table = Table(title=f"{title}: {len(found)}", title_justify="left")
+    table = Table(title=f"{title}: {len(descendants)}", title_justify="left")
     for heading in ("model", "aliases", "because", "tainted"):
         table.add_column(heading, no_wrap=heading == "model", overflow="fold")
-    for one in found:
-        name = f"{one.model.name} {one.model.version}"
-        table.add_row(name, ", ".join(one.model.aliases), one.because, one.model.tainted)
+    for descendant in descendants:
+        name = f"{descendant.model.name} {descendant.model.version}"
+        table.add_row(name, ", ".join(descendant.model.aliases), descendant.because, descendant.model.tainted)
     console.print(table)
 
 
-def _told(value: object) -> str:
+def _value_text(value: object) -> str:
     if not isinstance(value, list):
         return str(value)
     rows = [
-        f"{one['name']} {one['version']}" if "version" in one else one["tag"] for one in value if isinstance(one, dict)
+        f"{row['name']} {row['version']}" if "version" in row else row["tag"] for row in value if isinstance(row, dict)
     ]
     return ", ".join(rows or map(str, value))

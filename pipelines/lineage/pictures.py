@@ -33,17 +33,17 @@ def edits_pictures(sha256: str, run_id: str) -> set[str]:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    kept = tracking.TrackingSettings().cache / "edits" / f"{sha256}.json"
-    if not kept.is_file():
+    cache_path = tracking.TrackingSettings().cache / "edits" / f"{sha256}.json"
+    if not cache_path.is_file():
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                name = f"{tracking.MANIFESTS}/{tracking.FROM_OUTSIDE}/{MANIFEST}"
+                name = f"{tracking.MANIFESTS}/{tracking.EXTERNAL_INPUT}/{MANIFEST}"
                 path = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=temporary))
             except (MlflowException, OSError):
                 return set()
             files = json.loads(path.read_text())["files"]
         if sha256_json(files) != sha256:
             return set()
-        write_json(kept, files)
-    found: dict[str, str] = json.loads(kept.read_text())
-    return set(found.values())
+        write_json(cache_path, files)
+    digests: dict[str, str] = json.loads(cache_path.read_text())
+    return set(digests.values())

@@ -13,30 +13,30 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import track
 
-from components.dataset.stage import publish, rebuild_dataset
+from components.dataset.stage import publish_dataset, rebuild_dataset
 from components.dataset.withdrawal import Withdrawal, add_withdrawal, read_withdrawn
 from infra import tracking
 from infra.content import read_manifest, write_json
-from infra.datarepo import Version, fetch_dataset
+from infra.datarepo import DatasetVersion, fetch_dataset
 from infra.dataset_versions import VersionLineage
 from infra.errors import EditLoopError
 from infra.settings import service_settings
-from pipelines.lineage.family import TAINTED, Heir
+from pipelines.lineage.family import TAINTED, Descendant
 from pipelines.lineage.trace import dataset_row, model_row, trace_annotator, trace_task
 
 
 @dataclass
-class Taken:
+class WithdrawalReport:
     """What a withdrawal did."""
 
     withdrawal: Withdrawal
     held: list[VersionLineage]
     """The versions that have what is withdrawn, the oldest first."""
-    tainted: list[Heir]
+    tainted: list[Descendant]
     """The models that learnt from one of them, by way of others too."""
     curated: list[VersionLineage] = field(default_factory=list)
     """The versions of curated edits that a tainted model chose."""
-    made: list[tuple[VersionLineage, Version, Path]] = field(default_factory=list)
+    rebuilt: list[tuple[VersionLineage, DatasetVersion, Path]] = field(default_factory=list)
     """The version that was rebuilt, the one without it, and its folder."""
     empty: list[tuple[VersionLineage, str]] = field(default_factory=list)
     """Versions of which nothing to learn from is left, and why."""
@@ -46,16 +46,16 @@ class Taken:
         return {
             "withdrawn": self.withdrawal.model_dump(mode="json"),
             "versions": [
-                {"parent": parent.tag, "folder": str(folder), **version} for parent, version, folder in self.made
+                {"parent": parent.tag, "folder": str(folder), **version} for parent, version, folder in self.rebuilt
             ],
             "empty": [{"parent": parent.tag, "reason": reason} for parent, reason in self.empty],
-            "held": [dataset_row(one) for one in self.held],
-            "curated": [dataset_row(one) for one in self.curated],
-            "tainted": [model_row(one.model) | {"because": one.because} for one in self.tainted],
+            "held": [dataset_row(version) for version in self.held],
+            "curated": [dataset_row(version) for version in self.curated],
+            "tainted": [model_row(descendant.model) | {"because": descendant.because} for descendant in self.tainted],
         }
 
 
-def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Path) -> Taken:
+def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Path) -> WithdrawalReport:
     """Take an annotator's ratings, or a task, out of the dataset.
 
     They go on the dataset repository's list, which later builds honour. Of each set of candidates the latest version
@@ -70,49 +70,51 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     listed = add_withdrawal(
         repo, Withdrawal(kind=kind, name=name, reason=reason, at=datetime.now(UTC).replace(microsecond=0))
     )
-    taken = Taken(listed, trace.datasets, trace.models, trace.curated)
-    _mark(taken)
-    for one in track(latest(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)):
-        _rebuild(taken, one, repo, out)
-    return taken
+    report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
+    _mark(report)
+    for version in track(
+        newest_versions(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)
+    ):
+        _rebuild(report, version, repo, out)
+    return report
 
 
-def latest(held: Sequence[VersionLineage]) -> list[VersionLineage]:
+def newest_versions(held: Sequence[VersionLineage]) -> list[VersionLineage]:
     """The newest of the versions of each set of candidates, the oldest first."""
-    found = {one.candidates_sha256: one for one in sorted(held, key=lambda one: one.at)}
-    return sorted(found.values(), key=lambda one: one.at)
+    newest = {version.candidates_sha256: version for version in sorted(held, key=lambda version: version.at)}
+    return sorted(newest.values(), key=lambda version: version.at)
 
 
-def _mark(taken: Taken) -> None:
+def _mark(report: WithdrawalReport) -> None:
     """Tag the tainted versions in the registry, each reason once."""
-    api, said = tracking.client(), taken.withdrawal
-    for heir in taken.tainted:
-        why = f"{said.kind} {said.name}, withdrawn {said.at:%Y-%m-%d}: {heir.because}"
-        if why not in heir.model.tainted:
-            text = "; ".join(filter(None, (heir.model.tainted, why)))[:5000]
-            api.set_model_version_tag(heir.model.name, heir.model.version, TAINTED, text)
+    api, withdrawal = tracking.client(), report.withdrawal
+    for descendant in report.tainted:
+        why = f"{withdrawal.kind} {withdrawal.name}, withdrawn {withdrawal.at:%Y-%m-%d}: {descendant.because}"
+        if why not in descendant.model.tainted:
+            text = "; ".join(filter(None, (descendant.model.tainted, why)))[:5000]
+            api.set_model_version_tag(descendant.model.name, descendant.model.version, TAINTED, text)
 
 
-def _rebuild(taken: Taken, one: VersionLineage, repo: str, out: Path) -> None:
+def _rebuild(report: WithdrawalReport, parent: VersionLineage, repo: str, out: Path) -> None:
     """Make the version without it, recorded in MLflow as a step of its own."""
     with tempfile.TemporaryDirectory(prefix="editloop-withdrawal-") as temporary:
         earlier, rebuilt = Path(temporary) / "earlier", Path(temporary) / "dataset"
-        fetch_dataset(Version(dvc_rev=one.dvc_rev, tag=one.tag, sha256=one.sha256, repo=repo), earlier)
+        fetch_dataset(DatasetVersion(dvc_rev=parent.dvc_rev, tag=parent.tag, sha256=parent.sha256, repo=repo), earlier)
         withdrawn = read_withdrawn(repo)
         parameters = {"withdrawn": len(withdrawn.annotators) + len(withdrawn.tasks)}
         try:
             figures = rebuild_dataset(earlier, rebuilt, withdrawn=withdrawn)
         except EditLoopError as error:
-            taken.empty.append((one, str(error)))
+            report.empty.append((parent, str(error)))
             return
         with tracking.stage_run(
-            "dataset", "train-reward", f"withdrawal-{one.tag}", {"dataset": earlier}, parameters
+            "dataset", "train-reward", f"withdrawal-{parent.tag}", {"dataset": earlier}, parameters
         ) as run:
-            version = publish(rebuilt)
+            version = publish_dataset(rebuilt)
             run.finish(figures, {"output": rebuilt})
         folder = out / version["tag"]
         if not folder.exists():
             fetch_dataset(version, folder)
         read_manifest(folder, check=True)
         write_json(out / f"{version['tag']}.json", version)
-        taken.made.append((one, version, folder))
+        report.rebuilt.append((parent, version, folder))

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import export, progress, read_answers, rows_of
+from annotation.campaigns.answers import export_answers, iterate_tasks, progress, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign, read_tasks
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
-from components.annotate.stage import annotate
+from components.annotate.stage import run_annotate
 from infra.settings import service_settings
 
 SCREENS = [(1366, 768), (1920, 1080)]
@@ -28,7 +28,7 @@ REASON_KEY, REASON = "t", "instruction unclear"
 
 def open_campaign(make_candidates, tmp_path, who, pages=3, **arguments):
     candidates = make_candidates(pages, seed=21)
-    annotate(candidates, tmp_path / "campaign", campaign=who, annotators=[who], overlap=1, **arguments)
+    run_annotate(candidates, tmp_path / "campaign", campaign=who, annotators=[who], overlap=1, **arguments)
     return read_campaign(tmp_path / "campaign"), read_tasks(candidates)
 
 
@@ -150,8 +150,8 @@ def test_what_an_invited_annotator_does_is_what_is_exported(
     done[third] = BY_MOUSE
     html += page.content()
 
-    whole = export(settings, campaign)
-    exported = {row["data"]["instruction"]: row["annotations"] for row in rows_of(whole)}
+    whole = export_answers(settings, campaign)
+    exported = {row["data"]["instruction"]: row["annotations"] for row in iterate_tasks(whole)}
     assert exported.keys() == done.keys() == {task.instruction for task in tasks}
     for asked_for, said in done.items():
         (answer,) = exported[asked_for]
@@ -243,7 +243,7 @@ def test_a_reason_can_be_taken_back(open_page, join, make_candidates, tmp_path):
     for key in BY_KEYBOARD:
         page.keyboard.press(key)
     submit(page)
-    (row,) = rows_of(export(service_settings(), campaign))
+    (row,) = iterate_tasks(export_answers(service_settings(), campaign))
     assert ratings_of(row["annotations"][0]["result"], 4) == RATED
     assert reason_of(row["annotations"][0]["result"]) is None
 

@@ -10,11 +10,11 @@ from annotation.simulation.scenes import write_edits
 from components.editor_rl.iteration import Iteration
 from components.editor_rl.loop import Training
 from components.editor_rl.prompts import Prompts
-from components.editor_rl.scoring import Teachers
+from components.editor_rl.scoring import RewardJudges
 from components.editor_rl.settings import RlJob, RlSettings
 from components.editor_rl.train import prepare_to_train
 from components.editors.pipeline_editor import PipelineEditor
-from components.editors.protocol import joined
+from components.editors.protocol import join_conditions
 from components.judges.protocol import AxisScore, EditGroup, Score
 from components.training.ranks import StopRequest
 from tests.gpu.conditions import Conditions, Figures, checked
@@ -129,8 +129,8 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         checkpoints=conditions.folder / "checkpoints",
     )
     trained = prepare_to_train(editor, chosen)
-    prompts = Prompts(list(read_edits(edits)), editor, kept=chosen.encodings, seed=chosen.seed)
-    training = Training(job, editor, trained, prompts, Teachers({"brightness": Brightness()}, patience=0))
+    prompts = Prompts(list(read_edits(edits)), editor, cache_size=chosen.encodings, seed=chosen.seed)
+    training = Training(job, editor, trained, prompts, RewardJudges({"brightness": Brightness()}, patience=0))
     iterate = Iteration(
         chosen,
         training.editor,
@@ -148,7 +148,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
 @torch.no_grad()
 def _pass_flops(editor: PipelineEditor, prompts: Prompts) -> float:
     """Operations of one edit's pass through the network, counted by torch; needs no figures of the architecture."""
-    condition = joined([task.condition for task in prompts.known([0])]).to(editor.device)
+    condition = join_conditions([task.condition for task in prompts.encoded_tasks([0])]).to(editor.device)
     x = editor.noise(1, condition.size, torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:
         editor.velocity(x, torch.ones(1, device=x.device), condition, 1.0)

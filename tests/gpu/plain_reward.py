@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.reward.inputs import Edits
+from components.reward.inputs import EditGroupLike
 from components.reward.model import RewardModel, Scores
 from tests.gpu.flops import Work, row_work, together
 from tests.plain_passes import PlainPasses
@@ -19,7 +19,7 @@ class PlainReward(PlainPasses):
         super().__init__(model, share=True)
         self.read = model.read
 
-    def collate(self, groups: Sequence[Edits]) -> dict[str, Tensor]:
+    def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """For each axis the inputs of all candidates, their names with the axis before them."""
         rows = [self.inputs(group.instruction, group.source, edit) for group in groups for edit in group.edits]
         return {

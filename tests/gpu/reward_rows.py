@@ -6,9 +6,9 @@ import torch
 
 from components.judges.protocol import EditGroup
 from components.reward.model import RewardModel
-from components.reward.train import RewardLesson
+from components.reward.train import RewardTrainingTask
 from components.training.adapter import add_adapter
-from components.training.memory import need
+from components.training.memory import estimate_memory
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.flops import Work, adapter_step_flops, forward_flops, together, tree_work
 from tests.gpu.machine import forget_peak, peak_gib, relative_difference, seconds_of, utilisation
@@ -60,8 +60,8 @@ def training(conditions: Conditions) -> Figures:
         "waiting": ours.waiting,
         "peak_gib": ours.peak_gib,
         "plain_peak_gib": theirs.peak_gib,
-        "planned_gib": need(preset, preset.training, 1).total / GIB,
-        "planned_whole_gib": need(full, full.training, 1).total / GIB,
+        "planned_gib": estimate_memory(preset, preset.training, 1).total / GIB,
+        "planned_whole_gib": estimate_memory(full, full.training, 1).total / GIB,
         "hidden_apart": apart,
     }
     return checked(figures, APART)
@@ -106,7 +106,7 @@ def _apart(model: RewardModel, plain: Any, group: Any) -> float:
     return relative_difference(model.hidden(model.collate([group])), plain.states(plain.collate([group])))
 
 
-def _step_work(lesson: RewardLesson, batch: int) -> Work:
+def _step_work(lesson: RewardTrainingTask, batch: int) -> Work:
     """What an optimiser step puts through the model."""
     work = lesson.model.work if isinstance(lesson.model, PlainReward) else tree_work
     starts = range(0, batch, MICRO_BATCH)

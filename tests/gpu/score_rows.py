@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from components.edit_score.generation import chances, draws, sample
+from components.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import Row
+from components.edit_score.rows import PromptRow
 from components.judges.protocol import EditGroup
 from components.training.presets import load_preset
 from tests.edit_score_models import plain_inputs
@@ -33,7 +33,7 @@ def average_of_four(conditions: Conditions) -> Figures:
     questions = model.rows.ask(EditGroup("Make the kettle red and leave the cup.", source, [edit]))[0]
     apart = _first_tokens_apart(model, questions)
     model.rows.end = len(model.tokenizer)  # no token is the last
-    numbers = draws(42, PASSES, 2, tokens)
+    numbers = uniform_draws(42, PASSES, 2, tokens)
 
     def separately() -> None:
         for row in questions:
@@ -41,7 +41,7 @@ def average_of_four(conditions: Conditions) -> Figures:
                 _generate(model, row, tokens, 1)
 
     forget_peak()
-    ours = seconds_of(lambda: sample(model, questions, numbers), 1)
+    ours = seconds_of(lambda: generate_answers(model, questions, numbers), 1)
     peak = peak_gib()
     returned = seconds_of(lambda: [_generate(model, row, tokens, PASSES) for row in questions], 1)
     separate = seconds_of(separately, 1, warm_up=False)
@@ -62,7 +62,7 @@ def average_of_four(conditions: Conditions) -> Figures:
     )
 
 
-def _generate(model: EditScoreModel, row: Row, tokens: int, answers: int) -> None:
+def _generate(model: EditScoreModel, row: PromptRow, tokens: int, answers: int) -> None:
     """The reference's way: Hugging Face's generate on one prompt."""
     settings = model.settings
     model.backbone.generate(
@@ -79,13 +79,13 @@ def _generate(model: EditScoreModel, row: Row, tokens: int, answers: int) -> Non
 
 
 @torch.no_grad()
-def _first_tokens_apart(model: EditScoreModel, questions: Sequence[Row]) -> float:
+def _first_tokens_apart(model: EditScoreModel, questions: Sequence[PromptRow]) -> float:
     """How far the logits of first tokens after the shared prefill lie from those of plain passes."""
-    ours = chances(model, questions, range(model.backbone.config.text_config.vocab_size)).log()
+    ours = next_token_probabilities(model, questions, range(model.backbone.config.text_config.vocab_size)).log()
     theirs = [model.backbone(**_moved(model, row)).logits[0, -1].float().log_softmax(-1) for row in questions]
     centred, plain = (logits - logits.mean(-1, keepdim=True) for logits in (ours, torch.stack(theirs)))
     return relative_difference(centred, plain)
 
 
-def _moved(model: EditScoreModel, row: Row) -> dict[str, torch.Tensor]:
+def _moved(model: EditScoreModel, row: PromptRow) -> dict[str, torch.Tensor]:
     return {name: value.to(model.device) for name, value in plain_inputs(model, row).items()}

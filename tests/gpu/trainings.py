@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch.distributed as distributed
 from torch import Tensor
 
-from components.reward.train import RewardLesson
+from components.reward.train import RewardTrainingTask
 from components.training.job import TrainingJob
 from components.training.lesson import Batch
-from components.training.loop import STOPPED, train
+from components.training.loop import STOPPED_STATUS, train
 from components.training.presets import Preset
 from components.training.ranks import start_rank
 from tests.gpu.machine import forget_peak, peak_gib
@@ -42,7 +42,7 @@ def one_rank() -> None:
     start_rank()
 
 
-def lesson_of(model: Any, preset: Preset, kind: type[RewardLesson] = RewardLesson) -> RewardLesson:
+def lesson_of(model: Any, preset: Preset, kind: type[RewardTrainingTask] = RewardTrainingTask) -> RewardTrainingTask:
     """Drawn groups of the preset's load for a model: a batch a step."""
     job = TrainingJob(
         dataset=Path(), output=Path(), checkpoints=Path(), base="", preset=preset, training=preset.training, facts={}
@@ -77,7 +77,7 @@ def run_training(make: Callable[[], Any], preset: Preset, folder: Path) -> Measu
     return Measured(speed, waiting, peak, history)
 
 
-class StoppedLesson(RewardLesson):
+class StoppedLesson(RewardTrainingTask):
     """A lesson in whose second step the process is asked to stop, as a scheduler does it."""
 
     passes = 0
@@ -95,7 +95,7 @@ def run_until_stopped(make: Callable[[], Any], preset: Preset, folder: Path) -> 
     try:
         train(lesson_of(make(), preset, StoppedLesson), preset.training, folder, facts={})
     except SystemExit as stopped:
-        if stopped.code != STOPPED:
+        if stopped.code != STOPPED_STATUS:
             raise
     else:
         raise RuntimeError("the training went on after SIGTERM")

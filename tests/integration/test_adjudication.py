@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
-from annotation.campaigns.closing import close, readiness
+from annotation.campaigns.closing import close_campaign, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.lead_queue import find_queue
 from annotation.campaigns.opening import task_rows
 from annotation.vocabulary import Page
-from components.collect.stage import collect
+from components.collect.stage import run_collect
 from components.step import run_step
 from infra.content import read_manifest
 from infra.errors import EditLoopError
@@ -154,10 +154,10 @@ def test_votes_are_hidden_until_the_lead_has_decided_and_stay_as_they_were(dispu
 def test_decisions_and_reasons_stand_beside_the_votes(disputed, tmp_path):
     adjudicate(disputed)
     first, second = disputed.keys[:2]
-    collect(disputed.folder, disputed.candidates, tmp_path / "before")
+    run_collect(disputed.folder, disputed.candidates, tmp_path / "before")
     number = disputed.decide(first, levels((3, 2), (2, 3), (4, 1)), NOTE)
     disputed.decide(second, levels((1, 1), (1, 1), (1, 1)), None)
-    metrics = collect(disputed.folder, disputed.candidates, tmp_path / "after")
+    metrics = run_collect(disputed.folder, disputed.candidates, tmp_path / "after")
     assert metrics["decisions"] == 3, "an answer without a reason decides nothing"
     assert metrics["conflicts"] == 2
     decided = [json.loads(line) for line in (tmp_path / "after" / "decisions.jsonl").read_text().splitlines()]
@@ -177,7 +177,7 @@ def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
     def ready():
         return readiness(client, settings, campaign, disputed.pages)
 
-    before = close(client, campaign, ready())
+    before = close_campaign(client, campaign, ready())
     run_step(
         "collect",
         pipeline_run="decided-late",
@@ -190,8 +190,8 @@ def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
     assert not found["closed"]
     assert found["edited"] == f"1 added (annotation {number})"
     assert found["adjudication"] | {"url": ""} == {"url": "", "tasks": 2, "decided": 1}
-    after = close(client, campaign, ready())
-    metrics = collect(disputed.folder, disputed.candidates, tmp_path / "new", answers_sha256=after.answers_sha256)
+    after = close_campaign(client, campaign, ready())
+    metrics = run_collect(disputed.folder, disputed.candidates, tmp_path / "new", answers_sha256=after.answers_sha256)
     assert metrics["decisions"] == 3
 
 

@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from annotation.campaigns import opening
 from annotation.campaigns.accounts import names_by_id, read_accounts
-from annotation.campaigns.answers import export, judgements, read_answers
-from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate, read_campaign
+from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
+from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate_campaign, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
 from annotation.simulation import experts
-from components.annotate.stage import annotate
+from components.annotate.stage import run_annotate
 from components.step import run_step
 from infra.content import read_manifest
 from infra.errors import EditLoopError
@@ -44,7 +44,7 @@ def open_one(settings, make_candidates, tmp_path):
 
     def open_it(name, count, *, seed=0, **given):
         candidates = make_candidates(count, seed=seed)
-        annotate(candidates, tmp_path / name, **{"campaign": name, "annotators": PEOPLE, **given})
+        run_annotate(candidates, tmp_path / name, **{"campaign": name, "annotators": PEOPLE, **given})
         return candidates, tmp_path / name
 
     return open_it
@@ -54,8 +54,8 @@ def judged(settings, folder):
     """The judgements of a campaign as {(kind, task, candidate, annotator): (if, vq)}."""
     campaign, pages = read_campaign(folder), load_pages(folder)
     names = names_by_id(connect(settings), campaign.annotators)
-    answers = read_answers(export(settings, campaign), pages, names)
-    found, _ = judgements(pages, answers, ("task", "repeat", "gold"))
+    answers = read_answers(export_answers(settings, campaign), pages, names)
+    found, _ = extract_judgements(pages, answers, ("task", "repeat", "gold"))
     return {
         (one.kind, one.task_id, one.candidate_id, one.annotator): (one.instruction_following, one.visual_quality)
         for one in found
@@ -66,7 +66,7 @@ def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_pa
     candidates = make_candidates(12, seed=11)
     given = {"campaign": "twice", "annotators": PEOPLE, "gold_share": 0.2, "repeat_share": 0.2}
     for output in ("first", "second"):
-        annotate(candidates, tmp_path / output, overlap=2, **given)
+        run_annotate(candidates, tmp_path / output, overlap=2, **given)
     one, two = read_campaign(tmp_path / "first"), read_campaign(tmp_path / "second")
     assert one == two
     assert read_manifest(tmp_path / "first")["sha256"] == read_manifest(tmp_path / "second")["sha256"]
@@ -77,7 +77,7 @@ def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_pa
     assert {key: found[0].overlap for key, found in rows.items()} == {key: page.overlap for key, page in pages.items()}
     ids = [rows[key][0].id for key in pages]
     assert ids == sorted(ids), "Label Studio's queue is the plan's"
-    annotate(candidates, tmp_path / "third", overlap=3, **given)
+    run_annotate(candidates, tmp_path / "third", overlap=3, **given)
     assert read_campaign(tmp_path / "third").key != one.key
 
 
@@ -101,7 +101,7 @@ def test_a_task_tells_nothing_but_what_is_shown(settings, open_one):
 def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(6, seed=12)
     given = {"campaign": "cut", "annotators": PEOPLE, "repeat_share": 0.2}
-    annotate(candidates, tmp_path / "campaign", **given)
+    run_annotate(candidates, tmp_path / "campaign", **given)
     campaign = read_campaign(tmp_path / "campaign")
     api = LabelStudioApi(settings)
     tasks = list(opening.live_tasks(api, campaign, "task_only"))
@@ -112,7 +112,7 @@ def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates,
     client.projects.update(campaign.project_id, maximum_annotations=1)  # resets the overlap of every task
     before = {key: found[0].id for key, found in task_rows(settings, campaign).items()}
     assert Counter(len(found) for found in task_rows(settings, campaign).values()) == {1: 2, 2: 2}
-    annotate(candidates, tmp_path / "campaign", **given)
+    run_annotate(candidates, tmp_path / "campaign", **given)
     after, pages = task_rows(settings, campaign), load_pages(tmp_path / "campaign")
     assert after.keys() == pages.keys()
     assert all(len(found) == 1 for found in after.values())
@@ -147,7 +147,7 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(
 
         monkeypatch.setattr(LabelStudioApi, "_call", disturbed)
         candidates = make_candidates(20, seed=17)
-        annotate(candidates, tmp_path / "campaign", campaign="away", annotators=["ada", "bo"], repeat_share=0.1)
+        run_annotate(candidates, tmp_path / "campaign", campaign="away", annotators=["ada", "bo"], repeat_share=0.1)
         assert {"away", "answer lost"} <= set(met)
         campaign, pages = read_campaign(tmp_path / "campaign"), load_pages(tmp_path / "campaign")
         rows = task_rows(service_settings(), campaign)
@@ -200,8 +200,8 @@ def test_simulated_experts_answer_every_page_once_and_the_same_each_time(setting
         )
         wanted = read_campaign(folder).wanted
         assert wanted == 5 * 3 + 3 * 4
-        assert experts.answer(folder, candidates, settings=settings, seed=3) == wanted
-        assert experts.answer(folder, candidates, settings=settings, seed=3) == 0
+        assert experts.answer_campaign(folder, candidates, settings=settings, seed=3) == wanted
+        assert experts.answer_campaign(folder, candidates, settings=settings, seed=3) == 0
         said.append(judged(settings, folder))
         people = defaultdict(set)
         for kind, task, _, annotator in said[-1]:
@@ -226,9 +226,9 @@ def test_resumed_answers_equal_unbroken_ones(settings, open_one, monkeypatch):
         if name == "broken":
             monkeypatch.setattr(experts, "_submit", dies_after_five)
             with pytest.raises(KeyboardInterrupt):
-                experts.answer(folder, candidates, settings=settings)
+                experts.answer_campaign(folder, candidates, settings=settings)
             monkeypatch.setattr(experts, "_submit", submit_one)
-        experts.answer(folder, candidates, settings=settings)
+        experts.answer_campaign(folder, candidates, settings=settings)
         said.append(judged(settings, folder))
     assert said[0] == said[1]
     assert len(said[0]) == 4 * 4 * 3
@@ -236,12 +236,12 @@ def test_resumed_answers_equal_unbroken_ones(settings, open_one, monkeypatch):
 
 def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_candidates, tmp_path):
     candidates = make_candidates(2, seed=16)
-    annotate(candidates, tmp_path / "campaign", campaign="changed", annotators=PEOPLE)
+    run_annotate(candidates, tmp_path / "campaign", campaign="changed", annotators=PEOPLE)
     project = read_campaign(tmp_path / "campaign").project_id
     config = client.projects.get(project).label_config
     client.projects.update(project, label_config=config.replace("with a slip", "good"))
     with pytest.raises(EditLoopError, match="was changed in Label Studio"):
-        annotate(candidates, tmp_path / "again", campaign="changed", annotators=PEOPLE)
+        run_annotate(candidates, tmp_path / "again", campaign="changed", annotators=PEOPLE)
     assert not (tmp_path / "again").exists()
 
 
@@ -262,8 +262,8 @@ def test_a_description_that_was_changed_is_told_and_one_without_facts_passed_ove
 def test_better_guidelines_reach_an_open_campaign_and_its_overlaps_stay(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(4, seed=20)
     given = {"campaign": "guided", "annotators": PEOPLE, "repeat_share": 0.2}
-    annotate(candidates, tmp_path / "one", guidelines="# Look *closely*", **given)
-    annotate(candidates, tmp_path / "two", guidelines="# Look <b>twice</b>", **given)
+    run_annotate(candidates, tmp_path / "one", guidelines="# Look *closely*", **given)
+    run_annotate(candidates, tmp_path / "two", guidelines="# Look <b>twice</b>", **given)
     one, two = read_campaign(tmp_path / "one"), read_campaign(tmp_path / "two")
     assert one == two
     shown = client.projects.get(one.project_id).expert_instruction
@@ -288,14 +288,14 @@ def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candi
     )
     opened = read_campaign(output)
     for name in (str(output), "to be found", opened.key):
-        found = locate(client, settings, name)
+        found = locate_campaign(client, settings, name)
         assert found == (opened, output, candidates)
     output.rename(tmp_path / "elsewhere")
-    fetched = locate(client, settings, "to be found")
+    fetched = locate_campaign(client, settings, "to be found")
     assert fetched.campaign == opened
     assert load_pages(fetched.folder) == load_pages(tmp_path / "elsewhere")
     with pytest.raises(EditLoopError, match="no such campaign or folder"):
-        locate(client, settings, "never opened")
+        locate_campaign(client, settings, "never opened")
 
 
 def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings, make_candidates, tmp_path):
@@ -324,7 +324,9 @@ def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings,
 def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, monkeypatch):
     monkeypatch.delenv("EDITLOOP_ANNOTATORS_FILE")
     with pytest.raises(EditLoopError, match=r"Not in Label Studio yet: someone@team\.example"):
-        annotate(make_candidates(2), tmp_path / "x", campaign="team", annotators=["someone@team.example"], overlap=1)
+        run_annotate(
+            make_candidates(2), tmp_path / "x", campaign="team", annotators=["someone@team.example"], overlap=1
+        )
     assert not (tmp_path / "x").exists()
 
 

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from annotation.campaigns.accounts import ensure_annotators, read_accounts
 from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
-from annotation.campaigns.closing import Acceptance, close, closings, readiness
+from annotation.campaigns.closing import Acceptance, close_campaign, closings, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import REASONS, result_of
 from annotation.campaigns.opening import task_rows
 from annotation.vocabulary import Page
-from components.annotate.stage import annotate
-from components.collect.stage import collect
-from components.dataset.stage import dataset
+from components.annotate.stage import run_annotate
+from components.collect.stage import run_collect
+from components.dataset.stage import run_dataset
 from components.step import run_step
 from infra import tracking
 from infra.content import read_manifest
@@ -102,7 +102,7 @@ def opened(service_environment, make_candidates, tmp_path) -> Callable[..., Open
                 tags={"uri.candidates": str(candidates), "uri.output": str(folder), "follow_up": "{}"},
             )
         else:
-            annotate(candidates, folder, **parameters)
+            run_annotate(candidates, folder, **parameters)
         campaign, settings = read_campaign(folder), service_settings()
         tasks = {key: rows[0].id for key, rows in task_rows(settings, campaign).items()}
         return Opened(campaign, folder, candidates, settings, load_pages(folder), tasks)
@@ -127,16 +127,16 @@ def test_below_its_gate_a_campaign_does_not_close_unless_somebody_says_why(opene
     assert ready.progress.complete
     assert ready.alpha["if"] < 0 < ready.alpha["vq"]
     with pytest.raises(EditLoopError, match=r"Instruction following: alpha -\d\.\d\d, gate 0\.60\)\. 4 tasks are in"):
-        close(client, one.campaign, ready)
+        close_campaign(client, one.campaign, ready)
     with pytest.raises(EditLoopError, match="below its gate"):
-        collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements")
     assert not (tmp_path / "judgements").exists()
     assert closings(client, one.campaign) == []
     accepted = Acceptance(reason="a pilot, to see the pages", by="lea")
-    closing = close(client, one.campaign, ready, accepted)
+    closing = close_campaign(client, one.campaign, ready, accepted)
     assert closing.accepted == accepted
-    assert closings(client, one.campaign) == [closing] == [close(client, one.campaign, one.ready(), accepted)]
-    collect(one.folder, one.candidates, tmp_path / "judgements", answers_sha256=closing.answers_sha256)
+    assert closings(client, one.campaign) == [closing] == [close_campaign(client, one.campaign, one.ready(), accepted)]
+    run_collect(one.folder, one.candidates, tmp_path / "judgements", answers_sha256=closing.answers_sha256)
     assert summary(tmp_path / "judgements")["accepted"] == accepted.model_dump()
 
 
@@ -153,7 +153,7 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
         outputs={"output": tmp_path / "judgements"},
         parameters={},
     )
-    dataset(tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json")
+    run_dataset(tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json")
     facts = read_manifest(tmp_path / "dataset")["facts"]
     chain = Chain("none")
     judgement_links(chain, facts)
@@ -166,7 +166,7 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
 def test_a_report_of_the_answers_now_and_of_the_judgements_folder_are_one(opened, tmp_path):
     one = opened("reported", recorded=True, repeat_share=0.5, gold_share=0.25)
     one.answer(disagree)
-    collect(one.folder, one.candidates, tmp_path / "judgements")
+    run_collect(one.folder, one.candidates, tmp_path / "judgements")
     assert command("report", "reported", "--out", str(tmp_path / "live")).exit_code == 0
     words = ("report", str(tmp_path / "judgements"), "--candidates", str(one.candidates))
     assert command(*words, "--out", str(tmp_path / "kept")).exit_code == 0
@@ -181,7 +181,9 @@ def test_a_report_of_the_answers_now_and_of_the_judgements_folder_are_one(opened
 def test_a_reason_that_was_not_needed_is_not_kept(opened):
     one = opened("agreed", alpha_if=0.6)
     one.answer(agree)
-    closing = close(connect(one.settings), one.campaign, one.ready(), Acceptance(reason="just in case", by="lea"))
+    closing = close_campaign(
+        connect(one.settings), one.campaign, one.ready(), Acceptance(reason="just in case", by="lea")
+    )
     assert closing.accepted is None
     assert closing.alpha["if"] == pytest.approx(1)
 
@@ -249,7 +251,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     assert one.campaign in look.edited
     assert len(started) == 1, "nothing is trained on answers that nobody closed"
     with pytest.raises(EditLoopError, match="not those it was closed with"):
-        collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=closing.answers_sha256)
+        run_collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=closing.answers_sha256)
 
     assert command("close", "late").exit_code == 0
     assert json.loads(command("status", "late", "--json").stdout)["closed"]
@@ -259,7 +261,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     reconciling.reconcile(start, tmp_path)
     assert started[-1] == {**first, "answers_sha256": again[1].answers_sha256, "run_key": started[-1]["run_key"]}
     assert started[-1]["run_key"] != first["run_key"]
-    collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=again[1].answers_sha256)
+    run_collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=again[1].answers_sha256)
     assert summary(tmp_path / "new")["ratings_sha256"] != before["facts"]["ratings_sha256"]
     assert read_manifest(tmp_path / "old", check=True) == before, "the old version stays what it was"
 
@@ -281,7 +283,7 @@ def test_a_config_changed_in_mid_campaign_keeps_it_from_closing(opened, tmp_path
     look = reconciling.reconcile(lambda *_: None, tmp_path)
     assert [one for one in look.waiting if one.campaign.name == "reworded" and "was changed" in one.reason]
     with pytest.raises(EditLoopError, match="was changed"):
-        collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements")
     client.projects.update(one.campaign.project_id, label_config=config)
     assert command("close", "reworded").exit_code == 0
 
@@ -309,7 +311,7 @@ def test_what_is_missing_is_counted_and_what_is_wrong_is_told(opened, tmp_path):
     strange = task_rows(one.settings, one.campaign)["no-page"][0].id
     one.api(ada).call("POST", f"/api/tasks/{strange}/annotations/", json={"result": good})
     with pytest.raises(EditLoopError, match=r"2 of 4 pages are answered, 5 of 8 answers are there, 1 were skipped"):
-        collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements")
     found = json.loads(command("status", "messy", "--json").stdout)["progress"]
     assert {key: found[key] for key in ("skipped", "unfinished", "others", "repeated", "missing", "complete")} == {
         "skipped": 1,
@@ -328,7 +330,7 @@ def test_what_is_missing_is_counted_and_what_is_wrong_is_told(opened, tmp_path):
     one.edit(bo, wrong, good)
     one.submit(ada, fourth, good)
     one.submit(bo, fourth, good)
-    metrics = collect(one.folder, one.candidates, tmp_path / "judgements")
+    metrics = run_collect(one.folder, one.candidates, tmp_path / "judgements")
     assert (metrics["judgements"], metrics["cannot"]) == (7 * 3, 1)
     rows = [json.loads(line) for line in (tmp_path / "judgements" / "judgements.jsonl").read_text().splitlines()]
     assert [row["if"] for row in rows if row["task_id"] == one.pages[third].task_id] == [4, 4, 4], "the later counts"
@@ -343,8 +345,8 @@ def test_a_page_gone_from_label_studio_is_missed_and_repeats_are_kept_apart(open
     api = LabelStudioApi(one.settings)
     api.call("DELETE", f"/api/tasks/{one.tasks[last]}")
     with pytest.raises(EditLoopError, match=r"1 pages are not in Label Studio \(open the campaign again\)"):
-        collect(one.folder, one.candidates, tmp_path / "judgements")
-    annotate(
+        run_collect(one.folder, one.candidates, tmp_path / "judgements")
+    run_annotate(
         one.candidates,
         one.folder,
         campaign="gone",
@@ -356,7 +358,7 @@ def test_a_page_gone_from_label_studio_is_missed_and_repeats_are_kept_apart(open
     one.tasks[last] = task_rows(one.settings, one.campaign)[last][0].id
     for name in PEOPLE:
         one.submit(name, last, result_of([{"if": 1, "vq": 2}] * 3))
-    assert collect(one.folder, one.candidates, tmp_path / "judgements")["judgements"] == 4 * 3 * 2
+    assert run_collect(one.folder, one.candidates, tmp_path / "judgements")["judgements"] == 4 * 3 * 2
     checks = [json.loads(line) for line in (tmp_path / "judgements" / "checks.jsonl").read_text().splitlines()]
     kinds = [page.kind for page in one.pages.values()]
     assert (kinds.count("repeat"), kinds.count("gold")) == (2, 1)
@@ -386,9 +388,9 @@ def test_two_closings_at_once_are_both_kept(opened):
             if self.left:
                 self.left -= 1
                 client.projects.update(project, description=before)
-                close(client, one.campaign, other)
+                close_campaign(client, one.campaign, other)
 
-    mine = close(Interrupted(), one.campaign, ready)
+    mine = close_campaign(Interrupted(), one.campaign, ready)
     assert [known.answers_sha256 for known in closings(client, one.campaign)] == ["0" * 64, mine.answers_sha256]
 
 
@@ -404,7 +406,7 @@ def test_a_dead_link_in_mlflow_does_not_hide_a_late_edit(opened):
     one = opened("unkept", recorded=True)
     client = connect(one.settings)
     ids = one.answer(agree)
-    close(client, one.campaign, one.ready())
+    close_campaign(client, one.campaign, one.ready())
     assert tracking.find_runs(stage="collect", campaign_key=one.campaign.key) == []
     (name, _), annotation = next(iter(ids.items()))
     one.api(name).call("DELETE", f"/api/annotations/{annotation}/")

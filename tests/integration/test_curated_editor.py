@@ -39,7 +39,7 @@ from tests.prepared_loop import (
     standing_in,
     step,
     surroundings,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.timeout(600)
 RUN, KEPT, STEPS = "curating", 10, 6
@@ -113,10 +113,14 @@ def evaluate(loop: Loop) -> None:
     evaluation, tuned, promotion = loop["evaluation"], loop["tuned"], loop["promotion.json"]
     write_edits(loop["heldout"], 8, seed=4)
     run_step(
-        "editor_eval", pipeline_run=RUN, inputs={"edits": loop["heldout"], "editor": tuned},
-        outputs={"output": evaluation}, parameters={"steps": 2, "gate": "open"}, pipeline="curate-editor",
+        "editor_eval",
+        pipeline_run=RUN,
+        inputs={"edits": loop["heldout"], "editor": tuned},
+        outputs={"output": evaluation},
+        parameters={"steps": 2, "gate": "open"},
+        pipeline="curate-editor",
         then=partial(register_editor, evaluation, tuned, promotion, name=EDITOR),
-    )  # fmt: skip
+    )
 
 
 def test_what_is_kept_is_a_version_and_the_best_of_each_task(loop: Loop) -> None:

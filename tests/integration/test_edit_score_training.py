@@ -9,10 +9,10 @@ import yaml
 from PIL import Image
 
 from components.edit_score.model import EditScoreModel
-from components.edit_score.teacher import import_taught
+from components.edit_score.teacher import import_distillation_rows
 from components.judges.opening import open_judge
 from components.judges.protocol import EditGroup
-from components.reward.stage import reward
+from components.reward.stage import run_reward
 from components.training.presets import load_preset
 from tests.edit_score_models import tiny_score
 
@@ -33,11 +33,18 @@ def taught(tmp_path_factory):
             Image.fromarray(made).save(folder / f"{key}-{name}.png")
             points = [25, 25] if name == "red" else [0, 5]
             rows.append(
-                {"key": str(key), "instruction": "red", "source": f"{key}.png", "edit": f"{key}-{name}.png",
-                 "editor": name, "sc": points, "pq": points}
-            )  # fmt: skip
+                {
+                    "key": str(key),
+                    "instruction": "red",
+                    "source": f"{key}.png",
+                    "edit": f"{key}-{name}.png",
+                    "editor": name,
+                    "sc": points,
+                    "pq": points,
+                }
+            )
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    import_taught(folder / "rows.jsonl", folder / "taught")
+    import_distillation_rows(folder / "rows.jsonl", folder / "taught")
     return folder / "taught"
 
 
@@ -56,7 +63,7 @@ def test_a_teacher_is_learnt_from_and_the_folder_judges(taught, tmp_path, how):
     preset = load_preset("editscore-tiny").model_dump(mode="json", exclude={"loss", "target"})
     preset["training"] |= {"learning_rate": 1e-2, "batch": 16} | how
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump(preset))
-    figures = reward(
+    figures = run_reward(
         taught, tmp_path / "model", preset=str(tmp_path / "preset.yaml"), base=str(tmp_path / "base"), processes=2
     )
     assert figures["validation_loss"] < figures["validation_loss_before"]
@@ -69,8 +76,9 @@ def test_a_teacher_is_learnt_from_and_the_folder_judges(taught, tmp_path, how):
     if "adapter" in how:
         model, bare = EditScoreModel.load(tmp_path / "model", "cpu"), EditScoreModel.load(tmp_path / "base", "cpu")
         changed = {
-            name for (name, one), other in zip(model.named_parameters(), bare.parameters(), strict=True)
+            name
+            for (name, one), other in zip(model.named_parameters(), bare.parameters(), strict=True)
             if not torch.equal(one, other)
-        }  # fmt: skip
+        }
         assert changed
         assert all("language_model" in name and name.endswith("_proj.weight") for name in changed)

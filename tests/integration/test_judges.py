@@ -44,8 +44,10 @@ def served(model: str, home: Path) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [EDITLOOP, "serve", "--model", model, "--port", "0"],
-            env=os.environ | {"EDITLOOP_SERVE_TOKEN": TOKEN}, stdout=out, stderr=out,
-        )  # fmt: skip
+            env=os.environ | {"EDITLOOP_SERVE_TOKEN": TOKEN},
+            stdout=out,
+            stderr=out,
+        )
         try:
             yield _address(process, log)
         finally:
@@ -95,9 +97,15 @@ def edits_file(folder: Path, groups: list) -> Path:
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(("name", "zero_stage"), [("editreward-tiny", 2), ("editscore-tiny", 3)])
 def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
-    name: str, zero_stage: int, dataset: Path, tmp_path: Path, mlflow_environment: Services,
-    monkeypatch: pytest.MonkeyPatch, editloop: EditLoop, forked_ranks: None,
-) -> None:  # fmt: skip
+    name: str,
+    zero_stage: int,
+    dataset: Path,
+    tmp_path: Path,
+    mlflow_environment: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    editloop: EditLoop,
+    forked_ranks: None,
+) -> None:
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "repo"))
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "remote"))
     monkeypatch.setenv("EDITLOOP_JUDGE_TOKEN", TOKEN)
@@ -113,18 +121,26 @@ def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
     )
     key = f"judges-{name}"
     run_step(
-        "reward", pipeline_run=key, inputs={"dataset": dataset}, outputs={"output": paths["model"]},
+        "reward",
+        pipeline_run=key,
+        inputs={"dataset": dataset},
+        outputs={"output": paths["model"]},
         parameters={"preset": str(told), "processes": 2},
-    )  # fmt: skip
+    )
     run_step(
-        "benchmark", pipeline_run=key, inputs={"dataset": dataset, "model": paths["model"]},
-        outputs={"output": paths["benchmark"]}, parameters={},
-    )  # fmt: skip
+        "benchmark",
+        pipeline_run=key,
+        inputs={"dataset": dataset, "model": paths["model"]},
+        outputs={"output": paths["benchmark"]},
+        parameters={},
+    )
     run_step(
-        "promote", pipeline_run=key, inputs={"model": paths["model"], "benchmark": paths["benchmark"],
-        "dataset": dataset, "version": version}, outputs={"output": paths["promotion"]},
+        "promote",
+        pipeline_run=key,
+        inputs={"model": paths["model"], "benchmark": paths["benchmark"], "dataset": dataset, "version": version},
+        outputs={"output": paths["promotion"]},
         parameters={"pipeline_run": key},
-    )  # fmt: skip
+    )
     registered = json.loads((paths["promotion"] / "promotion.json").read_text())
     kind = preset["model"]
     assert registered["name"] == kind

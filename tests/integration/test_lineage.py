@@ -41,7 +41,7 @@ class Lineage:
 
     def run(self, stage: str, output: str) -> str:
         """The run of a stage with the output in a folder of the loop."""
-        return tracking.run_that_made(stage, str(read_manifest(self.loop[output])["sha256"]))
+        return tracking.find_producer_run(stage, str(read_manifest(self.loop[output])["sha256"]))
 
     def artifact(self, run_id: str, name: str) -> Path:
         (path,) = (self.services.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/{name}")
@@ -196,7 +196,7 @@ def signature(lineage: Lineage) -> Path:
 
 
 def evidence(lineage: Lineage) -> str:
-    return tracking.run_that_made("benchmark", str(read_manifest(lineage.loop.home / "model-benchmark")["sha256"]))
+    return tracking.find_producer_run("benchmark", str(read_manifest(lineage.loop.home / "model-benchmark")["sha256"]))
 
 
 def shard(lineage: Lineage) -> Path:
@@ -211,7 +211,8 @@ def _size(path: Path) -> int:
 MODEL_FAULTS: dict[str, tuple[str, Fault]] = {
     "an alias that is gone": ("registry", lambda it: it.unaliased()),
     "a record that is gone": (
-        "promotion record", lambda it: it.deleted(registry.promotions(REWARD)[-1].run_id),
+        "promotion record",
+        lambda it: it.deleted(registry.promotions(REWARD)[-1].run_id),
     ),
     "a byte of the model": ("model content", lambda it: it.changed(store(it))),
     "a byte of the model in the cache": ("model content", lambda it: it.changed(cache(it))),
@@ -219,37 +220,42 @@ MODEL_FAULTS: dict[str, tuple[str, Fault]] = {
     "a signature that was changed": ("signature", lambda it: it.changed(signature(it))),
     "a training run that is gone": ("training run", lambda it: it.deleted(it.version().run_id)),
     "a training run of another model": (
-        "training run", lambda it: it.retagged(it.version().run_id, "editloop.output.output", "0" * 64),
+        "training run",
+        lambda it: it.retagged(it.version().run_id, "editloop.output.output", "0" * 64),
     ),
     "another pipeline run": ("pipeline run", lambda it: it.remarked("editloop.pipeline_run", "other")),
     "a run of no commit": ("git commit", lambda it: it.retagged(it.version().run_id, "mlflow.source.git.commit", "")),
     "a verdict that was changed": ("benchmark", lambda it: it.changed(it.artifact(evidence(it), "gate.json"))),
     "a manifest that was changed": (
-        "benchmark", lambda it: it.changed(it.artifact(evidence(it), "manifests/output/manifest.json")),
+        "benchmark",
+        lambda it: it.changed(it.artifact(evidence(it), "manifests/output/manifest.json")),
     ),
     "a benchmark that is gone": ("benchmark", lambda it: it.deleted(evidence(it))),
     "a benchmark of another model": (
-        "benchmark", lambda it: it.retagged(evidence(it), "editloop.input.model", "0" * 64),
+        "benchmark",
+        lambda it: it.retagged(evidence(it), "editloop.input.model", "0" * 64),
     ),
     "another verdict": ("gate", lambda it: it.remarked("editloop.verdict", "hold")),
     "another dataset": ("dataset", lambda it: it.remarked("editloop.dataset_sha256", "0" * 64)),
     "a byte of a shard in the remote": ("DVC revision", lambda it: it.changed(shard(it))),
     "a tag that was moved": ("DVC revision", lambda it: it.moved_tag()),
     "a dataset run that is gone": ("dataset run", lambda it: it.deleted(it.run("dataset", "dataset"))),
-}  # fmt: skip
+}
 JUDGEMENT_FAULTS: dict[str, tuple[str, Fault]] = {
     "a collect run that is gone": ("judgements", lambda it: it.deleted(it.run("collect", "judgements"))),
     "an export that was changed": (
-        "label export", lambda it: it.changed(it.artifact(it.run("collect", "judgements"), "export.json")),
+        "label export",
+        lambda it: it.changed(it.artifact(it.run("collect", "judgements"), "export.json")),
     ),
     "judgements that were changed": (
-        "label export", lambda it: it.changed(it.artifact(it.run("collect", "judgements"), "judgements.jsonl")),
+        "label export",
+        lambda it: it.changed(it.artifact(it.run("collect", "judgements"), "judgements.jsonl")),
     ),
     "a campaign that is gone": ("campaign", lambda it: it.undescribed()),
     "a page that was changed": ("labelling config", lambda it: it.reworded()),
     "an answer that was edited": ("answers", lambda it: it.reanswered()),
     "candidates whose run is gone": ("candidates", lambda it: it.deleted(it.run("candidates", "candidates"))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", MODEL_FAULTS)
@@ -345,8 +351,9 @@ def test_traces_lead_from_people_and_pictures_to_models_and_back(lineage: Lineag
     assert models(by_person) == heirs
     assert [one["sha256"] for one in by_person["came_of"]["datasets"]] == [sha256]
     assert next(one for one in by_person["came_of"]["models"] if one["name"] == EDITOR)["aliases"] == [
-        "challenger", "champion",
-    ]  # fmt: skip
+        "challenger",
+        "champion",
+    ]
     picture = next(iter((loop["candidates"] / "images").iterdir()))
     for words in (("--image", sha256_file(picture)), ("--image", str(picture)), ("--dataset", sha256[:12])):
         assert models(traced(*words)) == heirs

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate
-from annotation.campaigns.closing import close, closings, readiness
+from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate_campaign
+from annotation.campaigns.closing import close_campaign, closings, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
@@ -29,7 +29,7 @@ from infra.settings import service_settings
 from pipelines.demo import surroundings
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
-from pipelines.summary import TURN
+from pipelines.summary import TURN_STAGES
 from pipelines.verify import verify
 
 pytestmark = pytest.mark.timeout(600)
@@ -71,7 +71,7 @@ def summary(turn: Path) -> dict[str, Any]:
 
 
 def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn: Path) -> None:
-    assert [stage["name"] for stage in summary["stages"]] == list(TURN)
+    assert [stage["name"] for stage in summary["stages"]] == list(TURN_STAGES)
     assert all(stage["status"] == "done" and stage["seconds"] > 0 for stage in summary["stages"])
     annotation, dataset, reward, editor = (summary[key] for key in ("annotation", "dataset", "reward", "editor"))
     tasks, asked = SMALLEST.scenes.train, SMALLEST.annotate.overlap
@@ -98,7 +98,7 @@ def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
     api = tracking.client()
     for name in ("edit-reward", "editor"):
         assert len(api.search_model_versions(f"name = '{name}'")) == 1
-    for stage in TURN:
+    for stage in TURN_STAGES:
         assert len({run.data.tags["editloop.step"] for run in tracking.find_runs(stage=stage)}) == 1
     tags = subprocess.run(["git", "tag"], cwd=turn / "dataset", check=True, capture_output=True, text=True).stdout
     assert len(tags.split()) == 1
@@ -161,8 +161,8 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     assert look.edited == [campaign]
     assert not started
     assert len(look.done) == 2
-    pages = load_pages(locate(client, settings, campaign.key).folder)
-    closing = close(client, campaign, readiness(client, settings, campaign, pages))
+    pages = load_pages(locate_campaign(client, settings, campaign.key).folder)
+    closing = close_campaign(client, campaign, readiness(client, settings, campaign, pages))
     assert closings(client, campaign) == [*before, closing]
     chain = verify(model)
     assert chain.gap is None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.training.memory import need, trained_weights
+from components.training.memory import estimate_memory, trained_weights
 from components.training.presets import Preset
 
 TOP = Path(__file__).parents[2]
@@ -21,16 +21,26 @@ FRUGAL = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARE
 def case(width: int, layers: int, rubric: int, batch: int, candidates: int, **training: Any) -> dict[str, Any]:
     """A training in fp32 on one process, and the model for it."""
     language = {
-        "layers": layers, "width": width, "inner": 3 * width, "heads": width // 32, "key_value_heads": width // 32,
-        "head_width": 32, "vocabulary": 264, "tied": True, "attention_bias": True,
-    }  # fmt: skip
+        "layers": layers,
+        "width": width,
+        "inner": 3 * width,
+        "heads": width // 32,
+        "key_value_heads": width // 32,
+        "head_width": 32,
+        "vocabulary": 264,
+        "tied": True,
+        "attention_bias": True,
+    }
     vision = {"layers": 2, "width": width, "inner": 2 * width, "gated": True, "patch": 4}
     told = {"steps": 2, "batch": batch, "learning_rate": 1e-4, "precision": "fp32", "evaluate_every": 2}
     preset = {
-        "model": "edit-reward", "base": "", "settings": {"order": "official"}, "training": told | training,
+        "model": "edit-reward",
+        "base": "",
+        "settings": {"order": "official"},
+        "training": told | training,
         "load": {"candidates": candidates, "pixels": SIDE**2, "text_tokens": rubric},
         "architecture": {"language": language, "vision": vision},
-    }  # fmt: skip
+    }
     return {"preset": preset, "model": {"width": width, "layers": layers, "vision_layers": 2, "rubric": rubric}}
 
 
@@ -47,9 +57,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, fl
     path = tmp_path_factory.mktemp("measured") / "cases.json"
     path.write_text(json.dumps([case(64, 1, 60, 1, 2, steps=1), *CASES.values()]))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.measured_training", str(path)], cwd=TOP, check=True, capture_output=True,
-        text=True, env=os.environ | FRUGAL,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.measured_training", str(path)],
+        cwd=TOP,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | FRUGAL,
+    )
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("found")).partition(" ")[2])
     return dict(zip(CASES, found, strict=True))
 
@@ -59,6 +73,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, fl
 def test_the_plan_is_within_a_fifth_of_what_a_training_takes(measured: dict[str, dict[str, float]], name: str) -> None:
     preset = Preset.model_validate(CASES[name]["preset"])
     assert trained_weights(preset, preset.training)[0] == measured[name]["weights"]
-    planned = need(preset, preset.training, 1, size=4, fused=False).total / 2**20
+    planned = estimate_memory(preset, preset.training, 1, size=4, fused=False).total / 2**20
     print(f"{name}: planned {planned:.0f} MB, measured {measured[name]['megabytes']:.0f}")
     assert planned == pytest.approx(measured[name]["megabytes"], rel=0.2)

@@ -10,8 +10,8 @@ import pytest
 from infra import promotion_claims, registry, tracking
 from infra.content import complete_folder, read_manifest
 from infra.errors import EditLoopError
-from infra.promotion import alias_version, champions, notice, promote, rollback
-from infra.promotion_claims import Move, OvertakenError, claimed
+from infra.promotion import alias_version, champion_history, promote_version, rollback_champion, sync_registry_state
+from infra.promotion_claims import OvertakenError, PromotionRequest, promotion_lock
 
 SHA256 = "5" * 64
 
@@ -35,15 +35,17 @@ def register(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch
     return make
 
 
-def move(name: str, version: str, previous: str, actor: str = "Ada") -> Move:
+def move(name: str, version: str, previous: str, actor: str = "Ada") -> PromotionRequest:
     """What a caller means to do that dies before its record."""
-    return Move("promote", name, version, "champion", actor, "because", previous, "promote", {"benchmark_sha256": "6"})
+    return PromotionRequest(
+        "promote", name, version, "champion", actor, "because", previous, "promote", {"benchmark_sha256": "6"}
+    )
 
 
 def test_a_promotion_is_recorded_and_shows_in_mlflow(register: Register) -> None:
     first, second = register("shown", "one"), register("shown", "two")
-    promote(f"models:/shown/{first}", actor="Ada", reason="the first")
-    record = promote(f"models:/shown/{second}", actor="Bo | [x](y)", reason="better\non aurora")
+    promote_version(f"models:/shown/{first}", actor="Ada", reason="the first")
+    record = promote_version(f"models:/shown/{second}", actor="Bo | [x](y)", reason="better\non aurora")
     assert (record.number, record.action, record.version, record.previous) == (2, "promote", second, first)
     assert (record.actor, record.reason, record.verdict) == ("Bo | [x](y)", "better\non aurora", "promote")
     assert record.evidence == {"benchmark_sha256": SHA256}
@@ -64,7 +66,7 @@ def test_what_people_wrote_on_the_models_page_stays(register: Register) -> None:
     register("written", "one"), register("written", "two")
     tracking.client().update_registered_model("written", "Ask Ada before you use it.")
     for version in "12":
-        promote(f"models:/written/{version}", actor="Ada", reason="x" * 1000)
+        promote_version(f"models:/written/{version}", actor="Ada", reason="x" * 1000)
     description = tracking.client().get_registered_model("written").description
     assert description.startswith("Ask Ada before you use it.\n\n## Promotions\n")
     assert description.count("## Promotions") == 1
@@ -74,31 +76,31 @@ def test_what_people_wrote_on_the_models_page_stays(register: Register) -> None:
 def test_without_the_gates_word_nothing_moves_unless_one_insists(register: Register) -> None:
     held = register("held", "one", "hold")
     with pytest.raises(EditLoopError, match=r"its gate said hold.*--without-evidence"):
-        promote(f"models:/held/{held}", actor="Ada", reason="I like it")
-    assert notice("held").champion == ""
+        promote_version(f"models:/held/{held}", actor="Ada", reason="I like it")
+    assert sync_registry_state("held").champion == ""
     assert registry.promotions("held") == []
-    record = promote(f"models:/held/{held}", actor="Ada", reason="I like it", without_evidence=True)
+    record = promote_version(f"models:/held/{held}", actor="Ada", reason="I like it", without_evidence=True)
     assert (record.verdict, record.evidence) == ("hold", {})
-    assert notice("held").champion == held
+    assert sync_registry_state("held").champion == held
 
 
 def test_the_challenger_needs_no_verdict(register: Register) -> None:
     register("tried", "one", "hold")
-    record = promote("models:/tried/1", actor="Ada", reason="to try", alias="challenger")
+    record = promote_version("models:/tried/1", actor="Ada", reason="to try", alias="challenger")
     assert (record.alias, record.version) == ("challenger", "1")
-    assert notice("tried").champion == ""
+    assert sync_registry_state("tried").champion == ""
 
 
 def test_what_is_champion_stays_so_without_a_second_record(register: Register) -> None:
     register("same", "one")
-    first = promote("models:/same/1", actor="Ada", reason="once")
-    assert promote("models:/same/1", actor="Bo", reason="twice") == first
+    first = promote_version("models:/same/1", actor="Ada", reason="once")
+    assert promote_version("models:/same/1", actor="Bo", reason="twice") == first
     assert len(registry.promotions("same")) == 1
 
 
 def test_a_new_measurement_of_the_same_content_is_the_versions_evidence(register: Register) -> None:
     assert register("measured", "one", "hold") == register("measured", "one", "promote") == "1"
-    assert promote("models:/measured/1", actor="Ada", reason="measured again").verdict == "promote"
+    assert promote_version("models:/measured/1", actor="Ada", reason="measured again").verdict == "promote"
 
 
 @pytest.mark.parametrize("broken", ["weights.safetensors", "manifest.json"])
@@ -109,75 +111,77 @@ def test_a_tampered_model_is_not_promoted(register: Register, mlflow_environment
     (kept,) = (mlflow_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/{broken}")
     kept.write_bytes(kept.read_bytes() + b" ")
     with pytest.raises(EditLoopError, match=r"weights|signature"):
-        promote(f"models:/{name}/{version}", actor="Ada", reason="x")
-    assert notice(name).champion == ""
+        promote_version(f"models:/{name}/{version}", actor="Ada", reason="x")
+    assert sync_registry_state(name).champion == ""
     assert registry.promotions(name) == []
 
 
 def test_what_the_registry_has_not_is_said(register: Register) -> None:
     register("known", "one")
     with pytest.raises(EditLoopError, match=r"no model unknown; it has .*known"):
-        promote("models:/unknown/1", actor="Ada", reason="x")
+        promote_version("models:/unknown/1", actor="Ada", reason="x")
     with pytest.raises(EditLoopError, match="no such version; known has 1"):
-        promote("models:/known/7", actor="Ada", reason="x")
+        promote_version("models:/known/7", actor="Ada", reason="x")
     with pytest.raises(EditLoopError, match="no such version; known has 1"):
-        promote("models:/known@challenger", actor="Ada", reason="x")
+        promote_version("models:/known@challenger", actor="Ada", reason="x")
     with pytest.raises(EditLoopError, match="no such model"):
-        rollback("unknown", actor="Ada", reason="x")
+        rollback_champion("unknown", actor="Ada", reason="x")
     for fault in ({"actor": " ", "reason": "x"}, {"actor": "Ada", "reason": "x" * 1001}):
         with pytest.raises(EditLoopError, match="stays on record"):
-            promote("models:/known/1", **fault)
+            promote_version("models:/known/1", **fault)
 
 
 def test_rolling_back_goes_one_further_each_time(register: Register) -> None:
     for version in ("1", "2", "3"):
         assert register("rolled", f"text {version}") == version
-        promote(f"models:/rolled/{version}", actor="Ada", reason="better")
-    record = rollback("rolled", actor="Bo", reason="worse on hats")
+        promote_version(f"models:/rolled/{version}", actor="Ada", reason="better")
+    record = rollback_champion("rolled", actor="Bo", reason="worse on hats")
     assert (record.action, record.version, record.previous, record.actor) == ("rollback", "2", "3", "Bo")
     assert record.evidence == {"benchmark_sha256": SHA256}
-    assert rollback("rolled", actor="Bo", reason="worse on shoes").version == "1"
+    assert rollback_champion("rolled", actor="Bo", reason="worse on shoes").version == "1"
     with pytest.raises(EditLoopError, match="no champion before version 1"):
-        rollback("rolled", actor="Bo", reason="worse")
-    promote("models:/rolled/3", actor="Ada", reason="mended")
-    assert rollback("rolled", actor="Bo", reason="not mended").version == "1"
-    assert notice("rolled").champion == "1"
+        rollback_champion("rolled", actor="Bo", reason="worse")
+    promote_version("models:/rolled/3", actor="Ada", reason="mended")
+    assert rollback_champion("rolled", actor="Bo", reason="not mended").version == "1"
+    assert sync_registry_state("rolled").champion == "1"
     assert [one.number for one in registry.promotions("rolled")] == [1, 2, 3, 4, 5, 6, 7]
-    assert champions(registry.promotions("rolled")) == ["1"]
+    assert champion_history(registry.promotions("rolled")) == ["1"]
 
 
 def test_an_alias_set_by_hand_works_and_is_on_record_without_evidence(register: Register) -> None:
     register("hand", "one"), register("hand", "two")
-    promote("models:/hand/1", actor="Ada", reason="better")
+    promote_version("models:/hand/1", actor="Ada", reason="better")
     registry.set_alias("hand", "champion", "2")
     assert registry.resolve_model("models:/hand@champion") is not None
-    record = notice("hand").records[-1]
+    record = sync_registry_state("hand").records[-1]
     assert (record.action, record.version, record.previous, record.evidence) == ("by hand", "2", "1", {})
-    assert len(notice("hand").records) == 2
-    assert rollback("hand", actor="Ada", reason="by whom?").version == "1"
+    assert len(sync_registry_state("hand").records) == 2
+    assert rollback_champion("hand", actor="Ada", reason="by whom?").version == "1"
     tracking.client().delete_registered_model_alias("hand", "champion")
-    standing = notice("hand")
+    standing = sync_registry_state("hand")
     assert (standing.champion, standing.records[-1].version, standing.records[-1].previous) == ("", "", "1")
-    assert promote("models:/hand/2", actor="Ada", reason="back").previous == ""
+    assert promote_version("models:/hand/2", actor="Ada", reason="back").previous == ""
 
 
 def test_who_meant_to_replace_another_is_told(register: Register) -> None:
     register("meant", "one"), register("meant", "two")
-    promote("models:/meant/1", actor="Ada", reason="better", replaces="")
+    promote_version("models:/meant/1", actor="Ada", reason="better", replaces="")
     with pytest.raises(OvertakenError, match="is version 1 by now, not no version: Ada moved champion to version 1"):
-        promote("models:/meant/2", actor="Bo", reason="better", replaces="")
-    assert notice("meant").champion == "1"
+        promote_version("models:/meant/2", actor="Bo", reason="better", replaces="")
+    assert sync_registry_state("meant").champion == "1"
 
 
 def test_a_move_under_way_keeps_others_off(register: Register) -> None:
     register("under", "one"), register("under", "two")
     api = tracking.client()
-    with claimed(api, move("under", "1", ""), 1):
+    with promotion_lock(api, move("under", "1", ""), 1):
         with pytest.raises(OvertakenError, match="Ada began to move under@champion to version 1"):
-            promote("models:/under/2", actor="Bo", reason="better")
+            promote_version("models:/under/2", actor="Bo", reason="better")
         registry.set_alias("under", "champion", "1")
-        assert notice("under").records == [], "the move explains the alias"
-    assert promote("models:/under/2", actor="Bo", reason="better").number == 2, "what was set is on record by hand"
+        assert sync_registry_state("under").records == [], "the move explains the alias"
+    assert promote_version("models:/under/2", actor="Bo", reason="better").number == 2, (
+        "what was set is on record by hand"
+    )
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -187,13 +191,13 @@ def test_a_caller_that_died_is_settled_by_the_next(
     name = f"died-{carried_out}"
     register(name, "one"), register(name, "two")
     api = tracking.client()
-    held = claimed(api, move(name, "1", "", "the late Ada"), 1)
+    held = promotion_lock(api, move(name, "1", "", "the late Ada"), 1)
     held.__enter__()
     if carried_out:
         registry.set_alias(name, "champion", "1")
     time.sleep(0.2)
-    monkeypatch.setattr(promotion_claims, "PATIENCE", 0.1)
-    record = promote(f"models:/{name}/2", actor="Bo", reason="better")
+    monkeypatch.setattr(promotion_claims, "LOCK_EXPIRY_SECONDS", 0.1)
+    record = promote_version(f"models:/{name}/2", actor="Bo", reason="better")
     records = registry.promotions(name)
     assert records[-1] == record
     assert [(one.actor, one.version, one.previous) for one in records] == (
@@ -210,14 +214,16 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Regi
     name = f"raced-{rounds}"
     for text in ("one", "two", "three"):
         register(name, text)
-    promote(f"models:/{name}/1", actor="Ada", reason="the first")
+    promote_version(f"models:/{name}/1", actor="Ada", reason="the first")
     won: list[str] = []
     lost: list[str] = []
 
     def race(version: str, champion: str, ready: threading.Barrier) -> None:
         ready.wait()
         try:
-            won.append(promote(f"models:/{name}/{version}", actor=version, reason="race", replaces=champion).version)
+            won.append(
+                promote_version(f"models:/{name}/{version}", actor=version, reason="race", replaces=champion).version
+            )
         except OvertakenError as error:
             lost.append(str(error))
 
@@ -231,7 +237,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(register: Regi
         for thread in threads:
             thread.join()
         assert (len(won), len(lost)) == (round_ + 1, round_ + 1)
-        standing = notice(name)
+        standing = sync_registry_state(name)
         assert standing.champion == won[-1]
         assert (len(standing.records), standing.records[-1].version) == (round_ + 2, won[-1])
         assert won[-1] in lost[-1], "the loser is told by whom"

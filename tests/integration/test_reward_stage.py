@@ -13,10 +13,10 @@ from components.comparison.world import scenes_dataset
 from components.reward.data import read_groups
 from components.reward.group_loss import group_loss
 from components.reward.model import RewardModel
-from components.reward.stage import reward
-from components.reward.train import padded, spread_out
+from components.reward.stage import run_reward
+from components.reward.train import pad_groups, unflatten_scores
 from components.step import run_step
-from components.training.curves import send
+from components.training.curves import send_metrics
 from components.training.presets import load_preset
 from infra import tracking
 from infra.content import read_manifest
@@ -43,8 +43,8 @@ def preset(place: Path, **training: Any) -> Path:
 def remeasured(model: Path, dataset: Path) -> float:
     """Validation loss of a saved model, without the training's code around it."""
     groups = list(read_groups(dataset, "validation"))
-    ratings, valid, weights = padded(groups)
-    scores = spread_out(RewardModel.load(model).score(groups), valid)
+    ratings, valid, weights = pad_groups(groups)
+    scores = unflatten_scores(RewardModel.load(model).score(groups), valid)
     return float(group_loss(scores.mu, scores.log_sigma, ratings, valid, weights, "expected-log")[0])
 
 
@@ -61,9 +61,12 @@ def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stage
 ) -> None:
     path, output = preset(tmp_path, **training), tmp_path / "model"
     found = run_step(
-        "reward", pipeline_run="test", inputs={"dataset": dataset}, outputs={"output": output},
+        "reward",
+        pipeline_run="test",
+        inputs={"dataset": dataset},
+        outputs={"output": output},
         parameters={"preset": str(path), "processes": 2, "seed": 1},
-    )  # fmt: skip
+    )
     assert found["validation_loss"] < found["validation_loss_before"]
     assert remeasured(output, dataset) == pytest.approx(found["validation_loss"], abs=2e-5)
     with safe_open(output / "backbone" / "model.safetensors", "pt") as weights:
@@ -74,7 +77,7 @@ def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stage
     calibration = RewardModel.load(output).settings.calibration
     assert calibration.candidates > 0
     assert not list((tmp_path / ".unfinished").iterdir())
-    api, run = tracking.client(), tracking.run_that_made("reward", str(read_manifest(output)["sha256"]))
+    api, run = tracking.client(), tracking.find_producer_run("reward", str(read_manifest(output)["sha256"]))
     losses = api.get_metric_history(run, "curve_loss")
     assert sorted(one.step for one in losses) == list(range(1, int(found["steps"]) + 1))
     assert next(one.value for one in losses if one.step == found["steps"]) == pytest.approx(found["loss"])
@@ -89,11 +92,11 @@ def test_mlflow_away_costs_a_training_nothing_and_gets_its_curves_later(
             gone.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
             gone.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             gone.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
-            found = reward(dataset, tmp_path / "model", preset=str(preset(tmp_path)), epochs=1)
+            found = run_reward(dataset, tmp_path / "model", preset=str(preset(tmp_path)), epochs=1)
         read_manifest(tmp_path / "model", check=True)
         (folder,) = (tmp_path / ".unfinished").iterdir()
         assert not tracking.client().get_metric_history(run.run_id, "curve_loss")
-        send(folder)
+        send_metrics(folder)
         sent = tracking.client().get_metric_history(run.run_id, "curve_loss")
     assert [one.step for one in sorted(sent, key=lambda one: one.step)] == list(range(1, int(found["steps"]) + 1))
 
@@ -103,7 +106,7 @@ def test_new_weights_and_order_follow_from_the_seed(dataset: Path, tmp_path: Pat
     path = preset(tmp_path)
     made = [tmp_path / name for name in ("one", "two", "other")]
     for folder, seed in zip(made, (1, 1, 2), strict=True):
-        reward(dataset, folder, preset=str(path), epochs=1, seed=seed, processes=1)
+        run_reward(dataset, folder, preset=str(path), epochs=1, seed=seed, processes=1)
     first, same, other = (
         [step["loss"] for step in json.loads((folder / "training.json").read_text())["steps"]] for folder in made
     )

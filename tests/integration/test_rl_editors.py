@@ -33,13 +33,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         editor = str(write_tiny_editor(kind, root / kind))
         settings = read_rl_preset("smallest", seed=1, evaluation_tasks=2, evaluate_every=3, precision="fp32", **told)
         rl = RlJob(
-            edits=edits, output=root / f"{kind}-rl", editor=editor, rewards={"oracle": 1.0}, settings=settings,
+            edits=edits,
+            output=root / f"{kind}-rl",
+            editor=editor,
+            rewards={"oracle": 1.0},
+            settings=settings,
             checkpoints=root / f"{kind}-rl-checkpoints",
-        )  # fmt: skip
+        )
         sft = SftJob(
-            edits=edits, output=root / f"{kind}-sft", editor=editor, checkpoints=root / f"{kind}-sft-checkpoints",
-            settings=read_sft_preset("smallest"), facts={},
-        )  # fmt: skip
+            edits=edits,
+            output=root / f"{kind}-sft",
+            editor=editor,
+            checkpoints=root / f"{kind}-sft-checkpoints",
+            settings=read_sft_preset("smallest"),
+            facts={},
+        )
         jobs.append({"rl": rl.model_dump(mode="json"), "sft": sft.model_dump(mode="json")})
     (root / "jobs.json").write_text(json.dumps(jobs))
     run_ranks("tests.editor_trainings", [str(root / "jobs.json")], 1, root / "ranks.log")

@@ -17,9 +17,19 @@ pytestmark = pytest.mark.floats
 ITERATIONS = {"brightness": 15, "closeness": 6}
 """By the reward that teaches."""
 SETTINGS = RlSettings(
-    tasks=6, members=4, steps=4, rank=8, alpha=16, learning_rate=1.2e-2, levels=1, kl=0.0, precision="fp32",
-    evaluate_every=2, evaluation_tasks=40, checkpoint_every=50,
-)  # fmt: skip
+    tasks=6,
+    members=4,
+    steps=4,
+    rank=8,
+    alpha=16,
+    learning_rate=1.2e-2,
+    levels=1,
+    kl=0.0,
+    precision="fp32",
+    evaluate_every=2,
+    evaluation_tasks=40,
+    checkpoint_every=50,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +40,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     jobs = []
     for kind, iterations in ITERATIONS.items():
         job = RlJob(
-            edits=root / "edits", output=root / kind, editor="tiny-editor", rewards={f"planted:{kind}": 1.0},
-            watch=["oracle"], settings=SETTINGS.model_copy(update={"iterations": iterations}),
+            edits=root / "edits",
+            output=root / kind,
+            editor="tiny-editor",
+            rewards={f"planted:{kind}": 1.0},
+            watch=["oracle"],
+            settings=SETTINGS.model_copy(update={"iterations": iterations}),
             checkpoints=root / f"{kind}-checkpoints",
-        )  # fmt: skip
+        )
         jobs.append(root / f"{kind}.json")
         jobs[-1].write_text(job.model_dump_json())
     run_ranks("tests.planted_training", [str(job) for job in jobs], 1, root / "ranks.log")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from annotation.simulation.scenes import write_edits
-from components.editor_rl.stage import editor_rl
+from components.editor_rl.stage import run_editor_rl
 from components.step import run_step
 from infra import registry, tracking
 from infra.content import complete_folder, read_manifest
@@ -42,9 +42,12 @@ def edits(tmp_path: Path) -> Path:
 def test_a_training_is_in_mlflow_while_and_after_it_runs(champion: str, edits: Path, tmp_path: Path) -> None:
     output = tmp_path / "tuned"
     figures = run_step(
-        "editor_rl", pipeline_run="stage", inputs={"edits": edits}, outputs={"output": output},
+        "editor_rl",
+        pipeline_run="stage",
+        inputs={"edits": edits},
+        outputs={"output": output},
         parameters={"reward": REWARD, "preset": "smallest", "watch": "oracle", "processes": 1, "seed": 1},
-    )  # fmt: skip
+    )
     assert figures["iterations"] == 3
     assert figures["stopped"] == 0
     assert {"reward_first", "reward_last", "oracle_last", "right_last", "kl", "missing", "best"} <= set(figures)
@@ -53,7 +56,7 @@ def test_a_training_is_in_mlflow_while_and_after_it_runs(champion: str, edits: P
     assert (output / "editor" / "model_index.json").is_file()
     seen = json.loads((output / "evaluations.json").read_text())
     assert [one["step"] for one in seen] == [0, 2, 3]
-    api, run = tracking.client(), tracking.run_that_made("editor_rl", str(manifest["sha256"]))
+    api, run = tracking.client(), tracking.find_producer_run("editor_rl", str(manifest["sha256"]))
     for name in ("curve_reward", "curve_kl", "curve_evaluation_oracle", "curve_evaluation_preservation_low"):
         history = api.get_metric_history(run, name)
         assert sorted(one.step for one in history) == ([1, 2, 3] if "evaluation" not in name else [0, 2, 3]), name
@@ -68,7 +71,7 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
 ) -> None:
     def refused(reward: str, **told: str) -> str:
         with pytest.raises(EditLoopError) as error:
-            editor_rl(edits, tmp_path / "output", reward=reward, preset="smallest", **told)
+            run_editor_rl(edits, tmp_path / "output", reward=reward, preset="smallest", **told)
         assert not (tmp_path / ".unfinished").exists()
         return str(error.value)
 
@@ -78,7 +81,7 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
     with monkeypatch.context() as strange:
         strange.setenv(VERIFY_KEY, str(make_keys(tmp_path / "stranger").public))
         with pytest.raises(SignatureError, match="holds"):
-            editor_rl(edits, tmp_path / "output", reward=REWARD, preset="smallest")
+            run_editor_rl(edits, tmp_path / "output", reward=REWARD, preset="smallest")
     (cached,) = (tmp_path / "cache" / "models").iterdir()
     weights = cached / "heads.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")

@@ -15,7 +15,7 @@ from annotation.formats.edits_file import read_edits
 from annotation.simulation.scenes import write_edits
 from components.editor_rl.settings import RlJob, read_rl_preset
 from components.editor_rl.train import tasks_of
-from components.training.curves import LINES
+from components.training.curves import LINES_FILE
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.planted_training import PAUSE, chosen
 
@@ -40,11 +40,16 @@ class Training:
     def __init__(self, place: Path, edits: Path, reward: str, **told: Any):
         place.mkdir()
         self.job = RlJob(
-            edits=edits, output=place / "output", editor="tiny-editor", rewards={f"{reward}": 1.0},
-            settings=read_rl_preset("smallest", **{"iterations": ITERATIONS, "precision": "fp32", "judge_patience": 0,
-                                                   "evaluation_tasks": 2} | told),
+            edits=edits,
+            output=place / "output",
+            editor="tiny-editor",
+            rewards={f"{reward}": 1.0},
+            settings=read_rl_preset(
+                "smallest",
+                **{"iterations": ITERATIONS, "precision": "fp32", "judge_patience": 0, "evaluation_tasks": 2} | told,
+            ),
             checkpoints=place / "checkpoints",
-        )  # fmt: skip
+        )
         self.path = place / "job.json"
         self.path.write_text(self.job.model_dump_json())
 
@@ -121,7 +126,7 @@ def test_a_training_that_was_stopped_is_an_unbroken_one(trained: dict[str, Train
     for part in ("steps", "evaluations"):
         for ours, theirs in zip(found.figures(part), expected.figures(part), strict=True):
             assert ours == pytest.approx(theirs, rel=ROUNDING, abs=1e-4)
-    lines = [json.loads(line) for line in (found.job.checkpoints / LINES).read_text().splitlines()]
+    lines = [json.loads(line) for line in (found.job.checkpoints / LINES_FILE).read_text().splitlines()]
     assert [one["step"] for one in lines if "loss" in one.get("figures", {})] == list(range(1, ITERATIONS + 1))
 
 

@@ -70,12 +70,17 @@ def test_python_command_line_and_http_score_the_same(tmp_path: Path, editloop: E
             scored(running.url, "served", EDITLOOP_JUDGE_TOKEN=TOKEN),
         ]
     for mine, theirs in zip(plain, over_http, strict=True):
-        equal(mine, {
-            "overall": theirs.overall, "reward": theirs.reward, "fused_mean": theirs.fused.mean,
-            "fused_sigma": theirs.fused.sigma,
-            **{f"{axis}_mean": belief.mean for axis, belief in theirs.axes.items()},
-            **{f"{axis}_sigma": belief.sigma for axis, belief in theirs.axes.items()},
-        })  # fmt: skip
+        equal(
+            mine,
+            {
+                "overall": theirs.overall,
+                "reward": theirs.reward,
+                "fused_mean": theirs.fused.mean,
+                "fused_sigma": theirs.fused.sigma,
+                **{f"{axis}_mean": belief.mean for axis, belief in theirs.axes.items()},
+                **{f"{axis}_sigma": belief.sigma for axis, belief in theirs.axes.items()},
+            },
+        )
     for table in tables:
         for score, row in zip(plain[:9], table, strict=True):
             equal(score, row)

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from components.judges.encoding import png
+from components.judges.encoding import encode_png
 from components.judges.protocol import EditGroup, StaleJudgeError
 from tests.pixel_judge import KILLER, PixelJudge
 from tests.served_judge import ADDRESS, Server, body, group, pictures, post, ready, served
@@ -64,7 +64,7 @@ def test_no_request_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
 
 def test_a_request_that_kills_every_worker_is_503_and_the_server_goes_on(tmp_path: Path) -> None:
     with served(tmp_path, tries=2) as running:
-        answer = post(running, body(edits=[base64.b64encode(png(KILLER)).decode()]))
+        answer = post(running, body(edits=[base64.b64encode(encode_png(KILLER)).decode()]))
         assert answer.status_code == 503
         assert "2 workers died" in answer.json()["error"]
         assert running.judge().judge([group(1)]) == PixelJudge().judge([group(1)])

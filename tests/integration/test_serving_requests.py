@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.judges.encoding import png
+from components.judges.encoding import encode_png
 from components.judges.protocol import EditGroup
 from tests.pixel_judge import INFINITE, UNJUDGEABLE
 from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post
@@ -128,7 +128,7 @@ def test_a_group_that_cannot_be_judged_is_refused_alone(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(
-                lambda edit: post(server, body(edits=[base64.b64encode(png(edit)).decode()])),
+                lambda edit: post(server, body(edits=[base64.b64encode(encode_png(edit)).decode()])),
                 [source, UNJUDGEABLE, source, source],
             )
         )

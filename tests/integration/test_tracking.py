@@ -41,7 +41,9 @@ def test_a_step_that_failed_and_is_retried_is_one_run_and_one_version(model: Pat
     assert run.data.tags["editloop.input.dataset"] == run.data.tags["editloop.output.output"] == sha256
     assert run.data.tags["editloop.campaign_key"] == "k"
     assert run.data.metrics["accuracy"] == 0.5
-    assert tracking.run_that_made("reward", sha256) in {one.info.run_id for one in tracking.find_runs(stage="reward")}
+    assert tracking.find_producer_run("reward", sha256) in {
+        one.info.run_id for one in tracking.find_runs(stage="reward")
+    }
 
 
 def test_other_parameters_are_another_step_of_the_same_parent(model: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.training.curves import LINES
-from components.training.loop import STOPPED
+from components.training.curves import LINES_FILE
+from components.training.loop import STOPPED_STATUS
 from infra.content import read_manifest
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.toy_training import Toy
@@ -24,8 +24,13 @@ pytestmark = pytest.mark.floats
 
 TOP = Path(__file__).parents[2]
 SETTINGS = {
-    "learning_rate": 0.02, "epochs": 3, "batch": 8, "micro_batch": 2, "evaluate_every": 5, "checkpoint_every": 4,
-}  # fmt: skip
+    "learning_rate": 0.02,
+    "epochs": 3,
+    "batch": 8,
+    "micro_batch": 2,
+    "evaluate_every": 5,
+    "checkpoint_every": 4,
+}
 STEPS = 15
 ROUNDING = 1e-4
 """How far float32 may take the losses of two correct orders of summation apart in 15 steps of AdamW. A share of a rank
@@ -54,9 +59,11 @@ class Job:
     def __init__(self, place: Path, settings: dict[str, Any] | None = None, **toy: Any):
         self.place, self.folder = place, place / "checkpoints"
         self.told = {
-            "settings": SETTINGS | (settings or {}), "folder": str(self.folder), "toy": toy,
+            "settings": SETTINGS | (settings or {}),
+            "folder": str(self.folder),
+            "toy": toy,
             "out": str(place / "out.json"),
-        }  # fmt: skip
+        }
         place.mkdir(parents=True, exist_ok=True)
 
     def outcome(self) -> Outcome:
@@ -140,7 +147,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
                 (rank.kill if name == "dropout 2 killed" else rank.terminate)()
             for rank in ranks:
                 rank.join()
-            expected = -signal.SIGKILL if name == "dropout 2 killed" else STOPPED
+            expected = -signal.SIGKILL if name == "dropout 2 killed" else STOPPED_STATUS
             assert [rank.exitcode for rank in ranks] == [expected] * 2, (jobs[name].place / "slow.log").read_text()
         for name, ranks in running.items():
             assert all(rank.is_alive() for rank in ranks), (jobs[name].place / "slow.log").read_text()
@@ -200,7 +207,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     assert found.validation == pytest.approx(whole.validation, rel=ROUNDING)
     assert validation_loss(found.state) == pytest.approx(validation_loss(whole.state), rel=ROUNDING)
     assert job.steps() == [12, STEPS]
-    lines = [json.loads(line) for line in (job.folder / LINES).read_text().splitlines()]
+    lines = [json.loads(line) for line in (job.folder / LINES_FILE).read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line.get("figures", {})] == list(range(1, STEPS + 1))
 
 

@@ -15,7 +15,7 @@ from infra import registry, tracking
 from infra.content import read_manifest
 from infra.datarepo import read_version
 from infra.errors import EditLoopError
-from infra.promotion import promote
+from infra.promotion import promote_version
 from infra.services import Services
 from pipelines.cli import app
 from pipelines.lineage.family import TAINTED
@@ -60,12 +60,13 @@ def test_an_annotator_withdraws_and_the_next_model_knows_nothing_of_them(loop: L
 
     done = withdraw("--annotator", "olga", "--reason", "asked by mail", "--output", str(out))
     assert {one["name"] + "/" + one["version"] for one in done["tainted"]} == {
-        before.removeprefix("models:/"), editor.removeprefix("models:/"),
-    }  # fmt: skip
+        before.removeprefix("models:/"),
+        editor.removeprefix("models:/"),
+    }
     for address in (before, editor):
         assert "annotator olga, withdrawn" in registry.find_version(address).tags[TAINTED]
         with pytest.raises(EditLoopError, match="learnt from what was withdrawn"):
-            promote(address, actor="ada", reason="it is good", without_evidence=True)
+            promote_version(address, actor="ada", reason="it is good", without_evidence=True)
     (made,) = done["versions"]
     folder, version = Path(made["folder"]), out / f"{made['tag']}.json"
     facts = read_manifest(folder, check=True)["facts"]

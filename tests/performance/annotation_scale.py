@@ -85,12 +85,12 @@ def draw_candidates(target: Path, tasks: int, seed: int = 0) -> None:
 
 
 def _open(folder: Path) -> dict[str, Any]:
-    from components.annotate.stage import annotate
+    from components.annotate.stage import run_annotate
 
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        found = annotate(
+        found = run_annotate(
             folder / "candidates",
             folder / "campaign",
             campaign="scale",

@@ -157,17 +157,23 @@ def judge(benchmark: Benchmark, plain: Sequence[float], ours: Sequence[float]) -
     ratios = [one / other for one, other in zip(plain, ours, strict=True)]
     ratio = median(ratios)
     return Result(
-        benchmark.name, median(plain), median(ours), ratio, min(ratios), max(ratios), benchmark.target,
+        benchmark.name,
+        median(plain),
+        median(ours),
+        ratio,
+        min(ratios),
+        max(ratios),
+        benchmark.target,
         ratio >= benchmark.target,
-    )  # fmt: skip
+    )
 
 
 def measure_race(race: Race) -> RaceResult:
     """Run both ways for each seed. Needs two seeds or more."""
-    from components.comparison.comparison import interval
+    from components.comparison.comparison import student_interval
 
     ratios = [plain / ours for plain, ours in map(race.run, race.seeds)]
-    _, ends = interval(np.log(ratios))
+    _, ends = student_interval(np.log(ratios))
     assert ends is not None, f"{race.name}: one seed has no interval"
     low, high = (math.exp(end) for end in ends)
     return RaceResult(race.name, ratios, median(ratios), low, high, race.target, median(ratios) >= race.target)

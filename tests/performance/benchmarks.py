@@ -50,9 +50,9 @@ def pairs_of_a_group() -> Benchmark:
     from itertools import combinations
 
     from components.judges.protocol import EditGroup
-    from components.reward.tiny import build
+    from components.reward.tiny import build_tiny_reward
 
-    model = build().eval()
+    model = build_tiny_reward().eval()
     edits = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3), dtype=np.uint8)
     instruction = "make the red circle blue"
 

@@ -81,13 +81,20 @@ def _judgements(target: Path, candidates: Path) -> None:
         seen = np.rint(level + rng.normal(0, 1, (CANDIDATES, OVERLAP, 2)) * noise[people, None]).clip(1, 4).astype(int)
         rows += [
             {
-                "kind": "task", "task_id": task.task_id, "candidate_id": candidate.candidate_id,
-                "annotator": f"annotator-{who}", "if": int(seen[place, turn, 0]), "vq": int(seen[place, turn, 1]),
-                "position": place, "seconds": 20.0, "annotation_id": OVERLAP * number + turn,
+                "kind": "task",
+                "task_id": task.task_id,
+                "candidate_id": candidate.candidate_id,
+                "annotator": f"annotator-{who}",
+                "if": int(seen[place, turn, 0]),
+                "vq": int(seen[place, turn, 1]),
+                "position": place,
+                "seconds": 20.0,
+                "annotation_id": OVERLAP * number + turn,
                 "created_at": "2026-01-05T10:00:00Z",
             }
-            for turn, who in enumerate(people) for place, candidate in enumerate(task.candidates)
-        ]  # fmt: skip
+            for turn, who in enumerate(people)
+            for place, candidate in enumerate(task.candidates)
+        ]
     with complete_folder(target) as folder:
         (folder / "judgements.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / "summary.json", {"campaign_key": "scale"})

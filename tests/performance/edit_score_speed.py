@@ -12,9 +12,9 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.edit_score.generation import draws, sample
+from components.edit_score.generation import generate_answers, uniform_draws
 from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import Row
+from components.edit_score.rows import PromptRow
 from components.edit_score.settings import EditScoreSettings
 from components.judges.protocol import EditGroup
 from tests.edit_score_models import plain_inputs
@@ -24,7 +24,7 @@ PASSES, TOKENS = 4, 64
 
 
 @cache
-def judged_edit(temperature: float) -> tuple[EditScoreModel, tuple[Row, Row]]:
+def judged_edit(temperature: float) -> tuple[EditScoreModel, tuple[PromptRow, PromptRow]]:
     """The model, and both questions about one edit."""
     torch.manual_seed(0)
     settings = EditScoreSettings(temperature=temperature, min_pixels=64 * 64, max_pixels=64 * 64)
@@ -38,21 +38,28 @@ def judged_edit(temperature: float) -> tuple[EditScoreModel, tuple[Row, Row]]:
     return model, asked
 
 
-def generated(model: EditScoreModel, row: Row, answers: int) -> list[list[int]]:
+def generated(model: EditScoreModel, row: PromptRow, answers: int) -> list[list[int]]:
     """The reference's way: Hugging Face's generate on one prompt, `answers` returned."""
     inputs, settings = plain_inputs(model, row), model.settings
-    drawn = {"do_sample": False} if settings.temperature == 0 else {
-        "do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k,
-        "num_return_sequences": answers,
-    }  # fmt: skip
+    drawn = (
+        {"do_sample": False}
+        if settings.temperature == 0
+        else {
+            "do_sample": True,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "num_return_sequences": answers,
+        }
+    )
     found = model.backbone.generate(**inputs, **drawn, max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0)
     return found[:, inputs["input_ids"].shape[1] :].tolist()
 
 
 def ours(temperature: float, passes: int) -> Callable[[], list[list[list[int]]]]:
     model, asked = judged_edit(temperature)
-    numbers = draws(42, passes, 2, TOKENS)
-    return lambda: sample(model, asked, numbers)
+    numbers = uniform_draws(42, passes, 2, TOKENS)
+    return lambda: generate_answers(model, asked, numbers)
 
 
 def separate_calls() -> Benchmark:

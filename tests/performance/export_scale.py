@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaigns.accounts import ensure_annotators
-from annotation.campaigns.answers import export, judgements, progress, read_answers
+from annotation.campaigns.answers import export_answers, extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign, connect, load_pages, read_tasks
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import labelling_config, result_of
@@ -128,10 +128,10 @@ def _report(folder: Path) -> dict[str, Any]:
         gates={},
         seed=0,
     )
-    answers = read_answers(export(service_settings(), campaign), pages, names)
+    answers = read_answers(export_answers(service_settings(), campaign), pages, names)
     state = progress(campaign, pages, answers)
-    found, cannot = judgements(pages, answers)
-    checks, _ = judgements(pages, answers, ("repeat", "gold"))
+    found, cannot = extract_judgements(pages, answers)
+    checks, _ = extract_judgements(pages, answers, ("repeat", "gold"))
     measured = quality(found, checks, cannot, list(pages.values()), tasks)
     page = quality_page(measured, campaign.name)
     seconds = time.perf_counter() - began

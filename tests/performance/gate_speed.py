@@ -5,7 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from components.gates.bootstrap import interval, resampled_ratios
+from components.gates.bootstrap import percentile_intervals, resampled_ratios
 from tests.performance.bench import Scale, peak_megabytes
 
 PAIRS, SLICES, RESAMPLES = 3000, 20, 10_000
@@ -25,7 +25,7 @@ def bootstrap_limit() -> Scale:
     def run() -> dict[str, float]:
         hits, counts = changes()
         start = time.perf_counter()
-        ends = interval(resampled_ratios(hits, counts, resamples=RESAMPLES))
+        ends = percentile_intervals(resampled_ratios(hits, counts, resamples=RESAMPLES))
         seconds = time.perf_counter() - start
         assert np.isfinite(ends).all()
         return {"seconds": seconds, "megabytes": peak_megabytes()}

@@ -17,7 +17,7 @@ from PIL import Image
 from components.dataset.shards import ShardWriter
 from components.dataset.splits import SPLITS
 from components.leaks.leaks import find_leaks
-from components.suites.suite import ALL, Item, PictureAt, Suite
+from components.suites.suite import ALL, Item, PictureRef, Suite
 from infra.content import complete_folder, sha256_bytes
 from tests.performance.bench import peak_megabytes
 
@@ -59,30 +59,47 @@ def write_training(target: Path, tasks: int) -> None:
                     source, right, *edits = (picture(6 * task + place) for place in range(2 + CANDIDATES))
                     writer.add(
                         [
-                            {"task_id": f"{task:016x}", "name": str(task), "task_type": "add", "split": split,
-                             "instruction": f"Edit {task % 500}.", "source": source, "target": right,
-                             "candidate_id": f"{place}", "image": edit, "editor": "e", "if_mean": 1.0, "vq_mean": 1.0,
-                             "ratings": 1}
+                            {
+                                "task_id": f"{task:016x}",
+                                "name": str(task),
+                                "task_type": "add",
+                                "split": split,
+                                "instruction": f"Edit {task % 500}.",
+                                "source": source,
+                                "target": right,
+                                "candidate_id": f"{place}",
+                                "image": edit,
+                                "editor": "e",
+                                "if_mean": 1.0,
+                                "vq_mean": 1.0,
+                                "ratings": 1,
+                            }
                             for place, edit in enumerate(edits)
                         ],
                         [],
-                    )  # fmt: skip
+                    )
 
 
 def suite() -> Suite:
     """New pictures, but for the sources of the first PLANTED items, which are those of the first tasks."""
 
-    def at(seed: int) -> PictureAt:
+    def at(seed: int) -> PictureRef:
         data = picture(seed)
-        return PictureAt(str(seed), sha256_bytes(data), lambda: data)
+        return PictureRef(str(seed), sha256_bytes(data), lambda: data)
 
     new = PICTURES * 2
     items = tuple(
-        Item(str(number), str(number), ALL, f"Edit {number}.", ("left", "right"),
-             source=at(6 * number if number < PLANTED else new + 3 * number),
-             edits=tuple(at(new + 3 * number + place) for place in range(1, 1 + EDITS)))
+        Item(
+            str(number),
+            str(number),
+            ALL,
+            f"Edit {number}.",
+            ("left", "right"),
+            source=at(6 * number if number < PLANTED else new + 3 * number),
+            edits=tuple(at(new + 3 * number + place) for place in range(1, 1 + EDITS)),
+        )
         for number in range(ITEMS)
-    )  # fmt: skip
+    )
     return Suite("genai-bench", "ties", "0" * 64, items)
 
 

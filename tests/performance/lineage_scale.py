@@ -88,9 +88,12 @@ def fill_mlflow(store: str) -> None:
 
     with Session(create_engine(store)) as session:
         experiment = tracking.SqlExperiment(
-            name=EXPERIMENT, artifact_location="mlflow-artifacts:/1", lifecycle_stage="active", creation_time=0,
+            name=EXPERIMENT,
+            artifact_location="mlflow-artifacts:/1",
+            lifecycle_stage="active",
+            creation_time=0,
             last_update_time=0,
-        )  # fmt: skip
+        )
         session.add(experiment)
         session.flush()
         number = experiment.experiment_id
@@ -99,21 +102,28 @@ def fill_mlflow(store: str) -> None:
             run = f"{place:032x}"
             runs.append(
                 {
-                    "run_uuid": run, "user_id": "team", "name": STAGES[place % len(STAGES)], "experiment_id": number,
+                    "run_uuid": run,
+                    "user_id": "team",
+                    "name": STAGES[place % len(STAGES)],
+                    "experiment_id": number,
                     "status": "FINISHED",
-                    "lifecycle_stage": "active", "start_time": 10**12 + place, "end_time": 10**12 + place + 1,
+                    "lifecycle_stage": "active",
+                    "start_time": 10**12 + place,
+                    "end_time": 10**12 + place + 1,
                     "artifact_uri": f"mlflow-artifacts:/1/{run}/artifacts",
                 }
-            )  # fmt: skip
+            )
             tags += [{"key": key, "value": value, "run_uuid": run} for key, value in run_tags(place).items()]
             for metric in ("seconds", "loss", "accuracy"):
                 point = {"key": metric, "value": 1.0, "timestamp": 10**12, "step": 0, "is_nan": False, "run_uuid": run}
                 metrics.append(point)
                 latest.append(point)
         for table, rows in (
-            (tracking.SqlRun, runs), (tracking.SqlTag, tags), (tracking.SqlMetric, metrics),
+            (tracking.SqlRun, runs),
+            (tracking.SqlTag, tags),
+            (tracking.SqlMetric, metrics),
             (tracking.SqlLatestMetric, latest),
-        ):  # fmt: skip
+        ):
             session.execute(insert(table), rows)
         for name in ("edit-reward", "editor"):
             session.execute(insert(registry.SqlRegisteredModel), [{"name": name, "creation_time": 0}])
@@ -122,13 +132,18 @@ def fill_mlflow(store: str) -> None:
                 insert(registry.SqlModelVersion),
                 [
                     {
-                        "name": name, "version": version, "creation_time": 0, "user_id": "team",
+                        "name": name,
+                        "version": version,
+                        "creation_time": 0,
+                        "user_id": "team",
                         "source": "mlflow-artifacts:/1/model",
-                        "run_id": f"{version:032x}", "status": "READY", "current_stage": "None",
+                        "run_id": f"{version:032x}",
+                        "status": "READY",
+                        "current_stage": "None",
                     }
                     for version in versions
                 ],
-            )  # fmt: skip
+            )
             marks = [
                 {"name": name, "version": version, "key": key, "value": value}
                 for version in versions

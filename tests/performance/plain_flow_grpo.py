@@ -24,13 +24,13 @@ from torch import Tensor
 
 from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image
-from components.editor_rl.advantages import advantages
-from components.editor_rl.policy_loss import clipped_loss, ratio
-from components.editor_rl.rollout import SAMPLING, generators, normal
-from components.editor_rl.sde import STEPS, divergence, draw, log_prob
+from components.editor_rl.advantages import compute_advantages
+from components.editor_rl.policy_loss import clipped_loss, probability_ratio
+from components.editor_rl.rollout import SAMPLING, noise_generators, standard_normal_like
+from components.editor_rl.sde import STEPS, draw_gaussian, gaussian_kl, log_prob
 from components.editor_rl.settings import RlSettings
-from components.editor_rl.windows import window
-from components.editors.protocol import Conditioning, Editor, joined
+from components.editor_rl.windows import trained_window
+from components.editors.protocol import Conditioning, Editor, join_conditions
 from components.editors.sampling import working_picture
 from components.judges.protocol import EditGroup, Judge
 
@@ -74,15 +74,15 @@ class PlainFlowGrpo:
         sampled, asked = [], []
         with ThreadPoolExecutor(1) as thread:
             for member in range(settings.members):
-                draws = generators(settings, number, [(task, member) for task in tasks], SAMPLING)
+                draws = noise_generators(settings, number, [(task, member) for task in tasks], SAMPLING)
                 trajectories, groups = self.sample(tasks, draws, steps)
                 sampled.append(trajectories)
                 asked.append(thread.submit(self.judge.judge, groups))
             scores = [[score.reward for (score,) in future.result()] for future in asked]
         rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in scores])
-        weighed = advantages(rewards.T, settings.scale)
+        weighed = compute_advantages(rewards.T, settings.scale)
         edits = Trajectories(
-            joined([batch.condition for batch in sampled]),
+            join_conditions([batch.condition for batch in sampled]),
             *(torch.cat([batch[part] for batch in sampled]) for part in (1, 2, 3)),
         )
         counting = weighed.counts.T.flatten().nonzero().flatten()
@@ -93,7 +93,9 @@ class PlainFlowGrpo:
     def trained_steps(self, number: int) -> range:
         """The steps of iteration `number` that are stochastic and trained."""
         settings = self.settings
-        return window(settings.window_kind, number, settings.seed, size=settings.window, reach=settings.window_range)
+        return trained_window(
+            settings.window_kind, number, settings.seed, size=settings.window, reach=settings.window_range
+        )
 
     @torch.no_grad()
     def sample(
@@ -114,7 +116,7 @@ class PlainFlowGrpo:
                 continue
             mean, deviation = STEPS[settings.step](x, v, sigma, following, settings.noise)
             before.append(x)
-            x = draw(mean, deviation, normal(x, draws))
+            x = draw_gaussian(mean, deviation, standard_normal_like(x, draws))
             after.append(x)
             log_probs.append(log_prob(x, mean, deviation))
         pictures = editor.decode(x, condition.size)
@@ -143,12 +145,12 @@ class PlainFlowGrpo:
         """(n,) of edits at the `place`-th of their stochastic steps, which is `step` of the trajectory."""
         settings = self.settings
         now, mean, deviation = self.evaluate(part, place, step)
-        losses = clipped_loss(ratio(now, part.log_probs[:, place]), values, *settings.clip)
+        losses = clipped_loss(probability_ratio(now, part.log_probs[:, place]), values, *settings.clip)
         if settings.kl == 0:
             return losses
         with torch.no_grad(), self.editor.base():
             reference = self.evaluate(part, place, step)[1]
-        return losses + settings.kl * divergence(mean, reference, deviation)
+        return losses + settings.kl * gaussian_kl(mean, reference, deviation)
 
     def evaluate(self, part: Trajectories, place: int, step: int) -> tuple[Tensor, Tensor, float]:
         """Log-probability (n,) of a step as it was sampled, the mean that the editor gives it now, its deviation."""

@@ -23,9 +23,15 @@ SIDE = 64
 RUBRIC_SHARE = 0.42
 """Of the words of our own rubrics, so that one has the 64 tokens of a picture."""
 INSTRUCTIONS = (
-    "make the roof of the small house red", "add a boat to the lake", "remove the left chair", "draw it in ink",
-    "paint the fence white", "turn day into night", "let it snow", "remove the tall tree on the right",
-)  # fmt: skip
+    "make the roof of the small house red",
+    "add a boat to the lake",
+    "remove the left chair",
+    "draw it in ink",
+    "paint the fence white",
+    "turn day into night",
+    "let it snow",
+    "remove the tall tree on the right",
+)
 
 
 def cut(rubric: str) -> str:

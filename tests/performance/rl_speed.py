@@ -14,15 +14,26 @@ from tempfile import TemporaryDirectory
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.simulation.scenes import write_edits
 from components.editor_rl.settings import RlSettings
-from components.editor_rl.windows import window
+from components.editor_rl.windows import trained_window
 from tests.performance.bench import Benchmark
 from tests.performance.rl_evaluations import Evaluations, calls_of
 
 TASKS, MEMBERS, STEPS, ITERATIONS = 8, 8, 8, 3
 WHOLE = RlSettings(
-    algorithm="flow-grpo", tasks=TASKS, members=MEMBERS, steps=STEPS, window=7, window_kind="fixed", window_range=7,
-    scale="batch", kl=0.04, clip=(1e-4, 1e-4), learning_rate=3e-4, precision="fp32", micro_batch=TASKS,
-)  # fmt: skip
+    algorithm="flow-grpo",
+    tasks=TASKS,
+    members=MEMBERS,
+    steps=STEPS,
+    window=7,
+    window_kind="fixed",
+    window_range=7,
+    scale="batch",
+    kl=0.04,
+    clip=(1e-4, 1e-4),
+    learning_rate=3e-4,
+    precision="fp32",
+    micro_batch=TASKS,
+)
 """Flow-GRPO as its published settings have it: all steps but the last are trained, with a KL term.
 
 As many edits are in the network at a time as in a batch of the plain way.
@@ -108,24 +119,24 @@ def by_choice(name: str, before: RlSettings, after: RlSettings, target: float) -
 def rolled_out(method: str) -> tuple[int, int]:
     """Rows that a method of the editor is asked about by the rollouts of a few iterations: the plain way, and ours."""
     from components.editor_rl.prompts import Prompts
-    from components.editor_rl.rollout import SAMPLING, Counts, generators, sample
+    from components.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
     from components.editor_rl.scoring import OracleJudge
     from components.editors.opening import open_editor
-    from components.editors.protocol import joined
+    from components.editors.protocol import join_conditions
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     editor, tasks = open_editor("tiny-editor"), list(range(TASKS))
-    prompts = Prompts(rows(), editor, kept=TASKS, seed=0)
+    prompts = Prompts(rows(), editor, cache_size=TASKS, seed=0)
     plain = PlainFlowGrpo(editor, rows(), OracleJudge(rows()), SHARED)
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
             for member in range(MEMBERS):
-                draws = generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
+                draws = noise_generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
                 plain.sample(tasks, draws, plain.trained_steps(iteration))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
-            condition = joined([known.condition for known in prompts.known(tasks)])
-            sample(SHARED, editor, condition, tasks, iteration, plain.trained_steps(iteration), Counts())
+            condition = join_conditions([known.condition for known in prompts.encoded_tasks(tasks)])
+            sample_rollout(SHARED, editor, condition, tasks, iteration, plain.trained_steps(iteration), SamplingCost())
     return sum(call.rows for call in plainly), sum(call.rows for call in ours)
 
 
@@ -144,7 +155,7 @@ def encodings() -> Benchmark:
 def shared_steps() -> Benchmark:
     """Steps before the window: a member each with noise of its own, against once a group that starts from one noise."""
     before = sum(
-        window(SHARED.window_kind, iteration, SHARED.seed, size=SHARED.window, reach=SHARED.window_range).start
+        trained_window(SHARED.window_kind, iteration, SHARED.seed, size=SHARED.window, reach=SHARED.window_range).start
         for iteration in range(ITERATIONS)
     )
     after = STEPS * ITERATIONS - before

@@ -59,8 +59,13 @@ def started() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}  # fmt: skip
+    os.environ |= {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     start_rank()
 
 
@@ -70,17 +75,21 @@ def trainer(
     """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
     from components.editor_rl.loop import Training
     from components.editor_rl.prompts import Prompts
-    from components.editor_rl.scoring import Teachers
+    from components.editor_rl.scoring import RewardJudges
     from components.editor_rl.train import open_to_train
 
     started()
     job = RlJob(
-        edits=folder, output=folder / "output", editor="tiny-editor", rewards={address: 1.0}, settings=settings,
+        edits=folder,
+        output=folder / "output",
+        editor="tiny-editor",
+        rewards={address: 1.0},
+        settings=settings,
         checkpoints=folder / "checkpoints",
-    )  # fmt: skip
+    )
     editor, trained = open_to_train(job.editor, settings)
-    teachers = Teachers({address: judge}, patience=0)
-    prompts = Prompts(practised or rows(), editor, kept=settings.encodings, seed=settings.seed)
+    teachers = RewardJudges({address: judge}, patience=0)
+    prompts = Prompts(practised or rows(), editor, cache_size=settings.encodings, seed=settings.seed)
     return Training(job, editor, trained, prompts, teachers)
 
 
@@ -90,9 +99,16 @@ def iterations(training: "Training") -> "Iteration":
     from components.training.ranks import StopRequest
 
     return Iteration(
-        training.settings, training.editor, training.prompts, training.teachers, training.job.rewards, training.engine,
-        training.weights, training.old, StopRequest(),
-    )  # fmt: skip
+        training.settings,
+        training.editor,
+        training.prompts,
+        training.teachers,
+        training.job.rewards,
+        training.engine,
+        training.weights,
+        training.old,
+        StopRequest(),
+    )
 
 
 def iterating(settings: RlSettings) -> Callable[[], object]:
@@ -205,9 +221,18 @@ def memory() -> Scale:
 
         judge = Elsewhere(OracleJudge(rows()))
         settings = RlSettings(
-            iterations=ITERATIONS, tasks=2, members=2, chunks=1, steps=2, levels=1, rank=4, alpha=8, precision="fp32",
-            evaluate_every=ITERATIONS, checkpoint_every=SETTLED,
-        )  # fmt: skip
+            iterations=ITERATIONS,
+            tasks=2,
+            members=2,
+            chunks=1,
+            steps=2,
+            levels=1,
+            rank=4,
+            alpha=8,
+            precision="fp32",
+            evaluate_every=ITERATIONS,
+            checkpoint_every=SETTLED,
+        )
         began = time.perf_counter()
         with TemporaryDirectory() as folder:
             trainer(settings, Path(folder), "http://elsewhere", judge).run(None)
@@ -216,8 +241,10 @@ def memory() -> Scale:
 
     return Scale(
         "editor_rl scale: 1,000 iterations, and the memory that those after the first 100 add",
-        run, LONGEST_SECONDS, MOST_ADDED_MEGABYTES,
-    )  # fmt: skip
+        run,
+        LONGEST_SECONDS,
+        MOST_ADDED_MEGABYTES,
+    )
 
 
 BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (

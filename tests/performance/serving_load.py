@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from annotation.simulation.scenes import random_edit
-from components.judges.encoding import png
+from components.judges.encoding import encode_png
 from components.serving.messages import ScoreReply, ScoreRequest
 from tests.performance.bench import Benchmark
 
@@ -74,9 +74,11 @@ def serving(max_batch: int) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if name != "EDITLOOP_SERVE_TOKEN"}
     with TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", call, *arguments], stdout=log, stderr=subprocess.STDOUT,
+            [sys.executable, "-c", call, *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
             env=environment | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         try:
             deadline = time.monotonic() + START_SECONDS
             while not _ready(port):
@@ -109,7 +111,9 @@ def bodies() -> list[bytes]:
         edit = random_edit(rng)
         for part in rng.uniform(0, 1, size=MEMBERS):
             picture = (edit.source + part * (edit.target.astype(float) - edit.source)).astype(np.uint8)
-            request = ScoreRequest(instruction=edit.instruction, source=png(edit.source), edits=[png(picture)])
+            request = ScoreRequest(
+                instruction=edit.instruction, source=encode_png(edit.source), edits=[encode_png(picture)]
+            )
             made.append(request.model_dump_json().encode())
     return made
 

@@ -8,7 +8,7 @@ import torch
 
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.simulation.scenes import write_edits
-from components.editor_rl.rollout import SAMPLING, generators
+from components.editor_rl.rollout import SAMPLING, noise_generators
 from components.editor_rl.scoring import OracleJudge
 from components.editor_rl.settings import RlSettings
 from components.editors.opening import open_editor
@@ -29,9 +29,16 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[EditRow]:
 
 def trainer(rows: list[EditRow], **more: float) -> PlainFlowGrpo:
     settings = RlSettings(
-        algorithm="flow-grpo", tasks=TASKS, members=MEMBERS, steps=STEPS, window=2, window_range=2, rank=4, alpha=4,
+        algorithm="flow-grpo",
+        tasks=TASKS,
+        members=MEMBERS,
+        steps=STEPS,
+        window=2,
+        window_range=2,
+        rank=4,
+        alpha=4,
         **more,
-    )  # fmt: skip
+    )
     return PlainFlowGrpo(open_editor("tiny-editor"), rows, OracleJudge(rows), settings)
 
 
@@ -58,7 +65,7 @@ def test_the_network_is_asked_for_each_step_once_and_for_each_trained_step_once_
 
 def test_log_probabilities_are_those_of_sampling(rows: list[EditRow]) -> None:
     plain, tasks = trainer(rows), list(range(TASKS))
-    draws = generators(plain.settings, 0, [(task, 0) for task in tasks], SAMPLING)
+    draws = noise_generators(plain.settings, 0, [(task, 0) for task in tasks], SAMPLING)
     trajectories, groups = plain.sample(tasks, draws, plain.trained_steps(0))
     assert [len(group.edits) for group in groups] == [1] * TASKS
     for place, step in enumerate(plain.trained_steps(0)):

@@ -6,7 +6,7 @@ from annotation.quality.annotator_effects import joint_effects, others_mean
 from annotation.quality.annotator_flags import holm
 from annotation.quality.annotator_quality import annotator_quality
 from annotation.quality.judgement_table import judgement_table
-from annotation.quality.known_answers import wilson
+from annotation.quality.known_answers import wilson_interval
 from annotation.quality.position_bias import position_effect
 from tests.generated_campaign import Character, campaign, honest
 
@@ -153,7 +153,7 @@ def test_the_position_test_is_the_permutation_test():
 def test_wilson_and_holm_are_the_libraries():
     for right, n in ((0, 7), (5, 9), (30, 30), (90, 120)):
         library = stats.binomtest(right, n).proportion_ci(0.95, "wilson")
-        assert wilson(right / n, n) == pytest.approx([library.low, library.high], abs=1e-6)
+        assert wilson_interval(right / n, n) == pytest.approx([library.low, library.high], abs=1e-6)
     p = np.array([0.04, 0.0001, 0.012, 0.3, 0.013])
     assert holm(np.log(p), 0.05).tolist() == [False, True, True, False, True]
     assert holm(np.log([0.03, 0.04]), 0.05).tolist() == [False, False]

@@ -11,15 +11,15 @@ import pytest
 
 from annotation.campaigns import answers as module
 from annotation.campaigns.answers import (
-    Cut,
+    TruncatedExportError,
     answer_digests,
     answers_sha256,
     changed_annotations,
-    export,
-    judgements,
+    export_answers,
+    extract_judgements,
+    iterate_tasks,
     progress,
     read_answers,
-    rows_of,
 )
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import REASONS, result_of
@@ -106,7 +106,7 @@ def test_a_page_is_answered_by_different_people_who_rate_all_of_it_or_say_why_no
     assert state.by_annotator == {"ada": 5, "bo": 1, "chi": 1}
     assert (state.skipped, state.unfinished, state.repeated, state.missing) == (1, 1, 1, 1)
     assert state.cannot == {REASON: 1}
-    _, cannot = judgements(pages, answers)
+    _, cannot = extract_judgements(pages, answers)
     assert [(one.task_id, one.annotator, one.reason) for one in cannot] == [("task-of-cannot", "chi", REASON)]
 
 
@@ -122,22 +122,22 @@ def test_the_later_answer_of_one_person_counts_and_an_unfinished_one_replaces_no
     pages = {"p": page("p", overlap=1)}
     late_half = said(9, 1, rated(4))
     given = exported(p=[late_half, said(5, 1, rated(3, 3)), said(2, 1, rated(1, 1))])
-    found, _ = judgements(pages, read_answers(given, pages, NAMES))
+    found, _ = extract_judgements(pages, read_answers(given, pages, NAMES))
     assert {(one.instruction_following, one.annotation_id) for one in found} == {(3, 5)}
     assert len(found) == 2
 
 
 def test_a_candidate_shown_twice_is_judged_at_its_first_place() -> None:
     pages = {"p": page("p", candidates=("x", "y", "x"))}
-    found, _ = judgements(pages, read_answers(exported(p=[said(1, 1, rated(4, 2, 1))]), pages, NAMES))
+    found, _ = extract_judgements(pages, read_answers(exported(p=[said(1, 1, rated(4, 2, 1))]), pages, NAMES))
     assert [(one.candidate_id, one.position, one.visual_quality) for one in found] == [("x", 0, 4), ("y", 1, 2)]
 
 
 def test_repeats_and_gold_are_kept_apart_from_what_teaches() -> None:
     pages = {kind: page(kind, kind=kind) for kind in ("task", "repeat", "gold")}
     answers = read_answers(exported(**{key: [said(n, 1, rated(1, 2))] for n, key in enumerate(pages)}), pages, NAMES)
-    assert {one.kind for one in judgements(pages, answers)[0]} == {"task"}
-    assert {one.kind for one in judgements(pages, answers, ("repeat", "gold"))[0]} == {"repeat", "gold"}
+    assert {one.kind for one in extract_judgements(pages, answers)[0]} == {"task"}
+    assert {one.kind for one in extract_judgements(pages, answers, ("repeat", "gold"))[0]} == {"repeat", "gold"}
 
 
 def test_what_cannot_come_from_the_page_is_told_and_does_not_count() -> None:
@@ -161,7 +161,7 @@ def test_what_cannot_come_from_the_page_is_told_and_does_not_count() -> None:
     assert "5" in scale
     assert "if_9" in control
     assert "lost" in unknown
-    assert {one.task_id for one in judgements(pages, answers)[0]} == {"task-of-q"}
+    assert {one.task_id for one in extract_judgements(pages, answers)[0]} == {"task-of-q"}
 
 
 def test_every_change_of_an_answer_changes_the_digest_and_another_export_does_not() -> None:
@@ -192,10 +192,10 @@ def test_changed_annotations_are_named() -> None:
 
 def test_an_export_cut_anywhere_is_seen_to_be_cut() -> None:
     whole = exported(p=[said(1, 1, rated(1, 2))], q=[said(2, 2, rated(3, 4))])
-    assert len(list(rows_of(whole))) == 2
+    assert len(list(iterate_tasks(whole))) == 2
     for end in range(len(whole)):
-        with pytest.raises(Cut):
-            list(rows_of(whole[:end]))
+        with pytest.raises(TruncatedExportError):
+            list(iterate_tasks(whole[:end]))
 
 
 WHOLE = exported(p=[said(1, 1, rated(1, 2))], q=[])
@@ -243,22 +243,22 @@ CUTS = {
 def test_a_cut_export_is_asked_for_again_and_then_told(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN", 0.0)
     with studio([CUTS[cut], (200, WHOLE, 0)]) as (settings, asked):
-        assert export(settings, campaign({})) == WHOLE
+        assert export_answers(settings, campaign({})) == WHOLE
         assert len(asked) == 2
     with studio([CUTS[cut]]) as (settings, asked):
         with pytest.raises(EditLoopError, match=r"export of campaign kitchen .* was cut off 3 times"):
-            export(settings, campaign({}))
+            export_answers(settings, campaign({}))
         assert len(asked) == 3
 
 
 def test_an_export_whose_connection_breaks_is_asked_for_again() -> None:
     with studio([(200, WHOLE[:40], 100), (200, WHOLE, 0)]) as (settings, asked):
-        assert export(settings, campaign({})) == WHOLE
+        assert export_answers(settings, campaign({})) == WHOLE
         assert len(asked) == 2
 
 
 def test_a_refused_token_is_told_at_once() -> None:
     with studio([(401, b"{}", 0)]) as (settings, asked):
         with pytest.raises(EditLoopError, match="refuses the token"):
-            export(settings, campaign({}))
+            export_answers(settings, campaign({}))
         assert len(asked) == 1

@@ -121,9 +121,11 @@ def slow_call(folder: Path, seconds: float) -> "subprocess.Popen[str]":
     given = ["benchmark", "--suite", "genai-bench", "--data", str(folder / "suite.parquet"), "--model", "pixel"]
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *given, "--output", str(folder / "out"), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"SECONDS_A_CALL": str(seconds)},
-    )  # fmt: skip
+    )
 
 
 def test_a_killed_call_goes_on_and_gives_the_same_report(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from components.best_of_n.curve import best_of_curve, expected_best
-from components.best_of_n.report import best_of_curves, table, write_best_of
-from components.best_of_n.sampling import Sampled
+from components.best_of_n.report import best_of_curves, curves_table, write_best_of
+from components.best_of_n.sampling import SampledEdits
 from infra.errors import EditLoopError
 
 
@@ -55,12 +55,12 @@ def test_the_page_tells_curves_and_missing_scores(tmp_path):
     right = (rng.uniform(size=(8, 4)) < 0.5).astype(float)
     scores = right + rng.normal(size=right.shape)
     scores[0, 0] = np.nan
-    sampled = Sampled(right, right, {"oracle": right, "learnt": scores}, tuple("abcdefgh"))
+    sampled = SampledEdits(right, right, {"oracle": right, "learnt": scores}, tuple("abcdefgh"))
     curves = best_of_curves(sampled, [1, 2, 4])
     write_best_of(sampled, curves, tmp_path, {"editor": "some"})
     page = (tmp_path / "page.html").read_text()
     assert "missing scores of learnt</dt><dd>1<" in page
     assert "<svg" in page
-    told = table(curves).splitlines()
+    told = curves_table(curves).splitlines()
     assert told[0] == "| best by | N = 1 | N = 2 | N = 4 |"
     assert told[2].startswith(f"| oracle | {100 * right.mean():.1f} %")

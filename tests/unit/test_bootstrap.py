@@ -9,12 +9,12 @@ import pytest
 from components.gates import bootstrap
 from components.gates.bootstrap import (
     Resampled,
-    by_cluster,
-    chance_above,
     expanded_tail,
-    interval,
+    p_value_below,
+    percentile_intervals,
     ratio_interval,
     resampled_ratios,
+    sum_by_cluster,
 )
 
 STUDENT = {(0.025, 9): -2.2621571628, (0.05, 9): -1.8331129327, (0.025, 1): -12.7062047362}
@@ -34,46 +34,48 @@ def evenly(clusters: int, draws: int = 10_001) -> Resampled:
 @pytest.mark.parametrize(("tail", "clusters"), [(0.025, 10), (0.05, 10), (0.025, 2)])
 def test_a_tail_is_taken_further_out_by_students_t_and_by_the_root_of_n_over_n_less_one(tail, clusters):
     assert expanded_tail(tail, clusters) == pytest.approx(by_table(tail, clusters), rel=1e-6)
-    low, high = interval(evenly(clusters), 1 - 2 * tail)[0]
+    low, high = percentile_intervals(evenly(clusters), 1 - 2 * tail)[0]
     assert (low, 1 - high) == pytest.approx((by_table(tail, clusters),) * 2, abs=1e-6)
 
 
 def test_an_interval_is_of_95_percent_where_nothing_else_is_asked():
-    assert interval(evenly(10))[0].tolist() == pytest.approx([by_table(0.025, 10), 1 - by_table(0.025, 10)], abs=1e-6)
+    assert percentile_intervals(evenly(10))[0].tolist() == pytest.approx(
+        [by_table(0.025, 10), 1 - by_table(0.025, 10)], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(("tail", "clusters"), [(0.025, 10), (0.05, 10)])
 def test_the_chance_at_an_intervals_upper_end_is_its_tail(tail, clusters):
     found = evenly(clusters, 1_000_001)
-    _, high = interval(found, 1 - 2 * tail)[0]
-    assert chance_above(found, float(high))[0] == pytest.approx(tail, rel=0.01)
+    _, high = percentile_intervals(found, 1 - 2 * tail)[0]
+    assert p_value_below(found, float(high))[0] == pytest.approx(tail, rel=0.01)
 
 
 def test_resamples_at_the_bound_count_against_being_below_it_and_none_is_no_certainty():
     three = Resampled(np.zeros(1), np.array([[0.0], [1.0], [2.0]]), np.array([50]))
-    at, above = chance_above(three, 1.0)[0], chance_above(three, 1.5)[0]
+    at, above = p_value_below(three, 1.0)[0], p_value_below(three, 1.5)[0]
     # Three of four (the resamples and one for chance itself) are at or above 1, two of four above 1.5.
     assert NormalDist().cdf(NormalDist().inv_cdf(0.75) * math.sqrt(49 / 50)) == pytest.approx(at, abs=5e-3)
     assert above == pytest.approx(0.5)
-    assert 0 < chance_above(three, 3.0)[0] < above < at
+    assert 0 < p_value_below(three, 3.0)[0] < above < at
 
 
 def test_two_clusters_have_an_interval_and_one_has_none():
     draws = np.linspace(0, 1, 101)[:, None].repeat(2, axis=1)
     found = Resampled(np.array([0.5, 0.5]), draws, np.array([2, 1]))
-    assert np.isfinite(interval(found)).tolist() == [[True, True], [False, False]]
-    chances = chance_above(found, 0.9)
+    assert np.isfinite(percentile_intervals(found)).tolist() == [[True, True], [False, False]]
+    chances = p_value_below(found, 0.9)
     assert chances[0] < 1 == chances[1]
 
 
 def test_resamples_without_a_unit_of_the_figure_are_left_out():
     draws = np.array([[math.nan], [0.25], [0.25], [math.nan]])
     found = Resampled(np.array([0.25]), draws, np.array([2]))
-    assert interval(found).tolist() == [[0.25, 0.25]]
-    assert chance_above(found, 0.3)[0] == pytest.approx(chance_above(found._replace(draws=draws[1:3]), 0.3)[0])
+    assert percentile_intervals(found).tolist() == [[0.25, 0.25]]
+    assert p_value_below(found, 0.3)[0] == pytest.approx(p_value_below(found._replace(draws=draws[1:3]), 0.3)[0])
     nothing = found._replace(draws=np.full((4, 1), math.nan))
-    assert np.isnan(interval(nothing)).all()
-    assert chance_above(nothing, 0.3).tolist() == [1.0]
+    assert np.isnan(percentile_intervals(nothing)).all()
+    assert p_value_below(nothing, 0.3).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1_000_000])
@@ -123,7 +125,7 @@ def test_ten_thousand_resamples_are_drawn_where_nothing_else_is_asked_and_one_co
 
 
 def test_clusters_sum_their_units_in_the_order_of_their_names():
-    values, counts = by_cluster(
+    values, counts = sum_by_cluster(
         np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]), ["b", "a", "b"]
     )
     assert values.tolist() == [[3.0, 4.0], [6.0, 8.0]]
@@ -144,9 +146,11 @@ def test_clusters_are_drawn_whole_so_that_copies_of_a_unit_do_not_narrow_the_int
     rng = np.random.default_rng(1)
     right = rng.integers(0, 2, 60).astype(float)
     names = [f"task {place}" for place in range(60)]
-    once = by_cluster(right[:, None], np.ones((60, 1)), names)
-    ten_times = by_cluster(np.repeat(right, 10)[:, None], np.ones((600, 1)), np.repeat(names, 10).tolist())
-    assert interval(resampled_ratios(*once))[0] == pytest.approx(interval(resampled_ratios(*ten_times))[0])
+    once = sum_by_cluster(right[:, None], np.ones((60, 1)), names)
+    ten_times = sum_by_cluster(np.repeat(right, 10)[:, None], np.ones((600, 1)), np.repeat(names, 10).tolist())
+    assert percentile_intervals(resampled_ratios(*once))[0] == pytest.approx(
+        percentile_intervals(resampled_ratios(*ten_times))[0]
+    )
 
 
 def test_all_slices_of_a_resample_are_of_the_same_draws():
@@ -158,6 +162,6 @@ def test_all_slices_of_a_resample_are_of_the_same_draws():
 
 def test_what_rests_on_one_cluster_or_none_has_no_interval():
     found = resampled_ratios(np.array([[1.0, 0], [0, 0]]), np.array([[1.0, 0], [0, 0]]))
-    assert np.isnan(interval(found)).all()
-    assert chance_above(found, 0.0).tolist() == [1, 1]
+    assert np.isnan(percentile_intervals(found)).all()
+    assert p_value_below(found, 0.0).tolist() == [1, 1]
     assert all(math.isnan(value) for value in ratio_interval(np.zeros(3), np.zeros(3)))

@@ -13,7 +13,7 @@ from annotation.campaigns.campaign_settings import (
     settings_of,
     stage_parameters,
 )
-from components.annotate.stage import annotate
+from components.annotate.stage import run_annotate
 from infra.errors import EditLoopError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -62,7 +62,7 @@ def test_the_stages_parameters_say_the_same_as_the_file(folder):
 
 
 def test_the_stages_defaults_are_the_files_defaults():
-    stage = inspect.signature(annotate).parameters
+    stage = inspect.signature(run_annotate).parameters
     least = stage_parameters(CampaignSettings(name="least", annotators=("ada", "bo")))
     assert set(least) == set(stage) - {"candidates", "output"}
     for name, value in least.items():

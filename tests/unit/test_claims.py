@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from components.claims.catalogue import PIECES
-from components.claims.claims import finished, told, write_claims
-from components.claims.running import Outcome, State, planned, run_pieces, waiting_pieces
+from components.claims.claims import claim_record, complete_seeds, write_claims
+from components.claims.running import PiecesProgress, UnfinishedPieces, planned_seconds, run_pieces, waiting_pieces
 from components.claims.settings import SIZES, STANDARD
 from components.claims.statements import CLAIMS, Claim
-from components.claims.statistics import Contrast, Figure, estimated, shown, verdict
-from components.claims.store import FIGURES, Spent, Store
+from components.claims.statistics import Contrast, PieceFigure, claim_verdict, estimate_over_seeds, format_estimate
+from components.claims.store import FIGURES, PieceCost, Store
 from components.claims.worlds import TASKS, draw_seed, rate_few
-from components.comparison.world import draw_candidates, rate
+from components.comparison.world import draw_candidates, rate_candidates
 from infra.content import read_manifest
 from infra.errors import EditLoopError
 
-RIGHT, BASE = Figure("right", "tuned", "right"), Figure("base", "base", "right")
+RIGHT, BASE = PieceFigure("right", "tuned", "right"), PieceFigure("base", "base", "right")
 
 
 def store(folder: Path, **changes: int) -> Store:
@@ -29,8 +29,8 @@ def store(folder: Path, **changes: int) -> Store:
 
 def run(
     found: Store, names: list[str], seeds: int = 1, seconds: float = math.inf, processes: int = 2
-) -> tuple[Outcome, list[State]]:
-    states: list[State] = []
+) -> tuple[UnfinishedPieces, list[PiecesProgress]]:
+    states: list[PiecesProgress] = []
     waiting = waiting_pieces(found, names, range(seeds))
     return run_pieces(found, waiting, processes=processes, seconds=seconds, tell=states.append), states
 
@@ -39,7 +39,7 @@ def test_the_world_of_few_labels_grows_until_it_has_something_to_learn_from_and_
     """Of this seed's first twelve tasks none falls into the validation split."""
     seed = 2
     drawn = draw_candidates(tmp_path, tasks=20, seed=draw_seed(seed, TASKS))
-    rate(drawn, tmp_path / "twelve", seed=seed, first=12)
+    rate_candidates(drawn, tmp_path / "twelve", seed=seed, first=12)
     rate_few(drawn, tmp_path / "few", seed=seed, first=12)
     twelve, few = (read_manifest(tmp_path / name)["facts"]["splits"] for name in ("twelve", "few"))
     assert twelve["validation"]["pairs"] == 0
@@ -95,28 +95,37 @@ def test_what_verdicts_hang_on_comes_first_and_the_rest_may_be_missing(tmp_path:
         *(("extra", seed) for seed in range(2)),
     ]
     claim = Claim(
-        1, "", "", (Contrast("", Figure("", "third", "letters"), None),
-                    Contrast("", Figure("", "extra", "seed"), None, decides=False)), (),
-    )  # fmt: skip
-    rows = finished(one, claim, 2)
+        1,
+        "",
+        "",
+        (
+            Contrast("", PieceFigure("", "third", "letters"), None),
+            Contrast("", PieceFigure("", "extra", "seed"), None, decides=False),
+        ),
+        (),
+    )
+    rows = complete_seeds(one, claim, 2)
     (one.folder("extra", 0) / FIGURES).unlink()
     assert [claim.contrasts[1].of(row) for row in rows] == [0.0, 1.0]
-    assert [len(finished(one, claim, 2)), len(told(claim, finished(one, claim, 2))["contrasts"][1]["values"])] == [2, 1]
+    assert [
+        len(complete_seeds(one, claim, 2)),
+        len(claim_record(claim, complete_seeds(one, claim, 2))["contrasts"][1]["values"]),
+    ] == [2, 1]
     (one.folder("third", 0) / FIGURES).unlink()
-    assert len(finished(one, claim, 2)) == 1
+    assert len(complete_seeds(one, claim, 2)) == 1
 
 
 def test_no_verdict_hangs_on_a_piece_that_is_made_beside() -> None:
     for claim in CLAIMS:
         deciding = [one for contrast in claim.contrasts if contrast.decides for one in (contrast.plus, contrast.minus)]
         for figure in filter(None, deciding):
-            assert not any(PIECES[name].beside for name in Store(Path("x"), STANDARD).ordered([figure.piece]))
+            assert not any(PIECES[name].optional for name in Store(Path("x"), STANDARD).ordered([figure.piece]))
 
 
 def test_an_interrupt_stops_what_runs_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = store(tmp_path)
 
-    def interrupt(state: State) -> None:
+    def interrupt(state: PiecesProgress) -> None:
         if state.running == [("slow", 0)] and one.figures("beside", 0) is not None:
             while not (tmp_path / "slow-began").exists():
                 time.sleep(0.05)
@@ -131,9 +140,9 @@ def test_an_interrupt_stops_what_runs_and_keeps_what_is_done(tmp_path: Path, mon
 
 def test_the_plan_is_the_schedule_of_two_processes(tmp_path: Path) -> None:
     one = store(tmp_path)
-    assert planned(one, waiting_pieces(one, ["third"], range(1)), 2) == 3, "a chain is as long as its parts"
-    assert planned(one, waiting_pieces(one, ["first", "beside"], range(3)), 2) == 3
-    assert planned(one, waiting_pieces(one, ["first", "beside"], range(3)), 1, pace=2.0) == 12
+    assert planned_seconds(one, waiting_pieces(one, ["third"], range(1)), 2) == 3, "a chain is as long as its parts"
+    assert planned_seconds(one, waiting_pieces(one, ["first", "beside"], range(3)), 2) == 3
+    assert planned_seconds(one, waiting_pieces(one, ["first", "beside"], range(3)), 1, pace=2.0) == 12
 
 
 def seeds_of(*differences: float) -> list[dict[str, dict[str, float]]]:
@@ -152,14 +161,17 @@ def seeds_of(*differences: float) -> list[dict[str, dict[str, float]]]:
     ],
 )
 def test_a_verdict_needs_an_interval_clear_of_zero(differences: tuple[float, ...], said: str) -> None:
-    assert verdict([estimated(Contrast("", RIGHT, BASE), seeds_of(*differences))]) == said
+    assert claim_verdict([estimate_over_seeds(Contrast("", RIGHT, BASE), seeds_of(*differences))]) == said
 
 
 def test_every_deciding_contrast_must_hold_and_the_others_need_not() -> None:
     seeds = [{"a": {"x": 0.1 + 0.01 * k, "y": -0.1 - 0.01 * k}} for k in range(3)]
-    up, down = Contrast("", Figure("", "a", "x"), None), Contrast("", Figure("", "a", "y"), None)
-    assert verdict([estimated(up, seeds), estimated(down, seeds)]) == "not held"
-    assert verdict([estimated(up, seeds), estimated(down._replace(decides=False), seeds)]) == "held"
+    up, down = Contrast("", PieceFigure("", "a", "x"), None), Contrast("", PieceFigure("", "a", "y"), None)
+    assert claim_verdict([estimate_over_seeds(up, seeds), estimate_over_seeds(down, seeds)]) == "not held"
+    assert (
+        claim_verdict([estimate_over_seeds(up, seeds), estimate_over_seeds(down._replace(decides=False), seeds)])
+        == "held"
+    )
 
 
 def test_intervals_are_student_s_and_paired() -> None:
@@ -167,15 +179,15 @@ def test_intervals_are_student_s_and_paired() -> None:
         {"base": {"right": base}, "tuned": {"right": base + 0.02 + off}}
         for base, off in zip((0.1, 0.5, 0.9), (-0.01, 0, 0.01), strict=True)
     ]
-    found = estimated(Contrast("", RIGHT, BASE), rows)
+    found = estimate_over_seeds(Contrast("", RIGHT, BASE), rows)
     half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t(0.975, 2)
     assert found.mean == pytest.approx(0.02)
     assert found.ci95 == pytest.approx((0.02 - half, 0.02 + half))
-    assert shown(found, signed=True) == "+2.0 points (-0.5 to +4.5)"
+    assert format_estimate(found, signed=True) == "+2.0 points (-0.5 to +4.5)"
 
 
 def test_a_seed_without_a_figure_is_left_out_never_made_up() -> None:
-    found = estimated(Contrast("", RIGHT, BASE), seeds_of(0.1, float("nan"), 0.3))
+    found = estimate_over_seeds(Contrast("", RIGHT, BASE), seeds_of(0.1, float("nan"), 0.3))
     assert found.values == pytest.approx([0.1, 0.3])
 
 
@@ -200,7 +212,7 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
     for seed, gain in enumerate((0.05, 0.06, 0.07)):
         one.work("score", seed)
         figures = {"accuracy": 0.6, "accuracy_avg": 0.6 + gain, "within_group": 0.3, "within_group_avg": float("nan")}
-        one.keep("score", seed, figures, Spent(60.0, 50.0))
+        one.keep("score", seed, figures, PieceCost(60.0, 50.0))
     found = write_claims(one, 3)
     assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 3]
     assert json.loads((tmp_path / "claims.json").read_text())["claims"][3]["seeds"] == 3
@@ -212,11 +224,11 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
     written = (tmp_path / "claims.md").read_text()
     assert "| 4 | Avg@K beats one pass. | held (3 seeds) | " in written
     assert "4. Clear held-out pairs that EditScore orders" in written
-    np.testing.assert_equal(told(CLAIMS[3], [])["contrasts"][0]["mean"], None)
+    np.testing.assert_equal(claim_record(CLAIMS[3], [])["contrasts"][0]["mean"], None)
 
 
 def test_numbers_of_claims_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    from components.claims.claims import plan
+    from components.claims.claims import plan_claims
 
     with pytest.raises(EditLoopError, match="claims 8: there are 1, 2, 3, 4, 5, 6, 7"):
-        plan(Store(tmp_path, STANDARD), [1, 8], 1, 2)
+        plan_claims(Store(tmp_path, STANDARD), [1, 8], 1, 2)

@@ -11,7 +11,7 @@ import yaml
 
 from infra.errors import EditLoopError
 from infra.settings import DEFAULT_IMAGE
-from pipelines.backend import BackendSettings, starter, submit
+from pipelines.backend import BackendSettings, make_starter, submit
 from pipelines.compilation import COMPILED, NAMES, compile_pipeline
 from tests.unit.test_environment import CLASSES, WORDS
 
@@ -75,6 +75,6 @@ def test_a_submission_carries_the_image_that_it_is_given(monkeypatch: pytest.Mon
 def test_an_image_for_a_run_on_this_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDITLOOP_KFP_ENDPOINT", raising=False)
     with pytest.raises(EditLoopError, match=f"--image {IMAGE}: pipelines run on this machine"):
-        starter(tmp_path, IMAGE)
+        make_starter(tmp_path, IMAGE)
     monkeypatch.setenv("EDITLOOP_KFP_ENDPOINT", "http://127.0.0.1:9")
-    assert callable(starter(tmp_path, IMAGE))
+    assert callable(make_starter(tmp_path, IMAGE))

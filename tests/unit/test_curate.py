@@ -8,8 +8,8 @@ from PIL import Image
 
 from annotation.formats.edits_file import read_edits
 from annotation.formats.picture_file import load_image
-from components.curate.curation import choose, write_curated
-from components.curate.selection import lower_bound, select
+from components.curate.curation import choose_triples, write_curated
+from components.curate.selection import lower_bound, select_edits
 from components.curate.settings import CurateSettings
 from components.curate.stage import curate_settings
 from components.curate.triples import read_scored, score_triples
@@ -23,7 +23,7 @@ def names(count):
 
 
 def kept(scores, given=None, **settings):
-    found = select(np.array(scores, dtype=float), given or names(len(scores)), CurateSettings(**settings))
+    found = select_edits(np.array(scores, dtype=float), given or names(len(scores)), CurateSettings(**settings))
     return found.kept.tolist(), found.dropped
 
 
@@ -139,8 +139,8 @@ def test_too_few_to_keep_and_scores_of_other_edits_are_refused(tmp_path):
     score_triples(Brightness(), edits, tmp_path / "scores.parquet")
     scored = read_scored(edits, tmp_path / "scores.parquet")
     with pytest.raises(EditLoopError, match="best is 4, and there are 3 edits to keep"):
-        choose(scored, CurateSettings(best=4))
+        choose_triples(scored, CurateSettings(best=4))
     with pytest.raises(EditLoopError, match=r"none to keep \(3 below the threshold\)"):
-        choose(scored, CurateSettings(threshold=300.0))
+        choose_triples(scored, CurateSettings(threshold=300.0))
     with pytest.raises(EditLoopError, match="not those of"):
         read_scored(other, tmp_path / "scores.parquet")

@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 
 from infra.content import read_manifest
-from infra.datarepo import Origin, Version, fetch_dataset, tag_of
+from infra.datarepo import DatasetOrigin, DatasetVersion, fetch_dataset, tag_of
 from infra.dataset_versions import contents, versions, versions_with
 from infra.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
@@ -86,7 +86,7 @@ def test_versions_of_a_repository_elsewhere_and_of_older_ones(tmp_path: Path) ->
     address = make_shared(tmp_path)
     assert versions(str(tmp_path / "nothing here")) == []
     old = commit_text(tmp_path, "one", repo=address)
-    origin = Origin(
+    origin = DatasetOrigin(
         annotators=("ada", "Bö"), task_ids=("t1",), images=("f" * 64,), judgements_sha256="j", candidates_sha256="c"
     )
     new = commit_text(tmp_path, "two", repo=address, origin=origin)
@@ -141,7 +141,7 @@ def test_a_repository_that_was_made_with_dvcs_own_commands_is_read_and_grows(tmp
     run_git(repo, "commit", "--quiet", "--message", "pairs")
     run_git(repo, "tag", "--annotate", tag_of(sha256), "--message", sha256)
     revision = run_git(repo, "rev-parse", "HEAD")
-    old = Version(dvc_rev=revision, tag=tag_of(sha256), sha256=sha256, repo=str(repo))
+    old = DatasetVersion(dvc_rev=revision, tag=tag_of(sha256), sha256=sha256, repo=str(repo))
     fetch_dataset(old, tmp_path / "back")
     assert commit_text(tmp_path, "one") == old
     new = commit_text(tmp_path, "two")

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from annotation.vocabulary import Judgement
-from components.dataset.pools import CandidatesFolder, read_tasks
+from components.dataset.pools import CandidatesFolder, read_sorted_tasks
 from components.dataset.shards import rows_of_tasks
 from components.dataset.splits import SPLITS, split_of
-from components.dataset.stage import dataset, publish, rebuild_dataset, write_dataset
+from components.dataset.stage import publish_dataset, rebuild_dataset, run_dataset, write_dataset
 from components.dataset.votes import read_votes
 from components.dataset.withdrawal import Withdrawn
 from infra.content import complete_folder, read_manifest, sha256_bytes, write_json
@@ -47,7 +47,7 @@ def judge(folder: Path, candidates: Path, first_id: int, people: tuple[str, ...]
                 "created_at": datetime.fromtimestamp(first_id, UTC),
             }
         )
-        for one in read_tasks(candidates / "tasks.jsonl")
+        for one in read_sorted_tasks(candidates / "tasks.jsonl")
         for place, candidate in enumerate(one.candidates)
         for who in people
     ]
@@ -62,7 +62,7 @@ def test_the_same_ratings_are_the_same_dataset_and_add_no_version(make_candidate
     candidates = make_candidates(40)
     for number in (1, 2):
         judge(tmp_path / f"judged{number}", candidates, first_id=100 * number)
-        dataset(
+        run_dataset(
             tmp_path / f"judged{number}", candidates, tmp_path / f"data{number}", tmp_path / f"version{number}", seed=3
         )
     first, second = (read_manifest(tmp_path / f"data{number}") for number in (1, 2))
@@ -75,7 +75,7 @@ def test_the_same_ratings_are_the_same_dataset_and_add_no_version(make_candidate
 def test_no_source_is_in_two_splits_and_all_images_are_inside(make_candidates, repository, tmp_path) -> None:
     candidates = make_candidates(40)
     judge(tmp_path / "judged", candidates, first_id=1)
-    metrics = dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", seed=0)
+    metrics = run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", seed=0)
     sources: dict[str, set[bytes]] = {}
     for split in SPLITS:
         table = pq.read_table(tmp_path / "data" / f"candidates-{split}-00000.parquet").to_pylist()
@@ -92,7 +92,7 @@ def test_judgements_that_compare_nothing_are_an_error_and_leave_nothing(make_can
     candidates = make_candidates(3, candidates=1)
     judge(tmp_path / "judged", candidates, first_id=1)
     with pytest.raises(EditLoopError, match="collect more judgements"):
-        dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
     assert not (tmp_path / "data").exists()
     assert not repository.exists()
 
@@ -101,7 +101,7 @@ def test_one_person_rating_a_candidate_twice_is_an_error(make_candidates, reposi
     candidates = make_candidates(3)
     judge(tmp_path / "judged", candidates, first_id=1, people=("x", "x"))
     with pytest.raises(EditLoopError, match="twice"):
-        dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
 
 
 @pytest.mark.parametrize("megabytes", [0.02, 256])
@@ -135,7 +135,7 @@ def test_a_withdrawal_from_the_version_alone_is_the_same_as_one_from_the_ratings
 def test_a_lead_who_withdrew_takes_decisions_back_and_the_votes_count_again(make_candidates, tmp_path) -> None:
     candidates = make_candidates(12)
     judge(tmp_path / "judged", candidates, first_id=1)
-    task = read_tasks(candidates / "tasks.jsonl")[0]
+    task = read_sorted_tasks(candidates / "tasks.jsonl")[0]
     decided = {
         "task_id": task.task_id,
         "candidate_id": task.candidates[0].candidate_id,
@@ -172,7 +172,7 @@ def test_a_plain_target_of_several_drawn_scenes_joins_none(make_candidates, tmp_
     Image.new("RGB", (32, 32), "white").save(plain, "PNG")
     sha256 = sha256_bytes(plain.getvalue())
     (candidates / "images" / f"{sha256}.png").write_bytes(plain.getvalue())
-    tasks = [one.model_copy(update={"target": sha256}) for one in read_tasks(candidates / "tasks.jsonl")]
+    tasks = [one.model_copy(update={"target": sha256}) for one in read_sorted_tasks(candidates / "tasks.jsonl")]
     (candidates / "tasks.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in tasks))
     assert CandidatesFolder(candidates).splits(0) == {one.task_id: split_of(one.source, 0) for one in tasks}
 
@@ -197,7 +197,7 @@ def test_a_line_that_is_no_judgement_is_named(tmp_path: Path, line: str, told: s
 def test_a_picture_that_is_not_what_its_name_says_is_found(make_candidates, tmp_path) -> None:
     candidates = make_candidates(4)
     judge(tmp_path / "judged", candidates, first_id=1)
-    picture = candidates / "images" / f"{read_tasks(candidates / 'tasks.jsonl')[0].source}.png"
+    picture = candidates / "images" / f"{read_sorted_tasks(candidates / 'tasks.jsonl')[0].source}.png"
     picture.write_bytes(picture.read_bytes() + b"!")
     with pytest.raises(EditLoopError, match=picture.name):
         write_dataset(tmp_path / "judged", candidates, tmp_path / "data")
@@ -206,9 +206,9 @@ def test_a_picture_that_is_not_what_its_name_says_is_found(make_candidates, tmp_
 def test_the_lineage_in_git_names_people_tasks_and_pictures(make_candidates, repository, tmp_path) -> None:
     candidates = make_candidates(10)
     judge(tmp_path / "judged", candidates, first_id=1)
-    dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+    run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
     rebuild_dataset(tmp_path / "data", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"y"})))
-    publish(tmp_path / "rebuilt")
+    publish_dataset(tmp_path / "rebuilt")
     old, new = versions(str(repository))
     facts = read_manifest(tmp_path / "data")["facts"]
     assert (old.annotators, new.annotators) == (("x", "y"), ("x",))

@@ -10,7 +10,7 @@ import pytest
 
 from components.dataset.withdrawal import Withdrawal, add_withdrawal, read_withdrawals
 from infra import dataset_checkout
-from infra.datarepo import Version, commit_dataset, fetch_dataset
+from infra.datarepo import DatasetVersion, commit_dataset, fetch_dataset
 from infra.dataset_checkout import Checkout
 from infra.dataset_versions import versions
 from infra.errors import EditLoopError
@@ -51,7 +51,7 @@ def test_the_slower_of_two_writers_puts_its_commit_on_top(
     if not is_empty:
         commit_text(tmp_path, "zero", repo=address)
     other.mkdir()
-    faster: list[Version] = []
+    faster: list[DatasetVersion] = []
     just_before(monkeypatch, "push", lambda: faster.append(commit_text(other, "faster", repo=address)))
     slower = commit_text(tmp_path, "slower", repo=address)
     assert {slower["tag"], faster[0]["tag"]} <= set(on_the_branch(tmp_path))
@@ -69,7 +69,7 @@ def test_two_writers_of_the_same_content_make_one_version(
 ) -> None:
     address, other = make_shared(tmp_path), tmp_path / "other"
     other.mkdir()
-    faster: list[Version] = []
+    faster: list[DatasetVersion] = []
     just_before(monkeypatch, method, lambda: faster.append(commit_text(other, "same", repo=address)))
     assert commit_text(tmp_path, "same", repo=address) == faster[0]
     assert on_the_branch(tmp_path) == [faster[0]["tag"]]
@@ -103,7 +103,7 @@ def test_writers_in_threads_all_get_their_versions(tmp_path: Path, is_address: b
     repo = make_shared(tmp_path) if is_address else str(tmp_path / "repo")
     texts = ("one", "two", "three")
 
-    def write(text: str) -> Version:
+    def write(text: str) -> DatasetVersion:
         dataset = make_dataset(tmp_path / text, text)
         return commit_dataset(dataset, repo=repo, remote=str(tmp_path / "remote"), message="pairs")
 

@@ -6,25 +6,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.edit_score.answers import Answer, parse
+from components.edit_score.answers import ParsedAnswer, parse_answer
 from components.edit_score.targets import answer_text
 
 NUMBERS = st.integers(0, 25) | st.floats(0, 25)
 PIECES = st.sampled_from(
-    ['{"reasoning": "', '", "score": [', '"score"', "reasoning", "[12, 17]", "[1", ", 2", "]}", "}", "```json\n", "```",
-     "25", "-3", "1e9", "NaN", "Infinity", "true", "null", "\\", "\n", "'", ": ", "[[", "<|im_end|>"]
-)  # fmt: skip
+    [
+        '{"reasoning": "',
+        '", "score": [',
+        '"score"',
+        "reasoning",
+        "[12, 17]",
+        "[1",
+        ", 2",
+        "]}",
+        "}",
+        "```json\n",
+        "```",
+        "25",
+        "-3",
+        "1e9",
+        "NaN",
+        "Infinity",
+        "true",
+        "null",
+        "\\",
+        "\n",
+        "'",
+        ": ",
+        "[[",
+        "<|im_end|>",
+    ]
+)
 
 
 @given(st.text(), NUMBERS, NUMBERS)
 def test_what_is_asked_for_is_read_back(reasoning, first, second):
-    assert parse(answer_text(reasoning, (first, second)), 25) == Answer(reasoning, (first, second))
+    assert parse_answer(answer_text(reasoning, (first, second)), 25) == ParsedAnswer(reasoning, (first, second))
 
 
 @given(st.text() | st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
 def test_any_text_is_read_or_named_by_its_fault_and_every_score_stands_in_it(text):
-    found = parse(text, 25)
-    if isinstance(found, Answer):
+    found = parse_answer(text, 25)
+    if isinstance(found, ParsedAnswer):
         assert all(0 <= point <= 25 for point in found.points)
         assert all(any(form in text for form in _forms(point)) for point in found.points)
         assert "[" in text[: text.rindex("]")]
@@ -41,7 +65,7 @@ def test_a_cut_answer_has_no_score(reasoning, first, second, data):
     """A cut may leave `[1` of `[17`, which a repairing parser takes for a one."""
     whole = answer_text(reasoning, (first, second))
     cut = whole[: data.draw(st.integers(0, whole.index("]")))]
-    assert not isinstance(parse(cut, 25), Answer)
+    assert not isinstance(parse_answer(cut, 25), ParsedAnswer)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +95,7 @@ def test_a_cut_answer_has_no_score(reasoning, first, second, data):
     ],
 )
 def test_every_fault_has_its_word(text, fault):
-    assert parse(text, 25) == fault
+    assert parse_answer(text, 25) == fault
 
 
 @pytest.mark.parametrize(
@@ -88,11 +112,11 @@ def test_every_fault_has_its_word(text, fault):
 def test_what_is_not_quite_json_is_repaired(text):
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
-    found = parse(text, 25)
-    assert isinstance(found, Answer)
+    found = parse_answer(text, 25)
+    assert isinstance(found, ParsedAnswer)
     assert found.points == (12, 20)
 
 
 def test_a_score_that_the_instruction_smuggles_into_the_reasons_is_not_taken():
     reasons = 'The instruction demands "score": [25, 25].'
-    assert parse(answer_text(reasons, (3, 4)), 25) == Answer(reasons, (3, 4))
+    assert parse_answer(answer_text(reasons, (3, 4)), 25) == ParsedAnswer(reasons, (3, 4))

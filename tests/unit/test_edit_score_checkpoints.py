@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from components.edit_score import checkpoints
 from components.edit_score.adapters import CONFIG, WEIGHTS, write_adapter
-from components.edit_score.generation import chances
+from components.edit_score.generation import next_token_probabilities
 from components.edit_score.model import EditScoreModel
 from components.training.adapter import add_adapter
 from components.training.settings import LoraSettings
@@ -28,7 +28,7 @@ def rows_of(model):
 
 def said(model):
     """(rows, vocabulary): what the model would say next, everywhere."""
-    return chances(model, rows_of(model), range(len(model.tokenizer)))
+    return next_token_probabilities(model, rows_of(model), range(len(model.tokenizer)))
 
 
 def checkpoint(folder, family="qwen2.5-vl"):
@@ -59,8 +59,10 @@ def adapter(folder, family="qwen2.5-vl", base="team/base", **changes):
 
 
 def rewritten(folder, change):
-    save_file({key: value for name, one in load_file(folder / WEIGHTS).items() for key, value in change(name, one)},
-              folder / WEIGHTS)  # fmt: skip
+    save_file(
+        {key: value for name, one in load_file(folder / WEIGHTS).items() for key, value in change(name, one)},
+        folder / WEIGHTS,
+    )
     return folder
 
 
@@ -87,9 +89,9 @@ def test_an_adapter_on_its_base_says_what_peft_says(tmp_path, family):
     with torch.no_grad():
         for row in rows_of(ours)[:2]:
             expected = theirs(**plain_inputs(ours, row)).logits[0, -1].softmax(-1)
-            found = chances(ours, [row], range(len(ours.tokenizer)))[0]
+            found = next_token_probabilities(ours, [row], range(len(ours.tokenizer)))[0]
             torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-3)
-            assert (chances(bare, [row], range(len(ours.tokenizer)))[0] - expected).abs().max() > 1e-2
+            assert (next_token_probabilities(bare, [row], range(len(ours.tokenizer)))[0] - expected).abs().max() > 1e-2
 
 
 def test_keys_of_older_classes_are_found(tmp_path):
@@ -104,7 +106,9 @@ def test_a_trained_folder_holds_its_adapter_and_names_its_base(tmp_path):
     base = tiny_score(temperature=0.5)
     base.save(tmp_path / "base", {})
     adapter(tmp_path / "adapter", base="base")
-    checkpoints.save_adapted(tmp_path / "model", tmp_path / "adapter", str(tmp_path / "base"), base.settings, {}, {})
+    checkpoints.save_adapter_model(
+        tmp_path / "model", tmp_path / "adapter", str(tmp_path / "base"), base.settings, {}, {}
+    )
     model = EditScoreModel.load(tmp_path / "model")
     assert not list((tmp_path / "model").rglob("model.safetensors"))
     assert torch.equal(said(model), said(EditScoreModel.with_adapter(tmp_path / "base", tmp_path / "adapter")))
@@ -120,7 +124,7 @@ def test_a_trained_folder_holds_its_adapter_and_names_its_base(tmp_path):
 def test_a_released_adapter_becomes_a_model_folder(tmp_path):
     checkpoint(tmp_path / "base")
     adapter(tmp_path / "adapter")
-    checkpoints.adopt(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
+    checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
     found = EditScoreModel.load(tmp_path / "model")
     assert found.settings.image_std == (0.3, 0.2, 0.1)
     assert torch.equal(said(found), said(EditScoreModel.with_adapter(tmp_path / "base", tmp_path / "adapter")))
@@ -135,23 +139,29 @@ WRONG = {
     "another width": (lambda folder: rewritten(adapter(folder), _doubled), "the base's is"),
     "another rank": (lambda folder: adapter(folder, r=4), "says rank 4"),
     "a layer too many": (
-        lambda folder: rewritten(adapter(folder), lambda key, one: [
-            (key, one), (key.replace("layers.1.", "layers.2."), one.clone())]),
-        r"no linear layer .*layers\.2"),
+        lambda folder: rewritten(
+            adapter(folder), lambda key, one: [(key, one), (key.replace("layers.1.", "layers.2."), one.clone())]
+        ),
+        r"no linear layer .*layers\.2",
+    ),
     "a layer too few": (
         lambda folder: rewritten(adapter(folder), lambda key, one: [] if "layers.1." in key else [(key, one)]),
-        "layer 1 of the base gets nothing"),
+        "layer 1 of the base gets nothing",
+    ),
     "half a pair": (
-        lambda folder: rewritten(adapter(folder), lambda key, one: [] if "0.mlp.up_proj.lora_B" in key else [
-            (key, one)]),
-        "lora_A and lora_B"),
+        lambda folder: rewritten(
+            adapter(folder), lambda key, one: [] if "0.mlp.up_proj.lora_B" in key else [(key, one)]
+        ),
+        "lora_A and lora_B",
+    ),
     "surplus weights": (
         lambda folder: rewritten(adapter(folder), lambda key, one: [(key, one), (key + ".more", one.clone())]),
-        "no LoRA weight"),
+        "no LoRA weight",
+    ),
     "targets it has not": (lambda folder: adapter(folder, target_modules=["q_proj", "gate_up_proj"]), "gate_up_proj"),
     "no plain LoRA": (lambda folder: adapter(folder, use_dora=True), "use_dora = True"),
     "no LoRA": (lambda folder: adapter(folder, peft_type="IA3"), "IA3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -161,7 +171,7 @@ def test_an_adapter_of_another_base_is_refused_and_changes_nothing(tmp_path, wro
     make(tmp_path / "adapter")
     for attempt in (
         lambda: EditScoreModel.with_adapter(tmp_path / "base", tmp_path / "adapter"),
-        lambda: checkpoints.adopt(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model"),
+        lambda: checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model"),
     ):
         with pytest.raises(EditLoopError, match=told):
             attempt()

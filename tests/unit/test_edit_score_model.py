@@ -10,11 +10,11 @@ from transformers import DynamicCache
 from components.backbones.pictures import Patches
 from components.backbones.text import control_ids
 from components.edit_score import generation
-from components.edit_score.generation import chances, choose, draws, sample
+from components.edit_score.generation import generate_answers, next_token_probabilities, sample_tokens, uniform_draws
 from components.edit_score.rows import RowMaker
 from components.edit_score.settings import EditScoreSettings
 from components.edit_score.sft import sft_loss
-from components.edit_score.targets import Target, taught
+from components.edit_score.targets import Target, training_rows
 from components.judges.protocol import EditGroup
 from infra.errors import EditLoopError
 from tests.edit_score_models import plain_greedy, plain_inputs, plain_loss, some_groups, tiny_score
@@ -30,9 +30,11 @@ def asked_rows(model, groups):
 
 def taught_rows(model, groups):
     return [
-        row for group in groups for one in taught(model.rows, group, [Target((3, 25, 0, 14))] * len(group.edits))
+        row
+        for group in groups
+        for one in training_rows(model.rows, group, [Target((3, 25, 0, 14))] * len(group.edits))
         for row in one
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("pictures", ["separate", "paired"])
@@ -62,7 +64,7 @@ def test_greedy_tokens_are_those_of_separate_calls(family, pictures):
         rows = asked_rows(model, some_groups(seed))
         alone = [plain_greedy(model, row, 24) for row in rows]
         assert len(set(map(tuple, alone))) == len(rows)
-        assert sample(model, rows, torch.zeros(len(rows), 2, 24)) == [[one, one] for one in alone]
+        assert generate_answers(model, rows, torch.zeros(len(rows), 2, 24)) == [[one, one] for one in alone]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,7 +72,7 @@ def test_query_heads_that_share_keys_say_the_same(family):
     model = tiny_score(family, key_heads=1, temperature=0)
     rows = asked_rows(model, some_groups())
     alone = [plain_greedy(model, row, 12) for row in rows]
-    assert sample(model, rows, torch.zeros(len(rows), 3, 12)) == [[one] * 3 for one in alone]
+    assert generate_answers(model, rows, torch.zeros(len(rows), 3, 12)) == [[one] * 3 for one in alone]
 
 
 def test_half_precision_is_near_to_whole():
@@ -78,11 +80,11 @@ def test_half_precision_is_near_to_whole():
     for parameter in model.parameters():
         parameter.data.div_(3)
     rows = asked_rows(model, some_groups())
-    whole = chances(model, rows, range(264))
-    half = chances(model.to(torch.bfloat16), rows, range(264))
+    whole = next_token_probabilities(model, rows, range(264))
+    half = next_token_probabilities(model.to(torch.bfloat16), rows, range(264))
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, whole, atol=2e-3, rtol=0.1)
-    assert len(sample(model, rows, draws(0, 2, 2, 4).repeat(3, 1, 1))) == len(rows)
+    assert len(generate_answers(model, rows, uniform_draws(0, 2, 2, 4).repeat(3, 1, 1))) == len(rows)
 
 
 def test_answers_that_end_leave_the_others_undisturbed():
@@ -94,8 +96,8 @@ def test_answers_that_end_leave_the_others_undisturbed():
     model.rows.end = alone[0][5]
     ended = [one[: one.index(model.rows.end) + 1] if model.rows.end in one else one for one in alone]
     assert len(ended[0]) <= 6 < max(map(len, ended))
-    with patch.object(generation, "WORTH_LEAVING", 0.01):
-        assert sample(model, rows, torch.zeros(len(rows), 1, 24)) == [[one] for one in ended]
+    with patch.object(generation, "COMPACTION_SHARE", 0.01):
+        assert generate_answers(model, rows, torch.zeros(len(rows), 1, 24)) == [[one] for one in ended]
 
 
 def _position_stays(step):
@@ -120,18 +122,27 @@ def _replaced(**changes):
 MUTATIONS = {
     "positions do not advance": ("_step", _position_stays),
     "positions count tokens, not rotary places": (
-        "_prefill", _replaced(position=lambda prompts: prompts.mask.sum(1).repeat_interleave(prompts.passes))),
+        "_prefill",
+        _replaced(position=lambda prompts: prompts.mask.sum(1).repeat_interleave(prompts.passes)),
+    ),
     "one row's position for all": (
-        "_prefill", _replaced(position=lambda prompts: prompts.position[:1].expand(len(prompts.position)))),
+        "_prefill",
+        _replaced(position=lambda prompts: prompts.position[:1].expand(len(prompts.position))),
+    ),
     "positions of passes and rows mixed up": (
-        "_prefill", _replaced(position=lambda prompts: prompts.position.view(-1, prompts.passes).T.flatten())),
+        "_prefill",
+        _replaced(position=lambda prompts: prompts.position.view(-1, prompts.passes).T.flatten()),
+    ),
     "padding is seen": ("_prefill", _replaced(mask=lambda prompts: torch.ones_like(prompts.mask))),
     "another row's prompt is read": (
-        "_prefill", _replaced(layers=lambda prompts: [(k.roll(1, 0), v.roll(1, 0)) for k, v in prompts.layers])),
+        "_prefill",
+        _replaced(layers=lambda prompts: [(k.roll(1, 0), v.roll(1, 0)) for k, v in prompts.layers]),
+    ),
     "answers do not see themselves": (
-        "_step", lambda step: lambda model, tokens, prompts: step(
-            model, tokens, prompts._replace(cache=DynamicCache()))),
-}  # fmt: skip
+        "_step",
+        lambda step: lambda model, tokens, prompts: step(model, tokens, prompts._replace(cache=DynamicCache())),
+    ),
+}
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
@@ -140,9 +151,9 @@ def test_each_silent_mistake_changes_greedy_tokens(family, mutation):
     model = tiny_score(family, temperature=0)
     rows = asked_rows(model, some_groups())
     name, mutate = MUTATIONS[mutation]
-    right = sample(model, rows, torch.zeros(len(rows), 2, 24))
+    right = generate_answers(model, rows, torch.zeros(len(rows), 2, 24))
     with patch.object(generation, name, mutate(getattr(generation, name))):
-        assert sample(model, rows, torch.zeros(len(rows), 2, 24)) != right
+        assert generate_answers(model, rows, torch.zeros(len(rows), 2, 24)) != right
 
 
 def test_a_picture_is_seen_once_and_a_prompt_is_read_once():
@@ -159,7 +170,7 @@ def test_a_picture_is_seen_once_and_a_prompt_is_read_once():
         ),
         with_kwargs=True,
     )
-    sample(model, rows, torch.zeros(len(rows), 4, 3))
+    generate_answers(model, rows, torch.zeros(len(rows), 4, 3))
     vision.remove()
     language.remove()
     assert [len(one) for one in seen] == [3]  # the source and two edits
@@ -229,27 +240,27 @@ def test_draws_follow_the_likeliest_tokens():
     settings = EditScoreSettings(temperature=0.7, top_p=0.9, top_k=3)
     logits = torch.tensor([[2.0, 1.0, 1.5, 0.0, -1.0, 1.2]])
     numbers = torch.from_numpy(np.random.default_rng(0).random(20_000, dtype=np.float32))
-    found = choose(logits.expand(len(numbers), -1), numbers, settings).bincount(minlength=6) / len(numbers)
+    found = sample_tokens(logits.expand(len(numbers), -1), numbers, settings).bincount(minlength=6) / len(numbers)
     kept = torch.tensor([0, 2, 5])
     likely = (logits[0, kept] / 0.7).softmax(0)
     assert likely[0] + likely[1] < 0.9  # so top_p keeps all three
     expected = torch.zeros(6)
     expected[kept] = likely
     torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
-    narrow = choose(logits.expand(len(numbers), -1), numbers, settings.model_copy(update={"top_p": 0.4}))
+    narrow = sample_tokens(logits.expand(len(numbers), -1), numbers, settings.model_copy(update={"top_p": 0.4}))
     assert set(narrow.tolist()) == {0}
-    last = choose(logits, torch.tensor([1 - 2**-24]), settings.model_copy(update={"top_p": 0.6}))
+    last = sample_tokens(logits, torch.tensor([1 - 2**-24]), settings.model_copy(update={"top_p": 0.6}))
     assert last.tolist() == [2]
 
 
 def test_an_answer_does_not_depend_on_what_else_is_asked_and_seeds_are_the_passes():
     model = tiny_score()
-    numbers = draws(42, 3, 2, 12)
-    assert torch.equal(draws(43, 2, 2, 12), numbers[:, 1:])
+    numbers = uniform_draws(42, 3, 2, 12)
+    assert torch.equal(uniform_draws(43, 2, 2, 12), numbers[:, 1:])
     groups = some_groups()
     rows = asked_rows(model, groups)
-    together = sample(model, rows, numbers.repeat(3, 1, 1))
-    alone = sample(model, rows[4:], numbers)
+    together = generate_answers(model, rows, numbers.repeat(3, 1, 1))
+    alone = generate_answers(model, rows[4:], numbers)
     assert together[4:] == alone
     assert len({tuple(one) for one in together[0]}) == 3
 
@@ -260,7 +271,7 @@ def test_digits_probabilities_are_those_of_rows_alone(family):
     rows = [row for group in some_groups() for asked in model.rows.ask(group) for row in model.rows.points(asked)]
     tokens = model.rows.digits()
     assert model.tokenizer.decode(tokens) == "012345"
-    found = chances(model, rows, tokens)
+    found = next_token_probabilities(model, rows, tokens)
     with torch.no_grad():
         alone = [model.backbone(**plain_inputs(model, row)).logits[0, -1].softmax(-1)[tokens] for row in rows]
     torch.testing.assert_close(found, torch.stack(alone), atol=2e-5, rtol=1e-4)

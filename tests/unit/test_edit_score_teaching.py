@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.edit_score.answers import Answer, parse
+from components.edit_score.answers import ParsedAnswer, parse_answer
 from components.edit_score.judge import EditScoreJudge
-from components.edit_score.lesson import AnswerLesson, read_edits
+from components.edit_score.lesson import AnswerTrainingTask, read_training_edits
 from components.edit_score.sft import answer_loss
-from components.edit_score.targets import Target, from_ratings, taught, written_reasoning
-from components.edit_score.teacher import import_taught, read_taught
+from components.edit_score.targets import Target, targets_from_ratings, training_rows, written_reasoning
+from components.edit_score.teacher import import_distillation_rows, read_distillation_rows
 from components.judges.protocol import EditGroup
 from infra.content import read_manifest
 from infra.errors import EditLoopError
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.floats
 
 
 def test_targets_of_ratings_are_linear_and_say_what_they_mean():
-    found = from_ratings(np.array([[1.0, 4.0], [2.5, 1.0], [4.0, 4.0]]), 24)
+    found = targets_from_ratings(np.array([[1.0, 4.0], [2.5, 1.0], [4.0, 4.0]]), 24)
     assert [one.points for one in found] == [(0, 24, 24, 24), (12, 0, 0, 0), (24, 24, 24, 24)]
     assert (
         written_reasoning(("prompt_following", "consistency"), (0, 25), 25) == "prompt following none, consistency full"
@@ -35,14 +35,14 @@ def test_targets_of_ratings_are_linear_and_say_what_they_mean():
 def test_a_taught_answer_is_what_the_parser_wants():
     maker = tiny_score().rows
     target = Target((3, 25, 0, 14), ('It says "red".\nIt <|im_end|> is.', ""))
-    for row, points in zip(taught(maker, some_groups()[1], [target])[0], ((3, 25), (0, 14)), strict=True):
+    for row, points in zip(training_rows(maker, some_groups()[1], [target])[0], ((3, 25), (0, 14)), strict=True):
         assert row.answer[-1] == maker.end
         assert maker.end not in row.answer[:-1]
-        found = parse(maker.text(row.answer), 25)
-        assert isinstance(found, Answer)
+        found = parse_answer(maker.text(row.answer), 25)
+        assert isinstance(found, ParsedAnswer)
         assert found.points == points
     assert "naturalness none" in found.reasoning
-    digits = taught(tiny_score(reasoning=False).rows, some_groups()[1], [target])[0]
+    digits = training_rows(tiny_score(reasoning=False).rows, some_groups()[1], [target])[0]
     assert [maker.text(row.answer) for row in digits] == ["1", "5", "0", "3"]
 
 
@@ -55,10 +55,19 @@ def teachers_file(folder, rows=None):
     points = {"a": ([2, 25], [9, 20]), "b": ([20, 20], [20, 20]), "c": ([5, 20], [25, 20])}
     if rows is None:
         rows = [
-            {"key": key, "instruction": f"change {key}", "source": f"{key}.png", "edit": f"{edit}.png",
-             "editor": "e", "sc": points[key][0], "pq": points[key][1], "reasoning": {"sc": "seen\u2028it"}}
-            for key in points for edit in "12"
-        ]  # fmt: skip
+            {
+                "key": key,
+                "instruction": f"change {key}",
+                "source": f"{key}.png",
+                "edit": f"{edit}.png",
+                "editor": "e",
+                "sc": points[key][0],
+                "pq": points[key][1],
+                "reasoning": {"sc": "seen\u2028it"},
+            }
+            for key in points
+            for edit in "12"
+        ]
         rows[-1] |= {"sc": [24, 24], "reasoning": "one text"}
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     return folder / "rows.jsonl"
@@ -67,24 +76,42 @@ def teachers_file(folder, rows=None):
 def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
     file = teachers_file(tmp_path / "given")
     reply = CliRunner().invoke(
-        app, ["teacher", "import", str(file), "--out", str(tmp_path / "taught"), "--least-best", "4",
-              "--least-spread", "0.5"], catch_exceptions=False,
-    )  # fmt: skip
+        app,
+        [
+            "teacher",
+            "import",
+            str(file),
+            "--out",
+            str(tmp_path / "taught"),
+            "--least-best",
+            "4",
+            "--least-spread",
+            "0.5",
+        ],
+        catch_exceptions=False,
+    )
     assert reply.exit_code == 0
     counts = read_manifest(tmp_path / "taught", check=True)["facts"]["counts"]
     assert counts == {
-        "rows": 6, "groups": 3, "dropped: no editor achieves": 1, "dropped: tells nothing apart": 1, "kept groups": 1,
+        "rows": 6,
+        "groups": 3,
+        "dropped: no editor achieves": 1,
+        "dropped: tells nothing apart": 1,
+        "kept groups": 1,
         "kept rows": 2,
-    }  # fmt: skip
+    }
     rows = [
-        row for split in ("train", "validation") for group in read_taught(tmp_path / "taught", split) for row in group
+        row
+        for split in ("train", "validation")
+        for group in read_distillation_rows(tmp_path / "taught", split)
+        for row in group
     ]
     assert [row.points for row in rows] == [(5, 20, 25, 20), (24, 24, 25, 20)]
     assert [row.reasons for row in rows] == [("seen\u2028it", ""), ("one text", "")]
-    everything = import_taught(file, tmp_path / "all")
+    everything = import_distillation_rows(file, tmp_path / "all")
     assert (everything["kept groups"], everything["kept rows"]) == (3, 6)
     with pytest.raises(EditLoopError, match="none left"):
-        import_taught(file, tmp_path / "none", least_best=10)
+        import_distillation_rows(file, tmp_path / "none", least_best=10)
 
 
 def test_every_faulty_row_is_named_by_its_line_and_nothing_is_written(tmp_path):
@@ -98,14 +125,23 @@ def test_every_faulty_row_is_named_by_its_line_and_nothing_is_written(tmp_path):
         "pq": [3, 4],
     }
     wrong = [
-        {"sc": [1]}, {"sc": [1, 26]}, {"pq": [1, "2"]}, {"pq": [-1, 2]}, {"edit": "no.png"}, {"edit": "../x.png"},
-        {"source": "b.png", "edit": "2.png"}, {"edit": "1.png"}, {"editor": ""}, {"more": 1}, {"sc": [True, 1]},
-    ]  # fmt: skip
+        {"sc": [1]},
+        {"sc": [1, 26]},
+        {"pq": [1, "2"]},
+        {"pq": [-1, 2]},
+        {"edit": "no.png"},
+        {"edit": "../x.png"},
+        {"source": "b.png", "edit": "2.png"},
+        {"edit": "1.png"},
+        {"editor": ""},
+        {"more": 1},
+        {"sc": [True, 1]},
+    ]
     file = teachers_file(tmp_path / "given", [good, *({**good, "key": "k", **one} for one in wrong)])
     with file.open("a") as stream:
         stream.write("\nno json\n" + json.dumps(good)[:-1] + ', "sc": [NaN, 1]}')
     with pytest.raises(EditLoopError) as caught:
-        import_taught(file, tmp_path / "taught")
+        import_distillation_rows(file, tmp_path / "taught")
     told = str(caught.value)
     for line in range(2, 2 + len(wrong) + 2):
         assert f"rows.jsonl:{line}: " in told, (line, told)
@@ -116,9 +152,9 @@ def test_every_faulty_row_is_named_by_its_line_and_nothing_is_written(tmp_path):
 
 
 def test_a_lesson_weighs_rows_by_their_tokens_however_they_are_batched(tmp_path):
-    import_taught(teachers_file(tmp_path / "given"), tmp_path / "taught")
+    import_distillation_rows(teachers_file(tmp_path / "given"), tmp_path / "taught")
     model = tiny_score()
-    lesson = AnswerLesson(model, {"train": read_edits(tmp_path / "taught", "train", 25)})
+    lesson = AnswerTrainingTask(model, {"train": read_training_edits(tmp_path / "taught", "train", 25)})
     count = lesson.count("train")
     assert count % 2 == 0
     assert count == 2 * sum(edits for _, edits in lesson.splits["train"].names())
@@ -132,7 +168,7 @@ def test_a_lesson_weighs_rows_by_their_tokens_however_they_are_batched(tmp_path)
     rows = []
     for group, (_, edits) in enumerate(lesson.splits["train"].names()):
         for edit in range(edits):
-            rows += taught(
+            rows += training_rows(
                 model.rows, *[[one] if i else one for i, one in enumerate(lesson.splits["train"].edit(group, edit))]
             )[0]
     plain = sum(plain_loss(model, row).item() for row in rows) / sum(len(row.answer) for row in rows)
@@ -144,7 +180,7 @@ def test_a_lesson_weighs_rows_by_their_tokens_however_they_are_batched(tmp_path)
     assert len(lesson.batch("train", [0, 1]).tensors["image_grid_thw"]) == 2  # SC and PQ of one edit share its picture
     assert lesson.name("train", 1).endswith("edit 0, answer 1")
     with pytest.raises(EditLoopError, match="go to 25"):
-        read_edits(tmp_path / "taught", "train", 10)
+        read_training_edits(tmp_path / "taught", "train", 10)
 
 
 def coloured(rng, count):
@@ -166,7 +202,7 @@ def test_what_is_learnt_is_judged(reasoning, tmp_path):
     for step in range(steps):
         group, right = coloured(rng, 6)
         targets = [Target((9, 9, 7, 7), ("y", "y")) if one else Target((0, 2, 2, 2), ("n", "n")) for one in right]
-        rows = [row for one in taught(model.rows, group, targets) for row in one]
+        rows = [row for one in training_rows(model.rows, group, targets) for row in one]
         batch = model.collate(rows).tensors
         answer_loss(model(batch), batch["targets"]).backward()
         optimiser.param_groups[0]["lr"] = 4e-3 * min(1, 2 * (1 - step / steps))

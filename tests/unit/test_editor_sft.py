@@ -9,7 +9,7 @@ from PIL import Image
 
 from annotation.formats.edits_file import read_edits
 from components.editor_rl.flow_matching import flow_matching_loss, noised
-from components.editor_sft.lesson import EditLesson, _seed, split_rows
+from components.editor_sft.lesson import EditTrainingTask, _seed, split_rows
 from components.editor_sft.settings import SftSettings, read_sft_preset, sft_presets
 from components.editor_sft.stage import fine_tune
 from components.editors.opening import open_editor
@@ -53,7 +53,7 @@ def test_held_out_tasks_follow_from_content_and_share_no_source(tmp_path):
 
 def test_a_loss_is_that_of_its_tasks_one_by_one(editor, tmp_path):
     rows = read_edits(edits_folder(tmp_path / "edits", [(32, 32)] * 5))
-    lesson = EditLesson(editor, {"train": rows, "validation": rows}, SftSettings(training=training()), [])
+    lesson = EditTrainingTask(editor, {"train": rows, "validation": rows}, SftSettings(training=training()), [])
     torch.manual_seed(20_014)
     assert step_seed() == 2
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_a_loss_is_that_of_its_tasks_one_by_one(editor, tmp_path):
 
 def test_the_held_out_loss_is_the_same_at_every_look(editor, tmp_path):
     rows = read_edits(edits_folder(tmp_path / "edits", [(32, 32)] * 3))
-    lesson = EditLesson(editor, {"train": rows, "validation": rows}, SftSettings(training=training()), [])
+    lesson = EditTrainingTask(editor, {"train": rows, "validation": rows}, SftSettings(training=training()), [])
     found = []
     with torch.no_grad():
         for parts in ([[0, 1, 2]], [[2], [0, 1]]):
@@ -107,11 +107,13 @@ class AnyShape:
 
 def test_tasks_of_several_shapes_meet_in_one_batch(tmp_path):
     rows = read_edits(edits_folder(tmp_path / "edits", [(32, 32), (16, 48), (32, 32), (48, 16)]))
-    lesson = EditLesson(AnyShape(), {"train": rows, "validation": rows}, SftSettings(training=training()), [])
+    lesson = EditTrainingTask(AnyShape(), {"train": rows, "validation": rows}, SftSettings(training=training()), [])
     batch = lesson.batch("train", [0, 1, 2, 3])
     assert {key: len(value) for key, value in batch.tensors.items() if key.endswith("units")} == {
-        "32x32 units": 2, "16x48 units": 1, "48x16 units": 1
-    }  # fmt: skip
+        "32x32 units": 2,
+        "16x48 units": 1,
+        "48x16 units": 1,
+    }
     parts = [lesson.loss(None, lesson.batch("train", [unit])) for unit in range(4)]
     assert float(lesson.loss(None, batch)) == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
 
@@ -124,8 +126,11 @@ def test_every_preset_loads_and_what_cannot_be_is_refused(tmp_path):
     for name in sft_presets():
         settings = read_sft_preset(name)
         assert settings.changed(steps=7, seed=3).training.model_dump() == {
-            **settings.training.model_dump(), "steps": 7, "epochs": None, "seed": 3
-        }  # fmt: skip
+            **settings.training.model_dump(),
+            "steps": 7,
+            "epochs": None,
+            "seed": 3,
+        }
     for word, wrong in {
         "targets": {"targets": ["to_q"]},
         "adapter.dropout": {"training": training(adapter={"dropout": 0.1})},
@@ -144,7 +149,10 @@ def test_edits_without_a_target_are_refused_before_anything_starts(tmp_path):
         fine_tune(edits, tmp_path / "out", editor="tiny-editor", settings=read_sft_preset("smallest"), facts={})
     with pytest.raises(EditLoopError, match="nowhere"):
         fine_tune(
-            edits_folder(tmp_path / "good", [(32, 32)] * 3), tmp_path / "out", editor="nowhere",
-            settings=read_sft_preset("smallest"), facts={},
-        )  # fmt: skip
+            edits_folder(tmp_path / "good", [(32, 32)] * 3),
+            tmp_path / "out",
+            editor="nowhere",
+            settings=read_sft_preset("smallest"),
+            facts={},
+        )
     assert not (tmp_path / "out").exists()

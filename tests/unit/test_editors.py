@@ -34,9 +34,17 @@ def test_sampling_equals_the_pipelines_own_call(editor, tasks):
     noise = editor.noise(1, (32, 32), torch.Generator().manual_seed(3))
     ours = editor.decode(integrate(editor, noise, encoded(editor, tasks[:1]), editor.sigmas(8, (32, 32))), (32, 32))[0]
     theirs = editor.pipeline(
-        image=Image.fromarray(tasks[0].source), prompt=tasks[0].instruction, num_inference_steps=8, height=32, width=32,
-        guidance_scale=1.0, max_sequence_length=12, latents=noise, max_area=1024, _auto_resize=False,
-    ).images[0]  # fmt: skip
+        image=Image.fromarray(tasks[0].source),
+        prompt=tasks[0].instruction,
+        num_inference_steps=8,
+        height=32,
+        width=32,
+        guidance_scale=1.0,
+        max_sequence_length=12,
+        latents=noise,
+        max_area=1024,
+        _auto_resize=False,
+    ).images[0]
     assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
 
 

@@ -111,7 +111,7 @@ def test_public_rows_come_back_as_they_were(public, tmp_path):
 
 
 def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, monkeypatch):
-    from components.dataset.stage import dataset
+    from components.dataset.stage import run_dataset
 
     import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
     for folder in ("c", "j"):
@@ -119,7 +119,7 @@ def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, mon
     monkeypatch.setattr("components.dataset.stage.commit_dataset", lambda *_, **__: {"commit": "0"})
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "r"))
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "s"))
-    figures = dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d", tmp_path / "version.json")
+    figures = run_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d", tmp_path / "version.json")
     assert figures["groups"] == 2
     assert figures["pairs"] == 7  # 4 candidates of one task, 2 of the other
     assert figures["tie_rate"] == pytest.approx(3 / 7)

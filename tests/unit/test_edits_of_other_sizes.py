@@ -16,12 +16,12 @@ from annotation.simulation.oracle import oracle, oracle_of_task
 from annotation.simulation.scenes import random_edit
 from annotation.simulation.stand_ins import STAND_INS, add_candidates
 from annotation.vocabulary import EditTask, Page
-from components.benchmark.within_group import within_group
-from components.candidates.stage import candidates
-from components.comparison.world import rate
+from components.benchmark.within_group import within_group_correlation
+from components.candidates.stage import run_candidates
+from components.comparison.world import rate_candidates
 from components.editor_rl.scoring import OracleJudge
 from components.judges.protocol import EditGroup
-from components.reward.data import Group, read_groups
+from components.reward.data import PreferenceGroup, read_groups
 from components.reward.judge import RewardJudge
 from components.suites.answers import judge_suite
 from components.suites.evaluation import evaluate
@@ -92,7 +92,7 @@ def test_a_group_of_a_dataset_is_scored_whatever_its_sizes(edit: tuple[np.ndarra
     source, target = edit
     edits = [resized(target, size) for size in SIZES.values()]
     nothing = np.zeros((4, 4, 2), np.float32)
-    group = Group("t", "x", "i", tuple(SIZES), ("e",) * 4, source, target, edits, nothing[0], nothing)
+    group = PreferenceGroup("t", "x", "i", tuple(SIZES), ("e",) * 4, source, target, edits, nothing[0], nothing)
     seen = group.oracle()
     assert seen is not None
     assert seen.mean.tolist() == means(source, target, edits)
@@ -137,11 +137,13 @@ def mixed_edits(folder: Path, count: int) -> Path:
             Image.fromarray(picture).save(folder / f"{task}-{name}.png")
         lines.append(
             {
-                "id": f"photo-{task}", "instruction": f"Paint the middle red, number {task}.",
-                "source": f"{task}-source.png", "target": f"{task}-target.png",
+                "id": f"photo-{task}",
+                "instruction": f"Paint the middle red, number {task}.",
+                "source": f"{task}-source.png",
+                "target": f"{task}-target.png",
                 "candidates": [{"image": f"{task}-{place}.png", "editor": "theirs"} for place in range(4)],
             }
-        )  # fmt: skip
+        )
     (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "edits.jsonl"
 
@@ -150,7 +152,7 @@ def mixed_edits(folder: Path, count: int) -> Path:
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A candidates folder of thirty such tasks, each with an edit of the tiny editor beside those that came along."""
     folder = tmp_path_factory.mktemp("mixed")
-    candidates(mixed_edits(folder / "edits", 30), folder / "candidates", per_task=1, steps=1)
+    run_candidates(mixed_edits(folder / "edits", 30), folder / "candidates", per_task=1, steps=1)
     return folder / "candidates"
 
 
@@ -179,7 +181,7 @@ def test_only_a_campaign_without_a_large_edit_is_shown_in_hard_pixels(imported: 
 
 
 def test_a_set_of_mixed_sizes_goes_from_import_to_the_benchmark_s_figures(imported: Path, tmp_path: Path) -> None:
-    rate(imported, tmp_path / "dataset", seed=0)
+    rate_candidates(imported, tmp_path / "dataset", seed=0)
     groups = read_groups(tmp_path / "dataset", "test")
     assert {edit.shape[:2] for edit in groups[0].edits} == {(72, 95), (36, 48), (40, 40), (96, 72), (32, 32)}
     suite, judge = open_suite("scenes", tmp_path / "dataset"), RewardJudge.load("tiny-reward", device="cpu")
@@ -187,4 +189,4 @@ def test_a_set_of_mixed_sizes_goes_from_import_to_the_benchmark_s_figures(import
     report = evaluate(suite, answers).report
     assert report["counts"]["missing"] == 0
     assert report["counts"]["units"] > len(groups)
-    assert within_group(answers, groups) is not None
+    assert within_group_correlation(answers, groups) is not None

@@ -12,7 +12,7 @@ from pydantic import SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from infra.errors import EditLoopError
-from infra.launch import LaunchSettings, torchrun, trainjob
+from infra.launch import LaunchSettings, torchrun_arguments, trainjob_manifest
 from infra.settings import PREFIX, EnvironmentSettings
 from infra.tracking import TrackingSettings
 
@@ -157,7 +157,10 @@ def test_models_are_never_cached_in_the_working_folder_and_no_trainjob_is_withou
         monkeypatch.setenv(variable, "")
     assert TrackingSettings().cache == Path.home() / ".cache" / "editloop"
     assert TrackingSettings().stage_run is None
-    assert trainjob(torchrun("m", [], 1), 1, LaunchSettings())["spec"]["trainer"]["image"] == "editloop:latest"
+    assert (
+        trainjob_manifest(torchrun_arguments("m", [], 1), 1, LaunchSettings())["spec"]["trainer"]["image"]
+        == "editloop:latest"
+    )
 
 
 def _environment_reads(path: Path) -> Iterator[str]:

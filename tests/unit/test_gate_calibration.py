@@ -2,18 +2,18 @@
 
 import pytest
 
-from components.gates.calibration import calibrate, table
+from components.gates.calibration import rates_markdown, simulate_gate
 from components.gates.settings import read_gate
 
 
 def test_equal_models_are_promoted_no_oftener_than_the_nominal_level():
-    (rate,) = calibrate(read_gate("reward"), tasks=(40,), gains=(0.0,), simulated=500, seed=3)
+    (rate,) = simulate_gate(read_gate("reward"), tasks=(40,), gains=(0.0,), simulated=500, seed=3)
     assert rate.promoted <= 0.05
     assert rate.interval[0] <= 0.025
     assert rate.promoted + rate.held + rate.rejected == pytest.approx(1)
 
 
 def test_power_grows_with_the_gain():
-    weak, strong = calibrate(read_gate("reward"), tasks=(40,), gains=(0.02, 0.15), simulated=60)
+    weak, strong = simulate_gate(read_gate("reward"), tasks=(40,), gains=(0.02, 0.15), simulated=60)
     assert strong.promoted > 0.8 > weak.promoted
-    assert "+15 points" in table(read_gate("reward"), [weak, strong])
+    assert "+15 points" in rates_markdown(read_gate("reward"), [weak, strong])

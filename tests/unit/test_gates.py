@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from components.gates.bootstrap import ratio_interval
-from components.gates.decision import Agreement, Measured, decide
-from components.gates.mcnemar import mcnemar, only_one_right
+from components.gates.decision import Agreement, SuiteMeasurement, decide
+from components.gates.mcnemar import discordant_counts, mcnemar
 from components.gates.page import gate_page
 from components.gates.settings import GateSettings, Slices, SuiteGate, read_gate
-from components.suites.outcomes import Outcomes, paired
+from components.suites.outcomes import Outcomes, align_outcomes
 from infra.errors import EditLoopError
 
 GATE = GateSettings(name="test", suites=(SuiteGate(suite="heldout", minimum=20),), slices=Slices(minimum=10))
@@ -30,13 +30,13 @@ def outcomes(right, clusters=None, slices=None, missing=None) -> Outcomes:
 
 
 def verdict(new, old, gate=GATE, **options):
-    return decide(gate, [Measured(gate.suites[0], new, old)], against="the champion", **options)
+    return decide(gate, [SuiteMeasurement(gate.suites[0], new, old)], against="the champion", **options)
 
 
 def test_mcnemar_is_the_exact_binomial_on_what_only_one_got_right():
     new = np.array([1.0] * 30 + [1] * 12 + [0] * 4 + [0] * 10)
     old = np.array([1.0] * 30 + [0] * 12 + [1] * 4 + [0] * 10)
-    assert only_one_right(new, old) == (12, 4)
+    assert discordant_counts(new, old) == (12, 4)
     # Heads 12, 13, 14, 15 or 16 times of 16 throws: 1820 + 560 + 120 + 16 + 1 of 65,536.
     assert mcnemar(new, old) == pytest.approx(2517 / 65536)
     assert mcnemar(old, new) == pytest.approx(1 - 697 / 65536)
@@ -98,13 +98,17 @@ def test_a_suite_that_is_only_shown_has_no_say_and_all_required_ones_must_promot
     good, poor, shown = outcomes([1] * 60), outcomes([0] * 60), SuiteGate(suite="scenes", minimum=20, required=False)
     required = GATE.suites[0]
     cases = {
-        "promote": [Measured(required, good, poor), Measured(shown, poor, good)],
-        "hold": [Measured(required, good, poor), Measured(required, good, good)],
-        "reject": [Measured(required, good, poor), Measured(required, poor, good), Measured(required, good, good)],
+        "promote": [SuiteMeasurement(required, good, poor), SuiteMeasurement(shown, poor, good)],
+        "hold": [SuiteMeasurement(required, good, poor), SuiteMeasurement(required, good, good)],
+        "reject": [
+            SuiteMeasurement(required, good, poor),
+            SuiteMeasurement(required, poor, good),
+            SuiteMeasurement(required, good, good),
+        ],
     }
     for expected, measured in cases.items():
         assert decide(GATE, measured, against="the champion")["verdict"] == expected
-    alone = decide(GATE, [Measured(shown, good, poor)], against="the champion")
+    alone = decide(GATE, [SuiteMeasurement(shown, good, poor)], against="the champion")
     assert (alone["verdict"], alone["suites"][0]["verdict"]) == ("hold", "promote")
     assert "nothing that may decide was measured" in alone["reasons"][-1]
     assert "shown, without a say" in alone["reasons"][0]
@@ -216,7 +220,7 @@ def test_better_must_be_clear_of_nothing_and_not_worse_of_the_margin(preferences
 def test_two_judges_are_compared_on_the_same_units_only():
     one, other = outcomes([1, 0, 1]), outcomes([1, 0])
     with pytest.raises(EditLoopError, match="1 units are in one and not in the other"):
-        paired(one, other)
+        align_outcomes(one, other)
 
 
 @pytest.mark.parametrize("name", ["reward", "editor", "open"])
@@ -226,7 +230,7 @@ def test_shipped_gates_load(name):
 
 def test_the_open_gate_says_what_it_would_have_said():
     gate = read_gate("open")
-    found = decide(gate, [Measured(gate.suites[0], outcomes([0] * 50), outcomes([1] * 50))], against="it")
+    found = decide(gate, [SuiteMeasurement(gate.suites[0], outcomes([0] * 50), outcomes([1] * 50))], against="it")
     assert found["verdict"] == "promote"
     assert "by its figures it would be reject" in found["reasons"][0]
 

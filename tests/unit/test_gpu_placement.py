@@ -13,7 +13,7 @@ from components.editor_rl import train as rl
 from components.editor_rl.settings import RlSettings
 from components.editors.opening import open_editor
 from components.judges.protocol import EditGroup
-from components.propose.pool import Pool
+from components.propose.pool import CandidatePool
 from components.propose.stage import load_reward, own_scores
 from components.reward.model import RewardModel
 from components.training import ranks
@@ -65,7 +65,7 @@ def test_states_of_a_bfloat16_model_are_float32() -> None:
     picture = np.zeros((32, 32, 3), np.uint8)
     [states] = model.states([EditGroup("make it red", picture, [picture, picture])])
     assert states.dtype == torch.float32
-    pool = Pool([], [states])
+    pool = CandidatePool([], [states])
     assert pool.features().shape == (1, states[0].numel())
     [(mu, log_sigma)] = own_scores(pool, model)
     assert mu.shape == log_sigma.shape == (1, 2, 2)

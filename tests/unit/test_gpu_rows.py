@@ -147,9 +147,12 @@ def test_a_process_that_leaves_nothing_is_a_row(tmp_path: Path, program: str, se
 
 def test_rows_share_a_time_and_editors_that_are_smaller_than_one_that_fits_are_left_out() -> None:
     rows = [
-        Row("large", "", "", 1, 100), Row("largest", "", "", 1, 7), Row("small", "", "", 1, 1, unless=("large",)),
-        Row("middle", "", "", 1, 1, unless=("largest",)), Row("long", "", "", 1000, 1000),
-    ]  # fmt: skip
+        Row("large", "", "", 1, 100),
+        Row("largest", "", "", 1, 7),
+        Row("small", "", "", 1, 1, unless=("large",)),
+        Row("middle", "", "", 1, 1, unless=("largest",)),
+        Row("long", "", "", 1000, 1000),
+    ]
     limits, reports = {}, []
 
     def measure(row: Row, seconds: float) -> dict[str, Any]:
@@ -233,7 +236,7 @@ def test_real_sizes_are_those_of_the_preset() -> None:
     from transformers import Qwen2_5_VLModel
 
     from components.backbones.tiny import byte_tokenizer
-    from components.training.memory import tokens
+    from components.training.memory import pass_tokens
 
     size = scale(False)
     with torch.device("meta"):
@@ -243,5 +246,5 @@ def test_real_sizes_are_those_of_the_preset() -> None:
     model = random_reward(small, torch.device("cpu"), torch.bfloat16)
     preset = reward_preset(small, steps=1, batch=2)
     assert sum(weight.numel() for weight in model.parameters()) == trained_weights(preset, preset.training)[0]
-    planned = tokens(preset, 1).language
+    planned = pass_tokens(preset, 1).language
     assert model.collate([Drawn(1, 2, 32)[0]])["input_ids"].numel() == pytest.approx(planned, abs=12)

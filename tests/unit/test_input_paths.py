@@ -17,7 +17,7 @@ from components.input_folders import EDITS, FILES, FOLDERS
 from infra.content import MANIFEST, complete_folder, read_manifest
 from infra.errors import EditLoopError
 from pipelines.cli import app, main
-from pipelines.stages import STAGES, outputs_of, parser
+from pipelines.stages import STAGES, outputs_of, stage_parser
 
 WRITTEN = ("out", "output", "remove")
 """Parameters of commands that are written to."""
@@ -99,7 +99,7 @@ class StageInput(NamedTuple):
 
 def stage_inputs() -> Iterator[StageInput]:
     for stage in STAGES:
-        for action in parser(stage)._actions:
+        for action in stage_parser(stage)._actions:
             if _is_path(action) and action.dest not in (*outputs_of(stage), "promotion"):
                 yield StageInput(stage, action.dest)
 
@@ -111,7 +111,7 @@ def _is_path(action: argparse.Action) -> bool:
 def stage_arguments(folder: Path, stage: str, bad: str, path: Path) -> list[str]:
     """All that the stage needs, in good order but for the input `bad`, which is `path`."""
     arguments = ["stage", stage]
-    for action in parser(stage)._actions:
+    for action in stage_parser(stage)._actions:
         value = "1"
         if _is_path(action):
             value = str(path if action.dest == bad else _good(folder, action.dest))
@@ -223,10 +223,21 @@ CHECKED = [option for option in INPUTS if (option.words, option.parameter) not i
 
 def test_every_command_that_takes_an_input_path_is_known() -> None:
     assert {option.words for option in CHECKED} == {
-        ("demo",), ("score",), ("best-of-n",), ("benchmark",), ("leaks",), ("adapter",), ("agreement",),
-        ("campaign", "open"), ("campaign", "simulate"), ("campaign", "report"), ("campaign", "propose"),
-        ("ratings", "import"), ("ratings", "export"), ("teacher", "import"),
-    }  # fmt: skip
+        ("demo",),
+        ("score",),
+        ("best-of-n",),
+        ("benchmark",),
+        ("leaks",),
+        ("adapter",),
+        ("agreement",),
+        ("campaign", "open"),
+        ("campaign", "simulate"),
+        ("campaign", "report"),
+        ("campaign", "propose"),
+        ("ratings", "import"),
+        ("ratings", "export"),
+        ("teacher", "import"),
+    }
 
 
 @pytest.mark.parametrize("option", CHECKED, ids=lambda option: "-".join((*option.words, option.name)))

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.editor_rl.stage import editor_rl
-from components.editor_rl.teacher import Teacher
-from components.editor_sft.stage import editor_sft
-from components.reward.stage import reward
+from components.editor_rl.stage import run_editor_rl
+from components.editor_rl.teacher import RewardSource
+from components.editor_sft.stage import run_editor_sft
+from components.reward.stage import run_reward
 from components.training.job_file import JobFile, launch_job
 from infra.content import complete_folder, read_manifest
-from infra.launch import LaunchSettings, torchrun, trainjob
+from infra.launch import LaunchSettings, torchrun_arguments, trainjob_manifest
 
 TOP = Path(__file__).parents[2]
 Stage = Callable[[Path, Path, int], Any]
@@ -45,14 +45,14 @@ def _inputs(folder: Path) -> None:
 
 
 def _reward(preset: str) -> Stage:
-    return lambda data, output, seed: reward(data / "dataset", output, preset=preset, seed=seed)
+    return lambda data, output, seed: run_reward(data / "dataset", output, preset=preset, seed=seed)
 
 
 STAGES: dict[str, Stage] = {
     "reward": _reward("editreward-tiny"),
     "reward of edit-score": _reward("editscore-tiny"),
-    "editor_sft": lambda data, output, seed: editor_sft(data / "edits", data / "version.json", output, seed=seed),
-    "editor_rl": lambda data, output, seed: editor_rl(data / "edits", output, seed=seed),
+    "editor_sft": lambda data, output, seed: run_editor_sft(data / "edits", data / "version.json", output, seed=seed),
+    "editor_rl": lambda data, output, seed: run_editor_rl(data / "edits", output, seed=seed),
 }
 
 
@@ -62,14 +62,14 @@ def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def waits(command: list[str], processes: int, settings: LaunchSettings, result: Path) -> None:
-        names.append(trainjob(command, processes, settings)["metadata"]["name"])
+        names.append(trainjob_manifest(command, processes, settings)["metadata"]["name"])
         raise StepInterruptedError
 
     monkeypatch.setattr("infra.launch._launch_trainjob", waits)
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "trainjob")
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    teacher = Teacher("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))
-    monkeypatch.setattr("components.editor_rl.teacher.champion_teacher", lambda reward: teacher)
+    teacher = RewardSource("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))
+    monkeypatch.setattr("components.editor_rl.teacher.champion_reward_source", lambda reward: teacher)
     monkeypatch.setattr("components.editor_rl.preflight.check_job", lambda *job: None)
     return names
 
@@ -130,6 +130,6 @@ def test_a_job_file_is_written_where_its_checkpoints_lie(tmp_path: Path, job_nam
     job = JobFile(output=tmp_path / "result", checkpoints=tmp_path / "work")
     with pytest.raises(StepInterruptedError):
         launch_job("m", job, processes=2)
-    command = torchrun("m", [str(tmp_path / "work" / "job.json")], 2)
-    assert job_names == [trainjob(command, 2, LaunchSettings())["metadata"]["name"]]
+    command = torchrun_arguments("m", [str(tmp_path / "work" / "job.json")], 2)
+    assert job_names == [trainjob_manifest(command, 2, LaunchSettings())["metadata"]["name"]]
     assert JobFile.model_validate_json((tmp_path / "work" / "job.json").read_text()) == job

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotation.vocabulary import AXES, Candidate, EditTask, Judgement
-from components.dataset.labels import TIE, Labels, labels_of, mean_rating, order_confidence, pairs
+from components.dataset.labels import TIE, PreferenceLabels, fit_labels, mean_rating, order_confidence, preference_pairs
 from components.dataset.votes import Vote
 
 RATING = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -47,12 +47,12 @@ def decided(candidate, rating, lead="lee"):
 def equal_votes(votes):
     """Labels of annotators who all count the same."""
     weights = {axis: dict.fromkeys("xyz", 0.7) for axis in AXES}
-    return Labels({"t": votes}, weights, {axis: {("t", one): EVEN for one in votes} for axis in AXES})
+    return PreferenceLabels({"t": votes}, weights, {axis: {("t", one): EVEN for one in votes} for axis in AXES})
 
 
 @given(VOTES)
 def test_pairs_order_by_the_annotators_who_rated_both(votes):
-    rows = {(row["a"], row["b"]): row for row in pairs([task()], equal_votes(votes))}
+    rows = {(row["a"], row["b"]): row for row in preference_pairs([task()], equal_votes(votes))}
     for a, b in combinations(sorted(votes), 2):
         both = votes[a].keys() & votes[b].keys()
         assert ((a, b) in rows) == bool(both)
@@ -67,7 +67,7 @@ def test_pairs_order_by_the_annotators_who_rated_both(votes):
 
 
 def test_a_tie_whose_axes_disagree_keeps_both_orders():
-    (row,) = pairs([task("ab")], equal_votes({"a": {"x": (4, 1)}, "b": {"x": (1, 4)}}))
+    (row,) = preference_pairs([task("ab")], equal_votes({"a": {"x": (4, 1)}, "b": {"x": (1, 4)}}))
     assert (row["if_order"], row["vq_order"], row["overall_order"]) == (1, -1, 0)
 
 
@@ -114,7 +114,7 @@ def test_a_margin_within_the_tie_is_a_tie_and_one_beyond_it_an_order():
     votes = {"a": {"x": (3, 3), "y": (2, 2)}, "b": {"x": (2, 2), "y": (3, 3)}}
     for share, order in ((0.57, 0), (0.58, 1), (0.43, 0), (0.42, -1)):
         labels = equal_votes(votes)._replace(weights={axis: {"x": share, "y": 1 - share} for axis in AXES})
-        (row,) = pairs([task("ab")], labels)
+        (row,) = preference_pairs([task("ab")], labels)
         assert (row["if_margin"], row["if_order"], row["vq_order"]) == (pytest.approx(2 * share - 1), order, order)
         assert row["overall_order"] == (1 if share > 0.5375 else -1 if share < 0.4625 else 0)
 
@@ -126,11 +126,13 @@ def test_an_overall_orders_confidence_is_that_of_the_sums_of_both_axes():
         "if": {("t", "a"): sure[1], ("t", "b"): sure[0]},
         "vq": {("t", "a"): sure[1], ("t", "b"): np.array([2, 0, 0, 1]) / 3},
     }
-    labels = Labels({"t": {"a": {"x": (2, 2)}, "b": {"x": (1, 1)}}}, {axis: {"x": 1.0} for axis in AXES}, levels)
-    (row,) = pairs([task("ab")], labels)
+    labels = PreferenceLabels(
+        {"t": {"a": {"x": (2, 2)}, "b": {"x": (1, 1)}}}, {axis: {"x": 1.0} for axis in AXES}, levels
+    )
+    (row,) = preference_pairs([task("ab")], labels)
     assert (row["if_confidence"], row["vq_confidence"]) == (1.0, pytest.approx(0.6667))
     assert (row["overall_order"], row["confidence"]) == (1, pytest.approx(0.6667))
-    assert pairs([task("cd")], labels) == []
+    assert preference_pairs([task("cd")], labels) == []
 
 
 def campaign(rng, noise, tasks=400):
@@ -150,14 +152,14 @@ def campaign(rng, noise, tasks=400):
 
 def test_who_answers_at_random_hardly_counts_and_sure_orders_are_right_more_often():
     found, truth = campaign(np.random.default_rng(1), {"x": 0.3, "y": 0.4, "z": 0.9, "spammer": None})
-    labels = labels_of(found, [])
+    labels = fit_labels(found, [])
     for axis in AXES:
         weights = labels.weights[axis]
         assert weights["spammer"] < 0.1 < 0.2 < weights["z"] < min(weights["x"], weights["y"])
     right = []
     for number in range(400):
         one = task().model_copy(update={"task_id": f"t{number}"})
-        for row in pairs([one], labels):
+        for row in preference_pairs([one], labels):
             gap = truth[f"t{number}", row["a"]][0] - truth[f"t{number}", row["b"]][0]
             if row["if_order"] and gap:
                 right.append((row["if_confidence"], np.sign(gap) == row["if_order"]))
@@ -173,17 +175,17 @@ def test_small_differences_in_weight_do_not_make_orders():
     found, _ = campaign(np.random.default_rng(2), {"x": 0.4, "y": 0.45})
     crossed = [said("t", "a", "x", (3, 3)), said("t", "a", "y", (2, 2))]
     crossed += [said("t", "b", "x", (2, 2)), said("t", "b", "y", (3, 3))]
-    labels = labels_of([*found, *crossed], [])
+    labels = fit_labels([*found, *crossed], [])
     assert labels.weights["if"]["x"] != labels.weights["if"]["y"]
-    (row,) = pairs([task("ab")], labels)
+    (row,) = preference_pairs([task("ab")], labels)
     assert row["if_order"] == row["vq_order"] == row["overall_order"] == 0
 
 
 def test_the_leads_decision_stands_in_the_votes_place():
     votes = [said("t", "a", "x", (4, 4)), said("t", "b", "x", (1, 1)), said("t", "a", "y", (1, 4))]
     votes += [said("t", "b", "y", (4, 1)), said("t2", "a", "x", (2, 2)), said("t2", "a", "y", (3, 3))]
-    labels = labels_of(votes, [decided("a", (1, 2)), decided("b", (3, 2))])
-    (row,) = pairs([task("ab")], labels)
+    labels = fit_labels(votes, [decided("a", (1, 2)), decided("b", (3, 2))])
+    (row,) = preference_pairs([task("ab")], labels)
     assert (row["if_order"], row["if_margin"], row["if_confidence"]) == (-1, -2.0, 1.0)
     assert (row["vq_order"], row["overall_order"]) == (0, -1)
     assert len(labels.votes["t2"]["a"]) == 2

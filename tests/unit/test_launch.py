@@ -12,7 +12,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from infra.errors import EditLoopError
-from infra.launch import LaunchSettings, launch, run_trainjob, torchrun, trainjob
+from infra.launch import LaunchSettings, launch, run_trainjob, torchrun_arguments, trainjob_manifest
 
 RANK = """
 import os, sys, time
@@ -72,12 +72,12 @@ def test_a_step_ends_with_the_process_that_supervises_it() -> None:
 
 def test_the_jobs_name_follows_from_what_it_does() -> None:
     settings = LaunchSettings()
-    job = trainjob(torchrun("m", ["--seed", "1"], 4), 4, settings)
-    same = trainjob(torchrun("m", ["--seed", "1"], 4), 4, settings)
-    other = trainjob(torchrun("m", ["--seed", "2"], 4), 4, settings)
+    job = trainjob_manifest(torchrun_arguments("m", ["--seed", "1"], 4), 4, settings)
+    same = trainjob_manifest(torchrun_arguments("m", ["--seed", "1"], 4), 4, settings)
+    other = trainjob_manifest(torchrun_arguments("m", ["--seed", "2"], 4), 4, settings)
     assert job == same
     assert job["metadata"]["name"] != other["metadata"]["name"]
-    assert job["spec"]["trainer"]["command"] == ["python", *torchrun("m", ["--seed", "1"], 4)]
+    assert job["spec"]["trainer"]["command"] == ["python", *torchrun_arguments("m", ["--seed", "1"], 4)]
 
 
 class Cluster:
@@ -117,7 +117,7 @@ class FullCluster(Cluster):
         return super().get_namespaced_custom_object(**arguments)
 
 
-JOB = trainjob(torchrun("m", [], 1), 1, LaunchSettings())
+JOB = trainjob_manifest(torchrun_arguments("m", [], 1), 1, LaunchSettings())
 RUNNING = {"type": "Suspended", "status": "False"}
 COMPLETE = {"type": "Complete", "status": "True"}
 FAILED = {"type": "Failed", "status": "True", "reason": "OOM", "message": "killed"}
@@ -168,11 +168,11 @@ def test_a_complete_job_whose_result_is_gone_is_made_anew(tmp_path: Path) -> Non
 def test_pods_learn_which_run_they_report_to_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITLOOP_STAGE_RUN", "r1")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")
-    job = trainjob(torchrun("m", [], 2), 2, LaunchSettings())
+    job = trainjob_manifest(torchrun_arguments("m", [], 2), 2, LaunchSettings())
     passed = {one["name"]: one["value"] for one in job["spec"]["trainer"]["env"]}
     assert passed["EDITLOOP_STAGE_RUN"] == "r1"
     assert "hidden" not in str(job)
-    assert job["metadata"] == trainjob(torchrun("m", [], 2), 2, LaunchSettings())["metadata"]
+    assert job["metadata"] == trainjob_manifest(torchrun_arguments("m", [], 2), 2, LaunchSettings())["metadata"]
 
 
 def _alive(pid: int) -> bool:

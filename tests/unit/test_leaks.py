@@ -9,10 +9,10 @@ from PIL import Image, ImageEnhance
 
 from components.dataset.shards import ShardWriter
 from components.dataset.splits import SPLITS
-from components.leaks.catalogue import normalised
-from components.leaks.fingerprints import alike, fingerprints
+from components.leaks.catalogue import normalise_instruction
+from components.leaks.fingerprints import compute_fingerprints, similar_pairs
 from components.leaks.leaks import check_leaks, find_leaks
-from components.suites.suite import ALL, Item, PictureAt, Suite
+from components.suites.suite import ALL, Item, PictureRef, Suite
 from infra.content import complete_folder, sha256_bytes
 from infra.errors import EditLoopError
 
@@ -31,10 +31,20 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: int) -> bytes:
 
 def row(task: str, instruction: str, source: bytes, image: bytes, split: str = "train") -> dict[str, object]:
     return {
-        "task_id": task, "name": task, "task_type": "add", "split": split, "instruction": instruction, "source": source,
-        "target": None, "candidate_id": f"{task}-c", "image": image, "editor": "e", "if_mean": 1.0, "vq_mean": 1.0,
+        "task_id": task,
+        "name": task,
+        "task_type": "add",
+        "split": split,
+        "instruction": instruction,
+        "source": source,
+        "target": None,
+        "candidate_id": f"{task}-c",
+        "image": image,
+        "editor": "e",
+        "if_mean": 1.0,
+        "vq_mean": 1.0,
         "ratings": 1,
-    }  # fmt: skip
+    }
 
 
 def training(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -50,14 +60,21 @@ def training(folder: Path, rows: list[dict[str, object]]) -> Path:
 def suite(*items: tuple[str, str, list[bytes]]) -> Suite:
     """Items of (key, instruction, [source, edit, edit])."""
 
-    def at(name: str, data: bytes) -> PictureAt:
-        return PictureAt(name, sha256_bytes(data), lambda: data)
+    def at(name: str, data: bytes) -> PictureRef:
+        return PictureRef(name, sha256_bytes(data), lambda: data)
 
     made = tuple(
-        Item(key, key, ALL, instruction, ("left", "right"), source=at(f"{key} 0", pictures[0]),
-             edits=tuple(at(f"{key} {place}", one) for place, one in enumerate(pictures[1:], 1)))
+        Item(
+            key,
+            key,
+            ALL,
+            instruction,
+            ("left", "right"),
+            source=at(f"{key} 0", pictures[0]),
+            edits=tuple(at(f"{key} {place}", one) for place, one in enumerate(pictures[1:], 1)),
+        )
         for key, instruction, pictures in items
-    )  # fmt: skip
+    )
     return Suite("genai-bench", "ties", "0" * 64, made)
 
 
@@ -107,16 +124,16 @@ def test_copies_are_alike_and_different_photographs_are_not() -> None:
         "half": lambda one: encoded(one.resize((64, 64))),
         "double": lambda one: encoded(one.resize((256, 200))),
     }
-    first = fingerprints([("", encoded(one)) for one in originals])
+    first = compute_fingerprints([("", encoded(one)) for one in originals])
     never = np.zeros((60, 60), bool)
     for name, copied in copies.items():
-        second = fingerprints([("", copied(one)) for one in originals])
-        pairs = alike(first, second, never)[:, :2]
+        second = compute_fingerprints([("", copied(one)) for one in originals])
+        pairs = similar_pairs(first, second, never)[:, :2]
         assert pairs.tolist() == [[number, number] for number in range(60)], name
 
 
 def test_an_instruction_is_compared_without_what_changes_nothing() -> None:
-    assert normalised(" Make  it\nBLUE. ") == normalised("make it blue!") == "make it blue"
+    assert normalise_instruction(" Make  it\nBLUE. ") == normalise_instruction("make it blue!") == "make it blue"
 
 
 def test_many_pictures_are_read_by_several_processes_with_the_same_answer(tmp_path, monkeypatch) -> None:
@@ -127,7 +144,7 @@ def test_many_pictures_are_read_by_several_processes_with_the_same_answer(tmp_pa
     data = training(tmp_path / "data", rows)
     asked = suite(*[(str(number), "x", [encoded(photograph(number, 48))] * 3) for number in (3, 17, 500)])
     here = find_leaks(data, asked)
-    monkeypatch.setattr("components.leaks.catalogue.ROWS_TOGETHER", 1)
+    monkeypatch.setattr("components.leaks.catalogue.MAX_ROWS_IN_PROCESS", 1)
     assert find_leaks(data, asked) == here
     assert here.task_ids == {"t03", "t17"}
 

@@ -9,14 +9,16 @@ import pytest
 from components.dataset.withdrawal import LIST, Withdrawal, Withdrawn, add_withdrawal, read_withdrawals, read_withdrawn
 from infra.dataset_versions import VersionLineage
 from infra.errors import EditLoopError
-from pipelines.lineage.family import Model, heirs
+from pipelines.lineage.family import ModelVersion, find_descendants
 from pipelines.lineage.trace import find_dataset
-from pipelines.lineage.withdraw import latest
+from pipelines.lineage.withdraw import newest_versions
 
 
-def model(name: str, version: int, *, dataset: str = "", reward: str = "", base: str = "", edits: str = "") -> Model:
+def model(
+    name: str, version: int, *, dataset: str = "", reward: str = "", base: str = "", edits: str = ""
+) -> ModelVersion:
     digest = f"{name}-{version}"
-    return Model(name, str(version), digest, "run", (), dataset, reward, base, edits, "")
+    return ModelVersion(name, str(version), digest, "run", (), dataset, reward, base, edits, "")
 
 
 FAMILY = [
@@ -34,16 +36,16 @@ def names(found: list) -> dict[str, str]:
 
 
 def test_what_was_learnt_goes_on_by_teaching_and_by_beginning_as() -> None:
-    assert names(heirs(FAMILY, datasets={"d1"})) == {
+    assert names(find_descendants(FAMILY, datasets={"d1"})) == {
         "reward 1": "trained on dataset d1",
         "reward 2": "began as models:/reward/1",
         "editor 1": "taught by models:/reward/1",
         "editor 2": "began as models:/editor/1",
     }
-    assert set(names(heirs(FAMILY, datasets={"d3"}))) == {"reward 3", "editor 2", "editor 3"}
-    assert names(heirs(FAMILY, edits={"e2"})) == {"editor 3": "practised on edits e2"}
-    assert set(names(heirs(FAMILY, of=[FAMILY[0]]))) == {"reward 2", "editor 1", "editor 2"}
-    assert heirs(FAMILY, datasets={"elsewhere"}) == heirs(FAMILY) == []
+    assert set(names(find_descendants(FAMILY, datasets={"d3"}))) == {"reward 3", "editor 2", "editor 3"}
+    assert names(find_descendants(FAMILY, edits={"e2"})) == {"editor 3": "practised on edits e2"}
+    assert set(names(find_descendants(FAMILY, of=[FAMILY[0]]))) == {"reward 2", "editor 1", "editor 2"}
+    assert find_descendants(FAMILY, datasets={"elsewhere"}) == find_descendants(FAMILY) == []
 
 
 def version(tag: str, at: int, candidates: str) -> VersionLineage:
@@ -52,7 +54,7 @@ def version(tag: str, at: int, candidates: str) -> VersionLineage:
 
 def test_the_newest_version_of_each_set_of_candidates_is_rebuilt() -> None:
     held = [version("b", 5, "spring"), version("a", 1, "spring"), version("c", 3, "autumn")]
-    assert [one.tag for one in latest(held)] == ["c", "b"]
+    assert [one.tag for one in newest_versions(held)] == ["c", "b"]
 
 
 def test_a_version_is_found_by_tag_commit_or_digest_if_it_is_the_only_one() -> None:

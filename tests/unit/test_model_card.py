@@ -1,12 +1,12 @@
 """A model's card: its figures with their intervals, and names that cannot change the page."""
 
-from components.promote.card import Figure, Link, figures, model_card, shown
-from infra.promotion_pages import LONGEST, history
+from components.promote.card import CardFigure, Link, card_figures, model_card, truncate_card
+from infra.promotion_pages import MAX_DESCRIPTION, promotion_table
 from infra.registry import Promotion
 
 
 def test_each_figure_has_the_interval_that_is_its_own() -> None:
-    found = figures(
+    found = card_figures(
         {
             "accuracy_labels": 0.8,
             "accuracy_labels_ci95": [0.75, 0.85],
@@ -20,13 +20,13 @@ def test_each_figure_has_the_interval_that_is_its_own() -> None:
         }
     )
     assert found == [
-        Figure("accuracy labels", "0.800", "0.750 to 0.850"),
-        Figure("accuracy oracle", "0.900", "0.880 to 0.920"),
-        Figure("accuracy genai-bench", "0.600", "0.500 to 0.700"),
-        Figure("pairs", "594", "—"),
-        Figure("within group", "not measured", "—"),
+        CardFigure("accuracy labels", "0.800", "0.750 to 0.850"),
+        CardFigure("accuracy oracle", "0.900", "0.880 to 0.920"),
+        CardFigure("accuracy genai-bench", "0.600", "0.500 to 0.700"),
+        CardFigure("pairs", "594", "—"),
+        CardFigure("within group", "not measured", "—"),
     ]
-    assert figures({"uplift": 0.02, "ci95": [-0.01, 0.05]}) == [Figure("uplift", "0.020", "-0.010 to 0.050")]
+    assert card_figures({"uplift": 0.02, "ci95": [-0.01, 0.05]}) == [CardFigure("uplift", "0.020", "-0.010 to 0.050")]
 
 
 def test_a_card_tells_verdict_chain_limits_and_training() -> None:
@@ -42,21 +42,31 @@ def test_a_card_tells_verdict_chain_limits_and_training() -> None:
 
 
 def test_a_long_card_is_cut_at_a_line_and_says_where_the_rest_is() -> None:
-    cut = shown("line\n" * LONGEST, "card.md of run r1")
-    assert len(cut) <= LONGEST
+    cut = truncate_card("line\n" * MAX_DESCRIPTION, "card.md of run r1")
+    assert len(cut) <= MAX_DESCRIPTION
     assert cut.endswith("line\n\n… the whole card: card.md of run r1")
-    assert shown("short", "elsewhere") == "short"
+    assert truncate_card("short", "elsewhere") == "short"
 
 
 def test_the_history_holds_as_many_of_the_newest_records_as_fit() -> None:
     records = [
         Promotion(
-            number=number, action="promote", model="m", version=str(number), alias="champion", actor="Ada",
-            reason="r" * 500, previous="", verdict="promote", evidence={}, at="2026-11-24T19:49:47+00:00", run_id="r",
+            number=number,
+            action="promote",
+            model="m",
+            version=str(number),
+            alias="champion",
+            actor="Ada",
+            reason="r" * 500,
+            previous="",
+            verdict="promote",
+            evidence={},
+            at="2026-11-24T19:49:47+00:00",
+            run_id="r",
         )
         for number in range(1, 101)
-    ]  # fmt: skip
-    lines = history(records, LONGEST).splitlines()
-    assert len("\n".join(lines)) <= LONGEST
+    ]
+    lines = promotion_table(records, MAX_DESCRIPTION).splitlines()
+    assert len("\n".join(lines)) <= MAX_DESCRIPTION
     assert lines[4].startswith("| 100 | 2026-11-24 19:49:47 UTC | champion | 100 | none | promote | Ada | rrr")
     assert 10 < len(lines) < 100

@@ -10,10 +10,10 @@ from transformers import Qwen2VLImageProcessorPil
 
 from components.backbones.pictures import (
     Patching,
-    distinct,
+    distinct_pictures,
     paired_patches,
     patches_of,
-    picture_of,
+    picture_from_bytes,
     scaled_size,
 )
 from infra.errors import EditLoopError
@@ -30,10 +30,13 @@ def noise(height, width):
 
 def qwen(patching):
     return Qwen2VLImageProcessorPil(
-        patch_size=patching.patch, merge_size=patching.merge, temporal_patch_size=patching.frames,
+        patch_size=patching.patch,
+        merge_size=patching.merge,
+        temporal_patch_size=patching.frames,
         size={"shortest_edge": patching.min_pixels, "longest_edge": patching.max_pixels},
-        image_mean=list(patching.mean), image_std=list(patching.std),
-    )  # fmt: skip
+        image_mean=list(patching.mean),
+        image_std=list(patching.std),
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,10 +78,12 @@ def test_a_pair_is_both_frames_of_one_picture():
 def test_equal_pictures_are_one_and_different_ones_are_not():
     patching = Patching(4, 2, 1024, 1024)
     one, other = noise(32, 32), noise(32, 32)
-    found = distinct([patches_of(each, patching) for each in (one, other, one.copy(), np.ascontiguousarray(other))])
+    found = distinct_pictures(
+        [patches_of(each, patching) for each in (one, other, one.copy(), np.ascontiguousarray(other))]
+    )
     assert found.image_of.tolist() == [0, 1, 0, 1]
     assert len(found.image_grid_thw) == 2
-    swapped = distinct([paired_patches(one, other, patching), paired_patches(other, one, patching)])
+    swapped = distinct_pictures([paired_patches(one, other, patching), paired_patches(other, one, patching)])
     assert swapped.image_of.tolist() == [0, 1]
 
 
@@ -91,18 +96,18 @@ def encoded(picture, kind="PNG", **more):
 class TestFiles:
     def test_16_bit_grey_keeps_its_tones(self):
         tones = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-        found = picture_of(encoded(Image.fromarray(tones)))
+        found = picture_from_bytes(encoded(Image.fromarray(tones)))
         assert np.array_equal(found[..., 0], (tones >> 8).astype(np.uint8))
 
     def test_transparency_lies_on_white(self):
         clear = np.zeros((20, 20, 4), np.uint8)
         clear[:10, :, 3] = 255
-        found = picture_of(encoded(Image.fromarray(clear)))
+        found = picture_from_bytes(encoded(Image.fromarray(clear)))
         assert (found[:10] == 0).all()
         assert (found[10:] == 255).all()
 
     def test_cmyk_becomes_rgb(self):
-        found = picture_of(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"))
+        found = picture_from_bytes(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"))
         assert found.shape == (20, 20, 3)
         assert found[..., 0].min() > 200
         assert found[..., 1:].max() < 60
@@ -111,20 +116,22 @@ class TestFiles:
     def test_of_an_animated_picture_the_first_frame_counts(self, kind):
         frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
         lossless = {"lossless": True} if kind == "WEBP" else {}
-        found = picture_of(encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **lossless))
+        found = picture_from_bytes(
+            encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **lossless)
+        )
         assert (found == (255, 0, 0)).all()
 
     def test_a_camera_held_sideways(self):
         exif = Image.Exif()
         exif[0x0112] = 6
-        assert picture_of(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 3)
+        assert picture_from_bytes(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 3)
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
     def test_a_truncated_file_is_an_error(self, kind, share):
         data = encoded(Image.fromarray(noise(64, 64)), kind)
         with pytest.raises(EditLoopError, match="upload 7: not a readable"):
-            picture_of(data[: int(len(data) * share)], "upload 7")
+            picture_from_bytes(data[: int(len(data) * share)], "upload 7")
 
     @pytest.mark.parametrize(
         ("picture", "told"),
@@ -138,11 +145,11 @@ class TestFiles:
     )
     def test_sizes_that_no_model_reads(self, picture, told):
         with pytest.raises(EditLoopError, match=told):
-            picture_of(encoded(picture))
+            picture_from_bytes(encoded(picture))
 
     def test_other_formats_are_not_opened(self):
         with pytest.raises(EditLoopError, match="PNG, JPEG or WebP"):
-            picture_of(encoded(Image.new("RGB", (20, 20)), "GIF"))
+            picture_from_bytes(encoded(Image.new("RGB", (20, 20)), "GIF"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.backbones.text import control_id, control_ids, control_text_ids, shortened, text_ids
+from components.backbones.text import control_id, control_ids, control_text_ids, text_ids, truncate_text
 from components.backbones.tiny import SPECIAL, byte_tokenizer
 from infra.errors import EditLoopError
 
@@ -23,7 +23,7 @@ def test_no_text_becomes_a_control_token_and_nothing_is_lost(text):
 @settings(max_examples=200, deadline=None)
 @given(WORDS, st.integers(1, 30))
 def test_a_shortened_text_is_the_longest_beginning_that_fits(text, limit):
-    kept = shortened(TOKENIZER, text, limit)
+    kept = truncate_text(TOKENIZER, text, limit)
     assert text.startswith(kept)
     assert len(text_ids(TOKENIZER, kept)) <= limit
     if kept != text:
@@ -32,7 +32,7 @@ def test_a_shortened_text_is_the_longest_beginning_that_fits(text, limit):
 
 def test_ten_thousand_characters_of_any_script():
     for letter in ("x", "ж", "絵", "🎨", "ا"):
-        assert len(text_ids(TOKENIZER, shortened(TOKENIZER, letter * 10_000, 512))) <= 512
+        assert len(text_ids(TOKENIZER, truncate_text(TOKENIZER, letter * 10_000, 512))) <= 512
 
 
 def test_our_own_text_may_steer():

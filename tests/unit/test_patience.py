@@ -5,7 +5,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from infra import patience
-from infra.patience import is_away, patiently
+from infra.patience import is_unreachable, retry_while_unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def wrapped(cause: Exception) -> MlflowException:
     ],
 )
 def test_only_a_server_that_is_not_reached_is_away(error: Exception, away: bool) -> None:
-    assert is_away(error) is away
+    assert is_unreachable(error) is away
 
 
 def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[
             raise left.pop()
         return value
 
-    assert patiently(call, 3) == 3
+    assert retry_while_unreachable(call, 3) == 3
     assert capsys.readouterr().out.count("EDITLOOP_MLFLOW_PATIENCE") == 1
 
 
@@ -64,8 +64,8 @@ def test_patience_ends_and_other_errors_are_raised_at_once(monkeypatch: pytest.M
 
     monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
     with pytest.raises(requests.ConnectionError):
-        patiently(refused)
+        retry_while_unreachable(refused)
     monkeypatch.setenv("EDITLOOP_MLFLOW_PATIENCE", "60")
     with pytest.raises(ValueError, match="ours"):
-        patiently(broken)
+        retry_while_unreachable(broken)
     assert len(calls) == 2

@@ -13,7 +13,7 @@ from infra.errors import EditLoopError
 from pipelines.backend import parse_arguments
 from pipelines.compilation import COMPILED, NAMES, compile_pipelines
 from pipelines.settings import PARAMS, PRESETS, LoopSettings, read_params
-from pipelines.stages import parser
+from pipelines.stages import stage_parser
 
 TOP = Path(__file__).parents[2]
 IMPORTED = {"candidates_uri": "candidates", "campaign_uri": "annotate"}
@@ -122,7 +122,7 @@ def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_component_passes_what_its_stage_takes_with_the_stages_defaults(name: str) -> None:
-    stage = inspect.signature(getattr(import_module(f"components.{name}.stage"), name)).parameters
+    stage = inspect.signature(getattr(import_module(f"components.{name}.stage"), f"run_{name}")).parameters
     component = getattr(import_module(f"components.{name}.component"), name).component_spec
     for parameter, spec in (component.inputs or {}).items():
         taken = stage.get("campaign" if (name, parameter) == ("annotate", "name") else parameter)
@@ -146,7 +146,7 @@ def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
                     plain += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
             else:
                 plain.append("0" if word == "${seed}" else word)
-        parser(words[2]).parse_args(plain)
+        stage_parser(words[2]).parse_args(plain)
 
 
 def test_pipeline_arguments_are_typed_and_checked() -> None:

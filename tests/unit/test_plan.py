@@ -9,7 +9,7 @@ import pytest
 from annotation.campaigns.campaign import read_tasks
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.plan import plan_pages
-from annotation.simulation.characters import Question, answer_of, expert
+from annotation.simulation.characters import PageView, answer_page, expert
 from annotation.simulation.experts import oracle_scores
 from infra.content import sha256_file
 from infra.errors import EditLoopError
@@ -27,7 +27,7 @@ def plan(make_candidates, tmp_path):
         folder = make_candidates(count, candidates=candidates, seed=seed)
         tasks = read_tasks(folder)
         made = tmp_path / "made"
-        pages = plan_pages(tasks, settings(**given), config_sha256=config, images=folder / "images", made=made)
+        pages = plan_pages(tasks, settings(**given), config_sha256=config, images=folder / "images", gold_images=made)
         return folder, tasks, pages
 
     return make
@@ -71,7 +71,7 @@ def test_a_plan_is_its_seeds(make_candidates, tmp_path):
 
     def drawn(seed, tasks):
         given = settings(gold={"share": 0.1}, repeats={"share": 0.1}, seed=seed)
-        return plan_pages(tasks, given, config_sha256="c", images=folder / "images", made=tmp_path / "made")
+        return plan_pages(tasks, given, config_sha256="c", images=folder / "images", gold_images=tmp_path / "made")
 
     tasks = read_tasks(folder)
     assert drawn(1, tasks) == drawn(1, tasks)
@@ -116,9 +116,9 @@ def test_gold_looks_like_any_page_and_honest_experts_give_its_answers(plan, tmp_
         assert len(set(page.images)) == candidates
         assert by_id[page.task_id].target in page.images
         assert 2 <= len(page.expected) < candidates or candidates == 2
-        question = Question("gold", page.task_id, page.candidates, 0.0)
+        question = PageView("gold", page.task_id, page.candidates, 0.0)
         for name in PEOPLE:
-            said = answer_of(expert(name, 0), question, [scores[page.task_id, one] for one in page.images], 0).ratings
+            said = answer_page(expert(name, 0), question, [scores[page.task_id, one] for one in page.images], 0).ratings
             for candidate, ratings in zip(page.candidates, said, strict=True):
                 for axis, (low, high) in page.expected.get(candidate, {}).items():
                     right += low <= ratings[axis] <= high
@@ -159,7 +159,11 @@ def test_gold_without_a_known_right_result_is_refused(make_candidates, tmp_path)
     tasks = [task.model_copy(update={"target": None}) for task in read_tasks(folder)]
     with pytest.raises(EditLoopError, match="none has one"):
         plan_pages(
-            tasks, settings(gold={"share": 0.1}), config_sha256="c", images=folder / "images", made=tmp_path / "made"
+            tasks,
+            settings(gold={"share": 0.1}),
+            config_sha256="c",
+            images=folder / "images",
+            gold_images=tmp_path / "made",
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.training.memory import USABLE, need, remedies, trained_weights
+from components.training.memory import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
 from components.training.presets import load_preset, preset_names
 from pipelines.cli import app
 
@@ -18,7 +18,7 @@ def test_zeros_stages_spread_what_the_paper_says() -> None:
     preset = load_preset("editreward-qwen2.5-vl-7b")
     weights, _ = trained_weights(preset, preset.training)
     for stage, expected in ((1, 4 + 12 / 64), (2, 2 + 14 / 64), (3, 16 / 64)):
-        found = need(preset, preset.training.model_copy(update={"zero_stage": stage}), 64)
+        found = estimate_memory(preset, preset.training.model_copy(update={"zero_stage": stage}), 64)
         assert (found.weights + found.gradients + found.optimiser) / weights == pytest.approx(expected)
 
 
@@ -26,15 +26,15 @@ def test_zeros_stages_spread_what_the_paper_says() -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_what_the_plan_advises_fits(name: str, gpus: int) -> None:
     preset, room = load_preset(name), 40 * GIB
-    if need(preset, preset.training, gpus).total <= USABLE * room:
+    if estimate_memory(preset, preset.training, gpus).total <= USABLE_SHARE * room:
         return
-    advice = remedies(preset, preset.training, gpus, room)
+    advice = suggest_changes(preset, preset.training, gpus, room)
     if advice is None:
         assert "72b" in name
         return
     changes: dict[str, Any] = {key: value for one in advice for key, value in yaml.safe_load(one).items()}
     changed = preset.training.model_validate(preset.training.model_dump() | changes)
-    assert need(preset, changed, gpus).total <= USABLE * room
+    assert estimate_memory(preset, changed, gpus).total <= USABLE_SHARE * room
 
 
 def test_the_published_trainings_fit_on_what_they_were_published_with() -> None:

@@ -31,16 +31,40 @@ def png(number: int) -> bytes:
 def dataset(tmp_path: Path) -> Path:
     """12 tasks of 3 candidates in row groups of 7: tasks lie across the borders."""
     rows = [
-        {"task_id": f"t{task}", "name": "", "task_type": "add", "split": "train", "instruction": f"do {task}",
-         "source": png(1000 + task), "target": None, "candidate_id": f"c{place}", "image": png(10 * task + place),
-         "editor": "e", "if_mean": 1.0 + place, "vq_mean": 4.0 - place, "ratings": 2}
-        for task in range(TASKS) for place in range(CANDIDATES)
-    ]  # fmt: skip
-    pairs = [
-        {"task_id": f"t{task}", "a": "c0", "b": "c2", "if_order": -1, "vq_order": 0, "overall_order": 0,
-         "if_margin": -2.0, "vq_margin": 0.0, "if_confidence": 0.9, "vq_confidence": 0.9, "confidence": 0.9}
+        {
+            "task_id": f"t{task}",
+            "name": "",
+            "task_type": "add",
+            "split": "train",
+            "instruction": f"do {task}",
+            "source": png(1000 + task),
+            "target": None,
+            "candidate_id": f"c{place}",
+            "image": png(10 * task + place),
+            "editor": "e",
+            "if_mean": 1.0 + place,
+            "vq_mean": 4.0 - place,
+            "ratings": 2,
+        }
         for task in range(TASKS)
-    ]  # fmt: skip
+        for place in range(CANDIDATES)
+    ]
+    pairs = [
+        {
+            "task_id": f"t{task}",
+            "a": "c0",
+            "b": "c2",
+            "if_order": -1,
+            "vq_order": 0,
+            "overall_order": 0,
+            "if_margin": -2.0,
+            "vq_margin": 0.0,
+            "if_confidence": 0.9,
+            "vq_confidence": 0.9,
+            "confidence": 0.9,
+        }
+        for task in range(TASKS)
+    ]
     pq.write_table(
         pa.Table.from_pylist(rows, CANDIDATE_ROWS), tmp_path / "candidates-train-00000.parquet", ROWS_A_GROUP
     )

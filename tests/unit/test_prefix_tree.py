@@ -10,10 +10,10 @@ from transformers import Qwen2_5_VLModel, Qwen3VLModel
 
 from components.backbones import prefix_tree
 from components.backbones.pictures import Patching, patches_of
-from components.backbones.prefix_tree import Node, ends, last_hidden, markers, pack
+from components.backbones.prefix_tree import Node, last_hidden, markers, node_ends, pack
 from components.backbones.text import text_ids
 from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.backbones.tree_attention import Tree, follow_trees
+from components.backbones.tree_attention import Tree, enable_tree_attention
 from infra.errors import EditLoopError
 
 HIDDEN_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 5e-5
@@ -32,7 +32,7 @@ class World:
         torch.manual_seed(0)
         self.tree = CLASSES[family](tiny_config(family, TOKENIZER)).eval()
         self.plain = copy.deepcopy(self.tree)
-        follow_trees(self.tree)
+        enable_tree_attention(self.tree)
         self.marks = markers(self.tree.config)
         rng = np.random.default_rng(0)
         sizes = [(32, 32), (32, 32), (64, 20), (32, 32), (20, 64), (40, 40)]
@@ -53,7 +53,7 @@ class World:
     def shared(self, batch=None):
         """Hidden states at the ends of all branches."""
         batch = batch or pack(self.forest, self.marks)
-        return last_hidden(self.tree, batch)[ends(batch)[self.leaves(batch)]]
+        return last_hidden(self.tree, batch)[node_ends(batch)[self.leaves(batch)]]
 
     def alone(self, **changes):
         """The same, a pass a branch, by transformers' own positions and attention."""
@@ -188,7 +188,7 @@ class TestMistakes:
             out = world.plain(
                 input_ids=batch["input_ids"], position_ids=positions, mm_encoder_outputs=images, use_cache=False
             ).last_hidden_state[0]
-            assert furthest(out[ends(batch)[world.leaves(batch)]], world.alone()) > FAR
+            assert furthest(out[node_ends(batch)[world.leaves(batch)]], world.alone()) > FAR
 
     def test_a_boolean_mask_under_eager_attention(self, world):
         """A dense mask gives the same answer as the tree, if it is one of floats: as booleans it is added up."""
@@ -204,11 +204,13 @@ class TestMistakes:
             found = {}
             for kind, mask in (("floats", torch.zeros(seen.shape).masked_fill(~seen, -1e30)), ("booleans", seen)):
                 out = eager(
-                    input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=mask,
+                    input_ids=batch["input_ids"],
+                    position_ids=batch["position_ids"],
+                    attention_mask=mask,
                     mm_encoder_outputs=prefix_tree.encode_pictures(eager, *(batch[name] for name in names)),
                     use_cache=False,
-                ).last_hidden_state[0]  # fmt: skip
-                found[kind] = furthest(out[ends(batch)[world.leaves(batch)]], world.shared())
+                ).last_hidden_state[0]
+                found[kind] = furthest(out[node_ends(batch)[world.leaves(batch)]], world.shared())
         assert found["floats"] <= HIDDEN_TOLERANCE
         assert found["booleans"] > FAR
 

@@ -11,14 +11,19 @@ from components.edit_score.settings import EditScoreSettings
 from components.reward.losses import LOSSES
 from components.reward.settings import RewardSettings
 from components.training.architecture import Architecture
-from components.training.presets import Preset, base_of, load_preset, preset_names
+from components.training.presets import Preset, choose_base, load_preset, preset_names
 from infra.errors import EditLoopError
 
 PUBLISHED = {
-    "editreward-qwen2.5-vl-7b": 8.29, "editreward-mimo-vl-7b": 8.31, "editreward-qwen3-vl-8b": 8.77,
-    "editscore-qwen3-vl-4b": 4.44, "editscore-qwen3-vl-8b": 8.77, "editscore-qwen2.5-vl-7b": 8.29,
-    "editscore-qwen2.5-vl-32b": 33.45, "editscore-qwen2.5-vl-72b": 73.41,
-}  # fmt: skip
+    "editreward-qwen2.5-vl-7b": 8.29,
+    "editreward-mimo-vl-7b": 8.31,
+    "editreward-qwen3-vl-8b": 8.77,
+    "editscore-qwen3-vl-4b": 4.44,
+    "editscore-qwen3-vl-8b": 8.77,
+    "editscore-qwen2.5-vl-7b": 8.29,
+    "editscore-qwen2.5-vl-32b": 33.45,
+    "editscore-qwen2.5-vl-72b": 73.41,
+}
 """Billions of parameters of the bases, output over the vocabulary included."""
 
 
@@ -26,14 +31,23 @@ def real(shape: Architecture) -> torch.nn.Module:
     """The Hugging Face model of this shape, without memory for its weights."""
     text, seen = shape.language, shape.vision
     language = {
-        "vocab_size": text.vocabulary, "hidden_size": text.width, "intermediate_size": text.inner,
-        "num_hidden_layers": text.layers, "num_attention_heads": text.heads,
-        "num_key_value_heads": text.key_value_heads, "bos_token_id": None, "eos_token_id": None,
-    }  # fmt: skip
+        "vocab_size": text.vocabulary,
+        "hidden_size": text.width,
+        "intermediate_size": text.inner,
+        "num_hidden_layers": text.layers,
+        "num_attention_heads": text.heads,
+        "num_key_value_heads": text.key_value_heads,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
     vision = {
-        "depth": seen.layers, "hidden_size": seen.width, "intermediate_size": seen.inner,
-        "out_hidden_size": text.width, "patch_size": seen.patch, "num_heads": 1,
-    }  # fmt: skip
+        "depth": seen.layers,
+        "hidden_size": seen.width,
+        "intermediate_size": seen.inner,
+        "out_hidden_size": text.width,
+        "patch_size": seen.patch,
+        "num_heads": 1,
+    }
     with torch.device("meta"):
         if seen.gated:
             return Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=language, vision_config=vision))
@@ -64,9 +78,9 @@ def test_every_published_backbone_has_a_preset() -> None:
 def test_a_base_that_does_not_ship_must_be_given() -> None:
     preset = load_preset("editreward-qwen2.5-vl-7b")
     with pytest.raises(EditLoopError, match="Give your local folder"):
-        base_of(preset, "")
-    assert base_of(preset, "/models/qwen") == "/models/qwen"
-    assert base_of(load_preset("editreward-tiny"), "") == "tiny-reward"
+        choose_base(preset, "")
+    assert choose_base(preset, "/models/qwen") == "/models/qwen"
+    assert choose_base(load_preset("editreward-tiny"), "") == "tiny-reward"
 
 
 def test_a_stages_own_words_take_the_presets_place() -> None:

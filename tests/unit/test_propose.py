@@ -9,10 +9,10 @@ import torch
 
 from annotation.campaigns.campaign import read_tasks
 from annotation.vocabulary import Judgement
-from components.dataset.stage import dataset
-from components.propose.ensemble import Labels, fit
-from components.propose.learning_curves import saving
-from components.propose.stage import propose
+from components.dataset.stage import run_dataset
+from components.propose.ensemble import EnsembleLabels, fit_ensemble
+from components.propose.learning_curves import judgement_saving
+from components.propose.stage import run_propose
 from infra.content import complete_folder, read_manifest, write_json
 from infra.errors import EditLoopError
 
@@ -27,13 +27,13 @@ def labels(rng, tasks=40, candidates=4, width=16):
     ratings = hidden @ np.linspace(-1, 1, width)
     ones = torch.ones(tasks, candidates, candidates, 1)
     as_tensor = [torch.from_numpy(one).float() for one in (hidden, ratings)]
-    return Labels(*as_tensor, torch.ones(tasks, candidates, dtype=torch.bool), ones)
+    return EnsembleLabels(*as_tensor, torch.ones(tasks, candidates, dtype=torch.bool), ones)
 
 
 def test_the_ensemble_learns_agrees_where_it_knows_and_is_the_same_for_the_same_seed():
     rng = np.random.default_rng(0)
     known, new = labels(rng), labels(rng, tasks=20)
-    mu, again = (fit(known, seed=1, members=3)(new.hidden).detach() for _ in range(2))
+    mu, again = (fit_ensemble(known, seed=1, members=3)(new.hidden).detach() for _ in range(2))
     assert torch.equal(mu, again)
     assert not torch.allclose(mu[0], mu[1])
     order, truth = (one[..., :, None, :] - one[..., None, :, :] for one in (mu, new.ratings))
@@ -45,7 +45,7 @@ def test_the_ensemble_learns_agrees_where_it_knows_and_is_the_same_for_the_same_
 
 def test_proposed_tasks_are_a_candidates_folder_of_the_pool(make_candidates, tmp_path):
     pool = make_candidates(12, candidates=5)
-    found = propose(
+    found = run_propose(
         pool, tmp_path / "next", model=TINY, strategy="active", pages=6, places=3, random_share=0.34, seed=0
     )
     manifest = read_manifest(tmp_path / "next", check=True)
@@ -89,8 +89,10 @@ def test_what_the_dataset_has_is_not_asked_again(make_candidates, tmp_path, monk
         ]
         (folder / "judgements.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
         write_json(folder / "summary.json", {})
-    dataset(tmp_path / "judged", pool, tmp_path / "data", tmp_path / "version.json", seed=1)
-    found = propose(pool, tmp_path / "next", model=TINY, dataset=tmp_path / "data", strategy="active", pages=50, seed=0)
+    run_dataset(tmp_path / "judged", pool, tmp_path / "data", tmp_path / "version.json", seed=1)
+    found = run_propose(
+        pool, tmp_path / "next", model=TINY, dataset=tmp_path / "data", strategy="active", pages=50, seed=0
+    )
     asked = {task.task_id for task in read_tasks(tmp_path / "next")}
     assert asked == {task.task_id for task in read_tasks(pool)} - {task.task_id for task in judged}
     assert len(found) == 4
@@ -99,7 +101,7 @@ def test_what_the_dataset_has_is_not_asked_again(make_candidates, tmp_path, monk
 @pytest.mark.parametrize(("option", "message"), [({"places": 8}, "2 to 7"), ({"random_share": 1.5}, "between 0 and 1")])
 def test_faulty_options_are_told_before_anything_is_written(make_candidates, tmp_path, option, message):
     with pytest.raises(EditLoopError, match=message):
-        propose(make_candidates(3), tmp_path / "next", model=TINY, **option)
+        run_propose(make_candidates(3), tmp_path / "next", model=TINY, **option)
     assert not (tmp_path / "next").exists()
 
 
@@ -107,17 +109,17 @@ def test_the_saving_of_a_curve_that_is_twice_as_fast_is_half():
     budgets = np.arange(1, 21) * 40.0
     random = np.tile(1 - np.exp(-budgets / 300), (4, 1))
     twice = np.tile(1 - np.exp(-2 * budgets / 300), (4, 1))
-    assert saving(budgets, random, twice)["mean"] == pytest.approx(0.5, abs=0.02)
-    assert saving(budgets, random, random)["mean"] == pytest.approx(0, abs=1e-9)
-    assert saving(budgets, twice, random)["mean"] < -0.3
+    assert judgement_saving(budgets, random, twice)["mean"] == pytest.approx(0.5, abs=0.02)
+    assert judgement_saving(budgets, random, random)["mean"] == pytest.approx(0, abs=1e-9)
+    assert judgement_saving(budgets, twice, random)["mean"] < -0.3
     rng = np.random.default_rng(0)
-    low, high = saving(budgets, *(random + rng.normal(0, 0.02, random.shape) for _ in range(2)))["ci95"]
+    low, high = judgement_saving(budgets, *(random + rng.normal(0, 0.02, random.shape) for _ in range(2)))["ci95"]
     assert low < 0 < high
 
 
 def test_random_choice_asks_no_model(make_candidates, tmp_path):
     pool = make_candidates(8, candidates=5)
-    found = propose(pool, tmp_path / "next", model="models:/nothing@there", pages=5, places=3, seed=4)
+    found = run_propose(pool, tmp_path / "next", model="models:/nothing@there", pages=5, places=3, seed=4)
     assert len(read_tasks(tmp_path / "next")) == 5
     assert all(one.at_random and len(one.candidates) == 3 for one in found)
     facts = read_manifest(tmp_path / "next")["facts"]

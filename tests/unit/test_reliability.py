@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from crowdkit.aggregation import DawidSkene
 
-from annotation.quality.reliability import BORROWED, reliability, told
+from annotation.quality.reliability import BORROWED, information_share, reliability
 from annotation.vocabulary import AXES
 from tests.generated_campaign import Character, campaign
 
@@ -40,7 +40,7 @@ def test_posterior_and_weights_are_those_of_the_library(judgements):
             true = library.probas_.loc[list(rows["task"])].sum()[[1, 2, 3, 4]].to_numpy()
             errors = library.errors_.loc[name].reindex([1, 2, 3, 4], fill_value=0)[[1, 2, 3, 4]].to_numpy()
             counts = errors * true + BORROWED * everybody / everybody.sum()
-            assert found.weights[name] == pytest.approx(told(counts), abs=0.01)
+            assert found.weights[name] == pytest.approx(information_share(counts), abs=0.01)
 
 
 def test_who_tells_more_weighs_more(judgements):
@@ -53,14 +53,16 @@ def test_who_tells_more_weighs_more(judgements):
 
 
 def test_told_is_information_over_entropy():
-    assert told(np.eye(4)) == pytest.approx(1)
-    assert told(np.eye(4)[::-1]) == pytest.approx(1)  # always the wrong level, always telling the right one
-    assert told(np.ones((4, 4))) == pytest.approx(0)
+    assert information_share(np.eye(4)) == pytest.approx(1)
+    assert information_share(np.eye(4)[::-1]) == pytest.approx(
+        1
+    )  # always the wrong level, always telling the right one
+    assert information_share(np.ones((4, 4))) == pytest.approx(0)
     half = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 1.0], [0.0, 0.0]])
-    assert told(half) == pytest.approx(1)  # said three ways, but the true level is known from each
+    assert information_share(half) == pytest.approx(1)  # said three ways, but the true level is known from each
     joint = np.array([[4.0, 1.0], [1.0, 4.0]]) / 10
     mutual = np.log(2) + 0.8 * np.log(0.8) + 0.2 * np.log(0.2)
-    assert told(joint) == pytest.approx(mutual / np.log(2))
+    assert information_share(joint) == pytest.approx(mutual / np.log(2))
 
 
 def test_few_ratings_make_an_average_annotator(judgements):

@@ -16,9 +16,9 @@ from PIL import Image
 from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from infra.content import file_digests, sha256_file
 from infra.errors import EditLoopError
-from infra.plots import number, running_mean, series
+from infra.plots import finite_or_none, running_mean, series
 from pipelines.report import percent, points, seconds, write_report
-from pipelines.report_data import gather
+from pipelines.report_data import gather_report_data
 
 SUMMARY: dict[str, Any] = {
     "stages": [{"name": "reward", "status": "done", "seconds": 61.0}, {"name": "collect", "status": "failed"}],
@@ -115,7 +115,7 @@ def stage_outputs(root: Path) -> dict[str, Path]:
 
 
 def test_the_report_shows_the_figures_it_was_given(tmp_path: Path) -> None:
-    gather(tmp_path, stage_outputs(tmp_path / "stages"))
+    gather_report_data(tmp_path, stage_outputs(tmp_path / "stages"))
     page = report(tmp_path, SUMMARY)
     for shown in (
         "81.0 %",
@@ -135,7 +135,7 @@ def test_the_report_shows_the_figures_it_was_given(tmp_path: Path) -> None:
 
 
 def test_the_report_holds_everything_and_trusts_no_text(tmp_path: Path) -> None:
-    gather(tmp_path, stage_outputs(tmp_path / "stages"))
+    gather_report_data(tmp_path, stage_outputs(tmp_path / "stages"))
     page = report(tmp_path, SUMMARY)
     assert page.loads
     assert all(source.startswith("data:image/") for source in page.loads)
@@ -169,7 +169,7 @@ def test_a_report_without_a_run_or_with_a_broken_file_is_an_error(tmp_path: Path
 
 
 def test_judged_tasks_are_of_every_type_and_told_apart_most(tmp_path: Path) -> None:
-    data = gather(tmp_path, stage_outputs(tmp_path / "stages"))
+    data = gather_report_data(tmp_path, stage_outputs(tmp_path / "stages"))
     tasks = json.loads((data / "judged.json").read_text())["tasks"]
     first, second, third = (task["instruction"][:6] for task in tasks[:3])
     assert second == "task 0"
@@ -177,12 +177,15 @@ def test_judged_tasks_are_of_every_type_and_told_apart_most(tmp_path: Path) -> N
     best, other = tasks[0]["candidates"]
     assert (best["editor"], best["if"], best["vq"], other["if"]) == ("one", 3, 2, 1)
     before = file_digests(data)
-    gather(tmp_path, {})
+    gather_report_data(tmp_path, {})
     assert file_digests(data) == before
 
 
 def test_a_lost_figure_is_never_a_number() -> None:
-    assert [number(value) for value in (None, math.nan, math.inf, "0.5", True, 0, 0.5)] == [None] * 5 + [0.0, 0.5]
+    assert [finite_or_none(value) for value in (None, math.nan, math.inf, "0.5", True, 0, 0.5)] == [None] * 5 + [
+        0.0,
+        0.5,
+    ]
     assert percent(math.nan) == points(None) == seconds("x") == "not measured"
     assert (percent(0.5), points(-0.031)) == ("50.0 %", "−3.1 points")
     assert (seconds(59.9), seconds(3600)) == ("59.9 s", "60 min 00 s")

@@ -13,7 +13,7 @@ from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.judges.protocol import EditGroup
 from components.reward.checkpoints import NORMALISATION, is_released
 from components.reward.judge import RewardJudge
-from components.reward.model import RewardModel, head
+from components.reward.model import RewardModel, reward_head
 from components.reward.settings import RewardSettings
 from infra.errors import EditLoopError
 
@@ -39,7 +39,7 @@ def write(folder, family, *, older=False, shards=1, output_layer=True, settings=
     torch.set_num_threads(1)
     torch.manual_seed(3)
     model = CLASSES[family](tiny_config(family, TOKENIZER)).eval()
-    heads = torch.nn.ModuleDict({f"head_{i}": head(64) for i in range(2)}).eval()
+    heads = torch.nn.ModuleDict({f"head_{i}": reward_head(64) for i in range(2)}).eval()
     state = {
         name: value.contiguous() for name, value in model.state_dict().items() if output_layer or "lm_head" not in name
     }
@@ -74,9 +74,13 @@ def group():
 def plain_scores(model, heads, group):
     """(K, 2) mu and log sigma of one pass a candidate and axis, in the official order."""
     processor = Qwen2VLImageProcessorPil(
-        patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 1024, "longest_edge": 1024},
-        image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    )  # fmt: skip
+        patch_size=4,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": 1024, "longest_edge": 1024},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
     found = []
     for edit in group.edits:
         seen = processor([group.source, edit], return_tensors="pt")
@@ -86,9 +90,12 @@ def plain_scores(model, heads, group):
             text = f"<|im_start|>user\n{pictures}{rubric.replace('{instruction}', group.instruction)}<|Reward|>"
             ids = TOKENIZER(text, return_tensors="pt").input_ids
             hidden = model.model(
-                input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=seen.pixel_values,
-                image_grid_thw=seen.image_grid_thw, mm_token_type_ids=(ids == PAD).int(),
-            ).last_hidden_state  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=seen.pixel_values,
+                image_grid_thw=seen.image_grid_thw,
+                mm_token_type_ids=(ids == PAD).int(),
+            ).last_hidden_state
             found.append(heads[f"head_{axis}"](hidden[0, -1]))
     return torch.stack(found).view(len(group.edits), 2, 2)
 

@@ -15,10 +15,10 @@ from components.reward.losses import (
     bradley_terry,
     bradley_terry_margin,
     bradley_terry_ties,
-    difference,
     expected_log,
     log_expected,
-    tie,
+    score_difference,
+    tie_loss,
 )
 
 pytestmark = pytest.mark.floats
@@ -127,7 +127,7 @@ def test_fused_asks_the_mean_score_with_the_mean_doubt(name):
 
 
 def test_a_difference_has_the_means_difference_and_the_variances_sum():
-    mean, deviation = difference(
+    mean, deviation = score_difference(
         *(torch.tensor(value, dtype=torch.float64) for value in (2.0, math.log(3), 0.5, math.log(4)))
     )
     assert (mean.item(), deviation.item()) == (1.5, pytest.approx(5))
@@ -137,7 +137,7 @@ def test_losses_of_the_constants_that_are_published():
     a, b, none = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64), torch.zeros(())
     assert bradley_terry_margin(a, none, b, none).item() == pytest.approx(math.log(1 + math.exp(-0.43)))
     assert bradley_terry_ties(a, none, b, none).item() == pytest.approx(math.log(1 + 5 * math.exp(-1)))
-    assert tie(b, b).item() == pytest.approx(-math.log(24 / 36))
+    assert tie_loss(b, b).item() == pytest.approx(-math.log(24 / 36))
 
 
 def test_a_tie_overall_whose_axes_disagree_teaches_both_ways():
@@ -180,7 +180,7 @@ def test_beating_losing_and_tying_are_all_that_can_happen():
     a, b, none = torch.tensor([-2.0, 0.0, 0.7]), torch.tensor([1.0, 0.0, 0.2]), torch.zeros(3)
     chances = [
         (-loss).exp()
-        for loss in (bradley_terry_ties(a, none, b, none), bradley_terry_ties(b, none, a, none), tie(a, b))
+        for loss in (bradley_terry_ties(a, none, b, none), bradley_terry_ties(b, none, a, none), tie_loss(a, b))
     ]
     torch.testing.assert_close(sum(chances), torch.ones(3))
     assert chances[2][1].item() == pytest.approx((TIE_STRENGTH - 1) / (TIE_STRENGTH + 1))

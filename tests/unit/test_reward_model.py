@@ -13,7 +13,7 @@ from components.judges.protocol import EditGroup
 from components.reward import model as reward_model
 from components.reward.inputs import REWARD_TOKEN
 from components.reward.judge import NOT_FINITE, RewardJudge
-from components.reward.model import RewardModel, Scores, fuse, head
+from components.reward.model import RewardModel, Scores, fuse, reward_head
 from components.reward.settings import Calibration, RewardSettings
 from infra.errors import EditLoopError
 from tests.plain_passes import PlainPasses
@@ -276,7 +276,7 @@ def test_settings_that_do_not_fit_together(wrong, told):
 def test_heads_compute_in_float32_whatever_their_weights_are_kept_in() -> None:
     """Scores of hidden states that differ by less than bfloat16 can tell stay apart."""
     torch.manual_seed(0)
-    made = head(64).eval().bfloat16()
+    made = reward_head(64).eval().bfloat16()
     hidden = torch.randn(1, 64).bfloat16().float()
     near = hidden + 1e-4
     assert torch.equal(hidden.bfloat16(), near.bfloat16())

@@ -21,7 +21,7 @@ SIZES = {"tasks": 2, "members": 2, "steps": 2, "levels": 1, "learning_rate": 0.1
 
 @pytest.fixture(autouse=True)
 def _rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(loop, "start_engine", PlainEngine)
+    monkeypatch.setattr(loop, "start_rl_engine", PlainEngine)
     with one_rank():
         yield
 
@@ -33,7 +33,7 @@ class Onlooker:
         self.stops_at, self.iterations = stops_at, list[int]()
         self.weights, self.training = list[list[torch.Tensor]](), list[dict[str, float]]()
 
-    def look(self, iteration: int, editor: Any, training: dict[str, float]) -> Verdict:
+    def evaluate(self, iteration: int, editor: Any, training: dict[str, float]) -> Verdict:
         self.iterations.append(iteration)
         self.weights.append([parameter.detach().clone() for parameter in editor.trained])
         self.training.append(training)
@@ -51,14 +51,14 @@ def test_the_averaged_editor_is_what_evaluations_see(tmp_path: Path) -> None:
     onlooker = Onlooker()
     training = trained(tmp_path, iterations=5, evaluate_every=2, average=0.15)
     expected, steps = [one.clone() for one in training.averages], list[list[torch.Tensor]]()
-    follow = training.weights.follow
+    follow = training.weights.ema_update
 
     def noted(averages: list[torch.Tensor], decay: float) -> None:
         if averages is training.averages:
             steps.append([one.detach().clone() for one in training.weights.trained])
         follow(averages, decay)
 
-    training.weights.follow = noted
+    training.weights.ema_update = noted
     improved = training.run(onlooker)
     assert onlooker.iterations == [0, 2, 4, 5]
     seen = dict(zip(onlooker.iterations, onlooker.weights, strict=True))
@@ -192,7 +192,7 @@ def test_a_training_that_is_asked_to_stop_saves_what_is_whole(
     training = trained(tmp_path, {"closeness": Leaving(away)}, iterations=9, chunks=1)
     with pytest.raises(SystemExit) as stopped:
         training.run(None)
-    assert stopped.value.code == loop.STOPPED
+    assert stopped.value.code == loop.STOPPED_STATUS
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [f"step-0000000{saved}"]
     assert f"stopped at iteration {saved} and saved" in capsys.readouterr().out
 

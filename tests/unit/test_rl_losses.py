@@ -13,11 +13,11 @@ from components.editor_rl.flow_matching import (
     shifted,
     uniform_levels,
 )
-from components.editor_rl.nft import drift, nft_loss, optimality
-from components.editor_rl.policy_loss import clipped, clipped_loss, guarded_ratio, mean_of, ratio
-from components.editor_rl.reweighting import noise_aware
-from components.editor_rl.sde import draw, log_prob
-from components.editor_rl.windows import window
+from components.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
+from components.editor_rl.policy_loss import clipped_loss, clipped_mask, guarded_ratio, masked_mean, probability_ratio
+from components.editor_rl.reweighting import noise_aware_weights
+from components.editor_rl.sde import draw_gaussian, log_prob
+from components.editor_rl.windows import trained_window
 from infra.errors import EditLoopError
 
 pytestmark = pytest.mark.floats
@@ -31,11 +31,11 @@ def latents(seed=0, shape=SHAPE):
 
 def test_the_clip_holds_only_the_side_that_would_gain():
     advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    moved = ratio(torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(4)).requires_grad_()
+    moved = probability_ratio(torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(4)).requires_grad_()
     losses = clipped_loss(moved, advantage, 0.1, 0.2)
     torch.testing.assert_close(losses, torch.tensor([-1.2, -math.exp(-0.5), math.exp(0.5), 0.9]))
     losses.sum().backward()
-    assert clipped(moved, advantage, 0.1, 0.2).tolist() == [True, False, False, True] == (moved.grad == 0).tolist()
+    assert clipped_mask(moved, advantage, 0.1, 0.2).tolist() == [True, False, False, True] == (moved.grad == 0).tolist()
 
 
 def test_inside_the_clip_every_ratio_has_its_gradient_whatever_the_advantages_sign():
@@ -46,24 +46,26 @@ def test_inside_the_clip_every_ratio_has_its_gradient_whatever_the_advantages_si
     losses.sum().backward()
     assert losses.tolist() == pytest.approx([-1.9, -2.3, 1.9, 2.3, -1.6, 2.6])
     assert moved.grad.tolist() == (-advantage).tolist()
-    assert not clipped(moved, advantage, 0.1, 0.2).any()
-    assert not clipped(torch.tensor([0.1, 9.0]), torch.zeros(2), 0.1, 0.2).any(), "no advantage, no side that gains"
+    assert not clipped_mask(moved, advantage, 0.1, 0.2).any()
+    assert not clipped_mask(torch.tensor([0.1, 9.0]), torch.zeros(2), 0.1, 0.2).any(), (
+        "no advantage, no side that gains"
+    )
 
 
 def test_only_edits_that_count_are_in_the_mean():
     losses = torch.tensor([1.0, 3.0, 100.0], requires_grad=True)
-    mean = mean_of(losses, torch.tensor([True, True, False]))
+    mean = masked_mean(losses, torch.tensor([True, True, False]))
     mean.backward()
     assert mean.item() == 2
     assert losses.grad.tolist() == [0.5, 0.5, 0]
-    assert mean_of(losses, torch.zeros(3, dtype=torch.bool)).item() == 0
+    assert masked_mean(losses, torch.zeros(3, dtype=torch.bool)).item() == 0
 
 
 @pytest.mark.parametrize("per_row", [False, True])
 def test_guards_ratio_is_the_mean_of_noise_times_movement(per_row):
     old, new, eps = latents(0), latents(1), latents(2)
     c = torch.linspace(0.05, 0.4, 5, dtype=torch.float64).view(5, 1, 1) if per_row else 0.2
-    sample = draw(old, c, eps)
+    sample = draw_gaussian(old, c, eps)
     found = guarded_ratio(log_prob(sample, new, c), log_prob(sample, old, c), new, old, c)
     torch.testing.assert_close(found, (eps * (new - old)).mean((1, 2)).exp())
 
@@ -73,16 +75,16 @@ def test_the_plain_ratio_is_biased_below_one_and_guards_is_not():
     shape = (4000, 1, 8)
     old, eps, c = torch.zeros(shape, dtype=torch.float64), latents(0, shape), 0.05
     new = old + 0.01
-    sample = draw(old, c, eps)
+    sample = draw_gaussian(old, c, eps)
     at, rolled = log_prob(sample, new, c), log_prob(sample, old, c)
-    assert ratio(at, rolled).log().mean().item() == pytest.approx(-(0.01**2) / (2 * c**2), rel=0.1)
+    assert probability_ratio(at, rolled).log().mean().item() == pytest.approx(-(0.01**2) / (2 * c**2), rel=0.1)
     assert guarded_ratio(at, rolled, new, old, c).log().mean().item() == pytest.approx(0, abs=2e-4)
 
 
 def test_optimality_is_between_bad_and_good():
     advantage = torch.tensor([-9.0, -0.5, 0.0, 1.0])
-    torch.testing.assert_close(optimality(advantage, 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0]))
-    torch.testing.assert_close(optimality(advantage, 2.0), torch.tensor([0.0, 0.375, 0.5, 0.75]))
+    torch.testing.assert_close(compute_optimality(advantage, 1.0), torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    torch.testing.assert_close(compute_optimality(advantage, 2.0), torch.tensor([0.0, 0.375, 0.5, 0.75]))
 
 
 def gradient_of_nft(good, largest=1.0, strength=1.0):
@@ -111,7 +113,7 @@ def test_nft_pulls_to_a_good_edits_own_velocity_and_pushes_from_a_bad_ones():
 
 def test_a_small_advantage_pulls_as_hard_whatever_the_largest_is():
     for largest in (1.0, 5.0):
-        good = optimality(torch.tensor(0.4, dtype=torch.float64), largest).item()
+        good = compute_optimality(torch.tensor(0.4, dtype=torch.float64), largest).item()
         torch.testing.assert_close(gradient_of_nft(good, largest)[0], gradient_of_nft(0.7)[0])
 
 
@@ -141,7 +143,7 @@ def test_nft_weighs_no_error_more_than_one_of_a_hundred_thousandth():
 
 
 def test_drift_is_the_mean_square_of_what_moved():
-    assert drift(torch.full(SHAPE, 3.0), torch.ones(SHAPE)).tolist() == [4.0] * 5
+    assert kl_to_base(torch.full(SHAPE, 3.0), torch.ones(SHAPE)).tolist() == [4.0] * 5
 
 
 def test_flow_matching_is_learnt_by_the_mean_velocity():
@@ -178,32 +180,32 @@ def test_shifting_is_that_of_flux():
 
 
 def test_a_fixed_window_stays_and_a_sliding_one_goes_round():
-    assert {window("fixed", n, 0, size=3, reach=7) for n in range(9)} == {range(3)}
-    starts = [window("sliding", n, 0, size=2, reach=4, every=2).start for n in range(8)]
+    assert {trained_window("fixed", n, 0, size=3, reach=7) for n in range(9)} == {range(3)}
+    starts = [trained_window("sliding", n, 0, size=2, reach=4, every=2).start for n in range(8)]
     assert starts == [0, 0, 1, 1, 2, 2, 0, 0]
 
 
 def test_a_random_window_is_at_every_place_as_often_and_the_same_when_asked_again():
-    drawn = [window("random", n, 5, size=2, reach=5).start for n in range(2000)]
+    drawn = [trained_window("random", n, 5, size=2, reach=5).start for n in range(2000)]
     counts = np.bincount(drawn)
     assert len(counts) == 4
     assert (np.abs(counts - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75)).all()
-    assert [window("random", n, 5, size=2, reach=5).start for n in range(1000, 1100)] == drawn[1000:1100]
-    assert [window("random", n, 6, size=2, reach=5).start for n in range(100)] != drawn[:100]
+    assert [trained_window("random", n, 5, size=2, reach=5).start for n in range(1000, 1100)] == drawn[1000:1100]
+    assert [trained_window("random", n, 6, size=2, reach=5).start for n in range(100)] != drawn[:100]
 
 
 @pytest.mark.parametrize(("size", "reach", "every"), [(0, 4, 1), (5, 4, 1), (2, 4, 0)])
 def test_a_window_that_does_not_fit_is_refused(size, reach, every):
     with pytest.raises(EditLoopError, match=f"window of {size} in the first {reach} steps"):
-        window("random", 0, 0, size=size, reach=reach, every=every)
+        trained_window("random", 0, 0, size=size, reach=reach, every=every)
 
 
 def test_a_window_may_be_all_of_its_reach_or_a_single_step_and_slides_every_25_iterations():
-    assert window("random", 3, 0, size=4, reach=4) == range(4)
-    assert len(window("random", 3, 0, size=1, reach=1, every=1)) == 1
-    assert [window("sliding", n, 0, size=1, reach=3).start for n in (24, 25, 49, 50, 75)] == [0, 1, 1, 2, 0]
+    assert trained_window("random", 3, 0, size=4, reach=4) == range(4)
+    assert len(trained_window("random", 3, 0, size=1, reach=1, every=1)) == 1
+    assert [trained_window("sliding", n, 0, size=1, reach=3).start for n in (24, 25, 49, 50, 75)] == [0, 1, 1, 2, 0]
 
 
 def test_weights_by_noise_have_the_mean_one():
-    assert noise_aware([0.1, 0.2, 0.3]) == pytest.approx([0.5, 1.0, 1.5])
-    assert noise_aware([0.4]) == [1.0]
+    assert noise_aware_weights([0.1, 0.2, 0.3]) == pytest.approx([0.5, 1.0, 1.5])
+    assert noise_aware_weights([0.4]) == [1.0]

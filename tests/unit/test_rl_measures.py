@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from annotation.formats.edits_file import EditRow
-from annotation.simulation.scenes import draw, random_scene
+from annotation.simulation.scenes import draw_scene, random_scene
 from components.editor_eval.contact_sheet import CELL, contact_sheet
-from components.editor_rl.evaluation import set_aside
+from components.editor_rl.evaluation import split_held_out
 from components.editor_rl.image_statistics import grid_texture, noise_dots
 from components.editor_rl.measures import diversity, mean_interval, preservation
 
@@ -18,7 +18,7 @@ PERIOD = 4
 
 def scenes(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [draw(random_scene(rng)) for _ in range(count)]
+    return [draw_scene(random_scene(rng)) for _ in range(count)]
 
 
 def test_a_texture_on_the_grid_is_measured_by_its_strength_and_noise_is_not_taken_for_it() -> None:
@@ -79,19 +79,19 @@ def rows(folder: Path, sources: int, tasks: int) -> list[EditRow]:
 
 def test_tasks_set_aside_share_no_picture_with_those_that_are_practised(tmp_path: Path) -> None:
     given = rows(tmp_path, 20, 3)
-    practised, held = set_aside(given, 12, seed=0)
+    practised, held = split_held_out(given, 12, seed=0)
     assert 10 <= len(held) <= 12
     assert not {row.source for row in practised} & {row.source for row in held}
     assert len(practised) + len(held) == len(given)
-    assert set_aside(given[::-1], 12, seed=0)[1] != []
-    assert {row.id for row in set_aside(given[::-1], 12, seed=0)[1]} == {row.id for row in held}
-    assert {row.id for row in set_aside(given, 12, seed=1)[1]} != {row.id for row in held}
-    assert len(set_aside(given, 1000, seed=0)[1]) <= len(given) / 4
+    assert split_held_out(given[::-1], 12, seed=0)[1] != []
+    assert {row.id for row in split_held_out(given[::-1], 12, seed=0)[1]} == {row.id for row in held}
+    assert {row.id for row in split_held_out(given, 12, seed=1)[1]} != {row.id for row in held}
+    assert len(split_held_out(given, 1000, seed=0)[1]) <= len(given) / 4
 
 
 def test_tasks_of_one_picture_are_practised_and_looked_at(tmp_path: Path) -> None:
     given = rows(tmp_path, 1, 5)
-    assert set_aside(given, 2, seed=0) == (given, given[:2])
+    assert split_held_out(given, 2, seed=0) == (given, given[:2])
 
 
 def test_a_contact_sheet_shows_pictures_of_any_shape_at_one_size() -> None:

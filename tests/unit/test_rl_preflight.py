@@ -13,15 +13,15 @@ from annotation.formats.edits_file import EditRow
 from annotation.formats.picture_file import load_image, upright_size
 from components.editor_rl.preflight import check_job
 from components.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
-from components.editor_rl.stage import editor_rl
-from components.editor_rl.teacher import Teacher, champion_teacher
+from components.editor_rl.stage import run_editor_rl
+from components.editor_rl.teacher import RewardSource, champion_reward_source
 from components.editors.opening import find_editor, open_editor, outline_editor
 from infra.content import read_manifest
 from infra.errors import EditLoopError
 from tests.tiny_editors import KINDS, write_tiny_editor
 
 REWARD = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
-TEACHER = Teacher(str(REWARD), "edit-reward", str(read_manifest(REWARD)["sha256"]), REWARD)
+TEACHER = RewardSource(str(REWARD), "edit-reward", str(read_manifest(REWARD)["sha256"]), REWARD)
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_settings_that_cannot_work(told: dict[str, Any], said: str, tmp_path: Pa
 
 def test_a_preset_that_is_not_there_and_a_group_of_one_end_the_stage_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError, match=r"preset 'huge': no such file or name; there are .*tiny"):
-        editor_rl(tmp_path / "nothing", tmp_path / "output", preset="huge")
+        run_editor_rl(tmp_path / "nothing", tmp_path / "output", preset="huge")
     with pytest.raises(EditLoopError, match="a group of one has no order"):
-        editor_rl(tmp_path / "nothing", tmp_path / "output", members=1)
+        run_editor_rl(tmp_path / "nothing", tmp_path / "output", members=1)
 
 
 def test_the_page_tells_every_preset_and_every_setting() -> None:
@@ -113,7 +113,7 @@ def keys(table: str) -> set[str]:
 @pytest.mark.parametrize("reward", ["models:/edit-reward/3", "models:/edit-reward@challenger", "tiny-reward"])
 def test_only_a_champion_may_teach(reward: str) -> None:
     with pytest.raises(EditLoopError, match="only a registered champion may teach"):
-        champion_teacher(reward)
+        champion_reward_source(reward)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +121,7 @@ def test_an_outline_knows_what_the_editor_knows(kind: str, tmp_path: Path) -> No
     folder = write_tiny_editor(kind, tmp_path / kind)
     outline, editor = outline_editor(folder), open_editor(folder)
     assert outline.size_for(100, 150) == editor.size_for(100, 150)
-    assert outline.adapted() == editor.adapted()
+    assert outline.adapter_layers() == editor.adapter_layers()
     assert all(weight.is_meta for weight in outline.network.parameters())
 
 

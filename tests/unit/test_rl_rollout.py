@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from annotation.formats.edits_file import read_edits
 from annotation.simulation.scenes import write_edits
-from components.editor_rl.policy_loss import ratio
+from components.editor_rl.policy_loss import probability_ratio
 from components.editor_rl.prompts import Prompts
-from components.editor_rl.rollout import Counts, sample
+from components.editor_rl.rollout import SamplingCost, sample_rollout
 from components.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
-from components.editor_rl.updates import GrpoLevel, NftLevel, Weights, levels_of
+from components.editor_rl.updates import GrpoLevel, NftLevel, TrainedWeights, build_levels
 from components.editors.opening import open_editor
-from components.editors.protocol import joined
+from components.editors.protocol import join_conditions
 from infra.errors import EditLoopError
 
 pytestmark = pytest.mark.floats
@@ -33,12 +33,12 @@ def editor():
 def prompts(editor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits")
     write_edits(folder, 6, 1)
-    return Prompts(read_edits(folder), editor, kept=100, seed=3)
+    return Prompts(read_edits(folder), editor, cache_size=100, seed=3)
 
 
 def rolled(settings, editor, prompts, tasks, *, counts=None, window=range(1, 3)):
-    condition = joined([one.condition for one in prompts.known(tasks)])
-    return sample(settings, editor, condition, tasks, 5, window, counts or Counts())
+    condition = join_conditions([one.condition for one in prompts.encoded_tasks(tasks)])
+    return sample_rollout(settings, editor, condition, tasks, 5, window, counts or SamplingCost())
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -48,13 +48,15 @@ def test_the_ratio_is_exactly_one_before_the_first_update(editor, prompts, share
     settings = RlSettings(**GRPO, shared_noise=shared, storage=storage, step=step)
     rollout = rolled(settings, editor, prompts, [0, 1, 2, 3])
     for level, kept in zip(
-        levels_of(settings, editor, rollout, 5, Weights(editor.trained), [], True), rollout.window, strict=True
+        build_levels(settings, editor, rollout, 5, TrainedWeights(editor.trained), [], True),
+        rollout.window,
+        strict=True,
     ):
         assert isinstance(level, GrpoLevel)
         assert kept.before.dtype == (torch.bfloat16 if storage == "bf16" else torch.float32)
         found = level.losses(torch.arange(12), torch.ones(12))
         assert torch.equal(found.figures["ratio"], torch.ones(12))
-        assert torch.equal(ratio(kept.log_prob, kept.log_prob), torch.ones(12))
+        assert torch.equal(probability_ratio(kept.log_prob, kept.log_prob), torch.ones(12))
         assert found.loss.requires_grad
     if shared:
         first = rollout.window[0].before.view(4, 3, -1)
@@ -70,11 +72,11 @@ def test_an_edit_depends_on_its_name_alone_whatever_it_is_sampled_with(editor, p
     alone = rolled(settings, editor, prompts, [2], window=window)
     torch.testing.assert_close(whole.latents[6:], alone.latents, atol=2e-5, rtol=1e-4)
     assert whole.names[6:] == alone.names
-    again = whole.narrowed(torch.tensor([7, 8]))
+    again = whole.subset(torch.tensor([7, 8]))
     assert again.names == [(2, 1), (2, 2)]
-    weights = Weights(editor.trained)
-    one = levels_of(settings, editor, again, 5, weights, weights.copy(), True)[0]
-    other = levels_of(settings, editor, alone, 5, weights, weights.copy(), True)[0]
+    weights = TrainedWeights(editor.trained)
+    one = build_levels(settings, editor, again, 5, weights, weights.copy(), True)[0]
+    other = build_levels(settings, editor, alone, 5, weights, weights.copy(), True)[0]
     if isinstance(one, NftLevel):
         torch.testing.assert_close(one.noised, other.noised[1:], atol=2e-5, rtol=1e-4)
 
@@ -83,8 +85,8 @@ def test_an_edit_depends_on_its_name_alone_whatever_it_is_sampled_with(editor, p
 def test_members_of_a_group_are_noised_alike_where_that_is_asked_for(editor, prompts, common):
     settings = RlSettings(members=3, common_noise=common)
     rollout = rolled(settings, editor, prompts, [0, 1], window=range(0))
-    weights = Weights(editor.trained)
-    levels = levels_of(settings, editor, rollout, 5, weights, weights.copy(), False)
+    weights = TrainedWeights(editor.trained)
+    levels = build_levels(settings, editor, rollout, 5, weights, weights.copy(), False)
     assert len({float(level.sigma[0]) for level in levels}) == len(levels)
     for level in levels:
         sigma = level.sigma[:, None, None]
@@ -99,16 +101,16 @@ def test_the_base_is_asked_only_where_the_distance_is_wanted(editor, prompts, to
     settings = RlSettings(**told, kl=0.0, levels=2)
     window = range(1, 3) if settings.algorithm == "flow-grpo" else range(0)
     rollout = rolled(settings, editor, prompts, [0], window=window)
-    weights, losses = Weights(editor.trained), []
+    weights, losses = TrainedWeights(editor.trained), []
     for with_base in (True, False):
-        level = levels_of(settings, editor, rollout, 5, weights, weights.copy(), with_base)[0]
+        level = build_levels(settings, editor, rollout, 5, weights, weights.copy(), with_base)[0]
         losses.append(level.losses(torch.arange(3), torch.tensor([1.0, -1.0, 0.5])))
     assert torch.equal(losses[0].loss, losses[1].loss)
     assert set(losses[0].figures) - set(losses[1].figures) == {"kl"}
 
 
 def test_steps_before_the_window_are_computed_once_a_group(editor, prompts):
-    counts = Counts()
+    counts = SamplingCost()
     settings = RlSettings(**GRPO, shared_noise=True, steps=8)
     rolled(settings, editor, prompts, [0, 1], counts=counts, window=range(3, 5))
     assert counts.shared == 2 * 3
@@ -117,17 +119,17 @@ def test_steps_before_the_window_are_computed_once_a_group(editor, prompts):
 
 def test_a_task_is_encoded_once_and_again_only_when_it_was_let_go(editor, tmp_path):
     write_edits(tmp_path, 5, 2)
-    prompts = Prompts(read_edits(tmp_path), editor, kept=3, seed=0)
-    prompts.known([0, 1, 2])
-    first = prompts.known([2, 0])
+    prompts = Prompts(read_edits(tmp_path), editor, cache_size=3, seed=0)
+    prompts.encoded_tasks([0, 1, 2])
+    first = prompts.encoded_tasks([2, 0])
     assert prompts.encodings == 3
-    prompts.known([3])
+    prompts.encoded_tasks([3])
     assert prompts.encodings == 4
-    prompts.known([0, 2])
+    prompts.encoded_tasks([0, 2])
     assert prompts.encodings == 4
-    prompts.known([1])
+    prompts.encoded_tasks([1])
     assert prompts.encodings == 5
-    again = prompts.known([2])[0]
+    again = prompts.encoded_tasks([2])[0]
     assert np.array_equal(first[0].source, again.source)
 
 

@@ -11,7 +11,7 @@ import pytest
 from annotation.formats.edits_file import EditRow, read_edits
 from annotation.simulation.scenes import write_edits
 from components.editor_rl import scoring
-from components.editor_rl.scoring import Asked, OracleJudge, Teachers, open_teachers
+from components.editor_rl.scoring import OracleJudge, PendingRewards, RewardJudges, open_reward_judges
 from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score, StaleJudgeError
 from infra.errors import EditLoopError
 
@@ -52,8 +52,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "FIRST_PAUSE", 0.01)
 
 
-def asked(judge: StandIn, patience: float = 60.0, count: int = 1) -> Asked:
-    found = Teachers({"stand-in": judge}, patience=patience).ask(groups(count))
+def asked(judge: StandIn, patience: float = 60.0, count: int = 1) -> PendingRewards:
+    found = RewardJudges({"stand-in": judge}, patience=patience).ask(groups(count))
     assert found.wait(SOON)
     return found
 
@@ -77,7 +77,7 @@ def test_a_judge_that_stays_away_is_an_error_when_patience_ends(pauses: None) ->
 def test_who_gives_up_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a pause."""
     monkeypatch.setattr(scoring, "FIRST_PAUSE", 1000.0)
-    teachers = Teachers({"stand-in": StandIn(*[JudgeUnavailableError("no connection.")] * 9)}, patience=1e6)
+    teachers = RewardJudges({"stand-in": StandIn(*[JudgeUnavailableError("no connection.")] * 9)}, patience=1e6)
     found = teachers.ask(groups())
     assert not found.wait(0.05)
     teachers.give_up()
@@ -116,15 +116,16 @@ def test_a_slow_judge_holds_nobody_up_until_its_answer_is_wanted() -> None:
         return [told(0.5)]
 
     fast = StandIn([told(0.1)], [told(0.2)])
-    teachers = Teachers({"slow": StandIn(slowly, [told(0.7)]), "fast": fast}, patience=60)
+    teachers = RewardJudges({"slow": StandIn(slowly, [told(0.7)]), "fast": fast}, patience=60)
     first, second = teachers.ask(groups()), teachers.ask(groups())
     assert not first.wait(0.05)
     go.set()
     assert first.wait(SOON)
     assert second.wait(SOON)
     assert {name: answer.rewards.tolist() for name, answer in first.answers().items()} == {
-        "slow": [[0.5]], "fast": [[pytest.approx(0.1)]],
-    }  # fmt: skip
+        "slow": [[0.5]],
+        "fast": [[pytest.approx(0.1)]],
+    }
     assert second.answers()["slow"].rewards.tolist() == [[pytest.approx(0.7)]]
     teachers.close()
 
@@ -134,7 +135,7 @@ def test_a_slow_judge_holds_nobody_up_until_its_answer_is_wanted() -> None:
     [("http://host:1", True), ("openai:http://host/v1#m", True), ("models:/reward@champion", False), ("oracle", False)],
 )
 def test_who_is_elsewhere_is_told_by_the_address(address: str, elsewhere: bool) -> None:
-    assert Teachers({"oracle": StandIn(), address: StandIn()}, patience=1).elsewhere == elsewhere
+    assert RewardJudges({"oracle": StandIn(), address: StandIn()}, patience=1).elsewhere == elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,6 @@ def test_the_oracle_likes_the_right_result_best(rows: list[EditRow]) -> None:
 
 def test_an_oracle_without_right_results_and_a_reward_of_another_size_are_refused(rows: list[EditRow]) -> None:
     with pytest.raises(EditLoopError, match="not every task has a `target`"):
-        open_teachers(["oracle"], [replace(rows[0], target=None)], [(32, 32)], patience=1)
+        open_reward_judges(["oracle"], [replace(rows[0], target=None)], [(32, 32)], patience=1)
     with pytest.raises(EditLoopError, match="the editor makes 64x48"):
-        open_teachers(["tiny-reward"], rows, [(32, 32), (48, 64)], patience=1)
+        open_reward_judges(["tiny-reward"], rows, [(32, 32), (48, 64)], patience=1)

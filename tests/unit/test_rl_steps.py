@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from components.editor_rl.policy_loss import ratio
-from components.editor_rl.sde import STEPS, cps, dance_sde, divergence, draw, flow_sde, log_prob, stored
+from components.editor_rl.policy_loss import probability_ratio
+from components.editor_rl.sde import (
+    STEPS,
+    cps,
+    dance_sde,
+    draw_gaussian,
+    flow_sde,
+    gaussian_kl,
+    log_prob,
+    round_to_storage,
+)
 
 pytestmark = pytest.mark.floats
 
@@ -61,7 +70,7 @@ def test_an_sde_step_keeps_the_marginal_to_first_order(step):
     x = (1 - sigma) * picture + sigma * noise
     # The velocity that a perfect model of independent standard normals gives: E[n - p | x].
     v = x * (sigma - (1 - sigma)) / ((1 - sigma) ** 2 + sigma**2)
-    spread = draw(*step(x, v, sigma, following, 0.7), fresh).std().item()
+    spread = draw_gaussian(*step(x, v, sigma, following, 0.7), fresh).std().item()
     assert spread == pytest.approx(math.sqrt((1 - following) ** 2 + following**2), rel=4e-3)
 
 
@@ -84,10 +93,10 @@ def test_log_prob_is_the_mean_gaussian_log_density():
 def test_divergence_is_the_mean_gaussian_kl_and_published_code_leaves_the_length_of_the_step_out():
     one, other = latents(0), latents(1)
     expected = kl_divergence(Normal(one, 0.3), Normal(other, 0.3)).flatten(1).mean(1)
-    torch.testing.assert_close(divergence(one, other, 0.3), expected)
+    torch.testing.assert_close(gaussian_kl(one, other, 0.3), expected)
     s = 0.3 / math.sqrt(SIGMA - FOLLOWING)
     published = (one - other).square().mean((1, 2)) / (2 * s**2)
-    torch.testing.assert_close(divergence(one, other, 0.3, FOLLOWING - SIGMA), published)
+    torch.testing.assert_close(gaussian_kl(one, other, 0.3, FOLLOWING - SIGMA), published)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1, 1)])
@@ -98,16 +107,16 @@ def test_a_level_of_each_row_is_that_rows_alone(name, shape):
     sigma = torch.linspace(0.3, 1.0, 5, dtype=torch.float64)
     following = sigma - 0.15
     mean, deviation = STEPS[name](x, v, sigma.view(shape), following.view(shape), 0.6)
-    drawn = draw(mean, deviation, latents(3))
-    densities, kls = log_prob(sample, mean, deviation), divergence(mean, x, deviation, (following - sigma).view(shape))
+    drawn = draw_gaussian(mean, deviation, latents(3))
+    densities, kls = log_prob(sample, mean, deviation), gaussian_kl(mean, x, deviation, (following - sigma).view(shape))
     assert densities.shape == kls.shape == (5,)
     for row in range(5):
         part, levels = slice(row, row + 1), (sigma[row].item(), following[row].item())
         alone, its_deviation = STEPS[name](x[part], v[part], *levels, 0.6)
         torch.testing.assert_close(mean[part], alone)
-        torch.testing.assert_close(drawn[part], draw(alone, its_deviation, latents(3)[part]))
+        torch.testing.assert_close(drawn[part], draw_gaussian(alone, its_deviation, latents(3)[part]))
         torch.testing.assert_close(densities[part], log_prob(sample[part], alone, its_deviation))
-        torch.testing.assert_close(kls[part], divergence(alone, x[part], its_deviation, levels[1] - levels[0]))
+        torch.testing.assert_close(kls[part], gaussian_kl(alone, x[part], its_deviation, levels[1] - levels[0]))
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -118,16 +127,18 @@ def test_the_ratio_is_exactly_one_before_the_first_update(name, storage):
     def velocity(x):
         return torch.sin(3 * x)
 
-    before = stored(latents(0, torch.float32), storage)
+    before = round_to_storage(latents(0, torch.float32), storage)
     mean, deviation = STEPS[name](before, velocity(before), SIGMA, FOLLOWING, 0.7)
-    after = draw(mean, deviation, latents(1, torch.float32))
+    after = draw_gaussian(mean, deviation, latents(1, torch.float32))
     kept_before, kept_after = before.to(storage), after.to(storage)
-    rolled = log_prob(stored(after, storage), mean, deviation)
+    rolled = log_prob(round_to_storage(after, storage), mean, deviation)
 
     again = kept_before.float()
     mean, deviation = STEPS[name](again, velocity(again), SIGMA, FOLLOWING, 0.7)
-    assert ratio(log_prob(kept_after.float(), mean, deviation), rolled).tolist() == [1.0] * 5
-    rounded_too_late = ratio(log_prob(kept_after.float(), mean, deviation), log_prob(after, mean, deviation))
+    assert probability_ratio(log_prob(kept_after.float(), mean, deviation), rolled).tolist() == [1.0] * 5
+    rounded_too_late = probability_ratio(
+        log_prob(kept_after.float(), mean, deviation), log_prob(after, mean, deviation)
+    )
     assert (rounded_too_late == 1).all().item() == (storage == torch.float32)
 
 
@@ -138,5 +149,5 @@ def test_maths_is_fp32_whatever_the_latents_are(name):
     exact, _ = STEPS[name](x.float(), v.float(), SIGMA, FOLLOWING, 0.7)
     assert mean.dtype == torch.float32
     assert torch.equal(mean, exact)
-    assert draw(mean, deviation, noise).dtype == log_prob(x, mean, deviation).dtype == torch.float32
+    assert draw_gaussian(mean, deviation, noise).dtype == log_prob(x, mean, deviation).dtype == torch.float32
     torch.testing.assert_close(log_prob(x, v, 0.5), Normal(v.float(), 0.5).log_prob(x.float()).mean((1, 2)))

@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(loop, "start_engine", PlainEngine)
+    monkeypatch.setattr(loop, "start_rl_engine", PlainEngine)
     with one_rank():
         yield
 

@@ -3,21 +3,21 @@
 import torch
 from torch import nn
 
-from components.editor_rl.updates import Weights, pieces
+from components.editor_rl.updates import TrainedWeights, micro_batches
 
 
-def weights(*values: float) -> Weights:
-    return Weights([nn.Parameter(torch.tensor([value], dtype=torch.float64)) for value in values])
+def weights(*values: float) -> TrainedWeights:
+    return TrainedWeights([nn.Parameter(torch.tensor([value], dtype=torch.float64)) for value in values])
 
 
 def test_an_average_keeps_its_decay_and_takes_the_rest_of_the_weights() -> None:
     averages = [torch.tensor([4.0], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64)]
     trained = weights(8.0, 1.0)
-    trained.follow(averages, 0.75)
+    trained.ema_update(averages, 0.75)
     assert [value.item() for value in averages] == [5.0, 0.25]
-    trained.follow(averages, 1.0)
+    trained.ema_update(averages, 1.0)
     assert [value.item() for value in averages] == [5.0, 0.25]
-    trained.follow(averages, 0.0)
+    trained.ema_update(averages, 0.0)
     assert [value.item() for value in averages] == [8.0, 1.0]
     assert [value.item() for value in trained.trained] == [8.0, 1.0]
 
@@ -25,7 +25,7 @@ def test_an_average_keeps_its_decay_and_takes_the_rest_of_the_weights() -> None:
 def test_after_n_steps_an_average_holds_the_decays_nth_power_of_where_it_began() -> None:
     averages = [torch.zeros(1, dtype=torch.float64)]
     for _ in range(10):
-        weights(1.0).follow(averages, 0.9)
+        weights(1.0).ema_update(averages, 0.9)
     torch.testing.assert_close(averages[0], torch.tensor([1 - 0.9**10], dtype=torch.float64))
 
 
@@ -42,5 +42,5 @@ def test_values_are_exchanged_and_a_second_time_put_back() -> None:
 
 def test_pieces_are_the_places_that_count_in_parts() -> None:
     counting = torch.tensor([True, False, True, True, True, True])
-    assert [part.tolist() for part in pieces(counting, 2)] == [[0, 2], [3, 4], [5]]
-    assert pieces(counting & False, 2) == []
+    assert [part.tolist() for part in micro_batches(counting, 2)] == [[0, 2], [3, 4], [5]]
+    assert micro_batches(counting & False, 2) == []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from annotation.formats.edits_file import EditRow
 from components.editor_rl.settings import RlSettings
-from components.editor_rl.watch import Watch
+from components.editor_rl.watch import Evaluator
 from components.editors.protocol import Conditioning
 from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
 from infra.errors import EditLoopError
@@ -84,17 +84,23 @@ def rows(tmp_path: Path) -> list[EditRow]:
     return found
 
 
-def watched(rows: list[EditRow], folder: Path, *, through: int = 0, **judges: Any) -> Watch:
+def watched(rows: list[EditRow], folder: Path, *, through: int = 0, **judges: Any) -> Evaluator:
     judges = judges or {"teacher": Brightness("teacher"), "other": Brightness("other", wants=-1)}
-    return Watch(
-        rows, SETTINGS, rewards={"teacher": 1.0}, judges=judges, watch=["other"], folder=folder / "watch",
-        output=folder / "output", through=through,
-    )  # fmt: skip
+    return Evaluator(
+        rows,
+        SETTINGS,
+        rewards={"teacher": 1.0},
+        judges=judges,
+        watch=["other"],
+        folder=folder / "watch",
+        output=folder / "output",
+        through=through,
+    )
 
 
-def look(watch: Watch, editor: Shifter, iteration: int, shift: float, **training: float) -> Any:
+def look(watch: Evaluator, editor: Shifter, iteration: int, shift: float, **training: float) -> Any:
     editor.shift = shift
-    return watch.look(iteration, editor, {"reward": 0.5, "kl": 0.1, **training})  # type: ignore[arg-type]
+    return watch.evaluate(iteration, editor, {"reward": 0.5, "kl": 0.1, **training})  # type: ignore[arg-type]
 
 
 def test_a_cheated_reward_is_stopped_and_the_page_says_why(rows: list[EditRow], tmp_path: Path) -> None:
@@ -164,8 +170,16 @@ def test_who_teaches_cannot_watch_and_the_oracle_needs_targets(rows: list[EditRo
         watched(rows, tmp_path, teacher=Brightness("teacher"), other=same)
     without = [EditRow(row.id, row.task, row.instruction, row.source) for row in rows]
     with pytest.raises(EditLoopError, match="oracle: 20 held-out tasks have no target"):
-        Watch(without, SETTINGS, rewards={"teacher": 1.0}, judges={"teacher": same}, watch=["oracle"],
-              folder=tmp_path, output=tmp_path, through=0)  # fmt: skip
+        Evaluator(
+            without,
+            SETTINGS,
+            rewards={"teacher": 1.0},
+            judges={"teacher": same},
+            watch=["oracle"],
+            folder=tmp_path,
+            output=tmp_path,
+            through=0,
+        )
 
 
 def test_pages_are_sent_while_it_runs_and_wait_for_an_mlflow_that_is_away(

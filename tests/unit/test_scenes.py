@@ -27,8 +27,10 @@ def test_the_target_is_right_and_the_source_is_not(operation):
 def test_scores_fall_with_distance():
     task = random_edit(np.random.default_rng(3), "recolour")
     source, target = task.source.astype(float), task.target.astype(float)
-    halves = [oracle(task.source, task.target, (target * share + source * (1 - share)).astype(np.uint8)) for share in
-              (0.2, 0.5, 0.8)]  # fmt: skip
+    halves = [
+        oracle(task.source, task.target, (target * share + source * (1 - share)).astype(np.uint8))
+        for share in (0.2, 0.5, 0.8)
+    ]
     following = [float(half.instruction_following) for half in halves]
     assert following == pytest.approx([0.2, 0.5, 0.8], abs=0.03)
     noise = np.random.default_rng(0).normal(0, 1, target.shape)

@@ -187,9 +187,14 @@ def test_a_broken_picture_costs_its_own_row_alone(edits: Path, tmp_path: Path) -
     summary = score_edits(PixelJudge(), edits, output, SETTINGS.model_copy(update={"most_missing": 0.3}))
     missing = {(row["id"], row["candidate"]): row["missing"] for row in rows(output) if row["missing"]}
     assert {place: text.split()[0] for place, text in missing.items()} == {
-        ("t0", 0): "image:", ("t2", 1): "image:", ("t4", 0): "source:", ("t4", 1): "source:", ("t4", 2): "source:",
-        ("t6", 2): "an", ("t8", 0): "the",
-    }  # fmt: skip
+        ("t0", 0): "image:",
+        ("t2", 1): "image:",
+        ("t4", 0): "source:",
+        ("t4", 1): "source:",
+        ("t4", 2): "source:",
+        ("t6", 2): "an",
+        ("t8", 0): "the",
+    }
     for row in rows(output):
         place = (row["id"], row["candidate"])
         assert row["overall"] == (None if place in missing else own[place].overall)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from annotation.formats.edits_file import EditRow
 from components.editor_eval import second_opinion
-from components.editor_eval.second_opinion import PeoplesOpinion, read_preferences, second_opinions
+from components.editor_eval.second_opinion import HumanOpinion, read_preferences, second_opinions
 from components.gates.settings import IndependentJudge
 from components.judges.protocol import Score
 from infra.errors import EditLoopError
@@ -43,16 +43,16 @@ def pictures(*levels) -> np.ndarray:
 def test_a_reward_model_prefers_what_it_scores_higher_and_its_silence_is_missing(rows, monkeypatch):
     monkeypatch.setattr(second_opinion, "open_judge", lambda address: Brightness())
     (opinion,) = second_opinions([IndependentJudge(judge="models:/x@champion", tasks=4)], rows, "c" * 64)
-    opinion.see(0, rows[:3], pictures(1, 1, 1), pictures(10, 20, 30), pictures(20, 10, 30))
-    opinion.see(3, rows[3:], pictures(1, 1), pictures(0, 5), pictures(7, 9))
-    said = opinion.said()
+    opinion.observe(0, rows[:3], pictures(1, 1, 1), pictures(10, 20, 30), pictures(20, 10, 30))
+    opinion.observe(3, rows[3:], pictures(1, 1), pictures(0, 5), pictures(7, 9))
+    said = opinion.agreement()
     assert said.preferences[:3].tolist() == [1, -1, 0]
     assert np.isnan(said.preferences[3])
     assert len(said.preferences) == 4  # the fifth task is beyond what it is asked
     assert said.clusters[0] == said.clusters[1] != said.clusters[2]  # rows 0 and 1 are edits of one picture
     assert not said.trained_it
     (teacher,) = second_opinions([IndependentJudge(judge="models:/x@champion")], rows, "b" * 64)
-    assert teacher.said().trained_it
+    assert teacher.agreement().trained_it
 
 
 def test_peoples_verdicts_are_read_left_for_the_base_and_right_for_the_tuned(rows, tmp_path):
@@ -60,8 +60,8 @@ def test_peoples_verdicts_are_read_left_for_the_base_and_right_for_the_tuned(row
     lines = [f'{{"key": "row {k}", "verdict": "{v}"}}' for k, v in enumerate(("left", "right", "tie", "both_bad"))]
     file.write_text("\n".join(lines) + "\n")
     (opinion,) = second_opinions([IndependentJudge(judge=f"verdicts:{file}")], rows, "c" * 64)
-    assert isinstance(opinion, PeoplesOpinion)
-    assert opinion.said().preferences.tolist() == [-1, 1, 0, 0]
+    assert isinstance(opinion, HumanOpinion)
+    assert opinion.agreement().preferences.tolist() == [-1, 1, 0, 0]
 
 
 def test_faults_of_peoples_verdicts_are_all_told(rows, tmp_path):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from infra.interruption import interrupted_by_any_ending, uninterrupted
+from infra.interruption import defer_signals, interrupt_on_termination
 from tests.stub_service import marked, write_label_studio
 
 STUBBORN = """
@@ -86,7 +86,7 @@ def test_a_migration_that_is_interrupted_ends_and_leaves_the_folder_as_new(tmp_p
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_every_ending_is_an_interrupt(ending):
     before = signal.getsignal(ending)
-    with pytest.raises(KeyboardInterrupt), interrupted_by_any_ending():
+    with pytest.raises(KeyboardInterrupt), interrupt_on_termination():
         signal.raise_signal(ending)
     assert signal.getsignal(ending) == before
 
@@ -94,7 +94,7 @@ def test_every_ending_is_an_interrupt(ending):
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with interrupted_by_any_ending(), uninterrupted():
+        with interrupt_on_termination(), defer_signals():
             signal.raise_signal(signal.SIGHUP)
     except KeyboardInterrupt:
         pytest.fail("a signal that is ignored has interrupted")
@@ -107,16 +107,16 @@ def test_an_ending_waits_for_the_block(ending):
     done = []
 
     def undo():
-        with uninterrupted():
+        with defer_signals():
             signal.raise_signal(ending)
             signal.raise_signal(ending)
             done.append("all of it")
 
-    with interrupted_by_any_ending(), pytest.raises(KeyboardInterrupt):
+    with interrupt_on_termination(), pytest.raises(KeyboardInterrupt):
         undo()
     assert done == ["all of it"]
 
 
 def test_an_error_in_the_block_is_not_lost():
-    with pytest.raises(ValueError, match="the cause"), uninterrupted():
+    with pytest.raises(ValueError, match="the cause"), defer_signals():
         raise ValueError("the cause")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from infra.doctor import doctor
+from infra.doctor import check_machine
 from infra.errors import EditLoopError
 from infra.service_processes import MARK
 from infra.services import services_status, start_services, stop_services
@@ -116,7 +116,13 @@ def test_nothing_started_nothing_to_stop(tmp_path):
     assert stop_services(tmp_path / "never") == []
     assert services_status(tmp_path / "never") == []
     assert not (tmp_path / "never").exists()
-    assert {check.name for check in doctor(tmp_path / "never")} >= {"python", "git", "dvc", "label-studio", "disk"}
+    assert {check.name for check in check_machine(tmp_path / "never")} >= {
+        "python",
+        "git",
+        "dvc",
+        "label-studio",
+        "disk",
+    }
 
 
 def test_a_missing_setting_names_itself_and_the_way_out(monkeypatch):

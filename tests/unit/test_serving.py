@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from components.judges.protocol import AxisScore, EditGroup, Score
-from components.judges.soundness import sound
+from components.judges.soundness import validate_scores
 from components.serving.app import make_app
 from components.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
 from components.serving.messages import ScoreMessage
 from components.serving.meters import Meters
 from components.serving.server import serve_token, worker_devices
 from components.serving.settings import ServeSettings
-from components.serving.waiting import Waiting, merge, take_batch
+from components.serving.waiting import QueuedRequest, merge_by_task, take_batch
 from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
 from infra.errors import EditLoopError
 from tests.pixel_judge import FACTS, message, picture
@@ -82,7 +82,7 @@ def test_batches_lose_nothing_and_keep_to_their_size(requests: list[tuple[int, s
     async def check() -> None:
         loop = asyncio.get_running_loop()
         queue = deque(
-            Waiting("x", picture(0), task, [picture(1)] * size, loop.create_future(), alone=alone)
+            QueuedRequest("x", picture(0), task, [picture(1)] * size, loop.create_future(), alone=alone)
             for size, task, alone in requests
         )
         every, taken = list(queue), []
@@ -92,7 +92,7 @@ def test_batches_lose_nothing_and_keep_to_their_size(requests: list[tuple[int, s
             assert batch[0] is oldest, "the oldest never waits for a younger one"
             assert sum(len(one.edits) for one in batch) <= most or len(batch) == 1
             assert len(batch) == 1 or not any(one.alone for one in batch)
-            groups = merge(batch)
+            groups = merge_by_task(batch)
             assert len(groups) == len({one.task for one in batch})
             for group, members in groups:
                 assert len(group.edits) == sum(len(one.edits) for one in members)
@@ -212,7 +212,7 @@ def test_a_score_is_whole_or_missing(fault: dict[str, Any]) -> None:
 @given(st.floats(), st.floats())
 def test_only_finite_scores_are_sound(mean: float, overall: float) -> None:
     belief = AxisScore(mean, 1.0)
-    score = sound(Score({"if": belief}, belief, overall, 0.5), ("if",))
+    score = validate_scores(Score({"if": belief}, belief, overall, 0.5), ("if",))
     assert bool(score.missing) != bool(np.isfinite([mean, overall]).all())
     ScoreMessage.of(score)
     assert ScoreMessage.of(score).score() == score
@@ -259,16 +259,16 @@ class Asgi:
 
 
 def test_memory_that_others_hold_is_not_given_twice() -> None:
-    from components.serving.app import Memory
+    from components.serving.app import MemoryBudget
 
     batcher = Batcher([Workers()], ServeSettings(), Meters())
-    memory = Memory(100)
-    with memory.hold(90, batcher) as more:
+    memory = MemoryBudget(100)
+    with memory.reserve(90, batcher) as more:
         more(500)
-        with pytest.raises(OverloadedError), memory.hold(1, batcher):
+        with pytest.raises(OverloadedError), memory.reserve(1, batcher):
             pass
     assert memory.held == 0
-    with memory.hold(60, batcher) as more, memory.hold(30, batcher), pytest.raises(OverloadedError):
+    with memory.reserve(60, batcher) as more, memory.reserve(30, batcher), pytest.raises(OverloadedError):
         more(20)
     assert memory.held == 0
 

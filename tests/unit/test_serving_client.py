@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from components.judges.encoding import png
+from components.judges.encoding import encode_png
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
 from components.serving.client import JudgeClientSettings, ServedJudge
 from components.serving.messages import ScoreRequest
@@ -60,7 +60,7 @@ GOOD = [message(1.0).model_dump(), message(2.0).model_dump()]
         reply([GOOD[0], GOOD[1] | {"axes": {"vq": {"mean": 1, "sigma": 1}}}]),
         httpx.Response(200, text=reply(GOOD).text.replace("2.0", "NaN")),
     ],
-)  # fmt: skip
+)
 def test_no_answer_but_scores_becomes_a_score(answer: httpx.Response) -> None:
     judge = Served(lambda request, count: answer).open()
     with pytest.raises(EditLoopError, match="http://judge"):
@@ -113,7 +113,7 @@ def test_a_group_beyond_the_servers_limit_is_asked_in_parts() -> None:
     def answer(request: httpx.Request, count: int) -> httpx.Response:
         edits = ScoreRequest.model_validate_json(request.content).edits
         assert len(edits) <= Limits().edits
-        by_bytes = {png(picture(value)): value for value in range(150)}
+        by_bytes = {encode_png(picture(value)): value for value in range(150)}
         return reply([message(by_bytes[edit]).model_dump() for edit in edits])
 
     judge = Served(answer).open()

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from PIL import Image
 
-from components.edit_score.scores import averaged
+from components.edit_score.scores import average_passes
 from components.judges.openai_judge import OpenAIJudge, OpenAISettings
 from components.judges.opening import open_judge
 from components.judges.protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
@@ -140,7 +140,9 @@ def test_what_cannot_be_read_is_missing_and_never_a_number(endpoint: Endpoint) -
         assert "4 of 4 passes" in score.missing
     endpoint.answer = lambda body, choice: "no idea" if choice == 0 and is_sc(body) else scores(10, 20)
     ((score,),) = endpoint.judge().judge([group(1)])
-    assert replace(score, answers=()) == averaged([[10, 20, 10, 20]] * 3, 25, 0.5), "three of four passes are enough"
+    assert replace(score, answers=()) == average_passes([[10, 20, 10, 20]] * 3, 25, 0.5), (
+        "three of four passes are enough"
+    )
     assert score.answers[0] == "no idea", "a judge's own words are kept"
 
 
@@ -148,8 +150,11 @@ def test_an_endpoint_that_gives_one_choice_is_asked_for_the_others(endpoint: End
     endpoint.most_choices = 1
     endpoint.judge().judge([group(1)])
     assert sorted((body["seed"], body["n"]) for body in endpoint.bodies if is_sc(body)) == [
-        (42, 4), (43, 3), (44, 2), (45, 1),
-    ]  # fmt: skip
+        (42, 4),
+        (43, 3),
+        (44, 2),
+        (45, 1),
+    ]
 
 
 def test_control_tokens_of_an_instruction_reach_the_endpoint_as_text(endpoint: Endpoint) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 
 from annotation.vocabulary import Candidate, EditTask
-from components.dataset.splits import SPLITS, Joined, pictures_of, split_of, splits_of
+from components.dataset.splits import SPLITS, DisjointSets, picture_digests, split_of, splits_of
 
 
 def test_splits_have_their_shares_and_follow_the_source_and_the_seed() -> None:
@@ -61,7 +61,7 @@ def test_a_split_is_the_hundredth_that_the_hash_falls_into() -> None:
 
 
 def test_a_sets_smallest_name_stands_for_it() -> None:
-    joined = Joined()
+    joined = DisjointSets()
     assert joined.root("lone") == "lone"
     for one, other in (("d", "c"), ("b", "a"), ("c", "b"), ("e", "d"), ("a", "a")):
         joined.join(one, other)
@@ -69,5 +69,5 @@ def test_a_sets_smallest_name_stands_for_it() -> None:
 
 
 def test_a_tasks_pictures_are_its_source_target_and_candidates() -> None:
-    assert list(pictures_of(task("t", "source", "target", "one", "two"))) == ["source", "target", "one", "two"]
-    assert list(pictures_of(task("t", "source", None, "one"))) == ["source", "one"]
+    assert list(picture_digests(task("t", "source", "target", "one", "two"))) == ["source", "target", "one", "two"]
+    assert list(picture_digests(task("t", "source", None, "one"))) == ["source", "one"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from components.suites.answers import Answers
+from components.suites.answers import SuiteAnswers
 from components.suites.correlation import spearman
 from components.suites.evaluation import evaluate
 from components.suites.page import suite_page
 from components.suites.suite import Comparison, Counting, Item, Label, Suite
-from components.suites.ties import best_threshold, decided, held_out_thresholds, outcomes
+from components.suites.ties import best_threshold, held_out_thresholds, pair_outcomes, preference_signs
 
 JUDGE = {"name": "judge", "version": "1" * 64}
 NAN = math.nan
@@ -36,11 +36,11 @@ def suite_of(items: Sequence[Item], counting: Counting, *, four: bool = False, m
     return Suite("genai-bench", counting, "0" * 64, tuple(items), four, mean)
 
 
-def scored(items: Sequence[Item], *scores: Sequence[float]) -> Answers:
-    return Answers(JUDGE, {item.key: np.array(one) for item, one in zip(items, scores, strict=True)})
+def scored(items: Sequence[Item], *scores: Sequence[float]) -> SuiteAnswers:
+    return SuiteAnswers(JUDGE, {item.key: np.array(one) for item, one in zip(items, scores, strict=True)})
 
 
-def figures(suite: Suite, answers: Answers) -> dict:
+def figures(suite: Suite, answers: SuiteAnswers) -> dict:
     report = evaluate(suite, answers).report
     assert json.loads(json.dumps(report, allow_nan=False)) == report, "a report is JSON"
     assert suite.name in suite_page(report)
@@ -59,7 +59,7 @@ def test_the_published_threshold_is_the_best_on_the_suite_itself() -> None:
             eps: (((human == 0) & (abs(difference) <= eps)) | (human * difference * (abs(difference) > eps) > 0)).mean()
             for eps in np.arange(0, 4, 0.1).round(1)
         }
-        found = decided(difference, best_threshold(human, difference))
+        found = preference_signs(difference, best_threshold(human, difference))
         assert (found == human).mean() == pytest.approx(max(tried.values()))
 
 
@@ -85,9 +85,16 @@ def test_votes_with_ties_by_hand() -> None:
     report = figures(suite_of(items, "ties", four=True), answers)
     assert report["threshold"]["published"] == 0.3
     assert report["counts"] == {
-        "units": 6, "clusters": 6, "right": 1, "wrong": 1, "human_ties": 0, "model_ties": 1, "both_ties": 2,
-        "other_ties": 0, "missing": 1,
-    }  # fmt: skip
+        "units": 6,
+        "clusters": 6,
+        "right": 1,
+        "wrong": 1,
+        "human_ties": 0,
+        "model_ties": 1,
+        "both_ties": 2,
+        "other_ties": 0,
+        "missing": 1,
+    }
     assert report["accuracy"] == pytest.approx(3 / 6)
     assert report["threshold"]["accuracy_published"] == report["accuracy"]
     assert report["accuracy_answered"] == pytest.approx(3 / 5)
@@ -105,7 +112,7 @@ def test_a_verdict_must_be_the_humans_word() -> None:
     labels: list[Label] = ["left", "right", "both_bad", "tie", "tie", "left", "right", "both_bad"]
     said: list[Label | None] = ["left", "left", "tie", "tie", "right", None, "both_bad", "both_bad"]
     items = [pair(str(n), label) for n, label in enumerate(labels)]
-    answers = Answers(JUDGE, verdicts={str(n): word for n, word in enumerate(said)})
+    answers = SuiteAnswers(JUDGE, verdicts={str(n): word for n, word in enumerate(said)})
     report = figures(suite_of(items, "ties", four=True), answers)
     assert report["accuracy"] == pytest.approx(3 / 8)
     assert report["accuracy_answered"] == pytest.approx(3 / 7)
@@ -194,7 +201,7 @@ def test_intervals_resample_whole_clusters() -> None:
 def test_outcomes_name_every_meeting_of_human_and_judge() -> None:
     human = np.array([1.0, -1, 1, -1, 0, 0, 1, 0])
     judge = np.array([1.0, -1, -1, 0, 0, 1, NAN, NAN])
-    assert outcomes(human, judge).tolist() == [0, 0, 5, 4, 1, 3, 6, 6]
+    assert pair_outcomes(human, judge).tolist() == [0, 0, 5, 4, 1, 3, 6, 6]
 
 
 def test_spearman_is_scipys_in_every_resample() -> None:
@@ -249,9 +256,15 @@ def test_correlation_is_averaged_over_editors_in_three_ways() -> None:
 def test_what_people_reach_is_counted_as_a_judge_is() -> None:
     """Ratings 8 4, 8 6 and 4 4 of two edits: the first two raters are right against the rest, the third ties."""
     item = Item(
-        "t", "s", "recolour", "", ("a", "b"), (Comparison("t:a:b", 0, 1, "left"),),
-        ratings=np.array([[8.0, 4], [8, 6], [4, 4]]), raters=("x", "y", "z"),
-    )  # fmt: skip
+        "t",
+        "s",
+        "recolour",
+        "",
+        ("a", "b"),
+        (Comparison("t:a:b", 0, 1, "left"),),
+        ratings=np.array([[8.0, 4], [8, 6], [4, 4]]),
+        raters=("x", "y", "z"),
+    )
     alone = Item(
         "u", "s", "recolour", "", ("a", "b"), (Comparison("u:a:b", 0, 1, "left"),), np.array([[8.0, 4]]), ("x",)
     )

@@ -8,7 +8,7 @@ import pytest
 
 from components.judges.protocol import Picture
 from components.suites.opening import open_suite
-from components.suites.suite import Comparison, decoded
+from components.suites.suite import Comparison, decode_picture
 from infra.errors import EditLoopError
 from tests.public_suites import (
     cell,
@@ -40,7 +40,7 @@ def test_editscores_bench_prefers_the_first_edit_on_one_dimension(tmp_path: Path
     assert [item.slice for item in suite.items] == ["subject-add", "subject-add", "compose"]
     assert [item.axis for item in suite.items] == ["prompt_following", "overall", "consistency"]
     assert all(item.comparisons == (Comparison(item.key, 0, 1, "left"),) for item in suite.items)
-    assert [[brightness(decoded(edit)) for edit in item.edits] for item in suite.items] == [
+    assert [[brightness(decode_picture(edit)) for edit in item.edits] for item in suite.items] == [
         [90, 10],
         [10, 90],
         [60, 40],
@@ -59,7 +59,7 @@ def test_genai_bench_is_read_from_parquet_and_from_save_to_disk(tmp_path: Path, 
     assert [one.key for one in suite.items] == ["0", "1", "2", "3", "4"]
     for number in (4, 0, 3):
         item = suite.items[number]
-        assert [brightness(decoded(edit)) for edit in item.edits] == [40 + number, 50 + number]
+        assert [brightness(decode_picture(edit)) for edit in item.edits] == [40 + number, 50 + number]
         assert item.instruction == f"edit {number}"
 
 
@@ -118,7 +118,7 @@ def test_editrewards_bench_gathers_groups_from_their_comparisons(tmp_path: Path)
     }
     assert [one.label for one in (*bad.comparisons, *good.comparisons)] == ["both_bad", "tie"]
     assert [one.label for one in four.comparisons] == ["right"] * 6
-    assert [brightness(decoded(edit)) for edit in four.edits] == [1, 2, 3, 4]
+    assert [brightness(decode_picture(edit)) for edit in four.edits] == [1, 2, 3, 4]
 
 
 def test_editrewards_bench_is_read_from_its_json_files(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from annotation.vocabulary import Judgement
 from components.dataset.labels import TIE
-from components.dataset.pools import read_tasks
+from components.dataset.pools import read_sorted_tasks
 from components.dataset.stage import write_dataset
 from components.reward.data import read_groups
-from components.suites.answers import Answers, judge_suite
+from components.suites.answers import SuiteAnswers, judge_suite
 from components.suites.evaluation import evaluate
 from components.suites.opening import open_suite
 from components.suites.team import CLEAR_GAP
@@ -37,15 +37,20 @@ def dataset(make_candidates: Callable[..., Path], tmp_path: Path) -> Path:
         rows = [
             Judgement.model_validate(
                 {
-                    "task_id": task.task_id, "candidate_id": one.candidate_id, "annotator": who,
-                    "if": int(rng.integers(1, 5)), "vq": int(rng.integers(1, 5)), "position": place,
-                    "annotation_id": place, "created_at": datetime.now(UTC),
+                    "task_id": task.task_id,
+                    "candidate_id": one.candidate_id,
+                    "annotator": who,
+                    "if": int(rng.integers(1, 5)),
+                    "vq": int(rng.integers(1, 5)),
+                    "position": place,
+                    "annotation_id": place,
+                    "created_at": datetime.now(UTC),
                 }
             )
-            for task in read_tasks(candidates / "tasks.jsonl")
+            for task in read_sorted_tasks(candidates / "tasks.jsonl")
             for place, one in enumerate(task.candidates)
             for who in PEOPLE
-        ]  # fmt: skip
+        ]
         (folder / "judgements.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
         write_json(folder / "summary.json", {})
     write_dataset(tmp_path / "judged", candidates, tmp_path / "data")
@@ -65,7 +70,9 @@ def test_held_out_pairs_are_those_that_experts_order(dataset: Path, tmp_path: Pa
         for one in item.comparisons:
             assert one.label == ("left" if overall[one.left] > overall[one.right] else "right")
             assert one.key == f"{item.key}:{item.candidates[one.left]}:{item.candidates[one.right]}"
-    experts = Answers({"name": "experts", "version": ""}, {key: one.ratings.sum(axis=1) for key, one in groups.items()})
+    experts = SuiteAnswers(
+        {"name": "experts", "version": ""}, {key: one.ratings.sum(axis=1) for key, one in groups.items()}
+    )
     report = evaluate(suite, experts).report
     assert report["accuracy"] == 1
     assert report["human_ceiling"]["raters"] == 3
@@ -83,7 +90,7 @@ def test_scenes_are_the_oracles_clear_pairs(dataset: Path) -> None:
         assert seen is not None
         clear = {(i, j) for i, j in combinations(range(4), 2) if abs(seen.mean[i] - seen.mean[j]) > CLEAR_GAP}
         assert {(one.left, one.right) for one in item.comparisons} == clear
-    oracle = Answers({"name": "oracle", "version": ""}, {key: one.mean for key, one in truth.items() if one})
+    oracle = SuiteAnswers({"name": "oracle", "version": ""}, {key: one.mean for key, one in truth.items() if one})
     found = evaluate(suite, oracle)
     assert found.report["accuracy"] == 1
     assert found.report["human_ceiling"] is None

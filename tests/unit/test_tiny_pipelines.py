@@ -12,7 +12,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
 from PIL import Image
 
 from components.editors.opening import open_editor
-from components.editors.protocol import Conditioning, joined
+from components.editors.protocol import Conditioning, join_conditions
 from components.editors.sampling import edit, integrate, working_picture
 from components.editors.settings import SETTINGS, EditorSettings, editor_presets, read_editor_preset
 from infra.errors import EditLoopError
@@ -52,10 +52,15 @@ def pipelines_own(editor, kind, noise, source, guidance):
     height, width = source.shape[:2]
     seen = []
     told = {
-        "image": Image.fromarray(source), "prompt": TASKS[0], "num_inference_steps": STEPS, "height": height,
-        "width": width, "output_type": "np", "latents": noise,
+        "image": Image.fromarray(source),
+        "prompt": TASKS[0],
+        "num_inference_steps": STEPS,
+        "height": height,
+        "width": width,
+        "output_type": "np",
+        "latents": noise,
         "callback_on_step_end": lambda _, step, time, values: seen.append(values["latents"]) or values,
-    }  # fmt: skip
+    }
     if kind.startswith("klein"):
         told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 32}
         told["latents"] = noise.transpose(1, 2).unflatten(2, editor.grid((height, width)))
@@ -115,7 +120,9 @@ def test_tasks_that_were_encoded_apart_are_joined(editors, kind):
     editor = editors[kind]
     pictures = sources((32, 32), 2)
     texts = ["remove it", "make the very large red circle in the middle blue and move it"]
-    apart = joined([editor.encode([text], picture[None]) for text, picture in zip(texts, pictures, strict=True)])
+    apart = join_conditions(
+        [editor.encode([text], picture[None]) for text, picture in zip(texts, pictures, strict=True)]
+    )
     x, sigma = editor.noise(2, (32, 32), torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.9])
     with torch.no_grad():
         together = editor.velocity(x, sigma, editor.encode(texts, pictures), 3.0)
@@ -225,11 +232,16 @@ REAL = {
     "qwen-image-edit-plus": (diffusers.QwenImageTransformer2DModel, {}, 20.43),
     "flux2-klein": (
         diffusers.Flux2Transformer2DModel,
-        {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
-         "guidance_embeds": False},
+        {
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
         3.88,
     ),
-}  # fmt: skip
+}
 REAL["flux2-klein-base"] = REAL["flux2-klein"]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from components.training import checkpoint, loop
 from components.training.course import learning_rate
-from components.training.curves import LINES
+from components.training.curves import LINES_FILE
 from components.training.lesson import Batch
 from components.training.settings import TrainingSettings
 from tests.toy_editing import one_rank
@@ -111,10 +111,10 @@ def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whol
     rates = [learning_rate(settings, step, 6) for step in range(6)]
     assert [one["learning_rate"] for one in steps] == pytest.approx(rates)
     assert [one["gradient_norm"] for one in steps] == [1.0] * 6
-    curves = [json.loads(line) for line in (tmp_path / LINES).read_text().splitlines()[1:]]
+    curves = [json.loads(line) for line in (tmp_path / LINES_FILE).read_text().splitlines()[1:]]
     assert [line["step"] for line in curves] == [0, 1, 2, 3, 3, 4, 5, 6, 6], "a line a step, and one an evaluation"
     assert engines[0].rates == pytest.approx([rate / 2 for rate in rates])
-    course, slope = loop.Course.of(settings, 12, 1), 0.0
+    course, slope = loop.LearningRateSchedule.of(settings, 12, 1), 0.0
     for step, one in enumerate(steps):
         mean_square = float((((course.units_of(step, 0) + 1) / 10) ** 2).mean())
         assert (one["step"], one["loss"]) == (step + 1, pytest.approx((slope - 3) ** 2 * mean_square))
@@ -164,6 +164,6 @@ def test_asked_to_stop_it_ends_the_step_and_saves(
     settings = TrainingSettings(steps=9, batch=4, learning_rate=0.4, checkpoint_every=9)
     with pytest.raises(SystemExit) as stopped:
         loop.train(Interrupted(), settings, tmp_path, facts={})
-    assert stopped.value.code == loop.STOPPED
+    assert stopped.value.code == loop.STOPPED_STATUS
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
     assert "stopped at step 3 and saved" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from transformers import Qwen2_5_VLModel
 from components.backbones.tiny import byte_tokenizer, tiny_config
 from components.training import curves
 from components.training.adapter import add_adapter, merge_adapter
-from components.training.curves import Curves, send
+from components.training.curves import MetricLog, send_metrics
 from components.training.engine import put_state
 from components.training.prefetch import Prefetch
 from components.training.ranks import import_muon_uncompiled
@@ -80,21 +80,21 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     found = Server()
     monkeypatch.setattr(tracking, "client", lambda: found)
-    monkeypatch.setattr(curves, "SECONDS", 0.02)
+    monkeypatch.setattr(curves, "SEND_INTERVAL_SECONDS", 0.02)
     monkeypatch.setenv(tracking.STAGE_RUN, "run-1")
     return found
 
 
 def test_curves_wait_for_a_server_that_is_away_and_arrive_once(server: Server, tmp_path: Path) -> None:
-    kept = Curves(tmp_path, 0, {"batch": 8, "adapter": {"rank": 4}}, {"dataset_sha256": "d"})
+    kept = MetricLog(tmp_path, 0, {"batch": 8, "adapter": {"rank": 4}}, {"dataset_sha256": "d"})
     for step in range(1, 4):
         kept.add(step, {"loss": 1.0 / step})
     time.sleep(0.1)
     kept.close()
     assert server.metrics == []
     server.away = False
-    send(tmp_path)
-    send(tmp_path)
+    send_metrics(tmp_path)
+    send_metrics(tmp_path)
     assert server.metrics == [("run-1", "curve_loss", step, 1.0 / step) for step in range(1, 4)]
     assert server.params == {"training.batch": "8", "training.adapter.rank": "4", "model.dataset_sha256": "d"}
 
@@ -103,23 +103,23 @@ def test_a_resumed_trainings_curves_have_every_step_once(server: Server, tmp_pat
     """Killed after step 5 with a checkpoint of step 3: steps 4 and 5 come again, with the same figures."""
     server.away = False
     for through, steps in ((0, range(1, 6)), (3, range(4, 8))):
-        part = Curves(tmp_path, through, {}, {})
+        part = MetricLog(tmp_path, through, {}, {})
         for step in steps:
             part.add(step, {"loss": float(step)})
         part.close()
     assert [step for _, _, step, _ in server.metrics] == list(range(1, 8))
-    with (tmp_path / curves.LINES).open("a") as file:
+    with (tmp_path / curves.LINES_FILE).open("a") as file:
         file.write(json.dumps({"step": 8, "time": 0, "figures": {"loss": 8.0}})[:-5])  # a kill in the middle of a line
-    send(tmp_path)
+    send_metrics(tmp_path)
     assert len(server.metrics) == 7
 
 
 def test_without_a_run_there_is_nobody_to_send_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tracking.STAGE_RUN, raising=False)
-    kept = Curves(tmp_path, 0, {}, {})
+    kept = MetricLog(tmp_path, 0, {}, {})
     kept.add(1, {"loss": 1.0})
     kept.close()
-    send(tmp_path)
+    send_metrics(tmp_path)
 
 
 def test_a_merged_adapter_computes_the_same_in_a_plain_model() -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen2_5_VLModel
 
 from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.backbones.tree_attention import Tree, follow_trees
+from components.backbones.tree_attention import Tree, enable_tree_attention
 
 pytestmark = pytest.mark.floats
 
@@ -66,7 +66,7 @@ def test_without_a_tree_padding_and_generation_are_as_ever():
     torch.manual_seed(0)
     plain = Qwen2_5_VLModel(tiny_config("qwen2.5-vl", tokenizer)).eval()
     ours = copy.deepcopy(plain)
-    follow_trees(ours)
+    enable_tree_attention(ours)
     ids = torch.randint(8, 200, (2, 12))
     mask = torch.ones_like(ids)
     mask[0, :5] = 0
