@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 LABEL_STUDIO := .venv-label-studio
-CHECKED := infra annotation components pipelines tests
+CHECKED := editloop infra annotation components pipelines tests
 
 # Three workers for two cores (tests wait for services), each with services of its own; a file of tests stays with one of
 # them. Bytecode is written, wherever that is

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.service_programs import label_studio_command
 from infra.services import services_status
 from infra.settings import local_service_settings

@@ -5,27 +5,19 @@ pods run the same module with the same arguments. Paths among the arguments must
 (`EDITLOOP_TRAINJOB_RUNTIME`) mounts at the same place as the calling pod does.
 """
 
-import ctypes
 import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pydantic import Field
 
-from infra.content import sha256_json
-from infra.errors import EditLoopError
-from infra.settings import DEFAULT_IMAGE, EnvironmentSettings
+from editloop.content import sha256_json
+from editloop.environment import EnvironmentSettings
+from editloop.errors import EditLoopError
+from editloop.training.launch import launch_ranks, torchrun_arguments
+from infra.settings import DEFAULT_IMAGE
 
-TAIL_LINES = 40
-GRACE_SECONDS = 10.0
 FORWARDED_VARIABLES = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
 """Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
 
@@ -43,10 +35,6 @@ class LaunchSettings(EnvironmentSettings):
     """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
     trainjob_poll_seconds: float = Field(5.0, gt=0)
     """Seconds between two looks at a TrainJob."""
-    stop_seconds: float = Field(60.0, ge=0)
-    """How long ranks that are stopped may take to save what they have, before they are killed."""
-    supervisor_pid: int | None = Field(None, ge=1)
-    """Set for the steps of a local run: a step ends when this process is gone."""
 
 
 def launch(
@@ -71,105 +59,7 @@ def launch(
     if settings.launcher == "trainjob":
         _launch_trainjob(torchrun_arguments(module, arguments, processes), processes, settings, result)
     else:
-        _launch_local(torchrun_arguments(module, arguments, processes, port=_free_port()), log, settings.stop_seconds)
-
-
-def torchrun_arguments(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
-    """The job's command line after the interpreter; without `port` torchrun takes it from its environment."""
-    port_option = ["--master-port", str(port)] if port else []
-    options = ["--nproc-per-node", str(processes), *port_option]
-    return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
-
-
-def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
-    """End a process and all below it: asked first, killed after `grace` seconds."""
-    try:
-        tree = [*process.children(recursive=True), process]
-    except psutil.NoSuchProcess:
-        return
-    for member in tree:
-        _quietly(member.terminate)
-    for member in psutil.wait_procs(tree, timeout=grace)[1]:
-        _quietly(member.kill)
-
-
-def end_with_supervisor() -> None:
-    """In a step of a local run: leave, with all started processes, as soon as the run's own process is gone.
-
-    A runner that is killed outright cannot stop its steps; without this they would write on beside the next run.
-    """
-    pid = LaunchSettings().supervisor_pid
-    if pid is None:
-        return
-
-    def watch() -> None:
-        while psutil.pid_exists(pid):
-            time.sleep(0.5)
-        for child in psutil.Process().children(recursive=True):
-            _quietly(child.kill)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="supervisor-watch").start()
-
-
-def _quietly(action: Any) -> None:
-    try:
-        action()
-    except psutil.NoSuchProcess:
-        pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _terminate_with_parent() -> None:
-    """Runs in the child before exec: Linux sends it SIGTERM when the starting process dies (PR_SET_PDEATHSIG = 1)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _launch_local(command: list[str], log: Path | None, grace: float) -> None:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(round(grace)),
-    }
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=_terminate_with_parent if sys.platform == "linux" else None,
-    )
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
-    failed = False
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        assert process.stdout is not None
-        with (log or Path(os.devnull)).open("w") as copy:
-            for line in process.stdout:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                copy.write(line)
-                failed = failed or "failed (exitcode" in line  # from here on torchrun tells its own story
-                if not failed:
-                    tail.append(line)
-        status = process.wait()
-    except BaseException:
-        stop_tree(psutil.Process(process.pid), grace)
-        raise
-    if status:
-        raise EditLoopError(
-            f"{' '.join(command)}: ended with status {status}. The ranks' last lines:\n{''.join(tail)}"
-            + (f"The whole log is {log}." if log else "")
-        )
+        launch_ranks(module, arguments, processes=processes, log=log, result=result)
 
 
 def trainjob_manifest(command: list[str], processes: int, settings: LaunchSettings) -> dict[str, Any]:

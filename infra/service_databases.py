@@ -18,10 +18,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from infra.content import complete_folder, read_manifest
-from infra.errors import EditLoopError
-from infra.interruption import defer_signals, interrupt_on_termination
-from infra.locked_folder import locked_folder
+from editloop.content import complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.file_lock import locked_folder
+from editloop.interruption import defer_signals, interrupt_on_termination
 from infra.service_processes import start_process, stop_processes
 from infra.service_programs import (
     DATABASES,

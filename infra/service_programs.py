@@ -10,8 +10,8 @@ from typing import Literal
 
 import requests
 
-from infra.content import write_file
-from infra.errors import EditLoopError
+from editloop.content import write_file
+from editloop.errors import EditLoopError
 from infra.settings import LocalServiceSettings
 
 ServiceName = Literal["label-studio", "mlflow"]

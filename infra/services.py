@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra.content import write_file
-from infra.errors import EditLoopError
-from infra.interruption import defer_signals, interrupt_on_termination
-from infra.locked_folder import locked_folder
+from editloop.content import write_file
+from editloop.errors import EditLoopError
+from editloop.file_lock import locked_folder
+from editloop.interruption import defer_signals, interrupt_on_termination
+from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 from infra.service_databases import log_tail, provide_databases
 from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
@@ -34,7 +35,6 @@ from infra.service_programs import (
     write_mlflow_auth,
 )
 from infra.settings import LocalServiceSettings, local_service_settings
-from infra.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 
 USER = "admin@editloop.example"
 POLL_SECONDS = 0.3

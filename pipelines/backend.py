@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.errors import EditLoopError
-from infra.settings import EnvironmentSettings
+from editloop.environment import EnvironmentSettings
+from editloop.errors import EditLoopError
 from pipelines.compilation import COMPILED, compile_pipeline, pipeline
 from pipelines.local import run_local
 

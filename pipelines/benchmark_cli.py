@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from pipelines.input_options import input_file, input_file_or_folder, input_folder
 from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetch_model
 
 if TYPE_CHECKING:
-    from components.suites.answers import SuiteAnswers
-    from components.suites.suite import Suite
+    from editloop.evaluation.suites.answers import SuiteAnswers
+    from editloop.evaluation.suites.suite import Suite
 
 BENCHMARKS = Path("runs/benchmarks")
 
@@ -91,16 +91,16 @@ def benchmark_command(
     by `|`; of groups a score's key is the group, its candidates A to D, and a verdict's key is the row's id; AURORA's
     are pair-N and point-N; ImagenHub's the file names. A pair's candidates are left and right, or 0 and 1.
     """
-    from components.suites.evaluation import evaluate
-    from components.suites.opening import open_suite
-    from components.suites.page import write_evaluation
+    from editloop.evaluation.suites.evaluation import evaluate
+    from editloop.evaluation.suites.opening import open_suite
+    from editloop.evaluation.suites.page import write_evaluation
 
     if sum(option is not None for option in (model, scores, verdicts)) != 1:
         raise EditLoopError("whose answers? Give one of --model, --scores and --verdicts.")
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         opened = open_suite(suite, data, labels)
         if training is not None:
-            from components.leaks.leaks import check_leaks
+            from editloop.evaluation.leaks.leaks import check_leaks
 
             check_leaks(training, opened)
         answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, out)
@@ -124,9 +124,9 @@ def _answers(
     out: Path,
 ) -> tuple["SuiteAnswers", Path]:
     """The judge's answers, and the folder of what comes of them."""
-    from components.judges.opening import open_judge
-    from components.suites.answers import judge_suite
-    from components.suites.saved_answers import read_scores, read_verdicts
+    from editloop.evaluation.suites.answers import judge_suite
+    from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
+    from editloop.scoring.opening import open_judge
 
     if model is not None:
         judge = open_judge(fetch_model(model, out), device=device, passes=passes)
@@ -150,7 +150,7 @@ def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from components.suites.page import format_interval, format_share, key_figures, report_tables
+    from editloop.evaluation.suites.page import format_interval, format_share, key_figures, report_tables
 
     console = Console()
     table = Table(

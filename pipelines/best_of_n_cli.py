@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from pipelines.input_options import input_file_or_folder
 from pipelines.scoring_cli import DEFAULT_OUT, Home, fetch_model
 
@@ -34,14 +34,14 @@ def best_of_n_command(
 
     For example: editloop best-of-n --edits heldout --judge reward=models:/edit-reward@champion --output runs/best
     """
-    from annotation.formats.edits_file import read_edits
-    from components.best_of_n.report import COUNTS, best_of_curves, curves_table, write_best_of
-    from components.best_of_n.sampling import sample_edits
-    from components.editor_rl.evaluation import ORACLE
-    from components.editors.opening import open_editor
-    from components.judges.opening import open_judge
-    from infra.content import complete_folder
-    from pipelines.surroundings import services_of
+    from editloop.content import complete_folder
+    from editloop.data.edits_file import read_edits
+    from editloop.evaluation.best_of_n.report import COUNTS, best_of_curves, curves_table, write_best_of
+    from editloop.evaluation.best_of_n.sampling import sample_edits
+    from editloop.evaluation.editors import ORACLE
+    from editloop.models.editors.opening import open_editor
+    from editloop.scoring.opening import open_judge
+    from pipelines.environment import services_of
 
     addresses = dict(_named(text) for text in judge)
     if len(addresses) < len(judge) or ORACLE in addresses:

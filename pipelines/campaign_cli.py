@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from pipelines.environment import services_of
 from pipelines.input_options import input_file, input_folder
-from pipelines.surroundings import services_of
 
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
 
@@ -41,7 +41,7 @@ def open_campaign_command(
     """
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
-    from components.step import run_step
+    from editloop.lineage.step import run_step
 
     settings, candidates = read_campaign_settings(file)
     candidates, output = candidates.resolve(), out.resolve()
@@ -164,7 +164,7 @@ def simulate_command(
 
     For a trial of the loop, never for a campaign whose answers people are meant to give.
     """
-    from annotation.simulation.experts import answer_campaign
+    from annotation.simulated_experts import answer_campaign
     from infra.settings import service_settings
 
     with services_of(services):

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
-from annotation.campaigns.campaign import connect, load_pages, locate_campaign, read_tasks
+from annotation.campaigns.campaign import connect, load_pages, locate_campaign
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
-from annotation.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
-from infra.content import read_manifest, write_file, write_json
+from editloop.content import read_manifest, write_file, write_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
 from infra.settings import service_settings
 
 Line = TypeVar("Line", bound=Record)

@@ -11,8 +11,8 @@ from annotation.campaigns.answers import changed_annotations
 from annotation.campaigns.campaign import Campaign, connect, load_pages, locate_campaign
 from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
-from annotation.vocabulary import AXES, AXIS_NAMES
-from infra import tracking
+from editloop.data.vocabulary import AXES, AXIS_NAMES
+from editloop.lineage import tracking
 from infra.settings import service_settings
 
 LISTED_FAULTS = 10

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 
 if TYPE_CHECKING:
-    from components.claims.running import PiecesProgress
+    from editloop.studies.claims.running import PiecesProgress
 
 
 def claims_command(
@@ -37,10 +37,10 @@ def claims_command(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from components.claims.claims import measure_claims, plan_claims
-    from components.claims.settings import SIZES
-    from components.claims.store import Store
-    from infra.interruption import interrupt_on_termination
+    from editloop.interruption import interrupt_on_termination
+    from editloop.studies.claims.claims import measure_claims, plan_claims
+    from editloop.studies.claims.settings import SIZES
+    from editloop.studies.claims.store import Store
     from pipelines.command_lock import command_lock
 
     if size not in SIZES:

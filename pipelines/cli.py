@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
 from pipelines.comparison_cli import compare_judges_command
 from pipelines.edit_score_cli import adapter_command, teacher_app
+from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
 from pipelines.leaks_cli import leaks_command
@@ -22,7 +23,6 @@ from pipelines.ratings_cli import agreement_command, ratings_app
 from pipelines.registry_cli import promote_command, registry_command, rollback_command
 from pipelines.scoring_cli import score_command, serve_command
 from pipelines.selection_cli import learning_curves_command, propose_command
-from pipelines.surroundings import services_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -189,18 +189,18 @@ def weights_command(
     steps: Annotated[int | None, typer.Option(help="Training steps; by default those of the shipped one.")] = None,
 ) -> None:
     """Make a tiny base anew, as the shipped one was made: the editor, EditReward or EditScore (minutes on a core)."""
-    import components
-    from components.edit_score.tiny import pretrain_tiny_score
-    from components.editors.tiny import pretrain_tiny_editor
-    from components.reward.tiny import pretrain_tiny_reward
+    import editloop.models
+    from editloop.studies.tiny_models.edit_reward import pretrain_tiny_reward
+    from editloop.studies.tiny_models.edit_score import pretrain_tiny_score
+    from editloop.studies.tiny_models.editor import pretrain_tiny_editor
 
     bases = {
         "editor": ("editors", pretrain_tiny_editor),
-        "reward": ("reward", pretrain_tiny_reward),
+        "reward": ("edit_reward", pretrain_tiny_reward),
         "score": ("edit_score", pretrain_tiny_score),
     }
     package, pretrain = bases[model]
-    target = output or Path(str(components.__file__)).parent / package / "weights" / f"tiny-{model}"
+    target = output or Path(str(editloop.models.__file__)).parent / package / "weights" / f"tiny-{model}"
     options = {} if steps is None else {"steps": steps}
     for key, value in pretrain(target, **options).items():
         print(f"{key:<28} {value:g}")
@@ -212,7 +212,7 @@ def up_command(out: Home = DEFAULT_OUT) -> None:
     import shlex
 
     from infra.services import start_services
-    from pipelines.surroundings import local_environment
+    from pipelines.environment import local_environment
 
     services = start_services(out.absolute() / "services")
     for key, value in (services.environment | local_environment(out.absolute())).items():
@@ -240,7 +240,7 @@ def status_command(out: Home = DEFAULT_OUT) -> None:
         print(f"no services were started for {out}; `editloop up` or `editloop demo` starts them")
         return
     if any(status.service.name == "mlflow" and status.state == "running" for status in statuses):
-        from infra.tracking import find_runs
+        from editloop.lineage.tracking import find_runs
         from pipelines.stages import STAGES
 
         with services_of(out):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 
 
 @contextmanager

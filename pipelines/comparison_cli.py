@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 
 
 def compare_judges_command(
@@ -23,7 +23,7 @@ def compare_judges_command(
     pointwise regression. passes: EditScore asked once and four times. orders: EditReward's published order of the input
     against rubric first. A quarter of an hour a seed on one core; stopped, the same call goes on.
     """
-    from components.comparison.comparison import COMPARED, compare, comparison_table
+    from editloop.studies.comparison.comparison import COMPARED, compare, comparison_table
 
     if unknown := sorted(set(part) - set(COMPARED)):
         raise EditLoopError(f"--part {', '.join(unknown)}: no such part; there are {', '.join(COMPARED)}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.launch import LaunchSettings
 
 NAMES = ("collect-preferences", "train-reward", "curate-editor", "improve-editor")

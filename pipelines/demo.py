@@ -15,13 +15,14 @@ from rich.table import Table
 
 from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import read_campaign
-from annotation.simulation.experts import answer_campaign
-from infra.content import read_manifest, sha256_json, write_json
-from infra.errors import EditLoopError
-from infra.interruption import interrupt_on_termination
+from annotation.simulated_experts import answer_campaign
+from editloop.content import read_manifest, sha256_json, write_json
+from editloop.errors import EditLoopError
+from editloop.interruption import interrupt_on_termination
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.command_lock import command_lock
+from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
 from pipelines.local import run_local
 from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
@@ -29,7 +30,6 @@ from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
 from pipelines.settings import LoopSettings
 from pipelines.summary import Turn, summarise
-from pipelines.surroundings import local_environment
 from pipelines.verify import verify
 
 Experts = Literal["simulated", "human"]

@@ -30,7 +30,7 @@ def import_teacher_command(
 
     For example: editloop teacher import judged/rows.jsonl --out data/taught --least-best 5 --least-spread 0.5
     """
-    from components.edit_score.teacher import import_distillation_rows
+    from editloop.training.edit_score.distillation import import_distillation_rows
 
     counts = import_distillation_rows(file, out, top=top, least_best=least_best, least_spread=least_spread)
     for name, count in counts.items():
@@ -51,7 +51,7 @@ def adapter_command(
 
     For example: editloop adapter models/Qwen3-VL-8B-Instruct models/EditScore-Qwen3-VL-8B --out models/edit-score
     """
-    from components.edit_score.checkpoints import import_released_adapter
+    from editloop.models.edit_score.checkpoints import import_released_adapter
 
     import_released_adapter(base, folder, out, base_name=base_name)
     print(out)

@@ -20,7 +20,7 @@ def show_gate_command(gate: Gate = "reward") -> None:
     """
     import yaml
 
-    from components.gates.settings import read_gate
+    from editloop.evaluation.gates.settings import read_gate
 
     print(yaml.safe_dump(read_gate(gate).model_dump(mode="json"), sort_keys=False), end="")
 
@@ -38,9 +38,9 @@ def calibrate_gate_command(
 
     For example: editloop gate calibrate reward --out runs/gate
     """
-    from components.gates import calibration
-    from components.gates.settings import read_gate
-    from infra.content import write_file, write_json
+    from editloop.content import write_file, write_json
+    from editloop.evaluation.gates import calibration
+    from editloop.evaluation.gates.settings import read_gate
 
     settings = read_gate(gate)
     rates = calibration.simulate_gate(
@@ -59,7 +59,7 @@ def calibrate_gate_command(
 
 
 def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
-    from infra.errors import EditLoopError
+    from editloop.errors import EditLoopError
 
     try:
         return [kind(part) for part in text.split(",")]

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import typer
 
-from components.input_folders import FOLDERS
-from infra.input_paths import check_complete_folder, check_file, check_file_or_folder, check_folder
+from editloop.input_paths import check_complete_folder, check_file, check_file_or_folder, check_folder
+from editloop.lineage.stage_inputs import FOLDERS
 
 Callback = Callable[[typer.CallbackParam, Path | None], Path | None]
 
 
 def input_folder(kind: str) -> Callback:
-    """The check of a complete folder of a kind of `components.input_folders.FOLDERS`."""
+    """The check of a complete folder of a kind of `editloop.lineage.stage_inputs.FOLDERS`."""
     return _checked(lambda name, path: check_complete_folder(name, path, FOLDERS[kind]))
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
-from annotation.simulation.stand_ins import add_candidates
-from infra.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_file, sha256_json
-from infra.errors import EditLoopError
+from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_file, sha256_json
+from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
+from editloop.studies.world.scenes import write_edits
+from editloop.studies.world.stand_ins import add_candidates
 from pipelines.settings import Scenes
 
 SHARES = {"judged": 60, "prompts": 20, "heldout": 20}

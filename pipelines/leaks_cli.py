@@ -10,7 +10,7 @@ import typer
 from pipelines.input_options import input_file_or_folder, input_folder
 
 if TYPE_CHECKING:
-    from components.leaks.leaks import Leaks
+    from editloop.evaluation.leaks.leaks import Leaks
 
 LISTED_WEAK = 10
 
@@ -36,10 +36,10 @@ def leaks_command(
     Exits with 1 where the training data holds what the suite asks, unless --remove takes it out. An instruction that
     both have is listed as weak where no picture is shared, and is no leak.
     """
-    from components.dataset.stage import rebuild_dataset
-    from components.dataset.withdrawal import Withdrawn
-    from components.leaks.leaks import find_leaks
-    from components.suites.opening import open_suite
+    from editloop.datasets.build import rebuild_dataset
+    from editloop.datasets.withdrawal import Withdrawn
+    from editloop.evaluation.leaks.leaks import find_leaks
+    from editloop.evaluation.suites.opening import open_suite
 
     leaks = find_leaks(dataset, open_suite(suite, data))
     if as_json:
@@ -58,7 +58,7 @@ def leaks_command(
 
 
 def _show(leaks: "Leaks", dataset: Path) -> None:
-    from components.leaks.leaks import format_hit
+    from editloop.evaluation.leaks.leaks import format_hit
 
     for hit in leaks.hits:
         print(format_hit(hit))

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.errors import EditLoopError
-from pipelines.surroundings import services_of
+from editloop.errors import EditLoopError
+from pipelines.environment import services_of
 
 dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: take out what somebody withdrew.")
 
@@ -60,8 +60,8 @@ def trace_command(
 
     For example: editloop trace --annotator ada
     """
-    from pipelines.lineage import trace as tracing
-    from pipelines.lineage.page import show_trace
+    from editloop.lineage import trace as tracing
+    from editloop.lineage.trace_page import show_trace
 
     tracers = {
         tracing.trace_annotator: annotator,
@@ -97,8 +97,8 @@ def withdraw_command(
 
     For example: editloop dataset withdraw --annotator ada --reason "asked by mail"
     """
-    from pipelines.lineage.page import show_withdrawal
-    from pipelines.lineage.withdraw import withdraw as take
+    from editloop.lineage.trace_page import show_withdrawal
+    from editloop.lineage.withdraw import withdraw as take
 
     if bool(annotator) == bool(task):
         raise EditLoopError("Give one of --annotator and --task.")

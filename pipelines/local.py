@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from infra.content import sha256_file, sha256_json
-from infra.errors import EditLoopError
+from editloop.content import sha256_file, sha256_json
+from editloop.errors import EditLoopError
 from pipelines.compilation import pipeline
 
-SOURCE_FOLDERS = ("infra", "annotation", "components", "pipelines")
+SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")

@@ -26,8 +26,14 @@ def plan_command(
     from rich.console import Console
     from rich.table import Table
 
-    from components.training.memory import USABLE_SHARE, estimate_memory, pass_tokens, suggest_changes, trained_weights
-    from components.training.presets import load_preset, preset_names
+    from editloop.training.memory_plan import (
+        USABLE_SHARE,
+        estimate_memory,
+        pass_tokens,
+        suggest_changes,
+        trained_weights,
+    )
+    from editloop.training.presets import load_preset, preset_names
 
     console = Console()
     if not preset:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from pipelines.input_options import input_file, input_folder
 
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
@@ -74,11 +74,11 @@ def import_ratings_command(
         counts = import_rows(file, candidates, out)
         print(", ".join(f"{count} {name}" for name, count in counts.items()))
         return
-    from annotation.campaigns.campaign import read_tasks
     from annotation.formats.judgements_folder import write_imported
     from annotation.formats.ratings_table import judgements_of_table
-    from components.input_folders import FOLDERS
-    from infra.input_paths import check_complete_folder
+    from editloop.data.candidates_folder import read_tasks
+    from editloop.input_paths import check_complete_folder
+    from editloop.lineage.stage_inputs import FOLDERS
 
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
@@ -104,8 +104,8 @@ def export_ratings_command(
 
     judgement_rows = read_judgements(judgements)
     if form == "editreward":
-        from annotation.campaigns.campaign import read_tasks
         from annotation.formats.editreward_rows import export_rows
+        from editloop.data.candidates_folder import read_tasks
 
         if candidates is None:
             raise EditLoopError("--candidates is missing: EditReward's rows show pictures, and that folder has them.")

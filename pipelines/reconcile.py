@@ -15,10 +15,11 @@ from typing import Any
 from annotation.campaigns.answers import CampaignProgress
 from annotation.campaigns.campaign import Campaign, campaign_files, connect, find_campaigns, load_pages
 from annotation.campaigns.closing import close_campaign, closings, readiness
-from annotation.vocabulary import Page
-from components.dataset.withdrawal import Withdrawal, read_withdrawals
-from infra import registry, tracking
-from infra.content import sha256_json
+from editloop.content import sha256_json
+from editloop.data.vocabulary import Page
+from editloop.datasets.settings import DatasetSettings
+from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
+from editloop.lineage import registry, tracking
 from infra.settings import service_settings
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
@@ -63,7 +64,8 @@ def reconcile(start: Start, root: Path) -> ReconcileResult:
     reconciled, settings = ReconcileResult(), service_settings()
     with _reconcile_lock(root):
         client = connect(settings)
-        withdrawals = read_withdrawals(settings.dataset_repo) if settings.dataset_repo else []
+        repo = DatasetSettings().dataset_repo
+        withdrawals = read_withdrawals(repo) if repo else []
         for campaign in find_campaigns(client, settings):
             runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
             if not runs:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.surroundings import services_of
+from pipelines.environment import services_of
 
 if TYPE_CHECKING:
-    from infra.registry import Promotion
+    from editloop.lineage.registry import Promotion
 
 Actor = Annotated[str, typer.Option(help="Who decides this; it stays on record.")]
 Reason = Annotated[str, typer.Option(help="Why; it stays on record.")]
@@ -39,7 +39,7 @@ def promote_command(
 
     For example: editloop promote edit-reward@challenger --actor ada@team.example --reason "better on hats"
     """
-    from infra.promotion import promote_version as move
+    from editloop.lineage.promotion import promote_version as move
 
     with services_of(out):
         record = move(
@@ -62,7 +62,7 @@ def rollback_command(
     out: Home = DEFAULT_OUT,
 ) -> None:
     """Make the champion before the champion again, by the records; a second call goes one further back."""
-    from infra.promotion import rollback_champion as move
+    from editloop.lineage.promotion import rollback_champion as move
 
     with services_of(out):
         record = move(_model_name(model), actor=actor, reason=reason)
@@ -81,8 +81,8 @@ def registry_command(
     from dataclasses import asdict
     from json import dumps
 
-    from infra.promotion import sync_registry_state
-    from infra.tracking import client
+    from editloop.lineage.promotion import sync_registry_state
+    from editloop.lineage.tracking import client
 
     with services_of(out):
         names = (
@@ -119,14 +119,14 @@ def _model_name(model: str) -> str:
 
 def _record_line(record: "Promotion") -> str:
     """A record as the terminal shows it."""
-    from infra.promotion_pages import promotion_sentence
+    from editloop.lineage.promotion_pages import promotion_sentence
 
     return f"{record.model}: {promotion_sentence(record)}"
 
 
 def _versions(name: str) -> list[dict[str, Any]]:
     """A model's versions, the newest first."""
-    from infra.tracking import client, quoted
+    from editloop.lineage.tracking import client, quoted
 
     api = client()
     aliases: dict[str, list[str]] = {}
@@ -150,7 +150,7 @@ def _print(name: str, facts: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from infra.promotion_pages import evidence_words
+    from editloop.lineage.promotion_pages import evidence_words
 
     def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
         rich_table = Table(title=title, title_justify="left")

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
 
-from infra.content import write_file
-from infra.errors import EditLoopError
-from infra.plots import (
+from editloop.content import write_file
+from editloop.errors import EditLoopError
+from editloop.pages.plots import (
     AMBER,
     BLUE,
     GREEN,

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from annotation.vocabulary import EditTask, Judgement
-from infra.content import write_file, write_json
+from editloop.content import write_file, write_json
+from editloop.data.vocabulary import EditTask, Judgement
 
 COPIED: dict[str, tuple[str, str]] = {
     "agreement.json": ("collect", "agreement.json"),

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from pipelines.environment import services_of
 from pipelines.input_options import input_file_or_folder
-from pipelines.surroundings import services_of
 
 Model = Annotated[
     str,
@@ -58,8 +58,8 @@ def score_command(
 
     For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --output scores.parquet
     """
-    from components.judges.opening import open_judge
-    from components.judges.scoring import ScoringSettings, score_edits
+    from editloop.scoring.opening import open_judge
+    from editloop.scoring.score_file import ScoringSettings, score_edits
 
     if output.suffix != ".parquet":
         raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
@@ -73,7 +73,7 @@ def score_command(
         print(f"  {count} x {reason}")
     print(output)
     if best_of is not None:
-        from components.judges.best_of import keep_best
+        from editloop.scoring.best_of import keep_best
 
         folder = output.with_name(f"{output.stem}-best")
         best = keep_best(source, output, best_of, folder)
@@ -102,14 +102,14 @@ def serve_command(
     /metrics (Prometheus), /openapi.json. Clients show EDITLOOP_SERVE_TOKEN as a bearer token.
 
     Ask it with `editloop score --model http://HOST:PORT ...`, or from Python:
-    components.judges.opening.open_judge("http://HOST:PORT").judge(groups)
+    editloop.scoring.opening.open_judge("http://HOST:PORT").judge(groups)
 
     For example: editloop serve --model models:/edit-reward@champion --port 8420
     """
     from pydantic import ValidationError
 
-    from components.serving.server import serve as serve_model
-    from components.serving.settings import ServeSettings
+    from editloop.scoring.server_settings import ServeSettings
+    from editloop.scoring.serving.server import serve as serve_model
 
     try:
         settings = ServeSettings(
@@ -127,7 +127,7 @@ def fetch_model(model: str, out: Path) -> str:
     """A registered model's folder, with an alias looked up now and once; any other address as it is."""
     if not model.startswith("models:/"):
         return model
-    from components.judges.opening import find_local
+    from editloop.scoring.opening import find_local
 
     with services_of(out):
         folder = find_local(model).folder

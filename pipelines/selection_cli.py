@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.campaign_cli import DEFAULT_HOME, Home
+from pipelines.environment import services_of
 from pipelines.input_options import input_folder
-from pipelines.surroundings import services_of
 
 
 def propose_command(
@@ -47,7 +47,7 @@ def propose_command(
     """
     from contextlib import nullcontext
 
-    from components.propose.stage import run_propose as choose
+    from editloop.selection.propose import run_propose as choose
 
     with services_of(services) if strategy != "random" and model.startswith("models:") else nullcontext():
         proposed = choose(
@@ -76,8 +76,8 @@ def learning_curves_command(
     from rich.console import Console
     from rich.table import Table
 
-    from components.propose.learning_curves import learning_curves as measure
-    from components.propose.plot import plot_curves, saving_phrases
+    from editloop.studies.learning_curves.learning_curves import learning_curves as measure
+    from editloop.studies.learning_curves.plot import plot_curves, saving_phrases
 
     curves = measure(out, seeds=seeds)
     plot_curves(curves, out / "learning-curves.png")

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.errors import EditLoopError
-from infra.yaml_file import read_yaml
+from editloop.errors import EditLoopError
+from editloop.yaml_file import read_yaml
 
 PARAMS = Path(__file__).with_name("params.yaml")
 """The project's params.yaml, by a link that a package carries along."""

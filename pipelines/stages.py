@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from components.step import PIPELINES, SHARED, pipelines_of, run_step
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.lineage.step import PIPELINES, SHARED, pipelines_of, run_step
 
 STAGES = tuple(PIPELINES)
 VERSIONING = ("dataset", "curate")
@@ -33,7 +33,7 @@ def run_stage(name: str, texts: list[str]) -> None:
         parameters["pipeline_run"] = run
     then: Callable[[str], dict[str, float]] | None = None
     if name == "editor_eval" and promotion is not None:
-        from components.editor_eval.registration import register_editor
+        from editloop.lineage.editor_registration import register_editor
 
         then = partial(register_editor, paths["output"], paths["editor"], promotion)
     metrics = run_step(

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.step import PIPELINES
-from infra import registry, tracking
-from infra.content import read_manifest
-from infra.datarepo import read_version
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.datasets.repository import read_version
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
+from editloop.lineage.chain import Chain
+from editloop.lineage.step import PIPELINES
 from pipelines.inputs import Inputs
-from pipelines.lineage.chain import Chain
 from pipelines.reconcile import LAST_STAGE
 from pipelines.settings import LoopSettings
 

@@ -6,12 +6,11 @@
 Each link is looked up where it lives (registry, runs, dataset repository, Label Studio) and compared by content.
 """
 
-from components.promote.registration import EDITOR_STAGES
-from infra import registry
-from pipelines.lineage.chain import Chain, Gap, look_up
-from pipelines.lineage.data_links import curated_links, dataset_links, judgement_links
-from pipelines.lineage.family import TAINTED
-from pipelines.lineage.model_links import (
+from annotation.lineage_links import curated_links, dataset_links, judgement_links
+from editloop.lineage import registry
+from editloop.lineage.chain import Chain, Gap, look_up
+from editloop.lineage.family import TAINTED
+from editloop.lineage.model_links import (
     content_link,
     evidence_links,
     independent_link,
@@ -19,6 +18,7 @@ from pipelines.lineage.model_links import (
     run_links,
     version_link,
 )
+from editloop.lineage.registration import EDITOR_STAGES
 
 
 def verify(model: str) -> Chain:

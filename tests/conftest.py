@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.simulation.scenes import random_edit
-from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
-from infra.content import complete_folder, sha256_bytes, write_file
+from editloop.content import complete_folder, sha256_bytes, write_file
+from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.studies.world.scenes import random_edit
 from infra.services import Services, start_services, stop_services
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure
 

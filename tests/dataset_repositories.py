@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from infra.content import complete_folder
-from infra.datarepo import DatasetOrigin, DatasetVersion, commit_dataset
+from editloop.content import complete_folder
+from editloop.datasets.repository import DatasetOrigin, DatasetVersion, commit_dataset
 
 
 def make_dataset(folder: Path, text: str) -> Path:

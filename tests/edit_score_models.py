@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
-from components.backbones.pictures import Patches
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import PromptRow
-from components.edit_score.settings import EditScoreSettings
-from components.judges.protocol import EditGroup
+from editloop.models.backbones.picture_inputs import Patches
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.rows import PromptRow
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 
 CLASSES = {"qwen2.5-vl": Qwen2_5_VLForConditionalGeneration, "qwen3-vl": Qwen3VLForConditionalGeneration}
 SHORT: dict[str, Any] = {

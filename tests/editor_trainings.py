@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from components.editor_rl import train as rl
-from components.editor_rl.settings import RlJob
-from components.editor_sft import train as sft
-from components.editor_sft.settings import SftJob
-from components.training.ranks import end_rank, start_rank
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.editor_rl import train as rl
+from editloop.training.editor_rl.settings import RlJob
+from editloop.training.editor_sft import train as sft
+from editloop.training.editor_sft.settings import SftJob
 
 
 def within_one_rank(module: Any, job: Any) -> None:

@@ -18,16 +18,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
 
-from infra import launch
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.training import launch
 
 PRELOADED = (
-    "components.reward.train",
-    "components.edit_score.train",
-    "components.editor_rl.train",
-    "components.editor_sft.train",
-    "components.editors.opening",
-    "components.judges.opening",
+    "editloop.training.edit_reward.train",
+    "editloop.training.edit_score.train",
+    "editloop.training.editor_rl.train",
+    "editloop.training.editor_sft.train",
+    "editloop.models.editors.opening",
+    "editloop.scoring.opening",
     "deepspeed.runtime.zero.muon.original_muon",  # imported by each engine, and compiles at its import
     "deepspeed.runtime.zero.stage3",
     "peft",
@@ -93,7 +93,7 @@ def run_ranks(module: str, arguments: list[str], processes: int, log: Path) -> N
 
 @contextmanager
 def forked_launches() -> Iterator[None]:
-    """Within it `infra.launch.launch` forks its local ranks instead of starting torchrun."""
+    """Within it `editloop.training.launch.launch_ranks` forks its ranks instead of starting torchrun."""
 
     def launch_here(command: list[str], log: Path | None, grace: float) -> None:
         start = len(command) - 1 - command[::-1].index("-m")
@@ -103,7 +103,7 @@ def forked_launches() -> Iterator[None]:
                 log.parent.mkdir(parents=True, exist_ok=True)
             run_ranks(command[start + 1], command[start + 2 :], processes, log or Path(folder) / "ranks.log")
 
-    with patch.object(launch, "_launch_local", launch_here):
+    with patch.object(launch, "_run_torchrun", launch_here):
         yield
 
 

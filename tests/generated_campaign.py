@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotation.vocabulary import Candidate, EditTask, Judgement, Page
+from editloop.data.vocabulary import Candidate, EditTask, Judgement, Page
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 EDITORS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta")

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import psutil
 
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.reward.data import PreferenceGroup
-from components.reward.model import RewardModel
-from components.reward.settings import RewardSettings
-from components.reward.train import RewardTrainingTask
-from components.training.adapter import add_adapter
-from components.training.job import TrainingJob
-from components.training.loop import train
-from components.training.peak import peak_megabytes
-from components.training.presets import Preset
-from components.training.ranks import start_rank
+from editloop.datasets.preference_groups import PreferenceGroup
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.lora import add_adapter
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
+from editloop.training.distributed import start_rank
+from editloop.training.edit_reward.train import RewardTrainingTask
+from editloop.training.loop import train
+from editloop.training.peak_memory import peak_megabytes
+from editloop.training.presets import Preset
+from editloop.training.reward_job import TrainingJob
 
 INSTRUCTION = "Make the sky red."
 SIDE = 64

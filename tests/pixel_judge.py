@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation.formats.picture_size import resized
-from components.judges.protocol import AxisScore, EditGroup, Score
-from components.serving.messages import AxisMessage, ScoreMessage
-from components.serving.worker import ModelFacts
-from infra.errors import EditLoopError
+from editloop.data.picture_size import resized
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.scoring.server_messages import AxisMessage, ScoreMessage
+from editloop.scoring.serving.worker import ModelFacts
 
 KILLER = np.full((16, 16, 3), 66, np.uint8)
 """An edit that ends the process that judges it, every time."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2VLImageProcessorPil
 
-from components.reward.model import RewardModel
+from editloop.models.edit_reward.model import RewardModel
 
 IMAGE = "<|vision_start|>{pads}<|vision_end|>"
 

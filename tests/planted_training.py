@@ -18,14 +18,15 @@ from zlib import crc32
 import numpy as np
 import torch.distributed as distributed
 
-from annotation.formats.edits_file import read_edits
-from annotation.formats.picture_file import load_image
-from components.editor_rl import scoring, train, watch
-from components.editor_rl.settings import RlJob
-from components.judges.opening import open_judge
-from components.judges.protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score
-from components.training.ranks import end_rank, start_rank
-from infra.errors import EditLoopError
+from editloop.data.edits_file import read_edits
+from editloop.data.picture_file import load_image
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score
+from editloop.scoring.opening import open_judge
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.editor_rl import evaluator as watch
+from editloop.training.editor_rl import scoring, train
+from editloop.training.editor_rl.settings import RlJob
 from tests.editor_trainings import within_one_rank
 
 PAUSE = "PLANTED_PAUSE"

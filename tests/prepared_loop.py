@@ -21,11 +21,11 @@ from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
-from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
-from components.editor_eval.registration import register_editor
-from components.step import run_step
-from infra import registry
-from infra.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json
+from editloop.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json
+from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.lineage import registry
+from editloop.lineage.editor_registration import register_editor
+from editloop.lineage.step import run_step
 from infra.settings import service_settings
 
 PEOPLE = ("ada", "bo", "chi")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from PIL import Image
 
-from components.suites.imagenhub import PICTURES, RATINGS
+from editloop.evaluation.suites.imagenhub import PICTURES, RATINGS
 
 HUB_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """How the hub's `datasets` library writes an image."""

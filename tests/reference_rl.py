@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.editor_rl.settings import RlSettings
+from editloop.training.editor_rl.settings import RlSettings
 from tests.toy_editing import CHANNELS, GOALS, TOKENS, closeness, start_weights
 
 SAMPLING, TRAINING = 0, 1

@@ -16,16 +16,16 @@ import httpx
 import numpy as np
 import psutil
 
-from components.judges.encoding import encode_png
-from components.judges.protocol import EditGroup
-from components.serving.client import JudgeClientSettings, ServedJudge
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.encoding import encode_png
+from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 
 TOKEN = "a-secret"
 ADDRESS = {"Authorization": f"Bearer {TOKEN}"}
 START = """
 import sys
-from components.serving.server import serve
-from components.serving.settings import ServeSettings
+from editloop.scoring.serving.server import serve
+from editloop.scoring.server_settings import ServeSettings
 from tests.pixel_judge import open_pixel_judge
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from components.claims.store import Figures, Piece, PieceContext
+from editloop.studies.claims.store import Figures, Piece, PieceContext
 
 
 def first(work: PieceContext) -> Figures:

@@ -15,13 +15,13 @@ import torch.distributed as distributed
 from PIL import Image
 from torch import Tensor, nn
 
-from annotation.formats.edits_file import EditRow
-from components.editor_rl.loop import Training
-from components.editor_rl.prompts import Prompts
-from components.editor_rl.scoring import RewardJudges
-from components.editor_rl.settings import RlJob, RlSettings
-from components.editors.protocol import Conditioning
-from components.judges.protocol import AxisScore, EditGroup, Score
+from editloop.data.edits_file import EditRow
+from editloop.models.editors.protocol import Conditioning
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.training.editor_rl.loop import Training
+from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.scoring import RewardJudges
+from editloop.training.editor_rl.settings import RlJob, RlSettings
 
 TOKENS, CHANNELS = 4, 3
 SIZE = (16, 16)
@@ -158,7 +158,7 @@ def toy_training(
 ) -> Training:
     """The shipped training of the toy, in a rank that has started; `folder` gets its checkpoints.
 
-    The caller has put PlainEngine in the place of `components.editor_rl.loop.start_engine`.
+    The caller has put PlainEngine in the place of `editloop.training.editor_rl.loop.start_engine`.
     """
     rows, editor = toy_rows(folder), AffineEditor()
     rewards = weights or dict.fromkeys(judges, 1.0)

@@ -15,11 +15,11 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from components.training.lesson import Batch, ParameterGroup, Split
-from components.training.loop import train
-from components.training.ranks import end_rank, start_rank
-from components.training.settings import TrainingSettings
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.loop import train
+from editloop.training.settings import TrainingSettings
+from editloop.training.training_task import Batch, ParameterGroup, Split
 
 ROWS = {"train": 40, "validation": 13}
 

@@ -15,8 +15,8 @@ from typing import Any
 import requests
 from pydantic import BaseModel, ConfigDict
 
-from infra.content import write_file
-from infra.errors import EditLoopError
+from editloop.content import write_file
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 DOMAIN = "editloop.example"

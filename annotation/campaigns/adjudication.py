@@ -23,9 +23,9 @@ from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_ans
 from annotation.campaigns.opening import import_tasks, live_tasks
 from annotation.campaigns.pictures import picture_store
 from annotation.quality.conflicts import conflicts
-from annotation.vocabulary import Page, Record
-from infra.content import canonical_json
-from infra.errors import EditLoopError
+from editloop.content import canonical_json
+from editloop.data.vocabulary import Page, Record
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 TITLE = 50

@@ -12,9 +12,9 @@ from annotation.campaigns.accounts import author_id
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import faults_of, note_of, ratings_of, reason_of
-from annotation.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
-from infra.content import sha256_json
-from infra.errors import EditLoopError
+from editloop.content import sha256_json
+from editloop.data.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0

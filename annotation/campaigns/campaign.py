@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from annotation.campaigns.labelling import config_sha256
-from annotation.vocabulary import Axis, EditTask, Page, Record
-from infra import tracking
-from infra.content import MANIFEST, complete_folder, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.data.vocabulary import Axis, Page, Record
+from editloop.errors import EditLoopError
+from editloop.lineage import tracking
 from infra.settings import ServiceSettings
 
 FACTS = "editloop: "
@@ -70,12 +70,6 @@ def connect(settings: ServiceSettings) -> Any:
             else f"Label Studio at {url} does not answer ({type(error).__name__}). See `editloop status`."
         ) from error
     return client
-
-
-def read_tasks(candidates: Path) -> list[EditTask]:
-    """The tasks of a candidates folder, as its `tasks.jsonl` has them."""
-    lines = (candidates / "tasks.jsonl").read_text().splitlines()
-    return [EditTask.model_validate_json(line) for line in lines if line.strip()]
 
 
 def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
-from annotation.vocabulary import AXES, Axis
-from infra.errors import EditLoopError
-from infra.yaml_file import read_yaml
+from editloop.data.vocabulary import AXES, Axis
+from editloop.errors import EditLoopError
+from editloop.yaml_file import read_yaml
 
 LARGEST_SHARE = 0.5
 """More than half of control pages is a test of the annotators, not a campaign."""

@@ -16,11 +16,11 @@ from annotation.campaigns.answers import CampaignProgress, extract_judgements, p
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot, snapshot
-from annotation.quality.agreement import agreement
 from annotation.quality.conflicts import conflicts
-from annotation.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
-from infra.content import canonical_json
-from infra.errors import EditLoopError
+from editloop.content import canonical_json
+from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
+from editloop.errors import EditLoopError
+from editloop.statistics.agreement import agreement
 from infra.settings import ServiceSettings
 
 CLOSINGS = "editloop-closings: "

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from annotation.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask, Range, candidate_id
-from infra.content import sha256_bytes, sha256_json
-from infra.errors import EditLoopError
+from editloop.content import sha256_bytes, sha256_json
+from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask, Range, candidate_id
+from editloop.errors import EditLoopError
 
 GOOD: Range = (3, 4)
 BAD: Range = (1, 2)

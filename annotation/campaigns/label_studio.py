@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 REQUEST_SECONDS = 300

@@ -13,9 +13,9 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import Field
 
-from annotation.vocabulary import AXES, AXIS_NAMES, HIGHEST_RATING, LOWEST_RATING, Axis, Page, Record
-from infra.content import sha256_bytes
-from infra.errors import EditLoopError
+from editloop.content import sha256_bytes
+from editloop.data.vocabulary import AXES, AXIS_NAMES, HIGHEST_RATING, LOWEST_RATING, Axis, Page, Record
+from editloop.errors import EditLoopError
 
 FEWEST, MOST = 2, 7
 """Candidates on a page: fewer compare nothing, more do not fit a screen or a keyboard."""

@@ -14,7 +14,7 @@ from annotation.campaigns.answers import (
     read_answers,
 )
 from annotation.campaigns.campaign import Campaign
-from annotation.vocabulary import Decision, Page
+from editloop.data.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
 
 FACTS = "editloop-adjudication: "

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.progress import track
 
 from annotation.campaigns.accounts import ensure_annotators
-from annotation.campaigns.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256, read_tasks
+from annotation.campaigns.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.guidelines import default_guidelines, guidelines_html
 from annotation.campaigns.label_studio import LabelStudioApi
@@ -27,9 +27,10 @@ from annotation.campaigns.labelling import (
 )
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.plan import places_of, plan_pages
-from annotation.vocabulary import EditTask, Page
-from infra.content import canonical_json, read_manifest, sha256_json, write_file, write_json
-from infra.errors import EditLoopError
+from editloop.content import canonical_json, read_manifest, sha256_json, write_file, write_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import EditTask, Page
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 IMPORT_PAGES = 500

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra.content import sha256_bytes
-from infra.errors import EditLoopError
+from editloop.content import sha256_bytes
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 BUCKET = "s3://"

@@ -8,9 +8,9 @@ from rich.progress import track
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.gold import GoldTask, KnownRatings, can_be_gold, make_gold_task, read_gold_answers
 from annotation.campaigns.labelling import FEWEST, MOST
-from annotation.vocabulary import EditTask, Kind, Page
-from infra.content import sha256_json
-from infra.errors import EditLoopError
+from editloop.content import sha256_json
+from editloop.data.vocabulary import EditTask, Kind, Page
+from editloop.errors import EditLoopError
 
 
 def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:

@@ -19,11 +19,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotation.formats.judgements_folder import write_imported
-from annotation.formats.picture_file import load_image
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
-from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
-from infra.content import complete_folder, sha256_bytes, write_file
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, sha256_bytes, write_file
+from editloop.data.picture_file import load_image
+from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
+from editloop.errors import EditLoopError
 
 Score = Annotated[int, Field(ge=1, le=4)]
 RATER = "editreward"

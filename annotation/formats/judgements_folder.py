@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from annotation.quality.agreement import agreement
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
-from annotation.vocabulary import AXES, EditTask, Judgement
-from infra.content import complete_folder, sha256_bytes, sha256_json, write_file, write_json
+from editloop.content import complete_folder, sha256_bytes, sha256_json, write_file, write_json
+from editloop.data.vocabulary import AXES, EditTask, Judgement
+from editloop.statistics.agreement import agreement
 
 
 def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path) -> None:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from annotation.quality.agreement import Level, table_agreement
-from annotation.vocabulary import AXES, EditTask, Judgement
-from infra.content import write_file
-from infra.errors import EditLoopError
+from editloop.content import write_file
+from editloop.data.vocabulary import AXES, EditTask, Judgement
+from editloop.errors import EditLoopError
+from editloop.statistics.agreement import Level, table_agreement
 
 KEYS = ("item", "rater")
 CONTEXT = ("task", "candidate", "position", "seconds", "created_at")

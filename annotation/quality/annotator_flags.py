@@ -13,11 +13,10 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from annotation.quality.annotator_measures import EffectEstimate, Measures
 from annotation.quality.known_answers import Share
-from annotation.vocabulary import AXES, AXIS_NAMES, Axis
+from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis
 
 LEVEL = 0.05
 """Probability of any accusation in a campaign of honest annotators, at most."""
@@ -72,15 +71,6 @@ class Finding(NamedTuple):
     """`KIND: what was found`."""
     log_p: float
     """Natural logarithm of the p-value, as those of clear cases are below any float."""
-
-
-def holm(log_p: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.bool_]:
-    """Which of the hypotheses fall, the chance of any wrong one being `level` at most; (m,) to (m,)."""
-    order = np.argsort(log_p, kind="stable")
-    stands = log_p[order] > np.log(level) - np.log(len(log_p) - np.arange(len(log_p)))
-    fallen = np.zeros(len(log_p), dtype=bool)
-    fallen[order] = ~np.maximum.accumulate(stands)
-    return fallen
 
 
 def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:

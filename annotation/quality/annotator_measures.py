@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from annotation.quality.annotator_effects import Slope, joint_effects, others_mean, slope
 from annotation.quality.position_bias import PositionEffect, position_effect
-from annotation.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
+from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
 
 ROOM = 0.5
 """Levels. A shift shows only where the scale leaves room for it: on candidates whose mean rating is at least this far

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 
 from annotation.quality.annotator_effects import Slope, others_mean
-from annotation.quality.annotator_flags import Evidence, Finding, findings, holm, speed
+from annotation.quality.annotator_flags import LEVEL, Evidence, Finding, findings, speed
 from annotation.quality.annotator_measures import EffectEstimate, annotator_measures, with_time_and_editor
-from annotation.quality.judgement_table import time_parts
 from annotation.quality.known_answers import Share, clustered_share, gold_answers, repeated_answers, wilson_interval
-from annotation.quality.reliability import reliability_of
-from annotation.vocabulary import AXES, EditTask, Page
+from editloop.data.vocabulary import AXES, EditTask, Page
+from editloop.statistics.holm import holm
+from editloop.statistics.judgement_table import time_parts
+from editloop.statistics.reliability import reliability_of
 
 
 def annotator_quality(
@@ -91,7 +92,7 @@ def _flag_annotators(
 def _clear(tested: Sequence[Finding]) -> list[Finding]:
     if not tested:
         return []
-    fallen = holm(np.array([finding.log_p for finding in tested]))
+    fallen = holm(np.array([finding.log_p for finding in tested]), LEVEL)
     return [finding for finding, clear in zip(tested, fallen, strict=True) if clear]
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
-from annotation.vocabulary import AXIS_NAMES, Axis, Judgement
+from editloop.data.vocabulary import AXIS_NAMES, Axis, Judgement
 
 FAR_APART = 2
 """Levels. Neighbouring levels of a 4-point scale are a matter of temper; two levels are another opinion."""

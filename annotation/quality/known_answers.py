@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.vocabulary import AXES, Page
+from editloop.data.vocabulary import AXES, Page
 
 
 class Share(NamedTuple):

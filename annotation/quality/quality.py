@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotation.quality.agreement import judged_agreement, order_agreement
 from annotation.quality.annotator_quality import annotator_quality
 from annotation.quality.conflicts import conflicts
-from annotation.quality.judgement_table import judgement_table, time_parts
 from annotation.quality.position_bias import position_effect
-from annotation.vocabulary import AXES, Axis, CannotJudge, EditTask, Judgement, Page
+from editloop.data.vocabulary import AXES, Axis, CannotJudge, EditTask, Judgement, Page
+from editloop.statistics.agreement import judged_agreement, order_agreement
+from editloop.statistics.judgement_table import judgement_table, time_parts
 
 
 def quality(

@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from annotation.quality.annotator_flags import FAST_RATING, LEVEL, SHIFT
-from annotation.vocabulary import AXES, AXIS_NAMES, Axis
-from infra.plots import (
+from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis
+from editloop.pages.plots import (
     BLUE,
     RED,
     SOFT,

@@ -5,7 +5,7 @@ from pathlib import Path
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.campaign_settings import settings_of
 from annotation.campaigns.opening import open_campaign
-from infra.content import complete_folder
+from editloop.content import complete_folder
 from infra.settings import service_settings
 
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from components.benchmark.within_group import within_group_correlation
-from components.gates.decision import SuiteMeasurement, decide
-from components.gates.page import gate_page
-from components.gates.settings import DATASET_SUITES, GateSettings, read_gate
-from components.judges.opening import find_local, open_judge
-from components.judges.protocol import Judge
-from components.suites.answers import SuiteAnswers, judge_suite
-from components.suites.evaluation import Evaluation, evaluate
-from components.suites.opening import open_suite
-from components.suites.outcomes import Outcomes
-from components.suites.page import write_evaluation
-from components.suites.suite import Suite
-from components.unfinished import work_dir
-from infra.content import complete_folder, read_manifest, write_json
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest, write_json
+from editloop.errors import EditLoopError
+from editloop.evaluation.gates.decision import SuiteMeasurement, decide
+from editloop.evaluation.gates.page import gate_page
+from editloop.evaluation.gates.settings import DATASET_SUITES, GateSettings, read_gate
+from editloop.evaluation.outcomes import Outcomes
+from editloop.evaluation.suites.answers import SuiteAnswers, judge_suite
+from editloop.evaluation.suites.evaluation import Evaluation, evaluate
+from editloop.evaluation.suites.opening import open_suite
+from editloop.evaluation.suites.page import write_evaluation
+from editloop.evaluation.suites.suite import Suite
+from editloop.evaluation.within_group import within_group_correlation
+from editloop.models.judge_protocol import Judge
+from editloop.scoring.opening import find_local, open_judge
+from editloop.work_dir import work_dir
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
 
 def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tuple[Contender, Contender]:
     """The base that the model was trained from, and the model to beat: the champion, or that base."""
-    from infra.registry import resolve_model
+    from editloop.lineage.registry import resolve_model
 
     base_address = str(manifest["facts"]["base"])
     base = Contender(
@@ -170,7 +170,7 @@ def _verdict(
 
 def _figures(dataset: Path, new: Mapping[str, JudgedSuite], base: Mapping[str, JudgedSuite]) -> dict[str, Any]:
     """benchmark.json: the key figures, before and after; None for what could not be measured."""
-    from components.reward.data import read_groups
+    from editloop.datasets.preference_groups import read_groups
 
     report: dict[str, Any] = {}
     if "heldout" in new:

@@ -28,7 +28,7 @@ def collect(
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
     """
-    from components.step import run_step
+    from editloop.lineage.step import run_step
 
     run_step(
         "collect",

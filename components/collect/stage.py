@@ -7,14 +7,15 @@ from pydantic import BaseModel
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import extract_judgements, read_answers
-from annotation.campaigns.campaign import connect, load_pages, read_campaign, read_tasks
+from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import closing_of, closings, readiness
 from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
-from annotation.vocabulary import EditTask, Judgement
-from infra.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import EditTask, Judgement
+from editloop.errors import EditLoopError
 from infra.settings import service_settings
 
 

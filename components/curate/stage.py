@@ -7,17 +7,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from annotation.formats.edits_stream import survey_edits
-from components.curate.curation import write_curated
-from components.curate.settings import CurateSettings
-from components.curate.triples import read_scored, score_triples
-from components.judges.protocol import Judge
-from components.unfinished import work_dir
-from infra.content import read_manifest, sha256_json, write_json
-from infra.datarepo import CuratedOrigin, DatasetVersion, commit_dataset
-from infra.errors import EditLoopError
-from infra.settings import service_settings
-from infra.tracking import digest
+from editloop.content import read_manifest, sha256_json, write_json
+from editloop.data.edits_stream import survey_edits
+from editloop.datasets.repository import CuratedOrigin, DatasetVersion, commit_dataset
+from editloop.datasets.settings import DatasetSettings
+from editloop.errors import EditLoopError
+from editloop.lineage.tracking import digest
+from editloop.models.judge_protocol import Judge
+from editloop.scoring.curation.curation import write_curated
+from editloop.scoring.curation.settings import CurateSettings
+from editloop.scoring.curation.triples import read_scored, score_triples
+from editloop.work_dir import work_dir
 
 
 def run_curate(
@@ -44,10 +44,10 @@ def run_curate(
     Scores are kept beside the output until it is done: a stopped call goes on. Raises EditLoopError for settings that
     contradict each other and a judge that is not registered, before anything is scored.
     """
-    from components.judges.opening import open_judge
+    from editloop.scoring.opening import open_judge
 
     settings = curate_settings(order=order, best=best, threshold=threshold or None, uncertainty=uncertainty, seed=seed)
-    repo, remote = (service_settings().require(f"dataset_{name}") for name in ("repo", "remote"))
+    repo, remote = (DatasetSettings().require(f"dataset_{name}") for name in ("repo", "remote"))
     opened = open_judge(judge)
     name = registered_name(opened, judge)
     scores_dir = work_dir(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
@@ -73,7 +73,7 @@ def curate_settings(**choices: Any) -> CurateSettings:
 def registered_name(judge: Judge, address: str) -> str:
     """The name that the registry has a judge by. EditLoopError where it has no version with its content, or its
     signature does not hold: nothing that learns from its choice could be traced to the people who taught it."""
-    from infra.registry import fetch_version, find_version_by_sha256, parse_model
+    from editloop.lineage.registry import fetch_version, find_version_by_sha256, parse_model
 
     name = parse_model(address)[0] if address.startswith("models:/") else judge.name
     version = find_version_by_sha256(name, judge.version)

@@ -42,8 +42,8 @@ def editor_eval(
     """
     from pathlib import Path
 
-    from components.editor_eval.registration import register_editor
-    from components.step import run_step
+    from editloop.lineage.editor_registration import register_editor
+    from editloop.lineage.step import run_step
 
     run_step(
         "editor_eval",

@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.formats.picture_file import load_image
-from annotation.formats.picture_size import resized
-from annotation.simulation.oracle import oracle
-from components.candidates.stage import noise_seed
-from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
-from components.editor_eval.second_opinion import second_opinions
-from components.gates.bootstrap import ratio_interval, sum_by_cluster
-from components.gates.decision import SuiteMeasurement, decide
-from components.gates.page import gate_page
-from components.gates.settings import GateSettings, read_gate
-from components.suites.outcomes import Outcomes
-from infra.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.data.picture_file import load_image
+from editloop.data.picture_size import resized
+from editloop.errors import EditLoopError
+from editloop.evaluation.gates.decision import SuiteMeasurement, decide
+from editloop.evaluation.gates.page import gate_page
+from editloop.evaluation.gates.settings import GateSettings, read_gate
+from editloop.evaluation.oracle import oracle
+from editloop.evaluation.outcomes import Outcomes
+from editloop.evaluation.second_opinion import second_opinions
+from editloop.models.editors.candidates import noise_seed
+from editloop.pages.contact_sheet import COLUMNS, contact_sheet
+from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
 
 CHUNK = 64
 SHOWN = 12
@@ -52,8 +52,8 @@ def run_editor_eval(
     Raises EditLoopError for a faulty gate, for a row without the target that the gate needs, for a judge that cannot be
     opened, and for editors that work at different sizes, before anything is edited.
     """
-    from components.editors.opening import open_editor
-    from components.editors.sampling import edit
+    from editloop.models.editors.opening import open_editor
+    from editloop.models.editors.sampling import edit
 
     settings, rows = read_gate(gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]

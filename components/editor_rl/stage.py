@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from annotation.formats.edits_file import read_edits
-from components.training.job_file import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
-from infra.content import MANIFEST, complete_folder, read_manifest, sha256_json
-from infra.tracking import digest
+from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_json
+from editloop.data.edits_file import read_edits
+from editloop.lineage.tracking import digest
+from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
+from infra.launch import launch
 
 
 def run_editor_rl(
@@ -37,11 +38,11 @@ def run_editor_rl(
     (curves), `sheets/` and `page.html`. A call that was stopped goes on at its last checkpoint. EditLoopError when
     there is no champion or the settings cannot work, before any process of the training starts.
     """
-    from components.editor_rl.evaluation import split_held_out
-    from components.editor_rl.preflight import check_job
-    from components.editor_rl.settings import RlJob, read_rl_preset
-    from components.editor_rl.teacher import champion_reward_source
-    from components.editors.opening import find_editor
+    from editloop.evaluation.editors import split_held_out
+    from editloop.models.editors.opening import find_editor
+    from editloop.training.editor_rl.preflight import check_job
+    from editloop.training.editor_rl.reward_source import champion_reward_source
+    from editloop.training.editor_rl.settings import RlJob, read_rl_preset
 
     overrides = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
     settings = read_rl_preset(preset, **{name: value for name, value in overrides.items() if value}, seed=seed)
@@ -79,7 +80,7 @@ def run_editor_rl(
         checkpoints=folder,
         facts={"what": sha256_json(content)},
     )
-    launch_job("components.editor_rl.train", job, processes=processes)
+    launch_job("editloop.training.editor_rl.train", job, processes=processes, launch=launch)
     curves, evaluations = read_curves(result_folder), json.loads((result_folder / "evaluations.json").read_text())
     with complete_folder(output, facts) as out:
         shutil.copytree(result_folder, out, dirs_exist_ok=True)

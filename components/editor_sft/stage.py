@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from annotation.formats.edits_file import read_edits
-from components.editor_sft.page import sft_page
-from components.editor_sft.settings import SftJob, SftSettings, read_sft_preset
-from components.training.job_file import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
-from infra.content import MANIFEST, complete_folder, read_manifest, write_file
-from infra.datarepo import read_version
-from infra.errors import EditLoopError
+from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
+from editloop.data.edits_file import read_edits
+from editloop.datasets.repository import read_version
+from editloop.errors import EditLoopError
+from editloop.training.editor_sft.page import sft_page
+from editloop.training.editor_sft.settings import SftJob, SftSettings, read_sft_preset
+from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
+from infra.launch import launch
 
 OF_THE_DATA = ("reward_sha256", "judge", "edits_sha256", "order", "best", "threshold", "uncertainty", "kept")
 """What the editor's manifest tells of the edits that it learnt from, where these are curated."""
@@ -68,7 +69,7 @@ def fine_tune(
     `facts` are kept in the manifest, with what the editor began as. Raises EditLoopError for a row without a target and
     an editor that cannot be opened, before anything is trained.
     """
-    from components.editors.opening import find_editor
+    from editloop.models.editors.opening import find_editor
 
     without_target = [row.id for row in read_edits(edits) if row.target is None]
     if without_target:
@@ -92,7 +93,7 @@ def fine_tune(
         settings=settings,
         facts=training_facts,
     )
-    launch_job("components.editor_sft.train", job, processes=processes)
+    launch_job("editloop.training.editor_sft.train", job, processes=processes, launch=launch)
     history: dict[str, Any] = json.loads((result_folder / HISTORY_FILE).read_text())
     with complete_folder(output, training_facts | {"training": training}) as out:
         shutil.copytree(result_folder, out, dirs_exist_ok=True)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from components.judges.opening import find_local
-from components.promote.card import Link
-from components.promote.registration import dataset_tags, output_link, register
-from infra import registry
-from infra.content import complete_folder, read_manifest, write_json
-from infra.datarepo import read_version
+from editloop.content import complete_folder, read_manifest, write_json
+from editloop.datasets.repository import read_version
+from editloop.lineage import registry
+from editloop.lineage.model_card import Link
+from editloop.lineage.registration import dataset_tags, output_link, register
+from editloop.scoring.opening import find_local
 
 
 def run_promote(

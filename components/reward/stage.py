@@ -1,16 +1,9 @@
 """The reward stage: trains EditReward or EditScore on a dataset of preferences, by DeepSpeed on the launcher's
 processes."""
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any
 
-from components.training.job_file import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
-from infra.content import MANIFEST, complete_folder, read_manifest
-from infra.errors import EditLoopError
-
-MODULES = {"edit-reward": "components.reward.train", "edit-score": "components.edit_score.train"}
+from infra.launch import launch
 
 
 def run_reward(
@@ -31,45 +24,16 @@ def run_reward(
     that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
     Raises EditLoopError when a rank fails or the dataset has no pairs.
     """
-    from components.training.job import TrainingJob
-    from components.training.presets import choose_base, load_preset
+    from editloop.training.reward_models import train_reward_model
 
-    manifest = read_manifest(dataset, check=True)
-    if not (manifest["facts"].get("pairs") or manifest["facts"].get("taught")):
-        raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
-    training_preset = load_preset(preset)
-    start = choose_base(training_preset, base)
-    training = training_preset.changed(epochs=epochs, learning_rate=learning_rate, seed=seed)
-    facts: dict[str, Any] = {"dataset_sha256": manifest["sha256"], "base": start, "preset": preset, "seed": seed}
-    if (Path(start) / MANIFEST).is_file():
-        facts["base_sha256"] = read_manifest(Path(start))["sha256"]
-    content = [facts, training_preset.model_dump(mode="json"), training.model_dump(mode="json")]
-    folder = work_folder(output, training_preset.model, content)
-    result = folder / RESULT_FOLDER
-    job = TrainingJob(
-        dataset=dataset.absolute(),
-        output=result,
-        checkpoints=folder,
-        base=start,
-        preset=training_preset,
-        training=training,
-        facts=facts | {"training": training.model_dump(mode="json")},
+    return train_reward_model(
+        dataset,
+        output,
+        preset=preset,
+        base=base,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        processes=processes,
+        seed=seed,
+        launch=launch,
     )
-    launch_job(MODULES[training_preset.model], job, processes=processes)
-    history = json.loads((result / HISTORY_FILE).read_text())
-    with complete_folder(output, read_manifest(result)["facts"]) as out:
-        shutil.copytree(result, out, dirs_exist_ok=True)
-    remove_when_delivered(folder)
-    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda evaluation: evaluation["loss"])
-    measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
-    before = {f"validation_{name}_before": first[name] for name in ("loss", "accuracy") if name in first}
-    steps = history["steps"]
-    return {
-        "loss": steps[-1]["loss"],
-        "steps": len(steps),
-        **measured,
-        **before,
-        "edits_per_second": sum(step["edits_per_second"] for step in steps) / len(steps),
-        "waiting_for_data": sum(step["waiting"] for step in steps) / len(steps),
-        "peak_megabytes": max(evaluation["peak_megabytes"] for evaluation in history["evaluations"]),
-    }

@@ -9,9 +9,10 @@ import pytest
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, iterate_tasks, progress, read_answers
-from annotation.campaigns.campaign import connect, load_pages, read_campaign, read_tasks
+from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
 from components.annotate.stage import run_annotate
+from editloop.data.candidates_folder import read_tasks
 from infra.settings import service_settings
 
 SCREENS = [(1366, 768), (1920, 1080)]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.editor_eval.contact_sheet import COLUMNS, contact_sheet
-from infra import registry, tracking
-from infra.content import complete_folder, write_file, write_json
+from editloop.content import complete_folder, write_file, write_json
+from editloop.lineage import registry, tracking
+from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from pipelines.cli import app
 from tests import prepared_loop
 from tests.prepared_loop import Loop, environment, prepare, step, surroundings, train, tune

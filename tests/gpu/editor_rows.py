@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.iteration import Iteration
-from components.editor_rl.loop import Training
-from components.editor_rl.prompts import Prompts
-from components.editor_rl.scoring import RewardJudges
-from components.editor_rl.settings import RlJob, RlSettings
-from components.editor_rl.train import prepare_to_train
-from components.editors.pipeline_editor import PipelineEditor
-from components.editors.protocol import join_conditions
-from components.judges.protocol import AxisScore, EditGroup, Score
-from components.training.ranks import StopRequest
+from editloop.data.edits_file import read_edits
+from editloop.models.editors.pipeline_editor import PipelineEditor
+from editloop.models.editors.protocol import join_conditions
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.studies.world.scenes import write_edits
+from editloop.training.distributed import StopRequest
+from editloop.training.editor_rl.iteration import Iteration
+from editloop.training.editor_rl.loop import Training
+from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.scoring import RewardJudges
+from editloop.training.editor_rl.settings import RlJob, RlSettings
+from editloop.training.editor_rl.train import prepare_to_train
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.editors import real_editor
 from tests.gpu.machine import forget_peak, peak_gib, utilisation
@@ -135,7 +135,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         chosen,
         training.editor,
         prompts,
-        training.teachers,
+        training.reward_judges,
         job.rewards,
         training.engine,
         training.weights,

@@ -27,16 +27,16 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from annotation.simulation.scenes import WORDS
-from components.backbones.tiny import byte_tokenizer
-from components.editors.flux2_klein import Flux2KleinEditor
-from components.editors.kontext import KontextEditor
-from components.editors.pipeline_editor import PipelineEditor
-from components.editors.qwen_edit_plus import QwenEditPlusEditor
-from components.editors.qwen_processor import PictureProcessor
-from components.editors.settings import read_editor_preset
-from components.editors.tiny import tokenizer
-from components.training.presets import load_preset
+from editloop.models.editors.flux2_klein import Flux2KleinEditor
+from editloop.models.editors.kontext import KontextEditor
+from editloop.models.editors.pipeline_editor import PipelineEditor
+from editloop.models.editors.qwen_edit_plus import QwenEditPlusEditor
+from editloop.models.editors.qwen_processor import PictureProcessor
+from editloop.models.editors.settings import read_editor_preset
+from editloop.studies.tiny_models.backbone import byte_tokenizer
+from editloop.studies.tiny_models.editor import tokenizer
+from editloop.studies.world.scenes import WORDS
+from editloop.training.presets import load_preset
 from tests.gpu.vision_language import qwen_config
 from tests.tiny_editors import QWENS_ORDER, chatting, quiet
 

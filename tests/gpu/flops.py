@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from components.training.architecture import Architecture, Vision
+from editloop.training.architecture import Architecture, Vision
 
 WINDOW = 64
 """Patches of an attention window in Qwen2.5-VL's vision tower; a quarter of its layers see the whole picture."""
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 def tree_work(batch: Mapping[str, Tensor]) -> Work:
-    """Of a packed prefix tree (components.backbones.prefix_tree)."""
+    """Of a packed prefix tree (editloop.models.backbones.prefix_tree)."""
     before: list[int] = []
     pairs = 0
     for _, length, parent in batch["nodes"].tolist():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.training.peak import peak_megabytes
+from editloop.training.peak_memory import peak_megabytes
 
 PACKAGES = ("transformers", "diffusers", "peft", "deepspeed")
 PEAKS = {

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.reward.inputs import EditGroupLike
-from components.reward.model import RewardModel, Scores
+from editloop.models.edit_reward.inputs import EditGroupLike
+from editloop.models.edit_reward.model import RewardModel, Scores
 from tests.gpu.flops import Work, row_work, together
 from tests.plain_passes import PlainPasses
 

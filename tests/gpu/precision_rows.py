@@ -5,8 +5,8 @@ from typing import Literal
 
 import torch
 
-from components.judges.protocol import EditGroup
-from components.reward.model import RewardModel
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.judge_protocol import EditGroup
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.machine import relative_difference
 from tests.gpu.trainings import run_training, run_until_stopped

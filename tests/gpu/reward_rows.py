@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from components.judges.protocol import EditGroup
-from components.reward.model import RewardModel
-from components.reward.train import RewardTrainingTask
-from components.training.adapter import add_adapter
-from components.training.memory import estimate_memory
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.judge_protocol import EditGroup
+from editloop.models.lora import add_adapter
+from editloop.training.edit_reward.train import RewardTrainingTask
+from editloop.training.memory_plan import estimate_memory
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.flops import Work, adapter_step_flops, forward_flops, together, tree_work
 from tests.gpu.machine import forget_peak, peak_gib, relative_difference, seconds_of, utilisation

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from components.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
-from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import PromptRow
-from components.judges.protocol import EditGroup
-from components.training.presets import load_preset
+from editloop.models.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.rows import PromptRow
+from editloop.models.judge_protocol import EditGroup
+from editloop.training.presets import load_preset
 from tests.edit_score_models import plain_inputs
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.machine import forget_peak, peak_gib, relative_difference, seconds_of

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch.distributed as distributed
 from torch import Tensor
 
-from components.reward.train import RewardTrainingTask
-from components.training.job import TrainingJob
-from components.training.lesson import Batch
-from components.training.loop import STOPPED_STATUS, train
-from components.training.presets import Preset
-from components.training.ranks import start_rank
+from editloop.training.distributed import start_rank
+from editloop.training.edit_reward.train import RewardTrainingTask
+from editloop.training.loop import STOPPED_STATUS, train
+from editloop.training.presets import Preset
+from editloop.training.reward_job import TrainingJob
+from editloop.training.training_task import Batch
 from tests.gpu.machine import forget_peak, peak_gib
 from tests.measured_training import Drawn
 

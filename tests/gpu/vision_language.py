@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
-from components.backbones.tiny import SPECIAL, byte_tokenizer
-from components.edit_score.model import EditScoreModel
-from components.edit_score.settings import EditScoreSettings
-from components.reward.model import RewardModel
-from components.reward.settings import RewardSettings
-from components.training.architecture import Architecture, Language, Vision
-from components.training.presets import Load, Preset, load_preset
-from components.training.settings import LoraSettings, TrainingSettings
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.lora_settings import LoraSettings
+from editloop.studies.tiny_models.backbone import SPECIAL, byte_tokenizer
+from editloop.training.architecture import Architecture, Language, Vision
+from editloop.training.presets import Load, Preset, load_preset
+from editloop.training.settings import TrainingSettings
 from tests.measured_training import INSTRUCTION
 
 TINY = Architecture(

@@ -14,11 +14,11 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.lead_queue import find_queue
 from annotation.campaigns.opening import task_rows
-from annotation.vocabulary import Page
 from components.collect.stage import run_collect
-from components.step import run_step
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.data.vocabulary import Page
+from editloop.errors import EditLoopError
+from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines.campaign_status import campaign_status
 from pipelines.cli import app

@@ -8,6 +8,7 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from annotation import simulated_experts as experts
 from annotation.campaigns import opening
 from annotation.campaigns.accounts import names_by_id, read_accounts
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
@@ -15,13 +16,12 @@ from annotation.campaigns.campaign import connect, find_campaigns, load_pages, l
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
-from annotation.simulation import experts
 from components.annotate.stage import run_annotate
-from components.step import run_step
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage.step import run_step
+from editloop.lineage.tracking import find_runs
 from infra.settings import service_settings
-from infra.tracking import find_runs
 from pipelines.cli import app
 from tests.gateway import gateway
 

@@ -15,19 +15,19 @@ from annotation.campaigns.closing import Acceptance, close_campaign, closings, r
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import REASONS, result_of
 from annotation.campaigns.opening import task_rows
-from annotation.vocabulary import Page
+from annotation.lineage_links import judgement_links
 from components.annotate.stage import run_annotate
 from components.collect.stage import run_collect
 from components.dataset.stage import run_dataset
-from components.step import run_step
-from infra import tracking
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.data.vocabulary import Page
+from editloop.errors import EditLoopError
+from editloop.lineage import tracking
+from editloop.lineage.chain import Chain, Gap
+from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
 from pipelines.cli import app
-from pipelines.lineage.chain import Chain, Gap
-from pipelines.lineage.data_links import judgement_links
 
 PEOPLE = ["closer-1", "closer-2"]
 REASON = next(iter(REASONS))

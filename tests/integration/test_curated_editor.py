@@ -14,20 +14,20 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
-from annotation.simulation.stand_ins import add_candidates
-from components.editor_eval.registration import register_editor
-from components.editor_sft.settings import read_sft_preset
-from components.step import run_step
-from infra import registry, tracking
-from infra.content import complete_folder, read_manifest, sha256_file
-from infra.datarepo import read_version
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest, sha256_file
+from editloop.data.edits_file import read_edits
+from editloop.datasets.repository import read_version
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
+from editloop.lineage.editor_registration import register_editor
+from editloop.lineage.family import TAINTED
+from editloop.lineage.step import run_step
+from editloop.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
+from editloop.lineage.withdraw import withdraw
+from editloop.studies.world.scenes import write_edits
+from editloop.studies.world.stand_ins import add_candidates
+from editloop.training.editor_sft.settings import read_sft_preset
 from infra.services import Services
-from pipelines.lineage.family import TAINTED
-from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
-from pipelines.lineage.withdraw import withdraw
 from pipelines.verify import verify
 from tests import prepared_loop
 from tests.forked_ranks import start_ranks
@@ -52,7 +52,7 @@ def shipped_reward(dataset: Path, output: Path) -> dict[str, float]:
     """The shipped model, as if it had learnt from the dataset."""
     sha256 = str(read_manifest(dataset)["sha256"])
     with complete_folder(output, {"dataset_sha256": sha256}) as folder:
-        shipped = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+        shipped = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
         shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     return {"loss": 0.5}
 
@@ -102,7 +102,7 @@ def learn(loop: Loop) -> None:
     told = {"preset": str(loop.home / "preset.yaml"), "processes": 1, "seed": 1}
     step("editor_sft", "in one go", inputs, {"output": loop.home / "whole" / "tuned"}, **told)
     with (
-        patch("components.training.job_file.launch", killed_soon(loop.home / ".unfinished")),
+        patch("editloop.training.job.launch", killed_soon(loop.home / ".unfinished")),
         pytest.raises(EditLoopError, match="killed"),
     ):
         step("editor_sft", RUN, inputs, {"output": loop["tuned"]}, **told)

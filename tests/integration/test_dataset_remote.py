@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from infra.content import complete_folder, read_manifest
-from infra.datarepo import commit_dataset, fetch_dataset
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest
+from editloop.datasets.repository import commit_dataset, fetch_dataset
+from editloop.errors import EditLoopError
 from tests.s3_server import s3_server
 
 BUCKET = "datasets"

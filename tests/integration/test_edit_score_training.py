@@ -8,12 +8,12 @@ import torch
 import yaml
 from PIL import Image
 
-from components.edit_score.model import EditScoreModel
-from components.edit_score.teacher import import_distillation_rows
-from components.judges.opening import open_judge
-from components.judges.protocol import EditGroup
 from components.reward.stage import run_reward
-from components.training.presets import load_preset
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.opening import open_judge
+from editloop.training.edit_score.distillation import import_distillation_rows
+from editloop.training.presets import load_preset
 from tests.edit_score_models import tiny_score
 
 pytestmark = [pytest.mark.floats, pytest.mark.usefixtures("forked_ranks")]

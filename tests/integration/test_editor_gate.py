@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
 from components.editor_eval.stage import run_editor_eval
-from infra.content import complete_folder, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
+from editloop.studies.world.scenes import write_edits
 
 TASKS = 60
-SHIPPED = Path(str(files("components.editors"))) / "weights" / "tiny-editor"
+SHIPPED = Path(str(files("editloop.models.editors"))) / "weights" / "tiny-editor"
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An editor that tiny-reward is said to have taught: the shipped one, unchanged."""
-    teacher = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+    teacher = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
     folder = tmp_path_factory.mktemp("tuned") / "tuned"
     with complete_folder(folder, {"reward_sha256": read_manifest(teacher)["sha256"]}) as out:
         shutil.copytree(SHIPPED, out / "editor")

@@ -8,7 +8,7 @@ import requests
 
 from annotation.campaigns.accounts import ensure_annotators, read_accounts
 from annotation.campaigns.campaign import connect
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.settings import service_settings
 
 

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components.comparison.world import scenes_dataset
-from components.judges.opening import open_judge
-from components.judges.protocol import EditGroup
-from components.reward.data import read_groups
-from components.step import run_step
-from components.training.presets import load_preset
-from infra.content import read_manifest, sha256_bytes, write_json
-from infra.datarepo import commit_dataset
+from editloop.content import read_manifest, sha256_bytes, write_json
+from editloop.datasets.preference_groups import read_groups
+from editloop.datasets.repository import commit_dataset
+from editloop.lineage.step import run_step
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.opening import open_judge
+from editloop.studies.comparison.world import scenes_dataset
+from editloop.training.presets import load_preset
 from infra.services import Services
 from tests.command_line import EditLoop
 

@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from components.dataset.votes import Votes
-from infra import registry, tracking
-from infra.content import read_manifest, sha256_file
+from annotation.lineage_links import dataset_links, judgement_links
+from editloop.content import read_manifest, sha256_file
+from editloop.datasets.votes import Votes
+from editloop.lineage import registry, tracking
+from editloop.lineage.chain import Chain, Gap
 from infra.services import Services
 from infra.settings import service_settings
 from pipelines.cli import app
-from pipelines.lineage.chain import Chain, Gap
-from pipelines.lineage.data_links import dataset_links, judgement_links
 from pipelines.verify import verify
 from tests.prepared_loop import BASE, EDITOR, REWARD, Loop, environment, prepare, surroundings, train, tune
 

@@ -21,9 +21,9 @@ from annotation.campaigns.closing import close_campaign, closings, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
-from components.step import PIPELINES
-from infra import registry, tracking
-from infra.content import read_manifest
+from editloop.content import read_manifest
+from editloop.lineage import registry, tracking
+from editloop.lineage.step import PIPELINES
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.demo import surroundings

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Param, RunTag
 
-from infra import tracking
+from editloop.lineage import tracking
 from infra.services import Services
 from tests.gateway import Gateway, gateway
 

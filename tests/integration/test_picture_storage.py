@@ -10,8 +10,8 @@ import requests
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.labelling import labelling_config
 from annotation.campaigns.pictures import picture_store
-from infra.content import sha256_bytes
-from infra.errors import EditLoopError
+from editloop.content import sha256_bytes
+from editloop.errors import EditLoopError
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from tests.s3_server import s3_server

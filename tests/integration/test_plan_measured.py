@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components.training.memory import estimate_memory, trained_weights
-from components.training.presets import Preset
+from editloop.training.memory_plan import estimate_memory, trained_weights
+from editloop.training.presets import Preset
 
 TOP = Path(__file__).parents[2]
 SIDE = 64

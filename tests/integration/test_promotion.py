@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from infra import promotion_claims, registry, tracking
-from infra.content import complete_folder, read_manifest
-from infra.errors import EditLoopError
-from infra.promotion import alias_version, champion_history, promote_version, rollback_champion, sync_registry_state
-from infra.promotion_claims import OvertakenError, PromotionRequest, promotion_lock
+from editloop.content import complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage import promotion_lock as promotion_claims
+from editloop.lineage import registry, tracking
+from editloop.lineage.promotion import (
+    alias_version,
+    champion_history,
+    promote_version,
+    rollback_champion,
+    sync_registry_state,
+)
+from editloop.lineage.promotion_lock import OvertakenError, PromotionRequest, promotion_lock
 
 SHA256 = "5" * 64
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from infra import registry, tracking
-from infra.content import complete_folder
-from infra.errors import EditLoopError
-from infra.signing import SIGNING_KEY, VERIFY_KEY
+from editloop.content import complete_folder
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
+from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY
 from pipelines.cli import main
 
 

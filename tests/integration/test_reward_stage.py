@@ -9,17 +9,17 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from components.comparison.world import scenes_dataset
-from components.reward.data import read_groups
-from components.reward.group_loss import group_loss
-from components.reward.model import RewardModel
 from components.reward.stage import run_reward
-from components.reward.train import pad_groups, unflatten_scores
-from components.step import run_step
-from components.training.curves import send_metrics
-from components.training.presets import load_preset
-from infra import tracking
-from infra.content import read_manifest
+from editloop.content import read_manifest
+from editloop.datasets.preference_groups import read_groups
+from editloop.lineage import tracking
+from editloop.lineage.step import run_step
+from editloop.models.edit_reward.model import RewardModel
+from editloop.studies.comparison.world import scenes_dataset
+from editloop.training.edit_reward.group_loss import group_loss
+from editloop.training.edit_reward.train import pad_groups, unflatten_scores
+from editloop.training.metric_log import send_metrics
+from editloop.training.presets import load_preset
 from infra.services import Services
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from components.editor_rl.settings import RlJob, read_rl_preset
-from components.editor_sft.settings import SftJob, read_sft_preset
-from components.editors.opening import open_editor
+from editloop.data.edits_file import read_edits
+from editloop.models.editors.opening import open_editor
+from editloop.training.editor_rl.settings import RlJob, read_rl_preset
+from editloop.training.editor_sft.settings import SftJob, read_sft_preset
 from tests.forked_ranks import run_ranks
 from tests.tiny_editors import write_tiny_editor
 

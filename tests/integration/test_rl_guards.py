@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.settings import RlJob, RlSettings
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.settings import RlJob, RlSettings
 from tests.forked_ranks import run_ranks
 
 pytestmark = pytest.mark.floats

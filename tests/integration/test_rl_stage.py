@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from annotation.simulation.scenes import write_edits
 from components.editor_rl.stage import run_editor_rl
-from components.step import run_step
-from infra import registry, tracking
-from infra.content import complete_folder, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
+from editloop.lineage.signing import VERIFY_KEY, SignatureError, make_keys
+from editloop.lineage.step import run_step
+from editloop.studies.world.scenes import write_edits
 from infra.services import Services
-from infra.signing import VERIFY_KEY, SignatureError, make_keys
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 NAME = "stage-reward"
@@ -25,7 +25,7 @@ REWARD = f"models:/{NAME}@champion"
 def champion(mlflow_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The shipped reward model, registered and signed; its sha256."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
-    shipped = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+    shipped = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
     with tracking.stage_run("reward", "train-reward", NAME, {}, {}) as run:
         version = registry.register_model(NAME, shipped, run.run_id, {})
         run.finish({}, {"output": shipped})

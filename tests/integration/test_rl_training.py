@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.settings import RlJob, read_rl_preset
-from components.editor_rl.train import tasks_of
-from components.training.curves import LINES_FILE
+from editloop.data.edits_file import read_edits
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.settings import RlJob, read_rl_preset
+from editloop.training.editor_rl.train import tasks_of
+from editloop.training.metric_log import LINES_FILE
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.planted_training import PAUSE, chosen
 

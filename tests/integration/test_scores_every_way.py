@@ -10,11 +10,11 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from components.judges.opening import find_local, open_judge
-from components.judges.protocol import EditGroup
-from infra import registry, tracking
-from infra.content import complete_folder, read_manifest
+from editloop.content import complete_folder, read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.lineage import registry, tracking
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.opening import find_local, open_judge
 from infra.services import Services
 from tests.command_line import EditLoop
 from tests.edit_score_models import some_groups, tiny_score

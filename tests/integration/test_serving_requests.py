@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.judges.encoding import encode_png
-from components.judges.protocol import EditGroup
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.encoding import encode_png
 from tests.pixel_judge import INFINITE, UNJUDGEABLE
 from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post
 

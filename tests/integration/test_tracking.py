@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import registry, tracking
-from infra.content import complete_folder, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
 
 
 @pytest.fixture

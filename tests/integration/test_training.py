@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.training.curves import LINES_FILE
-from components.training.loop import STOPPED_STATUS
-from infra.content import read_manifest
+from editloop.content import read_manifest
+from editloop.training.loop import STOPPED_STATUS
+from editloop.training.metric_log import LINES_FILE
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.toy_training import Toy
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from components.dataset.votes import read_votes
-from components.dataset.withdrawal import Withdrawn, read_withdrawals, read_withdrawn
-from components.reward.data import read_groups
-from infra import registry, tracking
-from infra.content import read_manifest
-from infra.datarepo import read_version
-from infra.errors import EditLoopError
-from infra.promotion import promote_version
+from editloop.content import read_manifest
+from editloop.datasets.preference_groups import read_groups
+from editloop.datasets.repository import read_version
+from editloop.datasets.votes import read_votes
+from editloop.datasets.withdrawal import Withdrawn, read_withdrawals, read_withdrawn
+from editloop.errors import EditLoopError
+from editloop.lineage import registry, tracking
+from editloop.lineage.family import TAINTED
+from editloop.lineage.promotion import promote_version
 from infra.services import Services
 from pipelines.cli import app
-from pipelines.lineage.family import TAINTED
 from pipelines.verify import verify
 from tests.prepared_loop import EDITOR, REWARD, Loop, environment, prepare, promoted, step, surroundings, tune
 

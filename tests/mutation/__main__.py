@@ -1,7 +1,7 @@
 """Mutation check of the maths and decision modules: do their tests fail on a wrong line?
 
     python -m tests.mutation                              # the sample, as `make mutants` runs it
-    python -m tests.mutation components/gates/mcnemar.py  # every mutant of some modules
+    python -m tests.mutation editloop/statistics/mcnemar.py  # every mutant of some modules
 
 Prints the survivors with their reasons and the kill rate. Exit status 1 where fewer than 90 % die, a survivor has no
 reason in `accepted.yaml`, or an entry there is stale.

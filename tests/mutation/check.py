@@ -67,7 +67,7 @@ def _limits(
 
 
 def describe(mutant: Mutant) -> str:
-    """`components/gates/mcnemar.py:12: before -> after`."""
+    """`editloop/statistics/mcnemar.py:12: before -> after`."""
     return f"{mutant.module}:{mutant.line}: {mutant.mutation}"
 
 

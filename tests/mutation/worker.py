@@ -34,7 +34,7 @@ class Task(NamedTuple):
     """Tests to run against a syntax tree in a module's place."""
 
     module: str
-    """Path below the root: components/gates/mcnemar.py."""
+    """Path below the root: editloop/statistics/mcnemar.py."""
     tree: ast.Module
     tests: tuple[str, ...]
     seconds: float

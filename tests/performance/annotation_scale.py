@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
-from infra.content import complete_folder, sha256_bytes
+from editloop.content import complete_folder, sha256_bytes
+from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.services import start_services, stop_services
 from tests.performance.bench import peak_megabytes
 

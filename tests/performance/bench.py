@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from infra.content import write_json
+from editloop.content import write_json
 
 RESULTS = Path("runs/bench.json")
 ROUNDS = 5
@@ -170,7 +170,7 @@ def judge(benchmark: Benchmark, plain: Sequence[float], ours: Sequence[float]) -
 
 def measure_race(race: Race) -> RaceResult:
     """Run both ways for each seed. Needs two seeds or more."""
-    from components.comparison.comparison import student_interval
+    from editloop.studies.comparison.comparison import student_interval
 
     ratios = [plain / ours for plain, ours in map(race.run, race.seeds)]
     _, ends = student_interval(np.log(ratios))

@@ -26,7 +26,7 @@ def expectation_of_a_pair() -> Benchmark:
     """EditReward's uncertainty loss with gradients on 512 pairs: 1000 draws a pair against 32 quadrature nodes."""
     import torch
 
-    from components.reward.losses import expected_log
+    from editloop.training.edit_reward.losses import expected_log
 
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(512, generator=generator) for _ in range(4)]
@@ -49,8 +49,8 @@ def pairs_of_a_group() -> Benchmark:
     """
     from itertools import combinations
 
-    from components.judges.protocol import EditGroup
-    from components.reward.tiny import build_tiny_reward
+    from editloop.models.judge_protocol import EditGroup
+    from editloop.studies.tiny_models.edit_reward import build_tiny_reward
 
     model = build_tiny_reward().eval()
     edits = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3), dtype=np.uint8)
@@ -72,7 +72,7 @@ def interval_of_agreement() -> Benchmark:
     """
     import krippendorff
 
-    from annotation.quality.agreement import table_agreement
+    from editloop.statistics.agreement import table_agreement
 
     rng, tasks, resamples = np.random.default_rng(0), 1000, 100
     true = rng.uniform(1, 4, 4 * tasks)
@@ -90,7 +90,7 @@ def interval_of_agreement() -> Benchmark:
         return library(counts)
 
     def ours() -> float:
-        with patch("annotation.quality.agreement.RESAMPLES", resamples):
+        with patch("editloop.statistics.agreement.RESAMPLES", resamples):
             return float(table_agreement(ratings.ravel(), items, raters, groups=items // 4)["alpha"])
 
     return Benchmark(

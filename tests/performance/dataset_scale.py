@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from annotation.vocabulary import Candidate, EditTask, candidate_id, task_id
-from components.dataset.stage import write_dataset
-from infra.content import complete_folder, sha256_bytes, write_json
+from editloop.content import complete_folder, sha256_bytes, write_json
+from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.datasets.build import write_dataset
 from tests.performance.bench import peak_megabytes
 
 TASKS, CANDIDATES, OVERLAP, PEOPLE = 16_667, 4, 3, 20

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.edit_score.generation import generate_answers, uniform_draws
-from components.edit_score.model import EditScoreModel
-from components.edit_score.rows import PromptRow
-from components.edit_score.settings import EditScoreSettings
-from components.judges.protocol import EditGroup
+from editloop.models.edit_score.generation import generate_answers, uniform_draws
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.rows import PromptRow
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 from tests.edit_score_models import plain_inputs
 from tests.performance.bench import Benchmark
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.answers import export_answers, extract_judgements, progress, read_answers
-from annotation.campaigns.campaign import Campaign, connect, load_pages, read_tasks
+from annotation.campaigns.campaign import Campaign, connect, load_pages
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import labelling_config, result_of
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
-from annotation.vocabulary import Axis
-from infra.content import write_json
+from editloop.content import write_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import Axis
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from tests.performance.bench import peak_megabytes

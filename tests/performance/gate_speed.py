@@ -5,7 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from components.gates.bootstrap import percentile_intervals, resampled_ratios
+from editloop.statistics.bootstrap import percentile_intervals, resampled_ratios
 from tests.performance.bench import Scale, peak_megabytes
 
 PAIRS, SLICES, RESAMPLES = 3000, 20, 10_000

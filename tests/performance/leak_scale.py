@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from components.dataset.shards import ShardWriter
-from components.dataset.splits import SPLITS
-from components.leaks.leaks import find_leaks
-from components.suites.suite import ALL, Item, PictureRef, Suite
-from infra.content import complete_folder, sha256_bytes
+from editloop.content import complete_folder, sha256_bytes
+from editloop.datasets.shards import ShardWriter
+from editloop.datasets.splits import SPLITS
+from editloop.evaluation.leaks.leaks import find_leaks
+from editloop.evaluation.suites.suite import ALL, Item, PictureRef, Suite
 from tests.performance.bench import peak_megabytes
 
 TASKS, CANDIDATES = 33_334, 4

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from annotation.vocabulary import task_id
-from infra.content import sha256_json
+from editloop.content import sha256_json
+from editloop.data.vocabulary import task_id
+from editloop.lineage.tracking import EXPERIMENT
 from infra.services import start_services, stop_services
-from infra.tracking import EXPERIMENT
 from tests.performance.bench import peak_megabytes
 
 RUNS, VERSIONS = 10_000, 1_000
@@ -51,7 +51,7 @@ def fill_dataset_repo(repo: Path) -> None:
     """A git repository with a tag a version, its lineage files as the dataset stage writes them, without content."""
     import json
 
-    from infra.datarepo import CONTENTS, LINEAGE, tag_of
+    from editloop.datasets.repository import CONTENTS, LINEAGE, tag_of
 
     stream = []
     for number in range(VERSIONS):
@@ -188,7 +188,7 @@ def version_tags(name: str, version: int) -> dict[str, str]:
 
 def tracing() -> dict[str, float]:
     """The slowest question: both ways, by person, picture, dataset and model, each asked anew."""
-    from pipelines.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
+    from editloop.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
 
     with long_life():
         slowest = 0.0

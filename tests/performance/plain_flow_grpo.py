@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annotation.formats.edits_file import EditRow
-from annotation.formats.picture_file import load_image
-from components.editor_rl.advantages import compute_advantages
-from components.editor_rl.policy_loss import clipped_loss, probability_ratio
-from components.editor_rl.rollout import SAMPLING, noise_generators, standard_normal_like
-from components.editor_rl.sde import STEPS, draw_gaussian, gaussian_kl, log_prob
-from components.editor_rl.settings import RlSettings
-from components.editor_rl.windows import trained_window
-from components.editors.protocol import Conditioning, Editor, join_conditions
-from components.editors.sampling import working_picture
-from components.judges.protocol import EditGroup, Judge
+from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import load_image
+from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
+from editloop.models.editors.sampling import working_picture
+from editloop.models.judge_protocol import EditGroup, Judge
+from editloop.training.editor_rl.advantages import compute_advantages
+from editloop.training.editor_rl.policy_loss import clipped_loss, probability_ratio
+from editloop.training.editor_rl.rollout import SAMPLING, noise_generators, standard_normal_like
+from editloop.training.editor_rl.sde import STEPS, draw_gaussian, gaussian_kl, log_prob
+from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.editor_rl.windows import trained_window
 
 UPDATES = 2
 """Optimiser steps an iteration."""

@@ -49,9 +49,9 @@ def models(order: Any) -> tuple[Any, Any]:
     import torch
     from transformers import Qwen2_5_VLModel
 
-    from components.backbones.tiny import byte_tokenizer, tiny_config
-    from components.reward.model import RewardModel
-    from components.reward.settings import WORDING, RewardSettings
+    from editloop.models.edit_reward.model import RewardModel
+    from editloop.models.edit_reward.settings import WORDING, RewardSettings
+    from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
     from tests.plain_passes import PlainPasses
 
     torch.set_num_threads(1)
@@ -72,7 +72,7 @@ def models(order: Any) -> tuple[Any, Any]:
 
 
 def tasks(count: int, candidates: int) -> list[Any]:
-    from components.judges.protocol import EditGroup
+    from editloop.models.judge_protocol import EditGroup
 
     rng = np.random.default_rng(0)
     found = []

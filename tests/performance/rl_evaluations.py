@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
 if TYPE_CHECKING:
-    from components.editors.protocol import Editor
+    from editloop.models.editors.protocol import Editor
 
 
 class Call(NamedTuple):

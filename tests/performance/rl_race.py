@@ -15,16 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.settings import RlSettings, read_rl_preset
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.settings import RlSettings, read_rl_preset
 from tests.performance.bench import Race
 from tests.performance.rl_trainer import started, trainer
 
 if TYPE_CHECKING:
-    from components.editor_rl.evaluation import HeldOut
-    from components.editor_rl.watch import Verdict
-    from components.editors.protocol import Editor
+    from editloop.evaluation.editors import HeldOut
+    from editloop.models.editors.protocol import Editor
+    from editloop.training.editor_rl.evaluator import Verdict
 
 SEEDS = (0, 1, 2)
 PRACTISED, HELD_OUT, BATCH = 400, 200, 64
@@ -81,7 +81,7 @@ class Looking:
         """Seconds that it took."""
 
     def evaluate(self, iteration: int, editor: "Editor", training: dict[str, float]) -> "Verdict":
-        from components.editor_rl.watch import Verdict
+        from editloop.training.editor_rl.evaluator import Verdict
 
         seconds = self.stopwatch.seconds
         with self.stopwatch.held():
@@ -94,7 +94,7 @@ class Looking:
 
 def score(tasks: "HeldOut", editor: "Editor") -> float:
     """The oracle's mean over held-out tasks, 0..1."""
-    from components.editor_rl.evaluation import oracle_view
+    from editloop.evaluation.editors import oracle_view
 
     return float(oracle_view(tasks.cases, tasks.edits(editor)).mean.mean())
 
@@ -117,8 +117,8 @@ def settings_of(seed: int) -> RlSettings:
 
 def our_seconds(folder: Path, practised: list[EditRow], held_out: list[EditRow], seed: int) -> float:
     """Until the trainer's editor is better by LIFT."""
-    from components.editor_rl.evaluation import HeldOut
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.evaluation.editors import HeldOut
+    from editloop.training.editor_rl.scoring import OracleJudge
 
     settings = settings_of(seed)
     training = trainer(settings, folder, "oracle", OracleJudge(practised), practised)
@@ -131,9 +131,9 @@ def our_seconds(folder: Path, practised: list[EditRow], held_out: list[EditRow],
 
 def plain_seconds(practised: list[EditRow], held_out: list[EditRow], seed: int, most: float) -> float:
     """Until plain Flow-GRPO's editor is better by LIFT, at most `most`."""
-    from components.editor_rl.evaluation import HeldOut
-    from components.editor_rl.scoring import OracleJudge
-    from components.editors.opening import open_editor
+    from editloop.evaluation.editors import HeldOut
+    from editloop.models.editors.opening import open_editor
+    from editloop.training.editor_rl.scoring import OracleJudge
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     ours = settings_of(seed)

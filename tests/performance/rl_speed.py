@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.settings import RlSettings
-from components.editor_rl.windows import trained_window
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.editor_rl.windows import trained_window
 from tests.performance.bench import Benchmark
 from tests.performance.rl_evaluations import Evaluations, calls_of
 
@@ -61,8 +61,8 @@ def rows() -> list[EditRow]:
 @cache
 def plain_evaluations(settings: RlSettings) -> Evaluations:
     """Of an iteration the plain way."""
-    from components.editor_rl.scoring import OracleJudge
-    from components.editors.opening import open_editor
+    from editloop.models.editors.opening import open_editor
+    from editloop.training.editor_rl.scoring import OracleJudge
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     plain = PlainFlowGrpo(open_editor("tiny-editor"), rows(), OracleJudge(rows()), settings)
@@ -74,7 +74,7 @@ def plain_evaluations(settings: RlSettings) -> Evaluations:
 @cache
 def our_evaluations(settings: RlSettings) -> Evaluations:
     """Of an iteration of the trainer's."""
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.scoring import OracleJudge
     from tests.performance.rl_trainer import iterations, trainer
 
     with TemporaryDirectory() as folder:
@@ -118,11 +118,11 @@ def by_choice(name: str, before: RlSettings, after: RlSettings, target: float) -
 @cache
 def rolled_out(method: str) -> tuple[int, int]:
     """Rows that a method of the editor is asked about by the rollouts of a few iterations: the plain way, and ours."""
-    from components.editor_rl.prompts import Prompts
-    from components.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
-    from components.editor_rl.scoring import OracleJudge
-    from components.editors.opening import open_editor
-    from components.editors.protocol import join_conditions
+    from editloop.models.editors.opening import open_editor
+    from editloop.models.editors.protocol import join_conditions
+    from editloop.training.editor_rl.prompts import Prompts
+    from editloop.training.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
+    from editloop.training.editor_rl.scoring import OracleJudge
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     editor, tasks = open_editor("tiny-editor"), list(range(TASKS))

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from annotation.formats.edits_file import EditRow
-from components.editor_rl.settings import RlJob, RlSettings, read_rl_preset
-from components.judges.protocol import EditGroup, Judge, Score
+from editloop.data.edits_file import EditRow
+from editloop.models.judge_protocol import EditGroup, Judge, Score
+from editloop.training.editor_rl.settings import RlJob, RlSettings, read_rl_preset
 from tests.performance.bench import Benchmark, Scale
 from tests.performance.rl_speed import KEEP, MEMBERS, NFT, SHARED, TASKS, TOGETHER, WHOLE, WINDOW, WITHOUT_KL, rows
 
 if TYPE_CHECKING:
-    from components.editor_rl.iteration import Iteration
-    from components.editor_rl.loop import Training
+    from editloop.training.editor_rl.iteration import Iteration
+    from editloop.training.editor_rl.loop import Training
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
 HIDDEN, CHECKPOINT_SHARE = 0.8, 0.03
@@ -54,7 +54,7 @@ class Elsewhere:
 @cache
 def started() -> None:
     """A job of one rank in this process."""
-    from components.training.ranks import start_rank
+    from editloop.training.distributed import start_rank
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -73,10 +73,10 @@ def trainer(
     settings: RlSettings, folder: Path, address: str, judge: Judge, practised: Sequence[EditRow] | None = None
 ) -> "Training":
     """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
-    from components.editor_rl.loop import Training
-    from components.editor_rl.prompts import Prompts
-    from components.editor_rl.scoring import RewardJudges
-    from components.editor_rl.train import open_to_train
+    from editloop.training.editor_rl.loop import Training
+    from editloop.training.editor_rl.prompts import Prompts
+    from editloop.training.editor_rl.scoring import RewardJudges
+    from editloop.training.editor_rl.train import open_to_train
 
     started()
     job = RlJob(
@@ -95,14 +95,14 @@ def trainer(
 
 def iterations(training: "Training") -> "Iteration":
     """Its iterations, one by one."""
-    from components.editor_rl.iteration import Iteration
-    from components.training.ranks import StopRequest
+    from editloop.training.distributed import StopRequest
+    from editloop.training.editor_rl.iteration import Iteration
 
     return Iteration(
         training.settings,
         training.editor,
         training.prompts,
-        training.teachers,
+        training.reward_judges,
         training.job.rewards,
         training.engine,
         training.weights,
@@ -113,7 +113,7 @@ def iterations(training: "Training") -> "Iteration":
 
 def iterating(settings: RlSettings) -> Callable[[], object]:
     """A function that makes the next iteration of a training of its own on `rows`."""
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.scoring import OracleJudge
 
     @cache
     def training() -> "Iteration":
@@ -126,11 +126,11 @@ def iterating(settings: RlSettings) -> Callable[[], object]:
 
 def plainly_iterating(settings: RlSettings) -> Callable[[], object]:
     """The same, the plain way."""
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.scoring import OracleJudge
 
     @cache
     def training() -> "PlainFlowGrpo":
-        from components.editors.opening import open_editor
+        from editloop.models.editors.opening import open_editor
         from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
         started()
@@ -160,7 +160,7 @@ def timed_choice(name: str, before: RlSettings, after: RlSettings, target: float
 
 def latency() -> Benchmark:
     """Seconds that a judge elsewhere takes, half of what sampling does, and those of them that are waited for."""
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.scoring import OracleJudge
 
     @cache
     def measured() -> tuple[float, float]:
@@ -187,7 +187,7 @@ def latency() -> Benchmark:
 
 def checkpoints() -> Benchmark:
     """Seconds of the iterations between two checkpoints, and of a checkpoint, of the demo's training."""
-    from components.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.scoring import OracleJudge
 
     @cache
     def measured() -> tuple[float, float]:
@@ -217,7 +217,7 @@ def memory() -> Scale:
     """1,000 small iterations: megabytes that come to what the first hundred needed."""
 
     def run() -> dict[str, float]:
-        from components.editor_rl.scoring import OracleJudge
+        from editloop.training.editor_rl.scoring import OracleJudge
 
         judge = Elsewhere(OracleJudge(rows()))
         settings = RlSettings(

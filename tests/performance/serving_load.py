@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from annotation.simulation.scenes import random_edit
-from components.judges.encoding import encode_png
-from components.serving.messages import ScoreReply, ScoreRequest
+from editloop.scoring.encoding import encode_png
+from editloop.scoring.server_messages import ScoreReply, ScoreRequest
+from editloop.studies.world.scenes import random_edit
 from tests.performance.bench import Benchmark
 
 MODEL = "tiny-reward"
@@ -194,7 +194,7 @@ def main() -> None:
     from rich.progress import track
     from rich.table import Table
 
-    from infra.content import write_json
+    from editloop.content import write_json
 
     table = Table(title=f"`editloop serve`, {REQUESTS} requests over {CONNECTIONS} connections, one worker")
     for heading in ("largest batch", "requests/s", "p50 ms", "p99 ms", "lost"):

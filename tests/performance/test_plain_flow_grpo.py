@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.rollout import SAMPLING, noise_generators
-from components.editor_rl.scoring import OracleJudge
-from components.editor_rl.settings import RlSettings
-from components.editors.opening import open_editor
-from components.judges.protocol import EditGroup, Score
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.models.editors.opening import open_editor
+from editloop.models.judge_protocol import EditGroup, Score
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.rollout import SAMPLING, noise_generators
+from editloop.training.editor_rl.scoring import OracleJudge
+from editloop.training.editor_rl.settings import RlSettings
 from tests.performance.plain_flow_grpo import UPDATES, PlainFlowGrpo
 from tests.performance.rl_evaluations import Evaluations, calls_of
 

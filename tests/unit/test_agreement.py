@@ -4,9 +4,9 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotation.quality.agreement import _Ratings, _resampled, agreement, order_agreement, table_agreement
-from annotation.quality.judgement_table import judgement_table, time_parts
-from annotation.vocabulary import Judgement
+from editloop.data.vocabulary import Judgement
+from editloop.statistics.agreement import _Ratings, _resampled, agreement, order_agreement, table_agreement
+from editloop.statistics.judgement_table import judgement_table, time_parts
 
 
 def said(task, candidate, annotator, level, day=1):

@@ -3,11 +3,11 @@ import pytest
 from scipy import stats
 
 from annotation.quality.annotator_effects import joint_effects, others_mean
-from annotation.quality.annotator_flags import holm
 from annotation.quality.annotator_quality import annotator_quality
-from annotation.quality.judgement_table import judgement_table
 from annotation.quality.known_answers import wilson_interval
 from annotation.quality.position_bias import position_effect
+from editloop.statistics.holm import holm
+from editloop.statistics.judgement_table import judgement_table
 from tests.generated_campaign import Character, campaign, honest
 
 

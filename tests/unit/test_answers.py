@@ -23,8 +23,8 @@ from annotation.campaigns.answers import (
 )
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import REASONS, result_of
-from annotation.vocabulary import Page
-from infra.errors import EditLoopError
+from editloop.data.vocabulary import Page
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 NAMES = {1: "ada", 2: "bo", 3: "chi"}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from components.benchmark.within_group import within_group_correlation
-from components.reward.data import PreferenceGroup
-from components.suites.answers import SuiteAnswers
+from editloop.datasets.preference_groups import PreferenceGroup
+from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.within_group import within_group_correlation
 
 
 def group(count, target=True, editors=None):

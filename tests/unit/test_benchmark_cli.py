@@ -101,8 +101,8 @@ def test_a_mistake_is_one_message(
 
 SLOW = """
 import os, sys, time
-import components.judges.opening
-import components.suites.answers
+import editloop.scoring.opening
+import editloop.evaluation.suites.answers
 from pipelines.cli import main
 from tests.pixel_judge import PixelJudge
 
@@ -111,8 +111,8 @@ class Slow(PixelJudge):
         time.sleep(float(os.environ["SECONDS_A_CALL"]))
         return super().judge(groups)
 
-components.judges.opening.open_judge = lambda *arguments, **options: Slow()
-components.suites.answers.EDITS_A_CALL = 2
+editloop.scoring.opening.open_judge = lambda *arguments, **options: Slow()
+editloop.evaluation.suites.answers.EDITS_A_CALL = 2
 sys.exit(main())
 """
 

@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from components.best_of_n.curve import best_of_curve, expected_best
-from components.best_of_n.report import best_of_curves, curves_table, write_best_of
-from components.best_of_n.sampling import SampledEdits
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.evaluation.best_of_n.curve import best_of_curve, expected_best
+from editloop.evaluation.best_of_n.report import best_of_curves, curves_table, write_best_of
+from editloop.evaluation.best_of_n.sampling import SampledEdits
 
 
 def counted_out(scores, values, count):

@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from components.gates import bootstrap
-from components.gates.bootstrap import (
+from editloop.statistics import bootstrap
+from editloop.statistics.bootstrap import (
     Resampled,
     expanded_tail,
     p_value_below,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.reward.calibration import calibrated_ratings, fit_calibration
-from components.reward.settings import Calibration
+from editloop.models.edit_reward.calibration import calibrated_ratings, fit_calibration
+from editloop.models.edit_reward.settings import Calibration
 
 pytestmark = pytest.mark.floats
 

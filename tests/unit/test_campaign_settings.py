@@ -14,7 +14,7 @@ from annotation.campaigns.campaign_settings import (
     stage_parameters,
 )
 from components.annotate.stage import run_annotate
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 
 DOCS = Path(__file__).parents[2] / "docs"
 ANSWERS = "task,candidate,if,vq\nkitchen-1,1,4,3-4\n"

@@ -8,17 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.claims.catalogue import PIECES
-from components.claims.claims import claim_record, complete_seeds, write_claims
-from components.claims.running import PiecesProgress, UnfinishedPieces, planned_seconds, run_pieces, waiting_pieces
-from components.claims.settings import SIZES, STANDARD
-from components.claims.statements import CLAIMS, Claim
-from components.claims.statistics import Contrast, PieceFigure, claim_verdict, estimate_over_seeds, format_estimate
-from components.claims.store import FIGURES, PieceCost, Store
-from components.claims.worlds import TASKS, draw_seed, rate_few
-from components.comparison.world import draw_candidates, rate_candidates
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.studies.claims.catalogue import PIECES
+from editloop.studies.claims.claims import claim_record, complete_seeds, write_claims
+from editloop.studies.claims.running import (
+    PiecesProgress,
+    UnfinishedPieces,
+    planned_seconds,
+    run_pieces,
+    waiting_pieces,
+)
+from editloop.studies.claims.settings import SIZES, STANDARD
+from editloop.studies.claims.statements import CLAIMS, Claim
+from editloop.studies.claims.statistics import (
+    Contrast,
+    PieceFigure,
+    claim_verdict,
+    estimate_over_seeds,
+    format_estimate,
+)
+from editloop.studies.claims.store import FIGURES, PieceCost, Store
+from editloop.studies.claims.worlds import TASKS, draw_seed, rate_few
+from editloop.studies.comparison.world import draw_candidates, rate_candidates
 
 RIGHT, BASE = PieceFigure("right", "tuned", "right"), PieceFigure("base", "base", "right")
 
@@ -228,7 +240,7 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
 
 
 def test_numbers_of_claims_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    from components.claims.claims import plan_claims
+    from editloop.studies.claims.claims import plan_claims
 
     with pytest.raises(EditLoopError, match="claims 8: there are 1, 2, 3, 4, 5, 6, 7"):
         plan_claims(Store(tmp_path, STANDARD), [1, 8], 1, 2)

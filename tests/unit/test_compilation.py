@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.settings import DEFAULT_IMAGE
 from pipelines.backend import BackendSettings, make_starter, submit
 from pipelines.compilation import COMPILED, NAMES, compile_pipeline

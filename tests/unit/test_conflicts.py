@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from annotation.quality.conflicts import conflicts
-from annotation.vocabulary import Judgement
+from editloop.data.vocabulary import Judgement
 
 
 def judged(task: str, votes: dict[str, dict[str, tuple[int, int]]]) -> list[Judgement]:

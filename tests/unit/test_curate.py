@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from annotation.formats.picture_file import load_image
-from components.curate.curation import choose_triples, write_curated
-from components.curate.selection import lower_bound, select_edits
-from components.curate.settings import CurateSettings
 from components.curate.stage import curate_settings
-from components.curate.triples import read_scored, score_triples
-from components.judges.protocol import AxisScore, Score
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.data.picture_file import load_image
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import AxisScore, Score
+from editloop.scoring.curation.curation import choose_triples, write_curated
+from editloop.scoring.curation.selection import lower_bound, select_edits
+from editloop.scoring.curation.settings import CurateSettings
+from editloop.scoring.curation.triples import read_scored, score_triples
 
 
 def names(count):

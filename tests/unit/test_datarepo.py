@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from infra.content import read_manifest
-from infra.datarepo import DatasetOrigin, DatasetVersion, fetch_dataset, tag_of
-from infra.dataset_versions import contents, versions, versions_with
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.datasets.repository import DatasetOrigin, DatasetVersion, fetch_dataset, tag_of
+from editloop.datasets.versions import contents, versions, versions_with
+from editloop.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
 
 

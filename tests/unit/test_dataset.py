@@ -11,17 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from annotation.vocabulary import Judgement
-from components.dataset.pools import CandidatesFolder, read_sorted_tasks
-from components.dataset.shards import rows_of_tasks
-from components.dataset.splits import SPLITS, split_of
-from components.dataset.stage import publish_dataset, rebuild_dataset, run_dataset, write_dataset
-from components.dataset.votes import read_votes
-from components.dataset.withdrawal import Withdrawn
-from infra.content import complete_folder, read_manifest, sha256_bytes, write_json
-from infra.datarepo import FOLDER
-from infra.dataset_versions import contents, versions, versions_with
-from infra.errors import EditLoopError
+from components.dataset.stage import run_dataset
+from editloop.content import complete_folder, read_manifest, sha256_bytes, write_json
+from editloop.data.vocabulary import Judgement
+from editloop.datasets.build import publish_dataset, rebuild_dataset, write_dataset
+from editloop.datasets.pools import CandidatesFolder, read_sorted_tasks
+from editloop.datasets.repository import FOLDER
+from editloop.datasets.shards import rows_of_tasks
+from editloop.datasets.splits import SPLITS, split_of
+from editloop.datasets.versions import contents, versions, versions_with
+from editloop.datasets.votes import read_votes
+from editloop.datasets.withdrawal import Withdrawn
+from editloop.errors import EditLoopError
 from tests.dataset_repositories import run_git
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from dvc.logger import LoggerHandler
 
-from components.dataset.withdrawal import Withdrawal, add_withdrawal, read_withdrawals
-from infra.datarepo import fetch_dataset
-from infra.dataset_versions import versions
-from infra.errors import EditLoopError
+from editloop.datasets.repository import fetch_dataset
+from editloop.datasets.versions import versions
+from editloop.datasets.withdrawal import Withdrawal, add_withdrawal, read_withdrawals
+from editloop.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_shared, run_git
 
 HOSTILE_GIT = """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from components.dataset.withdrawal import Withdrawal, add_withdrawal, read_withdrawals
-from infra import dataset_checkout
-from infra.datarepo import DatasetVersion, commit_dataset, fetch_dataset
-from infra.dataset_checkout import Checkout
-from infra.dataset_versions import versions
-from infra.errors import EditLoopError
+from editloop.datasets import checkout as dataset_checkout
+from editloop.datasets.checkout import Checkout
+from editloop.datasets.repository import DatasetVersion, commit_dataset, fetch_dataset
+from editloop.datasets.versions import versions
+from editloop.datasets.withdrawal import Withdrawal, add_withdrawal, read_withdrawals
+from editloop.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
 
 

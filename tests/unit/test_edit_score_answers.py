@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.edit_score.answers import ParsedAnswer, parse_answer
-from components.edit_score.targets import answer_text
+from editloop.models.edit_score.answers import ParsedAnswer, parse_answer
+from editloop.training.edit_score.targets import answer_text
 
 NUMBERS = st.integers(0, 25) | st.floats(0, 25)
 PIECES = st.sampled_from(

@@ -7,13 +7,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from components.edit_score import checkpoints
-from components.edit_score.adapters import CONFIG, WEIGHTS, write_adapter
-from components.edit_score.generation import next_token_probabilities
-from components.edit_score.model import EditScoreModel
-from components.training.adapter import add_adapter
-from components.training.settings import LoraSettings
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.edit_score import checkpoints
+from editloop.models.edit_score.adapters import CONFIG, WEIGHTS, write_adapter
+from editloop.models.edit_score.generation import next_token_probabilities
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.lora import add_adapter
+from editloop.models.lora_settings import LoraSettings
 from tests.edit_score_models import CLASSES, plain_inputs, some_groups, tiny_score
 
 pytestmark = pytest.mark.floats

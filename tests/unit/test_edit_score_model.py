@@ -7,16 +7,21 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from components.backbones.pictures import Patches
-from components.backbones.text import control_ids
-from components.edit_score import generation
-from components.edit_score.generation import generate_answers, next_token_probabilities, sample_tokens, uniform_draws
-from components.edit_score.rows import RowMaker
-from components.edit_score.settings import EditScoreSettings
-from components.edit_score.sft import sft_loss
-from components.edit_score.targets import Target, training_rows
-from components.judges.protocol import EditGroup
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.backbones.picture_inputs import Patches
+from editloop.models.backbones.text import control_ids
+from editloop.models.edit_score import generation
+from editloop.models.edit_score.generation import (
+    generate_answers,
+    next_token_probabilities,
+    sample_tokens,
+    uniform_draws,
+)
+from editloop.models.edit_score.rows import RowMaker
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.training.edit_score.sft import sft_loss
+from editloop.training.edit_score.targets import Target, training_rows
 from tests.edit_score_models import plain_greedy, plain_inputs, plain_loss, some_groups, tiny_score
 
 pytestmark = pytest.mark.floats

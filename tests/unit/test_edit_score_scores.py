@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.edit_score.scores import average_passes, expected_score, overall
-from components.edit_score.settings import AXES
+from editloop.models.edit_score.scores import average_passes, expected_score, overall
+from editloop.models.edit_score.settings import AXES
 
 POINTS = st.tuples(*[st.floats(0, 25)] * 4)
 

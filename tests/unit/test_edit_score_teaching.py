@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.edit_score.answers import ParsedAnswer, parse_answer
-from components.edit_score.judge import EditScoreJudge
-from components.edit_score.lesson import AnswerTrainingTask, read_training_edits
-from components.edit_score.sft import answer_loss
-from components.edit_score.targets import Target, targets_from_ratings, training_rows, written_reasoning
-from components.edit_score.teacher import import_distillation_rows, read_distillation_rows
-from components.judges.protocol import EditGroup
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.models.edit_score.answers import ParsedAnswer, parse_answer
+from editloop.models.edit_score.judge import EditScoreJudge
+from editloop.models.judge_protocol import EditGroup
+from editloop.training.edit_score.distillation import import_distillation_rows, read_distillation_rows
+from editloop.training.edit_score.sft import answer_loss
+from editloop.training.edit_score.targets import Target, targets_from_ratings, training_rows, written_reasoning
+from editloop.training.edit_score.training_task import AnswerTrainingTask, read_training_edits
 from pipelines.cli import app
 from tests.edit_score_models import plain_loss, some_groups, tiny_score
 

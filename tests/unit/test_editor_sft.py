@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from components.editor_rl.flow_matching import flow_matching_loss, noised
-from components.editor_sft.lesson import EditTrainingTask, _seed, split_rows
-from components.editor_sft.settings import SftSettings, read_sft_preset, sft_presets
 from components.editor_sft.stage import fine_tune
-from components.editors.opening import open_editor
-from components.training.ranks import step_seed
-from infra.content import complete_folder
-from infra.errors import EditLoopError
+from editloop.content import complete_folder
+from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
+from editloop.models.editors.opening import open_editor
+from editloop.training.distributed import step_seed
+from editloop.training.editor_sft.settings import SftSettings, read_sft_preset, sft_presets
+from editloop.training.editor_sft.training_task import EditTrainingTask, _seed, split_rows
+from editloop.training.flow_matching import flow_matching_loss, noised
 
 pytestmark = pytest.mark.floats
 

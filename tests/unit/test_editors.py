@@ -5,11 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from annotation.simulation.scenes import random_edit
-from components.editors.opening import open_editor
-from components.editors.sampling import edit, integrate
-from components.editors.tiny import settings
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.editors.codec import FORMER_MODULE
+from editloop.models.editors.opening import open_editor
+from editloop.models.editors.sampling import edit, integrate
+from editloop.studies.tiny_models.editor import settings
+from editloop.studies.world.scenes import random_edit
 
 pytestmark = pytest.mark.floats
 
@@ -52,6 +53,17 @@ def test_its_settings_are_those_that_its_weights_were_trained_with(editor):
     assert editor.settings == settings()
 
 
+def test_an_editor_saved_before_the_package_was_named_opens(editor, tasks, tmp_path):
+    """Its model_index.json names the codec's module as it was then."""
+    editor.pipeline.save_pretrained(tmp_path)
+    index = (tmp_path / "model_index.json").read_text()
+    assert "editloop.models.editors.codec" in index
+    (tmp_path / "model_index.json").write_text(index.replace("editloop.models.editors.codec", FORMER_MODULE))
+    earlier = open_editor(tmp_path, settings=editor.settings)
+    source = np.stack([tasks[0].source])
+    assert torch.equal(earlier.latents(source), editor.latents(source))
+
+
 def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
     instructions, sources = [task.instruction for task in tasks], np.stack([task.source for task in tasks])
     together = edit(editor, instructions, sources, seeds=[5, 6, 7, 8], steps=4)
@@ -60,7 +72,7 @@ def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
 
 
 def test_the_codec_keeps_a_right_result_right(editor, tasks):
-    from annotation.simulation.oracle import oracle
+    from editloop.evaluation.oracle import oracle
 
     sources, targets = (np.stack([getattr(task, role) for task in tasks]) for role in ("source", "target"))
     assert oracle(sources, targets, editor.decode(editor.latents(targets), (32, 32))).right.all()

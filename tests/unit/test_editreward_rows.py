@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.campaigns.campaign import read_tasks
 from annotation.formats.editreward_rows import export_rows, import_rows
 from annotation.formats.judgements_folder import read_judgements
-from annotation.vocabulary import Judgement
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import Judgement
+from editloop.errors import EditLoopError
 
 
 def picture(path, seed):
@@ -116,7 +116,7 @@ def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, mon
     import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
     for folder in ("c", "j"):
         read_manifest(tmp_path / folder, check=True)
-    monkeypatch.setattr("components.dataset.stage.commit_dataset", lambda *_, **__: {"commit": "0"})
+    monkeypatch.setattr("editloop.datasets.build.commit_dataset", lambda *_, **__: {"commit": "0"})
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "r"))
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "s"))
     figures = run_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d", tmp_path / "version.json")

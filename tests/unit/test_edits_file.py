@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from annotation.formats.picture_file import LARGEST_PICTURE, load_image
-from annotation.simulation.stand_ins import STAND_INS, add_candidates, changed_region
-from infra.content import file_digests, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import file_digests, read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.data.picture_file import LARGEST_PICTURE, load_image
+from editloop.errors import EditLoopError
+from editloop.studies.world.stand_ins import STAND_INS, add_candidates, changed_region
 
 GOOD: dict[str, Any] = {"id": "a", "instruction": "Make it red.", "source": "images/a.png"}
 

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.campaigns.campaign import read_tasks
 from annotation.campaigns.opening import _tiny
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.formats.picture_size import resized
-from annotation.simulation.experts import oracle_scores
-from annotation.simulation.oracle import oracle, oracle_of_task
-from annotation.simulation.scenes import random_edit
-from annotation.simulation.stand_ins import STAND_INS, add_candidates
-from annotation.vocabulary import EditTask, Page
-from components.benchmark.within_group import within_group_correlation
+from annotation.simulated_experts import oracle_scores
 from components.candidates.stage import run_candidates
-from components.comparison.world import rate_candidates
-from components.editor_rl.scoring import OracleJudge
-from components.judges.protocol import EditGroup
-from components.reward.data import PreferenceGroup, read_groups
-from components.reward.judge import RewardJudge
-from components.suites.answers import judge_suite
-from components.suites.evaluation import evaluate
-from components.suites.opening import open_suite
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.data.picture_size import resized
+from editloop.data.vocabulary import EditTask, Page
+from editloop.datasets.preference_groups import PreferenceGroup, read_groups
+from editloop.evaluation.oracle import oracle, oracle_of_group, oracle_of_task
+from editloop.evaluation.suites.answers import judge_suite
+from editloop.evaluation.suites.evaluation import evaluate
+from editloop.evaluation.suites.opening import open_suite
+from editloop.evaluation.within_group import within_group_correlation
+from editloop.models.edit_reward.judge import RewardJudge
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.comparison.world import rate_candidates
+from editloop.studies.world.scenes import random_edit
+from editloop.studies.world.stand_ins import STAND_INS, add_candidates
+from editloop.training.editor_rl.scoring import OracleJudge
 
 SIZES = {"pixel": (32, 33), "half": (16, 16), "double": (64, 64), "shape": (20, 51)}
 """(height, width) of edits of a source of 32 x 32."""
@@ -93,7 +93,7 @@ def test_a_group_of_a_dataset_is_scored_whatever_its_sizes(edit: tuple[np.ndarra
     edits = [resized(target, size) for size in SIZES.values()]
     nothing = np.zeros((4, 4, 2), np.float32)
     group = PreferenceGroup("t", "x", "i", tuple(SIZES), ("e",) * 4, source, target, edits, nothing[0], nothing)
-    seen = group.oracle()
+    seen = oracle_of_group(group)
     assert seen is not None
     assert seen.mean.tolist() == means(source, target, edits)
 

@@ -11,13 +11,14 @@ import pytest
 from pydantic import SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
-from infra.errors import EditLoopError
-from infra.launch import LaunchSettings, torchrun_arguments, trainjob_manifest
-from infra.settings import PREFIX, EnvironmentSettings
-from infra.tracking import TrackingSettings
+from editloop.environment import PREFIX, EnvironmentSettings
+from editloop.errors import EditLoopError
+from editloop.lineage.tracking import TrackingSettings
+from editloop.training.launch import torchrun_arguments
+from infra.launch import LaunchSettings, trainjob_manifest
 
 TOP = Path(__file__).parents[2]
-ROOMS = ("infra", "annotation", "components", "pipelines")
+ROOMS = ("editloop", "infra", "annotation", "components", "pipelines")
 SOURCES = [path for room in ROOMS for path in sorted((TOP / room).rglob("*.py"))]
 TEXT = (str, Path, SecretStr)
 """Types that take any text."""
@@ -97,7 +98,11 @@ def test_an_empty_variable_is_an_unset_one(
     ("variable", "value", "words"),
     [
         ("EDITLOOP_TRAINJOB_POLL_SECONDS", "-1", "EDITLOOP_TRAINJOB_POLL_SECONDS=-1: Input should be greater than 0"),
-        ("EDITLOOP_STOP_SECONDS", "nan", "EDITLOOP_STOP_SECONDS=nan: Input should be a finite number"),
+        (
+            "EDITLOOP_TRAINJOB_POLL_SECONDS",
+            "nan",
+            "POLL_SECONDS=nan: Input should be a finite number",
+        ),
         ("EDITLOOP_LAUNCHER", "slurm", "EDITLOOP_LAUNCHER=slurm: Input should be 'local' or 'trainjob'"),
         ("EDITLOOP_LAUNCHER", "a\nb", r"EDITLOOP_LAUNCHER='a\\nb': "),
         ("EDITLOOP_LAUNCHER", "x" * 200, r"EDITLOOP_LAUNCHER=x{77}\.\.\.: "),
@@ -113,7 +118,7 @@ def test_a_bad_launcher_setting_names_the_rule(
 
 
 def test_a_part_of_a_structured_value_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.judges.openai_judge import OpenAISettings
+    from editloop.scoring.openai_judge import OpenAISettings
 
     monkeypatch.setenv("EDITLOOP_OPENAI_QUESTIONS", json.dumps({"passes": 0}))
     with pytest.raises(EditLoopError, match=r"EDITLOOP_OPENAI_QUESTIONS\[passes\]=0: Input should be greater"):
@@ -121,7 +126,7 @@ def test_a_part_of_a_structured_value_is_named_by_its_path(monkeypatch: pytest.M
 
 
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.serving.client import JudgeClientSettings
+    from editloop.scoring.server_client import JudgeClientSettings
 
     with pytest.raises(EditLoopError, match=r"^EDITLOOP_JUDGE_TOKEN: Input should be a valid string") as raised:
         JudgeClientSettings(token=12345)
@@ -145,8 +150,8 @@ def test_a_rule_of_several_variables_is_one_line_too() -> None:
 
 def test_several_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "x")
-    monkeypatch.setenv("EDITLOOP_STOP_SECONDS", "y")
-    with pytest.raises(EditLoopError, match=r"EDITLOOP_LAUNCHER=x: .*; EDITLOOP_STOP_SECONDS=y: "):
+    monkeypatch.setenv("EDITLOOP_TRAINJOB_POLL_SECONDS", "y")
+    with pytest.raises(EditLoopError, match=r"EDITLOOP_LAUNCHER=x: .*; EDITLOOP_TRAINJOB_POLL_SECONDS=y: "):
         LaunchSettings()
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from annotation.campaigns.campaign import read_tasks
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.plan import plan_pages
-from annotation.simulation.characters import PageView, answer_page, expert, rate_candidate
-from annotation.simulation.experts import assigned_annotators, oracle_scores
-from infra.errors import EditLoopError
+from annotation.simulated_experts import oracle_scores
+from editloop.data.candidates_folder import read_tasks
+from editloop.errors import EditLoopError
+from editloop.studies.world.characters import PageView, answer_page, assigned_annotators, expert, rate_candidate
 
 NAMES = ["expert-1", "expert-2", "expert-3", "expert-4"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.gates.calibration import rates_markdown, simulate_gate
-from components.gates.settings import read_gate
+from editloop.evaluation.gates.calibration import rates_markdown, simulate_gate
+from editloop.evaluation.gates.settings import read_gate
 
 
 def test_equal_models_are_promoted_no_oftener_than_the_nominal_level():

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.gates.bootstrap import ratio_interval
-from components.gates.decision import Agreement, SuiteMeasurement, decide
-from components.gates.mcnemar import discordant_counts, mcnemar
-from components.gates.page import gate_page
-from components.gates.settings import GateSettings, Slices, SuiteGate, read_gate
-from components.suites.outcomes import Outcomes, align_outcomes
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.evaluation.gates.decision import Agreement, SuiteMeasurement, decide
+from editloop.evaluation.gates.page import gate_page
+from editloop.evaluation.gates.settings import GateSettings, Slices, SuiteGate, read_gate
+from editloop.evaluation.outcomes import Outcomes, align_outcomes
+from editloop.statistics.bootstrap import ratio_interval
+from editloop.statistics.mcnemar import discordant_counts, mcnemar
 
 GATE = GateSettings(name="test", suites=(SuiteGate(suite="heldout", minimum=20),), slices=Slices(minimum=10))
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from diffusers import FluxKontextPipeline
 
-from components.backbones.placement import placement
-from components.editor_rl import train as rl
-from components.editor_rl.settings import RlSettings
-from components.editors.opening import open_editor
-from components.judges.protocol import EditGroup
-from components.propose.pool import CandidatePool
-from components.propose.stage import load_reward, own_scores
-from components.reward.model import RewardModel
-from components.training import ranks
+from editloop.models.backbones.placement import placement
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.editors.opening import open_editor
+from editloop.models.judge_protocol import EditGroup
+from editloop.selection.pool import CandidatePool
+from editloop.selection.propose import load_reward, own_scores
+from editloop.training import distributed as ranks
+from editloop.training.editor_rl import train as rl
+from editloop.training.editor_rl.settings import RlSettings
 from tests.tiny_editors import build_tiny_editor
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as distributed
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.training.memory import trained_weights
+from editloop.training.memory_plan import trained_weights
 from tests.gpu.child import outcome_of, reason_of
 from tests.gpu.conditions import Conditions, OutOfBoundsError, checked
 from tests.gpu.flops import forward_flops, row_work, tree_work
@@ -235,8 +235,8 @@ def test_real_sizes_are_those_of_the_preset() -> None:
     """The backbone of 7 billion weights, without memory for them; the plan's tokens are those of the rubrics."""
     from transformers import Qwen2_5_VLModel
 
-    from components.backbones.tiny import byte_tokenizer
-    from components.training.memory import pass_tokens
+    from editloop.studies.tiny_models.backbone import byte_tokenizer
+    from editloop.training.memory_plan import pass_tokens
 
     size = scale(False)
     with torch.device("meta"):

@@ -12,8 +12,11 @@ from typing import NamedTuple
 import pytest
 
 TOP = Path(__file__).parents[2]
-ROOMS = ("infra", "annotation", "components", "pipelines")
-ONE_WAY = "Rooms import one way"
+ROOMS = ("editloop", "infra", "annotation", "components", "pipelines")
+ONE_WAY = "The five packages import one way"
+LAYERS = "The layers of the library import one way"
+CYCLES = "No import cycles between folders"
+STUDIES = "Product code does not import the studies"
 KFP = "kfp stays in the component files and the pipelines"
 COMPONENT_FILES = "Component files are for pipelines alone"
 TORCH = "What experts see, what starts a training and every settings module need no torch"
@@ -37,22 +40,42 @@ def modules(pattern: str) -> list[str]:
 
 PLANTS = [
     *(Plant(KFP, module, "kfp") for module in modules("components/*/stage.py")),
-    *(Plant(KFP, module, "kfp") for module in ("infra.launch", "annotation.selection", "components.step")),
-    *(Plant(COMPONENT_FILES, f"components.{name}", "components.reward.component") for name in ("step", "curate.page")),
-    *(Plant(TORCH, module, "torch") for module in modules("components/*/settings.py")),
-    *(Plant(TORCH, module, "torch") for module in ("infra.settings", "pipelines.settings", "annotation.vocabulary")),
+    *(Plant(KFP, module, "kfp") for module in ("infra.launch", "editloop.selection.ranking", "editloop.lineage.step")),
+    *(
+        Plant(COMPONENT_FILES, module, "components.reward.component")
+        for module in ("components.curate.stage", "components.dataset.stage")
+    ),
+    *(Plant(TORCH, module, "torch") for module in modules("editloop/models/*/settings.py")),
+    *(Plant(TORCH, module, "torch") for module in modules("editloop/training/**/settings.py")),
+    *(Plant(TORCH, module, "torch") for module in ("infra.settings", "pipelines.settings", "editloop.data.vocabulary")),
     *(
         Plant(TORCH, module, "torch")
-        for module in ("components.training.job", "annotation.campaigns.campaign_settings")
+        for module in ("editloop.training.reward_job", "annotation.campaigns.campaign_settings")
     ),
-    *(Plant(TORCH, "infra.content", package) for package in ("deepspeed", "diffusers", "transformers")),
-    Plant(ONE_WAY, "infra.errors", "annotation.vocabulary"),
-    Plant(ONE_WAY, "infra.patience", "components.unfinished"),
-    Plant(ONE_WAY, "infra.signing", "pipelines.settings"),
-    Plant(ONE_WAY, "annotation.quality.quality", "components.unfinished"),
-    Plant(ONE_WAY, "annotation.quality.agreement", "pipelines.settings"),
-    Plant(ONE_WAY, "components.unfinished", "pipelines.settings"),
+    *(Plant(TORCH, "editloop.lineage.registry", package) for package in ("deepspeed", "diffusers", "transformers")),
+    Plant(ONE_WAY, "editloop.errors", "infra.settings"),
+    Plant(ONE_WAY, "editloop.training.job", "infra.launch"),
+    Plant(ONE_WAY, "editloop.lineage.signing", "pipelines.settings"),
+    Plant(ONE_WAY, "infra.launch", "annotation.quality.conflicts"),
+    Plant(ONE_WAY, "annotation.quality.quality", "components.reward.stage"),
+    Plant(ONE_WAY, "components.reward.stage", "pipelines.settings"),
+    Plant(LAYERS, "editloop.content", "editloop.environment"),
+    Plant(LAYERS, "editloop.pages.plots", "editloop.data.vocabulary"),
+    Plant(LAYERS, "editloop.data.vocabulary", "editloop.statistics.holm"),
+    Plant(LAYERS, "editloop.statistics.holm", "editloop.datasets.votes"),
+    Plant(LAYERS, "editloop.datasets.votes", "editloop.lineage.registry"),
+    Plant(LAYERS, "editloop.lineage.registry", "editloop.models.judge_protocol"),
+    Plant(LAYERS, "editloop.models.judge_protocol", "editloop.scoring.best_of"),
+    Plant(LAYERS, "editloop.scoring.best_of", "editloop.evaluation.outcomes"),
+    Plant(LAYERS, "editloop.evaluation.outcomes", "editloop.training.schedule"),
+    Plant(LAYERS, "editloop.training.schedule", "editloop.selection.ranking"),
+    Plant(LAYERS, "editloop.selection.ranking", "editloop.studies.world.scenes"),
+    Plant(STUDIES, "components.candidates.stage", "editloop.studies.world.scenes"),
+    Plant(STUDIES, "annotation.campaigns.opening", "editloop.studies.world.characters"),
+    Plant(STUDIES, "pipelines.reconcile", "editloop.studies.world.stand_ins"),
 ]
+CYCLE = ("editloop.models.backbones.text", "editloop.models.edit_reward.settings")
+"""The first importing the second closes a ring of folders."""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +90,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         path = folder.joinpath(*plant.module.split(".")).with_suffix(".py")
         with path.open("a") as source:
             source.write(f"\n\ndef planted_{number}():\n    import {plant.imported}\n")
+    with folder.joinpath(*CYCLE[0].split(".")).with_suffix(".py").open("a") as source:
+        source.write(f"\n\ndef planted_cycle():\n    import {CYCLE[1]}\n")
     call = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
         [sys.executable, "-c", call, "--no-cache"],
@@ -92,7 +117,7 @@ def contracts() -> list[str]:
 
 
 def test_every_contract_has_a_plant_of_its_own() -> None:
-    assert set(contracts()) == {plant.contract for plant in PLANTS}
+    assert set(contracts()) == {plant.contract for plant in PLANTS} | {CYCLES}
     own = {name for plant in PLANTS for name in plant[1:] if name.partition(".")[0] in ROOMS}
     assert [name for name in sorted(own) if not TOP.joinpath(*name.split(".")).with_suffix(".py").is_file()] == []
 
@@ -101,3 +126,7 @@ def test_every_contract_has_a_plant_of_its_own() -> None:
 def test_a_planted_import_breaks_its_contract(plant: Plant, broken: Mapping[str, str]) -> None:
     lines = [line.strip("- ") for line in broken[plant.contract].splitlines()]
     assert [line for line in lines if line.startswith((f"{plant} (", f"{plant}."))], broken[plant.contract]
+
+
+def test_a_planted_ring_of_folders_breaks_its_contract(broken: Mapping[str, str]) -> None:
+    assert ".backbones -> .edit_reward" in broken[CYCLES]

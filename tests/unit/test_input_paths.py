@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, get_args
 import pytest
 import typer
 
-from components.input_folders import EDITS, FILES, FOLDERS
-from infra.content import MANIFEST, complete_folder, read_manifest
-from infra.errors import EditLoopError
+from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage.stage_inputs import EDITS, FILES, FOLDERS
 from pipelines.cli import app, main
 from pipelines.stages import STAGES, outputs_of, stage_parser
 

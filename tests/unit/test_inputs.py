@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from infra.content import read_manifest, sha256_file
-from infra.errors import EditLoopError
+from editloop.content import read_manifest, sha256_file
+from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
 from pipelines.inputs import Inputs, draw_scenes, split_edits
 from pipelines.settings import Scenes
 

@@ -1,6 +1,7 @@
 """Stages that train: equal work is an equal TrainJob, wherever its data lies and its result goes."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 from PIL import Image
 
 from components.editor_rl.stage import run_editor_rl
-from components.editor_rl.teacher import RewardSource
 from components.editor_sft.stage import run_editor_sft
 from components.reward.stage import run_reward
-from components.training.job_file import JobFile, launch_job
-from infra.content import complete_folder, read_manifest
-from infra.launch import LaunchSettings, torchrun_arguments, trainjob_manifest
+from editloop.content import complete_folder, read_manifest
+from editloop.training.editor_rl.reward_source import RewardSource
+from editloop.training.job import JobFile, launch_job
+from editloop.training.launch import torchrun_arguments
+from infra.launch import LaunchSettings, launch, trainjob_manifest
 
 TOP = Path(__file__).parents[2]
 Stage = Callable[[Path, Path, int], Any]
@@ -69,8 +71,8 @@ def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "trainjob")
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
     teacher = RewardSource("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))
-    monkeypatch.setattr("components.editor_rl.teacher.champion_reward_source", lambda reward: teacher)
-    monkeypatch.setattr("components.editor_rl.preflight.check_job", lambda *job: None)
+    monkeypatch.setattr("editloop.training.editor_rl.reward_source.champion_reward_source", lambda reward: teacher)
+    monkeypatch.setattr("editloop.training.editor_rl.preflight.check_job", lambda *job: None)
     return names
 
 
@@ -91,8 +93,7 @@ def test_every_stage_that_launches_is_tested_and_launches_by_its_job_file() -> N
     sources = {path: path.read_text() for path in (TOP / "components").rglob("*.py")}
     launching = {path.parent.name for path, text in sources.items() if path.name == "stage.py" and "launch" in text}
     assert launching == {name.partition(" ")[0] for name in STAGES}
-    direct = [path.name for path, text in sources.items() if "infra.launch import launch" in text]
-    assert direct == ["job_file.py"]
+    assert [path for path, text in sources.items() if re.search(r"\blaunch\(", text)] == []
 
 
 def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,8 @@ def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypa
             (out / "weights").write_text("trained")
             (out / "training.json").write_text(json.dumps(outcome))
 
-    monkeypatch.setattr("components.training.job_file.launch", ranks)
+    for stage in ("reward", "editor_sft"):
+        monkeypatch.setattr(f"components.{stage}.stage.launch", ranks)
     output = tmp_path / "out"
     with complete_folder(output) as out:
         (out / "earlier").write_text("of an earlier step")
@@ -129,7 +131,7 @@ def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypa
 def test_a_job_file_is_written_where_its_checkpoints_lie(tmp_path: Path, job_names: list[str]) -> None:
     job = JobFile(output=tmp_path / "result", checkpoints=tmp_path / "work")
     with pytest.raises(StepInterruptedError):
-        launch_job("m", job, processes=2)
+        launch_job("m", job, processes=2, launch=launch)
     command = torchrun_arguments("m", [str(tmp_path / "work" / "job.json")], 2)
     assert job_names == [trainjob_manifest(command, 2, LaunchSettings())["metadata"]["name"]]
     assert JobFile.model_validate_json((tmp_path / "work" / "job.json").read_text()) == job

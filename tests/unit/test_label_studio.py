@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from annotation.campaigns import label_studio
 from annotation.campaigns.label_studio import LabelStudioApi
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 

@@ -21,8 +21,8 @@ from annotation.campaigns.labelling import (
     result_of,
     task_data,
 )
-from annotation.vocabulary import AXES, Page
-from infra.errors import EditLoopError
+from editloop.data.vocabulary import AXES, Page
+from editloop.errors import EditLoopError
 
 PLACES = range(FEWEST, MOST + 1)
 RATING = st.fixed_dictionaries({axis: st.integers(1, 4) for axis in AXES})

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.vocabulary import AXES, Candidate, EditTask, Judgement
-from components.dataset.labels import TIE, PreferenceLabels, fit_labels, mean_rating, order_confidence, preference_pairs
-from components.dataset.votes import Vote
+from editloop.data.vocabulary import AXES, Candidate, EditTask, Judgement
+from editloop.datasets.labels import TIE, PreferenceLabels, fit_labels, mean_rating, order_confidence, preference_pairs
+from editloop.datasets.votes import Vote
 
 RATING = st.tuples(st.integers(1, 4), st.integers(1, 4))
 VOTES = st.dictionaries(

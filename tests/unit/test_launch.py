@@ -11,8 +11,9 @@ import psutil
 import pytest
 from kubernetes.client.exceptions import ApiException
 
-from infra.errors import EditLoopError
-from infra.launch import LaunchSettings, launch, run_trainjob, torchrun_arguments, trainjob_manifest
+from editloop.errors import EditLoopError
+from editloop.training.launch import torchrun_arguments
+from infra.launch import LaunchSettings, launch, run_trainjob, trainjob_manifest
 
 RANK = """
 import os, sys, time
@@ -59,7 +60,7 @@ def test_ranks_end_when_the_launching_process_is_killed(rank_module: Path) -> No
 
 def test_a_step_ends_with_the_process_that_supervises_it() -> None:
     supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    call = "from infra.launch import end_with_supervisor; end_with_supervisor(); import time; time.sleep(600)"
+    call = "from editloop.processes import end_with_supervisor; end_with_supervisor(); import time; time.sleep(600)"
     step = subprocess.Popen(
         [sys.executable, "-c", call], env=os.environ | {"EDITLOOP_SUPERVISOR_PID": str(supervisor.pid)}
     )

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from components.dataset.shards import ShardWriter
-from components.dataset.splits import SPLITS
-from components.leaks.catalogue import normalise_instruction
-from components.leaks.fingerprints import compute_fingerprints, similar_pairs
-from components.leaks.leaks import check_leaks, find_leaks
-from components.suites.suite import ALL, Item, PictureRef, Suite
-from infra.content import complete_folder, sha256_bytes
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, sha256_bytes
+from editloop.data.fingerprints import compute_fingerprints, similar_pairs
+from editloop.datasets.shards import ShardWriter
+from editloop.datasets.splits import SPLITS
+from editloop.errors import EditLoopError
+from editloop.evaluation.leaks.catalogue import normalise_instruction
+from editloop.evaluation.leaks.leaks import check_leaks, find_leaks
+from editloop.evaluation.suites.suite import ALL, Item, PictureRef, Suite
 
 
 def photograph(seed: int, side: int = 96) -> Image.Image:
@@ -144,7 +144,7 @@ def test_many_pictures_are_read_by_several_processes_with_the_same_answer(tmp_pa
     data = training(tmp_path / "data", rows)
     asked = suite(*[(str(number), "x", [encoded(photograph(number, 48))] * 3) for number in (3, 17, 500)])
     here = find_leaks(data, asked)
-    monkeypatch.setattr("components.leaks.catalogue.MAX_ROWS_IN_PROCESS", 1)
+    monkeypatch.setattr("editloop.evaluation.leaks.catalogue.MAX_ROWS_IN_PROCESS", 1)
     assert find_leaks(data, asked) == here
     assert here.task_ids == {"t03", "t17"}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.dataset.withdrawal import LIST, Withdrawal, Withdrawn, add_withdrawal, read_withdrawals, read_withdrawn
-from infra.dataset_versions import VersionLineage
-from infra.errors import EditLoopError
-from pipelines.lineage.family import ModelVersion, find_descendants
-from pipelines.lineage.trace import find_dataset
-from pipelines.lineage.withdraw import newest_versions
+from editloop.datasets.versions import VersionLineage
+from editloop.datasets.withdrawal import LIST, Withdrawal, Withdrawn, add_withdrawal, read_withdrawals, read_withdrawn
+from editloop.errors import EditLoopError
+from editloop.lineage.family import ModelVersion, find_descendants
+from editloop.lineage.trace import find_dataset
+from editloop.lineage.withdraw import newest_versions
 
 
 def model(

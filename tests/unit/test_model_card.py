@@ -1,8 +1,8 @@
 """A model's card: its figures with their intervals, and names that cannot change the page."""
 
-from components.promote.card import CardFigure, Link, card_figures, model_card, truncate_card
-from infra.promotion_pages import MAX_DESCRIPTION, promotion_table
-from infra.registry import Promotion
+from editloop.lineage.model_card import CardFigure, Link, card_figures, model_card, truncate_card
+from editloop.lineage.promotion_pages import MAX_DESCRIPTION, promotion_table
+from editloop.lineage.registry import Promotion
 
 
 def test_each_figure_has_the_interval_that_is_its_own() -> None:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
-from components.backbones.pictures import (
+from editloop.errors import EditLoopError
+from editloop.models.backbones.picture_inputs import (
     Patching,
     distinct_pictures,
     paired_patches,
@@ -16,7 +17,6 @@ from components.backbones.pictures import (
     picture_from_bytes,
     scaled_size,
 )
-from infra.errors import EditLoopError
 
 pytestmark = pytest.mark.floats
 

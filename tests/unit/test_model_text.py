@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.backbones.text import control_id, control_ids, control_text_ids, text_ids, truncate_text
-from components.backbones.tiny import SPECIAL, byte_tokenizer
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.backbones.text import control_id, control_ids, control_text_ids, text_ids, truncate_text
+from editloop.studies.tiny_models.backbone import SPECIAL, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 WORDS = st.lists(st.one_of(st.sampled_from(SPECIAL), st.text(max_size=8)), max_size=8).map("".join)

@@ -4,8 +4,8 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
-from infra import patience
-from infra.patience import is_unreachable, retry_while_unreachable
+from editloop.lineage import retries as patience
+from editloop.lineage.retries import is_unreachable, retry_while_unreachable
 
 
 @pytest.fixture(autouse=True)

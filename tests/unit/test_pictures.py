@@ -3,8 +3,8 @@ import os
 import pytest
 
 from annotation.campaigns.pictures import BucketStore, FolderStore, picture_store
-from infra.content import sha256_bytes
-from infra.errors import EditLoopError
+from editloop.content import sha256_bytes
+from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.step import PIPELINES, SHARED, pipelines_of, run_step
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.lineage.step import PIPELINES, SHARED, pipelines_of, run_step
 from pipelines.backend import parse_arguments
 from pipelines.compilation import COMPILED, NAMES, compile_pipelines
 from pipelines.settings import PARAMS, PRESETS, LoopSettings, read_params

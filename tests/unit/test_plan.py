@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from annotation.campaigns.campaign import read_tasks
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.plan import plan_pages
-from annotation.simulation.characters import PageView, answer_page, expert
-from annotation.simulation.experts import oracle_scores
-from infra.content import sha256_file
-from infra.errors import EditLoopError
+from annotation.simulated_experts import oracle_scores
+from editloop.content import sha256_file
+from editloop.data.candidates_folder import read_tasks
+from editloop.errors import EditLoopError
+from editloop.studies.world.characters import PageView, answer_page, expert
 
 PEOPLE = ("expert-1", "expert-2", "expert-3")
 

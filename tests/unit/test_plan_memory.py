@@ -6,8 +6,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.training.memory import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
-from components.training.presets import load_preset, preset_names
+from editloop.training.memory_plan import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
+from editloop.training.presets import load_preset, preset_names
 from pipelines.cli import app
 
 GIB = 2**30

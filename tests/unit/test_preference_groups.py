@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.dataset.shards import CANDIDATE_ROWS, PAIR_ROWS
-from components.reward import data
-from components.reward.data import read_groups
+from editloop.datasets import preference_groups as data
+from editloop.datasets.preference_groups import read_groups
+from editloop.datasets.shards import CANDIDATE_ROWS, PAIR_ROWS
 
 TASKS, CANDIDATES, ROWS_A_GROUP = 12, 3, 7
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLModel, Qwen3VLModel
 
-from components.backbones import prefix_tree
-from components.backbones.pictures import Patching, patches_of
-from components.backbones.prefix_tree import Node, last_hidden, markers, node_ends, pack
-from components.backbones.text import text_ids
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.backbones.tree_attention import Tree, enable_tree_attention
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.backbones import prefix_tree
+from editloop.models.backbones.picture_inputs import Patching, patches_of
+from editloop.models.backbones.prefix_tree import Node, last_hidden, markers, node_ends, pack
+from editloop.models.backbones.text import text_ids
+from editloop.models.backbones.tree_attention import Tree, enable_tree_attention
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 
 HIDDEN_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 5e-5
 FAR = 1e-3

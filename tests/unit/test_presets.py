@@ -7,12 +7,12 @@ import torch
 from pydantic import ValidationError
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen3VLConfig, Qwen3VLModel
 
-from components.edit_score.settings import EditScoreSettings
-from components.reward.losses import LOSSES
-from components.reward.settings import RewardSettings
-from components.training.architecture import Architecture
-from components.training.presets import Preset, choose_base, load_preset, preset_names
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.training.architecture import Architecture
+from editloop.training.edit_reward.losses import LOSSES
+from editloop.training.presets import Preset, choose_base, load_preset, preset_names
 
 PUBLISHED = {
     "editreward-qwen2.5-vl-7b": 8.29,

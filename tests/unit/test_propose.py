@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from annotation.campaigns.campaign import read_tasks
-from annotation.vocabulary import Judgement
 from components.dataset.stage import run_dataset
-from components.propose.ensemble import EnsembleLabels, fit_ensemble
-from components.propose.learning_curves import judgement_saving
-from components.propose.stage import run_propose
-from infra.content import complete_folder, read_manifest, write_json
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, read_manifest, write_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import Judgement
+from editloop.errors import EditLoopError
+from editloop.selection.ensemble import EnsembleLabels, fit_ensemble
+from editloop.selection.propose import run_propose
+from editloop.studies.learning_curves.learning_curves import judgement_saving
 
 pytestmark = pytest.mark.floats
 

@@ -8,8 +8,8 @@ import pytest
 
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
-from annotation.quality.reliability import reliability
-from annotation.vocabulary import CannotJudge
+from editloop.data.vocabulary import CannotJudge
+from editloop.statistics.reliability import reliability
 from tests.generated_campaign import BEGIN, Character, campaign
 
 

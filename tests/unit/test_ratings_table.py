@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation.formats.ratings_table import judgements_of_table, read_table, write_judgements
-from annotation.vocabulary import Candidate, EditTask
-from infra.errors import EditLoopError
+from editloop.data.vocabulary import Candidate, EditTask
+from editloop.errors import EditLoopError
 from pipelines.cli import app, main
 from tests.generated_campaign import Character, campaign
 

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from crowdkit.aggregation import DawidSkene
 
-from annotation.quality.reliability import BORROWED, information_share, reliability
-from annotation.vocabulary import AXES
+from editloop.data.vocabulary import AXES
+from editloop.statistics.reliability import BORROWED, information_share, reliability
 from tests.generated_campaign import Character, campaign
 
 pytestmark = pytest.mark.floats

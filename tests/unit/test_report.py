@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
-from infra.content import file_digests, sha256_file
-from infra.errors import EditLoopError
-from infra.plots import finite_or_none, running_mean, series
+from editloop.content import file_digests, sha256_file
+from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
+from editloop.errors import EditLoopError
+from editloop.pages.plots import finite_or_none, running_mean, series
 from pipelines.report import percent, points, seconds, write_report
 from pipelines.report_data import gather_report_data
 

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.judges.protocol import EditGroup
-from components.reward.checkpoints import NORMALISATION, is_released
-from components.reward.judge import RewardJudge
-from components.reward.model import RewardModel, reward_head
-from components.reward.settings import RewardSettings
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.edit_reward.checkpoints import NORMALISATION, is_released
+from editloop.models.edit_reward.judge import RewardJudge
+from editloop.models.edit_reward.model import RewardModel, reward_head
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 
 pytestmark = pytest.mark.floats
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from components.reward.group_loss import group_loss
-from components.reward.losses import (
+from editloop.training.edit_reward.group_loss import group_loss
+from editloop.training.edit_reward.losses import (
     MARGIN,
     PAIR_LOSSES,
     TIE_STRENGTH,

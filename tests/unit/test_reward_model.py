@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLModel, Qwen3VLModel
 
-from annotation.simulation.scenes import random_edit
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.judges.protocol import EditGroup
-from components.reward import model as reward_model
-from components.reward.inputs import REWARD_TOKEN
-from components.reward.judge import NOT_FINITE, RewardJudge
-from components.reward.model import RewardModel, Scores, fuse, reward_head
-from components.reward.settings import Calibration, RewardSettings
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.edit_reward import model as reward_model
+from editloop.models.edit_reward.inputs import REWARD_TOKEN
+from editloop.models.edit_reward.judge import NOT_FINITE, RewardJudge
+from editloop.models.edit_reward.model import RewardModel, Scores, fuse, reward_head
+from editloop.models.edit_reward.settings import Calibration, RewardSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
+from editloop.studies.world.scenes import random_edit
 from tests.plain_passes import PlainPasses
 
 pytestmark = pytest.mark.floats

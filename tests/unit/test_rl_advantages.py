@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from components.editor_rl.advantages import combine_advantages, compute_advantages, solved, strongest_members
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.training.editor_rl.advantages import combine_advantages, compute_advantages, solved, strongest_members
 
 pytestmark = pytest.mark.floats
 

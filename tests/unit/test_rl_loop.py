@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from components.editor_rl import loop
-from components.editor_rl.settings import RlSettings
-from components.editor_rl.watch import Verdict
-from components.judges.protocol import JudgeUnavailableError
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import JudgeUnavailableError
+from editloop.training.editor_rl import loop
+from editloop.training.editor_rl.evaluator import Verdict
+from editloop.training.editor_rl.settings import RlSettings
 from tests.toy_editing import GOALS, ClosenessJudge, PlainEngine, one_rank, toy_training
 
 SIZES = {"tasks": 2, "members": 2, "steps": 2, "levels": 1, "learning_rate": 0.1}

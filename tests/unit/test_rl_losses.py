@@ -6,19 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from components.editor_rl.flow_matching import (
+from editloop.errors import EditLoopError
+from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
+from editloop.training.editor_rl.policy_loss import (
+    clipped_loss,
+    clipped_mask,
+    guarded_ratio,
+    masked_mean,
+    probability_ratio,
+)
+from editloop.training.editor_rl.reweighting import noise_aware_weights
+from editloop.training.editor_rl.sde import draw_gaussian, log_prob
+from editloop.training.editor_rl.windows import trained_window
+from editloop.training.flow_matching import (
     flow_matching_loss,
     logit_normal_levels,
     noised,
     shifted,
     uniform_levels,
 )
-from components.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
-from components.editor_rl.policy_loss import clipped_loss, clipped_mask, guarded_ratio, masked_mean, probability_ratio
-from components.editor_rl.reweighting import noise_aware_weights
-from components.editor_rl.sde import draw_gaussian, log_prob
-from components.editor_rl.windows import trained_window
-from infra.errors import EditLoopError
 
 pytestmark = pytest.mark.floats
 

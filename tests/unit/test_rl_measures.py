@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import EditRow
-from annotation.simulation.scenes import draw_scene, random_scene
-from components.editor_eval.contact_sheet import CELL, contact_sheet
-from components.editor_rl.evaluation import split_held_out
-from components.editor_rl.image_statistics import grid_texture, noise_dots
-from components.editor_rl.measures import diversity, mean_interval, preservation
+from editloop.data.edits_file import EditRow
+from editloop.evaluation.editors import split_held_out
+from editloop.pages.contact_sheet import CELL, contact_sheet
+from editloop.studies.world.scenes import draw_scene, random_scene
+from editloop.training.editor_rl.image_statistics import grid_texture, noise_dots
+from editloop.training.editor_rl.measures import diversity, mean_interval, preservation
 
 PERIOD = 4
 

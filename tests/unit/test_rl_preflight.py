@@ -9,18 +9,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from annotation.formats.edits_file import EditRow
-from annotation.formats.picture_file import load_image, upright_size
-from components.editor_rl.preflight import check_job
-from components.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
 from components.editor_rl.stage import run_editor_rl
-from components.editor_rl.teacher import RewardSource, champion_reward_source
-from components.editors.opening import find_editor, open_editor, outline_editor
-from infra.content import read_manifest
-from infra.errors import EditLoopError
+from editloop.content import read_manifest
+from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import load_image, upright_size
+from editloop.errors import EditLoopError
+from editloop.models.editors.opening import find_editor, open_editor, outline_editor
+from editloop.training.editor_rl.preflight import check_job
+from editloop.training.editor_rl.reward_source import RewardSource, champion_reward_source
+from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
 from tests.tiny_editors import KINDS, write_tiny_editor
 
-REWARD = Path(str(files("components.reward"))) / "weights" / "tiny-reward"
+REWARD = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
 TEACHER = RewardSource(str(REWARD), "edit-reward", str(read_manifest(REWARD)["sha256"]), REWARD)
 
 

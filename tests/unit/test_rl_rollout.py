@@ -5,16 +5,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from annotation.formats.edits_file import read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl.policy_loss import probability_ratio
-from components.editor_rl.prompts import Prompts
-from components.editor_rl.rollout import SamplingCost, sample_rollout
-from components.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
-from components.editor_rl.updates import GrpoLevel, NftLevel, TrainedWeights, build_levels
-from components.editors.opening import open_editor
-from components.editors.protocol import join_conditions
-from infra.errors import EditLoopError
+from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
+from editloop.models.editors.opening import open_editor
+from editloop.models.editors.protocol import join_conditions
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.policy_loss import probability_ratio
+from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
+from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
+from editloop.training.editor_rl.updates import GrpoLevel, NftLevel, TrainedWeights, build_levels
 
 pytestmark = pytest.mark.floats
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotation.formats.edits_file import EditRow, read_edits
-from annotation.simulation.scenes import write_edits
-from components.editor_rl import scoring
-from components.editor_rl.scoring import OracleJudge, PendingRewards, RewardJudges, open_reward_judges
-from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score, StaleJudgeError
-from infra.errors import EditLoopError
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeUnavailableError, Score, StaleJudgeError
+from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl import scoring
+from editloop.training.editor_rl.scoring import OracleJudge, PendingRewards, RewardJudges, open_reward_judges
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 SOON = 20.0

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from components.editor_rl.policy_loss import probability_ratio
-from components.editor_rl.sde import (
+from editloop.training.editor_rl.policy_loss import probability_ratio
+from editloop.training.editor_rl.sde import (
     STEPS,
     cps,
     dance_sde,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_rel
 
-from components.editor_rl.guards import EvaluationScores, StopSettings, chance_of_rise, early_stopping_rule
+from editloop.training.editor_rl.guards import EvaluationScores, StopSettings, chance_of_rise, early_stopping_rule
 
 TASKS, EVALUATIONS, TRAININGS = 64, 12, 60
 

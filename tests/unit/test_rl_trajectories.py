@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from components.editor_rl import loop
-from components.editor_rl.settings import RlSettings
+from editloop.training.editor_rl import loop
+from editloop.training.editor_rl.settings import RlSettings
 from tests.reference_rl import Reference
 from tests.toy_editing import ClosenessJudge, PlainEngine, one_rank, toy_training
 

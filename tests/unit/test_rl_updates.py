@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from components.editor_rl.updates import TrainedWeights, micro_batches
+from editloop.training.editor_rl.updates import TrainedWeights, micro_batches
 
 
 def weights(*values: float) -> TrainedWeights:

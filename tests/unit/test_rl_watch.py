@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from annotation.formats.edits_file import EditRow
-from components.editor_rl.settings import RlSettings
-from components.editor_rl.watch import Evaluator
-from components.editors.protocol import Conditioning
-from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
-from infra.errors import EditLoopError
+from editloop.data.edits_file import EditRow
+from editloop.errors import EditLoopError
+from editloop.models.editors.protocol import Conditioning
+from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
+from editloop.training.editor_rl.evaluator import Evaluator
+from editloop.training.editor_rl.settings import RlSettings
 
 SETTINGS = RlSettings(steps=2, evaluation_tasks=20)
 
@@ -197,7 +197,7 @@ def test_pages_are_sent_while_it_runs_and_wait_for_an_mlflow_that_is_away(
             sent[Path(path).name] = folder
 
     monkeypatch.setenv("EDITLOOP_STAGE_RUN", "run 1")
-    monkeypatch.setattr("infra.tracking.client", Mlflow)
+    monkeypatch.setattr("editloop.lineage.tracking.client", Mlflow)
     watch, editor = watched(rows, tmp_path), Shifter()
     look(watch, editor, 0, 0.0)
     watch.live.close()

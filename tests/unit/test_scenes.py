@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from annotation.formats.edits_file import read_edits
-from annotation.formats.picture_file import load_image
-from annotation.simulation.oracle import oracle
-from annotation.simulation.scenes import OPERATIONS, WORDS, random_edit, write_edits
+from editloop.data.edits_file import read_edits
+from editloop.data.picture_file import load_image
+from editloop.evaluation.oracle import oracle
+from editloop.studies.world.scenes import OPERATIONS, WORDS, random_edit, write_edits
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -15,15 +15,15 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import read_edits
-from annotation.formats.edits_stream import stream_edits, survey_edits
-from components.judges.best_of import keep_best
-from components.judges.opening import find_local, open_judge
-from components.judges.protocol import EditGroup, JudgeUnavailableError, Score
-from components.judges.score_table import ScoreParts, read_facts
-from components.judges.scoring import ScoringSettings, score_edits
-from infra.content import read_manifest, sha256_file
-from infra.errors import EditLoopError
+from editloop.content import read_manifest, sha256_file
+from editloop.data.edits_file import read_edits
+from editloop.data.edits_stream import stream_edits, survey_edits
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score
+from editloop.scoring.best_of import keep_best
+from editloop.scoring.opening import find_local, open_judge
+from editloop.scoring.score_file import ScoringSettings, score_edits
+from editloop.scoring.score_table import ScoreParts, read_facts
 from tests.pixel_judge import INFINITE, UNJUDGEABLE, PixelJudge
 
 SETTINGS = ScoringSettings(part_tasks=3, batch_edits=4)
@@ -114,7 +114,7 @@ def test_a_killed_call_goes_on_and_gives_the_same_file(tmp_path: Path) -> None:
     edits, output = write_edits(tmp_path / "edits", tasks=30), tmp_path / "scores.parquet"
     call = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.pixel_judge import PixelJudge; from components.judges.scoring import *\n"
+        "from tests.pixel_judge import PixelJudge; from editloop.scoring.score_file import *\n"
         "class Slow(PixelJudge):\n"
         "    def judge(self, groups): time.sleep(0.05); return super().judge(groups)\n"
         "score_edits(Slow(), Path(sys.argv[1]), Path(sys.argv[2]), ScoringSettings(part_tasks=3, batch_edits=4))"
@@ -296,7 +296,7 @@ def test_a_fault_in_a_line_is_named_before_anything_is_scored(
 def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     call = (
         "import sys; from pathlib import Path\n"
-        "from tests.pixel_judge import PixelJudge; from components.judges.scoring import *\n"
+        "from tests.pixel_judge import PixelJudge; from editloop.scoring.score_file import *\n"
         "from tests.performance.bench import peak_megabytes\n"
         "score_edits(PixelJudge(), Path(sys.argv[1]), Path(sys.argv[1] + '.parquet'), ScoringSettings(batch_edits=8))\n"
         "print(peak_megabytes())"
@@ -329,7 +329,7 @@ def test_what_is_no_model_is_told(model: str, words: str, monkeypatch: pytest.Mo
 def test_a_shipped_name_is_found_without_torch() -> None:
     assert find_local("tiny-reward").kind == "edit-reward"
     call = (
-        "import sys; from components.judges.opening import find_local\n"
+        "import sys; from editloop.scoring.opening import find_local\n"
         "find_local('tiny-reward'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True)

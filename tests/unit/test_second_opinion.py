@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.formats.edits_file import EditRow
-from components.editor_eval import second_opinion
-from components.editor_eval.second_opinion import HumanOpinion, read_preferences, second_opinions
-from components.gates.settings import IndependentJudge
-from components.judges.protocol import Score
-from infra.errors import EditLoopError
+from editloop.data.edits_file import EditRow
+from editloop.errors import EditLoopError
+from editloop.evaluation import second_opinion
+from editloop.evaluation.gates.settings import IndependentJudge
+from editloop.evaluation.second_opinion import HumanOpinion, read_preferences, second_opinions
+from editloop.models.judge_protocol import Score
 
 
 class Brightness:

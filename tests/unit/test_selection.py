@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from annotation.selection import best_page, k_center, pair_distance, pair_information, propose_pages
+from editloop.selection.ranking import best_page, k_center, pair_distance, pair_information, propose_pages
 
 pytestmark = pytest.mark.floats
 

@@ -10,8 +10,8 @@ from contextlib import closing
 
 import pytest
 
-from infra.content import complete_folder
-from infra.errors import EditLoopError
+from editloop.content import complete_folder
+from editloop.errors import EditLoopError
 from infra.service_databases import main, make_template, provide_databases, template_root
 from infra.service_programs import DATABASES, Service, program_version
 from infra.settings import local_service_settings

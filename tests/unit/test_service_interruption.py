@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from infra.interruption import defer_signals, interrupt_on_termination
+from editloop.interruption import defer_signals, interrupt_on_termination
 from tests.stub_service import marked, write_label_studio
 
 STUBBORN = """

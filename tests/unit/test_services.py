@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from editloop.errors import EditLoopError
 from infra.doctor import check_machine
-from infra.errors import EditLoopError
 from infra.service_processes import MARK
 from infra.services import services_status, start_services, stop_services
 from infra.settings import service_settings

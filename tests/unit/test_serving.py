@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.judges.protocol import AxisScore, EditGroup, Score
-from components.judges.soundness import validate_scores
-from components.serving.app import make_app
-from components.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
-from components.serving.messages import ScoreMessage
-from components.serving.meters import Meters
-from components.serving.server import serve_token, worker_devices
-from components.serving.settings import ServeSettings
-from components.serving.waiting import QueuedRequest, merge_by_task, take_batch
-from components.serving.worker import ModelFacts, Refusal, WorkerDiedError
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.scoring.server_messages import ScoreMessage
+from editloop.scoring.server_settings import ServeSettings
+from editloop.scoring.serving.app import make_app
+from editloop.scoring.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
+from editloop.scoring.serving.meters import Meters
+from editloop.scoring.serving.server import serve_token, worker_devices
+from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task, take_batch
+from editloop.scoring.serving.worker import ModelFacts, Refusal, WorkerDiedError
+from editloop.scoring.validation import validate_scores
 from tests.pixel_judge import FACTS, message, picture
 
 
@@ -259,7 +259,7 @@ class Asgi:
 
 
 def test_memory_that_others_hold_is_not_given_twice() -> None:
-    from components.serving.app import MemoryBudget
+    from editloop.scoring.serving.app import MemoryBudget
 
     batcher = Batcher([Workers()], ServeSettings(), Meters())
     memory = MemoryBudget(100)

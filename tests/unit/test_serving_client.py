@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from components.judges.encoding import encode_png
-from components.judges.protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
-from components.serving.client import JudgeClientSettings, ServedJudge
-from components.serving.messages import ScoreRequest
-from components.serving.settings import Limits
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
+from editloop.scoring.encoding import encode_png
+from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
+from editloop.scoring.server_messages import ScoreRequest
+from editloop.scoring.server_settings import Limits
 from tests.pixel_judge import FACTS, message, picture
 
 

@@ -17,14 +17,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from PIL import Image
 
-from components.edit_score.scores import average_passes
-from components.judges.openai_judge import OpenAIJudge, OpenAISettings
-from components.judges.opening import open_judge
-from components.judges.protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
-from components.suites.answers import judge_suite
-from components.suites.evaluation import evaluate
-from components.suites.opening import open_suite
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.answers import judge_suite
+from editloop.evaluation.suites.evaluation import evaluate
+from editloop.evaluation.suites.opening import open_suite
+from editloop.models.edit_score.scores import average_passes
+from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
+from editloop.scoring.openai_judge import OpenAIJudge, OpenAISettings
+from editloop.scoring.opening import open_judge
 from tests.public_suites import genai_row, write_genai
 
 Answering = Callable[[dict[str, Any], int], Any]

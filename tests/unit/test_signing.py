@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from infra.content import complete_folder
-from infra.errors import EditLoopError
-from infra.signing import SIGNING_KEY, VERIFY_KEY, Keys, SignatureError, make_keys, sign_folder, verify_folder
+from editloop.content import complete_folder
+from editloop.errors import EditLoopError
+from editloop.lineage.signing import (
+    SIGNING_KEY,
+    VERIFY_KEY,
+    Keys,
+    SignatureError,
+    make_keys,
+    sign_folder,
+    verify_folder,
+)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from annotation.vocabulary import Candidate, EditTask
-from components.dataset.splits import SPLITS, DisjointSets, picture_digests, split_of, splits_of
+from editloop.data.vocabulary import Candidate, EditTask
+from editloop.datasets.splits import SPLITS, DisjointSets, picture_digests, split_of, splits_of
 
 
 def test_splits_have_their_shares_and_follow_the_source_and_the_seed() -> None:

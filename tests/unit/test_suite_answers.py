@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from components.judges.protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
-from components.suites.answers import judge_suite
-from components.suites.evaluation import evaluate
-from components.suites.opening import open_suite
-from components.suites.saved_answers import read_scores, read_verdicts
-from components.suites.suite import Suite
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.answers import judge_suite
+from editloop.evaluation.suites.evaluation import evaluate
+from editloop.evaluation.suites.opening import open_suite
+from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
+from editloop.evaluation.suites.suite import Suite
+from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
 from tests.pixel_judge import PixelJudge
 from tests.public_suites import editscore_row, genai_row, group_rows, write_editscore, write_genai, write_groups
 
@@ -77,7 +77,7 @@ def test_an_edit_is_asked_once_and_each_dimension_reads_its_axis(bench: Suite, t
 
 
 def test_a_stopped_call_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.suites.answers.EDITS_A_CALL", 2)
+    monkeypatch.setattr("editloop.evaluation.suites.answers.EDITS_A_CALL", 2)
     write_genai(tmp_path / "x.parquet", [genai_row("leftvote", 40 + n, 90 - n, source=n) for n in range(6)])
     suite = open_suite("genai-bench", tmp_path)
     with pytest.raises(JudgeUnavailableError, match="gone for lunch"):

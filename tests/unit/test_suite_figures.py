@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from components.suites.answers import SuiteAnswers
-from components.suites.correlation import spearman
-from components.suites.evaluation import evaluate
-from components.suites.page import suite_page
-from components.suites.suite import Comparison, Counting, Item, Label, Suite
-from components.suites.ties import best_threshold, held_out_thresholds, pair_outcomes, preference_signs
+from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.suites.correlation import spearman
+from editloop.evaluation.suites.evaluation import evaluate
+from editloop.evaluation.suites.page import suite_page
+from editloop.evaluation.suites.suite import Comparison, Counting, Item, Label, Suite
+from editloop.evaluation.suites.ties import best_threshold, held_out_thresholds, pair_outcomes, preference_signs
 
 JUDGE = {"name": "judge", "version": "1" * 64}
 NAN = math.nan

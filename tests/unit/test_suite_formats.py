@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.judges.protocol import Picture
-from components.suites.opening import open_suite
-from components.suites.suite import Comparison, decode_picture
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.opening import open_suite
+from editloop.evaluation.suites.suite import Comparison, decode_picture
+from editloop.models.judge_protocol import Picture
 from tests.public_suites import (
     cell,
     editscore_row,

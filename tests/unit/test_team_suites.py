@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.vocabulary import Judgement
-from components.dataset.labels import TIE
-from components.dataset.pools import read_sorted_tasks
-from components.dataset.stage import write_dataset
-from components.reward.data import read_groups
-from components.suites.answers import SuiteAnswers, judge_suite
-from components.suites.evaluation import evaluate
-from components.suites.opening import open_suite
-from components.suites.team import CLEAR_GAP
-from infra.content import complete_folder, write_json
-from infra.errors import EditLoopError
+from editloop.content import complete_folder, write_json
+from editloop.data.vocabulary import Judgement
+from editloop.datasets.build import write_dataset
+from editloop.datasets.labels import TIE
+from editloop.datasets.pools import read_sorted_tasks
+from editloop.datasets.preference_groups import read_groups
+from editloop.errors import EditLoopError
+from editloop.evaluation.oracle import oracle_of_group
+from editloop.evaluation.suites.answers import SuiteAnswers, judge_suite
+from editloop.evaluation.suites.evaluation import evaluate
+from editloop.evaluation.suites.opening import open_suite
+from editloop.evaluation.suites.team import CLEAR_GAP
 from pipelines.cli import main
 from tests.pixel_judge import PixelJudge
 from tests.public_suites import genai_row, write_genai
@@ -84,7 +85,7 @@ def test_held_out_pairs_are_those_that_experts_order(dataset: Path, tmp_path: Pa
 
 def test_scenes_are_the_oracles_clear_pairs(dataset: Path) -> None:
     suite = open_suite("scenes", dataset)
-    truth = {group.task_id: group.oracle() for group in read_groups(dataset, "test")}
+    truth = {group.task_id: oracle_of_group(group) for group in read_groups(dataset, "test")}
     for item in suite.items:
         seen = truth[item.key]
         assert seen is not None

@@ -11,11 +11,11 @@ from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RES
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
 from PIL import Image
 
-from components.editors.opening import open_editor
-from components.editors.protocol import Conditioning, join_conditions
-from components.editors.sampling import edit, integrate, working_picture
-from components.editors.settings import SETTINGS, EditorSettings, editor_presets, read_editor_preset
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.models.editors.opening import open_editor
+from editloop.models.editors.protocol import Conditioning, join_conditions
+from editloop.models.editors.sampling import edit, integrate, working_picture
+from editloop.models.editors.settings import SETTINGS, EditorSettings, editor_presets, read_editor_preset
 from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.training import checkpoint, loop
-from components.training.course import learning_rate
-from components.training.curves import LINES_FILE
-from components.training.lesson import Batch
-from components.training.settings import TrainingSettings
+from editloop.training import checkpoint, loop
+from editloop.training.metric_log import LINES_FILE
+from editloop.training.schedule import learning_rate
+from editloop.training.settings import TrainingSettings
+from editloop.training.training_task import Batch
 from tests.toy_editing import one_rank
 
 UNITS = {"train": 12, "validation": 5}

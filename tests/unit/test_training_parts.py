@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLModel
 
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.training import curves
-from components.training.adapter import add_adapter, merge_adapter
-from components.training.curves import MetricLog, send_metrics
-from components.training.engine import put_state
-from components.training.prefetch import Prefetch
-from components.training.ranks import import_muon_uncompiled
-from components.training.settings import LoraSettings
-from infra import tracking
-from infra.errors import EditLoopError
+from editloop.errors import EditLoopError
+from editloop.lineage import tracking
+from editloop.models.lora import add_adapter, merge_adapter
+from editloop.models.lora_settings import LoraSettings
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
+from editloop.training import metric_log as curves
+from editloop.training.distributed import import_muon_uncompiled
+from editloop.training.engine import put_state
+from editloop.training.metric_log import MetricLog, send_metrics
+from editloop.training.prefetch import Prefetch
 
 pytestmark = pytest.mark.floats
 
@@ -31,11 +31,11 @@ def test_batches_come_in_order_and_waiting_is_counted() -> None:
 
     batches = Prefetch([lambda value=value: slowly(value) for value in range(4)])
     assert list(batches) == [0, 1, 2, 3]
-    assert batches.waited > 0.1
+    assert batches.waited_seconds > 0.1
     ready = Prefetch([lambda: 1] * 3)
     time.sleep(0.1)
     assert list(ready) == [1, 1, 1]
-    assert ready.waited < batches.waited, "on a busy machine, too"
+    assert ready.waited_seconds < batches.waited_seconds, "on a busy machine, too"
 
 
 def test_an_optimizer_that_nobody_uses_is_imported_without_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from transformers import get_cosine_schedule_with_warmup
 
-from components.training.course import learning_rate
-from components.training.settings import TrainingSettings
+from editloop.training.schedule import learning_rate
+from editloop.training.settings import TrainingSettings
 
 
 def settings(**told: Any) -> TrainingSettings:

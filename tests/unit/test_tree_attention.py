@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLModel
 
-from components.backbones.tiny import byte_tokenizer, tiny_config
-from components.backbones.tree_attention import Tree, enable_tree_attention
+from editloop.models.backbones.tree_attention import Tree, enable_tree_attention
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 
 pytestmark = pytest.mark.floats
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from annotation.campaigns.campaign_settings import read_campaign_settings
-from components.editor_rl.settings import read_rl_preset
-from components.editor_sft.settings import read_sft_preset
-from components.editors.settings import SETTINGS, read_own_settings
-from components.gates.settings import read_gate
-from components.training.presets import load_preset
-from infra.errors import EditLoopError
-from infra.yaml_file import read_yaml
+from editloop.errors import EditLoopError
+from editloop.evaluation.gates.settings import read_gate
+from editloop.models.editors.settings import SETTINGS, read_own_settings
+from editloop.training.editor_rl.settings import read_rl_preset
+from editloop.training.editor_sft.settings import read_sft_preset
+from editloop.training.presets import load_preset
+from editloop.yaml_file import read_yaml
 from pipelines.settings import read_params
 
 READERS: dict[str, Callable[[Path], Any]] = {

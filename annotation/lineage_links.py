@@ -1,0 +1,217 @@
+"""Links from a model's data on: curated edits to the judge that chose; preferences to the people who judged, by git,
+DVC, label export, campaign, answers and candidates."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
+from annotation.campaigns.closing import Closing, closing_of, closings
+from annotation.campaigns.lead_queue import Snapshot, snapshot
+from editloop.content import read_manifest, sha256_bytes
+from editloop.datasets.checkout import is_url
+from editloop.datasets.repository import DatasetVersion, fetch_dataset
+from editloop.datasets.settings import DatasetSettings
+from editloop.datasets.versions import versions
+from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
+from editloop.datasets.withdrawal import read_withdrawals
+from editloop.lineage import tracking
+from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.kept_artifacts import fetch_logged_files
+from infra.settings import service_settings
+
+EXPORT_FILES, VOTE_FILES = ("export.json", "adjudication.json"), (JUDGEMENTS, DECISIONS)
+"""What a collect run keeps: as Label Studio gave it, and as it was read."""
+
+
+def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
+    """The dataset as its repository and its remote have it; returns its manifest's facts and its votes."""
+    sha256, repo = (
+        _training_data(chain, "dataset", version, run.data.tags.get("editloop.input.dataset")),
+        _repo(version),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        fetched = Path(temporary) / "dataset"
+        facts = _fetch_data(chain, version, sha256, fetched)
+        votes = look_up("dataset", lambda: read_votes(fetched))
+    _parent(chain, facts, repo)
+    _withdrawals(chain, facts, repo)
+    dataset_run = finished_run("dataset run", "dataset", sha256)
+    if not facts.get("parent") and dataset_run.data.tags.get("editloop.input.judgements") != facts.get(
+        "judgements_sha256"
+    ):
+        raise Gap(f"dataset run: {dataset_run.info.run_id} read other judgements than {facts.get('judgements_sha256')}")
+    chain.add("dataset run", dataset_run.info.run_id)
+    return facts, votes
+
+
+def curated_links(chain: Chain, version: Any, run: Any) -> str:
+    """The curated edits that an editor learnt from, as the repository's remote has them, and the run that chose them;
+    returns the sha256 of the judge that chose."""
+    sha256 = _training_data(chain, "curated edits", version, run.data.tags.get("editloop.input.edits"))
+    with tempfile.TemporaryDirectory() as temporary:
+        facts = _fetch_data(chain, version, sha256, Path(temporary) / "curated")
+    curate_run = finished_run("curate run", "curate", sha256, edits=str(facts.get("edits_sha256")))
+    chain.add("curate run", f"{curate_run.info.run_id} ({facts.get('kept')} of edits {facts.get('edits_sha256')})")
+    return str(facts.get("reward_sha256"))
+
+
+def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
+    """From the dataset's facts (and votes) to the export in MLflow, the campaign, its answers and the annotators."""
+    if facts.get("campaign_key"):
+        _collect_links(chain, facts, votes)
+    else:
+        chain.add("judgements", str(facts.get("judgements_sha256")))
+        if not facts.get("export_sha256"):
+            raise Gap("imported ratings: the dataset names neither a campaign nor a file that its ratings came from")
+        chain.add("imported ratings", f"{facts['export_sha256']} (a file from elsewhere: here the chain ends)")
+    if not facts.get("annotators"):
+        raise Gap("annotators: the dataset names none")
+    chain.add("annotators", ", ".join(facts["annotators"]))
+
+
+def _training_data(chain: Chain, name: str, version: Any, read: str | None) -> str:
+    """The sha256 of what the training run `read`, which the registered version must name too."""
+    registered = version.tags.get("editloop.dataset_sha256")
+    if not read or registered != read:
+        raise Gap(f"{name}: trained on {read}, registered with {registered}")
+    chain.add(name, read)
+    return read
+
+
+def _repo(version: Any) -> str:
+    return DatasetSettings().dataset_repo or str(version.tags.get("editloop.dataset_repo", ""))
+
+
+def _fetch_data(chain: Chain, version: Any, sha256: str, target: Path) -> dict[str, Any]:
+    """Fetch the data that a registered version names to `target`; returns its manifest's facts."""
+    tags, repo = version.tags, _repo(version)
+    dataset_version = DatasetVersion(
+        dvc_rev=tags.get("editloop.dvc_rev", ""),
+        tag=tags.get("editloop.dvc_tag", ""),
+        sha256=sha256,
+        repo=repo if is_url(repo) else Path(repo).absolute().as_uri(),  # a clone has no cache: the remote must have it
+    )
+    look_up("DVC revision", lambda: fetch_dataset(dataset_version, target))
+    chain.add("DVC revision", f"{dataset_version['tag']} ({dataset_version['dvc_rev'][:12]})")
+    facts: dict[str, Any] = read_manifest(target)["facts"]
+    return facts
+
+
+def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
+    """The versions that this one was made from by withdrawals. Their content may be gone: that may be the point."""
+    parent = facts.get("parent")
+    by_sha256 = (
+        {lineage.sha256: lineage for lineage in look_up("parent dataset", lambda: versions(repo))} if parent else {}
+    )
+    while parent:
+        if parent not in by_sha256:
+            raise Gap(f"parent dataset: {repo} has no version {parent}, which this one was made from")
+        chain.add("parent dataset", f"{by_sha256[parent].tag}, without what was withdrawn")
+        parent = by_sha256[parent].parent
+
+
+def _withdrawals(chain: Chain, facts: dict[str, Any], repo: str) -> None:
+    """What of the dataset was withdrawn since: told, for the chain holds all the same."""
+    held = {"annotator": set(facts.get("annotators", ())), "task": set(facts.get("task_ids", ()))}
+    listed = [
+        withdrawal
+        for withdrawal in look_up("withdrawals", lambda: read_withdrawals(repo))
+        if withdrawal.name in held[withdrawal.kind]
+    ]
+    if listed:
+        descriptions = ", ".join(
+            f"{withdrawal.kind} {withdrawal.name} on {withdrawal.at:%Y-%m-%d}" for withdrawal in listed
+        )
+        chain.add(
+            "withdrawals", f"TAINTED: {descriptions} withdrew and is in this dataset; train anew without", warning=True
+        )
+
+
+def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:
+    judgements = str(facts.get("judgements_sha256"))
+    run = finished_run("judgements", "collect", judgements)
+    chain.add("judgements", judgements)
+    with tempfile.TemporaryDirectory() as temporary:
+        files = look_up("label export", lambda: fetch_logged_files(run, Path(temporary), (*EXPORT_FILES, *VOTE_FILES)))
+        exported = Snapshot(*(files[name].read_bytes() for name in EXPORT_FILES))
+        collected_votes = look_up("judgements", lambda: read_votes(Path(temporary)))
+    if sha256_bytes(exported.votes) != facts.get("export_sha256"):
+        raise Gap(
+            f"label export: run {run.info.run_id} keeps {sha256_bytes(exported.votes)}, not "
+            f"{facts.get('export_sha256')}"
+        )
+    if votes is not None and not (
+        set(votes.judged) <= set(collected_votes.judged) and set(votes.decided) <= set(collected_votes.decided)
+    ):
+        raise Gap(f"judgements: the dataset has ratings that nobody gave in {judgements}")
+    chain.add("label export", str(facts["export_sha256"]))
+    campaign = _campaign(chain, facts, exported)
+    _candidates(chain, facts, campaign)
+
+
+def _campaign(chain: Chain, facts: dict[str, Any], exported: Snapshot) -> Campaign:
+    """The campaign, with its labelling config and answers as Label Studio has them now."""
+    key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
+    studio = look_up("campaign", lambda: connect(settings))
+    campaigns = look_up("campaign", lambda: find_campaigns(studio, settings))
+    campaign = next((open_campaign for open_campaign in campaigns if open_campaign.key == key), None)
+    if campaign is None:
+        raise Gap(f"campaign: Label Studio has none with key {key}")
+    chain.add("campaign", f"{campaign.name} ({key})")
+    live = live_config_sha256(studio, campaign)
+    if live != expected:
+        raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
+    chain.add("labelling config", live)
+    _answers(chain, facts, exported, campaign, closings(studio, campaign))
+    _gate(chain, facts)
+    return campaign
+
+
+def _answers(
+    chain: Chain, facts: dict[str, Any], exported: Snapshot, campaign: Campaign, campaign_closings: list[Closing]
+) -> None:
+    """The answers that the judgements were read from, against those that Label Studio has now."""
+    settings, trained = service_settings(), facts.get("answers_sha256")
+    if exported.sha256 != trained:
+        raise Gap(f"answers: the export holds {exported.sha256}, the judgements were of {trained}")
+    live = look_up("answers", lambda: snapshot(connect(settings), settings, campaign))
+    if live.sha256 == trained:
+        chain.add("answers", str(trained))
+        return
+    changed = changed_annotations(exported.digests, live.digests)
+    closing = closing_of(campaign_closings, live.sha256)
+    if closing is None:
+        raise Gap(
+            f"answers: edited since the judgements were read: {changed}. Restore them, or take them as they are now by "
+            f'`editloop campaign close "{campaign.name}"`, which trains anew'
+        )
+    chain.add("answers", f"{trained}; {changed} later, closed again on {closing.at:%Y-%m-%d %H:%M} UTC")
+
+
+def _gate(chain: Chain, facts: dict[str, Any]) -> None:
+    """The campaign's gates on agreement, and who accepted it below them."""
+    alphas, gates, accepted = facts.get("alpha") or {}, facts.get("gates") or {}, facts.get("accepted")
+    text = ", ".join(f"{axis} {_figure(alphas.get(axis))} (gate {gate:g})" for axis, gate in gates.items())
+    if accepted:
+        text += f", accepted by {accepted['by']}: {accepted['reason']}"
+    elif any(alphas.get(axis) is None or alphas[axis] < gate for axis, gate in gates.items()):
+        raise Gap(f"agreement gate: {text}, and nobody accepted that")
+    chain.add("agreement gate", text or "none was set")
+
+
+def _candidates(chain: Chain, facts: dict[str, Any], campaign: Campaign) -> None:
+    """The edits that the campaign asked about, and the run that made them where a stage did."""
+    sha256 = str(facts.get("candidates_sha256"))
+    if campaign.candidates_sha256 != sha256:
+        raise Gap(f"candidates: campaign {campaign.key} asked about {campaign.candidates_sha256}, not {sha256}")
+    tags = {"output.output": sha256}
+    runs = tracking.find_runs(tags, stage="candidates", finished=True, limit=1)
+    if not runs and (deleted := tracking.find_runs(tags, stage="candidates", deleted=True, limit=1)):
+        raise Gap(f"candidates: run {deleted[0].info.run_id}, which made {sha256}, was deleted; restore it in MLflow")
+    chain.add("candidates", f"{sha256} ({f'run {runs[0].info.run_id}' if runs else 'made outside the loop'})")
+
+
+def _figure(alpha: float | None) -> str:
+    return "undefined" if alpha is None else f"{alpha:.3f}"

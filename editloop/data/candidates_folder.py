@@ -1,0 +1,11 @@
+"""The candidates folder: tasks with their candidate edits, as stage `candidates` writes them."""
+
+from pathlib import Path
+
+from editloop.data.vocabulary import EditTask
+
+
+def read_tasks(candidates: Path) -> list[EditTask]:
+    """The tasks of a candidates folder, as its `tasks.jsonl` has them."""
+    lines = (candidates / "tasks.jsonl").read_text().splitlines()
+    return [EditTask.model_validate_json(line) for line in lines if line.strip()]

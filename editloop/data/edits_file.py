@@ -1,0 +1,247 @@
+"""The input file of the loop, `edits.jsonl`: one JSON object a line, an edit to be made or already made.
+
+    {"id": "kitchen-1", "instruction": "Make the kettle red.", "source": "images/kitchen.jpg",
+     "task": "recolour", "target": "images/kitchen-red.jpg",
+     "candidates": [{"image": "made/a.png", "editor": "flux-kontext"}]}
+
+`id`, `instruction` and `source` are required. Paths are relative to the file and stay inside its folder. A folder may
+be given instead of a file: every `*.jsonl` below it is read. Nothing is trusted: sizes are checked before a picture is
+decoded, only plain picture formats are opened, and every fault of every line is reported at once.
+"""
+
+import codecs
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from editloop.content import sha256_file
+from editloop.data.picture_file import first_line, load_image
+from editloop.errors import EditLoopError
+
+LONGEST_INSTRUCTION = 2000
+"""Characters."""
+
+
+class GivenCandidate(NamedTuple):
+    """An edit that was made elsewhere, and the name of the editor that made it."""
+
+    image: Path
+    editor: str
+
+
+@dataclass(frozen=True)
+class EditRow:
+    """One checked line of an edits file; its pictures exist, open and are of a bearable size."""
+
+    id: str
+    task: str
+    instruction: str
+    source: Path
+    target: Path | None = None
+    candidates: tuple[GivenCandidate, ...] = ()
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Instruction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_INSTRUCTION)]
+
+
+class CandidateLine(BaseModel):
+    """A candidate as it is written in a line."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: str
+    editor: Name
+
+
+class EditLine(BaseModel):
+    """A line as it is written; its pictures are not looked at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Name
+    instruction: Instruction
+    source: str
+    task: Name = "edit"
+    target: str | None = None
+    candidates: list[CandidateLine] = []
+
+
+def read_edits(path: Path) -> list[EditRow]:
+    """The rows of an edits file, or of every `*.jsonl` below a folder (in the order of their names).
+
+    Raises one EditLoopError with a line for each fault: file, line, key, value, rule. Writes nothing.
+    """
+    reading = _Reading()
+    for file in edits_files(path):
+        reading.read_file(file)
+    if not reading.rows and not reading.faults:
+        raise EditLoopError(f"{path}: holds no edits; write one JSON object a line with id, instruction and source.")
+    if reading.faults:
+        count = len(reading.faults)
+        raise EditLoopError(
+            "\n".join([f"{path}: {count} fault{'s' * (count > 1)} in the edits; nothing was written.", *reading.faults])
+        )
+    return reading.rows
+
+
+def edits_files(path: Path) -> list[Path]:
+    """The file itself, or every `*.jsonl` below a folder in the order of their names; EditLoopError for neither."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise EditLoopError(f"{path}: no such file or folder; give an edits.jsonl or a folder that holds one.")
+    files = sorted(path.rglob("*.jsonl"))
+    if not files:
+        raise EditLoopError(f"{path}: holds no *.jsonl file; give an edits.jsonl or a folder that holds one.")
+    return files
+
+
+@dataclass
+class _Reading:
+    """What has been read so far: good rows, faults, and what must not come twice."""
+
+    rows: list[EditRow] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    ids: dict[str, str] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], str] = field(default_factory=dict)
+    pictures: dict[Path, str | None] = field(default_factory=dict)
+
+    def read_file(self, file: Path) -> None:
+        try:
+            content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            self.faults.append(f"{file}: not a readable file ({error.strerror})")
+            return
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if line.strip():
+                self.read_line(file, number, line)
+
+    def read_line(self, file: Path, number: int, text: bytes) -> None:
+        location = f"{file}:{number}"
+        before = len(self.faults)
+        line, faults = parse_line(location, text)
+        self.faults += faults
+        if line is None:
+            return
+
+        pictures = [("source", line.source)]
+        pictures += [("target", line.target)] if line.target is not None else []
+        pictures += [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(line.candidates)]
+        paths = [self._picture(location, file.parent, key, name) for key, name in pictures]
+
+        if line.id in self.ids:
+            self.faults.append(
+                f"{location}: id = {printable_json(line.id)}: already used at {self.ids[line.id]}; ids are unique"
+            )
+        self.ids.setdefault(line.id, location)
+        source = paths[0]
+        if source is not None:
+            task = (sha256_file(source), line.instruction)
+            if task in self.tasks:
+                self.faults.append(
+                    f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "
+                    f"{self.tasks[task]}; give the candidates of one edit in one row"
+                )
+            self.tasks.setdefault(task, location)
+        if len(self.faults) == before and source is not None:
+            remaining = iter(paths[1:])
+            self.rows.append(
+                EditRow(
+                    id=line.id,
+                    task=line.task,
+                    instruction=line.instruction,
+                    source=source,
+                    target=next(remaining) if line.target is not None else None,
+                    candidates=tuple(
+                        GivenCandidate(image, candidate.editor)
+                        for image, candidate in zip(remaining, line.candidates, strict=True)
+                        if image is not None
+                    ),
+                )
+            )
+
+    def _picture(self, location: str, folder: Path, key: str, name: str) -> Path | None:
+        """The path of a good picture; None, with a fault noted, for any other."""
+        path = folder / name
+        fault = path_fault(folder, name)
+        try:
+            if fault is None and not path.is_file():
+                fault = f"no such file below {folder}"
+        except OSError as error:
+            fault = f"not a path ({first_line(error)})"
+        if fault is None:
+            if path not in self.pictures:
+                self.pictures[path] = _picture_fault(path)
+            fault = self.pictures[path]
+        if fault is not None:
+            self.faults.append(f"{location}: {key} = {printable_json(name)}: {fault}")
+            return None
+        return path
+
+
+def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
+    """A line's content, or None and its faults, each beginning with `place`. Its pictures are not looked for."""
+    try:
+        return EditLine.model_validate(json.loads(text.decode(), object_pairs_hook=_without_doubles)), []
+    except ValidationError as error:
+        return None, [f"{location}: {_rule(details)}" for details in error.errors(include_url=False)]
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return None, [
+            f"{location}: {printable_json(text.decode(errors='replace'))}: not one JSON object in UTF-8 "
+            f"({first_line(error)})"
+        ]
+
+
+def path_fault(folder: Path, name: str) -> str | None:
+    """Why `name` is not a path inside `folder`; None where it is one. Whether a file is there is not asked."""
+    try:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            return f"leaves the folder {folder}; copy the picture into it"
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"not a path ({first_line(error)})"
+    return None
+
+
+def _picture_fault(path: Path) -> str | None:
+    try:
+        load_image(path)
+    except EditLoopError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {printable_json(key)} stands twice")
+    return dict(pairs)
+
+
+def _rule(details: Any) -> str:
+    """One of pydantic's findings as `key = value: rule`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+    key = _printable("".join(parts).removeprefix("."))
+    if details["type"] == "missing":
+        return f"{key}: missing; it is required"
+    if details["type"] == "extra_forbidden":
+        model = CandidateLine if "." in key else EditLine
+        return f"{key} = {printable_json(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
+    message = str(details["msg"])
+    if details["type"] == "string_too_short":
+        message = "must not be empty"
+    return f"{key or 'line'} = {printable_json(details['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def printable_json(value: Any) -> str:
+    """The value as JSON, short, without a character that would disturb a terminal or break the line."""
+    text = _printable(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,87 @@
+"""Where a dataset's tasks and pictures come from: a folder of candidates, or an earlier version of the dataset."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from editloop.content import sha256_bytes
+from editloop.data.fingerprints import is_flat
+from editloop.data.picture_file import load_image
+from editloop.data.vocabulary import EditTask
+from editloop.datasets.shards import rows_of_tasks
+from editloop.datasets.splits import SPLITS, Split, picture_digests, splits_of
+from editloop.errors import EditLoopError
+
+TASKS = "tasks.jsonl"
+
+
+class TaskSource(Protocol):
+    """Tasks with candidates, and their pictures."""
+
+    @property
+    def tasks(self) -> list[EditTask]:
+        """Sorted by id."""
+        ...
+
+    def splits(self, seed: int) -> dict[str, Split]:
+        """The split of every task, by its id."""
+        ...
+
+    def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
+        """For each of some tasks of one split, sorted by id: the encoded pictures by their sha256."""
+        ...
+
+
+class CandidatesFolder:
+    """What stage `candidates` wrote."""
+
+    def __init__(self, folder: Path):
+        self._images = folder / "images"
+        self.tasks = read_sorted_tasks(folder / TASKS)
+
+    def splits(self, seed: int) -> dict[str, Split]:
+        return splits_of(self.tasks, seed, partial(_is_blank, self._images))
+
+    def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
+        for task in tasks:
+            yield {digest: self._read(digest) for digest in set(picture_digests(task))}
+
+    def _read(self, sha256: str) -> bytes:
+        path = self._images / f"{sha256}.png"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise EditLoopError(f"{path}: no such file, but a task names it; make the candidates again.") from None
+        if sha256_bytes(data) != sha256:
+            raise EditLoopError(f"{path}: changed since it was written; make the candidates again or restore it.")
+        return data
+
+
+class EarlierVersion:
+    """A dataset folder: its tasks stay in the splits that they were in."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.tasks = read_sorted_tasks(folder / TASKS)
+
+    def splits(self, seed: int) -> dict[str, Split]:
+        return {rows[0]["task_id"]: split for split in SPLITS for rows in rows_of_tasks(self._folder, split)}
+
+    def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
+        row_groups = rows_of_tasks(self._folder, split)
+        for task in tasks:
+            rows = next(rows for rows in row_groups if rows[0]["task_id"] == task.task_id)
+            pictures = {task.source: rows[0]["source"]} | ({task.target: rows[0]["target"]} if task.target else {})
+            encoded = {row["candidate_id"]: row["image"] for row in rows}
+            yield pictures | {candidate.image: encoded[candidate.candidate_id] for candidate in task.candidates}
+
+
+def read_sorted_tasks(path: Path) -> list[EditTask]:
+    """The tasks of a file, sorted by id."""
+    with path.open() as lines:
+        return sorted((EditTask.model_validate_json(line) for line in lines), key=lambda task: task.task_id)
+
+
+def _is_blank(images: Path, sha256: str) -> bool:
+    return is_flat(load_image(images / f"{sha256}.png"))

@@ -1,0 +1,145 @@
+"""Preference groups: all candidates of a task with the experts' ratings, read from a dataset folder as they are asked
+for.
+
+Ratings and pairs are small and kept in memory; pictures stay in the parquet shards, whose row groups come and go within
+a bounded cache, so that a dataset larger than memory can be learnt from.
+"""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+from PIL import Image
+
+from editloop.data.picture_size import Picture, shrink
+from editloop.data.vocabulary import AXES
+from editloop.datasets.shards import PICTURES, shards
+
+ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
+CACHE_BYTES = 256 * 2**20
+"""Encoded pictures kept in memory, over all row groups of one split."""
+
+
+@dataclass(frozen=True)
+class PreferenceGroup:
+    """One task and its K candidates; goes wherever an EditGroup goes."""
+
+    task_id: str
+    task_type: str
+    instruction: str
+    candidates: tuple[str, ...]
+    editors: tuple[str, ...]
+    source: Picture
+    target: Picture | None
+    edits: Sequence[Picture]
+    """K pictures."""
+    ratings: NDArray[np.float32]
+    """(K, 2): mean rating over annotators, 1..4, instruction following then visual quality."""
+    weights: NDArray[np.float32]
+    """(K, K, 2): how much each pair counts on each axis, 0..1, symmetric; 0 where there is no pair or no order."""
+
+    @property
+    def key(self) -> str:
+        return self.task_id
+
+
+class PreferenceGroups(Sequence[PreferenceGroup]):
+    """The groups of one split of a dataset folder, in the dataset's order. Safe to read from several threads."""
+
+    def __init__(self, dataset: Path, split: str, side: int | None = None):
+        """`split`: `train`, `validation` or `test`. With `side` pictures are squares of at most so many pixels, else
+        as they are."""
+        self._side = side
+        self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
+        self._groups = [
+            (number, group) for number, file in enumerate(self._files) for group in range(file.num_row_groups)
+        ]
+        sizes = [self._files[number].metadata.row_group(group).num_rows for number, group in self._groups]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+        self._rows = [row for file in self._files for row in file.read(columns=ROW_COLUMNS).to_pylist()]
+        self._places: dict[str, list[int]] = {}
+        for index, row in enumerate(self._rows):
+            self._places.setdefault(row["task_id"], []).append(index)
+        self._tasks = list(self._places)
+        pairs = (row for path in shards(dataset, "pairs", split) for row in parquet.read_table(path).to_pylist())
+        self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
+        self._cache: OrderedDict[int, dict[str, list[bytes | None]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """Task id and number of candidates of each group, without its pictures."""
+        return [(task, len(self._places[task])) for task in self._tasks]
+
+    @overload
+    def __getitem__(self, index: int) -> PreferenceGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PreferenceGroup]: ...
+    def __getitem__(self, index: int | slice) -> PreferenceGroup | list[PreferenceGroup]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        task = self._tasks[index]
+        members = [self._rows[row] for row in self._places[task]]
+        encoded = [self._pictures(row) for row in self._places[task]]
+        ids = tuple(row["candidate_id"] for row in members)
+        no_weight = np.zeros(len(AXES), np.float32)
+        return PreferenceGroup(
+            task_id=task,
+            task_type=members[0]["task_type"],
+            instruction=members[0]["instruction"],
+            candidates=ids,
+            editors=tuple(row["editor"] for row in members),
+            source=self._decoded(encoded[0]["source"]),
+            target=self._decoded(encoded[0]["target"]) if encoded[0]["target"] is not None else None,
+            edits=tuple(self._decoded(pictures["image"]) for pictures in encoded),
+            ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
+            weights=np.array(
+                [[self._weights.get((task, frozenset((first, second))), no_weight) for second in ids] for first in ids],
+                np.float32,
+            ),
+        )
+
+    def _pictures(self, row: int) -> dict[str, Any]:
+        """The encoded pictures of one row, by column."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._lock:
+            if number not in self._cache:
+                file, group = self._groups[number]
+                table = self._files[file].read_row_group(group, columns=list(PICTURES))
+                self._cache[number] = {name: table[name].to_pylist() for name in PICTURES}
+                while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(number)
+            columns = self._cache[number]
+        return {name: columns[name][row - self._starts[number]] for name in PICTURES}
+
+    def _decoded(self, png: object) -> Picture:
+        assert isinstance(png, bytes)
+        picture = Image.open(io.BytesIO(png))
+        return np.asarray(picture.convert("RGB")) if self._side is None else shrink(picture, self._side)
+
+
+def read_groups(dataset: Path, split: str, side: int | None = None) -> PreferenceGroups:
+    """The groups of one split (`train`, `validation`, `test`) of a dataset folder; pictures as squares of `side`
+    pixels, or as they are."""
+    return PreferenceGroups(dataset, split, side)
+
+
+def _bytes(columns: dict[str, list[bytes | None]]) -> int:
+    return sum(len(picture) for column in columns.values() for picture in column if picture)
+
+
+def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
+    """2 confidence - 1 an axis, at least 0: how much likelier than a coin the order is. A tie orders nothing."""
+    return np.array(
+        [max(0.0, 2 * pair[f"{axis}_confidence"] - 1) if pair[f"{axis}_order"] else 0.0 for axis in AXES], np.float32
+    )

@@ -1,0 +1,222 @@
+"""The dataset repository: a git repository whose big folders DVC keeps, one tag a version.
+
+It holds a folder a kind of data, `preferences/` and `curated/`, and beside each two files that git itself keeps: who
+judged and where a version came from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that
+`editloop.datasets.versions` asks a thousand versions without fetching one. A version is tagged last, after its content
+was pushed and its commit is on the branch, so a tag means that the content can be fetched.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+from editloop.content import read_manifest, write_file
+from editloop.datasets.checkout import Checkout, checkout
+from editloop.datasets.git_command import git, git_objects
+from editloop.errors import EditLoopError
+
+FOLDER, CURATED = "preferences", "curated"
+"""What experts said of candidates; and edits that were chosen to learn from."""
+LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
+IGNORED = ".gitignore"
+
+
+class DatasetVersion(TypedDict):
+    """Where a dataset can be had again: git commit, tag, the content's sha256, the repository's address."""
+
+    dvc_rev: str
+    tag: str
+    sha256: str
+    repo: str
+
+
+class DatasetOrigin(BaseModel):
+    """What a version is made of, as whoever made it says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotators: tuple[str, ...]
+    """All whose ratings or decisions are in it."""
+    task_ids: tuple[str, ...]
+    images: tuple[str, ...]
+    """sha256 of the bytes of every source, target and candidate."""
+    judgements_sha256: str
+    candidates_sha256: str
+    parent: str | None = None
+    """sha256 of the version that this one was made from by a withdrawal."""
+
+
+class CuratedOrigin(BaseModel):
+    """What a version of curated edits is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task_ids: tuple[str, ...]
+    images: tuple[str, ...]
+    """sha256 of the bytes of every source and edit."""
+    edits_sha256: str
+    """The set that was chosen from."""
+    reward_sha256: str
+    """The reward model whose scores chose."""
+
+
+def tag_of(sha256: str, kind: str = FOLDER) -> str:
+    """The tag of a dataset with this manifest sha256."""
+    return f"{kind}-{sha256[:12]}"
+
+
+def commit_dataset(
+    dataset: Path, *, repo: str, remote: str, message: str, origin: DatasetOrigin | CuratedOrigin | None = None
+) -> DatasetVersion:
+    """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
+
+    Args:
+        dataset: The folder, with its manifest.
+        repo: A folder (made when missing) or a git address. Two writers at once wait for each other, or put one commit
+            on top of the other's.
+        remote: A DVC remote: a folder or s3://...
+        message: Of the commit.
+        origin: What the version's lineage says, and which kind of data it is; without one it is preferences of which
+            nothing is known.
+
+    Raises:
+        EditLoopError: git or DVC refuses; the message has their words.
+    """
+    from editloop.datasets import dvc_store
+
+    sha256 = str(read_manifest(dataset, check=True)["sha256"])
+    kind = CURATED if isinstance(origin, CuratedOrigin) else FOLDER
+    tag = tag_of(sha256, kind)
+    with checkout(repo) as work:
+        folder = work.folder
+        if not (folder / ".git" / "HEAD").exists() and not (folder / ".git").is_file():
+            git(folder, "init", "--quiet")
+        dvc_store.prepare(folder, remote)
+        if not _has_tag(folder, tag):
+            _replace(dataset, folder / kind)
+            files = {f"{kind}.dvc": dvc_store.put(folder, kind), **_origin_files(kind, sha256, origin)}
+            while not _has_tag(folder, tag):
+                _commit(folder, kind, files, dvc_store.prepare(folder, remote), f"{message}\n\nsha256: {sha256}")
+                if work.push():
+                    _tag(work, tag, sha256)
+        return DatasetVersion(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
+
+
+def fetch_dataset(version: DatasetVersion, target: Path) -> None:
+    """Fetch a version to `target`, checked against what was recorded of it.
+
+    Raises EditLoopError where its history was rewritten (the commit is gone, the tag is gone or moved, the commit says
+    another sha256 than the recorded one), where the content cannot be had, and where its bytes are others.
+    """
+    from editloop.datasets import dvc_store
+
+    with checkout(version["repo"]) as work, tempfile.TemporaryDirectory() as temporary:
+        _check_history(work.folder, version)
+        kind, _, _ = version["tag"].rpartition("-")
+        fetched = Path(temporary) / kind
+        dvc_store.get(work.folder, kind, _pointer(work.folder, version, kind), fetched)
+        sha256 = read_manifest(fetched, check=True)["sha256"]
+        if sha256 != version["sha256"]:
+            raise EditLoopError(f"{version['repo']}: {version['tag']} holds {sha256}, not {version['sha256']}.")
+        shutil.copytree(fetched, target)
+
+
+def read_version(path: Path) -> DatasetVersion:
+    """The version that stage dataset or curate wrote beside its folder; EditLoopError where `path` holds none."""
+    try:
+        version: DatasetVersion = json.loads(path.read_bytes())
+        is_version = version.keys() >= DatasetVersion.__required_keys__
+    except (OSError, ValueError, AttributeError):
+        is_version = False
+    if not is_version:
+        raise EditLoopError(f"{path}: not a version file. Give the one that stage dataset or curate wrote beside it.")
+    return version
+
+
+def _has_tag(folder: Path, tag: str) -> bool:
+    return bool(git(folder, "tag", "--list", tag))
+
+
+def _tag(work: Checkout, tag: str, sha256: str) -> None:
+    git(work.folder, "tag", "--annotate", tag, "--message", sha256)
+    work.push_tag(tag)
+
+
+def _commit(folder: Path, kind: str, files: dict[str, str], prepared: list[str], message: str) -> None:
+    """Commit a version's files and those that DVC needs, and nothing else that people have changed in the folder."""
+    for name, text in files.items():
+        write_file(folder / name, text)
+    _ignore(folder, kind)
+    names = (*files, *prepared, IGNORED)
+    git(folder, "add", "--force", "--", *names)  # whatever the repository's own ignore rules say
+    if git(folder, "status", "--porcelain", "--", *names):
+        git(folder, "commit", "--quiet", "--message", message, "--", *names)
+
+
+def _ignore(folder: Path, kind: str) -> None:
+    """Keep the data folder out of git, as `dvc add` does."""
+    path = folder / IGNORED
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if f"/{kind}" not in lines:
+        write_file(path, "".join(f"{line}\n" for line in (*lines, f"/{kind}")))
+
+
+def _origin_files(kind: str, sha256: str, origin: BaseModel | None) -> dict[str, str]:
+    """The two files of a kind's lineage and contents; each name stands on a line of its own, so that git keeps
+    differences alone."""
+    facts = origin.model_dump(mode="json") if origin else {}
+    contents = {key: sorted(facts.pop(key, ())) for key in ("task_ids", "images")}
+    lineage = {"sha256": sha256, **facts}
+    return {
+        LINEAGE.replace(FOLDER, kind): json.dumps(lineage, indent=2, ensure_ascii=False) + "\n",
+        CONTENTS.replace(FOLDER, kind): json.dumps(contents, indent=0, ensure_ascii=False) + "\n",
+    }
+
+
+def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
+    """The file with which DVC finds the version's content."""
+    (pointer,) = git_objects(folder, [f"{version['dvc_rev']}:{kind}.dvc"])
+    if pointer is None:
+        raise EditLoopError(
+            f"{version['repo']}: commit {version['dvc_rev']} of {version['tag']} has no {kind}.dvc, so it is no "
+            "version of a dataset; fetch that version from another clone."
+        )
+    return pointer
+
+
+def _check_history(folder: Path, version: DatasetVersion) -> None:
+    """That the recorded commit is there, is the tag's, and says the recorded sha256."""
+    revision, tag, repo = version["dvc_rev"], version["tag"], version["repo"]
+    (commit,) = git_objects(folder, [f"{revision}^{{commit}}"])
+    if commit is None:
+        raise EditLoopError(
+            f"{repo}: commit {revision or '(none recorded)'}, recorded with tag {tag}, is gone. Somebody rewrote the "
+            "history; fetch that commit from another clone."
+        )
+    if not git(folder, "tag", "--list", tag):
+        raise EditLoopError(f"{repo}: tag {tag} is gone. Put it back: git tag {tag} {revision}")
+    tagged_commit = git(folder, "rev-list", "-n", "1", tag)
+    if tagged_commit != revision:
+        raise EditLoopError(
+            f"{repo}: tag {tag} is commit {tagged_commit}, but {revision} was recorded. Someone moved the tag; put "
+            "it back."
+        )
+    kind, _, _ = tag.rpartition("-")
+    (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE.replace(FOLDER, kind)}"])
+    committed_sha256 = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
+    if committed_sha256 != version["sha256"]:
+        raise EditLoopError(
+            f"{repo}: commit {revision} of {tag} holds {committed_sha256}, but {version['sha256']} was recorded. "
+            "Somebody "
+            "rewrote the history; fetch that version from another clone."
+        )
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)

@@ -1,0 +1,12 @@
+"""Where the dataset repository is."""
+
+from editloop.environment import EnvironmentSettings
+
+
+class DatasetSettings(EnvironmentSettings):
+    """Where the dataset repository and the content of its versions are."""
+
+    dataset_repo: str | None = None
+    """Folder or git address of the repository that holds the dataset's versions."""
+    dataset_remote: str | None = None
+    """DVC remote of that repository: a folder, or s3://bucket/prefix."""

@@ -1,0 +1,145 @@
+"""The parquet shards of a dataset folder: `candidates-<split>-00000.parquet`, `pairs-<split>-00000.parquet`, and so on.
+
+A task lies in one shard whole, its pairs in the shard of the same number.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from editloop.datasets.splits import Split
+from editloop.errors import EditLoopError
+
+MEGABYTES = 256
+"""Of pictures, in a shard: a file that any store takes in one piece."""
+ROWS_A_GROUP, BYTES_A_GROUP = 256, 32 * 2**20
+"""A row group ends with the first of them: readers hold whole groups in memory."""
+PICTURES = ("source", "target", "image")
+Kind = Literal["candidates", "pairs"]
+
+CANDIDATE_ROWS = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("name", pa.string()),
+        ("task_type", pa.string()),
+        ("split", pa.string()),
+        ("instruction", pa.string()),
+        ("source", pa.binary()),
+        ("target", pa.binary()),
+        ("candidate_id", pa.string()),
+        ("image", pa.binary()),
+        ("editor", pa.string()),
+        ("if_mean", pa.float64()),
+        ("vq_mean", pa.float64()),
+        ("ratings", pa.int64()),
+    ]
+)
+PAIR_ROWS = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("a", pa.string()),
+        ("b", pa.string()),
+        ("if_order", pa.int8()),
+        ("vq_order", pa.int8()),
+        ("overall_order", pa.int8()),
+        ("if_margin", pa.float64()),
+        ("vq_margin", pa.float64()),
+        ("if_confidence", pa.float64()),
+        ("vq_confidence", pa.float64()),
+        ("confidence", pa.float64()),
+    ]
+)
+SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_ROWS}
+
+
+def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
+    """The shards of one kind and split of a dataset folder, in order.
+
+    Raises EditLoopError where there are none, or where one is no parquet file with the columns of its kind.
+    """
+    paths = sorted(dataset.glob(f"{kind}-{split}-*.parquet"))
+    if not paths:
+        raise EditLoopError(
+            f"{dataset}: has no {kind}-{split}-*.parquet; give a folder that stage dataset wrote, and run the stage "
+            "again for an older one."
+        )
+    for path in paths:
+        try:
+            columns = pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise EditLoopError(f"{path}: no readable parquet file ({error}); fetch the dataset again.") from error
+        if not columns.equals(SCHEMAS[kind]):
+            raise EditLoopError(f"{path}: has other columns than a dataset's {kind}; run stage dataset again.")
+    return paths
+
+
+class ShardWriter:
+    """Writes the shards of one split; equal rows give equal bytes. A bounded number of rows is kept in memory."""
+
+    def __init__(self, folder: Path, split: Split, megabytes: float):
+        self._folder, self._split, self._limit = folder, split, megabytes * 2**20
+        self._count = 0
+        self._open()
+
+    def add(self, candidates: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> None:
+        """Add one task's rows; a full shard is closed before it."""
+        size = sum(len(row[name] or b"") for row in candidates for name in PICTURES)
+        if self._size and self._size + size > self._limit:
+            self._close()
+            self._open()
+        self._size += size
+        self._waiting += size
+        self._rows["candidates"] += candidates
+        self._rows["pairs"] += pairs
+        if self._waiting >= BYTES_A_GROUP or max(map(len, self._rows.values())) >= ROWS_A_GROUP:
+            self._flush()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        self._size = self._waiting = 0
+        self._rows: dict[Kind, list[dict[str, Any]]] = {"candidates": [], "pairs": []}
+        self._writers = {
+            kind: pq.ParquetWriter(
+                self._folder / f"{kind}-{self._split}-{self._count:05d}.parquet", schema, compression="zstd"
+            )
+            for kind, schema in SCHEMAS.items()
+        }
+        self._count += 1
+
+    def _flush(self) -> None:
+        for kind, rows in self._rows.items():
+            if rows:
+                self._writers[kind].write_table(pa.Table.from_pylist(rows, SCHEMAS[kind]))
+            self._rows[kind] = []
+        self._waiting = 0
+
+    def _close(self) -> None:
+        self._flush()
+        for writer in self._writers.values():
+            writer.close()
+
+
+def rows_of_tasks(dataset: Path, split: str) -> Iterator[list[dict[str, Any]]]:
+    """The candidates' rows of one split, task by task, in order; a row group at a time in memory."""
+    task_rows: list[dict[str, Any]] = []
+    for path in shards(dataset, "candidates", split):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group).to_pylist():
+                if task_rows and task_rows[0]["task_id"] != row["task_id"]:
+                    yield task_rows
+                    task_rows = []
+                task_rows.append(row)
+    if task_rows:
+        yield task_rows

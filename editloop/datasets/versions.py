@@ -1,0 +1,134 @@
+"""What the versions of the dataset repository are made of, asked of git alone: nothing is fetched, nothing locked."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editloop.datasets.checkout import is_repository, is_url
+from editloop.datasets.git_command import git, git_objects
+from editloop.datasets.repository import CONTENTS, FOLDER, LINEAGE
+from editloop.errors import EditLoopError
+
+TAGS_A_CALL = 1000
+"""Tags on one command line of git: some 25 KB."""
+LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
+
+
+@dataclass(frozen=True)
+class VersionLineage:
+    """Where one version came from. Of a version from before there was a lineage only the first four are known."""
+
+    tag: str
+    dvc_rev: str
+    """The commit."""
+    sha256: str
+    at: int
+    """When it was tagged, seconds since 1970 (UTC)."""
+    annotators: tuple[str, ...] | None = None
+    judgements_sha256: str | None = None
+    candidates_sha256: str | None = None
+    parent: str | None = None
+    """sha256 of the version that this one was made from by a withdrawal."""
+    edits_sha256: str | None = None
+    """Of curated edits: the set that was chosen from."""
+    reward_sha256: str | None = None
+    """Of curated edits: the reward model that chose."""
+
+
+def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
+    """All versions of a kind of data in a repository, the oldest first; none where there is no repository.
+
+    Args:
+        repo: Folder or git address of the repository.
+        kind: FOLDER or CURATED of `editloop.datasets.repository`.
+
+    Raises EditLoopError for a lineage file that is none, naming its version.
+    """
+    with _repository(repo) as folder:
+        return _lineages(folder, repo, _tags(folder, kind), kind) if folder else []
+
+
+def versions_with(repo: str, text: str) -> list[VersionLineage]:
+    """The versions that have `text` as an annotator, as a task id, or as the sha256 of a picture; the oldest first."""
+    with _repository(repo) as folder:
+        if not folder:
+            return []
+        lineages = _lineages(folder, repo, _tags(folder))
+        matching_tags = _holding(folder, [lineage.tag for lineage in lineages], text)
+        return [lineage for lineage in lineages if lineage.tag in matching_tags or text in (lineage.annotators or ())]
+
+
+def contents(repo: str, tag: str) -> dict[str, list[str]]:
+    """{"task_ids", "images"} (sha256) of one version; both empty for a version from before there was a lineage.
+
+    Raises EditLoopError where the repository has no such tag.
+    """
+    with _repository(repo) as folder:
+        if not folder or tag not in _tags(folder):
+            raise EditLoopError(f"{repo}: has no version {tag}; `editloop trace --dataset` lists what there is.")
+        (text,) = git_objects(folder, [f"{tag}:{CONTENTS}"])
+    version_contents: dict[str, list[str]] = json.loads(text) if text else {"task_ids": [], "images": []}
+    return version_contents
+
+
+@contextmanager
+def _repository(repo: str) -> Iterator[Path | None]:
+    """A folder to read the repository in, a clone without a working tree where it lies elsewhere."""
+    if is_url(repo):
+        with tempfile.TemporaryDirectory(prefix="editloop-versions-") as temporary:
+            git(Path(temporary), "clone", "--quiet", "--bare", repo, "repo.git")
+            yield Path(temporary) / "repo.git"
+    else:
+        yield Path(repo).absolute() if is_repository(repo) else None
+
+
+def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
+    """By tag, the oldest first: commit, sha256, time. Versions of the same second are in the order of their history."""
+    form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
+    output = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
+    rows = [line.split(" ") for line in output.splitlines()]
+    strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
+    if strange:
+        raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
+    history = git(folder, "rev-list", "--topo-order", "--reverse", f"--tags={kind}-*").splitlines() if rows else []
+    position = {commit: number for number, commit in enumerate(history)}
+    rows.sort(key=lambda row: (int(row[3]), position[row[1]]))
+    return {tag: (commit, sha256, int(at)) for tag, commit, sha256, at in rows}
+
+
+def _lineages(
+    folder: Path, repo: str, tags: dict[str, tuple[str, str, int]], kind: str = FOLDER
+) -> list[VersionLineage]:
+    lineages, lineage_file = [], LINEAGE.replace(FOLDER, kind)
+    texts = git_objects(folder, [f"{tag}:{lineage_file}" for tag in tags])
+    for (tag, (commit, sha256, at)), text in zip(tags.items(), texts, strict=True):
+        try:
+            facts: dict[str, Any] = json.loads(text) if text else {}
+            annotators = tuple(map(str, facts["annotators"])) if "annotators" in facts else None
+            optional_facts = {key: facts.get(key) for key in LINEAGE_KEYS}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EditLoopError(
+                f"{repo}: {lineage_file} of {tag} is broken ({error}); restore it from a clone."
+            ) from error
+        if facts and facts.get("sha256") != sha256:
+            raise EditLoopError(
+                f"{repo}: tag {tag} says {sha256}, its commit {facts.get('sha256')}: somebody moved it."
+            )
+        lineages.append(VersionLineage(tag, commit, sha256, at, annotators, **optional_facts))
+    return lineages
+
+
+def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
+    """The tags whose CONTENTS have the text as a JSON string."""
+    matching_tags: set[str] = set()
+    pattern = json.dumps(text, ensure_ascii=False)
+    for start in range(0, len(tags), TAGS_A_CALL):
+        batch = tags[start : start + TAGS_A_CALL]
+        arguments = ("--fixed-strings", "--name-only", "-e", pattern, *batch, "--", CONTENTS)
+        output = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: in none of them
+        matching_tags |= {line.split(":", 1)[0] for line in output.splitlines()}
+    return matching_tags

@@ -1,0 +1,77 @@
+"""Best-of-N curves in files: best-of-n.json for programs, best-of-n.md and page.html for people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from editloop.content import write_file, write_json
+from editloop.evaluation.best_of_n.curve import CurvePoint, best_of_curve
+from editloop.evaluation.best_of_n.sampling import SampledEdits
+from editloop.evaluation.editors import ORACLE
+from editloop.pages.plots import BLUE, GREEN, RED, VIOLET, Line, page_style, trend
+
+COUNTS = (1, 2, 4, 8, 16)
+COLOURS = (BLUE, VIOLET, RED)
+
+BestOfCurves = dict[str, list[CurvePoint]]
+
+
+def best_of_curves(sampled: SampledEdits, counts: Sequence[int], *, seed: int = 0) -> BestOfCurves:
+    """By judge, the oracle first: the share of right edits when its best of N is taken, for each N."""
+    return {
+        name: best_of_curve(scores, sampled.right, counts, sampled.clusters, seed=seed)
+        for name, scores in sampled.scores.items()
+    }
+
+
+def write_best_of(sampled: SampledEdits, curves: BestOfCurves, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the three files into `folder`. facts: what the page and the JSON tell beside the curves."""
+    missing = {name: int((scores != scores).sum()) for name, scores in sampled.scores.items()}
+    report = {
+        **facts,
+        "tasks": len(sampled.right),
+        "made": sampled.right.shape[1],
+        "missing": missing,
+        "curves": {name: [point._asdict() for point in points] for name, points in curves.items()},
+    }
+    write_json(folder / "best-of-n.json", report)
+    write_file(folder / "best-of-n.md", curves_table(curves))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("best_of_n_page.html.j2").render(
+        report=report,
+        facts=facts,
+        curves=curves,
+        shown=format_point,
+        style=Markup(page_style()),
+        picture=Markup(_picture(curves) or ""),
+    )
+    write_file(folder / "page.html", page)
+
+
+def curves_table(curves: BestOfCurves) -> str:
+    """The curves as a Markdown table: percent of right edits, with intervals."""
+    counts = [point.best_of for point in next(iter(curves.values()))]
+    lines = [f"| best by | {' | '.join(f'N = {count}' for count in counts)} |", "|---" * (1 + len(counts)) + "|"]
+    lines += [f"| {name} | {' | '.join(format_point(point) for point in points)} |" for name, points in curves.items()]
+    return "\n".join(lines) + "\n"
+
+
+def format_point(point: CurvePoint) -> str:
+    """A point in words: 62.1 % (58.0 to 66.1)."""
+    ends = "" if point.ends is None else f" ({100 * point.ends[0]:.1f} to {100 * point.ends[1]:.1f})"
+    return f"{100 * point.value:.1f} %{ends}"
+
+
+def _picture(curves: BestOfCurves) -> str | None:
+    colours = {ORACLE: GREEN}
+    lines = []
+    for name, points in curves.items():
+        colour = colours.setdefault(name, COLOURS[(len(colours) - 1) % len(COLOURS)])
+        ends = [None if point.ends is None else (100 * point.ends[0], 100 * point.ends[1]) for point in points]
+        lines.append(Line(name, [100 * point.value for point in points], colour, ends))
+    return trend("best-of-n", [str(point.best_of) for point in next(iter(curves.values()))], lines)

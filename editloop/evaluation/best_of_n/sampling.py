@@ -1,0 +1,62 @@
+"""N edits of each held-out task, and what the oracle and judges say of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.progress import track
+
+from editloop.content import sha256_file
+from editloop.data.edits_file import EditRow
+from editloop.errors import EditLoopError
+from editloop.evaluation.best_of_n.curve import Values
+from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
+from editloop.models.editors.protocol import Editor
+from editloop.models.judge_protocol import Judge
+
+BATCH = 64
+
+
+class SampledEdits(NamedTuple):
+    """What is known of M edits of each of T tasks."""
+
+    right: Values
+    """(T, M): whether the oracle takes the edit for right, 0 or 1."""
+    quality: Values
+    """(T, M): the oracle's mean of the axes, 0..1."""
+    scores: dict[str, Values]
+    """By judge, (T, M), NaN where missing; `oracle` among them."""
+    clusters: tuple[str, ...]
+    """The source picture of each task, by its digest."""
+
+
+def sample_edits(
+    editor: Editor,
+    rows: Sequence[EditRow],
+    judges: Mapping[str, Judge],
+    *,
+    edits_per_task: int,
+    steps: int,
+    guidance: float | None = None,
+) -> SampledEdits:
+    """Make `made` edits of each task, each from noise of its own, and have them judged.
+
+    Raises EditLoopError where a task has no right result to compare with, before anything is edited.
+    """
+    without_target = [row.id for row in rows if row.target is None]
+    if without_target:
+        raise EditLoopError(
+            f"{len(without_target)} tasks have no target, {without_target[0]!r} first: what the best of N is worth "
+            "is told by the "
+            "right result. Give each row a `target`."
+        )
+    tasks = HeldOut(rows, editor, steps=steps, guidance=guidance, batch=BATCH)
+    right, quality = (np.full((len(rows), edits_per_task), np.nan) for _ in range(2))
+    scores = {name: np.full((len(rows), edits_per_task), np.nan) for name in judges}
+    for number in track(range(edits_per_task), description="edits", transient=True):
+        edits = tasks.edits(editor, number)
+        oracle_scores = oracle_view(tasks.cases, edits)
+        right[:, number], quality[:, number] = oracle_scores.right, oracle_scores.mean
+        for name, judge in judges.items():
+            scores[name][:, number] = judge_scores(judge, tasks.cases, edits)
+    return SampledEdits(right, quality, {ORACLE: quality, **scores}, tuple(sha256_file(row.source) for row in rows))

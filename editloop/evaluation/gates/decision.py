@@ -1,0 +1,242 @@
+"""The gate: promote on evidence, hold without it, reject on evidence against; with reasons in words.
+
+Each required suite is decided by a paired bootstrap of the difference; all must promote (an intersection of tests, so
+none is corrected). Where a margin of 0 is asked and every unit is right or wrong, McNemar's exact test must agree. Any
+slice that is shown to have regressed by more than its margin rejects (Holm over all slices).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editloop.content import sha256_json
+from editloop.evaluation.gates.settings import GateSettings, SuiteGate
+from editloop.evaluation.outcomes import Outcomes, align_outcomes
+from editloop.statistics.bootstrap import p_value_below, percentile_intervals, resampled_ratios, sum_by_cluster
+from editloop.statistics.holm import holm
+from editloop.statistics.mcnemar import discordant_counts, mcnemar
+
+Verdict = Literal["promote", "hold", "reject"]
+ALL = "all"
+"""Name of the whole among the slices of a measurement."""
+
+
+class SuiteMeasurement(NamedTuple):
+    """A suite's gate and what the two judges (or editors) came to on it."""
+
+    gate: SuiteGate
+    new: Outcomes
+    old: Outcomes
+
+
+class Agreement(NamedTuple):
+    """What an independent judge said of the new editor's edits beside the base's."""
+
+    judge: str
+    asked_for: str
+    """better or not-worse."""
+    margin: float
+    minimum: int
+    preferences: NDArray[np.float64]
+    """(tasks,): +1 for the new editor, -1 for the base, 0 for a tie; NaN where it did not answer."""
+    clusters: tuple[str, ...]
+    trained_it: bool
+    """Whether the editor learnt from this very judge, which then has no say."""
+
+
+def decide(
+    settings: GateSettings,
+    measured: Sequence[SuiteMeasurement],
+    agreements: Sequence[Agreement] = (),
+    *,
+    against: str,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{"verdict", "reasons", "gate", "gate_sha256", "against", "suites", "independent"}: what gate.json holds.
+
+    against: in words, what the new model is compared with. EditLoopError where two outcomes are not of the same units.
+    """
+    suites = [_suite_report(settings, measurement, seed) for measurement in measured]
+    _mark_regressions(settings, suites)
+    judges = [_judge_report(settings, agreement, seed) for agreement in agreements]
+    verdicts = [suite["verdict"] for suite in suites if suite["required"]] + [
+        judge["verdict"] for judge in judges if judge["counts"]
+    ]
+    reasons = [reason for suite in suites for reason in suite.pop("reasons")]
+    reasons += [judge.pop("reason") for judge in judges]
+    if not any(report["required"] for report in suites) and not any(report["counts"] for report in judges):
+        verdicts.append("hold")
+        reasons.append("nothing that may decide was measured: no required suite, no judge that did not train it")
+    verdict: Verdict = "reject" if "reject" in verdicts else "promote" if set(verdicts) == {"promote"} else "hold"
+    if settings.always and verdict != "promote":
+        reasons.insert(0, f"gate {settings.name} lets everything through; by its figures it would be {verdict}")
+        verdict = "promote"
+    return {
+        "verdict": verdict,
+        "reasons": [f"{reason}." for reason in reasons],
+        "gate": settings.name,
+        "gate_sha256": sha256_json(settings.model_dump(mode="json")),
+        "alpha": settings.alpha,
+        "against": against,
+        "suites": suites,
+        "independent": judges,
+    }
+
+
+def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: int) -> dict[str, Any]:
+    """Figures, verdict and reasons of one suite, its slices not yet judged."""
+    new, old = measurement.new, align_outcomes(measurement.new, measurement.old)
+    names = [ALL, *sorted(set(new.slices))]
+    inside = np.array([[name in (ALL, unit) for name in names] for unit in new.slices], dtype=np.float64)
+    change = (new.right - old.right)[:, None] * inside
+    resampled = resampled_ratios(*sum_by_cluster(change, inside, new.clusters), seed=seed, resamples=settings.resamples)
+    ends = percentile_intervals(resampled, 1 - settings.alpha)
+    units = [int((inside[:, index] > 0).sum()) for index in range(len(names))]
+    p_regressed = p_value_below(resampled, -settings.slices.margin)
+    rows: list[dict[str, Any]] = [
+        {
+            "slice": name,
+            "units": units[index],
+            "new": _share(new.right, inside[:, index]),
+            "old": _share(old.right, inside[:, index]),
+            "change": _nan_to_none(resampled.values[index]),
+            "interval": [_nan_to_none(end) for end in ends[index]],
+            "p_regressed": float(p_regressed[index]),
+        }
+        for index, name in enumerate(names)
+    ]
+    overall = rows[0]
+    verdict, why, p = _overall_verdict(settings, measurement, overall, old)
+    low, high = overall["interval"]
+    figures = (
+        f"{measurement.gate.suite}: {_signed(overall['change'])} ({_percent(overall['old'])} to "
+        f"{_percent(overall['new'])}), "
+        f"{100 * (1 - settings.alpha):g} % interval {_signed(low)} to {_signed(high)}, on {overall['units']} units"
+    )
+    aside = "" if measurement.gate.required else " (shown, without a say)"
+    return {
+        "suite": measurement.gate.suite,
+        "required": measurement.gate.required,
+        "margin": measurement.gate.margin,
+        "minimum": measurement.gate.minimum,
+        "verdict": verdict,
+        "mcnemar_p": p,
+        "missing": int(new.missing.sum()),
+        "units": overall["units"],
+        "new": overall["new"],
+        "old": overall["old"],
+        "change": overall["change"],
+        "interval": overall["interval"],
+        "slices": rows[1:],
+        "reasons": [f"{figures}: {why}{aside}"],
+    }
+
+
+def _overall_verdict(
+    settings: GateSettings, measurement: SuiteMeasurement, overall: dict[str, Any], old: Outcomes
+) -> tuple[Verdict, str, float | None]:
+    """Verdict of a suite as a whole, why, and McNemar's p where it was asked."""
+    bound, (low, high) = 0.0 - measurement.gate.margin, overall["interval"]
+    p = mcnemar(measurement.new.right, old.right) if measurement.gate.margin == 0 else None
+    if overall["units"] < measurement.gate.minimum:
+        return "hold", f"too few to decide, at least {measurement.gate.minimum} are asked", p
+    if low is None:
+        return "hold", "one source or task alone has no interval; more data would decide", p
+    missing_share = float(measurement.new.missing.mean())
+    if missing_share > settings.most_missing:
+        return "hold", f"{missing_share:.0%} of the answers are missing, at most {settings.most_missing:.0%} may be", p
+    if high < bound:
+        return "reject", f"the interval lies below {_signed(bound)}", p
+    if low <= bound:
+        return "hold", f"the interval does not lie above {_signed(bound)}; more data would decide", p
+    if p is not None and p > settings.alpha / 2:
+        gained, lost = discordant_counts(measurement.new.right, old.right)
+        return "hold", f"McNemar's test does not agree ({gained} units gained, {lost} lost, p = {p:.3f})", p
+    checked = "" if p is None else f", and McNemar's test agrees (p = {p:.2g})"
+    return "promote", f"the interval lies above {_signed(bound)}{checked}", p
+
+
+def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> None:
+    """Reject a suite with a slice that regressed; one Holm correction over all slices of all required suites."""
+    rules = settings.slices
+    family = [
+        (suite, row)
+        for suite in suites
+        if suite["required"]
+        for row in suite["slices"]
+        if row["units"] >= rules.minimum and (not rules.names or row["slice"] in rules.names)
+    ]
+    for suite in suites:
+        for row in suite["slices"]:
+            row["regressed"] = None
+    if not family:
+        return
+    regressions = holm(np.log([row["p_regressed"] for _, row in family]), settings.alpha)
+    for (suite, row), regressed in zip(family, regressions, strict=True):
+        row["regressed"] = bool(regressed)
+        if regressed:
+            suite["verdict"] = "reject"
+            suite["reasons"].append(
+                f"{suite['suite']}, {row['slice']}: regressed by more than {100 * rules.margin:g} points "
+                f"({_signed(row['change'])}, p = {row['p_regressed']:.2g}, Holm over {len(family)} slices)"
+            )
+
+
+def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> dict[str, Any]:
+    """Whether an independent judge agrees."""
+    answered = ~np.isnan(agreement.preferences)
+    values = np.where(answered, agreement.preferences, 0.0)[:, None]
+    resampled = resampled_ratios(
+        *sum_by_cluster(values, answered[:, None].astype(np.float64), agreement.clusters),
+        seed=seed,
+        resamples=settings.resamples,
+    )
+    low, high = (_nan_to_none(end) for end in percentile_intervals(resampled, 1 - settings.alpha)[0])
+    net, task_count = _nan_to_none(resampled.values[0]), len(answered)
+    bound = 0.0 if agreement.asked_for == "better" else 0.0 - agreement.margin
+    verdict: Verdict = "hold"
+    if agreement.trained_it:
+        why = "the editor learnt from it, so it has no say"
+    elif answered.sum() < agreement.minimum or low is None or high is None:
+        why = f"too few answers to decide, at least {agreement.minimum} are asked"
+    elif low > bound:
+        verdict, why = "promote", f"agrees, the interval lies above {_signed(bound)}"
+    elif high < bound:
+        verdict, why = "reject", f"disagrees, the interval lies below {_signed(bound)}"
+    else:
+        why = f"does not agree yet, the interval does not lie above {_signed(bound)}"
+    return {
+        "judge": agreement.judge,
+        "asked_for": agreement.asked_for,
+        "margin": agreement.margin,
+        "counts": not agreement.trained_it,
+        "verdict": verdict,
+        "net_preference": net,
+        "interval": [low, high],
+        "tasks": task_count,
+        "missing": int(task_count - answered.sum()),
+        "reason": f"judge {agreement.judge} prefers the new editor by {_signed(net)} of {task_count} tasks, interval "
+        f"{_signed(low)} to {_signed(high)}: {why}",
+    }
+
+
+def _share(right: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
+    return float((right * inside).sum() / inside.sum()) if inside.sum() > 0 else None
+
+
+def _nan_to_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.1f} %"
+
+
+def _signed(value: float | None) -> str:
+    """A difference of shares, in points of a hundred."""
+    if value is None:
+        return "not measured"
+    points = f"{100 * value:+.1f}"
+    return f"{'0.0' if points in ('+0.0', '-0.0') else points} points"

@@ -1,0 +1,90 @@
+"""A gate's verdict as a page: what it said and why, each suite with its slices, who else judged, and the figures."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals, page_style
+
+MAX_ROWS = 30
+
+
+def gate_page(
+    title: str,
+    gate: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    pictures: Mapping[str, Path] | None = None,
+) -> str:
+    """One self-contained HTML page. gate: what `decide` gives (a gate.json); tables: figures by heading; pictures: PNG
+    files by caption."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"share": _share, "signed": _signed, "span": _span, "figure": _figure}
+    return environment.get_template("gate_page.html.j2").render(
+        title=title,
+        gate=gate,
+        level=f"{100 * (1 - gate.get('alpha', 0.05)):g} %",
+        style=Markup(page_style()),
+        plots=[Markup(_forest(number, suite) or "") for number, suite in enumerate(gate.get("suites", []))],
+        tables=tables or {},
+        pictures={
+            caption: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            for caption, path in (pictures or {}).items()
+        },
+    )
+
+
+def _forest(number: int, suite: Mapping[str, Any]) -> str | None:
+    """The whole suite and its slices as a forest plot: changes with their intervals, in points."""
+    rows = [{"slice": "all", "regressed": None, **suite}, *suite["slices"]][:MAX_ROWS]
+    finite_ends = [end for row in rows for end in (row["interval"] or []) if end is not None]
+    reach = 100 * max([abs(end) for end in finite_ends] + [suite["margin"], 0.02]) * 1.05
+    estimates = [
+        IntervalRow(
+            row["slice"],
+            None if row["change"] is None else 100 * row["change"],
+            None if None in row["interval"] else (100 * row["interval"][0], 100 * row["interval"][1]),
+            _colour(index, row, suite),
+            _signed(row["change"]),
+        )
+        for index, row in enumerate(rows)
+    ]
+    marks = (
+        [ReferenceLine(0.0, "no change")] if not suite["margin"] else [ReferenceLine(-100 * suite["margin"], "margin")]
+    )
+    return intervals(f"forest-{number}", estimates, (-reach, reach), marks, "{:+.0f}".format)
+
+
+def _colour(index: int, row: Mapping[str, Any], suite: Mapping[str, Any]) -> str:
+    if row["regressed"]:
+        return RED
+    if index == 0:
+        return {"promote": GREEN, "reject": RED}.get(suite["verdict"], BLUE)
+    return SOFT if row["regressed"] is None else BLUE
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def _span(ends: list[float | None]) -> str:
+    return "–" if None in ends else f"{_signed(ends[0])} to {_signed(ends[1])}"
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    if isinstance(value, list | tuple):
+        return " to ".join(_figure(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

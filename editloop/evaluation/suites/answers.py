@@ -1,0 +1,222 @@
+"""What a judge says of a suite. Answers are kept as they come, so that a stopped call goes on where it was.
+
+`answers.jsonl` has a line an edit that was asked, with the judge's numbers and its own words; `judge.json` says whose
+they are. An edit that several items ask alike (one pair on three dimensions) is asked once.
+"""
+
+import fcntl
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from editloop.content import sha256_json, write_json
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
+from editloop.models.judge_protocol import EditGroup, Judge, Score
+from editloop.scoring.chunks import score_in_chunks
+from editloop.scoring.validation import validate_scores
+
+ANSWERS, JUDGE = "answers.jsonl", "judge.json"
+EDITS_A_CALL = 64
+MEGAPIXELS_A_CALL = 64
+"""Millions of decoded pixels, at 3 MB each, that a call may hold."""
+AXES: dict[AxisName, tuple[str, ...]] = {
+    "prompt_following": ("prompt_following", "if"),
+    "consistency": ("consistency", "vq"),
+    "overall": (),
+}
+"""A suite's axes by the names that judges give them: EditScore's own, then EditReward's heads."""
+
+
+@dataclass(frozen=True)
+class SuiteAnswers:
+    """Scores of edits, or verdicts on comparisons; one of the two."""
+
+    judge: dict[str, Any]
+    """{"name", "version"}: who answered, by content."""
+    scores: Mapping[str, NDArray[np.float64]] | None = None
+    """By item, (K,) on the item's axis, NaN where a reply is missing."""
+    verdicts: Mapping[str, Label | None] | None = None
+    """By comparison; None, or no entry, where a reply is missing."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How often each reason for a missing score came."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Edits of one source and instruction that were not asked yet."""
+
+    item: Item
+    edits: tuple[PictureRef, ...]
+
+    def group(self) -> EditGroup:
+        assert self.item.source is not None
+        return EditGroup(
+            self.item.instruction,
+            decode_picture(self.item.source),
+            [decode_picture(edit) for edit in self.edits],
+            self.item.key,
+        )
+
+
+def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
+    """Ask the judge all of a suite. Its answers are kept in `folder` as they come; a stopped call goes on there.
+
+    An edit that the judge refuses, or gives no finite score, is missing, with the reason. Suites may share a folder: an
+    edit that both have is asked once. EditLoopError for a suite without images, an axis that the judge does not have,
+    or a folder with answers of another judge; JudgeUnavailableError where the judge is away: what is done is kept.
+    """
+    if not suite.has_images:
+        raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
+    axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
+    facts = {"judge": judge.name, "version": judge.version}
+    with _locked_answers(folder, facts) as stream:
+        lines_by_edit = _read_answers(stream, folder / ANSWERS)
+        edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[missing]} missing"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+            missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
+            bar = progress.add_task(
+                f"{judge.name} is asked {suite.name}",
+                total=len(edit_keys),
+                completed=len(edit_keys & lines_by_edit.keys()),
+                missing=missing,
+            )
+            for questions, groups in _batches(suite.items, set(lines_by_edit)):
+                lines = _answer_lines(questions, score_in_chunks(judge, groups), judge)
+                stream.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
+                stream.flush()
+                lines_by_edit |= {line["edit"]: line for line in lines}
+                missing += sum(bool(line["missing"]) for line in lines)
+                progress.update(bar, advance=len(lines), missing=missing)
+    reasons = Counter(
+        lines_by_edit[edit_key]["missing"] for edit_key in edit_keys if lines_by_edit[edit_key]["missing"]
+    )
+    scores = {
+        item.key: np.array([_axis_score(lines_by_edit[edit_key], axes[item.axis]) for edit_key in _edit_keys(item)])
+        for item in suite.items
+    }
+    return SuiteAnswers({"name": judge.name, "version": judge.version}, scores, reasons=dict(reasons.most_common()))
+
+
+def _judge_axis(axis: AxisName, judge: Judge) -> str:
+    """The judge's own name of a suite's axis; empty for its overall score."""
+    if axis == "overall":
+        return ""
+    axis_names = [name for name in AXES[axis] if name in judge.axes]
+    if not axis_names:
+        raise EditLoopError(
+            f"{judge.name} has no axis for {axis}; it scores {', '.join(judge.axes)}, and {axis} is read from "
+            f"{' or '.join(AXES[axis])}."
+        )
+    return axis_names[0]
+
+
+def _edit_keys(item: Item) -> list[str]:
+    """What each edit is kept under: source, instruction and edit, by content."""
+    assert item.source is not None
+    return [sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32] for edit in item.edits]
+
+
+def _batches(items: Sequence[Item], answered: set[str]) -> Iterator[tuple[list[_Question], list[EditGroup]]]:
+    """The edits that are not known, some questions a call, with their pictures."""
+    questions, groups, edits, pixels = list[_Question](), list[EditGroup](), 0, 0
+    for item in items:
+        new = {name: edit for name, edit in zip(_edit_keys(item), item.edits, strict=True) if name not in answered}
+        answered |= new.keys()
+        for start in range(0, len(new), EDITS_A_CALL):
+            question = _Question(item, tuple(new.values())[start : start + EDITS_A_CALL])
+            group = question.group()
+            questions.append(question)
+            groups.append(group)
+            edits += len(group.edits)
+            pixels += group.source[..., 0].size + sum(picture[..., 0].size for picture in group.edits)
+            if edits >= EDITS_A_CALL or pixels >= MEGAPIXELS_A_CALL * 1_000_000:
+                yield questions, groups
+                questions, groups, edits, pixels = [], [], 0, 0
+    if questions:
+        yield questions, groups
+
+
+def _answer_lines(questions: Sequence[_Question], scores: Sequence[Score], judge: Judge) -> list[dict[str, Any]]:
+    item_edits = [(question.item, edit) for question in questions for edit in question.edits]
+    lines = []
+    for (item, edit), raw_score in zip(item_edits, scores, strict=True):
+        score = validate_scores(raw_score, judge.axes)
+        assert item.source is not None
+        lines.append(
+            {
+                "edit": sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32],
+                "item": item.key,
+                "source_sha256": item.source.sha256,
+                "edit_sha256": edit.sha256,
+                "axes": {name: [axis.mean, axis.sigma] for name, axis in score.axes.items()},
+                "overall": score.overall,
+                "missing": score.missing,
+                "answers": list(score.answers),
+            }
+        )
+    return lines
+
+
+def _axis_score(line: dict[str, Any], axis: str) -> float:
+    if line["missing"]:
+        return math.nan
+    return float(line["axes"][axis][0] if axis else line["overall"])
+
+
+@contextmanager
+def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
+    """The file of answers, held by this call alone. EditLoopError where it is another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ANSWERS).open("a+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EditLoopError(f"{folder}: another call is writing there; wait for it or stop it.") from None
+        judge_path = folder / JUDGE
+        if judge_path.is_file():
+            saved_facts = json.loads(judge_path.read_text())
+            if differing := [key for key in facts if saved_facts.get(key) != facts[key]]:
+                raise EditLoopError(
+                    f"{folder} holds answers of something else ("
+                    + "; ".join(f"{key} {saved_facts.get(key)} there, {facts[key]} now" for key in differing)
+                    + "). They are not mixed: give another folder, or remove it."
+                )
+        else:
+            write_json(judge_path, facts)
+        yield stream
+
+
+def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:
+    """The answers that are there; a last line that a kill cut short is taken off the file."""
+    stream.seek(0)
+    lines_by_edit, complete_bytes = {}, 0
+    for number, raw in enumerate(stream, 1):
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            line = json.loads(raw)
+            lines_by_edit[str(line["edit"])] = line
+        except (ValueError, KeyError, TypeError):
+            raise EditLoopError(f"{path}: line {number} is no answer; remove the folder and ask again.") from None
+        complete_bytes += len(raw)
+    stream.truncate(complete_bytes)
+    return lines_by_edit

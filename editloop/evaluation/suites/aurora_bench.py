@@ -1,0 +1,105 @@
+"""AURORA-Bench (arXiv 2407.03471): pairs whose winner is a model's name or `tie`, and single edits with a score."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.hub_rows import read_records
+from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.evaluation.suites.suite import ALL, Comparison, Item, Label, PictureRef
+
+PAIRS = "human_ratings_pairwise.json"
+POINTS = "human_ratings_updated_prompt.json"
+
+
+def read_aurora_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
+    """Its items: `pair-N` of the pairs' file, and one `point-N` a source and prompt of the scored edits, N from 0.
+
+    Either file may be missing. A point item's candidates are the editors' names.
+    """
+    paths = [data / name for name in (PAIRS, POINTS)]
+    if not any(path.is_file() for path in paths):
+        raise EditLoopError(f"--data {data}: neither {PAIRS} nor {POINTS} in it.")
+    pairs, points = (read_records(path) if path.is_file() else [] for path in paths)
+    pair_items = [_pair_item(number, record, loader, faults) for number, record in enumerate(pairs)]
+    return [item for item in pair_items if item] + _point_items(points, loader, faults)
+
+
+def _pair_item(number: int, record: dict[str, Any], loader: PictureLoader, faults: list[str]) -> Item | None:
+    name = f"{PAIRS} row {number}"
+    gens, models, winner = record.get("gens"), record.get("models"), record.get("winner")
+    if not (isinstance(gens, list) and len(gens) == 2 and isinstance(models, list) and len(models) == 2):
+        faults.append(f"{name}: two gens and two models are wanted")
+        return None
+    labels: dict[Any, Label] = {models[0]: "left", models[1]: "right", "tie": "tie"}
+    if winner not in labels:
+        faults.append(f"{name}: winner {winner!r} is neither {models[0]}, {models[1]} nor tie")
+        return None
+    pictures = _pictures(record, [record.get("input"), *gens], name, loader, faults)
+    if pictures is None:
+        return None
+    return Item(
+        key=f"pair-{number}",
+        cluster=pictures[0].sha256,
+        slice=_kind(record),
+        instruction=record["prompt"],
+        candidates=("left", "right"),
+        comparisons=(Comparison(f"pair-{number}", 0, 1, labels[winner]),),
+        source=pictures[0],
+        edits=pictures[1:],
+    )
+
+
+def _point_items(records: list[dict[str, Any]], loader: PictureLoader, faults: list[str]) -> list[Item]:
+    """Edits of one source and prompt are one item; a second edit by the same editor opens another."""
+    groups: list[dict[str, tuple[PictureRef, ...]]] = []
+    scores: list[dict[str, float]] = []
+    first_records: list[dict[str, Any]] = []
+    open_group: dict[tuple[Any, Any], int] = {}
+    for number, record in enumerate(records):
+        name, model, score = f"{POINTS} row {number}", str(record.get("model", "unknown")), record.get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
+            faults.append(f"{name}: score {score!r} is not a finite number")
+            continue
+        pictures = _pictures(record, [record.get("input"), record.get("gen")], name, loader, faults)
+        if pictures is None:
+            continue
+        task_key = (record["input"], record["prompt"])
+        if task_key not in open_group or model in groups[open_group[task_key]]:
+            open_group[task_key] = len(groups)
+            groups.append({})
+            scores.append({})
+            first_records.append(record)
+        groups[open_group[task_key]][model] = pictures
+        scores[open_group[task_key]][model] = float(score)
+    return [
+        Item(
+            key=f"point-{number}",
+            cluster=next(iter(group.values()))[0].sha256,
+            slice=_kind(first_record),
+            instruction=first_record["prompt"],
+            candidates=tuple(group),
+            ratings=np.array([list(model_scores.values())]),
+            raters=("published score",),
+            source=next(iter(group.values()))[0],
+            edits=tuple(pictures[1] for pictures in group.values()),
+        )
+        for number, (group, model_scores, first_record) in enumerate(zip(groups, scores, first_records, strict=True))
+    ]
+
+
+def _pictures(
+    record: dict[str, Any], paths: list[Any], name: str, loader: PictureLoader, faults: list[str]
+) -> tuple[PictureRef, ...] | None:
+    if not isinstance(record.get("prompt"), str):
+        faults.append(f"{name}: no prompt")
+        return None
+    pictures = [loader.file(path if isinstance(path, str) else "", name) for path in paths]
+    readable = tuple(picture for picture in pictures if picture)
+    return readable if len(readable) == len(pictures) else None
+
+
+def _kind(record: dict[str, Any]) -> str:
+    return str(record.get("task") or record.get("dataset") or ALL)

@@ -1,0 +1,160 @@
+"""Spearman's correlation of a judge's scores with people's ratings of single edits, editor by editor.
+
+A resample is how often each item was drawn, so that all resamples' mid-ranks are products with one sparse table.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.suites.suite import Item
+from editloop.statistics.agreement import table_agreement
+from editloop.statistics.bootstrap import expanded_tail
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+TAIL = 0.025
+
+
+def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: int) -> dict[str, Any]:
+    """The part of a report about rated edits.
+
+    `spearman` is the mean over editors of the correlation over the items, with `ci95` by resampling whole clusters.
+    Two other averages stand beside it: `fisher` (of the z-transformed correlations) and `published`, what EditReward's
+    evaluation of ImagenHub prints: tanh of the plain mean, the transformation there being left out on the way in.
+    `human_ceiling` is the same figure of each rater against the mean of the others. None where nothing varies.
+    """
+    assert answers.scores is not None
+    editors = list(dict.fromkeys(name for item in items for name in item.candidates))
+    rated = np.full((max(len(item.raters) for item in items), len(items), len(editors)), np.nan)
+    judged = np.full(rated.shape[1:], np.nan)
+    for row, item in enumerate(items):
+        columns = [editors.index(name) for name in item.candidates]
+        assert item.ratings is not None
+        rated[: len(item.raters), row, columns] = item.ratings
+        judged[row, columns] = answers.scores[item.key]
+    clusters = np.unique([item.cluster for item in items], return_inverse=True)[1]
+    times = _draw_counts(clusters, seed)
+    mean_ratings = _mean_over_raters(rated)
+    is_rated = ~np.isnan(mean_ratings)
+    by_editor, draws = _spearman_by_editor(judged, mean_ratings, times)
+    finite = by_editor[~np.isnan(by_editor)]
+    cluster_count = len(np.unique(clusters))
+    with np.errstate(divide="ignore"):
+        fisher = float(np.tanh(np.arctanh(finite).mean())) if len(finite) else None
+    return {
+        "spearman": float(finite.mean()) if len(finite) else None,
+        "ci95": _interval(_row_means(draws), cluster_count),
+        "fisher": fisher,
+        "published": float(np.tanh(finite.mean())) if len(finite) else None,
+        "by_model": {
+            name: {
+                "spearman": _nan_to_none(by_editor[column]),
+                "ci95": _interval(draws[:, column], len(np.unique(clusters[is_rated[:, column]]))),
+                "n": int(is_rated[:, column].sum()),
+            }
+            for column, name in enumerate(editors)
+        },
+        "counts": {"units": int(is_rated.sum()), "missing": int((is_rated & np.isnan(judged)).sum())},
+        "human_ceiling": _rater_agreement(rated, clusters, times, seed),
+    }
+
+
+def spearman(first: Floats, second: Floats, times: Floats) -> Floats:
+    """Correlation of the mid-ranks of two (N,), in each of R resamples: (R,). times: (R, N), how often each was drawn.
+
+    Places with a NaN are left out. NaN where either does not vary.
+    """
+    finite = ~(np.isnan(first) | np.isnan(second))
+    if not finite.any():
+        return np.full(len(times), np.nan)
+    times = times[:, finite]
+    total = np.maximum(times.sum(axis=1, keepdims=True), 1)
+    ranks = [_mid_ranks(values[finite], times) for values in (first, second)]
+    a, b = (rank - (times * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
+    spread = (times * a**2).sum(axis=1) * (times * b**2).sum(axis=1)
+    varies = spread > 1e-9
+    return np.where(varies, (times * a * b).sum(axis=1) / np.sqrt(np.where(varies, spread, 1)), np.nan)
+
+
+def _mid_ranks(values: Floats, times: Floats) -> Floats:
+    """Mid-ranks of N values in each resample, less a half, (R, N)."""
+    level = np.unique(values, return_inverse=True)[1]
+    level_counts = times @ csr_array((np.ones(len(level)), (np.arange(len(level)), level)))
+    return np.asarray((np.cumsum(level_counts, axis=1) - level_counts / 2)[:, level])
+
+
+def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, seed: int) -> dict[str, Any] | None:
+    """How well each rater agrees with the mean of the others, as the judge is measured; and how raters agree at all."""
+    if len(rated) < 2:
+        return None
+    per_rater = [
+        _spearman_by_editor(rated[rater], _mean_over_raters(np.delete(rated, rater, axis=0)), times)
+        for rater in range(len(rated))
+    ]
+    by_rater, draws = (np.concatenate(parts, axis=-1) for parts in zip(*per_rater, strict=True))
+    undrawn = np.ones((1, rated.shape[1]))
+    rater_pairs = [
+        _spearman_by_editor(rated[rater], rated[other_rater], undrawn)[0]
+        for rater in range(len(rated))
+        for other_rater in range(rater)
+    ]
+    people, rows, columns = np.nonzero(~np.isnan(rated))
+    alpha = table_agreement(
+        rated[people, rows, columns], rows * rated.shape[2] + columns, people, groups=clusters[rows], seed=seed
+    )
+    return {
+        "value": _nan_to_none(_row_means(by_rater[None])[0]),
+        "ci95": _interval(_row_means(draws), len(np.unique(clusters))),
+        "raters": len(rated),
+        "what": "Spearman of each rater with the mean of the others, averaged over raters and editors",
+        "inter_rater": _nan_to_none(_row_means(np.concatenate(rater_pairs)[None])[0]),
+        "alpha": alpha["alpha"],
+        "alpha_ci95": alpha["ci95"],
+    }
+
+
+def _spearman_by_editor(first: Floats, second: Floats, times: Floats) -> tuple[Floats, Floats]:
+    """Spearman of each column of two (N, E): as measured, (E,), and in each resample, (R, E)."""
+    with_all = np.concatenate([np.ones((1, len(first))), times])
+    correlations = np.stack(
+        [spearman(first[:, column], second[:, column], with_all) for column in range(first.shape[1])], axis=1
+    )
+    return correlations[0], correlations[1:]
+
+
+def _draw_counts(clusters: NDArray[np.int64], seed: int) -> Floats:
+    """How often each of N items comes in RESAMPLES draws of whole clusters, (RESAMPLES, N)."""
+    count = int(clusters.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count)) + count * np.arange(RESAMPLES)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count)
+    return times[:, clusters].astype(np.float64)
+
+
+def _mean_over_raters(rated: Floats) -> Floats:
+    """Mean over raters, NaN where nobody rated. (P, N, E) to (N, E)."""
+    counts = (~np.isnan(rated)).sum(axis=0)
+    return np.asarray(np.where(counts > 0, np.nansum(rated, axis=0) / np.maximum(counts, 1), np.nan))
+
+
+def _row_means(draws: Floats) -> Floats:
+    """Mean of each row over what is known, (R, E) to (R,)."""
+    counts = (~np.isnan(draws)).sum(axis=1)
+    return np.asarray(np.where(counts > 0, np.nansum(draws, axis=1) / np.maximum(counts, 1), np.nan))
+
+
+def _interval(draws: Floats, clusters: int) -> list[float] | None:
+    """The 95 % interval of resampled figures, (R,), as editloop.statistics.bootstrap takes it."""
+    finite_draws = draws[~np.isnan(draws)]
+    if clusters < 2 or not len(finite_draws):
+        return None
+    tail = expanded_tail(TAIL, clusters)
+    return [float(end) for end in np.quantile(finite_draws, [tail, 1 - tail])]
+
+
+def _nan_to_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

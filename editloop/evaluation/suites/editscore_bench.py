@@ -1,0 +1,56 @@
+"""EditReward-Bench of EditScore (arXiv 2509.23909), as the hub has it: a row a pair, the preferred edit first."""
+
+from pathlib import Path
+
+from editloop.evaluation.suites.hub_rows import HubRow, read_rows
+from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.evaluation.suites.suite import AXIS_NAMES, Comparison, Item
+
+GROUPS = {
+    "subject": ("subject-add", "subject-remove", "subject-replace"),
+    "appearance": ("color_alter", "material_alter", "style_change", "tone_transfer"),
+    "scene": ("background_change", "extract"),
+    "advanced": ("ps_human", "text_change", "motion_change", "compose"),
+}
+"""The thirteen tasks in their four groups."""
+TASKS = tuple(task for group in GROUPS.values() for task in group)
+COLUMNS = ("key", "instruction", "task_type", "dimension")
+PICTURES = ("input_image", "output_images")
+
+
+def read_editscore_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
+    """Its items. A row's key is its two edits' keys and its dimension, joined by `|`; `left` is the preferred edit."""
+    items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, loader))
+    return [item for item in items if item]
+
+
+def _item(row: HubRow, faults: list[str]) -> Item | None:
+    values = row.values
+    keys = values["key"] if isinstance(values["key"], list) else [values["key"]]
+    sources, edits = row.pictures["input_image"], row.pictures["output_images"]
+    dimension, task = values["dimension"], values["task_type"]
+    wrong = [
+        f"{row.name}: {fault}"
+        for fault, is_faulty in (
+            (f"dimension {dimension!r}; there are {', '.join(AXIS_NAMES)}", dimension not in AXIS_NAMES),
+            (f"task_type {task!r}; there are {', '.join(TASKS)}", task not in TASKS),
+            (f"{len(edits)} output_images; two are compared", len(edits) != 2),
+            ("no instruction", not isinstance(values["instruction"], str)),
+        )
+        if is_faulty
+    ]
+    faults += wrong
+    if wrong or not sources[0] or not all(edits):
+        return None
+    key = "|".join([*map(str, keys), dimension])
+    return Item(
+        key=key,
+        cluster=sources[0].sha256,
+        slice=task,
+        instruction=values["instruction"],
+        candidates=("left", "right"),
+        comparisons=(Comparison(key, 0, 1, "left"),),
+        axis=dimension,
+        source=sources[0],
+        edits=tuple(edit for edit in edits if edit),
+    )

@@ -1,0 +1,200 @@
+"""A judge's figures on a suite, as published and with what makes them honest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from editloop.errors import EditLoopError
+from editloop.evaluation.outcomes import Outcomes
+from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.suites.ceiling import human_ceiling
+from editloop.evaluation.suites.correlation import correlation_report
+from editloop.evaluation.suites.editscore_bench import GROUPS
+from editloop.evaluation.suites.ratios import RatioEstimate, Ratios
+from editloop.evaluation.suites.suite import ALL, AXIS_NAMES, LABELS, Suite
+from editloop.evaluation.suites.ties import Codes, PairOutcome
+from editloop.evaluation.suites.units import ComparisonOutcomes, Units, comparison_outcomes, suite_units
+
+COUNTS = {
+    "right": PairOutcome.RIGHT,
+    "wrong": PairOutcome.WRONG,
+    "human_ties": PairOutcome.HUMAN_TIE,
+    "model_ties": PairOutcome.MODEL_TIE,
+    "both_ties": PairOutcome.BOTH_TIES,
+    "other_ties": PairOutcome.OTHER_TIE,
+    "missing": PairOutcome.MISSING,
+}
+FIGURES = (
+    "accuracy",
+    "accuracy_answered",
+    "accuracy_without_ties",
+    "half_credit_accuracy",
+    "tie_rate",
+    "accuracy_held_out",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    report: dict[str, Any]
+    """JSON-able; a figure that cannot be measured is None."""
+    outcomes: Outcomes
+    """Unit by unit, for a gate; no units in a suite of correlations."""
+
+
+def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluation:
+    """All figures of the answers; `seed` is that of the resampling and of the folds of held-out thresholds.
+
+    `accuracy` is as published: a tie of the judge on a pair that people order is wrong, and so is a missing reply
+    (`accuracy_answered` leaves those out). With scores and ties it is that of the threshold which is best on the suite
+    itself; `threshold` has beside it the accuracy with thresholds chosen on other clusters. Two figures are of the
+    pairs that people order, with equal scores alone as ties: `accuracy_without_ties`, C / (C + D + Tm), and
+    `half_credit_accuracy`, where such a tie counts half. `intervals` has the 95 % interval of each.
+    EditLoopError where verdicts meet a suite without pairs.
+    """
+    units = suite_units(suite)
+    report: dict[str, Any] = {
+        "suite": suite.name,
+        "suite_sha256": suite.sha256,
+        "judge": answers.judge,
+        "answers": "verdicts" if answers.verdicts is not None else "scores",
+        "counting": suite.counting,
+        "seed": seed,
+        "accuracy": None,
+        "ci95": None,
+        "spearman": None,
+        "counts": {"units": 0, "missing": 0},
+        "missing_reasons": answers.reasons,
+    }
+    outcomes = _no_outcomes(suite)
+    if len(units):
+        comparisons = comparison_outcomes(units, answers, seed=seed)
+        report |= _accuracies(units, comparisons, seed)
+        if answers.verdicts is not None:
+            report["confusion"] = _confusion(units, answers)
+        report["human_ceiling"] = human_ceiling(suite, seed=seed)
+        outcomes = _outcomes(units, units.unit_outcomes(comparisons.published))
+    rated = [item for item in suite.items if item.ratings is not None and suite.counting in ("ties", "correlation")]
+    if rated and answers.scores is not None:
+        report["correlation"] = (correlation := correlation_report(rated, answers, seed=seed))
+        report["spearman"] = correlation["spearman"]
+        if not len(units):
+            report |= {key: correlation[key] for key in ("ci95", "counts", "human_ceiling")}
+    elif not len(units):
+        raise EditLoopError(f"{suite.name} has no pairs to decide; it is measured by scores.")
+    return Evaluation(report, outcomes)
+
+
+def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dict[str, Any]:
+    """The figures of the units."""
+    published = units.unit_outcomes(comparisons.published)
+    slices, axes = np.array(units.slices), np.array(units.axes)
+    ratios = Ratios(units.clusters)
+    everything = np.ones(len(units), dtype=bool)
+    columns = _columns(units, comparisons, published)
+    parts = {("", ""): everything}
+    for task in np.unique(slices):
+        parts["", str(task)] = slices == task
+        parts |= {(str(axis), str(task)): (slices == task) & (axes == axis) for axis in np.unique(axes)}
+    parts |= {(str(axis), ""): axes == axis for axis in np.unique(axes)}
+    for (axis, task), inside in parts.items():
+        for name in FIGURES if not axis else FIGURES[:1]:
+            if name in columns:
+                ratios.add(f"{name}|{axis}|{task}", columns[name][0] * inside, columns[name][1] * inside)
+    ratios.resample(seed)
+    tasks = [str(task) for task in np.unique(slices)]
+
+    def figure(name: str, axis: str = "", group_tasks: list[str] = tasks) -> RatioEstimate:
+        if name not in columns:
+            return RatioEstimate(None, None)
+        over_units = not units.suite.mean_over_slices
+        return ratios.mean([f"{name}|{axis}|"] if over_units else [f"{name}|{axis}|{task}" for task in group_tasks])
+
+    def table(values: RatioEstimate, inside: Any) -> dict[str, Any]:
+        missing = int((published[inside] == PairOutcome.MISSING).sum())
+        return {"accuracy": values.value, "ci95": values.ci95, "n": int(inside.sum()), "missing": missing}
+
+    figures = {name: figure(name) for name in FIGURES}
+    held_out = figures.pop("accuracy_held_out")
+    threshold = None
+    if comparisons.threshold is not None:
+        threshold = {
+            "published": comparisons.threshold,
+            "accuracy_published": figures["accuracy"].value,
+            "held_out": None if comparisons.folds is None else float(np.median(comparisons.folds)),
+            "folds": None if comparisons.folds is None else comparisons.folds.tolist(),
+            "accuracy_held_out": held_out.value,
+            "ci95_held_out": held_out.ci95,
+        }
+    counts = {name: int((published == outcome).sum()) for name, outcome in COUNTS.items()}
+    named = [task for task in tasks if task != ALL]
+    report: dict[str, Any] = {name: estimate.value for name, estimate in figures.items()}
+    report |= {
+        "ci95": figures["accuracy"].ci95,
+        "intervals": {name: estimate.ci95 for name, estimate in figures.items()},
+        "accuracy_over_units": ratios.figure("accuracy||").value,
+        "averaged_over": "tasks" if units.suite.mean_over_slices else "units",
+        "counts": {"units": len(units), "clusters": len(set(units.clusters)), **counts},
+        "threshold": threshold,
+        "by_task": {task: table(ratios.figure(f"accuracy||{task}"), slices == task) for task in named},
+        "by_axis": {axis: table(figure("accuracy", axis), axes == axis) for axis in AXIS_NAMES if (axes == axis).any()},
+    }
+    if units.suite.mean_over_slices:
+        report["by_group"] = {
+            group: table(figure("accuracy", "", group_tasks), np.isin(slices, group_tasks))
+            for group, members in GROUPS.items()
+            if (group_tasks := [task for task in tasks if task in members])
+        }
+    return report
+
+
+def _columns(units: Units, comparisons: ComparisonOutcomes, published: Codes) -> dict[str, tuple[Any, Any]]:
+    """By figure: hits and counts of each unit, (N,)."""
+    everything, answered = np.ones(len(units)), published != PairOutcome.MISSING
+    human = np.ones(len(units), dtype=bool)
+    human[units.unit[units.human == 0]] = False
+    right = _right_shares(published)
+    judge_ties = np.isin(comparisons.published, [PairOutcome.BOTH_TIES, PairOutcome.OTHER_TIE, PairOutcome.MODEL_TIE])
+    ties = np.zeros(len(units), dtype=bool)
+    ties[units.unit[judge_ties]] = True
+    columns = {
+        "accuracy": (right, everything),
+        "accuracy_answered": (right, answered),
+        "accuracy_without_ties": (_right_shares(units.unit_outcomes(comparisons.plain)) * human, human),
+        "half_credit_accuracy": (units.credit(comparisons.plain) * human, human),
+        "tie_rate": (ties & answered, answered),
+    }
+    if comparisons.held_out is not None:
+        columns["accuracy_held_out"] = (_right_shares(units.unit_outcomes(comparisons.held_out)), everything)
+    return columns
+
+
+def _right_shares(codes: Codes) -> Any:
+    return np.isin(codes, [PairOutcome.RIGHT, PairOutcome.BOTH_TIES]).astype(np.float64)
+
+
+def _confusion(units: Units, answers: SuiteAnswers) -> dict[str, dict[str, int]]:
+    """How often each verdict met each human word."""
+    assert answers.verdicts is not None
+    counts: dict[str, dict[str, int]] = {
+        human: dict.fromkeys((*LABELS, "missing"), 0) for human in LABELS if human in units.words
+    }
+    for key, human in zip(units.comparison_keys, units.words, strict=True):
+        counts[human][answers.verdicts.get(key) or "missing"] += 1
+    return counts
+
+
+def _outcomes(units: Units, published: Codes) -> Outcomes:
+    return Outcomes(
+        suite=units.suite.name,
+        keys=units.keys,
+        clusters=units.clusters,
+        slices=units.slices,
+        right=_right_shares(published),
+        missing=published == PairOutcome.MISSING,
+    )
+
+
+def _no_outcomes(suite: Suite) -> Outcomes:
+    return Outcomes(suite.name, (), (), (), np.zeros(0), np.zeros(0, dtype=bool))

@@ -1,0 +1,231 @@
+"""Rows of a data set of the Hugging Face hub on disk: parquet, `save_to_disk`'s arrow files, or JSON with paths.
+
+Rows are light: pictures stay in the files, found again by file, batch and row. One batch of a file is in memory at a
+time (a row group of parquet; arrow files are mapped).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.evaluation.suites.suite import PictureRef
+
+SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}$")
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
+
+
+RowParts = tuple[dict[str, Any], dict[str, tuple[PictureRef | None, ...]]]
+"""A row's values, and its pictures by column."""
+
+
+@dataclass(frozen=True)
+class HubRow:
+    """A row without its pictures."""
+
+    place: int
+    """From 0, over all files."""
+    name: str
+    """For messages: file and row."""
+    values: dict[str, Any]
+    pictures: dict[str, tuple[PictureRef | None, ...]]
+    """By column; None for a picture that is missing, which the shelf tells."""
+
+
+@dataclass
+class _Batches:
+    """The record batches of one file, the last one read kept."""
+
+    path: Path
+    held: tuple[int, pa.Table] | None = None
+    _file: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            if self.path.suffix == ".parquet":
+                self._file = parquet.ParquetFile(self.path)
+            else:
+                mapped = pa.memory_map(str(self.path))
+                self._file = pa.ipc.open_stream(mapped).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise EditLoopError(f"{self.path}: not a {self.path.suffix[1:]} file ({_first_line(error)}).") from None
+
+    @property
+    def columns(self) -> list[str]:
+        names: list[str] = self._file.schema_arrow.names if self.path.suffix == ".parquet" else self._file.column_names
+        return names
+
+    def __len__(self) -> int:
+        return self._file.num_row_groups if self.path.suffix == ".parquet" else 1
+
+    def read(self, batch: int) -> pa.Table:
+        if self.path.suffix != ".parquet":
+            return self._file
+        if self.held is None or self.held[0] != batch:
+            try:
+                self.held = (batch, self._file.read_row_group(batch))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise EditLoopError(f"{self.path}: row group {batch} cannot be read ({_first_line(error)}).") from None
+        return self.held[1]
+
+
+def data_files(data: Path) -> list[Path]:
+    """The files of a data set's one split: `data` itself, those in it, in its data/ or in its one other folder.
+
+    FOLDER/SPLIT also means the shards FOLDER/SPLIT-00000-of-00002.parquet and so on. EditLoopError where there are
+    none, or several splits.
+    """
+    if data.is_file():
+        return [data]
+    if not data.is_dir():
+        if shards := [path for path in sorted(data.parent.glob(f"{data.name}-*")) if SHARD.match(path.stem)]:
+            return shards
+        raise EditLoopError(f"--data {data}: no such folder; give the suite's folder or one of its files.")
+    below = sorted(child for child in data.iterdir() if child.is_dir() and _row_files(child) and child.name != "data")
+    for folder in (data, data / "data", *below):
+        if files := _row_files(folder):
+            splits = sorted({match["split"] for path in files if (match := SHARD.match(path.stem))})
+            splits = [child.name for child in below] if folder in below else splits
+            if len(splits) > 1:
+                example = (folder.parent if folder in below else folder) / splits[0]
+                raise EditLoopError(
+                    f"--data {data}: several splits, {', '.join(splits)}; give one, as --data {example}."
+                )
+            return files
+    raise EditLoopError(f"--data {data}: no .parquet, .arrow, .jsonl or .json file in it or one folder below.")
+
+
+def read_rows(data: Path, columns: Sequence[str], pictures: Sequence[str], loader: PictureLoader) -> Iterator[HubRow]:
+    """The rows of a data set, with `pictures` of these columns on the shelf (one or a list of them in a cell).
+
+    EditLoopError for a file without one of the columns.
+    """
+    index = 0
+    for path in data_files(data):
+        read_file = _json_rows if path.suffix.startswith(".json") else table_rows
+        for number, (values, row_pictures) in enumerate(read_file(path, columns, pictures, loader)):
+            yield HubRow(index, f"{path.name} row {number}", values, row_pictures)
+            index += 1
+
+
+def table_rows(
+    path: Path, columns: Sequence[str], pictures: Sequence[str], loader: PictureLoader
+) -> Iterator[RowParts]:
+    """The rows of a parquet or arrow file: the values that are no bytes, and the pictures. Errors as `read_rows`."""
+    batches = _Batches(path)
+    lacking = [name for name in (*columns, *pictures) if name not in batches.columns]
+    if lacking:
+        present = ", ".join(batches.columns)
+        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; its columns are {present}. Another suite's file?")
+    value_columns = [name for name in batches.columns if name not in pictures]
+    number = 0
+    for batch in range(len(batches)):
+        table = batches.read(batch)
+        values = table.select(
+            [name for name in value_columns if not _holds_bytes(table.schema.field(name).type)]
+        ).to_pylist()
+        for row, row_values in enumerate(values):
+            row_pictures = {
+                column: tuple(
+                    _cell_picture(
+                        batches, (batch, column, row, part), cell, f"{path.name} row {number} {column}", loader
+                    )
+                    for part, cell in enumerate(_cells(table, column, row))
+                )
+                for column in pictures
+            }
+            yield row_values, row_pictures
+            number += 1
+
+
+def _cells(table: pa.Table, column: str, row: int) -> list[Any]:
+    cell = table[column][row].as_py()
+    return cell if isinstance(cell, list) else [cell]
+
+
+def _cell_picture(
+    batches: _Batches, address: tuple[int, str, int, int], cell: Any, name: str, loader: PictureLoader
+) -> PictureRef | None:
+    """A cell's picture: bytes, {"bytes", "path"} as the hub writes them, or the path of a file."""
+    batch, column, row, part = address
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if isinstance(data, bytes):
+        return loader.put(name, data, lambda: _bytes(_cells(batches.read(batch), column, row)[part]))
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    if isinstance(path, str):
+        return loader.file(path, name)
+    loader.faults.append(f"{name}: no picture in it")
+    return None
+
+
+def _bytes(cell: Any) -> bytes:
+    data = cell["bytes"] if isinstance(cell, dict) else cell
+    assert isinstance(data, bytes)
+    return data
+
+
+def _json_rows(
+    path: Path, columns: Sequence[str], pictures: Sequence[str], loader: PictureLoader
+) -> Iterator[RowParts]:
+    for number, record in enumerate(read_records(path)):
+        if lacking := [column for column in (*columns, *pictures) if column not in record]:
+            present = ", ".join(sorted(record))
+            raise EditLoopError(f"{path}: row {number} has no {', '.join(lacking)}; it has {present}.")
+        row_pictures = {}
+        for column in pictures:
+            cells = record[column] if isinstance(record[column], list) else [record[column]]
+            name = f"{path.name} row {number} {column}"
+            row_pictures[column] = tuple(loader.file(cell if isinstance(cell, str) else "", name) for cell in cells)
+        yield {key: value for key, value in record.items() if key not in pictures}, row_pictures
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list, or of JSON lines. EditLoopError for anything else, naming the line."""
+    if not path.is_file():
+        raise EditLoopError(f"{path}: no such file.")
+    try:
+        if path.suffix == ".json":
+            records = json.loads(path.read_text())
+        else:
+            lines = path.read_text().splitlines()
+            records = [_line_of_json(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    except ValueError as error:
+        raise EditLoopError(f"{path}: not JSON ({_first_line(error)}).") from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise EditLoopError(f"{path}: a list of objects is wanted, one a row.")
+    return records
+
+
+def _line_of_json(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise EditLoopError(f"{path}: line {number} is not JSON ({_first_line(error)}).") from None
+
+
+def _row_files(folder: Path) -> list[Path]:
+    """A folder's files of rows, of one kind; JSON files that tell of the data set are none."""
+    about = ("dataset_info.json", "state.json", "dataset_dict.json", "manifest.json")
+    for suffix in SUFFIXES:
+        if files := [path for path in sorted(folder.glob(f"*{suffix}")) if path.name not in about]:
+            return files
+    return []
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds pictures or other bytes, which nobody reads as values."""
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    if pa.types.is_struct(inner):
+        return any(_holds_bytes(inner.field(index).type) for index in range(inner.num_fields))
+    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

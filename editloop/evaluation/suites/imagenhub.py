@@ -1,0 +1,120 @@
+"""ImagenHub's text-guided editing (arXiv 2310.01596): edits of several models, each rated by three people.
+
+A rating is semantic consistency and perceptual quality, each 0, 0.5 or 1; a rater's score is sqrt(SC * PQ).
+"""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.evaluation.suites.suite import ALL, Item
+
+PICTURES = Path("results/ImagenHub_Text-Guided_IE")
+RATINGS = Path("eval/human_ratings/Text-Guided_IE")
+
+RaterScores = dict[str, dict[str, float]]
+"""One rater's scores: by file name, then model."""
+
+
+def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
+    """Its items, one a source picture; candidates are the models. A model that people rated but whose folder of
+    pictures the publication lacks (Imagic) is left out.
+
+    EditLoopError without the lookup or a rater's file.
+    """
+    lookup = _lookup(data / PICTURES / "dataset_lookup.json")
+    files = sorted((data / RATINGS).glob("*.tsv"))
+    if not files:
+        raise EditLoopError(f"--data {data}: no rater's .tsv file in {data / RATINGS}.")
+    raters = {path.stem: _ratings(path, faults) for path in files}
+    names = dict.fromkeys(name for rated in raters.values() for name in rated)
+    models = list(dict.fromkeys(model for rated in raters.values() for row in rated.values() for model in row))
+    available_models = [model for model in models if (data / PICTURES / model).is_dir()]
+    if models and not available_models:
+        raise EditLoopError(f"--data {data}: no pictures of any of {', '.join(models)} in {data / PICTURES}.")
+    items = []
+    for name in names:
+        instruction = lookup.get(name, {}).get("instruction")
+        if not isinstance(instruction, str):
+            faults.append(f"{name}: rated, and dataset_lookup.json has no instruction for it")
+            continue
+        source = loader.file(f"{PICTURES}/input/{name}", name)
+        edits = [loader.file(f"{PICTURES}/{model}/{name}", name) for model in available_models]
+        readable = tuple(edit for edit in edits if edit)
+        if source is None or len(readable) < len(available_models):
+            continue
+        ratings = [
+            [rated.get(name, {}).get(model, math.nan) for model in available_models] for rated in raters.values()
+        ]
+        items.append(
+            Item(
+                key=name,
+                cluster=source.sha256,
+                slice=ALL,
+                instruction=instruction,
+                candidates=tuple(available_models),
+                ratings=np.array(ratings, dtype=np.float64),
+                raters=tuple(raters),
+                source=source,
+                edits=readable,
+            )
+        )
+    return items
+
+
+def _lookup(path: Path) -> dict[str, Any]:
+    try:
+        lookup = json.loads(path.read_text())
+    except OSError:
+        raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
+    except ValueError:
+        raise EditLoopError(f"{path}: not JSON.") from None
+    if not isinstance(lookup, dict) or not all(isinstance(facts, dict) for facts in lookup.values()):
+        raise EditLoopError(f"{path}: an object by file names is wanted.")
+    return lookup
+
+
+def _ratings(path: Path, faults: list[str]) -> RaterScores:
+    """One rater's file: file names in the first column, then a model a column; an empty cell is no rating."""
+    with path.open(newline="") as stream:
+        header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
+    scores_by_file: RaterScores = {}
+    for number, row in enumerate(rows, 2):
+        if not row or not row[0]:
+            continue
+        if row[0] in scores_by_file:
+            faults.append(f"{path.name} line {number}: {row[0]} comes twice")
+        if len(row) != len(header):
+            faults.append(f"{path.name} line {number}: {len(row)} cells, the first line has {len(header)}")
+            continue
+        scores_by_file[row[0]] = {}
+        for model, cell in zip(header[1:], row[1:], strict=True):
+            if not cell.strip():
+                continue
+            score = _score(cell)
+            if score is None:
+                faults.append(f"{path.name} line {number} {model}: {cell!r} is no [SC, PQ] of two numbers 0..1")
+            else:
+                scores_by_file[row[0]][model] = score
+    return scores_by_file
+
+
+def _score(cell: str) -> float | None:
+    """sqrt(SC * PQ) of a cell `[SC, PQ]`, 0..1; None for anything else."""
+    try:
+        pair = json.loads(cell)
+    except ValueError:
+        return None
+    if not (isinstance(pair, list) and len(pair) == 2):
+        return None
+    if not all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1 for number in pair
+    ):
+        return None
+    return math.sqrt(pair[0] * pair[1])

@@ -1,0 +1,128 @@
+"""From a suite's name and a folder to the suite, checked whole before anything is asked."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from editloop.content import sha256_json
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.aurora_bench import read_aurora_bench
+from editloop.evaluation.suites.editreward_bench import read_editreward_bench
+from editloop.evaluation.suites.editscore_bench import read_editscore_bench
+from editloop.evaluation.suites.faults import duplicates, raise_faults
+from editloop.evaluation.suites.genai_bench import read_genai_bench
+from editloop.evaluation.suites.hub_rows import read_records
+from editloop.evaluation.suites.imagenhub import read_imagenhub
+from editloop.evaluation.suites.names import SUITES
+from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.evaluation.suites.suite import ALL, LABELS, Comparison, Counting, Item, Suite
+from editloop.evaluation.suites.team import read_heldout, read_scenes
+
+Reader = Callable[[Path, PictureLoader, list[str]], list[Item]]
+
+
+class SuiteFormat(NamedTuple):
+    """How a suite is read and counted."""
+
+    read: Reader
+    counting: Counting
+    four_words: bool = False
+    mean_over_slices: bool = False
+
+
+SUITE_FORMATS: dict[str, SuiteFormat] = {
+    "editscore-bench": SuiteFormat(read_editscore_bench, "strict", mean_over_slices=True),
+    "editreward-bench": SuiteFormat(read_editreward_bench, "groups"),
+    "genai-bench": SuiteFormat(read_genai_bench, "ties", four_words=True),
+    "aurora-bench": SuiteFormat(read_aurora_bench, "ties"),
+    "imagenhub": SuiteFormat(read_imagenhub, "correlation"),
+    "heldout": SuiteFormat(read_heldout, "strict"),
+    "scenes": SuiteFormat(read_scenes, "strict"),
+}
+assert tuple(SUITE_FORMATS) == SUITES
+PAIR_SUITES = tuple(name for name, suite_format in SUITE_FORMATS.items() if suite_format.counting in ("strict", "ties"))
+"""Suites whose units are pairs, which a file of labels can stand in for."""
+
+
+def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suite:
+    """The suite `name` (one of SUITES) in the folder `data`, in its public format; or, without `data`, the votes of
+    `labels` (JSON lines: key, label) alone, for judges whose answers are saved.
+
+    EditLoopError that lists what is wrong: missing or faulty pictures, keys that come twice, unknown words.
+    """
+    if name not in SUITE_FORMATS:
+        raise EditLoopError(f"suite {name}: no such suite; there are {', '.join(SUITES)}.")
+    suite_format = SUITE_FORMATS[name]
+    if data is not None and labels is not None:
+        raise EditLoopError(f"--labels {labels}: {data} has labels of its own; give one of the two.")
+    if data is None:
+        if labels is None:
+            raise EditLoopError(f"suite {name}: give its folder (--data), or a file of the human votes (--labels).")
+        return _suite(name, suite_format, _items_of_labels(name, suite_format, labels))
+    faults = list[str]()
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{name} is looked through", total=None)
+        loader = PictureLoader(data if data.is_dir() else data.parent, lambda: progress.advance(bar))
+        try:
+            items = suite_format.read(data, loader, faults)
+        finally:
+            faults += loader.close()
+    keys = [
+        *duplicates(item.key for item in items),
+        *duplicates(comparison.key for item in items for comparison in item.comparisons),
+    ]
+    faults += [f"key {key} comes twice" for key in dict.fromkeys(keys)]
+    raise_faults(faults, f"--data {data}")
+    if not any(item.comparisons or item.ratings is not None for item in items):
+        raise EditLoopError(f"--data {data}: nothing to measure in it, no pair or rating of {name}.")
+    return _suite(name, suite_format, items)
+
+
+def _items_of_labels(name: str, suite_format: SuiteFormat, path: Path) -> list[Item]:
+    """Items without pictures, one a line of `path`."""
+    if name not in PAIR_SUITES:
+        raise EditLoopError(
+            f"--labels {path}: {name} is no suite of pairs ({', '.join(PAIR_SUITES)} are); give --data."
+        )
+    records, faults, items = read_records(path), list[str](), []
+    for number, record in enumerate(records, 1):
+        key, label = record.get("key"), record.get("label")
+        if not isinstance(key, str | int) or isinstance(key, bool):
+            faults.append(f"line {number}: no key")
+        elif label not in LABELS:
+            faults.append(f"line {number}: label {label!r}; there are {', '.join(LABELS)}")
+        elif suite_format.counting == "strict" and label not in ("left", "right"):
+            faults.append(f"line {number}: label {label!r}; {name} has no ties, its pairs are left or right")
+        else:
+            comparison = Comparison(str(key), 0, 1, label)
+            items.append(Item(str(key), str(key), ALL, "", ("left", "right"), (comparison,)))
+    faults += [f"key {key} comes twice" for key in duplicates(item.key for item in items)]
+    raise_faults(faults, str(path))
+    if not items:
+        raise EditLoopError(f"{path}: no labels in it.")
+    return items
+
+
+def _suite(name: str, suite_format: SuiteFormat, items: Sequence[Item]) -> Suite:
+    sha256 = sha256_json([name, [_item_content(item) for item in items]])
+    return Suite(
+        name, suite_format.counting, sha256, tuple(items), suite_format.four_words, suite_format.mean_over_slices
+    )
+
+
+def _item_content(item: Item) -> list[Any]:
+    return [
+        item.key,
+        item.cluster,
+        item.slice,
+        item.axis,
+        item.instruction,
+        item.candidates,
+        [picture.sha256 for picture in item.pictures()],
+        [[comparison.key, comparison.left, comparison.right, comparison.label] for comparison in item.comparisons],
+        None if item.ratings is None else [[repr(float(rating)) for rating in row] for row in item.ratings],
+    ]

@@ -1,0 +1,137 @@
+"""An evaluation in files: report.json for programs, page.html for people, units.jsonl unit by unit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from editloop.content import write_file, write_json
+from editloop.evaluation.suites.evaluation import Evaluation
+from editloop.pages.plots import BLUE, GREEN, VIOLET, IntervalRow, ReferenceLine, intervals, page_style
+
+FIGURE_TITLES = {
+    "accuracy": "Accuracy, as published",
+    "accuracy_answered": "Accuracy without missing replies",
+    "accuracy_held_out": "Accuracy with held-out thresholds",
+    "accuracy_without_ties": "Right orders of the pairs that people order",
+    "half_credit_accuracy": "Right orders, a tie of the judge counting half",
+    "tie_rate": "Ties of the judge",
+    "spearman": "Spearman's correlation",
+}
+MIN_UNITS_SHOWN = 2
+"""Units of a task that a row of the picture needs."""
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write the three files into `folder`, which may hold the judge's answers already."""
+    outcomes = evaluation.outcomes
+    rows = zip(
+        outcomes.keys,
+        outcomes.clusters,
+        outcomes.slices,
+        outcomes.right.tolist(),
+        outcomes.missing.tolist(),
+        strict=True,
+    )
+    names = ("key", "cluster", "slice", "right", "missing")
+    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+    write_file(folder / "units.jsonl", "".join(lines))
+    write_file(folder / "page.html", suite_page(evaluation.report))
+    write_json(folder / "report.json", evaluation.report)
+
+
+def suite_page(report: dict[str, Any]) -> str:
+    """One self-contained HTML page of a report."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"share": format_share, "span": format_interval}
+    return environment.get_template("suite_page.html.j2").render(
+        report=report,
+        figures=key_figures(report),
+        tables=report_tables(report),
+        style=Markup(page_style()),
+        picture=Markup(_interval_plot(report) or ""),
+    )
+
+
+def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
+    """Name in words, value and interval of the figures that a report has."""
+    ci95_by_name = report.get("intervals", {})
+    strict = report["counting"] == "strict"
+    redundant = ("accuracy_without_ties",) if strict else ()
+    figures = [
+        (FIGURE_TITLES[name], report[name], ci95_by_name[name])
+        for name in FIGURE_TITLES
+        if name in ci95_by_name and name not in redundant
+    ]
+    if threshold := report.get("threshold"):
+        figures.insert(
+            1, (FIGURE_TITLES["accuracy_held_out"], threshold["accuracy_held_out"], threshold["ci95_held_out"])
+        )
+    if correlation := report.get("correlation"):
+        figures.append((FIGURE_TITLES["spearman"], correlation["spearman"], correlation["ci95"]))
+        ceiling = correlation["human_ceiling"]
+        if ceiling:
+            figures.append((f"The same of {ceiling['raters']} people", ceiling["value"], ceiling["ci95"]))
+    elif ceiling := report.get("human_ceiling"):
+        figures.append((f"What {ceiling['raters']} people reach", ceiling["value"], ceiling["ci95"]))
+    return figures
+
+
+def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The report's tables by heading: a row has a value, an interval and a number of units."""
+    by_heading = {
+        "By task": report.get("by_task", {}),
+        "By group of tasks": report.get("by_group", {}),
+        "By axis": report.get("by_axis", {}) if len(report.get("by_axis", {})) > 1 else {},
+        "By editor": (report.get("correlation") or {}).get("by_model", {}),
+    }
+    return {
+        heading: {
+            name: {"value": row.get("accuracy", row.get("spearman")), "ci95": row["ci95"], "n": row["n"]}
+            for name, row in rows.items()
+        }
+        for heading, rows in by_heading.items()
+        if rows
+    }
+
+
+def _interval_plot(report: dict[str, Any]) -> str | None:
+    """The figures of the tables with their intervals, under that of the whole; percent, or correlations."""
+    correlation = report["accuracy"] is None
+    overall = report["spearman"] if correlation else report["accuracy"]
+    rows = [_estimate("all", overall, report["ci95"], GREEN)]
+    colours = {"By axis": VIOLET}
+    for heading, table in report_tables(report).items():
+        if (heading == "By editor") == correlation and heading != "By group of tasks":
+            plotted = {name: row for name, row in table.items() if row["n"] >= MIN_UNITS_SHOWN}
+            rows += [
+                _estimate(name, row["value"], row["ci95"], colours.get(heading, BLUE)) for name, row in plotted.items()
+            ]
+    ceiling = report.get("human_ceiling")
+    marks = [ReferenceLine(100 * ceiling["value"], "people")] if ceiling and ceiling["value"] is not None else []
+    low = -100.0 if correlation and any((row.interval or (0, 0))[0] < 0 for row in rows) else 0.0
+    return intervals("suite", rows, (low, 100.0), marks, "{:.0f}".format)
+
+
+def _estimate(label: str, value: float | None, ends: list[float] | None, colour: str) -> IntervalRow:
+    return IntervalRow(
+        label,
+        None if value is None else 100 * value,
+        None if ends is None else (100 * ends[0], 100 * ends[1]),
+        colour,
+        format_share(value),
+    )
+
+
+def format_share(value: float | None) -> str:
+    """A share, or a correlation, times 100."""
+    return "not measured" if value is None else f"{100 * value:.1f}"
+
+
+def format_interval(ends: list[float] | None) -> str:
+    """An interval in words."""
+    return "–" if ends is None else f"{format_share(ends[0])} to {format_share(ends[1])}"

@@ -1,0 +1,149 @@
+"""A judge's answers from files: scores of edits, or verdicts on comparisons."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from editloop.content import sha256_file
+from editloop.errors import EditLoopError
+from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.suites.faults import duplicates, raise_faults
+from editloop.evaluation.suites.hub_rows import read_records
+from editloop.evaluation.suites.suite import LABELS, Item, Label, Suite
+
+COLUMNS = ("key", "candidate", "score")
+
+
+def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
+    """Scores from a file (.csv, .parquet, .jsonl) with columns key, candidate, score.
+
+    key: an item's. candidate: an edit's name in the suite (left, right; A to D; a model), or its place from 0. An empty
+    score (null) is a reply that is missing. EditLoopError that lists scores that are not there, come twice, are not
+    finite, or are of keys that the suite does not have.
+    """
+    items = {item.key: item for item in suite.items}
+    scores_by_edit: dict[tuple[str, int], float] = {}
+    faults, edits_read = list[str](), list[tuple[str, int]]()
+    for number, row in enumerate(_score_rows(path), 1):
+        key, candidate, score = (row.get(column) for column in COLUMNS)
+        item = items.get(str(key))
+        if item is None:
+            faults.append(f"row {number}: key {key} is not in {suite.name}, whose keys are {_example_keys(items)}")
+            continue
+        index = _candidate_index(item, candidate)
+        if index is None:
+            faults.append(
+                f"row {number}: {key} has no candidate {candidate}; it has {', '.join(item.candidates)} (or their "
+                "places, from 0)"
+            )
+            continue
+        value = _parse_score(score)
+        if value is None:
+            faults.append(f"row {number}: score {score!r} of {key} {candidate} is not a finite number")
+            continue
+        edits_read.append((item.key, index))
+        scores_by_edit[item.key, index] = value
+    faults += [f"{key} {items[key].candidates[index]} comes twice" for key, index in duplicates(edits_read)]
+    if not faults:
+        faults = [
+            f"no score of {item.key} {name}; leave its score empty where the judge gave none"
+            for item in suite.items
+            for index, name in enumerate(item.candidates)
+            if (item.key, index) not in scores_by_edit
+        ]
+    raise_faults(faults, str(path))
+    scores = {
+        item.key: np.array([scores_by_edit[item.key, index] for index in range(len(item.candidates))])
+        for item in suite.items
+    }
+    missing = sum(math.isnan(score) for score in scores_by_edit.values())
+    return SuiteAnswers(_saved(path), scores, reasons={"no score in the file": missing} if missing else {})
+
+
+def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
+    """Verdicts from JSON lines with key and verdict: left, right, both_bad, tie; null, or no line, is a missing reply.
+
+    key: a comparison's, which in a suite of pairs is the item's. EditLoopError for other words, keys that the suite
+    does not have or that come twice, and for a suite without comparisons.
+    """
+    comparison_keys = {comparison.key: None for item in suite.items for comparison in item.comparisons}
+    if not comparison_keys:
+        raise EditLoopError(f"--verdicts {path}: {suite.name} has no pairs to decide; give --scores or --model.")
+    faults, verdicts, keys_read = list[str](), dict[str, Label | None](), list[str]()
+    for number, record in enumerate(read_records(path), 1):
+        key, verdict = str(record.get("key")), record.get("verdict", "")
+        if key not in comparison_keys:
+            faults.append(
+                f"line {number}: key {key} is not in {suite.name}, whose keys are {_example_keys(comparison_keys)}"
+            )
+        elif verdict is not None and verdict not in LABELS:
+            faults.append(f"line {number}: verdict {verdict!r}; there are {', '.join(LABELS)}, or null")
+        else:
+            keys_read.append(key)
+            verdicts[key] = verdict
+    raise_faults([*faults, *(f"key {key} comes twice" for key in duplicates(keys_read))], str(path))
+    if not verdicts:
+        raise EditLoopError(f"{path}: no verdicts in it.")
+    missing = sum(verdicts.get(key) is None for key in comparison_keys)
+    return SuiteAnswers(_saved(path), verdicts=verdicts, reasons={"no verdict in the file": missing} if missing else {})
+
+
+def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.is_file():
+        raise EditLoopError(f"{path}: no such file.")
+    if path.suffix == ".csv":
+        with path.open(newline="") as stream:
+            rows = csv.DictReader(stream)
+            _check_columns(path, rows.fieldnames or [])
+            return list(rows)
+    if path.suffix == ".parquet":
+        try:
+            table = parquet.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise EditLoopError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from None
+        _check_columns(path, table.column_names)
+        score_rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
+        return score_rows
+    if path.suffix in (".jsonl", ".json"):
+        records = read_records(path)
+        if records:
+            _check_columns(path, list(records[0]))
+        return records
+    raise EditLoopError(f"{path}: scores are a .csv, .parquet or .jsonl file.")
+
+
+def _check_columns(path: Path, names: Iterable[str]) -> None:
+    if lacking := [column for column in COLUMNS if column not in names]:
+        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
+
+
+def _candidate_index(item: Item, candidate: Any) -> int | None:
+    name = str(candidate)
+    if name in item.candidates:
+        return item.candidates.index(name)
+    return int(name) if name.isascii() and name.isdigit() and int(name) < len(item.candidates) else None
+
+
+def _parse_score(score: Any) -> float | None:
+    """A score; NaN where it is empty (missing), None where it is no finite number."""
+    if score is None or score == "":
+        return math.nan
+    try:
+        value = float(score) if not isinstance(score, bool) else math.inf
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _example_keys(keys: Mapping[str, Any]) -> str:
+    return f"such as {', '.join(list(keys)[:3])}"
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    return {"name": path.stem, "version": sha256_file(path)}

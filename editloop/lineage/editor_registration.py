@@ -1,0 +1,59 @@
+"""A tuned editor into the registry, with the reward model that it learnt from, or that chose what it learnt from."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from editloop.content import complete_folder, read_manifest, write_json
+from editloop.errors import EditLoopError
+from editloop.lineage import registry
+from editloop.lineage.model_card import Link
+from editloop.lineage.registration import dataset_tags, output_link, register
+
+
+def register_editor(
+    evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str = "editor"
+) -> dict[str, float]:
+    """Register `tuned`/editor as its gate says, and write `promotion` (JSON, as the promote stage's promotion.json).
+
+    Raises EditLoopError when the reward model that it learnt from is no version in the registry.
+    """
+    facts = read_manifest(tuned)["facts"]
+    reward_sha256, reward, curated = str(facts["reward_sha256"]), str(facts["judge"]), facts.get("curated")
+    version = registry.find_version_by_sha256(reward, reward_sha256)
+    if version is None:
+        raise EditLoopError(
+            f"{tuned}: learnt from {reward_sha256}, which is no version of {reward}; use a registered champion."
+        )
+    tags = {"editloop.reward": f"models:/{reward}/{version.version}"}
+    taught_by = Link(
+        "reward model",
+        f"{reward} version {version.version}, {reward_sha256}",
+        f"#/models/{reward}/versions/{version.version}",
+    )
+    chain = [taught_by]
+    if curated:
+        tags |= dataset_tags(curated)
+        chain = [
+            output_link("curate run", "curate", curated["sha256"]),
+            Link("curated edits", curated["sha256"]),
+            Link("DVC", f"{curated['tag']} of {curated['repo']}, commit {curated['dvc_rev']}"),
+            taught_by,
+        ]
+    with tempfile.TemporaryDirectory() as temporary:
+        model = Path(temporary) / "editor"
+        with complete_folder(model, facts) as folder:
+            shutil.copytree(
+                tuned / "editor", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json")
+            )
+        promoted = register(
+            name,
+            model,
+            evaluation,
+            stage="editor_sft" if curated else "editor_rl",
+            pipeline_run=pipeline_run,
+            tags=tags,
+            chain=chain,
+        )
+    write_json(promotion, promoted)
+    return {"model_version": float(promoted["version"]), "promoted": float(promoted["alias"] == registry.CHAMPION)}

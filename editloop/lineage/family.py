@@ -1,0 +1,114 @@
+"""Who learnt from what: every registered model, what it was made of, and what came of it."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editloop.lineage import tracking
+from editloop.lineage.registry import TAINTED
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version, and what it learnt from by the sha256 of each; empty where it did not."""
+
+    name: str
+    version: str
+    sha256: str
+    run_id: str
+    aliases: tuple[str, ...]
+    dataset: str
+    """Preferences that a reward model learnt from."""
+    reward: str
+    """Reward model that taught an editor, as models:/NAME/VERSION."""
+    base: str
+    """Model that the training began with, where that is a folder with a digest."""
+    edits: str
+    """Folder of pictures that an editor practised on."""
+    tainted: str
+
+    @property
+    def address(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Descendant:
+    """A model that learnt from something, directly or through others, and through what."""
+
+    model: ModelVersion
+    because: str
+
+
+def read_models() -> list[ModelVersion]:
+    """Every version of every model in the registry."""
+    api = tracking.client()
+    aliases: dict[tuple[str, str], list[str]] = {}
+    for model in _pages(api.search_registered_models):
+        for alias, version in dict(model.aliases).items():
+            aliases.setdefault((model.name, str(version)), []).append(alias)
+    return [
+        _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
+        for model_version in _pages(api.search_model_versions)
+    ]
+
+
+def find_descendants(
+    models: Sequence[ModelVersion],
+    *,
+    datasets: Collection[str] = (),
+    edits: Collection[str] = (),
+    of: Collection[ModelVersion] = (),
+) -> list[Descendant]:
+    """The models that learnt from any of the datasets or folders of edits (sha256), or from models `of`: by training on
+    them, by being taught by such a model, or by beginning as one. In the order in which they were found."""
+    taught: dict[str, list[ModelVersion]] = {}
+    begun: dict[str, list[ModelVersion]] = {}
+    for model in models:
+        taught.setdefault(model.reward, []).append(model)
+        begun.setdefault(model.base, []).append(model)
+    descendants = {
+        model.address: Descendant(model, f"trained on dataset {model.dataset[:12]}")
+        for model in models
+        if model.dataset in datasets
+    }
+    for model in models:
+        if model.edits in edits:
+            descendants.setdefault(model.address, Descendant(model, f"practised on edits {model.edits[:12]}"))
+    queue = [*of, *(descendant.model for descendant in descendants.values())]
+    for parent in queue:
+        children = [(model, f"taught by {parent.address}") for model in taught.get(parent.address, ())]
+        children += [(model, f"began as {parent.address}") for model in begun.get(parent.sha256, ()) if parent.sha256]
+        for model, because in children:
+            if model.address not in descendants and model not in of:
+                descendants[model.address] = Descendant(model, because)
+                queue.append(model)
+    return list(descendants.values())
+
+
+def _model(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
+    tags = version.tags
+    return ModelVersion(
+        name=version.name,
+        version=str(version.version),
+        sha256=tags.get("editloop.sha256", ""),
+        run_id=version.run_id or "",
+        aliases=aliases,
+        dataset=tags.get("editloop.dataset_sha256", ""),
+        reward=tags.get("editloop.reward", ""),
+        base=tags.get("editloop.base_sha256", ""),
+        edits=tags.get("editloop.edits_sha256", ""),
+        tainted=tags.get(TAINTED, ""),
+    )
+
+
+def _pages(search: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,134 @@
+"""A model's card, made from the run: what it is, what it learnt from, what was measured, who may trust it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jinja2 import Environment
+
+from editloop.lineage.promotion_pages import MAX_DESCRIPTION, markdown_cell
+
+KINDS = {
+    "edit-reward": "A reward model (EditReward): it gives each edit a score and its uncertainty, axis by axis.",
+    "edit-score": "A reward model (EditScore): it writes its reasons for an edit, and scores an axis from them.",
+    "editor": "An image editor: it changes a picture as an instruction says. A reward model taught it, by RL on "
+    "its scores or by the edits that it chose.",
+}
+LIMITS = {
+    "edit-reward": (
+        "Scores order edits of the same picture and instruction; between tasks they are not comparable.",
+        "They tell whom these annotators would side with. Not whether a picture is safe, lawful or true.",
+        "Figures hold for the suites above and pictures like theirs; on others measure first.",
+    ),
+    "editor": (
+        "It was tuned towards one reward model, and may have learnt what that model overrates.",
+        "Figures hold for held-out tasks like those above; on others measure first.",
+    ),
+}
+PAGES = Environment(keep_trailing_newline=True)
+PAGES.filters["cell"] = markdown_cell
+CARD = PAGES.from_string(
+    """# {{ name }}: {{ gate.verdict }}
+
+{{ what }}
+
+## What the gate said: {{ gate.verdict }}
+{% for reason in gate.reasons %}
+- {{ reason | cell }}
+{%- endfor %}
+
+## Measured
+
+| figure | value | 95 % interval |
+|---|---|---|
+{%- for figure in figures %}
+| {{ figure.name | cell }} | {{ figure.value }} | {{ figure.interval }} |
+{%- endfor %}
+
+## Where it comes from
+
+| link | value |
+|---|---|
+{%- for link in chain %}
+| {{ link.name }} | {% if link.address %}[{{ link.value | cell }}]({{ link.address }}){% else %}{{ link.value | cell }}\
+{% endif %} |
+{%- endfor %}
+
+## Limits
+{% for limit in limits %}
+- {{ limit }}
+{%- endfor %}
+
+{% if training %}
+## Training
+{% for key, value in training.items() %}
+- {{ key | cell }}: {{ value | string | cell }}
+{%- endfor %}
+{% endif %}"""
+)
+
+
+class Link(NamedTuple):
+    """A link of the chain; `address` is a place on MLflow's pages, empty for none."""
+
+    name: str
+    value: str
+    address: str = ""
+
+
+class CardFigure(NamedTuple):
+    """A measured figure in words."""
+
+    name: str
+    value: str
+    interval: str
+
+
+def model_card(
+    name: str,
+    kind: str,
+    gate: Mapping[str, Any],
+    report: Mapping[str, Any],
+    chain: list[Link],
+    training: Mapping[str, Any],
+) -> str:
+    """Markdown. name: in the registry; kind: edit-reward, edit-score or editor; gate: what gate.json holds; report:
+    what benchmark.json or evaluation.json holds; training: settings by name."""
+    return CARD.render(
+        name=name,
+        what=KINDS[kind],
+        gate=gate,
+        figures=card_figures(report),
+        chain=chain,
+        limits=LIMITS.get(kind, LIMITS["edit-reward"]),
+        training=training,
+    )
+
+
+def card_figures(report: Mapping[str, Any]) -> list[CardFigure]:
+    """The plain figures of a report. An interval is `ci95` of the report's main figure, NAME_ci95 or ci95_NAME."""
+    main = "accuracy_oracle" if "accuracy_oracle" in report else "uplift"
+    intervals = {}
+    for key, value in report.items():
+        if "ci95" in key and isinstance(value, list):
+            name = key.removesuffix("_ci95").removeprefix("ci95_")
+            intervals[main if name == "ci95" else name] = value
+            intervals[f"accuracy_{name}"] = intervals[f"spearman_{name}"] = value
+    return [
+        CardFigure(key.replace("_", " "), _number(value), " to ".join(map(_number, intervals.get(key) or [])) or "—")
+        for key, value in report.items()
+        if value is None or isinstance(value, int | float)
+    ]
+
+
+def truncate_card(card: str, full_card: str) -> str:
+    """The card within MLflow's limit of a description; `whole` says where the rest is."""
+    if len(card) <= MAX_DESCRIPTION:
+        return card
+    note = f"\n\n… the whole card: {full_card}"
+    return card[: MAX_DESCRIPTION - len(note)].rpartition("\n")[0] + note
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

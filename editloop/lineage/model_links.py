@@ -1,0 +1,168 @@
+"""Links about one registered version: who made it a champion, its files and signature, its training, its evidence."""
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage import promotion, registry, tracking
+from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.kept_artifacts import fetch_logged_files
+from editloop.lineage.registry import CHAMPION, Promotion
+from editloop.lineage.signing import VERIFY_KEY, SignatureError
+
+COMMIT = "mlflow.source.git.commit"
+
+
+def version_link(chain: Chain, model: str) -> Any:
+    """The version that the address points at. EditLoopError for what is no address."""
+    registry.parse_model(model)
+    version = look_up("registered version", lambda: registry.find_version(model))
+    if version is None:
+        raise Gap(f"registry: {model} points at no version")
+    chain.add("registered version", f"{version.name} version {version.version}")
+    return version
+
+
+def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
+    """The record of the move that made the version a champion; None where it never was one, by number alone."""
+    name = version.name
+    by_alias = registry.parse_model(model)[1] == CHAMPION
+    records = look_up("promotion record", lambda: _records(name, str(version.version) if by_alias else None))
+    numbers = [record.number for record in records]
+    if missing := sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers)):
+        raise Gap(f"promotion record: record {missing[0]} of {name} is missing; somebody removed it from MLflow")
+    champion_records = [
+        record for record in records if record.alias == CHAMPION and record.version == str(version.version)
+    ]
+    if by_alias and not champion_records:
+        raise Gap(
+            f"promotion record: {name} version {version.version} is {CHAMPION}, and no record says who made it so"
+        )
+    if not champion_records:
+        chain.add("promotion record", "none: it was never the champion")
+        return None
+    last = champion_records[-1]
+    text = f"{last.number}: {last.action} by {last.actor} at {last.at}, {last.reason}"
+    chain.add(
+        "promotion record",
+        text + ("" if last.evidence or last.action == "by hand" else "; no evidence"),
+        warning=not last.evidence,
+    )
+    return last
+
+
+def content_link(chain: Chain, version: Any) -> str:
+    """The files in the registry's store, those that are loaded here, and their signature; returns their sha256."""
+    sha256 = str(version.tags.get("editloop.sha256"))
+    look_up("model content", lambda: _check_stored(version, sha256))
+    try:
+        folder = registry.fetch_version(version)
+    except SignatureError as error:
+        raise Gap(f"signature: {error}") from error
+    except EditLoopError as error:
+        raise Gap(f"{'signature' if VERIFY_KEY in str(error) else 'model content'}: {error}") from error
+    chain.add("model content", str(read_manifest(folder)["sha256"]))
+    chain.add("signature", f"of key {str(version.tags.get('editloop.signing_key'))[:12]}")
+    return sha256
+
+
+def run_links(chain: Chain, version: Any, sha256: str) -> Any:
+    """The run that trained the version: finished, with this output, of a known commit and pipeline run."""
+    run = look_up("training run", lambda: tracking.client().get_run(version.run_id))
+    if run.info.lifecycle_stage == "deleted":
+        raise Gap(f"training run: {version.run_id} was deleted; restore it in MLflow")
+    outputs = {value for key, value in run.data.tags.items() if key.startswith("editloop.output.")}
+    if run.info.status != "FINISHED" or sha256 not in outputs:
+        raise Gap(f"training run: {version.run_id} ({run.info.status}) did not make {sha256}")
+    chain.add("training run", f"{run.data.tags.get('editloop.stage')} {run.info.run_id}")
+    pipeline_run = run.data.tags.get("editloop.pipeline_run")
+    if not pipeline_run or pipeline_run != version.tags.get("editloop.pipeline_run"):
+        raise Gap(f"pipeline run: {version.tags.get('editloop.pipeline_run')} registered what {pipeline_run} trained")
+    chain.add("pipeline run", pipeline_run)
+    if not run.data.tags.get(COMMIT):
+        raise Gap(f"git commit: run {run.info.run_id} names none; set EDITLOOP_GIT_COMMIT in the image")
+    chain.add("git commit", run.data.tags[COMMIT])
+    if image := run.data.tags.get("editloop.image"):
+        chain.add("container image", image)
+    return run
+
+
+def evidence_links(
+    chain: Chain, version: Any, record: Promotion | None, stage: str, key: str, **inputs: str
+) -> dict[str, Any]:
+    """What the gate decided on, by its content: as the version says, and as it was when the version was promoted.
+
+    stage: benchmark or editor_eval; key: of its sha256 among the version's tags; inputs: what the stage read. Returns
+    the latest gate.json.
+    """
+    latest = version.tags.get(f"editloop.{key}")
+    if not latest:
+        raise Gap(f"{stage}: {version.name} version {version.version} names none that measured it")
+    digests = [latest]
+    if record and record.action != "by hand" and record.evidence.get(key) not in (None, latest):
+        digests.append(record.evidence[key])
+    gates = []
+    for sha256 in digests:
+        run = finished_run(stage, stage, sha256, **inputs)
+        with tempfile.TemporaryDirectory() as temporary:
+            files = look_up(stage, partial(fetch_logged_files, run, Path(temporary)))
+            if "gate.json" not in files:
+                raise Gap(f"{stage}: run {run.info.run_id} has no gate.json")
+            gates.append(json.loads(files["gate.json"].read_text()))
+        chain.add(f"{stage.replace('editor_eval', 'evaluation')} run", f"{run.info.run_id} ({sha256[:12]})")
+    gate, registered_verdict = gates[0], version.tags.get("editloop.verdict")
+    if gate["verdict"] != registered_verdict:
+        raise Gap(
+            f"gate: it said {gate['verdict']}, and {version.name} version {version.version} says {registered_verdict}"
+        )
+    chain.add("gate", f"{gate.get('gate', 'unnamed')}: {gate['verdict']}")
+    return dict(gate)
+
+
+def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
+    """What judges said that did not teach the model, where its gate asked any."""
+    verdicts = [
+        f"{judge_verdict.get('judge')}: {judge_verdict.get('verdict')}"
+        for judge_verdict in gate.get("independent", ())
+        if judge_verdict.get("counts")
+    ]
+    chain.add("independent judge", ", ".join(verdicts) or "none was asked by this gate")
+
+
+def _check_stored(version: Any, sha256: str) -> None:
+    """Compare the registry's own copy with what was registered, whatever a cache holds."""
+    import mlflow
+
+    cache = tracking.TrackingSettings().cache / "models" / sha256
+    if not cache.exists():
+        return  # it is fetched and compared in a moment
+    address = f"models:/{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory() as temporary:
+        mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=temporary)
+        if read_manifest(Path(temporary), check=True)["sha256"] != sha256:
+            raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
+
+
+def _records(name: str, champion: str | None) -> list[Promotion]:
+    """The records of a model, with one of what was set by hand where `champion` is not as they say. EditLoopError for
+    records that somebody deleted."""
+    from mlflow.entities import ViewType
+
+    api = tracking.client()
+    experiment = api.get_experiment_by_name(registry.RECORDS)
+    if experiment is not None:
+        query = f"tags.`{registry.PREFIX}model` = {tracking.quoted(name)}"
+        deleted = api.search_runs([experiment.experiment_id], query, ViewType.DELETED_ONLY, max_results=1)
+        if deleted:
+            raise EditLoopError(f"run {deleted[0].info.run_id} of {name}'s records was deleted; restore it in MLflow")
+    records = registry.promotions(name)
+    champion_versions = [record.version for record in records if record.alias == CHAMPION]
+    return (
+        records
+        if champion is None or champion_versions[-1:] == [champion]
+        else promotion.sync_registry_state(name).records
+    )

@@ -1,0 +1,338 @@
+"""The champion of a registered model moves by compare-and-set, with a check after it, and one record a time.
+
+MLflow sets an alias without asking where it points. So each move claims its number in the model's history
+(`editloop.lineage.promotion_lock`), compares, moves the alias, looks whether it stayed, and writes the record of that
+number.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from editloop.errors import EditLoopError
+from editloop.lineage.promotion_lock import (
+    OvertakenError,
+    PromotionLock,
+    PromotionRequest,
+    format_promotion,
+    is_superseded,
+    promotion_lock,
+)
+from editloop.lineage.promotion_pages import write_promotion_pages
+from editloop.lineage.registry import (
+    CHAMPION,
+    EVIDENCE,
+    PREFIX,
+    RECORDS,
+    TAINTED,
+    Promotion,
+    fetch_version,
+    find_version,
+    promotions,
+    read_promotion,
+    records_experiment,
+)
+from editloop.lineage.tracking import client, quoted
+
+BY_HAND = PromotionRequest(
+    action="by hand",
+    model="",
+    version="",
+    alias=CHAMPION,
+    actor="unknown",
+    reason="set by hand in MLflow, no evidence",
+    previous="",
+    verdict="",
+    evidence={},
+)
+MAX_TEXT_LENGTH = 1000
+"""Characters of an actor or a reason, at most."""
+
+
+@dataclass(frozen=True)
+class RegistryState:
+    """What the registry has of a model now."""
+
+    name: str
+    champion: str
+    """Version behind the alias; empty for none."""
+    records: list[Promotion]
+
+
+def promote_version(
+    model: str,
+    *,
+    actor: str,
+    reason: str,
+    alias: str = CHAMPION,
+    replaces: str | None = None,
+    without_evidence: bool = False,
+) -> Promotion:
+    """Point `alias` at a version (`models:/NAME@ALIAS` or `models:/NAME/VERSION`) and record it.
+
+    replaces: the version that the alias must point at now ("" for none); None takes it as it is at the call. The
+    version's files and signature are checked first. A champion's gate must have said "promote", or `without_evidence`
+    be given, which the record keeps; and it must not have learnt from what was withdrawn since. What is the champion
+    already stays so, and its record is returned.
+
+    Raises EditLoopError where any of this does not hold; OvertakenError, which is one, where another move came first.
+    """
+    _check_texts(actor, reason)
+    version = require_version(model)
+    name, number = version.name, str(version.version)
+    verdict = version.tags.get("editloop.verdict", "")
+    evidence = {key: version.tags[f"editloop.{key}"] for key in EVIDENCE if version.tags.get(f"editloop.{key}")}
+    if alias == CHAMPION and not without_evidence and not (verdict == "promote" and evidence):
+        raise EditLoopError(
+            f"{name} version {number}: its gate said {verdict or 'nothing'}"
+            f"{'' if evidence or not verdict else ', with no evidence on record'}. Run its benchmark and gate; or, if "
+            "you know better, --without-evidence, which stays on record."
+        )
+    if alias == CHAMPION:
+        _refuse_tainted(version)
+    if verdict != "promote":
+        evidence = {}
+    fetch_version(version)
+    state = sync_registry_state(name)
+    if replaces is not None and state.champion != replaces:
+        last = f": {format_promotion(state.records[-1])}" if state.records else ""
+        raise OvertakenError(
+            f"{name}@{alias} is {_version_text(state.champion)} by now, not {_version_text(replaces)}{last}. Nothing "
+            "was changed."
+        )
+    api = client()
+    previous = state.champion if alias == CHAMPION else alias_version(api, name, alias)
+    records = [record for record in state.records if record.alias == alias and record.version == number]
+    if previous == number and records:
+        return records[-1]
+    request = PromotionRequest(
+        action="promote",
+        model=name,
+        version=number,
+        alias=alias,
+        actor=actor,
+        reason=reason,
+        previous=previous,
+        verdict=verdict,
+        evidence=evidence,
+    )
+    return _carry_out(api, request, state.records)
+
+
+def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
+    """Point `champion` back at the champion before, by the records; a second call goes one further back.
+
+    Raises EditLoopError where there is none before, or it is not fit to be loaded; OvertakenError as `promote` does.
+    """
+    _check_texts(actor, reason)
+    state = sync_registry_state(name)
+    earlier_champions = [version for version in champion_history(state.records)[:-1] if version]
+    if not earlier_champions:
+        raise EditLoopError(
+            f"{name}: the records know no champion before {_version_text(state.champion)} to go back to."
+        )
+    version = require_version(f"models:/{name}/{earlier_champions[-1]}")
+    _refuse_tainted(version)
+    fetch_version(version)
+    promotions_of_version = [
+        record
+        for record in reversed(state.records)
+        if record.alias == CHAMPION and record.version == earlier_champions[-1]
+    ]
+    request = PromotionRequest(
+        action="rollback",
+        model=name,
+        version=earlier_champions[-1],
+        alias=CHAMPION,
+        actor=actor,
+        reason=reason,
+        previous=state.champion,
+        verdict=promotions_of_version[0].verdict,
+        evidence=promotions_of_version[0].evidence,
+    )
+    return _carry_out(client(), request, state.records)
+
+
+def _refuse_tainted(version: Any) -> None:
+    """EditLoopError for a version that learnt from what was withdrawn since."""
+    if reason := version.tags.get(TAINTED):
+        raise EditLoopError(
+            f"{version.name} version {version.version} learnt from what was withdrawn ({reason}). Train, gate and "
+            "promote a model on the version of the dataset without it."
+        )
+
+
+def champion_history(records: list[Promotion]) -> list[str]:
+    """The champions that a rollback can go back through, the present one last: what was rolled back is gone from it."""
+    history: list[str] = []
+    for record in records:
+        if record.alias != CHAMPION:
+            continue
+        if record.action == "rollback":
+            while history and history[-1] != record.version:
+                history.pop()
+        if history[-1:] != [record.version]:
+            history.append(record.version)
+    return history
+
+
+def next_record_number(records: list[Promotion]) -> int:
+    """The number that the next record gets."""
+    return records[-1].number + 1 if records else 1
+
+
+def sync_registry_state(name: str) -> RegistryState:
+    """The model as it stands; an alias that was set by hand meanwhile gets its record first, without evidence."""
+    api = client()
+    state = _registry_state(api, name)
+    recorded = (champion_history(state.records) or [""])[-1]
+    if state.champion == recorded:
+        return state
+    request = replace(BY_HAND, model=name, version=state.champion, previous=recorded)
+    try:
+        with promotion_lock(api, request, next_record_number(state.records)) as lock:
+            finished_record = _finish_abandoned(api, lock, state.records)
+            if not finished_record and alias_version(api, name, CHAMPION) == state.champion:
+                _record(api, request, lock.number, state.records)
+    except OvertakenError:
+        pass  # a move that is on its way explains it, or has its record by now
+    return _registry_state(api, name)
+
+
+def require_version(model: str) -> Any:
+    """The registered version behind an address; EditLoopError that lists what there is where it points nowhere."""
+    from mlflow.exceptions import MlflowException
+
+    version = find_version(model)
+    if version is not None:
+        return version
+    name = model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    api = client()
+    try:
+        api.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        names = (
+            ", ".join(sorted(registered_model.name for registered_model in api.search_registered_models())) or "none"
+        )
+        raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.") from None
+    numbers = sorted(
+        int(model_version.version) for model_version in api.search_model_versions(f"name = {quoted(name)}")
+    )
+    raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
+
+
+def alias_version(api: Any, name: str, alias: str) -> str:
+    """The version behind an alias, empty for none. EditLoopError where the registry has no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = api.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise EditLoopError(f"{name}: the registry has no such model; `editloop registry` lists them.") from None
+    return str(aliases.get(alias, ""))
+
+
+def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) -> Promotion:
+    """Compare, set, look again, record."""
+    with promotion_lock(api, request, next_record_number(records)) as lock:
+        if finished_record := _finish_abandoned(api, lock, records):
+            raise OvertakenError(
+                f"{request.model}: another was first: {format_promotion(finished_record)}. Look at it and decide again."
+            )
+        actual_version = alias_version(api, request.model, request.alias)
+        if actual_version != request.previous:
+            raise OvertakenError(
+                f"{request.model}@{request.alias} was set to {_version_text(actual_version)} by hand just now. Look "
+                "at it and decide again."
+            )
+        api.set_registered_model_alias(request.model, request.alias, request.version)
+        actual_version = alias_version(api, request.model, request.alias)
+        if is_superseded(api, lock):
+            own_records = [
+                record
+                for record in promotions(request.model)
+                if record.number == lock.number and record.actor == request.actor
+            ]
+            if own_records and own_records[0].version == request.version:
+                return own_records[0]
+            raise OvertakenError(
+                f"{request.model}: this took so long that another took over; `editloop registry` tells."
+            )
+        if actual_version != request.version:
+            raise OvertakenError(
+                f"{request.model}@{request.alias} was set to version {request.version}, and is "
+                f"{_version_text(actual_version)} now: somebody "
+                "set it by hand at the same moment. Look at it and decide again."
+            )
+        return _record(api, request, lock.number, records)
+
+
+def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -> Promotion | None:
+    """Give a dead caller's move its record where it was carried out; None where there is nothing to settle."""
+    abandoned = lock.left
+    if abandoned is None or abandoned.action == "by hand" or abandoned.version == abandoned.previous:
+        return None
+    if alias_version(api, abandoned.model, abandoned.alias) != abandoned.version:
+        return None
+    return _record(api, abandoned, lock.number, records)
+
+
+def _record(api: Any, request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
+    """Write record `number` after `records`, in one request, and show it where people look."""
+    tags = {
+        "number": str(number),
+        "action": request.action,
+        "model": request.model,
+        "version": request.version,
+        "alias": request.alias,
+        "actor": request.actor,
+        "reason": request.reason,
+        "previous": request.previous,
+        "verdict": request.verdict,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    } | request.evidence
+    prefixed_tags = {f"{PREFIX}{key}": value for key, value in tags.items()}
+    run = api.create_run(
+        _experiment(api),
+        run_name=f"{request.model} {number}: {request.alias} is {_version_text(request.version)}",
+        tags=prefixed_tags,
+    )
+    api.set_terminated(run.info.run_id)
+    record = read_promotion(run)
+    write_promotion_pages(api, request.model, [*records, record])
+    return record
+
+
+def _registry_state(api: Any, name: str) -> RegistryState:
+    records = promotions(name)  # before the alias: whoever sets it in between has claimed the number that follows
+    return RegistryState(name, alias_version(api, name, CHAMPION), records)
+
+
+def _check_texts(actor: str, reason: str) -> None:
+    for key, value in (("actor", actor), ("reason", reason)):
+        if not value.strip() or len(value) > MAX_TEXT_LENGTH:
+            raise EditLoopError(
+                f"--{key} {value[:40]!r}: say it in 1 to {MAX_TEXT_LENGTH} characters; it stays on record."
+            )
+
+
+def _version_text(version: str) -> str:
+    return f"version {version}" if version else "no version"
+
+
+def _experiment(api: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = records_experiment(api)
+    if experiment is None:
+        try:
+            return str(api.create_experiment(RECORDS))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = str(records_experiment(api))
+    return experiment

@@ -1,0 +1,229 @@
+"""The registry: complete, signed model folders as versions of a name in MLflow, found by alias, number or content.
+
+Who moved the alias `champion`, when and on what evidence, is kept as one run a time in the experiment
+`editloop-registry`; `editloop.lineage.promotion` writes these records.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
+from editloop.lineage.tracking import TrackingSettings, client, quoted
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+RECORDS = "editloop-registry"
+"""Experiment of the promotion records."""
+SIGNATURE = ".sigstore.json"
+"""What follows the name of a model's folder in the name of its signature, both artifacts of one run."""
+EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
+"""Tags of a version (after "editloop.") that say by their content what its gate decided on."""
+TAINTED = "editloop.tainted"
+"""Tag of a version that learnt from what was withdrawn since; its text says what and when."""
+PREFIX = "editloop.registry."
+_EXPERIMENTS: dict[str, str] = {}
+"""The id of RECORDS by MLflow's address."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One record: an alias of a model was moved, by whom, why, and on what evidence."""
+
+    number: int
+    """1, 2, ... in the model's history; no two records of a model share one."""
+    action: Literal["promote", "rollback", "by hand"]
+    """by hand: the alias was found moved in MLflow with no record of ours."""
+    model: str
+    version: str
+    """Where the alias points since; empty where it was removed by hand."""
+    alias: str
+    actor: str
+    reason: str
+    previous: str
+    """Where the alias pointed before; empty where there was none."""
+    verdict: str
+    """The gate's verdict on the version at that time; empty where no gate had spoken."""
+    evidence: dict[str, str]
+    """sha256 by its name in EVIDENCE; empty where the alias was moved without evidence."""
+    at: str
+    """UTC, ISO 8601."""
+    run_id: str
+    """The record's run."""
+
+
+def register_model(
+    name: str, folder: Path, run_id: str, tags: dict[str, str], evidence: dict[str, str] | None = None
+) -> str:
+    """Sign a complete folder and put it into the registry as a version of `name`; returns the version's number.
+
+    The same content again is the same version, with its `tags` as they were; `evidence` (tags too) is set anew each
+    time, so that the version tells what was measured last. Raises EditLoopError without EDITLOOP_SIGNING_KEY.
+    """
+    from mlflow.exceptions import MlflowException
+
+    api = client()
+    sha256 = str(read_manifest(folder, check=True)["sha256"])
+    try:
+        api.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = find_version_by_sha256(name, sha256)
+    if version is None or not version.tags.get("editloop.signing_key"):
+        path = f"model-{sha256[:12]}"
+        with tempfile.TemporaryDirectory() as temporary:
+            signature = Path(temporary) / f"{path}{SIGNATURE}"
+            key = sign_folder(folder, signature)
+            api.log_artifacts(run_id, str(folder), path)
+            api.log_artifact(run_id, str(signature))
+        source = f"{api.get_run(run_id).info.artifact_uri}/{path}"
+        marks = {"editloop.sha256": sha256, "editloop.signing_key": key}
+        version = api.create_model_version(name, source, run_id, tags=tags | marks)
+    for tag, value in (evidence or {}).items():
+        if version.tags.get(tag) != value:
+            api.set_model_version_tag(name, version.version, tag, value)
+    return str(version.version)
+
+
+def find_version_by_sha256(name: str, sha256: str) -> Any | None:
+    """The registered version of `name` whose folder has this sha256, a signed one first; None where there is none."""
+    versions = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
+    return min(
+        versions, key=lambda version: ("editloop.signing_key" not in version.tags, int(version.version)), default=None
+    )
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Point an alias of a registered model at a version. `editloop.lineage.promotion` moves the champion, on record."""
+    client().set_registered_model_alias(name, alias, version)
+
+
+def find_version(model: str) -> Any | None:
+    """The registered version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    name, alias, number = parse_model(model)
+    try:
+        api = client()
+        return api.get_model_version_by_alias(name, alias) if alias else api.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def parse_model(model: str) -> tuple[str, str | None, str | None]:
+    """(name, alias, version) of a model's address, one of the last two None."""
+    address = model.removeprefix("models:/")
+    name, at, alias = address.partition("@")
+    if at and name and alias:
+        return name, alias, None
+    name, slash, number = address.partition("/")
+    if address == model or not (name and slash and number.isdigit()):
+        raise EditLoopError(f"{model}: not a model's address; write models:/NAME@ALIAS or models:/NAME/VERSION.")
+    return name, None, number
+
+
+def resolve_model(model: str) -> Path | None:
+    """The folder of a registered model, fetched into the cache and checked; None where the alias points nowhere."""
+    version = find_version(model)
+    return None if version is None else fetch_version(version)
+
+
+def fetch_version(version: Any) -> Path:
+    """The folder of a registered version, its content and its signature checked, from the cache too.
+
+    Raises EditLoopError where the files are not those that were registered, SignatureError (an EditLoopError) where
+    these are not signed with a key in EDITLOOP_VERIFY_KEY.
+    """
+    import mlflow
+
+    address = f"models:/{version.name}/{version.version}"
+    sha256 = version.tags.get("editloop.sha256")
+    if not sha256:
+        raise EditLoopError(f"{address} has no tag editloop.sha256; register it again.")
+    target = TrackingSettings().cache / "models" / sha256
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
+        folder = target
+        if not target.exists():
+            folder = Path(temporary) / "model"
+            folder.mkdir()
+            mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder))
+        if read_manifest(folder, check=True)["sha256"] != sha256:
+            raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
+        verify_folder(folder, _fetch_signature(version, Path(temporary) / "signature"))
+        if not target.exists():
+            folder.rename(target)
+    return target
+
+
+def registered_facts(name: str, version: str) -> dict[str, Any]:
+    """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
+    model_version = client().get_model_version(name, version)
+    return {
+        "name": name,
+        "version": str(model_version.version),
+        "run_id": model_version.run_id,
+        "tags": dict(model_version.tags),
+    }
+
+
+def promotions(name: str) -> list[Promotion]:
+    """The records of a model, the oldest first; [] where there are none."""
+    api = client()
+    experiment = records_experiment(api)
+    records: dict[int, Promotion] = {}
+    token = None
+    while experiment is not None:
+        page = api.search_runs(
+            [experiment],
+            f"tags.`{PREFIX}model` = {quoted(name)}",
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        for run in page:
+            record = read_promotion(run)
+            records.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
+        token = page.token
+        if not token:
+            break
+    return [records[number] for number in sorted(records)]
+
+
+def records_experiment(api: Any) -> str | None:
+    """The id of the records' experiment; None where there is none yet. It is asked for until it is there."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri not in _EXPERIMENTS:
+        experiment = api.get_experiment_by_name(RECORDS)
+        if experiment is None:
+            return None
+        _EXPERIMENTS[uri] = str(experiment.experiment_id)
+    return _EXPERIMENTS[uri]
+
+
+def read_promotion(run: Any) -> Promotion:
+    """A record as its run has it."""
+    tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
+    evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
+    return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
+
+
+def _fetch_signature(version: Any, folder: Path) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    folder.mkdir()
+    try:
+        path = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
+    except (MlflowException, OSError) as error:
+        raise SignatureError(
+            f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register "
+            "the model again."
+        ) from error
+    return Path(path)

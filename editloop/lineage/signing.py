@@ -1,0 +1,167 @@
+"""Models are signed where they are registered and checked before they are loaded: `model-signing` with a key of P-256.
+
+The signature is a Sigstore bundle over the sha256 of every file of the folder, its manifest included. The private key
+is needed to register alone; whoever loads a model needs the public one.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from editloop.content import sha256_bytes, write_file
+from editloop.environment import EnvironmentSettings
+from editloop.errors import EditLoopError
+
+SIGNING_KEY, VERIFY_KEY = "EDITLOOP_SIGNING_KEY", "EDITLOOP_VERIFY_KEY"
+
+
+class SignatureError(EditLoopError):
+    """A model that carries no signature, another key's, or one that is not of these files."""
+
+
+class SigningSettings(EnvironmentSettings):
+    """The keys that models are signed and checked with."""
+
+    signing_key: Path | None = None
+    """PEM file of the private key (elliptic curve), for registering."""
+    verify_key: str | None = None
+    """PEM file of the public key, for loading; several, of keys that were replaced, with ":" between them."""
+
+
+class Keys(NamedTuple):
+    """Two PEM files; the private one is of mode 600."""
+
+    private: Path
+    public: Path
+
+
+def keys_in(folder: Path) -> Keys:
+    """Where `make_keys` puts a pair of keys."""
+    return Keys(folder / "signing-key.pem", folder / "verify-key.pem")
+
+
+def make_keys(folder: Path) -> Keys:
+    """A new pair of keys below `folder`; the pair that is there already stays."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = keys_in(folder)
+    if not keys.private.is_file():
+        private = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_file(keys.private, private)  # mode 600: mkstemp's
+    write_file(keys.public, _public_pem(_private_key(keys.private)))
+    return keys
+
+
+def sign_folder(folder: Path, signature: Path) -> str:
+    """Sign a complete folder with EDITLOOP_SIGNING_KEY into the file `signature`; returns the key's id.
+
+    A key's id is the sha256 of its public half's PEM, 64 hex characters. Raises EditLoopError without a usable key.
+    """
+    path = SigningSettings().signing_key
+    if path is None:
+        raise EditLoopError(
+            f"{SIGNING_KEY} is not set: models are signed when they are registered. Give it the PEM file of a private "
+            "key; `editloop up` makes one and prints it."
+        )
+    key = sha256_bytes(_public_pem(_private_key(path)))
+    from model_signing import signing
+
+    config = signing.Config().set_hashing_config(_hashing()).use_elliptic_key_signer(private_key=path)
+    try:
+        config.sign(folder, signature)
+    except ValueError as error:
+        raise EditLoopError(f"{folder}: cannot be signed: {error}.") from error
+    return key
+
+
+def verify_folder(folder: Path, signature: Path) -> str:
+    """Check that `signature` is of these files and of a key in EDITLOOP_VERIFY_KEY; returns the key's id.
+
+    Raises SignatureError where it is not, EditLoopError without a usable key.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from model_signing import verifying
+
+    keys = _verify_keys()
+    key = _signed_by(signature)
+    if key not in keys:
+        raise SignatureError(
+            f"{folder}: signed with key {key[:12]}, and {VERIFY_KEY} holds {', '.join(key_id[:12] for key_id in keys)} "
+            "alone. Add the public key where you trust it, with `:` before it; else do not load this model."
+        )
+    config = verifying.Config().set_hashing_config(_hashing()).use_elliptic_key_verifier(public_key=keys[key])
+    try:
+        config.verify(folder, signature)
+    except InvalidSignature as error:
+        raise SignatureError(f"{folder}: its signature was changed: key {key[:12]} did not make it.") from error
+    except Exception as error:  # a bundle of foreign making fails in many ways in the library
+        raise SignatureError(f"{folder}: its signature is not of these files: {error}") from error
+    return key
+
+
+def _hashing() -> Any:
+    """What is signed: every file, also those that git would keep for itself."""
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
+
+
+def _verify_keys() -> dict[str, Path]:
+    """The public keys that are trusted, by their ids."""
+    key_paths = SigningSettings().verify_key
+    if key_paths is None:
+        raise EditLoopError(
+            f"{VERIFY_KEY} is not set: a model's signature is checked before it is loaded. Give it the PEM file of the "
+            "public key; `editloop up` makes one and prints it."
+        )
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    keys = {}
+    for path in map(Path, key_paths.split(os.pathsep)):
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise EditLoopError(f"{VERIFY_KEY}={path}: no public key in PEM can be read there ({error}).") from error
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise EditLoopError(f"{VERIFY_KEY}={path}: not a key of an elliptic curve; `editloop up` makes one.")
+        keys[sha256_bytes(_pem(key))] = path
+    return keys
+
+
+def _private_key(path: Path) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise EditLoopError(f"{SIGNING_KEY}={path}: no private key in PEM can be read there ({error}).") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise EditLoopError(f"{SIGNING_KEY}={path}: not a key of an elliptic curve; `editloop up` makes one.")
+    return key
+
+
+def _public_pem(private: Any) -> bytes:
+    return _pem(private.public_key())
+
+
+def _pem(public: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    pem: bytes = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
+def _signed_by(signature: Path) -> str:
+    """The id of the key that a signature says it is of."""
+    import json
+
+    try:
+        bundle = json.loads(signature.read_bytes())
+        return str(bundle["verificationMaterial"]["publicKey"]["hint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SignatureError(f"{signature}: no signature can be read there ({error!r}).") from error

@@ -1,0 +1,247 @@
+"""Lineage in both directions: what something came from, and what came of it.
+
+Asked of the dataset repository's git history and of the registry, in a bounded number of requests: nothing is fetched,
+and nothing is compared by content; that is what `verify` does for one model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from editloop.datasets.repository import CURATED
+from editloop.datasets.settings import DatasetSettings
+from editloop.datasets.versions import VersionLineage, versions, versions_with
+from editloop.errors import EditLoopError
+from editloop.lineage import tracking
+from editloop.lineage.family import Descendant, ModelVersion, find_descendants, read_models
+from editloop.lineage.registry import find_version
+from editloop.lineage.trace_pictures import edits_pictures, picture_digests
+
+LEAST_PREFIX = 7
+"""Characters of a commit or a sha256 that name a dataset's version."""
+
+
+@dataclass
+class LineageTrace:
+    """What was asked about, what it came from and what came of it."""
+
+    kind: str
+    name: str
+    came_from: dict[str, Any] = field(default_factory=dict)
+    datasets: list[VersionLineage] = field(default_factory=list)
+    """Versions of the dataset that came of it, the oldest first."""
+    curated: list[VersionLineage] = field(default_factory=list)
+    """Versions of curated edits that such a reward model chose, the oldest first."""
+    models: list[Descendant] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """{"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets", "curated", "models": [...]}}"""
+        return {
+            "of": {"kind": self.kind, "name": self.name},
+            "came_from": self.came_from,
+            "came_of": {
+                "datasets": [dataset_row(version) for version in self.datasets],
+                "curated": [dataset_row(version) for version in self.curated],
+                "models": [model_row(descendant.model) | {"because": descendant.because} for descendant in self.models],
+            },
+        }
+
+
+def trace_annotator(name: str) -> LineageTrace:
+    """The datasets with this annotator's ratings or decisions, and the models that learnt from them.
+
+    EditLoopError where no version of the dataset has any.
+    """
+    datasets = [version for version in versions_with(_repo(), name) if name in (version.annotators or ())]
+    if not datasets:
+        raise EditLoopError(f"{name}: no version of the dataset has ratings of this annotator. {_known_annotators()}")
+    return _trace("annotator", name, {}, datasets, find_descendants(read_models(), datasets=_sha256s(datasets)))
+
+
+def trace_task(name: str) -> LineageTrace:
+    """The datasets with this task, and the models that learnt from them. EditLoopError where no version has it."""
+    datasets = versions_with(_repo(), name)
+    if not datasets:
+        raise EditLoopError(f"{name}: no version of the dataset has a task of this id.")
+    return _trace("task", name, {}, datasets, find_descendants(read_models(), datasets=_sha256s(datasets)))
+
+
+def trace_image(image: str) -> LineageTrace:
+    """The datasets with this picture as a source, target or candidate, and the models that learnt from them.
+
+    image: the sha256 of a file's bytes, or a path to a picture; that is also looked for as the PNG that the loop makes
+    of it. An editor that practised on an edits folder with this picture learnt from it too. EditLoopError where nothing
+    of it is known.
+    """
+    digests = picture_digests(image)
+    datasets = list({version.tag: version for digest in digests for version in versions_with(_repo(), digest)}.values())
+    models = read_models()
+    edits = {model.edits: model for model in models if model.edits}
+    practised = {sha256 for sha256, model in edits.items() if digests & edits_pictures(sha256, model.run_id)}
+    if not datasets and not practised:
+        raise EditLoopError(
+            f"{image}: no version of the dataset has this picture, and no registered editor practised on it. Give the "
+            "sha256 of its file's bytes, or a path."
+        )
+    return _trace("image", image, {}, datasets, find_descendants(models, datasets=_sha256s(datasets), edits=practised))
+
+
+def trace_dataset(revision: str) -> LineageTrace:
+    """One version, by its tag, commit or sha256 (or their first characters): who judged it, or which reward model chose
+    it, and what it was made from; the versions that withdrawals made of it, and the models that learnt from it or from
+    these."""
+    datasets, curated, models = versions(_repo()), versions(_repo(), CURATED), read_models()
+    version = find_dataset([*datasets, *curated], revision)
+    children = _children(datasets, version)
+    origin = _curated_origin(models, datasets, version) if version in curated else _dataset_origin(datasets, version)
+    return _trace(
+        "dataset", version.tag, origin, children, find_descendants(models, datasets=_sha256s([version, *children]))
+    )
+
+
+def trace_model(model: str) -> LineageTrace:
+    """One registered model: the dataset, annotators and models that it came from, and the models that learnt from it.
+
+    EditLoopError where the registry has no such model.
+    """
+    version = find_version(model)
+    if version is None:
+        raise EditLoopError(f"{model}: the registry has no such version; `editloop registry` lists what there is.")
+    models = read_models()
+    traced = next(
+        candidate for candidate in models if (candidate.name, candidate.version) == (version.name, str(version.version))
+    )
+    ancestors = _ancestors(models, traced)
+    read = _training_datasets(ancestors, [*versions(_repo()), *versions(_repo(), CURATED)])
+    came_from: dict[str, Any] = {
+        "models": [model_row(parent) for parent in ancestors if parent != traced],
+        "datasets": [dataset_row(dataset) for dataset in read],
+        "annotators": _annotators(read),
+    }
+    return _trace("model", traced.address, came_from, [], find_descendants(models, of=[traced]), traced)
+
+
+def find_dataset(datasets: Sequence[VersionLineage], revision: str) -> VersionLineage:
+    """The version with this tag, commit or sha256, or the first characters of the latter two. EditLoopError where none
+    or several have it."""
+    matches = [version for version in datasets if version.tag == revision]
+    if not matches and len(revision) >= LEAST_PREFIX:
+        matches = [
+            version
+            for version in datasets
+            if version.dvc_rev.startswith(revision) or version.sha256.startswith(revision)
+        ]
+    if len(matches) == 1:
+        return matches[0]
+    latest = ", ".join(version.tag for version in datasets[-3:]) or "none"
+    what = f"{len(matches)} versions of the dataset begin like this" if matches else "no version of the dataset"
+    raise EditLoopError(f"{revision}: {what}. Give a tag, a commit or a sha256; the latest tags are {latest}.")
+
+
+def dataset_row(version: VersionLineage) -> dict[str, Any]:
+    """A version for programs."""
+    return {
+        "tag": version.tag,
+        "sha256": version.sha256,
+        "dvc_rev": version.dvc_rev,
+        "at": datetime.fromtimestamp(version.at, UTC).isoformat(),
+        "parent": version.parent,
+    }
+
+
+def model_row(model: ModelVersion) -> dict[str, Any]:
+    """A registered model for programs."""
+    row = {
+        key: getattr(model, key)
+        for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")
+    }
+    return row | {"aliases": list(model.aliases), "tainted": model.tainted}
+
+
+def _trace(
+    kind: str,
+    name: str,
+    came_from: dict[str, Any],
+    datasets: list[VersionLineage],
+    models: list[Descendant],
+    *extra_models: ModelVersion,
+) -> LineageTrace:
+    """A trace, with the curated edits that any of its models, or one `more`, chose."""
+    judges = {model.sha256 for model in (*extra_models, *(descendant.model for descendant in models)) if model.sha256}
+    curated = [version for version in versions(_repo(), CURATED) if version.reward_sha256 in judges] if judges else []
+    return LineageTrace(kind, name, came_from, datasets, curated, models)
+
+
+def _repo() -> str:
+    return DatasetSettings().require("dataset_repo")
+
+
+def _sha256s(datasets: Sequence[VersionLineage]) -> set[str]:
+    return {version.sha256 for version in datasets}
+
+
+def _known_annotators() -> str:
+    names = _annotators(versions(_repo()))
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"Annotators of its versions: {listed or 'none'}."
+
+
+def _children(datasets: Sequence[VersionLineage], parent: VersionLineage) -> list[VersionLineage]:
+    """The versions that were made from one by withdrawals, and from those."""
+    children, family = [], {parent.sha256}
+    for version in datasets:
+        if version.parent in family:
+            family.add(version.sha256)
+            children.append(version)
+    return children
+
+
+def _dataset_origin(datasets: Sequence[VersionLineage], version: VersionLineage) -> dict[str, Any]:
+    """What a version of the dataset came from; of its judgements' run, the latest that MLflow has."""
+    parents = [parent.tag for parent in datasets if parent.sha256 == version.parent]
+    collected = tracking.find_runs({"output.output": version.judgements_sha256 or ""}, stage="collect", limit=1)
+    tags = collected[0].data.tags if collected else {}
+    return {
+        "annotators": list(version.annotators or ()),
+        "judgements": version.judgements_sha256,
+        "candidates": version.candidates_sha256,
+        "parent": parents[0] if parents else version.parent,
+        "campaign": tags.get("editloop.campaign_key"),
+        "collect_run": collected[0].info.run_id if collected else None,
+    }
+
+
+def _curated_origin(
+    models: Sequence[ModelVersion], datasets: Sequence[VersionLineage], version: VersionLineage
+) -> dict[str, Any]:
+    """What a version of curated edits came from: the edits, the reward model that chose, and who taught that one."""
+    judge = next((model for model in models if model.sha256 == version.reward_sha256), None)
+    read = _training_datasets(_ancestors(models, judge), datasets) if judge else []
+    return {
+        "edits": version.edits_sha256,
+        "reward": judge.address if judge else version.reward_sha256,
+        "datasets": [dataset_row(dataset) for dataset in read],
+        "annotators": _annotators(read),
+    }
+
+
+def _training_datasets(models: Sequence[ModelVersion], datasets: Sequence[VersionLineage]) -> list[VersionLineage]:
+    """The versions that models learnt from."""
+    by_content = {version.sha256: version for version in datasets}
+    return [by_content[model.dataset] for model in models if model.dataset in by_content]
+
+
+def _annotators(datasets: Sequence[VersionLineage]) -> list[str]:
+    return sorted({name for version in datasets for name in version.annotators or ()})
+
+
+def _ancestors(models: Sequence[ModelVersion], model: ModelVersion) -> list[ModelVersion]:
+    """The model itself, then those that taught it or that it began as, and theirs."""
+    by_address = {candidate.address: candidate for candidate in models}
+    by_content = {candidate.sha256: candidate for candidate in models if candidate.sha256}
+    ancestors = [model]
+    for child in ancestors:
+        parents = (by_address.get(child.reward), by_content.get(child.base))
+        ancestors += [parent for parent in parents if parent is not None and parent not in ancestors]
+    return ancestors

@@ -1,0 +1,96 @@
+"""Traces and withdrawals for people: tables in the terminal."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from editloop.datasets.versions import VersionLineage
+from editloop.lineage.family import Descendant
+from editloop.lineage.trace import LineageTrace
+from editloop.lineage.withdraw import WithdrawalReport
+
+
+def show_trace(trace: LineageTrace) -> None:
+    """What it came from, then what came of it."""
+    console = Console()
+    console.print(f"{trace.kind} {trace.name}", markup=False, highlight=False)
+    origin = {key: value for key, value in trace.came_from.items() if value}
+    for key, value in origin.items():
+        console.print(f"  came from {key}: {_value_text(value)}", markup=False, highlight=False)
+    _datasets(console, "Datasets that came of it", trace.datasets)
+    if trace.curated:
+        _datasets(console, "Curated edits that such a model chose", trace.curated)
+    _models(console, "Models that learnt from it", trace.models)
+
+
+def show_withdrawal(report: WithdrawalReport) -> None:
+    """The new versions, the models that are tainted, and what to do next."""
+    console, withdrawal = Console(), report.withdrawal
+    console.print(
+        f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}",
+        markup=False,
+        highlight=False,
+    )
+    _datasets(console, "Versions that have it, and stay", report.held)
+    for parent, version, folder in report.rebuilt:
+        console.print(
+            f"new version {version['tag']} without it, of {parent.tag}: {folder}", markup=False, soft_wrap=True
+        )
+    for parent, reason in report.empty:
+        console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})", markup=False)
+    if report.curated:
+        _datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
+    _models(console, "Tainted models", report.tainted)
+    aliased = [
+        f"{descendant.model.address} is {', '.join(descendant.model.aliases)}"
+        for descendant in report.tainted
+        if descendant.model.aliases
+    ]
+    if aliased:
+        console.print(
+            f"In use: {'; '.join(aliased)}. Train anew on the new version (`editloop stage reward --dataset ...`), "
+            "gate and promote; until then `editloop rollback` goes back to an earlier champion.",
+            markup=False,
+        )
+
+
+def _datasets(console: Console, title: str, versions: Sequence[VersionLineage]) -> None:
+    if not versions:
+        console.print(f"{title}: none")
+        return
+    table = Table(title=f"{title}: {len(versions)}", title_justify="left")
+    for heading in ("tag", "made", "commit", "annotators"):
+        table.add_column(heading, overflow="fold")
+    for version in versions:
+        tagged_at = datetime.fromtimestamp(version.at, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            version.tag,
+            tagged_at,
+            version.dvc_rev[:12],
+            "" if version.annotators is None else str(len(version.annotators)),
+        )
+    console.print(table)
+
+
+def _models(console: Console, title: str, descendants: Sequence[Descendant]) -> None:
+    if not descendants:
+        console.print(f"{title}: none")
+        return
+    table = Table(title=f"{title}: {len(descendants)}", title_justify="left")
+    for heading in ("model", "aliases", "because", "tainted"):
+        table.add_column(heading, no_wrap=heading == "model", overflow="fold")
+    for descendant in descendants:
+        name = f"{descendant.model.name} {descendant.model.version}"
+        table.add_row(name, ", ".join(descendant.model.aliases), descendant.because, descendant.model.tainted)
+    console.print(table)
+
+
+def _value_text(value: object) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    rows = [
+        f"{row['name']} {row['version']}" if "version" in row else row["tag"] for row in value if isinstance(row, dict)
+    ]
+    return ", ".join(rows or map(str, value))

@@ -1,0 +1,120 @@
+"""Withdrawal: what somebody takes back leaves the dataset, and the models that learnt from it are named.
+
+Versions and models made before stay: whoever must delete them knows from here which they are.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import track
+
+from editloop.content import read_manifest, write_json
+from editloop.datasets.build import publish_dataset, rebuild_dataset
+from editloop.datasets.repository import DatasetVersion, fetch_dataset
+from editloop.datasets.settings import DatasetSettings
+from editloop.datasets.versions import VersionLineage
+from editloop.datasets.withdrawal import Withdrawal, add_withdrawal, read_withdrawn
+from editloop.errors import EditLoopError
+from editloop.lineage import tracking
+from editloop.lineage.family import TAINTED, Descendant
+from editloop.lineage.trace import dataset_row, model_row, trace_annotator, trace_task
+
+
+@dataclass
+class WithdrawalReport:
+    """What a withdrawal did."""
+
+    withdrawal: Withdrawal
+    held: list[VersionLineage]
+    """The versions that have what is withdrawn, the oldest first."""
+    tainted: list[Descendant]
+    """The models that learnt from one of them, by way of others too."""
+    curated: list[VersionLineage] = field(default_factory=list)
+    """The versions of curated edits that a tainted model chose."""
+    rebuilt: list[tuple[VersionLineage, DatasetVersion, Path]] = field(default_factory=list)
+    """The version that was rebuilt, the one without it, and its folder."""
+    empty: list[tuple[VersionLineage, str]] = field(default_factory=list)
+    """Versions of which nothing to learn from is left, and why."""
+
+    def summary(self) -> dict[str, Any]:
+        """{"withdrawn", "versions" made, "empty", "held", "curated", "tainted"} for programs."""
+        return {
+            "withdrawn": self.withdrawal.model_dump(mode="json"),
+            "versions": [
+                {"parent": parent.tag, "folder": str(folder), **version} for parent, version, folder in self.rebuilt
+            ],
+            "empty": [{"parent": parent.tag, "reason": reason} for parent, reason in self.empty],
+            "held": [dataset_row(version) for version in self.held],
+            "curated": [dataset_row(version) for version in self.curated],
+            "tainted": [model_row(descendant.model) | {"because": descendant.because} for descendant in self.tainted],
+        }
+
+
+def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Path) -> WithdrawalReport:
+    """Take an annotator's ratings, or a task, out of the dataset.
+
+    They go on the dataset repository's list, which later builds honour. Of each set of candidates the latest version
+    that has them is rebuilt without them, into `out`/TAG (the dataset) and `out`/TAG.json (where DVC has it, as the
+    dataset stage writes it). The models that learnt from any version with them get the tag `editloop.tainted` in the
+    registry. Safe to repeat: what is done already stays as it is.
+
+    Raises EditLoopError where no version has them; nothing is listed then.
+    """
+    repo = DatasetSettings().require("dataset_repo")
+    trace = trace_annotator(name) if kind == "annotator" else trace_task(name)
+    listed = add_withdrawal(
+        repo, Withdrawal(kind=kind, name=name, reason=reason, at=datetime.now(UTC).replace(microsecond=0))
+    )
+    report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
+    _mark(report)
+    for version in track(
+        newest_versions(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)
+    ):
+        _rebuild(report, version, repo, out)
+    return report
+
+
+def newest_versions(held: Sequence[VersionLineage]) -> list[VersionLineage]:
+    """The newest of the versions of each set of candidates, the oldest first."""
+    newest = {version.candidates_sha256: version for version in sorted(held, key=lambda version: version.at)}
+    return sorted(newest.values(), key=lambda version: version.at)
+
+
+def _mark(report: WithdrawalReport) -> None:
+    """Tag the tainted versions in the registry, each reason once."""
+    api, withdrawal = tracking.client(), report.withdrawal
+    for descendant in report.tainted:
+        why = f"{withdrawal.kind} {withdrawal.name}, withdrawn {withdrawal.at:%Y-%m-%d}: {descendant.because}"
+        if why not in descendant.model.tainted:
+            text = "; ".join(filter(None, (descendant.model.tainted, why)))[:5000]
+            api.set_model_version_tag(descendant.model.name, descendant.model.version, TAINTED, text)
+
+
+def _rebuild(report: WithdrawalReport, parent: VersionLineage, repo: str, out: Path) -> None:
+    """Make the version without it, recorded in MLflow as a step of its own."""
+    with tempfile.TemporaryDirectory(prefix="editloop-withdrawal-") as temporary:
+        earlier, rebuilt = Path(temporary) / "earlier", Path(temporary) / "dataset"
+        fetch_dataset(DatasetVersion(dvc_rev=parent.dvc_rev, tag=parent.tag, sha256=parent.sha256, repo=repo), earlier)
+        withdrawn = read_withdrawn(repo)
+        parameters = {"withdrawn": len(withdrawn.annotators) + len(withdrawn.tasks)}
+        try:
+            figures = rebuild_dataset(earlier, rebuilt, withdrawn=withdrawn)
+        except EditLoopError as error:
+            report.empty.append((parent, str(error)))
+            return
+        with tracking.stage_run(
+            "dataset", "train-reward", f"withdrawal-{parent.tag}", {"dataset": earlier}, parameters
+        ) as run:
+            version = publish_dataset(rebuilt)
+            run.finish(figures, {"output": rebuilt})
+        folder = out / version["tag"]
+        if not folder.exists():
+            fetch_dataset(version, folder)
+        read_manifest(folder, check=True)
+        write_json(out / f"{version['tag']}.json", version)
+        report.rebuilt.append((parent, version, folder))

@@ -1,0 +1,133 @@
+"""Prefixes that inputs share, computed once: a forest of nodes, packed into one sequence.
+
+A path from a root to a node is one input. What several inputs have in common is one node above them all: it goes
+through the model once, and each branch sees only its ancestors, at the positions that it would have alone. A picture
+goes through the vision tower once a batch, wherever it stands.
+
+    tree = Node((opening, source), children=tuple(Node((edit, rubric)) for edit in edits))
+    batch = pack([tree], markers(backbone.config))
+    hidden = last_hidden(backbone, batch)             # (L, width)
+    hidden[ends(batch)]                               # the last token of each node, depth first
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from editloop.errors import EditLoopError
+from editloop.models.backbones.picture_inputs import Patches, distinct_pictures, encode_pictures
+from editloop.models.backbones.tree_attention import ATTENTION_NAME, Tree
+
+NodePart = Sequence[int] | Patches
+"""Token ids, or a picture, which stands between its vision start and end tokens."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stretch of input and what may follow it."""
+
+    parts: tuple[NodePart, ...]
+    children: tuple["Node", ...] = ()
+
+
+class Markers(NamedTuple):
+    """What a backbone's config says of how pictures stand in a text."""
+
+    image: int
+    start: int
+    end: int
+    merge: int
+
+
+def markers(config: Any) -> Markers:
+    """Of a Qwen2.5-VL or Qwen3-VL config."""
+    return Markers(
+        config.image_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
+        config.vision_config.spatial_merge_size,
+    )
+
+
+def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
+    """One sequence of all nodes, depth first, as tensors on the CPU:
+
+    input_ids (1, L); position_ids (3, 1, L), which start anew in each branch where its parent ends; nodes (N, 3):
+    start, length and parent (-1: none) of each; and with pictures pixel_values, image_grid_thw (distinct pictures),
+    image_of (the picture of each place).
+    """
+    ids: list[int] = []
+    positions: list[Tensor] = []
+    nodes: list[list[int]] = []
+    pictures: list[Patches] = []
+
+    def add(node: Node, parent: int, position: int) -> None:
+        index, start = len(nodes), len(ids)
+        nodes.append([start, 0, parent])
+        for part in node.parts:
+            position = add_picture(part, position) if isinstance(part, Patches) else add_text(part, position)
+        nodes[index][1] = len(ids) - start
+        if not nodes[index][1]:
+            raise EditLoopError(f"node {index} of the prefix tree is empty; a node holds a token at least.")
+        for child in node.children:
+            add(child, index, position)
+
+    def add_text(tokens: Sequence[int], position: int) -> int:
+        ids.extend(tokens)
+        positions.append((torch.arange(len(tokens)) + position).expand(3, -1))
+        return position + len(tokens)
+
+    def add_picture(picture: Patches, position: int) -> int:
+        pictures.append(picture)
+        position = add_text([marks.start], position)
+        ids.extend([marks.image] * picture.tokens(marks.merge))
+        frames, rows, columns = picture.grid[0], picture.grid[1] // marks.merge, picture.grid[2] // marks.merge
+        positions.append(torch.cartesian_prod(*map(torch.arange, (frames, rows, columns))).T + position)
+        return add_text([marks.end], position + max(rows, columns))
+
+    for root in forest:
+        add(root, -1, 0)
+    batch = {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.cat(positions, dim=1)[:, None],
+        "nodes": torch.tensor(nodes),
+    }
+    return batch | (distinct_pictures(pictures)._asdict() if pictures else {})
+
+
+def node_ends(batch: dict[str, Tensor]) -> Tensor:
+    """(N,): where each node's last token stands in the packed sequence, depth first."""
+    return batch["nodes"][:, 0] + batch["nodes"][:, 1] - 1
+
+
+def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> Tensor:
+    """The language model's last hidden states, (L, width), of a batch made by `pack` on the backbone's device.
+
+    An empty `cache` (transformers' DynamicCache) is filled with the keys and values of the packed sequence, 1 x L.
+
+    backbone: Qwen2_5_VLModel or Qwen3VLModel whose language model follows trees (`follow_trees`); other keys of the
+    batch are not looked at.
+    """
+    if backbone.language_model.config._attn_implementation != ATTENTION_NAME:
+        raise EditLoopError(
+            "backbone: its attention does not follow trees, branches would see each other; follow_trees."
+        )
+    pictures = {}
+    if "pixel_values" in batch:
+        names = ("pixel_values", "image_grid_thw", "image_of")
+        pictures = encode_pictures(backbone, *(batch[name] for name in names))
+    tree = Tree(batch["nodes"].tolist())
+    out = backbone(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        mm_encoder_outputs=pictures,
+        tree=tree,
+        use_cache=cache is not None,
+        past_key_values=cache,
+    )
+    if not tree.attention_calls:
+        raise EditLoopError("backbone: no layer heard of the tree; this version of transformers drops keywords.")
+    return out.last_hidden_state[0]

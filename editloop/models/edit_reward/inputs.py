@@ -1,0 +1,163 @@
+"""Groups of edits as prefix trees, in the order that a reward model reads: what edits of a group share comes once."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from editloop.data.picture_size import resized
+from editloop.models.backbones.picture_inputs import (
+    Patches,
+    Patching,
+    check_picture,
+    paired_patches,
+    patches_of,
+    scaled_size,
+)
+from editloop.models.backbones.prefix_tree import Node, markers, node_ends, pack
+from editloop.models.backbones.text import control_id, control_text_ids, text_ids, truncate_text
+from editloop.models.edit_reward.settings import INSTRUCTION, RewardSettings
+from editloop.models.judge_protocol import Picture
+
+REWARD_TOKEN = "<|Reward|>"
+TEXT_CACHE_SIZE = 256
+"""Instructions whose token ids are kept: a group is measured before it is packed, and comes again each epoch."""
+PICTURE_MARKER_TOKENS = 2
+"""Tokens around a picture: its start and its end."""
+
+
+class EditGroupLike(Protocol):
+    """What a reward model looks at in a group: an EditGroup, or a preference group of a dataset."""
+
+    @property
+    def instruction(self) -> str: ...
+    @property
+    def source(self) -> Picture: ...
+    @property
+    def edits(self) -> Sequence[Picture]: ...
+
+
+class ReadPosition(NamedTuple):
+    """Where an axis of an edit is read: a node of the packed forest, and how many tokens before its last."""
+
+    node: int
+    before_last: int
+
+
+class InputMaker:
+    """Makes the inputs of one backbone's config, tokenizer and settings. On the CPU, without weights."""
+
+    def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
+        """config: of a Qwen2.5-VL or Qwen3-VL."""
+        vision = config.vision_config
+        self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
+        self._texts = lru_cache(TEXT_CACHE_SIZE)(self._read_texts)
+        self.reward = control_id(tokenizer, REWARD_TOKEN)
+        self.opening = [] if settings.order == "paired" else control_text_ids(tokenizer, settings.opening)
+        self.rubric_text = "\n\n".join(settings.rubrics)
+        if settings.order == "rubric-first":
+            common, _, remainder = self.rubric_text.partition(INSTRUCTION)
+            self.rubric_text = INSTRUCTION + remainder
+            self.opening = [*self.opening, *text_ids(tokenizer, common)]
+        self.common = len(self.opening) if settings.order == "rubric-first" else 0
+        """Tokens that come once a batch, whatever is in it."""
+        self.patching = Patching(
+            vision.patch_size,
+            vision.spatial_merge_size,
+            settings.min_pixels,
+            settings.max_pixels,
+            settings.image_mean,
+            settings.image_std,
+            vision.temporal_patch_size,
+        )
+
+    def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
+        """Tensors of all edits of the groups: those of `pack`, and reads (N, axes), the packed positions of the reward
+        tokens of the N edits in order.
+        """
+        forest, reads = self.forest(groups)
+        batch = pack(forest, self.marks)
+        table = torch.tensor(reads).reshape(len(reads), len(self.settings.axes), 2)
+        return batch | {"reads": node_ends(batch)[table[..., 0]] - table[..., 1]}
+
+    def forest(self, groups: Sequence[EditGroupLike]) -> tuple[list[Node], list[list[ReadPosition]]]:
+        """The groups' trees, and where each axis of each edit is read, nodes counted depth first."""
+        axes, order = len(self.settings.axes), self.settings.order
+        trees: list[Node] = []
+        reads: list[list[ReadPosition]] = []
+        has_root = order == "rubric-first" and bool(self.opening)
+        next_node = 1 if has_root else 0
+        for group in groups:
+            texts = self._texts(group.instruction)
+            if order == "paired":
+                for pair in self._pairs(group):
+                    trees.append(Node((pair, (*texts[0], *[self.reward] * axes))))
+                    reads.append(_last_tokens(next_node, axes))
+                    next_node += 1
+                continue
+            source, edits = (
+                patches_of(group.source, self.patching),
+                [patches_of(edit, self.patching) for edit in group.edits],
+            )
+            if order == "rubric-first":
+                children = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
+                trees.append(Node((texts[0], source), children))
+                reads += [_last_tokens(next_node + 1 + k, axes) for k in range(len(edits))]
+                next_node += 1 + len(edits)
+            else:
+                leaves = tuple(Node(([*text, self.reward],)) for text in texts)
+                trees.append(Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits)))
+                firsts = [next_node + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
+                reads += [[ReadPosition(first + axis, 0) for axis in range(axes)] for first in firsts]
+                next_node += 1 + len(edits) * (1 + axes)
+        return ([Node((self.opening,), tuple(trees))] if has_root else trees), reads
+
+    def tokens(self, group: EditGroupLike) -> tuple[int, list[int]]:
+        """Language-model tokens of a group: what its edits share, beside what is common to all, and what each adds."""
+        axes = len(self.settings.axes)
+        texts = sum(map(len, self._texts(group.instruction)))
+        if self.settings.order == "paired":
+            side = self.settings.side or 0
+            return 0, [self._picture_tokens((side, side)) + texts + axes for _ in group.edits]
+        shared = (
+            len(self.opening) - self.common + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
+        )
+        edit_counts = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
+        if self.settings.order == "rubric-first":
+            return shared + texts, edit_counts
+        return shared, [count + texts for count in edit_counts]
+
+    def _read_texts(self, instruction: str) -> list[list[int]]:
+        """What the model is told of a task: a text an axis (`official`) or one."""
+        truncated = truncate_text(self.tokenizer, instruction, self.settings.instruction_tokens)
+        if self.settings.order == "paired":
+            return [text_ids(self.tokenizer, truncated)]
+        if self.settings.order == "rubric-first":
+            return [text_ids(self.tokenizer, self.rubric_text.replace(INSTRUCTION, truncated))]
+        return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, truncated)) for rubric in self.settings.rubrics]
+
+    def _pairs(self, group: EditGroupLike) -> list[Patches]:
+        side = self.settings.side or 0
+        source = _square(group.source, side)
+        return [paired_patches(source, _square(edit, side), self.patching) for edit in group.edits]
+
+    def _picture_tokens(self, size: tuple[int, int]) -> int:
+        unit = self.patching.patch * self.patching.merge
+        return size[0] // unit * (size[1] // unit) + PICTURE_MARKER_TOKENS
+
+
+def _last_tokens(node: int, axes: int) -> list[ReadPosition]:
+    return [ReadPosition(node, axes - 1 - axis) for axis in range(axes)]
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    check_picture(picture)
+    return picture.shape[0], picture.shape[1]
+
+
+def _square(picture: Picture, side: int) -> Picture:
+    check_picture(picture)
+    return resized(picture, (side, side))

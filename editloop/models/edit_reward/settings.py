@@ -1,0 +1,121 @@
+"""What an EditReward model's folder says beside its weights (`reward.json`), and the wording of its rubrics."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+INSTRUCTION = "{instruction}"
+OPENING = "<|im_start|>user\n"
+INSTRUCTION_INTRO = """\
+The first picture is the original. The second was made from it by an editor who was told:
+
+{instruction}
+
+"""
+FOLLOWING = """\
+Judge one thing only: how well the edit does what it was told.
+- Is everything done that was asked for, in the right place, number, colour and size?
+- Is everything else as it was: other things, the people and their faces, the background, the framing?
+- Was something done that nobody asked for?
+Nothing done, or the wrong thing, is the lowest mark; partly done, or done with much else changed, is the next; done
+with a slip is a good mark; done exactly, with nothing else touched, is the best. How pretty the picture is plays no
+part."""
+QUALITY = """\
+Judge one thing only: how good the second picture is as a picture, whatever it was meant to show.
+- Are light, shadows, reflections, sizes and distances those of one scene?
+- Are there seams, smears, noise, blur, doubled or broken shapes, odd hands or faces, unreadable letters?
+- Do the changed parts fit the rest in sharpness, grain and style?
+Broken is the lowest mark; faults that anybody sees at once are the next; small faults are a good mark; as clean as the
+original is the best. Whether the instruction was carried out plays no part."""
+Order = Literal["paired", "official", "rubric-first"]
+WORDING: dict[Order, tuple[str, ...]] = {
+    "paired": (),
+    "official": (INSTRUCTION_INTRO + FOLLOWING, INSTRUCTION_INTRO + QUALITY),
+    "rubric-first": (
+        f"There are two marks.\n\nThe first: {FOLLOWING}\n\n",
+        f"The second: {QUALITY}\n\n{INSTRUCTION_INTRO}",
+    ),
+}
+"""Our own rubrics. Those of `rubric-first` end with the instruction: what stands before it is the same for all tasks,
+and goes through the model once a batch."""
+
+
+class Calibration(BaseModel):
+    """Maps raw scores to ratings, an axis at a time: 1 + 3 sigmoid(slope mu + offset); see `calibration`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slope: tuple[float, ...] = (1.0, 1.0)
+    """Above 0."""
+    offset: tuple[float, ...] = (0.0, 0.0)
+    error: tuple[float, ...] | None = None
+    """Root mean square error of the ratings it was fitted to, in rating steps; None where it was not fitted."""
+    candidates: int = Field(0, ge=0)
+    """How many rated candidates it was fitted to."""
+
+    @model_validator(mode="after")
+    def _monotone(self) -> "Calibration":
+        if len(self.slope) != len(self.offset) or not all(value > 0 for value in self.slope):
+            raise ValueError(f"slope {self.slope}, offset {self.offset}: one of each an axis, and slopes above 0")
+        return self
+
+
+class RewardSettings(BaseModel):
+    """Defaults are the published ones, but for the rubrics, whose wording is our own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    order: Order = "official"
+    """In what order the model reads an edit. `official`, as published: source, edit, an axis's rubric, `<|Reward|>`; a
+    pass an axis. `rubric-first`, our own: all rubrics one after the other, source, edit, then a `<|Reward|>` an axis,
+    all read in one pass. `paired`, for small pictures: source and edit as the two frames of one image, the instruction,
+    a `<|Reward|>` an axis."""
+    fusion: Literal["mean", "sum", "min"] = "mean"
+    """How the axes' heads become one score."""
+    axes: tuple[str, ...] = ("if", "vq")
+    rubrics: tuple[str, ...] = Field(default=(), validate_default=True)
+    """What the model is asked, one an axis; `{instruction}` stands for what the editor was told. None given: WORDING.
+    `paired` asks nothing. A released checkpoint wants the wording that it was trained on."""
+    opening: str = OPENING
+    """What stands before everything else; control tokens in it are meant as such. `paired` has none."""
+    side: int | None = Field(default=None, ge=1)
+    """Pixels a side of the squares that `paired` scales pictures to; None for the other orders, which keep the
+    aspect."""
+    min_pixels: int = Field(default=448 * 448, ge=1)
+    max_pixels: int = Field(default=448 * 448, ge=1)
+    """Budget that pictures are scaled to, but in `paired`."""
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Of each channel, on 0..1, as the base's image processor has them."""
+    instruction_tokens: int = Field(default=512, ge=1)
+    """Of a longer instruction the model sees the beginning."""
+    shared_head: bool = False
+    """One head reads all axes: the published ablation."""
+    calibration: Calibration = Calibration()
+    """From the heads' raw scores to the experts' ratings."""
+
+    @field_validator("rubrics")
+    @classmethod
+    def _worded(cls, rubrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return rubrics or WORDING.get(info.data.get("order", "paired"), ())
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RewardSettings":
+        if (self.order == "paired") != (self.side is not None):
+            raise ValueError(
+                f"order {self.order!r}, side {self.side}: `paired` needs a side, the other orders have none"
+            )
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        if len(self.calibration.slope) != len(self.axes):
+            raise ValueError(f"calibration of {len(self.calibration.slope)} axes for {self.axes}: one map an axis")
+        if self.order != "paired":
+            if len(self.rubrics) != len(self.axes):
+                raise ValueError(f"{len(self.rubrics)} rubrics for the axes {self.axes}: one an axis")
+            if not any(INSTRUCTION in rubric for rubric in self.rubrics):
+                raise ValueError(f"rubrics: {INSTRUCTION} stands in none, so the model would not know what was asked")
+        return self
+
+    @property
+    def heads(self) -> int:
+        return 1 if self.shared_head else len(self.axes)

@@ -1,0 +1,190 @@
+"""Low-rank adapters (arXiv 2106.09685) in the format that PEFT writes and that EditScore's weights are released in.
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading needs no PEFT: an adapter is added to the
+weights of its base, W + scale * B A, after every tensor has been found to fit; the model is then a plain one.
+"""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from editloop.errors import EditLoopError
+from editloop.models.lora_settings import LoraSettings
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+LEGACY_PREFIXES = (
+    (re.compile(r"model\.layers\."), "model.language_model.layers."),
+    (re.compile(r"visual\."), "model.visual."),
+)
+"""Where modules stood in the classes that older adapters were trained with, and where they stand now."""
+UNSUPPORTED_SETTINGS = {
+    "use_dora": (False, None),
+    "bias": ("none", None),
+    "modules_to_save": (None, []),
+    "fan_in_fan_out": (False, None),
+    "lora_bias": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "layers_to_transform": (None, []),
+    "init_lora_weights": (True, False, None, "gaussian"),
+}
+"""Settings of PEFT that change what an adapter means, with the values under which it is the plain one."""
+
+
+class Adapter(NamedTuple):
+    """An adapter as read from a folder."""
+
+    folder: Path
+    base: str
+    """What its config calls the base: a hub's name or a path."""
+    scale: float
+    factors: dict[str, tuple[Tensor, Tensor]]
+    """(A, B), (rank, inputs) and (outputs, rank), by the module's name in the base."""
+
+
+def write_adapter(folder: Path, state: dict[str, Tensor], settings: LoraSettings, base: str) -> None:
+    """Write an adapter as PEFT does. `state`: trained parameters by their names in the backbone."""
+    from editloop.models.lora import TARGET_MODULES
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": TARGET_MODULES,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    named = {f"base_model.model.{name.replace('.default.', '.')}": value.contiguous() for name, value in state.items()}
+    save_file(named, folder / WEIGHTS)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter's folder; EditLoopError for what is no plain LoRA, is incomplete, or could hold code (pickle)."""
+    if not (folder / CONFIG).is_file():
+        raise EditLoopError(f"adapter {folder}: no {CONFIG}; give the folder that PEFT wrote.")
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        contents = f"only {', '.join(pickles)}, which can run code when read" if pickles else "no weights"
+        raise EditLoopError(f"adapter {folder}: {contents}; it must have {WEIGHTS}. Convert it where you trust it.")
+    config = _config(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise EditLoopError(f"adapter {folder}/{WEIGHTS}: not a safetensors file ({error}). Fetch it again.") from error
+    halves: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise EditLoopError(f"adapter {folder}: key {key!r} is no LoRA weight; only plain LoRA adapters are read.")
+        halves[_module(match[1])][match[2]] = value
+    unpaired = sorted(name for name, pair in halves.items() if pair.keys() != {"A", "B"})
+    if unpaired or not halves:
+        raise EditLoopError(
+            f"adapter {folder}: {unpaired or 'no weights'} without both lora_A and lora_B. Fetch it anew."
+        )
+    factors = {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+    rank = config["r"]
+    for name, (down, up) in factors.items():
+        if down.ndim != 2 or up.ndim != 2 or down.shape[0] != rank or up.shape[1] != rank:
+            raise EditLoopError(
+                f"adapter {folder}: {name} has A {tuple(down.shape)}, B {tuple(up.shape)}; {CONFIG} says rank {rank}."
+            )
+    targets = config.get("target_modules")
+    missing_targets = (
+        [target for target in targets if not any(_ends(name, target) for name in factors)]
+        if isinstance(targets, list)
+        else []
+    )
+    if missing_targets:
+        raise EditLoopError(
+            f"adapter {folder}: {CONFIG} names targets {missing_targets}, but {WEIGHTS} has none of these."
+        )
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    return Adapter(folder, str(config.get("base_model_name_or_path") or ""), scale, factors)
+
+
+def check_fits(backbone: Any, adapter: Adapter) -> None:
+    """EditLoopError for an adapter of another base: where a module or a shape is not the backbone's, or where layers of
+    the language model that ought to be adapted alike are not.
+
+    backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration; its weights are not looked at.
+    """
+    modules = dict(backbone.named_modules())
+    for name, (down, up) in adapter.factors.items():
+        module = modules.get(name)
+        if not isinstance(module, nn.Linear):
+            raise EditLoopError(_other_base(adapter, f"the base has no linear layer {name}"))
+        base_shape, adapter_shape = tuple(module.weight.shape), (up.shape[0], down.shape[1])
+        if base_shape != adapter_shape:
+            raise EditLoopError(
+                _other_base(adapter, f"{name} is for a layer of {adapter_shape}, the base's is {base_shape}")
+            )
+    by_layer: dict[int, set[str]] = {layer: set() for layer in range(len(backbone.model.language_model.layers))}
+    for name in adapter.factors:
+        if match := re.fullmatch(r"model\.language_model\.layers\.(\d+)\.(.+)", name):
+            by_layer[int(match[1])].add(match[2])
+    adapted_anywhere = set().union(*by_layer.values())
+    for layer, adapted in by_layer.items():
+        if adapted != adapted_anywhere:
+            missing = ", ".join(sorted(adapted_anywhere - adapted))
+            raise EditLoopError(_other_base(adapter, f"layer {layer} of the base gets nothing for {missing}"))
+
+
+@torch.no_grad()
+def apply_adapter(backbone: Any, adapter: Adapter) -> None:
+    """Add the adapter to the backbone's weights, in place; nothing is changed where it does not fit."""
+    check_fits(backbone, adapter)
+    modules = dict(backbone.named_modules())
+    for name, (down, up) in adapter.factors.items():
+        weight = modules[name].weight
+        down, up = (factor.to(weight.device, torch.float32) for factor in (down, up))
+        weight.copy_(weight.float() + adapter.scale * (up @ down))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        rank, alpha = config["r"], config["lora_alpha"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EditLoopError(f"adapter {folder}/{CONFIG}: not PEFT's settings of a LoRA ({error!r}).") from error
+    if config.get("peft_type") != "LORA" or not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise EditLoopError(
+            f"adapter {folder}/{CONFIG}: peft_type {config.get('peft_type')!r}, r {rank!r}, lora_alpha {alpha!r}; only "
+            "plain LoRA adapters are read. Merge it with PEFT and give the whole weights."
+        )
+    for key, plain in UNSUPPORTED_SETTINGS.items():
+        if key in config and config[key] not in plain:
+            raise EditLoopError(
+                f"adapter {folder}/{CONFIG}: {key} = {config[key]!r} is not read, only {plain[0]!r}. Merge the adapter "
+                "with PEFT and give the whole weights."
+            )
+    return dict(config)
+
+
+def _module(name: str) -> str:
+    for older, newer in LEGACY_PREFIXES:
+        if older.match(name):
+            return older.sub(newer, name, count=1)
+    return name
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _other_base(adapter: Adapter, reason: str) -> str:
+    origin = f", which was trained on {adapter.base!r}" if adapter.base else ""
+    return f"adapter {adapter.folder}{origin}: {reason}. It belongs to another base; give that one."

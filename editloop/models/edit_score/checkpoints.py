@@ -1,0 +1,238 @@
+"""EditScore folders: whole weights, or an adapter and which base it goes on.
+
+    editscore.json      the questions and how they are answered (EditScoreSettings)
+    backbone/           whole weights as Hugging Face writes them, with tokenizer/; or instead of both
+    adapter/, base.json an adapter in PEFT's format, and the base's folder or shipped name with its content address
+    manifest.json       last: digests of all of it
+
+A base is such a folder, or a checkpoint of Qwen2.5-VL or Qwen3-VL as released.
+"""
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
+
+from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
+from editloop.errors import EditLoopError
+from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
+from editloop.models.edit_score.settings import EditScoreSettings
+
+SETTINGS, BASE = "editscore.json", "base.json"
+FAMILIES = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}
+OPTIONAL_KEYS = ("lm_head.weight",)
+"""Keys that a checkpoint need not have: shared with the input embedding."""
+
+
+class BaseReference(BaseModel):
+    """What `base.json` says of the weights that an adapter goes on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str
+    """Folder or shipped name."""
+    sha256: str
+    """Content address of it, as `base_digest` computes it."""
+
+
+class LoadedBase(NamedTuple):
+    """A base, in memory."""
+
+    backbone: Any
+    tokenizer: PreTrainedTokenizerFast
+    settings: EditScoreSettings
+
+
+def base_folder(base: str | Path) -> Path:
+    """The folder of a base given by folder or shipped name; EditLoopError where there is none."""
+    shipped = Path(str(files("editloop.models.edit_score"))) / "weights" / str(base)
+    if "/" not in str(base) and (shipped / MANIFEST).is_file():
+        return shipped
+    folder = Path(base)
+    if (folder / SETTINGS).is_file() or (folder / "config.json").is_file():
+        return folder
+    raise EditLoopError(
+        f"base {str(base)!r}: neither a shipped name nor a folder with {SETTINGS} or a checkpoint's config.json. Give "
+        "the folder that the base's weights lie in; nothing is fetched."
+    )
+
+
+def base_digest(folder: Path) -> str:
+    """Content address of a base: its manifest's, or of a released checkpoint that of its weights and settings."""
+    if (folder / MANIFEST).is_file():
+        return str(read_manifest(folder)["sha256"])
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return sha256_json({path.name: sha256_file(path) for path in paths})
+
+
+def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
+    """A base's weights, tokenizer and settings; digests are checked where it has a manifest."""
+    if (folder / SETTINGS).is_file():
+        read_manifest(folder, check=True)
+        if (folder / BASE).is_file():
+            raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
+        settings = read_settings(folder)
+        return LoadedBase(_backbone(folder / "backbone", dtype), _tokenizer(folder / "tokenizer"), settings)
+    return LoadedBase(_backbone(folder, dtype), _tokenizer(folder), EditScoreSettings(**_image_scale(folder)))
+
+
+def read_settings(folder: Path) -> EditScoreSettings:
+    """`editscore.json`; EditLoopError names the keys that are wrong."""
+    if not (folder / SETTINGS).is_file():
+        raise EditLoopError(f"EditScore model {folder}: no {SETTINGS} there. Give a model's folder or a shipped name.")
+    try:
+        return EditScoreSettings.model_validate_json((folder / SETTINGS).read_text())
+    except ValidationError as error:
+        raise EditLoopError(f"{folder}/{SETTINGS}: {error}") from error
+
+
+def save_full_model(
+    folder: Path,
+    backbone: Any,
+    tokenizer: Any,
+    settings: EditScoreSettings,
+    facts: dict[str, object],
+    extra: dict[str, object],
+) -> None:
+    """Write a model's folder with all its weights, manifest last; `extra` = {file name: JSON value} beside them."""
+    with complete_folder(folder, facts) as out:
+        backbone.save_pretrained(out / "backbone", safe_serialization=True)
+        tokenizer.save_pretrained(out / "tokenizer")
+        _write(out, settings, extra)
+
+
+def save_adapter_model(
+    folder: Path,
+    adapter: Path,
+    base: str,
+    settings: EditScoreSettings,
+    facts: dict[str, object],
+    extra: dict[str, object],
+) -> None:
+    """Write a model's folder with an adapter (a copy of PEFT's folder) and the address of its base, manifest last."""
+    base_path = base_folder(base)
+    base_name = base if "/" not in base and base_path != Path(base) else str(base_path.absolute())
+    reference = BaseReference(base=base_name, sha256=base_digest(base_path))
+    with complete_folder(folder, facts) as out:
+        shutil.copytree(adapter, out / "adapter")
+        (out / BASE).write_text(reference.model_dump_json(indent=2) + "\n")
+        _write(out, settings, extra)
+
+
+def resolve_base(folder: Path, base: str | Path | None) -> Path:
+    """The base that an adapter's folder names, or `base` in its place; EditLoopError where its content is another's."""
+    reference = BaseReference.model_validate_json((folder / BASE).read_text())
+    base_path = base_folder(base or reference.base)
+    digest = base_digest(base_path)
+    if digest != reference.sha256:
+        raise EditLoopError(
+            f"{folder}: its adapter was trained on {reference.base} ({reference.sha256[:12]}), and {base_path} is "
+            f"{digest[:12]}. Give the base that it was trained on."
+        )
+    return base_path
+
+
+def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
+    """EditLoopError where a released adapter names another base than `folder` holds.
+
+    What the folder holds is `name` where the caller says so; or else what its config calls itself, its own name, or the
+    hub's name in a hub's cache (`models--OWNER--NAME`). One of them must be what the adapter says, without the owner.
+    """
+    expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
+    path = folder.absolute()
+    inner = folder / "backbone" if (folder / SETTINGS).is_file() else folder
+    config_name = str(json.loads((inner / "config.json").read_text()).get("_name_or_path") or "")
+    cached_names = [part.rsplit("--", 1)[-1] for part in path.parts if part.startswith("models--")]
+    names = (
+        {name.rsplit("/", 1)[-1]} if name else {path.name, config_name.rstrip("/").rsplit("/", 1)[-1], *cached_names}
+    )
+    if expected_name and expected_name.lower() not in {known_name.lower() for known_name in names}:
+        raise EditLoopError(
+            f"adapter {adapter.folder}: was trained on {adapter.base!r}, and {folder} calls itself "
+            f"{', '.join(sorted(names - {''}))}. Give that base; if this folder holds it under another name, say so "
+            f"(base name {expected_name!r})."
+        )
+
+
+def import_released_adapter(
+    base: str, adapter: Path, folder: Path, settings: EditScoreSettings | None = None, base_name: str | None = None
+) -> None:
+    """Write a model's folder from a released adapter and its base, after checking that they belong together.
+
+    Settings default to the published questions; see EditScoreModel.with_adapter for `base_name`. The base's weights are
+    read for their digest only.
+    """
+    base_path, lora = base_folder(base), read_adapter(adapter)
+    check_base_name(lora, base_path, base_name)
+    inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
+    with torch.device("meta"):
+        check_fits(_family(inner)(AutoConfig.from_pretrained(inner, local_files_only=True)), lora)
+    base_settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**_image_scale(base_path))
+    scale = base_settings.model_dump(include={"image_mean", "image_std"})
+    model_settings = base_settings if settings is None else settings.model_copy(update=scale)
+    save_adapter_model(folder, adapter, base, model_settings, {"adapter": str(adapter), "base": base}, {})
+
+
+def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
+    (out / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n")
+    for name, value in extra.items():
+        (out / name).write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _family(folder: Path) -> Any:
+    """The class of a checkpoint."""
+    if not (folder / "config.json").is_file():
+        raise EditLoopError(f"{folder}: no config.json; a checkpoint of Qwen2.5-VL or Qwen3-VL has one.")
+    family = json.loads((folder / "config.json").read_text()).get("model_type")
+    if family not in FAMILIES:
+        raise EditLoopError(f"{folder}/config.json: model_type {family!r}; known are {', '.join(FAMILIES)}.")
+    return FAMILIES[family]
+
+
+def _backbone(folder: Path, dtype: torch.dtype) -> Any:
+    family = _family(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise EditLoopError(f"{folder}: no *.safetensors. Weights in pickle files are not read: they can run code.")
+    backbone, loading_info = family.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+    )
+    missing = sorted(
+        set(loading_info["missing_keys"]) - set(OPTIONAL_KEYS if backbone.config.tie_word_embeddings else ())
+    )
+    wrong_keys = {
+        "missing": missing,
+        "surplus": sorted(loading_info["unexpected_keys"]),
+        "of another shape": sorted(
+            str(key[0]) if isinstance(key, tuple) else str(key) for key in loading_info["mismatched_keys"]
+        ),
+    }
+    faults = [f"{kind}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for kind, keys in wrong_keys.items() if keys]
+    if faults:
+        raise EditLoopError(
+            f"{folder}: keys do not fit its config.json; {'; '.join(faults)}. Fetch the checkpoint anew."
+        )
+    return backbone.eval()
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    if not (folder / "tokenizer.json").is_file():
+        raise EditLoopError(f"{folder}: no tokenizer.json; the checkpoint's tokenizer belongs beside its weights.")
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _image_scale(folder: Path) -> dict[str, Any]:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise EditLoopError(f"{folder}: no preprocessor_config.json; it says how the checkpoint's pictures are scaled.")
+    preprocessor = json.loads(path.read_text())
+    return {key: preprocessor[key] for key in ("image_mean", "image_std") if key in preprocessor}

@@ -1,0 +1,78 @@
+"""From points to scores: S_SC, S_PQ, O and their mean over passes (EditScore, arXiv 2509.23909). Pure functions.
+
+Points are (..., 4): edit success, restraint, naturalness, freedom from artefacts, each 0..top. Scores are 0..10.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editloop.models.edit_score.settings import AXES, DIGITS
+from editloop.models.judge_protocol import AxisScore, Score
+
+SCALE = 10.0
+"""The highest score of an axis, and of O."""
+
+Points = Sequence[float] | NDArray[np.floating]
+
+
+def overall(points: Points, top: float) -> NDArray[np.float64]:
+    """O = sqrt(S_SC * S_PQ), 0..10, (...): S is the lesser of a question's two points, scaled to 0..10."""
+    scaled = np.asarray(points, np.float64) * (SCALE / top)
+    return np.asarray(np.sqrt(scaled[..., :2].min(-1) * scaled[..., 2:].min(-1)))
+
+
+def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_share: float) -> Score:
+    """Avg@K: mean over the passes that were answered in full, each a row of four points, others the name of a fault.
+
+    sigma is the standard deviation over those passes (0 for one). With fewer than ceil(least_share * K) of them the
+    score is missing, and says of which faults.
+    """
+    answered = np.array(
+        [points_or_fault for points_or_fault in passes if not isinstance(points_or_fault, str)], np.float64
+    ).reshape(-1, len(AXES))
+    if len(answered) < math.ceil(least_share * len(passes)):
+        faults = Counter(points_or_fault for points_or_fault in passes if isinstance(points_or_fault, str))
+        fault_counts = ", ".join(f"{fault} {count}" for fault, count in sorted(faults.items()))
+        return Score(missing=f"{len(passes) - len(answered)} of {len(passes)} passes gave no score: {fault_counts}")
+    scaled, overall_scores = answered * (SCALE / top), overall(answered, top)
+    axes = {
+        name: AxisScore(float(column.mean()), float(column.std())) for name, column in zip(AXES, scaled.T, strict=True)
+    }
+    fused = AxisScore(float(overall_scores.mean()), float(overall_scores.std()))
+    return Score(axes, fused, fused.mean, fused.mean / SCALE)
+
+
+def expected_score(chances: NDArray[np.floating], least_mass: float) -> Score:
+    """The score without reasoning: means and standard deviations under the digits' probabilities, (4, 6).
+
+    Rows are what the next token gives the digits 0..5 at each of the four points, and need not sum to 1: with less than
+    `least_mass` on digits at any point the score is missing. O's are those of independent points, computed exactly.
+    """
+    mass = chances.sum(axis=1)
+    if not np.isfinite(mass).all() or mass.min() < max(least_mass, 1e-12):
+        worst = int(np.where(np.isfinite(mass), mass, -1).argmin())
+        return Score(missing=f"{AXES[worst]}: digits hold {mass[worst]:.2f} of the probability, below {least_mass:g}")
+    normalised = np.asarray(chances / mass[:, None], np.float64)
+    levels = np.linspace(0.0, SCALE, len(DIGITS))
+    axes = {name: _moments(row, levels) for name, row in zip(AXES, normalised, strict=True)}
+    sc, pq = (
+        _distribution_of_lesser(normalised[0], normalised[1]),
+        _distribution_of_lesser(normalised[2], normalised[3]),
+    )
+    fused = _moments(np.outer(sc, pq).ravel(), np.sqrt(np.outer(levels, levels)).ravel())
+    return Score(axes, fused, fused.mean, fused.mean / SCALE)
+
+
+def _moments(chances: NDArray[np.floating], values: NDArray[np.floating]) -> AxisScore:
+    mean = float(chances @ values)
+    return AxisScore(mean, math.sqrt(max(0.0, float(chances @ (values - mean) ** 2))))
+
+
+def _distribution_of_lesser(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
+    tails = np.append(first[::-1].cumsum()[::-1] * second[::-1].cumsum()[::-1], 0.0)
+    return tails[:-1] - tails[1:]

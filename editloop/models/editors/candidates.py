@@ -1,0 +1,85 @@
+"""Candidate edits: K edits of each (source image, instruction), beside edits that came from elsewhere."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+from rich.progress import track
+
+from editloop.content import complete_folder, sha256_bytes, sha256_json
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.data.picture_file import load_image
+from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+
+CHUNK = 64
+
+
+def write_candidates(
+    edits: Path, output: Path, *, editor: str = "tiny-editor", per_task: int = 4, steps: int = 8, seed: int = 0
+) -> dict[str, float]:
+    """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
+
+    `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each
+    edit's noise depends on (seed, task, number) alone; it has the size that the editor works at for its source.
+    `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and a manifest. Two equal pictures of one task
+    are one candidate. Raises EditLoopError for a faulty edits file.
+    """
+    from editloop.models.editors.opening import open_editor
+    from editloop.models.editors.sampling import edit, working_picture
+
+    rows = read_edits(edits)
+    model = open_editor(editor)
+    with complete_folder(output, {"editor": editor, "seed": seed, "steps": steps}) as out:
+        (out / "images").mkdir()
+        tasks = []
+        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        for chunk in track(chunks, description="candidates", transient=True):
+            opened = [_open(row, out) for row in chunk]
+            sources = [working_picture(model, load_image(row.source)) for row in chunk]
+            for number in range(per_task):
+                seeds = [noise_seed(seed, task.task_id, number) for task in opened]
+                pictures = edit(model, [task.instruction for task in opened], sources, seeds=seeds, steps=steps)
+                opened = [
+                    _with_candidate(task, _store(Image.fromarray(picture), out), editor, noise)
+                    for task, picture, noise in zip(opened, pictures, seeds, strict=True)
+                ]
+            tasks += opened
+        (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
+    return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}
+
+
+def noise_seed(seed: int, task: str, number: int) -> int:
+    """The seed of a task's `number`-th noise, below 2^60: independent of other tasks and of their order."""
+    return int(sha256_json([seed, task, number])[:15], 16)
+
+
+def _open(row: EditRow, out: Path) -> EditTask:
+    """The task of a row, its pictures stored, with the candidates that came along."""
+    source = _store(load_image(row.source), out)
+    task = EditTask(
+        task_id=task_id(source, row.instruction),
+        name=row.id,
+        task_type=row.task,
+        instruction=row.instruction,
+        source=source,
+        target=_store(load_image(row.target), out) if row.target else None,
+    )
+    for candidate in row.candidates:
+        task = _with_candidate(task, _store(load_image(candidate.image), out), candidate.editor, None)
+    return task
+
+
+def _with_candidate(task: EditTask, image: str, editor: str, seed: int | None) -> EditTask:
+    new = Candidate(candidate_id=candidate_id(task.task_id, image), image=image, editor=editor, seed=seed)
+    if new.candidate_id in {candidate.candidate_id for candidate in task.candidates}:
+        return task
+    return task.model_copy(update={"candidates": (*task.candidates, new)})
+
+
+def _store(image: Image.Image, out: Path) -> str:
+    """Write a picture as PNG under its content address; returns the address."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    digest = sha256_bytes(buffer.getvalue())
+    (out / "images" / f"{digest}.png").write_bytes(buffer.getvalue())
+    return digest

@@ -1,0 +1,84 @@
+"""A linear codec in the place of a variational autoencoder, for pictures of a few dozen pixels.
+
+Principal components of 4x4 pixel patches: no training, exact inverse up to the dropped components, and ten times faster
+than a convolutional autoencoder of the same quality at this size. It answers to the calls that diffusers pipelines make
+of `AutoencoderKL` (`encode`, `decode`, `config.latent_channels`, `scaling_factor`, `shift_factor`).
+"""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+PATCH = 4
+FORMER_MODULE = "components.editors.codec"
+"""What the model_index.json of editors saved before version 0.2 calls this module; diffusers looks it up by that name."""
+
+sys.modules.setdefault(FORMER_MODULE, sys.modules[__name__])
+
+
+class _Point:
+    """A latent distribution without spread."""
+
+    def __init__(self, latents: Tensor):
+        self.latents = latents
+
+    def mode(self) -> Tensor:
+        return self.latents
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.latents
+
+
+class PatchCodec(ModelMixin, ConfigMixin):
+    """Pictures (B, 3, H, W) in -1..1 to latents (B, latent_channels, H/4, W/4) and back. H and W are multiples of 8."""
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 12,
+        sample_size: int = 32,
+        scaling_factor: float = 1.0,
+        shift_factor: float = 0.0,
+        block_out_channels: tuple[int, ...] = (1, 1, 1),
+    ):
+        super().__init__()
+        pixels = 3 * PATCH * PATCH
+        self.mean = torch.nn.Parameter(torch.zeros(pixels), requires_grad=False)
+        self.components = torch.nn.Parameter(torch.zeros(latent_channels, pixels), requires_grad=False)
+        self.scale = torch.nn.Parameter(torch.ones(latent_channels), requires_grad=False)
+
+    @torch.no_grad()
+    def fit(self, pictures: Tensor) -> None:
+        """Set the components from pictures (B, 3, H, W) in -1..1. Latents get the square root of their spread.
+
+        Full whitening would lift the noise of the small components, none would leave them unlearnt.
+        """
+        patches = self._patches(pictures).flatten(0, 2)
+        self.mean.copy_(patches.mean(0))
+        _, spread, components = torch.linalg.svd(patches - self.mean, full_matrices=False)
+        deviation = spread[: len(self.scale)] / len(patches) ** 0.5
+        self.components.copy_(components[: len(self.scale)])
+        self.scale.copy_(deviation**-0.5)
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
+        latents = (self._patches(x) - self.mean) @ self.components.T * self.scale
+        point = _Point(latents.permute(0, 3, 1, 2))
+        return SimpleNamespace(latent_dist=point) if return_dict else (point,)
+
+    def decode(self, z: Tensor, return_dict: bool = True) -> Any:
+        patches = z.permute(0, 2, 3, 1) / self.scale @ self.components + self.mean
+        batch, rows, columns, _ = patches.shape
+        pixels = patches.reshape(batch, rows, columns, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+        picture = pixels.reshape(batch, 3, rows * PATCH, columns * PATCH)
+        return SimpleNamespace(sample=picture) if return_dict else (picture,)
+
+    @staticmethod
+    def _patches(x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        grid = x.reshape(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+        return grid.permute(0, 2, 4, 1, 3, 5).flatten(3)

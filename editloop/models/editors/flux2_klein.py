@@ -1,0 +1,99 @@
+"""FLUX.2 Klein as the loop sees an editor; its sampling equals `diffusers.Flux2KleinPipeline`'s own (tested)."""
+
+from collections.abc import Sequence
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from numpy.typing import NDArray
+from torch import Tensor
+
+from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.protocol import Conditioning
+from editloop.models.editors.settings import Size
+
+SOURCE_TIME = 10
+"""Time of the source's latents among the positions; the edit's is 0."""
+
+
+class Flux2KleinEditor(PipelineEditor):
+    """Text by some layers of Qwen3, the source as further tokens.
+
+    Guidance compares with the empty instruction; a distilled network takes none.
+    """
+
+    @staticmethod
+    def preset(index: dict[str, Any]) -> str:
+        return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
+
+    def size_for(self, height: int, width: int) -> Size:
+        """As the pipeline: a source of at most `area` pixels keeps its size but for what is less than a patch."""
+        if self.settings.sizes or height * width > self.settings.area:
+            return super().size_for(height, width)
+        rows, columns = self.grid((height, width))
+        return max(1, rows) * self.multiple, max(1, columns) * self.multiple
+
+    def shift(self, steps: int, tokens: int) -> float:
+        """As published: by the number of latents and of steps."""
+        return compute_empirical_mu(tokens, steps)
+
+    @torch.no_grad()
+    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+        """Parts: `prompt` (B, L, text width * layers), `source` (B, S, C)."""
+        height, width = sources.shape[1:3]
+        prompt = self._text(without_control(instructions, self.pipeline.tokenizer))
+        return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
+
+    def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
+        guidance_scale = self.guidance_or_default(guidance)
+        velocity = self._pass(x, sigma, condition, condition.parts["prompt"])
+        if guidance_scale <= 1 or self.pipeline.config.is_distilled:
+            return velocity
+        against = self._pass(x, sigma, condition, self.negative.expand(len(x), -1, -1))
+        return against + guidance_scale * (velocity - against)
+
+    def to_latents(self, pixels: Tensor) -> Tensor:
+        return self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
+
+    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
+        codec = self.pipeline.vae
+        latents = x.transpose(1, 2).unflatten(2, self.grid(size))
+        mean, variance = (each.view(1, -1, 1, 1) for each in (codec.bn.running_mean, codec.bn.running_var))
+        latents = latents * torch.sqrt(variance + codec.config.batch_norm_eps) + mean
+        return codec.decode(self.pipeline._unpatchify_latents(latents), return_dict=False)[0]
+
+    def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor) -> Tensor:
+        rows, columns = self.grid(condition.size)
+        return self.answer(
+            x,
+            condition.parts["source"],
+            prompt,
+            timestep=sigma,
+            guidance=None,
+            txt_ids=_positions(0, 1, 1, prompt.shape[1], x.device),
+            img_ids=torch.cat([_positions(time, rows, columns, 1, x.device) for time in (0, SOURCE_TIME)]),
+        )
+
+    @cached_property
+    def negative(self) -> Tensor:
+        """The negative instruction, encoded: (1, L, text width * layers)."""
+        with torch.no_grad():
+            return self._text([self.settings.negative])
+
+    def _text(self, instructions: list[str]) -> Tensor:
+        prompt, _ = self.pipeline.encode_prompt(
+            instructions,
+            device=self.device,
+            max_sequence_length=self.settings.text_tokens,
+            text_encoder_out_layers=self.settings.text_layers,
+        )
+        return prompt.float()
+
+
+@cache
+def _positions(time: int, rows: int, columns: int, length: int, device: torch.device) -> Tensor:
+    """Positions (rows * columns * length, 4): (time, row, column, place in the text)."""
+    each = (torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
+    return torch.cartesian_prod(*each).to(device)

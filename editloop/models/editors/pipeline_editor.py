@@ -1,0 +1,245 @@
+"""What editors over diffusers pipelines have in common: the adapter, the frozen base, sizes, noise levels, saving.
+
+A new editor is a subclass in a file of its own; `docs/editors.md` says how.
+"""
+
+import copy
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from editloop.errors import EditLoopError
+from editloop.models.editors.protocol import Conditioning
+from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
+
+ADAPTER = "editloop"
+SOURCE_PATH_KEY = "_name_or_path"
+"""Where diffusers notes in each configuration the folder that a part was read from."""
+
+
+def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
+    """The instructions; EditLoopError where one spells a control token out, which a chat template would obey."""
+    for text in instructions:
+        for token in set(tokenizer.all_special_tokens) - {tokenizer.unk_token}:
+            if token in text:
+                raise EditLoopError(f"instruction {text[:60]!r}: {token} steers the text encoder; write it otherwise.")
+    return list(instructions)
+
+
+class PipelineEditor(ABC):
+    """An `Editor` over a pipeline with `transformer`, `vae` and a flow-matching Euler scheduler."""
+
+    patch: ClassVar[int] = 2
+    """Latent pixels that a packed latent is wide and high."""
+    rounding: ClassVar[int] = 1
+    """Packed latents that a height and a width are rounded to."""
+
+    def __init__(self, pipeline: Any, settings: EditorSettings):
+        if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise EditLoopError(
+                f"{type(pipeline).__name__}: its scheduler is {type(pipeline.scheduler).__name__}; training follows "
+                "FlowMatchEulerDiscreteScheduler. Put that one into the pipeline's folder."
+            )
+        self.pipeline = pipeline
+        self.settings = settings
+        self.network: nn.Module = pipeline.transformer
+        self.multiple: int = pipeline.vae_scale_factor * self.patch
+        """Pixels that a packed latent is wide and high."""
+        self.bf16 = False
+        self._frozen: nn.Module | None = None
+        self._answering = self.network
+
+    @staticmethod
+    @abstractmethod
+    def preset(index: dict[str, Any]) -> str:
+        """The preset of a pipeline whose `model_index.json` this is, for folders that bring no settings."""
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        """Parts of the pipeline in `folder` that `from_pretrained` would not open as we need them."""
+        return {}
+
+    @abstractmethod
+    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+        """Encode B tasks. `sources`: uint8 (B, height, width, 3)."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
+        """Velocity, float32 (B, S, C), at x (B, S, C) and sigma (B,)."""
+
+    @abstractmethod
+    def to_latents(self, pixels: Tensor) -> Tensor:
+        """Packed latents (B, S, C) of pixels (B, 3, height, width) in -1..1."""
+
+    @abstractmethod
+    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
+        """Pixels (B, 3, height, width), about -1..1, of packed latents (B, S, C)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.network.parameters()).device
+
+    def shift(self, steps: int, tokens: int) -> float:
+        """mu of the pipeline's own noise levels for a picture of so many packed latents: linear in their number."""
+        config = self.pipeline.scheduler.config
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
+
+    def size_for(self, height: int, width: int) -> Size:
+        """One of the settings' sizes, the nearest in shape; or about `area` pixels of the source's own shape."""
+        if self.settings.sizes:
+            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+        scale = (self.settings.area / (height * width)) ** 0.5
+        unit = self.multiple * self.rounding
+        rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
+        return rounded[0], rounded[1]
+
+    def grid(self, size: Size) -> tuple[int, int]:
+        """Rows and columns of packed latents of a picture."""
+        return size[0] // self.multiple, size[1] // self.multiple
+
+    def sigmas(self, steps: int, size: Size) -> Tensor:
+        """Noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size."""
+        scheduler = self.pipeline.scheduler
+        rows, columns = self.grid(size)
+        # with use_flow_sigmas FLUX.2 leaves the spacing to the scheduler
+        spaced = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(steps, sigmas=spaced, mu=self.shift(steps, rows * columns))
+        return scheduler.sigmas.clone()
+
+    def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
+        """Standard normal packed latents (count, S, C), drawn on the CPU."""
+        rows, columns = self.grid(size)
+        return torch.randn(count, rows * columns, self.network.config.in_channels, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Packed latents (B, S, C), float32, of pictures, uint8 (B, height, width, 3)."""
+        height, width = pictures.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise EditLoopError(
+                f"a picture of {width}x{height} pixels: this editor works at multiples of {self.multiple}. Resize it "
+                "to what `size_for` gives."
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        codec = next(self.pipeline.vae.parameters())
+        return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
+
+    @torch.no_grad()
+    def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
+        """Pictures uint8 (B, height, width, 3) of packed latents (B, S, C)."""
+        pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
+        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    def answer(self, x: Tensor, source: Tensor, text: Tensor, **inputs: Any) -> Tensor:
+        """The network's output at latents x (B, S, C), float32, in bfloat16 arithmetic where the editor is told so.
+
+        source (B, S', C) follows x in the sequence; text (B, L, width); inputs: what else this network takes.
+        """
+        dtype = self.network.dtype
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            output: Tensor = self._answering(
+                hidden_states=torch.cat([x, source], dim=1).to(dtype),
+                encoder_hidden_states=text.to(dtype),
+                **inputs,
+                return_dict=False,
+            )[0]
+        return output[:, : x.shape[1]].float()
+
+    def guidance_or_default(self, guidance: float | None) -> float:
+        """The guidance to use."""
+        return self.settings.guidance if guidance is None else guidance
+
+    def adapter_layers(self, targets: Sequence[str] | None = None) -> list[str]:
+        """Names of the linear layers that end in `targets`, or the settings' own; EditLoopError where one ends none."""
+        endings = self.settings.targets if targets is None else tuple(targets)
+        linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
+        layers_by_ending = {
+            end: [name for name in linear if name == end or name.endswith(f".{end}")] for end in endings
+        }
+        missing = [end for end, names in layers_by_ending.items() if not names]
+        if missing or not layers_by_ending:
+            ends = sorted({".".join(part for part in name.split(".")[-2:] if not part.isdigit()) for name in linear})
+            raise EditLoopError(
+                f"{type(self.network).__name__} has no linear layer of the asked name: {', '.join(missing) or 'none'}. "
+                f"Name ends of its layers: {', '.join(ends)}."
+            )
+        return sorted({name for names in layers_by_ending.values() for name in names})
+
+    def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
+        """Freeze the network and put LoRA, float32, beside its linear layers whose names end in `targets`."""
+        layers = self.adapter_layers(targets)
+        self.network.requires_grad_(False)
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
+        self.network.add_adapter(config, ADAPTER)
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.data = parameter.data.float()  # PEFT takes the layers' type: bfloat16 loses an update
+        return trained
+
+    def train_whole(self) -> list[nn.Parameter]:
+        """Make every weight trainable; a frozen copy is kept, so that memory for the weights is twice as much."""
+        self._frozen = copy.deepcopy(self.network).requires_grad_(False)
+        self.network.requires_grad_(True)
+        return list(self.network.parameters())
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Within the block the frozen editor answers."""
+        adapted = hasattr(self.network, "peft_config")
+        if adapted:
+            self.network.disable_adapters()
+        self._answering = self._frozen or self.network
+        try:
+            yield
+        finally:
+            self._answering = self.network
+            if adapted:
+                self.network.enable_adapters()
+
+    def save(self, folder: Path) -> None:
+        """Write the pipeline with the adapter merged, and its settings, below `folder`; training may go on.
+
+        What is written does not tell from where its parts were read: the same editor is the same bytes everywhere.
+        """
+        self.pipeline.register_modules(transformer=self._merged())
+        try:
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        finally:
+            self.pipeline.register_modules(transformer=self.network)
+        for path in (folder / "model_index.json", *folder.glob("*/config.json")):
+            config = json.loads(path.read_text())
+            if config.pop(SOURCE_PATH_KEY, None) is not None:
+                path.write_text(json.dumps(config, indent=2) + "\n")
+        (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+
+    @torch.no_grad()
+    def _merged(self) -> nn.Module:
+        """The network as plain layers; those without an adapter are shared with it, not copied."""
+        if not hasattr(self.network, "peft_config"):
+            return self.network
+        weights = {
+            name.replace(".base_layer.", "."): weight
+            for name, weight in self.network.state_dict().items()
+            if ".lora_" not in name
+        }
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, LoraLayer):
+                delta = layer.get_delta_weight(ADAPTER)
+                weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta.to(weights[f"{name}.weight"].dtype)
+        with torch.device("meta"):
+            plain = type(self.network).from_config(self.network.config)
+        plain.load_state_dict(weights, assign=True)
+        return plain

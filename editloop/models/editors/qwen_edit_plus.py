@@ -1,0 +1,100 @@
+"""Qwen-Image-Edit-Plus as the loop sees an editor; its sampling equals `diffusers.QwenImageEditPlusPipeline`'s own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.protocol import Conditioning
+from editloop.models.editors.qwen_processor import PictureProcessor
+from editloop.models.editors.settings import Size
+
+
+class QwenEditPlusEditor(PipelineEditor):
+    """Text and source together by Qwen2.5-VL, the source as further tokens too.
+
+    Guidance compares with the negative instruction, and keeps the length of each latent's velocity.
+    """
+
+    rounding: ClassVar[int] = 2
+
+    @staticmethod
+    def preset(index: dict[str, Any]) -> str:
+        return "qwen-image-edit-plus"
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return {"processor": PictureProcessor.from_folder(folder / "processor")}
+
+    @torch.no_grad()
+    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+        """Parts: `prompt` and `negative` (B, L, text width) with `told` and `told_negative` (B, L), whether a token is
+        one or padding; `source` (B, S, C)."""
+        height, width = sources.shape[1:3]
+        text_size = calculate_dimensions(self.settings.seen_area, width / height)
+        pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
+        prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
+        negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
+        texts = {"prompt": prompt, "told": mask, "negative": negative, "told_negative": negative_mask}
+        return Conditioning((height, width), texts | {"source": self.latents(sources)})
+
+    def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
+        guidance_scale, text = self.guidance_or_default(guidance), condition.parts
+        velocity = self._pass(x, sigma, condition, text["prompt"], text["told"])
+        if guidance_scale <= 1:
+            return velocity
+        against = self._pass(x, sigma, condition, text["negative"], text["told_negative"])
+        guided = against + guidance_scale * (velocity - against)
+        return guided * (velocity.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+
+    def to_latents(self, pixels: Tensor) -> Tensor:
+        latents = self.pipeline._encode_vae_image(pixels.unsqueeze(2), generator=None).contiguous()
+        batch, channels, _, rows, columns = latents.shape
+        return self.pipeline._pack_latents(latents, batch, channels, rows, columns)
+
+    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
+        codec = self.pipeline.vae
+        latents = self.pipeline._unpack_latents(x, *size, self.pipeline.vae_scale_factor)
+        mean, deviation = (
+            torch.tensor(each, device=x.device, dtype=x.dtype).view(1, -1, 1, 1, 1)
+            for each in (codec.config.latents_mean, codec.config.latents_std)
+        )
+        return codec.decode(latents * deviation + mean, return_dict=False)[0][:, :, 0]
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        index = json.loads((folder / "model_index.json").read_text())
+        index["processor"] = ["transformers", "Qwen2VLProcessor"]
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor) -> Tensor:
+        grid = (1, *self.grid(condition.size))
+        return self.answer(
+            x,
+            condition.parts["source"],
+            text,
+            timestep=sigma,
+            encoder_hidden_states_mask=None if mask.all() else mask,
+            img_shapes=[[grid, grid]] * len(x),
+        )
+
+    def _text(self, instructions: Sequence[str], pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Encodings (B, L, text width) padded with zeros, and which of them are no padding (B, L).
+
+        One task at a time: in a batch the pipeline shows every picture to every instruction.
+        """
+        encodings = [
+            self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()
+            for text, picture in zip(instructions, pictures, strict=True)
+        ]
+        masks = [torch.ones(len(encoding), dtype=torch.bool, device=encoding.device) for encoding in encodings]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return pad(encodings, batch_first=True), pad(masks, batch_first=True)

@@ -1,0 +1,17 @@
+"""Settings of a low-rank adapter. Light: no torch."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter (arXiv 2106.09685) on the language model's linear layers; the rest of the backbone is frozen.
+
+    Heads that start from nothing are trained in full beside it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(64, ge=1)
+    """Scale of the adapter's output: alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)

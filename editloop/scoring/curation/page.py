@@ -1,0 +1,67 @@
+"""What was kept and what was not, as a page: the scores of both, the reasons, and pictures from either side."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from editloop.data.picture_file import load_image
+from editloop.pages.plots import GREEN, SOFT, Layer, histogram, page_style
+from editloop.scoring.curation.selection import Selection
+from editloop.scoring.curation.triples import ScoredTriples
+
+SHOWN = 6
+"""Edits of each group of examples."""
+SIDE, BINS = 160, 30
+
+
+def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Selection) -> str:
+    """One self-contained HTML page of a curation. report: what curation.json holds."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    scored_indices = np.flatnonzero(np.isfinite(selection.counted))
+    inside = np.isin(scored_indices, selection.kept)
+    dropped, selected = scored_indices[~inside], scored_indices[inside]
+    layers = [Layer("kept", selection.counted[selected], GREEN), Layer("not kept", selection.counted[dropped], SOFT)]
+    by_score = {
+        "Kept, highest scores": selected[np.argsort(-selection.counted[selected], kind="stable")][:SHOWN],
+        "Kept, lowest scores": selected[np.argsort(selection.counted[selected], kind="stable")][:SHOWN],
+        "Not kept, highest scores": dropped[np.argsort(-selection.counted[dropped], kind="stable")][:SHOWN],
+        "Not kept, lowest scores": dropped[np.argsort(selection.counted[dropped], kind="stable")][:SHOWN],
+    }
+    return environment.get_template("curate_page.html.j2").render(
+        report=report,
+        style=Markup(page_style()),
+        picture=Markup(histogram("scores", layers, BINS) or ""),
+        examples={
+            title: [_example(scored, int(index), float(selection.counted[index])) for index in indices]
+            for title, indices in by_score.items()
+            if len(indices)
+        },
+    )
+
+
+def _example(scored: ScoredTriples, index: int, score: float) -> dict[str, Any]:
+    triple = scored.triples[index]
+    sigma = scored.sigma[index]
+    return {
+        "instruction": triple.instruction,
+        "source": _thumbnail(triple.source),
+        "edit": _thumbnail(triple.image),
+        "score": f"{score:.2f}",
+        "sigma": f"{sigma:.2f}" if np.isfinite(sigma) else None,
+        "editor": triple.editor,
+    }
+
+
+def _thumbnail(path: Path) -> str:
+    buffer = io.BytesIO()
+    image = load_image(path)
+    image.thumbnail((SIDE, SIDE))
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

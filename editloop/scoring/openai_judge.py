@@ -1,0 +1,200 @@
+"""EditScore over an OpenAI-compatible endpoint (vLLM and the like): its questions and its parser, another's model.
+
+Two chat completions an edit, SC with source and edited image, PQ with the edited image alone, each with K choices.
+"""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from editloop.content import sha256_json
+from editloop.environment import EnvironmentSettings
+from editloop.errors import EditLoopError
+from editloop.models.edit_score.answers import ParsedAnswer, parse_answer
+from editloop.models.edit_score.scores import average_passes
+from editloop.models.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
+from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
+from editloop.scoring.encoding import encode_png, limit_pixels
+from editloop.scoring.retrying_client import RetryingClient
+
+CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
+"""How the control tokens of Qwen's format, and of most others, begin."""
+
+
+class OpenAISettings(EnvironmentSettings):
+    """How an endpoint is asked."""
+
+    model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_")
+
+    key: SecretStr | None = None
+    """EDITLOOP_OPENAI_KEY: the endpoint's API key, where it wants one."""
+    connections: int = Field(16, ge=1)
+    """Questions under way at once."""
+    seconds: float = Field(300.0, gt=0)
+    """The longest wait for one answer."""
+    patience: float = Field(300.0, ge=0)
+    """Seconds after which a question that is always put off is given up."""
+    questions: EditScoreSettings = EditScoreSettings()
+    """As JSON: wording, passes, sampling, seed."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """As JSON: fields that this endpoint wants in a request, such as {"top_k": 20}; null leaves one of ours out."""
+
+
+class OpenAIJudge:
+    """A judge (editloop.models.judge_protocol). Several threads may use it at once."""
+
+    axes = AXES
+
+    def __init__(self, url: str, model: str, settings: OpenAISettings, transport: httpx.BaseTransport | None = None):
+        """url: base address, as http://host:8000/v1. model: what the endpoint calls the model.
+
+        EditLoopError where the endpoint does not have it, or the questions are of the kind without reasoning, which
+        needs probabilities that such endpoints do not give.
+        """
+        if not settings.questions.reasoning:
+            raise EditLoopError(
+                "EDITLOOP_OPENAI_QUESTIONS: reasoning is false; an endpoint's scores are read from text."
+            )
+        self.name, self.settings = model, settings
+        self._client = RetryingClient(
+            url,
+            settings.key,
+            connections=settings.connections,
+            seconds=settings.seconds,
+            patience=settings.patience,
+            patience_name="EDITLOOP_OPENAI_PATIENCE",
+            key_advice="EDITLOOP_OPENAI_KEY is the endpoint's key",
+            transport=transport,
+        )
+        self.url = url
+        self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
+        """Of what the endpoint says its model is, and of all that is asked; endpoints do not tell their weights."""
+        self._answering: str | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, address: str, passes: int | None = None) -> "OpenAIJudge":
+        """The judge at `http://HOST/v1#MODEL`, with the settings of the environment and, where given, other passes."""
+        url, _, model = address.partition("#")
+        if not (model and url.startswith(("http://", "https://"))):
+            raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
+        settings = OpenAISettings()
+        if passes is not None:
+            questions = settings.questions.model_copy(update={"passes": passes})
+            settings = settings.model_copy(update={"questions": questions})
+        return cls(url, model, settings)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        """One score an edit, in the groups' order: Avg@K over the passes whose two answers can be read.
+
+        An edit of which too few can be read is missing, with the reasons. EditLoopError where the endpoint refuses a
+        question, JudgeUnavailableError where it is away, StaleJudgeError where another model answers than before.
+        """
+        with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
+            futures = []
+            for group in groups:
+                source_uri = self._shown(group.source)
+                for edit in group.edits:
+                    futures.append(
+                        pool.submit(self._answers, 0, group.instruction, [source_uri, edit_uri := self._shown(edit)])
+                    )
+                    futures.append(pool.submit(self._answers, 1, group.instruction, [edit_uri]))
+            try:
+                answers = iter([future.result() for future in futures])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [[self._score(next(answers), next(answers)) for _ in group.edits] for group in groups]
+
+    def _score(self, sc: list[str], pq: list[str]) -> Score:
+        questions = self.settings.questions
+        passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
+        return replace(average_passes(passes, questions.top, questions.least_share), answers=(*sc, *pq))
+
+    def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
+        parsed = [parse_answer(text, self.settings.questions.top) for text in (sc, pq)]
+        faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
+        return (
+            faults[0]
+            if faults
+            else tuple(point for answer in parsed if isinstance(answer, ParsedAnswer) for point in answer.points)
+        )
+
+    def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
+        """K answers to a question; fewer choices than were asked for are asked for again, with other seeds."""
+        passes, answers = self.settings.questions.passes, list[str]()
+        while len(answers) < passes:
+            answers += self._choices(question, instruction, pictures, passes - len(answers), len(answers))
+        return answers
+
+    def _choices(
+        self, question: int, instruction: str, pictures: list[str], count: int, answered_count: int
+    ) -> list[str]:
+        settings = self.settings.questions
+        # The endpoint's tokenizer would take such words for control tokens; an invisible space makes them text
+        text = settings.questions[question].text.replace(INSTRUCTION, CONTROL_TOKEN_START.sub("<\u200b", instruction))
+        content = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        body = {
+            "model": self.name,
+            "messages": [
+                *([{"role": "system", "content": settings.system}] if settings.system else []),
+                {"role": "user", "content": [*content, {"type": "text", "text": text}]},
+            ],
+            "n": count,
+            "seed": settings.seed + answered_count,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_new_tokens,
+        } | self.settings.extra
+        body = {key: value for key, value in body.items() if value is not None}
+        try:
+            sent = json.dumps(body).encode()
+            reply = json.loads(self._client.ask("POST", "/chat/completions", sent))
+            choices = [choice["message"]["content"] or "" for choice in reply["choices"]]
+            if not choices or not all(isinstance(choice, str) for choice in choices):
+                raise TypeError("no text")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise JudgeUnavailableError(f"{self.url}: its answer is no chat completion ({error!r}).") from None
+        self._check_model(str(reply.get("model", self.name)))
+        return choices[:count]
+
+    def _check_model(self, answering: str) -> None:
+        with self._lock:
+            before = self._answering = self._answering or answering
+        if answering != before:
+            raise StaleJudgeError(
+                f"{self.url}: {answering} answers now, before it was {before}. Scores of two models do not compare: "
+                "begin again."
+            )
+
+    def _shown(self, picture: Picture) -> str:
+        """The picture as a data URI, scaled down to the questions' number of pixels."""
+        scaled = np.asarray(limit_pixels(picture, self.settings.questions.max_pixels))
+        return f"data:image/png;base64,{base64.b64encode(encode_png(scaled)).decode()}"
+
+    def _model_facts(self) -> dict[str, Any]:
+        """What the endpoint says of the model that does not change from one start to the next."""
+        try:
+            models = json.loads(self._client.ask("GET", "/models"))["data"]
+            models_by_id = {model["id"]: model for model in models}
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditLoopError(
+                f"{self.url}/models: no list of models ({error!r}); give the address up to /v1."
+            ) from None
+        if self.name not in models_by_id:
+            raise EditLoopError(f"{self.url}: has no model {self.name}; there are {', '.join(sorted(models_by_id))}.")
+        return {key: models_by_id[self.name].get(key) for key in ("root", "parent")}

@@ -1,0 +1,248 @@
+"""`editloop score`: any number of edits through a judge, in bounded memory, to one table.
+
+A part of the table is so many tasks of the input, whatever was done before, and a batch never spans two parts: so a
+call that was stopped goes on with the next part and ends with the same file as one that was not.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow.parquet as parquet
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from editloop.content import sha256_bytes
+from editloop.data.edits_file import EditRow
+from editloop.data.edits_stream import stream_edits, survey_edits
+from editloop.data.picture_file import first_line, read_picture
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score
+from editloop.scoring.chunks import score_in_chunks
+from editloop.scoring.score_table import ScoredEdit, ScoreParts, finished_facts
+from editloop.scoring.validation import validate_scores
+
+Element = TypeVar("Element")
+
+
+class ScoringSettings(BaseModel):
+    """How edits are scored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    best_of: int | None = Field(None, ge=1)
+    """Score the first so many candidates of each task only; null for all."""
+    targets: bool = False
+    """Score each row's target in the place of its candidates: a set of noisy triples has nothing else."""
+    most_missing: float = Field(0.1, ge=0, le=1)
+    """The call ends with an error when more than this share of the edits has no score."""
+    batch_edits: int = Field(64, ge=1)
+    """Edits that the judge is given at once; it may divide them further."""
+    batch_megapixels: int = Field(64, ge=1)
+    """Millions of decoded pixels in a batch, at 3 MB each; a larger task is divided."""
+    part_tasks: int = Field(32, ge=1)
+    """Tasks a part: what a kill may cost."""
+
+
+class ScoringSummary(NamedTuple):
+    """What became of the edits."""
+
+    tasks: int
+    edits: int
+    missing: int
+    reasons: dict[str, int]
+    """How often each reason for a missing score came, the commonest first."""
+
+
+class ScoringBatch(NamedTuple):
+    """Edits of one part that are judged at once, and those between them whose pictures cannot be read."""
+
+    part: int
+    last: bool
+    rows: list[ScoredEdit]
+    """In the input's order; a score that is there already says why the picture cannot be read."""
+    groups: list[EditGroup]
+    places: list[int]
+    """Which rows the groups' edits are, one after the other."""
+
+
+class FinishedPart(NamedTuple):
+    """A part that an earlier call made."""
+
+    part: int
+    missing: list[str | None]
+    """An edit each: why it has no score."""
+
+
+class PictureRead(NamedTuple):
+    sha256: str | None
+    picture: Picture | None
+    fault: str
+
+
+def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSettings) -> ScoringSummary:
+    """Score the candidates of an edits file (or a folder of them) and write `output`, a parquet file, a row an edit.
+
+    Goes on where a stopped call was; where all is done already, does nothing. Raises EditLoopError where the input has
+    faults in its lines, `output` or its parts are of another model, input or setting, or too many scores are missing,
+    and JudgeUnavailableError where the judge is away: what is done is kept.
+    """
+    survey = survey_edits(source, settings.best_of, targets=settings.targets)
+    if survey.candidates == 0:
+        raise EditLoopError(f"{source}: {survey.tasks} rows and no candidates; `candidates` hold the edits to score.")
+    facts = {
+        "model": judge.name,
+        "version": judge.version,
+        "axes": list(judge.axes),
+        "input_sha256": survey.sha256,
+        "best_of": settings.best_of,
+        "part_tasks": settings.part_tasks,
+        **({"targets": True} if settings.targets else {}),
+    }
+    if finished_table := finished_facts(output, facts):
+        return ScoringSummary(
+            survey.tasks, finished_table["edits"], finished_table["missing"], finished_table["reasons"]
+        )
+    parts = ScoreParts(output, facts, judge.axes)
+    reasons: Counter[str] = Counter()
+    with parts.opened(), _progress() as progress:
+        bar = progress.add_task("edits scored", total=survey.candidates, missing=0)
+        root = source if source.is_dir() else source.parent
+        rows: list[ScoredEdit] = []
+        count = 0
+        for piece in read_ahead(_pieces(parts, source, root, settings)):
+            if isinstance(piece, FinishedPart):
+                reasons.update(reason for reason in piece.missing if reason)
+                progress.update(bar, advance=len(piece.missing), missing=reasons.total())
+            else:
+                scored_rows = _scored_rows(judge, piece)
+                rows += scored_rows
+                reasons.update(row.score.missing for row in scored_rows if row.score.missing)
+                progress.update(bar, advance=len(scored_rows), missing=reasons.total())
+                if piece.last:
+                    parts.write(piece.part, rows)
+                    rows = []
+            count = piece.part + 1
+            _check_missing(reasons, survey.candidates, settings)
+        reason_counts = dict(reasons.most_common())
+        summary = ScoringSummary(survey.tasks, survey.candidates, reasons.total(), reason_counts)
+        parts.join(count, summary._asdict())
+    return summary
+
+
+def read_ahead(elements: Iterator[Element]) -> Iterator[Element]:
+    """The items, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1, "read") as pool:
+        future = pool.submit(next, elements, None)
+        while (element := future.result()) is not None:
+            future = pool.submit(next, elements, None)
+            yield element
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[missing]} missing"),
+        TimeRemainingColumn(),
+    )
+
+
+def _check_missing(reasons: Counter[str], edits: int, settings: ScoringSettings) -> None:
+    if reasons.total() > settings.most_missing * edits:
+        commonest = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        raise EditLoopError(
+            f"{reasons.total()} of {edits} edits have no score, more than the share of {settings.most_missing:g} that "
+            f"--most-missing allows: {commonest}. Mend them or allow more; the scores so far are kept."
+        )
+
+
+def _pieces(
+    parts: ScoreParts, source: Path, root: Path, settings: ScoringSettings
+) -> Iterator[ScoringBatch | FinishedPart]:
+    tasks = stream_edits(source, targets=settings.targets)
+    part = 0
+    while part_tasks := list(islice(tasks, settings.part_tasks)):
+        missing_reasons = _missing_reasons(parts.path(part), part_tasks, settings.best_of)
+        if missing_reasons is None:
+            yield from _batches(part, part_tasks, root, settings)
+        else:
+            yield FinishedPart(part, missing_reasons)
+        part += 1
+
+
+def _missing_reasons(path: Path, tasks: Sequence[EditRow], best_of: int | None) -> list[str | None] | None:
+    """Why edits of a part are missing, if it is there and no picture changed since; else None: it is made anew."""
+    if not path.is_file():
+        return None
+    rows = parquet.read_table(path, columns=["source_sha256", "image_sha256", "missing"]).to_pylist()
+    written = path.stat().st_mtime_ns
+    pictures = [(task.source, candidate.image) for task in tasks for candidate in task.candidates[:best_of]]
+    for row, (source, image) in zip(rows, pictures, strict=True):
+        if _changed(source, row["source_sha256"], written) or _changed(image, row["image_sha256"], written):
+            return None
+    return [row["missing"] for row in rows]
+
+
+def _changed(path: Path, sha256: str | None, written: int) -> bool:
+    try:
+        return path.stat().st_ctime_ns > written
+    except OSError:
+        return sha256 is not None
+
+
+def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringSettings) -> Iterator[ScoringBatch]:
+    """A part's edits with their pictures; a task that is too large for a batch becomes several groups."""
+    rows: list[ScoredEdit] = []
+    groups: list[EditGroup] = []
+    row_indices: list[int] = []
+    pixels = 0
+    for task in tasks:
+        candidates = task.candidates[: settings.best_of]
+        source = _read(task.source) if candidates else PictureRead(None, None, "")
+        group: list[Picture] = []
+        for index, candidate in enumerate(candidates):
+            edit = _read(candidate.image)
+            fault = f"source: {source.fault}" if source.fault else f"image: {edit.fault}" if edit.fault else ""
+            image = candidate.image.relative_to(root).as_posix()
+            rows.append(
+                ScoredEdit(task.id, index, image, candidate.editor, source.sha256, edit.sha256, Score(missing=fault))
+            )
+            if source.picture is None or edit.picture is None:
+                continue
+            if not group:
+                groups.append(EditGroup(task.instruction, source.picture, group, task.id))
+                pixels += source.picture[..., 0].size
+            group.append(edit.picture)
+            row_indices.append(len(rows) - 1)
+            pixels += edit.picture[..., 0].size
+            if len(row_indices) >= settings.batch_edits or pixels >= settings.batch_megapixels * 1_000_000:
+                yield ScoringBatch(part, False, rows, groups, row_indices)
+                rows, groups, row_indices, pixels, group = [], [], [], 0, []
+    yield ScoringBatch(part, True, rows, groups, row_indices)
+
+
+def _read(path: Path) -> PictureRead:
+    """A picture's digest and pixels, or what is wrong with it; the message has no path, so that reasons add up."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return PictureRead(None, None, error.strerror or first_line(error))
+    except ValueError as error:
+        return PictureRead(None, None, f"not a path ({first_line(error)})")
+    try:
+        return PictureRead(sha256_bytes(data), np.asarray(read_picture(data, "picture")), "")
+    except EditLoopError as error:
+        return PictureRead(sha256_bytes(data), None, str(error).removeprefix("picture: "))
+
+
+def _scored_rows(judge: Judge, batch: ScoringBatch) -> list[ScoredEdit]:
+    rows = list(batch.rows)
+    for index, score in zip(batch.places, score_in_chunks(judge, batch.groups), strict=True):
+        rows[index] = rows[index]._replace(score=validate_scores(score, judge.axes))
+    return rows

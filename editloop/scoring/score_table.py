@@ -1,0 +1,166 @@
+"""The table of scores: its columns, and the parts by which it grows, so that a stopped call goes on where it was.
+
+While it is made, `NAME.parts/` beside it holds what it is made of (`table.json`: model, input, settings) and a parquet
+file for each so many tasks. They become one file at the end, with the same facts in its metadata.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from editloop.content import write_json
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import Score
+
+FACTS_KEY = b"editloop"
+"""Key of the facts in a table's metadata."""
+
+
+class ScoredEdit(NamedTuple):
+    """A row."""
+
+    id: str
+    candidate: int
+    """Its place among the task's candidates, from 0."""
+    image: str
+    """Path relative to the input's folder."""
+    editor: str
+    source_sha256: str | None
+    """Of the bytes that were scored; None where they could not be read."""
+    image_sha256: str | None
+    score: Score
+
+
+def score_schema(axes: Sequence[str]) -> pa.Schema:
+    """Columns of a table of scores. `missing` is null where there is a score, else it says why there is none."""
+    numbers = [*(f"{axis}_{figure}" for axis in (*axes, "fused") for figure in ("mean", "sigma")), "overall", "reward"]
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("candidate", pa.int32()),
+            ("image", pa.string()),
+            ("editor", pa.string()),
+            ("source_sha256", pa.string()),
+            ("image_sha256", pa.string()),
+            *((name, pa.float64()) for name in numbers),
+            ("missing", pa.string()),
+        ]
+    )
+
+
+def to_arrow_table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:
+    """The rows as a table."""
+    return pa.Table.from_pylist([_columns(row) for row in rows], schema=score_schema(axes))
+
+
+def _columns(row: ScoredEdit) -> dict[str, Any]:
+    beliefs = row.score.axes | ({"fused": row.score.fused} if row.score.fused else {})
+    numbers = {
+        f"{name}_{figure}": getattr(belief, figure) for name, belief in beliefs.items() for figure in ("mean", "sigma")
+    }
+    row_fields = row._asdict()
+    del row_fields["score"]
+    return {
+        **row_fields,
+        **numbers,
+        "overall": row.score.overall,
+        "reward": row.score.reward,
+        "missing": row.score.missing or None,
+    }
+
+
+@dataclass(frozen=True)
+class ScoreParts:
+    """The parts of a table that is being made."""
+
+    output: Path
+    facts: dict[str, Any]
+    """What the scores depend on; parts with other facts are not mixed with these."""
+    axes: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.parts")
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the parts' folder, made where there is none.
+
+        EditLoopError where another call holds it, or where it has parts of another model, input or setting.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stream = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise EditLoopError(f"--output {self.output}: cannot be written there ({error.strerror}).") from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EditLoopError(f"{self.folder}: another call is writing there; wait for it or stop it.") from None
+            facts_path = self.folder / "table.json"
+            if facts_path.is_file():
+                _check_facts(json.loads(facts_path.read_text()), self.facts, self.folder, self.output)
+            else:
+                write_json(facts_path, self.facts)
+            yield
+
+    def path(self, part: int) -> Path:
+        """Where a part lies once it is complete."""
+        return self.folder / f"part-{part:06d}.parquet"
+
+    def write(self, part: int, rows: Sequence[ScoredEdit]) -> None:
+        """Write a part, whole or not at all."""
+        temporary = self.path(part).with_suffix(".partial")
+        parquet.write_table(to_arrow_table(rows, self.axes), temporary)
+        temporary.replace(self.path(part))
+
+    def join(self, parts: int, summary: dict[str, Any]) -> None:
+        """Make the table of all parts, a part at a time in memory, and remove them. `summary` joins its facts."""
+        temporary = self.folder / "table.partial"
+        facts = json.dumps(self.facts | summary, sort_keys=True).encode()
+        with parquet.ParquetWriter(temporary, score_schema(self.axes).with_metadata({FACTS_KEY: facts})) as writer:
+            for part in range(parts):
+                writer.write_table(parquet.read_table(self.path(part)))
+        os.replace(temporary, self.output)
+        shutil.rmtree(self.folder)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a table of scores says of itself: model, version, input_sha256, counts. EditLoopError for another file."""
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+        facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
+    except (OSError, pa.ArrowInvalid, KeyError):
+        raise EditLoopError(f"{path}: is there and no table of scores; choose another --output.") from None
+    return facts
+
+
+def finished_facts(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts of a table that is complete already; None where there is none. EditLoopError where it is of others."""
+    if not output.exists():
+        return None
+    table_facts = read_facts(output)
+    _check_facts({key: table_facts.get(key) for key in facts}, facts, output, output)
+    return table_facts
+
+
+def _check_facts(stored_facts: dict[str, Any], wanted_facts: dict[str, Any], path: Path, output: Path) -> None:
+    differing_keys = [key for key in wanted_facts if stored_facts.get(key) != wanted_facts[key]]
+    if differing_keys:
+        differences = "; ".join(
+            f"{key} {stored_facts.get(key)} there, {wanted_facts[key]} now" for key in differing_keys
+        )
+        raise EditLoopError(
+            f"{path} holds scores of something else ({differences}). They are not mixed: give another --output than "
+            f"{output}, or remove {path}."
+        )

@@ -1,0 +1,265 @@
+"""The server's HTTP face: who may ask, how much at once, and what each refusal says.
+
+POST /v1/score   ScoreRequest -> ScoreReply     401 token, 413 too large, 422 not to be judged, 429 come back later,
+GET  /v1/model   ModelReply                     503 no worker could answer
+GET  /metrics    Prometheus
+GET  /healthz    the process lives              (the last two without a token)
+GET  /readyz     a worker has its model
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+
+from editloop.data.picture_file import read_picture
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import Picture
+from editloop.scoring.server_messages import (
+    MODEL_HEADER,
+    VERSION_HEADER,
+    ErrorReply,
+    ModelReply,
+    ScoreReply,
+    ScoreRequest,
+    describe_validation_error,
+)
+from editloop.scoring.server_settings import ServeSettings
+from editloop.scoring.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
+
+DECODERS = 2
+"""Threads that decode pictures; Pillow lets others run meanwhile."""
+LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
+Answer = TypeVar("Answer")
+
+
+class HttpRefusal(Exception):  # noqa: N818
+    """An answer that is no score: its status, what is wrong, and headers."""
+
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None):
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, headers or {}
+
+
+class DecodedRequest:
+    """A request whose pictures are arrays."""
+
+    def __init__(self, request: ScoreRequest, most_pixels: int):
+        """EditLoopError where a picture cannot be read; HttpRefusal 413 where all together are too large."""
+        self.instruction = request.instruction
+        names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
+        pictures_by_bytes: dict[bytes, Picture] = {}
+        pictures, pixels = [], 0
+        for name, data in zip(names, (request.source, *request.edits), strict=True):
+            if data not in pictures_by_bytes:
+                pictures_by_bytes[data] = np.asarray(read_picture(data, name))
+                pixels += pictures_by_bytes[data].shape[0] * pictures_by_bytes[data].shape[1]
+            if pixels > most_pixels:
+                raise HttpRefusal(413, f"the pictures have over {most_pixels:,} pixels together; send fewer at once")
+            pictures.append(pictures_by_bytes[data])
+        self.source, self.edits = pictures[0], pictures[1:]
+        self.bytes = 3 * pixels
+        self.task = hashlib.sha256(request.source + b"\0" + request.instruction.encode()).hexdigest()
+
+
+class MemoryBudget:
+    """The budget for what requests hold while they are answered."""
+
+    def __init__(self, most: int):
+        self.most, self.held = most, 0
+
+    @contextmanager
+    def reserve(self, size: int, batcher: Batcher) -> Iterator[Callable[[int], None]]:
+        """Hold `size` bytes within the block, and more when the function it gives is called with more.
+
+        OverloadedError where other requests hold too much for it; alone, a request of any size is taken.
+        """
+        held_here = 0
+
+        def more(added: int) -> None:
+            nonlocal held_here
+            if self.held > held_here and self.held + added > self.most:
+                raise OverloadedError(batcher.retry_seconds())
+            held_here += added
+            self.held += added
+
+        try:
+            more(size)
+            yield more
+        finally:
+            self.held -= held_here
+
+
+def make_app(
+    settings: ServeSettings, batcher: Batcher, token: str | None, *, on_failure: Callable[[str], None]
+) -> FastAPI:
+    """The application around a batcher, which it starts and stops.
+
+    `token`: what clients must show; None lets everybody in who reaches a loopback address. `on_failure` is called with
+    the reason where the model cannot be opened.
+    """
+    memory, limits, meters = MemoryBudget(settings.held_megabytes * 2**20), settings.limits, batcher.meters
+    decoders = ThreadPoolExecutor(DECODERS, "decode")
+    stopping = False
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        nonlocal stopping
+        batcher.start(on_failure)
+        yield
+        stopping = True
+        await batcher.stop()
+        decoders.shutdown()
+
+    app = FastAPI(title="EditLoop scores", docs_url=None, redoc_url=None, lifespan=lifespan)
+    if token is None:  # else a page that a browser on this machine shows could ask, under a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+
+    def reply(status: int, content: BaseModel, headers: dict[str, str] | None = None) -> Response:
+        model_headers = (
+            {MODEL_HEADER: batcher.facts.name, VERSION_HEADER: batcher.facts.version} if batcher.facts else {}
+        )
+        return Response(
+            content.model_dump_json(),
+            status,
+            headers={**model_headers, **(headers or {})},
+            media_type="application/json",
+        )
+
+    def admit(request: Request) -> None:
+        authorization = request.headers.get("Authorization", "").encode()
+        if token is not None and not hmac.compare_digest(authorization, f"Bearer {token}".encode()):
+            raise HttpRefusal(
+                401, "wrong or no token; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            )
+
+    @app.exception_handler(HttpRefusal)
+    async def refused(_: Request, refusal: HttpRefusal) -> Response:
+        return reply(refusal.status, ErrorReply(error=refusal.reason), refusal.headers)
+
+    @app.post("/v1/score", response_model=ScoreReply, openapi_extra=_body_schema())
+    async def score(request: Request) -> Response:
+        admit(request)
+        began = time.monotonic()
+        status = 500
+        try:
+            content = await answer(request)
+            status = 200
+            meters.edits.inc(sum(not message.missing for message in content.scores))
+            meters.missing.inc(sum(bool(message.missing) for message in content.scores))
+            return reply(200, content)
+        except HttpRefusal as refusal:
+            status = refusal.status
+            raise
+        finally:
+            meters.requests.labels(str(status)).inc()
+            meters.seconds.observe(time.monotonic() - began)
+
+    async def answer(request: Request) -> ScoreReply:
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":  # also keeps forms of foreign web pages out
+            raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
+        most = limits.body_megabytes * 2**20
+        content_length = request.headers.get("Content-Length", "")
+        size = int(content_length) if content_length.isdigit() else most
+        if size > most:
+            raise HttpRefusal(413, f"the request has {size:,} bytes; at most {most:,} are read")
+        try:
+            with memory.reserve(size, batcher) as hold_more:
+                body = await _read_body(request, most)
+                decoded = await asyncio.get_running_loop().run_in_executor(decoders, decode, body)
+                del body
+                hold_more(decoded.bytes)
+                scores = await _while_connected(
+                    request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits)
+                )
+        except OverloadedError as error:
+            raise HttpRefusal(429, str(error), {"Retry-After": str(error.seconds)}) from None
+        except (RefusedError, EditLoopError) as error:
+            raise HttpRefusal(422, str(error)) from None
+        except UnavailableError as error:
+            raise HttpRefusal(503, str(error), {"Retry-After": str(batcher.retry_seconds())}) from None
+        assert batcher.facts is not None
+        return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
+
+    def decode(body: bytes) -> DecodedRequest:
+        try:
+            request = ScoreRequest.model_validate_json(body)
+        except ValidationError as error:
+            raise HttpRefusal(422, describe_validation_error(error)) from None
+        if len(request.edits) > limits.edits:
+            raise HttpRefusal(413, f"edits: {len(request.edits)} pictures; at most {limits.edits} a request")
+        if len(request.instruction) > limits.instruction_characters:
+            raise HttpRefusal(
+                422,
+                f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}",
+            )
+        return DecodedRequest(request, limits.picture_megapixels * 1_000_000)
+
+    @app.get("/v1/model", response_model=ModelReply)
+    async def model(request: Request) -> Response:
+        admit(request)
+        if batcher.facts is None:
+            raise HttpRefusal(503, "the model is being loaded", {"Retry-After": "1"})
+        facts = batcher.facts
+        return reply(200, ModelReply(model=facts.name, version=facts.version, axes=facts.axes, limits=limits))
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        admit(request)
+        return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        if stopping or batcher.ready == 0:
+            raise HttpRefusal(503, "no worker has its model yet" if not stopping else "the server is stopping")
+        return Response('{"status":"ready"}', media_type="application/json")
+
+    return app
+
+
+async def _read_body(request: Request, most: int) -> bytes:
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise HttpRefusal(413, f"the request has more than {most:,} bytes; that is what is read")
+    except ClientDisconnect:
+        raise HttpRefusal(499, "the asker left") from None
+    return bytes(body)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What `work` gives; it is given up when the asker has left, so that no worker computes for nobody."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: what comes now is the end of the connection
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HttpRefusal(499, "the asker left")
+        return task.result()
+    finally:
+        for future in (task, leaving):
+            future.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+def _body_schema() -> dict[str, Any]:
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": ScoreRequest.model_json_schema()}}}
+    }

@@ -1,0 +1,112 @@
+"""`editloop serve`: the application with its workers, from start to graceful stop."""
+
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from editloop.errors import EditLoopError
+from editloop.models.judge_protocol import Judge
+from editloop.scoring.opening import find_local, open_judge
+from editloop.scoring.server_settings import ServeSettings, ServeToken
+from editloop.scoring.serving.app import make_app
+from editloop.scoring.serving.batching import Batcher
+from editloop.scoring.serving.meters import Meters
+from editloop.scoring.serving.worker import Opener, Worker
+
+LOCAL = ("localhost",)
+
+
+def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) -> None:
+    """Serve a model until SIGTERM or Ctrl-C, then finish the requests that were taken.
+
+    model: as for open_judge; an alias is resolved once, so that every worker, now and later, has the same version.
+    opener: what opens it in a worker's process, by default open_judge with the settings' passes.
+    Raises EditLoopError where the model cannot be opened, the port is taken, or a token is missing.
+    """
+    import uvicorn
+
+    token = serve_token(settings.host)
+    name = str(find_local(model).folder) if model.startswith("models:/") else model
+    if opener is None and not model.startswith(("openai:", "http://", "https://")):
+        find_local(name)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    devices = worker_devices(settings.workers)
+    opener = opener or partial(_open_in_worker, passes=settings.passes)
+    workers = [Worker(name, device, settings.request_seconds, opener) for device in devices]
+    failures: list[str] = []
+
+    def fail(reason: str) -> None:
+        failures.append(reason)
+        server.should_exit = True
+
+    app = make_app(settings, Batcher(workers, settings, Meters()), token, on_failure=fail)
+    with _listen(settings.host, settings.port) as listener:
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=settings.stop_seconds,
+            server_header=False,
+        )
+        server = uvicorn.Server(config)
+        host, port = listener.getsockname()[:2]
+        url_host = f"[{host}]" if ":" in host else host
+        print(
+            f"{model} at http://{url_host}:{port}, {settings.workers} worker{'s' * (settings.workers > 1)}", flush=True
+        )
+        if token is None:
+            print("no token: every program of this machine may ask; EDITLOOP_SERVE_TOKEN sets one", flush=True)
+        server.run(sockets=[listener])
+    if failures:
+        raise EditLoopError(failures[0])
+
+
+def _open_in_worker(model: str, device: str | None, *, passes: int | None) -> Judge:
+    return open_judge(model, device=device, passes=passes)
+
+
+def serve_token(host: str) -> str | None:
+    """The token of the environment. None, on a loopback address only, where none is set; elsewhere EditLoopError."""
+    token = ServeToken().serve_token
+    if token is not None:
+        return token.get_secret_value()
+    if host not in LOCAL and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        raise EditLoopError(
+            f"--host {host} is reached from other machines, and EDITLOOP_SERVE_TOKEN is not set. Set it here and as "
+            "EDITLOOP_JUDGE_TOKEN where scores are asked for: export EDITLOOP_SERVE_TOKEN=$(openssl rand -hex 32)"
+        )
+    return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise EditLoopError(f"--host {host} --port {port}: cannot listen there ({error.strerror}).") from None
+    return listener
+
+
+def worker_devices(workers: int) -> list[str | None]:
+    """A device a worker: of several GPUs each in turn, else what the model takes. Asks no torch: slow."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = (
+        [path.name for path in Path("/dev").glob("nvidia[0-9]*")]
+        if visible is None
+        else [name for name in visible.split(",") if name.strip()]
+    )
+    return [f"cuda:{index % len(names)}" if len(names) > 1 else None for index in range(workers)]

@@ -1,0 +1,112 @@
+"""How much each annotator's ratings tell: Dawid and Skene's model of levels said and levels true."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from editloop.data.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
+from editloop.statistics.judgement_table import judgement_table
+
+LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
+ITERATIONS, TOLERANCE, LEAST = 100, 1e-5, 1e-10
+"""Of the fit: at most so many rounds, until the bound grows by less (nats a rating); no probability is smaller."""
+BORROWED = 10.0
+"""Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three
+ratings counts as an average annotator, somebody with three hundred as themselves."""
+
+
+class Reliability(NamedTuple):
+    """What Dawid and Skene's model says of one axis."""
+
+    weights: dict[str, float]
+    """By annotator, 0..1: the share of the true level's entropy that the level said takes away. 0 = tells nothing; a
+    constant shift costs little, as it can be undone."""
+    posterior: dict[tuple[str, str], NDArray[np.float64]]
+    """By (task, candidate): probability of the true levels 1, 2, 3, 4; (4,), sums to 1."""
+
+
+def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
+    """Fit the model to the ratings of one axis. Two ratings of one candidate by one person both count.
+
+    Weights are I(said; true) / H(true) of the annotator's expected counts (with BORROWED ratings of everybody's). Where
+    nothing can be told apart, because one annotator is alone or only one level was ever given, all weights are 1.
+    A. P. Dawid, A. M. Skene, Applied Statistics 28 (1979) 20-28.
+    """
+    table = judgement_table(judgements)
+    return reliability_of(table, axis)
+
+
+def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
+    """The same from a `judgement_table`."""
+    if table.empty:
+        return Reliability({}, {})
+    ratings = table[axis].to_numpy()
+    annotators, names = pd.factorize(table["annotator"].astype(str), sort=True)
+    items = table["item"].to_numpy()
+    true = true_levels(items, annotators, ratings - LOWEST_RATING)
+    counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
+    np.add.at(counts, (annotators, ratings - LOWEST_RATING), true[items])
+    everybody = counts.sum(axis=0)
+    informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
+    shares = counts + BORROWED * everybody / everybody.sum()
+    weights = {name: information_share(joint) if informed else 1.0 for name, joint in zip(names, shares, strict=True)}
+    first = table.drop_duplicates("item").sort_values("item")
+    keys = zip(first["task_id"].astype(str), first["candidate_id"].astype(str), strict=True)
+    return Reliability(weights, dict(zip(keys, true, strict=True)))
+
+
+def true_levels(
+    items: NDArray[np.integer], annotators: NDArray[np.integer], ratings: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Probability of each item's true levels, (items, LEVELS), rows sum to 1: the model fitted by expectation
+    maximisation from the items' own shares of votes.
+
+    items, annotators, said: (N,), numbered from 0 without a gap; a level counts from 0. A level that nobody said is
+    never true. The steps, and where they stop, are those of crowd-kit's DawidSkene, in sparse products: ratings are
+    rows of a matrix (items, annotators x levels).
+    """
+    levels, heard = np.unique(ratings, return_inverse=True)
+    people, count = int(annotators.max()) + 1, len(levels)
+    votes = csr_array(
+        (np.ones(len(items)), (items, annotators * count + heard)), shape=(int(items.max()) + 1, people * count)
+    )
+    used = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
+    raters = np.asarray(votes.sum(axis=1))
+    shares = np.stack([np.bincount(items[heard == level], minlength=len(raters)) for level in range(count)], axis=1)
+    true: NDArray[np.float64] = shares / raters[:, None]
+    bound = -np.inf
+    for last in range(ITERATIONS + 1):
+        prior = np.maximum(true.mean(axis=0), LEAST)
+        errors = np.where(used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
+        errors /= errors.sum(axis=1, keepdims=True)
+        log_errors = np.log(np.where(used, errors, 1.0)).reshape(people * count, count)
+        likelihood = votes @ log_errors
+        if last:
+            sure = np.maximum(true, LEAST)
+            new = (true * (likelihood + raters[:, None] * np.log(prior))).sum() - (sure * np.log(sure)).sum()
+            if last == ITERATIONS or new / len(items) - bound < TOLERANCE:
+                break
+            bound = new / len(items)
+        log_posterior = np.log(prior) + likelihood
+        true = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
+        true /= true.sum(axis=1, keepdims=True)
+    posterior = np.zeros((len(true), len(LEVELS)))
+    posterior[:, levels] = true
+    return posterior
+
+
+def information_share(counts: NDArray[np.float64]) -> float:
+    """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = the level said gives the true one away.
+
+    Levels that are never true add nothing. Needs two true levels that were counted.
+    """
+    joint = counts / counts.sum()
+    rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.nansum(joint * np.log(joint / (rated * true)))
+        entropy = -np.nansum(true * np.log(true))
+    return float(np.clip(information / entropy, 0, 1))

@@ -1,0 +1,57 @@
+"""Every piece that the claims stand on, with what it takes on one core."""
+
+from editloop.studies.claims import curation, reinforcement, rewards, scaling, worlds
+from editloop.studies.claims.store import Piece
+
+WORLD = ("tasks", "few_tasks", "prompts", "held_out")
+RL = ("rl_preset", "rl_iterations", "steps")
+REWARD = ("reward_epochs",)
+
+_PIECES = (
+    Piece("world", worlds.make_world, 60, (), WORLD),
+    Piece("reward-full", rewards.train_reward_on(worlds.FULL), 95, ("world",), REWARD),
+    Piece("reward-few", rewards.train_reward_on(worlds.FEW), 30, ("world",), REWARD),
+    Piece("reward-noisy", rewards.train_reward_on(worlds.NOISY), 100, ("world",), REWARD, optional=True),
+    Piece("reward-shared", rewards.train_reward_on(worlds.FULL, rewards.SHARED), 95, ("world",), REWARD),
+    Piece("reward-regression", rewards.train_reward_on(worlds.FULL, rewards.REGRESSION), 95, ("world",), REWARD),
+    Piece("score", rewards.measure_edit_score, 130, ("world",), ("score_epochs", "passes")),
+    Piece("base", reinforcement.measure_base, 30, ("world", "reward-full", "reward-few"), ("steps",)),
+    Piece("rl-learnt", reinforcement.rl_with_reward(worlds.FULL), 240, ("world", "reward-full"), RL),
+    Piece("rl-few", reinforcement.rl_with_reward(worlds.FEW), 240, ("world", "reward-few"), RL),
+    Piece("rl-noisy", reinforcement.rl_with_reward(worlds.NOISY), 240, ("world", "reward-noisy"), RL, optional=True),
+    Piece("rl-oracle", reinforcement.rl_with_reward(reinforcement.ORACLE), 220, ("world",), RL),
+    Piece(
+        "best-of-n", scaling.measure_best_of_n, 90, ("world", "reward-full", "reward-few"), ("best_of_tasks", "steps")
+    ),
+    Piece("triples", curation.make_triples, 60, ("world", "reward-full"), ("triples",)),
+    *(
+        Piece(
+            curation.best_name(share),
+            curation.sft_on_best(share),
+            40,
+            ("world", "triples"),
+            ("sft_preset", "steps"),
+            optional=share not in curation.DECIDING,
+        )
+        for share in curation.SHARES
+    ),
+    Piece("sft-random", curation.sft_on_random(curation.PUBLISHED), 40, ("world", "triples"), ("sft_preset", "steps")),
+    Piece("second-world", worlds.make_second_world, 45, ("rl-learnt",), ("tasks",)),
+    Piece("second-reward", rewards.second_reward, 95, ("second-world", "reward-full"), REWARD),
+    Piece(
+        "rl-second",
+        reinforcement.rl_again_with_reward("second-reward"),
+        240,
+        ("world", "rl-learnt", "second-reward"),
+        RL,
+    ),
+    Piece(
+        "rl-again",
+        reinforcement.rl_again_with_reward("reward-full"),
+        240,
+        ("world", "rl-learnt", "reward-full"),
+        RL,
+        optional=True,
+    ),
+)
+PIECES = {piece.name: piece for piece in _PIECES}

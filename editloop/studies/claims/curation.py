@@ -1,0 +1,97 @@
+"""Editors fine-tuned on parts of a noisy set: the best-scored, a random part, all of it."""
+
+import json
+from collections.abc import Callable
+
+from editloop.content import complete_folder
+from editloop.data.candidates_folder import read_tasks
+from editloop.models.editors.candidates import write_candidates
+from editloop.scoring.best_of import copy_picture
+from editloop.scoring.curation.curation import write_curated
+from editloop.scoring.curation.settings import CurateSettings
+from editloop.scoring.curation.triples import read_scored, score_triples
+from editloop.scoring.opening import open_judge
+from editloop.studies.claims.reinforcement import BASE, measure_editor
+from editloop.studies.claims.rewards import MODEL
+from editloop.studies.claims.store import Figures, PieceContext
+from editloop.studies.claims.worlds import TRIPLES, draw_seed
+from editloop.studies.world.scenes import write_edits
+from editloop.studies.world.stand_ins import add_candidates
+from editloop.training.editor_sft.settings import SftJob, read_sft_preset
+from editloop.training.job import launch_job
+
+PUBLISHED = 0.43
+"""The published optimum, 20 K of 46 K: the part that the claim is about, told before anything is measured. A random
+part of this size is its control."""
+SHARES = (0.1, 0.25, PUBLISHED, 0.7, 1.0)
+"""Best-scored parts that are learnt from."""
+DECIDING = (SHARES[0], PUBLISHED, SHARES[-1])
+"""Those that the verdict hangs on; the others give the curve's shape."""
+MAKERS = ("right", "editor", "stand-in", "stand-in")
+"""Who made the edits of the noisy set, in turn: what was asked for, the base editor, and twice a stand-in that fails in
+a way of its own."""
+
+
+def best_name(share: float) -> str:
+    """The piece that learns from the best-scored share of the noisy set."""
+    return f"sft-best-{round(100 * share)}"
+
+
+def make_triples(work: PieceContext) -> Figures:
+    """Leave `set`, an edits folder of noisy triples, a candidate a row, and `scores.parquet` by the full reward."""
+    write_edits(work.folder / "drawn", work.settings.triples, draw_seed(work.seed, TRIPLES))
+    add_candidates(work.folder / "drawn", work.folder / "stand-ins", seed=work.seed, per_task=1)
+    candidates_folder = work.folder / "made"
+    write_candidates(
+        work.folder / "stand-ins", candidates_folder, editor=BASE, per_task=1, steps=work.settings.steps, seed=work.seed
+    )
+    with complete_folder(work.folder / "set") as out:
+        (out / "images").mkdir()
+        with (out / "edits.jsonl").open("w") as stream:
+            for number, task in enumerate(read_tasks(candidates_folder)):
+                maker = MAKERS[number % len(MAKERS)]
+                image_by_maker = {"stand-in": task.candidates[0].image, "editor": task.candidates[-1].image}
+                image = str(task.target) if maker == "right" else image_by_maker[maker]
+                source, edit = (
+                    copy_picture(candidates_folder / "images" / f"{image_id}.png", out)
+                    for image_id in (task.source, image)
+                )
+                line = {
+                    "id": task.name,
+                    "task": task.task_type,
+                    "instruction": task.instruction,
+                    "source": source,
+                    "candidates": [{"image": edit, "editor": maker}],
+                }
+                stream.write(json.dumps(line) + "\n")
+    judge = open_judge(str(work.needs["reward-full"] / MODEL))
+    summary = score_triples(judge, work.folder / "set", work.folder / "scores.parquet")
+    return {"edits": float(summary.edits), "missing": float(summary.missing)}
+
+
+def sft_on_best(share: float) -> Callable[[PieceContext], Figures]:
+    """The piece that fine-tunes the base on the best-scored share of the set, and measures it."""
+    return lambda work: _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
+
+
+def sft_on_random(share: float) -> Callable[[PieceContext], Figures]:
+    """The piece that fine-tunes the base on a random share of the set, and measures it."""
+    return lambda work: _fine_tuned(
+        work, CurateSettings(order="random", best=round(share * work.settings.triples), seed=work.seed)
+    )
+
+
+def _fine_tuned(work: PieceContext, choice: CurateSettings) -> Figures:
+    noisy, chosen = work.needs["triples"], work.folder / "chosen"
+    report = write_curated(read_scored(noisy / "set", noisy / "scores.parquet"), choice, chosen)
+    job = SftJob(
+        edits=chosen,
+        output=work.folder / "editor",
+        editor=BASE,
+        checkpoints=work.folder / "checkpoints",
+        settings=read_sft_preset(work.settings.sft_preset).changed(seed=work.seed),
+        facts={},
+    )
+    launch_job("editloop.training.editor_sft.train", job, processes=1)
+    selection_figures = {"mean_kept": float(report["mean_kept"]), "kept": float(report["kept"])}
+    return measure_editor(str(work.folder / "editor" / "editor"), work, {}) | selection_figures

@@ -1,0 +1,83 @@
+"""Editors tuned by online RL with rewards of several qualities, each measured on the same held-out tasks."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from editloop.data.edits_file import read_edits
+from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
+from editloop.models.editors.opening import open_editor
+from editloop.scoring.opening import open_judge
+from editloop.studies.claims.rewards import MODEL
+from editloop.studies.claims.store import Figures, PieceContext
+from editloop.studies.claims.worlds import FEW, FULL
+from editloop.training.editor_rl.settings import RlJob, read_rl_preset
+from editloop.training.job import launch_job
+
+BASE = "tiny-editor"
+BATCH = 64
+
+
+def measure_base(work: PieceContext) -> Figures:
+    """The editor that all begin with, on the held-out tasks, also as rewards see it (`reward_full`, `reward_few`)."""
+    rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in (FULL, FEW)}
+    return measure_editor(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
+
+
+def rl_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
+    """The piece that tunes the base by a reward (`full`, `few`, `noisy`; `oracle`); `reward` is what its teacher says
+    of the result."""
+
+    def make(work: PieceContext) -> Figures:
+        reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
+        return _tune(work, BASE, reward_source)
+
+    return make
+
+
+def rl_again_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
+    """The piece that tunes the first round's editor once more, by the reward of the piece of that name."""
+
+    def make(work: PieceContext) -> Figures:
+        return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
+
+    return make
+
+
+def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> Figures:
+    """An editor on the seed's held-out tasks, one edit each from fixed noise.
+
+    right: share of right edits; oracle, following, quality: the oracle's means; and by each judge's key its mean
+    reward. All are 0..1.
+    """
+    opened = open_editor(editor)
+    rows = read_edits(work.needs["world"] / "held-out")
+    tasks = HeldOut(rows, opened, steps=work.settings.steps, guidance=None, batch=BATCH)
+    edits = tasks.edits(opened)
+    oracle_scores = oracle_view(tasks.cases, edits)
+    return {
+        "right": float(oracle_scores.right.mean()),
+        "oracle": float(oracle_scores.mean.mean()),
+        "following": float(oracle_scores.instruction_following.mean()),
+        "quality": float(oracle_scores.visual_quality.mean()),
+        **{
+            name: float(np.nanmean(judge_scores(open_judge(judge), tasks.cases, edits)))
+            for name, judge in judges.items()
+        },
+    }
+
+
+def _tune(work: PieceContext, editor: str, reward_source: str) -> Figures:
+    overrides = {"iterations": work.settings.rl_iterations} if work.settings.rl_iterations else {}
+    job = RlJob(
+        edits=work.needs["world"] / "prompts",
+        output=work.folder / "editor",
+        editor=editor,
+        rewards={reward_source: 1.0},
+        settings=read_rl_preset(work.settings.rl_preset, seed=work.seed, **overrides),
+        checkpoints=work.folder / "checkpoints",
+        facts={"editor": editor},
+    )
+    launch_job("editloop.training.editor_rl.train", job, processes=1)
+    judges = {} if reward_source == ORACLE else {"reward": reward_source}
+    return measure_editor(str(work.folder / "editor" / "editor"), work, judges)

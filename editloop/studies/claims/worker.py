@@ -1,0 +1,33 @@
+"""One piece in a process of its own."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from editloop.studies.claims.store import PieceCost, Store
+
+
+def make_piece(store: Store, name: str, seed: int, log: Path) -> None:
+    """Make the piece and keep what it measured; all output goes to `log`. Asked to end (SIGTERM), it stops its
+    trainings, which save; the terminal's Ctrl-C does not reach it."""
+    os.setsid()
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+    figures = store.pieces[name].make(store.work(name, seed))
+    store.keep(name, seed, figures, PieceCost(time.monotonic() - began, _processor_seconds()))
+
+
+def _processor_seconds() -> float:
+    """Of this process and those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

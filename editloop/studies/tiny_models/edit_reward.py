@@ -1,0 +1,217 @@
+"""Makes the tiny reward base that ships with EditLoop: Qwen2.5-VL's classes, about a million parameters.
+
+    editloop weights reward     # a quarter of an hour on one core; writes models/edit_reward/weights/tiny-reward
+
+It stands for a pretrained vision-language model that sees well and judges naively: its backbone tells what changed in
+drawn scenes, its heads only say whether anything did. It has never seen an edit that the editor made, nor a judgement.
+(Heads that answer "was the instruction carried out" order clear pairs as well as preferences can teach, 0.88 against
+0.86, and so would show nothing.)
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLModel
+
+from editloop.evaluation.oracle import oracle
+from editloop.models.backbones.prefix_tree import last_hidden
+from editloop.models.edit_reward.inputs import REWARD_TOKEN
+from editloop.models.edit_reward.model import RewardModel, reward_head
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.judge_protocol import EditGroup
+from editloop.studies.world.scenes import WORDS, random_edit
+
+WIDTH = 96
+BATCH = 32
+PEAK_RATE = 1e-3
+SEED = 23
+STEPS = 5000
+HEAD_STEPS, HEAD_RATE = 300, 3e-4
+CHANGE_THRESHOLD = 0.03
+"""Mean absolute difference of edit and source (0..1) above which a picture counts as changed."""
+YES_THRESHOLD = 0.5
+"""Oracle score above which the pretraining's answer is yes."""
+TEXT_TOKENS = 32
+VISION_END_ID = 4
+
+
+def build_tiny_reward(seed: int = SEED) -> RewardModel:
+    """An untrained tiny reward model for 32x32 pictures."""
+    torch.manual_seed(seed)
+    special = ["<pad>", "[UNK]", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", REWARD_TOKEN, "<|video_pad|>"]
+    words = Tokenizer(models.WordLevel({word: token_id for token_id, word in enumerate([*special, *WORDS])}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        unk_token="[UNK]",
+        additional_special_tokens=special[2:],
+        model_max_length=TEXT_TOKENS,
+    )
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(words.get_vocab()),
+            "hidden_size": WIDTH,
+            "intermediate_size": 3 * WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 6, 6]},
+            "pad_token_id": 0,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "num_heads": 3,
+            "out_hidden_size": WIDTH,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 32,
+            "fullatt_block_indexes": [0, 1],
+        },
+        image_token_id=2,
+        vision_start_token_id=3,
+        vision_end_token_id=4,
+        video_token_id=6,
+    )
+    return RewardModel(
+        Qwen2_5_VLModel(config),
+        tokenizer,
+        RewardSettings(order="paired", side=32, rubrics=(), instruction_tokens=TEXT_TOKENS),
+    )
+
+
+class PretrainingExample(NamedTuple):
+    """One picture pair of the pretraining: pictures uint8 (32, 32, 3)."""
+
+    instruction: str
+    source: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    edit: NDArray[np.uint8]
+
+
+def draw_example(rng: np.random.Generator) -> PretrainingExample:
+    """A drawn task and an edit that is right, wrong or in between; drawn, never the editor's.
+
+    The edit is put together from blocks of the right result, the source and another instruction's result, then maybe
+    tinted, smeared with smooth noise, or blended.
+    """
+    task = random_edit(rng)
+    edit: NDArray[np.floating] = task.target.astype(np.float64)
+    kind = rng.random()
+    if kind < 0.15:
+        edit = task.source.astype(np.float64)
+    elif kind < 0.4:
+        operation = task.operation if rng.random() < 0.6 else None
+        edit = random_edit(rng, operation, task.scene).target.astype(np.float64)
+    if rng.random() < 0.5:  # blocks of something else
+        fillers = (task.source, task.target, random_edit(rng, task.operation, task.scene).target)
+        filler = fillers[rng.integers(3)] if rng.random() < 0.8 else fillers[0] * 0.0 + rng.uniform(0, 255, 3)
+        blocks = rng.random((8, 8)) if rng.random() < 0.5 else rng.random((4, 4)).repeat(2, 0).repeat(2, 1)
+        share = (blocks < rng.uniform(0.05, 0.6)).repeat(4, 0).repeat(4, 1)[..., None] * rng.uniform(0.3, 1)
+        edit = edit * (1 - share) + filler * share
+    if rng.random() < 0.4:  # smooth noise, everywhere or in one part
+        smooth = rng.normal(0, rng.uniform(3, 40), (8, 8, 3)).repeat(4, 0).repeat(4, 1)
+        if rng.random() < 0.5:
+            row, column = rng.integers(0, 24, 2)
+            mask = np.zeros((32, 32, 1))
+            mask[row : row + 12, column : column + 12] = 1
+            smooth = smooth * mask
+        edit = edit + smooth
+    return PretrainingExample(task.instruction, task.source, task.target, np.clip(edit, 0, 255).astype(np.uint8))
+
+
+def _caption_loss(
+    model: RewardModel, hidden: torch.Tensor, rows: dict[str, torch.Tensor], done: torch.Tensor
+) -> torch.Tensor:
+    """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
+
+    hidden: (L, width) of a packed batch of B pairs; done: (B,) bool. Output words share the input embedding.
+    """
+    ids = rows["input_ids"][0]
+    after_pictures = (ids == VISION_END_ID).nonzero()[:, 0] + 1
+    spans = zip(after_pictures[done].tolist(), rows["reads"][done, 0].tolist(), strict=True)
+    words = torch.cat([torch.arange(*span) for span in spans])
+    logits = hidden[words - 1] @ model.backbone.get_input_embeddings().weight.T
+    return torch.nn.functional.cross_entropy(logits, ids[words])
+
+
+def draw_pretraining_batch(
+    model: RewardModel, rng: np.random.Generator
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """A batch for the model; the oracle's scores of it, (B, 2); and how much each edit changed, (B,), 0..1."""
+    batch = [draw_example(rng) for _ in range(BATCH)]
+    sources, targets, edits = (
+        np.stack([getattr(example, role) for example in batch]) for role in ("source", "target", "edit")
+    )
+    truth = torch.from_numpy(np.stack(oracle(sources, targets, edits), axis=1)).float()
+    changed = torch.from_numpy(np.abs(edits.astype(np.float32) - sources).mean(axis=(1, 2, 3)) / 255)
+    groups = [EditGroup(example.instruction, example.source, [example.edit]) for example in batch]
+    return model.collate(groups), truth, changed
+
+
+def teach_heads(model: RewardModel, rng: np.random.Generator, seed: int) -> float:
+    """Give the model fresh heads that answer whether a picture was changed at all; returns their accuracy."""
+    torch.manual_seed(seed)
+    model.rm_heads = torch.nn.ModuleDict({name: reward_head(WIDTH) for name in model.rm_heads})
+    optimiser = torch.optim.AdamW(model.rm_heads.parameters(), lr=HEAD_RATE)
+    right = []
+    for _ in track(range(HEAD_STEPS), description="heads of the base"):
+        rows, _, changed = draw_pretraining_batch(model, rng)
+        with torch.no_grad():
+            hidden = model.hidden(rows)
+        mu = model.read(hidden).mu
+        truth = (changed > CHANGE_THRESHOLD).float()[:, None].expand_as(mu)
+        torch.nn.functional.binary_cross_entropy_with_logits(mu, truth).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        right.append(((mu > 0) == (truth > 0.5)).float().mean().item())
+    return float(np.mean(right[-100:]))
+
+
+def pretrain_tiny_reward(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, float]:
+    """Pretrain and save; returns the last losses and the accuracy of the base's answers.
+
+    First the backbone learns to see, on three losses: telling (the instruction's words from the picture pair),
+    measuring
+    (how far the edit went and how much else it changed, squared error of a linear read-out) and yes/no answers to both.
+    Then fresh heads learn, on the frozen backbone, the one question that the base answers: was anything changed. What a
+    change is worth they have no idea.
+    """
+    model = build_tiny_reward(seed)
+    measure = torch.nn.Linear(WIDTH, 1)
+    parameters = [*model.parameters(), *measure.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98))
+    rng = np.random.default_rng(seed)
+    history = []
+    for step in track(range(steps), description="tiny reward base"):
+        optimiser.param_groups[0]["lr"] = PEAK_RATE * min(1, (step + 1) / 200) * min(1, 3 * (1 - step / steps))
+        rows, truth, _ = draw_pretraining_batch(model, rng)
+        yes = (truth > YES_THRESHOLD).float()
+        hidden = last_hidden(model.backbone, rows)
+        read = hidden[rows["reads"]]
+        mu = model.read(read.detach() if step < steps // 2 else read).mu
+        caption_loss = _caption_loss(model, hidden, rows, truth[:, 0] > YES_THRESHOLD)
+        measured = (measure(read).squeeze(-1).sigmoid() - truth).square().mean()
+        answers = torch.nn.functional.binary_cross_entropy_with_logits(mu, yes)
+        (caption_loss + 10 * measured + 0.3 * answers).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        history.append([caption_loss.item(), measured.item()])
+        if (step + 1) % 250 == 0:
+            print(f"step {step + 1}: telling, measuring {np.mean(history[-250:], axis=0).round(3)}", flush=True)
+    accuracy = teach_heads(model, rng, seed)
+    model.save(output, {"made_by": "editloop weights reward", "seed": seed, "steps": steps})
+    caption_loss, measured = np.mean(history[-250:], axis=0).tolist()
+    return {"telling": caption_loss, "measuring": measured, "accuracy": accuracy}

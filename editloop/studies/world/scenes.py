@@ -1,0 +1,188 @@
+"""A world that needs no download: small drawn scenes, an instruction for each, and the right result.
+
+A scene is a background and one to three shapes in the quarters of a square picture. Six kinds of instruction change one
+thing and leave the rest; because the scene is known, so is the right result, which the oracle compares an edit with.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from editloop.content import complete_folder
+
+SIDE = 32
+"""Pixels a side."""
+OVERSAMPLING = 4
+RADIUS = 6
+
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 220),
+    "yellow": (240, 210, 50),
+    "purple": (150, 60, 190),
+    "orange": (245, 140, 30),
+}
+BACKGROUNDS = {
+    "white": (245, 245, 245),
+    "grey": (140, 140, 140),
+    "black": (25, 25, 25),
+    "pink": (250, 180, 200),
+    "cyan": (150, 225, 235),
+}
+SHAPES = ("circle", "square", "triangle", "diamond")
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+
+Operation = Literal["recolour", "add", "remove", "replace", "move", "background"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+WORDS = tuple(
+    sorted(
+        {
+            "make",
+            "the",
+            "add",
+            "a",
+            "at",
+            "remove",
+            "replace",
+            "with",
+            "move",
+            "to",
+            "change",
+            "background",
+            "top",
+            "left",
+        }
+        | {"right", "bottom", "."}
+        | {*COLOURS, *BACKGROUNDS, *SHAPES}
+    )
+)
+"""Every word of the world's instructions."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    kind: str
+    colour: str
+    shift: tuple[int, int] = (0, 0)
+    """Pixels right and down of its quarter's centre."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    background: str
+    shapes: dict[int, Shape]
+    """Shape by quarter: an index into PLACES."""
+
+
+@dataclass(frozen=True)
+class SceneEdit:
+    """One drawn task: pictures are uint8 (SIDE, SIDE, 3)."""
+
+    operation: Operation
+    instruction: str
+    scene: Scene
+    source: np.ndarray
+    target: np.ndarray
+
+
+def draw_scene(scene: Scene) -> np.ndarray:
+    """Render a scene, anti-aliased. Returns uint8 (SIDE, SIDE, 3)."""
+    scale = OVERSAMPLING
+    canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUNDS[scene.background])
+    pen = ImageDraw.Draw(canvas)
+    for quarter, shape in scene.shapes.items():
+        x = (SIDE * (0.25 + 0.5 * (quarter % 2)) + shape.shift[0]) * scale
+        y = (SIDE * (0.25 + 0.5 * (quarter // 2)) + shape.shift[1]) * scale
+        r, fill = RADIUS * scale, COLOURS[shape.colour]
+        if shape.kind == "circle":
+            pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        elif shape.kind == "square":
+            pen.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
+        elif shape.kind == "triangle":
+            pen.polygon([(x, y - r), (x + r, y + 0.8 * r), (x - r, y + 0.8 * r)], fill=fill)
+        else:
+            pen.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], fill=fill)
+    return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """One to three shapes, no two of one colour and kind, each in a quarter of its own."""
+    count = int(rng.integers(1, 4))
+    quarters = rng.choice(4, count, replace=False)
+    names = rng.choice(len(COLOURS) * len(SHAPES), count, replace=False)
+    shapes = {
+        int(quarter): Shape(
+            kind=SHAPES[name % len(SHAPES)],
+            colour=list(COLOURS)[name // len(SHAPES)],
+            shift=(int(rng.integers(-1, 2)), int(rng.integers(-1, 2))),
+        )
+        for quarter, name in zip(quarters, names, strict=True)
+    }
+    return Scene(background=str(rng.choice(list(BACKGROUNDS))), shapes=shapes)
+
+
+def random_edit(rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None) -> SceneEdit:
+    """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless
+    given."""
+    scene = scene or random_scene(rng)
+    chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
+    quarter = int(rng.choice(list(scene.shapes)))
+    shape = scene.shapes[quarter]
+    free = int(rng.choice([index for index in range(4) if index not in scene.shapes]))
+    others = {index: unchanged for index, unchanged in scene.shapes.items() if index != quarter}
+    if chosen == "recolour":
+        colour = str(rng.choice([colour for colour in COLOURS if colour != shape.colour]))
+        instruction = f"make the {shape.name} {colour}"
+        edited_scene = replace(scene, shapes=others | {quarter: replace(shape, colour=colour)})
+    elif chosen == "add":
+        new = Shape(kind=str(rng.choice(SHAPES)), colour=str(rng.choice(list(COLOURS))))
+        instruction = f"add a {new.name} at the {PLACES[free]}"
+        edited_scene = replace(scene, shapes=scene.shapes | {free: new})
+    elif chosen == "remove":
+        instruction = f"remove the {shape.name}"
+        edited_scene = replace(scene, shapes=others)
+    elif chosen == "replace":
+        kind = str(rng.choice([kind for kind in SHAPES if kind != shape.kind]))
+        instruction = f"replace the {shape.name} with a {kind}"
+        edited_scene = replace(scene, shapes=others | {quarter: replace(shape, kind=kind)})
+    elif chosen == "move":
+        instruction = f"move the {shape.name} to the {PLACES[free]}"
+        edited_scene = replace(scene, shapes=others | {free: replace(shape, shift=(0, 0))})
+    else:
+        background = str(rng.choice([name for name in BACKGROUNDS if name != scene.background]))
+        instruction = f"change the background to {background}"
+        edited_scene = replace(scene, background=background)
+    return SceneEdit(chosen, instruction, scene, draw_scene(scene), draw_scene(edited_scene))
+
+
+def write_edits(folder: Path, count: int, seed: int) -> None:
+    """Draw `count` tasks into an edits folder: `edits.jsonl` (id, task, instruction, source, target) and its pictures.
+
+    No task is drawn twice; the same seed gives the same bytes.
+    """
+    rng = np.random.default_rng(seed)
+    with complete_folder(folder, {"world": "scenes", "count": count, "seed": seed}) as out:
+        (out / "images").mkdir()
+        rows: list[str] = []
+        drawn: set[tuple[bytes, str]] = set()
+        while (index := len(rows)) < count:
+            edit = random_edit(rng)
+            if (key := (edit.source.tobytes(), edit.instruction)) in drawn:
+                continue
+            drawn.add(key)
+            name = f"scene-{seed}-{index:05d}"
+            row = {"id": name, "task": edit.operation, "instruction": edit.instruction}
+            for role, picture in (("source", edit.source), ("target", edit.target)):
+                row[role] = f"images/{name}-{role}.png"
+                Image.fromarray(picture).save(out / row[role])
+            rows.append(json.dumps(row))
+        (out / "edits.jsonl").write_text("\n".join(rows) + "\n")

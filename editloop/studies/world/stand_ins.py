@@ -1,0 +1,144 @@
+"""Stand-in editors: candidate edits for rows that have a target but no candidates, made from source and target alone.
+
+They give a campaign something to disagree about when no editor has run yet: each fails in a way of its own, from
+"did half of it" to "did it and spoilt the rest". Their names all begin with `stand-in-`, so that no report can take
+them for a real editor.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from editloop.content import complete_folder, sha256_bytes, sha256_json
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.data.picture_file import load_image
+from editloop.data.picture_size import resized
+
+LONGEST_SIDE = 256
+"""Pixels. What an expert needs to see and a small reward model can read."""
+CHANGED = 24
+"""Of 255: a smaller difference between source and target is compression, not the edit."""
+
+Picture = npt.NDArray[np.float64]
+"""H x W x 3, 0..255."""
+StandIn = Callable[[Picture, Picture, np.random.Generator], Picture]
+"""(source, target, random numbers) -> edit."""
+
+
+def timid(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Goes part of the way: clean, but the edit only shines through."""
+    return source + random.uniform(0.15, 0.7) * (target - source)
+
+
+def partial(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Edits one half of the changed region and leaves the other as it was."""
+    top, bottom, left, right = changed_region(source, target)
+    edit = target.copy()
+    if random.random() < 0.5:
+        middle = (top + bottom) // 2
+        untouched = slice(top, middle) if random.random() < 0.5 else slice(middle, bottom)
+        edit[untouched, left:right] = source[untouched, left:right]
+    else:
+        middle = (left + right) // 2
+        untouched = slice(left, middle) if random.random() < 0.5 else slice(middle, right)
+        edit[top:bottom, untouched] = source[top:bottom, untouched]
+    return edit
+
+
+def blunt(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Does the edit and casts a colour over the whole picture."""
+    return target + random.uniform(-55, 55, size=3)
+
+
+def noisy(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Does the edit and leaves grain everywhere."""
+    return target + random.normal(0, random.uniform(5, 30), size=target.shape)
+
+
+def blurry(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Does the edit and loses the detail of the picture."""
+    radius = float(random.uniform(0.003, 0.012)) * max(target.shape[:2])
+    return np.asarray(_image(target).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float64)
+
+
+def idle(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
+    """Hands the source back, a little brighter: nothing spoilt, nothing done."""
+    return source * random.uniform(0.97, 1.05)
+
+
+STAND_INS: dict[str, StandIn] = {
+    f"stand-in-{editor.__name__}": editor for editor in (timid, partial, blunt, noisy, blurry, idle)
+}
+
+
+def add_candidates(
+    edits: Path, output: Path, *, seed: int, per_task: int = 3, facts: dict[str, Any] | None = None
+) -> None:
+    """Write `output`, an edits folder like `edits` in which every row with a target has candidates.
+
+    Rows that have candidates, or no target, keep what they have. All pictures become PNG of at most 256 pixels a side,
+    named by their content. A row's candidates depend on (seed, id) and its pictures alone, never on the other rows.
+    `facts` go into the manifest. Raises EditLoopError for faults in `edits`, before anything is written.
+    """
+    rows = read_edits(edits)
+    with complete_folder(output, facts or {"seed": seed, "per_task": per_task}) as folder:
+        lines = [_row_with_candidates(row, folder, seed, per_task) for row in rows]
+        (folder / "edits.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def changed_region(source: Picture, target: Picture) -> tuple[int, int, int, int]:
+    """Smallest box (top, bottom, left, right; ends excluded) around what differs; the whole picture if nothing does."""
+    changed = np.abs(target - source).max(axis=2) > CHANGED
+    if not changed.any():
+        return 0, source.shape[0], 0, source.shape[1]
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _row_with_candidates(row: EditRow, folder: Path, seed: int, per_task: int) -> dict[str, Any]:
+    source = load_image(row.source, LONGEST_SIDE)
+    line: dict[str, Any] = {
+        "id": row.id,
+        "task": row.task,
+        "instruction": row.instruction,
+        "source": _write_image(folder, source),
+    }
+    candidates = [(load_image(image, LONGEST_SIDE), editor) for image, editor in row.candidates]
+    if row.target is not None:
+        target = Image.fromarray(resized(load_image(row.target, LONGEST_SIDE), (source.height, source.width)))
+        line["target"] = _write_image(folder, target)
+        candidates = candidates or _stand_in_edits(row.id, source, target, seed, per_task)
+    line["candidates"] = [{"image": _write_image(folder, image), "editor": editor} for image, editor in candidates]
+    return line
+
+
+def _stand_in_edits(
+    row_id: str, source: Image.Image, target: Image.Image, seed: int, per_task: int
+) -> list[tuple[Image.Image, str]]:
+    """`per_task` edits by editors drawn without repetition, as long as there are enough of them."""
+    random = np.random.default_rng(int(sha256_json([seed, row_id]), 16))
+    before, after = (np.asarray(image, dtype=np.float64) for image in (source, target))
+    names = list(STAND_INS)
+    order = np.concatenate([random.permutation(len(names)) for _ in range(-(-per_task // len(names)))])
+    chosen = [names[k] for k in order[:per_task]]
+    return [(_image(STAND_INS[name](before, after, random)), name) for name in chosen]
+
+
+def _image(picture: Picture) -> Image.Image:
+    return Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
+
+
+def _write_image(folder: Path, image: Image.Image) -> str:
+    """Write `images/<sha256>.png`; equal pictures are one file. Gives the path relative to `folder`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    name = f"images/{sha256_bytes(buffer.getvalue())}.png"
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / name).write_bytes(buffer.getvalue())
+    return name

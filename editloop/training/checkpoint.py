@@ -1,0 +1,191 @@
+"""Checkpoints of a training: all ranks write, the manifest comes last, the next call goes on where this one was.
+
+`step-00000120/` holds DeepSpeed's states under `engine/`, `progress.json`, and in `beside.safetensors` what a training
+keeps beside them. DeepSpeed reads its own files with
+pickle; they are only read after every byte has been compared with the manifest. A job of another size reads them as a
+universal checkpoint.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as distributed
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from editloop.content import MANIFEST, complete_folder, read_manifest, write_json
+from editloop.errors import EditLoopError
+from editloop.training.distributed import broadcast_object
+from editloop.training.engine import trainable_state
+
+ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
+BEST, STATE = "best", "trained.safetensors"
+
+
+class TrainingProgress(NamedTuple):
+    """How far a training is."""
+
+    step: int
+    """Optimiser steps done."""
+    history: dict[str, list[dict[str, float]]]
+    """`steps` and `evaluations` so far."""
+
+
+class SavedCheckpoint(NamedTuple):
+    """A checkpoint that is there."""
+
+    folder: Path
+    step: int
+    as_universal: bool
+    """Written by a job of another size: to be read as a universal checkpoint."""
+
+
+def save(
+    engine: Any,
+    folder: Path,
+    progress: TrainingProgress,
+    *,
+    identity: str,
+    checkpoints_kept: int,
+    extra_tensors: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it.
+
+    beside: tensors that are the same on all ranks, such as averaged weights; `read_beside` gives them back.
+    """
+    first = distributed.get_rank() == 0
+    target = folder / f"step-{progress.step:08d}"
+    facts = {"identity": identity, "step": progress.step, **_layout(engine)}
+    with ExitStack() as stack:
+        checkpoint_path = broadcast_object(str(stack.enter_context(complete_folder(target, facts))) if first else None)
+        partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
+        engine.save_checkpoint(checkpoint_path, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
+        if first:
+            write_json(Path(checkpoint_path) / PROGRESS, progress._asdict())
+            if extra_tensors:
+                save_file(
+                    {name: value.detach().cpu() for name, value in extra_tensors.items()},
+                    Path(checkpoint_path) / EXTRA_TENSORS,
+                )
+        distributed.barrier()
+    if first:
+        for old in _complete(folder)[:-checkpoints_kept]:
+            (old / MANIFEST).unlink()  # from here on it is not there, however far the deletion comes
+            shutil.rmtree(old)
+    distributed.barrier()
+    return target
+
+
+def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpoint | None:
+    """The newest complete checkpoint, its bytes checked by rank 0; None where there is none. Every rank calls it.
+
+    Raises EditLoopError where it belongs to another training, or was changed.
+    """
+    newest_checkpoint: SavedCheckpoint | EditLoopError | None = None
+    if distributed.get_rank() == 0:
+        try:
+            newest_checkpoint = _newest(folder, zero_stage, identity)
+        except EditLoopError as error:
+            newest_checkpoint = error
+    shared_checkpoint: SavedCheckpoint | EditLoopError | None = broadcast_object(newest_checkpoint)
+    if isinstance(shared_checkpoint, EditLoopError):
+        raise shared_checkpoint
+    return shared_checkpoint
+
+
+def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
+    """Bring the engine to a checkpoint's state. Every rank calls it; `found` must be this job's `newest`."""
+    source = checkpoint.folder
+    if checkpoint.as_universal:
+        universal_folder = _universal(checkpoint.folder) if distributed.get_rank() == 0 else None
+        source = Path(broadcast_object(None if universal_folder is None else str(universal_folder)))
+    partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
+    path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
+    if path is None:
+        raise EditLoopError(f"{checkpoint.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
+    distributed.barrier()
+    if checkpoint.as_universal and distributed.get_rank() == 0:
+        shutil.rmtree(source)
+    return TrainingProgress(**json.loads((checkpoint.folder / PROGRESS).read_text()))
+
+
+def read_extra_tensors(checkpoint: SavedCheckpoint) -> dict[str, Tensor]:
+    """The tensors that a checkpoint was saved with."""
+    return load_file(checkpoint.folder / EXTRA_TENSORS)
+
+
+def save_best(engine: Any, folder: Path, step: int) -> None:
+    """Replace the best state by the engine's present one. Every rank calls it."""
+    state = trainable_state(engine)
+    if distributed.get_rank() == 0:
+        with complete_folder(folder / BEST, {"step": step}) as out:
+            save_file(state, out / STATE)
+    distributed.barrier()
+
+
+def best_state(folder: Path) -> Path:
+    """The file of the best state, its bytes checked."""
+    read_manifest(folder / BEST, check=True)
+    return folder / BEST / STATE
+
+
+def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | None:
+    for torn in folder.glob(".*"):  # what a killed job was writing
+        if torn.is_dir():
+            shutil.rmtree(torn)
+    complete = _complete(folder)
+    if not complete:
+        return None
+    last = complete[-1]
+    facts = read_manifest(last, check=True)["facts"]
+    if facts["identity"] != identity:
+        raise EditLoopError(
+            f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
+            "this one to begin anew."
+        )
+    ranks = distributed.get_world_size()
+    as_universal = facts["ranks"] != ranks and zero_stage > 0
+    # DeepSpeed 0.19 reads another stage's states wrongly or not at all, and stage 3's wrongly with other ranks.
+    if facts["zero_stage"] != zero_stage or (as_universal and zero_stage == 3):
+        raise EditLoopError(
+            f"{last}: written by {facts['ranks']} processes at zero_stage {facts['zero_stage']}; {ranks} processes at "
+            f"zero_stage {zero_stage} cannot go on there. The stage must be the same, and for stage 3 the number of "
+            "processes too. Set them so, or delete this folder to begin anew."
+        )
+    return SavedCheckpoint(last, int(facts["step"]), as_universal)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def _layout(engine: Any) -> dict[str, int]:
+    return {"ranks": distributed.get_world_size(), "zero_stage": engine.zero_optimization_stage()}
+
+
+def _universal(checkpoint: Path) -> Path:
+    """The checkpoint in the form that jobs of any size read, in a scratch folder beside it."""
+    universal_folder = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
+    command = [
+        sys.executable,
+        "-m",
+        "deepspeed.checkpoint.ds_to_universal",
+        "--input_folder",
+        str(checkpoint / ENGINE),
+        "--output_folder",
+        str(universal_folder / ENGINE),
+        "--inject_missing_state",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EditLoopError(
+            f"{checkpoint}: cannot be read by a job of another size: {done.stderr.strip()[-2000:]}. Go on with "
+            f"{read_manifest(checkpoint)['facts']['ranks']} processes."
+        )
+    return universal_folder

@@ -1,0 +1,71 @@
+"""Trains EditScore to answer as experts or a teacher do: one rank of a DeepSpeed job.
+
+torchrun --nproc-per-node 2 -m editloop.training.edit_score.train job.json
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from safetensors.torch import load_file
+
+from editloop.models.edit_score import checkpoints
+from editloop.models.edit_score.adapters import write_adapter
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.lora import add_adapter
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.edit_score.training_task import AnswerTrainingTask, read_training_edits
+from editloop.training.engine import put_state, uses_bf16
+from editloop.training.loop import train
+from editloop.training.reward_job import TrainingJob
+
+PREFIX = "backbone."
+"""Before the backbone's names among the model's."""
+
+
+def _open_base(job: TrainingJob) -> EditScoreModel:
+    """The model that a job starts from, on the CPU, without the adapter that it trains."""
+    dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
+    settings = EditScoreSettings(**job.preset.settings) if job.preset.settings else None
+    return EditScoreModel.from_base(job.base, settings, device="cpu", dtype=dtype)
+
+
+def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
+    """Write the model folder: the trained adapter and which base it goes on, or the whole trained weights."""
+    trained, extra = load_file(state), dict[str, object]({"training.json": history})
+    model = _open_base(job)
+    if job.training.adapter is None:
+        put_state(model, trained)
+        model.save(job.output, job.facts, extra)
+        return
+    adapter_state = {name.removeprefix(PREFIX): value for name, value in trained.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        write_adapter(Path(scratch) / "adapter", adapter_state, job.training.adapter, job.preset.base)
+        checkpoints.save_adapter_model(
+            job.output, Path(scratch) / "adapter", job.base, model.settings, job.facts, extra
+        )
+
+
+def main(job: TrainingJob) -> None:
+    """Train on this rank; rank 0 writes the model folder."""
+    start_rank()
+    torch.manual_seed(job.training.seed)
+    model = _open_base(job)
+    if job.training.adapter:
+        add_adapter(model.backbone, job.training.adapter)
+    top = model.settings.top
+    task = AnswerTrainingTask(
+        model, {split: read_training_edits(job.dataset, split, top) for split in ("train", "validation")}
+    )
+    trained = train(task, job.training, job.checkpoints, facts=job.facts)
+    if distributed.get_rank() == 0:
+        _write_model(job, trained.state, trained.history)
+    end_rank()
+
+
+if __name__ == "__main__":
+    main(TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()))

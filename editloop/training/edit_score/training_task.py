@@ -1,0 +1,130 @@
+"""What EditScore learns from, as the training loop asks for it: a unit is a row, one answer to one question."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from editloop.content import read_manifest
+from editloop.datasets.preference_groups import PreferenceGroups
+from editloop.errors import EditLoopError
+from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.rows import pack_rows
+from editloop.models.judge_protocol import EditGroup
+from editloop.training.edit_score.distillation import ROWS_FILE, read_distillation_picture, read_distillation_rows
+from editloop.training.edit_score.sft import answer_loss
+from editloop.training.edit_score.targets import Target, rows_per_edit, targets_from_ratings, training_rows
+from editloop.training.training_task import Batch, ParameterGroup, Split
+
+
+class TargetedEdits(Protocol):
+    """Edits with their targets; pictures are read when they are asked for."""
+
+    def names(self) -> list[tuple[str, int]]:
+        """What each group is known by, and how many edits it has."""
+        ...
+
+    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        """One edit, alone in its group."""
+        ...
+
+
+class ExpertEdits:
+    """A dataset of preferences: targets are the experts' mean ratings."""
+
+    def __init__(self, dataset: Path, split: Split, top: int):
+        self.groups, self.top = PreferenceGroups(dataset, split), top
+
+    def names(self) -> list[tuple[str, int]]:
+        return self.groups.sizes()
+
+    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        preference_group = self.groups[group]
+        edit_group = EditGroup(
+            preference_group.instruction, preference_group.source, [preference_group.edits[edit]], preference_group.key
+        )
+        return edit_group, targets_from_ratings(preference_group.ratings[edit : edit + 1], self.top)[0]
+
+
+class DistilledEdits:
+    """A folder of taught edits."""
+
+    def __init__(self, dataset: Path, split: Split, top: int):
+        if (limit := read_manifest(dataset)["facts"]["top"]) != top:
+            raise EditLoopError(
+                f"{dataset}: its points go to {limit}, the model's to {top}. Set `top` in the preset's settings to it."
+            )
+        self.folder, self.rows = dataset, read_distillation_rows(dataset, split)
+
+    def names(self) -> list[tuple[str, int]]:
+        return [(rows[0].key, len(rows)) for rows in self.rows]
+
+    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        row = self.rows[group][edit]
+        source, edited = (read_distillation_picture(self.folder, sha256) for sha256 in (row.source, row.edit))
+        return EditGroup(row.instruction, source, [edited], row.key), Target(row.points, row.reasons)
+
+
+def read_training_edits(dataset: Path, split: Split, top: int) -> TargetedEdits:
+    """The taught edits of a dataset folder: a teacher's, or experts' preferences."""
+    return (DistilledEdits if (dataset / ROWS_FILE.format(split=split)).is_file() else ExpertEdits)(dataset, split, top)
+
+
+class RowOrigin(NamedTuple):
+    """Where a row comes from."""
+
+    group: int
+    edit: int
+    row: int
+
+
+class AnswerTrainingTask:
+    """Rows for an EditScore model; those of a batch that are about one edit share what they have in common."""
+
+    def __init__(self, model: EditScoreModel, splits: dict[Split, TargetedEdits]):
+        self.model, self.splits = model, splits
+        self.units = {split: list(_units(edits, rows_per_edit(model.settings))) for split, edits in splits.items()}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup([parameter for parameter in self.model.parameters() if parameter.requires_grad], 1.0)]
+
+    def count(self, split: Split) -> int:
+        return len(self.units[split])
+
+    def name(self, split: Split, unit: int) -> str:
+        origin = self.units[split][unit]
+        return f"task {self.splits[split].names()[origin.group][0]}, edit {origin.edit}, answer {origin.row}"
+
+    def batch(self, split: Split, units: Sequence[int]) -> Batch:
+        origins = [self.units[split][unit] for unit in units]
+        rows_by_edit = {}
+        for key in dict.fromkeys((origin.group, origin.edit) for origin in origins):
+            group, target = self.splits[split].edit(*key)
+            rows_by_edit[key] = training_rows(self.model.rows, group, [target])[0]
+        tensors = pack_rows(
+            [rows_by_edit[origin.group, origin.edit][origin.row] for origin in origins], self.model.rows.marks
+        ).tensors
+        return Batch(tensors, float(len(tensors["targets"])), len(rows_by_edit))
+
+    def loss(self, engine: Any, batch: Batch) -> Tensor:
+        return answer_loss(engine(batch.tensors), batch.tensors["targets"])
+
+    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+        targets = batch.tensors["targets"]
+        logits = engine(batch.tensors)
+        return {
+            "nats": answer_loss(logits, targets).item() * len(targets),
+            "tokens": float(len(targets)),
+            "right": float((logits.argmax(-1) == targets).sum()),
+        }
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """Mean loss an answer token (nats), and the share of tokens that the model would have written itself."""
+        return {"loss": sums["nats"] / sums["tokens"], "accuracy": sums["right"] / sums["tokens"]}
+
+
+def _units(edits: TargetedEdits, rows: int) -> Iterator[RowOrigin]:
+    for group, (_, count) in enumerate(edits.names()):
+        for edit in range(count):
+            yield from (RowOrigin(group, edit, row) for row in range(rows))

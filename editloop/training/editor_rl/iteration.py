@@ -1,0 +1,302 @@
+"""One iteration of online RL on one rank: sample, have scored, compare, update.
+
+Judges work while the next edits are sampled. Where one of them is elsewhere, the old policy and the frozen editor are
+asked what the update wants of them meanwhile, for all edits; else afterwards, for those alone that are trained on:
+judges on the same machine would only take turns with them. Every edit counts alike, however ranks and passes share
+them.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as distributed
+from numpy.typing import NDArray
+from torch import Tensor
+
+from editloop.errors import EditLoopError
+from editloop.models.editors.protocol import Editor, join_conditions
+from editloop.models.judge_protocol import EditGroup
+from editloop.training.distributed import StopRequest, all_reduce_sum
+from editloop.training.editor_rl.advantages import Advantages, combine_advantages, solved, strongest_members
+from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.rollout import Rollout, SamplingCost, decode_rollout, sample_rollout, slices
+from editloop.training.editor_rl.scoring import PendingRewards, RewardJudges
+from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.editor_rl.updates import TrainedWeights, UpdateLevel, build_levels, micro_batches
+from editloop.training.editor_rl.windows import trained_window
+
+POLL_SECONDS = 0.2
+"""How often a rank that waits for rewards looks whether it was asked to stop."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """The ranks were asked to stop while they waited for rewards."""
+
+
+class JudgesFailedError(EditLoopError):
+    """Judges cannot go on; every rank raises it, and the training is as it was before the iteration."""
+
+
+class IterationSummary(NamedTuple):
+    """What an iteration leaves, the same on every rank."""
+
+    figures: dict[str, float]
+    """Those that are known: without any reward there is no `reward`."""
+    solved: list[int]
+    """Tasks that turned out to be solved."""
+
+
+class Iteration:
+    """What iterations work with."""
+
+    def __init__(
+        self,
+        settings: RlSettings,
+        editor: Editor,
+        prompts: Prompts,
+        reward_judges: RewardJudges,
+        reward_weights: Mapping[str, float],
+        engine: Any,
+        weights: TrainedWeights,
+        old: list[Tensor],
+        stop: StopRequest,
+    ):
+        """weights_of: how much each judge's reward counts. old: the old policy's values, NFT's."""
+        self.settings, self.editor, self.prompts, self.reward_judges = settings, editor, prompts, reward_judges
+        self.reward_weights, self.engine, self.weights, self.old, self.stop = reward_weights, engine, weights, old, stop
+        self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
+        self.with_base = True
+        self.counts = SamplingCost()
+        self.reasons: Counter[str] = Counter()
+        """Why rewards were missing so far, on this rank."""
+
+    def run(self, iteration: int, left_out: set[int], *, measured: bool) -> IterationSummary:
+        """Iteration 0, 1, ...; `left_out` are tasks that are solved. UntaughtError where a judge cannot go on.
+
+        measured: whether the distance to the base editor is told even where it is no part of the loss.
+        """
+        began, before = time.perf_counter(), (self.counts.network, self.counts.shared, self.prompts.encodings)
+        chosen = self.prompts.chosen(iteration, self.settings.tasks, left_out)
+        rollouts = self._sampled(iteration, chosen)
+        rolled = time.perf_counter()
+        self.with_base = measured or self.settings.kl > 0
+        ahead = None
+        if self.reward_judges.elsewhere:
+            ahead = [self._levels(rollout, iteration) for rollout, _ in rollouts]
+        wait_began = time.perf_counter()
+        rewards = self._rewards([pending for _, pending in rollouts], chosen, [rollout for rollout, _ in rollouts])
+        waited = time.perf_counter() - wait_began
+        advantages = combine_advantages(
+            rewards, self.reward_weights, combination=self.settings.combination, scale=self.settings.scale
+        )
+        trained = strongest_members(advantages, self.settings.keep) if self.settings.keep else advantages.counts
+        learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, advantages, trained)
+        seconds = time.perf_counter() - began
+        after = (self.counts.network, self.counts.shared, self.prompts.encodings)
+        spent = all_reduce_sum([float(new - old) for new, old in zip(after, before, strict=True)])
+        figures = {
+            **_reward_figures(rewards, advantages),
+            **learnt,
+            "samples_per_second": advantages.values.numel() / seconds,
+            "seconds": seconds,
+            "sampling": rolled - began,
+            "waiting": waited,
+            "network_calls": spent[0],
+            "shared_steps": spent[1],
+            "encodings": spent[2],
+        }
+        first = rewards[next(iter(self.reward_weights))]
+        solved_indices = (
+            solved(first, self.settings.solved_spread, self.settings.solved_mean).nonzero().flatten().tolist()
+        )
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        return IterationSummary(
+            figures, [int(chosen[index]) for index in solved_indices] if self.settings.solved_spread else []
+        )
+
+    def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
+        """This rank's tasks, edited in parts, each on its way to the judges."""
+        settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
+        steps = range(0)
+        if settings.algorithm == "flow-grpo":
+            steps = trained_window(
+                settings.window_kind, iteration, settings.seed, size=settings.window, reach=settings.window_range
+            )
+        sampled = []
+        by_old = settings.algorithm == "nft"
+        if by_old:
+            self.weights.swap(self.old)
+        try:
+            for tasks in self._parts(mine):
+                encoded_tasks = self.prompts.encoded_tasks(tasks)
+                condition = join_conditions([encoded_task.condition for encoded_task in encoded_tasks]).to(
+                    self.editor.device
+                )
+                rollout = sample_rollout(settings, self.editor, condition, tasks, iteration, steps, self.counts)
+                edits = decode_rollout(self.editor, rollout, settings.micro_batch)
+                groups = [
+                    EditGroup(
+                        self.prompts.rows[task].instruction,
+                        encoded_task.source,
+                        list(edits[part]),
+                        self.prompts.rows[task].id,
+                    )
+                    for task, encoded_task, part in zip(
+                        tasks, encoded_tasks, slices(len(edits), settings.members), strict=True
+                    )
+                ]
+                sampled.append((rollout, self.reward_judges.ask(groups)))
+        finally:
+            if by_old:
+                self.weights.swap(self.old)
+        return sampled
+
+    def _parts(self, tasks: list[int]) -> list[list[int]]:
+        """Tasks of one size each, about `chunks` parts in all."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for task in tasks:
+            by_size.setdefault(self.prompts.sizes[task], []).append(task)
+        most = math.ceil(len(tasks) / self.settings.chunks)
+        return [group[part] for group in by_size.values() for part in slices(len(group), most)]
+
+    def _levels(self, rollout: Rollout, iteration: int) -> list[UpdateLevel]:
+        return build_levels(self.settings, self.editor, rollout, iteration, self.weights, self.old, self.with_base)
+
+    def _rewards(
+        self, pending: list[PendingRewards], chosen: NDArray[Any], rollouts: list[Rollout]
+    ) -> dict[str, Tensor]:
+        """Rewards (P, G) of all ranks' tasks, in the order of `chosen`, by judge; NaN where missing."""
+        index_of = {int(task): index for index, task in enumerate(chosen)}
+        shape = (len(chosen), self.settings.members)
+        local_rewards = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in self.reward_weights}
+        failure: EditLoopError | None = None
+        try:
+            for request, rollout in zip(pending, rollouts, strict=True):
+                while not request.wait(POLL_SECONDS):
+                    if self.stop.requested:
+                        self.reward_judges.give_up()
+                rows = torch.tensor([index_of[task] for task, member in rollout.names if member == 0])
+                for name, answer in request.answers().items():
+                    local_rewards[name][rows] = answer.rewards.double()
+                    self.reasons.update(answer.missing)
+        except EditLoopError as error:
+            failure = error
+        flat = torch.stack(list(local_rewards.values())).flatten()
+        sums = all_reduce_sum(
+            [
+                *flat.nan_to_num(0.0).tolist(),
+                *flat.isfinite().double().tolist(),
+                float(failure is not None),
+                float(self.stop.requested),
+            ]
+        )
+        if sums[-2]:
+            messages: list[str | None] = [None] * self.ranks
+            distributed.all_gather_object(messages, str(failure) if failure else None)
+            if sums[-1]:
+                raise Stopped
+            raise JudgesFailedError(next(message for message in messages if message))
+        values, present = torch.tensor(sums[:-2]).view(2, len(local_rewards), *shape)
+        complete = torch.where(present > 0, values, torch.nan)
+        return dict(zip(local_rewards, complete, strict=True))
+
+    def _update(
+        self,
+        rollouts: list[Rollout],
+        ahead: list[list[UpdateLevel]] | None,
+        iteration: int,
+        chosen: NDArray[Any],
+        advantages: Advantages,
+        trained: Tensor,
+    ) -> dict[str, float]:
+        """An optimiser step a level on the edits that are trained on, bool (P, G); the means of what they tell."""
+        count = int(trained.sum())
+        if not count:
+            return {"trained": 0.0}
+        index_of = {int(task): index for index, task in enumerate(chosen)}
+        work: list[tuple[list[UpdateLevel], Tensor, Tensor]] = []
+        for index, rollout in enumerate(rollouts):
+            positions = torch.tensor(
+                [index_of[task] * self.settings.members + member for task, member in rollout.names]
+            )
+            counting, advantage = trained.flatten()[positions], advantages.values.flatten()[positions].float()
+            levels = ahead[index] if ahead else []
+            if not ahead and counting.any():
+                selected = counting.nonzero().flatten()
+                levels = self._levels(rollout.subset(selected), iteration)
+                counting, advantage = counting[selected], advantage[selected]
+            advantage = advantage.to(rollout.latents.device)
+            work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
+        passes = max(int(value) for value in _gathered(float(len(work))))
+        spare = None if len(work) == passes else self._spare(rollouts, ahead, iteration)
+        sums: dict[str, float] = {}
+        depth = self.settings.levels if self.settings.algorithm == "nft" else self.settings.window
+        for level in range(depth):
+            loss = 0.0
+            for levels, advantage, part in work:
+                losses = levels[level].losses(part, advantage[part])
+                self.engine.backward(losses.loss.sum() * (self.ranks / count))
+                loss += float(losses.loss.detach().sum())
+                for name, values in losses.figures.items():
+                    sums[name] = sums.get(name, 0.0) + float(values.sum())
+            for _ in range(passes - len(work)):
+                assert spare is not None
+                zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
+                self.engine.backward(
+                    spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage).loss.sum() * 0.0
+                )
+            (total_loss,) = all_reduce_sum([loss])
+            if not math.isfinite(total_loss):
+                raise EditLoopError(
+                    f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the last "
+                    f"checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
+                )
+            self.engine.step()
+            sums["loss"] = sums.get("loss", 0.0) + loss
+        names = self._figure_names()
+        totals = all_reduce_sum([sums.get(name, 0.0) for name in names])
+        means = {name: value / (count * depth) for name, value in zip(names, totals, strict=True)}
+        norm = self.engine.get_global_grad_norm()
+        if "ratio_deviation" in means:
+            means["ratio_deviation"] = math.sqrt(means["ratio_deviation"])
+        return means | {"trained": float(count)} | ({} if norm is None else {"gradient_norm": float(norm)})
+
+    def _spare(
+        self, rollouts: list[Rollout], ahead: list[list[UpdateLevel]] | None, iteration: int
+    ) -> list[UpdateLevel]:
+        """Levels for passes that count for nothing, which a rank makes while others still have edits."""
+        return ahead[0] if ahead else self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
+
+    def _figure_names(self) -> list[str]:
+        names = ["loss", "kl"] if self.with_base else ["loss"]
+        return names + (["ratio", "ratio_deviation", "clipped"] if self.settings.algorithm != "nft" else [])
+
+
+def _gathered(value: float) -> list[float]:
+    """Every rank's value, on every rank."""
+    rank, ranks = distributed.get_rank(), distributed.get_world_size()
+    return all_reduce_sum([value if index == rank else 0.0 for index in range(ranks)])
+
+
+def _reward_figures(rewards: Mapping[str, Tensor], advantages: Advantages) -> dict[str, float]:
+    """Of all edits of an iteration."""
+    every = torch.stack(list(rewards.values()))
+    groups = advantages.values.shape[0]
+    figures = {
+        "reward": every.nanmean().item(),
+        "spread": torch.stack([_deviation(row) for reward in rewards.values() for row in reward]).nanmean().item(),
+        "silent_groups": advantages.silent / groups,
+        "missing": advantages.missing / advantages.values.numel(),
+    }
+    if len(rewards) > 1:
+        figures |= {f"reward_{name}": reward.nanmean().item() for name, reward in rewards.items()}
+    return figures
+
+
+def _deviation(row: Tensor) -> Tensor:
+    present = row[row.isfinite()]
+    return present.std(correction=0) if len(present) else torch.tensor(torch.nan, dtype=row.dtype)

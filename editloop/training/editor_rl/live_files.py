@@ -1,0 +1,44 @@
+"""Files of a running training on the stage's MLflow run, while it runs: sent by a thread, kept while MLflow is away."""
+
+import threading
+from pathlib import Path
+
+from editloop.lineage import tracking
+
+LAST_SECONDS = 20.0
+"""How long the end of a training waits for the last files."""
+
+
+class LiveFiles:
+    """Sends files to the run of this step (EDITLOOP_STAGE_RUN); without such a run there is nobody to send to."""
+
+    def __init__(self) -> None:
+        self.run = tracking.TrackingSettings().stage_run
+        self._waiting: dict[Path, str] = {}
+        self._thread: threading.Thread | None = None
+
+    def send(self, files: dict[Path, str]) -> None:
+        """Send files, each into a folder of the run's artifacts ("." is the top); those of the last time that did not
+        get there go along."""
+        self._waiting |= files
+        if self.run and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._deliver, daemon=True, name="live files")
+            self._thread.start()
+
+    def close(self) -> None:
+        """Deliver what is left, if MLflow answers soon."""
+        self.send({})
+        if self._thread:
+            self._thread.join(LAST_SECONDS)
+
+    def _deliver(self) -> None:
+        try:
+            api = tracking.client()
+            while self._waiting:
+                path, folder = next(iter(self._waiting.items()))
+                api.log_artifact(self.run, str(path), None if folder == "." else folder)
+                self._waiting.pop(path)
+        except Exception as error:  # whatever MLflow's client raises, training goes on
+            print(
+                f"pages: MLflow does not take them ({type(error).__name__}); sent with the next evaluation", flush=True
+            )

@@ -1,0 +1,57 @@
+"""DiffusionNFT (arXiv 2509.16117): policy improvement on the forward process. Pure functions, fp32.
+
+The edits of the old policy are noised again at any level; the new velocity is pulled towards the good ones and
+pushed from the bad ones through implicit positive and negative policies. No stochastic sampler, no log-probability.
+"""
+
+from torch import Tensor
+
+
+def compute_optimality(advantage: Tensor, advantage_clip: float) -> Tensor:
+    """Probability 0..1, (B,), that an edit is a good one: clip(A, +-advantage_clip) / (2 advantage_clip) + 1/2."""
+    return advantage.clamp(-advantage_clip, advantage_clip) / (2 * advantage_clip) + 0.5
+
+
+def nft_loss(
+    velocity: Tensor,
+    old: Tensor,
+    noised: Tensor,
+    picture: Tensor,
+    sigma: Tensor,
+    optimality: Tensor,
+    nft_beta: float,
+    advantage_clip: float = 1.0,
+) -> Tensor:
+    """DiffusionNFT's loss of each edit.
+
+    With b = nft_beta the implicit positive policy is b v + (1 - b) old, the negative one (1 + b) old - b v. Each
+    squared error is divided by its own detached mean absolute error. At optimality 1/2 and v = old the gradients of
+    both parts cancel. The factor `advantage_clip` makes a small advantage pull as hard whatever the clip is.
+
+    Args:
+        velocity: The policy's velocities v, (B, S, C).
+        old: The old policy's velocities at the same latents, (B, S, C).
+        noised: Latents (1 - sigma) picture + sigma noise, (B, S, C).
+        picture: Latents of the finished edits, (B, S, C).
+        sigma: Noise levels, (B,), 0..1.
+        optimality: How good each edit is, (B,), 0..1: `compute_optimality`.
+        nft_beta: Strength of the implicit policies, above 0.
+        advantage_clip: The advantage at which optimality is 1.
+
+    Returns:
+        The loss, (B,).
+    """
+    level = sigma[:, None, None]
+    positive = noised - level * (nft_beta * velocity + (1 - nft_beta) * old)
+    negative = noised - level * ((1 + nft_beta) * old - nft_beta * velocity)
+    parts = []
+    for guess in (positive, negative):
+        error = guess - picture
+        scale = error.detach().abs().flatten(1).mean(1).clamp_min(1e-5)
+        parts.append(error.square().flatten(1).mean(1) / scale)
+    return (optimality * parts[0] + (1 - optimality) * parts[1]) * (advantage_clip / nft_beta)
+
+
+def kl_to_base(velocity: Tensor, base: Tensor) -> Tensor:
+    """Mean squared distance (B,) of velocities (B, S, C) from the base editor's: the KL term of NFT."""
+    return (velocity - base).square().flatten(1).mean(1)

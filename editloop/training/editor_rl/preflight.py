@@ -1,0 +1,65 @@
+"""What is checked before the processes of a training start and any memory is taken: layers, sizes, who watches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from editloop.content import MANIFEST, read_manifest
+from editloop.data.edits_file import EditRow
+from editloop.errors import EditLoopError
+from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
+from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.editors.opening import outline_editor
+from editloop.scoring.opening import find_local, is_served, open_judge
+from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.reward_source import RewardSource
+from editloop.training.editor_rl.scoring import ORACLE, check_size
+from editloop.training.editor_rl.settings import RlSettings
+
+
+def check_job(
+    practised: Sequence[EditRow],
+    held_out: Sequence[EditRow],
+    editor: Path,
+    reward_source: RewardSource,
+    settings: RlSettings,
+    watch: Sequence[str],
+    processes: int,
+) -> None:
+    """EditLoopError where the training could not begin or would not mean anything: fewer tasks than processes, no layer
+    of an adapter's name, pictures of another size than the reward was trained on, a judge that cannot watch."""
+    if len(practised) < processes:
+        raise EditLoopError(
+            f"{len(practised)} tasks to practise for {processes} processes: each needs one. Give more tasks."
+        )
+    outline = outline_editor(editor)
+    if settings.train == "lora":
+        outline.adapter_layers(settings.targets or None)
+    settings_file = reward_source.folder / REWARD_SETTINGS
+    if settings_file.is_file():
+        reward = RewardSettings.model_validate_json(settings_file.read_text())
+        for size in set(Prompts(practised, outline, cache_size=1, seed=0).sizes):
+            check_size(reward_source.name, reward, size)
+    for address in watch:
+        check_watcher(address, held_out, reward_source)
+
+
+def check_watcher(address: str, held_out: Sequence[EditRow], reward_source: RewardSource) -> None:
+    """EditLoopError where a judge is not there, is the one that teaches, or is the oracle of tasks without targets."""
+    if address == ORACLE:
+        without = [row.id for row in held_out if row.target is None]
+        if without:
+            raise EditLoopError(
+                f"watch {ORACLE}: {len(without)} held-out tasks have no `target`, {without[0]!r} first; give each one, "
+                "or watch with another judge."
+            )
+        return
+    if is_served(address):
+        version = open_judge(address).version
+    else:
+        folder = find_local(address).folder
+        version = str(read_manifest(folder)["sha256"]) if (folder / MANIFEST).is_file() else ""
+    if version == reward_source.sha256:
+        raise EditLoopError(
+            f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever it is: "
+            "name another one."
+        )

@@ -1,0 +1,58 @@
+"""Who may teach an editor: a registered, signed champion, in its folder or behind a server that serves its weights."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from editloop.content import read_manifest
+from editloop.errors import EditLoopError
+from editloop.lineage.registry import CHAMPION, fetch_version, find_version, parse_model
+
+
+class RewardSource(NamedTuple):
+    """A judge that may teach."""
+
+    address: str
+    """Where the training opens it: a folder, or a server."""
+    name: str
+    """Registered name of its kind."""
+    sha256: str
+    """Content address of its weights: the champion's."""
+    folder: Path
+    """The champion's files, checked; behind a server too."""
+
+
+def champion_reward_source(reward: str) -> RewardSource:
+    """The teacher behind `models:/NAME@champion`, or `http(s)://HOST:PORT` of a server that serves such a champion.
+
+    EditLoopError for any other model, where there is no champion, where its files or its signature do not hold, and
+    where a server serves something else.
+    """
+    if reward.startswith(("http://", "https://")):
+        return _served(reward)
+    if not reward.startswith("models:/") or parse_model(reward)[1] != CHAMPION:
+        raise EditLoopError(
+            f"reward {reward!r}: only a registered champion may teach; give models:/NAME@{CHAMPION}, or the address "
+            "http://HOST:PORT of `editloop serve` with that champion."
+        )
+    version = find_version(reward)
+    if version is None:
+        raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
+    folder = fetch_version(version)
+    return RewardSource(str(folder), version.name, str(read_manifest(folder)["sha256"]), folder)
+
+
+def _served(address: str) -> RewardSource:
+    from editloop.scoring.opening import open_judge
+
+    judge = open_judge(address)
+    name = f"models:/{judge.name}@{CHAMPION}"
+    version = find_version(name)
+    if version is None:
+        raise EditLoopError(f"{address} serves a model of {judge.name}, which has no champion: promote one first.")
+    champion = str(version.tags.get("editloop.sha256"))
+    if judge.version != champion:
+        raise EditLoopError(
+            f"{address} serves {judge.name} {judge.version}; the champion is version {version.version}, {champion}. "
+            f"Only a champion may teach: start the server with {name}."
+        )
+    return RewardSource(address, judge.name, champion, fetch_version(version))

@@ -1,0 +1,32 @@
+"""How a fine-tuning went, as a page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from editloop.pages.plots import BLUE, GREEN, SOFT, Curve, curves, page_style, series
+
+
+def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """One self-contained HTML page. history: training.json; facts: of the editor's manifest."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    steps, evaluations = history["steps"], history["evaluations"]
+    panels = [
+        Curve("loss of the batches", *series(steps, "loss"), BLUE),
+        Curve("loss on held-out tasks", *series(evaluations, "loss"), GREEN, dots=True),
+        Curve("learning rate", *series(steps, "learning_rate"), SOFT),
+    ]
+    first, best = evaluations[0], min(evaluations, key=lambda evaluation: evaluation["loss"])
+    return environment.get_template("sft_page.html.j2").render(
+        facts=facts,
+        steps=len(steps),
+        first=first,
+        best=best,
+        style=Markup(page_style()),
+        picture=Markup(curves("sft", panels) or ""),
+    )

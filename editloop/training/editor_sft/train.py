@@ -1,0 +1,46 @@
+"""Supervised fine-tuning of an editor by flow matching: one rank of a DeepSpeed job.
+
+torchrun --nproc-per-node 2 -m editloop.training.editor_sft.train job.json
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+from safetensors.torch import load_file
+
+from editloop.content import write_json
+from editloop.data.edits_file import read_edits
+from editloop.models.editors.opening import open_editor
+from editloop.training.distributed import device, end_rank, start_rank
+from editloop.training.editor_sft.settings import SftJob
+from editloop.training.editor_sft.training_task import EditTrainingTask, split_rows
+from editloop.training.engine import put_state, uses_bf16
+from editloop.training.loop import train
+
+
+def main(job: SftJob) -> None:
+    """Train on this rank; rank 0 writes the editor, its adapter merged, and the curves."""
+    start_rank()
+    settings, training = job.settings, job.settings.training
+    torch.manual_seed(training.seed)  # of the adapter's first weights
+    bf16 = uses_bf16(training)
+    editor = open_editor(job.editor, device=str(device()), dtype=torch.bfloat16 if bf16 else torch.float32)
+    editor.bf16 = bf16
+    if training.adapter:
+        trained = editor.add_adapter(training.adapter.rank, training.adapter.alpha, settings.targets or None)
+    else:
+        trained = editor.train_whole()
+    task = EditTrainingTask(editor, split_rows(read_edits(job.edits), settings.held_out), settings, trained)
+    finished = train(task, training, job.checkpoints, facts=job.facts)
+    if distributed.get_rank() == 0:
+        put_state(editor.network, load_file(finished.state))
+        editor.save(job.output / "editor")
+        write_json(job.output / "training.json", finished.history)
+        write_json(job.output / "evaluations.json", finished.history["evaluations"])
+    end_rank()
+
+
+if __name__ == "__main__":
+    main(SftJob.model_validate_json(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,154 @@
+"""Tasks with their right edits, as the training loop asks for them: a unit is a task, its loss that of flow matching.
+
+Pictures of several shapes may meet in one batch: they go through the network size by size. Text and pictures are
+encoded when they are learnt from: a few percent of a step, and no memory that grows with the set.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from editloop.content import sha256_file, sha256_json
+from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import load_image
+from editloop.data.picture_size import resized
+from editloop.errors import EditLoopError
+from editloop.models.editors.protocol import Editor
+from editloop.models.editors.sampling import group_by_size, working_picture
+from editloop.models.editors.settings import Size
+from editloop.training.distributed import step_seed
+from editloop.training.editor_sft.settings import SftSettings
+from editloop.training.flow_matching import (
+    flow_matching_loss,
+    logit_normal_levels,
+    noised,
+    shifted,
+    uniform_levels,
+)
+from editloop.training.training_task import Batch, ParameterGroup, Split
+
+LEVELS = 4
+"""Noise levels that a held-out task is measured at, spread evenly, the same at every look."""
+
+
+class TaskPictures(NamedTuple):
+    """Tasks of one size: which they are, and uint8 (B, height, width, 3) each."""
+
+    units: list[int]
+    sources: NDArray[np.uint8]
+    targets: NDArray[np.uint8]
+
+
+class EditTrainingTask:
+    """An editor and the edits that it learns."""
+
+    def __init__(
+        self, editor: Editor, splits: dict[Split, list[EditRow]], settings: SftSettings, trained: list[nn.Parameter]
+    ):
+        """trained: the parameters that learn, as the editor gave them."""
+        self.editor, self.splits, self.settings, self.trained = editor, splits, settings, trained
+        self.model = editor.network
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup(self.trained, 1.0)]
+
+    def count(self, split: Split) -> int:
+        return len(self.splits[split])
+
+    def name(self, split: Split, unit: int) -> str:
+        return f"task {self.splits[split][unit].id}"
+
+    def batch(self, split: Split, units: Sequence[int]) -> Batch:
+        rows = [self.splits[split][unit] for unit in units]
+        sources = [working_picture(self.editor, load_image(row.source)) for row in rows]
+        tensors: dict[str, Tensor] = {}
+        for size, indices in group_by_size(sources).items():
+            targets = [resized(load_image(_target(rows[index])), size) for index in indices]
+            parts = TaskPictures(
+                [units[index] for index in indices], np.stack([sources[at] for at in indices]), np.stack(targets)
+            )
+            name = f"{size[0]}x{size[1]}"
+            tensors |= {f"{name} {key}": torch.as_tensor(value) for key, value in parts._asdict().items()}
+        return Batch(tensors, float(len(units)), len(units))
+
+    def loss(self, engine: Any, batch: Batch) -> Tensor:
+        """Mean over the batch's tasks; the noise of each follows from the step and the task alone."""
+        seed = step_seed()
+        losses = []
+        for size, part in _parts(batch).items():
+            drawn = [torch.Generator().manual_seed(_seed(seed, unit)) for unit in part.units]
+            draw = uniform_levels if self.settings.levels == "uniform" else logit_normal_levels
+            sigma = torch.cat([draw(1, generator) for generator in drawn])
+            losses.append(self._losses("train", size, part, shifted(sigma, self.settings.shift), drawn))
+        return torch.cat(losses).mean()
+
+    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+        total = 0.0
+        for size, part in _parts(batch).items():
+            for level in range(LEVELS):
+                drawn = [torch.Generator().manual_seed(_seed(level, unit)) for unit in part.units]
+                sigma = torch.full((len(part.units),), (level + 0.5) / LEVELS)
+                total += float(self._losses("validation", size, part, sigma, drawn).sum())
+        return {"loss": total / LEVELS, "edits": float(batch.edits)}
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """Mean squared error of the velocity on held-out tasks, over evenly spread noise levels."""
+        return {"loss": sums["loss"] / sums["edits"]}
+
+    def _losses(
+        self, split: Split, size: Size, part: TaskPictures, sigma: Tensor, drawn: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Losses (B,) of tasks of one size at noise levels sigma (B,), the noise from each task's own generator."""
+        editor = self.editor
+        condition = editor.encode([self.splits[split][unit].instruction for unit in part.units], part.sources)
+        picture = editor.latents(part.targets)
+        noise = torch.cat([editor.noise(1, size, generator) for generator in drawn])
+        sigma = sigma.to(picture.device)
+        velocity = editor.velocity(noised(picture, noise, sigma), sigma, condition, self.settings.guidance)
+        return flow_matching_loss(velocity, picture, noise)
+
+
+def split_rows(rows: Sequence[EditRow], held_out: float) -> dict[Split, list[EditRow]]:
+    """The tasks to learn and those to choose the best state by, at least a share `held_out` (0..1): no source picture
+    is in both, and which are held out follows from content alone. EditLoopError where there is one source only."""
+    of_source: dict[str, list[EditRow]] = {}
+    for row in rows:
+        of_source.setdefault(sha256_file(row.source), []).append(row)
+    if len(of_source) < 2:
+        raise EditLoopError(
+            f"{len(rows)} edits of one source picture: some must be held out. Give edits of others too."
+        )
+    held: list[EditRow] = []
+    order = sorted(of_source, key=lambda source: sha256_json(["held out", source]))
+    for index, source in enumerate(order[:-1]):
+        if index and len(held) >= held_out * len(rows):
+            break
+        held += of_source.pop(source)
+    return {"train": [row for part in of_source.values() for row in part], "validation": held}
+
+
+def _target(row: EditRow) -> Any:
+    if row.target is None:
+        raise EditLoopError(f"task {row.id}: it has no target; an edit to learn has its right result as `target`.")
+    return row.target
+
+
+def _parts(batch: Batch) -> dict[Size, TaskPictures]:
+    """The tasks of a batch by their size."""
+    pictures_by_size: dict[Size, TaskPictures] = {}
+    for key, value in batch.tensors.items():
+        name, _, what = key.partition(" ")
+        if what == "units":
+            height, width = (int(side) for side in name.split("x"))
+            sources, targets = (batch.tensors[f"{name} {role}"].cpu().numpy() for role in ("sources", "targets"))
+            pictures_by_size[height, width] = TaskPictures(value.tolist(), sources, targets)
+    return pictures_by_size
+
+
+def _seed(draw: int, unit: int) -> int:
+    """The seed of a task's noise in a draw, below 2^60."""
+    return int(sha256_json([draw, unit])[:15], 16)

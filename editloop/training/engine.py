@@ -1,0 +1,107 @@
+"""DeepSpeed's engine around a lesson's model, and its weights brought together again."""
+
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from editloop.errors import EditLoopError
+from editloop.training.memory_plan import BUCKET_ELEMENTS
+from editloop.training.settings import TrainingSettings
+from editloop.training.training_task import TrainingTask
+
+
+def uses_bf16(settings: TrainingSettings) -> bool:
+    """Whether the pass through the model is in bfloat16 on this machine."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and torch.cuda.is_available())
+
+
+def engine_settings(
+    settings: TrainingSettings, ranks: int, passes: int, trained: int, *, universal: bool
+) -> dict[str, Any]:
+    """DeepSpeed's configuration; `trained` weights. Batches are formed by the loop, so its own sizes only agree."""
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET_ELEMENTS, trained)}
+    if settings.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if settings.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_batch_size": ranks * passes,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": passes,
+        "gradient_clipping": settings.clip,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": uses_bf16(settings)},
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 2**31,
+    }
+
+
+def start_engine(task: TrainingTask, settings: TrainingSettings, passes: int, *, universal: bool = False) -> Any:
+    """DeepSpeed's engine with AdamW over the lesson's parameter groups; `passes` accumulate one step's gradient."""
+    import deepspeed
+
+    if settings.gradient_checkpointing:
+        enable_gradient_checkpointing(task.model)
+    param_groups: list[dict[str, Any]] = [
+        {"params": list(group.parameters), "lr": settings.learning_rate * group.share, "share": group.share}
+        for group in task.parameter_groups()
+    ]
+    optimiser = torch.optim.AdamW(
+        param_groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
+    )
+    trained = sum(parameter.numel() for param_group in param_groups for parameter in param_group["params"])
+    config = engine_settings(settings, distributed.get_world_size(), passes, trained, universal=universal)
+    engine, *_ = deepspeed.initialize(model=task.model, optimizer=optimiser, config=config)
+    return engine
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> None:
+    """Have the Hugging Face model inside `model` keep its layers' inputs only and compute the rest anew."""
+    from transformers import PreTrainedModel  # 3 s, which a training without this does not spend
+
+    backbone = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    if backbone is None:
+        raise EditLoopError("gradient_checkpointing: the model has no Hugging Face model inside. Set it to false.")
+    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def set_learning_rate(engine: Any, rate: float) -> None:
+    """The peak times the schedule, shared out to the parameter groups."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+
+
+def trainable_state(engine: Any) -> dict[str, Tensor]:
+    """Trainable parameters in fp32 by name, whole, on the CPU: on rank 0; other ranks help and get nothing.
+
+    Masters where the engine keeps them: with bf16 these hold digits that the model's own weights have lost.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    state = {}
+    for name, parameter in engine.module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_full_fp32 = parameter.dtype == torch.float32 and not hasattr(parameter, "ds_id")
+        value = parameter.detach() if is_full_fp32 else safe_get_full_fp32_param(parameter)
+        if distributed.get_rank() == 0:
+            state[name] = (parameter.detach() if value is None else value).to("cpu", torch.float32, copy=True)
+    return state
+
+
+def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy values into a model's parameters by name; EditLoopError where a name or a shape is not the model's."""
+    parameters = dict(model.named_parameters())
+    for name, value in state.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            model_shape = tuple(parameters[name].shape) if name in parameters else "no such parameter"
+            raise EditLoopError(
+                f"trained state: {name} {tuple(value.shape)} does not fit the model ({model_shape}). "
+                "Save with the base and adapter that were trained."
+            )
+        with torch.no_grad():
+            parameters[name].copy_(value)

@@ -1,0 +1,246 @@
+"""One training loop for every model: DeepSpeed, checkpoints, evaluation, early stopping, curves.
+
+Nothing random is carried from step to step: the order follows from (seed, epoch), dropout from (seed, step, rank). So a
+checkpoint is weights, optimiser states and a step number, and going on from it repeats no draw and skips none.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from numpy.typing import NDArray
+
+from editloop.content import sha256_json
+from editloop.errors import EditLoopError
+from editloop.training import checkpoint
+from editloop.training.checkpoint import TrainingProgress
+from editloop.training.distributed import StopRequest, all_reduce_sum, broadcast_object, seed_step, to_device
+from editloop.training.engine import set_learning_rate, start_engine
+from editloop.training.folder_lock import lock_training_folder
+from editloop.training.metric_log import MetricLog
+from editloop.training.peak_memory import peak_megabytes
+from editloop.training.prefetch import Prefetch
+from editloop.training.schedule import LearningRateSchedule, learning_rate
+from editloop.training.settings import TrainingSettings
+from editloop.training.training_task import Batch, TrainingTask
+
+RESUMABLE_SETTINGS = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
+"""Settings that may change between a stop and the call that goes on: they do not change what is computed."""
+STOPPED_STATUS = 75
+"""Exit status of a rank that was asked to stop and has saved (sysexits' "try again")."""
+PRINT_INTERVAL_SECONDS = 10.0
+
+
+class TrainingOutcome(NamedTuple):
+    """What a finished training leaves, on every rank."""
+
+    state: Path
+    """safetensors file of the trainable parameters, fp32, by the names of `lesson.model.named_parameters()`, from the
+    evaluation with the lowest validation loss."""
+    history: dict[str, list[dict[str, float]]]
+    """`steps` ({step, loss, learning_rate, ...}) and `evaluations` ({step, loss, ...})."""
+
+
+def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts: dict[str, object]) -> TrainingOutcome:
+    """Train `lesson.model` on the ranks of this job; every rank calls it.
+
+    `folder` holds checkpoints, curves and the best state; a call with the same settings and `facts` (what is trained
+    on: digests, base) goes on at its newest checkpoint, with the losses of an unbroken training but for rounding.
+    Raises EditLoopError where the loss is not finite, or SystemExit after SIGTERM has been answered with a checkpoint.
+    """
+    counts = {split: task.count(split) for split in ("train", "validation")}
+    if not all(counts.values()):
+        raise EditLoopError(f"training units {counts}: both splits need some. Split the data anew or collect more.")
+    ranks, first = distributed.get_world_size(), distributed.get_rank() == 0
+    schedule = LearningRateSchedule.of(settings, counts["train"], ranks)
+    identity = sha256_json([settings.model_dump(mode="json", exclude=set(RESUMABLE_SETTINGS)), facts, counts])
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_training_folder(folder, first=first)
+    saved_checkpoint = checkpoint.find_newest(folder, settings.zero_stage, identity=identity)
+    engine = start_engine(
+        task, settings, schedule.passes, universal=saved_checkpoint is not None and saved_checkpoint.as_universal
+    )
+    progress = (
+        checkpoint.load(engine, saved_checkpoint)
+        if saved_checkpoint
+        else TrainingProgress(0, {"steps": [], "evaluations": []})
+    )
+    run = _Run(task, settings, folder, identity, schedule, engine, progress)
+    metric_log = MetricLog(folder, progress.step, settings.model_dump(mode="json"), facts) if first else None
+    try:
+        with StopRequest() as stop:
+            run.go_on(stop, metric_log)
+    finally:
+        if metric_log:
+            metric_log.close()
+    engine.destroy()
+    return TrainingOutcome(broadcast_object(checkpoint.best_state(folder) if first else None), run.progress.history)
+
+
+class _Run:
+    """The steps of one call of `train`."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        settings: TrainingSettings,
+        folder: Path,
+        identity: str,
+        schedule: LearningRateSchedule,
+        engine: Any,
+        progress: TrainingProgress,
+    ):
+        self.task, self.settings, self.folder, self.identity = task, settings, folder, identity
+        self.schedule, self.engine, self.progress = schedule, engine, progress
+        self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
+        self.printed_at = time.monotonic()
+
+    def go_on(self, stop: StopRequest, metric_log: MetricLog | None) -> None:
+        evaluations = self.progress.history["evaluations"]
+        if not evaluations:
+            self._evaluate(metric_log)
+        batches = Prefetch(self._makers())
+        try:
+            prefetched = iter(batches)
+            while self.progress.step < self.schedule.total and not self._patience_is_over():
+                began, waited = time.perf_counter(), batches.waited_seconds
+                units, passes = next(prefetched)
+                loss = self._step(units, passes)
+                seconds = time.perf_counter() - began
+                edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), stop.requested])
+                figures = {
+                    "step": self.progress.step + 1,
+                    "loss": loss,
+                    "learning_rate": learning_rate(self.settings, self.progress.step, self.schedule.total),
+                    "edits_per_second": edits / seconds,
+                    "waiting": (batches.waited_seconds - waited) / seconds,
+                }
+                norm = self.engine.get_global_grad_norm()
+                if norm is not None:
+                    figures["gradient_norm"] = float(norm)
+                self.progress.history["steps"].append(figures)
+                self.progress = self.progress._replace(step=self.progress.step + 1)
+                self._report(figures, metric_log)
+                done = self.progress.step == self.schedule.total
+                if done or self._due(self.settings.evaluate_every):
+                    self._evaluate(metric_log)
+                if done or stop_asked or self._due(self.settings.checkpoint_every):
+                    self._save()
+                if stop_asked and not done:
+                    if self.rank == 0:
+                        print(f"stopped at step {self.progress.step} and saved; the same call goes on", flush=True)
+                    raise SystemExit(STOPPED_STATUS)
+        finally:
+            batches.close()
+
+    def _makers(self) -> Iterator[Callable[[], tuple[NDArray[np.int64], list[Batch]]]]:
+        for step in range(self.progress.step, self.schedule.total):
+            yield partial(self._make, step)
+
+    def _make(self, step: int) -> tuple[NDArray[np.int64], list[Batch]]:
+        units = self.schedule.units_of(step, self.settings.seed)
+        return units, [self._pass("train", units, pass_index) for pass_index in range(self.schedule.passes)]
+
+    def _pass(self, split: Any, units: NDArray[np.int64], pass_index: int) -> Batch:
+        """This rank's batch of pass `place`. Without a unit left for it, it computes one again that does not count."""
+        start = (pass_index * self.ranks + self.rank) * self.schedule.micro
+        rank_units = units[start : start + self.schedule.micro]
+        if len(rank_units):
+            return self.task.batch(split, rank_units.tolist())
+        return self.task.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)
+
+    def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> float:
+        """One optimiser step; returns the batch's loss. Each unit counts alike, however passes and ranks share them."""
+        step, task, settings = self.progress.step, self.task, self.settings
+        set_learning_rate(self.engine, learning_rate(settings, step, self.schedule.total))
+        (total_weight,) = all_reduce_sum([sum(batch.weight for batch in passes)])
+        self.engine.train()
+        seed_step(settings.seed, step)
+        rank_loss, nonfinite = 0.0, 0
+        for pass_index, batch in enumerate(passes):
+            loss = task.loss(self.engine, batch._replace(tensors=to_device(batch.tensors)))
+            share = batch.weight / total_weight if total_weight else 0.0
+            # DeepSpeed averages over ranks and passes; the shares of all of them sum to 1.
+            self.engine.backward(loss * (share * self.ranks * len(passes)))
+            value = float(loss.detach())
+            nonfinite += not math.isfinite(value)
+            rank_loss += value * share
+            if pass_index + 1 < len(passes):
+                self.engine.step()
+        loss_all, nonfinite_all = all_reduce_sum([rank_loss, nonfinite])
+        if nonfinite_all:
+            self._refuse(f"loss is {loss_all}", units)
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        if norm is not None and not math.isfinite(float(norm)):
+            self._refuse(f"the gradient's norm is {float(norm)}", units)
+        return loss_all
+
+    def _refuse(self, fault: str, units: NDArray[np.int64]) -> None:
+        names = ", ".join(self.task.name("train", int(unit)) for unit in units[:8])
+        more = f" and {len(units) - 8} more" if len(units) > 8 else ""
+        raise EditLoopError(
+            f"training: {fault} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
+            f"last checkpoint in {self.folder} is as it was. Lower learning_rate ({self.settings.learning_rate:g}) or "
+            f"clip ({self.settings.clip:g}), or look at these units."
+        )
+
+    def _due(self, every: int | None) -> bool:
+        return self.progress.step % (every or self.schedule.epoch) == 0
+
+    @torch.no_grad()
+    def _evaluate(self, metric_log: MetricLog | None) -> None:
+        """Measure the validation split on all ranks; keep the state where it is the best so far."""
+        units = np.arange(self.task.count("validation"))
+        passes = -(-len(units) // (self.ranks * self.schedule.micro))
+        self.engine.eval()
+        sums: dict[str, float] = {}
+        for batch in Prefetch(partial(self._pass, "validation", units, pass_index) for pass_index in range(passes)):
+            for name, value in self.task.measure(self.engine, batch._replace(tensors=to_device(batch.tensors))).items():
+                sums[name] = sums.get(name, 0.0) + (value if batch.edits else 0.0)
+        names = sorted(sums)
+        figures = self.task.figures(dict(zip(names, all_reduce_sum([sums[name] for name in names]), strict=True)))
+        if not math.isfinite(figures["loss"]):
+            raise EditLoopError(
+                f"validation loss is {figures['loss']} after step {self.progress.step}. Lower learning_rate "
+                f"({self.settings.learning_rate:g}); the last checkpoint in {self.folder} is as it was."
+            )
+        evaluations = self.progress.history["evaluations"]
+        if figures["loss"] < min((evaluation["loss"] for evaluation in evaluations), default=math.inf):
+            checkpoint.save_best(self.engine, self.folder, self.progress.step)
+        evaluation = {"step": self.progress.step, **figures, "peak_megabytes": peak_megabytes()}
+        evaluations.append(evaluation)
+        if metric_log:
+            metric_log.add(
+                self.progress.step, {f"validation_{key}": value for key, value in evaluation.items() if key != "step"}
+            )
+            summary = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            print(f"step {self.progress.step}/{self.schedule.total}: validation {summary}", flush=True)
+
+    def _patience_is_over(self) -> bool:
+        losses = [evaluation["loss"] for evaluation in self.progress.history["evaluations"]]
+        best = losses.index(min(losses))
+        return self.settings.patience is not None and len(losses) - 1 - best >= self.settings.patience
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.engine, self.folder, self.progress, identity=self.identity, checkpoints_kept=self.settings.keep
+        )
+
+    def _report(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:
+        if metric_log is None:
+            return
+        metric_log.add(self.progress.step, {key: value for key, value in figures.items() if key != "step"})
+        if time.monotonic() - self.printed_at > PRINT_INTERVAL_SECONDS:
+            self.printed_at = time.monotonic()
+            print(
+                f"step {self.progress.step}/{self.schedule.total}: loss {figures['loss']:.4g}, "
+                f"{figures['edits_per_second']:.1f} edits/s",
+                flush=True,
+            )

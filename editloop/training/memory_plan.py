@@ -1,0 +1,176 @@
+"""How much memory a training takes on each GPU, before it is started. Light: no torch. All figures are bytes.
+
+Weights, gradients and optimiser states are counted as in ZeRO (arXiv 1910.02054, section 3): with mixed precision 2 + 2
+bytes a weight and, for Adam, 12 more for the fp32 master and two moments, spread over the ranks from stage 1 (states),
+2 (gradients) or 3 (weights) on. Activations are counted as Korthikanti et al. do (arXiv 2205.05198, section 4): what
+each operation of a layer keeps for the way back; but for Qwen's layers (RMS norms in fp32, grouped-query attention
+without stored scores, gated MLP) and for the tokens of a tree, where what edits share comes once.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from editloop.training.architecture import Architecture, Language, Vision
+from editloop.training.presets import Preset
+from editloop.training.settings import TrainingSettings
+
+BUCKET_ELEMENTS = 500_000_000
+"""Elements that DeepSpeed gathers before it reduces gradients; at most all trainable ones."""
+LIVE_WEIGHTS = 1_000_000_000
+"""Weights that stage 3 keeps whole at a time, at most (DeepSpeed's stage3_max_live_parameters)."""
+USABLE_SHARE = 0.92
+"""Share of a GPU's memory that tensors can fill: the rest goes to CUDA's context and to gaps."""
+HEAD_INNER = (1024, 16, 2)
+"""Widths of EditReward's heads after their input."""
+
+
+class MemoryNeed(NamedTuple):
+    """Bytes on each GPU."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    passing: float
+    """Activations at the end of a forward pass, gradients on their way to other ranks, weights brought together; or the
+    optimiser's step, which comes when they are gone, if that takes more."""
+    host: float
+    """Bytes of main memory a GPU, where something is offloaded to it."""
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimiser + self.passing
+
+
+class PassTokens(NamedTuple):
+    """What goes through the model in one pass of a rank."""
+
+    language: int
+    seen: int
+    """Keys that the tree's nodes attend to, each node's own and its ancestors': kept once a node."""
+    patches: int
+    answers: int
+    """Tokens whose distribution over the vocabulary is computed."""
+
+
+def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, int]:
+    """(all weights, those that are trained) of a preset's model."""
+    shape = preset.architecture
+    heads = 0
+    all_weights = shape.weights
+    if preset.model == "edit-reward":
+        ends = (shape.language.width, *HEAD_INNER)
+        axes = len(preset.settings.get("axes", ("if", "vq")))
+        heads = axes * sum(a * b + b for a, b in pairwise(ends))
+    else:
+        all_weights += shape.output_weights
+    if training.adapter is None:
+        return all_weights + heads, all_weights + heads
+    adapter = shape.language.adapter_weights(training.adapter.rank)
+    return all_weights + heads + adapter, adapter + heads
+
+
+def pass_tokens(preset: Preset, units: int) -> PassTokens:
+    """Of `units` groups (a tree: source, candidates, each one's rubrics) or rows (two pictures, question, answer)."""
+    load, vision = preset.load, preset.architecture.vision
+    patches = vision.patches(load.pixels)
+    picture = patches // 4
+    if preset.model == "edit-score":
+        row = units * (2 * picture + load.text_tokens + load.answer_tokens)
+        return PassTokens(row, row, units * 2 * patches, units * load.answer_tokens)
+    if preset.settings.get("order", "paired") == "paired":
+        row = units * load.candidates * (picture + load.text_tokens)
+        return PassTokens(row, row, units * load.candidates * patches, 0)
+    axes = len(preset.settings.get("axes", ("if", "vq")))
+    tree = picture + load.candidates * (picture + axes * load.text_tokens)
+    attended = picture + load.candidates * (2 * picture + axes * (2 * picture + load.text_tokens))
+    return PassTokens(units * tree, units * attended, units * (1 + load.candidates) * patches, 0)
+
+
+def language_layer(shape: Language, load: PassTokens, size: int) -> float:
+    """Bytes that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
+    norm = (4 + 2 * size) if size == 2 else 3 * size  # the fp32 copy of the input, the normed input, the output
+    norms = 2 * norm * shape.width
+    if not shape.attention_bias:  # Qwen3 norms q and k
+        norms += norm * (shape.attention + shape.key_values)
+    attention = 3 * size * shape.attention  # q, the result, the result in rows
+    each = norms + attention + 4 * size * shape.inner
+    return load.language * each + load.seen * 2 * size * shape.key_values
+
+
+def vision_layer(shape: Vision, size: int) -> float:
+    """Bytes a patch that a layer of the vision tower keeps."""
+    norm = ((4 + 2 * size) if size == 2 else 3 * size) if shape.gated else 2 * size
+    return (2 * norm + 7 * size) * shape.width + (4 if shape.gated else 2) * size * shape.inner
+
+
+def activations(preset: Preset, training: TrainingSettings, units: int, size: int) -> float:
+    """Bytes kept for the way back of one pass over `units` units."""
+    shape: Architecture = preset.architecture
+    text, vision = shape.language, shape.vision
+    load = pass_tokens(preset, units)
+    words = language_layer(text, load, size)
+    vision_bytes = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
+    if training.gradient_checkpointing:
+        inputs = float(size * load.language * text.layers * text.width)
+        inputs += size * (load.patches * vision.layers * vision.width) if vision_bytes else 0.0
+        layers = inputs + max(words, load.patches * vision_bytes)  # one layer at a time is computed anew
+    else:
+        layers = text.layers * words + load.patches * vision.layers * vision_bytes
+    output = load.answers * text.vocabulary * (2 * size + 8)
+    return layers + output
+
+
+def estimate_memory(
+    preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True
+) -> MemoryNeed:
+    """What one of `gpus` GPUs holds at the fullest moment of a step.
+
+    `size`: bytes of a number in the pass through the model, 2 for bf16; `fused`: the optimiser works without
+    intermediate results, as on a GPU.
+    """
+    all_weights, trained = trained_weights(preset, training)
+    stage = training.zero_stage
+    micro, _ = training.accumulation(gpus, training.batch)
+    weights = size * all_weights / (gpus if stage == 3 else 1)
+    gradients = size * trained / (gpus if stage >= 2 else 1)
+    states = (12.0 if stage or size == 2 else 8.0) * trained / (gpus if stage else 1)
+    if stage == 0 and size == 2:
+        gradients += 4 * trained  # gathered in fp32
+    buffers = size * min(BUCKET_ELEMENTS, trained) if stage else 0.0
+    step = (4.0 if fused else 8.0) * trained / (gpus if stage else 1)
+    host = 0.0
+    if stage == 3:
+        buffers += size * min(LIVE_WEIGHTS, all_weights)
+    if training.offload != "none":
+        host, states, gradients, step = states + gradients + step, 0.0, 0.0, 0.0
+    if training.offload == "parameters":
+        host, weights = host + weights, 0.0
+    passing = activations(preset, training, micro, size) + buffers
+    return MemoryNeed(weights, gradients, states, max(passing, step), host)
+
+
+def suggest_changes(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:
+    """What to change, one after the other, until a training fits into `capacity` bytes a GPU; None: none of it is
+    enough."""
+    changes: list[tuple[str, dict[str, object]]] = [
+        ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
+        ("micro_batch: 1", {"micro_batch": 1}),
+        ("zero_stage: 2", {"zero_stage": 2}),
+        ("zero_stage: 3", {"zero_stage": 3}),
+        ("offload: optimizer", {"offload": "optimizer"}),
+        ("offload: parameters", {"offload": "parameters"}),
+    ]
+    advice: list[str] = []
+    before = estimate_memory(preset, training, gpus).total
+    for wording, change in changes:
+        if training.zero_stage >= int(str(change.get("zero_stage", 4))):
+            continue
+        tried = training.model_copy(update=change)
+        after = estimate_memory(preset, tried, gpus).total
+        if after >= before:
+            continue
+        training, before = tried, after
+        advice = [line for line in advice if line.split(":")[0] != wording.split(":")[0]] + [wording]
+        if after <= capacity * USABLE_SHARE:
+            return advice
+    return None

@@ -1,0 +1,76 @@
+"""Trains EditReward or EditScore on a dataset of preferences, by DeepSpeed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.errors import EditLoopError
+from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
+from editloop.training.launch import Launcher, launch_ranks
+
+MODULES = {"edit-reward": "editloop.training.edit_reward.train", "edit-score": "editloop.training.edit_score.train"}
+
+
+def train_reward_model(
+    dataset: Path,
+    output: Path,
+    *,
+    preset: str = "editreward-tiny",
+    base: str = "",
+    epochs: int = 0,
+    learning_rate: float = 0.0,
+    processes: int = 2,
+    seed: int = 0,
+    launch: Launcher = launch_ranks,
+) -> dict[str, float]:
+    """Train by a preset (a shipped name or a YAML file) on the train split; keep what is best on the validation split.
+
+    `base` (a model folder or a shipped name), `epochs` and `learning_rate` take the place of the preset's where they
+    are given. `output` becomes a model folder: weights as safetensors, `training.json` (curves), manifest last. A call
+    that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
+    Raises EditLoopError when a rank fails or the dataset has no pairs.
+    """
+    from editloop.training.presets import choose_base, load_preset
+    from editloop.training.reward_job import TrainingJob
+
+    manifest = read_manifest(dataset, check=True)
+    if not (manifest["facts"].get("pairs") or manifest["facts"].get("taught")):
+        raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
+    training_preset = load_preset(preset)
+    start = choose_base(training_preset, base)
+    training = training_preset.changed(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    facts: dict[str, Any] = {"dataset_sha256": manifest["sha256"], "base": start, "preset": preset, "seed": seed}
+    if (Path(start) / MANIFEST).is_file():
+        facts["base_sha256"] = read_manifest(Path(start))["sha256"]
+    content = [facts, training_preset.model_dump(mode="json"), training.model_dump(mode="json")]
+    folder = work_folder(output, training_preset.model, content)
+    result = folder / RESULT_FOLDER
+    job = TrainingJob(
+        dataset=dataset.absolute(),
+        output=result,
+        checkpoints=folder,
+        base=start,
+        preset=training_preset,
+        training=training,
+        facts=facts | {"training": training.model_dump(mode="json")},
+    )
+    launch_job(MODULES[training_preset.model], job, processes=processes, launch=launch)
+    history = json.loads((result / HISTORY_FILE).read_text())
+    with complete_folder(output, read_manifest(result)["facts"]) as out:
+        shutil.copytree(result, out, dirs_exist_ok=True)
+    remove_when_delivered(folder)
+    first, best = history["evaluations"][0], min(history["evaluations"], key=lambda evaluation: evaluation["loss"])
+    measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
+    before = {f"validation_{name}_before": first[name] for name in ("loss", "accuracy") if name in first}
+    steps = history["steps"]
+    return {
+        "loss": steps[-1]["loss"],
+        "steps": len(steps),
+        **measured,
+        **before,
+        "edits_per_second": sum(step["edits_per_second"] for step in steps) / len(steps),
+        "waiting_for_data": sum(step["waiting"] for step in steps) / len(steps),
+        "peak_megabytes": max(evaluation["peak_megabytes"] for evaluation in history["evaluations"]),
+    }
