@@ -16,7 +16,7 @@ from torch import Tensor
 
 PATCH = 4
 FORMER_MODULE = "components.editors.codec"
-"""What the model_index.json of editors saved before version 0.2 calls this module; diffusers looks it up by that name."""
+"""What the model_index.json of editors saved before 0.2 calls this module; diffusers looks it up by that name."""
 
 sys.modules.setdefault(FORMER_MODULE, sys.modules[__name__])
 
