@@ -26,7 +26,7 @@ from editloop.lineage import registry, tracking
 from editloop.lineage.step import PIPELINES
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.demo import surroundings
+from pipelines.environment import local_environment
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
 from pipelines.summary import TURN_STAGES
@@ -56,7 +56,7 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert demo(out).wait() == 0
-        os.environ.update(start_services(out / "services").environment | surroundings(out))
+        os.environ.update(start_services(out / "services").environment | local_environment(out))
         yield out
     finally:
         stop_services(out / "services")

@@ -19,7 +19,7 @@ from tests.gateway import Gateway, gateway
 STEP = """
 import sys, time
 from pathlib import Path
-from infra import tracking
+from editloop.lineage import tracking
 with tracking.stage_run("reward", "train-reward", sys.argv[1], {}, {"seed": 1}) as run:
     Path(sys.argv[2]).write_text(run.run_id)
     time.sleep(float(sys.argv[3]))
