@@ -102,7 +102,7 @@ def learn(loop: Loop) -> None:
     told = {"preset": str(loop.home / "preset.yaml"), "processes": 1, "seed": 1}
     step("editor_sft", "in one go", inputs, {"output": loop.home / "whole" / "tuned"}, **told)
     with (
-        patch("editloop.training.job.launch", killed_soon(loop.home / ".unfinished")),
+        patch("components.editor_sft.stage.launch", killed_soon(loop.home / ".unfinished")),
         pytest.raises(EditLoopError, match="killed"),
     ):
         step("editor_sft", RUN, inputs, {"output": loop["tuned"]}, **told)
