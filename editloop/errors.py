@@ -1,8 +1,23 @@
 """The one exception that a person is meant to read."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class EditLoopError(Exception):
     """Something a user can mend: the message names the thing, its value, the rule and the next step.
 
     The command line prints the message alone and exits with 1; any other exception is a defect and keeps its traceback.
     """
+
+
+def there_are(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the names that exist, and the nearest of them.
+
+    Args:
+        name: What the user wrote.
+        names: The names that exist.
+    """
+    listed = list(names)
+    nearest = get_close_matches(name, listed, n=1)
+    return f"there are {', '.join(listed)}." + (f" Did you mean {nearest[0]}?" if nearest else "")

@@ -11,7 +11,8 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.input_options import input_file, input_file_or_folder, input_folder
-from pipelines.scoring_cli import DEFAULT_OUT, Home, Passes, fetch_model
+from pipelines.scoring_cli import Passes, fetch_model
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 if TYPE_CHECKING:
     from editloop.evaluation.suites.answers import SuiteAnswers
@@ -64,7 +65,9 @@ def benchmark_command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of report, page and raw answers; by default runs/benchmarks/SUITE-JUDGE."),
+        typer.Option(
+            "--out", "--output", help="Folder of report, page and raw answers; by default runs/benchmarks/SUITE-JUDGE."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
     training: Annotated[
@@ -77,7 +80,7 @@ def benchmark_command(
     passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the resampling and of held-out thresholds' folds.")] = 0,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Measure a judge on a suite: accuracy as published, and beside it what makes it honest, each with its interval.
 
@@ -103,7 +106,7 @@ def benchmark_command(
             from editloop.evaluation.leaks.leaks import check_leaks
 
             check_leaks(training, opened)
-        answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, out)
+        answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, services)
         evaluation = evaluate(opened, answers, seed=seed)
         write_evaluation(evaluation, folder)
     if as_json:
@@ -121,7 +124,7 @@ def _answers(
     output: Path | None,
     passes: int | None,
     device: str | None,
-    out: Path,
+    services: Path,
 ) -> tuple["SuiteAnswers", Path]:
     """The judge's answers, and the folder of what comes of them."""
     from editloop.evaluation.suites.answers import judge_suite
@@ -129,7 +132,7 @@ def _answers(
     from editloop.scoring.opening import open_judge
 
     if model is not None:
-        judge = open_judge(fetch_model(model, out), device=device, passes=passes)
+        judge = open_judge(fetch_model(model, services), device=device, passes=passes)
         folder = output or _folder(suite, f"{judge.name}-{judge.version[:12]}")
         return judge_suite(suite, judge, folder / "answers"), folder
     if scores is not None:

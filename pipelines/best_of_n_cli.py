@@ -7,7 +7,8 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.input_options import input_file_or_folder
-from pipelines.scoring_cli import DEFAULT_OUT, Home, fetch_model
+from pipelines.scoring_cli import fetch_model
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 
 def best_of_n_command(
@@ -17,7 +18,9 @@ def best_of_n_command(
             callback=input_file_or_folder, help="An edits.jsonl or a folder of them; each row has its right `target`."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder to write: best-of-n.json, best-of-n.md, page.html.")],
+    output: Annotated[
+        Path, typer.Option("--out", "--output", help="Folder to write: best-of-n.json, best-of-n.md, page.html.")
+    ],
     judge: Annotated[
         list[str], typer.Option(help="NAME=ADDRESS of a judge as `editloop score --model` takes it; may be repeated.")
     ] = [],  # noqa: B006
@@ -28,11 +31,11 @@ def best_of_n_command(
     tasks: Annotated[int, typer.Option(min=1, help="The first so many tasks.")] = 200,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the intervals' resampling; the noise follows from the task.")] = 0,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Draw the curve of best-of-N for N = 1, 2, 4, ...: right edits when the oracle or a judge takes the best of N.
 
-    For example: editloop best-of-n --edits heldout --judge reward=models:/edit-reward@champion --output runs/best
+    For example: editloop best-of-n --edits heldout --judge reward=models:/edit-reward@champion --out runs/best
     """
     from editloop.content import complete_folder
     from editloop.data.edits_file import read_edits
@@ -47,9 +50,9 @@ def best_of_n_command(
     if len(addresses) < len(judge) or ORACLE in addresses:
         raise EditLoopError(f"--judge {' '.join(judge)}: each needs a name of its own, other than {ORACLE}.")
     rows = read_edits(edits)[:tasks]
-    judges = {name: open_judge(fetch_model(address, out)) for name, address in addresses.items()}
+    judges = {name: open_judge(fetch_model(address, services)) for name, address in addresses.items()}
     if editor.startswith("models:/"):
-        with services_of(out):
+        with services_of(services):
             opened = open_editor(editor)
     else:
         opened = open_editor(editor)

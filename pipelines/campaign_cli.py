@@ -10,17 +10,9 @@ import typer
 from editloop.errors import EditLoopError
 from pipelines.environment import services_of
 from pipelines.input_options import input_file, input_folder
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
-
-Home = Annotated[
-    Path,
-    typer.Option(
-        "--services",
-        help="Folder of the demo or `editloop up` whose services are meant, where the environment names none.",
-    ),
-]
-DEFAULT_HOME = Path("runs/demo")
 
 
 @campaign_app.command("open")
@@ -32,7 +24,7 @@ def open_campaign_command(
     follow_up: Annotated[
         str, typer.Option(help="Arguments of the pipelines that start when the campaign has closed, as JSON.")
     ] = "{}",
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Open a campaign in Label Studio, or bring an opened one to what its file says.
 
@@ -70,7 +62,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @campaign_app.command("status")
-def campaign_status_command(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+def campaign_status_command(name: Name, as_json: Json = False, services: Services = DEFAULT_SERVICES) -> None:
     """Show how far a campaign is, what is wrong with its answers, and what was edited after it closed."""
     from pipelines.campaign_status import campaign_status, show_status
 
@@ -90,7 +82,7 @@ def close_campaign_command(
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who accepts it; by default the account of the token.")] = None,
     as_json: Json = False,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Close a campaign with the answers it has now; again after a late edit, for a new version of the judgements.
 
@@ -122,7 +114,7 @@ def close_campaign_command(
 
 
 @campaign_app.command("adjudicate")
-def adjudicate_command(name: Name, as_json: Json = False, services: Home = DEFAULT_HOME) -> None:
+def adjudicate_command(name: Name, as_json: Json = False, services: Services = DEFAULT_SERVICES) -> None:
     """Bring the lead's queue up to date: tasks that annotators disagree on, without their votes.
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
@@ -158,7 +150,7 @@ def simulate_command(
         Path, typer.Option(callback=input_folder("candidates"), help="Folder of the candidates that it asks about.")
     ],
     seed: Annotated[int, typer.Option(help="Draws the experts' characters and who answers what.")] = 0,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Let simulated experts give the answers that are missing, as in the demo: where the right results are known.
 
@@ -183,7 +175,7 @@ def campaign_report_command(
             help="Folder of the candidates, for task types and editors, if it is not found.",
         ),
     ] = None,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Write the quality of a campaign as a page with plots: agreement, and each annotator's work.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 
 if TYPE_CHECKING:
     from editloop.studies.claims.running import PiecesProgress
@@ -44,7 +44,7 @@ def claims_command(
     from pipelines.command_lock import command_lock
 
     if size not in SIZES:
-        raise EditLoopError(f"--size {size}: no such size; there are {', '.join(SIZES)}.")
+        raise EditLoopError(f"--size {size}: no such size; {there_are(size, SIZES)}")
     numbers, store, console = _numbers(claim), Store(out, SIZES[size]), Console()
     with interrupt_on_termination(), command_lock(out, "claims"):
         waiting, seconds = plan_claims(store, numbers, seeds, processes)

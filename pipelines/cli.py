@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
@@ -23,46 +23,10 @@ from pipelines.ratings_cli import agreement_command, ratings_app
 from pipelines.registry_cli import promote_command, registry_command, rollback_command
 from pipelines.scoring_cli import score_command, serve_command
 from pipelines.selection_cli import learning_curves_command, propose_command
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="""From experts' preferences to a better image editor.
-
-    Begin with [bold]editloop demo[/bold]: it starts Label Studio and MLflow here, runs the whole loop small, and writes
-    a report. A team's own edits go in by [bold]--edits FILE[/bold] (README, "Your own edits").
-
-    The loop's pipelines can be run one at a time ([bold]run[/bold]), stage by stage ([bold]stage[/bold]), or
-    compiled for a Kubeflow cluster ([bold]compile[/bold]), where [bold]reconcile[/bold] starts the next one when a
-    campaign is complete. [bold]verify[/bold] follows a model back to the people it learnt from.""",
-    rich_markup_mode="rich",
-)
-
-campaign_app.command("propose")(propose_command)
-campaign_app.command("learning-curves")(learning_curves_command)
-app.add_typer(campaign_app, name="campaign")
-app.add_typer(ratings_app, name="ratings")
-app.add_typer(gate_app, name="gate")
-app.command("agreement")(agreement_command)
-app.add_typer(teacher_app, name="teacher")
-app.command("adapter")(adapter_command)
-app.command("plan")(plan_command)
-app.command("verify")(verify_command)
-app.command("trace")(trace_command)
-app.add_typer(dataset_app, name="dataset")
-app.command("compare-judges")(compare_judges_command)
-app.command("claims")(claims_command)
-app.command("leaks")(leaks_command)
-app.command("score")(score_command)
-app.command("best-of-n")(best_of_n_command)
-app.command("benchmark")(benchmark_command)
-app.command("serve")(serve_command)
-app.command("promote")(promote_command)
-app.command("rollback")(rollback_command)
-app.command("registry")(registry_command)
-
-Home = Annotated[Path, typer.Option("--out", help="Folder of the demo whose services are meant.")]
+START, DATA, TRAIN = "Start here", "Data and people", "Train"
+EVALUATE, REGISTRY, SERVICES = "Evaluate", "Registry and lineage", "Services"
 DEFAULT_OUT = Path("runs/demo")
 Image = Annotated[
     str | None,
@@ -70,7 +34,41 @@ Image = Annotated[
 ]
 
 
-@app.command("demo")
+Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, where --version is given."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"editloop {version('editloop')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def editloop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From experts' preferences to a better image editor.
+
+    Begin with [bold]editloop demo[/bold]: it starts Label Studio and MLflow here, runs the whole loop small, and writes
+    a report. [bold]editloop demo --edits FILE[/bold] does it with edits of your own.
+    """
+
+
+@app.command("demo", rich_help_panel=START)
 def demo_command(
     out: Annotated[Path, typer.Option(help="Everything is written below this folder; a next call goes on there.")] = (
         DEFAULT_OUT
@@ -96,60 +94,28 @@ def demo_command(
     from pipelines.settings import PRESETS
 
     if preset not in PRESETS:
-        raise EditLoopError(f"--preset {preset}: no such preset; there are {', '.join(PRESETS)}.")
+        raise EditLoopError(f"--preset {preset}: no such preset; {there_are(preset, PRESETS)}")
     run_demo(out, PRESETS[preset].model_copy(update={"seed": seed}), edits=edits, experts=experts, keep=keep)
 
 
-@app.command("stage", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def stage_command(
-    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the stage; `list` lists them.")]
-) -> None:
-    """Run one stage: its inputs, outputs and parameters are options of their names.
+@app.command("doctor", rich_help_panel=START)
+def doctor_command(services: Services = DEFAULT_SERVICES) -> None:
+    """Check what this machine needs for the loop; exit with 1 where something is missing."""
+    from infra.doctor import check_machine as examine
 
-    For example: editloop stage reward --dataset data/dataset --output data/model --epochs 12 --run my-run
-
-    `editloop stage list` shows each stage with its options. MLflow records the step under the name given by --run.
-    """
-    from pipelines.stages import run_stage
-
-    run_stage(name, context.args)
+    checks = examine(services.absolute() / "services")
+    for check in checks:
+        print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.state}" + ("" if check.ok else f"   {check.advice}"))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
 
 
-@app.command("run")
-def run_command(
-    pipeline: Annotated[str, typer.Argument(help="For example train-reward, curate-editor or improve-editor.")],
-    argument: Annotated[
-        list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
-    ] = [],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
-    image: Image = None,
-) -> None:
-    """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
-
-    For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
-    """
-    from pipelines.backend import make_starter, parse_arguments
-
-    with services_of(out):
-        make_starter(out, image)(pipeline, parse_arguments(pipeline, argument))
+app.add_typer(campaign_app, name="campaign", rich_help_panel=DATA)
+campaign_app.command("propose")(propose_command)
+campaign_app.command("learning-curves")(learning_curves_command)
 
 
-@app.command("compile")
-def compile_command(
-    out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
-    image: Image = None,
-) -> None:
-    """Compile the pipelines to YAML for a Kubeflow Pipelines server.
-
-    For example: editloop compile --out build/ours --image registry.example/editloop:2.1
-    """
-    from pipelines.compilation import compile_pipelines
-
-    for path in compile_pipelines(out, image):
-        print(path)
-
-
-@app.command("reconcile")
+@app.command("reconcile", rich_help_panel=DATA)
 def reconcile_command(
     once: Annotated[bool, typer.Option("--once", help="Look once and end, as a CronJob does.")] = False,
     out: Annotated[Path, typer.Option(help="Steps, cache and logs of what is started here go below this folder.")] = (
@@ -182,10 +148,94 @@ def reconcile_command(
             time.sleep(seconds)
 
 
-@app.command("weights")
+app.add_typer(ratings_app, name="ratings", rich_help_panel=DATA)
+app.command("agreement", rich_help_panel=DATA)(agreement_command)
+app.add_typer(teacher_app, name="teacher", rich_help_panel=DATA)
+app.add_typer(dataset_app, name="dataset", rich_help_panel=DATA)
+
+
+@app.command("run", rich_help_panel=TRAIN, add_help_option=False)
+def run_command(
+    context: typer.Context,
+    pipeline: Annotated[str, typer.Argument(help="For example train-reward, curate-editor or improve-editor.")] = "",
+    argument: Annotated[
+        list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
+    image: Image = None,
+    show_help: Help = False,
+) -> None:
+    """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
+
+    `editloop run NAME --help` lists the pipeline's parameters.
+
+    For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
+    """
+    if show_help or not pipeline:
+        print(context.get_help())
+        if pipeline:
+            from pipelines.compilation import show_parameters
+
+            show_parameters(pipeline)
+        return
+    from pipelines.backend import make_starter, parse_arguments
+
+    arguments = parse_arguments(pipeline, argument)
+    with services_of(out):
+        make_starter(out, image)(pipeline, arguments)
+
+
+@app.command(
+    "stage",
+    rich_help_panel=TRAIN,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def stage_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the stage; `list` lists them.")] = "",
+    show_help: Help = False,
+) -> None:
+    """Run one stage: its inputs, outputs and parameters are options of their names.
+
+    `editloop stage list` shows each stage with its options; `editloop stage NAME --help` explains them. MLflow records
+    the step under the name given by --run.
+
+    For example: editloop stage reward --dataset data/dataset --output data/model --epochs 12 --run my-run
+    """
+    if not name:
+        print(context.get_help())
+        return
+    from pipelines.stages import run_stage
+
+    run_stage(name, ["--help"] if show_help else context.args)
+
+
+@app.command("compile", rich_help_panel=TRAIN)
+def compile_command(
+    out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
+    image: Image = None,
+) -> None:
+    """Compile the pipelines to YAML for a Kubeflow Pipelines server.
+
+    For example: editloop compile --out build/ours --image registry.example/editloop:2.1
+    """
+    from pipelines.compilation import compile_pipelines
+
+    for path in compile_pipelines(out, image):
+        print(path)
+
+
+app.command("plan", rich_help_panel=TRAIN)(plan_command)
+app.command("adapter", rich_help_panel=TRAIN)(adapter_command)
+
+
+@app.command("weights", rich_help_panel=TRAIN)
 def weights_command(
     model: Annotated[Literal["editor", "reward", "score"], typer.Argument(help="Which of the three tiny bases.")],
-    output: Annotated[Path | None, typer.Option(help="Folder to write; by default where the shipped one lies.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="Folder to write; by default where the shipped one lies.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; by default those of the shipped one.")] = None,
 ) -> None:
     """Make a tiny base anew, as the shipped one was made: the editor, EditReward or EditScore (minutes on a core)."""
@@ -206,59 +256,62 @@ def weights_command(
         print(f"{key:<28} {value:g}")
 
 
-@app.command("up")
-def up_command(out: Home = DEFAULT_OUT) -> None:
+app.command("score", rich_help_panel=EVALUATE)(score_command)
+app.command("benchmark", rich_help_panel=EVALUATE)(benchmark_command)
+app.command("best-of-n", rich_help_panel=EVALUATE)(best_of_n_command)
+app.add_typer(gate_app, name="gate", rich_help_panel=EVALUATE)
+app.command("leaks", rich_help_panel=EVALUATE)(leaks_command)
+app.command("compare-judges", rich_help_panel=EVALUATE)(compare_judges_command)
+app.command("claims", rich_help_panel=EVALUATE)(claims_command)
+app.command("registry", rich_help_panel=REGISTRY)(registry_command)
+app.command("promote", rich_help_panel=REGISTRY)(promote_command)
+app.command("rollback", rich_help_panel=REGISTRY)(rollback_command)
+app.command("verify", rich_help_panel=REGISTRY)(verify_command)
+app.command("trace", rich_help_panel=REGISTRY)(trace_command)
+app.command("serve", rich_help_panel=SERVICES)(serve_command)
+
+
+@app.command("up", rich_help_panel=SERVICES)
+def up_command(services: Services = DEFAULT_SERVICES) -> None:
     """Start Label Studio and MLflow here, and print the variables by which stages find them."""
     import shlex
 
     from infra.services import start_services
     from pipelines.environment import local_environment
 
-    services = start_services(out.absolute() / "services")
-    for key, value in (services.environment | local_environment(out.absolute())).items():
+    started = start_services(services.absolute() / "services")
+    for key, value in (started.environment | local_environment(services.absolute())).items():
         print(f"export {key}={shlex.quote(value)}")
 
 
-@app.command("down")
-def down_command(out: Home = DEFAULT_OUT) -> None:
+@app.command("down", rich_help_panel=SERVICES)
+def down_command(services: Services = DEFAULT_SERVICES) -> None:
     """Stop the services that run for a folder."""
     from infra.services import stop_services
 
-    stopped = stop_services(out.absolute() / "services")
+    stopped = stop_services(services.absolute() / "services")
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-@app.command("status")
-def status_command(out: Home = DEFAULT_OUT) -> None:
+@app.command("status", rich_help_panel=SERVICES)
+def status_command(services: Services = DEFAULT_SERVICES) -> None:
     """Show the services of a folder, and its latest steps where MLflow answers."""
     from infra.services import services_status
 
-    statuses = services_status(out.absolute() / "services")
+    statuses = services_status(services.absolute() / "services")
     for status in statuses:
         print(f"{status.service.name:<14} {status.state:<14} {status.service.url}")
     if not statuses:
-        print(f"no services were started for {out}; `editloop up` or `editloop demo` starts them")
+        print(f"no services were started for {services}; `editloop up` or `editloop demo` starts them")
         return
     if any(status.service.name == "mlflow" and status.state == "running" for status in statuses):
         from editloop.lineage.tracking import find_runs
         from pipelines.stages import STAGES
 
-        with services_of(out):
+        with services_of(services):
             for name in STAGES:
                 for latest in find_runs(stage=name, limit=1):
                     print(f"{name:<14} {latest.info.status:<14} {latest.data.tags.get('editloop.pipeline_run')}")
-
-
-@app.command("doctor")
-def doctor_command(out: Home = DEFAULT_OUT) -> None:
-    """Check what this machine needs for the loop; exit with 1 where something is missing."""
-    from infra.doctor import check_machine as examine
-
-    checks = examine(out.absolute() / "services")
-    for check in checks:
-        print(f"{'✓' if check.ok else '✗'} {check.name:<22} {check.state}" + ("" if check.ok else f"   {check.advice}"))
-    if not all(check.ok for check in checks):
-        raise typer.Exit(1)
 
 
 def main() -> Any:

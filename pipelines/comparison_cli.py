@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 
 
 def compare_judges_command(
@@ -26,6 +26,6 @@ def compare_judges_command(
     from editloop.studies.comparison.comparison import COMPARED, compare, comparison_table
 
     if unknown := sorted(set(part) - set(COMPARED)):
-        raise EditLoopError(f"--part {', '.join(unknown)}: no such part; there are {', '.join(COMPARED)}.")
+        raise EditLoopError(f"--part {', '.join(unknown)}: no such part; {there_are(unknown[0], COMPARED)}")
     chosen = [name for name in COMPARED if not part or name in part]
     print(comparison_table(compare(out, seeds=seeds, parts=chosen)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from infra.launch import LaunchSettings
 
 NAMES = ("collect-preferences", "train-reward", "curate-editor", "improve-editor")
@@ -19,9 +19,32 @@ def pipeline(name: str) -> Any:
     from importlib import import_module
 
     if name not in NAMES:
-        raise EditLoopError(f"{name}: no such pipeline; there are {', '.join(NAMES)}.")
+        raise EditLoopError(f"{name}: no such pipeline; {there_are(name, NAMES)}")
     module: ModuleType = import_module(f"pipelines.{name.replace('-', '_')}")
     return getattr(module, name.replace("-", "_"))
+
+
+def show_parameters(name: str) -> None:
+    """Print a table of a pipeline's parameters: type, default and help.
+
+    Args:
+        name: The pipeline.
+
+    Raises:
+        EditLoopError: There is no such pipeline.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.declarations import declared_parameters
+
+    if name not in NAMES:
+        raise EditLoopError(f"{name}: no such pipeline; {there_are(name, NAMES)}")
+    function = name.replace("-", "_")
+    table = Table("--set", "type", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
+    for parameter in declared_parameters(Path(__file__).with_name(f"{function}.py"), function).values():
+        table.add_row(parameter.name, parameter.type, parameter.default or "required", parameter.help)
+    Console().print(table)
 
 
 def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:

@@ -77,7 +77,7 @@ def run_demo(
             console.print(
                 f"Label Studio: {summary['services']['label_studio']}  MLflow: {summary['services']['mlflow']}"
             )
-            console.print(f"Log-ins are in {home}/credentials.json; `editloop down --out {out}` stops both.")
+            console.print(f"Log-ins are in {home}/credentials.json; `editloop down --services {out}` stops both.")
     return summary
 
 

@@ -1,11 +1,16 @@
 """What stages find around them on this machine: a folder's services, dataset repository and model cache."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from editloop.errors import EditLoopError
+
+CONNECT_SECONDS = 3.0
+"""How long an address may take to accept a connection."""
 
 
 def local_environment(folder: Path) -> dict[str, str]:
@@ -18,6 +23,28 @@ def local_environment(folder: Path) -> dict[str, str]:
     }
 
 
+def check_reachable(uri: str) -> None:
+    """Check that something listens at an address, so that a dead server is told at once and not after retries.
+
+    Args:
+        uri: MLflow's address; one that is no http address (a folder, a database) is not checked.
+
+    Raises:
+        EditLoopError: Nothing does.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        return
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise EditLoopError(
+            f"MLFLOW_TRACKING_URI={uri}: nothing answers there ({error}). Start the server, or correct the variable; "
+            "`editloop up` starts one here."
+        ) from error
+
+
 @contextmanager
 def services_of(out: Path) -> Iterator[None]:
     """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
@@ -25,7 +52,8 @@ def services_of(out: Path) -> Iterator[None]:
     from infra.services import services_status, start_services, stop_services
 
     home = out.absolute() / "services"
-    if os.environ.get("MLFLOW_TRACKING_URI"):
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        check_reachable(uri)
         yield
         return
     if not home.is_dir():

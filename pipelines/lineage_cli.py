@@ -8,33 +8,27 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.environment import services_of
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: take out what somebody withdrew.")
 
-Home = Annotated[
-    Path,
-    typer.Option(
-        "--services",
-        "--out",
-        help="Folder of the demo or `editloop up` whose services are meant, where the environment names none.",
-    ),
-]
-DEFAULT_HOME = Path("runs/demo")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def verify_command(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: Json = False,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Follow a registered model back to its annotators; exit with 1 at the first gap, and name it.
 
     Every link is looked up where it lives (registry, MLflow's runs, dataset repository, Label Studio) and compared by
     content. For example: editloop verify models:/editor@champion
     """
+    from editloop.lineage.registry import parse_model
     from pipelines.verify import verify as walk
 
+    parse_model(model)
     with services_of(services):
         chain = walk(model)
     if as_json:
@@ -54,7 +48,7 @@ def trace_command(
     dataset: Annotated[str, typer.Option(help="A version of the dataset: its tag, commit or sha256.")] = "",
     model: Annotated[str, typer.Option(help="models:/NAME@ALIAS or models:/NAME/VERSION.")] = "",
     as_json: Json = False,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """What something came from, and what came of it: datasets, reward models, editors.
 
@@ -86,9 +80,11 @@ def withdraw_command(
     annotator: Annotated[str, typer.Option(help="The annotator who takes all ratings and decisions back.")] = "",
     task: Annotated[str, typer.Option(help="Id of the task that goes, with all that was said of it.")] = "",
     reason: Annotated[str, typer.Option(help="Why; kept on the list of withdrawals.")] = "",
-    output: Annotated[Path, typer.Option(help="Folder for the new versions.")] = Path("runs/withdrawals"),
+    output: Annotated[Path, typer.Option("--out", "--output", help="Folder for the new versions.")] = Path(
+        "runs/withdrawals"
+    ),
     as_json: Json = False,
-    out: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Make a new version of the dataset without an annotator or a task, and list the models that are tainted.
 
@@ -102,7 +98,7 @@ def withdraw_command(
 
     if bool(annotator) == bool(task):
         raise EditLoopError("Give one of --annotator and --task.")
-    with services_of(out):
+    with services_of(services):
         report = take("annotator" if annotator else "task", annotator or task, reason, output)
     if as_json:
         _print_json(report.summary())

@@ -1,21 +1,17 @@
 """`editloop promote`, `rollback` and `registry`: who is champion, on whose word, and back."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipelines.environment import services_of
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 if TYPE_CHECKING:
     from editloop.lineage.registry import Promotion
 
 Actor = Annotated[str, typer.Option(help="Who decides this; it stays on record.")]
 Reason = Annotated[str, typer.Option(help="Why; it stays on record.")]
-Home = Annotated[
-    Path, typer.Option("--out", help="Where MLFLOW_TRACKING_URI is not set: folder of the demo whose MLflow is meant.")
-]
-DEFAULT_OUT = Path("runs/demo")
 VERSION_TAGS = {"editloop.verdict": "verdict", "editloop.tainted": "tainted"}
 
 
@@ -30,7 +26,7 @@ def promote_command(
     without_evidence: Annotated[
         bool, typer.Option("--without-evidence", help="Promote what no gate promoted; the record keeps that.")
     ] = False,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Make a registered version the champion, and record who did, why and on what evidence.
 
@@ -41,7 +37,7 @@ def promote_command(
     """
     from editloop.lineage.promotion import promote_version as move
 
-    with services_of(out):
+    with services_of(services):
         record = move(
             _model_address(model),
             actor=actor,
@@ -59,12 +55,12 @@ def rollback_command(
     model: Annotated[str, typer.Argument(help="Name in the registry, such as edit-reward.")],
     actor: Actor,
     reason: Reason,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Make the champion before the champion again, by the records; a second call goes one further back."""
     from editloop.lineage.promotion import rollback_champion as move
 
-    with services_of(out):
+    with services_of(services):
         record = move(_model_name(model), actor=actor, reason=reason)
     print(_record_line(record))
 
@@ -72,7 +68,7 @@ def rollback_command(
 def registry_command(
     model: Annotated[str | None, typer.Argument(help="Name in the registry; without one, all of them.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Show versions, aliases, verdicts, and who moved the champion, when, why and on what evidence.
 
@@ -84,7 +80,7 @@ def registry_command(
     from editloop.lineage.promotion import sync_registry_state
     from editloop.lineage.tracking import client
 
-    with services_of(out):
+    with services_of(services):
         names = (
             [_model_name(model)]
             if model

@@ -8,6 +8,7 @@ import typer
 from editloop.errors import EditLoopError
 from pipelines.environment import services_of
 from pipelines.input_options import input_file_or_folder
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 Model = Annotated[
     str,
@@ -18,10 +19,6 @@ Model = Annotated[
 ]
 
 Passes = Annotated[int | None, typer.Option(min=1, help="K of EditScore's Avg@K; by default the model's own.")]
-Home = Annotated[
-    Path, typer.Option("--out", help="For models:/ where MLFLOW_TRACKING_URI is not set: folder of the demo meant.")
-]
-DEFAULT_OUT = Path("runs/demo")
 
 
 def score_command(
@@ -34,7 +31,7 @@ def score_command(
             help="An edits.jsonl, or a folder of them; its candidates are scored.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The .parquet file to write, a row an edit.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="The .parquet file to write, a row an edit.")],
     best_of: Annotated[
         int | None,
         typer.Option(
@@ -49,22 +46,22 @@ def score_command(
     batch: Annotated[int, typer.Option(min=1, help="Edits that the judge is given at once.")] = 64,
     passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Score any number of edits: per axis mean and sigma, fused, overall, reward, or why the score is missing.
 
     Rows come in the input's order. Stopped or killed, the same call goes on where it was and gives the same file. A
     picture that cannot be read costs its own row alone.
 
-    For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --output scores.parquet
+    For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --out scores.parquet
     """
     from editloop.scoring.opening import open_judge
     from editloop.scoring.score_file import ScoringSettings, score_edits
 
     if output.suffix != ".parquet":
-        raise EditLoopError(f"--output {output}: the scores are a .parquet file.")
+        raise EditLoopError(f"--out {output}: the scores are a .parquet file.")
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
-    judge = open_judge(fetch_model(model, out), device=device, passes=passes)
+    judge = open_judge(fetch_model(model, services), device=device, passes=passes)
     summary = score_edits(judge, source, output, settings)
     print(
         f"{judge.name} {judge.version[:12]}: {summary.edits} edits of {summary.tasks} tasks, {summary.missing} missing"
@@ -93,7 +90,7 @@ def serve_command(
     ] = 5.0,
     queue: Annotated[int, typer.Option(help="Edits that may wait; beyond, the answer is 429 and a time.")] = 256,
     passes: Passes = None,
-    out: Home = DEFAULT_OUT,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Serve a model's scores over HTTP, until Ctrl-C or SIGTERM; what was taken by then is finished.
 
@@ -120,16 +117,16 @@ def serve_command(
             f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {fault['msg']}" for fault in error.errors()
         )
         raise EditLoopError(f"{wrong}.") from None
-    serve_model(fetch_model(model, out), settings)
+    serve_model(fetch_model(model, services), settings)
 
 
-def fetch_model(model: str, out: Path) -> str:
+def fetch_model(model: str, services: Path) -> str:
     """A registered model's folder, with an alias looked up now and once; any other address as it is."""
     if not model.startswith("models:/"):
         return model
     from editloop.scoring.opening import find_local
 
-    with services_of(out):
+    with services_of(services):
         folder = find_local(model).folder
     print(f"{model} is {folder}")
     return str(folder)

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.campaign_cli import DEFAULT_HOME, Home
 from pipelines.environment import services_of
 from pipelines.input_options import input_folder
+from pipelines.service_option import DEFAULT_SERVICES, Services
 
 
 def propose_command(
@@ -17,7 +17,7 @@ def propose_command(
             callback=input_folder("candidates"), help="Candidates folder to choose from (`editloop stage candidates`)."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Candidates folder to write: the next campaign's.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="Candidates folder to write: the next campaign's.")],
     model: Annotated[
         str, typer.Option(help="Reward model to ask: a folder, a shipped name, or models:/edit-reward@champion.")
     ] = "models:/edit-reward@champion",
@@ -36,11 +36,11 @@ def propose_command(
     ] = "random",
     random_share: Annotated[float, typer.Option(help="Share of pages drawn at random, to calibrate with.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the ensemble and of what is drawn.")] = 0,
-    services: Home = DEFAULT_HOME,
+    services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Choose what experts are asked next of a pool: at random, or what would teach the reward model most.
 
-    For example: editloop campaign propose data/pool --dataset data/dataset --strategy active --output data/round-2
+    For example: editloop campaign propose data/pool --dataset data/dataset --strategy active --out data/round-2
 
     The folder written is what `candidates:` of the next campaign's file names. proposal.json in it says what was chosen
     for its information, what at random, and how much each page would tell.

@@ -8,12 +8,31 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.lineage.step import PIPELINES, SHARED, pipelines_of, run_step
+from pipelines.declarations import declared_parameters
 
 STAGES = tuple(PIPELINES)
 VERSIONING = ("dataset", "curate")
 """Stages that write a `version` file; others that take one read it."""
+EXAMPLES = {"edits": "runs/demo/edits/judged", "campaign": "runs/mine/campaign", "annotators": "ada bo"}
+"""Values of required parameters in examples; other folders are below runs/mine."""
+WRITTEN = {
+    "output": "Folder to write.",
+    "version": "JSON file to write: which version the dataset repository made of it.",
+}
+READ = {
+    "benchmark": "Folder that stage benchmark wrote.",
+    "campaign": "Folder that stage annotate wrote.",
+    "candidates": "Folder that stage candidates wrote.",
+    "dataset": "Folder that stage dataset wrote.",
+    "editor": "Folder that stage editor_sft or editor_rl wrote.",
+    "edits": "An edits.jsonl, or a folder of them.",
+    "judgements": "Folder that stage collect wrote, or `editloop ratings import`.",
+    "model": "Folder that stage reward wrote.",
+    "version": "JSON file that stage dataset or curate wrote.",
+}
+"""Help of inputs, by the name that every stage has for them."""
 
 
 def run_stage(name: str, texts: list[str]) -> None:
@@ -23,7 +42,7 @@ def run_stage(name: str, texts: list[str]) -> None:
             print(f"{stage:<12} {' '.join(_usage(stage))}")
         return
     if name not in STAGES:
-        raise EditLoopError(f"{name}: no such stage; there are {', '.join(STAGES)}.")
+        raise EditLoopError(f"{name}: no such stage; {there_are(name, STAGES)}")
     options = vars(stage_parser(name).parse_args(texts))
     outputs = outputs_of(name)
     paths = {key: value for key, value in options.items() if isinstance(value, Path)}
@@ -55,31 +74,75 @@ def outputs_of(name: str) -> tuple[str, ...]:
 
 
 def stage_parser(name: str) -> argparse.ArgumentParser:
-    """The options of a stage, from its function's signature and docstring."""
+    """Return the parser of a stage's options, from its function's signature and its component's help.
+
+    Args:
+        name: The stage.
+    """
     function = _function(name)
-    argument_parser = argparse.ArgumentParser(prog=f"editloop stage {name}", description=inspect.getdoc(function))
-    argument_parser.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
+    summary = (inspect.getdoc(function) or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(
+        prog=f"editloop stage {name}",
+        description=" ".join(summary.split()),
+        epilog=f"For example: {stage_example(name)}",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", default="by-hand", help="name of the run that MLflow records the step under")
     if name in SHARED:
-        default_pipeline, pipelines = PIPELINES[name], pipelines_of(name)
-        argument_parser.add_argument(
-            "--pipeline", default=default_pipeline, choices=pipelines, help="pipeline that the step is a part of"
-        )
+        own, every = PIPELINES[name], pipelines_of(name)
+        parser.add_argument("--pipeline", default=own, choices=every, help="pipeline that the step is a part of")
     if name == "editor_eval":
-        argument_parser.add_argument("--promotion", type=Path, help="file to write what the registry did")
+        parser.add_argument("--promotion", type=Path, help="file to write what the registry did")
+    helps = _parameter_help(name)
     for key, parameter in inspect.signature(function).parameters.items():
         if key == "pipeline_run":
             continue
         kind: Any = parameter.annotation
         required = parameter.default is inspect.Parameter.empty
-        settings: dict[str, Any] = {"required": required, "default": None if required else parameter.default}
+        text = helps.get(key, "")
+        settings: dict[str, Any] = {
+            "required": required,
+            "default": None if required else parameter.default,
+            "help": text if required else f"{text} [default: {parameter.default!r}]".replace("%", "%%"),
+            "metavar": getattr(kind, "__name__", "text").upper(),
+        }
         if kind == list[str]:
-            settings |= {"nargs": "+"}
+            settings |= {"nargs": "+", "metavar": "NAME"}
         else:
             settings |= {"type": _absolute if kind is Path else kind}
-        argument_parser.add_argument(
-            f"--{key.replace('_', '-')}", *([f"--{key}"] if "_" in key else []), dest=key, **settings
-        )
-    return argument_parser
+        parser.add_argument(f"--{key.replace('_', '-')}", *([f"--{key}"] if "_" in key else []), dest=key, **settings)
+    return parser
+
+
+def stage_example(name: str) -> str:
+    """Return a command line that runs a stage, as `dvc.yaml` has it.
+
+    Args:
+        name: The stage.
+    """
+    required = [
+        key
+        for key, parameter in inspect.signature(_function(name)).parameters.items()
+        if parameter.default is inspect.Parameter.empty and key != "pipeline_run"
+    ]
+    options = " ".join(f"--{key.replace('_', '-')} {EXAMPLES.get(key, f'runs/mine/{key}')}" for key in required)
+    return f"editloop stage {name} --run mine {options}"
+
+
+def _parameter_help(name: str) -> dict[str, str]:
+    """Help by parameter: of values as the component describes them, of folders by what they are."""
+    import components
+
+    source = Path(str(components.__file__)).parent / name / "component.py"
+    declared = {key: parameter.help for key, parameter in declared_parameters(source, name).items()}
+    if name == "annotate":
+        declared["campaign"] = declared["name"]
+    outputs = outputs_of(name)
+    for key, parameter in inspect.signature(_function(name)).parameters.items():
+        if parameter.annotation is Path:
+            written = WRITTEN.get(key) if key in outputs else None
+            declared[key] = written or declared.get(key) or READ.get(key, "")
+    return declared
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.training.architecture import Architecture
 from editloop.training.settings import TrainingSettings
 from editloop.yaml_file import read_yaml
@@ -81,7 +81,7 @@ def load_preset(name: str) -> Preset:
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(name)
     if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(preset_names())}.")
+        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, preset_names())}")
     try:
         return Preset.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -1,12 +1,25 @@
 """The command line: quick to start, one message for what a user can mend."""
 
 import json
+import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from typer.main import get_command
+
+from pipelines import cli
+from pipelines.compilation import COMPILED, show_parameters
+from pipelines.compilation import NAMES as PIPELINE_NAMES
+from pipelines.compilation import pipeline as compiled_pipeline
+from pipelines.declarations import declared_parameters
+from pipelines.stages import STAGES, stage_parser
 
 HEAVY = ("torch", "mlflow", "kfp", "dvc", "label_studio_sdk", "transformers", "diffusers", "matplotlib", "pyarrow")
 
@@ -48,8 +61,11 @@ def test_help_teaches_every_command() -> None:
     [
         (["verify", "edit-reward"], "models:/NAME@ALIAS"),
         (["run", "no-such"], "there are collect-preferences"),
+        (["run", "improve-editr", "--help"], "Did you mean improve-editor?"),
         (["stage", "no-such"], "there are candidates"),
+        (["stage", "rewrd"], "Did you mean reward?"),
         (["demo", "--preset", "huge"], "there are demo, smallest"),
+        (["plan", "editreward-tini"], "Did you mean editreward-tiny?"),
     ],
 )
 def test_a_users_mistake_is_one_message(arguments: list[str], words: str) -> None:
@@ -72,3 +88,73 @@ def test_a_faulty_edits_file_stops_the_demo_before_anything_is_written(tmp_path:
     for line in ("edits.jsonl:1", "edits.jsonl:2", "edits.jsonl:3"):
         assert line in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["demo.lock"]
+
+
+def test_help_begins_with_where_to_start_and_every_command_is_in_a_group() -> None:
+    shown = editloop("-h").stdout
+    groups = ("Start here", "Data and people", "Train", "Evaluate", "Registry and lineage", "Services")
+    places = [shown.index(group) for group in groups]
+    assert places == sorted(places)
+    assert places[0] < shown.index("│ demo ") < shown.index("│ doctor ") < places[1]
+    assert "─ Commands ─" not in shown, "a command without a group"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert editloop("--version").stdout == f"editloop {version('editloop')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["scor"], "Did you mean 'score'"),
+        (["score", "--modl", "x"], "No such option: --modl"),
+        (["stage", "reward", "--epoch", "3", "--dataset", "d", "--output", "o"], "unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_a_misspelt_name_is_told(arguments: list[str], words: str) -> None:
+    done = editloop(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_help_explains_every_option_and_has_an_example(stage: str) -> None:
+    parser = stage_parser(stage)
+    assert [action.dest for action in parser._actions if not action.help] == []
+    example = shlex.split(str(parser.epilog).removeprefix("For example: "))
+    assert example[:3] == ["editloop", "stage", stage]
+    parser.parse_args(example[3:])
+
+
+@pytest.mark.parametrize("pipeline", PIPELINE_NAMES)
+def test_a_pipelines_help_explains_every_parameter(pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
+    function = pipeline.replace("-", "_")
+    parameters = declared_parameters(COMPILED.parent / f"{function}.py", function)
+    assert list(parameters) == list(compiled_pipeline(pipeline).component_spec.inputs)
+    assert [name for name, parameter in parameters.items() if not parameter.help] == []
+    show_parameters(pipeline)
+    assert f"Parameters of {pipeline}" in capsys.readouterr().out
+
+
+def test_out_is_where_results_go_and_services_is_whose_services(tmp_path: Path) -> None:
+    """In every command: an --out that named services elsewhere would be another meaning of the word."""
+    for command, option in _options(get_command(cli.app), ()):
+        if "--out" in option.opts:
+            assert "services are used" not in str(option.help), command
+        if "--services" in option.opts:
+            assert option.opts == ["--services"], command
+
+
+def _options(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, member in getattr(command, "commands", {}).items():
+        yield from _options(member, (*path, name))
+    yield from ((path, option) for option in command.params)
+
+
+@pytest.mark.parametrize("command", [["registry"], ["verify", "models:/edit-reward@champion"], ["reconcile", "--once"]])
+def test_a_dead_server_is_told_at_once(command: list[str]) -> None:
+    began = time.monotonic()
+    done = editloop(*command, env={"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("editloop: MLFLOW_TRACKING_URI=http://127.0.0.1:9: nothing answers there")
+    assert time.monotonic() - began < 60, "far less than MLflow's retries"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from editloop.content import sha256_json
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.evaluation.suites.aurora_bench import read_aurora_bench
 from editloop.evaluation.suites.editreward_bench import read_editreward_bench
 from editloop.evaluation.suites.editscore_bench import read_editscore_bench
@@ -54,7 +54,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
     EditLoopError that lists what is wrong: missing or faulty pictures, keys that come twice, unknown words.
     """
     if name not in SUITE_FORMATS:
-        raise EditLoopError(f"suite {name}: no such suite; there are {', '.join(SUITES)}.")
+        raise EditLoopError(f"suite {name}: no such suite; {there_are(name, SUITES)}")
     suite_format = SUITE_FORMATS[name]
     if data is not None and labels is not None:
         raise EditLoopError(f"--labels {labels}: {data} has labels of its own; give one of the two.")

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.yaml_file import read_yaml
 
 Size = tuple[int, int]
@@ -60,7 +60,7 @@ def read_editor_preset(name: str) -> EditorSettings:
     """A preset by its name. EditLoopError where there is none or it is not valid."""
     path = _shipped() / f"{name}.yaml"
     if not path.is_file():
-        raise EditLoopError(f"editor preset {name!r}: no such name; there are {', '.join(editor_presets())}.")
+        raise EditLoopError(f"editor preset {name!r}: no such name; {there_are(name, editor_presets())}")
     return _validated(path, read_yaml(path))
 
 

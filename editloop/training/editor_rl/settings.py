@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.training.editor_rl.guards import StopSettings
 from editloop.training.job import JobFile
 from editloop.yaml_file import read_yaml
@@ -212,7 +212,7 @@ def read_rl_preset(name: str, **overrides: Any) -> RlSettings:
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(name)
     if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(rl_preset_names())}.")
+        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, rl_preset_names())}")
     values = read_yaml(path) or {}
     try:
         return RlSettings.model_validate(values | overrides if isinstance(values, dict) else values)

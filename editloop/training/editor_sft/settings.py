@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
 from editloop.yaml_file import read_yaml
@@ -75,7 +75,7 @@ def read_sft_preset(name: str) -> SftSettings:
     """A preset by its name, or by the path of a YAML file. EditLoopError where it is not there or not valid."""
     path = Path(name) if "/" in name or name.endswith((".yaml", ".yml")) else _shipped() / f"{name}.yaml"
     if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; there are {', '.join(sft_presets())}.")
+        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, sft_presets())}")
     try:
         return SftSettings.model_validate(read_yaml(path))
     except ValidationError as error:
