@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Judge
+from editloop.plugins import load_plugin
 
 Kind = Literal["edit-reward", "edit-score"]
 
@@ -39,7 +40,8 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
 
     model: a folder (EditReward or EditScore, ours or as released), a shipped name (`tiny-reward`), `models:/NAME@ALIAS`
     or `models:/NAME/VERSION` of the registry, `http(s)://HOST:PORT` of `editloop serve` (token: EDITLOOP_JUDGE_TOKEN),
-    or `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint (key: EDITLOOP_OPENAI_KEY).
+    `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint (key: EDITLOOP_OPENAI_KEY), or `NAME` or `NAME:REST`
+    of a judge that another package declares as an `editloop.judges` entry point: it is called with REST.
     device: where a local model computes (`cpu`, `cuda:1`); None takes the first GPU, or else the CPU.
     passes: K of EditScore's Avg@K; None takes the model's own.
 
@@ -55,6 +57,9 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
         if passes is not None:
             raise EditLoopError(f"{model}: {passes} passes were asked for; a server's are chosen where it is started.")
         return ServedJudge.open(model)
+    if opener := load_plugin("editloop.judges", model.partition(":")[0]):
+        judge: Judge = opener(model.partition(":")[2], device=device, passes=passes)
+        return judge
     local_model = find_local(model)
     if local_model.kind == "edit-reward":
         from editloop.models.edit_reward.judge import RewardJudge

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from editloop.errors import EditLoopError
-from editloop.evaluation.suites.names import SUITES
+from editloop.evaluation.suites.names import suite_names
 from editloop.yaml_file import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
@@ -34,8 +34,8 @@ class SuiteGate(_StrictModel):
     @field_validator("suite")
     @classmethod
     def _known(cls, suite: str) -> str:
-        if suite not in SUITES:
-            raise ValueError(f"no suite {suite}; there are {', '.join(SUITES)}")
+        if suite not in suite_names():
+            raise ValueError(f"no suite {suite}; there are {', '.join(suite_names())}")
         return suite
 
 

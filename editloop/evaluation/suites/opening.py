@@ -16,10 +16,11 @@ from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.genai_bench import read_genai_bench
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.imagenhub import read_imagenhub
-from editloop.evaluation.suites.names import SUITES
+from editloop.evaluation.suites.names import SUITES, suite_names
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import ALL, LABELS, Comparison, Counting, Item, Suite
 from editloop.evaluation.suites.team import read_heldout, read_scenes
+from editloop.plugins import load_plugin
 
 Reader = Callable[[Path, PictureLoader, list[str]], list[Item]]
 
@@ -53,9 +54,9 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
 
     EditLoopError that lists what is wrong: missing or faulty pictures, keys that come twice, unknown words.
     """
-    if name not in SUITE_FORMATS:
-        raise EditLoopError(f"suite {name}: no such suite; {there_are(name, SUITES)}")
-    suite_format = SUITE_FORMATS[name]
+    suite_format = SUITE_FORMATS.get(name) or load_plugin("editloop.suites", name)
+    if suite_format is None:
+        raise EditLoopError(f"suite {name}: no such suite; {there_are(name, suite_names())}")
     if data is not None and labels is not None:
         raise EditLoopError(f"--labels {labels}: {data} has labels of its own; give one of the two.")
     if data is None:

@@ -12,6 +12,7 @@ from editloop.errors import EditLoopError
 from editloop.models.backbones.placement import placement
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
+from editloop.plugins import load_plugin, plugin_names
 
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
@@ -89,15 +90,26 @@ def _kind_of(address: str) -> _Kind:
     folder = find_editor(address)
     index = json.loads((folder / "model_index.json").read_text())
     name = index.get("_class_name")
-    if name not in EDITORS:
+    editor = _editor_class(name)
+    if editor is None:
+        names = (*EDITORS, *plugin_names("editloop.editors"))
         raise EditLoopError(
-            f"editor {address!r}: its pipeline is {name}; there are editors for {', '.join(EDITORS)}. "
+            f"editor {address!r}: its pipeline is {name}; there are editors for {', '.join(names)}. "
             "docs/editors.md says how to add one."
         )
-    module, class_name = EDITORS[name].split(".")
-    editor: type[PipelineEditor] = getattr(import_module(f"editloop.models.editors.{module}"), class_name)
     settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
-    return _Kind(folder, index, getattr(diffusers, name), editor, settings)
+    pipeline = getattr(diffusers, name, None) or editor.pipeline_class()
+    return _Kind(folder, index, pipeline, editor, settings)
+
+
+def _editor_class(pipeline: str) -> type[PipelineEditor] | None:
+    """The editor of a pipeline's class: one that ships, or one that another package declares; None without either."""
+    if pipeline in EDITORS:
+        module, class_name = EDITORS[pipeline].split(".")
+        shipped: type[PipelineEditor] = getattr(import_module(f"editloop.models.editors.{module}"), class_name)
+        return shipped
+    declared: type[PipelineEditor] | None = load_plugin("editloop.editors", pipeline)
+    return declared
 
 
 def find_editor(address: str) -> Path:

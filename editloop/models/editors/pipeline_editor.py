@@ -66,6 +66,13 @@ class PipelineEditor(ABC):
         """The preset of a pipeline whose `model_index.json` this is, for folders that bring no settings."""
 
     @classmethod
+    def pipeline_class(cls) -> Any:
+        """Return the pipeline's class, for editors of other packages whose pipeline is none of diffusers' own."""
+        raise EditLoopError(
+            f"{cls.__name__}: diffusers has no pipeline of its name; the editor must return it from `pipeline_class`."
+        )
+
+    @classmethod
     def parts(cls, folder: Path) -> dict[str, Any]:
         """Parts of the pipeline in `folder` that `from_pretrained` would not open as we need them."""
         return {}
