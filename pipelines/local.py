@@ -4,6 +4,7 @@ The runner's cache is keyed by a step's arguments and its inputs' addresses and 
 that a run resumes with the code that began it or starts the changed steps anew.
 """
 
+import ast
 import contextlib
 import io
 import os
@@ -14,11 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from editloop.content import sha256_file, sha256_json
+from editloop.content import sha256_bytes, sha256_file, sha256_json
 from editloop.errors import EditLoopError
 from pipelines.compilation import pipeline
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
+DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
+"""Files beside the code that decide what a step writes."""
 TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
@@ -57,15 +60,36 @@ def run_local(
 
 @cache
 def code_digest() -> str:
-    """sha256 over the project's source files and shipped weights."""
+    """Return the sha256 of what a step's outcome depends on beside its inputs: code, presets, pages, shipped weights.
+
+    Comments and docstrings are no part of it: whoever writes documentation keeps the finished steps.
+    """
     top = Path(__file__).parent.parent
-    files = [
-        path
-        for folder in SOURCE_FOLDERS
-        for path in (top / folder).rglob("*")
-        if path.suffix in (".py", ".safetensors")
-    ]
-    return sha256_json({path.relative_to(top).as_posix(): sha256_file(path) for path in files})
+    files = sorted(path for folder in SOURCE_FOLDERS for path in (top / folder).rglob("*"))
+    digests = {path: source_digest(path.read_text()) for path in files if path.suffix == ".py"}
+    digests |= {path: sha256_file(path) for path in files if path.suffix in DATA_SUFFIXES}
+    return sha256_json({path.relative_to(top).as_posix(): digest for path, digest in digests.items()})
+
+
+def source_digest(text: str) -> str:
+    """Return the sha256 of a Python source's syntax tree, without comments, docstrings and strings below fields.
+
+    Args:
+        text: The source.
+    """
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [statement for statement in body if not _is_documentation(statement)]
+    return sha256_bytes(ast.dump(tree).encode())
+
+
+def _is_documentation(statement: ast.stmt) -> bool:
+    """A string that stands alone."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
 
 
 class _Log(io.TextIOBase):
