@@ -1,5 +1,8 @@
-"""Links from a model's data on: curated edits to the judge that chose; preferences to the people who judged, by git,
-DVC, label export, campaign, answers and candidates."""
+"""The lineage chain from a model's training data back to its origin.
+
+Curated edits lead to the judge that chose them. Preferences lead to the annotators, through Git, DVC, the label export,
+the campaign, its answers and its candidates.
+"""
 
 import tempfile
 from pathlib import Path
@@ -22,11 +25,25 @@ from editloop.lineage.kept_artifacts import fetch_logged_files
 from infra.settings import service_settings
 
 EXPORT_FILES, VOTE_FILES = ("export.json", "adjudication.json"), (JUDGEMENTS, DECISIONS)
-"""What a collect run keeps: as Label Studio gave it, and as it was read."""
+"""Files that a collect run logs: the exports from Label Studio, and the votes read from them."""
 
 
 def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
-    """The dataset as its repository and its remote have it; returns its manifest's facts and its votes."""
+    """Add the links from a registered model to its dataset: content, DVC revision, parents, withdrawals, dataset run.
+
+    The dataset is fetched from its repository's remote.
+
+    Args:
+        chain: The chain to extend.
+        version: The registered model version in MLflow.
+        run: The training run in MLflow.
+
+    Returns:
+        The facts of the dataset's manifest, and its votes.
+
+    Raises:
+        Gap: A link is missing or does not hold.
+    """
     sha256, repo = (
         _training_data(chain, "dataset", version, run.data.tags.get("editloop.input.dataset")),
         _repo(version),
@@ -47,8 +64,21 @@ def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any],
 
 
 def curated_links(chain: Chain, version: Any, run: Any) -> str:
-    """The curated edits that an editor learnt from, as the repository's remote has them, and the run that chose them;
-    returns the sha256 of the judge that chose."""
+    """Add the links from a registered editor to its curated edits and the run that chose them.
+
+    The edits are fetched from their repository's remote.
+
+    Args:
+        chain: The chain to extend.
+        version: The registered model version in MLflow.
+        run: The training run in MLflow.
+
+    Returns:
+        The sha256 of the judge that chose the edits.
+
+    Raises:
+        Gap: A link is missing or does not hold.
+    """
     sha256 = _training_data(chain, "curated edits", version, run.data.tags.get("editloop.input.edits"))
     with tempfile.TemporaryDirectory() as temporary:
         facts = _fetch_data(chain, version, sha256, Path(temporary) / "curated")
@@ -58,7 +88,18 @@ def curated_links(chain: Chain, version: Any, run: Any) -> str:
 
 
 def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
-    """From the dataset's facts (and votes) to the export in MLflow, the campaign, its answers and the annotators."""
+    """Add the links from a dataset to its judgements, label export, campaign, answers, candidates and annotators.
+
+    For imported ratings the chain ends at the imported file.
+
+    Args:
+        chain: The chain to extend.
+        facts: Facts of the dataset's manifest.
+        votes: The dataset's votes, which must be among those of the judgements; None skips this check.
+
+    Raises:
+        Gap: A link is missing or does not hold.
+    """
     if facts.get("campaign_key"):
         _collect_links(chain, facts, votes)
     else:
@@ -72,7 +113,7 @@ def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = N
 
 
 def _training_data(chain: Chain, name: str, version: Any, read: str | None) -> str:
-    """The sha256 of what the training run `read`, which the registered version must name too."""
+    """Return the sha256 that the training run `read`, after a check that the registered version names the same."""
     registered = version.tags.get("editloop.dataset_sha256")
     if not read or registered != read:
         raise Gap(f"{name}: trained on {read}, registered with {registered}")
@@ -85,7 +126,7 @@ def _repo(version: Any) -> str:
 
 
 def _fetch_data(chain: Chain, version: Any, sha256: str, target: Path) -> dict[str, Any]:
-    """Fetch the data that a registered version names to `target`; returns its manifest's facts."""
+    """Fetch the data that a registered version names to `target`, and return the facts of its manifest."""
     tags, repo = version.tags, _repo(version)
     dataset_version = DatasetVersion(
         dvc_rev=tags.get("editloop.dvc_rev", ""),
@@ -100,7 +141,7 @@ def _fetch_data(chain: Chain, version: Any, sha256: str, target: Path) -> dict[s
 
 
 def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
-    """The versions that this one was made from by withdrawals. Their content may be gone: that may be the point."""
+    """Add the versions from which withdrawals made this one. Their content may be deleted, often on purpose."""
     parent = facts.get("parent")
     by_sha256 = (
         {lineage.sha256: lineage for lineage in look_up("parent dataset", lambda: versions(repo))} if parent else {}
@@ -113,7 +154,7 @@ def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
 
 
 def _withdrawals(chain: Chain, facts: dict[str, Any], repo: str) -> None:
-    """What of the dataset was withdrawn since: told, for the chain holds all the same."""
+    """Add a warning about content of the dataset that was withdrawn later; the chain still holds."""
     held = {"annotator": set(facts.get("annotators", ())), "task": set(facts.get("task_ids", ()))}
     listed = [
         withdrawal
@@ -152,7 +193,7 @@ def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> 
 
 
 def _campaign(chain: Chain, facts: dict[str, Any], exported: Snapshot) -> Campaign:
-    """The campaign, with its labelling config and answers as Label Studio has them now."""
+    """Add the campaign, its labelling config and its answers, compared with what Label Studio has now."""
     key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
     studio = look_up("campaign", lambda: connect(settings))
     campaigns = look_up("campaign", lambda: find_campaigns(studio, settings))
@@ -172,7 +213,7 @@ def _campaign(chain: Chain, facts: dict[str, Any], exported: Snapshot) -> Campai
 def _answers(
     chain: Chain, facts: dict[str, Any], exported: Snapshot, campaign: Campaign, campaign_closings: list[Closing]
 ) -> None:
-    """The answers that the judgements were read from, against those that Label Studio has now."""
+    """Compare the answers that the judgements were read from with those that Label Studio has now."""
     settings, trained = service_settings(), facts.get("answers_sha256")
     if exported.sha256 != trained:
         raise Gap(f"answers: the export holds {exported.sha256}, the judgements were of {trained}")
@@ -191,7 +232,7 @@ def _answers(
 
 
 def _gate(chain: Chain, facts: dict[str, Any]) -> None:
-    """The campaign's gates on agreement, and who accepted it below them."""
+    """Add the campaign's agreement gates, and who accepted it below them."""
     alphas, gates, accepted = facts.get("alpha") or {}, facts.get("gates") or {}, facts.get("accepted")
     text = ", ".join(f"{axis} {_figure(alphas.get(axis))} (gate {gate:g})" for axis, gate in gates.items())
     if accepted:
@@ -202,7 +243,7 @@ def _gate(chain: Chain, facts: dict[str, Any]) -> None:
 
 
 def _candidates(chain: Chain, facts: dict[str, Any], campaign: Campaign) -> None:
-    """The edits that the campaign asked about, and the run that made them where a stage did."""
+    """Add the candidates of the campaign, and the run that made them if a stage did."""
     sha256 = str(facts.get("candidates_sha256"))
     if campaign.candidates_sha256 != sha256:
         raise Gap(f"candidates: campaign {campaign.key} asked about {campaign.candidates_sha256}, not {sha256}")

@@ -1,7 +1,7 @@
-"""Simulated experts: they answer a campaign through Label Studio's API, each with an account of their own.
+"""Simulated experts who answer a campaign through Label Studio's API, each with their own account.
 
-An expert sees an edit as the oracle does, with a character of their own. Who answers which task depends only on
-(seed, task), and repeats and gold are answered by everybody.
+An honest expert's ratings are the oracle's scores with the expert's own bias and noise; other characters deviate from
+that. Which experts answer a task depends only on the seed and the task. All of them answer repeats and gold.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,15 @@ from editloop.studies.world.characters import Character, PageView, answer_page, 
 from infra.settings import ServiceSettings
 
 Scores = dict[tuple[str, str], dict[Axis, float]]
-"""The oracle's scores (0..1) by task and image."""
+"""The oracle's scores (0..1) by (task id, sha256 of the image) and axis."""
 
 
 class Submission(NamedTuple):
-    """One answer on its way to Label Studio."""
+    """One answer to be sent to Label Studio."""
 
     annotator: str
     task: int
+    """Label Studio's task id."""
     body: dict[str, Any]
 
 
@@ -43,10 +44,23 @@ def answer_campaign(
     seed: int = 0,
     characters: Mapping[str, Character] | None = None,
 ) -> int:
-    """Give every missing answer of the campaign in the folder `campaign`; returns how many were given.
+    """Submit every missing answer of a campaign as simulated experts.
 
-    `characters` names the annotators who are not honest. Tasks need a target that the oracle can compare with. Answers
-    that are there already stay as they are. EditLoopError for annotators whose account is not kept.
+    Existing answers stay as they are.
+
+    Args:
+        campaign: Folder of the campaign.
+        candidates: Candidates folder of the campaign. Each of its tasks in the campaign needs a target image, which
+            the oracle compares edits with.
+        settings: Address and token of Label Studio, and the accounts file.
+        seed: Seed of the experts, their ratings, and who answers which task.
+        characters: Characters by annotator; annotators without an entry are honest.
+
+    Returns:
+        The number of answers submitted.
+
+    Raises:
+        EditLoopError: An annotator has no account in the accounts file, or a task has no target.
     """
     opened, pages = read_campaign(campaign), load_pages(campaign)
     accounts = read_accounts(settings)
@@ -82,9 +96,18 @@ def answer_campaign(
 
 
 def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Iterable[Page]) -> Scores:
-    """The oracle's scores of every picture that the pages show as an edit, from the first of `folders` that has it.
+    """Score every image that the pages show as an edit with the oracle.
 
-    EditLoopError for tasks without a target.
+    Args:
+        folders: Folders of images, `<sha256>.png`; an image is read from the first folder that has it.
+        tasks: All tasks of the pages.
+        pages: Pages of the campaign.
+
+    Returns:
+        The scores, by task and image.
+
+    Raises:
+        EditLoopError: A task has no target.
     """
     targets = {task.task_id: task for task in tasks}
     images_by_task: dict[str, set[str]] = {}
@@ -110,12 +133,12 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
 
 
 def _picture(folders: Sequence[Path], digest: str) -> Image.Image:
-    """The picture of the first folder that has it; decoded when its pixels are asked for."""
+    """Open the image from the first folder that has it; its pixels are decoded on first use."""
     return Image.open(next(path for folder in folders if (path := folder / f"{digest}.png").is_file()))
 
 
 def _submitted_answers(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]]:
-    """(task's id, annotator) of the answers that are there."""
+    """Return (Label Studio's task id, annotator) of the existing answers."""
     names = names_by_id(connect(settings), campaign.annotators)
     return {
         (task["id"], name)

@@ -1,7 +1,7 @@
-"""Content addresses and folders that exist only when they are complete.
+"""Content addresses, and result folders that appear only when they are complete.
 
-A folder of results is written under a temporary name, its `manifest.json` (the sha256 of every file) last, then moved
-into place in one step. A folder without a manifest is not there.
+A result folder is written under a temporary name. Its `manifest.json`, with the sha256 of every file, is written last;
+then one rename moves the folder into place. A folder without a manifest counts as missing.
 """
 
 import hashlib
@@ -21,28 +21,52 @@ RESTORE = "Restore it, or run the step that writes the folder again."
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex sha256 of `data`, 64 characters."""
+    """Return the sha256 of bytes as 64 hex characters.
+
+    Args:
+        data: The bytes to hash.
+    """
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in blocks."""
+    """Return the hex sha256 of a file, read in blocks.
+
+    Args:
+        path: The file to hash.
+    """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal bytes.
+
+    Args:
+        value: Any value that `json.dumps` takes.
+
+    Returns:
+        The JSON in UTF-8.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def sha256_json(value: Any) -> str:
-    """Hex sha256 of the canonical JSON of `value`."""
+    """Return the hex sha256 of a value's canonical JSON.
+
+    Args:
+        value: Any value that `json.dumps` takes.
+    """
     return sha256_bytes(canonical_json(value))
 
 
 def write_file(path: Path, data: bytes | str) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, then moved over `path`."""
+    """Write a file completely or not at all: write a temporary file beside it, then rename it to `path`.
+
+    Args:
+        path: The file to write. An existing file is replaced; missing parent folders are created.
+        data: The content. Text is written in UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -55,12 +79,24 @@ def write_file(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write a value as indented JSON, completely or not at all.
+
+    Args:
+        path: The file to write. An existing file is replaced; missing parent folders are created.
+        value: Any value that `json.dumps` takes.
+    """
     write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """sha256 of each file below `folder` but the manifest, keyed by relative POSIX path, sorted."""
+    """Return the sha256 of every file below a folder except its top-level manifest.
+
+    Args:
+        folder: The folder to read.
+
+    Returns:
+        Hex sha256 by relative POSIX path.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         relative: sha256_file(path) for path in files if (relative := path.relative_to(folder).as_posix()) != MANIFEST
@@ -69,10 +105,16 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder that becomes `target`, with its manifest, when the block ends without error.
+    """Yield an empty temporary folder, which becomes `target` with a manifest when the block ends without error.
 
-    `facts` (may be filled inside the block) is kept in the manifest under "facts". An older `target` is replaced; on an
-    error the older one stays as it was.
+    An existing `target` is replaced. After an error in the block it stays as it was.
+
+    Args:
+        target: The folder to write. Missing parent folders are created.
+        facts: Stored in the manifest under "facts". May be filled inside the block.
+
+    Yields:
+        The temporary folder, to write the files into.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -89,10 +131,18 @@ def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterat
 
 
 def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
-    """The manifest of a complete folder: {"sha256", "files": {path: sha256}, "facts"}.
+    """Return the manifest of a complete folder.
 
-    With `check`, every file's bytes are compared with it. Raises EditLoopError for a missing folder, a missing or
-    unreadable manifest, or a changed, missing or surplus file, naming it.
+    Args:
+        folder: The folder to read.
+        check: Also compare the bytes of every file with the manifest.
+
+    Returns:
+        {"sha256": of `files`, "files": {path: sha256}, "facts": {...}}.
+
+    Raises:
+        EditLoopError: The folder or its manifest is missing, the manifest is unreadable, or (with `check`) a file was
+            changed, removed or added.
     """
     path = folder / MANIFEST
     if not path.is_file():

@@ -1,7 +1,8 @@
-"""Settings from environment variables: `EnvironmentSettings` reads every EDITLOOP_ variable, so that no stage knows a
-laptop's path or a cluster's name.
+"""Settings from environment variables.
 
-MLflow's own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD) are read by MLflow.
+`EnvironmentSettings` reads every EDITLOOP_ variable, so that no stage contains a laptop's path or a cluster's name.
+
+MLflow reads its own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD).
 """
 
 import os
@@ -15,35 +16,54 @@ from editloop.errors import EditLoopError
 
 PREFIX = "EDITLOOP_"
 LONGEST_VALUE = 80
-"""Characters of a value in a message."""
+"""Longest value quoted in a message, in characters."""
 NAMED_FIELD = re.compile(r'field "(\w+)"')
-"""How pydantic-settings names the field whose text it cannot parse."""
+"""Finds the field in pydantic-settings' message about a text that it cannot parse."""
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings that come from environment variables, EDITLOOP_ and the field's name in capitals.
+    """Settings read from environment variables. A variable's name is EDITLOOP_ and the field's name in capitals.
 
-    An empty variable is an unset one. A value that cannot be used is an EditLoopError of one line that names the
-    variable, the value (unless it is a secret) and the rule.
+    An empty variable counts as unset.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any):
+        """Read the fields from the environment.
+
+        Args:
+            **values: Fields by name, used in place of their environment variables.
+
+        Raises:
+            EditLoopError: A value is not allowed. The message is one line with the variable, its value (unless it is a
+                secret) and the rule.
+        """
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise _unusable([self._fault(details) for details in error.errors()]) from None
-        except SettingsError as error:  # a structured field whose text is no JSON
+        except SettingsError as error:  # a structured field whose text is not JSON
             raise _unusable([self._json_fault(error)]) from None
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """The environment variable of a field."""
+        """Return the name of a field's environment variable.
+
+        Args:
+            field: The field's name.
+        """
         return f"{cls.model_config['env_prefix']}{field}".upper()
 
     def require(self, name: str) -> str:
-        """The text of setting `name`. Raises EditLoopError that names the variable where it is not set."""
+        """Return a setting as text, where the caller cannot do without it.
+
+        Args:
+            name: The field's name.
+
+        Raises:
+            EditLoopError: The setting is not set. The message names the variable.
+        """
         value = getattr(self, name)
         if value is None:
             raise EditLoopError(
@@ -54,8 +74,11 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def _fault(cls, details: Any) -> str:
-        """One of pydantic's findings as `VARIABLE=value: rule`, with the path of a part inside a structured value."""
-        if not details["loc"]:  # a rule of several fields together
+        """Format one of pydantic's errors as `VARIABLE[path]=value: rule`.
+
+        The `[path]` leads to a part of a structured value.
+        """
+        if not details["loc"]:  # a rule about several fields together
             return f"{cls.__name__}: {details['msg']}"
         field, *path = map(str, details["loc"])
         is_secret = "Secret" in str(cls.model_fields[field].annotation)
@@ -64,6 +87,7 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def _json_fault(cls, error: SettingsError) -> str:
+        """Format the error about a structured field whose text is not JSON."""
         named = NAMED_FIELD.search(str(error))
         if named is None:
             return f"{error} ({error.__cause__})"
@@ -72,7 +96,7 @@ class EnvironmentSettings(BaseSettings):
 
 
 def _short_repr(value: Any) -> str:
-    """A value on one line of bearable length."""
+    """Return a value on one line, at most LONGEST_VALUE characters long."""
     text = value if isinstance(value, str) and value.isprintable() and value.strip() else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 

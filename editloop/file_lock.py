@@ -1,4 +1,4 @@
-"""A folder that is one caller's at a time."""
+"""A lock on a folder, so that only one process uses it at a time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,9 +8,15 @@ from pathlib import Path
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the folder, making it where it is missing; a second caller waits for the first, whose death lets it go.
+    """Hold an exclusive lock on a folder within the block. Other callers wait.
 
-    Raises OSError where the folder cannot be written.
+    The operating system releases the lock when its holder dies.
+
+    Args:
+        folder: The folder to lock. A missing one is created, readable by its owner only.
+
+    Raises:
+        OSError: The folder cannot be written to.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("w") as stream:

@@ -1,7 +1,7 @@
-"""Paths that a user names as inputs, checked before anything is done with them: one line for each fault.
+"""Checks of the paths that a user gives as inputs, made before any work starts.
 
-Each check takes the name by which the user gave the path (`--dataset`, `FILE`), so that the message says which of
-several it is.
+Each check takes the name of the option or argument (`--dataset`, `FILE`), so that the message says which path is wrong.
+Every fault is one line.
 """
 
 from pathlib import Path
@@ -12,19 +12,24 @@ from editloop.errors import EditLoopError
 
 
 class FolderKind(NamedTuple):
-    """What a complete folder is, as the step that writes it makes it."""
+    """A kind of complete folder: which step writes it, and what it always contains."""
 
     written_by: str
-    """Who writes such a folder, in words."""
+    """The step or command that writes such a folder, as messages name it."""
     holds: tuple[str, ...] = ()
-    """Names of what is in every one of them, by which it is told from other folders."""
+    """Files and folders that each such folder contains, which tell it from other kinds."""
 
 
 def check_complete_folder(name: str, path: Path, kind: FolderKind) -> None:
-    """Check that `path` is a folder of this kind with a readable manifest; its files are not read.
+    """Check that a path is a folder of one kind with a readable manifest. The folder's other files are not read.
+
+    Args:
+        name: The option or argument that gave the path.
+        path: The path to check.
+        kind: The kind of folder that is expected.
 
     Raises:
-        EditLoopError: It is not.
+        EditLoopError: The path is something else, or cannot be read.
     """
     try:
         read_manifest(path)
@@ -41,7 +46,15 @@ def check_complete_folder(name: str, path: Path, kind: FolderKind) -> None:
 
 
 def check_folder(name: str, path: Path) -> None:
-    """Check that `path` is a folder; EditLoopError where it is not."""
+    """Check that a path is an existing folder.
+
+    Args:
+        name: The option or argument that gave the path.
+        path: The path to check.
+
+    Raises:
+        EditLoopError: It is missing, a file, or cannot be read.
+    """
     if not _exists(name, path):
         raise EditLoopError(f"{name} {path}: no such folder. Correct the path.")
     if not path.is_dir():
@@ -49,7 +62,15 @@ def check_folder(name: str, path: Path) -> None:
 
 
 def check_file(name: str, path: Path) -> None:
-    """Check that `path` is a file; EditLoopError where it is not."""
+    """Check that a path is an existing file.
+
+    Args:
+        name: The option or argument that gave the path.
+        path: The path to check.
+
+    Raises:
+        EditLoopError: It is missing, a folder, or cannot be read.
+    """
     if not _exists(name, path):
         raise EditLoopError(f"{name} {path}: no such file. Correct the path, or run the step that writes it.")
     if not path.is_file():
@@ -57,7 +78,15 @@ def check_file(name: str, path: Path) -> None:
 
 
 def check_file_or_folder(name: str, path: Path) -> None:
-    """Check that `path` is there, and that the manifest of a folder which has one is readable; else EditLoopError."""
+    """Check that a path exists. Where it is a folder with a manifest, check that the manifest is readable.
+
+    Args:
+        name: The option or argument that gave the path.
+        path: The path to check.
+
+    Raises:
+        EditLoopError: The path is missing or cannot be read, or the manifest is unreadable.
+    """
     if not _exists(name, path):
         raise EditLoopError(f"{name} {path}: no such file or folder. Correct the path, or run the step that writes it.")
     if (path / MANIFEST).is_file():

@@ -1,6 +1,6 @@
-"""The signals that end a command: taken alike, and held back while something is started or stopped.
+"""Handling of the signals that end a command: treat them all like Ctrl-C, or defer them during a start or a stop.
 
-Ctrl-C sends SIGINT, `kill` and a cluster SIGTERM, a terminal that closes SIGHUP.
+Ctrl-C sends SIGINT, `kill` and clusters send SIGTERM, and a terminal that closes sends SIGHUP.
 """
 
 import signal
@@ -16,7 +16,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def interrupt_on_termination() -> Iterator[None]:
-    """Take SIGTERM and SIGHUP for Ctrl-C within the block, so that what was started is stopped whichever comes."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP within the block. One clean-up then serves Ctrl-C and both."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -27,9 +27,9 @@ def interrupt_on_termination() -> Iterator[None]:
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Hold back what would end the command until the block has ended, so that a second Ctrl-C leaves nothing half done.
+    """Defer SIGINT, SIGTERM and SIGHUP until the block ends, so that a second Ctrl-C cannot interrupt the clean-up.
 
-    The first signal that came meanwhile is delivered then.
+    Afterwards the first signal that arrived is delivered; later ones are dropped.
     """
     arrived: list[int] = []
     try:
@@ -42,9 +42,9 @@ def defer_signals() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Handler, numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Handle signals within the block, but for those that are ignored, as SIGHUP is under `nohup`.
+    """Handle signals with `handler` within the block, except ignored ones, such as SIGHUP under `nohup`.
 
-    Python handles signals in its main thread alone: in another thread the block changes nothing.
+    Python handles signals in its main thread only: in another thread the block changes nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""Ending child processes, so that none outlives the process that started it."""
 
 import os
 import threading
@@ -11,18 +11,23 @@ from pydantic import Field
 from editloop.environment import EnvironmentSettings
 
 GRACE_SECONDS = 10.0
-"""How long processes may take to end before they are killed."""
+"""Seconds that processes get to end by themselves before they are killed."""
 
 
 class SupervisorSettings(EnvironmentSettings):
-    """Which process a step of a local run belongs to."""
+    """Which process supervises a step of a local run."""
 
     supervisor_pid: int | None = Field(None, ge=1)
-    """Set for the steps of a local run: a step ends when this process is gone."""
+    """Process id of the local run that started this step. The step ends when that process is gone."""
 
 
 def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
-    """End a process and all below it: asked first, killed after `grace` seconds."""
+    """End a process and all its descendants: SIGTERM first, SIGKILL after `grace` seconds.
+
+    Args:
+        process: The root of the tree. One that has already ended is fine.
+        grace: Seconds that the processes get to end by themselves.
+    """
     try:
         tree = [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
@@ -34,9 +39,10 @@ def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
 
 
 def end_with_supervisor() -> None:
-    """In a step of a local run: leave, with all started processes, as soon as the run's own process is gone.
+    """Start a thread that ends this step, and the processes it started, as soon as the supervising run is gone.
 
-    A runner that is killed outright cannot stop its steps; without this they would write on beside the next run.
+    A runner that is killed outright cannot stop its steps. Without this watch they would keep writing beside the next
+    run. Outside a local run nothing happens.
     """
     pid = SupervisorSettings().supervisor_pid
     if pid is None:

@@ -1,4 +1,4 @@
-"""Where a stage keeps work that is not done, so that a retry of the step goes on there."""
+"""The folder for a stage's unfinished work, from which a retry of the step continues."""
 
 from pathlib import Path
 
@@ -6,13 +6,17 @@ from editloop.environment import EnvironmentSettings
 
 
 class WorkDirSettings(EnvironmentSettings):
-    """Where work that is not done is kept."""
+    """Where unfinished work is stored."""
 
     checkpoints: Path | None = None
-    """Checkpoints of trainings and answers of judges, in a folder each; it must outlive a retry of the step. Unset:
-    beside the step's output."""
+    """Folder for training checkpoints and judges' answers, one subfolder each. It must survive a retry of the step.
+    Unset: `.unfinished` beside the step's output."""
 
 
 def work_dir(output: Path) -> Path:
-    """The folder for work towards `output`, whose own name must say what it is of."""
+    """Return the folder for unfinished work on `output`. Callers add a subfolder whose name identifies the work.
+
+    Args:
+        output: The step's output. Where EDITLOOP_CHECKPOINTS is not set, the result is `.unfinished` beside it.
+    """
     return WorkDirSettings().checkpoints or output.absolute().parent / ".unfinished"

@@ -1,4 +1,4 @@
-"""YAML files of settings that a user writes: one reader, one line for a file that cannot be read."""
+"""Reader of the YAML settings files that users write. A file that cannot be read gives a one-line error."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from editloop.errors import EditLoopError
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file.
+    """Return the value in a YAML file.
+
+    Args:
+        path: The file to read.
 
     Raises:
-        EditLoopError: There is no such file, or it is not YAML in UTF-8.
+        EditLoopError: The file does not exist, or is not valid YAML in UTF-8.
     """
     try:
         return yaml.safe_load(path.read_bytes())

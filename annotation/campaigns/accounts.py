@@ -1,8 +1,8 @@
-"""Annotators' accounts in Label Studio: people who can log in, not only users of its API.
+"""Annotators' accounts in Label Studio, which people can log in to.
 
-Where EditLoop keeps an accounts file (`EDITLOOP_ANNOTATORS_FILE`, mode 600), missing annotators sign up through the
-invitation link like anybody else, with a random password that only that file knows; the link is reset after that.
-Without the file annotators have joined on their own, and are only checked.
+With an accounts file (`EDITLOOP_ANNOTATORS_FILE`, mode 600), EditLoop signs missing annotators up through the
+invitation link, each with a random password that is stored only in that file, and then resets the link. Without the
+file, annotators join on their own, and EditLoop only checks that they are there.
 """
 
 import json
@@ -20,12 +20,12 @@ from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 DOMAIN = "editloop.example"
-"""An annotator's name without an @ is the local part of an address here."""
+"""Domain of the address of an annotator whose name has no @."""
 TIMEOUT = 60
 
 
 class Account(BaseModel):
-    """What one annotator logs in with; `token` is for the API (simulated experts)."""
+    """Login of one annotator. `token` is for the API, which simulated experts use; "" until it is known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,24 +36,47 @@ class Account(BaseModel):
 
 
 def email_of(name: str) -> str:
-    """The address an annotator's name stands for."""
+    """Return the address of an annotator.
+
+    Args:
+        name: An address, or a name in DOMAIN.
+    """
     return name if "@" in name else f"{name}@{DOMAIN}"
 
 
 def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
-    """The annotators' names by Label Studio's user id; those who have no account are left out."""
+    """Return annotators' names by Label Studio's user id.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        names: Annotators' names.
+
+    Returns:
+        Names by user id, without annotators who have no account.
+    """
     ids = _members(client)
     return {ids[email]: name for name in names if (email := email_of(name).lower()) in ids}
 
 
 def author_id(annotation: dict[str, Any]) -> int:
-    """User id of who made an annotation; some of Label Studio's replies give the id, others the user."""
+    """Return the user id of an annotation's author.
+
+    Args:
+        annotation: An annotation from Label Studio; some of its replies hold the author's id, others the user.
+    """
     author = annotation["completed_by"]
     return int(author["id"] if isinstance(author, dict) else author)
 
 
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
-    """The kept accounts by name; empty where none are kept."""
+    """Read the accounts file.
+
+    Args:
+        settings: Settings that name the accounts file.
+
+    Returns:
+        Accounts by name; empty without an accounts file.
+    """
     path = settings.annotators_file
     if path is None or not path.is_file():
         return {}
@@ -61,9 +84,21 @@ def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
 
 
 def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettings) -> dict[str, int]:
-    """Label Studio's user id of each annotator. `client` is a LabelStudio client of the campaigns' owner.
+    """Make sure that every annotator has an account in Label Studio.
 
-    Missing ones sign up where an accounts file is kept; else EditLoopError names them and says how they join.
+    With an accounts file, missing annotators are signed up. The file is written before each sign-up.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        names: Annotators' names.
+        settings: Address and token of Label Studio, and the accounts file.
+
+    Returns:
+        Label Studio's user id by name.
+
+    Raises:
+        EditLoopError: Annotators are missing and there is no accounts file, or Label Studio refuses a sign-up or a
+            login.
     """
     names = list(names)
     ids = _members(client)
@@ -77,7 +112,7 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
         )
     for name in missing:
         password = secrets.token_urlsafe(16)
-        # Kept before it is used: an account whose password was lost could never log in.
+        # Written before it is used: an account whose password is lost could never log in.
         accounts[name] = Account(name=name, email=email_of(name), password=password, token="")
         _write_accounts(settings.annotators_file, accounts)
         _sign_up(url, client.organizations.invites.get_invite_link().token, accounts[name])
@@ -106,13 +141,13 @@ def _sign_up(url: str, invite: str, account: Account) -> None:
 
 
 def _reset_invitation(url: str, settings: ServiceSettings) -> None:
-    """Make the invitation's address worthless: whoever opens one leaves it in Label Studio's log of requests."""
+    """Invalidate the invitation link: every use of it leaves its token in Label Studio's request log."""
     owner = {"Authorization": f"Token {settings.require('label_studio_token')}"}
     requests.post(f"{url}/api/invite/reset-token", headers=owner, timeout=TIMEOUT).raise_for_status()
 
 
 def _token(url: str, account: Account) -> str:
-    """The account's API token, asked for in a session that logged in as the person would."""
+    """Return the account's API token, read in a session that logs in through the login page."""
     page, session = f"{url}/user/login/", requests.Session()
     token = _form_token(session.get(page, timeout=TIMEOUT).text)
     form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}

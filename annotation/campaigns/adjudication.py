@@ -1,8 +1,8 @@
-"""Adjudication: tasks that annotators disagree on go to the lead, in a Label Studio project of their own.
+"""Adjudication: the lead decides tasks in conflict, in a separate Label Studio project (the lead's queue).
 
-Its pages are those of the campaign, and nothing of the votes is in it until the lead has decided: a decided task then
-gets the votes as predictions, one a voter, which Label Studio shows beside the lead's own answer. Decisions are kept
-beside the votes; nothing here changes a vote.
+The queue shows the campaign's pages, without votes until the lead has decided. A decided task then gets the votes as
+predictions, one per voter, which Label Studio shows beside the lead's own answer. Decisions are stored beside the
+votes; nothing here changes a vote.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 TITLE = 50
-"""Characters of a project's title that Label Studio takes."""
+"""Longest project title that Label Studio accepts, in characters."""
 GUIDELINES = """# Adjudication
 
 Annotators disagree on these tasks. Rate every candidate as you see it, and write the reason for your decision.
@@ -40,15 +40,16 @@ open the task again, and each annotator's ratings stand beside yours under their
 
 
 class AdjudicationState(Record):
-    """The state of a campaign's adjudication."""
+    """State of a campaign's adjudication."""
 
     url: str
+    """Address of the lead's queue; "" if there is none yet."""
     conflicts: int
-    """Tasks that annotators disagree on now."""
+    """Tasks in conflict now."""
     tasks: int
-    """Tasks in the lead's queue; one that was in conflict once stays."""
+    """Tasks in the lead's queue; a task stays there when it is no longer in conflict."""
     decided: int
-    """Tasks with the lead's ratings and reason, or the lead's reason why they cannot be judged; they show the votes."""
+    """Tasks that the lead answered with a reason, or as impossible to judge. They show the votes."""
 
 
 def adjudicate(
@@ -59,10 +60,23 @@ def adjudicate(
     pages: Mapping[str, Page],
     answers: CampaignAnswers,
 ) -> AdjudicationState:
-    """Bring the lead's queue up to date: open it, add tasks that are in conflict now, show votes on what is decided.
+    """Bring the lead's queue up to date: open it, add tasks now in conflict, and show the votes on decided tasks.
 
-    `folder` is the campaign's; `answers` are those that Label Studio has now. Safe to call again at any time. Raises
-    EditLoopError where the campaign has no lead, or its labelling config was changed.
+    It is safe to call this again at any time. Without a conflict no queue is opened.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Addresses and credentials of the services.
+        campaign: The campaign.
+        folder: The campaign's folder.
+        pages: The campaign's pages by key.
+        answers: The answers that Label Studio has now.
+
+    Returns:
+        The state of the queue.
+
+    Raises:
+        EditLoopError: The campaign has no lead, or its labelling config was changed in Label Studio.
     """
     if campaign.lead is None:
         raise EditLoopError(
@@ -106,14 +120,14 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
         show_instruction=True,
         show_skip_button=False,
         enable_empty_annotation=False,
-        # Else a page would begin with a vote filled in.
+        # Otherwise a page would start with a vote filled in.
         show_collab_predictions=False,
     )
     return queue_of(campaign, project.id, settings)
 
 
 def _show_votes(api: LabelStudioApi, task: int, votes: list[PageAnswer]) -> None:
-    """Put the votes on a decided task, each as a prediction by the voter's name, as the voter says now."""
+    """Show the current votes on a decided task, each as a prediction under the voter's name."""
     predictions = {
         prediction["model_version"]: prediction
         for prediction in api.call("GET", "/api/predictions/", params={"task": task})

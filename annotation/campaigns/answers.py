@@ -1,4 +1,4 @@
-"""A campaign's answers: the export, what each annotation says, how far the campaign is, and the judgements in it."""
+"""A campaign's answers: export them, read the annotations, measure progress, and extract judgements."""
 
 import json
 from collections import Counter
@@ -22,83 +22,101 @@ SHOWN_IDS = 10
 
 
 class TruncatedExportError(Exception):
-    """An export that ends too early, or lacks tasks."""
+    """The export from Label Studio is truncated or lacks tasks."""
 
 
 class PageAnswer(NamedTuple):
-    """One annotation, read against the page that it is on."""
+    """One annotation, decoded for the page that it is on."""
 
     annotation_id: int
     page: str
-    """Key of the page, as the task in Label Studio has it."""
+    """Key of the page in the data of Label Studio's task."""
     annotator: str | None
-    """None: somebody who is not an annotator of the campaign."""
+    """None: the author is not an annotator of the campaign."""
     skipped: bool
+    """Whether the annotator skipped the page in Label Studio."""
     ratings: tuple[dict[Axis, int], ...]
-    """By place on the page; empty where the place is not rated on all axes. No places where the page is unknown."""
+    """Ratings of each candidate in the page's order; {} if it is not rated on all axes. () for an unknown page."""
     reason: str | None
-    """Why the page cannot be judged."""
+    """Why the page cannot be judged; None if no reason is given."""
     note: str | None
     """The lead's reason for a decision; annotators are not asked for one."""
     seconds: float | None
+    """Time spent on the page, as Label Studio measured it."""
     created_at: str
     faults: tuple[str, ...]
+    """Parts of the annotation that cannot come from the page, one sentence each."""
 
     @property
     def counts(self) -> bool:
-        """Whether it answers its page: all is rated, or it says why that cannot be. A bare skip does not."""
+        """Whether this is an answer by an annotator of the campaign that is complete.
+
+        It rates all candidates, or says why the page cannot be judged. A bare skip is no answer.
+        """
         judged = bool(self.ratings) and all(self.ratings) and not self.skipped
         return self.annotator is not None and (judged or self.reason is not None)
 
 
 @dataclass(frozen=True)
 class CampaignAnswers:
-    """What Label Studio has of a campaign at one moment."""
+    """All annotations and tasks of a campaign in one export."""
 
     given: tuple[PageAnswer, ...]
-    """Every annotation by anyone, oldest first."""
+    """All annotations by anyone, sorted by id (oldest first)."""
     rows: Mapping[str, int]
     """Label Studio's task id by page key."""
 
     def counting(self) -> dict[tuple[str, str], PageAnswer]:
-        """By (page, annotator) the answer that counts: the latest one that answers the page."""
+        """Return the answer that counts, by (page, annotator): the latest one that answers the page."""
         return {(answer.page, str(answer.annotator)): answer for answer in self.given if answer.counts}
 
 
 class CampaignProgress(Record):
-    """How far a campaign is. A page is answered when `overlap` different annotators rated all of it or said why not."""
+    """Progress of a campaign."""
 
     pages: int
     answered: int
+    """Pages for which `overlap` different annotators rated all candidates or said why the page cannot be judged."""
     annotations: int
-    """Answers that count, one a page and annotator."""
+    """Answers that count, at most one per page and annotator."""
     wanted: int
+    """Answers that complete the campaign: the sum of its pages' overlaps."""
     by_annotator: dict[str, int]
     cannot: dict[str, int]
-    """Of these, how many say that the page cannot be judged, by reason."""
+    """Number of `annotations` that say that the page cannot be judged, by reason."""
     skipped: int
-    """Annotations that give neither ratings nor a reason."""
+    """Skipped annotations without a reason."""
     unfinished: int
-    """Annotations that lack a rating."""
+    """Annotations that are not skipped but lack a rating."""
     others: int
-    """Annotations by accounts that are not the campaign's annotators; not used."""
+    """Annotations by accounts that are not the campaign's annotators; they are not used."""
     repeated: int
-    """Answers that a later one of the same annotator on the same page replaces."""
+    """Answers that a later answer by the same annotator on the same page replaces."""
     missing: int
     """Pages that are not in Label Studio."""
     faults: list[str]
-    """What cannot come from the campaign's pages, a sentence each."""
+    """Parts of the annotators' annotations that cannot come from the campaign's pages, one sentence each."""
 
     @property
     def complete(self) -> bool:
+        """Whether all pages are answered."""
         return self.answered == self.pages
 
 
 def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
-    """Label Studio's JSON export of all tasks of the campaign, finished or not.
+    """Export all tasks of a campaign from Label Studio, finished or not.
 
-    An export that is cut off, or has fewer tasks than the project, is asked for again, EXPORT_TRIES times in all; then
-    EditLoopError.
+    A truncated export, or one with fewer tasks than the project, is requested again, up to EXPORT_TRIES times in all.
+
+    Args:
+        settings: Address and token of Label Studio.
+        campaign: The campaign, or the lead's queue of one.
+
+    Returns:
+        The JSON as Label Studio sends it.
+
+    Raises:
+        EditLoopError: Every export was truncated, or Label Studio does not answer.
     """
     api = LabelStudioApi(settings)
 
@@ -128,7 +146,17 @@ def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
 
 
 def iterate_tasks(exported: bytes) -> Iterator[dict[str, Any]]:
-    """The tasks of an export one at a time: as objects a large one would fill the memory. Cut where it ends early."""
+    """Yield the tasks of an export one at a time, because all of them decoded may not fit into memory.
+
+    Args:
+        exported: Label Studio's JSON export.
+
+    Yields:
+        The tasks.
+
+    Raises:
+        TruncatedExportError: The export is no JSON list or ends too early.
+    """
     text = exported.decode(errors="replace").strip()
     if not text.startswith("["):
         raise TruncatedExportError("it is no JSON list")
@@ -146,7 +174,14 @@ def iterate_tasks(exported: bytes) -> Iterator[dict[str, Any]]:
 
 
 def answer_digests(exported: bytes) -> dict[int, str]:
-    """Content address of what each annotation says, on which page and by whom, by the annotation's id."""
+    """Return the content address of each annotation: its page, its author and its answer.
+
+    Args:
+        exported: Label Studio's JSON export.
+
+    Returns:
+        Content addresses by annotation id.
+    """
     digests = {}
     for row in iterate_tasks(exported):
         for annotation in row["annotations"]:
@@ -160,12 +195,24 @@ def answer_digests(exported: bytes) -> dict[int, str]:
 
 
 def answers_sha256(digests: Mapping[int, str]) -> str:
-    """Content address of all answers from those of the annotations."""
+    """Return the content address of all answers together.
+
+    Args:
+        digests: Content addresses by annotation id, as `answer_digests` returns them.
+    """
     return sha256_json(sorted(digests.items()))
 
 
 def changed_annotations(before: Mapping[int, str], now: Mapping[int, str]) -> str:
-    """What became of the annotations, by their ids: "2 edited (annotation 4, 9), 1 added (annotation 12)"."""
+    """Describe how annotations changed, such as "2 edited (annotation 4, 9), 1 added (annotation 12)".
+
+    Args:
+        before: Earlier content addresses by annotation id.
+        now: Present content addresses by annotation id.
+
+    Returns:
+        The description; it lists at most SHOWN_IDS ids of each kind.
+    """
     kinds = {
         "edited": [
             annotation_id for annotation_id in before.keys() & now.keys() if before[annotation_id] != now[annotation_id]
@@ -182,7 +229,13 @@ def changed_annotations(before: Mapping[int, str], now: Mapping[int, str]) -> st
 
 
 def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> CampaignAnswers:
-    """What the annotations in an export say. `names` are the campaign's annotators by Label Studio's user id."""
+    """Decode the annotations in an export.
+
+    Args:
+        exported: Label Studio's JSON export.
+        pages: The campaign's pages by key.
+        names: The campaign's annotators by Label Studio's user id.
+    """
     answers, rows = [], {}
     for row in iterate_tasks(exported):
         key = str(row["data"].get("key"))
@@ -211,7 +264,13 @@ def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int,
 
 
 def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
-    """How far the campaign is."""
+    """Compute the progress of a campaign.
+
+    Args:
+        campaign: The campaign.
+        pages: Its pages by key.
+        answers: Its answers.
+    """
     counting = answers.counting()
     answer_counts = Counter(page for page, _ in counting)
     by_annotator = Counter(annotator for _, annotator in counting)
@@ -236,10 +295,18 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
 def extract_judgements(
     pages: Mapping[str, Page], answers: CampaignAnswers, kinds: Sequence[Kind] = ("task",)
 ) -> tuple[list[Judgement], list[CannotJudge]]:
-    """Every rating of every candidate by the campaign's annotators on pages of these kinds, and what was not judged.
+    """Return the judgements on pages of some kinds, and the answers that such a page cannot be judged.
 
-    Both are sorted by task, candidate and annotator. Where one person answered a page twice, the later answer counts;
-    where a page shows a candidate twice, its first place counts.
+    If an annotator answered a page twice, the later answer counts. If a page shows a candidate twice, its first
+    position counts.
+
+    Args:
+        pages: The campaign's pages by key.
+        answers: The campaign's answers.
+        kinds: Kinds of pages to read.
+
+    Returns:
+        The judgements, sorted by task, candidate and annotator, and the refusals, sorted by task and annotator.
     """
     judgements, refused = [], []
     for (key, annotator), answer in answers.counting().items():

@@ -1,4 +1,4 @@
-"""A campaign as it was opened: its record, its pages, and where both are found again."""
+"""The record of an open campaign and its pages, and how to find both in Label Studio, MLflow or a folder."""
 
 import json
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from editloop.lineage import tracking
 from infra.settings import ServiceSettings
 
 FACTS = "editloop: "
-"""Starts the line of a project's description that holds the campaign's facts as JSON."""
+"""Prefix of the line in a project's description that holds the campaign's facts as JSON."""
 FILES = ("campaign.json", "pages.jsonl", "settings.json", "guidelines.md")
-"""What a campaign's folder has beside the pictures of its gold pages."""
+"""Files of a campaign's folder, apart from the images of its gold pages."""
 REQUEST_SECONDS = 120
 
 
 class Campaign(Record):
-    """An open campaign, as `campaign.json` keeps it."""
+    """An open campaign; `campaign.json` holds it."""
 
     key: str
-    """Content address of what is asked of whom: the idempotency key of everything that follows."""
+    """Content address of what is asked of whom. Stages use it as idempotency key."""
     name: str
     project_id: int
     url: str
@@ -33,28 +33,38 @@ class Campaign(Record):
     config_sha256: str
     candidates_sha256: str
     pages_sha256: str
-    """Content address of all pages, known answers included."""
+    """Content address of all pages, including known answers."""
     pages: int
     wanted: int
-    """Answers that complete the campaign: the sum of its pages' overlaps."""
+    """Number of answers that complete the campaign: the sum of its pages' overlaps."""
     tasks: int
-    """Pages that are asked for their own sake: neither repeats nor gold."""
+    """Pages that are neither repeats nor gold."""
     places: int
     """Candidates on a page."""
     tiny: bool
-    """Whether all pictures are so small that the page enlarges them in hard pixels."""
+    """Whether all images are so small that the page enlarges them without smoothing."""
     overlap: int = Field(ge=1)
-    """Annotators who rate each task; repeated pages and gold are asked of everybody."""
+    """Number of annotators who rate each task. Everybody rates gold, repeats and the pages that are repeated."""
     annotators: tuple[str, ...]
     lead: str | None
-    """Who decides tasks in conflict."""
+    """Account name of the lead, who decides tasks in conflict; None for none."""
     gates: dict[Axis, float]
-    """Lowest alpha to close at, by axis; an axis that is not named has no gate."""
+    """Lowest alpha to close at, by axis. An axis without an entry has no gate."""
     seed: int
 
 
 def connect(settings: ServiceSettings) -> Any:
-    """A label_studio_sdk client of the account that owns the campaigns. EditLoopError where it does not answer."""
+    """Connect to Label Studio as the account that owns the campaigns.
+
+    Args:
+        settings: Address and token of Label Studio.
+
+    Returns:
+        A label_studio_sdk client.
+
+    Raises:
+        EditLoopError: Label Studio does not answer, or refuses the token.
+    """
     from label_studio_sdk.client import LabelStudio
 
     url = settings.require("label_studio_url")
@@ -73,7 +83,17 @@ def connect(settings: ServiceSettings) -> Any:
 
 
 def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
-    """Every campaign in Label Studio, oldest first; projects that EditLoop did not open are passed over."""
+    """Return all campaigns in Label Studio, oldest first.
+
+    Projects that EditLoop did not open are ignored.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address of Label Studio.
+
+    Raises:
+        EditLoopError: The facts in a project's description were changed.
+    """
     campaigns = []
     for project in client.projects.list():
         lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
@@ -87,31 +107,54 @@ def find_campaigns(client: Any, settings: ServiceSettings) -> list[Campaign]:
 
 
 def read_campaign(folder: Path) -> Campaign:
-    """The campaign that `annotate` opened, from its output folder."""
+    """Read the campaign from the output folder of stage `annotate`.
+
+    Args:
+        folder: The campaign's folder.
+    """
     read_manifest(folder)
     return Campaign.model_validate_json((folder / "campaign.json").read_text())
 
 
 def load_pages(folder: Path) -> dict[str, Page]:
-    """The pages of a campaign's folder by key, in the order of the queue."""
+    """Read the pages of a campaign.
+
+    Args:
+        folder: The campaign's folder.
+
+    Returns:
+        Pages by key, in the order in which annotators get them.
+    """
     lines = (folder / "pages.jsonl").read_text().splitlines()
     pages = [Page.model_validate_json(line) for line in lines]
     return {page.key: page for page in pages}
 
 
 class CampaignFiles(NamedTuple):
-    """Where a campaign's files are, and those of the candidates it asks about where that is known."""
+    """A campaign with its folder and its candidates folder."""
 
     campaign: Campaign
     folder: Path
     candidates: Path | None
+    """None if it is not on this machine."""
 
 
 def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> CampaignFiles:
-    """A campaign by its folder, its name or its key. EditLoopError where none is found, or several have the name.
+    """Locate a campaign by its folder, name or key.
 
-    By name or key it is found in Label Studio, and its files in the folder of the annotate run that opened it, or,
-    where that is on another machine, as MLflow keeps them.
+    A name or key is looked up in Label Studio. The files are then those in the output folder of the campaign's annotate
+    run, or, if that folder is not on this machine, a copy from MLflow.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address of Label Studio.
+        name: Folder, name or key of the campaign.
+
+    Returns:
+        The campaign and its folders.
+
+    Raises:
+        EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
     """
     folder = Path(name)
     if (folder / "campaign.json").is_file():
@@ -138,7 +181,12 @@ def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> Campai
 
 
 def campaign_files(campaign: Campaign, runs: Sequence[Any]) -> CampaignFiles:
-    """Where the campaign's files are, given its annotate runs in MLflow: here, or as MLflow keeps them."""
+    """Return where a campaign's files are: in a run's output folder on this machine, else in a copy from MLflow.
+
+    Args:
+        campaign: The campaign.
+        runs: Its annotate runs in MLflow, at least one.
+    """
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder) == campaign:
@@ -147,12 +195,26 @@ def campaign_files(campaign: Campaign, runs: Sequence[Any]) -> CampaignFiles:
 
 
 def live_config_sha256(client: Any, campaign: Campaign) -> str:
-    """Content address of the labelling config as the project has it now."""
+    """Return the content address of the labelling config that the project has now.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        campaign: The campaign.
+    """
     return config_sha256(client.projects.get(campaign.project_id).label_config)
 
 
 def campaign_of(project_id: int, facts: dict[str, Any], settings: ServiceSettings) -> Campaign:
-    """The campaign of a Label Studio project whose description holds `facts`. EditLoopError where they were changed."""
+    """Build the campaign of a Label Studio project from the facts in its description.
+
+    Args:
+        project_id: Label Studio's project id.
+        facts: The facts.
+        settings: Address of Label Studio.
+
+    Raises:
+        EditLoopError: The facts are not as EditLoop wrote them.
+    """
     url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
     try:
         return Campaign(project_id=project_id, url=url, **facts)
@@ -168,7 +230,7 @@ def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
 
 
 def _candidates_folder(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
-    """The candidates' folder that the campaign's runs name, where it is on this machine."""
+    """Return the candidates folder that the campaign's runs name; None if it is not on this machine."""
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.candidates", ""))
         if (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == campaign.candidates_sha256:
@@ -177,7 +239,7 @@ def _candidates_folder(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
 
 
 def _downloaded_files(campaign: Campaign, run_id: str) -> Path:
-    """The campaign's files as MLflow keeps them, fetched into the cache."""
+    """Download the campaign's files from MLflow into the cache, if they are not there yet, and return their folder."""
     import mlflow
 
     target = tracking.TrackingSettings().cache / "campaigns" / campaign.key

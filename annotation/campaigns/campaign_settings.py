@@ -1,6 +1,6 @@
-"""What a campaign lead writes down before a campaign opens, and the YAML file it is written in.
+"""Settings of an annotation campaign, and the YAML file that holds them.
 
-docs/campaign.md explains every key to the lead; docs/campaign.example.yaml has them all.
+docs/campaign.md explains every key to the lead; docs/campaign.example.yaml contains all of them.
 """
 
 import json
@@ -15,59 +15,62 @@ from editloop.errors import EditLoopError
 from editloop.yaml_file import read_yaml
 
 LARGEST_SHARE = 0.5
-"""More than half of control pages is a test of the annotators, not a campaign."""
+"""Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
 
 
 class _SettingsModel(BaseModel):
+    """Base of all settings here: immutable, without unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Gold(_SettingsModel):
-    """Pages whose answer is known; annotators cannot tell them from the others."""
+    """Gold pages: pages with a known answer, which annotators cannot tell from the others."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
-    """Gold pages for each task; some are made where tasks have a target. 0 = none."""
+    """Gold pages per task, 0..0.5; 0 = none. Pages beyond those of `answers` are made from tasks with a target."""
     answers: str = ""
-    """The lead's own known answers as CSV text (in the file: a path to it): task,candidate,if,vq. A rating is a level
-    (4) or a range (3-4), empty where it is not known. Those tasks' pages become gold and teach no model."""
+    """The lead's own known answers as CSV text with columns task,candidate,if,vq (in the YAML file: a path to it). A
+    rating is a level (4) or a range (3-4), empty if unknown. The pages of those tasks become gold, so no model is
+    trained on them."""
 
 
 class Repeats(_SettingsModel):
-    """Pages that are asked a second time, in another order."""
+    """Repeats: pages that annotators see a second time, in another order."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
-    """Repeated pages for each task. 0 = none."""
+    """Repeated pages per task, 0..0.5; 0 = none."""
 
 
 class Gates(_SettingsModel):
-    """What a campaign must reach before it closes by itself."""
+    """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
     alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = {}
-    """Lowest Krippendorff alpha by axis, -1..1; an axis that is not named has no gate."""
+    """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
 
 
 class CampaignSettings(_SettingsModel):
-    """Everything that is decided before the first question is asked."""
+    """Settings of an annotation campaign."""
 
     name: str = Field(min_length=1)
     """The campaign's name in Label Studio and on the command line."""
     annotators: tuple[str, ...] = Field(min_length=1)
-    """Account names of the experts: an address, or the part before the @ of an account that EditLoop keeps."""
+    """Account names of the annotators: an address, or the part before the @ of an account that EditLoop made."""
     overlap: int = Field(2, ge=1)
-    """How many of them judge each page; agreement needs two or more."""
+    """Number of annotators who judge each page; agreement needs two or more."""
     lead: str | None = None
-    """Account name of who decides tasks in conflict. Without one there is no adjudication."""
+    """Account name of the lead, who decides tasks in conflict. Without a lead there is no adjudication."""
     candidates_per_task: int | None = Field(None, ge=FEWEST, le=MOST)
-    """Candidates on a page; of a task that has more, so many are drawn. Without it all are shown."""
+    """Candidates on a page; of a task with more, this many are drawn. None: all are shown."""
     axes: dict[Axis, AxisWords] = {}
-    """Other words for an axis: its name and its four levels, worst first. What is not named keeps the usual words."""
+    """Other words for an axis: its name and its four levels, worst first. Axes without an entry keep the default."""
     gold: Gold = Gold()
     repeats: Repeats = Repeats()
     guidelines: str = ""
-    """What annotators read before they begin, as Markdown text (in the file: a path to it). Empty: the usual ones."""
+    """Guidelines for annotators as Markdown text (in the YAML file: a path to it). Empty: the default guidelines."""
     gates: Gates = Gates()
     seed: int = 0
-    """Draws the candidates' order on each page, which pages are gold or repeated, and the order of the pages."""
+    """Seed of the order of candidates on a page, of the draw of candidates, gold and repeats, and of the page order."""
 
     @field_validator("annotators")
     @classmethod
@@ -86,14 +89,24 @@ class CampaignSettings(_SettingsModel):
 
 
 class CampaignFile(NamedTuple):
-    """A campaign's YAML file, read: the settings with the texts of the files it names, and the candidates' folder."""
+    """Content of a campaign's YAML file: the settings, with the texts of files it names, and the candidates folder."""
 
     settings: CampaignSettings
     candidates: Path
 
 
 def read_campaign_settings(path: Path) -> CampaignFile:
-    """Read a campaign's YAML file. Paths in it are relative to it. EditLoopError names all faults at once."""
+    """Read a campaign's YAML file.
+
+    Args:
+        path: The file. Paths in it are relative to its folder.
+
+    Returns:
+        The settings and the candidates folder.
+
+    Raises:
+        EditLoopError: The file has faults; the message lists all of them.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise EditLoopError(f"{path}: a campaign's file holds keys and values, such as `name: kitchen`.")
@@ -133,7 +146,29 @@ def settings_of(
     alpha_vq: float,
     seed: int,
 ) -> CampaignSettings:
-    """The settings from a stage's flat parameters, where "" and 0 stand for "not given". EditLoopError for faults."""
+    """Build campaign settings from the flat parameters of stage `annotate`.
+
+    Args:
+        campaign: Name of the campaign.
+        annotators: Account names of the annotators.
+        overlap: Annotators per page.
+        lead: Account name of the lead; "" for none.
+        candidates_per_task: Candidates on a page; 0 for all.
+        axes: JSON object of words by axis.
+        gold_share: Gold pages per task.
+        gold_answers: The lead's known answers as CSV text; "" for none.
+        repeat_share: Repeated pages per task.
+        guidelines: Guidelines in Markdown; "" for the default ones.
+        alpha_if: Lowest alpha of instruction following to close at; 0 for no gate.
+        alpha_vq: Lowest alpha of visual quality to close at; 0 for no gate.
+        seed: Seed of all draws and orders.
+
+    Returns:
+        The settings.
+
+    Raises:
+        EditLoopError: The parameters have faults; the message lists all of them.
+    """
     try:
         words = json.loads(axes)
     except ValueError as error:
@@ -162,7 +197,14 @@ def settings_of(
 
 
 def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
-    """The settings as stage `annotate` takes them; `settings_of` is its inverse."""
+    """Return the settings as flat parameters of stage `annotate`; `settings_of` reads them back.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        Values by parameter name.
+    """
     axes = {axis: words.model_dump(mode="json") for axis, words in settings.axes.items()}
     return {
         "campaign": settings.name,
@@ -182,7 +224,7 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
 
 
 def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:
-    """Put the named file's text in the place of its path."""
+    """Replace the path at `key` by the text of that file; add to `faults` if it cannot be read."""
     if key not in content:
         return
     try:
@@ -193,7 +235,7 @@ def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str
 
 
 def _fault(details: Any) -> str:
-    """One of pydantic's findings as `key = value: rule`."""
+    """Format one of pydantic's errors as `key = value: rule`."""
     key = ".".join(str(part) for part in details["loc"])
     message = str(details["msg"]).removeprefix("Value error, ")
     if details["type"] == "missing":

@@ -1,7 +1,7 @@
-"""Closing a campaign: its answers are fixed by their content address, if they are all there and agree well enough.
+"""Close a campaign: record the content address of its answers once they are complete and reach the agreement gates.
 
-Closings are kept in the Label Studio project itself, a line of its description, so that whoever sees the campaign sees
-them too. Answers that are edited later do not fit the last closing any more; closing again acknowledges them.
+Closings are stored in a line of the Label Studio project's description, so that everybody who sees the campaign sees
+them. Answers that are edited later no longer match the last closing; closing again acknowledges the edits.
 """
 
 import json
@@ -24,50 +24,57 @@ from editloop.statistics.agreement import agreement
 from infra.settings import ServiceSettings
 
 CLOSINGS = "editloop-closings: "
-"""Starts the line of a project's description that holds the closings as JSON."""
+"""Prefix of the line in a project's description that holds the closings as JSON."""
 WRITE_TRIES = 5
 SHOWN_FAULTS = 5
 
 
 class Acceptance(Record):
-    """Why a campaign closes below its gate, and who says so."""
+    """Reason why a campaign closes below a gate, and who gave it."""
 
     reason: str = Field(min_length=1)
     by: str = Field(min_length=1)
 
 
 class Closing(Record):
-    """A campaign's answers as they were when it closed."""
+    """Record of one closing of a campaign."""
 
     answers_sha256: str
-    """Of all votes and of the lead's decisions."""
+    """Content address of all votes and of the lead's decisions."""
     config_sha256: str
     at: datetime
     alpha: dict[Axis, float | None]
+    """Krippendorff's alpha at the closing, by axis; None where it is undefined."""
     accepted: Acceptance | None = None
+    """Set only if a gate was not reached."""
 
 
 class Readiness(Record):
-    """Whether a campaign can close, and what stands against it."""
+    """State of a campaign that decides whether it can close."""
 
     name: str
     url: str
     progress: CampaignProgress
     answers_sha256: str
     config_faults: list[str]
-    """What of the page is not as it was when the campaign opened."""
+    """Differences of the labelling config from the one that the campaign opened with."""
     agreement: dict[Axis, dict[str, Any]]
+    """Figures of `editloop.statistics.agreement.agreement`, by axis."""
     gates: dict[Axis, float]
     conflicts: int
-    """Tasks that annotators disagree on."""
+    """Tasks in conflict."""
 
     @property
     def alpha(self) -> dict[Axis, float | None]:
+        """Krippendorff's alpha by axis; None where it is undefined."""
         return {axis: figures["alpha"] for axis, figures in self.agreement.items()}
 
     @property
     def closing_obstacle(self) -> str | None:
-        """Why the campaign cannot close whatever is accepted: the page was changed, or answers are missing."""
+        """Reason why the campaign cannot close even with --accept; None if it can.
+
+        Either the labelling config was changed, or answers are missing.
+        """
         if self.config_faults:
             return f"The page of campaign {self.name} is not what it was. {' '.join(self.config_faults)}"
         state = self.progress
@@ -85,7 +92,7 @@ class Readiness(Record):
 
     @property
     def gate_shortfall(self) -> str | None:
-        """How far agreement is below its gates, and what to do; None where all hold."""
+        """Message that agreement is below a gate, with what to do; None if all gates are reached."""
         low = [axis for axis, gate in self.gates.items() if (alpha := self.alpha[axis]) is None or alpha < gate]
         if not low:
             return None
@@ -108,7 +115,15 @@ def readiness(
     pages: Mapping[str, Page],
     exported: Snapshot | None = None,
 ) -> Readiness:
-    """How far the campaign is from closing; `said` is what Label Studio has of it now."""
+    """Return whether a campaign can close, and what is missing.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address and token of Label Studio.
+        campaign: The campaign.
+        pages: The campaign's pages by key.
+        exported: An export of the campaign; None to export it now.
+    """
     exported = exported or snapshot(client, settings, campaign)
     answers = read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
     judgements, _ = extract_judgements(pages, answers)
@@ -125,7 +140,15 @@ def readiness(
 
 
 def config_faults(client: Any, campaign: Campaign) -> list[str]:
-    """What of the labelling config is not as it was when the campaign opened; [] = nothing."""
+    """Return how the labelling config differs from the one that the campaign opened with.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        campaign: The campaign.
+
+    Returns:
+        One sentence per difference; empty without a change.
+    """
     live = client.projects.get(campaign.project_id).label_config
     if config_sha256(live) == campaign.config_sha256:
         return []
@@ -137,15 +160,30 @@ def config_faults(client: Any, campaign: Campaign) -> list[str]:
 
 
 def closings(client: Any, campaign: Campaign) -> list[Closing]:
-    """The campaign's closings, oldest first."""
+    """Return the campaign's closings, oldest first.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        campaign: The campaign.
+    """
     return _read_closings(client.projects.get(campaign.project_id).description or "")
 
 
 def close_campaign(client: Any, campaign: Campaign, ready: Readiness, accepted: Acceptance | None = None) -> Closing:
-    """Close the campaign with the answers that it has; closing again with the same answers changes nothing.
+    """Close a campaign with its present answers. Closing again with the same answers changes nothing.
 
-    Raises EditLoopError where answers are missing or the labelling config was changed, and below the gates unless it is
-    `accepted`. The reason is kept where it was needed.
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        campaign: The campaign.
+        ready: The campaign's state, as `readiness` returns it.
+        accepted: Reason to close below a gate. It is stored only if a gate is not reached.
+
+    Returns:
+        The closing; the existing one if the last closing has the same answers.
+
+    Raises:
+        EditLoopError: Answers are missing, the labelling config was changed, a gate is not reached and that is not
+            accepted, or Label Studio does not store the closing.
     """
     if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
         raise EditLoopError(obstacle)
@@ -162,14 +200,19 @@ def close_campaign(client: Any, campaign: Campaign, ready: Readiness, accepted: 
         if history and history[-1].answers_sha256 == closing.answers_sha256:
             return history[-1]
         client.projects.update(campaign.project_id, description=_with_closings(description, [*history, closing]))
-        # Another process may write at the same moment: read back, and try again where its line took the place of ours.
+        # Another process may write at the same time: read back, and try again if its line replaced ours.
         if closing in closings(client, campaign):
             return closing
     raise EditLoopError(f"{campaign.url}: Label Studio does not keep the closing in the project's description.")
 
 
 def closing_of(history: list[Closing], answers_sha256: str) -> Closing | None:
-    """The latest closing with these answers."""
+    """Return the latest closing with these answers; None if there is none.
+
+    Args:
+        history: Closings, oldest first.
+        answers_sha256: Content address of the answers.
+    """
     return next((closing for closing in reversed(history) if closing.answers_sha256 == answers_sha256), None)
 
 

@@ -1,4 +1,4 @@
-"""Pages whose answer is known: made of tasks with a target, or rated by the campaign's lead beforehand."""
+"""Gold pages, whose answers are known: made from tasks with a target, or rated by the lead beforehand."""
 
 import csv
 import io
@@ -16,39 +16,55 @@ from editloop.errors import EditLoopError
 GOOD: Range = (3, 4)
 BAD: Range = (1, 2)
 GRAIN = 48
-"""Grains across the longer side of a spoilt picture: coarse enough to be seen at any size."""
+"""Grains across the longer side of a spoilt image: coarse enough to be visible at any size."""
 GRAIN_LEVELS = 25
-"""Of 255; the standard deviation of the grain."""
+"""Standard deviation of the grain, of 255."""
 LEAST_CAST, MOST_CAST = 40, 80
-"""Of 255; how far each colour of a spoilt picture is shifted, towards the middle of the scale. With the grain nobody
-takes it for a clean picture, but it looks like an editor's failure rather than a test."""
+"""Range, of 255, of the shift of each colour channel of a spoilt image, towards the middle of the scale. With the grain
+nobody takes the image for a clean one, but it looks like an editor's failure rather than a test."""
 COLUMNS = ("task", "candidate", *AXES)
 
 KnownRatings = dict[str, dict[Axis, Range]]
-"""Right ratings by candidate and axis."""
+"""Ranges of right ratings by candidate id and axis."""
 
 
 class GoldTask(NamedTuple):
-    """Pictures of a gold page before they are put in order: (candidate id, image's sha256), and what is known."""
+    """Candidates and known answers of a gold page, before the candidates are put in order."""
 
     shown: list[tuple[str, str]]
+    """(candidate id, sha256 of the image)."""
     expected: KnownRatings
 
 
 def can_be_gold(task: EditTask) -> bool:
-    """Whether a gold page can be made of the task: it has a right result, and that is not the source."""
+    """Whether a gold page can be made from a task: it has a target that differs from its source.
+
+    Args:
+        task: The task.
+    """
     return task.target is not None and task.target != task.source
 
 
 def make_gold_task(
     task: EditTask, tasks: Sequence[EditTask], places: int, seed: int, images: Path, gold_images: Path
 ) -> GoldTask:
-    """A gold page's pictures for a task with a target: `places` of them, a little more than half with a known answer.
+    """Choose the images of a gold page for a task with a target.
 
-    The target does what is asked and is clean (both axes 3 to 4). Against it stand the unedited source and a picture
-    of another task (following 1 to 2), and the target under a colour cast with grain (quality 1 to 2), as many as
-    fit; the rest are the task's own candidates, of which nothing is known. So a gold page looks like any other. New
-    pictures are written into `made` as `<sha256>.png`; the others lie in `images`.
+    The target itself is a right answer (both axes 3 to 4). Wrong answers are the unedited source and the source of
+    another task (instruction following 1 to 2), and a spoilt target with a colour cast and grain (visual quality 1 to
+    2). They are added in a drawn order until a little more than half of the candidates have a known answer. The rest
+    are the task's own candidates, with unknown answers, so that the page looks like any other.
+
+    Args:
+        task: The task; `can_be_gold` holds for it.
+        tasks: All tasks of the campaign, whose sources are images of other tasks.
+        places: Candidates on a page.
+        seed: Seed of the draws.
+        images: Folder of the tasks' images, `<sha256>.png`.
+        gold_images: Folder that gets new images, `<sha256>.png`; it is created if needed.
+
+    Returns:
+        At most `places` candidates, with the known answers.
     """
     target = str(task.target)
     expected: dict[str, dict[Axis, Range]] = {target: {"if": GOOD, "vq": GOOD}}
@@ -76,10 +92,20 @@ def make_gold_task(
 
 
 def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRatings]:
-    """The lead's known answers by task id, from CSV `text` with columns task, candidate, if, vq.
+    """Read the lead's known answers from CSV text.
 
-    A task is named by its name or id, a candidate by its id or its number in the task (from 1), a right rating is a
-    level (4) or a range (3-4); empty where it is not known. EditLoopError names all faults with their lines.
+    A task is given by its name or id, a candidate by its id or its number in the task (from 1). A rating is a level
+    (4) or a range (3-4), empty if unknown.
+
+    Args:
+        text: CSV with columns task, candidate, if, vq.
+        tasks: Tasks of the campaign.
+
+    Returns:
+        Known answers by task id.
+
+    Raises:
+        EditLoopError: The text has faults; the message lists all of them with their lines.
     """
     rows = csv.DictReader(io.StringIO(text))
     if tuple(rows.fieldnames or ()) != COLUMNS:
@@ -134,7 +160,7 @@ def _range(text: str) -> Range | None:
 
 
 def _write_spoilt(picture: Path, seed: int, gold_images: Path) -> str:
-    """Write the picture under a colour cast with grain into `made`; returns its sha256."""
+    """Write the image with a colour cast and grain into `gold_images`, and return its sha256."""
     with Image.open(picture) as opened:
         clean = opened.convert("RGB")
     rng = np.random.default_rng(_number(seed, picture.stem))

@@ -1,4 +1,4 @@
-"""The annotators' guidelines: Markdown by whoever leads the campaign, shown in Label Studio as HTML."""
+"""The annotators' guidelines: Markdown, shown in Label Studio as HTML."""
 
 from importlib.resources import files
 
@@ -6,11 +6,20 @@ from markdown_it import MarkdownIt
 
 
 def default_guidelines() -> str:
-    """The guidelines of campaigns that bring none of their own, Markdown."""
+    """Return the guidelines, in Markdown, of campaigns without guidelines of their own."""
     return files("annotation.campaigns").joinpath("guidelines.md").read_text()
 
 
 def guidelines_html(markdown: str) -> str:
-    """Guidelines as HTML (CommonMark, and tables). HTML in the text is shown as text: a script in it does not run."""
+    """Render guidelines as HTML.
+
+    HTML in the text is escaped, so a script in it does not run.
+
+    Args:
+        markdown: Guidelines as CommonMark with tables.
+
+    Returns:
+        The HTML text.
+    """
     text = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     return f'<div class="el-guidelines">{text}</div>'

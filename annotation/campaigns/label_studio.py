@@ -1,4 +1,4 @@
-"""Label Studio's HTTP API where thousands of tasks go through it: plain requests, patient while it is away."""
+"""Client of Label Studio's HTTP API for bulk work, with retries while Label Studio is unreachable."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -13,10 +13,11 @@ from infra.settings import ServiceSettings
 
 REQUEST_SECONDS = 300
 AWAY_SECONDS = 180
-"""How long a Label Studio that is away is waited for: a restart with migrations takes a minute."""
+"""How long to retry while Label Studio is unreachable: a restart with migrations takes a minute."""
 LONGEST_WAIT = 5
+"""Longest pause between two tries, in seconds."""
 AWAY = (502, 503, 504)
-"""Said by a proxy whose Label Studio is not there."""
+"""Status codes of a proxy that cannot reach Label Studio."""
 THREADS = 4
 
 Item = TypeVar("Item")
@@ -24,9 +25,18 @@ Result = TypeVar("Result")
 
 
 class LabelStudioApi:
-    """The API as one account sees it; by default the account that owns the campaigns. Safe to use in threads."""
+    """The API with one account's token. Safe to use in threads."""
 
     def __init__(self, settings: ServiceSettings, token: str | None = None):
+        """Prepare a session; nothing is sent yet.
+
+        Args:
+            settings: Address of Label Studio, and the token of the account that owns the campaigns.
+            token: Token of another account to use; None for the owner's.
+
+        Raises:
+            EditLoopError: The address or the token is not set.
+        """
         self.url = settings.require("label_studio_url").rstrip("/")
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Token {token or settings.require('label_studio_token')}"
@@ -34,16 +44,36 @@ class LabelStudioApi:
             self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
 
     def call(self, method: str, path: str, **request: Any) -> Any:
-        """The JSON that `method` `path` answers, None for an empty answer. `request` is what requests takes.
+        """Send a request and return the JSON of the reply.
 
-        While Label Studio is away the call is made again for AWAY_SECONDS, so a call that changes something may be
-        done twice: whoever makes it counts afterwards. EditLoopError where it stays away or refuses.
+        While Label Studio is unreachable, the request is repeated for AWAY_SECONDS. A request that changes something
+        may therefore be carried out twice; the caller has to check for that afterwards.
+
+        Args:
+            method: HTTP method.
+            path: Path below Label Studio's address, with a leading slash.
+            **request: Further arguments of `requests.Session.request`.
+
+        Returns:
+            The decoded JSON; None for an empty reply.
+
+        Raises:
+            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error.
         """
         content = self.fetch(method, path, **request)
         return json.loads(content) if content else None
 
     def fetch(self, method: str, path: str, **request: Any) -> bytes:
-        """The bytes that `method` `path` answers; otherwise like `call`."""
+        """Send a request and return the bytes of the reply; otherwise like `call`.
+
+        Args:
+            method: HTTP method.
+            path: Path below Label Studio's address, with a leading slash.
+            **request: Further arguments of `requests.Session.request`.
+
+        Raises:
+            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error.
+        """
         retrying = Retrying(
             retry=retry_if_exception(_is_away),
             wait=wait_exponential(multiplier=0.25, max=LONGEST_WAIT),
@@ -53,7 +83,15 @@ class LabelStudioApi:
         return retrying(self._call, method, path, **request)
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        """`work` done on every item, some at once; the results in the items' order."""
+        """Apply a function to every item, in up to THREADS threads.
+
+        Args:
+            work: The function.
+            items: Its inputs.
+
+        Yields:
+            The results, in the order of the items.
+        """
         with ThreadPoolExecutor(THREADS) as pool:
             yield from pool.map(work, items)
 

@@ -1,8 +1,8 @@
-"""What an annotator sees in Label Studio, and how what they say is read back.
+"""The labelling config of a page in Label Studio, and the encoding of its answers.
 
-The source and K candidates stand side by side at one size below the instruction. Each candidate has two controls of
-its own, one an axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key, the
-instruction and the pictures' addresses: nothing of it tells the editor, the order, or whether the answer is known.
+A page shows the source and K candidates side by side, at the same size, below the instruction. Each candidate has two
+controls, one per axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key, the
+instruction and the addresses of the images. It does not reveal the editor, the order, or whether the answer is known.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,34 +18,34 @@ from editloop.data.vocabulary import AXES, AXIS_NAMES, HIGHEST_RATING, LOWEST_RA
 from editloop.errors import EditLoopError
 
 FEWEST, MOST = 2, 7
-"""Candidates on a page: fewer compare nothing, more do not fit a screen or a keyboard."""
+"""Candidates on a page: one alone cannot be compared, and more than seven do not fit a screen or a keyboard."""
 KEYS = ("1234", "qwer", "asdf", "zxcv", "7890", "uiop", "hjkl")
-"""A row of keys a candidate: plain for the first axis, with shift for the second."""
+"""A row of keys per candidate: plain for the first axis, with shift for the second."""
 REASONS = {
     "source broken": "b",
     "instruction unclear": "t",
     "pictures do not load": "n",
     "other": "m",
 }
-"""Why a page cannot be judged, each with its key."""
+"""Reasons why a page cannot be judged, each with its key."""
 TINY = 128
-"""Pictures with no side longer than this are enlarged in hard pixels: smoothing would hide their flaws."""
+"""Pixels. Images with no side longer than this are enlarged without smoothing, which would hide their flaws."""
 LAYOUTS = {
     1: {"AXIS": "100%", "FOOT": "114px", "REASON": "48%", "KEY": "5px"},
     2: {"AXIS": "0", "FOOT": "62px", "REASON": "20%", "KEY": "2px"},
 }
-"""Measures of a page by its rows of tiles; with two rows a tile's axes stand side by side."""
+"""Dimensions of a page, by its number of rows of tiles. With two rows, the axes of a tile stand side by side."""
 LEVELS = tuple(range(LOWEST_RATING, HIGHEST_RATING + 1))
 CANNOT, NOTE = "cannot", "note"
-"""Controls of the whole page: why it cannot be judged, and the lead's reason for a decision."""
+"""Controls of the whole page: the reason why it cannot be judged, and the lead's reason for a decision."""
 
 
 class AxisWords(Record):
-    """How a page words an axis."""
+    """Words that a page uses for an axis."""
 
     name: str = Field(min_length=1, max_length=40)
     levels: tuple[str, str, str, str]
-    """What ratings 1 to 4 mean, a few words each."""
+    """Meaning of ratings 1 to 4, a few words each."""
 
 
 AXIS_WORDS: dict[Axis, AxisWords] = {
@@ -57,11 +57,19 @@ AXIS_WORDS: dict[Axis, AxisWords] = {
 def labelling_config(
     places: int, *, tiny: bool, axes: Mapping[Axis, AxisWords] = AXIS_WORDS, decide: bool = False
 ) -> str:
-    """Label Studio's XML for pages of `places` candidates; `tiny` pictures are enlarged in hard pixels.
+    """Return the labelling config, Label Studio's XML, of a campaign's pages.
 
-    Data keys: instruction, original, image_1 .. image_K. Controls: if_1, vq_1 .. on the object image_1 .., `cannot` on
-    `original`; a page to `decide` on, the lead's, has a required `note` there as well. EditLoopError for a page of
-    fewer than FEWEST or more than MOST candidates.
+    Data keys are instruction, original, image_1 .. image_K. Controls are if_1, vq_1, .. on the objects image_1, .. and
+    `cannot` on `original`.
+
+    Args:
+        places: Candidates on a page, K.
+        tiny: Whether to enlarge the images without smoothing.
+        axes: Words for every axis.
+        decide: Whether the pages are the lead's; they have a required `note` on `original` as well.
+
+    Raises:
+        EditLoopError: `places` is below FEWEST or above MOST.
     """
     if not FEWEST <= places <= MOST:
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
@@ -87,12 +95,24 @@ def labelling_config(
 
 
 def config_sha256(config: str) -> str:
-    """Content address of a labelling config."""
+    """Return the content address of a labelling config.
+
+    Args:
+        config: The config's XML.
+    """
     return sha256_bytes(config.encode())
 
 
 def check_config(config: str, places: int) -> list[str]:
-    """What of a labelling config would lose answers to pages of `places` candidates, a sentence each; [] = nothing."""
+    """Return the faults of a labelling config that would lose answers.
+
+    Args:
+        config: The config's XML.
+        places: Candidates on a page.
+
+    Returns:
+        One sentence per fault; empty for a good config.
+    """
     from label_studio_sdk.label_interface import LabelInterface
 
     try:
@@ -137,14 +157,23 @@ def check_config(config: str, places: int) -> list[str]:
 
 
 def task_data(page: Page, address: Callable[[str], str]) -> dict[str, Any]:
-    """A page's data for Label Studio; `address` gives the address of a picture by its sha256."""
+    """Return a page's task data for Label Studio.
+
+    Args:
+        page: The page.
+        address: Returns the address of an image from its sha256.
+    """
     pictures = {f"image_{number}": address(image) for number, image in enumerate(page.images, 1)}
     return {"key": page.key, "instruction": page.instruction, "original": address(page.source), **pictures}
 
 
 def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> list[dict[str, Any]]:
-    """Label Studio's annotation result for a page's ratings, one {axis: 1..4} a place; or for `reason`, one of REASONS,
-    why it cannot be judged."""
+    """Encode an answer as Label Studio's annotation result.
+
+    Args:
+        ratings: Ratings of each candidate, {axis: 1..4}, in the order of the page.
+        reason: Why the page cannot be judged, one of REASONS; then `ratings` are ignored.
+    """
     if reason is not None:
         return [_chosen(CANNOT, "original", reason)]
     return [
@@ -155,8 +184,16 @@ def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> 
 
 
 def ratings_of(result: Sequence[dict[str, Any]], places: int) -> list[dict[Axis, int]]:
-    """The ratings of a page, one {axis: 1..4} a place; a place without both axes rated is an empty dict, and so is
-    every place of a page that cannot be judged."""
+    """Decode the ratings from an annotation result; the inverse of `result_of`.
+
+    Args:
+        result: Label Studio's annotation result.
+        places: Candidates on the page.
+
+    Returns:
+        Ratings of each candidate, {axis: 1..4}, in the order of the page. A candidate that is not rated on both axes
+        has an empty dict, and so has every candidate of a page that cannot be judged.
+    """
     choices = _choices_by_control(result)
     levels = {str(level) for level in LEVELS}
     ratings: list[dict[Axis, int]] = []
@@ -170,20 +207,38 @@ def ratings_of(result: Sequence[dict[str, Any]], places: int) -> list[dict[Axis,
 
 
 def reason_of(result: Sequence[dict[str, Any]]) -> str | None:
-    """Why the page cannot be judged, one of REASONS; None where it was judged."""
+    """Return why the page cannot be judged, one of REASONS; None if the result gives no such reason.
+
+    Args:
+        result: Label Studio's annotation result.
+    """
     reasons = _choices_by_control(result).get(CANNOT, [])
     return reasons[0] if len(reasons) == 1 and reasons[0] in REASONS else None
 
 
 def note_of(result: Sequence[dict[str, Any]]) -> str | None:
-    """The lead's reason for a decision; None where none was written."""
+    """Return the lead's reason for a decision; None without one.
+
+    Args:
+        result: Label Studio's annotation result.
+    """
     lines = [line.strip() for item in result if item.get("from_name") == NOTE for line in item["value"].get("text", [])]
     return "\n".join(line for line in lines if line) or None
 
 
 def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
-    """What in a result cannot come from the page, a sentence each: a rating outside the scale, several values on one
-    control, a control that the page of `places` candidates does not have."""
+    """Return the parts of an annotation result that cannot come from the page.
+
+    These are values that a control does not offer, no or several values on one control, a control that is answered
+    twice, and controls that the page does not have.
+
+    Args:
+        result: Label Studio's annotation result.
+        places: Candidates on the page.
+
+    Returns:
+        One sentence per fault; empty without faults.
+    """
     faults, answered = [], set()
     controls = _controls(places)
     for item in result:
@@ -209,7 +264,7 @@ def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
 
 
 def _controls(places: int) -> dict[str, str]:
-    """The page's choices by name, with the object that each is on."""
+    """Return the name of the object that each choice control of the page is on, by the control's name."""
     return {
         **{f"{axis}_{number}": f"image_{number}" for number in range(1, places + 1) for axis in AXES},
         CANNOT: "original",
@@ -263,7 +318,7 @@ def _choices(axis: Axis, name: str, number: int) -> str:
 
 
 def _choice(value: str, text: str, key: str) -> str:
-    """A choice that shows its key; `text` is HTML."""
+    """Return the XML of a choice that shows its key; `text` is HTML."""
     label = f"{text}<kbd>{key.upper().replace('SHIFT+', '⇧ ')}</kbd>"
     return f'<Choice value="{value}" hotkey="{key}" html={quoteattr(label)}/>'
 

@@ -1,4 +1,4 @@
-"""What the lead decided: the queue of a campaign's tasks in conflict, read."""
+"""Read the lead's queue of a campaign (its tasks in conflict) and the decisions in it."""
 
 import json
 from collections.abc import Mapping
@@ -18,35 +18,50 @@ from editloop.data.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
 
 FACTS = "editloop-adjudication: "
-"""Starts the line of a project's description that says whose queue it is, as JSON."""
+"""Prefix of the line in a project's description that names the queue's campaign and lead as JSON."""
 
 
 class Snapshot(NamedTuple):
-    """Everything that was said in a campaign until one moment, as Label Studio exports it."""
+    """Label Studio's exports of a campaign's annotations and of the lead's decisions at one time."""
 
     votes: bytes
     decisions: bytes
-    """Of the lead's queue; an empty list where none was opened."""
+    """Export of the lead's queue; an empty list if there is none."""
 
     @property
     def digests(self) -> dict[int, str]:
-        """Content address of what each annotation says, by its id."""
+        """Content address of each annotation, by its id."""
         return answer_digests(self.votes) | answer_digests(self.decisions)
 
     @property
     def sha256(self) -> str:
-        """Content address of all of it: another export without a change has the same."""
+        """Content address of all annotations: equal for two exports between which nothing changed."""
         return answers_sha256(self.digests)
 
 
 def snapshot(client: Any, settings: ServiceSettings, campaign: Campaign) -> Snapshot:
-    """What Label Studio has of the campaign now: votes, and the lead's decisions."""
+    """Export a campaign's annotations and its lead's decisions as Label Studio has them now.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address and token of Label Studio.
+        campaign: The campaign.
+    """
     queue = find_queue(client, settings, campaign)
     return Snapshot(export_answers(settings, campaign), export_answers(settings, queue) if queue else b"[]")
 
 
 def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Campaign | None:
-    """The lead's project of a campaign, as a campaign of one annotator; None where none was opened."""
+    """Find the lead's queue of a campaign.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address of Label Studio.
+        campaign: The campaign.
+
+    Returns:
+        The queue, as a campaign with the lead as its only annotator; None if there is none.
+    """
     for project in client.projects.list():
         lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
         if lines and json.loads(lines[0].removeprefix(FACTS))["campaign_key"] == campaign.key:
@@ -55,24 +70,52 @@ def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Ca
 
 
 def queue_of(campaign: Campaign, project_id: int, settings: ServiceSettings) -> Campaign:
-    """The campaign as its lead's project asks it."""
+    """Return the lead's queue of a campaign, as a campaign with the lead as its only annotator.
+
+    Args:
+        campaign: The campaign.
+        project_id: Label Studio's id of the queue's project.
+        settings: Address of Label Studio.
+    """
     url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
     people = (str(campaign.lead),)
     return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
 
 
 def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], exported: bytes) -> CampaignAnswers:
-    """What the lead said in an export of the queue."""
+    """Read the lead's answers from an export of the queue.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        campaign: The campaign.
+        pages: The campaign's pages by key.
+        exported: Label Studio's export of the queue.
+    """
     return read_answers(exported, pages, names_by_id(client, [campaign.lead] if campaign.lead else []))
 
 
 def decided(answers: CampaignAnswers) -> list[PageAnswer]:
-    """The lead's answers that have a reason, one a page."""
+    """Return the lead's answers that decide a page: with a reason, or that the page cannot be judged.
+
+    Args:
+        answers: The lead's answers.
+
+    Returns:
+        One answer per page.
+    """
     return [answer for answer in answers.counting().values() if answer.note or answer.reason]
 
 
 def decisions(pages: Mapping[str, Page], answers: CampaignAnswers) -> list[Decision]:
-    """What the lead decided, sorted by task and candidate. A page that the lead cannot judge either gives none."""
+    """Return the lead's decisions on candidates. A page that the lead cannot judge gives none.
+
+    Args:
+        pages: The campaign's pages by key.
+        answers: The lead's answers.
+
+    Returns:
+        The decisions, sorted by task and candidate.
+    """
     lead_decisions = []
     for answer in decided(answers):
         page = pages[answer.page]

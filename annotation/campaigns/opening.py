@@ -1,6 +1,6 @@
-"""Opening a campaign: a Label Studio project whose tasks are exactly the plan's pages.
+"""Open a campaign: a Label Studio project whose tasks are exactly the planned pages.
 
-Everything here may be called again at any time: a project is found by its key, tasks by the content key in their data.
+Everything here is idempotent: a project is identified by the campaign's key, a task by the content key in its data.
 """
 
 import time
@@ -34,13 +34,13 @@ from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 IMPORT_PAGES = 500
-"""Pages a request: a few seconds' work, so that little is done twice where Label Studio goes away."""
+"""Pages in one import request. It takes a few seconds, so little is repeated if Label Studio goes away."""
 SETTLE_SECONDS = 300
-"""How long an import that is under way may take to show up."""
+"""Longest time to wait until imported tasks appear."""
 FIRST_PAUSE = 0.1
-"""Seconds between the first two looks for it; later pauses double, up to one second."""
+"""Seconds between the first two checks for them. The pause doubles each time, up to one second."""
 ROWS = 1000
-"""Tasks a request when they are counted."""
+"""Tasks in one request when they are listed."""
 
 
 class TaskRow(NamedTuple):
@@ -53,12 +53,25 @@ class TaskRow(NamedTuple):
 def open_campaign(
     client: Any, settings: ServiceSettings, candidates: Path, campaign_settings: CampaignSettings, folder: Path
 ) -> Campaign:
-    """Open the campaign, or find it open; the same candidates and settings are one campaign, its guidelines aside.
+    """Open a campaign, or bring an open one up to date.
 
-    Tasks with fewer than two candidates compare nothing and are left out. Writes the campaign's files into `folder`,
-    an empty one. Opening again imports what is missing, removes duplicates, and brings overlaps and guidelines to what
-    they should be. Raises EditLoopError for settings that do not fit the candidates, for annotators without an account,
-    and for a labelling config that was changed in Label Studio.
+    The same candidates and settings are the same campaign, except that guidelines may change. Tasks with fewer than
+    two candidates are left out. Opening again imports missing tasks, deletes duplicate tasks, and resets overlaps and
+    guidelines.
+
+    Args:
+        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Addresses and credentials of the services.
+        candidates: Candidates folder.
+        campaign_settings: Settings of the campaign.
+        folder: Empty folder, which gets the campaign's files.
+
+    Returns:
+        The open campaign.
+
+    Raises:
+        EditLoopError: The settings do not fit the candidates, an annotator has no account, the labelling config was
+            changed in Label Studio, or Label Studio does not accept the project or its tasks.
     """
     tasks = [task for task in read_tasks(candidates) if len(task.candidates) >= FEWEST]
     images = candidates / "images"
@@ -112,14 +125,31 @@ def open_campaign(
 
 
 def task_rows(settings: ServiceSettings, campaign: Campaign) -> dict[str, list[TaskRow]]:
-    """The tasks in Label Studio by page key, lowest id first; more than one is a duplicate."""
+    """Return the campaign's tasks in Label Studio.
+
+    Args:
+        settings: Address and token of Label Studio.
+        campaign: The campaign.
+
+    Returns:
+        Tasks by page key, lowest id first; all after the first are duplicates.
+    """
     return _rows_by_key(LabelStudioApi(settings), campaign)
 
 
 def live_tasks(
     api: LabelStudioApi, campaign: Campaign, fields: Literal["task_only", "all"]
 ) -> Iterator[dict[str, Any]]:
-    """The project's tasks as Label Studio has them now, a few at a time; with "all", annotations are in them."""
+    """Yield the project's tasks as Label Studio has them now, in requests of ROWS tasks.
+
+    Args:
+        api: The API.
+        campaign: The campaign, or the lead's queue of one.
+        fields: "task_only", or "all" to include the annotations.
+
+    Yields:
+        The tasks as Label Studio's JSON.
+    """
     number = total = 0
     while number * ROWS < total or number == 0:
         query = {"project": campaign.project_id, "page": number + 1, "page_size": ROWS, "fields": fields}
@@ -142,9 +172,10 @@ def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], confi
 
 
 def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> None:
-    """Guidelines and overlap, by an update that is read back: at creation an overlap may be lost without a word.
+    """Set guidelines and overlap by an update; the overlap is read back.
 
-    A changed overlap resets that of every task, so it is only set where it differs.
+    An overlap that is given at the project's creation may be dropped silently.
+    A change of the project's overlap resets that of every task, so it is only sent if it differs.
     """
     path = f"/api/projects/{campaign.project_id}"
     project = api.call("GET", path)
@@ -164,7 +195,23 @@ def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> No
 
 
 def import_tasks(api: LabelStudioApi, campaign: Campaign, planned: Sequence[dict[str, Any]]) -> dict[str, TaskRow]:
-    """Bring the project's tasks to exactly the wanted ones, in their order: what is missing is imported in parts."""
+    """Make the project's tasks exactly the planned ones.
+
+    Missing tasks are imported in order, IMPORT_PAGES at a time. Of tasks with the same key all but the one with the
+    lowest id are deleted.
+
+    Args:
+        api: The API.
+        campaign: The campaign, or the lead's queue of one.
+        planned: Data of the planned tasks, as `task_data` returns them.
+
+    Returns:
+        Tasks by page key.
+
+    Raises:
+        EditLoopError: Imported tasks do not appear within SETTLE_SECONDS, or the project has tasks that are not
+            planned.
+    """
     keys = {data["key"] for data in planned}
     present = _rows_by_key(api, campaign)
     missing = [{"data": data} for data in planned if data["key"] not in present]
@@ -198,7 +245,7 @@ def _rows_by_key(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Task
 
 
 def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, TaskRow]) -> None:
-    """Set the overlap of each task that asks more or fewer people than its page says."""
+    """Set the overlap of each task whose overlap differs from its page's."""
 
     def set_overlap(page: Page) -> None:
         path = f"/api/tasks/{rows[page.key].id}"
@@ -212,14 +259,17 @@ def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, Ta
 
 
 def _pictures(pages: Sequence[Page], images: Path, gold_images: Path) -> dict[str, Path]:
-    """Every picture that the pages show, by sha256."""
+    """Return the file of every image that the pages show, by sha256."""
     gold_digests = {path.stem for path in gold_images.glob("*.png")} if gold_images.is_dir() else set()
     digests = {picture for page in pages for picture in (page.source, *page.images)}
     return {picture: (gold_images if picture in gold_digests else images) / f"{picture}.png" for picture in digests}
 
 
 def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
-    """Whether every source and every candidate is: a large picture in hard pixels loses lines where it is shrunk."""
+    """Whether no source or candidate has a side longer than TINY.
+
+    One larger image is enough for False: without smoothing, thin lines vanish when it is shrunk.
+    """
     for task in track(tasks, "sizes", transient=True):
         for digest in (task.source, *(candidate.image for candidate in task.candidates)):
             with Image.open(images / f"{digest}.png") as picture:

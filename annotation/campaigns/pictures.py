@@ -1,8 +1,8 @@
-"""Where Label Studio finds a campaign's pictures: a folder that it serves, or a bucket. Never a public link.
+"""Stores of a campaign's images for Label Studio: a folder that it serves, or an S3 bucket.
 
-Both keep `<campaign key>/<sha256>.png`, and Label Studio hands a picture only to those who are logged in: a folder
-through its local-files storage, a bucket through its S3 storage without presigned links. An address tells nothing but
-the picture's own digest.
+Both hold `<campaign key>/<sha256>.png`. Label Studio serves an image only to people who are logged in: from a folder
+through its local-files storage, from a bucket through its S3 storage without presigned links. No link is public, and an
+address reveals only the campaign's key and the image's digest.
 """
 
 import os
@@ -19,35 +19,59 @@ from infra.settings import ServiceSettings
 
 BUCKET = "s3://"
 NO_TASKS = "^$"
-"""Pattern of file names that fits none: else a storage's "Sync" button in Label Studio makes a task of each picture."""
+"""Pattern that matches no file name. Otherwise the "Sync" button of a storage would create a task for each image."""
 PRIVATE = "reserved network address"
-"""What Label Studio says to an endpoint of a private network that is not its own S3_ENDPOINT."""
+"""Part of Label Studio's error for an endpoint in a private network that is not its own S3_ENDPOINT."""
 UPLOADS = 16
-"""Pictures sent to a bucket at once."""
+"""Images that are uploaded to a bucket at the same time."""
 
 
 class PictureStore(Protocol):
-    """Where the pictures of campaigns are kept for Label Studio."""
+    """Store of campaigns' images that Label Studio can read."""
 
     def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
-        """Bring the pictures, {sha256: file}, into the campaign's folder; what is there already stays as it is.
+        """Copy images into the campaign's folder of the store; existing ones stay as they are.
 
-        Raises EditLoopError where a file is not the picture its sha256 names.
+        Args:
+            campaign: Key of the campaign.
+            pictures: Image files by sha256.
+
+        Raises:
+            EditLoopError: A file's content does not match its sha256, or the store cannot be written.
         """
 
     def address(self, campaign: str, sha256: str) -> str:
-        """The picture's address in a task's data."""
+        """Return an image's address for a task's data.
+
+        Args:
+            campaign: Key of the campaign.
+            sha256: sha256 of the image.
+        """
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
-        """Let the members of Label Studio's project `project` see the campaign's pictures; once is enough.
+        """Let the members of a Label Studio project see the campaign's images.
 
-        `client` is a LabelStudio client of the campaigns' owner. Raises EditLoopError where Label Studio cannot reach
-        the pictures.
+        It does nothing if the store is attached already.
+
+        Args:
+            client: A LabelStudio client of the account that owns the campaigns.
+            project: Label Studio's project id.
+            campaign: Key of the campaign.
+
+        Raises:
+            EditLoopError: Label Studio cannot reach the images.
         """
 
 
 def picture_store(settings: ServiceSettings) -> PictureStore:
-    """The store that `EDITLOOP_PICTURES` names: a folder, or s3://bucket/prefix. EditLoopError where it is not set."""
+    """Return the store that `EDITLOOP_PICTURES` names: a folder, or s3://bucket/prefix.
+
+    Args:
+        settings: Settings with the store's location.
+
+    Raises:
+        EditLoopError: The location is not set, or it names no bucket.
+    """
     location = settings.require("pictures")
     if not location.startswith(BUCKET):
         return FolderStore(Path(location).absolute())
@@ -59,7 +83,7 @@ def picture_store(settings: ServiceSettings) -> PictureStore:
 
 @dataclass(frozen=True)
 class FolderStore:
-    """Pictures in a folder of this machine, which is Label Studio's LOCAL_FILES_DOCUMENT_ROOT under the same path."""
+    """Images in a folder of this machine, which is Label Studio's LOCAL_FILES_DOCUMENT_ROOT under the same path."""
 
     root: Path
 
@@ -93,8 +117,11 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class BucketStore:
-    """Pictures in an S3 bucket: endpoint and credentials from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and
-    AWS_SECRET_ACCESS_KEY. Label Studio keeps the credentials and passes the pictures on itself: no link is signed."""
+    """Images in an S3 bucket.
+
+    Endpoint and credentials come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Label Studio
+    stores the credentials and serves the images itself, so no link is signed.
+    """
 
     bucket: str
     prefix: str
@@ -164,7 +191,7 @@ class BucketStore:
 
 
 def _read_checked(digest: str, path: Path) -> bytes:
-    """The file's bytes. EditLoopError where they are not what the digest names."""
+    """Return the file's bytes. Raises EditLoopError if they do not match the digest."""
     data = path.read_bytes()
     if (actual := sha256_bytes(data)) != digest:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
@@ -172,7 +199,7 @@ def _read_checked(digest: str, path: Path) -> bytes:
 
 
 def _link_or_copy(path: Path, target: Path) -> None:
-    """Link the file, or copy it to another disk; whole or not at all."""
+    """Hard-link the file, or copy it if that fails; a partial copy never appears under the target's name."""
     try:
         os.link(path, target)
     except FileExistsError:
@@ -184,7 +211,7 @@ def _link_or_copy(path: Path, target: Path) -> None:
 
 
 def _error_text(error: Exception) -> str:
-    """What Label Studio said, in a line."""
+    """Return Label Studio's error message in one line."""
     body = getattr(error, "body", None)
     detail = (body.get("detail") or body.get("validation_errors") or body) if isinstance(body, dict) else error
     return f"{' '.join(str(detail).split())[:300].rstrip('.')}."

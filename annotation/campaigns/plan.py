@@ -1,4 +1,4 @@
-"""Which pages a campaign asks, of how many people, and in what order: decided before anything is opened."""
+"""Plan a campaign: its pages, how many annotators rate each, and their order, before anything is opened."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,9 +14,14 @@ from editloop.errors import EditLoopError
 
 
 def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
-    """Candidates on a page of the campaign: those of the largest task, or `candidates_per_task` where that is less.
+    """Return the number of candidates on a page: those of the largest task, or `candidates_per_task` if that is less.
 
-    EditLoopError where nothing can be compared, or a task has more candidates than a page shows and no number is set.
+    Args:
+        tasks: Tasks of the campaign.
+        settings: Settings of the campaign.
+
+    Raises:
+        EditLoopError: No task has FEWEST candidates, or one has more than MOST and `candidates_per_task` is not set.
     """
     largest = max((len(task.candidates) for task in tasks), default=0)
     if largest < FEWEST:
@@ -35,13 +40,24 @@ def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
 def plan_pages(
     tasks: Sequence[EditTask], settings: CampaignSettings, *, config_sha256: str, images: Path, gold_images: Path
 ) -> list[Page]:
-    """The campaign's pages in the order of its queue: one a task, with gold pages and repeats among them.
+    """Return a campaign's pages in the order in which annotators get them.
 
-    `tasks` have two candidates or more; `images` holds their pictures; pictures that gold pages need beside them are
-    written into `made`. Each page has an order of its own, drawn from (seed, task, kind). Gold and repeats are shares
-    of the number of tasks, rounded, at least one page where the share is above 0. A repeat is its task in another
-    order, half a queue away; it, its original and gold are asked of everybody. EditLoopError where gold is wanted
-    and no task has a target.
+    There is one page per task, and gold pages and repeats among them. The page of a task with known answers of the lead
+    is itself gold. The order of candidates on a page is drawn from (seed, task, kind). The numbers of gold pages and
+    repeats are shares of the number of tasks, rounded, and at least one if the share is above 0. A repeat shows a
+    task's candidates in another order, half the queue away from the original. All annotators rate gold, repeats and
+    the originals of repeats.
+
+    Args:
+        tasks: Tasks with two or more candidates.
+        settings: Settings of the campaign.
+        config_sha256: Content address of the labelling config; it is part of the pages' keys.
+        images: Folder of the tasks' images.
+        gold_images: Folder that gets the additional images of gold pages.
+
+    Raises:
+        EditLoopError: Gold is wanted but there are neither known answers nor tasks with a target, or the settings do
+            not fit the tasks.
     """
     places, seed = places_of(tasks, settings), settings.seed
     answers = read_gold_answers(settings.gold.answers, tasks) if settings.gold.answers else {}
@@ -112,14 +128,14 @@ def _count(share: float, tasks: Sequence[EditTask]) -> int:
 def _draw_tasks(
     tasks: Sequence[EditTask], count: int, seed: int, why: str, last: Collection[EditTask] = ()
 ) -> list[EditTask]:
-    """`count` of the tasks, drawn; those of `last` only where the others do not suffice."""
+    """Draw `count` of the tasks; those in `last` are drawn only if the others are too few."""
     late = {task.task_id for task in last}
     order = sorted(tasks, key=lambda task: (task.task_id in late, sha256_json([seed, why, task.task_id])))
     return order[: max(0, count)]
 
 
 def _draw_candidates(task: EditTask, places: int, seed: int, expected: KnownRatings) -> list[tuple[str, str]]:
-    """(id, image) of `places` of the task's candidates, those with a known answer first."""
+    """Draw up to `places` of the task's candidates as (id, image); those with a known answer come first."""
     order = sorted(
         task.candidates,
         key=lambda candidate: (
@@ -135,7 +151,7 @@ def _shuffle_candidates(candidates: list[tuple[str, str]], seed: int, task: str,
 
 
 def _queue_order(pages: Sequence[Page]) -> list[Page]:
-    """Pages in an order that their keys draw, gold spread evenly, each repeat half a queue from its original."""
+    """Sort pages by key, with gold spread evenly and each repeat half a queue away from its original."""
     tasks = sorted((page for page in pages if page.kind == "task"), key=lambda page: page.key)
     gold = sorted((page for page in pages if page.kind == "gold"), key=lambda page: page.key)
     places = {page.task_id: (number + 0.5) / len(tasks) for number, page in enumerate(tasks)}
@@ -144,6 +160,6 @@ def _queue_order(pages: Sequence[Page]) -> list[Page]:
     for page in pages:
         if page.kind == "repeat":
             position = places[page.task_id] + 0.5
-            # On a tie the repeat stands on the far side of whatever it ties with.
+            # On a tie with a task's page the repeat goes to the side that is farther from its original.
             order.append((position, 1, page) if position < 1 else (position - 1, -1, page))
     return [page for _, _, page in sorted(order, key=lambda slot: (*slot[:2], slot[2].key))]

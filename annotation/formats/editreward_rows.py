@@ -1,11 +1,14 @@
-"""EditReward's public rows (arXiv 2509.26346): a JSON list or JSON lines, one preference pair a row.
+"""Import and export of EditReward's public rows (arXiv 2509.26346).
+
+A file is a JSON list or JSON lines, one preference pair a row:
 
     {"prompt": ..., "path_src": ..., "path1": preferred, "path2": ..., "model1": ..., "model2": ...,
      "model1_dim1_score": 1..4, "model1_dim2_score": 1..4, "model1_overall_score": 2..8, the same of model2,
      "tie_case": bool, "choice_dist": null | [for path1, for path2], "confidence": null | 0..1}
 
-Dimension 1 is instruction following, 2 visual quality; overall is their sum. An overall tie whose axes disagree is two
-rows, each picture preferred once; a tie on both axes is one row without an order. Paths are relative to the file.
+Dimension 1 is instruction following, dimension 2 is visual quality, and overall is their sum. An overall tie whose axes
+disagree takes two rows, each image preferred once; a tie on both axes takes one row without an order. Paths are
+relative to the file.
 """
 
 import io
@@ -30,7 +33,7 @@ RATER = "editreward"
 
 
 class PublicRow(BaseModel):
-    """One row; further columns are passed over."""
+    """One row of the format; unknown columns are ignored."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -51,14 +54,14 @@ class PublicRow(BaseModel):
     confidence: float | None = None
 
     def ratings(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(instruction following, visual quality) of path1 and of path2."""
+        """Return (instruction following, visual quality) of path1 and of path2."""
         return (
             (self.model1_dim1_score, self.model1_dim2_score),
             (self.model2_dim1_score, self.model2_dim2_score),
         )
 
     def contradictions(self) -> Iterator[str]:
-        """What the row says against itself."""
+        """Yield a message for each contradiction within the row."""
         overall = [sum(scores) for scores in self.ratings()]
         for number, stated in ((1, self.model1_overall_score), (2, self.model2_overall_score)):
             if stated is not None and stated != overall[number - 1]:
@@ -75,11 +78,22 @@ class _Picture(NamedTuple):
 
 
 def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int]:
-    """Make a candidates folder and a judgements folder of public rows; returns {"rows", "tasks", "judgements"}.
+    """Import public rows as a candidates folder and a judgements folder.
 
-    Rows do not name who rated. Those that give one picture different scores came from different people: each row goes
-    to the first of `editreward-1`, `editreward-2`, ... whom it does not contradict, and both its ratings stay together.
-    All faults are in one EditLoopError, and then nothing is written.
+    Rows do not name their raters. Rows that give one image different scores must come from different people, so each
+    row goes to the first of `editreward-1`, `editreward-2`, ... whose earlier ratings of the task it does not
+    contradict. Both ratings of a row go to the same rater.
+
+    Args:
+        path: The file of rows.
+        candidates: Candidates folder to write.
+        judgements: Judgements folder to write.
+
+    Returns:
+        The numbers of {"rows", "tasks", "judgements"}.
+
+    Raises:
+        EditLoopError: The file has faults. The message lists at most SHOWN_FAULTS of them, and nothing is written.
     """
     rows, faults = _read_rows(path)
     pictures: dict[str, _Picture | None] = {}
@@ -130,11 +144,23 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
 
 
 def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path, output: Path) -> int:
-    """Write `output`/rows.jsonl and its pictures; returns the number of rows.
+    """Export judgements as public rows: `output`/rows.jsonl and its images.
 
-    A row is one annotator's order of two candidates of a task, ties as the schema has them. Where several annotators
-    rated both, `choice_dist` counts who prefers which and `confidence` is the share of all of them on this row's side;
-    with one annotator both are null. Tasks and candidates that `tasks` do not know are an EditLoopError.
+    A row is one annotator's order of two candidates of a task; ties are as in the module's description. Where several
+    annotators rated both candidates, `choice_dist` counts how many prefer each, and `confidence` is the share of all
+    of them who prefer this row's path1. With one annotator both are null.
+
+    Args:
+        judgements: The judgements to export.
+        tasks: Tasks of the candidates folder. Judgements of other candidates of a task are left out.
+        candidates: The candidates folder, which holds the images.
+        output: Folder to write.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        EditLoopError: A judged task is not in `tasks`.
     """
     tasks_by_id = {task.task_id: task for task in tasks}
     ratings: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
@@ -165,11 +191,11 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
 
 
 PairRatings = dict[str, tuple[tuple[int, int], tuple[int, int]]]
-"""Each annotator's ratings of two candidates."""
+"""Ratings of two candidates by annotator: ((if, vq) of a, (if, vq) of b)."""
 
 
 def _rows(task: EditTask, a: Candidate, b: Candidate, pair_ratings: PairRatings, who: str) -> list[dict[str, Any]]:
-    """One annotator's rows of a pair: one, or two for a tie whose axes disagree."""
+    """Return one annotator's rows of a pair: one, or two for a tie whose axes disagree."""
     of_a, of_b = pair_ratings[who]
     margin = sum(of_a) - sum(of_b)
     sides = [(a, b, of_a, of_b)] if margin >= 0 else [(b, a, of_b, of_a)]
@@ -225,7 +251,7 @@ def _judgements(tasks: dict[str, EditTask], raters: dict[str, list[dict[str, tup
 
 
 def _read_rows(path: Path) -> tuple[list[tuple[int, PublicRow]], list[str]]:
-    """(number, row) of the good rows, and the faults of the others; rows are numbered from 1."""
+    """Return (number, row) of all rows that parse, and all faults; rows are numbered from 1."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         is_list = text.lstrip().startswith("[")

@@ -1,4 +1,4 @@
-"""A folder of judgements that came from elsewhere, as stage `collect` writes one of a campaign's."""
+"""Folders of imported judgements, in the layout that stage `collect` writes for a campaign."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,16 @@ from editloop.statistics.agreement import agreement
 
 
 def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path) -> None:
-    """Write `output`: the judgements, their agreement and quality, and the file they came from as `imported`.
+    """Write a folder of imported judgements, with their agreement, their quality and a copy of the source file.
 
-    There was no campaign: nothing is closed, gated or accepted, and there are no repeats, gold or decisions.
+    There is no campaign behind them, so there is no closing, gate or acceptance, and `checks`, `cannot`, `decisions`
+    and `pages` are empty.
+
+    Args:
+        output: Folder to write.
+        judgements: The imported judgements.
+        tasks: Tasks of the candidates folder.
+        source: The file that the judgements were read from; it is kept as `imported` with its ending.
     """
     content = source.read_bytes()
     ratings = [
@@ -51,6 +58,13 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
 
 
 def read_judgements(folder: Path) -> list[Judgement]:
-    """The judgements of a folder that stage `collect` or an import wrote."""
+    """Read the judgements of a folder that stage `collect` or an import wrote.
+
+    Args:
+        folder: The judgements folder.
+
+    Returns:
+        The judgements, in the order of the file.
+    """
     with (folder / "judgements.jsonl").open() as lines:
         return [Judgement.model_validate_json(line) for line in lines if line.strip()]

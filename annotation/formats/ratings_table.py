@@ -1,10 +1,12 @@
-"""Long tables of ratings, CSV or parquet: a row an item and rater, a column an axis, an empty cell for none.
+"""Long tables of ratings, CSV or Parquet: one row per item and rater, one column per axis.
+
+An empty cell is a missing rating:
 
     item,rater,if,vq
     kitchen-1,anna,4,3
     kitchen-1,ben,3,
 
-Columns of the names in `CONTEXT` tell of a rating and are no axes. Ours are written with all of them.
+Columns named in `CONTEXT` describe a rating and are not axes. `write_judgements` writes all of them.
 """
 
 import csv
@@ -28,27 +30,37 @@ KEYS = ("item", "rater")
 CONTEXT = ("task", "candidate", "position", "seconds", "created_at")
 SHOWN_FAULTS = 100
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
-"""Of ratings whose time nobody kept: all the same, so that no drift is read into it."""
+"""Time of ratings whose time is unknown. It is the same for all, so that no drift is computed from it."""
 
 
 class RatingRow(NamedTuple):
-    """A line of the file; an empty cell is ""."""
+    """One row of the file; an empty cell is ""."""
 
     line: int
+    """Line number in the file; in Parquet the row number plus 1."""
     cells: dict[str, str]
 
 
 class RatingsTable(NamedTuple):
-    """A table with every cell checked; `axes` are the columns that hold ratings."""
+    """A table whose cells are checked; `axes` are the columns that hold ratings."""
 
     rows: list[RatingRow]
     axes: list[str]
 
 
 def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
-    """Read a ratings table; at level ordinal and interval every rating is a finite number.
+    """Read and check a ratings table.
 
-    Raises one EditLoopError with all faults (at most SHOWN_FAULTS of them), each with its line.
+    Args:
+        path: CSV or Parquet file.
+        level: Level of measurement. At "ordinal" and "interval" every rating must be a finite number.
+
+    Returns:
+        The rows and the names of the rating columns.
+
+    Raises:
+        EditLoopError: The file is no ratings table, or cells are wrong. The message lists at most SHOWN_FAULTS faults,
+            each with its line.
     """
     header, rows, faults = _read(path)
     axes = [name for name in header if name not in KEYS + CONTEXT]
@@ -73,7 +85,16 @@ def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
 
 
 def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> dict[str, Any]:
-    """{"axes": {AXIS: agreement as `table_agreement`}}; whole tasks are resampled where the table tells them."""
+    """Compute the agreement of the raters on each axis.
+
+    Args:
+        table: The ratings.
+        level: Level of measurement: "ordinal", "interval" or "nominal".
+        seed: Seed of the bootstrap, which resamples whole tasks where the table has a task column, else items.
+
+    Returns:
+        {"axes": {name: figures of `table_agreement`}}.
+    """
     by_axis = {}
     for axis in table.axes:
         rated_cells = [row.cells for row in table.rows if row.cells[axis]]
@@ -89,7 +110,12 @@ def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> d
 
 
 def write_judgements(judgements: Sequence[Judgement], path: Path) -> None:
-    """Write judgements as a long table, CSV or parquet by the name's ending; items are `task/candidate`."""
+    """Write judgements as a long table, with items named `task/candidate`.
+
+    Args:
+        judgements: The judgements to write.
+        path: File to write: Parquet if it ends in .parquet, else CSV.
+    """
     rows = [
         {
             "item": f"{judgement.task_id}/{judgement.candidate_id}",
@@ -119,11 +145,20 @@ def write_judgements(judgements: Sequence[Judgement], path: Path) -> None:
 
 
 def judgements_of_table(path: Path, tasks: Sequence[EditTask]) -> list[Judgement]:
-    """The judgements in a table on the candidates of `tasks`, sorted by task, candidate and rater.
+    """Read judgements on the candidates of `tasks` from a ratings table.
 
-    An item is `task/candidate` or a candidate's id. Rows without any rating are passed over. An unknown position is the
-    candidate's place among its task's ids, which are digests and so in no order of merit. All faults in one
-    EditLoopError.
+    An item is `task/candidate` or a candidate's id. Rows without any rating are skipped. Where the position is unknown,
+    it is the candidate's index among its task's sorted ids; ids are digests, so this order is unrelated to quality.
+
+    Args:
+        path: CSV or Parquet file with columns item, rater, if and vq.
+        tasks: The tasks that were rated.
+
+    Returns:
+        The judgements, sorted by task, candidate and rater.
+
+    Raises:
+        EditLoopError: The table has faults; the message lists at most SHOWN_FAULTS of them, each with its line.
     """
     table = read_table(path)
     locations = {
@@ -179,7 +214,11 @@ def _faults(error: ValueError) -> Iterator[str]:
 
 
 def _read(path: Path) -> tuple[list[str], list[RatingRow], list[str]]:
-    """Header, rows and faults; EditLoopError where the file is no such table at all."""
+    """Return header, rows and faults of single rows.
+
+    Raises:
+        EditLoopError: The file is no ratings table at all.
+    """
     if not path.is_file():
         raise EditLoopError(f"{path}: no such file; give a CSV or parquet table of ratings.")
     lines = _parquet_lines(path) if path.suffix == ".parquet" else _csv_lines(path)

@@ -1,7 +1,7 @@
-"""What sets an annotator apart from the others who rated the same candidates: how their ratings lie and how they move.
+"""Regressions that compare an annotator's ratings with those of the others on the same candidates.
 
-All errors allow for the candidates of one page being rated in one sitting (sandwich estimator, clusters are pages or
-tasks).
+All standard errors are clustered by page or task (sandwich estimator), because the candidates of one page are rated
+together and are not independent.
 """
 
 from typing import NamedTuple
@@ -15,33 +15,46 @@ Int = NDArray[np.int64]
 
 
 class Effects(NamedTuple):
-    """A annotators' F effects in levels of the scale, each against the middle (median) annotator."""
+    """F effects of A annotators, in levels of the scale, each relative to the median annotator."""
 
     values: Float
     """(A, F)"""
     errors: Float
-    """(A, F): standard errors."""
+    """(A, F): standard errors of the values."""
 
 
 class Slope(NamedTuple):
-    """How one annotator's ratings move with the others' mean of the same candidates."""
+    """Regression of one annotator's ratings on the mean of the others' ratings of the same candidates."""
 
     value: float
-    """Levels a level: 1 = moves as the others do, 0 = whatever they say."""
+    """Slope, in levels per level of the others' mean: 1 = moves as they do, 0 = independent of them."""
     error: float
+    """Standard error of `value`."""
     change: float
-    """From the annotator's first page to the last."""
+    """Change of the slope from the annotator's first page to the last."""
     change_error: float
+    """Standard error of `change`."""
     residual: float
-    """Standard deviation of what the line leaves, levels."""
+    """Standard deviation of the residuals, in levels."""
 
 
 def joint_effects(rating: Float, item: Int, annotator: Int, features: Float, cluster: Int, annotators: int) -> Effects:
-    """Least squares of rating = item + annotator's effects . features, all annotators at once.
+    """Fit rating = item + annotator effects . features by least squares, for all annotators at once.
 
-    rating, item, annotator, cluster: (N,), numbers from 0; items lie within clusters; features: (N, F). As all are
-    fitted together, somebody's bias does not appear as the opposite bias of those who rated the same items. Effects are
-    determined up to what all share, hence against the median annotator.
+    A joint fit keeps one annotator's bias from appearing as the opposite bias of those who rated the same items. The
+    data determine effects only up to a constant that all annotators share, so they are given relative to the median
+    annotator.
+
+    Args:
+        rating: Ratings in levels, (N,).
+        item: Item number of each rating, from 0, (N,).
+        annotator: Annotator number of each rating, from 0, (N,).
+        features: Features of each rating, (N, F).
+        cluster: Cluster number of each rating, from 0, (N,). All ratings of an item are in one cluster.
+        annotators: Number of annotators, A.
+
+    Returns:
+        The effects and their standard errors, (A, F) each.
     """
     N, F = features.shape
     columns = (annotator[:, None] * F + np.arange(F)).ravel()
@@ -58,7 +71,7 @@ def joint_effects(rating: Float, item: Int, annotator: Int, features: Float, clu
     clusters = max(2, scores.shape[0])
     covariance = inverse @ (scores.T @ scores).toarray() @ inverse * clusters / (clusters - 1)
     values = estimate.reshape(annotators, F)
-    # The error of an annotator's distance from the others' mean stands for that from their median.
+    # The error of the difference from the others' mean approximates that of the difference from the median.
     against = np.eye(annotators) - (1 - np.eye(annotators)) / max(1, annotators - 1)
     contrast = np.kron(against, np.eye(F))
     errors = np.sqrt(np.maximum(np.diag(contrast @ covariance @ contrast.T), 0)).reshape(annotators, F)
@@ -66,14 +79,32 @@ def joint_effects(rating: Float, item: Int, annotator: Int, features: Float, clu
 
 
 def others_mean(rating: Float, item: Int) -> Float:
-    """(N,): the mean of the other ratings of the same item; NaN where there is none."""
+    """Return the mean of the other ratings of the same item.
+
+    Args:
+        rating: Ratings in levels, (N,).
+        item: Item number of each rating, from 0, (N,).
+
+    Returns:
+        The means, (N,); NaN where an item has only one rating.
+    """
     total, count = np.bincount(item, rating), np.bincount(item)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(count[item] > 1, (total[item] - rating) / (count[item] - 1), np.nan)
 
 
 def slope(rating: Float, others: Float, time: Float, page: Int) -> Slope:
-    """One annotator's ratings on the others' mean; all (n,), `time` runs from -0.5 to 0.5, `page` numbers from 0."""
+    """Regress one annotator's ratings on the others' mean.
+
+    Args:
+        rating: The annotator's ratings in levels, (n,).
+        others: Mean of the others' ratings of the same candidates, (n,).
+        time: Time of each rating, from -0.5 (the annotator's first page) to 0.5 (the last), (n,).
+        page: Page number of each rating, from 0, (n,); standard errors are clustered by page.
+
+    Returns:
+        The slope, its change over time, and the residual spread.
+    """
     centred = others - others.mean()
     plain, error, residual = _least_squares(np.stack([np.ones_like(rating), centred], axis=1), rating, page)
     moving, moving_error, _ = _least_squares(
@@ -83,7 +114,7 @@ def slope(rating: Float, others: Float, time: Float, page: Int) -> Slope:
 
 
 def _least_squares(X: Float, y: Float, cluster: Int) -> tuple[list[float], list[float], float]:
-    """Coefficients, their clustered standard errors, and the residual standard deviation."""
+    """Return coefficients, their clustered standard errors, and the residual standard deviation."""
     inverse = np.linalg.pinv(X.T @ X, hermitian=True)
     estimate = inverse @ X.T @ y
     residual = y - X @ estimate

@@ -1,11 +1,12 @@
-"""What is remarkable about an annotator, in words, with the odds of a false accusation held down.
+"""Hypothesis tests that flag conspicuous annotators, with the probability of a false flag controlled.
 
-Every test asks whether somebody is *beyond what honest annotators may be* (a constant below), not whether they differ
-at all: people do. All tests of a campaign are one family (S. Holm, Scand. J. Statist. 6 (1979) 65-70). The clearest
-case is taken out before the others are looked at again, so that nobody is blamed for being compared with a spammer.
+Every test asks whether an annotator is *beyond the tolerance for honest annotators* (the constants below), not whether
+they differ from the others at all: all people do. The tests of a campaign are one family, corrected by Holm's method
+(S. Holm, Scand. J. Statist. 6 (1979) 65-70) in `annotation.quality.annotator_quality`. It removes the clearest case
+before it tests the others again, so that nobody is flagged for being compared with a spammer.
 
-Measured on generated campaigns of 60 to 300 tasks with 3 to 10 honest annotators (bias up to 0.35 levels either way,
-noise of 0.3 to 0.7): nobody was named in 200 campaigns with 1,326 annotators.
+In 200 generated campaigns of 60 to 300 tasks with 1,326 honest annotators, 3 to 10 a campaign (bias up to 0.35 levels
+either way, noise of 0.3 to 0.7), the tests flagged nobody.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,62 +20,77 @@ from annotation.quality.known_answers import Share
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis
 
 LEVEL = 0.05
-"""Probability of any accusation in a campaign of honest annotators, at most."""
+"""Upper bound on the probability of any flag in a campaign of honest annotators."""
 LEAST_PAGES, LEAST_GOLD_PAGES = 20, 5
-"""Fewer say nothing."""
+"""With fewer pages an annotator is not tested."""
 LEAST_ANNOTATORS = 3
-"""Of two who differ, nobody can say who is off."""
+"""Comparisons with the others need this many annotators: of two who differ, nobody can tell which one is off."""
 
 SHIFT, DRIFT, EDITOR = 0.6, 0.25, 0.4
-"""Levels against the median annotator."""
+"""Tolerated differences from the median annotator, in levels."""
 FOLLOWS, FADES = 0.4, 0.5
-"""Of the median annotator's slope: who follows the others less, or loses more of it from first page to last."""
+"""Shares of the median annotator's slope. A slope below FOLLOWS, or a loss of more than FADES from the first page to
+the last, is beyond the tolerance."""
 LEAST_SLOPE = 0.1
-"""Where the median annotator follows the others less than this, ratings hang together too little to judge anybody."""
+"""Where the median annotator's slope is below this, ratings are too inconsistent to test anybody's slope."""
 PLACE = 0.15
-"""Levels from the page's mean: a smaller effect of the place is shown, not blamed."""
+"""Levels from the page's mean. A smaller effect of the position is reported but not flagged."""
 GOLD, GOLD_BELOW = 0.7, 0.15
-"""Share of known answers right; or, where gold is hard for all, this far below the median annotator."""
+"""Lowest tolerated share of known answers right. Where gold is hard for everybody, the limit is GOLD_BELOW below the
+median annotator's share instead."""
 REPEATS_BELOW = 0.1
-"""Share of repeated ratings within one level, this far below the median annotator's."""
+"""Tolerated distance below the median annotator's share of repeated ratings within one level."""
 FLAT_ABOVE = 0.2
-"""Share of pages on which every candidate gets one and the same level, this far above the median annotator's."""
+"""Tolerated distance above the median annotator's share of pages on which every rating is the same level."""
 FAST_RATING, FAST_SHARE, FAST_PAGES = 0.5, 1 / 3, 0.1
-"""A page is too fast below so many seconds a rating and this share of the campaign's median; an honest annotator has at
-most FAST_PAGES of those."""
+"""A page is too fast if it takes less than FAST_RATING seconds a rating and less than FAST_SHARE of the campaign's
+median page time. The tolerated share of such pages is FAST_PAGES."""
 
 
 class Speed(NamedTuple):
-    """Of the pages whose time is known."""
+    """Answer speed of one annotator, over pages with a known duration."""
 
     pages: int
     too_fast: int
+    """Pages answered too fast, as the constants FAST_RATING and FAST_SHARE define it."""
     median: float
-    """Seconds a page."""
+    """Median time, in seconds a page."""
 
 
 class Evidence(NamedTuple):
-    """All that is held against one annotator."""
+    """Measurements of one annotator that the tests use; None where there are no data."""
 
     axes: Mapping[Axis, Measures]
     gold: Share | None
+    """Known answers that are right."""
     repeats: Share | None
-    """Repeated ratings within one level of the first."""
+    """Repeated ratings within one level of the first rating."""
     flat: Share | None
-    """Pages on which every rating is one level."""
+    """Pages on which every rating is the same level."""
     speed: Speed | None
 
 
 class Finding(NamedTuple):
+    """Result of one test of one annotator."""
+
     annotator: str
     words: str
-    """`KIND: what was found`."""
+    """`KIND: description`."""
     log_p: float
-    """Natural logarithm of the p-value, as those of clear cases are below any float."""
+    """Natural logarithm of the p-value: for clear cases the p-value itself is too small for a float."""
 
 
 def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
-    """Every test of every annotator; those who cannot be judged by one are not tested by it."""
+    """Run all tests of all annotators.
+
+    A test leaves out annotators with too few data for it.
+
+    Args:
+        evidence: Measurements by annotator.
+
+    Returns:
+        One finding for each test run, significant or not; Holm's correction is the caller's.
+    """
     tested = [*_gold(evidence), *_repeats(evidence), *_flat(evidence), *_speed(evidence)]
     for axis in AXES:
         measured = {name: case.axes[axis] for name, case in evidence.items()}
@@ -85,7 +101,7 @@ def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
 
 
 def _levels(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
-    """Shift, drift, and leaning to an editor."""
+    """Test shift, drift, and preference for an editor."""
     for name, measures in measured.items():
         if _has_enough_pages(measures.shift):
             difference, interval = _difference_text(measures.shift.value), _interval_text(measures.shift)
@@ -135,7 +151,8 @@ def _position(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]
         position = int(np.argmax(np.abs(measures.position.means)))
         mean = measures.position.means[position]
         words = f"rates place {position + 1} {_difference_text(mean)} than the page's mean, whatever stands there"
-        # Chance may put good candidates at one place, which all see; a fault of one person's sets them apart as well.
+        # By chance the good candidates may stand at one position for everybody. A bias of one annotator also shows in
+        # the differences from the others, so both tests must agree.
         log_p = max(measures.position.log_p, measures.position_apart.log_p) if abs(mean) > PLACE else 0.0
         yield Finding(name, f"position: {AXIS_NAMES[axis]}: {words}", log_p)
 
@@ -185,7 +202,16 @@ def _speed(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
 
 
 def speed(pages: pd.DataFrame, campaign_median: float) -> Speed | None:
-    """Of one annotator's pages with `seconds` and `ratings` (how many ratings a page takes); None without times."""
+    """Return the answer speed of one annotator.
+
+    Args:
+        pages: One row per page that the annotator answered, with `seconds` (NaN = unknown) and `ratings` (number of
+            ratings on the page).
+        campaign_median: Median time of the campaign, in seconds a page.
+
+    Returns:
+        The speed; None where no time is known.
+    """
     timed = pages[pages["seconds"].notna()]
     if timed.empty:
         return None
@@ -198,12 +224,12 @@ def _has_enough_pages(estimate: EffectEstimate | None) -> TypeGuard[EffectEstima
 
 
 def _log_p_beyond(estimate: EffectEstimate, allowed: float) -> float:
-    """Log p of |effect| <= allowed, against larger on either side."""
+    """Return the log p-value of |effect| <= allowed, against a larger effect on either side."""
     return _log_p_above(abs(estimate.value) - allowed, estimate.error, estimate.pages)
 
 
 def _log_p_above(excess: float, error: float, pages: int) -> float:
-    """Log p of "no excess" when this one was seen; t with pages - 1 degrees of freedom."""
+    """Return the log p-value of "no excess" for the observed one, by a t-test with pages - 1 degrees of freedom."""
     from scipy.stats import t
 
     if error <= 1e-12:

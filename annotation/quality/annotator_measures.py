@@ -1,4 +1,7 @@
-"""Figures of every annotator against the others, axis by axis; what is remarkable about them is said elsewhere."""
+"""Measures of every annotator relative to the others, by axis.
+
+`annotation.quality.annotator_flags` tests which of them are conspicuous.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +15,12 @@ from annotation.quality.position_bias import PositionEffect, position_effect
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
 
 ROOM = 0.5
-"""Levels. A shift shows only where the scale leaves room for it: on candidates whose mean rating is at least this far
-from either end."""
+"""Levels. Near the ends of the scale a shift cannot show, so it is measured only on candidates whose mean rating is at
+least this far from either end."""
 
 
 class EffectEstimate(NamedTuple):
-    """An effect in levels with its standard error, and on how many of the annotator's pages it rests."""
+    """An effect in levels, its standard error, and the number of the annotator's pages that it is estimated from."""
 
     value: float
     error: float
@@ -25,25 +28,35 @@ class EffectEstimate(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """One annotator on one axis; None where the data cannot tell."""
+    """Measures of one annotator on one axis; None where the data are not sufficient."""
 
     shift: EffectEstimate | None
-    """Against the median annotator, at the middle of the annotator's pages."""
+    """Difference from the median annotator, at the middle of the annotator's pages."""
     drift: EffectEstimate | None
-    """Change of that shift from their first page to their last."""
+    """Change of that shift from the annotator's first page to the last."""
     follows: Slope | None
+    """Regression on the others' mean."""
     pages: int
-    """Pages that `follows` rests on."""
+    """Pages that `follows` is estimated from."""
     position: PositionEffect
+    """Effect of the position on the page on the ratings."""
     position_apart: PositionEffect
-    """The same of their differences from the others' mean."""
+    """Effect of the position on the differences from the others' mean."""
     editors: dict[str, EffectEstimate]
-    """By editor: how much more than the median annotator they favour its edits over all other editors'."""
+    """By editor: how much more than the median annotator this one favours its edits over those of all other editors."""
 
 
 def with_time_and_editor(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.DataFrame:
-    """A `judgement_table` with `time` (-0.5 at the annotator's first page, 0.5 at the last; 0 where all came at once)
-    and `editor` ("" where unknown)."""
+    """Add the columns `time` and `editor` to a judgement table.
+
+    Args:
+        table: A `judgement_table`.
+        tasks: The tasks of the candidates, which name the editors; may be empty.
+
+    Returns:
+        The table with `time`, from -0.5 (near the annotator's first page) to 0.5 (near the last), 0 where all of their
+        pages have one time; and `editor`, "" where unknown.
+    """
     pages = table.drop_duplicates(["annotator", "annotation_id"]).sort_values(["created_at", "annotation_id"])
     by = pages.groupby("annotator", observed=True)
     rank, count = by.cumcount(), by["annotation_id"].transform("size")
@@ -58,7 +71,15 @@ def with_time_and_editor(table: pd.DataFrame, tasks: Sequence[EditTask]) -> pd.D
 
 
 def annotator_measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, dict[Axis, Measures]]:
-    """By annotator and axis. `table` is `prepared`; `checks` (a `judgement_table`) serve for positions only."""
+    """Return the measures of every annotator.
+
+    Args:
+        table: A judgement table from `with_time_and_editor`.
+        checks: A `judgement_table` of repeats and gold; only the position effects use it.
+
+    Returns:
+        The measures, by annotator and axis.
+    """
     names, by_axis = np.unique(np.concatenate([table["annotator"].astype(str), checks["annotator"].astype(str)])), {}
     for axis in AXES:
         against = _against_others(table, axis)
@@ -80,7 +101,7 @@ def annotator_measures(table: pd.DataFrame, checks: pd.DataFrame) -> dict[str, d
 
 
 def _shared(table: pd.DataFrame) -> pd.DataFrame:
-    """Ratings of candidates that somebody else rated too."""
+    """Keep the ratings of candidates that have two or more ratings."""
     return table[np.bincount(table["item"])[table["item"]] > 1] if len(table) else table
 
 
@@ -90,7 +111,7 @@ def _with_room(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
 
 
 def _joint(rows: pd.DataFrame, axis: Axis, features: NDArray[np.float64]) -> list[tuple[str, int, NDArray, NDArray]]:
-    """(annotator, pages, effects (F,), errors (F,)) of everybody in the rows."""
+    """Return (annotator, pages, effects (F,), errors (F,)) of every annotator in the rows."""
     annotator, names = pd.factorize(rows["annotator"].astype(str), sort=True)
     item, task = pd.factorize(rows["item"])[0], pd.factorize(rows["task_id"])[0]
     effects = joint_effects(rows[axis].to_numpy(float), item, annotator, features, task, len(names))
@@ -132,7 +153,10 @@ def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, EffectEst
 
 
 def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame]:
-    """Each annotator's ratings that can be compared, with `others` (their mean) and `apart` (the difference)."""
+    """Return each annotator's ratings of shared candidates, with columns `others` (the others' mean) and `apart`.
+
+    `apart` is the rating's difference from `others`.
+    """
     others = others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) if len(table) else np.zeros(0)
     rows = table.assign(others=others, apart=table[axis] - others)
     rows = rows[rows["others"].notna()]

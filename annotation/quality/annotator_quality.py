@@ -1,4 +1,4 @@
-"""Every annotator of a campaign: gold, repeats, bias, speed, drift, reliability weight, and what is remarkable."""
+"""Quality figures and flags of every annotator: gold, repeats, bias, speed, drift, reliability weight."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,10 +19,20 @@ from editloop.statistics.reliability import reliability_of
 def annotator_quality(
     table: pd.DataFrame, checks: pd.DataFrame, pages: Sequence[Page], tasks: Sequence[EditTask]
 ) -> dict[str, dict[str, Any]]:
-    """By annotator, sorted: figures ready for JSON, None where the data cannot tell, and "flags" in words.
+    """Compute the quality figures and flags of every annotator.
 
-    `table` and `checks` are `judgement_table`s of the campaign's own pages and of its repeats and gold. Figures against
-    others leave out those who were flagged before; theirs are from when they were.
+    `shift`, `drift`, `follows` and `editors` compare an annotator with the others, without those who were flagged
+    before; a flagged annotator's are those of the round that flagged them. `weight` and `parts` use all annotators.
+
+    Args:
+        table: A `judgement_table` of the campaign's own pages.
+        checks: A `judgement_table` of repeats and gold.
+        pages: The campaign's pages, which hold the known answers.
+        tasks: Tasks of the candidates folder, which name the editors; may be empty.
+
+    Returns:
+        Figures by annotator, sorted by name. They can be written as JSON; None where the data are not sufficient.
+        "flags" holds a text for each flag.
     """
     table = with_time_and_editor(table, tasks)
     evidence, flags = _flag_annotators(table, checks, pages)
@@ -61,7 +71,10 @@ def annotator_quality(
 def _flag_annotators(
     table: pd.DataFrame, checks: pd.DataFrame, pages: Sequence[Page]
 ) -> tuple[dict[str, Evidence], dict[str, list[str]]]:
-    """Evidence of everybody, and the flags of those who have any: the clearest case first, then the others anew."""
+    """Return the evidence of all annotators, and the flags of those who have any.
+
+    Each round flags the annotator with the clearest finding and measures the others again without them.
+    """
     gold = gold_answers(checks, pages)
     repeats = repeated_answers(table, checks)
     timed = _answered(pd.concat([table, checks], ignore_index=True))
@@ -97,7 +110,10 @@ def _clear(tested: Sequence[Finding]) -> list[Finding]:
 
 
 def _answered(judgements: pd.DataFrame) -> pd.DataFrame:
-    """A row an answered page: annotator, annotation_id, seconds, how many ratings, and flat (1 = all one level)."""
+    """Return one row per answered page: annotator, annotation_id, seconds, ratings, flat.
+
+    `ratings` is the number of ratings; `flat` is 1 where all ratings of two or more candidates are one level.
+    """
     judgements = judgements.assign(low=judgements[list(AXES)].min(axis=1), high=judgements[list(AXES)].max(axis=1))
     by = judgements.astype({"annotator": str}).groupby(["annotator", "annotation_id"])
     flat = (by["low"].min() == by["high"].max()) & (by.size() > 1)
@@ -114,7 +130,7 @@ def _right(rows: pd.DataFrame, column: str) -> Share | None:
 
 
 def _parts(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """By annotator, by part of the campaign: mean difference from the others' mean of the same candidates, levels."""
+    """Return, by annotator and part of the campaign, the mean difference from the others' ratings, in levels."""
     by_annotator: dict[str, list[dict[str, Any]]] = {}
     apart = {axis: table[axis] - others_mean(table[axis].to_numpy(float), table["item"].to_numpy()) for axis in AXES}
     for part in time_parts(table):

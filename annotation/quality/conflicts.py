@@ -1,4 +1,4 @@
-"""The tasks that annotators disagree on so far that somebody should decide."""
+"""Find the tasks on which annotators disagree so strongly that the lead should decide."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,16 +7,22 @@ from itertools import combinations
 from editloop.data.vocabulary import AXIS_NAMES, Axis, Judgement
 
 FAR_APART = 2
-"""Levels. Neighbouring levels of a 4-point scale are a matter of temper; two levels are another opinion."""
+"""Levels. A difference of one level on a 4-point scale is a matter of taste; two levels are a different opinion."""
 
 Levels = dict[Axis, int]
 
 
 def conflicts(judgements: Sequence[Judgement]) -> dict[str, list[str]]:
-    """Tasks in conflict by id, sorted, each with its reasons as sentences that name candidates but no annotator.
+    """Return the tasks in conflict, with reasons.
 
-    A task is in conflict where two annotators (1) rate one candidate two levels or more apart on an axis, or (2) order
-    two candidates opposite ways by the sum of both axes, each by two points or more.
+    A task is in conflict if two annotators (1) rate one candidate two or more levels apart on an axis, or (2) order
+    two candidates in opposite ways by the sum of both axes, each by two or more points.
+
+    Args:
+        judgements: The judgements of a campaign.
+
+    Returns:
+        Reasons by task id, sorted by id. A reason is a short text that names candidates but no annotator.
     """
     ratings: dict[str, dict[str, dict[str, Levels]]] = defaultdict(lambda: defaultdict(dict))
     for judgement in judgements:

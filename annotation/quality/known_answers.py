@@ -1,4 +1,4 @@
-"""Ratings that can be held against something: hidden gold, whose answer is known, and repeats, asked twice."""
+"""Annotators' accuracy on gold pages, whose answers are known, and consistency on repeated pages."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,17 +11,26 @@ from editloop.data.vocabulary import AXES, Page
 
 
 class Share(NamedTuple):
-    """Of n answers on J pages, how many were right."""
+    """Share of answers that are right, in 0..1."""
 
     value: float
     error: float
-    """Standard error, clustered by page, never below the binomial one."""
+    """Standard error, clustered by page, at least the binomial one."""
     answers: int
     pages: int
+    """Pages that the answers are on."""
 
 
 def gold_answers(checks: pd.DataFrame, pages: Sequence[Page]) -> pd.DataFrame:
-    """A row a known answer: annotator, annotation_id, axis, right. `checks` is a `judgement_table`."""
+    """Compare the ratings on gold pages with the known answers.
+
+    Args:
+        checks: A `judgement_table` of repeats and gold.
+        pages: The campaign's pages, which hold the known answers.
+
+    Returns:
+        A table with one row per rating whose answer is known: annotator, annotation_id, axis, right (0 or 1).
+    """
     expected_rows = [
         (page.task_id, candidate, axis, *bounds)
         for page in pages
@@ -38,7 +47,16 @@ def gold_answers(checks: pd.DataFrame, pages: Sequence[Page]) -> pd.DataFrame:
 
 
 def repeated_answers(judgements: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
-    """A row a rating given twice by one person: annotator, annotation_id (of the repeat), axis, difference (levels)."""
+    """Compare the ratings on repeated pages with the same annotator's first ratings.
+
+    Args:
+        judgements: A `judgement_table` of the campaign's own pages.
+        checks: A `judgement_table` of repeats and gold.
+
+    Returns:
+        A table with one row per rating that an annotator gave twice: annotator, annotation_id (of the repeat), axis,
+        difference (absolute, in levels).
+    """
     first = _texts(judgements)
     second = _texts(checks[checks["kind"] == "repeat"])
     compared = first.merge(second, on=["task_id", "candidate_id", "annotator"], suffixes=("", "_again"))
@@ -57,7 +75,15 @@ def repeated_answers(judgements: pd.DataFrame, checks: pd.DataFrame) -> pd.DataF
 
 
 def clustered_share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Share | None:
-    """right: (n,) of 0 and 1; page: (n,). None without answers."""
+    """Return the share of right answers, with a standard error clustered by page.
+
+    Args:
+        right: 1 for a right answer, 0 for a wrong one, (n,).
+        page: Page of each answer, any integers, (n,).
+
+    Returns:
+        The share; None without answers.
+    """
     if len(right) == 0:
         return None
     _, number = np.unique(page, return_inverse=True)
@@ -68,7 +94,15 @@ def clustered_share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Shar
 
 
 def wilson_interval(value: float, n: int) -> list[float]:
-    """Wilson's 95 % interval of a share: [low, high] in 0..1 (E. B. Wilson, JASA 22 (1927) 209-212)."""
+    """Return Wilson's 95 % interval of a share (E. B. Wilson, JASA 22 (1927) 209-212).
+
+    Args:
+        value: The observed share, 0..1.
+        n: Number of observations, at least 1.
+
+    Returns:
+        [low, high], in 0..1.
+    """
     z = 1.959964
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
@@ -79,12 +113,19 @@ _KEYS = ("task_id", "candidate_id", "annotator", "annotation_id")
 
 
 def _texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Keys as plain texts: categories of two tables do not join."""
+    """Return the key and axis columns with keys as plain strings: categories of two tables do not join."""
     return table[[*_KEYS, *AXES]].astype(dict.fromkeys(_KEYS[:3], str))
 
 
 def gold_summary(right: pd.DataFrame) -> dict[str, Any] | None:
-    """{"share", "ci95", "answers", "pages"} of rows as `gold_answers` gives them, None without any."""
+    """Summarize the accuracy on gold pages.
+
+    Args:
+        right: Rows that `gold_answers` returns.
+
+    Returns:
+        {"share", "ci95", "answers", "pages"}; None without rows.
+    """
     accuracy = clustered_share(right["right"].to_numpy(dtype=np.float64), right["annotation_id"].to_numpy())
     if accuracy is None:
         return None

@@ -1,4 +1,7 @@
-"""Does the place on the page move a rating? Tested by permutation: candidates were shown in random order."""
+"""Test for an effect of a candidate's position on the page on its rating.
+
+The test is a permutation test: candidates are shown in random order.
+"""
 
 from typing import NamedTuple
 
@@ -10,22 +13,31 @@ Int = NDArray[np.int64]
 
 
 class PositionEffect(NamedTuple):
-    """How far ratings at each of P places lie from their page's mean."""
+    """Mean deviation of the ratings at each of P positions from their page's mean, and a test of it."""
 
     means: list[float]
-    """(P,), levels; places that nobody saw are 0."""
+    """(P,), in levels; 0 at positions without a rating."""
     log_p: float
-    """Natural logarithm of the p-value of "place does not matter"."""
+    """Natural logarithm of the p-value of "the position does not matter"."""
     pages: int
-    """Pages with two candidates or more."""
+    """Pages with two or more ratings."""
 
 
 def position_effect(rating: Float, position: Int, page: Int) -> PositionEffect:
-    """All (n,): ratings, places from 0, page numbers from 0 (one order and one sitting each).
+    """Measure and test the effect of the position on ratings.
 
-    If place does not matter, every order of a page's ratings is as likely as the one seen. The sums by place then have
-    mean 0 and a known covariance, and their Mahalanobis distance follows chi-squared (as in Friedman's test, for pages
-    of any number of candidates). Holds for a single annotator whatever the others do.
+    If the position does not matter, every order of a page's ratings is as likely as the observed one. The sums by
+    position then have mean 0 and a known covariance, and their squared Mahalanobis distance approximately follows a
+    chi-squared distribution (as in Friedman's test, but for pages of any number of candidates). The test is valid for
+    a single annotator, whatever the others do.
+
+    Args:
+        rating: Ratings in levels, (n,).
+        position: Position of each rated candidate on its page, from 0, (n,).
+        page: Page number of each rating, from 0, (n,). A page has one order of candidates.
+
+    Returns:
+        The effect; without ratings its `means` are empty and `log_p` is 0.
     """
     from scipy.stats import chi2
 

@@ -1,4 +1,4 @@
-"""Is a campaign good enough to learn from? Every statistic of its ratings and its annotators, put together."""
+"""Quality statistics of a campaign: agreement, annotators, position bias, conflicts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,17 +25,26 @@ def quality(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All statistics, ready for JSON; a figure that cannot be had is None.
+    """Compute all quality statistics of a campaign.
 
-    `judgements` are those of kind `task`, `checks` those on repeats and gold; `pages` know the right answers; `tasks`
-    (of the candidates folder) know types and editors, and may be empty. Gives
+    Args:
+        judgements: Judgements on pages of kind `task`.
+        checks: Judgements on repeats and gold.
+        cannot: Answers that a page cannot be judged.
+        pages: The campaign's pages, which hold the known answers.
+        tasks: Tasks of the candidates folder, which hold task types and editors; may be empty.
+        seed: Seed of the bootstrap intervals.
 
-    - axes: {axis: agreement as `judged_agreement`, order_agreement, by_type {type: agreement}, over_time [agreement
-      with begin, end]}
-    - position: {axis: {means, p}}: of all annotators together, by place from the first
-    - annotators: {name: as `annotator_quality`}
-    - conflicts: tasks that somebody should decide; cannot: {answers, tasks, by_reason, by_annotator}
-    - counts: {judgements, checks, tasks, candidates}
+    Returns:
+        A dict that can be written as JSON. A figure that is not defined is None.
+
+        - axes: by axis, the figures of `judged_agreement`, `order_agreement`, `by_type` (agreement by task type) and
+          `over_time` (agreement of each part of the campaign, with `begin` and `end`)
+        - position: by axis, the effect of the position on the page over all annotators: {means, p, pages}
+        - annotators: by name, the figures of `annotator_quality`
+        - conflicts: number of tasks in conflict
+        - cannot: {answers, tasks, by_reason, by_annotator}
+        - counts: {judgements, checks, tasks, candidates}
     """
     table, checked = judgement_table(judgements), judgement_table(checks)
     return {
@@ -77,9 +86,9 @@ def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis, seed: int)
 
 
 def _position(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
-    """By place on the page, of the mean over those who saw the same page in the same order.
+    """Return the effect of the position, on ratings averaged over annotators who saw the same page in the same order.
 
-    Annotators who share an order share its candidates: only pages, not their answers, were ordered independently.
+    Answers to one page share its order of candidates. Only pages, not answers, are ordered independently.
     """
     rows = table.assign(order=_order(table)).groupby(["kind", "task_id", "order", "position"], observed=True)[axis]
     means = rows.mean().reset_index()
@@ -89,10 +98,10 @@ def _position(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
 
 
 def _order(table: pd.DataFrame) -> NDArray[np.int64]:
-    """(N,): of each row, a number that equal orders of candidates share.
+    """Return a number for each row, (N,), that is equal for equal orders of candidates.
 
-    An order is known by the sum of random numbers drawn for each (candidate, place): two that differ have the same sum
-    once in 2^60 times.
+    An order is identified by the sum of random numbers, one for each (candidate, position). Two different orders have
+    the same sum with a probability of about 2^-60.
     """
     placements, kinds = pd.factorize(table["candidate_id"].astype(str) + "@" + table["position"].astype(str))
     drawn = np.random.default_rng(0).integers(2**60, size=len(kinds))

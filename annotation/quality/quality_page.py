@@ -1,4 +1,4 @@
-"""The quality of a campaign as one page."""
+"""HTML report of a campaign's quality."""
 
 import math
 from collections.abc import Mapping
@@ -27,11 +27,19 @@ from editloop.pages.plots import (
 
 COLOURS = {"if": BLUE, "vq": VIOLET}
 USABLE, GOOD = 0.667, 0.8
-"""Krippendorff's own bounds for tentative and for firm conclusions."""
+"""Lowest alpha for tentative and for firm conclusions, by Krippendorff."""
 
 
 def quality_page(quality: Mapping[str, Any], title: str) -> str:
-    """One self-contained HTML page of what `quality` gives; `title` is the campaign's name."""
+    """Render the quality of a campaign as one self-contained HTML page.
+
+    Args:
+        quality: The statistics that `annotation.quality.quality.quality` returns.
+        title: Name of the campaign.
+
+    Returns:
+        The HTML text.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -165,7 +173,7 @@ def _chance(p: float) -> str:
 
 
 def _day(moment: str) -> str:
-    """The day of an ISO time, as 05 Jan."""
+    """Return the day of an ISO time, written as 05 Jan."""
     from datetime import datetime
 
     return f"{datetime.fromisoformat(moment):%d %b}"

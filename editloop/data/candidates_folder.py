@@ -1,4 +1,4 @@
-"""The candidates folder: tasks with their candidate edits, as stage `candidates` writes them."""
+"""Reader of the candidates folder: tasks with their candidate edits, as stage `candidates` writes them."""
 
 from pathlib import Path
 
@@ -6,6 +6,10 @@ from editloop.data.vocabulary import EditTask
 
 
 def read_tasks(candidates: Path) -> list[EditTask]:
-    """The tasks of a candidates folder, as its `tasks.jsonl` has them."""
+    """Return the tasks in the `tasks.jsonl` of a candidates folder, in its order.
+
+    Args:
+        candidates: The candidates folder.
+    """
     lines = (candidates / "tasks.jsonl").read_text().splitlines()
     return [EditTask.model_validate_json(line) for line in lines if line.strip()]

@@ -1,12 +1,12 @@
-"""The input file of the loop, `edits.jsonl`: one JSON object a line, an edit to be made or already made.
+"""Reader of the loop's input file, `edits.jsonl`: one JSON object per line, an edit to be made or already made.
 
     {"id": "kitchen-1", "instruction": "Make the kettle red.", "source": "images/kitchen.jpg",
      "task": "recolour", "target": "images/kitchen-red.jpg",
      "candidates": [{"image": "made/a.png", "editor": "flux-kontext"}]}
 
-`id`, `instruction` and `source` are required. Paths are relative to the file and stay inside its folder. A folder may
-be given instead of a file: every `*.jsonl` below it is read. Nothing is trusted: sizes are checked before a picture is
-decoded, only plain picture formats are opened, and every fault of every line is reported at once.
+`id`, `instruction` and `source` are required. Paths are relative to the file and must stay inside its folder. Instead
+of a file a folder may be given: every `*.jsonl` below it is read. The input is not trusted: sizes are checked before an
+image is decoded, only plain image formats are opened, and the faults of all lines are reported together.
 """
 
 import codecs
@@ -22,11 +22,11 @@ from editloop.data.picture_file import first_line, load_image
 from editloop.errors import EditLoopError
 
 LONGEST_INSTRUCTION = 2000
-"""Characters."""
+"""Longest instruction, in characters."""
 
 
 class GivenCandidate(NamedTuple):
-    """An edit that was made elsewhere, and the name of the editor that made it."""
+    """An edit that was made elsewhere, with the name of its editor."""
 
     image: Path
     editor: str
@@ -34,7 +34,7 @@ class GivenCandidate(NamedTuple):
 
 @dataclass(frozen=True)
 class EditRow:
-    """One checked line of an edits file; its pictures exist, open and are of a bearable size."""
+    """One row of an edits file, with the paths of its images."""
 
     id: str
     task: str
@@ -49,7 +49,7 @@ Instruction = Annotated[str, StringConstraints(strip_whitespace=True, min_length
 
 
 class CandidateLine(BaseModel):
-    """A candidate as it is written in a line."""
+    """A candidate as a line of the file states it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -58,7 +58,7 @@ class CandidateLine(BaseModel):
 
 
 class EditLine(BaseModel):
-    """A line as it is written; its pictures are not looked at."""
+    """A line as the file states it. Its images have not been opened."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -71,9 +71,13 @@ class EditLine(BaseModel):
 
 
 def read_edits(path: Path) -> list[EditRow]:
-    """The rows of an edits file, or of every `*.jsonl` below a folder (in the order of their names).
+    """Return the rows of an edits file, after every image was opened and checked. Writes nothing.
 
-    Raises one EditLoopError with a line for each fault: file, line, key, value, rule. Writes nothing.
+    Args:
+        path: An edits file, or a folder: then every `*.jsonl` below it is read, in the order of the paths.
+
+    Raises:
+        EditLoopError: There are no edits, or some are faulty: one line per fault, with file, line, key, value and rule.
     """
     reading = _Reading()
     for file in edits_files(path):
@@ -89,7 +93,17 @@ def read_edits(path: Path) -> list[EditRow]:
 
 
 def edits_files(path: Path) -> list[Path]:
-    """The file itself, or every `*.jsonl` below a folder in the order of their names; EditLoopError for neither."""
+    """Return the edits files that a path stands for.
+
+    Args:
+        path: A file, which is returned alone, or a folder with `*.jsonl` files at any depth.
+
+    Returns:
+        The files, sorted by path.
+
+    Raises:
+        EditLoopError: The path is missing, or the folder has no such file.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -102,13 +116,16 @@ def edits_files(path: Path) -> list[Path]:
 
 @dataclass
 class _Reading:
-    """What has been read so far: good rows, faults, and what must not come twice."""
+    """The state of a read: good rows, faults, and the ids, tasks and images seen so far."""
 
     rows: list[EditRow] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
+    """Location of the first line with each id."""
     tasks: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Location of the first line with each task, by (sha256 of the source, instruction)."""
     pictures: dict[Path, str | None] = field(default_factory=dict)
+    """Fault of each image that was opened, or None."""
 
     def read_file(self, file: Path) -> None:
         try:
@@ -165,7 +182,7 @@ class _Reading:
             )
 
     def _picture(self, location: str, folder: Path, key: str, name: str) -> Path | None:
-        """The path of a good picture; None, with a fault noted, for any other."""
+        """Return the path of a good image. For any other note a fault and return None."""
         path = folder / name
         fault = path_fault(folder, name)
         try:
@@ -184,7 +201,15 @@ class _Reading:
 
 
 def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
-    """A line's content, or None and its faults, each beginning with `place`. Its pictures are not looked for."""
+    """Parse one line of an edits file. Its images are not looked for.
+
+    Args:
+        location: File and line number, with which every fault begins.
+        text: The line's bytes.
+
+    Returns:
+        The line and no faults, or None and the faults.
+    """
     try:
         return EditLine.model_validate(json.loads(text.decode(), object_pairs_hook=_without_doubles)), []
     except ValidationError as error:
@@ -197,7 +222,15 @@ def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
 
 
 def path_fault(folder: Path, name: str) -> str | None:
-    """Why `name` is not a path inside `folder`; None where it is one. Whether a file is there is not asked."""
+    """Check that a path stays inside a folder. Whether the file exists is not checked.
+
+    Args:
+        folder: The folder of the edits file.
+        name: The path as the file states it.
+
+    Returns:
+        What is wrong with the path, or None.
+    """
     try:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             return f"leaves the folder {folder}; copy the picture into it"
@@ -223,7 +256,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _rule(details: Any) -> str:
-    """One of pydantic's findings as `key = value: rule`."""
+    """Format one of pydantic's errors as `key = value: rule`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
     key = _printable("".join(parts).removeprefix("."))
     if details["type"] == "missing":
@@ -238,7 +271,11 @@ def _rule(details: Any) -> str:
 
 
 def printable_json(value: Any) -> str:
-    """The value as JSON, short, without a character that would disturb a terminal or break the line."""
+    """Return a value as JSON of at most 80 characters on one line, with unprintable characters escaped.
+
+    Args:
+        value: Any value. Those that JSON does not know appear as their `str`.
+    """
     text = _printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else f"{text[:77]}..."
 

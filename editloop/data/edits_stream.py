@@ -1,7 +1,7 @@
-"""An edits file of any length, read line by line: what `edits_file` reads at once, for jobs that see each row once.
+"""Streaming reader of edits files of any length, for jobs that see each row once. `edits_file` reads a file at once.
 
-Lines are checked before anything is done with them. Pictures are not opened: one that is missing or broken is the
-reader's to count, since among a million there always is one.
+All lines are checked before work starts. Images are not opened: among a million some are always missing or broken, so
+the caller has to handle and count them.
 """
 
 import codecs
@@ -26,27 +26,32 @@ from editloop.data.edits_file import (
 from editloop.errors import EditLoopError
 
 TARGET = "target"
-"""Editor of a candidate that was a row's target."""
+"""Editor of a candidate that is a row's target."""
 MOST_FAULTS = 50
-"""How many faults are told; more would only say the same."""
+"""Most faults in one message; more would add nothing."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of an edits file after it was checked once."""
+    """Result of checking an edits file once."""
 
     sha256: str
-    """Of all its lines, in order."""
+    """Of all lines that are not blank, in order."""
     tasks: int
     candidates: int
 
 
 def survey_edits(path: Path, most_candidates: int | None = None, *, targets: bool = False) -> Survey:
-    """Check every line of an edits file, or of every `*.jsonl` below a folder, and count; a few bytes of memory a line.
+    """Check every line of an edits file and count tasks and candidates, in a few bytes of memory per line.
 
-    `most_candidates`: count only so many of a row. `targets`: take rows as `stream_edits` does. Raises one
-    EditLoopError that names the faults: lines that are not as the format says, ids that come twice, paths that leave
-    the folder.
+    Args:
+        path: An edits file, or a folder: then every `*.jsonl` below it is read.
+        most_candidates: Count at most this many candidates of a row. None: all.
+        targets: Count each row's target as its only candidate, as `stream_edits` does.
+
+    Raises:
+        EditLoopError: Some lines are not in the format, ids repeat, or paths leave the folder. The message lists up to
+            MOST_FAULTS faults.
     """
     digest, ids, faults = hashlib.sha256(), array("q"), []
     candidates = 0
@@ -72,10 +77,18 @@ def survey_edits(path: Path, most_candidates: int | None = None, *, targets: boo
 
 
 def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
-    """The rows of a surveyed edits file, one at a time; whether their pictures are there and good is not known.
+    """Yield the rows of an edits file that `survey_edits` has checked. Images may still be missing or broken.
 
-    `targets`: a row's target is taken for its only candidate, as in a set of noisy triples of source, instruction and
-    edit whose targets are no certain truth.
+    Args:
+        path: An edits file, or a folder: then every `*.jsonl` below it is read.
+        targets: Take a row's target as its only candidate, of the editor TARGET. This suits noisy triples of source,
+            instruction and edit, whose targets are not certainly right.
+
+    Yields:
+        The rows, in the order of the file.
+
+    Raises:
+        EditLoopError: A line is no longer in the format: the file changed after it was checked.
     """
     for location, folder, text in _lines(path):
         line, faults = parse_line(location, text)
@@ -89,7 +102,7 @@ def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, bytes]]:
-    """Place, folder and bytes of each line that is not blank."""
+    """Yield location, folder and bytes of each line that is not blank."""
     for file in edits_files(path):
         with file.open("rb") as stream:
             for number, text in enumerate(stream, start=1):
@@ -99,11 +112,15 @@ def _lines(path: Path) -> Iterator[tuple[str, Path, bytes]]:
 
 
 def _id_hash(name: str) -> int:
-    """64 bits of an id's digest: enough to notice that it came before, and then to look closer."""
+    """Return 64 bits of an id's digest.
+
+    They find ids that may repeat; `_doubled_ids` then compares the ids themselves.
+    """
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _doubled_ids(path: Path, ids: "array[int]") -> list[str]:
+    """Return a fault for each id that repeats an earlier one."""
     values, counts = np.unique(np.frombuffer(ids, np.int64), return_counts=True)
     doubled = set(values[counts > 1].tolist())
     first: dict[str, str] = {}
@@ -121,6 +138,7 @@ def _doubled_ids(path: Path, ids: "array[int]") -> list[str]:
 
 
 def _path_faults(folder: Path, line: EditLine) -> Iterator[tuple[str, str, str]]:
+    """Yield key, path and fault of each image path that leaves the folder."""
     names = [("source", line.source)]
     names += [("target", line.target)] if line.target is not None else []
     names += [(f"candidates[{index}].image", candidate.image) for index, candidate in enumerate(line.candidates)]

@@ -1,11 +1,12 @@
-"""What a picture looks like, so small that copies which were scaled, encoded anew or touched up are found among many.
+"""Image fingerprints, which find scaled, re-encoded or retouched copies among many images.
 
-Two pictures look alike where their perceptual hashes differ in few bits and their colours, drawn 8 x 8, in few levels.
-Bits alone take different pictures of few shapes for one: of pairs of drawn scenes 32 in 10,000 are within 8 bits, and
-of 4,950 pairs among 100 photographs 23, a table and a carpet among them. With the colours, within 8 levels, it is half
-a pair of scenes in 10,000 (two fifths of those are the same to the pixel), and 15 pairs of photographs, all of one
-place. JPEG at quality 50, WebP, half and double size, blur and noise of 8 levels stay within 4 bits and 3 levels on
-photographs; a crop of 2 % stays within 8 bits, a crop of 5 % or a tenth more brightness does not.
+Two images look alike where their perceptual hashes differ in few bits and their colours, averaged to 8 x 8 pixels,
+differ by few levels. The bits alone confuse different images of few shapes: within 8 bits are 32 of 10,000 pairs of
+drawn scenes, and 23 of the 4,950 pairs among 100 photographs, a table and a carpet among them. With colours within 8
+levels as well, it is half a pair of scenes in 10,000 (two fifths of those equal to the pixel), and 15 pairs of
+photographs, all of one place. On photographs, JPEG at quality 50, WebP, half and double size, blur, and noise of 8
+levels stay within 4 bits and 3 levels. A crop of 2 % stays within 8 bits; a crop of 5 % or 10 % more brightness does
+not.
 """
 
 from dataclasses import dataclass
@@ -19,33 +20,42 @@ from editloop.content import sha256_bytes
 from editloop.data.picture_file import read_picture
 
 FLAT = 4.0
-"""Levels of 255. Where a picture drawn small varies less (standard deviation, any channel), it says nothing."""
+"""Levels of 255. An image is flat where the standard deviation of its small version is below this in every channel."""
 SMALL, SIDE = 32, 8
+"""Sides, in pixels, of the small version and of the colour fingerprint."""
 BITS, LEVELS = 8, 8.0
-"""Of 64 bits, and of 255 levels (root mean square over 8 x 8 pixels of RGB): at most so far apart look alike."""
+"""Limits for images that look alike: differing bits of 64, and root mean square difference in levels of 255 over the 8
+x 8 RGB pixels."""
 BITS_SAME_INSTRUCTION, LEVELS_SAME_INSTRUCTION = 14, 16.0
-"""The same of pictures that the same instruction is asked of."""
+"""The same limits for two images that come with the same instruction."""
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of N pictures."""
+    """Fingerprints of N images."""
 
     sha256: list[str]
-    """Of the bytes."""
+    """Of each image's bytes."""
     bits: NDArray[np.uint64]
     """Perceptual hashes, (N,)."""
     colours: NDArray[np.uint8]
-    """Drawn 8 x 8, (N, 192)."""
+    """RGB averaged to 8 x 8 pixels, (N, 192)."""
     flat: NDArray[np.bool_]
-    """(N,): says nothing, and is compared with nothing."""
+    """(N,): flat images, which are compared with nothing."""
 
     def __len__(self) -> int:
         return len(self.sha256)
 
 
 def compute_fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
-    """Of encoded pictures with what messages call them. EditLoopError for one that cannot be read."""
+    """Return the fingerprints of encoded images.
+
+    Args:
+        pictures: Name, used in messages, and encoded bytes of each image.
+
+    Raises:
+        EditLoopError: An image cannot be read.
+    """
     images = [read_picture(data, name) for name, data in pictures]
     small = np.array([_small(image) for image in images], np.uint8).reshape(-1, SMALL, SMALL, 3)
     block = SMALL // SIDE
@@ -59,20 +69,37 @@ def compute_fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
 
 
 def is_flat(picture: Image.Image) -> bool:
-    """Whether a picture says nothing: one colour all over, or nearly so."""
+    """Return whether an image has one colour all over, or nearly so. Such an image identifies nothing.
+
+    Args:
+        picture: The image, in any mode.
+    """
     return bool(_flat(_small(picture)[None])[0])
 
 
 def perceptual_hash(picture: Image.Image) -> int:
-    """imagehash's phash: the 64 lowest frequencies of the brightness, each above or below their median, as bits."""
+    """Return the 64-bit perceptual hash of imagehash (`phash`).
+
+    Each of the 64 lowest frequencies of the brightness gives one bit, which is set where it is above their median.
+
+    Args:
+        picture: The image, in any mode.
+    """
     return int(np.packbits(imagehash.phash(picture).hash.ravel()).view(">u8")[0])
 
 
 def similar_pairs(left: Fingerprints, right: Fingerprints, same_instruction: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Pairs that look alike and are not flat, as rows (place in `one`, place in `other`, bits apart, 1 where they are
-    alike by themselves, without regard to the instruction).
+    """Return the pairs of images that look alike. Flat images are left out.
 
-    same_instruction: (len(one), len(other)); where it holds, BITS_ASKED and LEVELS_ASKED are the limits.
+    Args:
+        left: Fingerprints of L images.
+        right: Fingerprints of R images.
+        same_instruction: (L, R). Where it is true, the wider limits BITS_SAME_INSTRUCTION and LEVELS_SAME_INSTRUCTION
+            apply.
+
+    Returns:
+        (pairs, 4): index in `left`, index in `right`, differing bits, and 1 where the pair is within BITS and LEVELS,
+        else 0.
     """
     bit_distance = np.bitwise_count(left.bits[:, None] ^ right.bits[None])
     near = (bit_distance <= BITS) | (same_instruction & (bit_distance <= BITS_SAME_INSTRUCTION))
@@ -90,6 +117,6 @@ def _small(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def _flat(small: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N, SMALL, SMALL, 3) to (N,)."""
+    """Return which of N small images are flat: (N, SMALL, SMALL, 3) to (N,)."""
     flat: NDArray[np.bool_] = small.astype(np.float32).std(axis=(1, 2)).max(axis=1) < FLAT
     return flat

@@ -1,4 +1,4 @@
-"""Picture files from outside, opened with care: PNG, JPEG and WebP, checked for size before they are decoded."""
+"""Safe reader of image files from outside: PNG, JPEG and WebP, whose size is checked before they are decoded."""
 
 import io
 import re
@@ -13,23 +13,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from editloop.errors import EditLoopError
 
 LARGEST_PICTURE = 50_000_000
-"""Pixels. 50 million take 150 MB as RGB; whatever an editor makes is far below."""
+"""Pixels. 50 million take 150 MB as RGB; editors' results are far smaller."""
 SHORTEST_SIDE = 16
-"""Pixels. One patch of a vision model; less is not a picture that anyone can judge."""
+"""Pixels: one patch of a vision model. Nobody can judge a smaller image."""
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""What is opened at all: formats whose decoders do nothing but decode."""
+"""The formats that are opened. Their decoders do nothing but decode."""
 
 ORIENTATION, LYING = 0x0112, 5
-"""EXIF's tag for how a picture is turned, and the first of its values that exchange height and width."""
+"""EXIF's tag for the orientation, and the first of its values that swap height and width."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on broken bytes."""
 
 
 def load_image(path: Path, size: int | None = None) -> Image.Image:
-    """The picture of a file, as `read_picture` gives it; with `size` no side is longer than that (pixels).
+    """Return the image of a file, as `read_picture` does, optionally scaled down.
 
-    It is never enlarged. Raises EditLoopError for a missing, broken, oversized or undersized picture.
+    Args:
+        path: The file.
+        size: Longest side in pixels. A smaller image is not enlarged. None: keep the size.
+
+    Raises:
+        EditLoopError: The image is missing, broken, too large, too small, or in another format.
     """
     picture = _read(path, str(path))
     if size is not None:
@@ -38,23 +43,40 @@ def load_image(path: Path, size: int | None = None) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels that `load_image` will give; nothing is decoded. The picture must be one that opens."""
+    """Return the size that `load_image` gives an image, from its header alone.
+
+    Args:
+        path: An image that `load_image` can read.
+
+    Returns:
+        (height, width) in pixels, with the EXIF orientation applied.
+    """
     with Image.open(path, formats=FORMATS) as opened:
         lies = opened.getexif().get(ORIENTATION, 1) >= LYING
         return (opened.width, opened.height) if lies else (opened.height, opened.width)
 
 
 def read_picture(data: bytes, name: str) -> Image.Image:
-    """The picture that encoded bytes hold, as RGB, upright (EXIF), transparency laid on white; of an animated one the
-    first frame.
+    """Decode an image to RGB, upright by its EXIF orientation, with transparency on white.
 
-    Raises EditLoopError, which calls it `name`, for a broken, oversized or undersized picture or another format.
+    An animation gives its first frame.
+
+    Args:
+        data: The encoded image.
+        name: What messages call the image.
+
+    Raises:
+        EditLoopError: The image is broken, too large, too small, or in another format.
     """
     return _read(io.BytesIO(data), name)
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, or its type's name where it says nothing."""
+    """Return the first line of an error's message, or the name of its type where the message is empty.
+
+    Args:
+        error: The error.
+    """
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -72,7 +94,7 @@ def _read(file: Path | io.BytesIO, name: str) -> Image.Image:
         pixels = f"{int(match[0]):,}" if match else "too many"
         raise EditLoopError(f"{name}: {pixels} pixels; at most {LARGEST_PICTURE:,} are read") from None
     except UNREADABLE as error:
-        # Pillow says where in memory the bytes lay, and one fault must not be told in two ways
+        # Pillow's own message has a memory address, and one fault must always read the same
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise EditLoopError(f"{name}: not a readable PNG, JPEG or WebP picture ({reason})") from None
 

@@ -1,8 +1,8 @@
-"""One size for pictures that are compared.
+"""The one rule by which images are brought to a common size for comparison.
 
-An edit may differ in size and in shape from its source, and from the other edits of its task. One rule holds
-everywhere: where pixels are compared, each picture is brought to the size of the reference, the source, by `resized`;
-where a model reads pictures or people look at them, each keeps its own size.
+An edit may differ in size and shape from its source, and from the other edits of its task. Wherever pixels are
+compared, `resized` brings each image to the size of the reference, which is the source. Wherever a model reads images
+or people look at them, each image keeps its own size.
 """
 
 import numpy as np
@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Picture = NDArray[np.uint8]
-"""(height, width, 3), RGB."""
+"""RGB pixels, (height, width, 3)."""
 
 
 def resized(picture: Image.Image | Picture, size: tuple[int, int]) -> Picture:
-    """RGB pixels of a picture at another size; its shape is not kept.
+    """Return the RGB pixels of an image at another size. The aspect ratio is not kept.
 
-    Area-averaged where it gets fewer pixels, Lanczos where it gets more; a picture that has the size stays as it is.
+    Fewer pixels are area-averaged, more pixels are interpolated by Lanczos. An image of that size stays as it is.
 
     Args:
-        picture: An image of Pillow, or uint8 (height, width, 3).
+        picture: A Pillow image, or uint8 (height, width, 3).
         size: (height, width) in pixels.
+
+    Returns:
+        RGB pixels, (height, width, 3).
     """
     image = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
     height, width = size
@@ -31,7 +34,15 @@ def resized(picture: Image.Image | Picture, size: tuple[int, int]) -> Picture:
 
 
 def shrink(picture: Image.Image | Picture, side: int) -> Picture:
-    """RGB pixels of a picture as a square of `side` pixels; a smaller square one keeps its size."""
+    """Return the RGB pixels of an image as a square. A square image of at most `side` pixels keeps its size.
+
+    Args:
+        picture: A Pillow image, or uint8 (height, width, 3).
+        side: Side of the square in pixels.
+
+    Returns:
+        RGB pixels, (side, side, 3) or smaller.
+    """
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
     smaller = width == height and width <= side
     return resized(picture, (height, width) if smaller else (side, side))

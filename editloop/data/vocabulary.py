@@ -1,4 +1,7 @@
-"""The words of the loop: edit task, candidate, judgement. Everything an expert sees and says is one of these."""
+"""The records of the loop: edit task, candidate, page, judgement, decision.
+
+All that experts see and answer is stored in them.
+"""
 
 from datetime import datetime
 from typing import Literal
@@ -15,82 +18,85 @@ LOWEST_RATING, HIGHEST_RATING = 1, 4
 
 
 class Record(BaseModel):
+    """Base of the records: immutable, without unknown keys, filled by a field's name or its alias."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Candidate(Record):
-    """One edit of a task's source image. `candidate_id` says nothing of the editor to whoever reads it."""
+    """One edit of a task's source image. Its `candidate_id` does not reveal the editor."""
 
     candidate_id: str
     image: str
-    """sha256 of the image file's bytes; the file is `images/<sha256>.png` of its folder."""
+    """sha256 of the image file's bytes. The file is `images/<sha256>.png` in the candidates folder."""
     editor: str
-    """Which editor made it; never shown to annotators."""
+    """The editor that made it, never shown to annotators."""
     seed: int | None = None
 
 
 class EditTask(Record):
-    """A source image, an instruction, and the candidate edits to be judged."""
+    """A source image, an instruction, and the candidate edits to judge."""
 
     task_id: str
-    """Content address: sha256 of (source, instruction), 16 characters."""
+    """Content address: 16 characters of the sha256 of (source, instruction)."""
     name: str
-    """The id in the team's own edits file."""
+    """The `id` of the row in the team's edits file."""
     task_type: str = "edit"
     instruction: str
     source: str
     """sha256 of the source image."""
     target: str | None = None
-    """sha256 of the known right result, where there is one (an oracle's world, a real edit)."""
+    """sha256 of the known right result. None where there is none."""
     candidates: tuple[Candidate, ...] = ()
 
 
 Kind = Literal["task", "repeat", "gold"]
-"""Why a page is asked: for its own sake, a second time to see whether a person agrees with themselves, or because the
-answer is known. Nothing that an annotator sees tells which."""
+"""Why a page is shown: for its own sake, a second time to measure an annotator's consistency, or because the answer is
+known (gold). Annotators cannot tell the kinds apart."""
 
 Range = tuple[int, int]
-"""Lowest and highest rating that is right, both inclusive."""
+"""Lowest and highest correct rating, both inclusive."""
 
 
 class Page(Record):
-    """One page of a campaign: what is shown, in what order, and how many people are asked.
+    """One page of a campaign: what is shown, in what order, and to how many annotators.
 
-    Pages live in the campaign's folder (`pages.jsonl`), never in Label Studio, whose task has `key` alone: kinds and
+    Pages are stored in the campaign's folder (`pages.jsonl`). A Label Studio task has only the `key`, so that kinds and
     known answers stay hidden from annotators.
     """
 
     key: str
-    """Content address of what is shown and how; the page's only name in Label Studio."""
+    """Content address of what is shown and how, and the page's only name in Label Studio."""
     kind: Kind
     task_id: str
     instruction: str
     source: str
     """sha256 of the source image."""
     candidates: tuple[str, ...]
-    """Candidate ids in the order of the page; where a task has fewer than the page has places, the first ones again."""
+    """Candidate ids in the order of the page. Where a task has fewer candidates than the page has slots, the first ones
+    repeat."""
     images: tuple[str, ...]
     """sha256 of the candidates' images, in the same order."""
     overlap: int = Field(ge=1)
-    """How many annotators are asked; repeats and gold are asked of everybody."""
+    """Number of annotators who get the page. Every annotator gets repeats and gold pages."""
     expected: dict[str, dict[Axis, Range]] = {}
-    """Known answers of a gold page by candidate and axis; what is not named is not known."""
+    """Known answers of a gold page, by candidate and axis. Whatever is not listed has no known answer."""
 
 
 class Judgement(Record):
     """One annotator's ratings of one candidate."""
 
     kind: Kind = "task"
-    """Kind of the page it was given on; only `task` judgements teach a model."""
+    """Kind of the page. Models learn from `task` judgements only."""
     task_id: str
     candidate_id: str
     annotator: str
     instruction_following: int = Field(alias="if", ge=LOWEST_RATING, le=HIGHEST_RATING)
     visual_quality: int = Field(alias="vq", ge=LOWEST_RATING, le=HIGHEST_RATING)
     position: int = Field(ge=0)
-    """Place of the candidate on the annotator's page, 0 = first."""
+    """Index of the candidate on the annotator's page, from 0."""
     seconds: float | None = None
-    """Time the annotator spent on the whole task."""
+    """Time that the annotator spent on the whole page. None: unknown."""
     annotation_id: int
     created_at: datetime
 
@@ -107,7 +113,10 @@ class CannotJudge(Record):
 
 
 class Decision(Record):
-    """The lead's ratings of one candidate whose votes were in conflict; kept beside the votes, never in their place."""
+    """The lead's ratings of one candidate whose votes conflicted.
+
+    They are stored beside the votes and never replace them.
+    """
 
     task_id: str
     candidate_id: str
@@ -120,10 +129,22 @@ class Decision(Record):
 
 
 def task_id(source: str, instruction: str) -> str:
-    """Content address of a task; `source` is the image's sha256."""
+    """Return the content address of a task, 16 hex characters.
+
+    Args:
+        source: sha256 of the source image.
+        instruction: The instruction.
+    """
     return sha256_json([source, instruction])[:16]
 
 
 def candidate_id(task: str, image: str) -> str:
-    """Content address of a candidate within its task; equal pictures of one task are one candidate."""
+    """Return the content address of a candidate within its task, 16 hex characters.
+
+    Equal images of one task are one candidate.
+
+    Args:
+        task: The task's id.
+        image: sha256 of the candidate's image.
+    """
     return sha256_json([task, image])[:16]

@@ -1,4 +1,7 @@
-"""Builds the preference dataset: pairs split by shared pictures, parquet with the images inside, a version in DVC."""
+"""Builder of the preference dataset: pairs in splits without shared images, as parquet with the images inside.
+
+`publish_dataset` puts the result into the dataset repository as a version.
+"""
 
 import json
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from editloop.datasets.withdrawal import Withdrawn
 from editloop.errors import EditLoopError
 
 TASKS_A_TIME = 256
+"""Tasks whose pairs are computed together."""
 NOTHING = Withdrawn()
 INPUTS = ("judgements_sha256", "candidates_sha256")
 FACTS_OF_JUDGEMENTS = (
@@ -31,7 +35,7 @@ FACTS_OF_JUDGEMENTS = (
     "alpha",
     "accepted",
 )
-"""What the dataset keeps of its judgements' summary; ratings that came in from elsewhere have none of a campaign's."""
+"""Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign."""
 
 
 def write_dataset(
@@ -43,12 +47,26 @@ def write_dataset(
     withdrawn: Withdrawn = NOTHING,
     shard_megabytes: float = MEGABYTES,
 ) -> dict[str, float]:
-    """Write a dataset folder of judgements; returns its counts.
+    """Write a dataset folder from judgements.
 
-    `output` holds shards of candidates (a row a candidate, images as PNG bytes) and of pairs (a row a pair of
-    candidates that the same annotators rated; ties are kept), and what they were made of: `tasks.jsonl`,
-    `judgements.jsonl` and `decisions.jsonl`. The same ratings and seed give the same bytes. Raises EditLoopError
-    without any judged pair.
+    The folder holds shards of candidates (one row per candidate, with the encoded images) and of pairs (one row per
+    pair of candidates that the same annotators rated; ties are kept), and what they were made of: `tasks.jsonl`,
+    `judgements.jsonl` and `decisions.jsonl`. The same ratings and seed give the same bytes.
+
+    Args:
+        judgements: Judgements folder, of stage collect or `editloop ratings import`.
+        candidates: Candidates folder with the judged tasks.
+        output: Folder to write. An existing one is replaced.
+        seed: Seed of the splits.
+        withdrawn: Annotators and tasks to leave out.
+        shard_megabytes: Largest size of a shard's images, in MiB.
+
+    Returns:
+        The counts `pairs`, `groups`, `tasks_without_pairs`, `withdrawn_votes` and `pairs_<split>`, and `tie_rate`, the
+        share of pairs that are ties overall.
+
+    Raises:
+        EditLoopError: No task has a judged pair, or a manifest, a vote or an image is broken.
     """
     summary = json.loads((judgements / "summary.json").read_text())
     facts = {
@@ -64,10 +82,22 @@ def write_dataset(
 def rebuild_dataset(
     earlier: Path, output: Path, *, withdrawn: Withdrawn, shard_megabytes: float = MEGABYTES
 ) -> dict[str, float]:
-    """Write a version of the dataset folder `earlier` without what is withdrawn; returns its counts.
+    """Write a new version of a dataset folder, without what is withdrawn. Only the earlier folder is needed.
 
-    Nothing but `earlier` is needed. Tasks stay in their splits, weights and confidences are fitted anew, the facts
-    name `earlier` as "parent". Raises EditLoopError where no pair is left.
+    Tasks stay in their splits; weights and confidences are fitted again. The manifest names the earlier folder's sha256
+    as "parent".
+
+    Args:
+        earlier: The earlier dataset folder.
+        output: Folder to write. An existing one is replaced.
+        withdrawn: Annotators and tasks to leave out.
+        shard_megabytes: Largest size of a shard's images, in MiB.
+
+    Returns:
+        The counts of `write_dataset`.
+
+    Raises:
+        EditLoopError: No pair is left, or the earlier folder has changed since it was written.
     """
     manifest = read_manifest(earlier, check=True)
     fact_keys = (*INPUTS, *FACTS_OF_JUDGEMENTS, "seed")
@@ -76,7 +106,17 @@ def rebuild_dataset(
 
 
 def publish_dataset(folder: Path) -> DatasetVersion:
-    """Put a dataset folder into the dataset repository, with its lineage; the same content again adds nothing."""
+    """Add a dataset folder, with its lineage, to the dataset repository. Content that is there already adds nothing.
+
+    Args:
+        folder: The dataset folder.
+
+    Returns:
+        The version.
+
+    Raises:
+        EditLoopError: EDITLOOP_DATASET_REPO or EDITLOOP_DATASET_REMOTE is not set, or git or DVC refuses.
+    """
     settings, facts = DatasetSettings(), read_manifest(folder)["facts"]
     return commit_dataset(
         folder,
@@ -99,7 +139,17 @@ def publish_dataset(folder: Path) -> DatasetVersion:
 def candidate_rows(
     task: EditTask, split: Split, labels: PreferenceLabels, pictures: dict[str, bytes]
 ) -> list[dict[str, Any]]:
-    """A row a candidate, in the order of candidate ids; a candidate that nobody rated has null means."""
+    """Return one row per candidate of a task, sorted by candidate id.
+
+    Args:
+        task: The task.
+        split: Its split.
+        labels: Votes and weights. The task must have votes.
+        pictures: Encoded images of the task, by sha256.
+
+    Returns:
+        Rows of schema CANDIDATE_ROWS. A candidate without ratings has null means.
+    """
     rows = []
     for candidate in sorted(task.candidates, key=lambda candidate: candidate.candidate_id):
         ratings = labels.votes[task.task_id].get(candidate.candidate_id, {})
@@ -177,12 +227,13 @@ def _write(
 
 
 def _comparable(task: EditTask, labels: PreferenceLabels) -> bool:
+    """Return whether at least two of the task's candidates have votes."""
     votes = labels.votes.get(task.task_id, {})
     return sum(candidate.candidate_id in votes for candidate in task.candidates) >= 2
 
 
 def _pairs_of(tasks: Sequence[EditTask], labels: PreferenceLabels) -> dict[str, list[dict[str, Any]]]:
-    """Pairs by task id."""
+    """Return the pairs of some tasks, by task id."""
     by_task: dict[str, list[dict[str, Any]]] = {task.task_id: [] for task in tasks}
     for row in preference_pairs(tasks, labels):
         by_task[row["task_id"]].append(row)

@@ -1,4 +1,4 @@
-"""A working folder of the dataset repository that nobody else writes to meanwhile."""
+"""Exclusive working folders of the dataset repository."""
 
 import tempfile
 import time
@@ -14,22 +14,22 @@ from editloop.datasets.git_command import git, git_succeeds
 from editloop.errors import EditLoopError
 
 INDEX_LOCK_SECONDS = 10.0
-"""How long to wait for a person's git command to end."""
+"""How long to wait for another git command in the folder, such as a person's."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """A working folder, and whether it is a clone whose commits must be pushed."""
+    """A working folder. Commits in a clone must be pushed."""
 
     folder: Path
     is_clone: bool
 
     def push(self) -> bool:
-        """Push the branch of a clone; a repository that is a folder needs no push.
+        """Push the branch of a clone. A repository that is a folder needs no push.
 
         Returns:
-            False where somebody else pushed meanwhile. Then the folder is at their state, with their tags: do the
-            change again.
+            False where somebody else pushed in the meantime. The working folder is then reset to their state, with
+            their tags, and the caller must make its change again.
 
         Raises:
             EditLoopError: git refuses for another reason.
@@ -50,7 +50,14 @@ class Checkout:
         return True
 
     def push_tag(self, tag: str) -> None:
-        """Push a tag of a clone; where somebody else set it meanwhile, theirs takes its place."""
+        """Push a tag of a clone. Where somebody else has set the tag in the meantime, theirs replaces the local one.
+
+        Args:
+            tag: The tag.
+
+        Raises:
+            EditLoopError: git refuses for another reason.
+        """
         if not self.is_clone:
             return
         reference = f"refs/tags/{tag}"
@@ -63,18 +70,34 @@ class Checkout:
 
 
 def is_url(repo: str) -> bool:
-    """Whether a repository's name is an address rather than a folder here."""
+    """Return whether a repository is named by a git address rather than a local folder.
+
+    Args:
+        repo: Folder or git address.
+    """
     return "://" in repo or repo.startswith("git@")
 
 
 def is_repository(repo: str) -> bool:
-    """Whether there is a git repository in this folder: one of its own, a worktree or a submodule."""
+    """Return whether a folder is the top of a git working tree: a repository, a worktree or a submodule.
+
+    Args:
+        repo: The folder.
+    """
     return (Path(repo) / ".git").exists()
 
 
 @contextmanager
 def checkout(repo: str) -> Iterator[Checkout]:
-    """A working folder of the repository: the folder itself, locked against other writers, or a clone of an address."""
+    """Yield a working folder of a repository: the local folder, locked against other writers, or a temporary clone.
+
+    Args:
+        repo: Folder or git address. A missing folder is created, but without a repository in it.
+
+    Raises:
+        EditLoopError: The address cannot be cloned, the folder cannot be created or locked, or another process holds
+            its git index for longer than INDEX_LOCK_SECONDS.
+    """
     if is_url(repo):
         with tempfile.TemporaryDirectory(prefix="editloop-dataset-") as temporary:
             git(Path(temporary), "clone", "--quiet", "--origin", "origin", repo, "repo")
@@ -96,7 +119,7 @@ def checkout(repo: str) -> Iterator[Checkout]:
 
 
 def _wait_for_index(folder: Path) -> None:
-    """Wait for whoever holds git's index; remove its lock where that process was killed."""
+    """Wait until no process holds git's index lock. Remove a lock whose process was killed."""
     index_lock = Path(git(folder, "rev-parse", "--absolute-git-dir")) / "index.lock"
     deadline = time.monotonic() + INDEX_LOCK_SECONDS
     while index_lock.exists():
@@ -113,13 +136,15 @@ def _wait_for_index(folder: Path) -> None:
 
 
 def _index_holder(folder: Path, index_lock: Path) -> psutil.Process | None:
-    """The living process that may have made the index's lock: a git that works in the folder, or one that has the lock
-    open."""
+    """Return the running process that may hold the index lock, or None.
+
+    That is a git process that works in the folder, or any process that has the lock file open.
+    """
     for process in psutil.process_iter():
         try:
             is_git_here = process.name() == "git" and Path(process.cwd()).is_relative_to(folder.resolve())
             if is_git_here or any(Path(file.path) == index_lock for file in process.open_files()):
                 return process
         except psutil.Error:
-            continue  # it ended, or it is another user's
+            continue  # it has ended, or belongs to another user
     return None

@@ -1,7 +1,7 @@
-"""DVC's part of the dataset repository, in this process. Import it where it is called: DVC takes a second to load.
+"""DVC's part of the dataset repository, run in this process.
 
-DVC reads the repository's own configuration (`.dvc/config`, `.dvc/config.local`), never the user's or the machine's,
-and leaves git to `editloop.datasets.git_command`.
+Import this module only where it is called: loading DVC takes a second. DVC reads the repository's configuration
+(`.dvc/config`, `.dvc/config.local`) and no other, and leaves git to `editloop.datasets.git_command`.
 """
 
 import io
@@ -26,14 +26,16 @@ from editloop.errors import EditLoopError
 
 CONFIG, REMOTE = ".dvc/config", "store"
 INTERNAL = "/config.local\n/tmp\n/cache\n"
-"""What DVC keeps to itself in `.dvc`."""
+"""DVC's private files in `.dvc`, ignored by git."""
 OVERRIDES: dict[str, dict[str, Any]] = {"core": {"no_scm": True}}
-"""Of the repository's configuration, for the calls here: they add nothing to git's index and read no ignore rules."""
+"""Overrides of the repository's configuration. With `no_scm` DVC neither adds to git's index nor reads its ignore
+rules."""
 LOGGERS = ("dvc", "dvc_data", "dvc_objects")
+"""Loggers of DVC, which are kept from printing."""
 
 
 def _quiet() -> None:
-    """Undo what importing DVC does to the process: handlers that print, a wrapped standard output, progress bars."""
+    """Undo what importing DVC does to the process: printing log handlers, a wrapped standard output, progress bars."""
     colorama.deinit()
     for name in LOGGERS:
         logging.getLogger(name).handlers.clear()
@@ -45,7 +47,7 @@ _quiet()
 
 
 class _Config(Config):
-    """The configuration of a repository alone, in UTF-8 whatever the locale."""
+    """A configuration read from the repository alone, in UTF-8 whatever the locale."""
 
     LEVELS = Config.REPO_LEVELS
 
@@ -56,7 +58,7 @@ class _Config(Config):
 
 
 class _Repo(Repo):
-    """A DVC repository without surroundings: its working files are in a folder of its own, which no other run reads."""
+    """A DVC repository isolated from the machine: its temporary files lie in a folder that no other run reads."""
 
     def __init__(self, root: Path, scratch: Path, overrides: Mapping[str, Any]) -> None:
         self._scratch = scratch
@@ -72,7 +74,7 @@ class _Repo(Repo):
 
 
 class _LoggedErrors(logging.Handler):
-    """Keeps the exceptions that DVC logs while its own says how many there were."""
+    """Collects the exceptions that DVC logs. The exception that DVC raises only counts them."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -84,14 +86,17 @@ class _LoggedErrors(logging.Handler):
 
 
 def prepare(folder: Path, remote: str) -> list[str]:
-    """Make a git repository a DVC repository with this default remote, as far as it is not.
+    """Set up DVC with a default remote in a git repository, unless that is done.
 
     Args:
         folder: The repository's working folder.
         remote: A folder, or an address that DVC knows (s3://...).
 
     Returns:
-        The files that git should keep, relative to `folder`.
+        The files that git must track, relative to `folder`.
+
+    Raises:
+        EditLoopError: DVC refuses; the message quotes it.
     """
     with _dvc_words(folder, "init"):
         if not (folder / ".dvc" / ".gitignore").exists():
@@ -112,10 +117,17 @@ def prepare(folder: Path, remote: str) -> list[str]:
 
 
 def put(folder: Path, name: str) -> str:
-    """Take a folder of the repository into DVC's cache and its default remote.
+    """Store a folder of the repository in DVC's cache and its default remote.
+
+    Args:
+        folder: The repository's working folder.
+        name: The folder to store, relative to it.
 
     Returns:
-        The text of the pointer to it, NAME.dvc, which git keeps.
+        The text of the pointer file `<name>.dvc`, which git tracks.
+
+    Raises:
+        EditLoopError: DVC refuses; the message quotes it.
     """
     pointer = folder / f"{name}.dvc"
     with _dvc_words(folder, f"add {name}"), _repository(folder) as repository:
@@ -126,7 +138,17 @@ def put(folder: Path, name: str) -> str:
 
 
 def get(folder: Path, name: str, pointer: bytes, target: Path) -> None:
-    """Fetch what a pointer, NAME.dvc as some commit has it, points to: from the repository's cache, or its remote."""
+    """Fetch the folder that a pointer file refers to, from the repository's cache or its remote.
+
+    Args:
+        folder: The repository's working folder.
+        name: The folder's name in the repository.
+        pointer: Content of `<name>.dvc` in some commit.
+        target: Where to put the folder.
+
+    Raises:
+        EditLoopError: DVC refuses; the message quotes it.
+    """
     with _dvc_words(folder, f"get {name}"), tempfile.TemporaryDirectory(prefix="editloop-dvc-") as temporary:
         config = _Config(str(folder / ".dvc"))
         default = config["core"].get("remote")
@@ -152,7 +174,7 @@ def _repository(folder: Path, overrides: Mapping[str, Any] = OVERRIDES) -> Itera
 
 @contextmanager
 def _dvc_words(folder: Path, action: str) -> Iterator[None]:
-    """Turn whatever DVC raises into an EditLoopError with its words, and with the reasons that it only logs."""
+    """Turn any exception of DVC into an EditLoopError with its message and the first reason that it only logs."""
     logged = _LoggedErrors()
     for name in LOGGERS:
         logging.getLogger(name).addHandler(logged)
@@ -170,7 +192,7 @@ def _dvc_words(folder: Path, action: str) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and those that it was raised from."""
+    """Yield an exception and the chain of its causes."""
     yield error
     if error.__cause__ is not None:
         yield from _causes(error.__cause__)

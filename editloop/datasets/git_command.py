@@ -1,8 +1,8 @@
-"""git as the dataset repository needs it: what a command does depends on the repository, not on whose machine it is.
+"""Git commands for the dataset repository, with results that do not depend on the user's machine.
 
-Commands within a repository read its own settings alone. Those that reach another repository (clone, fetch, push) read
-the user's settings too, because credentials, proxies and trusted folders are there; what would change the result is
-overridden.
+Commands within a repository read only its own settings. Commands that contact another repository (clone, fetch, push)
+also read the user's, because credentials, proxies and trusted folders are set there; settings that would change the
+result are overridden.
 """
 
 import io
@@ -15,6 +15,7 @@ from pathlib import Path
 from editloop.errors import EditLoopError
 
 NETWORK_COMMANDS = ("clone", "fetch", "push")
+"""Commands that contact another repository."""
 SETTINGS = {
     "color.ui": "false",
     "commit.gpgSign": "false",
@@ -32,13 +33,14 @@ SETTINGS = {
     "submodule.recurse": "false",
     "tag.gpgSign": "false",
 }
-"""Of every command, whatever the repository or the user says. The author is EditLoop, which has no key to sign with;
-hooks check people's commits."""
+"""Settings of every command, over those of repository and user. The author is EditLoop, which has no key to sign with.
+Hooks are off, as they check people's commits."""
 IDENTITY = {
     f"GIT_{role}_{field}": value
     for role in ("AUTHOR", "COMMITTER")
     for field, value in (("NAME", "EditLoop"), ("EMAIL", "editloop@localhost"))
 }
+"""Author and committer of every commit."""
 
 
 def git(folder: Path, *arguments: str, accepted: Collection[int] = (0,)) -> str:
@@ -46,25 +48,41 @@ def git(folder: Path, *arguments: str, accepted: Collection[int] = (0,)) -> str:
 
     Args:
         folder: The working folder, or a bare repository.
-        arguments: Of git, the subcommand first.
-        accepted: Exit statuses that are no failure.
+        *arguments: Arguments of git, the subcommand first.
+        accepted: Exit statuses that count as success.
 
     Returns:
         Standard output, stripped.
 
     Raises:
-        EditLoopError: git ended with another status; the message has git's words, in English.
+        EditLoopError: git ended with another status. The message quotes git, in English.
     """
     return _run(folder, arguments, accepted=accepted).decode(errors="replace").strip()
 
 
 def git_succeeds(folder: Path, *arguments: str) -> bool:
-    """Whether a git command that asks a question ends with status 0; EditLoopError for any status but 0 and 1."""
+    """Return whether a git command that tests something ends with status 0 rather than 1.
+
+    Args:
+        folder: The working folder, or a bare repository.
+        *arguments: Arguments of git, the subcommand first.
+
+    Raises:
+        EditLoopError: git ended with another status.
+    """
     return _call(folder, arguments, b"", (0, 1)).returncode == 0
 
 
 def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
-    """The contents of git's objects by name (COMMIT, TAG:PATH), in order; None for one that is not there."""
+    """Return the contents of git objects, in order.
+
+    Args:
+        folder: The working folder, or a bare repository.
+        names: Names of the objects: a commit, TAG:PATH and the like.
+
+    Returns:
+        One entry per name; None where there is no such object.
+    """
     output = io.BytesIO(_run(folder, ["cat-file", "--batch"], "".join(f"{name}\n" for name in names).encode()))
     contents: list[bytes | None] = []
     for _ in names:
@@ -93,7 +111,7 @@ def _call(
 
 
 def _environment(subcommand: str) -> dict[str, str]:
-    """The process's environment without its git variables, and with those that make git's result the same anywhere."""
+    """Return the process's environment, its GIT_ variables replaced by those that make results reproducible."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= IDENTITY | {
         "GIT_ATTR_NOSYSTEM": "1",
@@ -109,7 +127,7 @@ def _environment(subcommand: str) -> dict[str, str]:
 
 
 def _trusted_directories(folder: Path) -> list[str]:
-    """The folders of other people that the user told git to trust, where `folder` is somebody else's."""
+    """Return the user's `safe.directory` settings where the folder belongs to another user, else nothing."""
     if folder.stat().st_uid == os.geteuid():
         return []
     command = ["git", "config", "--get-all", "safe.directory"]

@@ -1,4 +1,4 @@
-"""From votes to labels: who counts how much, which of two candidates is better, and how sure that is."""
+"""Preference labels from votes: annotator weights, the order of each pair of candidates, and its confidence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
@@ -13,39 +13,45 @@ from editloop.datasets.votes import RatedCandidate
 from editloop.statistics.reliability import reliability_of
 
 LEAST_WEIGHT = 0.01
-"""Where all who rated a candidate tell nothing, they count alike."""
+"""Smallest weight in a mean. Where all annotators of a candidate are uninformative, they count equally."""
 TIE = 0.15
-"""Rating steps; a smaller margin is a tie, or small differences in weight would order what votes leave open."""
+"""Rating steps. A smaller margin is a tie; otherwise small differences in weight would order equal votes."""
 DIGITS = 4
-"""Confidences and weights are rounded: the last bits of a fit are not worth another dataset."""
+"""Decimals of confidences and weights, so that the last bits of a fit do not make another dataset."""
 
 Rating = tuple[int, int]
-"""Instruction following, visual quality, each 1..4: in the order of AXES."""
+"""Instruction following and visual quality, each 1..4, in the order of AXES."""
 RATINGS = {
     (following, quality): (following, quality)
     for following, quality in product(range(LOWEST_RATING, HIGHEST_RATING + 1), repeat=2)
 }
-"""Each rating once: a large dataset has few different ones."""
+"""One object per rating, shared by all votes to save memory."""
 TaskVotes = dict[str, dict[str, Rating]]
 """candidate_id -> annotator -> rating."""
 Levels = NDArray[np.floating]
-"""Probability of each level, (L,) or (..., L)."""
+"""Probabilities of the levels, (L,) or (..., L)."""
 
 
 class PreferenceLabels(NamedTuple):
-    """All that is said of a campaign's candidates."""
+    """Votes, annotator weights and level posteriors of a dataset's candidates."""
 
     votes: dict[str, TaskVotes]
-    """By task. Of a candidate that the lead decided there is the lead's rating alone."""
+    """By task. A candidate that the lead decided has the lead's rating alone."""
     weights: dict[Axis, dict[str, float]]
-    """By axis and annotator, 0..1: `editloop.statistics.reliability`; a lead has 1."""
+    """By axis and annotator, 0..1, from `editloop.statistics.reliability`. A lead has 1."""
     levels: Mapping[Axis, Mapping[tuple[str, str], Levels]]
-    """By axis, then task and candidate: how probable each true level is, given the votes and who gave them; (4,)."""
+    """By axis, then (task, candidate): probabilities of the true levels given the votes and their annotators, (4,)."""
 
 
 def fit_labels(judged: Sequence[RatedCandidate], decided: Sequence[RatedCandidate]) -> PreferenceLabels:
-    """Votes, annotators' weights and the probable levels; a lead's decisions take the votes' place here, and only
-    here."""
+    """Fit annotator weights and level posteriors to votes.
+
+    A lead's decision replaces the votes on its candidate after the fit: weights are fitted to the votes alone.
+
+    Args:
+        judged: The annotators' votes.
+        decided: The lead's decisions.
+    """
     votes: dict[str, TaskVotes] = {}
     for vote in judged:
         by_annotator = votes.setdefault(vote.task_id, {}).setdefault(vote.candidate_id, {})
@@ -65,19 +71,31 @@ def fit_labels(judged: Sequence[RatedCandidate], decided: Sequence[RatedCandidat
 
 
 def mean_rating(ratings: Mapping[str, Rating], axis: Axis, weights: Mapping[str, float]) -> float:
-    """The mean of a candidate's ratings on one axis, 1..4, each annotator by their weight."""
+    """Return the weighted mean of a candidate's ratings on one axis, 1..4.
+
+    Args:
+        ratings: At least one rating, by annotator.
+        axis: The axis.
+        weights: Weights by annotator. A missing one is 1; at least LEAST_WEIGHT is used.
+    """
     axis_index = AXES.index(axis)
     shares = {who: max(weights.get(who, 1.0), LEAST_WEIGHT) for who in ratings}
     return sum(share * ratings[who][axis_index] for who, share in shares.items()) / sum(shares.values())
 
 
 def preference_pairs(tasks: Sequence[EditTask], labels: PreferenceLabels) -> list[dict[str, Any]]:
-    """All pairs a < b of the same task's candidates that share an annotator, with their orders, margins and
-    confidences, task after task.
+    """Return all pairs a < b of a task's candidates that share an annotator, task after task.
 
-    Orders are +1 (a preferred), 0 (tie, within TIE), -1 (b) by the mean over the annotators who rated both, each by
-    their weight on the axis; `overall` adds the axes. A margin is a's mean minus b's, in rating steps. A confidence is
-    the probability of the order given the votes and who gave them, 0..1 (`order_confidence`).
+    An order is +1 (a preferred), 0 (tie: a margin within TIE) or -1 (b preferred). A margin is a's mean rating minus
+    b's, in rating steps, over the annotators who rated both, weighted by their weights on the axis. `overall_order` is
+    that of the sum of both axes' margins. A confidence is the probability of the order, 0..1 (`order_confidence`).
+
+    Args:
+        tasks: The tasks. Those without votes give no pairs.
+        labels: Their labels.
+
+    Returns:
+        Rows of schema PAIR_ROWS.
     """
     rows = [row for task in tasks for row in _ordered(task, labels)]
     if not rows:
@@ -95,8 +113,19 @@ def preference_pairs(tasks: Sequence[EditTask], labels: PreferenceLabels) -> lis
 
 
 def order_confidence(order: NDArray[np.integer] | int, a: Levels, b: Levels) -> NDArray[np.float64]:
-    """How probable orders are, 0..1: of +1 and -1, that one level is above the other given that they differ; of 0,
-    that they are the same. order: (...); a, b: probabilities of the levels, (..., L), independent of each other."""
+    """Return the probability of orders, 0..1.
+
+    For +1 and -1 it is the probability that the one level is above the other, given that they differ; for 0, that they
+    are equal.
+
+    Args:
+        order: +1, 0 or -1, (...).
+        a: Probabilities of the first candidate's levels, (..., L).
+        b: Probabilities of the second candidate's levels, (..., L), independent of `a`.
+
+    Returns:
+        (...), rounded to DIGITS.
+    """
     first, second = np.asarray(order) > 0, np.asarray(order) == 0
     above = (a[..., 1:] * np.cumsum(b, axis=-1)[..., :-1]).sum(axis=-1)
     below = (b[..., 1:] * np.cumsum(a, axis=-1)[..., :-1]).sum(axis=-1)
@@ -108,7 +137,7 @@ def order_confidence(order: NDArray[np.integer] | int, a: Levels, b: Levels) -> 
 
 
 def _ordered(task: EditTask, labels: PreferenceLabels) -> Iterator[dict[str, Any]]:
-    """The task's pairs with orders and margins."""
+    """Yield the task's pairs with orders and margins, without confidences."""
     votes = labels.votes.get(task.task_id, {})
     for a, b in combinations(
         sorted(candidate.candidate_id for candidate in task.candidates if candidate.candidate_id in votes), 2
@@ -134,7 +163,7 @@ def _ordered(task: EditTask, labels: PreferenceLabels) -> Iterator[dict[str, Any
 
 
 def _sum_distribution(a: Levels, b: Levels) -> Levels:
-    """Probability of the sum of two independent levels: (P, L) and (P, L) to (P, 2L - 1)."""
+    """Return the distribution of the sum of two independent levels: (P, L) and (P, L) to (P, 2L - 1)."""
     total = np.zeros((len(a), a.shape[1] + b.shape[1] - 1))
     for level in range(a.shape[1]):
         total[:, level : level + b.shape[1]] += a[:, level : level + 1] * b
@@ -146,7 +175,7 @@ def _order(margin: float) -> int:
 
 
 def _table(judged: Sequence[RatedCandidate]) -> pd.DataFrame:
-    """What `reliability_of` reads of a `judgement_table`."""
+    """Return the columns of a `judgement_table` that `reliability_of` reads."""
     table = pd.DataFrame(
         {
             "task_id": pd.Categorical([vote.task_id for vote in judged]),

@@ -1,4 +1,4 @@
-"""Where a dataset's tasks and pictures come from: a folder of candidates, or an earlier version of the dataset."""
+"""Sources of a dataset's tasks and images: a candidates folder, or an earlier version of the dataset."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,26 +17,40 @@ TASKS = "tasks.jsonl"
 
 
 class TaskSource(Protocol):
-    """Tasks with candidates, and their pictures."""
+    """Tasks with candidates, their splits and their images."""
 
     @property
     def tasks(self) -> list[EditTask]:
-        """Sorted by id."""
+        """The tasks, sorted by id."""
         ...
 
     def splits(self, seed: int) -> dict[str, Split]:
-        """The split of every task, by its id."""
+        """Return the split of every task, by task id.
+
+        Args:
+            seed: Seed of the splits. An earlier version ignores it.
+        """
         ...
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
-        """For each of some tasks of one split, sorted by id: the encoded pictures by their sha256."""
+        """Yield, for each task, its encoded images by sha256.
+
+        Args:
+            split: The split of all these tasks.
+            tasks: Some tasks of the split, sorted by id.
+        """
         ...
 
 
 class CandidatesFolder:
-    """What stage `candidates` wrote."""
+    """The folder that stage `candidates` wrote. Tasks that share an image fall into one split."""
 
     def __init__(self, folder: Path):
+        """Read the tasks.
+
+        Args:
+            folder: The candidates folder.
+        """
         self._images = folder / "images"
         self.tasks = read_sorted_tasks(folder / TASKS)
 
@@ -59,9 +73,14 @@ class CandidatesFolder:
 
 
 class EarlierVersion:
-    """A dataset folder: its tasks stay in the splits that they were in."""
+    """A dataset folder. Its tasks stay in the splits that they are in."""
 
     def __init__(self, folder: Path):
+        """Read the tasks.
+
+        Args:
+            folder: The dataset folder.
+        """
         self._folder = folder
         self.tasks = read_sorted_tasks(folder / TASKS)
 
@@ -78,7 +97,11 @@ class EarlierVersion:
 
 
 def read_sorted_tasks(path: Path) -> list[EditTask]:
-    """The tasks of a file, sorted by id."""
+    """Return the tasks of a file, sorted by id.
+
+    Args:
+        path: A `tasks.jsonl`.
+    """
     with path.open() as lines:
         return sorted((EditTask.model_validate_json(line) for line in lines), key=lambda task: task.task_id)
 

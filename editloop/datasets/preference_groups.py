@@ -1,8 +1,7 @@
-"""Preference groups: all candidates of a task with the experts' ratings, read from a dataset folder as they are asked
-for.
+"""Preference groups: all candidates of a task with the experts' ratings, read lazily from a dataset folder.
 
-Ratings and pairs are small and kept in memory; pictures stay in the parquet shards, whose row groups come and go within
-a bounded cache, so that a dataset larger than memory can be learnt from.
+Ratings and pairs are small and stay in memory. Images stay in the parquet shards, whose row groups pass through a
+bounded cache, so that a dataset may be larger than memory.
 """
 
 import io
@@ -24,12 +23,12 @@ from editloop.datasets.shards import PICTURES, shards
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
 CACHE_BYTES = 256 * 2**20
-"""Encoded pictures kept in memory, over all row groups of one split."""
+"""Encoded images kept in memory, over all row groups of one split."""
 
 
 @dataclass(frozen=True)
 class PreferenceGroup:
-    """One task and its K candidates; goes wherever an EditGroup goes."""
+    """One task and its K candidates. It can be used wherever an EditGroup can."""
 
     task_id: str
     task_type: str
@@ -39,23 +38,32 @@ class PreferenceGroup:
     source: Picture
     target: Picture | None
     edits: Sequence[Picture]
-    """K pictures."""
+    """The K images."""
     ratings: NDArray[np.float32]
-    """(K, 2): mean rating over annotators, 1..4, instruction following then visual quality."""
+    """(K, 2): mean rating over annotators, 1..4: instruction following, visual quality."""
     weights: NDArray[np.float32]
-    """(K, K, 2): how much each pair counts on each axis, 0..1, symmetric; 0 where there is no pair or no order."""
+    """(K, K, 2): weight of each pair on each axis, 0..1, symmetric. 0 where there is no pair or a tie."""
 
     @property
     def key(self) -> str:
+        """The task id, as the group's name."""
         return self.task_id
 
 
 class PreferenceGroups(Sequence[PreferenceGroup]):
-    """The groups of one split of a dataset folder, in the dataset's order. Safe to read from several threads."""
+    """The groups of one split of a dataset folder, in the dataset's order. Several threads may read it."""
 
     def __init__(self, dataset: Path, split: str, side: int | None = None):
-        """`split`: `train`, `validation` or `test`. With `side` pictures are squares of at most so many pixels, else
-        as they are."""
+        """Read ratings and pairs. Images are read with each group.
+
+        Args:
+            dataset: The dataset folder.
+            split: `train`, `validation` or `test`.
+            side: Make images squares of at most this many pixels. None: keep their sizes.
+
+        Raises:
+            EditLoopError: The folder has no shards of the split, or broken ones.
+        """
         self._side = side
         self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
         self._groups = [
@@ -77,7 +85,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         return len(self._tasks)
 
     def sizes(self) -> list[tuple[str, int]]:
-        """Task id and number of candidates of each group, without its pictures."""
+        """Return task id and number of candidates of each group, without reading images."""
         return [(task, len(self._places[task])) for task in self._tasks]
 
     @overload
@@ -109,7 +117,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         )
 
     def _pictures(self, row: int) -> dict[str, Any]:
-        """The encoded pictures of one row, by column."""
+        """Return the encoded images of one row, by column."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
             if number not in self._cache:
@@ -129,8 +137,16 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
 
 
 def read_groups(dataset: Path, split: str, side: int | None = None) -> PreferenceGroups:
-    """The groups of one split (`train`, `validation`, `test`) of a dataset folder; pictures as squares of `side`
-    pixels, or as they are."""
+    """Return the groups of one split of a dataset folder.
+
+    Args:
+        dataset: The dataset folder.
+        split: `train`, `validation` or `test`.
+        side: Make images squares of at most this many pixels. None: keep their sizes.
+
+    Raises:
+        EditLoopError: The folder has no shards of the split, or broken ones.
+    """
     return PreferenceGroups(dataset, split, side)
 
 
@@ -139,7 +155,7 @@ def _bytes(columns: dict[str, list[bytes | None]]) -> int:
 
 
 def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:
-    """2 confidence - 1 an axis, at least 0: how much likelier than a coin the order is. A tie orders nothing."""
+    """Return a pair's weight on each axis: 2 confidence - 1, at least 0. A tie has weight 0."""
     return np.array(
         [max(0.0, 2 * pair[f"{axis}_confidence"] - 1) if pair[f"{axis}_order"] else 0.0 for axis in AXES], np.float32
     )

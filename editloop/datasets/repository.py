@@ -1,9 +1,9 @@
-"""The dataset repository: a git repository whose big folders DVC keeps, one tag a version.
+"""The dataset repository: a git repository whose large folders DVC stores, with one tag per version.
 
-It holds a folder a kind of data, `preferences/` and `curated/`, and beside each two files that git itself keeps: who
-judged and where a version came from (LINEAGE), and which tasks and pictures are inside (CONTENTS), so that
-`editloop.datasets.versions` asks a thousand versions without fetching one. A version is tagged last, after its content
-was pushed and its commit is on the branch, so a tag means that the content can be fetched.
+It has one folder per kind of data, `preferences/` and `curated/`. Beside each, git tracks two files: who judged and
+where a version came from (LINEAGE), and which tasks and images it contains (CONTENTS). With them
+`editloop.datasets.versions` searches a thousand versions without fetching one. The tag is set last, after the content
+was pushed and the commit is on the branch, so a tag means that the content can be fetched.
 """
 
 import json
@@ -20,13 +20,13 @@ from editloop.datasets.git_command import git, git_objects
 from editloop.errors import EditLoopError
 
 FOLDER, CURATED = "preferences", "curated"
-"""What experts said of candidates; and edits that were chosen to learn from."""
+"""Kinds of data: experts' preferences, and edits chosen for training."""
 LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
 IGNORED = ".gitignore"
 
 
 class DatasetVersion(TypedDict):
-    """Where a dataset can be had again: git commit, tag, the content's sha256, the repository's address."""
+    """Where a dataset can be fetched again: git commit, tag, sha256 of the content, and the repository's address."""
 
     dvc_rev: str
     tag: str
@@ -35,56 +35,60 @@ class DatasetVersion(TypedDict):
 
 
 class DatasetOrigin(BaseModel):
-    """What a version is made of, as whoever made it says."""
+    """What a version of preferences was made from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     annotators: tuple[str, ...]
-    """All whose ratings or decisions are in it."""
+    """All whose ratings or decisions are in the version."""
     task_ids: tuple[str, ...]
     images: tuple[str, ...]
-    """sha256 of the bytes of every source, target and candidate."""
+    """sha256 of every source, target and candidate image."""
     judgements_sha256: str
     candidates_sha256: str
     parent: str | None = None
-    """sha256 of the version that this one was made from by a withdrawal."""
+    """sha256 of the version that a withdrawal turned into this one."""
 
 
 class CuratedOrigin(BaseModel):
-    """What a version of curated edits is made of."""
+    """What a version of curated edits was made from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_ids: tuple[str, ...]
     images: tuple[str, ...]
-    """sha256 of the bytes of every source and edit."""
+    """sha256 of every source and edit."""
     edits_sha256: str
-    """The set that was chosen from."""
+    """sha256 of the edits that were chosen from."""
     reward_sha256: str
-    """The reward model whose scores chose."""
+    """sha256 of the reward model whose scores decided."""
 
 
 def tag_of(sha256: str, kind: str = FOLDER) -> str:
-    """The tag of a dataset with this manifest sha256."""
+    """Return the tag of a dataset.
+
+    Args:
+        sha256: The sha256 in the dataset's manifest.
+        kind: FOLDER or CURATED.
+    """
     return f"{kind}-{sha256[:12]}"
 
 
 def commit_dataset(
     dataset: Path, *, repo: str, remote: str, message: str, origin: DatasetOrigin | CuratedOrigin | None = None
 ) -> DatasetVersion:
-    """Put a complete folder into the repository as a tagged version; the same content again adds nothing.
+    """Add a complete folder to the repository as a tagged version. Content that is there already adds nothing.
 
     Args:
         dataset: The folder, with its manifest.
-        repo: A folder (made when missing) or a git address. Two writers at once wait for each other, or put one commit
-            on top of the other's.
+        repo: A folder (created when missing) or a git address. Concurrent writers wait for each other, or put their
+            commit on top of the other's.
         remote: A DVC remote: a folder or s3://...
-        message: Of the commit.
-        origin: What the version's lineage says, and which kind of data it is; without one it is preferences of which
-            nothing is known.
+        message: Message of the commit.
+        origin: Lineage of the version, whose type sets the kind of data. None: preferences of unknown origin.
 
     Raises:
-        EditLoopError: git or DVC refuses; the message has their words.
+        EditLoopError: git or DVC refuses; the message quotes it.
     """
     from editloop.datasets import dvc_store
 
@@ -107,10 +111,15 @@ def commit_dataset(
 
 
 def fetch_dataset(version: DatasetVersion, target: Path) -> None:
-    """Fetch a version to `target`, checked against what was recorded of it.
+    """Fetch a version and check it against its record.
 
-    Raises EditLoopError where its history was rewritten (the commit is gone, the tag is gone or moved, the commit says
-    another sha256 than the recorded one), where the content cannot be had, and where its bytes are others.
+    Args:
+        version: The version as recorded.
+        target: Folder to create. It must not exist.
+
+    Raises:
+        EditLoopError: The history was rewritten (the commit or the tag is missing, the tag was moved, or the commit
+            states another sha256), the content is not available, or its bytes differ.
     """
     from editloop.datasets import dvc_store
 
@@ -126,7 +135,14 @@ def fetch_dataset(version: DatasetVersion, target: Path) -> None:
 
 
 def read_version(path: Path) -> DatasetVersion:
-    """The version that stage dataset or curate wrote beside its folder; EditLoopError where `path` holds none."""
+    """Return the version that stage dataset or curate wrote beside its folder.
+
+    Args:
+        path: The version file.
+
+    Raises:
+        EditLoopError: The file cannot be read, or is not a version.
+    """
     try:
         version: DatasetVersion = json.loads(path.read_bytes())
         is_version = version.keys() >= DatasetVersion.__required_keys__
@@ -147,7 +163,7 @@ def _tag(work: Checkout, tag: str, sha256: str) -> None:
 
 
 def _commit(folder: Path, kind: str, files: dict[str, str], prepared: list[str], message: str) -> None:
-    """Commit a version's files and those that DVC needs, and nothing else that people have changed in the folder."""
+    """Commit a version's files and those that DVC needs. Other changes in the folder are left alone."""
     for name, text in files.items():
         write_file(folder / name, text)
     _ignore(folder, kind)
@@ -158,7 +174,7 @@ def _commit(folder: Path, kind: str, files: dict[str, str], prepared: list[str],
 
 
 def _ignore(folder: Path, kind: str) -> None:
-    """Keep the data folder out of git, as `dvc add` does."""
+    """Add the data folder to `.gitignore`, as `dvc add` does."""
     path = folder / IGNORED
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if f"/{kind}" not in lines:
@@ -166,8 +182,10 @@ def _ignore(folder: Path, kind: str) -> None:
 
 
 def _origin_files(kind: str, sha256: str, origin: BaseModel | None) -> dict[str, str]:
-    """The two files of a kind's lineage and contents; each name stands on a line of its own, so that git keeps
-    differences alone."""
+    """Return the texts of the lineage and contents files, by name.
+
+    Each entry is on its own line, so that git stores only differences.
+    """
     facts = origin.model_dump(mode="json") if origin else {}
     contents = {key: sorted(facts.pop(key, ())) for key in ("task_ids", "images")}
     lineage = {"sha256": sha256, **facts}
@@ -178,7 +196,7 @@ def _origin_files(kind: str, sha256: str, origin: BaseModel | None) -> dict[str,
 
 
 def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
-    """The file with which DVC finds the version's content."""
+    """Return the file with which DVC finds the version's content."""
     (pointer,) = git_objects(folder, [f"{version['dvc_rev']}:{kind}.dvc"])
     if pointer is None:
         raise EditLoopError(
@@ -189,7 +207,7 @@ def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
 
 
 def _check_history(folder: Path, version: DatasetVersion) -> None:
-    """That the recorded commit is there, is the tag's, and says the recorded sha256."""
+    """Check that the recorded commit exists, is the one that is tagged, and states the recorded sha256."""
     revision, tag, repo = version["dvc_rev"], version["tag"], version["repo"]
     (commit,) = git_objects(folder, [f"{revision}^{{commit}}"])
     if commit is None:

@@ -1,4 +1,4 @@
-"""Where the dataset repository is."""
+"""Settings of the dataset repository."""
 
 from editloop.environment import EnvironmentSettings
 

@@ -1,6 +1,6 @@
-"""The parquet shards of a dataset folder: `candidates-<split>-00000.parquet`, `pairs-<split>-00000.parquet`, and so on.
+"""Parquet shards of a dataset folder: `candidates-<split>-00000.parquet`, `pairs-<split>-00000.parquet`, and so on.
 
-A task lies in one shard whole, its pairs in the shard of the same number.
+All candidates of a task are in one shard, and its pairs in the shard of the same number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,11 @@ from editloop.datasets.splits import Split
 from editloop.errors import EditLoopError
 
 MEGABYTES = 256
-"""Of pictures, in a shard: a file that any store takes in one piece."""
+"""Default size of a shard's images: any store takes such a file in one piece."""
 ROWS_A_GROUP, BYTES_A_GROUP = 256, 32 * 2**20
-"""A row group ends with the first of them: readers hold whole groups in memory."""
+"""A row group ends at the first limit that it reaches: readers hold whole groups in memory."""
 PICTURES = ("source", "target", "image")
+"""Columns with encoded images."""
 Kind = Literal["candidates", "pairs"]
 
 CANDIDATE_ROWS = pa.schema(
@@ -57,9 +58,15 @@ SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_RO
 
 
 def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
-    """The shards of one kind and split of a dataset folder, in order.
+    """Return the shards of one kind and split of a dataset folder, in order.
 
-    Raises EditLoopError where there are none, or where one is no parquet file with the columns of its kind.
+    Args:
+        dataset: The dataset folder.
+        kind: `candidates` or `pairs`.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        EditLoopError: There are none, or one is not a parquet file with the columns of its kind.
     """
     paths = sorted(dataset.glob(f"{kind}-{split}-*.parquet"))
     if not paths:
@@ -78,15 +85,30 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
 
 
 class ShardWriter:
-    """Writes the shards of one split; equal rows give equal bytes. A bounded number of rows is kept in memory."""
+    """Context manager that writes the shards of one split, holding a bounded number of rows in memory.
+
+    Equal rows give equal bytes.
+    """
 
     def __init__(self, folder: Path, split: Split, megabytes: float):
+        """Open the first shard.
+
+        Args:
+            folder: The dataset folder.
+            split: The split.
+            megabytes: Largest size of a shard's images, in MiB. A single larger task gets a shard to itself.
+        """
         self._folder, self._split, self._limit = folder, split, megabytes * 2**20
         self._count = 0
         self._open()
 
     def add(self, candidates: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> None:
-        """Add one task's rows; a full shard is closed before it."""
+        """Add the rows of one task. A new shard begins where the current one would become too large.
+
+        Args:
+            candidates: Rows of schema CANDIDATE_ROWS.
+            pairs: Rows of schema PAIR_ROWS.
+        """
         size = sum(len(row[name] or b"") for row in candidates for name in PICTURES)
         if self._size and self._size + size > self._limit:
             self._close()
@@ -131,7 +153,15 @@ class ShardWriter:
 
 
 def rows_of_tasks(dataset: Path, split: str) -> Iterator[list[dict[str, Any]]]:
-    """The candidates' rows of one split, task by task, in order; a row group at a time in memory."""
+    """Yield the candidate rows of one split, task by task, with one row group at a time in memory.
+
+    Args:
+        dataset: The dataset folder.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        EditLoopError: There are no shards, or broken ones.
+    """
     task_rows: list[dict[str, Any]] = []
     for path in shards(dataset, "candidates", split):
         file = pq.ParquetFile(path)

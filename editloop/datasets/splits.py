@@ -1,4 +1,4 @@
-"""Which split a task falls into: tasks that share a picture fall together, so that no picture is in two splits."""
+"""Assignment of tasks to splits. Tasks that share an image get the same split, so that no image is in two."""
 
 import hashlib
 from collections import defaultdict
@@ -14,17 +14,28 @@ SHARES = {"train": 70, "validation": 10, "test": 20}
 
 
 def split_of(source: str, seed: int) -> Split:
-    """The split of a source image that shares nothing with others: by a hash of its sha256 and the seed."""
+    """Return the split of a source image, by a hash of its sha256 and the seed.
+
+    Args:
+        source: sha256 of the image.
+        seed: Seed of the splits.
+    """
     percent = int.from_bytes(hashlib.sha256(f"{seed}:{source}".encode()).digest()[:8], "big") % 100
     return next(split for i, split in enumerate(SPLITS) if percent < sum(SHARES[before] for before in SPLITS[: i + 1]))
 
 
 def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bool]) -> dict[str, Split]:
-    """The split by task id: that of the smallest source sha256 among all tasks that are joined with it.
+    """Return the split of every task, by task id.
 
-    Two tasks are joined where a picture of the one (source, target or candidate) is a picture of the other, as in a
-    chain of edits, where one's target is the next one's source. Pictures that say nothing (`says_nothing` is asked
-    about those of several sources only), such as a plain white one, join nobody.
+    Tasks that share an image (source, target or candidate) are joined, as in a chain of edits, where one task's target
+    is the next one's source. Joined tasks get the split of the smallest source sha256 among them. Blank images, such as
+    plain white ones, join nothing.
+
+    Args:
+        tasks: The tasks.
+        seed: Seed of the splits.
+        is_blank: Returns whether the image with this sha256 is blank. Called only for images that tasks of several
+            sources share.
     """
     joined = DisjointSets()
     first: dict[str, str] = {}
@@ -42,7 +53,11 @@ def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bo
 
 
 def picture_digests(task: EditTask) -> Iterator[str]:
-    """The sha256 of every picture of a task: source, target, candidates."""
+    """Yield the sha256 of every image of a task: source, target, candidates.
+
+    Args:
+        task: The task.
+    """
     yield task.source
     if task.target:
         yield task.target
@@ -50,13 +65,17 @@ def picture_digests(task: EditTask) -> Iterator[str]:
 
 
 class DisjointSets:
-    """Sets of names that grow together; the smallest name of a set stands for it."""
+    """Union-find over names. The smallest name of a set represents it."""
 
     def __init__(self) -> None:
         self._above: dict[str, str] = {}
 
     def root(self, name: str) -> str:
-        """The smallest name of the set that `name` is in; of one that was never joined, itself."""
+        """Return the smallest name of the set that a name is in. A name that was never joined is its own set.
+
+        Args:
+            name: The name.
+        """
         path = []
         while (above := self._above.get(name, name)) != name:
             path.append(name)
@@ -65,7 +84,12 @@ class DisjointSets:
         return name
 
     def join(self, first: str, second: str) -> None:
-        """Make one set of both."""
+        """Merge the sets of two names.
+
+        Args:
+            first: A name.
+            second: A name.
+        """
         small, large = sorted((self.root(first), self.root(second)))
         if small != large:
             self._above[large] = small

@@ -1,4 +1,4 @@
-"""What the versions of the dataset repository are made of, asked of git alone: nothing is fetched, nothing locked."""
+"""Lineage and contents of the dataset repository's versions, read from git without fetching data or locking."""
 
 import json
 import tempfile
@@ -14,46 +14,56 @@ from editloop.datasets.repository import CONTENTS, FOLDER, LINEAGE
 from editloop.errors import EditLoopError
 
 TAGS_A_CALL = 1000
-"""Tags on one command line of git: some 25 KB."""
+"""Tags on one command line of git: about 25 KB."""
 LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
 
 
 @dataclass(frozen=True)
 class VersionLineage:
-    """Where one version came from. Of a version from before there was a lineage only the first four are known."""
+    """Origin of one version. A version from before lineages were recorded has only the first four fields."""
 
     tag: str
     dvc_rev: str
-    """The commit."""
+    """The git commit."""
     sha256: str
+    """Of the content."""
     at: int
-    """When it was tagged, seconds since 1970 (UTC)."""
+    """When it was tagged, in seconds since 1970 (UTC)."""
     annotators: tuple[str, ...] | None = None
     judgements_sha256: str | None = None
     candidates_sha256: str | None = None
     parent: str | None = None
-    """sha256 of the version that this one was made from by a withdrawal."""
+    """sha256 of the version that a withdrawal turned into this one."""
     edits_sha256: str | None = None
-    """Of curated edits: the set that was chosen from."""
+    """Of curated edits: sha256 of the edits that were chosen from."""
     reward_sha256: str | None = None
-    """Of curated edits: the reward model that chose."""
+    """Of curated edits: sha256 of the reward model that chose."""
 
 
 def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
-    """All versions of a kind of data in a repository, the oldest first; none where there is no repository.
+    """Return all versions of one kind of data, oldest first. Empty where there is no repository.
 
     Args:
         repo: Folder or git address of the repository.
         kind: FOLDER or CURATED of `editloop.datasets.repository`.
 
-    Raises EditLoopError for a lineage file that is none, naming its version.
+    Raises:
+        EditLoopError: A tag or a lineage file is broken; the message names it.
     """
     with _repository(repo) as folder:
         return _lineages(folder, repo, _tags(folder, kind), kind) if folder else []
 
 
 def versions_with(repo: str, text: str) -> list[VersionLineage]:
-    """The versions that have `text` as an annotator, as a task id, or as the sha256 of a picture; the oldest first."""
+    """Return the preference versions that contain an annotator, a task or an image, oldest first.
+
+    Args:
+        repo: Folder or git address of the repository.
+        text: The annotator's name, the task's id, or the image's sha256.
+
+    Raises:
+        EditLoopError: A tag or a lineage file is broken; the message names it.
+    """
     with _repository(repo) as folder:
         if not folder:
             return []
@@ -63,9 +73,17 @@ def versions_with(repo: str, text: str) -> list[VersionLineage]:
 
 
 def contents(repo: str, tag: str) -> dict[str, list[str]]:
-    """{"task_ids", "images"} (sha256) of one version; both empty for a version from before there was a lineage.
+    """Return the task ids and images of one preference version.
 
-    Raises EditLoopError where the repository has no such tag.
+    Args:
+        repo: Folder or git address of the repository.
+        tag: The version's tag.
+
+    Returns:
+        {"task_ids", "images"}, images by sha256. Both are empty for a version from before lineages were recorded.
+
+    Raises:
+        EditLoopError: The repository has no such tag.
     """
     with _repository(repo) as folder:
         if not folder or tag not in _tags(folder):
@@ -77,7 +95,7 @@ def contents(repo: str, tag: str) -> dict[str, list[str]]:
 
 @contextmanager
 def _repository(repo: str) -> Iterator[Path | None]:
-    """A folder to read the repository in, a clone without a working tree where it lies elsewhere."""
+    """Yield a folder in which git can read the repository: for an address, a bare clone. None: no repository."""
     if is_url(repo):
         with tempfile.TemporaryDirectory(prefix="editloop-versions-") as temporary:
             git(Path(temporary), "clone", "--quiet", "--bare", repo, "repo.git")
@@ -87,7 +105,10 @@ def _repository(repo: str) -> Iterator[Path | None]:
 
 
 def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
-    """By tag, the oldest first: commit, sha256, time. Versions of the same second are in the order of their history."""
+    """Return (commit, sha256, time) by tag, oldest first.
+
+    Versions of the same second are in the order of the history.
+    """
     form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
     output = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
     rows = [line.split(" ") for line in output.splitlines()]
@@ -123,12 +144,12 @@ def _lineages(
 
 
 def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
-    """The tags whose CONTENTS have the text as a JSON string."""
+    """Return the tags whose CONTENTS file contains the text as a JSON string."""
     matching_tags: set[str] = set()
     pattern = json.dumps(text, ensure_ascii=False)
     for start in range(0, len(tags), TAGS_A_CALL):
         batch = tags[start : start + TAGS_A_CALL]
         arguments = ("--fixed-strings", "--name-only", "-e", pattern, *batch, "--", CONTENTS)
-        output = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: in none of them
+        output = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: no match
         matching_tags |= {line.split(":", 1)[0] for line in output.splitlines()}
     return matching_tags

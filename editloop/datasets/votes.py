@@ -1,7 +1,7 @@
-"""Votes: what a dataset's labels are made of, whichever campaign or file they came from.
+"""Votes, from which a dataset's labels are fitted, whichever campaign or file they came from.
 
-A dataset folder keeps them as `judgements.jsonl` and `decisions.jsonl`, the ratings alone: ids and times, which another
-run of Label Studio makes different, stay with the judgements that the votes were read from.
+A dataset folder stores them as `judgements.jsonl` and `decisions.jsonl`, with the ratings alone. Annotation ids and
+times differ between runs of Label Studio, so they stay with the judgements that the votes were read from.
 """
 
 import json
@@ -26,13 +26,13 @@ class Vote(NamedTuple):
     task_id: str
     candidate_id: str
     annotator: str
-    """Who rated; of a decision, the lead."""
+    """Who rated. For a decision, the lead."""
     instruction_following: int
     visual_quality: int
 
 
 class RatedCandidate(Protocol):
-    """A vote, or a judgement with all that is known of it."""
+    """A vote, or a judgement, which has more fields."""
 
     @property
     def task_id(self) -> str: ...
@@ -50,11 +50,16 @@ class Votes(NamedTuple):
     """All votes of a folder, sorted by task, candidate and annotator."""
 
     judged: list[Vote]
+    """The annotators' votes."""
     decided: list[Vote]
-    """The lead's; they take the other votes' place."""
+    """The lead's decisions, which replace the votes on their candidates."""
 
     def without(self, withdrawn: Withdrawn) -> "Votes":
-        """Those that stay."""
+        """Return the votes without those of withdrawn annotators and on withdrawn tasks.
+
+        Args:
+            withdrawn: What is withdrawn.
+        """
 
         def stays(vote: Vote) -> bool:
             return vote.task_id not in withdrawn.tasks and vote.annotator not in withdrawn.annotators
@@ -63,12 +68,12 @@ class Votes(NamedTuple):
 
     @property
     def people(self) -> list[str]:
-        """All who rated or decided, sorted."""
+        """The names of all who rated or decided, sorted."""
         return sorted({vote.annotator for vote in self.judged} | {vote.annotator for vote in self.decided})
 
 
 class _Line(BaseModel):
-    """What is read of a line of judgements or decisions; the rest of it is not needed."""
+    """The fields that are read from a line of judgements or decisions. Others are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -87,12 +92,16 @@ class _Decided(_Line):
 
 
 def read_votes(folder: Path) -> Votes:
-    """The votes of a judgements folder or a dataset folder.
+    """Return the votes of a judgements folder or a dataset folder.
 
-    Raises EditLoopError for a line that is no judgement, and for two ratings of one candidate by one person.
+    Args:
+        folder: The folder. One without `decisions.jsonl` has no decisions.
+
+    Raises:
+        EditLoopError: A line is not a judgement or decision, or an annotator rated a candidate twice.
     """
     judged, decided = _read(folder / JUDGEMENTS, _Judged), []
-    if (folder / DECISIONS).is_file():  # none where nothing was adjudicated
+    if (folder / DECISIONS).is_file():  # missing where nothing was adjudicated
         decided = _read(folder / DECISIONS, _Decided)
     for previous, vote in pairwise(judged):
         if vote[:3] == previous[:3]:
@@ -103,7 +112,12 @@ def read_votes(folder: Path) -> Votes:
 
 
 def write_votes(folder: Path, votes: Votes) -> None:
-    """Write the votes into a dataset folder, where `read_votes` finds them."""
+    """Write votes into a dataset folder, for `read_votes`.
+
+    Args:
+        folder: The dataset folder.
+        votes: The votes.
+    """
     for name, rows, who in ((JUDGEMENTS, votes.judged, "annotator"), (DECISIONS, votes.decided, "lead")):
         keys = ("task_id", "candidate_id", who, "if", "vq")
         write_file(folder / name, "".join(f"{json.dumps(dict(zip(keys, row, strict=True)))}\n" for row in rows))

@@ -1,8 +1,8 @@
-"""What people took back: a list in the dataset repository that every later build of a dataset honours.
+"""Withdrawals: a list in the dataset repository, which every later build of a dataset applies.
 
-An annotator who withdraws takes all of their ratings and decisions back, a withdrawn task goes with all that was said
-of it. Versions made before stay as they are, for the models that were trained on them; `editloop dataset withdraw`
-makes the next version and names those models.
+An annotator's withdrawal removes all of their ratings and decisions; a task's removes all votes on it. Earlier versions
+stay as they are, for the models trained on them. `editloop dataset withdraw` builds the next version and names those
+models.
 """
 
 import json
@@ -20,7 +20,7 @@ from editloop.datasets.git_command import git, git_objects
 from editloop.errors import EditLoopError
 
 LIST = "withdrawals.jsonl"
-"""The list's name at the top of the dataset repository, in git: one Withdrawal a line, the oldest first."""
+"""Name of the list at the top of the dataset repository, tracked by git: one Withdrawal per line, oldest first."""
 
 
 class Withdrawal(BaseModel):
@@ -37,15 +37,20 @@ class Withdrawal(BaseModel):
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """All that is withdrawn. Empty, it withdraws nothing."""
+    """Withdrawn annotators and tasks."""
 
     annotators: frozenset[str] = frozenset()
+    """Names, as in the judgements."""
     tasks: frozenset[str] = frozenset()
     """Task ids."""
 
 
 def withdrawn_by(withdrawals: Sequence[Withdrawal]) -> Withdrawn:
-    """What a list of withdrawals takes out."""
+    """Return the annotators and tasks that a list withdraws.
+
+    Args:
+        withdrawals: The list.
+    """
     names = {
         kind: frozenset(withdrawal.name for withdrawal in withdrawals if withdrawal.kind == kind)
         for kind in ("annotator", "task")
@@ -54,13 +59,26 @@ def withdrawn_by(withdrawals: Sequence[Withdrawal]) -> Withdrawn:
 
 
 def read_withdrawn(repo: str) -> Withdrawn:
-    """What is withdrawn according to the dataset repository (a folder or a git address); nothing where there is no
-    list, or no repository yet. EditLoopError for a list that is broken, with its lines."""
+    """Return the annotators and tasks that the dataset repository's list withdraws.
+
+    Args:
+        repo: Folder or git address. Without a repository or a list, nothing is withdrawn.
+
+    Raises:
+        EditLoopError: The list is broken, with its faulty lines, or git refuses.
+    """
     return withdrawn_by(read_withdrawals(repo))
 
 
 def read_withdrawals(repo: str) -> list[Withdrawal]:
-    """The list of the dataset repository, the oldest first; EditLoopError where it is broken."""
+    """Return the dataset repository's list of withdrawals, oldest first.
+
+    Args:
+        repo: Folder or git address. Without a repository or a list, the result is empty.
+
+    Raises:
+        EditLoopError: The list is broken, with its faulty lines, or git refuses.
+    """
     if not is_url(repo) and not is_repository(repo):
         return []
     with checkout(repo) as work:
@@ -68,9 +86,17 @@ def read_withdrawals(repo: str) -> list[Withdrawal]:
 
 
 def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
-    """Put a line on the list, in a commit of its own, and return it; what is withdrawn already keeps its first line.
+    """Add a withdrawal to the list, in its own commit.
 
-    EditLoopError where git refuses; then nothing is listed.
+    Args:
+        repo: Folder or git address of the dataset repository.
+        new: The withdrawal.
+
+    Returns:
+        The line on the list: `new`, or the earlier one where the same annotator or task is withdrawn already.
+
+    Raises:
+        EditLoopError: git refuses, or the list is broken.
     """
     with checkout(repo) as work:
         while True:
@@ -91,7 +117,15 @@ def _read_list(folder: Path, repo: str) -> list[Withdrawal]:
 
 
 def parse_withdrawals(text: str, source: str) -> list[Withdrawal]:
-    """The withdrawals of a list's text; EditLoopError that names every faulty line of `place`."""
+    """Parse a list of withdrawals.
+
+    Args:
+        text: One JSON object per line.
+        source: What messages call the list.
+
+    Raises:
+        EditLoopError: Some lines are faulty; the message names each.
+    """
     withdrawals, faults = [], []
     for number, line in enumerate(text.splitlines(), 1):
         try:

@@ -1,4 +1,4 @@
-"""Pictures of tasks side by side, a row a task: the source, and what editors made of it."""
+"""Contact sheets: each task's source image and the editors' results side by side, one row per task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = ("source", "base", "tuned", "wanted")
-"""Of a comparison of two editors."""
+"""Columns of a comparison of two editors."""
 CELL, GAP, LINE = 168, 8, 18
-"""Pixels: the largest side of a picture as shown, what lies between two, and the height of a line of text."""
+"""In pixels: the larger side of an image on the sheet, the gap between images, and the height of a line of text."""
 INK, SOFT, PAPER = "#1c2330", "#5a6577", "#ffffff"
 
 Picture = NDArray[np.uint8]
@@ -20,10 +20,16 @@ Picture = NDArray[np.uint8]
 def contact_sheet(
     instructions: Sequence[str], pictures: Mapping[str, Sequence[Picture] | Picture], notes: Sequence[str] = ()
 ) -> Image.Image:
-    """A picture of N tasks in two halves side by side, one if there are fewer than four.
+    """Draw the images of N tasks on one sheet, in two blocks side by side (one block for fewer than four tasks).
 
-    pictures: by column, in the order they are shown, N of any size each, or a column for less. notes: N texts under the
-    instructions.
+    Args:
+        instructions: The N instructions, one under each row.
+        pictures: Images by column name, in the order of the columns. A column has up to N images of any size; rows
+            beyond its end stay empty.
+        notes: N texts under the instructions, or none.
+
+    Returns:
+        The sheet.
     """
     blocks = 1 if len(instructions) < 4 else 2
     rows = -(-len(instructions) // blocks)
@@ -47,14 +53,17 @@ def contact_sheet(
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The plots' font: it has the letters of most alphabets, which Pillow's own has not."""
+    """Return the plots' font, which covers most alphabets; Pillow's own does not."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _cell(picture: Picture) -> Image.Image:
-    """The picture at CELL pixels; a small one without smoothing, so that its own pixels are seen."""
+    """Scale an image so that its larger side is CELL pixels.
+
+    Small images are enlarged without smoothing, so that their pixels show.
+    """
     image = Image.fromarray(np.asarray(picture))
     times = CELL / max(image.size)
     size = (max(1, round(image.width * times)), max(1, round(image.height * times)))
@@ -62,7 +71,7 @@ def _cell(picture: Picture) -> Image.Image:
 
 
 def _short(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text in one line of at most `room` pixels."""
+    """Cut a text to one line of at most `room` pixels."""
     text = " ".join(text.split())
     while text and font.getlength(text) > room:
         text = text[:-2].rstrip("…") + "…"

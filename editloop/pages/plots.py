@@ -1,6 +1,6 @@
-"""The look of our pages: their style sheet, and plots as inline SVG that takes its colours from it, light or dark.
+"""The shared style sheet of EditLoop's pages, and plots as inline SVG that follow its light and dark colours.
 
-Each plot gives an `<svg>` element, or None when there is nothing to draw. The drawing is made in marker colours which
+Each plot returns an `<svg>` element, or None when there is nothing to draw. Plots are drawn in marker colours, which
 are then replaced by the page's CSS variables.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED = (f"#01020{k}" for k in range(1, 10))
-"""Marker colours, none of which a drawing would hold by chance."""
+"""Marker colours, which no drawing contains by chance."""
 VARIABLES = dict(
     zip(
         (INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED),
@@ -27,18 +27,18 @@ VARIABLES = dict(
 
 
 class IntervalRow(NamedTuple):
-    """A figure with its 95 % interval, as a row of an interval plot."""
+    """One row of an interval plot: a figure with its 95 % interval."""
 
     label: str
     value: float | None
     interval: tuple[float, float] | None
     colour: str
     shown: str
-    """The figure in words, written at the end of the row."""
+    """The figure as text, at the right end of the row."""
 
 
 class Curve(NamedTuple):
-    """A panel: a measured quantity over training steps."""
+    """One panel of `curves`: a quantity over training steps."""
 
     title: str
     steps: Sequence[float]
@@ -47,43 +47,48 @@ class Curve(NamedTuple):
     dots: bool = False
     """Draw every value as a dot (few evaluations) instead of a smoothed line (many steps)."""
     percent: bool = False
+    """Values are shares; the axis shows them in percent."""
     band: Sequence[tuple[float, float]] = ()
-    """95 % intervals, one a value, shaded behind the dots; or none at all."""
+    """95 % intervals, one per value, shaded behind the dots. Empty: none."""
 
 
 class Line(NamedTuple):
-    """A line of a `trend`: a figure a step, None where it could not be had."""
+    """One line of `trend`, or one group of `bars`: a value per step, None where it is missing."""
 
     label: str
     values: Sequence[float | None]
     colour: str
     intervals: Sequence[tuple[float, float] | None] = ()
-    """95 % intervals, one a value, or none at all."""
+    """95 % intervals, one per value. Empty: none."""
 
 
 class Layer(NamedTuple):
-    """Values of one kind in a histogram."""
+    """One layer of a histogram: the values of one kind."""
 
     label: str
     values: Any
-    """An array (N,) of finite numbers."""
+    """Finite numbers, (N,)."""
     colour: str
 
 
 class ReferenceLine(NamedTuple):
-    """A reference line across an interval plot."""
+    """A vertical reference line across an interval plot."""
 
     at: float
     label: str
 
 
 def page_style() -> str:
-    """The style sheet that our pages share."""
+    """Return the style sheet that the pages share."""
     return (Path(__file__).parent / "page.css").read_text()
 
 
 def finite_or_none(value: Any) -> float | None:
-    """`value` if it is a finite number, else None: a lost figure is missing, never zero."""
+    """Return `value` where it is a finite int or float, else None, so that a missing figure never reads as zero.
+
+    Args:
+        value: Anything. Booleans and texts give None.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -96,7 +101,18 @@ def intervals(
     marks: Sequence[ReferenceLine] = (),
     ticks: Callable[[float], str] = "{:.1f}".format,
 ) -> str | None:
-    """Dots with 95 % intervals, a row each, over `limits`; `name` makes the ids of the drawing unique on the page."""
+    """Plot figures as dots with their 95 % intervals, one per row. Rows without a value are left out.
+
+    Args:
+        name: Name of the drawing, unique on its page: the ids inside the SVG derive from it.
+        rows: The rows, top to bottom.
+        limits: Left and right end of the horizontal axis.
+        marks: Vertical reference lines.
+        ticks: Formats a tick of the horizontal axis.
+
+    Returns:
+        The `<svg>` element, or None where no row has a value.
+    """
     rows = [row for row in rows if row.value is not None]
     if not rows:
         return None
@@ -135,7 +151,15 @@ def intervals(
 
 
 def curves(name: str, panels: Sequence[Curve]) -> str | None:
-    """Panels side by side; many steps are drawn faint with their running mean over them."""
+    """Plot panels side by side. Values that are not drawn as dots are drawn faint under their running mean.
+
+    Args:
+        name: Name of the drawing, unique on its page.
+        panels: The panels, left to right. Empty ones are left out.
+
+    Returns:
+        The `<svg>` element, or None where no panel has values.
+    """
     panels = [panel for panel in panels if len(panel.values) > 0]
     if not panels:
         return None
@@ -170,7 +194,17 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
 
 
 def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = False) -> str | None:
-    """Lines over named steps, each with its intervals and with its label at its end; `zero` draws the zero line."""
+    """Plot lines over named steps, with their intervals and a label at the right end of each line.
+
+    Args:
+        name: Name of the drawing, unique on its page.
+        steps: Names of the steps, left to right.
+        lines: The lines, with one value per step. Lines without any value are left out.
+        zero: Draw the zero line.
+
+    Returns:
+        The `<svg>` element, or None with fewer than two steps or no value.
+    """
     lines = [line for line in lines if any(value is not None for value in line.values)]
     if not lines or len(steps) < 2:
         return None
@@ -206,7 +240,13 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
 
 
 def _apart(heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Heights (sorted) of labels that do not cover each other, within low..high as far as they fit, near their own."""
+    """Move labels apart so that they do not overlap, each near its own height.
+
+    Args:
+        heights: Wanted heights, sorted.
+        low: Lower end of the axis. With too many labels some fall below it.
+        high: Upper end of the axis; no label is above it.
+    """
     room = 0.075 * (high - low)
     placed: list[float] = []
     for height in heights:
@@ -217,7 +257,17 @@ def _apart(heights: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) -> str | None:
-    """Bars around zero: a cluster a step, a bar a group; the vertical axis reaches at least `limit` either way."""
+    """Plot bars around zero: one cluster per step, one bar per group.
+
+    Args:
+        name: Name of the drawing, unique on its page.
+        steps: Names of the steps, left to right.
+        groups: The groups, with one value per step. A missing value gets no bar.
+        limit: The vertical axis reaches at least this far up and down.
+
+    Returns:
+        The `<svg>` element, or None without steps or groups.
+    """
     if not steps or not groups:
         return None
     width = 0.7 / len(groups)
@@ -241,7 +291,16 @@ def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) 
 
 
 def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
-    """How often values come, `bins` bars over the range of all; the layers of a bar are stacked."""
+    """Plot a histogram whose layers are stacked in each bar.
+
+    Args:
+        name: Name of the drawing, unique on its page.
+        layers: The layers, bottom to top. Empty ones are left out.
+        bins: Number of bars over the range of all values.
+
+    Returns:
+        The `<svg>` element, or None where no layer has values.
+    """
     layers = [layer for layer in layers if len(layer.values)]
     if not layers:
         return None
@@ -261,12 +320,29 @@ def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """Mean over the last `width` values (fewer at the start): shape kept, nothing of the future in it."""
+    """Return the mean of each value and those before it in a window. No later value enters.
+
+    Args:
+        values: The values, in order.
+        width: Size of the window; at the start it holds fewer values.
+
+    Returns:
+        As many means as there are values.
+    """
     return [math.fsum(values[max(0, k - width + 1) : k + 1]) / min(k + 1, width) for k in range(len(values))]
 
 
 def series(rows: Any, key: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of `key` in rows like {"step": 3, key: 0.5}; rows without a finite value are left out."""
+    """Return the steps and values of one key in a list of records. Records without a finite value are left out.
+
+    Args:
+        rows: Records like {"step": 3, "loss": 0.5}. Without "step" a record's position counts. Anything but a list
+            counts as empty.
+        key: The key to read.
+
+    Returns:
+        The steps and the values.
+    """
     points = [
         (step, value)
         for index, row in enumerate(rows if isinstance(rows, list) else [])
@@ -301,7 +377,7 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
-    # Inside a page a drawing's own style sheet and group ids would reach beyond it; its size and font are the page's.
+    # In a page a drawing's style sheet and group ids would affect the rest of it; the page sets size and font.
     drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)
     drawing = re.sub(r"font-family: [^;]*; ", "", drawing)

@@ -1,4 +1,4 @@
-"""Test-time scaling: of each task's candidates the one that a judge scores highest, as a folder of edits."""
+"""Best-of-N selection (test-time scaling): keep each task's highest-scored candidate in a folder of edits."""
 
 import json
 import shutil
@@ -15,18 +15,31 @@ from editloop.scoring.score_table import read_facts
 
 
 class BestOfCounts(NamedTuple):
+    """Number of tasks kept and left out by `keep_best`."""
+
     tasks: int
     """Tasks whose best candidate was kept."""
     without: int
-    """Tasks that were left out: no candidate, or none with a score."""
+    """Tasks left out: they have no candidate, or none with a score."""
 
 
 def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> BestOfCounts:
-    """Write the best of each task's first `best_of` candidates to `folder`: edits.jsonl with one candidate a row, and
-    its pictures by their sha256.
+    """Write the best of each task's first `best_of` candidates to `folder`.
 
-    Highest `overall` wins, the earlier candidate where two are equal. Each row says its `id` as before. Raises
-    EditLoopError where a picture of the kept ones is not there any more, or the scores are of other edits.
+    The candidate with the highest `overall` wins; on a tie, the earlier one. The folder holds `edits.jsonl`, with one
+    candidate a row and the row's `id` unchanged, and `images/`, with each image named by its sha256.
+
+    Args:
+        source: The edits file, or the folder of edits files, that was scored.
+        scores: The table of scores of `source`, made with the same `best_of`.
+        best_of: Number of candidates of each task to choose from.
+        folder: The folder to write; an existing one is replaced.
+
+    Returns:
+        How many tasks were kept, and how many left out.
+
+    Raises:
+        EditLoopError: An image to keep cannot be read any more, or `scores` belongs to other edits.
     """
     rows = _rows(scores)
     task_count = skipped_count = 0
@@ -67,8 +80,18 @@ def _rows(scores: Path) -> Iterator[dict[str, Any]]:
 
 
 def copy_picture(picture: Path, folder: Path) -> str:
-    """Copy a picture below `folder`, under the digest of its bytes; returns its path there. EditLoopError where it
-    cannot be read."""
+    """Copy an image into `folder`, named by the sha256 of its bytes.
+
+    Args:
+        picture: The image file.
+        folder: The folder to copy into; it must have a subfolder `images`.
+
+    Returns:
+        The copy's path relative to `folder`.
+
+    Raises:
+        EditLoopError: The image cannot be read or copied.
+    """
     try:
         name = f"images/{sha256_file(picture)}{picture.suffix.lower()}"
         if not (folder / name).exists():

@@ -1,4 +1,7 @@
-"""A judge refuses a whole batch for one bad edit: what is refused is divided until that edit alone is missing."""
+"""Score edits so that one bad edit does not cost a batch.
+
+A batch that the judge refuses is divided until only the bad edit is missing.
+"""
 
 from collections.abc import Sequence
 
@@ -7,9 +10,20 @@ from editloop.models.judge_protocol import EditGroup, Judge, JudgeUnavailableErr
 
 
 def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
-    """Scores of the groups' edits, in their order; an edit that the judge refuses alone is missing, with its words.
+    """Score the edits of all groups.
 
-    JudgeUnavailableError where the judge is away.
+    If the judge refuses the batch, each group is scored by itself; if it refuses a group, each of its edits is.
+
+    Args:
+        judge: The judge to ask.
+        groups: The groups to score; may be empty.
+
+    Returns:
+        One score per edit, flat, in the groups' order. An edit that the judge refuses by itself has a missing score
+        with the judge's message as the reason.
+
+    Raises:
+        JudgeUnavailableError: The judge cannot be reached.
     """
     if not groups:
         return []

@@ -1,4 +1,4 @@
-"""Pictures on their way to a judge elsewhere."""
+"""Encode images for a judge that is reached over HTTP."""
 
 import io
 
@@ -8,14 +8,29 @@ from editloop.models.judge_protocol import Picture
 
 
 def encode_png(picture: Picture) -> bytes:
-    """The picture as a PNG file, which loses nothing."""
+    """Encode an image losslessly as a PNG file.
+
+    Args:
+        picture: The image, uint8 (height, width, 3).
+
+    Returns:
+        The bytes of the file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def limit_pixels(picture: Picture, pixels: int) -> Image.Image:
-    """The picture with at most so many pixels, its proportions kept; never enlarged."""
+    """Scale an image down to at most `pixels` pixels, keeping its proportions; never enlarge it.
+
+    Args:
+        picture: The image, uint8 (height, width, 3).
+        pixels: Largest number of pixels.
+
+    Returns:
+        The scaled image, or the image as it is where it is small enough.
+    """
     image = Image.fromarray(picture)
     share = (pixels / (image.width * image.height)) ** 0.5
     if share >= 1:

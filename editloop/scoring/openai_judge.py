@@ -1,6 +1,7 @@
-"""EditScore over an OpenAI-compatible endpoint (vLLM and the like): its questions and its parser, another's model.
+"""EditScore over an OpenAI-compatible endpoint such as vLLM.
 
-Two chat completions an edit, SC with source and edited image, PQ with the edited image alone, each with K choices.
+It uses EditScore's prompts and parser with whatever model the endpoint serves. Each edit takes two chat completions of
+K choices each: SC, with the source and the edited image, and PQ, with the edited image alone.
 """
 
 import base64
@@ -28,38 +29,47 @@ from editloop.scoring.encoding import encode_png, limit_pixels
 from editloop.scoring.retrying_client import RetryingClient
 
 CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
-"""How the control tokens of Qwen's format, and of most others, begin."""
+"""Start of the control tokens in Qwen's format and in most others."""
 
 
 class OpenAISettings(EnvironmentSettings):
-    """How an endpoint is asked."""
+    """Settings of the client of an endpoint, from EDITLOOP_OPENAI_ environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_")
 
     key: SecretStr | None = None
-    """EDITLOOP_OPENAI_KEY: the endpoint's API key, where it wants one."""
+    """EDITLOOP_OPENAI_KEY: the endpoint's API key, if it needs one."""
     connections: int = Field(16, ge=1)
-    """Questions under way at once."""
+    """Requests in flight at once."""
     seconds: float = Field(300.0, gt=0)
-    """The longest wait for one answer."""
+    """Longest wait for one answer, in seconds."""
     patience: float = Field(300.0, ge=0)
-    """Seconds after which a question that is always put off is given up."""
+    """Seconds after which a request that keeps failing is given up."""
     questions: EditScoreSettings = EditScoreSettings()
-    """As JSON: wording, passes, sampling, seed."""
+    """As JSON: prompts, passes, sampling and seed."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """As JSON: fields that this endpoint wants in a request, such as {"top_k": 20}; null leaves one of ours out."""
+    """As JSON: additional fields of the request that this endpoint needs, such as {"top_k": 20}; null removes one of
+    the default fields."""
 
 
 class OpenAIJudge:
-    """A judge (editloop.models.judge_protocol). Several threads may use it at once."""
+    """A judge (editloop.models.judge_protocol) that asks an endpoint. Several threads may use it at once."""
 
     axes = AXES
 
     def __init__(self, url: str, model: str, settings: OpenAISettings, transport: httpx.BaseTransport | None = None):
-        """url: base address, as http://host:8000/v1. model: what the endpoint calls the model.
+        """Connect to an endpoint and ask which models it has.
 
-        EditLoopError where the endpoint does not have it, or the questions are of the kind without reasoning, which
-        needs probabilities that such endpoints do not give.
+        Args:
+            url: Base address, such as http://host:8000/v1.
+            model: The endpoint's name of the model.
+            settings: Key, connections, time limits and questions.
+            transport: Carries the requests; None for the network.
+
+        Raises:
+            EditLoopError: The endpoint does not list the model, or `settings.questions.reasoning` is false. Scoring
+                without reasoning needs token probabilities, which such endpoints do not give.
+            JudgeUnavailableError: The endpoint cannot be reached or refuses.
         """
         if not settings.questions.reasoning:
             raise EditLoopError(
@@ -78,13 +88,24 @@ class OpenAIJudge:
         )
         self.url = url
         self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
-        """Of what the endpoint says its model is, and of all that is asked; endpoints do not tell their weights."""
+        """Digest of what the endpoint says about its model and of all questions; endpoints do not identify weights."""
         self._answering: str | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def open(cls, address: str, passes: int | None = None) -> "OpenAIJudge":
-        """The judge at `http://HOST/v1#MODEL`, with the settings of the environment and, where given, other passes."""
+        """Open the judge at an address, with settings from the environment.
+
+        Args:
+            address: `http(s)://HOST:PORT/v1#MODEL`.
+            passes: Number of passes per edit; None takes that of the settings.
+
+        Returns:
+            The judge.
+
+        Raises:
+            EditLoopError: The address is malformed, or the endpoint does not have the model.
+        """
         url, _, model = address.partition("#")
         if not (model and url.startswith(("http://", "https://"))):
             raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
@@ -99,10 +120,19 @@ class OpenAIJudge:
         self._client.close()
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, in the groups' order: Avg@K over the passes whose two answers can be read.
+        """Score edits by Avg@K over the passes whose two answers can be parsed.
 
-        An edit of which too few can be read is missing, with the reasons. EditLoopError where the endpoint refuses a
-        question, JudgeUnavailableError where it is away, StaleJudgeError where another model answers than before.
+        Args:
+            groups: The groups to score.
+
+        Returns:
+            One list of scores per group, one score per edit. Where too few passes can be parsed, the score is missing
+            and names the faults.
+
+        Raises:
+            EditLoopError: The endpoint refuses a request.
+            JudgeUnavailableError: The endpoint cannot be reached, or its answer is not a chat completion.
+            StaleJudgeError: Another model answers than before.
         """
         with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
             futures = []
@@ -135,7 +165,10 @@ class OpenAIJudge:
         )
 
     def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
-        """K answers to a question; fewer choices than were asked for are asked for again, with other seeds."""
+        """Return K answers to a question.
+
+        Where the endpoint gives fewer choices than requested, the rest is requested with other seeds.
+        """
         passes, answers = self.settings.questions.passes, list[str]()
         while len(answers) < passes:
             answers += self._choices(question, instruction, pictures, passes - len(answers), len(answers))
@@ -145,7 +178,7 @@ class OpenAIJudge:
         self, question: int, instruction: str, pictures: list[str], count: int, answered_count: int
     ) -> list[str]:
         settings = self.settings.questions
-        # The endpoint's tokenizer would take such words for control tokens; an invisible space makes them text
+        # The endpoint's tokenizer would read these as control tokens; a zero-width space keeps them plain text
         text = settings.questions[question].text.replace(INSTRUCTION, CONTROL_TOKEN_START.sub("<\u200b", instruction))
         content = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         body = {
@@ -182,12 +215,12 @@ class OpenAIJudge:
             )
 
     def _shown(self, picture: Picture) -> str:
-        """The picture as a data URI, scaled down to the questions' number of pixels."""
+        """The image as a data URI, scaled down to the questions' `max_pixels`."""
         scaled = np.asarray(limit_pixels(picture, self.settings.questions.max_pixels))
         return f"data:image/png;base64,{base64.b64encode(encode_png(scaled)).decode()}"
 
     def _model_facts(self) -> dict[str, Any]:
-        """What the endpoint says of the model that does not change from one start to the next."""
+        """Return the model's facts from the endpoint's list of models that stay the same when the endpoint restarts."""
         try:
             models = json.loads(self._client.ask("GET", "/models"))["data"]
             models_by_id = {model["id"]: model for model in models}

@@ -1,6 +1,6 @@
-"""From what a person writes to a judge: one word for a local model, a registered one, a served one, an endpoint.
+"""Open a judge by its address: a local model, a registered one, a served one, or an OpenAI-compatible endpoint.
 
-Light on purpose: a model's own modules are imported when such a model is opened.
+This module imports little on purpose: a model's own modules are imported when such a model is opened.
 """
 
 from importlib.resources import files
@@ -12,40 +12,53 @@ from editloop.models.judge_protocol import Judge
 from editloop.plugins import load_plugin
 
 Kind = Literal["edit-reward", "edit-score"]
+"""The kinds of model that a local folder may hold."""
 
 MODEL_FORMS = (
     "a model's folder, the name of a shipped model, models:/NAME@ALIAS, http://HOST:PORT of `editloop serve`, or "
     "openai:http://HOST/v1#MODEL"
 )
+"""The forms of a model's address, for error messages."""
 
 
 class LocalModel(NamedTuple):
-    """A model that lies in a folder of this machine."""
+    """A model in a folder on this machine."""
 
     kind: Kind
     folder: Path
 
 
 SERVED_PREFIXES = ("http://", "https://", "openai:")
-"""What the addresses of judges that are elsewhere begin with."""
+"""Prefixes of the addresses of judges that run outside this process."""
 
 
 def is_served(model: str) -> bool:
-    """Whether a judge is elsewhere, so that an asker has time to work while it judges."""
+    """Return whether a judge is reached over HTTP, so that the caller has time to work while it judges.
+
+    Args:
+        model: The model's address, as for `open_judge`.
+    """
     return model.startswith(SERVED_PREFIXES)
 
 
 def open_judge(model: str, *, device: str | None = None, passes: int | None = None) -> Judge:
-    """The judge behind a model's address.
+    """Open the judge behind a model's address.
 
-    model: a folder (EditReward or EditScore, ours or as released), a shipped name (`tiny-reward`), `models:/NAME@ALIAS`
-    or `models:/NAME/VERSION` of the registry, `http(s)://HOST:PORT` of `editloop serve` (token: EDITLOOP_JUDGE_TOKEN),
-    `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint (key: EDITLOOP_OPENAI_KEY), or `NAME` or `NAME:REST`
-    of a judge that another package declares as an `editloop.judges` entry point: it is called with REST.
-    device: where a local model computes (`cpu`, `cuda:1`); None takes the first GPU, or else the CPU.
-    passes: K of EditScore's Avg@K; None takes the model's own.
+    Args:
+        model: One of: a folder (EditReward or EditScore, EditLoop's own or as released); the name of a shipped model
+            (`tiny-reward`); `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry; `http(s)://HOST:PORT` of
+            `editloop serve` (token: EDITLOOP_JUDGE_TOKEN); `openai:http://HOST/v1#MODEL` of any OpenAI-compatible
+            endpoint (key: EDITLOOP_OPENAI_KEY); `NAME` or `NAME:REST` of a judge that another package declares as an
+            `editloop.judges` entry point, which is called with REST.
+        device: Device of a local model (`cpu`, `cuda:1`); None takes the first GPU, or the CPU where there is none.
+        passes: K of EditScore's Avg@K; None takes the model's own.
 
-    Raises EditLoopError where nothing can be opened there, or where passes are asked of what has none to choose.
+    Returns:
+        The judge, ready to score.
+
+    Raises:
+        EditLoopError: The address names no judge that can be opened, or `passes` is given for a model that has no
+            choice of passes.
     """
     if model.startswith("openai:"):
         from editloop.scoring.openai_judge import OpenAIJudge
@@ -73,9 +86,16 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
 
 
 def find_local(model: str) -> LocalModel:
-    """Where a model that is not served lies; a registered one is fetched and checked first.
+    """Find the folder of a model that is not served; a registered model is fetched and checked first.
 
-    Raises EditLoopError where there is none, or where the folder holds no model of a known kind.
+    Args:
+        model: A folder, the name of a shipped model, or an address in the registry.
+
+    Returns:
+        The model's kind and folder.
+
+    Raises:
+        EditLoopError: There is no such model, or the folder holds no model of a known kind.
     """
     if model.startswith("models:/"):
         from editloop.lineage.registry import resolve_model
@@ -95,7 +115,11 @@ def find_local(model: str) -> LocalModel:
 
 
 def _kind(folder: Path, model: str) -> Kind:
-    """EditScore's folders say so; what else looks like a checkpoint is EditReward's, which checks the keys itself."""
+    """Return the kind of model in a folder.
+
+    EditScore's folders have an `editscore.json`. Any other folder that looks like a checkpoint is taken for
+    EditReward's, whose loader checks the keys itself.
+    """
     if (folder / "editscore.json").is_file():
         return "edit-score"
     if (folder / "reward.json").is_file() or (folder / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""Asking a judge that is elsewhere, over HTTP: again while it is away or busy, as long as the asker has patience."""
+"""HTTP client of a remote judge: it retries while the server is away or busy, for a limited time."""
 
 import json
 
@@ -11,10 +11,11 @@ from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
 
 REQUEST_FAULT_STATUSES = (400, 413, 422)
-"""Answers that say what is wrong with this very request; other refusals would meet any."""
+"""Statuses that say that this request is wrong; other refusals would meet any request."""
 RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
-"""Answers after which the same request may succeed: the server's own, and those of a proxy before it."""
+"""Statuses after which the same request may succeed: the server's own, and those of a proxy before it."""
 MAX_REASON_CHARACTERS = 500
+"""Longest reason of a refusal that an error message repeats."""
 
 
 class _RetryLaterError(Exception):
@@ -24,7 +25,7 @@ class _RetryLaterError(Exception):
 
 
 class RetryingClient:
-    """An address that is asked. Several threads may use it at once."""
+    """A client of one server. Several threads may use it at once."""
 
     def __init__(
         self,
@@ -38,11 +39,20 @@ class RetryingClient:
         key_advice: str,
         transport: httpx.BaseTransport | None = None,
     ):
-        """key: shown as a bearer token. connections: requests at once, at most. seconds: the longest wait for one
-        answer. patience: seconds after which a request that is always put off is given up; `patience_name` is the
-        variable that sets it. key_advice: what to do where the key is refused. transport: by default the network.
+        """Create the client; nothing is sent yet.
 
-        EditLoopError where the address is none.
+        Args:
+            url: Base address of the server.
+            key: Sent as a bearer token; None sends none.
+            connections: Largest number of requests at once.
+            seconds: Longest wait for one answer.
+            patience: Seconds after which a request that keeps failing is given up.
+            patience_name: Environment variable that sets `patience`, for messages.
+            key_advice: What to do if the key is refused, for messages.
+            transport: Carries the requests; None for the network.
+
+        Raises:
+            EditLoopError: `url` is not a valid address.
         """
         self.url, self.patience, self.patience_name, self.key_advice = url, patience, patience_name, key_advice
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
@@ -59,10 +69,18 @@ class RetryingClient:
         self._http.close()
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The body of a good answer (status 200).
+        """Send a request and return the body of its answer with status 200.
 
-        EditLoopError where the server says that this request is wrong, JudgeUnavailableError where it refuses for
-        another reason, or is away or busy for longer than the patience.
+        Args:
+            method: HTTP method.
+            path: Path below the base address.
+            body: JSON to send; None for no body.
+
+        Raises:
+            EditLoopError: The server says that this request is wrong (REQUEST_FAULT_STATUSES), or the base address is
+                not an http(s) address.
+            JudgeUnavailableError: The server refuses for another reason, or is away or busy for longer than the
+                patience.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(_RetryLaterError),
@@ -98,7 +116,10 @@ class RetryingClient:
 
 
 def _reason(answer: httpx.Response) -> str:
-    """What the body says is wrong, ours (`error`) or as others put it (`error.message`, `detail`, `message`)."""
+    """Return the reason that a refusal gives.
+
+    It is EditLoop's `error`, others' `error.message`, `message` or `detail`, or else the status's phrase.
+    """
     try:
         content = json.loads(answer.content)
     except ValueError:
@@ -112,7 +133,10 @@ def _reason(answer: httpx.Response) -> str:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Seconds before the next try: what the server asked for, and a little at random so that not all come at once."""
+    """Return the seconds to wait before the next try.
+
+    That is what the server asked for, plus a random part so that clients do not all return at once.
+    """
     assert state.outcome is not None
     error = state.outcome.exception()
     server_seconds = error.seconds if isinstance(error, _RetryLaterError) else None

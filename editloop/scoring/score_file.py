@@ -1,7 +1,7 @@
-"""`editloop score`: any number of edits through a judge, in bounded memory, to one table.
+"""`editloop score`: score any number of edits in bounded memory and write one table.
 
-A part of the table is so many tasks of the input, whatever was done before, and a batch never spans two parts: so a
-call that was stopped goes on with the next part and ends with the same file as one that was not.
+A part of the table holds a fixed number of the input's tasks, whatever was done before, and a batch never spans two
+parts. A resumed call therefore goes on with the next part and writes the same file as a call that was not stopped.
 """
 
 from collections import Counter
@@ -35,61 +35,80 @@ class ScoringSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     best_of: int | None = Field(None, ge=1)
-    """Score the first so many candidates of each task only; null for all."""
+    """Score only the first `best_of` candidates of each task; null for all."""
     targets: bool = False
-    """Score each row's target in the place of its candidates: a set of noisy triples has nothing else."""
+    """Score each row's target instead of its candidates, for a set of noisy triples."""
     most_missing: float = Field(0.1, ge=0, le=1)
-    """The call ends with an error when more than this share of the edits has no score."""
+    """Largest share of edits that may have no score; beyond it the call ends with an error."""
     batch_edits: int = Field(64, ge=1)
     """Edits that the judge is given at once; it may divide them further."""
     batch_megapixels: int = Field(64, ge=1)
-    """Millions of decoded pixels in a batch, at 3 MB each; a larger task is divided."""
+    """Decoded pixels of a batch in millions, 3 MB each; a larger task is divided."""
     part_tasks: int = Field(32, ge=1)
-    """Tasks a part: what a kill may cost."""
+    """Tasks per part: the most work that a killed call can lose."""
 
 
 class ScoringSummary(NamedTuple):
-    """What became of the edits."""
+    """Counts of a scored edits file."""
 
     tasks: int
     edits: int
     missing: int
+    """Edits without a score."""
     reasons: dict[str, int]
-    """How often each reason for a missing score came, the commonest first."""
+    """Number of missing scores by reason, the commonest first."""
 
 
 class ScoringBatch(NamedTuple):
-    """Edits of one part that are judged at once, and those between them whose pictures cannot be read."""
+    """Edits of one part that are judged together, and the edits between them whose images cannot be read."""
 
     part: int
     last: bool
+    """Whether this is the last batch of its part."""
     rows: list[ScoredEdit]
-    """In the input's order; a score that is there already says why the picture cannot be read."""
+    """In the input's order; the score of an edit that cannot be read is already missing, with the reason."""
     groups: list[EditGroup]
     places: list[int]
-    """Which rows the groups' edits are, one after the other."""
+    """Index in `rows` of each edit of `groups`, in their order."""
 
 
 class FinishedPart(NamedTuple):
-    """A part that an earlier call made."""
+    """A part that an earlier call completed."""
 
     part: int
     missing: list[str | None]
-    """An edit each: why it has no score."""
+    """For each edit, the reason why it has no score; None if it has one."""
 
 
 class PictureRead(NamedTuple):
+    """An image file after an attempt to read it."""
+
     sha256: str | None
+    """Digest of the file's bytes; None if they cannot be read."""
     picture: Picture | None
+    """The pixels; None if the image cannot be decoded."""
     fault: str
+    """Why the image cannot be read; empty if it can."""
 
 
 def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSettings) -> ScoringSummary:
-    """Score the candidates of an edits file (or a folder of them) and write `output`, a parquet file, a row an edit.
+    """Score the candidates of an edits file, or of a folder of them, and write a table with one row per edit.
 
-    Goes on where a stopped call was; where all is done already, does nothing. Raises EditLoopError where the input has
-    faults in its lines, `output` or its parts are of another model, input or setting, or too many scores are missing,
-    and JudgeUnavailableError where the judge is away: what is done is kept.
+    A call that was stopped is resumed; if the table is already complete, nothing is scored.
+
+    Args:
+        judge: The judge to ask.
+        source: The edits file, or a folder of edits files.
+        output: The parquet file to write.
+        settings: What to score, in what batches, and how many scores may be missing.
+
+    Returns:
+        The numbers of tasks, edits and missing scores.
+
+    Raises:
+        EditLoopError: The input has faulty lines or no edits; `output` or its parts belong to another model, input or
+            setting; or too many scores are missing.
+        JudgeUnavailableError: The judge cannot be reached. Completed parts are kept.
     """
     survey = survey_edits(source, settings.best_of, targets=settings.targets)
     if survey.candidates == 0:
@@ -135,7 +154,11 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
 
 
 def read_ahead(elements: Iterator[Element]) -> Iterator[Element]:
-    """The items, each made in a thread while the one before is used."""
+    """Yield the elements, and produce each in a thread while the one before is in use.
+
+    Args:
+        elements: The iterator to read from; None ends it.
+    """
     with ThreadPoolExecutor(1, "read") as pool:
         future = pool.submit(next, elements, None)
         while (element := future.result()) is not None:
@@ -177,7 +200,10 @@ def _pieces(
 
 
 def _missing_reasons(path: Path, tasks: Sequence[EditRow], best_of: int | None) -> list[str | None] | None:
-    """Why edits of a part are missing, if it is there and no picture changed since; else None: it is made anew."""
+    """Return why each edit of a complete part has no score (None for an edit with one).
+
+    The result is None, so that the part is scored again, if the part does not exist or an image changed since.
+    """
     if not path.is_file():
         return None
     rows = parquet.read_table(path, columns=["source_sha256", "image_sha256", "missing"]).to_pylist()
@@ -197,7 +223,7 @@ def _changed(path: Path, sha256: str | None, written: int) -> bool:
 
 
 def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringSettings) -> Iterator[ScoringBatch]:
-    """A part's edits with their pictures; a task that is too large for a batch becomes several groups."""
+    """Yield a part's edits with their images; a task that is too large for a batch becomes several groups."""
     rows: list[ScoredEdit] = []
     groups: list[EditGroup] = []
     row_indices: list[int] = []
@@ -228,7 +254,10 @@ def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringS
 
 
 def _read(path: Path) -> PictureRead:
-    """A picture's digest and pixels, or what is wrong with it; the message has no path, so that reasons add up."""
+    """Read an image's digest and pixels, or find what is wrong with it.
+
+    The fault names no path, so that equal faults are counted together.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

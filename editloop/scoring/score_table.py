@@ -1,7 +1,8 @@
-"""The table of scores: its columns, and the parts by which it grows, so that a stopped call goes on where it was.
+"""The table of scores, and the parts that it grows by, so that a stopped call can be resumed.
 
-While it is made, `NAME.parts/` beside it holds what it is made of (`table.json`: model, input, settings) and a parquet
-file for each so many tasks. They become one file at the end, with the same facts in its metadata.
+While the table `NAME` is being written, the folder `NAME.parts/` beside it holds `table.json` (what the scores depend
+on: model, input and settings) and one parquet file for each `part_tasks` tasks. At the end they are joined into one
+file, which keeps the same facts in its metadata.
 """
 
 import fcntl
@@ -22,26 +23,33 @@ from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Score
 
 FACTS_KEY = b"editloop"
-"""Key of the facts in a table's metadata."""
+"""Key of the facts in the table's metadata."""
 
 
 class ScoredEdit(NamedTuple):
-    """A row."""
+    """A row of the table: one edit with its score."""
 
     id: str
     candidate: int
-    """Its place among the task's candidates, from 0."""
+    """Its index among the task's candidates, from 0."""
     image: str
     """Path relative to the input's folder."""
     editor: str
     source_sha256: str | None
-    """Of the bytes that were scored; None where they could not be read."""
+    """sha256 of the bytes that were scored; None if they could not be read."""
     image_sha256: str | None
+    """The same for the edit."""
     score: Score
 
 
 def score_schema(axes: Sequence[str]) -> pa.Schema:
-    """Columns of a table of scores. `missing` is null where there is a score, else it says why there is none."""
+    """Return the schema of a table of scores.
+
+    Its column `missing` is null where there is a score; otherwise it says why there is none.
+
+    Args:
+        axes: The judge's axes.
+    """
     numbers = [*(f"{axis}_{figure}" for axis in (*axes, "fused") for figure in ("mean", "sigma")), "overall", "reward"]
     return pa.schema(
         [
@@ -58,7 +66,12 @@ def score_schema(axes: Sequence[str]) -> pa.Schema:
 
 
 def to_arrow_table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:
-    """The rows as a table."""
+    """Return the rows as an Arrow table.
+
+    Args:
+        rows: The scored edits.
+        axes: The judge's axes.
+    """
     return pa.Table.from_pylist([_columns(row) for row in rows], schema=score_schema(axes))
 
 
@@ -80,22 +93,27 @@ def _columns(row: ScoredEdit) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ScoreParts:
-    """The parts of a table that is being made."""
+    """The parts of a table that is being written."""
 
     output: Path
+    """The table's path."""
     facts: dict[str, Any]
-    """What the scores depend on; parts with other facts are not mixed with these."""
+    """What the scores depend on; parts with other facts are never mixed with these."""
     axes: tuple[str, ...]
+    """The judge's axes."""
 
     @property
     def folder(self) -> Path:
+        """The folder of the parts, beside the table."""
         return self.output.with_name(f"{self.output.name}.parts")
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the parts' folder, made where there is none.
+        """Lock the folder of the parts within the block; it is created if it does not exist.
 
-        EditLoopError where another call holds it, or where it has parts of another model, input or setting.
+        Raises:
+            EditLoopError: The folder cannot be written, another call holds its lock, or it has parts of another model,
+                input or setting.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,17 +133,31 @@ class ScoreParts:
             yield
 
     def path(self, part: int) -> Path:
-        """Where a part lies once it is complete."""
+        """Return the path of a part's file; the file exists once the part is complete.
+
+        Args:
+            part: Number of the part, from 0.
+        """
         return self.folder / f"part-{part:06d}.parquet"
 
     def write(self, part: int, rows: Sequence[ScoredEdit]) -> None:
-        """Write a part, whole or not at all."""
+        """Write a part atomically.
+
+        Args:
+            part: Number of the part, from 0.
+            rows: Its scored edits.
+        """
         temporary = self.path(part).with_suffix(".partial")
         parquet.write_table(to_arrow_table(rows, self.axes), temporary)
         temporary.replace(self.path(part))
 
     def join(self, parts: int, summary: dict[str, Any]) -> None:
-        """Make the table of all parts, a part at a time in memory, and remove them. `summary` joins its facts."""
+        """Write the table from all parts, with one part in memory at a time, and remove the folder of the parts.
+
+        Args:
+            parts: Number of parts.
+            summary: Facts to add to the table's metadata.
+        """
         temporary = self.folder / "table.partial"
         facts = json.dumps(self.facts | summary, sort_keys=True).encode()
         with parquet.ParquetWriter(temporary, score_schema(self.axes).with_metadata({FACTS_KEY: facts})) as writer:
@@ -136,7 +168,14 @@ class ScoreParts:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a table of scores says of itself: model, version, input_sha256, counts. EditLoopError for another file."""
+    """Read the facts in the metadata of a table of scores: model, version, axes, input_sha256, settings and counts.
+
+    Args:
+        path: The table.
+
+    Raises:
+        EditLoopError: The file cannot be read or is not a table of scores.
+    """
     try:
         metadata = parquet.read_schema(path).metadata or {}
         facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
@@ -146,7 +185,18 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def finished_facts(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts of a table that is complete already; None where there is none. EditLoopError where it is of others."""
+    """Read the facts of a table that is already complete.
+
+    Args:
+        output: The table's path.
+        facts: What its scores must depend on.
+
+    Returns:
+        All facts of the table; None if there is no file.
+
+    Raises:
+        EditLoopError: The file is not a table of scores, or its scores depend on something else.
+    """
     if not output.exists():
         return None
     table_facts = read_facts(output)

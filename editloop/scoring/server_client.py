@@ -1,4 +1,4 @@
-"""The typed client of `editloop serve`: a judge whose model is elsewhere. An error is an error, never a score."""
+"""Client of `editloop serve`: a judge whose model runs elsewhere. A failed request raises; it never becomes a score."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +17,18 @@ from editloop.scoring.server_messages import ModelReply, ScoreReply, ScoreReques
 
 
 class JudgeClientSettings(EnvironmentSettings):
-    """How scores are asked for."""
+    """Settings of the client, from EDITLOOP_JUDGE_ environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="EDITLOOP_JUDGE_")
 
     token: SecretStr | None = None
-    """EDITLOOP_JUDGE_TOKEN: what the server was given as EDITLOOP_SERVE_TOKEN."""
+    """EDITLOOP_JUDGE_TOKEN: the server's EDITLOOP_SERVE_TOKEN."""
     connections: int = Field(16, ge=1)
-    """Requests under way at once; the server batches them."""
+    """Requests in flight at once; the server batches them."""
     seconds: float = Field(330.0, gt=0)
-    """The longest wait for one answer: a little more than the server's own limit."""
+    """Longest wait for one answer, in seconds: a little more than the server's own default limit."""
     patience: float = Field(120.0, ge=0)
-    """Seconds after which a request that is always put off is given up: time for a worker to be replaced."""
+    """Seconds after which a request that keeps failing is given up: long enough for a worker to be replaced."""
 
 
 class ServedJudge:
@@ -41,11 +41,19 @@ class ServedJudge:
         on_new_model: Callable[[str, str], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ):
-        """Ask the server which model it has.
+        """Connect to a server and ask which model it serves.
 
-        on_new_model(old version, new version) is called when an answer comes from another model than the last one,
-        and may raise; without it that is a StaleJudgeError. The judge's `version` is the new one then.
-        transport: what carries the requests, by default the network.
+        Args:
+            url: Address of the server, `http(s)://HOST:PORT`.
+            settings: Token, connections and time limits.
+            on_new_model: Called as `on_new_model(old_version, new_version)` when the same model answers in a new
+                version; it may raise, and otherwise `version` becomes the new one. None makes a new version a
+                StaleJudgeError.
+            transport: Carries the requests; None for the network.
+
+        Raises:
+            EditLoopError: The server is not an `editloop serve`.
+            JudgeUnavailableError: The server cannot be reached or refuses.
         """
         self.url, self.settings, self.on_new_model = url, settings, on_new_model
         self._client = RetryingClient(
@@ -74,7 +82,14 @@ class ServedJudge:
 
     @classmethod
     def open(cls, url: str) -> "ServedJudge":
-        """The judge at an address, with the settings of the environment. JudgeUnavailableError where nobody answers."""
+        """Connect to a server with settings from the environment.
+
+        Args:
+            url: Address of the server, `http(s)://HOST:PORT`.
+
+        Raises:
+            JudgeUnavailableError: The server cannot be reached or refuses.
+        """
         return cls(url, JudgeClientSettings())
 
     def close(self) -> None:
@@ -82,11 +97,19 @@ class ServedJudge:
         self._client.close()
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, in the groups' order; requests go out side by side.
+        """Score edits; requests are sent in parallel.
 
-        EditLoopError where the server refuses a group (it names the rule), StaleJudgeError where its model changed,
-        JudgeUnavailableError where it is away or overloaded for longer than the settings' patience, or does not answer
-        as a server of scores does.
+        Args:
+            groups: The groups to score. A group that is too large for one request is divided.
+
+        Returns:
+            One list of scores per group, one score per edit.
+
+        Raises:
+            EditLoopError: The server refuses a group; the message names the rule.
+            StaleJudgeError: The server's model has changed.
+            JudgeUnavailableError: The server is away or overloaded for longer than the settings' patience, or its
+                answer is not that of a scoring server.
         """
         parts = [(group, list(part)) for group in groups for part in self._parts(group)]
         with ThreadPoolExecutor(self.settings.connections, "score") as pool:

@@ -1,4 +1,4 @@
-"""What client and server say to each other: JSON, pictures as base64 of a PNG, JPEG or WebP file."""
+"""Messages between client and server: JSON, with images as base64 of a PNG, JPEG or WebP file."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from editloop.models.judge_protocol import AxisScore, Score
 from editloop.scoring.server_settings import Limits
 
 MODEL_HEADER, VERSION_HEADER = "X-EditLoop-Model", "X-EditLoop-Version"
-"""Name and content address of the model that answered, on every reply about scores."""
+"""Headers with the name and the content address of the model, on every reply of the scoring API once it is known."""
 
 
 def _decode_base64(value: object) -> bytes:
@@ -29,10 +29,12 @@ EncodedPicture = Annotated[
     BeforeValidator(_decode_base64),
     PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str),
 ]
-"""Bytes of a picture file; base64 in JSON."""
+"""Bytes of an image file; base64 in JSON."""
 
 
 class Message(BaseModel):
+    """Base of all messages: immutable, without unknown fields, infinities or NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -45,12 +47,14 @@ class ScoreRequest(Message):
 
 
 class AxisMessage(Message):
+    """A judge's belief about one axis of one edit."""
+
     mean: float
     sigma: float = Field(ge=0)
 
 
 class ScoreMessage(Message):
-    """One edit's score; either numbers, or a reason why they are missing."""
+    """The score of one edit: either all numbers, or the reason why they are missing."""
 
     axes: dict[str, AxisMessage] = {}
     fused: AxisMessage | None = None
@@ -69,7 +73,14 @@ class ScoreMessage(Message):
 
     @classmethod
     def of(cls, score: Score) -> Self:
-        """The message of a score. ValidationError where it is half missing or a number is not finite."""
+        """Make the message of a score.
+
+        Args:
+            score: A complete score, or a missing one with a reason.
+
+        Raises:
+            ValidationError: The score lacks some of its numbers, or one is not finite.
+        """
 
         def axis_message(axis: AxisScore) -> AxisMessage:
             return AxisMessage(mean=axis.mean, sigma=axis.sigma)
@@ -83,7 +94,7 @@ class ScoreMessage(Message):
         )
 
     def score(self) -> Score:
-        """The score that the message tells."""
+        """The score that the message holds."""
         return Score(
             axes={name: AxisScore(axis.mean, axis.sigma) for name, axis in self.axes.items()},
             fused=AxisScore(self.fused.mean, self.fused.sigma) if self.fused else None,
@@ -94,7 +105,7 @@ class ScoreMessage(Message):
 
 
 class ScoreReply(Message):
-    """The scores of a request, in the order of its edits, and who gave them."""
+    """Scores of a request's edits, in their order, and the model that gave them."""
 
     model: str
     version: str
@@ -102,7 +113,7 @@ class ScoreReply(Message):
 
 
 class ModelReply(Message):
-    """GET /v1/model: which model answers here, and what a request may hold."""
+    """GET /v1/model: the model that is served, and the limits of a request."""
 
     model: str
     version: str
@@ -117,7 +128,13 @@ class ErrorReply(Message):
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """pydantic's findings in a line; values are left out, since pictures are long and instructions private."""
+    """Describe pydantic's errors in one line.
+
+    Input values are left out: images are long, and instructions are private.
+
+    Args:
+        error: The error; its first five findings are named, the others counted.
+    """
     findings = [
         f"{'.'.join(map(str, details['loc'])) or 'body'}: {details['msg']}"
         for details in error.errors(include_url=False)

@@ -1,4 +1,4 @@
-"""What a team may set of a scoring server, and the limits that hold for everybody who asks it."""
+"""Settings of a scoring server, and the limits of a request to it."""
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -6,52 +6,58 @@ from editloop.environment import EnvironmentSettings
 
 
 class Limits(BaseModel):
-    """What one request may hold; the server tells clients, and answers 413 or 422 to what is beyond."""
+    """What one request may hold.
+
+    The server tells its clients, and answers 413 or 422 to a request beyond the limits.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     body_megabytes: int = Field(64, ge=1, le=1024)
-    """Of the request as it is sent, base64 included."""
+    """Size of the request as it is sent, base64 included."""
     edits: int = Field(64, ge=1)
+    """Number of edits."""
     instruction_characters: int = Field(10_000, ge=1)
+    """Length of the instruction."""
     picture_megapixels: int = Field(100, ge=1)
-    """Pixels of all pictures of a request together, in millions: 3 MB each once they are decoded."""
+    """Pixels of all different images of a request together, in millions; each million takes 3 MB once decoded."""
 
 
 class ServeSettings(BaseModel):
-    """How `editloop serve` runs."""
+    """Settings of `editloop serve`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but a loopback address needs a token."""
+    """Address to listen on. Any address except a loopback address needs a token."""
     port: int = Field(8420, ge=0, le=65535)
-    """0 takes a free one, and tells which."""
+    """Port to listen on; 0 takes a free one, which is printed."""
     workers: int = Field(1, ge=1)
-    """Processes with a model each; on a machine with GPUs they take them in turn."""
+    """Number of processes, each with its own copy of the model; several GPUs are used in turn."""
     passes: int | None = Field(None, ge=1)
     """K of EditScore's Avg@K; null takes the model's own."""
     max_batch: int = Field(32, ge=1)
-    """Edits that a worker is given at once; a single request may hold more."""
+    """Largest number of edits in a batch; a single request may hold more."""
     window_ms: float = Field(5.0, ge=0, le=10_000)
-    """Milliseconds that the oldest waiting request waits for others to be batched with. While a worker is busy,
-    requests gather without it."""
+    """Milliseconds that the oldest request in the queue waits for others to be batched with. While all workers are
+    busy, requests gather anyway."""
     queue: int = Field(256, ge=1)
-    """Edits that may wait; beyond, a request is answered with 429 and a time to come back."""
+    """Edits that may wait. Beyond that, a request is answered with 429 and a Retry-After header."""
     held_megabytes: int = Field(2048, ge=64)
-    """Memory for the bodies and pictures of all requests that are being answered; beyond, 429."""
+    """Memory for the bodies and images of all requests in progress. Beyond that, a request is answered with 429."""
     tries: int = Field(3, ge=1)
-    """How often a request may be given to a worker. One that dies takes its batch with it; each request of that batch
-    is then tried alone, so that one that kills workers harms no other."""
+    """How many workers may die over a request before it is answered with 503. A worker that dies takes its batch with
+    it; each request of that batch is then tried alone, so that a request that kills workers harms no other."""
     request_seconds: float = Field(300.0, gt=0)
-    """A request that is not answered by then is answered with 503, and a worker that takes longer is replaced."""
+    """Time limit of a request and of a batch. A request that takes longer is answered with 503; a worker that takes
+    longer for one batch is replaced."""
     stop_seconds: int = Field(60, ge=0)
-    """How long a server that is told to stop goes on with the requests that it has taken."""
+    """How long a server that is told to stop continues with the requests that it has accepted."""
     limits: Limits = Limits()
 
 
 class ServeToken(EnvironmentSettings):
-    """The secret that clients show, as `Authorization: Bearer TOKEN`."""
+    """The secret that clients send as `Authorization: Bearer TOKEN`."""
 
     serve_token: SecretStr | None = None
-    """EDITLOOP_SERVE_TOKEN of the server's environment."""
+    """EDITLOOP_SERVE_TOKEN in the server's environment."""

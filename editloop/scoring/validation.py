@@ -1,4 +1,4 @@
-"""A score is whole and finite, or it is missing: what is checked before a score is written or sent."""
+"""Validation of a judge's scores before they are written or sent: a score is complete and finite, or it is missing."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,12 @@ from editloop.models.judge_protocol import Score
 
 
 def validate_scores(score: Score, axes: Sequence[str]) -> Score:
-    """The score as it is, or a missing one with the reason where a number is absent, not finite, or of another axis."""
+    """Return the score if it is complete and finite, else a missing score with the reason.
+
+    Args:
+        score: The judge's score; a missing one is returned without numbers.
+        axes: The axes that it must have, in this order.
+    """
     if score.missing:
         return Score(missing=score.missing, answers=score.answers)
     if list(score.axes) != list(axes) or score.fused is None or score.overall is None or score.reward is None:

@@ -1,7 +1,6 @@
-"""An ensemble of reward heads on one frozen backbone: cheap enough to fit anew whenever something is asked.
+"""An ensemble of reward heads on one frozen backbone, cheap enough to fit anew for every selection.
 
-Members differ in their first weights and in the order of what they see. Where they disagree about a pair, the
-judgements so far do not say.
+The members differ in their initial weights. Where they disagree about a pair, the judgements so far do not decide it.
 """
 
 import math
@@ -14,31 +13,42 @@ from torch import Tensor, nn
 from editloop.training.edit_reward.group_loss import group_loss
 
 MEMBERS = 5
+"""Heads per axis."""
 HIDDEN = (128, 16)
-"""Narrower than EditReward's heads (1024, 16): of a hundred judgements they learn a little more, six times as fast."""
+"""Widths of the hidden layers. Narrower than EditReward's heads (1024, 16): from a hundred judgements they learn
+slightly more, six times as fast."""
 STEPS = 200
+"""Optimiser steps of a fit."""
 TASKS_A_BATCH = 32
 PEAK_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 
 
 class EnsembleLabels(NamedTuple):
-    """Judged tasks as the heads see them: G tasks, K candidates at most, A axes."""
+    """Judged tasks as training data of the heads: G tasks, at most K candidates, A axes."""
 
     hidden: Tensor
-    """(G, K, A, width): the backbone's states at the reward tokens."""
+    """(G, K, A, width): the backbone's states at the reward tokens; zero where there is no candidate."""
     ratings: Tensor
     """(G, K, A): mean ratings."""
     valid: Tensor
-    """(G, K) bool: judged."""
+    """(G, K) bool: whether the candidate exists."""
     weights: Tensor
-    """(G, K, K, A or 1): how much each pair counts."""
+    """(G, K, K, A or 1): the weight of each pair."""
 
 
 class HeadEnsemble(nn.Module):
-    """`members` heads an axis, side by side; mu alone, as Bradley-Terry teaches no sigma."""
+    """`members` heads per axis, evaluated together; they predict mu only, since Bradley-Terry teaches no sigma."""
 
     def __init__(self, width: int, axes: int, members: int, generator: torch.Generator):
+        """Draw the initial weights of all heads.
+
+        Args:
+            width: Width of the backbone's states.
+            axes: Number of axes, A.
+            members: Number of members, M.
+            generator: Source of the weights.
+        """
         super().__init__()
         sizes = (width, *HIDDEN, 1)
         self.weights = nn.ParameterList()
@@ -49,7 +59,11 @@ class HeadEnsemble(nn.Module):
             self.biases.append((torch.rand(members, axes, 1, outputs, generator=generator) * 2 - 1) * bound)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """mu, (members, G, K, A), of hidden states (G, K, A, width)."""
+        """Return every member's mu, (members, G, K, A).
+
+        Args:
+            hidden: States of the backbone, (G, K, A, width).
+        """
         tasks, candidates, axes, width = hidden.shape
         x = hidden.reshape(tasks * candidates, axes, width).transpose(0, 1)[None].float()
         for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -59,7 +73,18 @@ class HeadEnsemble(nn.Module):
 
 
 def fit_ensemble(labels: EnsembleLabels, seed: int, members: int = MEMBERS) -> HeadEnsemble:
-    """Fit an ensemble to what was judged: STEPS of AdamW, warm-up then cosine; the same seed gives the same members."""
+    """Fit an ensemble to judged tasks: STEPS of AdamW with warm-up and cosine decay.
+
+    All members see the same batches.
+
+    Args:
+        labels: The judged tasks.
+        seed: Seed of the weights and of the batches; the same seed gives the same members.
+        members: Number of members.
+
+    Returns:
+        The ensemble, in evaluation mode.
+    """
     tasks, _, axes, width = labels.hidden.shape
     generator = torch.Generator().manual_seed(seed)
     ensemble = HeadEnsemble(width, axes, members, generator)

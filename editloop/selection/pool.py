@@ -1,4 +1,4 @@
-"""The pool that is chosen from: the tasks of a candidates folder, as a reward model's backbone sees them."""
+"""The pool to select from: the tasks of a candidates folder, as a reward model's backbone sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,20 +24,33 @@ class CandidatePool:
 
     tasks: list[EditTask]
     hidden: list[Tensor]
-    """A task: (K, A, width)."""
+    """One tensor per task, (K, A, width)."""
 
     def features(self) -> NDArray[np.float32]:
-        """(N, A * width): the mean of a task's candidates, by which tasks are told apart for diversity."""
+        """Return each task's mean state over its candidates, (N, A * width): the features for diversity."""
         return np.stack([states.mean(dim=0).flatten().numpy() for states in self.hidden])
 
 
 def comparable_tasks(folder: Path) -> list[EditTask]:
-    """The tasks of a candidates folder that have two candidates or more: others compare nothing."""
+    """Return the tasks with two candidates or more; the others allow no comparison.
+
+    Args:
+        folder: The candidates folder.
+    """
     return [task for task in read_tasks(folder) if len(task.candidates) > 1]
 
 
 def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> CandidatePool:
-    """Tasks of a candidates folder as a pool; pictures are scaled to what the model reads."""
+    """Compute the backbone's states of the tasks' candidates.
+
+    Args:
+        folder: The candidates folder.
+        tasks: Tasks of the folder.
+        model: The reward model; images are scaled to the size that it reads.
+
+    Returns:
+        The tasks with their states.
+    """
     hidden: list[Tensor] = []
     for task in track(tasks, description="reading the pool", transient=True):
         images = [candidate.image for candidate in task.candidates]
@@ -47,7 +60,12 @@ def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Candid
 
 
 def backbone_states(groups: Sequence[EditGroupLike], model: RewardModel) -> list[Tensor]:
-    """The backbone's states of judged groups, (K, A, width) each."""
+    """Return the backbone's states of judged groups, (K, A, width) each.
+
+    Args:
+        groups: The groups.
+        model: The reward model.
+    """
     return [
         state
         for group in track(groups, description="reading the dataset", transient=True)
@@ -56,7 +74,16 @@ def backbone_states(groups: Sequence[EditGroupLike], model: RewardModel) -> list
 
 
 def load_pictures(folder: Path, digests: Sequence[str], side: int | None) -> list[Picture]:
-    """Pictures of a candidates folder, as squares of `side` pixels or as they are."""
+    """Load images of a candidates folder.
+
+    Args:
+        folder: The candidates folder.
+        digests: sha256 of each image.
+        side: Side, in pixels, of the squares to scale them to; None keeps their size.
+
+    Returns:
+        The images, uint8 (height, width, 3) each.
+    """
     loaded = []
     for sha256 in digests:
         with Image.open(folder / "images" / f"{sha256}.png") as picture:

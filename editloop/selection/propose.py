@@ -1,4 +1,4 @@
-"""Propose what experts are asked next: of a pool of candidates, the pages that would teach the reward model most."""
+"""Propose what experts judge next: the pages of a pool of candidates from which the reward model learns most."""
 
 import shutil
 from collections.abc import Sequence
@@ -23,11 +23,13 @@ from editloop.selection.ranking import Proposal, propose_pages
 from editloop.training.edit_reward.train import pad_groups
 
 Strategy = Literal["active", "diverse", "random"]
+"""random: a random sample. active: the pages with the most information. diverse: of a longer list of such pages, those
+that lie farthest apart."""
 STRATEGIES: tuple[Strategy, ...] = ("random", "active", "diverse")
 SHORTLIST = {"random": 1.0, "active": 1.0, "diverse": 1.5}
-"""How many times as many pages as wanted a strategy looks at, to take those that lie farthest apart."""
+"""Pages that a strategy considers, as a multiple of the pages wanted; it takes those that lie farthest apart."""
 RANDOM_SHARE = 0.1
-"""Of the pages, chosen without regard to the model: a fair sample to calibrate and to measure with."""
+"""Share of the pages chosen without regard to the model: an unbiased sample for calibration and measurement."""
 
 
 def run_propose(
@@ -42,13 +44,30 @@ def run_propose(
     random_share: float = RANDOM_SHARE,
     seed: int = 0,
 ) -> list[Proposal]:
-    """Write the candidates folder of the next campaign: `pages` tasks of `pool`, up to `places` candidates each.
+    """Write the candidates folder of the next campaign.
 
-    Random choice asks no model. For the other strategies `model` is a reward model's folder, a shipped name or
-    models:/edit-reward@champion. With the `dataset` of what was judged so far, an ensemble of heads is fitted to it on
-    the model's backbone, and its disagreement tells what is not known yet; without it the model's own sigma must do.
-    Tasks that the dataset has are not asked again. `proposal.json` says what was chosen and why. EditLoopError where
-    the pool has nothing left to ask.
+    With strategy `random` no model is used. The others rank pages by information: with `dataset`, an ensemble of heads
+    is fitted to its judgements on the model's backbone, and its disagreement measures what is unknown; without it, the
+    model's own sigma does. The folder's `proposal.json` says what was chosen and why.
+
+    Args:
+        pool: The candidates folder to choose from.
+        output: The candidates folder to write; an existing one is replaced.
+        model: A reward model's folder, a shipped name, or an address such as models:/edit-reward@champion; not used
+            with strategy `random`.
+        dataset: Dataset folder of the judgements so far; its tasks are not proposed again. None if there is none.
+        strategy: How to choose.
+        pages: Number of pages, one task each; fewer if the pool has fewer.
+        places: Largest number of candidates on a page, 2..7.
+        random_share: Share of the pages drawn at random, 0..1.
+        seed: Seed of the random choices and of the ensemble.
+
+    Returns:
+        The chosen pages.
+
+    Raises:
+        EditLoopError: A number is out of range, the pool has no task left to judge, or the model or the dataset cannot
+            be read.
     """
     if not 2 <= places <= 7:
         raise EditLoopError(f"--places {places}: a page shows 2 to 7 candidates.")
@@ -108,7 +127,14 @@ def run_propose(
 
 
 def judged_tasks(dataset: Path) -> set[str]:
-    """Ids of the tasks that a dataset folder holds judgements on; EditLoopError where it names none."""
+    """Return the ids of the tasks that a dataset folder holds judgements on.
+
+    Args:
+        dataset: The dataset folder.
+
+    Raises:
+        EditLoopError: The folder's manifest names no judged tasks.
+    """
     facts = read_manifest(dataset)["facts"]
     if "task_ids" not in facts:
         raise EditLoopError(
@@ -119,7 +145,14 @@ def judged_tasks(dataset: Path) -> set[str]:
 
 
 def load_reward(model: str) -> RewardModel:
-    """A reward model by folder, shipped name or registry address; on the first GPU, where there is one."""
+    """Load a reward model, onto the first GPU if there is one.
+
+    Args:
+        model: A folder, a shipped name, or an address in the registry.
+
+    Raises:
+        EditLoopError: There is no such model.
+    """
     if not model.startswith("models:"):
         return RewardModel.load(model, *placement())
     folder = resolve_model(model)
@@ -129,9 +162,16 @@ def load_reward(model: str) -> RewardModel:
 
 
 def own_scores(pool: CandidatePool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """The model's own scores as an ensemble of one: (mu, log_sigma), (1, K, A) a task.
+    """Return the model's own scores as an ensemble of one member.
 
-    A difference of mu is in the loss's own unit, the logit of one edit's being preferred.
+    A difference of mu is in the unit of the loss: the logit of the probability that one edit is preferred.
+
+    Args:
+        pool: The tasks with their states.
+        model: The reward model.
+
+    Returns:
+        (mu, log_sigma) of each task, (1, K, A) each.
     """
     by_task = []
     device = next(model.parameters()).device
@@ -145,7 +185,20 @@ def own_scores(pool: CandidatePool, model: RewardModel) -> list[tuple[NDArray[np
 def ensemble_scores(
     pool: CandidatePool, dataset: Path, model: RewardModel, seed: int
 ) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """Scores of an ensemble that learnt from the dataset's training part: (mu, log_sigma), (M, K, A) a task."""
+    """Fit an ensemble to the dataset's training split and score the pool with it.
+
+    Args:
+        pool: The tasks with their states.
+        dataset: The dataset folder.
+        model: The reward model whose backbone computed the states.
+        seed: Seed of the ensemble.
+
+    Returns:
+        (mu, log_sigma) of each task, (M, K, A) each.
+
+    Raises:
+        EditLoopError: The training split is empty.
+    """
     groups = read_groups(dataset, "train", model.settings.side)
     if not groups:
         raise EditLoopError(f"{dataset}: its training part is empty, so there is nothing to learn from yet.")
@@ -153,9 +206,16 @@ def ensemble_scores(
 
 
 def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """(mu, log_sigma), (M, K, A), of each task's hidden states by an ensemble's M members.
+    """Score tasks with an ensemble.
 
-    Each member is sure of itself (sigma 0): doubt is where they differ.
+    Members have sigma 0 (log_sigma -inf); uncertainty is their disagreement.
+
+    Args:
+        ensemble: The ensemble of M members.
+        hidden: The backbone's states of each task, (K, A, width).
+
+    Returns:
+        (mu, log_sigma) of each task, (M, K, A) each.
     """
     with torch.no_grad():
         mu = [ensemble(states[None])[:, 0].numpy() for states in hidden]
@@ -163,7 +223,12 @@ def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArra
 
 
 def ensemble_labels(groups: Sequence[PreferenceGroup], hidden: list[Tensor]) -> EnsembleLabels:
-    """Judged groups and their hidden states, padded to one number of candidates."""
+    """Pad judged groups and their states to the same number of candidates.
+
+    Args:
+        groups: The judged groups.
+        hidden: The backbone's states of each group, (K, A, width).
+    """
     ratings, valid, weights = pad_groups(groups)
     stacked = torch.zeros(*valid.shape, *hidden[0].shape[1:])
     for index, states in enumerate(hidden):

@@ -1,12 +1,14 @@
-"""Active selection: which pages experts are asked next, from what a reward model knows and does not know.
+"""Active selection: which pages experts judge next, given what a reward model knows and does not know.
 
-Pure functions on arrays. K candidates a task, M members of an ensemble, A axes. A task's page shows the candidates
-whose scores lie farthest apart, since experts order those reliably. Tasks are taken by the information that the answers
-to "which of the two is better?" would give about the model: it is large where the members (or a member's own sigma)
-disagree about an order, and small where all agree that a pair is simply close, which is where plain entropy spends its
-questions. On drawn scenes none of it saved judgements for certain (README, "What to ask next"). Worse still in
-first trials on one pool: entropy (below random choice), and information for the choice of candidates too (it picks what
-experts cannot tell apart either).
+Pure functions on arrays, for tasks of K candidates, ensembles of M members, and A axes. A task's page shows the
+candidates whose scores lie farthest apart, since experts order those reliably. Tasks are ranked by the information that
+the answers to "which of the two is better?" would give about the model. It is large where the members (or a member's
+own sigma) disagree about an order, and small where all agree that a pair is close; plain entropy spends its questions
+on such pairs.
+
+On drawn scenes none of this reliably saved judgements (README, "What to ask next"). Two alternatives did worse still in
+first trials on one pool: entropy, which was worse than random choice, and choosing the candidates by information too,
+which picks candidates that experts cannot tell apart either.
 """
 
 from collections.abc import Sequence
@@ -19,29 +21,35 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 NODES = 8
-"""Of the quadrature over a member's own doubt."""
+"""Nodes of the quadrature over a member's own uncertainty."""
 
 
 class Proposal(NamedTuple):
-    """One page to ask."""
+    """One page to judge."""
 
     task: int
     """Index of the task in the pool."""
     candidates: tuple[int, ...]
-    """Indices of its candidates, ascending."""
+    """Indices of the shown candidates, ascending."""
     information: float
-    """Nats that the page's pairs would tell, summed."""
+    """Information of the page in nats, summed over its pairs."""
     at_random: bool
-    """Chosen for calibration, not for its information."""
+    """Whether the page was drawn at random, for calibration, and not for its information."""
 
 
 def pair_information(mu: Floats, log_sigma: Floats) -> NDArray[np.float64]:
-    """What asking about each pair of a task's candidates would tell, (K, K), nats, symmetric, summed over the axes.
+    """Return the information of asking about each pair of a task's candidates, in nats, summed over the axes.
 
-    mu, log_sigma: (M, K, A) scores of M members. Mutual information between the answer and the model, H(E[p]) - E[H(p)]
-    (BALD: Houlsby et al., arXiv 1112.5745), p = sigmoid(z) and z the score difference: drawn from a member at random,
-    and within it from N(mu_a - mu_b, sigma_a^2 + sigma_b^2) by Gauss-Hermite nodes. One member without sigma tells
-    nothing.
+    It is the mutual information between the answer and the model, H(E[p]) - E[H(p)] (BALD: Houlsby et al., arXiv
+    1112.5745), where p = sigmoid(z) and z is the difference of the scores: of a member drawn at random and, within it,
+    from N(mu_a - mu_b, sigma_a^2 + sigma_b^2) by Gauss-Hermite quadrature. A single member without sigma gives 0.
+
+    Args:
+        mu: Means of the scores, (M, K, A).
+        log_sigma: Logarithms of their standard deviations, (M, K, A); -inf for none.
+
+    Returns:
+        The information, (K, K), symmetric, 0 on the diagonal.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     mean = mu[:, :, None] - mu[:, None]
@@ -55,18 +63,27 @@ def pair_information(mu: Floats, log_sigma: Floats) -> NDArray[np.float64]:
 
 
 def pair_distance(mu: Floats, spread: Floats) -> NDArray[np.float64]:
-    """How far apart each pair's scores lie, (K, K), summed over the axes, each in units of its `spread` (A,).
+    """Return how far apart each pair's mean scores lie, (K, K), summed over the axes.
 
-    mu: (M, K, A); the members' mean counts.
+    Args:
+        mu: Scores, (M, K, A); their mean over the members counts.
+        spread: Unit of the distance on each axis, (A,).
     """
     mean = mu.mean(axis=0) / spread
     return np.asarray(np.abs(mean[:, None] - mean[None]).sum(axis=-1), dtype=np.float64)
 
 
 def best_page(distance: Floats, places: int) -> tuple[int, ...]:
-    """The `places` candidates (all, where there are fewer) whose pairs lie farthest apart in all, ascending.
+    """Choose the candidates of a page: those with the largest sum of pairwise distances.
 
-    distance: (K, K), symmetric. Every choice is tried: K is small.
+    All combinations are tried, since K is small.
+
+    Args:
+        distance: Distances of the candidates, (K, K), symmetric.
+        places: Number of candidates to choose; all, if there are fewer.
+
+    Returns:
+        Their indices, ascending.
     """
     choices = list(combinations(range(len(distance)), min(places, len(distance))))
     apart = [distance[np.ix_(chosen, chosen)].sum() for chosen in choices]
@@ -74,9 +91,16 @@ def best_page(distance: Floats, places: int) -> tuple[int, ...]:
 
 
 def k_center(features: Floats, chosen: Sequence[int], pool: Sequence[int], count: int) -> list[int]:
-    """`count` of `pool`, each time the one farthest from all that are taken: greedy k-center (Gonzalez 1985).
+    """Choose rows by greedy k-center (Gonzalez 1985): each time the row farthest from all chosen so far.
 
-    features: (N, F); `chosen` are rows taken before; without any the first of the pool begins.
+    Args:
+        features: (N, F).
+        chosen: Rows chosen before; if empty, the first row of `pool` comes first.
+        pool: Rows to choose from.
+        count: Number of rows to choose; all, if there are fewer.
+
+    Returns:
+        The chosen rows, in the order of choice.
     """
     remaining, selected = list(pool), []
     distance = np.full(len(remaining), np.inf)
@@ -101,12 +125,25 @@ def propose_pages(
     shortlist: float = 1.0,
     seed: int,
 ) -> list[Proposal]:
-    """Choose `pages` pages of the tasks that were not asked, the most telling first, then those drawn at random.
+    """Choose pages of the tasks that were not judged yet, one page per task.
 
-    scores: (mu, log_sigma) of each task, (M, K, A). features: (N, F), one row a task, for diversity. A page shows the
-    `places` candidates of its task that lie farthest apart. With a `shortlist` above 1, so many times as many pages as
-    wanted are looked at, and those that lie farthest apart are taken. `random_share` of the pages is drawn evenly from
-    all others, with any candidates: what is chosen by information alone is no fair sample to calibrate or measure with.
+    A page shows the candidates of its task that lie farthest apart; tasks are ranked by the information of that page.
+    The share of pages drawn at random is drawn uniformly from the other tasks, with random candidates: pages chosen by
+    information are no unbiased sample for calibration or measurement.
+
+    Args:
+        scores: (mu, log_sigma) of each of N tasks, (M, K, A) each.
+        features: Features of the tasks for diversity, (N, F).
+        asked_tasks: Indices of the tasks that are judged already.
+        pages: Number of pages; fewer if fewer tasks remain.
+        places: Largest number of candidates on a page.
+        random_share: Share of the pages drawn at random, 0..1.
+        shortlist: Number of most informative pages to consider, as a multiple of the pages wanted; of these, the pages
+            farthest apart are taken. 1 or less takes the most informative ones.
+        seed: Seed of the random pages.
+
+    Returns:
+        The pages: by information, highest first, then those drawn at random.
     """
     rng = np.random.default_rng(seed)
     remaining = sorted(set(range(len(scores))) - set(asked_tasks))
@@ -131,12 +168,12 @@ def propose_pages(
 
 
 def _page_information(scores: tuple[Floats, Floats], page: tuple[int, ...]) -> float:
-    """What a page's pairs would tell, nats."""
+    """Information of a page in nats: the sum over its pairs."""
     mu, log_sigma = (array[:, list(page)] for array in scores)
     return float(pair_information(mu, log_sigma).sum() / 2)
 
 
 def _entropy(chance: Floats) -> NDArray[np.float64]:
-    """Entropy of a yes/no answer, nats."""
+    """Entropy of a yes/no answer in nats."""
     p = np.clip(chance, 1e-12, 1 - 1e-12)
     return np.asarray(-(p * np.log(p) + (1 - p) * np.log(1 - p)), dtype=np.float64)

@@ -1,14 +1,14 @@
-"""How far annotators agree: Krippendorff's alpha with a bootstrap interval, and the order they put candidates in.
+"""Agreement of annotators: Krippendorff's alpha with a bootstrap interval, and agreement on the order of candidates.
 
-K. Krippendorff, Content Analysis (2004), ch. 11. With m ratings of an item, n of all items that have two or more, and a
-squared distance d between two ratings,
+K. Krippendorff, Content Analysis (2004), ch. 11. With m ratings of an item, n ratings of all items that have two or
+more, and a squared distance d between two ratings,
 
     alpha = 1 - (n - 1) * (sum over items of the d of its ordered pairs / (m - 1)) / (sum of d over all ordered pairs)
 
-An ordinal distance is the distance of mid-ranks, so ordinal alpha is interval alpha of mid-ranks. How often two values
-meet adds up over groups of items, so that a resample is two products with sparse tables, whatever the level. Alpha is
-that of the `krippendorff` package (a test), which has no resampling of tasks; doing it by that package took eleven
-times as long (`make bench`).
+The ordinal distance of two ratings is the distance of their mid-ranks, so ordinal alpha is interval alpha of mid-ranks.
+Counts of values and of value pairs add up over groups of items, so at any level a resample costs two products with
+sparse tables. A test compares alpha with the `krippendorff` package. That package cannot resample tasks; a bootstrap
+built on it took eleven times as long (`make bench`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,20 +25,37 @@ from editloop.statistics.judgement_table import judgement_table
 Level = Literal["ordinal", "interval", "nominal"]
 RESAMPLES = 1000
 BLOCK = 2_000_000
-"""Numbers of resampling that are in memory at once."""
+"""Most numbers in memory at once while resampling."""
 Float = NDArray[np.float64]
 
 
 def agreement(judgements: Sequence[Judgement], axis: Axis, *, seed: int = 0) -> dict[str, Any]:
-    """Agreement on one axis, as `table_agreement` gives it: an item is a candidate, and whole tasks are resampled.
+    """Measure the agreement of annotators on one axis.
 
-    Candidates of one task are not independent of each other.
+    An item is a candidate. Candidates of one task are not independent of each other, so whole tasks are resampled.
+
+    Args:
+        judgements: The judgements.
+        axis: The axis.
+        seed: Seed of the resampling.
+
+    Returns:
+        The figures of `table_agreement`.
     """
     return judged_agreement(judgement_table(judgements), axis, seed=seed)
 
 
 def judged_agreement(table: pd.DataFrame, axis: Axis, *, seed: int = 0) -> dict[str, Any]:
-    """The same from a `judgement_table`."""
+    """Measure the agreement on one axis, as `agreement` does, from a table.
+
+    Args:
+        table: A `judgement_table`.
+        axis: The axis.
+        seed: Seed of the resampling.
+
+    Returns:
+        The figures of `table_agreement`.
+    """
     return table_agreement(table[axis], table["item"], table["annotator"], groups=table["task_id"], seed=seed)
 
 
@@ -51,13 +68,21 @@ def table_agreement(
     level: Level = "ordinal",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Agreement of N ratings: {"alpha", "ci95": [low, high], "items", "raters"}.
+    """Measure the agreement of N ratings.
 
-    values, items, raters, groups: (N,), a rating and what it belongs to; values are finite numbers, or anything with
-    `level` nominal. `items` counts those with two ratings or more, `raters` everybody. `ci95` is the 2.5th to 97.5th
-    percentile of alpha over RESAMPLES draws of whole groups (items, where no groups are given), None with one group.
-    Where alpha is undefined (no item has two ratings, or all compared ratings are one value) it is None, and "note"
-    says why.
+    Args:
+        values: The ratings, (N,): finite numbers, or anything at level "nominal".
+        items: What each rating is about, (N,).
+        raters: Who gave it, (N,).
+        groups: The group that each item belongs to, (N,). Groups are resampled as a whole. None: each item alone.
+        level: Level of measurement, which sets the distance of two ratings.
+        seed: Seed of the resampling.
+
+    Returns:
+        {"alpha", "ci95", "items", "raters"}. `ci95` is [low, high], the 2.5th and 97.5th percentile of alpha over
+        RESAMPLES resamples, and None with fewer than two groups or where every resample is undefined. `items` counts
+        the items with two or more ratings, `raters` all raters. Where alpha is undefined (no item has two ratings, or
+        all compared ratings are equal), `alpha` and `ci95` are None, and "note" says why.
     """
     names = pd.unique(pd.Series(np.asarray(raters)).astype(str))
     ratings = _Ratings.of(values, items, items if groups is None else groups, level)
@@ -72,21 +97,22 @@ def table_agreement(
 
 
 class _Ratings(NamedTuple):
-    """The items that have two ratings or more, of V values, summed by G groups."""
+    """The items with two or more ratings: counts of V values and P value pairs, summed over G groups."""
 
     items: int
     given: csr_array
     """(G, V): how often each value was given."""
     coincidences: csr_array
-    """(G, P): of each pair of values that meets in an item, how often, each item's pairs divided by its m - 1."""
+    """(G, P): how often each pair of values occurs within an item. Each item's pairs are divided by its m - 1."""
     pairs: NDArray[np.intp]
-    """(2, P): the two values of each pair, as numbers below V."""
+    """(2, P): the two values of each pair, as indices into `domain`."""
     domain: NDArray[Any]
-    """(V,): the values themselves, sorted where they have an order."""
+    """(V,): the values, sorted unless nominal."""
     level: Level
 
     @classmethod
     def of(cls, values: ArrayLike, items: ArrayLike, groups: ArrayLike, level: Level) -> "_Ratings":
+        """Count the ratings. The arguments are those of `table_agreement`."""
         item, _ = pd.factorize(np.asarray(items))
         compared = (np.bincount(item) > 1)[item] if len(item) else np.zeros(0, dtype=bool)
         item, names = pd.factorize(item[compared])
@@ -97,7 +123,7 @@ class _Ratings(NamedTuple):
         counts.sum_duplicates()
         belongs = np.zeros(count, dtype=np.intp)
         belongs[item] = group
-        # Every two values of an item: its row of `counts`, once for each entry of that row.
+        # All pairs of an item's values: its row of `counts`, joined with itself.
         row = np.repeat(np.arange(count), np.diff(counts.indptr))
         entries = pd.DataFrame({"row": row, "value": counts.indices, "times": counts.data})
         value_pairs = entries.merge(entries, on="row", suffixes=("", "_other"))
@@ -113,11 +139,11 @@ class _Ratings(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers that one resample takes."""
+        """How many numbers the widest table of one resample has."""
         return max(*self.given.shape, self.pairs.shape[1])
 
     def alphas(self, times: Float) -> Float:
-        """Alpha with each group counted so many times; (R, G) to (R,), NaN where undefined."""
+        """Return alpha with each group counted so many times: (R, G) to (R,), NaN where undefined."""
         value_counts = (self.given.T @ times.T).T
         pair_counts = (self.coincidences.T @ times.T).T
         n = value_counts.sum(axis=1)
@@ -129,7 +155,7 @@ class _Ratings(NamedTuple):
             if self.level == "ordinal":
                 scores = np.cumsum(value_counts, axis=1) - value_counts / 2 - n[:, None] / 2
             else:
-                # Centred, so that squares of large values do not drown their differences.
+                # Centred, because squares of large values would swamp their differences.
                 scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), value_counts.shape)
             within = (pair_counts * (scores[:, first] - scores[:, second]) ** 2).sum(axis=1)
             between = 2 * n * (value_counts * scores**2).sum(axis=1) - 2 * (value_counts * scores).sum(axis=1) ** 2
@@ -138,7 +164,7 @@ class _Ratings(NamedTuple):
 
 
 def _resampled(G: int, size: int, seed: int) -> Iterator[Float]:
-    """RESAMPLES draws of G groups with replacement, how often each group came, in blocks (R, G) of bounded size."""
+    """Yield how often each of G groups is drawn, over RESAMPLES draws with replacement, in bounded blocks (R, G)."""
     rng = np.random.default_rng(seed)
     block = max(1, min(RESAMPLES, BLOCK // size))
     for start in range(0, RESAMPLES, block):
@@ -148,7 +174,7 @@ def _resampled(G: int, size: int, seed: int) -> Iterator[Float]:
 
 
 def _degenerate(ratings: _Ratings, names: NDArray[Any]) -> str | None:
-    """Why alpha is undefined, or None."""
+    """Return why alpha is undefined, or None."""
     if len(names) == 0:
         return "no ratings"
     if len(names) == 1:
@@ -162,11 +188,17 @@ def _degenerate(ratings: _Ratings, names: NDArray[Any]) -> str | None:
 
 
 def order_agreement(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
-    """Do two annotators order two candidates of one task the same way? Counted over all such fours.
+    """Measure how often two annotators order two candidates of a task the same way, over all such cases.
 
-    Gives {"share", "same", "opposite", "one_tie", "both_tie"}: `share` is same / (same + opposite), None where both are
-    0; fours in which one or both of the two see a tie are counted apart. `table` is a `judgement_table` with one rating
-    of a candidate by an annotator.
+    A case is two annotators and two candidates of one task that both rated.
+
+    Args:
+        table: A `judgement_table` with at most one rating of a candidate by an annotator.
+        axis: The axis.
+
+    Returns:
+        {"share", "same", "opposite", "one_tie", "both_tie"}. `share` is same / (same + opposite), None where both are
+        0. `one_tie` and `both_tie` count the cases in which one or both annotators rated the two candidates equally.
     """
     rows = table[["task_id", "annotator", "item", axis]]
     pairs = rows.merge(rows, on=["task_id", "annotator"], suffixes=("_a", "_b"))

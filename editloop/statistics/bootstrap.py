@@ -1,7 +1,7 @@
-"""Intervals by resampling whole clusters: pairs and edits of one task are not independent.
+"""Bootstrap intervals that resample whole clusters, because pairs and edits of one task are not independent.
 
-A resample is a vector of how often each cluster was drawn, so that all figures of all slices of a resample are one
-matrix product: 10,000 resamples of 3,000 units in 20 slices take about a second.
+A resample is a vector of how often each cluster was drawn, so one matrix product gives all figures of all slices:
+10,000 resamples of 3,000 units in 20 slices take about a second.
 """
 
 from collections.abc import Sequence
@@ -13,26 +13,30 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 DRAWS_AT_ONCE = 1_000_000
-"""Drawn clusters held in memory, 8 bytes each."""
+"""Drawn clusters in memory at once, 8 bytes each."""
 
 
 class Resampled(NamedTuple):
-    """Ratios of S figures: as measured, and as resampled."""
+    """S ratios, as measured and as resampled."""
 
     values: NDArray[np.float64]
-    """(S,), NaN where nothing was counted."""
+    """(S,). NaN where the counts are 0."""
     draws: NDArray[np.float64]
-    """(resamples, S), NaN in a resample that happens to count nothing."""
+    """(resamples, S). NaN in a resample whose counts are 0."""
     clusters: NDArray[np.int64]
-    """(S,): how many clusters each figure rests on."""
+    """(S,): number of clusters with counts above 0."""
 
 
 def resampled_ratios(
     hits: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Resampled:
-    """sum(hits) / sum(counts) over clusters, and the same of resampled clusters.
+    """Return sum(hits) / sum(counts) over all clusters, and over resampled clusters.
 
-    hits, counts: (clusters, S), counts >= 0, hits may be negative (differences). All figures see the same resamples.
+    Args:
+        hits: Numerators, (clusters, S). May be negative (differences).
+        counts: Denominators, (clusters, S), at least 0.
+        seed: Seed of the resampling. All S figures see the same resamples.
+        resamples: Number of resamples.
     """
     clusters = len(hits)
     draws = np.full((resamples, hits.shape[1]), np.nan)
@@ -52,11 +56,18 @@ def resampled_ratios(
 
 
 def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> NDArray[np.float64]:
-    """Expanded percentile intervals of the figures, (S, 2); NaN where a figure rests on fewer than two clusters.
+    """Return expanded percentile intervals of the figures.
 
-    The plain percentile interval of n clusters is too narrow by sqrt((n - 1) / n) and by the normal in place of
-    Student's t: the quantiles are taken that much further out (T. Hesterberg, What Teachers Should Know About the
-    Bootstrap, The American Statistician 69 (2015), 4.3).
+    The plain percentile interval of n clusters is too narrow, by a factor sqrt((n - 1) / n) and because it uses the
+    normal distribution instead of Student's t. Quantiles further out correct for both (T. Hesterberg, What Teachers
+    Should Know About the Bootstrap, The American Statistician 69 (2015), 4.3).
+
+    Args:
+        resampled: The figures.
+        level: Coverage of the intervals, 0..1.
+
+    Returns:
+        (S, 2). NaN where a figure rests on fewer than two clusters.
     """
     ends = np.full((len(resampled.values), 2), np.nan)
     for index, clusters in enumerate(resampled.clusters):
@@ -69,17 +80,29 @@ def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> NDArray[
 
 
 def expanded_tail(tail: float, clusters: int) -> float:
-    """The bootstrap quantile that holds `tail` of n clusters: Phi(sqrt(n / (n - 1)) t_{n-1}(tail))."""
+    """Return the bootstrap quantile for a tail probability: Phi(sqrt(n / (n - 1)) t_{n-1}(tail)) for n clusters.
+
+    Args:
+        tail: Nominal tail probability, 0..1.
+        clusters: Number of clusters, at least 2.
+    """
     from scipy.stats import norm, t
 
     return float(norm.cdf(np.sqrt(clusters / (clusters - 1)) * t.ppf(tail, clusters - 1)))
 
 
 def p_value_below(resampled: Resampled, bound: float) -> NDArray[np.float64]:
-    """One-sided p of each figure being at least `bound`, against its being below: (S,), 1 where nothing is known.
+    """Return the one-sided p-value of each figure being at least `bound`, against its being below.
 
-    The tail of the resamples at or above the bound, read as `interval` reads tails, so that p < a says the same as an
-    upper end of the (1 - 2a) interval below the bound.
+    It is the share of resamples at or above the bound, corrected as `percentile_intervals` corrects its tails. So p < a
+    holds where the upper end of the (1 - 2a) interval is below the bound.
+
+    Args:
+        resampled: The figures.
+        bound: The bound.
+
+    Returns:
+        (S,). 1 where a figure rests on fewer than two clusters.
     """
     from scipy.stats import norm, t
 
@@ -96,7 +119,16 @@ def p_value_below(resampled: Resampled, bound: float) -> NDArray[np.float64]:
 def sum_by_cluster(
     values: NDArray[np.float64], counts: NDArray[np.float64], clusters: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums over the units of each cluster. values, counts: (N, S); returns two of (clusters, S)."""
+    """Sum the units of each cluster.
+
+    Args:
+        values: (N, S).
+        counts: (N, S).
+        clusters: The cluster of each of the N units.
+
+    Returns:
+        The sums of values and of counts, each (clusters, S), in the sorted order of the clusters.
+    """
     names, cluster_index = np.unique(np.asarray(clusters), return_inverse=True)
     totals = np.zeros((2, len(names), values.shape[1]))
     for total, units in zip(totals, (values, counts), strict=True):
@@ -107,7 +139,18 @@ def sum_by_cluster(
 def ratio_interval(
     hits: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float, float]:
-    """sum(hits) / sum(counts) over clusters, with its 95 % interval. hits, counts: (clusters,)."""
+    """Return sum(hits) / sum(counts) over clusters, with its 95 % interval.
+
+    Args:
+        hits: Numerators, (clusters,).
+        counts: Denominators, (clusters,), at least 0.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+
+    Returns:
+        The ratio and the interval's lower and upper end. All NaN where the counts sum to 0; the ends are NaN with fewer
+        than two clusters.
+    """
     if not counts.sum() > 0:
         return float("nan"), float("nan"), float("nan")
     resampled = resampled_ratios(hits[:, None], counts[:, None], seed=seed, resamples=resamples)

@@ -5,7 +5,15 @@ from numpy.typing import NDArray
 
 
 def holm(log_p: NDArray[np.float64], level: float) -> NDArray[np.bool_]:
-    """Which of the hypotheses fall, the chance of any wrong one being `level` at most; (m,) to (m,)."""
+    """Return which hypotheses are rejected. The chance of any wrong rejection is at most `level`.
+
+    Args:
+        log_p: Natural logarithms of the p-values, (m,).
+        level: Familywise error rate, 0..1.
+
+    Returns:
+        (m,): True where the hypothesis is rejected.
+    """
     order = np.argsort(log_p, kind="stable")
     stands = log_p[order] > np.log(level) - np.log(len(log_p) - np.arange(len(log_p)))
     fallen = np.zeros(len(log_p), dtype=bool)

@@ -1,4 +1,4 @@
-"""Judgements as a table: what every statistic of a campaign is counted from."""
+"""Judgements as a table, from which all statistics of a campaign are computed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,14 +12,21 @@ from editloop.data.vocabulary import AXES, Judgement
 
 COLUMNS = ("kind", "task_id", "candidate_id", "annotator", *AXES, "position", "seconds", "annotation_id", "created_at")
 PARTS, LEAST_TASKS = 4, 10
+"""Most equal parts of a short campaign, and the tasks that each needs."""
 MONDAY = pd.Timestamp("2001-01-01", tz="UTC")
+"""A Monday, from which weeks are counted."""
 
 
 def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a judgement, in the order given, with `COLUMNS` and `item`.
+    """Return judgements as a table, one row per judgement, in their order.
 
-    `item` numbers the candidates 0.. in the order of (task, candidate); `if` and `vq` are 1..4; `position` counts from
-    0; `seconds` is NaN where unknown; `created_at` is in UTC. Texts are categories: each is kept once.
+    Args:
+        judgements: The judgements.
+
+    Returns:
+        The columns COLUMNS and `item`. `item` numbers the candidates from 0, sorted by (task, candidate). `if` and `vq`
+        are 1..4. `position` counts from 0. `seconds` is NaN where unknown. `created_at` is in UTC. Text columns are
+        categorical, so that each text is stored once.
     """
     table = pd.DataFrame(
         {
@@ -43,20 +50,27 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
 
 class TimePart(NamedTuple):
-    """A stretch of a campaign."""
+    """One time period of a campaign."""
 
     begin: datetime
+    """Time of the earliest rating."""
     end: datetime
-    """Of the earliest and the latest rating in it."""
+    """Time of the latest rating."""
     rows: NDArray[np.bool_]
-    """Which rows of the table fall into it; (N,)."""
+    """(N,): which rows of the table belong to the period."""
 
 
 def time_parts(table: pd.DataFrame) -> list[TimePart]:
-    """A campaign's stretches in order: its weeks (from Monday, UTC) where it saw three or more, else equal parts.
+    """Divide a campaign into its calendar weeks, or into equal parts where it had ratings in fewer than three.
 
-    A candidate's ratings stay together: they belong where the last of them was given. There are at most
-    PARTS equal parts of at least LEAST_TASKS tasks each.
+    Weeks begin on Monday, UTC. A candidate's ratings stay together, in the period of the last of them. Equal parts hold
+    equal numbers of candidates; there is one part per LEAST_TASKS tasks, at least one and at most PARTS.
+
+    Args:
+        table: A `judgement_table`.
+
+    Returns:
+        The periods in order of time. Empty for an empty table.
     """
     if table.empty:
         return []

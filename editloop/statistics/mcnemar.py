@@ -5,15 +5,30 @@ from numpy.typing import NDArray
 
 
 def discordant_counts(new: NDArray[np.float64], old: NDArray[np.float64]) -> tuple[int, int]:
-    """How many units only the new judge got right, and only the old one. new, old: (N,), each 0 or 1."""
+    """Count the units that only one of two judges got right.
+
+    Args:
+        new: (N,): 1 where the new judge is right, 0 where it is wrong.
+        old: (N,): the same of the old judge.
+
+    Returns:
+        How many only the new judge got right, and how many only the old one.
+    """
     return int(((new == 1) & (old == 0)).sum()), int(((new == 0) & (old == 1)).sum())
 
 
 def mcnemar(new: NDArray[np.float64], old: NDArray[np.float64]) -> float | None:
-    """Exact one-sided p of the new judge being no better than the old one, 0..1; None where a unit is half right.
+    """Return the exact one-sided p-value of the new judge being no better than the old one.
 
-    Under equality each unit that only one gets right is a coin's throw (Q. McNemar, Psychometrika 12 (1947) 153-157;
-    exact: the binomial in place of chi squared). Units count as independent here.
+    If both are equally good, each unit that only one gets right is a fair coin toss (Q. McNemar, Psychometrika 12
+    (1947) 153-157; exact: the binomial in place of chi squared). Units are treated as independent.
+
+    Args:
+        new: (N,): 1 where the new judge is right, 0 where it is wrong.
+        old: (N,): the same of the old judge.
+
+    Returns:
+        0..1, and 1 where the judges differ on no unit. None where a value is neither 0 nor 1.
     """
     from scipy.stats import binom
 

@@ -1,4 +1,4 @@
-"""How much each annotator's ratings tell: Dawid and Skene's model of levels said and levels true."""
+"""How informative each annotator's ratings are, by Dawid and Skene's model of true levels and rating errors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,35 +13,45 @@ from editloop.statistics.judgement_table import judgement_table
 
 LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
 ITERATIONS, TOLERANCE, LEAST = 100, 1e-5, 1e-10
-"""Of the fit: at most so many rounds, until the bound grows by less (nats a rating); no probability is smaller."""
+"""Of the fit: most iterations, the growth of the bound (nats per rating) below which it stops, and the smallest
+probability."""
 BORROWED = 10.0
-"""Ratings like everybody's that are added to an annotator's own before their weight is taken: somebody with three
-ratings counts as an average annotator, somebody with three hundred as themselves."""
+"""Average ratings added to an annotator's own before the weight is computed: with three ratings an annotator counts
+nearly as the average, with three hundred mostly as themselves."""
 
 
 class Reliability(NamedTuple):
-    """What Dawid and Skene's model says of one axis."""
+    """The fit of Dawid and Skene's model to one axis."""
 
     weights: dict[str, float]
-    """By annotator, 0..1: the share of the true level's entropy that the level said takes away. 0 = tells nothing; a
-    constant shift costs little, as it can be undone."""
+    """By annotator, 0..1: the share of the true level's entropy that the rating removes. 0 = uninformative. A constant
+    shift costs little, as it can be undone."""
     posterior: dict[tuple[str, str], NDArray[np.float64]]
-    """By (task, candidate): probability of the true levels 1, 2, 3, 4; (4,), sums to 1."""
+    """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; (4,), sums to 1."""
 
 
 def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
-    """Fit the model to the ratings of one axis. Two ratings of one candidate by one person both count.
+    """Fit the model to the ratings of one axis.
 
-    Weights are I(said; true) / H(true) of the annotator's expected counts (with BORROWED ratings of everybody's). Where
-    nothing can be told apart, because one annotator is alone or only one level was ever given, all weights are 1.
-    A. P. Dawid, A. M. Skene, Applied Statistics 28 (1979) 20-28.
+    A weight is I(rating; true) / H(true) of an annotator's expected counts, with BORROWED ratings of all annotators
+    added. All weights are 1 where nothing can be compared: there is one annotator, or only one level occurs. Two
+    ratings of one candidate by one annotator both count. A. P. Dawid, A. M. Skene, Applied Statistics 28 (1979) 20-28.
+
+    Args:
+        judgements: The judgements.
+        axis: The axis.
     """
     table = judgement_table(judgements)
     return reliability_of(table, axis)
 
 
 def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
-    """The same from a `judgement_table`."""
+    """Fit the model to the ratings of one axis, as `reliability` does, from a table.
+
+    Args:
+        table: A `judgement_table`; its columns `task_id`, `candidate_id`, `annotator`, `item` and the axis are read.
+        axis: The axis.
+    """
     if table.empty:
         return Reliability({}, {})
     ratings = table[axis].to_numpy()
@@ -62,12 +72,19 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
 def true_levels(
     items: NDArray[np.integer], annotators: NDArray[np.integer], ratings: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Probability of each item's true levels, (items, LEVELS), rows sum to 1: the model fitted by expectation
-    maximisation from the items' own shares of votes.
+    """Return the probability of each true level of each item.
 
-    items, annotators, said: (N,), numbered from 0 without a gap; a level counts from 0. A level that nobody said is
-    never true. The steps, and where they stop, are those of crowd-kit's DawidSkene, in sparse products: ratings are
-    rows of a matrix (items, annotators x levels).
+    The model is fitted by expectation maximisation, starting from each item's shares of votes. The steps and the
+    stopping rule are those of crowd-kit's DawidSkene, on a sparse matrix (items, annotators x levels). A level that
+    nobody gave has probability 0.
+
+    Args:
+        items: The item of each rating, (N,), numbered from 0 without gaps.
+        annotators: The annotator of each rating, (N,), numbered from 0 without gaps.
+        ratings: The level of each rating, (N,), from 0.
+
+    Returns:
+        (items, LEVELS); rows sum to 1.
     """
     levels, heard = np.unique(ratings, return_inverse=True)
     people, count = int(annotators.max()) + 1, len(levels)
@@ -100,9 +117,10 @@ def true_levels(
 
 
 def information_share(counts: NDArray[np.float64]) -> float:
-    """I(said; true) / H(true) of counts (said, true): 0 = independent, 1 = the level said gives the true one away.
+    """Return I(rating; true) / H(true): 0 = independent, 1 = the rating determines the true level.
 
-    Levels that are never true add nothing. Needs two true levels that were counted.
+    Args:
+        counts: Counts by rated and true level, (rated, true). At least two true levels must have counts.
     """
     joint = counts / counts.sum()
     rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)

@@ -1,4 +1,7 @@
-"""The chosen triples as an edits folder to learn from, with what was chosen, what was not, and why."""
+"""Write the chosen triples as an edits folder to train on.
+
+A report beside it says what was kept, what was dropped, and why.
+"""
 
 import json
 from pathlib import Path
@@ -18,11 +21,23 @@ from editloop.scoring.curation.triples import ScoredTriples
 def write_curated(
     scored: ScoredTriples, settings: CurateSettings, output: Path, facts: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Choose and write `output`: an edits folder, a row a kept triple with its edit as the target and its id as before,
-    in the set's order; `curation.json`, which is returned, and `page.html`.
+    """Choose among scored triples and write the kept ones to the folder `output`.
 
-    `facts`: what the set and the scores are, for the manifest. Raises EditLoopError where nothing is left to keep, or
-    less than the settings ask for, and where a picture cannot be read any more.
+    The folder holds `edits.jsonl`, with one row per kept triple in the dataset's order (the row's `id` is unchanged,
+    the edit is its target), the images, the report as `curation.json`, and `page.html`.
+
+    Args:
+        scored: The triples with their scores.
+        settings: Which triples to keep.
+        output: The folder to write; an existing one is replaced.
+        facts: Facts about the edits and the scores to add to the manifest.
+
+    Returns:
+        The content of `curation.json`.
+
+    Raises:
+        EditLoopError: No triple is left to keep, or fewer than `settings.best` without a threshold; or an image cannot
+            be read any more.
     """
     selection = choose_triples(scored, settings)
     setting_values, chosen = settings.model_dump(mode="json"), selection.counted[selection.kept]
@@ -59,7 +74,18 @@ def write_curated(
 
 
 def choose_triples(scored: ScoredTriples, settings: CurateSettings) -> Selection:
-    """The triples that are kept. EditLoopError where none is, or fewer than the settings ask for."""
+    """Choose which triples to keep.
+
+    Args:
+        scored: The triples with their scores.
+        settings: Which triples to keep.
+
+    Returns:
+        The selection; it keeps at least one triple.
+
+    Raises:
+        EditLoopError: No triple is left to keep, or fewer than `settings.best` without a threshold.
+    """
     counted = lower_bound(scored.overall, scored.mean, scored.sigma, settings.uncertainty)
     selection = select_edits(counted, scored.names, settings)
     reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items()) or "none was dropped"

@@ -1,4 +1,4 @@
-"""What was kept and what was not, as a page: the scores of both, the reasons, and pictures from either side."""
+"""The HTML page of a curation: score histograms of kept and dropped edits, the reasons, and example images of both."""
 
 import base64
 import io
@@ -15,12 +15,22 @@ from editloop.scoring.curation.selection import Selection
 from editloop.scoring.curation.triples import ScoredTriples
 
 SHOWN = 6
-"""Edits of each group of examples."""
+"""Examples shown per group."""
 SIDE, BINS = 160, 30
+"""Longest side of a thumbnail in pixels, and bins of the histogram."""
 
 
 def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Selection) -> str:
-    """One self-contained HTML page of a curation. report: what curation.json holds."""
+    """Render a curation as one self-contained HTML page.
+
+    Args:
+        report: The content of `curation.json`.
+        scored: The triples with their scores.
+        selection: Which triples are kept.
+
+    Returns:
+        The HTML.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

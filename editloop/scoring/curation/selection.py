@@ -1,4 +1,4 @@
-"""The choice of the edits that are kept: pure functions on arrays."""
+"""The choice of the edits to keep: pure functions on arrays."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,22 +13,30 @@ Values = NDArray[np.float64]
 
 
 class Selection(NamedTuple):
-    """What becomes of N scored edits."""
+    """Which of N scored edits are kept, and why the others are not."""
 
     kept: NDArray[np.int64]
-    """Places of the kept edits, in the order in which they were chosen; no task twice."""
+    """Indices of the kept edits, in the order in which they were chosen; at most one edit per task."""
     counted: Values
-    """(N,): the score that counted, on the scale of `overall`; NaN where it is missing."""
+    """(N,): the scores used for the choice, on the scale of `overall`; NaN where a score is missing."""
     dropped: dict[str, int]
-    """How many edits were not kept, by the reason."""
+    """Number of edits that were not kept, by reason."""
 
 
 def lower_bound(overall: Values, mean: Values, sigma: Values, deviations: float) -> Values:
-    """Scores (N,) minus `deviations` standard deviations, on the scale of `overall`; NaN stays NaN.
+    """Return the scores minus `deviations` standard deviations, on the scale of `overall`.
 
-    mean, sigma (N,): the judge's belief in the fused score, on a scale of its own. Its standard deviations are brought
-    to the scale of `overall` by the slope of `overall` on `mean` over the set (least squares); for a judge whose
-    overall is the fused mean that slope is 1. A score without a sigma counts as missing where deviations are asked for.
+    `sigma` is on the scale of `mean`. It is brought to the scale of `overall` by the least-squares slope of `overall`
+    on `mean` over the set; for a judge whose overall score is the fused mean that slope is 1.
+
+    Args:
+        overall: Overall scores, (N,); NaN where missing.
+        mean: Means of the judge's fused belief, (N,), on the judge's own scale.
+        sigma: Standard deviations of that belief, (N,); NaN where the judge gives none.
+        deviations: Number of standard deviations to subtract; 0 returns a copy of `overall`.
+
+    Returns:
+        The lower bounds, (N,). NaN where the score is missing, or, with `deviations` above 0, where sigma is.
     """
     if deviations == 0:
         return overall.copy()
@@ -39,10 +47,19 @@ def lower_bound(overall: Values, mean: Values, sigma: Values, deviations: float)
 
 
 def select_edits(counted: Values, names: Sequence[tuple[str, str]], settings: CurateSettings) -> Selection:
-    """Choose among N edits by the scores that count (NaN: missing, never kept) and their names (task, edit).
+    """Choose which of N edits to keep.
 
-    Names are digests of content. Highest score first, equal ones by the digest of their names: no order of the input
-    and no id shows through. Of a task one edit is kept, the first in the order.
+    Of each task one edit is kept at most: the first in the order of choice. With order `best` the highest score comes
+    first, and equal scores are ordered by a digest of their names, so that neither the order of the input nor an id has
+    an influence. With order `random` a digest of the seed and the names gives the order.
+
+    Args:
+        counted: The scores used for the choice, (N,); an edit with NaN is never kept.
+        names: (task, edit) of each edit, as digests of content.
+        settings: Order, number, threshold and seed.
+
+    Returns:
+        The kept edits and the reasons why others were dropped.
     """
     ranked = [index for index in range(len(names)) if np.isfinite(counted[index])]
     if settings.order == "random":

@@ -1,4 +1,4 @@
-"""Which of a set of noisy edits are kept to learn from. Light: no torch."""
+"""Settings of curation: which edits of a noisy set are kept to train on. Imports no torch."""
 
 from typing import Literal, Self
 
@@ -6,22 +6,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class CurateSettings(BaseModel):
-    """A choice among scored edits, at most one a task. Both limits may be given; without either every task keeps its
-    best."""
+    """Which of the scored edits to keep, at most one per task.
+
+    `best` and `threshold` may be combined; without either, every task keeps its best edit.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Literal["best", "random"] = "best"
-    """Highest scores first; or, of what has a score, drawn by `seed` alone: the control that shows what scores are
-    worth."""
+    """best: highest scores first. random: drawn by `seed` from the edits that have a score; the control that shows how
+    much the scores are worth."""
     best: int = Field(0, ge=0)
-    """Keep so many edits; 0: as many as there are."""
+    """Number of edits to keep; 0 keeps all that pass."""
     threshold: float | None = None
-    """Keep what scores this or more, on the scale of the judge's `overall`."""
+    """Lowest score to keep, on the scale of the judge's `overall`; null for no limit."""
     uncertainty: float = Field(0.0, ge=0)
-    """What counts is the score minus so many of its standard deviations: what the judge is unsure of goes last."""
+    """Number of standard deviations to subtract from each score before the choice, so that edits of which the judge is
+    unsure come last."""
     seed: int = 0
-    """Of the random order."""
+    """Seed of the random order."""
 
     @model_validator(mode="after")
     def _random_looks_at_nothing(self) -> Self:

@@ -1,6 +1,6 @@
 """Noisy triples of source, instruction and edit, and their scores.
 
-A row's candidates are its edits; in a set where no row has any, each row's target is.
+The edits of a row are its candidates. In a set where no row has candidates, the edit of each row is its target.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,14 @@ from editloop.scoring.score_file import ScoringSettings, ScoringSummary, score_e
 from editloop.scoring.score_table import read_facts
 
 COLUMNS = ("id", "source_sha256", "image_sha256", "overall", "fused_mean", "fused_sigma")
+"""Columns of the table of scores that are read; the last three become the arrays of `ScoredTriples`."""
 
 
 class Triple(NamedTuple):
-    """A noisy edit and what the judge says of it."""
+    """One noisy edit."""
 
     id: str
-    """Of its row."""
+    """Id of its row in the edits file."""
     task: str
     """Kind of edit."""
     instruction: str
@@ -35,29 +36,51 @@ class Triple(NamedTuple):
 
 
 class ScoredTriples(NamedTuple):
-    """All triples of a set, in its order, and their scores on the scale of `overall`."""
+    """All triples of a set, in its order, with their scores."""
 
     triples: list[Triple]
     names: list[tuple[str, str]]
-    """(task, edit) of each, digests of content: the same source and instruction are one task."""
+    """(task, edit) of each triple, as digests of content: the same source and instruction are one task."""
     overall: Values
     """(N,), NaN where the score is missing."""
     mean: Values
-    """(N,): the judge's belief in the fused score, on its own scale."""
+    """(N,): means of the judge's fused belief, on the judge's own scale."""
     sigma: Values
+    """(N,): standard deviations of that belief, on the same scale."""
 
 
 def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: float = 0.1) -> ScoringSummary:
-    """Score every triple of an edits folder or file into the parquet file `scores`; a stopped call is gone on with.
+    """Score every triple of an edits file or folder; a call that was stopped is resumed.
 
-    Raises EditLoopError where there is nothing to score or too many scores are missing, as `score_edits` does.
+    Args:
+        judge: The judge to ask.
+        edits: The edits file, or a folder of edits files.
+        scores: The parquet file to write.
+        most_missing: Largest share of the edits that may have no score, 0..1.
+
+    Returns:
+        The numbers of tasks, edits and missing scores.
+
+    Raises:
+        EditLoopError: There is nothing to score, or too many scores are missing; see `score_edits`.
     """
     targets = survey_edits(edits).candidates == 0
     return score_edits(judge, edits, scores, ScoringSettings(targets=targets, most_missing=most_missing))
 
 
 def read_scored(edits: Path, scores: Path) -> ScoredTriples:
-    """The triples with their scores, by `score_triples` of the same edits. EditLoopError where these are of others."""
+    """Read the triples of an edits file or folder with their scores.
+
+    Args:
+        edits: The edits file, or a folder of edits files.
+        scores: The table that `score_triples` wrote for the same edits.
+
+    Returns:
+        The triples and their scores, in the order of the edits.
+
+    Raises:
+        EditLoopError: The scores are not those of these edits.
+    """
     targets = bool(read_facts(scores).get("targets"))
     table = parquet.read_table(scores, columns=list(COLUMNS))
     triples: list[Triple] = []

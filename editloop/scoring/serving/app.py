@@ -1,10 +1,13 @@
-"""The server's HTTP face: who may ask, how much at once, and what each refusal says.
+"""The server's HTTP interface: authentication, limits, and the meaning of each refusal.
 
-POST /v1/score   ScoreRequest -> ScoreReply     401 token, 413 too large, 422 not to be judged, 429 come back later,
-GET  /v1/model   ModelReply                     503 no worker could answer
-GET  /metrics    Prometheus
-GET  /healthz    the process lives              (the last two without a token)
-GET  /readyz     a worker has its model
+    POST /v1/score   ScoreRequest -> ScoreReply
+    GET  /v1/model   ModelReply
+    GET  /metrics    Prometheus
+    GET  /healthz    the process is alive; needs no token
+    GET  /readyz     a worker has loaded its model; needs no token
+
+Refusals: 401 wrong or no token, 413 too large, 415 not JSON, 422 cannot be judged, 429 overloaded, 503 no worker could
+answer.
 """
 
 import asyncio
@@ -38,24 +41,41 @@ from editloop.scoring.server_settings import ServeSettings
 from editloop.scoring.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
 
 DECODERS = 2
-"""Threads that decode pictures; Pillow lets others run meanwhile."""
+"""Threads that decode images; Pillow releases the GIL meanwhile."""
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
+"""Host headers that a server without a token accepts."""
 Answer = TypeVar("Answer")
 
 
 class HttpRefusal(Exception):  # noqa: N818
-    """An answer that is no score: its status, what is wrong, and headers."""
+    """A request that gets an error status instead of a result."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None):
+        """Create the refusal.
+
+        Args:
+            status: HTTP status.
+            reason: What is wrong, for the client.
+            headers: Additional headers; None for no others.
+        """
         super().__init__(reason)
         self.status, self.reason, self.headers = status, reason, headers or {}
 
 
 class DecodedRequest:
-    """A request whose pictures are arrays."""
+    """A request with its images decoded."""
 
     def __init__(self, request: ScoreRequest, most_pixels: int):
-        """EditLoopError where a picture cannot be read; HttpRefusal 413 where all together are too large."""
+        """Decode the images; equal files are decoded once.
+
+        Args:
+            request: The request.
+            most_pixels: Largest number of pixels of all different images together.
+
+        Raises:
+            EditLoopError: An image cannot be read.
+            HttpRefusal: Status 413; the images have more pixels than `most_pixels`.
+        """
         self.instruction = request.instruction
         names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
         pictures_by_bytes: dict[bytes, Picture] = {}
@@ -73,16 +93,29 @@ class DecodedRequest:
 
 
 class MemoryBudget:
-    """The budget for what requests hold while they are answered."""
+    """A limit on the memory that requests in progress hold."""
 
     def __init__(self, most: int):
+        """Create the budget.
+
+        Args:
+            most: Bytes that all requests together may hold.
+        """
         self.most, self.held = most, 0
 
     @contextmanager
     def reserve(self, size: int, batcher: Batcher) -> Iterator[Callable[[int], None]]:
-        """Hold `size` bytes within the block, and more when the function it gives is called with more.
+        """Reserve memory for a request within the block.
 
-        OverloadedError where other requests hold too much for it; alone, a request of any size is taken.
+        Args:
+            size: Bytes to reserve at once.
+            batcher: Estimates when there will be room.
+
+        Yields:
+            A function that reserves more bytes.
+
+        Raises:
+            OverloadedError: Other requests hold too much. A request that is alone may have any size.
         """
         held_here = 0
 
@@ -103,10 +136,16 @@ class MemoryBudget:
 def make_app(
     settings: ServeSettings, batcher: Batcher, token: str | None, *, on_failure: Callable[[str], None]
 ) -> FastAPI:
-    """The application around a batcher, which it starts and stops.
+    """Create the application around a batcher, which it starts and stops.
 
-    `token`: what clients must show; None lets everybody in who reaches a loopback address. `on_failure` is called with
-    the reason where the model cannot be opened.
+    Args:
+        settings: Limits and memory.
+        batcher: Scores the requests.
+        token: The token that clients must send. None needs no token, but accepts only requests whose Host is local.
+        on_failure: Called with the reason if the model cannot be opened.
+
+    Returns:
+        The application.
     """
     memory, limits, meters = MemoryBudget(settings.held_megabytes * 2**20), settings.limits, batcher.meters
     decoders = ThreadPoolExecutor(DECODERS, "decode")
@@ -122,7 +161,7 @@ def make_app(
         decoders.shutdown()
 
     app = FastAPI(title="EditLoop scores", docs_url=None, redoc_url=None, lifespan=lifespan)
-    if token is None:  # else a page that a browser on this machine shows could ask, under a name of its own
+    if token is None:  # stops DNS rebinding: a web page in a local browser that asks under its own host name
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
 
     def reply(status: int, content: BaseModel, headers: dict[str, str] | None = None) -> Response:
@@ -167,7 +206,7 @@ def make_app(
 
     async def answer(request: Request) -> ScoreReply:
         kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":  # also keeps forms of foreign web pages out
+        if kind != "application/json":  # also keeps out HTML forms of other web pages
             raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
         most = limits.body_megabytes * 2**20
         content_length = request.headers.get("Content-Length", "")
@@ -245,9 +284,12 @@ async def _read_body(request: Request, most: int) -> bytes:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """What `work` gives; it is given up when the asker has left, so that no worker computes for nobody."""
+    """Return the result of `work`, or cancel it when the client disconnects.
+
+    No worker then computes for a client that is gone.
+    """
     task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())  # the body is read: what comes now is the end of the connection
+    leaving = asyncio.ensure_future(request.receive())  # the body has been read: the next message is the disconnect
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

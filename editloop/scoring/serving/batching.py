@@ -1,8 +1,8 @@
-"""Dynamic batching by task: requests that wait at the same time are judged together, and those of one task share it.
+"""Dynamic batching by task: requests that wait at the same time are judged together.
 
-A request waits in a queue of bounded length. A free worker takes the oldest, with it those of the same task (source and
-instruction), then others, up to a number of edits; the oldest waits at most a window for company. Requests of one task
-become one group, so that the judge computes their source and instruction once.
+A request waits in a queue of bounded length. A free worker takes the oldest request, then those of the same task
+(source and instruction), then others, up to a number of edits. The oldest request waits for others for a limited time
+only. Requests of one task become one group, so that the judge computes their source and instruction once.
 """
 
 import asyncio
@@ -23,16 +23,21 @@ from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task, take_
 from editloop.scoring.serving.worker import ModelFacts, Refusal, WorkerDiedError
 
 HEALTH_CHECK_SECONDS = 0.5
-"""How often an idle worker is looked at: one that died is replaced before a request finds it."""
+"""Time between two checks of an idle worker: one that died is replaced before a request meets it."""
 MAX_RESTART_PAUSE = 30.0
-"""Seconds between two starts of a worker that does not come up, at most."""
+"""Longest pause, in seconds, between two starts of a worker that does not come up."""
 log = logging.getLogger(__name__)
 
 
 class OverloadedError(Exception):
-    """The queue is full; `seconds` from now it should have room."""
+    """The queue or the memory budget is full."""
 
     def __init__(self, seconds: int):
+        """Create the error.
+
+        Args:
+            seconds: Estimated time, in seconds, until there is room.
+        """
         super().__init__(f"the queue is full; ask again in {seconds} s")
         self.seconds = seconds
 
@@ -42,11 +47,11 @@ class UnavailableError(Exception):
 
 
 class RefusedError(Exception):
-    """The judge cannot judge what this request holds."""
+    """The judge cannot judge the content of this request."""
 
 
 class BatchWorker(Protocol):
-    """What the batcher asks of a worker; all block."""
+    """What the batcher needs of a worker; every method blocks. `Worker` documents the methods."""
 
     def start(self) -> ModelFacts: ...
     def alive(self) -> bool: ...
@@ -55,9 +60,16 @@ class BatchWorker(Protocol):
 
 
 class Batcher:
-    """The queue and the workers that empty it. All methods run on one event loop."""
+    """The queue and the workers that empty it. Every method runs on one event loop."""
 
     def __init__(self, workers: Sequence[BatchWorker], settings: ServeSettings, meters: Meters):
+        """Create the batcher; `start` starts the workers.
+
+        Args:
+            workers: The workers, not started yet.
+            settings: Batch size, window, queue length, tries and time limit.
+            meters: The metrics to update.
+        """
         self.settings, self.meters = settings, meters
         self.facts: ModelFacts | None = None
         self.ready = 0
@@ -68,23 +80,25 @@ class Batcher:
         self._tasks: list[asyncio.Task[None]] = []
         self._on_failure: Callable[[str], None] = log.error
         self._pace = 0.1
-        """Seconds an edit, of late: what a time to come back is estimated from."""
+        """Recent seconds per edit (moving average): the basis of `retry_seconds`."""
 
     @property
     def queued(self) -> int:
-        """Edits that wait."""
+        """Number of edits that wait."""
         return sum(len(request.edits) for request in self._queue)
 
     def start(self, on_failure: Callable[[str], None]) -> None:
-        """Begin to start the workers; requests may wait meanwhile.
+        """Begin to start the workers and return at once; requests may wait in the meantime.
 
-        `on_failure` is called where the model cannot be opened at all: a worker's first start fails before any came up.
+        Args:
+            on_failure: Called with the reason if the model cannot be opened: a worker fails to start before any has
+                started.
         """
         self._on_failure = on_failure
         self._tasks = [asyncio.create_task(self._run_worker(worker)) for worker in self._workers]
 
     async def stop(self) -> None:
-        """End the workers; whatever still waits is told so."""
+        """End the workers; every request that still waits fails with UnavailableError."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in self._workers))
@@ -94,10 +108,21 @@ class Batcher:
         self._threads.shutdown(wait=False)
 
     async def score(self, instruction: str, source: Picture, task: str, edits: list[Picture]) -> list[ScoreMessage]:
-        """The scores of the edits, in their order.
+        """Score the edits of one request.
 
-        OverloadedError where the queue is full, RefusedError where the judge cannot judge them, UnavailableError where
-        no worker answered in time or each that tried died.
+        Args:
+            instruction: The instruction.
+            source: The source image.
+            task: Digest of source and instruction; requests with the same one are batched as one group.
+            edits: The edits.
+
+        Returns:
+            The scores, in the edits' order.
+
+        Raises:
+            OverloadedError: The queue is full. An empty queue accepts a request of any size.
+            RefusedError: The judge cannot judge these edits.
+            UnavailableError: No worker answered in time, the judge was unavailable, or every worker that tried died.
         """
         if self._queue and self.queued + len(edits) > self.settings.queue:
             raise OverloadedError(self.retry_seconds())
@@ -109,7 +134,7 @@ class Batcher:
             raise UnavailableError(f"no worker answered within {self.settings.request_seconds:g} s") from None
 
     def retry_seconds(self) -> int:
-        """Whole seconds until the queue as it is should be worked off."""
+        """Return the estimated whole seconds until the present queue is worked off; at least 1."""
         return max(1, math.ceil(self.queued * self._pace / max(1, self.ready)))
 
     async def _put(self, *requests: QueuedRequest, first: bool = False) -> None:
@@ -122,9 +147,10 @@ class Batcher:
             self._changed.notify_all()
 
     async def _next_batch(self, worker: BatchWorker) -> list[QueuedRequest]:
-        """The next batch; waits for a request, then for its window or until a batch is full.
+        """Wait for a request, then for its window or until a batch is full, and return the batch.
 
-        WorkerDiedError where the worker ended meanwhile.
+        Raises:
+            WorkerDiedError: The worker died in the meantime.
         """
         async with self._changed:
             while True:
@@ -145,14 +171,14 @@ class Batcher:
                     return batch
 
     async def _wait(self, seconds: float) -> None:
-        """Until the queue changes, or so long."""
+        """Wait until the queue changes, for at most `seconds`."""
         try:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except TimeoutError:
             pass
 
     async def _run_worker(self, worker: BatchWorker) -> None:
-        """One worker's life: started, given batches, and started again when it dies."""
+        """Run one worker: start it, give it batches, and start it again when it dies."""
         while True:
             if not await self._start(worker):
                 return
@@ -171,7 +197,7 @@ class Batcher:
                 self.meters.deaths.inc()
                 log.warning("%s; it is replaced, and its %d requests are tried again", error, len(batch))
                 await self._requeue(batch, str(error))
-            except Exception as error:  # a defect of ours: these requests are told, and the worker is replaced
+            except Exception as error:  # a bug of the server: these requests fail, and the worker is replaced
                 log.exception("a batch of %d requests failed", len(batch))
                 for request in batch:
                     _fail(request, UnavailableError(f"the server failed on this batch ({type(error).__name__})"))
@@ -180,7 +206,7 @@ class Batcher:
                 self.meters.ready.set(self.ready)
 
     async def _start(self, worker: BatchWorker) -> bool:
-        """Start a worker, however often it takes; False where the model cannot be opened at all."""
+        """Start a worker, with as many tries as it takes; return False if the model cannot be opened at all."""
         pause = 1.0
         while True:
             try:
@@ -199,7 +225,7 @@ class Batcher:
         return True
 
     async def _judge(self, worker: BatchWorker, batch: list[QueuedRequest]) -> None:
-        """Give a batch to a worker and split what comes back."""
+        """Give a batch to a worker and divide the results among the requests."""
         merged = merge_by_task(batch)
         size = sum(len(request.edits) for request in batch)
         self.meters.batch_edits.observe(size)
@@ -225,7 +251,7 @@ class Batcher:
                 await self._requeue(members, result.reason, tried=False)
 
     async def _requeue(self, requests: Sequence[QueuedRequest], reason: str, *, tried: bool = True) -> None:
-        """Put requests back at the queue's head, each to be judged alone; those out of tries are told why."""
+        """Put requests back at the queue's head, each to be judged alone; those without tries left fail."""
         retried = []
         for request in requests:
             request.tries += tried

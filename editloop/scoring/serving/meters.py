@@ -1,13 +1,15 @@
-"""What a server counts of itself, for Prometheus."""
+"""Prometheus metrics of a scoring server."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""Bucket bounds of the time histograms, in seconds."""
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Bucket bounds of the size histograms."""
 
 
 class Meters:
-    """The counters of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -39,5 +41,5 @@ class Meters:
         self.model = Gauge("editloop_model", "1 for the model that is served", ["model", "version"], registry=registry)
 
     def text(self) -> bytes:
-        """The counters in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

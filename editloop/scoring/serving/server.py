@@ -18,14 +18,20 @@ from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.worker import Opener, Worker
 
 LOCAL = ("localhost",)
+"""Names of the loopback interface."""
 
 
 def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) -> None:
-    """Serve a model until SIGTERM or Ctrl-C, then finish the requests that were taken.
+    """Serve a model until SIGTERM or Ctrl-C, then finish the accepted requests.
 
-    model: as for open_judge; an alias is resolved once, so that every worker, now and later, has the same version.
-    opener: what opens it in a worker's process, by default open_judge with the settings' passes.
-    Raises EditLoopError where the model cannot be opened, the port is taken, or a token is missing.
+    Args:
+        model: The model's address, as for `open_judge`. An alias of the registry is resolved once, so that every
+            worker, now and later, has the same version.
+        settings: Settings of the server.
+        opener: Opens the model in a worker's process; None takes `open_judge` with the settings' passes.
+
+    Raises:
+        EditLoopError: The model cannot be opened, the port is taken, or a token is missing.
     """
     import uvicorn
 
@@ -70,7 +76,17 @@ def _open_in_worker(model: str, device: str | None, *, passes: int | None) -> Ju
 
 
 def serve_token(host: str) -> str | None:
-    """The token of the environment. None, on a loopback address only, where none is set; elsewhere EditLoopError."""
+    """Return the server's token from the environment.
+
+    Args:
+        host: The address to listen on.
+
+    Returns:
+        The token; None if none is set, which is allowed on a loopback address only.
+
+    Raises:
+        EditLoopError: No token is set, and `host` can be reached from other machines.
+    """
     token = ServeToken().serve_token
     if token is not None:
         return token.get_secret_value()
@@ -102,7 +118,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def worker_devices(workers: int) -> list[str | None]:
-    """A device a worker: of several GPUs each in turn, else what the model takes. Asks no torch: slow."""
+    """Return a device for each worker: several GPUs in turn, otherwise None, which lets the model choose.
+
+    GPUs are counted without torch, whose import is slow.
+
+    Args:
+        workers: Number of workers.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = (
         [path.name for path in Path("/dev").glob("nvidia[0-9]*")]

@@ -1,4 +1,7 @@
-"""The requests that wait for a worker, and which of them go together: those of one task first."""
+"""The requests that wait for a worker, and the choice of the next batch.
+
+Requests of one task are batched together first.
+"""
 
 import asyncio
 import time
@@ -17,19 +20,29 @@ class QueuedRequest:
     instruction: str
     source: Picture
     task: str
-    """The same for requests whose source and instruction are the same."""
+    """Digest of source and instruction: equal for requests of one task."""
     edits: list[Picture]
     answer: "asyncio.Future[list[ScoreMessage]]"
     entered: float = field(default_factory=time.monotonic)
+    """Time of arrival, by `time.monotonic`."""
     tries: int = 0
+    """Number of workers that died over it."""
     alone: bool = False
-    """Judged by itself, since a batch that it was in killed its worker or was refused."""
+    """Whether it is judged by itself, since a batch with it killed its worker or was refused."""
 
 
 def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
-    """Remove from the queue what is judged together: the oldest, then its task's, then others, `most` edits in all.
+    """Remove the next batch from the queue.
 
-    Requests that nobody waits for any more are dropped. A request larger than `most` goes by itself.
+    The oldest request comes first, then others of its task, then the rest. Requests that are answered already, such as
+    those whose client has gone, are dropped. A request with more than `most` edits goes by itself.
+
+    Args:
+        queue: The waiting requests, oldest first.
+        most: Largest number of edits in the batch.
+
+    Returns:
+        The batch; empty if no request waits.
     """
     for answered in [request for request in queue if request.answer.done()]:
         queue.remove(answered)
@@ -49,7 +62,14 @@ def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
 
 
 def merge_by_task(batch: Sequence[QueuedRequest]) -> list[tuple[EditGroup, list[QueuedRequest]]]:
-    """One group a task, with the requests whose edits it holds, in their order."""
+    """Merge the requests of a batch into one group per task.
+
+    Args:
+        batch: The requests.
+
+    Returns:
+        The groups, each with the requests whose edits it holds, in their order.
+    """
     tasks: dict[str, list[QueuedRequest]] = {}
     for request in batch:
         tasks.setdefault(request.task, []).append(request)

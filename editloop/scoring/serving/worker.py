@@ -1,6 +1,7 @@
-"""A model in a process of its own: whatever becomes of it, the server lives, knows, and starts another.
+"""A model in a process of its own, so that a crash does not end the server.
 
-Server and worker speak over a pipe in plain frames: a JSON head, then the bytes of each picture. Nothing is pickled.
+The server notices that a worker died and starts another. Server and worker exchange plain frames over a pipe: a JSON
+head, then the bytes of each image. Nothing is pickled.
 """
 
 import json
@@ -20,15 +21,17 @@ from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.validation import validate_scores
 
 Opener = Callable[[str, str | None], Judge]
+"""Opens a judge from a model's address and a device."""
 STOP_SECONDS = 5.0
+"""Longest wait for a process to end."""
 
 
 class WorkerDiedError(Exception):
-    """The worker's process ended, or did not answer in time and was ended; its batch has no scores."""
+    """The worker's process ended, or was killed because it took too long; its batch has no scores."""
 
 
 class ModelFacts(NamedTuple):
-    """Which model a worker has."""
+    """The model of a worker."""
 
     name: str
     version: str
@@ -40,14 +43,21 @@ class Refusal(NamedTuple):
 
     reason: str
     retryable: bool
-    """Whether asking again later may help; else it is the asker's to mend."""
+    """Whether the same request may succeed later; otherwise the client must change it."""
 
 
 class Worker:
-    """One process with one model. Its methods block; one thread at a time uses it."""
+    """One process with one model. Its methods block and must be called from one thread at a time."""
 
     def __init__(self, model: str, device: str | None, seconds: float, opener: Opener):
-        """`seconds`: the longest that a batch may take. `opener`: what opens the model, in the worker's process."""
+        """Create the worker; `start` starts its process.
+
+        Args:
+            model: The model's address, as for `open_judge`.
+            device: The model's device; None lets the model choose.
+            seconds: Longest time for a batch; a process that takes longer is killed.
+            opener: Opens the model, in the worker's process.
+        """
         self.model, self.device, self.seconds, self.opener = model, device, seconds, opener
         self.facts: ModelFacts | None = None
         self._process: BaseProcess | None = None
@@ -60,13 +70,17 @@ class Worker:
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Return whether the process is running."""
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> ModelFacts:
-        """Start the process (an earlier one is ended) and wait until its model is loaded.
+        """Start the process and wait until its model is loaded; an earlier process is ended.
 
-        Raises EditLoopError where the model cannot be opened, or is another than this worker had before.
+        Returns:
+            The loaded model.
+
+        Raises:
+            EditLoopError: The model cannot be opened, or it is not the one that this worker had before.
         """
         self._end()
         spawn = multiprocessing.get_context("spawn")  # a fork would share locks and a GPU's state
@@ -98,7 +112,17 @@ class Worker:
         return facts
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[ScoreMessage] | Refusal]:
-        """The scores of each group, or its refusal. WorkerDiedError where the process ended or took too long."""
+        """Score a batch.
+
+        Args:
+            groups: The groups to score.
+
+        Returns:
+            For each group, the scores of its edits or its refusal.
+
+        Raises:
+            WorkerDiedError: The process was not started, ended, or took too long.
+        """
         pipe, process = self._pipe, self._process
         if pipe is None or process is None:
             raise WorkerDiedError("the worker has not been started")
@@ -121,12 +145,12 @@ class Worker:
         ]
 
     def stop(self) -> None:
-        """End the process; also one that is still loading, from another thread."""
+        """End the process, also while it is still loading; may be called from another thread."""
         self._stopping.set()
         self._end()
 
     def _end(self) -> None:
-        """A closed pipe ends an idle worker by itself; others are killed."""
+        """End the process: an idle one ends by itself when its pipe is closed, any other is killed."""
         if self._pipe is not None:
             self._pipe.close()
         if self._process is not None and self._process.is_alive():
@@ -136,9 +160,16 @@ class Worker:
 
 
 def serve_judge(pipe: Connection, model: str, device: str | None, opener: Opener) -> None:
-    """The worker's process: open the model, tell of it, answer batches until the pipe is closed.
+    """Run the worker's process: open the model, report it, and answer batches until the pipe is closed.
 
-    An exception that is no EditLoopError ends the process: what it leaves behind, on a GPU above all, is not trusted.
+    An exception other than EditLoopError ends the process, since the state that it leaves, above all on a GPU, cannot
+    be trusted.
+
+    Args:
+        pipe: Connection to the server.
+        model: The model's address.
+        device: The model's device; None lets the model choose.
+        opener: Opens the model.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the server's to handle
     try:
@@ -161,8 +192,10 @@ def serve_judge(pipe: Connection, model: str, device: str | None, opener: Opener
 
 
 def _group_answers(judge: Judge, groups: list[EditGroup]) -> list[dict[str, Any]]:
-    """One answer a group. A batch that cannot be judged is judged group by group, so that only the bad one is
-    refused."""
+    """Return one answer per group.
+
+    A refused batch is judged again group by group, so that only the bad group is refused.
+    """
     try:
         scores = judge.judge(groups)
     except JudgeUnavailableError as error:
