@@ -1,6 +1,6 @@
-"""What every judge of edits takes and gives: a local reward model, a served one, or somebody else's endpoint.
+"""The interface of a judge of edits: a local reward model, a served one, or an endpoint of another provider.
 
-Light on purpose (numpy only): a client imports it without torch.
+It needs numpy only, so that a client can import it without torch.
 """
 
 from collections.abc import Sequence
@@ -13,78 +13,87 @@ from numpy.typing import NDArray
 from editloop.errors import EditLoopError
 
 Picture = NDArray[np.uint8]
-"""(height, width, 3), RGB, 0..255. Sizes may differ from picture to picture."""
+"""(height, width, 3), RGB, 0..255. Sizes may differ from image to image."""
 
 
 @dataclass(frozen=True)
 class EditGroup:
-    """One source, one instruction, and the K edits that answer it: what a judge computes shared parts of once."""
+    """One source, one instruction and the K edits made for them. A judge computes once what the edits share."""
 
     instruction: str
     source: Picture
     edits: Sequence[Picture]
-    """K pictures; an array (K, height, width, 3) will do."""
+    """K images, or one array (K, height, width, 3)."""
     key: str = ""
-    """What the caller calls the group; judges do not look at it."""
+    """The caller's name for the group. Judges ignore it."""
 
 
 @dataclass(frozen=True)
 class AxisScore:
-    """A judge's belief about one axis of one edit, on the judge's own scale."""
+    """A judge's score of one edit on one axis, on the judge's own scale."""
 
     mean: float
     sigma: float
-    """Standard deviation, at least 0: of the model's belief (EditReward) or over passes (EditScore)."""
+    """Standard deviation, at least 0: predicted by the model (EditReward), or over passes or the digits' probabilities
+    (EditScore)."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a judge says of one edit. A score that is missing has a reason and no numbers, never a made-up one."""
+    """A judge's score of one edit. A missing score has a reason and no numbers."""
 
     axes: dict[str, AxisScore] = field(default_factory=dict)
-    """By the judge's axis names; empty where the score is missing."""
+    """Scores by the judge's axis names; empty where the score is missing."""
     fused: AxisScore | None = None
-    """The axes as one belief, on the judge's own scale."""
+    """The axes combined into one score, on the judge's own scale."""
     overall: float | None = None
-    """One number to order edits of a task by, on a scale that people know: EditReward's is the sum of two ratings of
-    1..4 (2..8), EditScore's is O, 0..10."""
+    """One number that orders the edits of a task, on a familiar scale: EditReward's is the sum of two ratings of 1..4
+    (2..8), EditScore's is O, 0..10."""
     reward: float | None = None
-    """The same for RL, 0..1."""
+    """The reward for RL, 0..1."""
     missing: str = ""
     """Why there is no score; empty where there is one."""
     answers: tuple[str, ...] = ()
-    """The judge's own words, one text a question and pass, of a judge that writes; with a missing score too."""
+    """The texts that a generating judge wrote, one per question and pass, also where the score is missing."""
 
 
 class JudgeUnavailableError(EditLoopError):
-    """The judge cannot be reached, is overloaded or does not answer as it should: what was asked may be right."""
+    """The judge is unreachable, overloaded or answers incorrectly. The request itself may be valid."""
 
 
 class StaleJudgeError(JudgeUnavailableError):
-    """Another model answers than did before: scores of the two do not belong together."""
+    """The judge's model has changed. Scores of the two models must not be mixed."""
 
 
 class Judge(Protocol):
-    """Scores edits. Safe to call from one thread at a time."""
+    """Scores edits. Call it from one thread at a time."""
 
     @property
     def name(self) -> str:
-        """Registered name of its kind: `edit-reward`, `edit-score`, or an endpoint's model name."""
+        """Registered name of the kind of judge, `edit-reward` or `edit-score`, or the model name of an endpoint."""
         ...
 
     @property
     def version(self) -> str:
-        """Content address of the weights (a manifest's sha256), or what the endpoint says its model is."""
+        """Content address of the weights (a manifest's sha256), or the model that the endpoint reports."""
         ...
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Names of the axes that its scores have."""
+        """Names of the axes in its scores."""
         ...
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, in the groups' order.
+        """Score every edit of some groups.
 
-        EditLoopError where a group cannot be judged at all; JudgeUnavailableError where none can be, now.
+        Args:
+            groups: The edits to score.
+
+        Returns:
+            One list per group, in order, with one score per edit.
+
+        Raises:
+            EditLoopError: A group cannot be judged at all.
+            JudgeUnavailableError: The judge cannot score anything now.
         """
         ...

@@ -1,4 +1,4 @@
-"""Settings of a low-rank adapter. Light: no torch."""
+"""Settings of a low-rank adapter. Imports no torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class LoraSettings(BaseModel):
     """A low-rank adapter (arXiv 2106.09685) on the language model's linear layers; the rest of the backbone is frozen.
 
-    Heads that start from nothing are trained in full beside it.
+    Newly initialised heads are trained in full beside it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

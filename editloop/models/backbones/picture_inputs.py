@@ -1,7 +1,7 @@
-"""Pictures as a Qwen vision tower reads them: scaled to a budget of pixels, cut into patches, each given a digest.
+"""Inputs of a Qwen vision tower: images scaled to a budget of pixels, cut into patches and identified by a digest.
 
-Scaling, order and values of the patches are those of Qwen's image processor (Qwen2VLImageProcessorPil), which cannot
-put two pictures into the two frames of one patch.
+Scaling and the order and values of the patches are those of Qwen's image processor (Qwen2VLImageProcessorPil). That
+processor cannot put two images into the two frames of one patch; this module can.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Picture
 
 MAX_ASPECT_RATIO = 200
-"""Longer side over shorter side, at most: Qwen's own limit."""
+"""Largest ratio of the longer to the shorter side. The limit is Qwen's."""
 
 
 class Patching(NamedTuple):
-    """How a model's pictures are cut."""
+    """How a model's images are scaled, normalised and cut."""
 
     patch: int
     """Pixels a side of a patch."""
@@ -30,34 +30,46 @@ class Patching(NamedTuple):
     """Patches a side that become one token of the language model."""
     min_pixels: int
     max_pixels: int
-    """Budget of a picture after scaling; it keeps its aspect within half a token's side."""
+    """Pixels of an image after scaling, `min_pixels` to `max_pixels`. Sides are rounded to whole tokens."""
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    """Of each channel, on 0..1."""
+    """Mean and standard deviation of each channel, on 0..1."""
     frames: int = 2
-    """Frames a patch spans; a still picture fills them all."""
+    """Frames that a patch spans. A still image fills them all."""
 
 
 class Patches(NamedTuple):
-    """A picture, ready for the vision tower."""
+    """An image, ready for the vision tower."""
 
     values: Tensor
-    """(grid rows * grid columns, 3 * frames * patch * patch), float32, merged blocks together as Qwen orders them."""
+    """(rows * columns, 3 * frames * patch * patch), float32. The patches of one token are adjacent, as in Qwen's
+    order."""
     grid: tuple[int, int, int]
-    """(1, rows, columns) of patches."""
+    """(1, rows, columns), in patches."""
     digest: bytes
-    """Equal pictures have equal ones: they go through the vision tower once."""
+    """Equal for equal images, which go through the vision tower once."""
 
     def tokens(self, merge: int) -> int:
-        """Tokens of the language model that it takes."""
+        """Return the number of language-model tokens of the image.
+
+        Args:
+            merge: Patches a side of a token.
+        """
         return self.grid[1] * self.grid[2] // merge**2
 
 
 def picture_from_bytes(data: bytes, name: str = "picture") -> Picture:
-    """The picture that an encoded file (PNG, JPEG, WebP) holds: RGB, upright, transparency on white, of an animated
-    one the first frame.
+    """Decode an image file (PNG, JPEG, WebP) to RGB, upright, with transparency on white.
 
-    EditLoopError for anything else: other formats, truncated files, too many or too few pixels, sides over 1:200.
+    An animation gives its first frame.
+
+    Args:
+        data: The encoded image.
+        name: What messages call the image.
+
+    Raises:
+        EditLoopError: The image has another format, is broken, too large or too small, or exceeds the aspect ratio
+            1:200.
     """
     picture = np.asarray(read_picture(data, name))
     check_picture(picture, name)
@@ -65,7 +77,15 @@ def picture_from_bytes(data: bytes, name: str = "picture") -> Picture:
 
 
 def check_picture(picture: Picture, name: str = "picture") -> None:
-    """EditLoopError for an array that is no picture a model can read."""
+    """Check that an array is an image that a model can read.
+
+    Args:
+        picture: The array to check.
+        name: What messages call the image.
+
+    Raises:
+        EditLoopError: The array is not uint8 (height, width, 3), is empty, or exceeds MAX_ASPECT_RATIO.
+    """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
         raise EditLoopError(
             f"{name}: an array of {picture.dtype} {picture.shape}; a picture is uint8 (height, width, 3), RGB."
@@ -78,9 +98,15 @@ def check_picture(picture: Picture, name: str = "picture") -> None:
 
 
 def scaled_size(height: int, width: int, patching: Patching) -> tuple[int, int]:
-    """(height, width) after scaling: multiples of patch * merge, within the budget, the aspect kept as near as can be.
+    """Return the (height, width) of an image after scaling, by Qwen's rule.
 
-    The rule is Qwen's. Both sides are at least one token's, so that a budget below that is exceeded.
+    Both are multiples of `patch * merge` within the budget, and nearly keep the aspect ratio. Both are at least one
+    token's side, so a budget below that is exceeded.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        patching: The budget, and the sizes of patches and tokens.
     """
     unit = patching.patch * patching.merge
     rows, columns = max(unit, round(height / unit) * unit), max(unit, round(width / unit) * unit)
@@ -94,7 +120,15 @@ def scaled_size(height: int, width: int, patching: Patching) -> tuple[int, int]:
 
 
 def patches_of(picture: Picture, patching: Patching) -> Patches:
-    """A still picture of any size, scaled and cut."""
+    """Scale a still image and cut it into patches.
+
+    Args:
+        picture: The image, of any size.
+        patching: How to scale and cut it.
+
+    Raises:
+        EditLoopError: The array is not an image that a model can read; see `check_picture`.
+    """
     check_picture(picture)
     height, width = picture.shape[:2]
     rows, columns = scaled_size(height, width, patching)
@@ -104,9 +138,16 @@ def patches_of(picture: Picture, patching: Patching) -> Patches:
 
 
 def paired_patches(source: Picture, edit: Picture, patching: Patching) -> Patches:
-    """Two pictures of one size as the two frames of one: a patch then holds the same place of both.
+    """Cut two images of one size as the two frames of one image, so that a patch holds the same region of both.
 
-    Their sides must be multiples of patch * merge already.
+    Args:
+        source: The first frame.
+        edit: The second frame.
+        patching: How to cut them. They are not scaled.
+
+    Raises:
+        EditLoopError: An array is not an image that a model can read, the sizes differ, or a side is not a multiple of
+            `patch * merge`.
     """
     for picture in (source, edit):
         check_picture(picture)
@@ -141,18 +182,22 @@ def _cut(frames: list[Picture], patching: Patching) -> Patches:
 
 
 class ImageFeatures(NamedTuple):
-    """Distinct pictures of a batch, and which of them each place shows."""
+    """The distinct images of a batch, and which of them stands at each position."""
 
     pixel_values: Tensor
-    """(patches, 3 * frames * patch * patch) of the distinct pictures, one after the other."""
+    """(patches, 3 * frames * patch * patch): the patches of the distinct images, one image after the other."""
     image_grid_thw: Tensor
-    """(distinct, 3)"""
+    """(distinct, 3): the grid of each distinct image."""
     image_of: Tensor
-    """(places,): index of the distinct picture."""
+    """(positions,): for each position, the index of its image among the distinct ones."""
 
 
 def distinct_pictures(pictures: list[Patches]) -> ImageFeatures:
-    """Pictures in the order of their places, equal ones once."""
+    """Remove duplicates from the images of a batch.
+
+    Args:
+        pictures: The images in the order of their positions, at least one.
+    """
     first: dict[bytes, Patches] = {}
     for picture in pictures:
         first.setdefault(picture.digest, picture)
@@ -165,9 +210,16 @@ def distinct_pictures(pictures: list[Patches]) -> ImageFeatures:
 
 
 def encode_pictures(backbone: Any, pixel_values: Tensor, image_grid_thw: Tensor, image_of: Tensor) -> dict[str, Any]:
-    """One pass of the distinct pictures through the vision tower, as the backbone's `mm_encoder_outputs`.
+    """Run the distinct images through the vision tower once.
 
-    backbone: Qwen2_5_VLModel or Qwen3VLModel. The arguments are those of ImageFeatures.
+    Args:
+        backbone: Qwen2_5_VLModel or Qwen3VLModel.
+        pixel_values: As in ImageFeatures.
+        image_grid_thw: As in ImageFeatures.
+        image_of: As in ImageFeatures.
+
+    Returns:
+        The features of the image at each position, as the backbone's `mm_encoder_outputs`.
     """
     features = backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
     indices = image_of.tolist()

@@ -1,4 +1,4 @@
-"""Where a model is used, and in what type, where nobody says."""
+"""Default device and dtype of a model that is used for inference."""
 
 import torch
 
@@ -6,10 +6,10 @@ import torch
 def placement(
     device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> tuple[torch.device, torch.dtype]:
-    """Device and type of the weights of a model that is used, not trained.
+    """Return device and dtype of a model that is used, not trained.
 
     Args:
-        device: None takes the first GPU, or else the CPU.
+        device: None takes the first GPU, or the CPU where there is none.
         dtype: None takes bfloat16 on a GPU, float32 on a CPU.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

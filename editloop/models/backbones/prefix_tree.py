@@ -1,13 +1,14 @@
-"""Prefixes that inputs share, computed once: a forest of nodes, packed into one sequence.
+"""Compute shared prefixes of inputs once: a forest of nodes, packed into one sequence.
 
-A path from a root to a node is one input. What several inputs have in common is one node above them all: it goes
-through the model once, and each branch sees only its ancestors, at the positions that it would have alone. A picture
-goes through the vision tower once a batch, wherever it stands.
+A path from a root to a node is one input. What several inputs share is one node above all of them. It goes through the
+model once; each branch attends to its ancestors only, at the positions that it would have alone. An image goes through
+the vision tower once per batch, even where it occurs several times.
 
+    enable_tree_attention(backbone)
     tree = Node((opening, source), children=tuple(Node((edit, rubric)) for edit in edits))
     batch = pack([tree], markers(backbone.config))
     hidden = last_hidden(backbone, batch)             # (L, width)
-    hidden[ends(batch)]                               # the last token of each node, depth first
+    hidden[node_ends(batch)]                          # the last token of each node, depth first
 """
 
 from collections.abc import Sequence
@@ -22,28 +23,33 @@ from editloop.models.backbones.picture_inputs import Patches, distinct_pictures,
 from editloop.models.backbones.tree_attention import ATTENTION_NAME, Tree
 
 NodePart = Sequence[int] | Patches
-"""Token ids, or a picture, which stands between its vision start and end tokens."""
+"""Token ids, or an image, which is placed between its vision start and end tokens."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A stretch of input and what may follow it."""
+    """A segment of input and its possible continuations."""
 
     parts: tuple[NodePart, ...]
     children: tuple["Node", ...] = ()
 
 
 class Markers(NamedTuple):
-    """What a backbone's config says of how pictures stand in a text."""
+    """Ids of a backbone's image tokens: the placeholder, the vision start and the vision end."""
 
     image: int
     start: int
     end: int
     merge: int
+    """Patches a side of an image token."""
 
 
 def markers(config: Any) -> Markers:
-    """Of a Qwen2.5-VL or Qwen3-VL config."""
+    """Return the markers of a backbone.
+
+    Args:
+        config: Configuration of a Qwen2.5-VL or Qwen3-VL model.
+    """
     return Markers(
         config.image_token_id,
         config.vision_start_token_id,
@@ -53,11 +59,19 @@ def markers(config: Any) -> Markers:
 
 
 def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
-    """One sequence of all nodes, depth first, as tensors on the CPU:
+    """Pack all nodes, depth first, into one sequence of L tokens.
 
-    input_ids (1, L); position_ids (3, 1, L), which start anew in each branch where its parent ends; nodes (N, 3):
-    start, length and parent (-1: none) of each; and with pictures pixel_values, image_grid_thw (distinct pictures),
-    image_of (the picture of each place).
+    Args:
+        forest: The root nodes.
+        marks: Markers of the backbone.
+
+    Returns:
+        Tensors on the CPU. `input_ids` is (1, L). `position_ids` is (3, 1, L); each branch continues from the end of
+        its parent. `nodes` is (N, 3): start, length and parent (-1: none) of each node. With images there are also
+        `pixel_values`, `image_grid_thw` and `image_of`, as in ImageFeatures.
+
+    Raises:
+        EditLoopError: A node is empty.
     """
     ids: list[int] = []
     positions: list[Tensor] = []
@@ -99,17 +113,25 @@ def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
 
 
 def node_ends(batch: dict[str, Tensor]) -> Tensor:
-    """(N,): where each node's last token stands in the packed sequence, depth first."""
+    """Return the position of each node's last token in the packed sequence, (N,), depth first.
+
+    Args:
+        batch: Made by `pack`.
+    """
     return batch["nodes"][:, 0] + batch["nodes"][:, 1] - 1
 
 
 def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> Tensor:
-    """The language model's last hidden states, (L, width), of a batch made by `pack` on the backbone's device.
+    """Return the language model's last hidden states, (L, width).
 
-    An empty `cache` (transformers' DynamicCache) is filled with the keys and values of the packed sequence, 1 x L.
+    Args:
+        backbone: Qwen2_5_VLModel or Qwen3VLModel, after `enable_tree_attention`.
+        batch: Made by `pack`, on the backbone's device. Other keys are ignored.
+        cache: An empty DynamicCache of transformers, which is filled with the keys and values of the packed sequence.
+            None keeps none.
 
-    backbone: Qwen2_5_VLModel or Qwen3VLModel whose language model follows trees (`follow_trees`); other keys of the
-    batch are not looked at.
+    Raises:
+        EditLoopError: The backbone's attention does not use the tree.
     """
     if backbone.language_model.config._attn_implementation != ATTENTION_NAME:
         raise EditLoopError(

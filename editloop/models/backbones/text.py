@@ -1,7 +1,7 @@
-"""What a user wrote, as token ids: data, whatever it says.
+"""Token ids of users' text. Such text is always data.
 
-A control token (`<|Reward|>`, `<|image_pad|>`, `<|im_end|>`) spelt out in an instruction is read letter by letter, as
-any other words are; it never becomes the token.
+A control token (`<|Reward|>`, `<|image_pad|>`, `<|im_end|>`) that is spelt out in an instruction is read letter by
+letter, like any other text. It never becomes the token.
 """
 
 from transformers import PreTrainedTokenizerBase
@@ -10,9 +10,14 @@ from editloop.errors import EditLoopError
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text from outside, without special tokens of any kind.
+    """Return token ids of external text, without special tokens.
 
-    EditLoopError where the tokenizer turns a control word into its token all the same.
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The text, which may spell out control tokens.
+
+    Raises:
+        EditLoopError: The tokenizer still turns part of the text into a control token.
     """
     ids: list[int] = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, truncation=False, verbose=False
@@ -28,14 +33,26 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of the tokens that steer a model: all special ones but that for unknown words."""
+    """Return the ids of the tokens that steer a model: all special tokens except that for unknown words.
+
+    Args:
+        tokenizer: The model's tokenizer.
+    """
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
 def truncate_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> str:
-    """The text's longest beginning of at most `limit` tokens, cut between two characters; the text itself if it fits.
+    """Return the longest beginning of a text with at most `limit` tokens, cut between characters.
 
-    Where a limit cuts an instruction, the model sees its beginning: that is the defined result for an over-long one.
+    This is what a model sees of an instruction that is too long.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The text. One that fits is returned unchanged.
+        limit: Largest number of tokens.
+
+    Raises:
+        EditLoopError: The tokenizer turns part of the text into a control token.
     """
     if len(text_ids(tokenizer, text)) <= limit:
         return text
@@ -46,13 +63,26 @@ def truncate_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> 
 
 
 def control_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of our own text, in which control tokens are meant as such."""
+    """Return token ids of the project's own text, in which control tokens become tokens.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The text.
+    """
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False).input_ids
     return ids
 
 
 def control_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    """The id of one control token; EditLoopError where the tokenizer does not have it as one."""
+    """Return the id of one control token.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        token: The token's text, such as `<|im_end|>`.
+
+    Raises:
+        EditLoopError: The token is not a special token of this tokenizer.
+    """
     token_id = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(token_id, int) or token_id not in control_ids(tokenizer):
         raise EditLoopError(f"tokenizer: {token} is no special token of it; give the tokenizer that the model has.")

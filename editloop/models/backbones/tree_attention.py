@@ -1,8 +1,8 @@
-"""Attention in which a token sees its own node up to itself and all of the node's ancestors, and nothing else.
+"""Attention over a prefix tree: a token attends to all ancestors of its node, and to its own node up to itself.
 
-Nodes that are alike in length go through one call; keys of shared ancestors are gathered for each, so that the work
-is that of the tree and not of a dense L x L mask. Without a tree it is plain scaled-dot-product attention, with its
-masks: the same model then generates text as ever.
+Nodes of equal length whose paths are also of equal length go through one call, with the keys of their ancestors
+gathered. The work is therefore that of the tree, not of a dense L x L mask. Without a tree this is plain
+scaled-dot-product attention with its masks, so that the same model can generate text as usual.
 """
 
 from collections import defaultdict
@@ -17,13 +17,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION_NAME = "prefix_tree"
+"""Name of this attention in transformers' registry."""
 
 
 class Tree:
-    """The nodes of one packed sequence and who sees whom."""
+    """The nodes of one packed sequence and their ancestors."""
 
     def __init__(self, nodes: list[list[int]]):
-        """nodes: [start, length, parent] in packed order, parents before their children, -1 for a root."""
+        """Group the nodes by the shapes of their attention.
+
+        Args:
+            nodes: [start, length, parent] of each node in packed order, parents before their children; -1 is the parent
+                of a root.
+        """
         self.lengths = [length for _, length, _ in nodes]
         self.paths: list[list[int]] = []
         for node, (_, _, parent) in enumerate(nodes):
@@ -32,12 +38,22 @@ class Tree:
         for node, path in enumerate(self.paths):
             by_lengths[self.lengths[node], sum(self.lengths[step] for step in path)].append(node)
         self.groups = list(by_lengths.items())
-        """((queries a node, keys a node), nodes)."""
+        """((queries per node, keys per node), indices of the nodes)."""
         self.attention_calls = 0
-        """Calls of the attention so far: a tree that no layer followed was not heeded."""
+        """Attention calls so far. 0 after a forward pass means that no layer used the tree."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """query (1, heads, L, D), key and value (1, key heads, L, D) -> (1, L, heads, D)."""
+        """Attend within the tree, for one layer.
+
+        Args:
+            query: (1, heads, L, D).
+            key: (1, key heads, L, D).
+            value: (1, key heads, L, D).
+            scaling: Factor on the logits; None takes D^-0.5.
+
+        Returns:
+            The output, (1, L, heads, D).
+        """
         queries, keys, values = (tensor.split(self.lengths, dim=2) for tensor in (query, key, value))
         grouped = query.shape[1] != key.shape[1]
         outputs: list[Tensor] = [query] * len(self.lengths)
@@ -69,7 +85,23 @@ def tree_attention(
     tree: Tree | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls an attention; `tree` reaches it as a keyword of the backbone's forward."""
+    """Compute attention, with the signature that transformers calls.
+
+    The backbone's forward passes the keyword `tree` on to here.
+
+    Args:
+        module: The attention layer.
+        query: (B, heads, L, D).
+        key: (B, key heads, L', D).
+        value: (B, key heads, L', D).
+        attention_mask: Used without a tree only.
+        scaling: Factor on the logits; None takes D^-0.5.
+        tree: The tree of the packed sequence, or an object with the same `attend`; None computes plain attention.
+        **options: Options of transformers' attention, used without a tree only.
+
+    Returns:
+        The output, (B, L, heads, D), and no attention weights.
+    """
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     tree.attention_calls += 1
@@ -81,5 +113,9 @@ AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
 def enable_tree_attention(backbone: Any) -> None:
-    """Let the language model of a Qwen2_5_VLModel or Qwen3VLModel follow trees; its vision tower stays as it is."""
+    """Switch the language model to tree attention, in place. The vision tower is not changed.
+
+    Args:
+        backbone: Qwen2_5_VLModel or Qwen3VLModel.
+    """
     backbone.language_model.set_attn_implementation(ATTENTION_NAME)

@@ -1,7 +1,7 @@
-"""Raw scores onto the experts' scale: a strictly monotone map an axis, kept with the model.
+"""Calibrate raw scores to the experts' rating scale: one strictly monotone map per axis, stored with the model.
 
-A head's mu has no scale of its own (-3 to 2 is usual), which puzzles who reads it. An axis's map is
-rating = 1 + 3 sigmoid(slope mu + offset), slope > 0: it keeps every order, and its range is that of the ratings, 1..4.
+A head's mu has no natural scale (-3 to 2 is typical) and is hard to interpret. An axis's map is
+rating = 1 + 3 sigmoid(slope mu + offset), slope > 0. It keeps every order, and its range is that of the ratings, 1..4.
 """
 
 import numpy as np
@@ -13,25 +13,43 @@ from torch import Tensor
 from editloop.models.edit_reward.settings import Calibration
 
 LOWEST, HIGHEST = 1.0, 4.0
+"""Range of the ratings."""
 PRIOR_CANDIDATES = 10.0
-"""How many candidates' worth of weight the map has that centres mu and brings it to spread 1: few labels move it
-little."""
+"""Weight of the prior in `fit_calibration`, in candidates. The prior is the map that centres mu and divides it by its
+standard deviation; it keeps a few labels from moving the map far."""
 
 
 def rating_shares(calibration: Calibration, mu: Tensor) -> Tensor:
-    """Where on the scale raw scores (N, axes) lie, 0 (lowest rating) to 1 (highest)."""
+    """Return the position of raw scores on the rating scale, (N, axes): 0 (lowest rating) to 1 (highest).
+
+    Args:
+        calibration: The model's calibration.
+        mu: Raw scores (N, axes).
+    """
     return torch.sigmoid(mu * mu.new_tensor(calibration.slope) + mu.new_tensor(calibration.offset))
 
 
 def calibrated_ratings(calibration: Calibration, mu: Tensor) -> Tensor:
-    """Ratings 1..4 of raw scores (N, axes)."""
+    """Return the ratings 1..4 of raw scores, (N, axes).
+
+    Args:
+        calibration: The model's calibration.
+        mu: Raw scores (N, axes).
+    """
     return LOWEST + (HIGHEST - LOWEST) * rating_shares(calibration, mu)
 
 
 def fit_calibration(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibration:
-    """Least squares of the map to rated candidates: mu and mean ratings 1..4, each (N, axes).
+    """Fit the map of each axis to rated candidates, by least squares.
 
-    A weak prior holds each axis to the map that centres its mu and divides by its spread.
+    A weak prior draws each axis to the map that centres its mu and divides it by its standard deviation.
+
+    Args:
+        mu: Raw scores (N, axes).
+        ratings: Mean ratings 1..4, (N, axes).
+
+    Returns:
+        The calibration, with its error on these candidates.
     """
     slopes, offsets, errors = [], [], []
     for score, rating in zip(mu.T.astype(np.float64), ratings.T.astype(np.float64), strict=True):

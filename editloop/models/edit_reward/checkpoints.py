@@ -1,7 +1,7 @@
-"""Backbones and released EditReward checkpoints: Hugging Face folders, their keys checked one by one.
+"""Read backbones and released EditReward checkpoints from Hugging Face folders, and check every key.
 
-A released checkpoint holds, in one or several safetensors files, the backbone under Qwen's newer names
-(`model.language_model.*`, `model.visual.*`) or older ones (`model.layers.*`, `visual.*`), and the heads
+The safetensors files of a released checkpoint hold the backbone, under Qwen's newer names (`model.language_model.*`,
+`model.visual.*`) or older ones (`model.layers.*`, `visual.*`), and the heads
 `rm_heads.head_{0,1}.{0,3,5}.{weight,bias}`.
 """
 
@@ -20,6 +20,7 @@ from editloop.models.backbones.text import control_id
 from editloop.models.edit_reward.inputs import REWARD_TOKEN
 
 FAMILIES = {"qwen2_5_vl": Qwen2_5_VLModel, "qwen3_vl": Qwen3VLModel}
+"""Backbone classes by the `model_type` of a config.json."""
 NORMALISATION = {
     "qwen2_5_vl": {
         "image_mean": (0.48145466, 0.4578275, 0.40821073),
@@ -27,16 +28,19 @@ NORMALISATION = {
     },
     "qwen3_vl": {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)},
 }
-"""Of the families' image processors, for a checkpoint that comes without its own."""
+"""Normalisation by the families' image processors, for a checkpoint without a preprocessor_config.json."""
 HEADS = "rm_heads."
+"""Prefix of the heads' keys."""
 UNUSED = ("lm_head.",)
-"""A generator's output layer: a reward model does not read it."""
+"""Prefixes of keys that are left out: a reward model does not use a generator's output layer."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+"""Suffixes of pickled weights, which are refused."""
 KEYS_LISTED = 4
+"""Keys that an error message lists, at most."""
 
 
 class LoadedBackbone(NamedTuple):
-    """A backbone in memory, with what belongs to it."""
+    """A backbone in memory, with its tokenizer and its image normalisation."""
 
     backbone: Any
     tokenizer: PreTrainedTokenizerBase
@@ -45,7 +49,17 @@ class LoadedBackbone(NamedTuple):
 
 
 def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> LoadedBackbone:
-    """The backbone of a Hugging Face folder, its output layer and any heads left out."""
+    """Load the backbone of a Hugging Face folder, without its output layer and any heads.
+
+    Args:
+        folder: The folder with weights and config.json.
+        tokenizer: The folder of the tokenizer.
+        dtype: Type of the weights.
+
+    Raises:
+        EditLoopError: The weights, configuration or tokenizer are missing, unreadable or of an unsupported model, or
+            the keys do not fit the configuration.
+    """
     weights = read_weights(folder)
     return _load_backbone(
         folder, tokenizer, {key: value for key, value in weights.items() if not key.startswith(HEADS)}, dtype
@@ -53,7 +67,14 @@ def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> LoadedBa
 
 
 def is_released(folder: Path) -> bool:
-    """Whether a Hugging Face folder has heads among its keys, so that it is a reward model and not a bare backbone."""
+    """Return whether a Hugging Face folder has heads among its keys: a reward model, not a bare backbone.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        EditLoopError: A safetensors file is not readable.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return any(key.startswith(HEADS) for key in json.loads(index.read_text())["weight_map"])
@@ -62,7 +83,18 @@ def is_released(folder: Path) -> bool:
 
 
 def open_released(folder: Path, dtype: torch.dtype) -> tuple[LoadedBackbone, dict[str, Tensor]]:
-    """A released EditReward checkpoint: its backbone, and its heads by key."""
+    """Load a released EditReward checkpoint.
+
+    Args:
+        folder: The Hugging Face folder.
+        dtype: Type of the backbone's weights.
+
+    Returns:
+        The backbone, and the tensors of the heads by key.
+
+    Raises:
+        EditLoopError: The folder has no heads, its tokenizer has no `<|Reward|>`, or its backbone cannot be loaded.
+    """
     weights = read_weights(folder)
     heads = {key: weights.pop(key) for key in list(weights) if key.startswith(HEADS)}
     if not heads:
@@ -76,7 +108,11 @@ def open_released(folder: Path, dtype: torch.dtype) -> tuple[LoadedBackbone, dic
 
 
 def add_reward_token(opened: LoadedBackbone) -> None:
-    """Make `<|Reward|>` a special token; its embedding, where it is new, is the mean of all others."""
+    """Make `<|Reward|>` a special token, in place. A new token's embedding is the mean of all before it.
+
+    Args:
+        opened: The backbone and its tokenizer.
+    """
     tokenizer, embedding = opened.tokenizer, opened.backbone.get_input_embeddings()
     if not tokenizer.add_special_tokens({"extra_special_tokens": [*_extra(tokenizer), REWARD_TOKEN]}):
         return
@@ -89,15 +125,19 @@ def add_reward_token(opened: LoadedBackbone) -> None:
 
 
 def _extra(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Special tokens that it has already and must keep."""
+    """Return the special tokens that the tokenizer already has and must keep."""
     return [str(token) for token in tokenizer.all_special_tokens]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files by key; with an index, those of the files that it names.
+    """Read all tensors of a folder's safetensors files, by key. With an index, only the files that it names are read.
 
-    EditLoopError for pickled weights, a file that is missing, unreadable or does not hold what the index says, and a
-    key that stands twice.
+    Args:
+        folder: The folder.
+
+    Raises:
+        EditLoopError: There are only pickled weights or none, a file is missing or unreadable, the files do not match
+            the index, or a key occurs twice.
     """
     index = folder / "model.safetensors.index.json"
     shard_by_key: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
@@ -130,7 +170,16 @@ def _shard(path: Path) -> Any:
 
 
 def check_keys(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """EditLoopError for missing or surplus keys and wrong shapes, which it names."""
+    """Check that tensors have the expected keys and shapes.
+
+    Args:
+        stored: The tensors to check.
+        expected: Tensors with the expected keys and shapes.
+        what: What the message calls the checkpoint.
+
+    Raises:
+        EditLoopError: Keys are missing or surplus, or shapes are wrong. The message names the first of each.
+    """
     missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
     wrong = [
         f"{key} {tuple(stored[key].shape)} for {tuple(expected[key].shape)}"
@@ -147,7 +196,11 @@ def check_keys(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], wha
 
 
 def backbone_key(key: str) -> str:
-    """A checkpoint's key, by Qwen's newer or older names, as the backbone class has it."""
+    """Return the backbone class's name of a checkpoint's key.
+
+    Args:
+        key: The key, by Qwen's newer or older names.
+    """
     inner = key.removeprefix("model.")
     if inner.startswith(("language_model.", "visual.")):
         return inner

@@ -1,4 +1,4 @@
-"""Groups of edits as prefix trees, in the order that a reward model reads: what edits of a group share comes once."""
+"""Build the inputs of a reward model: groups of edits as prefix trees, in which shared parts come once."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,14 +23,15 @@ from editloop.models.edit_reward.settings import INSTRUCTION, RewardSettings
 from editloop.models.judge_protocol import Picture
 
 REWARD_TOKEN = "<|Reward|>"
+"""The token at whose hidden state a head reads the score."""
 TEXT_CACHE_SIZE = 256
-"""Instructions whose token ids are kept: a group is measured before it is packed, and comes again each epoch."""
+"""Instructions whose token ids are cached. A group is measured before it is packed, and comes again each epoch."""
 PICTURE_MARKER_TOKENS = 2
-"""Tokens around a picture: its start and its end."""
+"""Tokens around an image: its start and its end."""
 
 
 class EditGroupLike(Protocol):
-    """What a reward model looks at in a group: an EditGroup, or a preference group of a dataset."""
+    """The part of a group that a reward model reads. EditGroup has it, and so has a dataset's preference group."""
 
     @property
     def instruction(self) -> str: ...
@@ -41,17 +42,26 @@ class EditGroupLike(Protocol):
 
 
 class ReadPosition(NamedTuple):
-    """Where an axis of an edit is read: a node of the packed forest, and how many tokens before its last."""
+    """Where an axis of an edit is read: a node of the packed forest, and the number of tokens before its last one."""
 
     node: int
     before_last: int
 
 
 class InputMaker:
-    """Makes the inputs of one backbone's config, tokenizer and settings. On the CPU, without weights."""
+    """Builds the inputs of one backbone from its config, tokenizer and settings, on the CPU and without weights."""
 
     def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
-        """config: of a Qwen2.5-VL or Qwen3-VL."""
+        """Tokenize the parts that are the same for every group.
+
+        Args:
+            config: Configuration of a Qwen2.5-VL or Qwen3-VL model.
+            tokenizer: The model's tokenizer, with `<|Reward|>` as a special token.
+            settings: Order, rubrics and image sizes.
+
+        Raises:
+            EditLoopError: The tokenizer has no special token `<|Reward|>`, or reads a control token in the rubrics.
+        """
         vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
         self._texts = lru_cache(TEXT_CACHE_SIZE)(self._read_texts)
@@ -63,7 +73,7 @@ class InputMaker:
             self.rubric_text = INSTRUCTION + remainder
             self.opening = [*self.opening, *text_ids(tokenizer, common)]
         self.common = len(self.opening) if settings.order == "rubric-first" else 0
-        """Tokens that come once a batch, whatever is in it."""
+        """Tokens that come once per batch, whatever it contains."""
         self.patching = Patching(
             vision.patch_size,
             vision.spatial_merge_size,
@@ -75,8 +85,14 @@ class InputMaker:
         )
 
     def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
-        """Tensors of all edits of the groups: those of `pack`, and reads (N, axes), the packed positions of the reward
-        tokens of the N edits in order.
+        """Pack all edits of some groups into one sequence.
+
+        Args:
+            groups: Groups of edits, N in all.
+
+        Returns:
+            The tensors of `pack`, on the CPU, and `reads` (N, axes), the positions of the reward tokens in the packed
+            sequence, edits in order.
         """
         forest, reads = self.forest(groups)
         batch = pack(forest, self.marks)
@@ -84,7 +100,14 @@ class InputMaker:
         return batch | {"reads": node_ends(batch)[table[..., 0]] - table[..., 1]}
 
     def forest(self, groups: Sequence[EditGroupLike]) -> tuple[list[Node], list[list[ReadPosition]]]:
-        """The groups' trees, and where each axis of each edit is read, nodes counted depth first."""
+        """Build the prefix trees of some groups.
+
+        Args:
+            groups: Groups of edits.
+
+        Returns:
+            The root nodes, and for each edit the position at which each axis is read. Nodes are counted depth first.
+        """
         axes, order = len(self.settings.axes), self.settings.order
         trees: list[Node] = []
         reads: list[list[ReadPosition]] = []
@@ -116,7 +139,14 @@ class InputMaker:
         return ([Node((self.opening,), tuple(trees))] if has_root else trees), reads
 
     def tokens(self, group: EditGroupLike) -> tuple[int, list[int]]:
-        """Language-model tokens of a group: what its edits share, beside what is common to all, and what each adds."""
+        """Count the language-model tokens of a group.
+
+        Args:
+            group: The group.
+
+        Returns:
+            The tokens that its edits share, without `common`, and the tokens that each edit adds.
+        """
         axes = len(self.settings.axes)
         texts = sum(map(len, self._texts(group.instruction)))
         if self.settings.order == "paired":
@@ -131,7 +161,7 @@ class InputMaker:
         return shared, [count + texts for count in edit_counts]
 
     def _read_texts(self, instruction: str) -> list[list[int]]:
-        """What the model is told of a task: a text an axis (`official`) or one."""
+        """Return token ids of a task's text: one text per axis (`official`), or a single one."""
         truncated = truncate_text(self.tokenizer, instruction, self.settings.instruction_tokens)
         if self.settings.order == "paired":
             return [text_ids(self.tokenizer, truncated)]

@@ -1,4 +1,4 @@
-"""EditReward as a judge of edits."""
+"""EditReward as a `Judge` of edits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,23 +9,52 @@ from editloop.models.edit_reward.model import RewardModel, Scores, fuse, shipped
 from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 
 NOT_FINITE = "the model gave no finite score"
+"""Reason of a missing score."""
 
 
 class RewardJudge:
-    """Raw scores an axis and fused, the sum of ratings (2..8 for two axes) as overall, and the bounded reward."""
+    """A `Judge` that scores with an EditReward model.
+
+    A score has the raw scores per axis and fused, the sum of the ratings (2..8 for two axes) as overall, and the
+    bounded reward.
+    """
 
     name = "edit-reward"
 
     def __init__(self, model: RewardModel, version: str):
+        """Wrap a model.
+
+        Args:
+            model: The reward model.
+            version: Content address of its folder.
+        """
         self.model, self.version, self.axes = model, version, model.settings.axes
 
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None) -> "RewardJudge":
-        """As `RewardModel.load`; device None takes the first GPU or else the CPU. On a GPU the backbone is bfloat16."""
+        """Open a judge; on a GPU the backbone is bfloat16.
+
+        Args:
+            model: As in `RewardModel.load`.
+            device: None takes the first GPU, or the CPU where there is none.
+
+        Raises:
+            EditLoopError: The model cannot be loaded.
+        """
         return cls(RewardModel.load(model, *placement(device)), version_of(shipped_reward(str(model)) or Path(model)))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit; one that is not finite is missing. EditLoopError for what is no picture."""
+        """Score every edit of some groups. A score that is not finite is missing.
+
+        Args:
+            groups: The edits to score.
+
+        Returns:
+            One list per group, in order, with one score per edit.
+
+        Raises:
+            EditLoopError: A source or an edit is not an image that the model can read.
+        """
         scores = self.model.score(groups)
         fused = fuse(scores, self.model.settings.fusion)
         overall, reward = self.model.overall(scores).tolist(), self.model.bounded(scores).tolist()
@@ -52,7 +81,13 @@ def _beliefs(scores: Scores) -> list[AxisScore]:
 
 
 def version_of(folder: Path) -> str:
-    """Content address of a model's folder: its manifest's, or for a checkpoint as released that of all its files."""
+    """Return the content address of a model's folder.
+
+    It is the manifest's, or a digest of all files of a released checkpoint.
+
+    Args:
+        folder: The folder.
+    """
     if (folder / MANIFEST).is_file():
         return str(read_manifest(folder)["sha256"])
     return sha256_json(file_digests(folder))

@@ -1,6 +1,6 @@
-"""EditReward: a vision-language backbone whose last hidden states at `<|Reward|>` feed one head an axis.
+"""EditReward: a vision-language backbone with one head per axis, which reads the last hidden state at `<|Reward|>`.
 
-    model = RewardModel.load("tiny-reward")                  # or a folder: ours, or a checkpoint as released
+    model = RewardModel.load("tiny-reward")                  # or a folder: EditLoop's, or a released checkpoint
     scores = model.score([EditGroup("make it red", source, edits)])
     model.overall(scores)                                    # sum of two ratings, 2..8
 
@@ -36,19 +36,26 @@ from editloop.models.judge_protocol import EditGroup
 
 SETTINGS, HEADS = "reward.json", "heads.safetensors"
 LOG_SIGMA_BOUNDS = (-5.0, 3.0)
+"""Log sigma is clamped to this range."""
 BATCH_TOKENS = 16384
-"""Language-model tokens that go through the model at once when scoring."""
+"""Language-model tokens of a batch when scoring."""
 
 
 class Scores(NamedTuple):
-    """Per edit and axis: mean and log standard deviation of the score, each (N, axes), float32."""
+    """Mean and log standard deviation of the score of each edit and axis, each (N, axes), float32."""
 
     mu: Tensor
     log_sigma: Tensor
 
 
 def fuse(scores: Scores, fusion: str) -> Scores:
-    """One score an edit, (N,): `mean` of mu and of log sigma; `sum` of mu and of sigma^2; `min`, elementwise."""
+    """Combine the axes into one score per edit, (N,).
+
+    Args:
+        scores: Scores (N, axes).
+        fusion: `mean` averages mu and log sigma, `sum` adds mu and sigma^2, `min` takes the least mu and the least log
+            sigma.
+    """
     if fusion == "mean":
         return Scores(scores.mu.mean(-1), scores.log_sigma.mean(-1))
     if fusion == "sum":
@@ -57,8 +64,10 @@ def fuse(scores: Scores, fusion: str) -> Scores:
 
 
 class Float32Linear(nn.Linear):
-    """Computes in float32 though mixed precision training keeps its weights in bfloat16: a score in bfloat16 has steps
-    of 0.016 at 2, more than edits often differ by."""
+    """A linear layer that computes in float32, even where mixed precision training keeps its weights in bfloat16.
+
+    A score of 2 in bfloat16 has steps of 0.016, more than the difference between many edits.
+    """
 
     def forward(self, hidden: Tensor) -> Tensor:
         assert self.bias is not None
@@ -66,7 +75,13 @@ class Float32Linear(nn.Linear):
 
 
 def reward_head(width: int) -> nn.Sequential:
-    """Linear(width, 1024) - ReLU - Dropout - Linear(1024, 16) - ReLU - Linear(16, 2): (mu, log sigma), float32."""
+    """Return a new head: Linear(width, 1024), ReLU, Dropout, Linear(1024, 16), ReLU, Linear(16, 2), in float32.
+
+    Its two outputs are mu and log sigma.
+
+    Args:
+        width: Width of the backbone's hidden states.
+    """
     return nn.Sequential(
         Float32Linear(width, 1024),
         nn.ReLU(),
@@ -78,10 +93,19 @@ def reward_head(width: int) -> nn.Sequential:
 
 
 class RewardModel(nn.Module):
-    """Scores edits. Heads are `rm_heads.head_{i}.{0,3,5}.{weight,bias}`, as in released EditReward checkpoints."""
+    """A reward model that scores edits.
+
+    Heads are `rm_heads.head_{i}.{0,3,5}.{weight,bias}`, as in released EditReward checkpoints.
+    """
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
-        """backbone: Qwen2_5_VLModel or Qwen3VLModel. The heads are fresh."""
+        """Put new heads on a backbone, and switch it to tree attention.
+
+        Args:
+            backbone: Qwen2_5_VLModel or Qwen3VLModel.
+            tokenizer: Its tokenizer, with `<|Reward|>` as a special token.
+            settings: Order, rubrics, axes and calibration.
+        """
         super().__init__()
         self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
         self.inputs = InputMaker(backbone.config, tokenizer, settings)
@@ -93,12 +117,22 @@ class RewardModel(nn.Module):
     def load(
         cls, model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> "RewardModel":
-        """Open a model: a folder of ours (its digests are checked), a checkpoint as released, or a shipped name
-        (`tiny-reward`).
+        """Open a model: a folder that `save` wrote (its digests are checked), a released checkpoint, or a shipped name.
 
-        A released checkpoint is a Hugging Face folder with heads among its keys; a `reward.json` in it, if there is
-        one, says with which settings it was trained. device: None stays on the CPU. dtype: the backbone's; heads are
-        float32. Raises EditLoopError for missing or surplus keys, pickled weights, a tokenizer without `<|Reward|>`.
+        A released checkpoint is a Hugging Face folder with heads among its keys. A `reward.json` in it gives the
+        settings with which it was trained; without one the defaults apply.
+
+        Args:
+            model: The folder, or the name of a shipped model (`tiny-reward`).
+            device: None stays on the CPU.
+            dtype: Type of the backbone's weights. Heads are float32.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            EditLoopError: There is no model, its files do not match its manifest, keys are missing or surplus, weights
+                are pickled, or the tokenizer has no `<|Reward|>`.
         """
         folder = shipped_reward(str(model)) or Path(model)
         if (folder / "backbone").is_dir() and (folder / SETTINGS).is_file():
@@ -121,17 +155,30 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_base(cls, base: str | Path, settings: RewardSettings, dtype: torch.dtype = torch.float32) -> "RewardModel":
-        """A new reward model on a Hugging Face checkpoint of Qwen2.5-VL (MiMo-VL) or Qwen3-VL: `<|Reward|>` is added to
-        its tokenizer, the heads are fresh (from torch's random state).
+        """Create a reward model on a Hugging Face checkpoint of Qwen2.5-VL (MiMo-VL) or Qwen3-VL.
 
-        The channels' mean and standard deviation are taken from the checkpoint's image processor, where it has one.
+        `<|Reward|>` is added to the tokenizer. The heads are initialised from torch's random state.
+
+        Args:
+            base: The checkpoint's folder.
+            settings: Settings of the model; `image_mean` and `image_std` are taken from the checkpoint instead.
+            dtype: Type of the backbone's weights.
+
+        Raises:
+            EditLoopError: The backbone cannot be loaded.
         """
         opened = open_backbone(Path(base), Path(base), dtype)
         add_reward_token(opened)
         return cls(opened.backbone, opened.tokenizer, settings.model_copy(update=opened.normalisation))
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
-        """Write the model folder, manifest last; `extra` = {file name: JSON value} beside the weights."""
+        """Write the model folder, manifest last.
+
+        Args:
+            folder: The folder to write. An existing one is replaced.
+            facts: Stored in the manifest.
+            extra: JSON values by file name, written beside the weights.
+        """
         with complete_folder(folder, facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
             self.tokenizer.save_pretrained(out / "tokenizer")
@@ -142,28 +189,59 @@ class RewardModel(nn.Module):
                 (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
     def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
-        """Tensors of all edits of the groups, on the CPU, for `forward`; safe to call beside a training thread."""
+        """Return the input of `forward` for all edits of some groups, on the CPU.
+
+        It is safe to call in another thread during training.
+
+        Args:
+            groups: Groups of edits.
+        """
         return self.inputs.collate(groups)
 
     def forward(self, batch: dict[str, Tensor]) -> Scores:
-        """Scores (N, axes) of a batch made by `collate`, its N edits in the groups' order."""
+        """Score the N edits of a batch.
+
+        Args:
+            batch: Made by `collate`, on any device.
+
+        Returns:
+            Scores (N, axes), edits in the groups' order.
+        """
         return self.read(self.hidden(batch))
 
     def hidden(self, batch: dict[str, Tensor]) -> Tensor:
-        """Last hidden states at the reward tokens, (N, axes, width): all that the heads see of an edit."""
+        """Return the last hidden states at the reward tokens, (N, axes, width): the input of the heads.
+
+        Args:
+            batch: Made by `collate`, on any device.
+        """
         device = next(self.backbone.parameters()).device
         device_batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         return last_hidden(self.backbone, device_batch)[device_batch["reads"]]
 
     def read(self, hidden: Tensor) -> Scores:
-        """Scores (N, axes) of hidden states (N, axes, width)."""
+        """Apply the heads to hidden states.
+
+        Args:
+            hidden: (N, axes, width).
+
+        Returns:
+            Scores (N, axes).
+        """
         heads = [self.rm_heads[f"head_{0 if self.settings.shared_head else i}"] for i in range(hidden.shape[1])]
         out = torch.stack([axis_head(hidden[:, i]) for i, axis_head in enumerate(heads)], dim=1)
         return Scores(out[..., 0], out[..., 1].clamp(*LOG_SIGMA_BOUNDS))
 
     @torch.no_grad()
     def states(self, groups: Sequence[EditGroupLike]) -> list[Tensor]:
-        """The `hidden` of each group's edits, float32 (K, axes, width) a group, on the CPU; BATCH_TOKENS at a time."""
+        """Return the hidden states that the heads read, in batches of BATCH_TOKENS, without gradients.
+
+        Args:
+            groups: Groups of edits.
+
+        Returns:
+            For each group (K, axes, width), float32, on the CPU.
+        """
         states_by_group: list[list[Tensor]] = [[] for _ in groups]
         for batch in self._batches(groups):
             hidden = self.hidden(self.collate([part for _, part in batch])).float().cpu()
@@ -173,8 +251,15 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def score(self, groups: Sequence[EditGroupLike]) -> Scores:
-        """Scores (N, axes) of all edits of the groups, in order, on the CPU; in batches of BATCH_TOKENS, so that memory
-        is bounded for any number and size of groups.
+        """Score all edits of some groups, without gradients.
+
+        Batches of BATCH_TOKENS bound the memory for any number and size of groups.
+
+        Args:
+            groups: Groups of edits, N in all.
+
+        Returns:
+            Scores (N, axes), in order, on the CPU.
         """
         parts = [self(self.collate([part for _, part in batch])) for batch in self._batches(groups)]
         if not parts:
@@ -183,15 +268,28 @@ class RewardModel(nn.Module):
         return Scores(torch.cat([part.mu for part in parts]).cpu(), torch.cat([part.log_sigma for part in parts]).cpu())
 
     def overall(self, scores: Scores) -> Tensor:
-        """(N,): the sum of the axes' ratings as experts would give them, 1..4 each."""
+        """Return the sum of the axes' calibrated ratings, (N,). Each rating is 1..4, on the experts' scale.
+
+        Args:
+            scores: Scores (N, axes).
+        """
         return calibrated_ratings(self.settings.calibration, scores.mu).sum(-1)
 
     def bounded(self, scores: Scores) -> Tensor:
-        """Reward in 0..1, (N,): product of the axes' places on the scale: no axis can be bought with another."""
+        """Return a reward in 0..1, (N,): the product of the axes' positions on the rating scale.
+
+        With a product a high score on one axis cannot make up for a low one on another.
+
+        Args:
+            scores: Scores (N, axes).
+        """
         return rating_shares(self.settings.calibration, scores.mu).prod(-1)
 
     def _batches(self, groups: Sequence[EditGroupLike]) -> Iterator[list[tuple[int, EditGroup]]]:
-        """Groups, or parts of large ones, with the group's place, whose tokens fit together; one edit always fits."""
+        """Yield batches of groups, or of parts of large groups, each with the group's index.
+
+        A batch has at most BATCH_TOKENS tokens, or a single edit that alone has more.
+        """
         batch: list[tuple[int, EditGroup]] = []
         batch_tokens = self.inputs.common
         for index, group in enumerate(groups):
@@ -220,6 +318,10 @@ def _settings(folder: Path, opened: LoadedBackbone) -> RewardSettings:
 
 
 def shipped_reward(name: str) -> Path | None:
-    """Folder of a reward model that ships with the package, or None if there is none of that name."""
+    """Return the folder of a reward model that ships with the package, or None where none has that name.
+
+    Args:
+        name: The model's name, such as `tiny-reward`.
+    """
     folder = Path(str(files("editloop.models.edit_reward"))) / "weights" / name
     return folder if "/" not in name and (folder / SETTINGS).is_file() else None

@@ -1,10 +1,11 @@
-"""What an EditReward model's folder says beside its weights (`reward.json`), and the wording of its rubrics."""
+"""Settings of an EditReward model (`reward.json` in its folder), and the default wording of its rubrics."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 INSTRUCTION = "{instruction}"
+"""Placeholder for the instruction in a rubric."""
 OPENING = "<|im_start|>user\n"
 INSTRUCTION_INTRO = """\
 The first picture is the original. The second was made from it by an editor who was told:
@@ -36,22 +37,23 @@ WORDING: dict[Order, tuple[str, ...]] = {
         f"The second: {QUALITY}\n\n{INSTRUCTION_INTRO}",
     ),
 }
-"""Our own rubrics. Those of `rubric-first` end with the instruction: what stands before it is the same for all tasks,
-and goes through the model once a batch."""
+"""Default rubrics, written for EditLoop. Those of `rubric-first` end with the instruction: the text before it is the
+same for all tasks and goes through the model once per batch."""
 
 
 class Calibration(BaseModel):
-    """Maps raw scores to ratings, an axis at a time: 1 + 3 sigmoid(slope mu + offset); see `calibration`."""
+    """Maps raw scores to ratings, per axis: 1 + 3 sigmoid(slope mu + offset). See `calibration`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     slope: tuple[float, ...] = (1.0, 1.0)
-    """Above 0."""
+    """One per axis, above 0."""
     offset: tuple[float, ...] = (0.0, 0.0)
+    """One per axis."""
     error: tuple[float, ...] | None = None
-    """Root mean square error of the ratings it was fitted to, in rating steps; None where it was not fitted."""
+    """Root mean square error per axis on the ratings of the fit, in rating steps; None where the map was not fitted."""
     candidates: int = Field(0, ge=0)
-    """How many rated candidates it was fitted to."""
+    """Number of rated candidates of the fit."""
 
     @model_validator(mode="after")
     def _monotone(self) -> "Calibration":
@@ -61,38 +63,39 @@ class Calibration(BaseModel):
 
 
 class RewardSettings(BaseModel):
-    """Defaults are the published ones, but for the rubrics, whose wording is our own."""
+    """Settings of a reward model. Defaults are the published ones, except for the wording of the rubrics."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Order = "official"
-    """In what order the model reads an edit. `official`, as published: source, edit, an axis's rubric, `<|Reward|>`; a
-    pass an axis. `rubric-first`, our own: all rubrics one after the other, source, edit, then a `<|Reward|>` an axis,
-    all read in one pass. `paired`, for small pictures: source and edit as the two frames of one image, the instruction,
-    a `<|Reward|>` an axis."""
+    """Order in which the model reads an edit. `official`, as published: source, edit, an axis's rubric,
+    `<|Reward|>`, in one pass per axis. `rubric-first`, EditLoop's own: all rubrics, source, edit, then one
+    `<|Reward|>` per axis, all read in one pass. `paired`, for small images: source and edit as the two frames of
+    one image, the instruction, one `<|Reward|>` per axis."""
     fusion: Literal["mean", "sum", "min"] = "mean"
-    """How the axes' heads become one score."""
+    """How the axes' scores become one score; see `fuse`."""
     axes: tuple[str, ...] = ("if", "vq")
+    """Names of the axes: instruction following and visual quality."""
     rubrics: tuple[str, ...] = Field(default=(), validate_default=True)
-    """What the model is asked, one an axis; `{instruction}` stands for what the editor was told. None given: WORDING.
-    `paired` asks nothing. A released checkpoint wants the wording that it was trained on."""
+    """One rubric per axis, with `{instruction}` in place of the instruction. Empty takes WORDING. `paired` has no
+    rubrics. A released checkpoint needs the wording with which it was trained."""
     opening: str = OPENING
-    """What stands before everything else; control tokens in it are meant as such. `paired` has none."""
+    """Text before everything else, in which control tokens become tokens. `paired` has none."""
     side: int | None = Field(default=None, ge=1)
-    """Pixels a side of the squares that `paired` scales pictures to; None for the other orders, which keep the
-    aspect."""
+    """Pixels a side of the squares to which `paired` scales images. None for the other orders, which keep the aspect
+    ratio."""
     min_pixels: int = Field(default=448 * 448, ge=1)
     max_pixels: int = Field(default=448 * 448, ge=1)
-    """Budget that pictures are scaled to, but in `paired`."""
+    """Pixels of an image after scaling, `min_pixels` to `max_pixels`; not used by `paired`."""
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Of each channel, on 0..1, as the base's image processor has them."""
+    """Mean and standard deviation of each channel, on 0..1, as in the base's image processor."""
     instruction_tokens: int = Field(default=512, ge=1)
-    """Of a longer instruction the model sees the beginning."""
+    """Tokens of an instruction. The model sees the beginning of a longer one."""
     shared_head: bool = False
     """One head reads all axes: the published ablation."""
     calibration: Calibration = Calibration()
-    """From the heads' raw scores to the experts' ratings."""
+    """The map from the heads' raw scores to the experts' ratings."""
 
     @field_validator("rubrics")
     @classmethod
@@ -118,4 +121,5 @@ class RewardSettings(BaseModel):
 
     @property
     def heads(self) -> int:
+        """Number of heads."""
         return 1 if self.shared_head else len(self.axes)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (arXiv 2106.09685) in the format that PEFT writes and that EditScore's weights are released in.
+"""Low-rank adapters (arXiv 2106.09685) in PEFT's format, in which EditScore's weights are released.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading needs no PEFT: an adapter is added to the
-weights of its base, W + scale * B A, after every tensor has been found to fit; the model is then a plain one.
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading needs no PEFT. After a check that every
+tensor fits, the adapter is added to the weights of its base, W + scale * B A; the model then has plain layers only.
 """
 
 import json
@@ -20,11 +20,12 @@ from editloop.models.lora_settings import LoraSettings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+"""Key of a tensor in the weights: the module's name, and which of the two factors it is."""
 LEGACY_PREFIXES = (
     (re.compile(r"model\.layers\."), "model.language_model.layers."),
     (re.compile(r"visual\."), "model.visual."),
 )
-"""Where modules stood in the classes that older adapters were trained with, and where they stand now."""
+"""Prefixes of module names in the classes that older adapters were trained with, and the present ones."""
 UNSUPPORTED_SETTINGS = {
     "use_dora": (False, None),
     "bias": ("none", None),
@@ -36,7 +37,7 @@ UNSUPPORTED_SETTINGS = {
     "layers_to_transform": (None, []),
     "init_lora_weights": (True, False, None, "gaussian"),
 }
-"""Settings of PEFT that change what an adapter means, with the values under which it is the plain one."""
+"""PEFT settings that change the meaning of an adapter, with the values under which it is a plain LoRA."""
 
 
 class Adapter(NamedTuple):
@@ -44,14 +45,22 @@ class Adapter(NamedTuple):
 
     folder: Path
     base: str
-    """What its config calls the base: a hub's name or a path."""
+    """The base by its config: a name on the Hugging Face hub or a path. Empty where the config names none."""
     scale: float
+    """Factor on the product of the factors."""
     factors: dict[str, tuple[Tensor, Tensor]]
     """(A, B), (rank, inputs) and (outputs, rank), by the module's name in the base."""
 
 
 def write_adapter(folder: Path, state: dict[str, Tensor], settings: LoraSettings, base: str) -> None:
-    """Write an adapter as PEFT does. `state`: trained parameters by their names in the backbone."""
+    """Write an adapter in PEFT's format.
+
+    Args:
+        folder: The folder to write.
+        state: The adapter's parameters by their names in the backbone.
+        settings: Rank, alpha and dropout of the adapter.
+        base: The base's name for the config.
+    """
     from editloop.models.lora import TARGET_MODULES
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +81,14 @@ def write_adapter(folder: Path, state: dict[str, Tensor], settings: LoraSettings
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter's folder; EditLoopError for what is no plain LoRA, is incomplete, or could hold code (pickle)."""
+    """Read an adapter's folder.
+
+    Args:
+        folder: The folder that PEFT or `write_adapter` wrote.
+
+    Raises:
+        EditLoopError: The adapter is not a plain LoRA, is incomplete or inconsistent, or has only pickled weights.
+    """
     if not (folder / CONFIG).is_file():
         raise EditLoopError(f"adapter {folder}: no {CONFIG}; give the folder that PEFT wrote.")
     if not (folder / WEIGHTS).is_file():
@@ -117,10 +133,15 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def check_fits(backbone: Any, adapter: Adapter) -> None:
-    """EditLoopError for an adapter of another base: where a module or a shape is not the backbone's, or where layers of
-    the language model that ought to be adapted alike are not.
+    """Check that an adapter belongs to a backbone.
 
-    backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration; its weights are not looked at.
+    Args:
+        backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration. Its weights are not read.
+        adapter: The adapter.
+
+    Raises:
+        EditLoopError: A module is missing or has another shape, or the language model's layers are not all adapted
+            alike.
     """
     modules = dict(backbone.named_modules())
     for name, (down, up) in adapter.factors.items():
@@ -145,7 +166,15 @@ def check_fits(backbone: Any, adapter: Adapter) -> None:
 
 @torch.no_grad()
 def apply_adapter(backbone: Any, adapter: Adapter) -> None:
-    """Add the adapter to the backbone's weights, in place; nothing is changed where it does not fit."""
+    """Add an adapter to the backbone's weights, in place. Where it does not fit, nothing changes.
+
+    Args:
+        backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration.
+        adapter: The adapter.
+
+    Raises:
+        EditLoopError: The adapter belongs to another base; see `check_fits`.
+    """
     check_fits(backbone, adapter)
     modules = dict(backbone.named_modules())
     for name, (down, up) in adapter.factors.items():

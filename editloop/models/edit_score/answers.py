@@ -1,8 +1,8 @@
-"""From a model's answer to its two scores, or to the reason why there are none. Never a score that nobody wrote.
+"""Parse a model's answer into its two scores, or into the reason why it has none. No score is invented.
 
-The answer asked for is one JSON object, {"reasoning": text, "score": [a, b]}. Where it is not quite JSON, `json-repair`
-has the last word, but only if it finds the very numbers that stand in the answer as a closed list, at its end: words
-that the answer merely quotes (an instruction may say `"score": [25, 25]`) are no scores.
+The answer should be one JSON object, {"reasoning": text, "score": [a, b]}. `json-repair` reads answers that are not
+quite JSON. Its scores count only if the answer has one closed list of scores, at its end, with exactly these numbers:
+text that the answer merely quotes (an instruction may contain `"score": [25, 25]`) is no score.
 """
 
 import json
@@ -15,18 +15,21 @@ from json_repair import repair_json
 AnswerFault = Literal["empty", "unparsable", "ambiguous", "wrong keys", "wrong count", "not a number", "out of range"]
 """Why an answer gives no scores."""
 MAX_CHARACTERS = 20_000
-"""Characters. 512 tokens are far less; what is longer is not worth repairing."""
+"""Longer answers are not parsed. 512 tokens are far shorter."""
 SCORE_LIST = re.compile(r"""["']?\bscores?\b["']?\s*[:=]\s*\[([^\[\]]*)\]""", re.IGNORECASE)
+"""A closed list of scores with its key."""
 ENDING = re.compile(r"[\s,}`]*")
+"""What may follow the list at the end of an answer."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+"""A score in a list that is not JSON."""
 
 
 class ParsedAnswer(NamedTuple):
-    """What one answer says."""
+    """The content of one answer."""
 
     reasoning: str
     points: tuple[float, float]
-    """0..top, in the question's order."""
+    """Two points, each 0..top, in the order of the question."""
 
 
 class _DoubledKeyError(ValueError):
@@ -34,7 +37,15 @@ class _DoubledKeyError(ValueError):
 
 
 def parse_answer(text: str, top: float) -> ParsedAnswer | AnswerFault:
-    """The answer's two scores, each 0..top, or its fault. Any text is taken; nothing raises."""
+    """Parse an answer. Any text is accepted, and nothing is raised.
+
+    Args:
+        text: The answer.
+        top: The highest score.
+
+    Returns:
+        The reasoning and the two scores, each 0..top, or the fault.
+    """
     if not text.strip():
         return "empty"
     if len(text) > MAX_CHARACTERS:
@@ -64,7 +75,10 @@ def _checked(value: Any, top: float) -> ParsedAnswer | AnswerFault:
 
 
 def _repaired(text: str, top: float) -> ParsedAnswer | AnswerFault:
-    """What json-repair makes of the text, if its scores stand there: a list cut off after `[1` may have been `[17`."""
+    """Parse the answer with json-repair, and check that its scores are in the text.
+
+    A list cut off after `[1` may have been `[17`.
+    """
     score_lists = list(SCORE_LIST.finditer(text))
     if not score_lists or ENDING.fullmatch(text, score_lists[-1].end()) is None:
         return "unparsable"
@@ -72,7 +86,7 @@ def _repaired(text: str, top: float) -> ParsedAnswer | AnswerFault:
         return "ambiguous"
     try:
         value = repair_json(text, return_objects=True, skip_json_loads=True)
-    except Exception:  # a third party's reading of hostile text: whatever it stumbles over, the text has no scores
+    except Exception:  # json-repair may raise anything on hostile text, which then has no scores
         return "unparsable"
     answer = _checked(value, top)
     if not isinstance(answer, ParsedAnswer):

@@ -1,11 +1,11 @@
-"""EditScore folders: whole weights, or an adapter and which base it goes on.
+"""Read and write EditScore folders: whole weights, or an adapter and a reference to its base.
 
-    editscore.json      the questions and how they are answered (EditScoreSettings)
-    backbone/           whole weights as Hugging Face writes them, with tokenizer/; or instead of both
+    editscore.json      the settings (EditScoreSettings)
+    backbone/           whole weights in Hugging Face's format, with tokenizer/; or instead of both
     adapter/, base.json an adapter in PEFT's format, and the base's folder or shipped name with its content address
-    manifest.json       last: digests of all of it
+    manifest.json       written last: digests of all files
 
-A base is such a folder, or a checkpoint of Qwen2.5-VL or Qwen3-VL as released.
+A base is such a folder with whole weights, or a released checkpoint of Qwen2.5-VL or Qwen3-VL.
 """
 
 import json
@@ -30,23 +30,24 @@ from editloop.models.edit_score.settings import EditScoreSettings
 
 SETTINGS, BASE = "editscore.json", "base.json"
 FAMILIES = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}
+"""Backbone classes by the `model_type` of a config.json."""
 OPTIONAL_KEYS = ("lm_head.weight",)
-"""Keys that a checkpoint need not have: shared with the input embedding."""
+"""Keys that a checkpoint may lack where its output layer is tied to the input embedding."""
 
 
 class BaseReference(BaseModel):
-    """What `base.json` says of the weights that an adapter goes on."""
+    """Content of `base.json`: the weights that an adapter belongs to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str
     """Folder or shipped name."""
     sha256: str
-    """Content address of it, as `base_digest` computes it."""
+    """Its content address, as `base_digest` computes it."""
 
 
 class LoadedBase(NamedTuple):
-    """A base, in memory."""
+    """A base in memory."""
 
     backbone: Any
     tokenizer: PreTrainedTokenizerFast
@@ -54,7 +55,14 @@ class LoadedBase(NamedTuple):
 
 
 def base_folder(base: str | Path) -> Path:
-    """The folder of a base given by folder or shipped name; EditLoopError where there is none."""
+    """Return the folder of a base, or of an EditScore model.
+
+    Args:
+        base: A folder or a shipped name.
+
+    Raises:
+        EditLoopError: There is no model of that name or in that folder.
+    """
     shipped = Path(str(files("editloop.models.edit_score"))) / "weights" / str(base)
     if "/" not in str(base) and (shipped / MANIFEST).is_file():
         return shipped
@@ -68,7 +76,13 @@ def base_folder(base: str | Path) -> Path:
 
 
 def base_digest(folder: Path) -> str:
-    """Content address of a base: its manifest's, or of a released checkpoint that of its weights and settings."""
+    """Return the content address of a base.
+
+    It is the manifest's, or for a released checkpoint a digest of its .json and .safetensors files.
+
+    Args:
+        folder: The base's folder.
+    """
     if (folder / MANIFEST).is_file():
         return str(read_manifest(folder)["sha256"])
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
@@ -76,7 +90,21 @@ def base_digest(folder: Path) -> str:
 
 
 def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
-    """A base's weights, tokenizer and settings; digests are checked where it has a manifest."""
+    """Load a base. Where it has EditScore settings, its files are checked against the manifest.
+
+    A released checkpoint gets the published settings, with its own image normalisation.
+
+    Args:
+        folder: The base's folder.
+        dtype: Type of the weights.
+
+    Returns:
+        Weights, tokenizer and settings.
+
+    Raises:
+        EditLoopError: The base is itself an adapter, or its files are missing, changed, pickled, or do not fit its
+            config.
+    """
     if (folder / SETTINGS).is_file():
         read_manifest(folder, check=True)
         if (folder / BASE).is_file():
@@ -87,7 +115,14 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
 
 
 def read_settings(folder: Path) -> EditScoreSettings:
-    """`editscore.json`; EditLoopError names the keys that are wrong."""
+    """Read a folder's `editscore.json`.
+
+    Args:
+        folder: The folder of an EditScore model.
+
+    Raises:
+        EditLoopError: There is none, or it is not valid. The message names the wrong keys.
+    """
     if not (folder / SETTINGS).is_file():
         raise EditLoopError(f"EditScore model {folder}: no {SETTINGS} there. Give a model's folder or a shipped name.")
     try:
@@ -104,7 +139,16 @@ def save_full_model(
     facts: dict[str, object],
     extra: dict[str, object],
 ) -> None:
-    """Write a model's folder with all its weights, manifest last; `extra` = {file name: JSON value} beside them."""
+    """Write a model's folder with all its weights, manifest last.
+
+    Args:
+        folder: The folder to write. An existing one is replaced.
+        backbone: The weights.
+        tokenizer: The backbone's tokenizer.
+        settings: Settings of the model.
+        facts: Stored in the manifest.
+        extra: JSON values by file name, written beside the weights.
+    """
     with complete_folder(folder, facts) as out:
         backbone.save_pretrained(out / "backbone", safe_serialization=True)
         tokenizer.save_pretrained(out / "tokenizer")
@@ -119,7 +163,19 @@ def save_adapter_model(
     facts: dict[str, object],
     extra: dict[str, object],
 ) -> None:
-    """Write a model's folder with an adapter (a copy of PEFT's folder) and the address of its base, manifest last."""
+    """Write a model's folder with an adapter and a reference to its base, manifest last.
+
+    Args:
+        folder: The folder to write. An existing one is replaced.
+        adapter: The folder of an adapter in PEFT's format, which is copied.
+        base: Folder or shipped name of the base.
+        settings: Settings of the model.
+        facts: Stored in the manifest.
+        extra: JSON values by file name, written beside the adapter.
+
+    Raises:
+        EditLoopError: There is no such base.
+    """
     base_path = base_folder(base)
     base_name = base if "/" not in base and base_path != Path(base) else str(base_path.absolute())
     reference = BaseReference(base=base_name, sha256=base_digest(base_path))
@@ -130,7 +186,15 @@ def save_adapter_model(
 
 
 def resolve_base(folder: Path, base: str | Path | None) -> Path:
-    """The base that an adapter's folder names, or `base` in its place; EditLoopError where its content is another's."""
+    """Return the folder of the base that an adapter belongs to, after checking its content address.
+
+    Args:
+        folder: The EditScore folder with the adapter.
+        base: Folder or shipped name of the base, in place of the one in `base.json`; None takes that one.
+
+    Raises:
+        EditLoopError: There is no such base, or its content is not that of the base that the adapter was trained on.
+    """
     reference = BaseReference.model_validate_json((folder / BASE).read_text())
     base_path = base_folder(base or reference.base)
     digest = base_digest(base_path)
@@ -143,10 +207,19 @@ def resolve_base(folder: Path, base: str | Path | None) -> Path:
 
 
 def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
-    """EditLoopError where a released adapter names another base than `folder` holds.
+    """Check that a folder holds the base that a released adapter names.
 
-    What the folder holds is `name` where the caller says so; or else what its config calls itself, its own name, or the
-    hub's name in a hub's cache (`models--OWNER--NAME`). One of them must be what the adapter says, without the owner.
+    The last part of the adapter's base name must be a name of the folder, without regard to case. Where `name` is None,
+    the names of the folder are the one in its config.json, its own, and the one in the path of a Hugging Face cache
+    (`models--OWNER--NAME`).
+
+    Args:
+        adapter: The adapter. One that names no base fits any.
+        folder: The base's folder.
+        name: Name of the model in the folder, where the caller knows it.
+
+    Raises:
+        EditLoopError: The adapter names another base.
     """
     expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
     path = folder.absolute()
@@ -169,8 +242,18 @@ def import_released_adapter(
 ) -> None:
     """Write a model's folder from a released adapter and its base, after checking that they belong together.
 
-    Settings default to the published questions; see EditScoreModel.with_adapter for `base_name`. The base's weights are
-    read for their digest only.
+    The base's weights are read for their digest only.
+
+    Args:
+        base: Folder or shipped name of the base.
+        adapter: The adapter's folder, in PEFT's format.
+        folder: The folder to write. An existing one is replaced.
+        settings: Settings of the model. None takes those of an EditScore base, or the published ones for a released
+            checkpoint. The image normalisation is always the base's.
+        base_name: As `name` in `check_base_name`.
+
+    Raises:
+        EditLoopError: There is no such base, the adapter cannot be read, or the two do not belong together.
     """
     base_path, lora = base_folder(base), read_adapter(adapter)
     check_base_name(lora, base_path, base_name)
@@ -190,7 +273,7 @@ def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> 
 
 
 def _family(folder: Path) -> Any:
-    """The class of a checkpoint."""
+    """Return the backbone class of a checkpoint."""
     if not (folder / "config.json").is_file():
         raise EditLoopError(f"{folder}: no config.json; a checkpoint of Qwen2.5-VL or Qwen3-VL has one.")
     family = json.loads((folder / "config.json").read_text()).get("model_type")

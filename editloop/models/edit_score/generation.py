@@ -1,8 +1,8 @@
-"""Answers to many prompts, several to each: the prompts go through the model once, and all answers to one read the same
-keys and values of it.
+"""Sample several answers to each of many prompts.
 
-Prompts are a tree (what they share is computed once, a picture is seen once); an answer's draws come from its own
-stream of numbers, so that they do not depend on what else is answered at the same time.
+The prompts go through the model once, as a prefix tree: what they share is computed once, and each image is encoded
+once. All answers to a prompt read the same keys and values. The draws of an answer come from its own random stream, so
+they do not depend on the other answers of the batch.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,20 @@ from editloop.models.edit_score.rows import PromptRow
 from editloop.models.edit_score.settings import EditScoreSettings
 
 COMPACTION_SHARE = 0.25
-"""Share of prompts that must be answered before the rest goes on without them: moving keys and values costs a step."""
+"""When this share of the prompts in the batch is answered, they are removed from it. This is not done more often,
+because moving keys and values costs as much as a step."""
 
 
 def uniform_draws(seed: int, passes: int, questions: int, tokens: int) -> Tensor:
-    """Uniform numbers (questions, passes, tokens) in [0, 1): pass k of every edit draws from seed + k.
+    """Return uniform numbers in [0, 1), (questions, passes, tokens). Pass k of every edit draws from seed + k.
 
-    Edits that are compared share their draws, which takes noise out of the comparison.
+    Edits that are compared share their draws, which removes noise from the comparison.
+
+    Args:
+        seed: Seed of the first pass.
+        passes: Answers per question.
+        questions: Questions per edit.
+        tokens: Longest answer, in tokens.
     """
     streams = [np.random.default_rng(seed + k).random((questions, tokens), dtype=np.float32) for k in range(passes)]
     return torch.from_numpy(np.stack(streams, axis=1))
@@ -33,9 +40,15 @@ def uniform_draws(seed: int, passes: int, questions: int, tokens: int) -> Tensor
 
 @torch.no_grad()
 def generate_answers(model: EditScoreModel, rows: Sequence[PromptRow], numbers: Tensor) -> list[list[list[int]]]:
-    """Answers to R prompts as token ids, `numbers` (R, K, T) in [0, 1): K each of at most T tokens.
+    """Sample K answers to each of R prompts.
 
-    The closing token is the last of an answer that was not cut.
+    Args:
+        model: The model.
+        rows: The R prompts.
+        numbers: Uniform numbers (R, K, T) in [0, 1): K answers per prompt, of at most T tokens each.
+
+    Returns:
+        For each prompt its K answers as token ids. An answer that was not cut ends with the closing token.
     """
     settings, end = model.settings, model.rows.end
     count, passes, max_tokens = numbers.shape
@@ -65,9 +78,16 @@ def generate_answers(model: EditScoreModel, rows: Sequence[PromptRow], numbers: 
 
 
 def sample_tokens(logits: Tensor, numbers: Tensor, settings: EditScoreSettings) -> Tensor:
-    """One token a row, (N,), of logits (N, vocabulary): by temperature, then among the `top_k` likeliest, then among
-    the least of these that hold `top_p` of their probability. `numbers` (N,) in [0, 1) say which, by the inverse of the
-    distribution function; at temperature 0 they play no part.
+    """Sample one token per row, (N,).
+
+    The logits are divided by the temperature, then restricted to the `top_k` likeliest tokens and to the fewest of
+    these that hold `top_p` of their probability. The token is the inverse of the distribution function at the row's
+    number.
+
+    Args:
+        logits: (N, vocabulary).
+        numbers: Uniform numbers (N,) in [0, 1). At temperature 0 they are not used.
+        settings: `temperature`, `top_k` and `top_p`. Temperature 0 takes the likeliest token.
     """
     if settings.temperature == 0:
         return logits.argmax(-1)
@@ -82,7 +102,13 @@ def sample_tokens(logits: Tensor, numbers: Tensor, settings: EditScoreSettings) 
 
 @torch.no_grad()
 def next_token_probabilities(model: EditScoreModel, rows: Sequence[PromptRow], tokens: Sequence[int]) -> Tensor:
-    """Probabilities (R, len(tokens)), float32, that each of `tokens` comes next after R prompts."""
+    """Return the probabilities, float32 (R, len(tokens)), of some tokens as the next one after R prompts.
+
+    Args:
+        model: The model.
+        rows: The R prompts.
+        tokens: Ids of the tokens.
+    """
     batch = model.collate(rows)
     hidden = last_hidden(model.backbone.model, _to_device(batch.tensors, model))
     lasts = torch.stack([path[-1] for path in batch.paths]).to(model.device)
@@ -90,23 +116,26 @@ def next_token_probabilities(model: EditScoreModel, rows: Sequence[PromptRow], t
 
 
 class _Prompts(NamedTuple):
-    """What the next tokens of R prompts' answers, K to each, are computed from. H are key heads, D their width."""
+    """State of R prompts with K answers each, from which the next tokens are computed.
+
+    H is the number of key heads, D their width.
+    """
 
     layers: list[tuple[Tensor, Tensor]]
-    """Keys and values of the prompts, (R, H, L, D) a layer; rows are padded on the left."""
+    """Keys and values of the prompts, each (R, H, L, D), per layer. Rows are padded on the left."""
     mask: Tensor
-    """(R, L), false where padding is."""
+    """(R, L), False at padding."""
     position: Tensor
-    """(R * K,): rotary position of the next token, the same on all three axes: prompts end in text."""
+    """(R * K,): rotary position of the next token. It is the same on all three axes, because prompts end in text."""
     cache: DynamicCache
-    """Keys and values of the answers so far, (R * K, H, t, D) a layer."""
+    """Keys and values of the answers so far, each (R * K, H, t, D), per layer."""
 
     @property
     def passes(self) -> int:
         return len(self.position) // len(self.mask)
 
     def only(self, selected: Tensor) -> "_Prompts":
-        """Those prompts where `kept` (R,) is true, with their answers."""
+        """Return the prompts where `selected` (R,) is True, with their answers."""
         selected_answers = selected.repeat_interleave(self.passes)
         self.cache.batch_select_indices(selected_answers.nonzero().squeeze(1))
         layers = [(keys[selected], values[selected]) for keys, values in self.layers]
@@ -114,15 +143,27 @@ class _Prompts(NamedTuple):
 
 
 class _AnswerAttention:
-    """Attention of one new token of each answer: to its prompt, whose keys all of the prompt's answers share, and to
-    the answer so far. Stands where a tree stands in `tree_attention`, for one step; layers come to it in their order.
+    """Attention of one new token per answer, to its prompt and to the answer so far.
+
+    All answers to a prompt share the prompt's keys and values. An instance takes the place of the tree in
+    `tree_attention` for one step, and expects the layers in their order.
     """
 
     def __init__(self, prompts: _Prompts):
         self.prompts, self.attention_calls = prompts, 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """query (R * K, heads, 1, D), key and value (R * K, H, t, D) of the answers -> (R * K, 1, heads, D)."""
+        """Attend from the new tokens, for one layer.
+
+        Args:
+            query: (R * K, heads, 1, D).
+            key: Keys of the answers, (R * K, H, t, D).
+            value: Values of the answers, (R * K, H, t, D).
+            scaling: Factor on the logits; None takes D^-0.5.
+
+        Returns:
+            The output, (R * K, 1, heads, D).
+        """
         keys, values = self.prompts.layers[self.attention_calls - 1]
         rows, key_heads, length, width = keys.shape
         passes, heads = self.prompts.passes, query.shape[1]
@@ -141,7 +182,7 @@ class _AnswerAttention:
 
 
 def _prefill(model: EditScoreModel, rows: Sequence[PromptRow], passes: int) -> tuple[Tensor, _Prompts]:
-    """Logits (R * passes, vocabulary) of the first tokens, and the prompts with `passes` answers begun to each."""
+    """Return the logits (R * passes, vocabulary) of the first tokens, and the state with empty answers."""
     batch, cache = model.collate(rows), DynamicCache()
     tensors = _to_device(batch.tensors, model)
     hidden = last_hidden(model.backbone.model, tensors, cache)
@@ -166,7 +207,7 @@ def _prefill(model: EditScoreModel, rows: Sequence[PromptRow], passes: int) -> t
 
 
 def _step(model: EditScoreModel, tokens: Tensor, prompts: _Prompts) -> tuple[Tensor, _Prompts]:
-    """Logits (R * K, vocabulary) of the tokens that follow `tokens` (R * K,), and what is known then."""
+    """Return the logits (R * K, vocabulary) of the tokens after `tokens` (R * K,), and the new state."""
     attention = _AnswerAttention(prompts)
     hidden = model.backbone.model.language_model(
         input_ids=tokens[:, None],

@@ -1,4 +1,4 @@
-"""EditScore as a judge: questions, answers and their scores together."""
+"""EditScore as a `Judge` of edits: it asks the questions, parses the answers and combines the scores."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,37 +19,54 @@ from editloop.models.edit_score.settings import AXES
 from editloop.models.judge_protocol import EditGroup, Score
 
 TOKENS_AT_ONCE = 32_768
-"""Tokens of prompts and of all passes' answers whose keys and values are in memory together: 5 GB for an 8B Qwen3-VL
-in bfloat16 (147 KB a token)."""
+"""Tokens of prompts and of the answers of all passes with keys and values in memory at once. They take 5 GB for an 8B
+Qwen3-VL in bfloat16 (147 KB a token)."""
 
 
 class JudgeCounts(NamedTuple):
-    """What a judge has been asked so far, and how much of it came to nothing."""
+    """Numbers of edits and answers of a judge, and how many of them gave no score."""
 
     edits: int
+    """Edits judged."""
     missing: int
+    """Edits without a score."""
     answers: int
+    """Answers generated. Without reasoning there are none."""
     faults: dict[str, int]
-    """Answers without a score, by the parser's reason."""
+    """Answers without scores, by the parser's reason."""
 
 
 class EditScoreJudge:
-    """Scores edits by Avg@K, or without reasoning by the digits' probabilities, as the model's settings say."""
+    """A `Judge` that scores by Avg@K or, without reasoning, by the digits' probabilities. The settings say which."""
 
     name = "edit-score"
     axes = AXES
 
     def __init__(self, model: EditScoreModel, version: str, tokens_at_once: int = TOKENS_AT_ONCE):
-        """version: content address of the weights and questions."""
+        """Wrap a model.
+
+        Args:
+            model: The model, which is set to evaluation mode.
+            version: Content address of the weights and questions.
+            tokens_at_once: Limit of a batch, in tokens of prompts and answers. A batch has at least one edit.
+        """
         self.model, self.version, self.tokens_at_once = model.eval(), version, tokens_at_once
         self._edits = self._missing = self._answers = 0
         self._faults: Counter[str] = Counter()
 
     @classmethod
     def load(cls, model: str | Path, device: str | None = None, passes: int | None = None) -> "EditScoreJudge":
-        """Open a model's folder or shipped name. passes: K of Avg@K, None takes the model's own.
+        """Open a judge.
 
-        The version is the folder's content address, and with other passes than its own a different one.
+        The version is the folder's content address; a different number of passes gives a different version.
+
+        Args:
+            model: Folder or shipped name of a model.
+            device: None takes the first GPU, or the CPU where there is none.
+            passes: K of Avg@K; None takes the model's own.
+
+        Raises:
+            EditLoopError: The model cannot be loaded.
         """
         loaded = EditScoreModel.load(model, device)
         version = str(read_manifest(base_folder(model))["sha256"])
@@ -60,13 +77,23 @@ class EditScoreJudge:
 
     @property
     def counts(self) -> JudgeCounts:
-        """Since the judge was opened."""
+        """Counts since the judge was opened."""
         return JudgeCounts(self._edits, self._missing, self._answers, dict(self._faults))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, in the groups' order: axes and overall O on 0..10, reward O / 10.
+        """Score every edit of some groups: axes and overall O on 0..10, reward O / 10.
 
-        An edit of which too few passes can be read is missing, with the reasons.
+        The score of an edit is missing, with the reasons, where too few passes gave scores or the digits hold too
+        little of the probability.
+
+        Args:
+            groups: The edits to score.
+
+        Returns:
+            One list per group, in order, with one score per edit.
+
+        Raises:
+            EditLoopError: A source or an edit is not an image that the model can read.
         """
         scores = [score for batch in self._batches(groups) for score in self._score(batch)]
         self._edits += len(scores)
@@ -75,7 +102,7 @@ class EditScoreJudge:
         return [[next(following) for _ in group.edits] for group in groups]
 
     def _batches(self, groups: Sequence[EditGroup]) -> Iterator[list[QuestionRows]]:
-        """Edits in their order, as many at once as `tokens_at_once` allows, at least one."""
+        """Yield the edits in order, as many at once as `tokens_at_once` allows and at least one."""
         settings, batch, batch_tokens = self.model.settings, list[QuestionRows](), 0
         for group in groups:
             for questions in self.model.rows.ask(group):
@@ -103,19 +130,19 @@ class EditScoreJudge:
         return [self._averaged(sc, pq) for sc, pq in zip(texts[::2], texts[1::2], strict=True)]
 
     def _averaged(self, sc: list[str], pq: list[str]) -> Score:
-        """The score of an edit's K answers to SC and to PQ."""
+        """Return the score of an edit from its K answers to SC and to PQ."""
         settings = self.model.settings
         passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
         return replace(average_passes(passes, settings.top, settings.least_share), answers=(*sc, *pq))
 
     def _answers_to(self, batch: list[QuestionRows], numbers: torch.Tensor) -> list[list[str]]:
-        """The K answers to SC, then to PQ, of each edit."""
+        """Return the K answers to SC, then to PQ, of each edit."""
         rows = self.model.rows
         generated = generate_answers(self.model, [row for questions in batch for row in questions], numbers)
         return [[rows.text(answer) for answer in answers] for answers in generated]
 
     def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
-        """The four points of one pass, or the first fault of its two answers."""
+        """Return the four points of one pass, or the first fault of its two answers."""
         parsed = [parse_answer(text, self.model.settings.top) for text in (sc, pq)]
         faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
         self._answers += 2

@@ -20,10 +20,16 @@ from editloop.models.edit_score.settings import EditScoreSettings
 
 
 class EditScoreModel(nn.Module):
-    """A Qwen2.5-VL or Qwen3-VL that generates, with the questions that it answers."""
+    """A generating Qwen2.5-VL or Qwen3-VL, together with the questions that it answers."""
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: EditScoreSettings):
-        """backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration."""
+        """Join a backbone and its questions, and switch the backbone to tree attention.
+
+        Args:
+            backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration.
+            tokenizer: The backbone's tokenizer.
+            settings: The questions, and how they are answered.
+        """
         super().__init__()
         self.backbone, self.tokenizer = backbone, tokenizer
         self.set_settings(settings)
@@ -37,10 +43,19 @@ class EditScoreModel(nn.Module):
         dtype: torch.dtype | None = None,
         base: str | Path | None = None,
     ) -> "EditScoreModel":
-        """Open a model's folder or shipped name; its digests are checked, and those of its base where it is an adapter.
+        """Open a model after checking its files against its manifest. The base of an adapter is checked too.
 
-        device: None takes the first GPU, or else the CPU. dtype: None takes bfloat16 on a GPU, float32 on a CPU. base:
-        where the adapter's base lies now, if not where it lay when the adapter was made.
+        Args:
+            model: The folder, or the name of a shipped model.
+            device: None takes the first GPU, or the CPU where there is none.
+            dtype: Type of the weights. None takes bfloat16 on a GPU, float32 on a CPU.
+            base: Folder or shipped name of an adapter's base; None takes the one that the model's folder names.
+
+        Returns:
+            The model, in evaluation mode, with an adapter merged.
+
+        Raises:
+            EditLoopError: There is no model, its files are missing or changed, or the base is not the adapter's.
         """
         folder = base_folder(model)
         target_device, target_dtype = placement(device, dtype)
@@ -61,10 +76,21 @@ class EditScoreModel(nn.Module):
         device: str | None = None,
         dtype: torch.dtype | None = None,
     ) -> "EditScoreModel":
-        """A base's weights (a folder or shipped name, or a released checkpoint's folder) with questions of one's own.
+        """Open a base's weights with other questions.
 
-        settings: None keeps those of an EditScore folder, and takes the published ones for a checkpoint. How pictures
-        are scaled is the base's.
+        Args:
+            base: Folder or shipped name of an EditScore model with whole weights, or the folder of a released
+                checkpoint.
+            settings: The questions. None takes those of an EditScore model, and the published ones for a released
+                checkpoint. The image normalisation is always the base's.
+            device: None takes the first GPU, or the CPU where there is none.
+            dtype: Type of the weights. None takes bfloat16 on a GPU, float32 on a CPU.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            EditLoopError: The base cannot be loaded.
         """
         target_device, target_dtype = placement(device, dtype)
         opened = checkpoints.open_base(base_folder(base), target_dtype)
@@ -82,10 +108,21 @@ class EditScoreModel(nn.Module):
         dtype: torch.dtype | None = None,
         base_name: str | None = None,
     ) -> "EditScoreModel":
-        """A base with a released LoRA adapter (PEFT's folder, safetensors) added to its weights.
+        """Open a base with a released LoRA adapter merged into its weights.
 
-        base_name: what model the base's folder holds, as the adapter's config names it, where the folder does not tell.
-        EditLoopError for an adapter of another base.
+        Args:
+            base: As in `from_base`.
+            adapter: The adapter's folder, in PEFT's format with safetensors.
+            settings: As in `from_base`.
+            device: As in `from_base`.
+            dtype: As in `from_base`.
+            base_name: The base's name as in the adapter's config, where the folder of the base does not show it.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            EditLoopError: The base or the adapter cannot be read, or the adapter belongs to another base.
         """
         lora = read_adapter(adapter)
         checkpoints.check_base_name(lora, base_folder(base), base_name)
@@ -94,26 +131,52 @@ class EditScoreModel(nn.Module):
         return model
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
-        """Write a model's folder with whole weights, manifest last; `extra` = {file name: JSON value} beside them."""
+        """Write a model's folder with whole weights, manifest last.
+
+        Args:
+            folder: The folder to write. An existing one is replaced.
+            facts: Stored in the manifest.
+            extra: JSON values by file name, written beside the weights.
+        """
         checkpoints.save_full_model(folder, self.backbone, self.tokenizer, self.settings, facts, extra or {})
 
     def set_settings(self, settings: EditScoreSettings) -> None:
-        """Ask and answer by other settings from now on."""
+        """Replace the settings.
+
+        Args:
+            settings: The questions, and how they are answered from now on.
+        """
         self.settings, self.rows = settings, RowMaker(self.backbone.config, self.tokenizer, settings)
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return next(self.backbone.parameters()).device
 
     def collate(self, rows: Sequence[PromptRow]) -> PackedRows:
-        """The rows as one sequence, on the CPU."""
+        """Pack rows into one sequence, on the CPU.
+
+        Args:
+            rows: Prompts, with or without answers.
+        """
         return pack_rows(rows, self.rows.marks)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (M, vocabulary) of the M answer tokens of a batch, row after row."""
+        """Return the logits of the M answer tokens of a batch, (M, vocabulary), row after row.
+
+        Args:
+            batch: The tensors that `collate` makes of rows with answers, on the model's device.
+        """
         return self.logits(last_hidden(self.backbone.model, batch)[batch["before"]])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., vocabulary)"""
+        """Apply the output layer to hidden states.
+
+        Args:
+            hidden: (..., width).
+
+        Returns:
+            The logits, (..., vocabulary).
+        """
         logits: Tensor = self.backbone.lm_head(hidden)
         return logits

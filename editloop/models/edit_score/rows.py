@@ -1,10 +1,10 @@
-"""Questions as rows of tokens and pictures, in Qwen's chat format.
+"""Build the prompts: questions about edits as rows of tokens and images, in Qwen's chat format.
 
     <|im_start|>system ... <|im_end|>
     <|im_start|>user <picture> [<picture>] question <|im_end|>
     <|im_start|>assistant answer <|im_end|>
 
-Control tokens come from here alone: the text of an instruction, an answer or a prompt is data, whatever it spells.
+Only this module adds control tokens. The text of an instruction, an answer or a prompt is data, whatever it contains.
 """
 
 from collections.abc import Sequence
@@ -32,35 +32,50 @@ from editloop.models.edit_score.settings import DIGITS, INSTRUCTION, EditScoreSe
 from editloop.models.judge_protocol import EditGroup, Picture
 
 START, END = "<|im_start|>", "<|im_end|>"
+"""Control tokens around a turn."""
 PromptPart = tuple[int, ...] | Patches
+"""Token ids, or an image."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt, and the answer that is to be learnt."""
+    """A prompt and, in training, the answer to learn."""
 
     prompt: tuple[PromptPart, ...]
-    """Token ids, and pictures, each of which stands between its vision start and end tokens."""
+    """Token ids and images. Each image is placed between its vision start and end tokens."""
     answer: tuple[int, ...] = ()
-    """Token ids; empty where an answer is asked for."""
+    """Token ids; empty where the model is to answer."""
 
     def tokens(self, marks: Markers) -> int:
-        """Length of the prompt."""
+        """Return the length of the prompt in tokens.
+
+        Args:
+            marks: Markers of the backbone.
+        """
         return sum(part.tokens(marks.merge) + 2 if isinstance(part, Patches) else len(part) for part in self.prompt)
 
 
 class QuestionRows(NamedTuple):
-    """Both questions about one edit."""
+    """The prompts of both questions about one edit."""
 
     sc: PromptRow
     pq: PromptRow
 
 
 class RowMaker:
-    """Makes rows for one backbone's config, tokenizer and settings. On the CPU, without weights."""
+    """Builds the rows for one backbone from its config, tokenizer and settings, on the CPU and without weights."""
 
     def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase, settings: EditScoreSettings):
-        """config: of a Qwen2.5-VL or Qwen3-VL."""
+        """Look up the control tokens and the image sizes.
+
+        Args:
+            config: Configuration of a Qwen2.5-VL or Qwen3-VL model.
+            tokenizer: The model's tokenizer.
+            settings: The questions, and how they are answered.
+
+        Raises:
+            EditLoopError: The tokenizer lacks a control token.
+        """
         vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
         self.patching = Patching(
@@ -75,7 +90,16 @@ class RowMaker:
         self.start, self.end = (control_id(tokenizer, token) for token in (START, END))
 
     def ask(self, group: EditGroup) -> list[QuestionRows]:
-        """SC and PQ about each edit of a group. PQ's row has nothing of the source, and nothing of the instruction."""
+        """Build the prompts of SC and PQ for each edit of a group.
+
+        PQ's prompt contains neither the source nor the instruction.
+
+        Args:
+            group: The group.
+
+        Raises:
+            EditLoopError: A source or an edit is not an image that the model can read.
+        """
         sc, pq = self.settings.questions
         instruction = truncate_text(self.tokenizer, group.instruction, self.settings.instruction_tokens)
         sc_text = sc.text.replace(INSTRUCTION, instruction)
@@ -85,7 +109,16 @@ class RowMaker:
         ]
 
     def points(self, questions: QuestionRows) -> tuple[PromptRow, ...]:
-        """An answer begun for each of the four points, whose next token is a digit: for scoring without reasoning."""
+        """Begin an answer for each of the four points, so that the next token is a digit.
+
+        Scoring without reasoning uses these prompts.
+
+        Args:
+            questions: The prompts of both questions about an edit.
+
+        Returns:
+            Four prompts, in the order of AXES.
+        """
         return tuple(
             replace(row, prompt=(*row.prompt, self._text(f"{axis}: ")))
             for row, question in zip(questions, self.settings.questions, strict=True)
@@ -93,18 +126,31 @@ class RowMaker:
         )
 
     def answered(self, row: PromptRow, answer: str) -> PromptRow:
-        """The row with the answer that is to be learnt; one with reasoning also ends its turn."""
+        """Return the row with an answer to learn. With reasoning the answer also ends its turn.
+
+        Args:
+            row: The prompt.
+            answer: Text of the answer.
+        """
         return replace(row, answer=(*self._text(answer), *((self.end,) if self.settings.reasoning else ())))
 
     def text(self, answer: Sequence[int]) -> str:
-        """What an answer's token ids say, up to the end of its turn; other control tokens in it stay visible."""
+        """Decode an answer up to the end of its turn. Other control tokens in it stay visible.
+
+        Args:
+            answer: Token ids.
+        """
         token_ids = answer[: answer.index(self.end)] if self.end in answer else answer
         return str(
             self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
 
     def digits(self) -> list[int]:
-        """Token ids of the digits 0..5; EditLoopError for a tokenizer that has no token for each."""
+        """Return the token ids of the digits 0..5.
+
+        Raises:
+            EditLoopError: The tokenizer has no single token for a digit.
+        """
         tokens = [self._text(digit) for digit in DIGITS]
         if any(len(ids) != 1 for ids in tokens):
             raise EditLoopError(
@@ -113,7 +159,7 @@ class RowMaker:
         return [ids[0] for ids in tokens]
 
     def _pictures(self, group: EditGroup) -> list[tuple[tuple[Patches, ...], Patches]]:
-        """What SC and PQ show of each edit."""
+        """Return the images that SC and PQ show, for each edit."""
         if self.settings.pictures == "separate":
             source = patches_of(group.source, self.patching)
             edits = [patches_of(edit, self.patching) for edit in group.edits]
@@ -139,19 +185,24 @@ class RowMaker:
 
 
 class PackedRows(NamedTuple):
-    """Rows as one sequence in which what they share stands once."""
+    """Rows packed into one sequence, in which shared beginnings come once."""
 
     tensors: dict[str, Tensor]
-    """As `prefix_tree.pack` makes them, and for the M tokens of the answers, row after row: `targets` (M,) their ids,
-    `before` (M,) the place of the token that each follows."""
+    """The tensors of `prefix_tree.pack`. With answers of M tokens in all, row after row, also `targets` (M,), their
+    ids, and `before` (M,), the position of the token before each."""
     paths: list[Tensor]
-    """For each row, the places of its tokens in the packed sequence, in the row's order."""
+    """For each row the positions of its tokens in the packed sequence."""
 
 
 def pack_rows(rows: Sequence[PromptRow], marks: Markers) -> PackedRows:
-    """Tensors of the rows on the CPU. Equal beginnings, of whole parts, are packed once; equal pictures are seen once.
+    """Pack rows into one sequence, on the CPU.
 
-    With answers, no row may go on where another ends: each answer stands alone or beside others.
+    Beginnings that are equal in whole parts are packed once; equal images are encoded once. An answer is one part.
+    Where rows have answers, no row may be the beginning of another.
+
+    Args:
+        rows: Prompts, with or without answers.
+        marks: Markers of the backbone.
     """
     sequences = [(*row.prompt, row.answer) if row.answer else row.prompt for row in rows]
     forest, ends = shared_forest(sequences)
@@ -171,11 +222,18 @@ def pack_rows(rows: Sequence[PromptRow], marks: Markers) -> PackedRows:
 
 
 def shared_forest(sequences: Sequence[Sequence[PromptPart]]) -> tuple[list[Node], list[int]]:
-    """The tree of the sequences' common beginnings, and the depth-first number of the node with which each ends."""
+    """Build the forest of the sequences' common beginnings.
+
+    Args:
+        sequences: Sequences of parts. Each has at least one part.
+
+    Returns:
+        The root nodes, and for each sequence the depth-first index of the node with which it ends.
+    """
     ends, count = [-1] * len(sequences), 0
 
     def grow(members: list[int], depth: int) -> tuple[Node, ...]:
-        """Nodes of the sequences that are alike before part `depth` and go on there."""
+        """Return the nodes of sequences that are equal before part `depth` and have such a part."""
         nonlocal count
         branches: dict[object, list[int]] = {}
         for member in members:

@@ -1,4 +1,4 @@
-"""From points to scores: S_SC, S_PQ, O and their mean over passes (EditScore, arXiv 2509.23909). Pure functions.
+"""Compute scores from points: S_SC, S_PQ, O and their mean over passes (EditScore, arXiv 2509.23909). Pure functions.
 
 Points are (..., 4): edit success, restraint, naturalness, freedom from artefacts, each 0..top. Scores are 0..10.
 """
@@ -20,16 +20,26 @@ Points = Sequence[float] | NDArray[np.floating]
 
 
 def overall(points: Points, top: float) -> NDArray[np.float64]:
-    """O = sqrt(S_SC * S_PQ), 0..10, (...): S is the lesser of a question's two points, scaled to 0..10."""
+    """Return O = sqrt(S_SC * S_PQ), 0..10. S is the lesser of a question's two points, scaled to 0..10.
+
+    Args:
+        points: Points (..., 4), each 0..top.
+        top: The highest point.
+    """
     scaled = np.asarray(points, np.float64) * (SCALE / top)
     return np.asarray(np.sqrt(scaled[..., :2].min(-1) * scaled[..., 2:].min(-1)))
 
 
 def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_share: float) -> Score:
-    """Avg@K: mean over the passes that were answered in full, each a row of four points, others the name of a fault.
+    """Return the Avg@K score: the mean over the passes with both answers.
 
     sigma is the standard deviation over those passes (0 for one). With fewer than ceil(least_share * K) of them the
-    score is missing, and says of which faults.
+    score is missing, and its reason counts the faults.
+
+    Args:
+        passes: For each of K passes its four points, or the name of a fault.
+        top: The highest point.
+        least_share: Share of the passes that must have points.
     """
     answered = np.array(
         [points_or_fault for points_or_fault in passes if not isinstance(points_or_fault, str)], np.float64
@@ -47,10 +57,14 @@ def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_sh
 
 
 def expected_score(chances: NDArray[np.floating], least_mass: float) -> Score:
-    """The score without reasoning: means and standard deviations under the digits' probabilities, (4, 6).
+    """Return the score without reasoning: means and standard deviations under the digits' probabilities.
 
-    Rows are what the next token gives the digits 0..5 at each of the four points, and need not sum to 1: with less than
-    `least_mass` on digits at any point the score is missing. O's are those of independent points, computed exactly.
+    Those of O are computed exactly, with independent points.
+
+    Args:
+        chances: Probabilities (4, 6) of the digits 0..5 as the next token, for each of the four points. Rows need not
+            sum to 1.
+        least_mass: The score is missing where a row's sum is below this.
     """
     mass = chances.sum(axis=1)
     if not np.isfinite(mass).all() or mass.min() < max(least_mass, 1e-12):
@@ -73,6 +87,6 @@ def _moments(chances: NDArray[np.floating], values: NDArray[np.floating]) -> Axi
 
 
 def _distribution_of_lesser(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
+    """Return the distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
     tails = np.append(first[::-1].cumsum()[::-1] * second[::-1].cumsum()[::-1], 0.0)
     return tails[:-1] - tails[1:]

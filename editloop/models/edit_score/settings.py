@@ -1,15 +1,17 @@
-"""What an EditScore model asks and how it answers. Light: no torch, so that clients can put the same questions."""
+"""Settings of an EditScore model: its questions and how it answers. Imports no torch, so that clients can use it."""
 
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 AXES = ("prompt_following", "consistency", "naturalness", "artefacts")
-"""Names of the four points of an edit, in order: two an answer to SC, then two an answer to PQ."""
+"""Names of the four points of an edit, in order: two per answer to SC, then two per answer to PQ."""
 DIGITS = "012345"
 """Points without reasoning: the digits whose probabilities are read (Edit-R1)."""
 INSTRUCTION = "{instruction}"
+"""Placeholder for the instruction."""
 TOP = "{top}"
+"""Placeholder for the highest score."""
 
 SYSTEM = "You judge edited pictures fairly and say what you see."
 SC = """\
@@ -41,53 +43,59 @@ class EditScoreQuestion(NamedTuple):
 
     name: Literal["sc", "pq"]
     text: str
-    """With `{instruction}` where the instruction goes; PQ has none."""
+    """With `{instruction}` in place of the instruction. PQ has no instruction."""
     axes: tuple[str, str]
-    """Names of its two points, in the answer's order."""
+    """Names of its two points, in the order of the answer."""
 
 
 class EditScoreSettings(BaseModel):
-    """What an EditScore folder says beside its weights (`editscore.json`). Defaults are the published ones."""
+    """Settings of an EditScore model (`editscore.json` in its folder). Defaults are the published ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str = SYSTEM
     """The system message; empty for none."""
     sc: str = SC
-    """Semantic consistency, asked of source and edit: [edit success, restraint]. `{instruction}` and `{top}` stand for
-    what they say."""
+    """Semantic consistency, asked of source and edit: [edit success, restraint]. `{instruction}` and `{top}` are
+    placeholders for the instruction and for `top`."""
     pq: str = PQ
     """Perceptual quality, asked of the edit alone: [naturalness, freedom from artefacts]."""
     closing: str | None = None
-    """How to answer; null for the wording that goes with `reasoning`."""
+    """How to answer; null takes the wording that fits `reasoning`, and an empty text adds none."""
     top: int = Field(default=25, ge=1)
-    """The highest score; 0 is the lowest. Published: 25 does better than 10 and 30."""
+    """The highest score; 0 is the lowest. As published, 25 works better than 10 and 30."""
     reasoning: bool = True
-    """Sampled answers with reasons before scores; false: no text, points are expected values over the digits 0..5."""
+    """Sample answers with reasons before the scores. If false, no text is generated: points are expected values over
+    the digits 0..5."""
     pictures: Literal["separate", "paired"] = "separate"
-    """SC's pictures: one after the other, or (small models) as the two frames of one image, which share its tokens."""
+    """Images of SC: `separate` places one after the other; `paired`, for small models, makes them the two frames of
+    one image, which share its tokens."""
     passes: int = Field(default=4, ge=1)
-    """K of Avg@K: answers sampled for each question. Without reasoning there is nothing to sample."""
+    """K of Avg@K: answers sampled for each question. Not used without reasoning."""
     temperature: float = Field(default=0.7, ge=0)
     """0 takes the likeliest token."""
     top_p: float = Field(default=0.9, gt=0, le=1)
     top_k: int = Field(default=20, ge=1)
+    """Sampling is restricted to the `top_k` likeliest tokens, and to the fewest of these that hold `top_p` of their
+    probability."""
     max_new_tokens: int = Field(default=512, ge=1)
-    """An answer that is not done by then is cut, and so not parsed: missing."""
+    """Longest answer, in tokens. A longer answer is cut and cannot be parsed."""
     seed: int = 42
     """Pass k draws with seed + k, whatever else is in the batch."""
     least_share: float = Field(default=0.5, gt=0, le=1)
-    """An edit is scored when at least this share of its passes (rounded up) gave both answers; else it is missing."""
+    """An edit is scored when at least this share of its passes (rounded up) gave both answers. Otherwise it is
+    missing."""
     least_mass: float = Field(default=0.5, ge=0, le=1)
-    """Without reasoning: how much of the next token's probability the digits must hold, or the edit is missing."""
+    """Without reasoning: the digits must hold at least this much of the next token's probability. Otherwise the edit is
+    missing."""
     min_pixels: int = Field(default=4 * 28 * 28, ge=1)
     max_pixels: int = Field(default=512 * 512, ge=1)
-    """Pictures are scaled to at most this many pixels, and to at least `min_pixels`, keeping their proportions."""
+    """Pixels of an image after scaling, `min_pixels` to `max_pixels`, with its aspect ratio kept."""
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Of each channel, on 0..1, as the base's image processor has them."""
+    """Mean and standard deviation of each channel, on 0..1, as in the base's image processor."""
     instruction_tokens: int = Field(default=2048, ge=1)
-    """Of a longer instruction the model sees the beginning."""
+    """Tokens of an instruction. The model sees the beginning of a longer one."""
 
     @field_validator("sc")
     @classmethod
@@ -111,7 +119,7 @@ class EditScoreSettings(BaseModel):
 
     @property
     def questions(self) -> tuple[EditScoreQuestion, EditScoreQuestion]:
-        """SC and PQ as they are asked, `{top}` filled in and the way to answer said."""
+        """SC and PQ as they are asked, with `{top}` filled in and the wording on how to answer added."""
         default_closing = WITH_REASONING if self.reasoning else WITHOUT_REASONING
         closing = default_closing if self.closing is None else self.closing
         sc, pq = (

@@ -1,4 +1,4 @@
-"""Candidate edits: K edits of each (source image, instruction), beside edits that came from elsewhere."""
+"""Make the candidates of an edits folder: K edits of each row by an editor, beside the edits that the row brings."""
 
 import io
 from pathlib import Path
@@ -12,17 +12,30 @@ from editloop.data.picture_file import load_image
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 
 CHUNK = 64
+"""Rows edited together, so that memory stays bounded."""
 
 
 def write_candidates(
     edits: Path, output: Path, *, editor: str = "tiny-editor", per_task: int = 4, steps: int = 8, seed: int = 0
 ) -> dict[str, float]:
-    """Make `per_task` edits of each row of an edits folder and write them with those that the row brings along.
+    """Make `per_task` edits of each row of an edits folder and write them with those that the row brings.
 
-    `editor` is a diffusers folder, a shipped name or `models:/editor@champion`; `steps` its denoising steps. Each
-    edit's noise depends on (seed, task, number) alone; it has the size that the editor works at for its source.
-    `output` gets `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and a manifest. Two equal pictures of one task
-    are one candidate. Raises EditLoopError for a faulty edits file.
+    The noise of each edit depends only on (seed, task, number). An edit has the size that the editor works at for its
+    source. Two equal images of one task are one candidate.
+
+    Args:
+        edits: An edits file, or a folder of them.
+        output: The folder to write: `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and a manifest.
+        editor: A diffusers folder, the name of a shipped editor, or `models:/NAME@ALIAS`.
+        per_task: Edits that the editor makes of each row.
+        steps: Denoising steps.
+        seed: Seed of the noise.
+
+    Returns:
+        The number of `tasks` and of `candidates`, those that the rows bring included.
+
+    Raises:
+        EditLoopError: The edits file is faulty, or there is no such editor.
     """
     from editloop.models.editors.opening import open_editor
     from editloop.models.editors.sampling import edit, working_picture
@@ -49,12 +62,18 @@ def write_candidates(
 
 
 def noise_seed(seed: int, task: str, number: int) -> int:
-    """The seed of a task's `number`-th noise, below 2^60: independent of other tasks and of their order."""
+    """Return the seed of one noise of a task, below 2^60. It does not depend on other tasks or on their order.
+
+    Args:
+        seed: Seed of the whole call.
+        task: The task's id.
+        number: Which noise of the task, from 0.
+    """
     return int(sha256_json([seed, task, number])[:15], 16)
 
 
 def _open(row: EditRow, out: Path) -> EditTask:
-    """The task of a row, its pictures stored, with the candidates that came along."""
+    """Return the task of a row with the candidates that the row brings, after storing its images."""
     source = _store(load_image(row.source), out)
     task = EditTask(
         task_id=task_id(source, row.instruction),
@@ -77,7 +96,7 @@ def _with_candidate(task: EditTask, image: str, editor: str, seed: int | None) -
 
 
 def _store(image: Image.Image, out: Path) -> str:
-    """Write a picture as PNG under its content address; returns the address."""
+    """Write an image as PNG under its content address, and return the address."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     digest = sha256_bytes(buffer.getvalue())

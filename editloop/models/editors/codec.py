@@ -1,8 +1,9 @@
-"""A linear codec in the place of a variational autoencoder, for pictures of a few dozen pixels.
+"""A linear codec in place of a variational autoencoder, for images of a few dozen pixels a side.
 
-Principal components of 4x4 pixel patches: no training, exact inverse up to the dropped components, and ten times faster
-than a convolutional autoencoder of the same quality at this size. It answers to the calls that diffusers pipelines make
-of `AutoencoderKL` (`encode`, `decode`, `config.latent_channels`, `scaling_factor`, `shift_factor`).
+Latents are principal components of 4x4 pixel patches. There is no gradient training, the inverse is exact up to the
+dropped components, and at this size the codec is ten times faster than a convolutional autoencoder of the same quality.
+It has the part of `AutoencoderKL` that diffusers pipelines use (`encode`, `decode`, `config.latent_channels`,
+`scaling_factor`, `shift_factor`).
 """
 
 import sys
@@ -15,14 +16,16 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 PATCH = 4
+"""Pixels a side of a patch."""
 FORMER_MODULE = "components.editors.codec"
-"""What the model_index.json of editors saved before 0.2 calls this module; diffusers looks it up by that name."""
+"""This module's name in the model_index.json of editors saved before 0.2. diffusers looks the module up by that
+name."""
 
 sys.modules.setdefault(FORMER_MODULE, sys.modules[__name__])
 
 
 class _Point:
-    """A latent distribution without spread."""
+    """A latent distribution without variance."""
 
     def __init__(self, latents: Tensor):
         self.latents = latents
@@ -35,7 +38,10 @@ class _Point:
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, H, W) in -1..1 to latents (B, latent_channels, H/4, W/4) and back. H and W are multiples of 8."""
+    """Encodes images (B, 3, H, W) in -1..1 as latents (B, latent_channels, H/4, W/4) and decodes them.
+
+    H and W are multiples of 8.
+    """
 
     @register_to_config
     def __init__(
@@ -46,6 +52,15 @@ class PatchCodec(ModelMixin, ConfigMixin):
         shift_factor: float = 0.0,
         block_out_channels: tuple[int, ...] = (1, 1, 1),
     ):
+        """Create a codec with no components yet; `fit` sets them.
+
+        Args:
+            latent_channels: Components kept, at most 48.
+            sample_size: Pixels a side of the images. Only recorded in the configuration.
+            scaling_factor: Factor that pipelines apply to latents.
+            shift_factor: Offset that pipelines subtract from latents.
+            block_out_channels: Pipelines take the codec's scale from its length: 3 entries mean 4 pixels a latent.
+        """
         super().__init__()
         pixels = 3 * PATCH * PATCH
         self.mean = torch.nn.Parameter(torch.zeros(pixels), requires_grad=False)
@@ -54,9 +69,13 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, pictures: Tensor) -> None:
-        """Set the components from pictures (B, 3, H, W) in -1..1. Latents get the square root of their spread.
+        """Set the mean, components and scale from example images.
 
-        Full whitening would lift the noise of the small components, none would leave them unlearnt.
+        Each latent is divided by the square root of its standard deviation. Full whitening would amplify the noise of
+        the small components; without scaling they would not be learnt.
+
+        Args:
+            pictures: Images (B, 3, H, W) in -1..1.
         """
         patches = self._patches(pictures).flatten(0, 2)
         self.mean.copy_(patches.mean(0))

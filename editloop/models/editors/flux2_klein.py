@@ -1,4 +1,4 @@
-"""FLUX.2 Klein as the loop sees an editor; its sampling equals `diffusers.Flux2KleinPipeline`'s own (tested)."""
+"""FLUX.2 Klein as an `Editor`. A test checks that it samples exactly as `diffusers.Flux2KleinPipeline` does."""
 
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -15,13 +15,14 @@ from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import Size
 
 SOURCE_TIME = 10
-"""Time of the source's latents among the positions; the edit's is 0."""
+"""Time coordinate of the source's latents in the position ids. The edit's is 0."""
 
 
 class Flux2KleinEditor(PipelineEditor):
-    """Text by some layers of Qwen3, the source as further tokens.
+    """Editor over `Flux2KleinPipeline`.
 
-    Guidance compares with the empty instruction; a distilled network takes none.
+    The text encoding joins the states of some layers of Qwen3; the source's latents follow the edit's in the sequence.
+    Guidance compares with the negative instruction (empty by default). A distilled network takes no guidance.
     """
 
     @staticmethod
@@ -29,19 +30,40 @@ class Flux2KleinEditor(PipelineEditor):
         return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
 
     def size_for(self, height: int, width: int) -> Size:
-        """As the pipeline: a source of at most `area` pixels keeps its size but for what is less than a patch."""
+        """Return the size at which the editor works on a source, as the pipeline chooses it.
+
+        Where the settings name no sizes and the source has at most `area` pixels, it keeps its size, rounded down to
+        whole patches.
+
+        Args:
+            height: The source's height in pixels.
+            width: The source's width in pixels.
+        """
         if self.settings.sizes or height * width > self.settings.area:
             return super().size_for(height, width)
         rows, columns = self.grid((height, width))
         return max(1, rows) * self.multiple, max(1, columns) * self.multiple
 
     def shift(self, steps: int, tokens: int) -> float:
-        """As published: by the number of latents and of steps."""
+        """Return mu of the noise levels by the published formula.
+
+        Args:
+            steps: Denoising steps.
+            tokens: Packed latents of the edit.
+        """
         return compute_empirical_mu(tokens, steps)
 
     @torch.no_grad()
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Parts: `prompt` (B, L, text width * layers), `source` (B, S, C)."""
+        """Encode B tasks into the parts `prompt` (B, L, text width * layers) and `source` (B, S, C).
+
+        Args:
+            instructions: The B instructions.
+            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+
+        Raises:
+            EditLoopError: An instruction spells out a control token.
+        """
         height, width = sources.shape[1:3]
         prompt = self._text(without_control(instructions, self.pipeline.tokenizer))
         return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
@@ -78,7 +100,7 @@ class Flux2KleinEditor(PipelineEditor):
 
     @cached_property
     def negative(self) -> Tensor:
-        """The negative instruction, encoded: (1, L, text width * layers)."""
+        """The encoded negative instruction, (1, L, text width * layers)."""
         with torch.no_grad():
             return self._text([self.settings.negative])
 
@@ -94,6 +116,6 @@ class Flux2KleinEditor(PipelineEditor):
 
 @cache
 def _positions(time: int, rows: int, columns: int, length: int, device: torch.device) -> Tensor:
-    """Positions (rows * columns * length, 4): (time, row, column, place in the text)."""
+    """Return position ids (rows * columns * length, 4): (time, row, column, index in the text)."""
     each = (torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
     return torch.cartesian_prod(*each).to(device)

@@ -1,4 +1,4 @@
-"""FLUX Kontext as the loop sees an editor; its sampling equals `diffusers.FluxKontextPipeline`'s own (tested)."""
+"""FLUX Kontext as an `Editor`. A test checks that it samples exactly as `diffusers.FluxKontextPipeline` does."""
 
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -17,9 +17,10 @@ from editloop.models.editors.settings import Size
 
 
 class KontextEditor(PipelineEditor):
-    """Text by CLIP (pooled) and T5, the source as further tokens.
+    """Editor over `FluxKontextPipeline`.
 
-    Guidance is embedded where the network was distilled with it; else it compares with the negative instruction.
+    CLIP (pooled) and T5 encode the text; the source's latents follow the edit's in the sequence. A network that was
+    distilled with guidance takes it as an embedded input. Any other network compares with the negative instruction.
     """
 
     @staticmethod
@@ -33,7 +34,12 @@ class KontextEditor(PipelineEditor):
 
     @torch.no_grad()
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Parts: `prompt` (B, L, text width), `pooled` (B, pooled width), `source` (B, S, C)."""
+        """Encode B tasks into the parts `prompt` (B, L, text width), `pooled` (B, pooled width) and `source` (B, S, C).
+
+        Args:
+            instructions: The B instructions.
+            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+        """
         prompt, pooled = self._text(instructions)
         height, width = sources.shape[1:3]
         return Conditioning((height, width), {"prompt": prompt, "pooled": pooled, "source": self.latents(sources)})
@@ -76,7 +82,7 @@ class KontextEditor(PipelineEditor):
 
     @cached_property
     def negative(self) -> tuple[Tensor, Tensor]:
-        """The negative instruction, encoded: (1, L, text width), (1, pooled width)."""
+        """The encoded negative instruction: (1, L, text width) and pooled (1, pooled width)."""
         with torch.no_grad():
             return self._text((self.settings.negative,))
 
@@ -89,6 +95,6 @@ class KontextEditor(PipelineEditor):
 
 @cache
 def _positions(rows: int, columns: int, device: torch.device) -> Tensor:
-    """Positions (2 * rows * columns, 3) of the edit's and the source's latents: (frame, row, column)."""
+    """Return position ids (2 * rows * columns, 3) of the edit's and then the source's latents: (image, row, column)."""
     grid = torch.cartesian_prod(torch.arange(2), torch.arange(rows), torch.arange(columns))
     return grid.float().to(device)

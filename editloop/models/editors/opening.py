@@ -1,4 +1,4 @@
-"""From what a person writes to an editor: a pipeline's folder, a shipped name, or a registered version."""
+"""Open an editor from its address: a pipeline's folder, a shipped name, or a registered version."""
 
 import json
 from importlib import import_module
@@ -19,8 +19,9 @@ EDITORS = {
     "QwenImageEditPlusPipeline": "qwen_edit_plus.QwenEditPlusEditor",
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
 }
-"""By the pipeline's class as model_index.json has it: the editor's module and class in editloop.models.editors."""
+"""By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
 FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tiny-editor`), or models:/NAME@ALIAS"
+"""The forms of an address, for error messages."""
 
 
 def open_editor(
@@ -30,13 +31,20 @@ def open_editor(
     dtype: torch.dtype | None = None,
     settings: EditorSettings | None = None,
 ) -> PipelineEditor:
-    """The editor behind an address.
+    """Open the editor behind an address.
 
-    address: a pipeline's folder, a shipped name, `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry.
-    device: None takes the first GPU, or else the CPU. dtype: of the weights; None takes bfloat16 on a GPU, float32 on a
-    CPU. settings: instead of those that the folder brings, or of its class's preset.
+    Args:
+        address: A pipeline's folder, a shipped name, or `models:/NAME@ALIAS` or `models:/NAME/VERSION` in the registry.
+        device: None takes the first GPU, or the CPU where there is none.
+        dtype: Type of the weights. None takes bfloat16 on a GPU and float32 on a CPU.
+        settings: Used instead of the settings in the folder or of the preset of its pipeline's class.
 
-    Raises EditLoopError where there is no pipeline, or one of a class that has no editor.
+    Returns:
+        The editor, on its device.
+
+    Raises:
+        EditLoopError: There is no pipeline at the address, its class has no editor, or the settings are for another
+            class.
     """
     kind = _kind_of(str(address))
     chosen_settings = settings or kind.settings
@@ -49,16 +57,23 @@ def open_editor(
     parts = kind.editor.parts(kind.folder)
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
-            part.to(weights)  # from_pretrained leaves these as they are
+            part.to(weights)  # from_pretrained does not convert parts that are passed in
     pipeline = kind.pipeline.from_pretrained(kind.folder, **parts, dtype=weights, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return kind.editor(pipeline.to(target), chosen_settings)
 
 
 def outline_editor(address: str | Path) -> PipelineEditor:
-    """The editor behind an address without its weights and without what reads text: it knows its layers and sizes.
+    """Open the editor behind an address without its large weights and without text encoders.
 
-    Takes no memory to speak of, whatever the editor's size. Raises as `open_editor`.
+    The network and a codec of diffusers are on the meta device, so that an editor of any size takes almost no memory.
+    It knows its layers and sizes but cannot edit.
+
+    Args:
+        address: As in `open_editor`.
+
+    Raises:
+        EditLoopError: There is no pipeline at the address, or its class has no editor.
     """
     import diffusers
 
@@ -74,14 +89,16 @@ def outline_editor(address: str | Path) -> PipelineEditor:
 
 
 class _Kind(NamedTuple):
+    """What is known of an editor before its weights are read."""
+
     folder: Path
     parts: dict[str, Any]
-    """model_index.json: the pipeline's parts, each with its library and class."""
+    """Content of model_index.json: the pipeline's parts, each with its library and class."""
     pipeline: Any
-    """The diffusers class."""
+    """The diffusers pipeline class."""
     editor: type[PipelineEditor]
     settings: EditorSettings
-    """What the folder brings, or its class's preset."""
+    """The settings in the folder, or else the preset of the pipeline's class."""
 
 
 def _kind_of(address: str) -> _Kind:
@@ -113,7 +130,14 @@ def _editor_class(pipeline: str) -> type[PipelineEditor] | None:
 
 
 def find_editor(address: str) -> Path:
-    """Where an editor's pipeline lies; a registered one is fetched and checked first. EditLoopError if nowhere."""
+    """Return the folder of an editor's pipeline. A registered version is fetched and checked first.
+
+    Args:
+        address: A pipeline's folder, a shipped name, or `models:/NAME@ALIAS` or `models:/NAME/VERSION` in the registry.
+
+    Raises:
+        EditLoopError: There is no pipeline at the address.
+    """
     if address.startswith("models:/"):
         from editloop.lineage.registry import resolve_model
 

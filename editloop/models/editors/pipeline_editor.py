@@ -1,6 +1,6 @@
-"""What editors over diffusers pipelines have in common: the adapter, the frozen base, sizes, noise levels, saving.
+"""Base class of editors over diffusers pipelines: the adapter, the frozen base, sizes, noise levels and saving.
 
-A new editor is a subclass in a file of its own; `docs/editors.md` says how.
+A new editor is a subclass in its own file; `docs/editors.md` explains how to write one.
 """
 
 import copy
@@ -24,12 +24,21 @@ from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
 
 ADAPTER = "editloop"
+"""Name of the adapter inside the network."""
 SOURCE_PATH_KEY = "_name_or_path"
-"""Where diffusers notes in each configuration the folder that a part was read from."""
+"""Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
 
 def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
-    """The instructions; EditLoopError where one spells a control token out, which a chat template would obey."""
+    """Return the instructions after checking that none spells out a control token, which a chat template would obey.
+
+    Args:
+        instructions: The instructions to check.
+        tokenizer: The tokenizer whose special tokens count, except that for unknown words.
+
+    Raises:
+        EditLoopError: An instruction contains a control token.
+    """
     for text in instructions:
         for token in set(tokenizer.all_special_tokens) - {tokenizer.unk_token}:
             if token in text:
@@ -38,14 +47,23 @@ def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
 
 
 class PipelineEditor(ABC):
-    """An `Editor` over a pipeline with `transformer`, `vae` and a flow-matching Euler scheduler."""
+    """An `Editor` over a pipeline with a `transformer`, a `vae` and a flow-matching Euler scheduler."""
 
     patch: ClassVar[int] = 2
-    """Latent pixels that a packed latent is wide and high."""
+    """Height and width of a packed latent, in latent pixels."""
     rounding: ClassVar[int] = 1
-    """Packed latents that a height and a width are rounded to."""
+    """`size_for` rounds heights and widths to multiples of this many packed latents."""
 
     def __init__(self, pipeline: Any, settings: EditorSettings):
+        """Wrap a pipeline.
+
+        Args:
+            pipeline: The diffusers pipeline, on its device.
+            settings: Settings for this pipeline's class.
+
+        Raises:
+            EditLoopError: The scheduler is not a FlowMatchEulerDiscreteScheduler.
+        """
         if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
             raise EditLoopError(
                 f"{type(pipeline).__name__}: its scheduler is {type(pipeline.scheduler).__name__}; training follows "
@@ -55,7 +73,7 @@ class PipelineEditor(ABC):
         self.settings = settings
         self.network: nn.Module = pipeline.transformer
         self.multiple: int = pipeline.vae_scale_factor * self.patch
-        """Pixels that a packed latent is wide and high."""
+        """Height and width of a packed latent, in pixels."""
         self.bf16 = False
         self._frozen: nn.Module | None = None
         self._answering = self.network
@@ -63,7 +81,11 @@ class PipelineEditor(ABC):
     @staticmethod
     @abstractmethod
     def preset(index: dict[str, Any]) -> str:
-        """The preset of a pipeline whose `model_index.json` this is, for folders that bring no settings."""
+        """Return the name of the preset for a pipeline whose folder has no settings.
+
+        Args:
+            index: Content of the pipeline's `model_index.json`.
+        """
 
     @classmethod
     def pipeline_class(cls) -> Any:
@@ -74,38 +96,79 @@ class PipelineEditor(ABC):
 
     @classmethod
     def parts(cls, folder: Path) -> dict[str, Any]:
-        """Parts of the pipeline in `folder` that `from_pretrained` would not open as we need them."""
+        """Return parts of the pipeline, by name, that need another loader than `from_pretrained`.
+
+        Args:
+            folder: The pipeline's folder.
+        """
         return {}
 
     @abstractmethod
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Encode B tasks. `sources`: uint8 (B, height, width, 3)."""
+        """Encode B tasks.
+
+        Args:
+            instructions: The B instructions.
+            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+
+        Returns:
+            The conditioning. Its parts have the names that the editor chooses.
+        """
 
     @abstractmethod
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
-        """Velocity, float32 (B, S, C), at x (B, S, C) and sigma (B,)."""
+        """Return the velocity, float32 (B, S, C).
+
+        Args:
+            x: Packed latents (B, S, C).
+            sigma: Noise levels (B,), 0..1.
+            condition: The B encoded tasks.
+            guidance: Guidance scale; None takes `settings.guidance`.
+        """
 
     @abstractmethod
     def to_latents(self, pixels: Tensor) -> Tensor:
-        """Packed latents (B, S, C) of pixels (B, 3, height, width) in -1..1."""
+        """Encode pixels as packed latents (B, S, C).
+
+        Args:
+            pixels: (B, 3, height, width) in -1..1.
+        """
 
     @abstractmethod
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
-        """Pixels (B, 3, height, width), about -1..1, of packed latents (B, S, C)."""
+        """Decode packed latents to pixels (B, 3, height, width), about -1..1.
+
+        Args:
+            x: Packed latents (B, S, C).
+            size: (height, width) in pixels.
+        """
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     def shift(self, steps: int, tokens: int) -> float:
-        """mu of the pipeline's own noise levels for a picture of so many packed latents: linear in their number."""
+        """Return mu, the shift of the pipeline's own noise levels: linear in the number of packed latents.
+
+        Args:
+            steps: Denoising steps. Not used here; some pipelines' mu depends on them.
+            tokens: Packed latents of the edit.
+        """
         config = self.pipeline.scheduler.config
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
     def size_for(self, height: int, width: int) -> Size:
-        """One of the settings' sizes, the nearest in shape; or about `area` pixels of the source's own shape."""
+        """Return the size at which the editor works on a source.
+
+        It is the one of the settings' sizes with the nearest aspect ratio or, where they name none, about `area` pixels
+        in the source's own aspect ratio.
+
+        Args:
+            height: The source's height in pixels.
+            width: The source's width in pixels.
+        """
         if self.settings.sizes:
             return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
         scale = (self.settings.area / (height * width)) ** 0.5
@@ -114,11 +177,20 @@ class PipelineEditor(ABC):
         return rounded[0], rounded[1]
 
     def grid(self, size: Size) -> tuple[int, int]:
-        """Rows and columns of packed latents of a picture."""
+        """Return rows and columns of packed latents of an image.
+
+        Args:
+            size: (height, width) in pixels.
+        """
         return size[0] // self.multiple, size[1] // self.multiple
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
-        """Noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size."""
+        """Return noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size.
+
+        Args:
+            steps: Denoising steps.
+            size: (height, width) of the edit in pixels.
+        """
         scheduler = self.pipeline.scheduler
         rows, columns = self.grid(size)
         # with use_flow_sigmas FLUX.2 leaves the spacing to the scheduler
@@ -127,13 +199,26 @@ class PipelineEditor(ABC):
         return scheduler.sigmas.clone()
 
     def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
-        """Standard normal packed latents (count, S, C), drawn on the CPU."""
+        """Return standard normal packed latents (count, S, C), drawn on the CPU and moved to the editor's device.
+
+        Args:
+            count: Number of edits.
+            size: (height, width) of the edits in pixels.
+            generator: CPU generator to draw from.
+        """
         rows, columns = self.grid(size)
         return torch.randn(count, rows * columns, self.network.config.in_channels, generator=generator).to(self.device)
 
     @torch.no_grad()
     def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """Packed latents (B, S, C), float32, of pictures, uint8 (B, height, width, 3)."""
+        """Encode images as packed latents (B, S, C), float32.
+
+        Args:
+            pictures: uint8 (B, height, width, 3).
+
+        Raises:
+            EditLoopError: The height or width is not a multiple of `multiple`.
+        """
         height, width = pictures.shape[1:3]
         if height % self.multiple or width % self.multiple:
             raise EditLoopError(
@@ -146,14 +231,25 @@ class PipelineEditor(ABC):
 
     @torch.no_grad()
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
-        """Pictures uint8 (B, height, width, 3) of packed latents (B, S, C)."""
+        """Decode packed latents to images, uint8 (B, height, width, 3).
+
+        Args:
+            x: Packed latents (B, S, C).
+            size: (height, width) in pixels.
+        """
         pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
     def answer(self, x: Tensor, source: Tensor, text: Tensor, **inputs: Any) -> Tensor:
-        """The network's output at latents x (B, S, C), float32, in bfloat16 arithmetic where the editor is told so.
+        """Run the network and return its output at `x`, float32 (B, S, C).
 
-        source (B, S', C) follows x in the sequence; text (B, L, width); inputs: what else this network takes.
+        It computes under bfloat16 autocast where `bf16` is set.
+
+        Args:
+            x: Packed latents (B, S, C).
+            source: Packed latents (B, S', C) of the source, which follow `x` in the sequence.
+            text: Encoded instructions (B, L, width).
+            **inputs: Further inputs of this network.
         """
         dtype = self.network.dtype
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -166,11 +262,22 @@ class PipelineEditor(ABC):
         return output[:, : x.shape[1]].float()
 
     def guidance_or_default(self, guidance: float | None) -> float:
-        """The guidance to use."""
+        """Return the guidance scale to use.
+
+        Args:
+            guidance: The scale asked for; None takes `settings.guidance`.
+        """
         return self.settings.guidance if guidance is None else guidance
 
     def adapter_layers(self, targets: Sequence[str] | None = None) -> list[str]:
-        """Names of the linear layers that end in `targets`, or the settings' own; EditLoopError where one ends none."""
+        """Return the names of the linear layers that an adapter goes to, sorted.
+
+        Args:
+            targets: Endings of layer names; None takes `settings.targets`.
+
+        Raises:
+            EditLoopError: `targets` is empty, or no linear layer has one of the endings.
+        """
         endings = self.settings.targets if targets is None else tuple(targets)
         linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
         layers_by_ending = {
@@ -186,25 +293,40 @@ class PipelineEditor(ABC):
         return sorted({name for names in layers_by_ending.values() for name in names})
 
     def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[nn.Parameter]:
-        """Freeze the network and put LoRA, float32, beside its linear layers whose names end in `targets`."""
+        """Freeze the network and add a float32 LoRA adapter to its linear layers whose names end in `targets`.
+
+        Args:
+            rank: Rank of the adapter.
+            alpha: Scale of the adapter's output: alpha / rank.
+            targets: Endings of layer names; None takes `settings.targets`.
+
+        Returns:
+            The adapter's parameters.
+
+        Raises:
+            EditLoopError: `targets` is empty, or no linear layer has one of the endings.
+        """
         layers = self.adapter_layers(targets)
         self.network.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
         self.network.add_adapter(config, ADAPTER)
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         for parameter in trained:
-            parameter.data = parameter.data.float()  # PEFT takes the layers' type: bfloat16 loses an update
+            parameter.data = parameter.data.float()  # PEFT takes the layers' type, but bfloat16 loses small updates
         return trained
 
     def train_whole(self) -> list[nn.Parameter]:
-        """Make every weight trainable; a frozen copy is kept, so that memory for the weights is twice as much."""
+        """Make every weight of the network trainable and return the weights.
+
+        A frozen copy is kept for `base`, so the weights take twice the memory.
+        """
         self._frozen = copy.deepcopy(self.network).requires_grad_(False)
         self.network.requires_grad_(True)
         return list(self.network.parameters())
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """Within the block the frozen editor answers."""
+        """Let the frozen editor compute velocities within the block."""
         adapted = hasattr(self.network, "peft_config")
         if adapted:
             self.network.disable_adapters()
@@ -217,9 +339,13 @@ class PipelineEditor(ABC):
                 self.network.enable_adapters()
 
     def save(self, folder: Path) -> None:
-        """Write the pipeline with the adapter merged, and its settings, below `folder`; training may go on.
+        """Write the pipeline, with the adapter merged, and its settings. Training can continue afterwards.
 
-        What is written does not tell from where its parts were read: the same editor is the same bytes everywhere.
+        The folders that parts were read from are not written, so that the same editor is the same bytes on every
+        machine.
+
+        Args:
+            folder: The folder to write.
         """
         self.pipeline.register_modules(transformer=self._merged())
         try:
@@ -234,7 +360,10 @@ class PipelineEditor(ABC):
 
     @torch.no_grad()
     def _merged(self) -> nn.Module:
-        """The network as plain layers; those without an adapter are shared with it, not copied."""
+        """Return the network with the adapter merged into plain layers.
+
+        Layers without an adapter share their weights with the network.
+        """
         if not hasattr(self.network, "peft_config"):
             return self.network
         weights = {

@@ -1,7 +1,7 @@
-"""What every editor takes and gives: encode a task, velocity at a noise level, decode; adapter on or off.
+"""The interface of an editor: encode a task, compute the velocity at a noise level, decode the latents.
 
-Latents are packed: (B, S, C), one row a patch of the picture. Noise levels (sigma) run from 1, noise, to 0, a picture;
-x(sigma) = (1 - sigma) picture + sigma noise, and the velocity is noise - picture.
+Latents are packed: (B, S, C), one row per patch of the image. Noise levels (sigma) run from 1, noise, to 0, an image:
+x(sigma) = (1 - sigma) image + sigma noise, and the velocity is noise - image.
 """
 
 from collections.abc import Sequence
@@ -20,29 +20,40 @@ from editloop.models.editors.settings import EditorSettings, Size
 
 @dataclass(frozen=True)
 class Conditioning:
-    """B encoded tasks of one size: what the velocity depends on besides latents and noise level."""
+    """B encoded tasks of one size: the input of the velocity besides latents and noise level."""
 
     size: Size
-    """(height, width) in pixels of the source pictures, and so of the edits."""
+    """(height, width) in pixels of the sources, and so of the edits."""
     parts: dict[str, Tensor]
-    """By the editor's own names, each (B, ...): text, source latents, what else it wants."""
+    """Text, source latents and what else the editor needs, each (B, ...), by names that the editor chooses."""
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values())))
 
     def select(self, index: Tensor) -> "Conditioning":
-        """The tasks at `index` (N,), long; repeats allowed."""
+        """Return the tasks at some indices.
+
+        Args:
+            index: Indices (N,), long. Repeats are allowed.
+        """
         return Conditioning(self.size, {name: part[index.to(part.device)] for name, part in self.parts.items()})
 
     def to(self, device: torch.device | str) -> "Conditioning":
-        """The same on another device."""
+        """Return the conditioning on another device.
+
+        Args:
+            device: The target device.
+        """
         return Conditioning(self.size, {name: part.to(device) for name, part in self.parts.items()})
 
 
 def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
-    """Conditionings of one size as one, their rows in order.
+    """Join conditionings of one size into one, with their tasks in order.
 
-    Texts of several lengths are padded with zeros at their ends, and so is the mask that an editor keeps of them.
+    Texts of different lengths are padded at the end with zeros, and so are their masks.
+
+    Args:
+        conditions: At least one conditioning; all have one size and the same parts.
     """
     parts = {name: [condition.parts[name] for condition in conditions] for name in conditions[0].parts}
     longest = {name: max(part.shape[1] for part in each) for name, each in parts.items() if each[0].ndim > 1}
@@ -54,7 +65,7 @@ def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
 
 
 def _padded(part: Tensor, length: int) -> Tensor:
-    """(B, L, ...) to (B, length, ...)."""
+    """Pad a part (B, L, ...) with zeros to (B, length, ...)."""
     if part.shape[1] == length:
         return part
     return torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
@@ -65,63 +76,115 @@ class Editor(Protocol):
 
     settings: EditorSettings
     network: torch.nn.Module
-    """What is trained: the transformer. DeepSpeed wraps it; `velocity` calls it."""
+    """The module that is trained: the transformer. DeepSpeed wraps it, and `velocity` calls it."""
     bf16: bool
-    """Whether `velocity` multiplies in bfloat16 (autocast); its result is float32 all the same."""
+    """Whether `velocity` computes under bfloat16 autocast. Its result is float32 either way."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies; latents and conditionings must lie there too."""
+        """Device of the network. Latents and conditionings must be on it too."""
         ...
 
     def size_for(self, height: int, width: int) -> Size:
-        """The size that a source picture of this size in pixels is worked at: its shape kept, whole patches."""
+        """Return the (height, width) at which the editor works on a source: whole patches, about the same aspect ratio.
+
+        Args:
+            height: The source's height in pixels.
+            width: The source's width in pixels.
+        """
         ...
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
-        """Noise levels (steps + 1,) from 1 to 0, shifted as the pipeline's own scheduler does at this size."""
+        """Return noise levels (steps + 1,) from 1 to 0, shifted as the pipeline's own scheduler does at this size.
+
+        Args:
+            steps: Denoising steps.
+            size: (height, width) of the edit in pixels.
+        """
         ...
 
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Encode B tasks. `sources`: uint8 (B, height, width, 3) at a size that `size_for` gave."""
+        """Encode B tasks.
+
+        Args:
+            instructions: The B instructions.
+            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+        """
         ...
 
     def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """Latents (B, S, C) of pictures, uint8 (B, height, width, 3)."""
+        """Encode images as latents (B, S, C).
+
+        Args:
+            pictures: uint8 (B, height, width, 3).
+        """
         ...
 
     def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
-        """Standard normal latents (count, S, C), drawn on the CPU whatever the device: a seed is a seed anywhere."""
+        """Return standard normal latents (count, S, C).
+
+        They are drawn on the CPU, so that a seed gives the same noise on every device.
+
+        Args:
+            count: Number of edits.
+            size: (height, width) of the edits in pixels.
+            generator: CPU generator to draw from.
+        """
         ...
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
-        """Velocity, float32 (B, S, C), at latents x (B, S, C) and noise levels sigma (B,).
+        """Return the velocity, float32 (B, S, C).
 
-        guidance: how strongly the instruction is followed, in the editor's own kind; None takes `settings.guidance`.
-        Where the network embeds it, any number is one pass; where it compares with a negative instruction, above 1 is
-        two passes and 1 is one.
+        A network that embeds guidance takes one pass at any scale. One that compares with a negative instruction takes
+        two passes where the scale is above 1, and one pass at 1.
+
+        Args:
+            x: Latents (B, S, C).
+            sigma: Noise levels (B,), 0..1.
+            condition: The B encoded tasks.
+            guidance: Guidance scale, in the editor's own kind of guidance; None takes `settings.guidance`.
         """
         ...
 
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
-        """Pictures uint8 (B, height, width, 3) of latents (B, S, C)."""
+        """Decode latents to images, uint8 (B, height, width, 3).
+
+        Args:
+            x: Latents (B, S, C).
+            size: (height, width) in pixels.
+        """
         ...
 
     def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[torch.nn.Parameter]:
-        """Freeze the network and put LoRA beside the layers whose names end in `targets` (None: the settings').
+        """Freeze the network and add LoRA to the linear layers whose names end in `targets`.
 
-        Returns what is left to train. EditLoopError where the network has no layer of such a name.
+        Args:
+            rank: Rank of the adapter.
+            alpha: Scale of the adapter's output: alpha / rank.
+            targets: Endings of layer names; None takes `settings.targets`.
+
+        Returns:
+            The parameters to train.
+
+        Raises:
+            EditLoopError: The network has no linear layer with one of the endings.
         """
         ...
 
     def train_whole(self) -> list[torch.nn.Parameter]:
-        """Make every weight of the network trainable; a frozen copy is kept for `base`. Returns the weights."""
+        """Make every weight of the network trainable and return the weights. A frozen copy is kept for `base`."""
         ...
 
     def base(self) -> AbstractContextManager[None]:
-        """Within the block the editor answers as it did before any training."""
+        """Let the editor compute velocities as it did before training, within the block."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the pipeline as `from_pretrained` reads it, safetensors, the adapter merged; training may go on."""
+        """Write the pipeline in safetensors, as `from_pretrained` reads it, with the adapter merged.
+
+        Training can continue afterwards.
+
+        Args:
+            folder: The folder to write.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit-Plus as the loop sees an editor; its sampling equals `diffusers.QwenImageEditPlusPipeline`'s own."""
+"""Qwen-Image-Edit-Plus as an `Editor`. It samples exactly as `diffusers.QwenImageEditPlusPipeline` does."""
 
 import json
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ from editloop.models.editors.settings import Size
 
 
 class QwenEditPlusEditor(PipelineEditor):
-    """Text and source together by Qwen2.5-VL, the source as further tokens too.
+    """Editor over `QwenImageEditPlusPipeline`.
 
-    Guidance compares with the negative instruction, and keeps the length of each latent's velocity.
+    Qwen2.5-VL encodes text and source together; the source's latents also follow the edit's in the sequence. Guidance
+    compares with the negative instruction and keeps the norm of each latent's velocity.
     """
 
     rounding: ClassVar[int] = 2
@@ -36,8 +37,20 @@ class QwenEditPlusEditor(PipelineEditor):
 
     @torch.no_grad()
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Parts: `prompt` and `negative` (B, L, text width) with `told` and `told_negative` (B, L), whether a token is
-        one or padding; `source` (B, S, C)."""
+        """Encode B tasks into the parts that `velocity` reads.
+
+        Args:
+            instructions: The B instructions.
+            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+
+        Returns:
+            The parts `prompt` and `negative` (B, L, text width), their masks `told` and `told_negative` (B, L), False
+            at
+            padding, and `source` (B, S, C).
+
+        Raises:
+            EditLoopError: An instruction spells out a control token.
+        """
         height, width = sources.shape[1:3]
         text_size = calculate_dimensions(self.settings.seen_area, width / height)
         pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
@@ -87,9 +100,9 @@ class QwenEditPlusEditor(PipelineEditor):
         )
 
     def _text(self, instructions: Sequence[str], pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """Encodings (B, L, text width) padded with zeros, and which of them are no padding (B, L).
+        """Return encodings (B, L, text width), padded with zeros, and their mask (B, L), False at padding.
 
-        One task at a time: in a batch the pipeline shows every picture to every instruction.
+        Tasks are encoded one at a time: in a batch the pipeline shows every image to every instruction.
         """
         encodings = [
             self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()

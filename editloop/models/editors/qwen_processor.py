@@ -1,4 +1,4 @@
-"""Qwen's processor of text and pictures without its video half, which needs torchvision."""
+"""Qwen's processor of text and images without its video part, which needs torchvision."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,36 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 
 class PictureProcessor(Qwen2VLProcessor):
-    """`Qwen2VLProcessor` for texts with pictures."""
+    """`Qwen2VLProcessor` for text and images only."""
 
     def __init__(self, image_processor: Qwen2VLImageProcessorPil, tokenizer: PreTrainedTokenizerBase):
+        """Join an image processor and a tokenizer.
+
+        Args:
+            image_processor: Image processor that needs no torchvision.
+            tokenizer: The tokenizer.
+        """
         super().__init__(image_processor, tokenizer)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "PictureProcessor":
-        """The processor in a pipeline's `processor` folder."""
+        """Read a processor from a pipeline's `processor` folder.
+
+        Args:
+            folder: The folder.
+        """
         return cls(
             Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
         )
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
-        """Both halves, as the whole processor lays them out."""
+        """Write the image processor and the tokenizer, laid out as `Qwen2VLProcessor` does.
+
+        Args:
+            folder: The folder to write.
+            **kwargs: Ignored.
+        """
         self.image_processor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 

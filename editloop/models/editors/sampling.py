@@ -1,4 +1,4 @@
-"""Deterministic sampling: Euler steps of the probability-flow equation, tasks of any sizes."""
+"""Deterministic sampling: Euler steps of the probability-flow equation, for tasks of different sizes."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,15 +14,25 @@ from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
 
 BATCH = 64
+"""Edits made together, at most."""
 
 
 def working_picture(editor: Editor, image: Image.Image) -> Picture:
-    """A picture as the editor sees it: RGB at the size that the editor works at for a source of its shape."""
+    """Return an image as the editor takes it: RGB, at the size that the editor works at for this source.
+
+    Args:
+        editor: The editor.
+        image: The source.
+    """
     return resized(image, editor.size_for(image.size[1], image.size[0]))
 
 
 def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
-    """Places of pictures by their (height, width), in the pictures' order: what can go into one batch."""
+    """Return the indices of images by their (height, width): those that can go into one batch.
+
+    Args:
+        pictures: The images. Indices of one size keep their order.
+    """
     indices_by_size: dict[Size, list[int]] = {}
     for index, picture in enumerate(pictures):
         indices_by_size.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
@@ -33,7 +43,18 @@ def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
 def integrate(
     editor: Editor, x: Tensor, condition: Conditioning, sigmas: Tensor, guidance: float | None = None
 ) -> Tensor:
-    """Euler steps from latents x (B, S, C) at sigmas[0] to sigmas[-1]; guidance as in `Editor.velocity`."""
+    """Take Euler steps from one noise level to the next.
+
+    Args:
+        editor: The editor.
+        x: Latents (B, S, C) at the first noise level.
+        condition: The B encoded tasks.
+        sigmas: Noise levels (steps + 1,), falling.
+        guidance: As in `Editor.velocity`.
+
+    Returns:
+        Latents (B, S, C) at the last noise level.
+    """
     for sigma, following in pairwise(sigmas.to(x.device)):
         x = x + (following - sigma) * editor.velocity(x, sigma.expand(len(x)), condition, guidance)
     return x
@@ -49,9 +70,20 @@ def edit(
     steps: int = 8,
     guidance: float | None = None,
 ) -> list[Picture]:
-    """One edit a task, each of its source's size; the noise of each depends on its own seed, not on the batch.
+    """Make one edit of each task, each of its source's size.
 
-    `sources`: pictures at sizes that `size_for` gives (`working_picture`), which may differ from task to task.
+    The noise of an edit depends only on its own seed, not on the batch.
+
+    Args:
+        editor: The editor.
+        instructions: One instruction a task.
+        sources: One image a task, at the size that `working_picture` gives. Sizes may differ from task to task.
+        seeds: One seed a task.
+        steps: Denoising steps.
+        guidance: As in `Editor.velocity`.
+
+    Returns:
+        The edits, uint8 (height, width, 3), in the tasks' order.
     """
     edits_by_index: dict[int, Picture] = {}
     for size, places in group_by_size(list(sources)).items():

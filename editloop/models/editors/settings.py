@@ -1,6 +1,6 @@
-"""What an editor works with: sizes, text, guidance, steps, the layers that an adapter goes to. Light: no torch.
+"""Settings of an editor: image sizes, text, guidance, steps, and the layers that an adapter goes to. Imports no torch.
 
-An editor's folder may bring its own, `editor.json`; else those of its class's preset in `presets/` hold.
+An editor's folder may contain its own settings, `editor.json`. Otherwise its class's preset in `presets/` applies.
 """
 
 from importlib.resources import files
@@ -15,34 +15,36 @@ from editloop.yaml_file import read_yaml
 Size = tuple[int, int]
 """(height, width) in pixels."""
 SETTINGS = "editor.json"
-"""In a pipeline's folder: its settings."""
+"""Name of the settings file in a pipeline's folder."""
 
 
 class EditorSettings(BaseModel):
-    """How an editor is used, in sampling and in training."""
+    """Settings of an editor, for sampling and for training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
-    """The diffusers class that these settings are for."""
+    """The diffusers pipeline class that these settings are for."""
     area: int = Field(ge=64)
-    """Pixels of a picture as the editor sees it: sources are resized to about as many, their shape kept."""
+    """Pixels of an image as the editor sees it. Sources are resized to about this many pixels with their aspect
+    ratio kept."""
     sizes: tuple[Size, ...] = ()
-    """Where given, only these (height, width) are worked at: each source takes the one nearest in shape."""
+    """The only sizes, (height, width), that the editor works at; each source takes the nearest in aspect ratio.
+    Empty allows any size."""
     text_tokens: int = Field(0, ge=0)
     """Tokens of an instruction; longer ones are cut. 0 where the text encoder takes any length."""
     text_layers: tuple[int, ...] = ()
-    """FLUX.2: the layers of the text encoder whose states are the encoding."""
+    """FLUX.2: the layers of the text encoder whose states form the encoding."""
     seen_area: int = Field(0, ge=0)
     """Qwen-Image-Edit: pixels of the source as the text encoder sees it."""
     negative: str = ""
-    """The instruction that guidance by two passes compares with."""
+    """The instruction with which two-pass guidance compares."""
     guidance: float = Field(1.0, ge=1.0)
-    """Guidance in sampling, in the editor's own kind; 1 is none."""
+    """Guidance scale in sampling, in the editor's own kind of guidance; 1 means none."""
     steps: int = Field(ge=1)
-    """Denoising steps as published."""
+    """Denoising steps, as published for the model."""
     targets: tuple[str, ...] = Field(min_length=1)
-    """Ends of the names of the layers that an adapter goes to."""
+    """Endings of the names of the layers that an adapter goes to."""
 
     @model_validator(mode="after")
     def _sizes_are_sizes(self) -> Self:
@@ -52,12 +54,19 @@ class EditorSettings(BaseModel):
 
 
 def editor_presets() -> list[str]:
-    """Names of the presets that ship."""
+    """Return the names of the shipped presets, sorted."""
     return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
 
 
 def read_editor_preset(name: str) -> EditorSettings:
-    """A preset by its name. EditLoopError where there is none or it is not valid."""
+    """Read a shipped preset.
+
+    Args:
+        name: The preset's name.
+
+    Raises:
+        EditLoopError: There is no preset of that name, or it is not valid.
+    """
     path = _shipped() / f"{name}.yaml"
     if not path.is_file():
         raise EditLoopError(f"editor preset {name!r}: no such name; {there_are(name, editor_presets())}")
@@ -65,7 +74,17 @@ def read_editor_preset(name: str) -> EditorSettings:
 
 
 def read_own_settings(folder: Path) -> EditorSettings | None:
-    """The settings in an editor's folder; None where it brings none. EditLoopError where they are not valid."""
+    """Read the settings in an editor's folder.
+
+    Args:
+        folder: The pipeline's folder.
+
+    Returns:
+        The settings, or None where the folder has none.
+
+    Raises:
+        EditLoopError: The settings are not valid.
+    """
     path = folder / SETTINGS
     return _validated(path, read_yaml(path)) if path.is_file() else None
 
