@@ -13,10 +13,9 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from editloop.errors import EditLoopError
+from editloop.settings_file import shorten
 
 PREFIX = "EDITLOOP_"
-LONGEST_VALUE = 80
-"""Longest value quoted in a message, in characters."""
 NAMED_FIELD = re.compile(r'field "(\w+)"')
 """Finds the field in pydantic-settings' message about a text that it cannot parse."""
 
@@ -82,7 +81,7 @@ class EnvironmentSettings(BaseSettings):
             return f"{cls.__name__}: {details['msg']}"
         field, *path = map(str, details["loc"])
         is_secret = "Secret" in str(cls.model_fields[field].annotation)
-        value = "" if is_secret else f"={_short_repr(details['input'])}"
+        value = "" if is_secret else f"={shorten(details['input'])}"
         return f"{cls.variable(field)}{''.join(f'[{part}]' for part in path)}{value}: {details['msg']}"
 
     @classmethod
@@ -92,13 +91,7 @@ class EnvironmentSettings(BaseSettings):
         if named is None:
             return f"{error} ({error.__cause__})"
         variable = cls.variable(named[1])
-        return f"{variable}={_short_repr(os.environ.get(variable))}: not JSON ({error.__cause__})"
-
-
-def _short_repr(value: Any) -> str:
-    """Return a value on one line, at most LONGEST_VALUE characters long."""
-    text = value if isinstance(value, str) and value.isprintable() and value.strip() else repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+        return f"{variable}={shorten(os.environ.get(variable))}: not JSON ({error.__cause__})"
 
 
 def _unusable(faults: list[str]) -> EditLoopError:

@@ -33,7 +33,7 @@ def plan_command(
         suggest_changes,
         trained_weights,
     )
-    from editloop.training.presets import load_preset, preset_names
+    from editloop.training.presets import load_preset, reward_presets
 
     console = Console()
     if not preset:
@@ -41,7 +41,7 @@ def plan_command(
         for heading in ("name", "starts from", "weights", "trained", "ZeRO"):
             figure = heading in ("weights", "trained", "ZeRO")
             table.add_column(heading, justify="right" if figure else "left", no_wrap=heading == "name")
-        for name in preset_names():
+        for name in reward_presets():
             preset_settings = load_preset(name)
             total_weights, trained = trained_weights(preset_settings, preset_settings.training)
             stage = str(preset_settings.training.zero_stage)

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from editloop.errors import EditLoopError
-from editloop.yaml_file import read_yaml
+from editloop.settings_file import read_settings
 
 PARAMS = Path(__file__).with_name("params.yaml")
 """The project's params.yaml, by a link that a package carries along."""
@@ -147,12 +146,15 @@ class LoopSettings(_StrictModel):
 
 
 def read_params(path: Path = PARAMS) -> LoopSettings:
-    """The settings in a YAML file. EditLoopError that names every key that is missing, unknown or out of its range."""
-    try:
-        return LoopSettings.model_validate(read_yaml(path))
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise EditLoopError(f"{path}: {wrong}. Correct it there.") from error
+    """Read the settings of a turn of the loop.
+
+    Args:
+        path: A YAML file with every key of `LoopSettings`.
+
+    Raises:
+        EditLoopError: The file cannot be read, or a key is missing, unknown or out of its range.
+    """
+    return read_settings(LoopSettings, path, "parameters")
 
 
 def _changed(settings: LoopSettings, **parts: dict[str, Any]) -> LoopSettings:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
 from editloop.data.vocabulary import AXES, Axis
 from editloop.errors import EditLoopError
-from editloop.yaml_file import read_yaml
+from editloop.settings_file import read_yaml, setting_faults
 
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
@@ -124,9 +124,16 @@ def read_campaign_settings(path: Path) -> CampaignFile:
     try:
         settings = CampaignSettings.model_validate(content)
     except ValidationError as error:
-        faults += [_fault(details) for details in error.errors()]
+        faults += setting_faults(error, CampaignSettings)
     if settings is None or faults:
-        raise EditLoopError("\n".join([f"{path}: {len(faults)} faults in the campaign's settings:", *faults]))
+        raise EditLoopError(
+            "\n".join(
+                [
+                    f"{path}: {len(faults)} faults in the campaign's settings (docs/campaign.md explains every key):",
+                    *faults,
+                ]
+            )
+        )
     return CampaignFile(settings, folder)
 
 
@@ -191,7 +198,7 @@ def settings_of(
             }
         )
     except ValidationError as error:
-        faults = [_fault(details) for details in error.errors()]
+        faults = setting_faults(error, CampaignSettings)
         text = "\n".join([f"Campaign {campaign}: {len(faults)} faults in its settings:", *faults])
         raise EditLoopError(text) from error
 
@@ -232,16 +239,3 @@ def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{key} = {content[key]}: cannot be read ({type(error).__name__}); name a text file")
         content[key] = ""
-
-
-def _fault(details: Any) -> str:
-    """Format one of pydantic's errors as `key = value: rule`."""
-    key = ".".join(str(part) for part in details["loc"])
-    message = str(details["msg"]).removeprefix("Value error, ")
-    if details["type"] == "missing":
-        return f"{key}: missing; it is required"
-    if details["type"] == "extra_forbidden":
-        return f"{key} = {details['input']}: unknown key; docs/campaign.md has all of them"
-    if not key:
-        return message
-    return f"{key} = {details['input']}: {message[:1].lower()}{message[1:]}"

@@ -4,12 +4,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from editloop.errors import EditLoopError, there_are
+from editloop.errors import EditLoopError
+from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.architecture import Architecture
 from editloop.training.settings import TrainingSettings
-from editloop.yaml_file import read_yaml
 
 
 class Load(BaseModel):
@@ -25,6 +25,10 @@ class Load(BaseModel):
     """A rubric or question, with the instruction."""
     answer_tokens: int = Field(0, ge=0)
     """Tokens learnt to be written (EditScore)."""
+
+
+PRESETS = Path(str(files("editloop.training"))) / "presets"
+"""Those that ship."""
 
 
 class Preset(BaseModel):
@@ -70,22 +74,21 @@ class Preset(BaseModel):
         return TrainingSettings.model_validate(self.training.model_dump() | overrides)
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that ship."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
+def reward_presets() -> list[str]:
+    """Return the names of the presets that ship, sorted."""
+    return preset_names(PRESETS)
 
 
 def load_preset(name: str) -> Preset:
-    """A preset by its name, or by the path of a YAML file of one. EditLoopError where it is not there or not valid."""
-    path = _shipped() / f"{name}.yaml"
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, preset_names())}")
-    try:
-        return Preset.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise EditLoopError(f"preset {path}: {error}") from error
+    """Read a preset of a reward model.
+
+    Args:
+        name: The name of a shipped preset, or the path of a YAML file.
+
+    Raises:
+        EditLoopError: There is no such preset, or it is not valid.
+    """
+    return read_settings(Preset, find_preset(name, PRESETS, "preset"), "preset")
 
 
 def choose_base(preset: Preset, base: str) -> str:
@@ -96,7 +99,3 @@ def choose_base(preset: Preset, base: str) -> str:
             "it as `base`."
         )
     return base or preset.base
-
-
-def _shipped() -> Path:
-    return Path(str(files("editloop.training"))) / "presets"

@@ -89,16 +89,17 @@ colour: blue
         "candidates = nowhere: no folder of stage candidates",
         "name: missing",
         "ada named twice",
-        "overlap = 0: ",
-        "candidates_per_task = 9: ",
+        "overlap=0: ",
+        "candidates_per_task=9: ",
         "guidelines = missing.md: cannot be read",
-        "gold.share = 0.9: ",
+        "gold.share=0.9: ",
         "answers = missing.csv: cannot be read",
-        "gold.shares = 1: unknown key",
-        "gates.alpha.if = 1.5: input should be less than or equal to 1",
+        "gold.shares: unknown key (did you mean share?)",
+        "gates.alpha.if=1.5: Input should be less than or equal to 1",
         "clarity",
         "axes.if.levels",
-        "colour = blue: unknown key; docs/campaign.md",
+        "colour: unknown key",
+        "docs/campaign.md explains every key",
     ):
         assert words in said, said
     assert "http" not in said, "no address of pydantic's documentation"

@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from editloop.training.memory_plan import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
-from editloop.training.presets import load_preset, preset_names
+from editloop.training.presets import load_preset, reward_presets
 from pipelines.cli import app
 
 GIB = 2**30
@@ -23,7 +23,7 @@ def test_zeros_stages_spread_what_the_paper_says() -> None:
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 8])
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", reward_presets())
 def test_what_the_plan_advises_fits(name: str, gpus: int) -> None:
     preset, room = load_preset(name), 40 * GIB
     if estimate_memory(preset, preset.training, gpus).total <= USABLE_SHARE * room:
@@ -39,7 +39,7 @@ def test_what_the_plan_advises_fits(name: str, gpus: int) -> None:
 
 def test_the_published_trainings_fit_on_what_they_were_published_with() -> None:
     runner = CliRunner()
-    for name in preset_names():
+    for name in reward_presets():
         found = runner.invoke(app, ["plan", name, "--gpus", "16" if "72b" in name else "8"])
         assert found.exit_code == 0, found.output
         assert "fits:" in found.output

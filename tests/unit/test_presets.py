@@ -12,7 +12,7 @@ from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.training.architecture import Architecture
 from editloop.training.edit_reward.losses import LOSSES
-from editloop.training.presets import Preset, choose_base, load_preset, preset_names
+from editloop.training.presets import Preset, choose_base, load_preset, reward_presets
 
 PUBLISHED = {
     "editreward-qwen2.5-vl-7b": 8.29,
@@ -56,7 +56,7 @@ def real(shape: Architecture) -> torch.nn.Module:
         return Qwen3VLModel(Qwen3VLConfig(text_config=language, vision_config=vision))
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", reward_presets())
 def test_a_preset_loads_and_its_shape_is_the_real_models(name: str) -> None:
     preset = load_preset(name)
     assert Preset.model_validate(preset.model_dump()) == preset
@@ -72,7 +72,7 @@ def test_a_preset_loads_and_its_shape_is_the_real_models(name: str) -> None:
 
 
 def test_every_published_backbone_has_a_preset() -> None:
-    assert set(PUBLISHED) | {"editreward-tiny", "editscore-tiny"} == set(preset_names())
+    assert set(PUBLISHED) | {"editreward-tiny", "editscore-tiny"} == set(reward_presets())
 
 
 def test_a_base_that_does_not_ship_must_be_given() -> None:

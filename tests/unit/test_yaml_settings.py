@@ -10,10 +10,10 @@ from annotation.campaigns.campaign_settings import read_campaign_settings
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.settings import read_gate
 from editloop.models.editors.settings import SETTINGS, read_own_settings
+from editloop.settings_file import read_yaml
 from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.editor_sft.settings import read_sft_preset
 from editloop.training.presets import load_preset
-from editloop.yaml_file import read_yaml
 from pipelines.settings import read_params
 
 READERS: dict[str, Callable[[Path], Any]] = {

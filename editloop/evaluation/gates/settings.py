@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from editloop.errors import EditLoopError
 from editloop.evaluation.suites.names import suite_names
-from editloop.yaml_file import read_yaml
+from editloop.settings_file import find_preset, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
 DATASET_SUITES = ("heldout", "scenes")
@@ -98,18 +97,12 @@ class GateSettings(_StrictModel):
 
 
 def read_gate(gate: str) -> GateSettings:
-    """A shipped gate by its name, or a YAML file by its path. EditLoopError with every fault, key and rule."""
-    path = PRESETS / f"{gate}.yaml"
-    if "/" in gate or gate.endswith((".yaml", ".yml")) or not path.is_file():
-        path = Path(gate)
-    if not path.is_file():
-        shipped = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-        raise EditLoopError(f"gate {gate}: no such file, and no shipped gate ({shipped}).")
-    try:
-        return GateSettings.model_validate(read_yaml(path))
-    except ValidationError as error:
-        faults = [
-            f"  {'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']} (found {details['input']!r})"
-            for details in error.errors()
-        ]
-        raise EditLoopError("\n".join([f"gate {path}: {len(faults)} fault(s).", *faults])) from None
+    """Read a gate.
+
+    Args:
+        gate: The name of a shipped gate, or the path of a YAML file.
+
+    Raises:
+        EditLoopError: There is no such gate, or it is not valid.
+    """
+    return read_settings(GateSettings, find_preset(gate, PRESETS, "gate"), "gate")

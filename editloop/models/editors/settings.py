@@ -7,15 +7,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from editloop.errors import EditLoopError, there_are
-from editloop.yaml_file import read_yaml
+from editloop.settings_file import find_preset, preset_names, read_settings
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 SETTINGS = "editor.json"
 """Name of the settings file in a pipeline's folder."""
+
+
+PRESETS = Path(str(files("editloop.models.editors"))) / "presets"
+"""Those that ship."""
 
 
 class EditorSettings(BaseModel):
@@ -55,22 +58,19 @@ class EditorSettings(BaseModel):
 
 def editor_presets() -> list[str]:
     """Return the names of the shipped presets, sorted."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
+    return preset_names(PRESETS)
 
 
 def read_editor_preset(name: str) -> EditorSettings:
-    """Read a shipped preset.
+    """Read a preset of an editor.
 
     Args:
-        name: The preset's name.
+        name: The name of a shipped preset, or the path of a YAML file.
 
     Raises:
-        EditLoopError: There is no preset of that name, or it is not valid.
+        EditLoopError: There is no such preset, or it is not valid.
     """
-    path = _shipped() / f"{name}.yaml"
-    if not path.is_file():
-        raise EditLoopError(f"editor preset {name!r}: no such name; {there_are(name, editor_presets())}")
-    return _validated(path, read_yaml(path))
+    return read_settings(EditorSettings, find_preset(name, PRESETS, "editor preset"), "editor preset")
 
 
 def read_own_settings(folder: Path) -> EditorSettings | None:
@@ -86,15 +86,4 @@ def read_own_settings(folder: Path) -> EditorSettings | None:
         EditLoopError: The settings are not valid.
     """
     path = folder / SETTINGS
-    return _validated(path, read_yaml(path)) if path.is_file() else None
-
-
-def _validated(path: Path, raw_settings: object) -> EditorSettings:
-    try:
-        return EditorSettings.model_validate(raw_settings)
-    except ValidationError as error:
-        raise EditLoopError(f"editor settings {path}: {error}") from error
-
-
-def _shipped() -> Path:
-    return Path(str(files("editloop.models.editors"))) / "presets"
+    return read_settings(EditorSettings, path, "editor settings") if path.is_file() else None

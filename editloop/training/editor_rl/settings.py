@@ -4,12 +4,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from editloop.errors import EditLoopError, there_are
+from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.editor_rl.guards import StopSettings
 from editloop.training.job import JobFile
-from editloop.yaml_file import read_yaml
+
+PRESETS = Path(str(files("editloop.training.editor_rl"))) / "presets"
+"""Those that ship."""
 
 
 class RlSettings(BaseModel):
@@ -199,30 +201,18 @@ class RlJob(JobFile):
 
 
 def rl_preset_names() -> list[str]:
-    """Names of the presets that ship."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
+    """Return the names of the presets that ship, sorted."""
+    return preset_names(PRESETS)
 
 
 def read_rl_preset(name: str, **overrides: Any) -> RlSettings:
-    """The settings of a preset by its name or a YAML file's path, with the caller's own words (`told`) in them.
+    """Read a preset of online RL.
 
-    EditLoopError where it is not there or says what is not possible.
+    Args:
+        name: The name of a shipped preset, or the path of a YAML file.
+        **overrides: Settings that take the place of the preset's.
+
+    Raises:
+        EditLoopError: There is no such preset, or the settings are not valid.
     """
-    path = _shipped() / f"{name}.yaml"
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, rl_preset_names())}")
-    values = read_yaml(path) or {}
-    try:
-        return RlSettings.model_validate(values | overrides if isinstance(values, dict) else values)
-    except ValidationError as error:
-        wrong = [
-            (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
-        ]
-        message = "; ".join(": ".join(filter(None, fault)) for fault in wrong)
-        raise EditLoopError(f"preset {name!r}: {message}.") from error
-
-
-def _shipped() -> Path:
-    return Path(str(files("editloop.training.editor_rl"))) / "presets"
+    return read_settings(RlSettings, find_preset(name, PRESETS, "preset"), "preset", **overrides)

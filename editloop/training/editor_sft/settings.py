@@ -4,12 +4,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from editloop.errors import EditLoopError, there_are
+from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
-from editloop.yaml_file import read_yaml
+
+PRESETS = Path(str(files("editloop.training.editor_sft"))) / "presets"
+"""Those that ship."""
 
 
 class SftSettings(BaseModel):
@@ -67,20 +69,17 @@ class SftJob(JobFile):
 
 
 def sft_presets() -> list[str]:
-    """Names of the presets that ship."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
+    """Return the names of the presets that ship, sorted."""
+    return preset_names(PRESETS)
 
 
 def read_sft_preset(name: str) -> SftSettings:
-    """A preset by its name, or by the path of a YAML file. EditLoopError where it is not there or not valid."""
-    path = Path(name) if "/" in name or name.endswith((".yaml", ".yml")) else _shipped() / f"{name}.yaml"
-    if not path.is_file():
-        raise EditLoopError(f"preset {name!r}: no such file or name; {there_are(name, sft_presets())}")
-    try:
-        return SftSettings.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise EditLoopError(f"preset {path}: {error}") from error
+    """Read a preset of supervised fine-tuning.
 
+    Args:
+        name: The name of a shipped preset, or the path of a YAML file.
 
-def _shipped() -> Path:
-    return Path(str(files("editloop.training.editor_sft"))) / "presets"
+    Raises:
+        EditLoopError: There is no such preset, or it is not valid.
+    """
+    return read_settings(SftSettings, find_preset(name, PRESETS, "preset"), "preset")
