@@ -1,10 +1,10 @@
-"""The shape of a vision-language backbone, and how many weights that makes. Light: no torch."""
+"""Shape of a vision-language backbone, and the number of its weights. Imports no torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Language(BaseModel):
-    """Qwen's decoder: grouped-query attention, gated MLP, two norms a layer."""
+    """Qwen's decoder: grouped-query attention, a gated MLP and two norms per layer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,28 +17,33 @@ class Language(BaseModel):
     head_width: int = Field(ge=1)
     vocabulary: int = Field(ge=1)
     tied: bool
-    """One table for reading and writing words."""
+    """Whether the input embedding and the output projection share one table."""
     attention_bias: bool
-    """Qwen2.5 adds a bias to q, k and v; Qwen3 norms q and k instead."""
+    """Whether q, k and v have a bias, as in Qwen2.5. Without it q and k are normed, as in Qwen3."""
 
     @property
     def attention(self) -> int:
-        """Width of q, and of what goes into the output projection."""
+        """Width of q and of the output projection's input."""
         return self.heads * self.head_width
 
     @property
     def key_values(self) -> int:
-        """Width of k, and of v."""
+        """Width of k and of v."""
         return self.key_value_heads * self.head_width
 
     @property
     def layer_weights(self) -> int:
+        """Number of weights in one decoder layer."""
         linear = self.width * (2 * self.attention + 2 * self.key_values) + 3 * self.width * self.inner
         beside = self.attention + 2 * self.key_values if self.attention_bias else 2 * self.head_width
         return linear + beside + 2 * self.width
 
     def adapter_weights(self, rank: int) -> int:
-        """Of a low-rank adapter on all linear layers."""
+        """Return the number of weights of a low-rank adapter on all linear layers.
+
+        Args:
+            rank: Rank of the adapter.
+        """
         ends = [
             self.width + self.attention,
             self.width + self.key_values,
@@ -50,7 +55,11 @@ class Language(BaseModel):
 
 
 class Vision(BaseModel):
-    """Qwen's vision tower. `gated` (Qwen2.5): a three-matrix MLP and RMS norms; else two matrices and layer norms."""
+    """Qwen's vision tower.
+
+    Where `gated` is set (Qwen2.5), the MLP has three matrices and norms are RMS norms. Otherwise the MLP has two
+    matrices and norms are layer norms.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,14 +68,15 @@ class Vision(BaseModel):
     inner: int = Field(ge=1)
     gated: bool
     patch: int = Field(ge=1)
-    """Pixels a side of a patch; a language token stands for 2 x 2 of them."""
+    """Side of a patch in pixels. One language token stands for 2 x 2 patches."""
     deepstack: int = Field(0, ge=0)
-    """Layers whose features are merged and added to the language model's first layers (Qwen3-VL)."""
+    """Number of layers whose features are merged and added to the language model's first layers (Qwen3-VL)."""
     positions: int = Field(0, ge=0)
-    """Learnt position embeddings (Qwen3-VL)."""
+    """Number of learnt position embeddings (Qwen3-VL)."""
 
     @property
     def layer_weights(self) -> int:
+        """Number of weights in one layer of the tower."""
         w, i = self.width, self.inner
         attention = 4 * w * w + 4 * w
         if self.gated:
@@ -74,7 +84,11 @@ class Vision(BaseModel):
         return attention + 2 * w * i + i + w + 4 * w
 
     def weights(self, out: int) -> int:
-        """Of the whole tower, which gives tokens of width `out`."""
+        """Return the number of weights of the whole tower.
+
+        Args:
+            out: Width of the tokens that the tower produces.
+        """
         merged = 4 * self.width
         merger = merged * merged + merged + merged * out + out
         if self.gated:
@@ -85,12 +99,16 @@ class Vision(BaseModel):
         return embedding + self.layers * self.layer_weights + merger + norm + deep + self.positions * self.width
 
     def patches(self, pixels: int) -> int:
-        """Patches of a picture of so many pixels."""
+        """Return the number of patches of an image, at least 4.
+
+        Args:
+            pixels: Pixels of the image, height times width.
+        """
         return max(4, pixels // self.patch**2)
 
 
 class Architecture(BaseModel):
-    """A backbone as `config.json` tells it."""
+    """Shape of a backbone, as its `config.json` states it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,12 +117,12 @@ class Architecture(BaseModel):
 
     @property
     def weights(self) -> int:
-        """All parameters but those of the output over the vocabulary."""
+        """Number of all parameters except the output projection over the vocabulary."""
         text = self.language
         words = text.vocabulary * text.width
         return words + text.layers * text.layer_weights + text.width + self.vision.weights(text.width)
 
     @property
     def output_weights(self) -> int:
-        """Of the output over the vocabulary, beside `weights`."""
+        """Number of parameters of the output projection over the vocabulary, not in `weights`; 0 where tied."""
         return 0 if self.language.tied else self.language.vocabulary * self.language.width

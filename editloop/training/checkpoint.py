@@ -1,8 +1,8 @@
-"""Checkpoints of a training: all ranks write, the manifest comes last, the next call goes on where this one was.
+"""Checkpoints of a training, from which a later call continues. All ranks write; the manifest comes last.
 
-`step-00000120/` holds DeepSpeed's states under `engine/`, `progress.json`, and in `beside.safetensors` what a training
-keeps beside them. DeepSpeed reads its own files with
-pickle; they are only read after every byte has been compared with the manifest. A job of another size reads them as a
+A folder `step-00000120/` holds DeepSpeed's states under `engine/`, the step and history in `progress.json`, and in
+`beside.safetensors` the tensors that a training stores in addition. DeepSpeed reads its own files with pickle. They are
+only read after every byte has been compared with the manifest. A job with another number of ranks reads them as a
 universal checkpoint.
 """
 
@@ -29,21 +29,21 @@ BEST, STATE = "best", "trained.safetensors"
 
 
 class TrainingProgress(NamedTuple):
-    """How far a training is."""
+    """Step and history of a training."""
 
     step: int
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     history: dict[str, list[dict[str, float]]]
-    """`steps` and `evaluations` so far."""
+    """`steps` and `evaluations` so far. Online RL adds `solved` and `ended`."""
 
 
 class SavedCheckpoint(NamedTuple):
-    """A checkpoint that is there."""
+    """A complete checkpoint on disk."""
 
     folder: Path
     step: int
     as_universal: bool
-    """Written by a job of another size: to be read as a universal checkpoint."""
+    """Whether a job with another number of ranks wrote it, so that it must be read as a universal checkpoint."""
 
 
 def save(
@@ -55,9 +55,19 @@ def save(
     checkpoints_kept: int,
     extra_tensors: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint of all ranks' states, then drop all but the newest `keep`. Every rank calls it.
+    """Write a checkpoint of all ranks' states, then delete older ones. Every rank calls it.
 
-    beside: tensors that are the same on all ranks, such as averaged weights; `read_beside` gives them back.
+    Args:
+        engine: DeepSpeed's engine.
+        folder: The training's folder; the checkpoint becomes a subfolder of it.
+        progress: Step and history, stored with the checkpoint.
+        identity: Digest of what is trained and how. `find_newest` refuses a checkpoint with another identity.
+        checkpoints_kept: Number of newest checkpoints to keep, this one included.
+        extra_tensors: Tensors that are the same on all ranks, such as averaged weights. `read_extra_tensors` returns
+            them. None stores none.
+
+    Returns:
+        The checkpoint's folder.
     """
     first = distributed.get_rank() == 0
     target = folder / f"step-{progress.step:08d}"
@@ -76,16 +86,26 @@ def save(
         distributed.barrier()
     if first:
         for old in _complete(folder)[:-checkpoints_kept]:
-            (old / MANIFEST).unlink()  # from here on it is not there, however far the deletion comes
+            (old / MANIFEST).unlink()  # without it the checkpoint does not count, even if the deletion is cut short
             shutil.rmtree(old)
     distributed.barrier()
     return target
 
 
 def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpoint | None:
-    """The newest complete checkpoint, its bytes checked by rank 0; None where there is none. Every rank calls it.
+    """Return the newest complete checkpoint, after rank 0 has checked its bytes. Every rank calls it.
 
-    Raises EditLoopError where it belongs to another training, or was changed.
+    Args:
+        folder: The training's folder.
+        zero_stage: ZeRO stage of the present job.
+        identity: Digest of what is trained and how, as given to `save`.
+
+    Returns:
+        The checkpoint, or None where there is none.
+
+    Raises:
+        EditLoopError: The checkpoint belongs to another training, was changed, or cannot be read with this ZeRO stage
+            or number of ranks.
     """
     newest_checkpoint: SavedCheckpoint | EditLoopError | None = None
     if distributed.get_rank() == 0:
@@ -100,7 +120,18 @@ def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpo
 
 
 def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
-    """Bring the engine to a checkpoint's state. Every rank calls it; `found` must be this job's `newest`."""
+    """Bring the engine to a checkpoint's state. Every rank calls it.
+
+    Args:
+        engine: DeepSpeed's engine.
+        checkpoint: What `find_newest` returned in this job.
+
+    Returns:
+        Step and history of the checkpoint.
+
+    Raises:
+        EditLoopError: DeepSpeed cannot read the checkpoint, or cannot convert it for another number of ranks.
+    """
     source = checkpoint.folder
     if checkpoint.as_universal:
         universal_folder = _universal(checkpoint.folder) if distributed.get_rank() == 0 else None
@@ -116,12 +147,22 @@ def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
 
 
 def read_extra_tensors(checkpoint: SavedCheckpoint) -> dict[str, Tensor]:
-    """The tensors that a checkpoint was saved with."""
+    """Return the extra tensors that a checkpoint was saved with, by name.
+
+    Args:
+        checkpoint: A checkpoint that was saved with extra tensors.
+    """
     return load_file(checkpoint.folder / EXTRA_TENSORS)
 
 
 def save_best(engine: Any, folder: Path, step: int) -> None:
-    """Replace the best state by the engine's present one. Every rank calls it."""
+    """Replace the saved best state by the engine's present trainable parameters. Every rank calls it.
+
+    Args:
+        engine: DeepSpeed's engine.
+        folder: The training's folder.
+        step: The present step, stored in the manifest.
+    """
     state = trainable_state(engine)
     if distributed.get_rank() == 0:
         with complete_folder(folder / BEST, {"step": step}) as out:
@@ -130,13 +171,20 @@ def save_best(engine: Any, folder: Path, step: int) -> None:
 
 
 def best_state(folder: Path) -> Path:
-    """The file of the best state, its bytes checked."""
+    """Return the file of the best state, after its bytes are checked.
+
+    Args:
+        folder: The training's folder.
+
+    Raises:
+        EditLoopError: There is no best state, or a file of it was changed.
+    """
     read_manifest(folder / BEST, check=True)
     return folder / BEST / STATE
 
 
 def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | None:
-    for torn in folder.glob(".*"):  # what a killed job was writing
+    for torn in folder.glob(".*"):  # left by a job that was killed while writing
         if torn.is_dir():
             shutil.rmtree(torn)
     complete = _complete(folder)
@@ -151,7 +199,8 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | N
         )
     ranks = distributed.get_world_size()
     as_universal = facts["ranks"] != ranks and zero_stage > 0
-    # DeepSpeed 0.19 reads another stage's states wrongly or not at all, and stage 3's wrongly with other ranks.
+    # DeepSpeed 0.19 reads states of another stage wrongly or not at all, and those of stage 3 wrongly where the number
+    # of ranks differs.
     if facts["zero_stage"] != zero_stage or (as_universal and zero_stage == 3):
         raise EditLoopError(
             f"{last}: written by {facts['ranks']} processes at zero_stage {facts['zero_stage']}; {ranks} processes at "
@@ -170,7 +219,7 @@ def _layout(engine: Any) -> dict[str, int]:
 
 
 def _universal(checkpoint: Path) -> Path:
-    """The checkpoint in the form that jobs of any size read, in a scratch folder beside it."""
+    """Return the checkpoint in the form that a job of any size reads, in a scratch folder beside it."""
     universal_folder = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
     command = [
         sys.executable,

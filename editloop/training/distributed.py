@@ -1,4 +1,4 @@
-"""The ranks of a training job: their start, what they agree on, and how they are asked to stop."""
+"""Ranks of a training job: start and end, collectives, seeds, and requests to stop."""
 
 import os
 import signal
@@ -11,26 +11,29 @@ from torch import Tensor
 
 
 def start_rank() -> None:
-    """Join the job that torchrun started: NCCL with GPUs, one a rank; gloo without. One thread a rank on the CPU."""
+    """Join the job that torchrun started.
+
+    With GPUs the backend is NCCL, with one GPU per rank. Otherwise it is gloo, with one CPU thread per rank.
+    """
     import deepspeed
     import deepspeed.ops
 
     import_muon_uncompiled()
-    # Its start-up compilation of a shared-memory communicator takes 90 s; gloo does without. Reading the table of its
-    # operators, rather than setting it, would run compilers to see which of them can be built here.
+    # DeepSpeed would compile a shared-memory communicator at its start, which takes 90 s; gloo does not need it. The
+    # table of operators is replaced, because reading it would run compilers to see which operators can be built here.
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # else all ranks of a machine would take its first GPU
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # else all ranks of a machine use its first GPU
     else:
         torch.set_num_threads(1)
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
 def import_muon_uncompiled() -> None:
-    """Import the optimizer that DeepSpeed's start of an engine looks at, without what it compiles at its import.
+    """Import the optimiser that DeepSpeed looks at when an engine starts, without compiling it.
 
-    Preparing that compilation imports all of TorchInductor: a second or two of CPU a rank, for an optimizer that nobody
-    uses here.
+    Preparing that compilation imports all of TorchInductor. That takes each rank a second or two of CPU time, for an
+    optimiser that is not used here.
     """
     from deepspeed.runtime import compiler
 
@@ -43,48 +46,68 @@ def import_muon_uncompiled() -> None:
 
 
 def end_rank() -> None:
-    """Leave the job when all ranks have come this far."""
+    """Wait for all ranks, then leave the job."""
     distributed.barrier()
     distributed.destroy_process_group()
 
 
 def device() -> torch.device:
-    """Where this rank computes."""
+    """Return the device that this rank computes on."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def all_reduce_sum(values: list[float]) -> list[float]:
-    """Sums over all ranks, in float64; every rank calls it and gets the same."""
+    """Sum values over all ranks, in float64. Every rank calls it and gets the same sums.
+
+    Args:
+        values: This rank's values, equally many on every rank.
+    """
     sums = torch.tensor(values, dtype=torch.float64, device=device())
     distributed.all_reduce(sums)
     return [float(value) for value in sums]
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Return rank 0's value on every rank. Every rank calls it.
+
+    Args:
+        value: The value to send, which must be picklable. Ignored on other ranks.
+    """
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def to_device(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on this rank's device."""
+    """Return the tensors on this rank's device.
+
+    Args:
+        tensors: Tensors by name.
+    """
     return {name: tensor.to(device(), non_blocking=True) for name, tensor in tensors.items()}
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed this rank's noise (dropout) from the step alone: a resumed training draws what an unbroken one draws."""
+    """Seed this rank's random numbers (dropout) from the step alone, so that a resumed training repeats the same draws.
+
+    Args:
+        seed: The training's seed.
+        step: Number of optimiser steps done.
+    """
     mixed = (seed * 1_000_003 + step) * 10_007 + distributed.get_rank()
     torch.manual_seed(mixed % 2**63)
 
 
 def step_seed() -> int:
-    """What `seed_step` said last, without the rank: for noise that must not depend on how ranks share a step."""
+    """Return the latest seed of `seed_step` without its rank.
+
+    Use it for noise that must not depend on how ranks share a step.
+    """
     return torch.initial_seed() // 10_007
 
 
 class StopRequest:
-    """Within its block SIGTERM and SIGINT only set `asked`, so that the step in progress can end and be saved."""
+    """Within its block, SIGTERM and SIGINT only set `requested`, so that the step in progress can end and be saved."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around a lesson's model, and its weights brought together again."""
+"""DeepSpeed's engine around a training task's model, and access to its whole trainable weights."""
 
 from typing import Any
 
@@ -13,14 +13,28 @@ from editloop.training.training_task import TrainingTask
 
 
 def uses_bf16(settings: TrainingSettings) -> bool:
-    """Whether the pass through the model is in bfloat16 on this machine."""
+    """Return whether the model's forward and backward passes run in bfloat16 on this machine.
+
+    Args:
+        settings: The training's settings; `auto` means bfloat16 where there is a GPU.
+    """
     return settings.precision == "bf16" or (settings.precision == "auto" and torch.cuda.is_available())
 
 
 def engine_settings(
     settings: TrainingSettings, ranks: int, passes: int, trained: int, *, universal: bool
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration; `trained` weights. Batches are formed by the loop, so its own sizes only agree."""
+    """Return DeepSpeed's configuration.
+
+    The loop forms batches itself. DeepSpeed's own batch sizes only have to agree with each other.
+
+    Args:
+        settings: The training's settings.
+        ranks: Number of ranks.
+        passes: Passes that accumulate the gradient of one step.
+        trained: Number of trainable weights.
+        universal: Whether the engine will load a universal checkpoint.
+    """
     zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET_ELEMENTS, trained)}
     if settings.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -41,7 +55,17 @@ def engine_settings(
 
 
 def start_engine(task: TrainingTask, settings: TrainingSettings, passes: int, *, universal: bool = False) -> Any:
-    """DeepSpeed's engine with AdamW over the lesson's parameter groups; `passes` accumulate one step's gradient."""
+    """Return DeepSpeed's engine with AdamW over the task's parameter groups.
+
+    Args:
+        task: The model and its data.
+        settings: The training's settings.
+        passes: Passes that accumulate the gradient of one step.
+        universal: Whether the engine will load a universal checkpoint.
+
+    Raises:
+        EditLoopError: Gradient checkpointing is set for a model without a Hugging Face model inside.
+    """
     import deepspeed
 
     if settings.gradient_checkpointing:
@@ -60,8 +84,15 @@ def start_engine(task: TrainingTask, settings: TrainingSettings, passes: int, *,
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
-    """Have the Hugging Face model inside `model` keep its layers' inputs only and compute the rest anew."""
-    from transformers import PreTrainedModel  # 3 s, which a training without this does not spend
+    """Make the Hugging Face model inside `model` keep only its layers' inputs and recompute the rest.
+
+    Args:
+        model: A module that is or contains a Hugging Face model.
+
+    Raises:
+        EditLoopError: `model` contains none.
+    """
+    from transformers import PreTrainedModel  # takes 3 s, so import it only where needed
 
     backbone = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if backbone is None:
@@ -70,15 +101,27 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
 
 
 def set_learning_rate(engine: Any, rate: float) -> None:
-    """The peak times the schedule, shared out to the parameter groups."""
+    """Set the learning rate of each parameter group to its share of `rate`.
+
+    Args:
+        engine: DeepSpeed's engine.
+        rate: Learning rate of this step, before the groups' shares.
+    """
     for group in engine.optimizer.param_groups:
         group["lr"] = rate * group["share"]
 
 
 def trainable_state(engine: Any) -> dict[str, Tensor]:
-    """Trainable parameters in fp32 by name, whole, on the CPU: on rank 0; other ranks help and get nothing.
+    """Return the trainable parameters by name, whole, in fp32, on the CPU. Every rank calls it.
 
-    Masters where the engine keeps them: with bf16 these hold digits that the model's own weights have lost.
+    Where the engine keeps fp32 masters, these are returned: with bf16 they hold digits that the model's own weights
+    have lost.
+
+    Args:
+        engine: DeepSpeed's engine.
+
+    Returns:
+        The parameters on rank 0; an empty dictionary on other ranks.
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
@@ -94,7 +137,15 @@ def trainable_state(engine: Any) -> dict[str, Tensor]:
 
 
 def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy values into a model's parameters by name; EditLoopError where a name or a shape is not the model's."""
+    """Copy values into a model's parameters by name.
+
+    Args:
+        model: The model to change.
+        state: Values by parameter name, of the parameters' shapes.
+
+    Raises:
+        EditLoopError: The model has no parameter of that name and shape.
+    """
     parameters = dict(model.named_parameters())
     for name, value in state.items():
         if name not in parameters or parameters[name].shape != value.shape:

@@ -1,4 +1,4 @@
-"""One job at a time in a training's folder."""
+"""Lock that allows only one job at a time in a training's folder."""
 
 import fcntl
 import os
@@ -8,13 +8,18 @@ from editloop.errors import EditLoopError
 from editloop.training.distributed import broadcast_object
 
 _LOCKS: dict[Path, int] = {}
-"""File descriptors of the locks that this process holds until it ends."""
+"""File descriptors of the locks, which this process holds until it ends."""
 
 
 def lock_training_folder(folder: Path, *, first: bool) -> None:
-    """Lock a training's folder for as long as rank 0's process (`first`) lives. Every rank calls it.
+    """Lock a training's folder for as long as rank 0's process lives. Every rank calls it.
 
-    EditLoopError where another job has it.
+    Args:
+        folder: The training's folder.
+        first: Whether this is rank 0.
+
+    Raises:
+        EditLoopError: Another job holds the lock.
     """
     if not broadcast_object(_locked(folder) if first else None):
         raise EditLoopError(f"{folder}: another job is training here. Wait for it, or stop it.")

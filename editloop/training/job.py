@@ -1,8 +1,8 @@
-"""What the stages that train share: the file that tells the ranks what to do, their launch, and what follows it.
+"""Shared by the stages that train: the job file for the ranks, the launch, and the clean-up.
 
-A TrainJob is named by its command line, of which the job file's path is all that tells one training from another. That
-path follows from what is trained on and by what settings, never from where the result goes: a retry of the step finds
-the TrainJob of its first try.
+A TrainJob (Kubeflow) is named after its command line. Only the job file's path in it tells one training from another.
+The path follows from the training data and the settings, never from the output folder. A retry of the step therefore
+finds the TrainJob of its first try.
 """
 
 import shutil
@@ -17,41 +17,41 @@ from editloop.training.launch import Launcher, launch_ranks
 from editloop.work_dir import work_dir
 
 RESULT_FOLDER = "result"
-"""Folder of a job's work folder that the ranks write to; the stage copies it to its output."""
+"""Subfolder of the work folder that the ranks write to. The stage copies it to its output."""
 HISTORY_FILE = "training.json"
-"""The file in a result that says that the training has ended."""
+"""File in the result that exists once the training has ended."""
 
 
 class JobFile(BaseModel):
-    """One training, as the ranks are told it."""
+    """One training, as the ranks read it from the job file."""
 
     model_config = ConfigDict(extra="forbid")
 
     output: Path
-    """Folder to write."""
+    """Folder that the ranks write the result to."""
     checkpoints: Path
-    """Folder of the checkpoints while the training lasts."""
+    """Folder of checkpoints, kept only while the training lasts."""
 
 
 def work_folder(output: Path, kind: str, content: Any) -> Path:
-    """The folder that a training works in.
+    """Return the folder that a training works in. It depends on `content`, so a retry finds the same folder.
 
     Args:
         output: Folder that the stage writes in the end.
-        kind: What is trained, as the folder's name begins.
-        content: Everything that the result depends on, as JSON: digests instead of paths.
+        kind: What is trained; the folder's name begins with it.
+        content: Everything that the result depends on, as JSON, with digests in place of paths.
     """
     return work_dir(output) / f"{kind}-{sha256_json(content)[:16]}"
 
 
 def launch_job(module: str, job: JobFile, *, processes: int, launch: Launcher = launch_ranks) -> None:
-    """Write the job file into the checkpoints' folder and run `module` on it to its end.
+    """Write the job file into the checkpoints' folder, run `module` on it and wait for its end.
 
     Args:
         module: Python module that each rank runs; its argument is the job file's path.
-        job: What to do.
+        job: The training to run.
         processes: Number of ranks.
-        launch: What runs the ranks: here, or on a cluster.
+        launch: Runs the ranks, on this machine or on a cluster.
 
     Raises:
         EditLoopError: A rank fails.
@@ -62,11 +62,15 @@ def launch_job(module: str, job: JobFile, *, processes: int, launch: Launcher = 
 
 
 def remove_when_delivered(folder: Path) -> None:
-    """Remove a work folder when MLflow has all of the training's curves; else they wait there for it."""
+    """Remove a work folder once MLflow has all of the training's metrics. Otherwise keep it and say so.
+
+    Args:
+        folder: The work folder.
+    """
     from editloop.training.metric_log import send_metrics
 
     try:
         retry_while_unreachable(send_metrics, folder)
         shutil.rmtree(folder)
-    except Exception as error:  # the result is complete without them
+    except Exception as error:  # the result is complete without its curves in MLflow
         print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")

@@ -1,4 +1,4 @@
-"""Runs the ranks of a distributed training as processes of this machine, by torchrun."""
+"""Run the ranks of a distributed training as processes of this machine, by torchrun."""
 
 import ctypes
 import os
@@ -18,18 +18,18 @@ from editloop.errors import EditLoopError
 from editloop.processes import stop_tree
 
 TAIL_LINES = 40
-"""Lines of the ranks' output in a message."""
+"""Number of last output lines of the ranks that an error message shows."""
 
 
 class LocalLaunchSettings(EnvironmentSettings):
-    """How ranks run on this machine."""
+    """Settings for ranks on this machine."""
 
     stop_seconds: float = Field(60.0, ge=0)
-    """How long ranks that are stopped may take to save what they have, before they are killed."""
+    """Seconds that stopped ranks have to save their state before they are killed."""
 
 
 class Launcher(Protocol):
-    """Runs `python -m MODULE ARGUMENTS` as the ranks of one torch.distributed job, and waits for its end."""
+    """Runs `python -m MODULE ARGUMENTS` as the ranks of one torch.distributed job and waits for its end."""
 
     def __call__(
         self, module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
@@ -38,10 +38,10 @@ class Launcher(Protocol):
 
         Args:
             module: Python module that each rank runs.
-            arguments: Its command-line arguments.
+            arguments: The module's command-line arguments.
             processes: Number of ranks.
-            log: File that gets the output of local ranks beside stdout.
-            result: File that the job leaves.
+            log: File that receives the output of local ranks, in addition to stdout.
+            result: File that the job leaves when it succeeds.
 
         Raises:
             EditLoopError: The job does not succeed.
@@ -51,10 +51,17 @@ class Launcher(Protocol):
 def launch_ranks(
     module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
 ) -> None:
-    """The `Launcher` of this machine: torchrun starts the ranks, and an interrupt stops all of them.
+    """Run a job on this machine by torchrun (a `Launcher`). An interrupt stops all ranks.
+
+    Args:
+        module: Python module that each rank runs.
+        arguments: The module's command-line arguments.
+        processes: Number of ranks.
+        log: File that receives the ranks' output, in addition to stdout.
+        result: Unused here: torchrun's exit status says whether the job succeeded.
 
     Raises:
-        EditLoopError: A rank fails; with the last lines of the log.
+        EditLoopError: A rank fails. The message has the last lines of the output.
     """
     _run_torchrun(
         torchrun_arguments(module, arguments, processes, _free_port()), log, LocalLaunchSettings().stop_seconds
@@ -62,7 +69,14 @@ def launch_ranks(
 
 
 def torchrun_arguments(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
-    """The job's command line after the interpreter; without `port` torchrun takes it from its environment."""
+    """Return the job's command line after the interpreter.
+
+    Args:
+        module: Python module that each rank runs.
+        arguments: The module's command-line arguments.
+        processes: Number of ranks on this machine.
+        port: Port of the rendezvous; None leaves it to torchrun's environment.
+    """
     port_option = ["--master-port", str(port)] if port else []
     options = ["--nproc-per-node", str(processes), *port_option]
     return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
@@ -76,7 +90,7 @@ def _free_port() -> int:
 
 
 def _terminate_with_parent() -> None:
-    """Runs in the child before exec: Linux sends it SIGTERM when the starting process dies (PR_SET_PDEATHSIG = 1)."""
+    """Ask Linux to send SIGTERM when the parent process dies (PR_SET_PDEATHSIG = 1). Runs in the child before exec."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
@@ -107,7 +121,7 @@ def _run_torchrun(command: list[str], log: Path | None, grace: float) -> None:
                 sys.stdout.write(line)
                 sys.stdout.flush()
                 copy.write(line)
-                failed = failed or "failed (exitcode" in line  # from here on torchrun tells its own story
+                failed = failed or "failed (exitcode" in line  # what follows is torchrun's own report
                 if not failed:
                     tail.append(line)
         status = process.wait()

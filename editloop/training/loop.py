@@ -1,7 +1,8 @@
-"""One training loop for every model: DeepSpeed, checkpoints, evaluation, early stopping, curves.
+"""Training loop shared by all models: DeepSpeed, checkpoints, evaluation, early stopping, metrics.
 
-Nothing random is carried from step to step: the order follows from (seed, epoch), dropout from (seed, step, rank). So a
-checkpoint is weights, optimiser states and a step number, and going on from it repeats no draw and skips none.
+No random state is carried from step to step: the order of units follows from (seed, epoch), dropout from (seed, step,
+rank). A checkpoint is therefore weights, optimiser states and a step number, and a training that continues from it
+repeats no draw and skips none.
 """
 
 import math
@@ -31,28 +32,43 @@ from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch, TrainingTask
 
 RESUMABLE_SETTINGS = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
-"""Settings that may change between a stop and the call that goes on: they do not change what is computed."""
+"""Settings that are not part of a training's identity, because they do not change its result. Between a stopped call
+and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
 STOPPED_STATUS = 75
-"""Exit status of a rank that was asked to stop and has saved (sysexits' "try again")."""
+"""Exit status of a rank that saved after a request to stop (sysexits' "try again")."""
 PRINT_INTERVAL_SECONDS = 10.0
+"""Least time between two lines of progress."""
 
 
 class TrainingOutcome(NamedTuple):
-    """What a finished training leaves, on every rank."""
+    """Result of a finished training, the same on every rank."""
 
     state: Path
-    """safetensors file of the trainable parameters, fp32, by the names of `lesson.model.named_parameters()`, from the
-    evaluation with the lowest validation loss."""
+    """safetensors file of the trainable parameters in fp32, by the names of `TrainingTask.model.named_parameters()`,
+    from the evaluation with the lowest validation loss."""
     history: dict[str, list[dict[str, float]]]
     """`steps` ({step, loss, learning_rate, ...}) and `evaluations` ({step, loss, ...})."""
 
 
 def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts: dict[str, object]) -> TrainingOutcome:
-    """Train `lesson.model` on the ranks of this job; every rank calls it.
+    """Train a task's model on the ranks of this job. Every rank calls it.
 
-    `folder` holds checkpoints, curves and the best state; a call with the same settings and `facts` (what is trained
-    on: digests, base) goes on at its newest checkpoint, with the losses of an unbroken training but for rounding.
-    Raises EditLoopError where the loss is not finite, or SystemExit after SIGTERM has been answered with a checkpoint.
+    A call with the same settings and facts continues at the newest checkpoint in `folder`. Its losses are those of an
+    unbroken training, up to rounding.
+
+    Args:
+        task: The model and its data.
+        settings: The training's settings.
+        folder: Folder of checkpoints, metrics and the best state. Created where missing.
+        facts: What is trained on, such as digests of the dataset and the base. Other facts are another training.
+
+    Returns:
+        The best state and the history.
+
+    Raises:
+        EditLoopError: A split has no units, another job trains in `folder`, its checkpoint belongs to another training,
+            or a loss or gradient is not finite.
+        SystemExit: The job was asked to stop and has saved a checkpoint; the status is STOPPED_STATUS.
     """
     counts = {split: task.count(split) for split in ("train", "validation")}
     if not all(counts.values()):
@@ -84,7 +100,7 @@ def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts
 
 
 class _Run:
-    """The steps of one call of `train`."""
+    """Steps of one call of `train`."""
 
     def __init__(
         self,
@@ -148,7 +164,7 @@ class _Run:
         return units, [self._pass("train", units, pass_index) for pass_index in range(self.schedule.passes)]
 
     def _pass(self, split: Any, units: NDArray[np.int64], pass_index: int) -> Batch:
-        """This rank's batch of pass `place`. Without a unit left for it, it computes one again that does not count."""
+        """Return this rank's batch of one pass. A rank without units left repeats one with weight 0."""
         start = (pass_index * self.ranks + self.rank) * self.schedule.micro
         rank_units = units[start : start + self.schedule.micro]
         if len(rank_units):
@@ -156,7 +172,10 @@ class _Run:
         return self.task.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)
 
     def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> float:
-        """One optimiser step; returns the batch's loss. Each unit counts alike, however passes and ranks share them."""
+        """Make one optimiser step and return the batch's loss.
+
+        Every unit counts by its weight alone, however passes and ranks share the units.
+        """
         step, task, settings = self.progress.step, self.task, self.settings
         set_learning_rate(self.engine, learning_rate(settings, step, self.schedule.total))
         (total_weight,) = all_reduce_sum([sum(batch.weight for batch in passes)])
@@ -196,7 +215,7 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self, metric_log: MetricLog | None) -> None:
-        """Measure the validation split on all ranks; keep the state where it is the best so far."""
+        """Measure the validation split on all ranks, and save the state if it is the best so far."""
         units = np.arange(self.task.count("validation"))
         passes = -(-len(units) // (self.ranks * self.schedule.micro))
         self.engine.eval()

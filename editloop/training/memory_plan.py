@@ -1,10 +1,12 @@
-"""How much memory a training takes on each GPU, before it is started. Light: no torch. All figures are bytes.
+"""Estimate of the memory that a training takes on each GPU, before it starts. All figures are bytes. Imports no torch.
 
-Weights, gradients and optimiser states are counted as in ZeRO (arXiv 1910.02054, section 3): with mixed precision 2 + 2
-bytes a weight and, for Adam, 12 more for the fp32 master and two moments, spread over the ranks from stage 1 (states),
-2 (gradients) or 3 (weights) on. Activations are counted as Korthikanti et al. do (arXiv 2205.05198, section 4): what
-each operation of a layer keeps for the way back; but for Qwen's layers (RMS norms in fp32, grouped-query attention
-without stored scores, gated MLP) and for the tokens of a tree, where what edits share comes once.
+Weights, gradients and optimiser states are counted as in ZeRO (arXiv 1910.02054, section 3). Mixed precision takes 2 +
+2 bytes per weight, and Adam 12 more for the fp32 master and two moments. They are spread over the ranks from stage 1
+(states), 2 (gradients) or 3 (weights) on.
+
+Activations are counted as in Korthikanti et al. (arXiv 2205.05198, section 4): what each operation of a layer keeps for
+the backward pass. The count here is for Qwen's layers (RMS norms in fp32, grouped-query attention without stored
+scores, gated MLP) and for the tokens of a tree, in which edits share their common tokens.
 """
 
 from itertools import pairwise
@@ -15,13 +17,13 @@ from editloop.training.presets import Preset
 from editloop.training.settings import TrainingSettings
 
 BUCKET_ELEMENTS = 500_000_000
-"""Elements that DeepSpeed gathers before it reduces gradients; at most all trainable ones."""
+"""Elements that DeepSpeed gathers before it reduces gradients, at most the number of trainable ones."""
 LIVE_WEIGHTS = 1_000_000_000
-"""Weights that stage 3 keeps whole at a time, at most (DeepSpeed's stage3_max_live_parameters)."""
+"""Largest number of weights that stage 3 keeps whole at a time (DeepSpeed's stage3_max_live_parameters)."""
 USABLE_SHARE = 0.92
-"""Share of a GPU's memory that tensors can fill: the rest goes to CUDA's context and to gaps."""
+"""Share of a GPU's memory that tensors can fill. The rest goes to CUDA's context and to fragmentation."""
 HEAD_INNER = (1024, 16, 2)
-"""Widths of EditReward's heads after their input."""
+"""Widths of the layers of EditReward's heads after their input."""
 
 
 class MemoryNeed(NamedTuple):
@@ -31,29 +33,38 @@ class MemoryNeed(NamedTuple):
     gradients: float
     optimiser: float
     passing: float
-    """Activations at the end of a forward pass, gradients on their way to other ranks, weights brought together; or the
-    optimiser's step, which comes when they are gone, if that takes more."""
+    """The larger of two peaks. One comes at the end of a forward pass: activations, gradients on their way to other
+    ranks, and gathered weights. The other is the optimiser's step, when the activations are gone."""
     host: float
-    """Bytes of main memory a GPU, where something is offloaded to it."""
+    """Bytes of main memory per GPU, where something is offloaded to it."""
 
     @property
     def total(self) -> float:
+        """Bytes of the GPU's memory: all fields except `host`."""
         return self.weights + self.gradients + self.optimiser + self.passing
 
 
 class PassTokens(NamedTuple):
-    """What goes through the model in one pass of a rank."""
+    """Numbers of tokens that one pass of a rank takes through the model."""
 
     language: int
     seen: int
-    """Keys that the tree's nodes attend to, each node's own and its ancestors': kept once a node."""
+    """Keys that the tree's nodes attend to: each node's own and its ancestors'. They are kept once per node."""
     patches: int
     answers: int
-    """Tokens whose distribution over the vocabulary is computed."""
+    """Tokens for which the distribution over the vocabulary is computed."""
 
 
 def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, int]:
-    """(all weights, those that are trained) of a preset's model."""
+    """Count the weights of a preset's model.
+
+    Args:
+        preset: The model and its architecture.
+        training: Says whether an adapter is trained, and its rank. Used in place of the preset's own training settings.
+
+    Returns:
+        The number of all weights, and the number of those that are trained.
+    """
     shape = preset.architecture
     heads = 0
     all_weights = shape.weights
@@ -70,7 +81,15 @@ def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, in
 
 
 def pass_tokens(preset: Preset, units: int) -> PassTokens:
-    """Of `units` groups (a tree: source, candidates, each one's rubrics) or rows (two pictures, question, answer)."""
+    """Count the tokens of one pass.
+
+    A unit of EditReward is a group: a tree of source, candidates and each candidate's rubrics, or with `paired` order a
+    sequence per candidate. A unit of EditScore is a row of two images, a question and an answer.
+
+    Args:
+        preset: The model and the size of its units.
+        units: Units in the pass.
+    """
     load, vision = preset.load, preset.architecture.vision
     patches = vision.patches(load.pixels)
     picture = patches // 4
@@ -87,33 +106,51 @@ def pass_tokens(preset: Preset, units: int) -> PassTokens:
 
 
 def language_layer(shape: Language, load: PassTokens, size: int) -> float:
-    """Bytes that a decoder layer keeps; `size` is 2 for bf16, 4 for fp32."""
+    """Return the bytes that one decoder layer keeps for the backward pass.
+
+    Args:
+        shape: The decoder's shape.
+        load: The tokens of the pass.
+        size: Bytes per number: 2 for bf16, 4 for fp32.
+    """
     norm = (4 + 2 * size) if size == 2 else 3 * size  # the fp32 copy of the input, the normed input, the output
     norms = 2 * norm * shape.width
     if not shape.attention_bias:  # Qwen3 norms q and k
         norms += norm * (shape.attention + shape.key_values)
-    attention = 3 * size * shape.attention  # q, the result, the result in rows
+    attention = 3 * size * shape.attention  # q, the result, and the result with its heads joined
     each = norms + attention + 4 * size * shape.inner
     return load.language * each + load.seen * 2 * size * shape.key_values
 
 
 def vision_layer(shape: Vision, size: int) -> float:
-    """Bytes a patch that a layer of the vision tower keeps."""
+    """Return the bytes per patch that one layer of the vision tower keeps for the backward pass.
+
+    Args:
+        shape: The vision tower's shape.
+        size: Bytes per number: 2 for bf16, 4 for fp32.
+    """
     norm = ((4 + 2 * size) if size == 2 else 3 * size) if shape.gated else 2 * size
     return (2 * norm + 7 * size) * shape.width + (4 if shape.gated else 2) * size * shape.inner
 
 
 def activations(preset: Preset, training: TrainingSettings, units: int, size: int) -> float:
-    """Bytes kept for the way back of one pass over `units` units."""
+    """Return the bytes that one pass keeps for the backward pass.
+
+    Args:
+        preset: The model and the size of its units.
+        training: Says whether an adapter is trained and gradients are checkpointed.
+        units: Units in the pass.
+        size: Bytes per number: 2 for bf16, 4 for fp32.
+    """
     shape: Architecture = preset.architecture
     text, vision = shape.language, shape.vision
     load = pass_tokens(preset, units)
     words = language_layer(text, load, size)
-    vision_bytes = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps nothing
+    vision_bytes = 0.0 if training.adapter else vision_layer(vision, size)  # a frozen tower keeps no activations
     if training.gradient_checkpointing:
         inputs = float(size * load.language * text.layers * text.width)
         inputs += size * (load.patches * vision.layers * vision.width) if vision_bytes else 0.0
-        layers = inputs + max(words, load.patches * vision_bytes)  # one layer at a time is computed anew
+        layers = inputs + max(words, load.patches * vision_bytes)  # one layer at a time is recomputed
     else:
         layers = text.layers * words + load.patches * vision.layers * vision_bytes
     output = load.answers * text.vocabulary * (2 * size + 8)
@@ -123,10 +160,14 @@ def activations(preset: Preset, training: TrainingSettings, units: int, size: in
 def estimate_memory(
     preset: Preset, training: TrainingSettings, gpus: int, *, size: int = 2, fused: bool = True
 ) -> MemoryNeed:
-    """What one of `gpus` GPUs holds at the fullest moment of a step.
+    """Estimate what each GPU holds at the fullest moment of a step.
 
-    `size`: bytes of a number in the pass through the model, 2 for bf16; `fused`: the optimiser works without
-    intermediate results, as on a GPU.
+    Args:
+        preset: The model and the size of its units.
+        training: The training's settings.
+        gpus: Number of GPUs, one rank each.
+        size: Bytes per number in the passes through the model: 2 for bf16, 4 for fp32.
+        fused: Whether the optimiser works without intermediate results, as on a GPU.
     """
     all_weights, trained = trained_weights(preset, training)
     stage = training.zero_stage
@@ -150,8 +191,17 @@ def estimate_memory(
 
 
 def suggest_changes(preset: Preset, training: TrainingSettings, gpus: int, capacity: float) -> list[str] | None:
-    """What to change, one after the other, until a training fits into `capacity` bytes a GPU; None: none of it is
-    enough."""
+    """Return the settings to change, one after the other, until a training fits.
+
+    Args:
+        preset: The model and the size of its units.
+        training: The settings that do not fit.
+        gpus: Number of GPUs, one rank each.
+        capacity: Bytes of memory of one GPU.
+
+    Returns:
+        The changes as lines of YAML, in order; None if all of them together are not enough.
+    """
     changes: list[tuple[str, dict[str, object]]] = [
         ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
         ("micro_batch: 1", {"micro_batch": 1}),

@@ -1,7 +1,7 @@
-"""A training's curves: a line a step in the training's folder, sent on to the stage's MLflow run by a thread.
+"""Log of a training's metrics: one line per step in the training's folder, which a thread sends on to MLflow.
 
-An MLflow that is away costs nothing: what it has not got stays in the file, and goes with the next try, or with the
-next call of the training. Rank 0 alone has this.
+The lines go to the stage's MLflow run. When MLflow is unreachable, training goes on: unsent lines stay in the file and
+are sent at the next try or in the next call of the training. Only rank 0 has a log.
 """
 
 import json
@@ -16,15 +16,23 @@ from editloop.lineage import tracking
 
 LINES_FILE, SENT_FILE = "curves.jsonl", "curves-sent.json"
 SEND_INTERVAL_SECONDS = 5.0
-"""Between two deliveries."""
+"""Time between two deliveries."""
 CLOSE_TIMEOUT_SECONDS = 20.0
-"""How long the end of a training waits for the last delivery."""
+"""Longest time that the end of a training waits for the last delivery."""
 
 
 class MetricLog:
-    """The curves of one training. `through` is the step that it goes on from: later lines of a stopped call go."""
+    """Metrics of one training."""
 
     def __init__(self, folder: Path, through: int, settings: dict[str, Any], facts: dict[str, object]):
+        """Open the log in a training's folder and start the thread that sends it.
+
+        Args:
+            folder: The training's folder. Lines of an earlier call stay up to step `through`; later ones are dropped.
+            through: The step that the training continues from; 0 at its start.
+            settings: The training's settings, sent as MLflow parameters.
+            facts: What is trained on, sent as MLflow parameters.
+        """
         self.folder = folder
         earlier_lines = [line for line in _lines(folder) if line["step"] <= through and "time" in line]
         head = {"step": -1, "parameters": _flat("training", settings) | _flat("model", facts)}
@@ -36,13 +44,18 @@ class MetricLog:
         self._thread.start()
 
     def add(self, step: int, figures: dict[str, float]) -> None:
-        """Keep figures of a step (done steps are counted; 0 is before the first)."""
+        """Record figures of a step.
+
+        Args:
+            step: Number of steps done; 0 is before the first.
+            figures: Values by name.
+        """
         line = {"step": step, "time": int(time.time() * 1000), "figures": figures}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Deliver what is left, if MLflow answers soon."""
+        """Send what is left, for CLOSE_TIMEOUT_SECONDS at most."""
         self._over.set()
         self._thread.join(CLOSE_TIMEOUT_SECONDS)
         self._file.close()
@@ -63,9 +76,13 @@ class MetricLog:
 
 
 def send_metrics(folder: Path) -> None:
-    """Send what the run of this step (EDITLOOP_STAGE_RUN) has not got yet of a training's curves.
+    """Send the lines of a training's metrics that the stage's MLflow run (EDITLOOP_STAGE_RUN) does not have yet.
 
-    Without such a run there is nobody to send to. Raises what MLflow's client raises when it cannot be reached.
+    Without such a run or a tracking server nothing is sent. Where MLflow cannot be reached, the exception is that of
+    its client.
+
+    Args:
+        folder: The training's folder.
     """
     run = tracking.TrackingSettings().stage_run
     if run is None:

@@ -1,4 +1,4 @@
-"""The most memory that a rank has taken so far."""
+"""Peak memory of a rank."""
 
 import resource
 import sys
@@ -8,7 +8,7 @@ import torch
 
 
 def peak_megabytes() -> float:
-    """Of the GPU's memory where the rank has one, else of the process's resident memory."""
+    """Return the largest memory taken so far, in MiB: of the rank's GPU where it has one, else of its process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "linux":  # getrusage would count the process that started this one as well

@@ -1,4 +1,4 @@
-"""Batches made ahead by a thread, so that the model does not wait for its data; how long it did wait is kept."""
+"""Batches made ahead by a thread, so that the model does not wait for its data."""
 
 import queue
 import threading
@@ -8,16 +8,22 @@ from typing import Generic, TypeVar
 
 Prepared = TypeVar("Prepared")
 PREFETCH_DEPTH = 2
+"""Number of results that wait in the queue."""
 
 
 class Prefetch(Generic[Prepared]):
-    """Calls each of `makers` in a thread, `AHEAD` results in advance, and yields the results in order.
+    """Results of calls, made ahead in a thread and yielded in order.
 
-    An error of a maker is raised where its result would have come. `waited` is the seconds that the reader spent
-    waiting; `close` ends the thread early.
+    An error of a call is raised where its result would have come. `waited_seconds` is the time that the reader has
+    spent waiting.
     """
 
     def __init__(self, makers: Iterable[Callable[[], Prepared]]):
+        """Start the thread.
+
+        Args:
+            makers: Functions without arguments, called in order, about PREFETCH_DEPTH results ahead.
+        """
         self.waited_seconds = 0.0
         self._ready: queue.Queue[tuple[Prepared | None, BaseException | None]] = queue.Queue(PREFETCH_DEPTH)
         self._closed = threading.Event()
@@ -37,7 +43,7 @@ class Prefetch(Generic[Prepared]):
             yield prepared
 
     def close(self) -> None:
-        """End the thread, whatever is left to make."""
+        """End the thread, even where calls are left."""
         self._closed.set()
         while self._thread.is_alive():
             try:

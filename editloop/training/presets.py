@@ -1,4 +1,7 @@
-"""Presets: whole trainings as YAML files. Those that ship lie in `presets/`; a path to another file will do as well."""
+"""Presets: settings of whole reward model trainings as YAML files.
+
+Shipped presets are in `presets/`. A path to another file works as well.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -13,18 +16,18 @@ from editloop.training.settings import TrainingSettings
 
 
 class Load(BaseModel):
-    """How large a unit is, for the plan of memory: what a training meets at its fullest."""
+    """Size of the largest unit that a training meets, for the memory estimate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     candidates: int = Field(ge=1)
-    """Edits a unit: the candidates of a group (EditReward); 1 for a row of EditScore."""
+    """Edits per unit: the candidates of a group (EditReward); 1 for a row of EditScore."""
     pixels: int = Field(ge=1)
-    """Of a picture as the model sees it."""
+    """Pixels of an image as the model sees it."""
     text_tokens: int = Field(ge=1)
-    """A rubric or question, with the instruction."""
+    """Tokens of a rubric or question, the instruction included."""
     answer_tokens: int = Field(0, ge=0)
-    """Tokens learnt to be written (EditScore)."""
+    """Tokens of the answer that is learnt (EditScore)."""
 
 
 PRESETS = Path(str(files("editloop.training"))) / "presets"
@@ -32,22 +35,22 @@ PRESETS = Path(str(files("editloop.training"))) / "presets"
 
 
 class Preset(BaseModel):
-    """A model, its base, and its training."""
+    """A reward model, its base, and its training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Literal["edit-reward", "edit-score"]
     base: str
-    """What the training starts from: the name of a model that ships with EditLoop, or of one on a model hub. EditLoop
-    downloads nothing: for the latter give your local folder of it as `base` to the stage."""
+    """Base of the training: the name of a model that ships with EditLoop, or of a model on a hub. EditLoop downloads
+    nothing: for a hub model pass your local folder as the stage's `base`."""
     ships: bool = False
     """Whether the base ships with EditLoop."""
     settings: dict[str, Any] = {}
-    """The model's own settings (RewardSettings or EditScoreSettings) where the base is a bare backbone."""
+    """The model's own settings (RewardSettings or EditScoreSettings), used where the base is a bare backbone."""
     loss: str = "expected-log"
-    """EditReward: a name of editloop.training.edit_reward.losses.LOSSES."""
+    """EditReward: a name in editloop.training.edit_reward.losses.LOSSES."""
     target: Literal["axes", "fused"] = "axes"
-    """EditReward: whether each axis's head learns its axis's order, or the fused score the overall order."""
+    """EditReward: whether each axis's head learns that axis's order, or the fused score learns the overall order."""
     training: TrainingSettings
     load: Load
     architecture: Architecture
@@ -65,7 +68,13 @@ class Preset(BaseModel):
         return self
 
     def changed(self, *, epochs: int = 0, learning_rate: float = 0.0, seed: int = 0) -> TrainingSettings:
-        """The training settings with a stage's own words in them; 0 leaves what the preset says."""
+        """Return the training settings with a stage's parameters in them.
+
+        Args:
+            epochs: Epochs in place of the preset's `epochs` or `steps`; 0 keeps the preset's.
+            learning_rate: Learning rate in place of the preset's; 0 keeps the preset's.
+            seed: Seed, always in place of the preset's.
+        """
         overrides: dict[str, Any] = {"seed": seed}
         if epochs:
             overrides |= {"epochs": epochs, "steps": None}
@@ -92,7 +101,15 @@ def load_preset(name: str) -> Preset:
 
 
 def choose_base(preset: Preset, base: str) -> str:
-    """What a training starts from: `told` where given. EditLoopError where a local folder must be given and is not."""
+    """Return the model that a training starts from.
+
+    Args:
+        preset: The preset, whose base is the default.
+        base: A model folder or the name of a shipped model; empty for the preset's base.
+
+    Raises:
+        EditLoopError: `base` is empty and the preset's base does not ship with EditLoop.
+    """
     if not base and not preset.ships:
         raise EditLoopError(
             f"base: this preset starts from {preset.base}, which EditLoop does not download. Give your local folder of "

@@ -1,4 +1,4 @@
-"""What the ranks of a training are told, by file."""
+"""Job file of a reward model's training, which its ranks read."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from editloop.training.settings import TrainingSettings
 
 
 class TrainingJob(JobFile):
-    """One training of either reward model; `output` becomes a model folder."""
+    """Training of EditReward or EditScore. `output` becomes a model folder."""
 
     dataset: Path
-    """Dataset folder: the splits `train` and `validation` are used."""
+    """Dataset folder. The splits `train` and `validation` are used."""
     base: str
-    """What it starts from: a folder, or the name of a model that ships."""
+    """Model that the training starts from: a folder, or the name of a shipped model."""
     preset: Preset
     training: TrainingSettings
-    """The preset's, with the stage's own words in them."""
+    """Training settings: the preset's with the stage's parameters in them."""
     facts: dict[str, Any]
-    """Kept in the model's manifest: what it was trained on."""
+    """What the model was trained on, recorded in its manifest."""

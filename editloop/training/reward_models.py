@@ -1,4 +1,4 @@
-"""Trains EditReward or EditScore on a dataset of preferences, by DeepSpeed."""
+"""Training of EditReward or EditScore on a dataset, by DeepSpeed."""
 
 import json
 import shutil
@@ -25,12 +25,27 @@ def train_reward_model(
     seed: int = 0,
     launch: Launcher = launch_ranks,
 ) -> dict[str, float]:
-    """Train by a preset (a shipped name or a YAML file) on the train split; keep what is best on the validation split.
+    """Train a reward model by a preset on the train split, and keep the state that is best on the validation split.
 
-    `base` (a model folder or a shipped name), `epochs` and `learning_rate` take the place of the preset's where they
-    are given. `output` becomes a model folder: weights as safetensors, `training.json` (curves), manifest last. A call
-    that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
-    Raises EditLoopError when a rank fails or the dataset has no pairs.
+    A call that was stopped continues at its last checkpoint.
+
+    Args:
+        dataset: Dataset folder of preferences, or for EditScore a folder of distilled edits.
+        output: Becomes a model folder: weights as safetensors, the history in `training.json`, the manifest last.
+        preset: Name of a shipped preset, or path of a YAML file.
+        base: Model folder or name of a shipped model, in place of the preset's base; empty keeps the preset's.
+        epochs: Epochs in place of the preset's; 0 keeps the preset's.
+        learning_rate: Learning rate in place of the preset's; 0 keeps the preset's.
+        processes: Number of ranks.
+        seed: Seed of the training.
+        launch: Runs the ranks, on this machine or on a cluster.
+
+    Returns:
+        `loss` and `steps` of the training, the best validation figures (`validation_...`), those before training
+        (`..._before`), throughput and peak memory.
+
+    Raises:
+        EditLoopError: A rank fails, the dataset has no pairs, or the preset or its base cannot be used.
     """
     from editloop.training.presets import choose_base, load_preset
     from editloop.training.reward_job import TrainingJob

@@ -1,4 +1,4 @@
-"""How a training's units fall into steps, and the learning rate of each: functions of the step alone."""
+"""Division of a training's units into steps, and the learning rate of each step. Functions of the step alone."""
 
 import math
 from typing import NamedTuple
@@ -10,36 +10,56 @@ from editloop.training.settings import TrainingSettings
 
 
 class LearningRateSchedule(NamedTuple):
-    """How a training's units fall into steps."""
+    """Division of a training's units into steps."""
 
     units: int
     batch: int
-    """Units a step."""
+    """Units per step."""
     micro: int
-    """Units a pass."""
+    """Units per pass."""
     passes: int
-    """Passes a rank makes for a step."""
+    """Passes that a rank makes for a step."""
     epoch: int
-    """Steps an epoch; what is left of the units after them is left out, others each time."""
+    """Steps per epoch. Units left over after the last step are left out, different ones in each epoch."""
     total: int
-    """Steps in all."""
+    """Steps of the whole training."""
 
     @classmethod
     def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "LearningRateSchedule":
+        """Return the division for a training.
+
+        Args:
+            settings: The training's settings.
+            units: Number of training units.
+            ranks: Number of ranks.
+        """
         batch = min(settings.batch, units)
         micro, passes = settings.accumulation(ranks, units)
         epoch = units // batch
         return cls(units, batch, micro, passes, epoch, settings.steps or (settings.epochs or 0) * epoch)
 
     def units_of(self, step: int, seed: int) -> NDArray[np.int64]:
-        """The units of step 0, 1, ...: the epoch's permutation, `batch` after `batch`."""
+        """Return the units of a step: its part of the epoch's random permutation, (batch,).
+
+        Args:
+            step: The step, from 0.
+            seed: The training's seed.
+        """
         order = np.random.default_rng([seed, step // self.epoch]).permutation(self.units)
         step_in_epoch = step % self.epoch
         return order[step_in_epoch * self.batch : (step_in_epoch + 1) * self.batch]
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Rate of step 0, 1, ... of `steps`: linear warm-up, then level or along half a cosine over all steps to 0."""
+    """Return the learning rate of a step: linear warm-up, then constant or half a cosine to 0.
+
+    The cosine runs over all steps, the warm-up included.
+
+    Args:
+        settings: Peak, warm-up share and schedule.
+        step: The step, from 0.
+        steps: Steps of the whole training.
+    """
     warm = min(1.0, (step + 1) / (settings.warmup * steps)) if settings.warmup else 1.0
     falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if settings.schedule == "cosine" else 1.0
     return settings.learning_rate * min(warm, falling)

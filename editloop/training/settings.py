@@ -1,4 +1,4 @@
-"""How a model is trained: the same settings for EditReward and EditScore. Light: no torch."""
+"""Settings of a training, shared by all models that the training loop trains. Imports no torch."""
 
 from typing import Literal, Self
 
@@ -8,54 +8,60 @@ from editloop.models.lora_settings import LoraSettings
 
 
 class TrainingSettings(BaseModel):
-    """One training, whatever the model. A unit is what the model's lesson counts: a group for EditReward, a row for
-    EditScore."""
+    """Settings of one training.
+
+    A unit is what the model's training task counts: a group for EditReward, a row for EditScore, a task for supervised
+    fine-tuning of an editor.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int | None = Field(None, ge=1)
-    """Passes over the training units. Give this or `steps`."""
+    """Passes over the training units. Give either this or `steps`."""
     steps: int | None = Field(None, ge=1)
-    """Optimiser steps. Give this or `epochs`."""
+    """Optimiser steps. Give either this or `epochs`."""
     batch: int = Field(8, ge=1)
-    """Units an optimiser step, over all ranks; a step's gradient does not depend on how many ranks share it."""
+    """Units per optimiser step, over all ranks. A step's gradient does not depend on the number of ranks."""
     micro_batch: int | None = Field(None, ge=1)
-    """Units that a rank takes through the model at a time; gradients are accumulated until the batch is whole.
-    null: a rank's whole share at once."""
+    """Units that a rank takes through the model at a time. Gradients are accumulated until the batch is complete. null:
+    a rank's whole share at once."""
 
     learning_rate: float = Field(gt=0)
-    """Peak; a group of parameters may take a share of it."""
+    """Peak learning rate. A group of parameters may take a share of it."""
     backbone_share: float = Field(1.0, gt=0, le=1)
-    """The backbone's learning rate as a share of the peak, where heads that start from nothing are trained with it."""
+    """The backbone's learning rate as a share of the peak, where new heads are trained with it."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up: down to 0 along half a cosine, or level."""
+    """Learning rate after the warm-up: half a cosine down to 0, or constant."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly to its peak."""
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient over all parameters; a larger one is scaled down."""
+    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
     adapter: LoraSettings | None = None
-    """Train a low-rank adapter; null trains all weights."""
+    """Low-rank adapter to train; null trains all weights."""
 
     zero_stage: Literal[0, 1, 2, 3] = 2
-    """What DeepSpeed's ZeRO spreads over the ranks: 1 the optimiser's states, 2 also gradients, 3 also weights."""
+    """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients, 3 also weights."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """What lies in main memory instead of the GPU's: the optimiser's states, or these and the weights."""
+    """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
-    """Of the pass through the model; masters and optimiser states are fp32. auto: bf16 on a GPU, fp32 on a CPU."""
+    """Precision of the passes through the model. Masters and optimiser states are fp32. auto: bf16 on a GPU, fp32 on a
+    CPU."""
     gradient_checkpointing: bool = False
-    """Keep only the layers' inputs and compute the rest anew on the way back: less memory, about a third more time."""
+    """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
+    time."""
 
     evaluate_every: int | None = Field(None, ge=1)
-    """Steps between two looks at the validation units; null: once an epoch. The best state is what is kept."""
+    """Steps between two evaluations on the validation units; null: once per epoch. The best state is the one that is
+    kept."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this many looks without a lower validation loss; null: never."""
+    """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
     checkpoint_every: int | None = Field(None, ge=1)
-    """Steps between two checkpoints; null: once an epoch."""
+    """Steps between two checkpoints; null: once per epoch."""
     keep: int = Field(2, ge=1)
-    """Checkpoints kept; older ones go."""
+    """Number of newest checkpoints to keep."""
     seed: int = 0
-    """Of the order of units, of dropout and of new weights."""
+    """Seed of the order of units, of dropout and of new weights."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -72,7 +78,15 @@ class TrainingSettings(BaseModel):
         return self
 
     def accumulation(self, ranks: int, units: int) -> tuple[int, int]:
-        """(micro batch, passes a rank makes for one step) for `ranks` ranks and `units` training units in all."""
+        """Return how a step is split into passes.
+
+        Args:
+            ranks: Number of ranks.
+            units: Number of training units.
+
+        Returns:
+            The units per pass, and the passes that a rank makes for a step.
+        """
         share = -(-min(self.batch, units) // ranks)
         micro = min(self.micro_batch or share, share)
         return micro, -(-share // micro)

@@ -1,4 +1,4 @@
-"""What the training loop asks of a model and its data: one protocol for EditReward and EditScore."""
+"""Protocol through which the training loop sees a model and its data."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -9,14 +9,15 @@ Split = Literal["train", "validation"]
 
 
 class Batch(NamedTuple):
-    """What goes through the model at once. Made on the CPU by a thread beside the training."""
+    """Units that go through the model at once. A thread makes it on the CPU while the model trains."""
 
     tensors: dict[str, Tensor]
-    """Moved to the rank's device before `loss` and `measure` see them."""
+    """Tensors by name. The loop moves them to the rank's device before it calls `loss` and `measure`."""
     weight: float
-    """How much the batch's mean loss counts beside other batches of the same step: its pairs, or answer tokens."""
+    """Weight of the batch's mean loss among the batches of the same step, such as its number of pairs or answer
+    tokens."""
     edits: int
-    """Edits in it, for the throughput."""
+    """Number of edits in the batch, for the throughput. 0 where the batch only fills a pass."""
 
 
 class ParameterGroup(NamedTuple):
@@ -24,42 +25,72 @@ class ParameterGroup(NamedTuple):
 
     parameters: Iterable[nn.Parameter]
     share: float
-    """Their learning rate as a share of the settings' peak, 0..1."""
+    """Learning rate as a share of the settings' peak, 0..1."""
 
 
 class TrainingTask(Protocol):
-    """A model and what it learns from. The same on every rank; nothing in it depends on the rank.
+    """A model and its data. It is the same on every rank, and nothing in it depends on the rank.
 
-    `batch` must give the same for the same units, whenever it is called: a resumed training repeats no draw.
+    `batch` must always return the same for the same units, so that a resumed training repeats the same draws.
     """
 
     model: nn.Module
-    """Frozen parameters have requires_grad False."""
+    """The model. Frozen parameters have requires_grad False."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All trainable parameters, each once."""
+        """Return all trainable parameters, each in one group."""
         ...
 
     def count(self, split: Split) -> int:
-        """Units of the split."""
+        """Return the number of units in a split.
+
+        Args:
+            split: The split.
+        """
         ...
 
     def name(self, split: Split, unit: int) -> str:
-        """What people know a unit by: stands in errors."""
+        """Return a unit's name for error messages.
+
+        Args:
+            split: The split.
+            unit: The unit, 0..count - 1.
+        """
         ...
 
     def batch(self, split: Split, units: Sequence[int]) -> Batch:
-        """The units, at least one, as one batch. Called by a thread: no collective, no use of the model's device."""
+        """Return units as one batch.
+
+        A thread calls it, so it must make no collective call and must not use the model's device.
+
+        Args:
+            split: The split.
+            units: The units, at least one.
+        """
         ...
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
-        """Mean loss of the batch, a scalar. `engine(...)` runs the model's forward (DeepSpeed's engine around it)."""
+        """Return the mean loss of a batch, a scalar with gradient.
+
+        Args:
+            engine: DeepSpeed's engine; calling it runs the model's forward pass.
+            batch: A batch of the train split, on the rank's device.
+        """
         ...
 
     def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
-        """Sums over a batch of the validation split, without gradient, the same keys every time."""
+        """Return sums over a batch, by name, with the same names every time. Called without gradient.
+
+        Args:
+            engine: DeepSpeed's engine; calling it runs the model's forward pass.
+            batch: A batch of the validation split, on the rank's device.
+        """
         ...
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Figures of the whole split from the sums over all its batches and ranks. `loss` is what training lowers."""
+        """Return figures of the whole validation split. `loss` is what the training lowers.
+
+        Args:
+            sums: Sums of `measure` over all batches and ranks.
+        """
         ...

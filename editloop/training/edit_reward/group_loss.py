@@ -1,4 +1,4 @@
-"""A preference loss over groups of candidates: every pair of a group once, each axis by itself or all axes as one."""
+"""Preference loss over groups of candidates: every pair of a group once, each axis by itself or all axes as one."""
 
 import torch
 from torch import Tensor
@@ -7,22 +7,32 @@ from editloop.datasets.labels import TIE
 from editloop.training.edit_reward.losses import PAIR_LOSSES, REGRESSION, PairLoss, tie_loss
 
 TARGETS = ("axes", "fused")
-"""What a pair's order is asked of: each axis's own score, or the axes' mean score (as EditReward publishes it)."""
+"""Score that a pair's order applies to: each axis's own, or the mean over the axes (as EditReward publishes it)."""
 
 
 def group_loss(
     mu: Tensor, log_sigma: Tensor, ratings: Tensor, valid: Tensor, weights: Tensor, loss: str, target: str = "axes"
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean loss over the ordered pairs of G groups of up to K candidates, and the weights' sum.
+    """Weighted mean loss over the ordered pairs of G groups of up to K candidates.
 
-    mu, log_sigma, ratings: (G, K, A); valid: (G, K) bool; weights: (G, K, K, A or 1), how much a pair counts on an
-    axis, 0 where it has no order there; loss: a name of `LOSSES`.
+    With target `axes`, a pair counts on every axis whose ratings differ. An overall tie whose axes disagree therefore
+    teaches both axes. With `fused`, a pair is ordered by the sum of its ratings, and the loss is on the mean of mu and
+    of log sigma over the axes. An overall tie whose axes disagree then becomes two samples, each on its axis.
 
-    With target `axes` a pair enters on every axis whose ratings differ, so an overall tie whose axes disagree teaches
-    both ways. With `fused` a pair is ordered by the sum of its ratings and asked of the mean of mu and of log sigma; an
-    overall tie whose axes disagree becomes two samples, each on its axis. A tie on all axes has no order; under
-    `bradley-terry-ties` it teaches that the two are alike. `regression` looks at candidates, not at pairs, and
-    `weights` not at all.
+    A pair that ties on all axes has no order. Under `bradley-terry-ties` it teaches that the two are alike.
+    `regression` is a loss on candidates, not on pairs, and ignores `weights`.
+
+    Args:
+        mu: Mean scores, (G, K, A).
+        log_sigma: Log standard deviations of the scores, (G, K, A).
+        ratings: Mean ratings, (G, K, A).
+        valid: Which places hold a candidate, bool (G, K).
+        weights: Weight of each pair on each axis, (G, K, K, A or 1); 0 where it has no order there.
+        loss: A name in `LOSSES`.
+        target: A name in `TARGETS`.
+
+    Returns:
+        The mean loss, a scalar, and the sum of the weights it is the mean over.
     """
     if loss == REGRESSION:
         squared = (mu - ratings).square() * valid[..., None]
@@ -48,5 +58,5 @@ def group_loss(
 
 
 def _pairs(loss: PairLoss, mu: Tensor, log_sigma: Tensor) -> Tensor:
-    """Loss of every candidate preferred to every other of its group, (G, K, K, A)."""
+    """Return the loss of every candidate preferred to every other of its group, (G, K, K, A)."""
     return loss(mu[:, :, None], log_sigma[:, :, None], mu[:, None], log_sigma[:, None])

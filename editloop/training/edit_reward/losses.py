@@ -1,10 +1,11 @@
 """Losses of EditReward (arXiv 2509.26346) on a head's (mu, log sigma), by quadrature instead of sampling.
 
-A pair's score difference is z ~ N(mu_a - mu_b, sigma_a^2 + sigma_b^2), a being the preferred candidate. Expectations
-over z use Gauss-Hermite nodes: deterministic, differentiable, and dearer Monte Carlo (1000 draws) agrees with it.
+A pair's score difference is z ~ N(mu_a - mu_b, sigma_a^2 + sigma_b^2), where a is the preferred candidate. Expectations
+over z use Gauss-Hermite nodes. They are deterministic and differentiable, and agree with Monte Carlo (1000 draws),
+which costs more.
 
-Under `expected-log` doubt always costs (log sigmoid is concave), so sigma shrinks to nothing however noisy the labels
-are; `log-expected` pays for doubt where a pair is on the wrong side, and its sigma keeps a meaning.
+Under `expected-log`, uncertainty always costs (log sigmoid is concave), so sigma shrinks to 0 however noisy the labels
+are. Under `log-expected`, uncertainty lowers the loss of a pair on the wrong side, so sigma keeps a meaning.
 """
 
 import math
@@ -17,8 +18,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 NODES = 32
-"""Largest error against adaptive quadrature over means of -5 to 5, `expected_log` / `log_expected`: 3e-8 / 2e-7 at a
-deviation of 2, 1e-4 / 5e-4 at 4, 0.013 / 0.03 at 10, 0.12 / 0.13 at 28, the largest that the heads' bounds allow."""
+"""Number of quadrature nodes. Largest error against adaptive quadrature over means of -5 to 5, `expected_log` /
+`log_expected`: 3e-8 / 2e-7 at a deviation of 2, 1e-4 / 5e-4 at 4, 0.013 / 0.03 at 10, and 0.12 / 0.13 at 28, the
+largest deviation that the heads' bounds allow."""
 MARGIN = 0.57
 """Constant margin of the Bradley-Terry variant."""
 TIE_STRENGTH = 5.0
@@ -29,7 +31,7 @@ PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @cache
 def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and log weights of a standard normal's expectation, each (NODES,)."""
+    """Return nodes and log weights for the expectation under a standard normal, each (NODES,)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     return (
         torch.as_tensor(nodes, dtype=dtype, device=device),
@@ -38,19 +40,46 @@ def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def score_difference(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the score difference a - b, any shape."""
+    """Return mean and standard deviation of the score difference a - b.
+
+    Args:
+        mu_a: Mean score of a, any shape.
+        log_sigma_a: Log standard deviation of a's score, same shape.
+        mu_b: Mean score of b, same shape.
+        log_sigma_b: Log standard deviation of b's score, same shape.
+    """
     return mu_a - mu_b, torch.exp(torch.logaddexp(2 * log_sigma_a, 2 * log_sigma_b) / 2)
 
 
 def expected_log(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
-    """-E_z[log sigmoid(z)]: the uncertainty loss as EditReward's code has it. At least `log_expected` (Jensen)."""
+    """Uncertainty loss as in EditReward's code: -E_z[log sigmoid(z)]. By Jensen's inequality at least `log_expected`.
+
+    Args:
+        mu_a: Mean score of the preferred candidate, any shape.
+        log_sigma_a: Log standard deviation of its score, same shape.
+        mu_b: Mean score of the other candidate, same shape.
+        log_sigma_b: Log standard deviation of its score, same shape.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
     return -(logsigmoid(torch.addcmul(mean[..., None], deviation[..., None], nodes)) @ log_weights.exp())
 
 
 def log_expected(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
-    """-log E_z[sigmoid(z)]: the uncertainty loss as EditReward's paper prints it. Summed in logs: no underflow."""
+    """Uncertainty loss as in EditReward's paper: -log E_z[sigmoid(z)]. Summed in log space, so it does not underflow.
+
+    Args:
+        mu_a: Mean score of the preferred candidate, any shape.
+        log_sigma_a: Log standard deviation of its score, same shape.
+        mu_b: Mean score of the other candidate, same shape.
+        log_sigma_b: Log standard deviation of its score, same shape.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
     z = torch.addcmul(mean[..., None], deviation[..., None], nodes)
@@ -58,22 +87,64 @@ def log_expected(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: T
 
 
 def bradley_terry(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
-    """-log sigmoid(mu_a - mu_b); sigma is not used."""
+    """Bradley-Terry loss: -log sigmoid(mu_a - mu_b).
+
+    Args:
+        mu_a: Mean score of the preferred candidate, any shape.
+        log_sigma_a: Unused.
+        mu_b: Mean score of the other candidate, same shape.
+        log_sigma_b: Unused.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     return -logsigmoid(mu_a - mu_b)
 
 
 def bradley_terry_margin(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
-    """-log sigmoid(mu_a - mu_b - MARGIN)."""
+    """Bradley-Terry loss with a margin: -log sigmoid(mu_a - mu_b - MARGIN).
+
+    Args:
+        mu_a: Mean score of the preferred candidate, any shape.
+        log_sigma_a: Unused.
+        mu_b: Mean score of the other candidate, same shape.
+        log_sigma_b: Unused.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     return -logsigmoid(mu_a - mu_b - MARGIN)
 
 
 def bradley_terry_ties(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
-    """-log P(a beats b) where ties can happen: P = e^a / (e^a + k e^b) (Rao and Kupper 1967), k = TIE_STRENGTH."""
+    """Bradley-Terry loss where ties are possible: -log P(a beats b).
+
+    P = e^a / (e^a + k e^b) with k = TIE_STRENGTH (Rao and Kupper 1967).
+
+    Args:
+        mu_a: Mean score of the preferred candidate, any shape.
+        log_sigma_a: Unused.
+        mu_b: Mean score of the other candidate, same shape.
+        log_sigma_b: Unused.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     return -logsigmoid(mu_a - mu_b - math.log(TIE_STRENGTH))
 
 
 def tie_loss(mu_a: Tensor, mu_b: Tensor) -> Tensor:
-    """-log P(a and b tie) = -log((k^2 - 1) P(a beats b) P(b beats a)), of the same model as `bradley_terry_ties`."""
+    """Loss of a tie in the model of `bradley_terry_ties`: -log P(a and b tie).
+
+    P(a and b tie) = (k^2 - 1) P(a beats b) P(b beats a) with k = TIE_STRENGTH.
+
+    Args:
+        mu_a: Mean score of one candidate, any shape.
+        mu_b: Mean score of the other, same shape.
+
+    Returns:
+        The loss of each pair, same shape.
+    """
     gap, k = mu_a - mu_b, TIE_STRENGTH
     return -(math.log(k * k - 1) + logsigmoid(gap - math.log(k)) + logsigmoid(-gap - math.log(k)))
 

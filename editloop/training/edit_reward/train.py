@@ -1,4 +1,4 @@
-"""Trains EditReward on preference groups; one rank of a DeepSpeed job, started by `editloop.training.launch`.
+"""Train EditReward on preference groups: one rank of a DeepSpeed job, started by `editloop.training.launch`.
 
 torchrun --nproc-per-node 2 -m editloop.training.edit_reward.train job.json
 """
@@ -28,13 +28,20 @@ from editloop.training.training_task import Batch, ParameterGroup, Split
 
 LABELS = ("ratings", "valid", "weights")
 CALIBRATION_GROUPS = 1000
-"""Validation groups that the map to the experts' scale is fitted to, at most."""
+"""Largest number of validation groups that the map to the experts' scale is fitted to."""
 
 
 class RewardTrainingTask:
-    """Preference groups for an EditReward model: a unit is a group, so all its pairs meet in one pass."""
+    """Preference groups for an EditReward model. A unit is a group, so all its pairs are in one pass."""
 
     def __init__(self, model: RewardModel, splits: dict[Split, PreferenceGroups], job: TrainingJob):
+        """Take the model and its data.
+
+        Args:
+            model: The model to train.
+            splits: Groups of each split.
+            job: Names the loss, its target, and the backbone's share of the learning rate.
+        """
         self.model, self.splits = model, splits
         self.loss_name, self.target = job.preset.loss, job.preset.target
         self.backbone_share = job.training.backbone_share
@@ -76,7 +83,13 @@ class RewardTrainingTask:
         }
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Mean loss, and pairwise accuracy over both axes together (pairs without weight left out)."""
+        """Return mean loss, pairwise accuracy over both axes together, and the number of ordered pairs.
+
+        Pairs without weight are left out.
+
+        Args:
+            sums: Sums of `measure` over the split.
+        """
         return {
             "loss": sums["loss"] / max(1.0, sums["counted"]),
             "accuracy": sums["right"] / max(1.0, sums["ordered"]),
@@ -84,7 +97,7 @@ class RewardTrainingTask:
         }
 
     def _scored(self, engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, what it is the mean over, and mu (G, K, axes)."""
+        """Return the mean loss, the weight it is the mean over, and mu (G, K, axes)."""
         inputs = {name: value for name, value in batch.tensors.items() if name not in LABELS}
         ratings, valid, weights = (batch.tensors[name] for name in LABELS)
         scores = unflatten_scores(engine(inputs), valid)
@@ -93,7 +106,14 @@ class RewardTrainingTask:
 
 
 def pad_groups(groups: Sequence[PreferenceGroup]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ratings (G, K, 2), valid (G, K) and pair weights (G, K, K, 2) of groups of unequal size."""
+    """Return the labels of groups of unequal size, padded with zeros to the largest.
+
+    Args:
+        groups: G groups of up to K candidates.
+
+    Returns:
+        Ratings (G, K, 2), bool valid (G, K) and pair weights (G, K, K, 2).
+    """
     largest = max(len(group.candidates) for group in groups)
     ratings = torch.zeros(len(groups), largest, 2)
     valid = torch.zeros(len(groups), largest, dtype=torch.bool)
@@ -107,7 +127,12 @@ def pad_groups(groups: Sequence[PreferenceGroup]) -> tuple[Tensor, Tensor, Tenso
 
 
 def unflatten_scores(scores: Scores, valid: Tensor) -> Scores:
-    """Flat scores (N, axes) back to (G, K, axes), zero where a group has no candidate."""
+    """Return flat scores as (G, K, axes), with zeros where a group has no candidate.
+
+    Args:
+        scores: Scores of the candidates, (N, axes).
+        valid: Which places hold a candidate, bool (G, K) with N true values.
+    """
     shape = (*valid.shape, scores.mu.shape[-1])
     mu, log_sigma = scores.mu.new_zeros(shape), scores.mu.new_zeros(shape)
     mu[valid], log_sigma[valid] = scores.mu, scores.log_sigma
@@ -115,7 +140,7 @@ def unflatten_scores(scores: Scores, valid: Tensor) -> Scores:
 
 
 def _open_base(job: TrainingJob) -> RewardModel:
-    """The model that a job starts from, new weights drawn from its seed, with the adapter that it trains."""
+    """Return the model that a job starts from, with its adapter. New weights are drawn from the job's seed."""
     torch.manual_seed(job.training.seed)
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
     if (Path(job.base) / "config.json").is_file() and not is_released(Path(job.base)):
@@ -128,7 +153,7 @@ def _open_base(job: TrainingJob) -> RewardModel:
 
 
 def _write_model(job: TrainingJob, state: Path, history: dict[str, Any], validation: PreferenceGroups) -> None:
-    """Write the model folder: the base with the trained state, adapter merged, mapped to the experts' scale."""
+    """Write the model folder: the base with the trained state, the adapter merged, calibrated to the experts' scale."""
     model = _open_base(job)
     put_state(model, load_file(state))
     if job.training.adapter:
@@ -143,7 +168,15 @@ def _write_model(job: TrainingJob, state: Path, history: dict[str, Any], validat
 
 
 def main(job: TrainingJob) -> None:
-    """Train on this rank; rank 0 writes the model folder."""
+    """Train on this rank. Rank 0 writes the model folder.
+
+    Args:
+        job: The training to run.
+
+    Raises:
+        EditLoopError: The base or the dataset cannot be used, or a loss is not finite.
+        SystemExit: The job was asked to stop and has saved a checkpoint.
+    """
     start_rank()
     model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {

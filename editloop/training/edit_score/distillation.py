@@ -1,13 +1,15 @@
-"""Edits that a strong model has judged: read from its rows, sifted, kept as a folder that EditScore is trained on.
+"""Distillation data for EditScore: edits that a strong model, the teacher, has scored.
 
-A row is a JSON object a line, an edit each:
+Import reads the teacher's rows, filters them, and writes the folder that EditScore is trained on. The input has one
+JSON object per line, one for each edit:
 
     {"key": "kitchen-1", "instruction": "Make the kettle red.", "source": "images/kitchen.png",
      "edit": "made/a.png", "editor": "flux-kontext", "sc": [22, 25], "pq": [20, 18],
      "reasoning": {"sc": "The kettle is red, the rest is as it was.", "pq": "A seam at the handle."}}
 
-Paths are relative to the file and stay inside its folder. `reasoning` may be one text: it is then that of `sc`, and
-`pq`'s, which must not speak of the source, is written from the points. Rows of one `key` are one group.
+Paths are relative to the file and must stay inside its folder. `reasoning` may be a single text, which is then that of
+`sc`. The one for `pq` must not mention the source, so it is written from the points. Rows with the same `key` are one
+group.
 """
 
 import json
@@ -27,14 +29,17 @@ from editloop.models.edit_score.scores import SCALE, overall
 
 ROWS_FILE = "taught-{split}.jsonl"
 ROW_FAULTS_LISTED = 20
+"""Faults that an error message lists; the others are counted."""
 SEED = 0
-"""Of the split: a source's pictures fall into the same split in every import."""
+"""Seed of the split. A source image falls into the same split in every import."""
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Point = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class DistillationReasons(BaseModel):
+    """The teacher's reasoning for each question; empty where it gave none."""
+
     model_config = ConfigDict(extra="forbid")
 
     sc: str = ""
@@ -42,15 +47,16 @@ class DistillationReasons(BaseModel):
 
 
 class DistillationRow(BaseModel):
-    """One edit and what the teacher says of it."""
+    """One edit with the teacher's scores of it."""
 
     model_config = ConfigDict(extra="forbid")
 
     key: Name
     instruction: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
     source: str
-    """Path of the picture; in the folder of taught edits its sha256."""
+    """Path of the image. In an imported folder, the image's sha256."""
     edit: str
+    """As `source`, for the edited image."""
     editor: Name
     sc: tuple[Point, Point]
     pq: tuple[Point, Point]
@@ -58,22 +64,33 @@ class DistillationRow(BaseModel):
 
     @property
     def points(self) -> tuple[float, float, float, float]:
+        """The four points of the edit: two of `sc`, then two of `pq`."""
         return (*self.sc, *self.pq)
 
     @property
     def reasons(self) -> tuple[str, str]:
-        """To SC and to PQ, empty where the teacher gave none."""
+        """The reasoning for SC and for PQ; empty where the teacher gave none."""
         return (self.reasoning, "") if isinstance(self.reasoning, str) else (self.reasoning.sc, self.reasoning.pq)
 
 
 def import_distillation_rows(
     file: Path, output: Path, *, top: int = 25, least_best: float = 0.0, least_spread: float = 0.0
 ) -> dict[str, int]:
-    """Check a teacher's rows, sift their groups, write the folder of taught edits; returns what was kept and dropped.
+    """Check a teacher's rows, filter their groups, and write the folder that EditScore is trained on.
 
-    A group is dropped when its best edit's O (0..10) is below `least_best`, as no editor did what was asked, or when
-    the standard deviation of its edits' O is below `least_spread`, as it tells nothing apart. One EditLoopError names
-    every faulty row by its line, and nothing is written; so too where nothing is left.
+    Args:
+        file: JSON lines file with the teacher's rows.
+        output: Folder to write.
+        top: Highest point of the teacher's scale; the lowest is 0.
+        least_best: Drop a group whose best edit has an overall score O (0..10) below this: no editor did what was
+            asked.
+        least_spread: Drop a group whose edits' O has a standard deviation below this: it does not tell edits apart.
+
+    Returns:
+        Counts of rows and groups: read, dropped by reason, and kept.
+
+    Raises:
+        EditLoopError: Rows are faulty, each named by its line, or no group is left. Nothing is written then.
     """
     groups = _checked_rows(file, top)
     counts = {"rows": sum(map(len, groups.values())), "groups": len(groups)}
@@ -108,7 +125,7 @@ def import_distillation_rows(
 
 
 def _checked_rows(file: Path, top: int) -> dict[str, list[DistillationRow]]:
-    """Rows by key, all of them sound; EditLoopError with every fault otherwise."""
+    """Return the rows by key. Raise one EditLoopError with all faults where there are any."""
     groups: dict[str, list[DistillationRow]] = defaultdict(list)
     faults: list[str] = []
     first_lines: dict[tuple[str, str], int] = {}
@@ -145,6 +162,7 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[DistillationRow]]:
 
 
 def _row(line: str, top: int) -> DistillationRow | str:
+    """Return the row of a line, or what is wrong with it."""
     try:
         row = DistillationRow.model_validate(json.loads(line))
     except ValidationError as error:
@@ -158,7 +176,7 @@ def _row(line: str, top: int) -> DistillationRow | str:
 
 
 def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> str:
-    """What is wrong with a picture, empty for nothing."""
+    """Return what is wrong with an image; empty where it is readable."""
     path = folder / name
     if path not in fault_by_path:
         fault_by_path[path] = ""
@@ -173,7 +191,7 @@ def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> s
 
 
 def _stored(row: DistillationRow, folder: Path, images: Path) -> DistillationRow:
-    """The row with its pictures in the folder, named by their content."""
+    """Copy a row's images into the folder, named by their content, and return the row with these names."""
     names: dict[str, str] = {}
     for role in ("source", "edit"):
         data = (folder / getattr(row, role)).read_bytes()
@@ -183,7 +201,15 @@ def _stored(row: DistillationRow, folder: Path, images: Path) -> DistillationRow
 
 
 def read_distillation_rows(folder: Path, split: str) -> list[list[DistillationRow]]:
-    """The rows of one split (`train`, `validation`) of a folder of taught edits, by group, in its order."""
+    """Read the rows of one split of an imported folder.
+
+    Args:
+        folder: The folder that `import_distillation_rows` wrote.
+        split: `train` or `validation`.
+
+    Returns:
+        The rows by group, in the folder's order.
+    """
     groups: dict[str, list[DistillationRow]] = defaultdict(list)
     for line in filter(None, (folder / ROWS_FILE.format(split=split)).read_text().split("\n")):
         row = DistillationRow.model_validate_json(line)
@@ -192,5 +218,10 @@ def read_distillation_rows(folder: Path, split: str) -> list[list[DistillationRo
 
 
 def read_distillation_picture(folder: Path, sha256: str) -> Any:
-    """(height, width, 3) uint8: a picture of a folder of taught edits."""
+    """Read an image of an imported folder, uint8 (height, width, 3).
+
+    Args:
+        folder: The folder that `import_distillation_rows` wrote.
+        sha256: The image's name in a row: `source` or `edit`.
+    """
     return np.asarray(load_image(folder / "images" / sha256))

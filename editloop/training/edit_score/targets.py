@@ -1,4 +1,4 @@
-"""What EditScore is to answer: reasons and points of an edit, from a teacher or from experts' ratings, as rows."""
+"""Answers that EditScore learns: reasoning and points of an edit, from a teacher or from experts' ratings, as rows."""
 
 import json
 from collections.abc import Sequence
@@ -14,35 +14,59 @@ from editloop.models.edit_score.settings import AXES, DIGITS, EditScoreSettings
 from editloop.models.judge_protocol import EditGroup
 
 RATING_OF = dict(zip(AXES, ("if", "vq", "vq", "vq"), strict=True))
-"""Which of the experts' axes teaches each point: they rate what changed needlessly, how natural it looks and what is
-broken as one, visual quality."""
+"""Axis of the experts' ratings that each point is learnt from. Experts rate needless changes, naturalness and artefacts
+as one: visual quality."""
 POINT_WORDS = ("none", "poor", "weak", "fair", "good", "full")
-"""What points are called in a written reasoning, from 0 to the top in equal steps."""
+"""Words for points in a written reasoning, from 0 to the top in equal steps."""
 
 
 class Target(NamedTuple):
-    """What is to be answered about one edit."""
+    """Answer that is to be learnt for one edit."""
 
     points: tuple[float, float, float, float]
-    """0..top, in the order of AXES."""
+    """Points in the order of AXES, 0..top."""
     reasoning: tuple[str, str] = ("", "")
-    """To SC and to PQ; where one is empty a short one is written from the points."""
+    """Reasoning for SC and for PQ. Where one is empty, a short one is written from the points."""
 
 
 def targets_from_ratings(ratings: NDArray[np.floating], top: int) -> list[Target]:
-    """Targets of experts' mean ratings, (K, 2) in 1..4: 1 is 0 points and 4 is the top, linear, whole points."""
+    """Convert experts' mean ratings to targets in whole points, linearly: rating 1 is 0 points, rating 4 is `top`.
+
+    Args:
+        ratings: Mean ratings of K edits, (K, 2), 1..4: instruction following, then visual quality.
+        top: Highest point.
+
+    Returns:
+        One target per edit.
+    """
     share = (np.asarray(ratings, np.float64) - LOWEST_RATING) / (HIGHEST_RATING - LOWEST_RATING)
     columns = [RATED.index(RATING_OF[axis]) for axis in AXES]
     return [Target(tuple(row)) for row in np.round(share[:, columns] * top).tolist()]
 
 
 def rows_per_edit(settings: EditScoreSettings) -> int:
-    """How many rows teach one edit: an answer a question, or without reasoning a digit a point."""
+    """Return the number of rows that teach one edit: one per question, or without reasoning one per point.
+
+    Args:
+        settings: The model's settings.
+    """
     return 2 if settings.reasoning else len(AXES)
 
 
 def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -> list[list[PromptRow]]:
-    """For each edit of a group the rows that teach its target: SC and PQ, or without reasoning its four digits."""
+    """Return the rows that teach the targets of a group's edits.
+
+    With reasoning, an edit has an answer to SC and one to PQ. Without reasoning, it has one digit for each of its four
+    points.
+
+    Args:
+        rows: Maker of the model's rows.
+        group: The edits.
+        targets: One target per edit.
+
+    Returns:
+        For each edit its rows.
+    """
     top, questions = rows.settings.top, rows.settings.questions
     rows_by_edit = []
     for question_rows, target in zip(rows.ask(group), targets, strict=True):
@@ -65,12 +89,23 @@ def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -
 
 
 def answer_text(reasoning: str, points: Sequence[float]) -> str:
-    """The answer as the parser wants it; whole points without a decimal."""
+    """Return an answer in the JSON form that the parser reads. Whole points have no decimal.
+
+    Args:
+        reasoning: The reasoning.
+        points: Points of the question's axes.
+    """
     score = [int(point) if float(point).is_integer() else point for point in points]
     return json.dumps({"reasoning": reasoning, "score": score}, ensure_ascii=False)
 
 
 def written_reasoning(axes: Sequence[str], points: Sequence[float], top: int) -> str:
-    """A reasoning from the points alone, where nobody wrote one: `prompt following good, consistency full`."""
+    """Write a reasoning from the points alone, such as `prompt following good, consistency full`.
+
+    Args:
+        axes: Names of the question's axes.
+        points: Points of these axes, 0..top.
+        top: Highest point.
+    """
     words = [POINT_WORDS[round(point / top * (len(POINT_WORDS) - 1))] for point in points]
     return ", ".join(f"{axis.replace('_', ' ')} {word}" for axis, word in zip(axes, words, strict=True))

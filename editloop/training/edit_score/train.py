@@ -1,4 +1,4 @@
-"""Trains EditScore to answer as experts or a teacher do: one rank of a DeepSpeed job.
+"""Train EditScore to answer as experts or a teacher do: one rank of a DeepSpeed job.
 
 torchrun --nproc-per-node 2 -m editloop.training.edit_score.train job.json
 """
@@ -24,18 +24,18 @@ from editloop.training.loop import train
 from editloop.training.reward_job import TrainingJob
 
 PREFIX = "backbone."
-"""Before the backbone's names among the model's."""
+"""Prefix of the backbone's parameter names within the model."""
 
 
 def _open_base(job: TrainingJob) -> EditScoreModel:
-    """The model that a job starts from, on the CPU, without the adapter that it trains."""
+    """Return the model that a job starts from, on the CPU, without the adapter that it trains."""
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
     settings = EditScoreSettings(**job.preset.settings) if job.preset.settings else None
     return EditScoreModel.from_base(job.base, settings, device="cpu", dtype=dtype)
 
 
 def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
-    """Write the model folder: the trained adapter and which base it goes on, or the whole trained weights."""
+    """Write the model folder: the trained adapter with a reference to its base, or the whole trained weights."""
     trained, extra = load_file(state), dict[str, object]({"training.json": history})
     model = _open_base(job)
     if job.training.adapter is None:
@@ -51,7 +51,15 @@ def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None
 
 
 def main(job: TrainingJob) -> None:
-    """Train on this rank; rank 0 writes the model folder."""
+    """Train on this rank. Rank 0 writes the model folder.
+
+    Args:
+        job: The training to run.
+
+    Raises:
+        EditLoopError: The base or the dataset cannot be used, or a loss is not finite.
+        SystemExit: The job was asked to stop and has saved a checkpoint.
+    """
     start_rank()
     torch.manual_seed(job.training.seed)
     model = _open_base(job)

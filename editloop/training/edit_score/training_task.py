@@ -1,4 +1,4 @@
-"""What EditScore learns from, as the training loop asks for it: a unit is a row, one answer to one question."""
+"""Training task of EditScore. A unit is a row: one answer to one question about one edit."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,21 +19,33 @@ from editloop.training.training_task import Batch, ParameterGroup, Split
 
 
 class TargetedEdits(Protocol):
-    """Edits with their targets; pictures are read when they are asked for."""
+    """Edits with their targets. Images are read only when an edit is requested."""
 
     def names(self) -> list[tuple[str, int]]:
-        """What each group is known by, and how many edits it has."""
+        """Return for each group its name in messages and its number of edits."""
         ...
 
     def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
-        """One edit, alone in its group."""
+        """Return one edit, alone in its group, with its target.
+
+        Args:
+            group: The group, as an index of `names`.
+            edit: The edit's index within the group.
+        """
         ...
 
 
 class ExpertEdits:
-    """A dataset of preferences: targets are the experts' mean ratings."""
+    """Edits of a preference dataset. Targets are the experts' mean ratings."""
 
     def __init__(self, dataset: Path, split: Split, top: int):
+        """Open a dataset.
+
+        Args:
+            dataset: Dataset folder.
+            split: The split to read.
+            top: Highest point of the model's scale.
+        """
         self.groups, self.top = PreferenceGroups(dataset, split), top
 
     def names(self) -> list[tuple[str, int]]:
@@ -48,9 +60,19 @@ class ExpertEdits:
 
 
 class DistilledEdits:
-    """A folder of taught edits."""
+    """Edits of an imported distillation folder. Targets are the teacher's."""
 
     def __init__(self, dataset: Path, split: Split, top: int):
+        """Open an imported folder.
+
+        Args:
+            dataset: Folder that `import_distillation_rows` wrote.
+            split: The split to read.
+            top: Highest point of the model's scale.
+
+        Raises:
+            EditLoopError: The folder's points have another scale than the model's.
+        """
         if (limit := read_manifest(dataset)["facts"]["top"]) != top:
             raise EditLoopError(
                 f"{dataset}: its points go to {limit}, the model's to {top}. Set `top` in the preset's settings to it."
@@ -67,12 +89,21 @@ class DistilledEdits:
 
 
 def read_training_edits(dataset: Path, split: Split, top: int) -> TargetedEdits:
-    """The taught edits of a dataset folder: a teacher's, or experts' preferences."""
+    """Open the edits of a dataset folder: `DistilledEdits` where it holds a teacher's rows, else `ExpertEdits`.
+
+    Args:
+        dataset: Folder of distilled edits or of preferences.
+        split: The split to read.
+        top: Highest point of the model's scale.
+
+    Raises:
+        EditLoopError: A teacher's points have another scale than the model's.
+    """
     return (DistilledEdits if (dataset / ROWS_FILE.format(split=split)).is_file() else ExpertEdits)(dataset, split, top)
 
 
 class RowOrigin(NamedTuple):
-    """Where a row comes from."""
+    """Group, edit and row that a unit stands for."""
 
     group: int
     edit: int
@@ -80,9 +111,15 @@ class RowOrigin(NamedTuple):
 
 
 class AnswerTrainingTask:
-    """Rows for an EditScore model; those of a batch that are about one edit share what they have in common."""
+    """Rows for an EditScore model. Rows of a batch that are about the same edit share their common tokens."""
 
     def __init__(self, model: EditScoreModel, splits: dict[Split, TargetedEdits]):
+        """Take the model and its data.
+
+        Args:
+            model: The model to train.
+            splits: Edits with their targets, by split.
+        """
         self.model, self.splits = model, splits
         self.units = {split: list(_units(edits, rows_per_edit(model.settings))) for split, edits in splits.items()}
 
@@ -120,7 +157,11 @@ class AnswerTrainingTask:
         }
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Mean loss an answer token (nats), and the share of tokens that the model would have written itself."""
+        """Return mean loss per answer token (nats), and the share of tokens that the model itself ranks first.
+
+        Args:
+            sums: Sums of `measure` over the split.
+        """
         return {"loss": sums["nats"] / sums["tokens"], "accuracy": sums["right"] / sums["tokens"]}
 
 

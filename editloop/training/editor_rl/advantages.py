@@ -1,7 +1,7 @@
-"""Advantages of edits within their task's group, from one reward or several. Pure functions, fp32.
+"""Advantages of edits within their task's group, from one reward or several. Pure functions in fp32.
 
-Rewards are (P, G): P tasks, G members each, NaN where a reward is missing. Give the rewards of all ranks: a batch's
-spread is that of the whole batch.
+Rewards are (P, G): P tasks with G members each, NaN where a reward is missing. Pass the rewards of all ranks, because
+scales `batch` and `pooled` use the spread of the whole batch.
 """
 
 from collections.abc import Mapping
@@ -14,31 +14,38 @@ from editloop.errors import EditLoopError
 
 LARGEST_ADVANTAGE = 5.0
 SMALLEST_SPREAD = 1e-4
-"""A group whose rewards differ less than this teaches nothing."""
+"""A group whose rewards have a standard deviation of this or less teaches nothing."""
 Scale = Literal["group", "batch", "pooled"]
 Combination = Literal["normalised", "raw"]
 
 
 class Advantages(NamedTuple):
-    """What a batch of rewards says about its edits."""
+    """Advantages of a batch of edits."""
 
     values: Tensor
-    """(P, G) in -5..5; 0 where an edit does not count."""
+    """Advantages, (P, G) in -5..5; 0 where an edit does not count."""
     counts: Tensor
-    """bool (P, G): edits that teach something; the others are to be left out of means."""
+    """Which edits teach something, bool (P, G). Leave the others out of means."""
     silent: int
-    """Groups that teach nothing: without spread, or with fewer than two rewards."""
+    """Number of groups that teach nothing, because they have no spread or fewer than two rewards."""
     missing: int
-    """Edits without a reward."""
+    """Number of edits without a reward."""
 
 
 def compute_advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
-    """(r - mean of the group) / standard deviation, clipped to +-5; deviations are of the population.
+    """Compute advantages from one reward: (r - mean of the group) / standard deviation, clipped to +-5.
 
-    `scale` says whose deviation: the `group`'s own; that of all rewards of the `batch` (Flow-GRPO's published code),
-    in which easy and hard tasks differ too; or the `pooled` one within groups (root mean variance of the groups that
-    count). The last two leave groups whose members are nearly alike their small say. A missing reward drops out of its
-    group. EditLoopError at a group of one, which has no order.
+    Standard deviations are of the population. A missing reward drops out of its group.
+
+    Args:
+        rewards: Rewards, (P, G), G of 2 or more; NaN where missing.
+        scale: Whose standard deviation divides. `group`: the group's own. `batch`: that of all rewards of the batch
+            (Flow-GRPO's published code), which also contains the difference between easy and hard tasks. `pooled`: the
+            root mean variance within the groups that count. With `batch` and `pooled`, groups whose members are nearly
+            alike keep their small influence.
+
+    Raises:
+        EditLoopError: The groups have one member, or `rewards` is not two-dimensional.
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise EditLoopError(
@@ -67,12 +74,20 @@ def combine_advantages(
     combination: Combination = "normalised",
     scale: Scale = "group",
 ) -> Advantages:
-    """Advantages (P, G) of several rewards, each (P, G), under weights > 0 of the same names.
+    """Compute advantages from several rewards.
 
-    `raw` adds the rewards by weight: one with a wide range has the louder voice. `normalised` adds their advantages, so
-    that weights mean the same whatever a reward's range; both divide by the sum of weights, and one reward is itself
-    under both. An edit that lacks any of the rewards drops out: its sum would be another's. EditLoopError where names
-    differ or no weight is above 0.
+    An edit that lacks any of the rewards drops out, because its sum would not compare with the others'. With a single
+    reward both combinations give the same.
+
+    Args:
+        rewards: Rewards by name, each (P, G), NaN where missing.
+        weights: Weight above 0 of each reward, by the same names. Only their ratios matter.
+        combination: `raw` adds the rewards by weight, so one with a wide range dominates. `normalised` adds their
+            advantages by weight, so weights mean the same whatever a reward's range.
+        scale: As in `compute_advantages`.
+
+    Raises:
+        EditLoopError: Names of rewards and weights differ, a weight is not above 0, or the groups have one member.
     """
     if not rewards or set(rewards) != set(weights) or min(weights.values()) <= 0:
         raise EditLoopError(
@@ -92,16 +107,25 @@ def combine_advantages(
 
 
 def solved(rewards: Tensor, spread: float = 0.05, mean: float = 0.9) -> Tensor:
-    """bool (P,): tasks with nothing left to learn (Edit-R1's filter).
+    """Return which tasks have nothing left to learn (Edit-R1's filter), bool (P,).
 
-    Their rewards (P, G), in 0..1, have a deviation below `spread` and a mean above `mean`. A task with a missing reward
-    is not known to be solved.
+    A task with a missing reward does not count as solved.
+
+    Args:
+        rewards: Rewards, (P, G), 0..1.
+        spread: A solved task's rewards have a standard deviation below this.
+        mean: A solved task's rewards have a mean above this.
     """
     return (rewards.std(1, correction=0) < spread) & (rewards.mean(1) > mean)
 
 
 def strongest_members(advantages: Advantages, best_members: int) -> Tensor:
-    """bool (P, G): the `keep` members of each group with the largest |advantage| among those that count."""
+    """Return the members of each group with the largest |advantage| among those that count, bool (P, G).
+
+    Args:
+        advantages: Advantages of the batch.
+        best_members: Number of members to select in each group.
+    """
     size = advantages.values.abs().masked_fill(~advantages.counts, -1.0)
     chosen = torch.zeros_like(advantages.counts).scatter(
         1, size.topk(min(best_members, size.shape[1]), dim=1).indices, True
@@ -110,7 +134,7 @@ def strongest_members(advantages: Advantages, best_members: int) -> Tensor:
 
 
 def _centred(rewards: Tensor, present: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Present rewards less their mean along `dim`, 0 where missing; and the variance, that dimension kept."""
+    """Return present rewards minus their mean along `dim` (0 where missing), and their variance; `dim` is kept."""
     count = present.sum(dim, keepdim=True).clamp_min(1)
     filled = torch.where(present, rewards, 0.0)
     centred = torch.where(present, filled - filled.sum(dim, keepdim=True) / count, 0.0)

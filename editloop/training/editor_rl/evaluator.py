@@ -1,4 +1,8 @@
-"""A training under watch: at each evaluation held-out tasks are edited, measured, shown, and ruled on."""
+"""Evaluation of an online RL training on held-out tasks: scores, measures, contact sheets, the page, and the guards.
+
+Reward judges are those whose scores are the reward. Watching judges score the same edits, but the editor does not learn
+from them.
+"""
 
 import json
 import re
@@ -30,30 +34,33 @@ from editloop.training.editor_rl.sheets import SHEETS, write_sheets
 
 WATCHED, EVALUATIONS, PAGE = "watched", "evaluations.json", "page.html"
 WATCHES = "watch_"
-"""What the names of judges that do not teach begin with, in curves."""
+"""Prefix of watching judges' names in metrics."""
 GROUP_TASKS, GROUP_MEMBERS = 8, 4
-"""Diversity is that of so many edits of each of so many tasks."""
+"""Number of tasks, and of edits of each, that diversity is measured on."""
 PAGE_SECONDS = 30.0
-"""Between two drawings of the page while the training goes on."""
+"""Least time between two drawings of the page during the training."""
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an evaluation says to the loop."""
+    """Result of an evaluation for the training loop."""
 
     stop: bool
     best: bool
-    """Whether the editor as it was looked at is the best so far: its checkpoint is kept."""
+    """Whether this evaluation's editor is the best so far, so that its state is kept."""
     reason: str
     """Why the training is stopped, in a sentence; empty where it goes on."""
     best_iteration: int
     figures: dict[str, float] = field(default_factory=dict)
-    """What was measured, by name: for the curves, and for the progress line (`reward`)."""
+    """Measured values by name, for metrics and the progress line (`reward`)."""
 
 
 class Evaluator:
-    """Rank 0's alone. What it has seen lies below `folder`, so that a stopped training goes on with it."""
+    """Evaluates a training on held-out tasks. Only rank 0 has one.
+
+    Its records are below `folder`, so a training that continues also continues the records.
+    """
 
     def __init__(
         self,
@@ -67,13 +74,21 @@ class Evaluator:
         output: Path,
         through: int,
     ):
-        """rows: the held-out tasks (`set_aside`), the first `evaluation_tasks` are looked at. rewards: address and
-        weight of the judges that teach; judges: those of them that are open already, by address. watch: addresses of
-        judges that do not teach; `oracle` where every row has a target. folder: that of the checkpoints. output: gets
-        `evaluations.json`, `page.html` and `sheets/`. through: the iteration that is gone on from, what was seen later
-        is forgotten.
+        """Open the judges and read the records of earlier evaluations.
 
-        EditLoopError where a judge cannot be opened, or is one that teaches under another address.
+        Args:
+            rows: Held-out tasks, of which the first `evaluation_tasks` are used.
+            settings: The training's settings.
+            rewards: Weight of each reward judge, by address.
+            judges: Reward judges that are already open, by address. The others are opened here.
+            watch: Addresses of watching judges. `oracle` needs a target in every row.
+            folder: Folder for records, page and sheets while the training lasts.
+            output: Result folder, which gets `evaluations.json`, `page.html` and `sheets/`.
+            through: Iteration that the training continues from. Records of later ones are dropped.
+
+        Raises:
+            EditLoopError: A judge cannot be opened, tasks lack targets for the oracle, or a watching judge is a reward
+                judge under another address.
         """
         self.rows, self.settings = list(rows[: settings.evaluation_tasks]), settings
         self.folder, self.output, self.live = folder / WATCHED, output, LiveFiles()
@@ -94,11 +109,18 @@ class Evaluator:
         self.drawn = float("-inf")
 
     def evaluate(self, iteration: int, editor: Editor, training: Mapping[str, float]) -> Verdict:
-        """Evaluate the editor as its weights are now (the average, swapped in by the caller), after `iteration`
-        iterations; 0 is before the first. training: means since the look before: `reward`, `kl`, `ratio`, `clipped`,
-        `missing`, `silent_groups` and what else there is.
+        """Evaluate the editor with its present weights. The caller has swapped in the averaged ones.
 
-        A judge that is away leaves its scores missing, and the training goes on.
+        Where a judge is unavailable its scores are missing, and the training goes on.
+
+        Args:
+            iteration: Number of iterations done; 0 is before the first.
+            editor: The editor.
+            training: Means of the training's figures since the last evaluation: `reward`, `kl`, `ratio`, `clipped`,
+                `missing`, `silent_groups` and others. Values that are not finite are dropped.
+
+        Returns:
+            Whether to stop, whether this is the best state, and the measured values.
         """
         held = self._held(editor)
         edits = held.edits(editor)
@@ -116,7 +138,7 @@ class Evaluator:
         return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
 
     def close(self) -> None:
-        """Draw the page as it is at the end, and wait a moment for MLflow to get it. Every ending calls it."""
+        """Draw the final page and wait a moment until MLflow has it. Call it at the end of the training."""
         if self.sheets:
             self._draw()
             shutil.copytree(self.folder, self.output, dirs_exist_ok=True)
@@ -133,7 +155,7 @@ class Evaluator:
         return self.held
 
     def _scores(self, cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> dict[str, Scores]:
-        """By label, (T,) each: `reward`, every judge that watches, and what the oracle sees where it can."""
+        """Return scores (T,) by name: `reward`, every watching judge, and the oracle's where all targets are known."""
         teaching = {address: self._score(address, cases, edits) for address in self.rewards}
         weights = np.array([self.rewards[address] for address in teaching])
         scores = {"reward": weights @ np.stack(list(teaching.values())) / weights.sum()}
@@ -183,8 +205,10 @@ class Evaluator:
         return EvaluationScores(record["step"], scores["reward"], watching, record["training"].get("kl"))
 
     def _show(self, held: HeldOut, edits: list[Picture]) -> None:
-        """Sheets and records of this evaluation; the page, which takes longer to draw than a small evaluation, when the
-        last one is old."""
+        """Write the sheets and records of this evaluation.
+
+        The page takes longer to draw than a small evaluation does, so it is drawn only where the last one is old.
+        """
         ordered_by = next(iter(self.watching.values()), "reward")
         first, last = (np.array(self.seen[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
         step = self.seen[-1]["step"]
@@ -223,7 +247,7 @@ class Evaluator:
 
 
 def _label(address: str) -> str:
-    """What a judge is called in curves: letters, digits, `_-.` alone, as MLflow wants it."""
+    """Return a judge's name in metrics. MLflow allows letters, digits and `_-.`."""
     return ORACLE if address == ORACLE else WATCHES + re.sub(r"[^\w.-]+", "_", address).strip("_")[-60:]
 
 

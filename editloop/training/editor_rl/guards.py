@@ -1,7 +1,7 @@
-"""When a training is stopped, and which of its states is kept: a pure rule on what the evaluations saw.
+"""Early stopping of an online RL training, and the choice of the best state. A pure rule on the evaluations' scores.
 
-A reward that is cheated rises while a judge that does not teach falls. Both are compared on the same tasks with the
-same noise, so what is tested are differences of one task's scores.
+When a reward is hacked, it rises while a watching judge, from which the editor does not learn, falls. Both score the
+same tasks with the same noise, so the tests are on differences within a task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,58 +12,64 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Scores = NDArray[np.float64]
-"""(T,): a score for each held-out task, 0..1, NaN where it is missing."""
+"""Score of each held-out task, (T,), 0..1; NaN where it is missing."""
 
 
 class StopSettings(BaseModel):
-    """What ends a training before its last iteration."""
+    """Conditions that end a training before its last iteration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     evaluations: int = Field(3, ge=1)
-    """So many evaluations in a row must say the same before the training is stopped."""
+    """Number of evaluations in a row that must agree before the training is stopped."""
     error: float = Field(0.05, gt=0, lt=1)
-    """Chance, over a whole training, of taking noise of the tasks for a fall. It is divided by the number of earlier
-    evaluations, any of which may have been the best by luck."""
+    """Probability, over a whole training, of taking noise of the tasks for a fall. It is divided by the number of
+    earlier evaluations, because any of them may have been the best by luck."""
     most_kl: float | None = Field(None, gt=0)
     """Stop where the distance to the base editor is larger; null for no limit."""
 
 
 @dataclass(frozen=True)
 class EvaluationScores:
-    """What the rule is told of one evaluation."""
+    """Scores of one evaluation, as the rule needs them."""
 
     iteration: int
     reward: Scores
-    """Of the judges that teach."""
+    """Reward of each task, from the reward judges."""
     watching: Mapping[str, Scores] = field(default_factory=dict)
-    """Of each judge that does not."""
+    """Scores of each watching judge, by name."""
     kl: float | None = None
-    """Distance to the base editor in training, since the evaluation before."""
+    """Mean distance to the base editor in training since the evaluation before; None where it was not measured."""
 
 
 @dataclass(frozen=True)
 class StopDecision:
-    """What the rule says after the latest evaluation."""
+    """The rule's decision after the latest evaluation."""
 
     stop: bool
     best: bool
-    """Whether no earlier evaluation was better: by the judges that do not teach, or by the reward where none is."""
+    """Whether no earlier evaluation was better, by the watching judges, or by the reward where there are none."""
     best_iteration: int
     reason: str
-    """Why it is stopped, in a sentence; empty where it goes on."""
+    """Why the training is stopped, in a sentence; empty where it goes on."""
 
 
 def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopSettings) -> StopDecision:
-    """Whether to go on after the last of `seen` (at least one, in their order).
+    """Decide whether to go on after the last evaluation.
 
-    Stops where in each of the last `evaluations` a judge that does not teach scores lower than at its best before, and
-    the reward higher, both by one-sided paired t-tests over the tasks; and where a limit is passed.
+    The training stops when a watching judge falls while the reward rises: in each of the last `settings.evaluations`,
+    the judge scores lower than at its best evaluation before them and the reward scores higher, both by one-sided
+    paired t-tests over the tasks. It also stops when the distance to the base editor passes its limit.
 
-    Simulated with the default settings, 400 trainings a row of 64 tasks and 8 to 40 evaluations, each task's scores on
-    a random walk: where the judge stays level in the mean (the worst honest case) 2 to 4 % are stopped, where it rises
-    by 0.003 an evaluation at most 0.5 %; where it falls by 0.01 an evaluation, 75 to 100 % are caught. With 16 tasks
-    1 % and 15 %: evaluate on 64 or more.
+    Simulated with the default settings, 400 trainings per case, 64 tasks, 8 to 40 evaluations, each task's scores on a
+    random walk. Where the judge stays level in the mean (the worst honest case), 2 to 4 % of the trainings are stopped.
+    Where it rises by 0.003 per evaluation, at most 0.5 % are. Where it falls by 0.01 per evaluation, 75 to 100 % are
+    caught. With 16 tasks, 1 % are stopped where the judge stays level and 15 % are caught where it falls: evaluate on
+    64 tasks or more.
+
+    Args:
+        evaluations: All evaluations so far in their order, at least one.
+        settings: When to stop.
     """
     values = [_mean_score(evaluation) for evaluation in evaluations]
     best = int(np.nanargmax(values)) if np.isfinite(values).any() else len(evaluations) - 1
@@ -72,7 +78,7 @@ def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopS
 
 
 def _mean_score(evaluation: EvaluationScores) -> float:
-    """How good an evaluation was: the mean score by the judges that do not teach, of the reward where none is."""
+    """Return an evaluation's mean score by the watching judges, or its mean reward where there are none."""
     means = [_mean(scores) for scores in evaluation.watching.values()] or [_mean(evaluation.reward)]
     return float(np.mean(means))
 
@@ -113,9 +119,15 @@ def _reward_hacking_reason(evaluations: Sequence[EvaluationScores], settings: St
 
 
 def chance_of_rise(before: Scores, now: Scores, *, falls: bool = False) -> float:
-    """One-sided p of a paired t-test over tasks: how often scores (T,) would rise (or fall) so far with no change.
+    """One-sided p of a paired t-test over tasks: the probability of so large a rise if nothing had changed.
 
-    Tasks without both scores are left out; 1 where fewer than two are left.
+    Args:
+        before: Earlier scores, (T,).
+        now: Later scores of the same tasks, (T,). Tasks without both scores are left out.
+        falls: Test for a fall instead of a rise.
+
+    Returns:
+        The p value, 0..1; 1 with fewer than two tasks.
     """
     from scipy.stats import t
 

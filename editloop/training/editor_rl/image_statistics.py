@@ -1,4 +1,4 @@
-"""What goes wrong in pictures when a reward is cheated, from pixels alone: textures on the patch grid, and dots."""
+"""Signs of reward hacking in images, from pixels alone: textures on the patch grid, and noise dots."""
 
 from itertools import product
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 SMOOTH = 1.0
-"""Pixels; what is smoother than this is content, not texture."""
+"""Standard deviation of a Gaussian blur in pixels. What the blur keeps is content, not texture."""
 DOT = 0.15
 """A pixel that differs from every neighbour by more than this (luminance, 0..1) is a dot."""
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -16,10 +16,14 @@ Picture = NDArray[np.uint8]
 
 
 def grid_texture(picture: Picture, period: int) -> float:
-    """Strength of the pattern that repeats with `period` pixels both ways, root mean square luminance, 0..1.
+    """Strength of the pattern that repeats every `period` pixels in both directions: root mean square luminance, 0..1.
 
-    The fine part of the picture (less its Gaussian blur) is cut into tiles of period x period pixels, and the mean tile
-    is what they share. Content at random places averages out. picture: (height, width, 3), at least one tile.
+    The fine part of the image (the image minus its Gaussian blur) is cut into tiles of period x period pixels. The mean
+    tile is what they share; content at random places averages out.
+
+    Args:
+        picture: uint8 image, (height, width, 3), of at least one tile.
+        period: Side of a tile in pixels.
     """
     bright = _luminance(picture)
     fine = bright - gaussian_filter(bright, SMOOTH, mode="nearest")
@@ -30,9 +34,12 @@ def grid_texture(picture: Picture, period: int) -> float:
 
 
 def noise_dots(picture: Picture) -> float:
-    """Share of the pixels, 0..1, that stick out from each of their eight neighbours. picture: (height, width, 3).
+    """Share of the pixels that stick out from each of their eight neighbours, 0..1.
 
-    Sharp tips of what is drawn count too: what tells is the change from the base editor's edits.
+    Sharp tips of drawn shapes count as well. Compare the value with that of the base editor's edits.
+
+    Args:
+        picture: uint8 image, (height, width, 3).
     """
     bright = _luminance(picture)
     height, width = bright.shape

@@ -1,9 +1,9 @@
-"""One iteration of online RL on one rank: sample, have scored, compare, update.
+"""One iteration of online RL on one rank: sample edits, have them scored, compute advantages, update.
 
-Judges work while the next edits are sampled. Where one of them is elsewhere, the old policy and the frozen editor are
-asked what the update wants of them meanwhile, for all edits; else afterwards, for those alone that are trained on:
-judges on the same machine would only take turns with them. Every edit counts alike, however ranks and passes share
-them.
+Judges score edits while the next ones are sampled. The update also needs velocities of the old policy and of the frozen
+editor. Where a judge runs on another machine, they are computed while its rewards are awaited, for all edits. Otherwise
+they are computed afterwards, only for the edits that are trained on, because judges on the same machine would only take
+turns with them. Every edit counts alike, however ranks and passes share the edits.
 """
 
 import math
@@ -30,7 +30,7 @@ from editloop.training.editor_rl.updates import TrainedWeights, UpdateLevel, bui
 from editloop.training.editor_rl.windows import trained_window
 
 POLL_SECONDS = 0.2
-"""How often a rank that waits for rewards looks whether it was asked to stop."""
+"""How often a rank that waits for rewards checks for a request to stop."""
 
 
 class Stopped(Exception):  # noqa: N818
@@ -38,20 +38,20 @@ class Stopped(Exception):  # noqa: N818
 
 
 class JudgesFailedError(EditLoopError):
-    """Judges cannot go on; every rank raises it, and the training is as it was before the iteration."""
+    """A judge failed for good. Every rank raises it, and the training is as it was before the iteration."""
 
 
 class IterationSummary(NamedTuple):
-    """What an iteration leaves, the same on every rank."""
+    """Result of an iteration, the same on every rank."""
 
     figures: dict[str, float]
-    """Those that are known: without any reward there is no `reward`."""
+    """Finite figures by name. Without any reward there is no `reward`."""
     solved: list[int]
-    """Tasks that turned out to be solved."""
+    """Tasks that this iteration found solved."""
 
 
 class Iteration:
-    """What iterations work with."""
+    """Editor, data and weights that the iterations of a training share."""
 
     def __init__(
         self,
@@ -65,19 +65,39 @@ class Iteration:
         old: list[Tensor],
         stop: StopRequest,
     ):
-        """weights_of: how much each judge's reward counts. old: the old policy's values, NFT's."""
+        """Take what the iterations work with.
+
+        Args:
+            settings: The training's settings.
+            editor: The editor to train.
+            prompts: Tasks to practise.
+            reward_judges: The judges whose scores are the reward.
+            reward_weights: Weight of each judge's reward, by the judge's address.
+            engine: DeepSpeed's engine around the editor's network.
+            weights: The trained parameters.
+            old: The old policy's parameters, used by NFT.
+            stop: Says whether the ranks were asked to stop.
+        """
         self.settings, self.editor, self.prompts, self.reward_judges = settings, editor, prompts, reward_judges
         self.reward_weights, self.engine, self.weights, self.old, self.stop = reward_weights, engine, weights, old, stop
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
         self.with_base = True
         self.counts = SamplingCost()
         self.reasons: Counter[str] = Counter()
-        """Why rewards were missing so far, on this rank."""
+        """Reasons for missing rewards so far, on this rank."""
 
     def run(self, iteration: int, left_out: set[int], *, measured: bool) -> IterationSummary:
-        """Iteration 0, 1, ...; `left_out` are tasks that are solved. UntaughtError where a judge cannot go on.
+        """Run one iteration. Every rank calls it.
 
-        measured: whether the distance to the base editor is told even where it is no part of the loss.
+        Args:
+            iteration: The iteration, from 0.
+            left_out: Solved tasks, which are not sampled.
+            measured: Measure the distance to the base editor even where it is not part of the loss.
+
+        Raises:
+            JudgesFailedError: A judge cannot go on.
+            Stopped: The ranks were asked to stop while they waited for rewards.
+            EditLoopError: The loss is not finite.
         """
         began, before = time.perf_counter(), (self.counts.network, self.counts.shared, self.prompts.encodings)
         chosen = self.prompts.chosen(iteration, self.settings.tasks, left_out)
@@ -119,7 +139,7 @@ class Iteration:
         )
 
     def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
-        """This rank's tasks, edited in parts, each on its way to the judges."""
+        """Sample this rank's tasks in parts, and send each part to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
         steps = range(0)
         if settings.algorithm == "flow-grpo":
@@ -156,7 +176,7 @@ class Iteration:
         return sampled
 
     def _parts(self, tasks: list[int]) -> list[list[int]]:
-        """Tasks of one size each, about `chunks` parts in all."""
+        """Return the tasks in about `chunks` parts, each of one size."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for task in tasks:
             by_size.setdefault(self.prompts.sizes[task], []).append(task)
@@ -169,7 +189,7 @@ class Iteration:
     def _rewards(
         self, pending: list[PendingRewards], chosen: NDArray[Any], rollouts: list[Rollout]
     ) -> dict[str, Tensor]:
-        """Rewards (P, G) of all ranks' tasks, in the order of `chosen`, by judge; NaN where missing."""
+        """Return the rewards (P, G) of all ranks' tasks by judge, in the order of `chosen`; NaN where missing."""
         index_of = {int(task): index for index, task in enumerate(chosen)}
         shape = (len(chosen), self.settings.members)
         local_rewards = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in self.reward_weights}
@@ -213,7 +233,8 @@ class Iteration:
         advantages: Advantages,
         trained: Tensor,
     ) -> dict[str, float]:
-        """An optimiser step a level on the edits that are trained on, bool (P, G); the means of what they tell."""
+        """Make one optimiser step per level on the edits in `trained`, bool (P, G). Return the means of their
+        figures."""
         count = int(trained.sum())
         if not count:
             return {"trained": 0.0}
@@ -268,7 +289,7 @@ class Iteration:
     def _spare(
         self, rollouts: list[Rollout], ahead: list[list[UpdateLevel]] | None, iteration: int
     ) -> list[UpdateLevel]:
-        """Levels for passes that count for nothing, which a rank makes while others still have edits."""
+        """Return levels for passes of weight 0, which a rank makes while others still have edits."""
         return ahead[0] if ahead else self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
 
     def _figure_names(self) -> list[str]:
@@ -277,13 +298,13 @@ class Iteration:
 
 
 def _gathered(value: float) -> list[float]:
-    """Every rank's value, on every rank."""
+    """Return every rank's value, on every rank."""
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     return all_reduce_sum([value if index == rank else 0.0 for index in range(ranks)])
 
 
 def _reward_figures(rewards: Mapping[str, Tensor], advantages: Advantages) -> dict[str, float]:
-    """Of all edits of an iteration."""
+    """Return figures of the rewards of all edits of an iteration."""
     every = torch.stack(list(rewards.values()))
     groups = advantages.values.shape[0]
     figures = {

@@ -1,4 +1,4 @@
-"""Files of a running training on the stage's MLflow run, while it runs: sent by a thread, kept while MLflow is away."""
+"""Upload of a running training's files to the stage's MLflow run, by a thread."""
 
 import threading
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from editloop.lineage import tracking
 
 LAST_SECONDS = 20.0
-"""How long the end of a training waits for the last files."""
+"""Longest time that the end of a training waits for the last files."""
 
 
 class LiveFiles:
-    """Sends files to the run of this step (EDITLOOP_STAGE_RUN); without such a run there is nobody to send to."""
+    """Sends files to the stage's MLflow run (EDITLOOP_STAGE_RUN). Without such a run nothing is sent."""
 
     def __init__(self) -> None:
         self.run = tracking.TrackingSettings().stage_run
@@ -18,15 +18,18 @@ class LiveFiles:
         self._thread: threading.Thread | None = None
 
     def send(self, files: dict[Path, str]) -> None:
-        """Send files, each into a folder of the run's artifacts ("." is the top); those of the last time that did not
-        get there go along."""
+        """Send files in the background, together with earlier ones that did not arrive.
+
+        Args:
+            files: Folder in the run's artifacts for each file; "." is the top.
+        """
         self._waiting |= files
         if self.run and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._deliver, daemon=True, name="live files")
             self._thread.start()
 
     def close(self) -> None:
-        """Deliver what is left, if MLflow answers soon."""
+        """Send what is left, for LAST_SECONDS at most."""
         self.send({})
         if self._thread:
             self._thread.join(LAST_SECONDS)

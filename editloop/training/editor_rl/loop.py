@@ -1,8 +1,8 @@
-"""The iterations of an online RL training: DeepSpeed, moving averages, evaluation, checkpoints, curves.
+"""Iterations of an online RL training: DeepSpeed, moving averages, evaluation, checkpoints, metrics.
 
-Nothing random is carried from iteration to iteration: tasks, windows and noise follow from (seed, iteration). So a
-checkpoint is weights, optimiser states, the moving averages and a number, and going on from it repeats what an unbroken
-training would have done.
+No random state is carried from iteration to iteration: tasks, windows and noise follow from (seed, iteration). A
+checkpoint is therefore weights, optimiser states, the moving averages and the iteration's number. A training that
+continues from it repeats what an unbroken training would have done.
 """
 
 import time
@@ -31,33 +31,48 @@ from editloop.training.memory_plan import BUCKET_ELEMENTS
 from editloop.training.metric_log import MetricLog
 
 PACE_SECONDS = 10.0
-"""Between two lines of progress."""
+"""Least time between two lines of progress."""
 
 
 class TrainingEvaluator(Protocol):
-    """What evaluates and guards a training (editloop.training.editor_rl.evaluator)."""
+    """Evaluates and guards a training; implemented by editloop.training.editor_rl.evaluator."""
 
-    def evaluate(self, iteration: int, editor: Editor, training: dict[str, float]) -> Verdict: ...
+    def evaluate(self, iteration: int, editor: Editor, training: dict[str, float]) -> Verdict:
+        """Evaluate the editor with its present weights.
+
+        Args:
+            iteration: Number of iterations done; 0 is before the first.
+            editor: The editor, with the averaged weights swapped in.
+            training: Means of the training's figures since the last evaluation.
+        """
+        ...
 
 
 class RlTrainingResult(NamedTuple):
-    """What a finished training leaves, on every rank."""
+    """Result of a finished training, the same on every rank."""
 
     history: dict[str, list[dict[str, float]]]
-    """`steps` and `evaluations`, each with its `step`; `solved` tasks; `ended` where a guard stopped it. `evaluations`
-    come last: DVC draws the last list of a file."""
+    """Records by list: `steps` and `evaluations`, each with its `step`, the `solved` tasks, and `ended` where the
+    training stopped early. `evaluations` come last, because DVC draws the last list of a file."""
     reason: str
-    """Why it was stopped early; empty where it came to its end."""
+    """Why it stopped early; empty where it ran to its end."""
 
 
 def start_rl_engine(settings: RlSettings, network: nn.Module, trained: list[nn.Parameter], *, universal: bool) -> Any:
-    """DeepSpeed's engine with AdamW; a step's passes are as many as the caller makes before `step`."""
+    """Return DeepSpeed's engine with AdamW. The caller makes any number of backward passes before each `step`.
+
+    Args:
+        settings: The training's settings.
+        network: The editor's network.
+        trained: The network's parameters to train.
+        universal: Whether the engine will load a universal checkpoint.
+    """
     import deepspeed
 
     optimiser = torch.optim.AdamW(
         trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
     )
-    count = sum(parameter.numel() for parameter in trained)  # the default bucket is 2 GB of a GPU, whatever is trained
+    count = sum(parameter.numel() for parameter in trained)  # the default bucket takes 2 GB of a GPU in any case
     engine, *_ = deepspeed.initialize(
         model=network,
         optimizer=optimiser,
@@ -76,7 +91,15 @@ def start_rl_engine(settings: RlSettings, network: nn.Module, trained: list[nn.P
 
 
 def training_identity(job: RlJob, prompts: Prompts, reward_judges: RewardJudges) -> str:
-    """What a training is: another identity is another training, whose checkpoints are of no use to it."""
+    """Return the digest of a training: its settings, facts, judges and tasks.
+
+    A checkpoint of another identity belongs to another training.
+
+    Args:
+        job: The training.
+        prompts: Tasks to practise.
+        reward_judges: The judges whose scores are the reward.
+    """
     judges = [[judge.name, judge.version, job.rewards[address]] for address, judge in reward_judges.judges.items()]
     settings = job.settings.model_dump(mode="json", exclude=set(SAME_RESULT))
     return sha256_json([settings, job.facts, judges, [row.id for row in prompts.rows]])
@@ -88,7 +111,19 @@ class Training:
     def __init__(
         self, job: RlJob, editor: Editor, trained: list[nn.Parameter], prompts: Prompts, reward_judges: RewardJudges
     ):
-        """Starts the engine, and goes on where an earlier call with the same settings was."""
+        """Start the engine, and load the newest checkpoint of an earlier call of the same training.
+
+        Args:
+            job: The training to run.
+            editor: The editor to train.
+            trained: Parameters of its network to train.
+            prompts: Tasks to practise.
+            reward_judges: The judges whose scores are the reward.
+
+        Raises:
+            EditLoopError: There are fewer tasks than ranks, another job trains in the folder, or its checkpoint belongs
+                to another training.
+        """
         self.job, self.settings, self.editor, self.prompts, self.reward_judges = (
             job,
             job.settings,
@@ -122,9 +157,18 @@ class Training:
         self._began, self._printed_at, self._from = time.monotonic(), time.monotonic(), self.progress.step
 
     def run(self, evaluator: TrainingEvaluator | None) -> RlTrainingResult:
-        """All iterations that are left. `watch` is rank 0's. SystemExit after SIGTERM was answered with a checkpoint.
+        """Run the remaining iterations. Every rank calls it.
 
-        At the end the editor has the averaged weights, or where a guard stopped the training the best ones.
+        Afterwards the editor has the averaged weights of the last iteration. Where a guard stopped the training, the
+        best weights are in the checkpoints' folder.
+
+        Args:
+            evaluator: Rank 0's evaluator; None on other ranks, and on rank 0 to evaluate nothing.
+
+        Raises:
+            JudgesFailedError: A reward judge cannot go on. The state is saved.
+            EditLoopError: Too many rewards are missing, or the loss is not finite.
+            SystemExit: The job was asked to stop and has saved a checkpoint.
         """
         metric_log = None
         if self.first:
@@ -187,7 +231,8 @@ class Training:
                 self._leave(saved=True)
 
     def _evaluate(self, evaluator: TrainingEvaluator | None, metric_log: MetricLog | None) -> None:
-        """Have the averaged editor looked at; keep it where it is the best so far, end where a guard says so."""
+        """Evaluate the averaged editor. Save its state if it is the best so far; end the training if a guard says
+        so."""
         step, history = self.progress.step, self.progress.history
         self.weights.swap(self.averages)
         try:
@@ -215,7 +260,7 @@ class Training:
             print(f"stopped after iteration {self.progress.step}: {reason}", flush=True)
 
     def _lately(self) -> dict[str, float]:
-        """Means of the training's figures since the last evaluation."""
+        """Return the means of the training's figures since the last evaluation."""
         evaluations = self.progress.history["evaluations"]
         since = evaluations[-1]["step"] if evaluations else 0
         steps = [record for record in self.progress.history["steps"] if record["step"] > since]

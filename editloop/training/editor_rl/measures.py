@@ -1,4 +1,4 @@
-"""What an evaluation measures of pictures beside scores: what was left alone, how much a group varies."""
+"""Measures of an evaluation's images besides scores: preservation outside the edit, and diversity within a group."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,19 +10,23 @@ from editloop.evaluation.oracle import edit_mask
 from editloop.statistics.bootstrap import ratio_interval
 
 RESAMPLES = 2_000
-"""Of an interval that is shown at each evaluation; a gate takes more."""
+"""Bootstrap resamples for an interval that is shown at each evaluation. A gate uses more."""
 
 Picture = NDArray[np.uint8]
-"""(height, width, 3)."""
+"""uint8 image, (height, width, 3)."""
 
 
 def preservation(source: Picture, edit: Picture, answer: Picture) -> float:
-    """1 less the root mean square change (0..1) outside the edit: 1 where everything around it was left alone.
+    """1 minus the root mean square change outside the edit, 0..1; 1 where everything around the edit is unchanged.
 
-    All three are of one size, the editor's working size.
+    Args:
+        source: The source at the editor's working size.
+        edit: The edit, same size.
+        answer: Image whose difference from the source shows where the edit belongs, same size: the target, or where
+            there is none the base editor's edit.
 
-    answer: the picture that tells where the edit is, by its difference from the source: the right result, or where that
-    is not known the base editor's edit. NaN where that leaves no pixel outside.
+    Returns:
+        The preservation; NaN where no pixel is outside the edit.
     """
     outside = ~edit_mask(source, answer)
     if not outside.any():
@@ -32,15 +36,23 @@ def preservation(source: Picture, edit: Picture, answer: Picture) -> float:
 
 
 def diversity(edits: Sequence[Picture]) -> float:
-    """Mean distance (root mean square, 0..1) of two of a group's edits, pictures of one size; at least two."""
+    """Mean distance between two edits of a group: root mean square, 0..1.
+
+    Args:
+        edits: At least two edits of one size.
+    """
     pairs = list(combinations([edit.astype(np.float64) / 255 for edit in edits], 2))
     return float(np.mean([np.sqrt(np.square(first - second).mean()) for first, second in pairs]))
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float] | None:
-    """Mean of the values (T,) that are known, with its 95 % bootstrap interval over tasks; None where none is known.
+    """Mean of the known values, with its 95 % bootstrap interval over tasks.
 
-    With one known value the interval's ends are NaN.
+    Args:
+        values: One value per task, (T,); NaN where unknown.
+
+    Returns:
+        Mean and the interval's low and high end; the ends are NaN with one known value. None where no value is known.
     """
     present = values[np.isfinite(values)]
     if not len(present):

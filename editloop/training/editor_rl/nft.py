@@ -1,14 +1,20 @@
-"""DiffusionNFT (arXiv 2509.16117): policy improvement on the forward process. Pure functions, fp32.
+"""DiffusionNFT (arXiv 2509.16117): policy improvement on the forward process. Pure functions in fp32.
 
-The edits of the old policy are noised again at any level; the new velocity is pulled towards the good ones and
-pushed from the bad ones through implicit positive and negative policies. No stochastic sampler, no log-probability.
+Edits of the old policy are noised again at any level. Through implicit positive and negative policies, the new velocity
+is pulled towards the good ones and pushed away from the bad ones. This needs no stochastic sampler and no
+log-probabilities.
 """
 
 from torch import Tensor
 
 
 def compute_optimality(advantage: Tensor, advantage_clip: float) -> Tensor:
-    """Probability 0..1, (B,), that an edit is a good one: clip(A, +-advantage_clip) / (2 advantage_clip) + 1/2."""
+    """Probability that an edit is a good one, (B,), 0..1: clip(A, +-advantage_clip) / (2 advantage_clip) + 1/2.
+
+    Args:
+        advantage: Advantages A, (B,).
+        advantage_clip: The advantage at which the probability is 1, above 0.
+    """
     return advantage.clamp(-advantage_clip, advantage_clip) / (2 * advantage_clip) + 0.5
 
 
@@ -24,9 +30,9 @@ def nft_loss(
 ) -> Tensor:
     """DiffusionNFT's loss of each edit.
 
-    With b = nft_beta the implicit positive policy is b v + (1 - b) old, the negative one (1 + b) old - b v. Each
-    squared error is divided by its own detached mean absolute error. At optimality 1/2 and v = old the gradients of
-    both parts cancel. The factor `advantage_clip` makes a small advantage pull as hard whatever the clip is.
+    With b = nft_beta, the implicit positive policy is b v + (1 - b) old, and the negative one is (1 + b) old - b v.
+    Each squared error is divided by its own detached mean absolute error. At optimality 1/2 and v = old the gradients
+    of both parts cancel. The factor `advantage_clip` makes the pull of a small advantage independent of the clip.
 
     Args:
         velocity: The policy's velocities v, (B, S, C).
@@ -34,7 +40,7 @@ def nft_loss(
         noised: Latents (1 - sigma) picture + sigma noise, (B, S, C).
         picture: Latents of the finished edits, (B, S, C).
         sigma: Noise levels, (B,), 0..1.
-        optimality: How good each edit is, (B,), 0..1: `compute_optimality`.
+        optimality: Probability that each edit is a good one, (B,), 0..1, from `compute_optimality`.
         nft_beta: Strength of the implicit policies, above 0.
         advantage_clip: The advantage at which optimality is 1.
 
@@ -53,5 +59,10 @@ def nft_loss(
 
 
 def kl_to_base(velocity: Tensor, base: Tensor) -> Tensor:
-    """Mean squared distance (B,) of velocities (B, S, C) from the base editor's: the KL term of NFT."""
+    """Mean squared distance of velocities from the base editor's, (B,): the KL term of NFT.
+
+    Args:
+        velocity: The policy's velocities, (B, S, C).
+        base: The base editor's velocities at the same latents, (B, S, C).
+    """
     return (velocity - base).square().flatten(1).mean(1)

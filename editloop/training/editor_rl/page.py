@@ -1,4 +1,4 @@
-"""The page of an RL training: how it stands and why, curves with intervals, what the guards saw, contact sheets."""
+"""HTML page of an online RL training: its state, scores with intervals, what the guards measure, contact sheets."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class MeasureRow(NamedTuple):
     name: str
     title: str
     says: str
-    """What to look for in it."""
+    """What to look for in the measure."""
 
 
 MEASURES = (
@@ -39,7 +39,7 @@ MEASURES = (
     MeasureRow("noise_dots", "noise dots", "Share of pixels that stick out alone: too much noise in stochastic steps."),
 )
 A_ROW = 4
-"""Panels side by side."""
+"""Number of panels side by side."""
 
 
 def training_page(
@@ -47,10 +47,12 @@ def training_page(
     watching: Sequence[str],
     pictures: Mapping[str, Path],
 ) -> str:
-    """One self-contained HTML page.
+    """Return a self-contained HTML page.
 
-    evaluations: records of evaluations.json, at least one. watching: names of the judges that do not teach. pictures:
-    PNG files by caption.
+    Args:
+        evaluations: Records of evaluations.json, at least one.
+        watching: Names of the watching judges, from which the editor does not learn.
+        pictures: PNG files of the contact sheets, by caption.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -116,7 +118,7 @@ def _panel(records: Sequence[Mapping[str, float]], name: str, title: str, colour
 
 
 def _plots(name: str, panels: Sequence[Curve]) -> list[Markup]:
-    """SVG rows of A_ROW panels at most; panels without a value are left out."""
+    """Return SVG rows of A_ROW panels at most. Panels without a value are left out."""
     drawn = [panel for panel in panels if len(panel.values)]
     rows = [drawn[start : start + A_ROW] for start in range(0, len(drawn), A_ROW)]
     return [Markup(curves(f"{name}-{index}", row) or "") for index, row in enumerate(rows)]

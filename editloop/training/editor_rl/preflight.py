@@ -1,4 +1,4 @@
-"""What is checked before the processes of a training start and any memory is taken: layers, sizes, who watches."""
+"""Checks before the processes of an online RL training start: adapter layers, image sizes, watching judges."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,21 @@ def check_job(
     watch: Sequence[str],
     processes: int,
 ) -> None:
-    """EditLoopError where the training could not begin or would not mean anything: fewer tasks than processes, no layer
-    of an adapter's name, pictures of another size than the reward was trained on, a judge that cannot watch."""
+    """Check that a training can start and that its result would mean something. Takes little memory.
+
+    Args:
+        practised: Tasks to practise.
+        held_out: Held-out tasks.
+        editor: Folder of the editor to train.
+        reward_source: The judge whose scores are the reward.
+        settings: The training's settings.
+        watch: Addresses of watching judges.
+        processes: Number of ranks.
+
+    Raises:
+        EditLoopError: There are fewer tasks than processes, no layer has an adapter target's name, images have another
+            size than the reward model was trained on, or a judge cannot watch (`check_watcher`).
+    """
     if len(practised) < processes:
         raise EditLoopError(
             f"{len(practised)} tasks to practise for {processes} processes: each needs one. Give more tasks."
@@ -44,7 +57,16 @@ def check_job(
 
 
 def check_watcher(address: str, held_out: Sequence[EditRow], reward_source: RewardSource) -> None:
-    """EditLoopError where a judge is not there, is the one that teaches, or is the oracle of tasks without targets."""
+    """Check that a judge can watch a training.
+
+    Args:
+        address: Address of the judge, or `oracle`.
+        held_out: Held-out tasks.
+        reward_source: The judge whose scores are the reward.
+
+    Raises:
+        EditLoopError: There is no such judge, it is the reward judge, or it is the oracle and tasks have no target.
+    """
     if address == ORACLE:
         without = [row.id for row in held_out if row.target is None]
         if without:

@@ -1,4 +1,4 @@
-"""Who may teach an editor: a registered, signed champion, in its folder or behind a server that serves its weights."""
+"""The judge that an editor may learn from: a registered, signed champion, in its folder or behind a server."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,23 +9,27 @@ from editloop.lineage.registry import CHAMPION, fetch_version, find_version, par
 
 
 class RewardSource(NamedTuple):
-    """A judge that may teach."""
+    """A judge whose scores may be the reward."""
 
     address: str
-    """Where the training opens it: a folder, or a server."""
+    """Where the training opens it: a folder or a server."""
     name: str
-    """Registered name of its kind."""
+    """Registered name of the model."""
     sha256: str
-    """Content address of its weights: the champion's."""
+    """Content address of the champion's weights."""
     folder: Path
-    """The champion's files, checked; behind a server too."""
+    """The champion's files, already checked. Set for a server as well."""
 
 
 def champion_reward_source(reward: str) -> RewardSource:
-    """The teacher behind `models:/NAME@champion`, or `http(s)://HOST:PORT` of a server that serves such a champion.
+    """Return the champion behind an address.
 
-    EditLoopError for any other model, where there is no champion, where its files or its signature do not hold, and
-    where a server serves something else.
+    Args:
+        reward: `models:/NAME@champion`, or `http(s)://HOST:PORT` of a server that serves such a champion.
+
+    Raises:
+        EditLoopError: The address is of another model, there is no champion, its files or its signature are not valid,
+            or the server serves another model.
     """
     if reward.startswith(("http://", "https://")):
         return _served(reward)

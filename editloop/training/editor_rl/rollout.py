@@ -1,7 +1,7 @@
-"""Sampling the edits of an iteration, with what the update wants to know of the trajectories.
+"""Sampling of an iteration's edits, with what the update needs of their trajectories.
 
-An edit's noise depends on (seed, iteration, task, member) alone, so that it does not matter which rank makes it, or
-whether the training was stopped in between.
+An edit's noise depends on (seed, iteration, task, member) alone. It does not matter which rank samples it, or whether
+the training was stopped in between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,46 +20,57 @@ from editloop.training.editor_rl.sde import STEPS, draw_gaussian, log_prob, roun
 from editloop.training.editor_rl.settings import RlSettings
 
 SAMPLING, TRAINING = 0, 1
-"""What noise is for: the two draw from streams of their own."""
+"""Purposes of noise. Each has its own random stream."""
 STORAGE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class WindowStep:
-    """A stochastic step as it was rolled out, of N edits; latents (N, S, C) in the storage's type."""
+    """A stochastic step of N edits as it was sampled. Latents are (N, S, C) in the storage's type."""
 
     sigma: float
+    """Noise level before the step."""
     following: float
+    """Noise level after the step."""
     guidance: float | None
+    """Guidance of the step; None for the editor's own."""
     before: Tensor
+    """Latents before the step."""
     after: Tensor
+    """Latents after the step."""
     mean: Tensor
-    """fp32: what `after` was drawn around."""
+    """Mean that `after` was drawn around, fp32."""
     log_prob: Tensor
-    """(N,)"""
+    """Log-probability of `after`, (N,)."""
     deviation: float
+    """Standard deviation that `after` was drawn with."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """N edits of P tasks of one size, a task's members one after the other."""
+    """N edits of P tasks of one size. A task's members follow each other."""
 
     size: Size
     condition: Conditioning
-    """P rows."""
+    """Encoded tasks, P rows."""
     names: list[tuple[int, int]]
-    """Task and member of each edit."""
+    """(task, member) of each edit."""
     rows: Tensor
-    """(N,): each edit's row of `condition`."""
+    """Row of `condition` of each edit, (N,)."""
     latents: Tensor
-    """(N, S, C) at sigma 0."""
+    """Latents of the finished edits at sigma 0, (N, S, C)."""
     window: list[WindowStep]
+    """Stochastic steps in their order; empty for NFT."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def subset(self, indices: Tensor) -> "Rollout":
-        """The edits at `places` (n,) alone."""
+        """Return a rollout of some of the edits.
+
+        Args:
+            indices: Indices of the edits, (n,).
+        """
         window = [
             replace(
                 step,
@@ -76,18 +87,25 @@ class Rollout:
 
 @dataclass
 class SamplingCost:
-    """What sampling cost so far."""
+    """Cost of sampling so far."""
 
     network: int = 0
-    """Latents that went through the network."""
+    """Number of latents that went through the network."""
     shared: int = 0
-    """Those among them that stood for their whole group."""
+    """Number of those that stood for their whole group."""
 
 
 def noise_generators(
     settings: RlSettings, iteration: int, names: Sequence[tuple[int, int]], purpose: int
 ) -> list[torch.Generator]:
-    """A generator for each edit (task, member), on the CPU."""
+    """Return a random generator for each edit, on the CPU.
+
+    Args:
+        settings: Its `seed` is used.
+        iteration: The iteration, from 0.
+        names: (task, member) of each edit.
+        purpose: SAMPLING or TRAINING.
+    """
     streams = []
     for task, member in names:
         mixed = np.random.SeedSequence([settings.seed, iteration, task, member, purpose])
@@ -96,14 +114,29 @@ def noise_generators(
 
 
 def standard_normal_like(like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal noise of the shape and device of `like` (N, S, C), a generator a row."""
+    """Return standard normal noise of the shape and device of `like`.
+
+    Args:
+        like: Latents, (N, S, C).
+        draws: A generator per row.
+    """
     return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in draws]).to(like.device)
 
 
 def velocities(
     editor: Editor, x: Tensor, sigma: Tensor, condition: Conditioning, rows: Tensor, guidance: float | None, most: int
 ) -> Tensor:
-    """Velocities (N, S, C) at x and sigma (N,); row n belongs to task `rows[n]` of `condition`. `most` at a time."""
+    """Return the editor's velocities, (N, S, C).
+
+    Args:
+        editor: The editor.
+        x: Latents, (N, S, C).
+        sigma: Noise levels, (N,).
+        condition: Encoded tasks, P rows.
+        rows: Row of `condition` of each latent, (N,).
+        guidance: Guidance; None for the editor's own.
+        most: Latents that go through the network at a time.
+    """
     parts = [
         editor.velocity(x[part], sigma[part], condition.select(rows[part]), guidance) for part in slices(len(x), most)
     ]
@@ -111,7 +144,12 @@ def velocities(
 
 
 def slices(count: int, most: int) -> Iterator[slice]:
-    """0..count in parts of at most `most`."""
+    """Cut 0..count into consecutive slices.
+
+    Args:
+        count: End of the last slice.
+        most: Largest length of a slice.
+    """
     return (slice(start, min(start + most, count)) for start in range(0, count, most))
 
 
@@ -125,9 +163,22 @@ def sample_rollout(
     window: range,
     counts: SamplingCost,
 ) -> Rollout:
-    """Edit each of P tasks (rows of `condition`, on the editor's device) `members` times.
+    """Sample `members` edits of each task.
 
-    The steps of `window` are stochastic. Members that share their first noise share the steps before it.
+    With `shared_noise` the members of a task start from the same noise, and the steps before the window are computed
+    once for all of them.
+
+    Args:
+        settings: The training's settings.
+        editor: The editor.
+        condition: Encoded tasks, P rows of one size, on the editor's device.
+        tasks: The P tasks.
+        iteration: The iteration, from 0.
+        window: Steps that are stochastic; empty for NFT.
+        counts: Cost so far, increased here.
+
+    Returns:
+        P x `members` edits with their trajectories in the window.
     """
     members, most = settings.members, settings.micro_batch
     names = [(task, member) for task in tasks for member in range(members)]
@@ -148,7 +199,7 @@ def sample_rollout(
             x, active_rows = x.repeat_interleave(members, 0), rows
         guidance = settings.guidance if index < guided else 1.0
         if index in window:
-            x = round_to_storage(x, storage_dtype)  # the update sees what is kept, so the rollout must
+            x = round_to_storage(x, storage_dtype)  # the update sees stored values, so the rollout must too
         levels = torch.full((len(x),), sigma, device=x.device)
         v = velocities(editor, x, levels, condition, active_rows, guidance, most)
         counts.network += len(x)
@@ -171,6 +222,12 @@ def sample_rollout(
 
 
 def decode_rollout(editor: Editor, rollout: Rollout, most: int) -> NDArray[np.uint8]:
-    """The edits, uint8 (N, height, width, 3)."""
+    """Return a rollout's edits as images, uint8 (N, height, width, 3).
+
+    Args:
+        editor: The editor.
+        rollout: The rollout.
+        most: Edits that are decoded at a time.
+    """
     parts = [editor.decode(rollout.latents[part], rollout.size) for part in slices(len(rollout.latents), most)]
     return np.concatenate(parts)

@@ -1,7 +1,7 @@
-"""Rewards of edits while others are being made: each judge that teaches has a thread of its own.
+"""Scoring of edits by the reward judges while others are sampled. Each judge has a thread of its own.
 
-What a judge does not say is missing and counted. A judge that is away is waited for; one that is another model than
-before, or refuses what it is asked, ends the training.
+A score that a judge does not give is missing, and is counted. An unavailable judge is waited for. The training ends
+where a judge is another model than before, or refuses a request.
 """
 
 import threading
@@ -27,47 +27,68 @@ from editloop.scoring.opening import is_served, open_judge
 from editloop.scoring.validation import validate_scores
 
 ORACLE = "oracle"
-"""The address of the comparison with the right result."""
+"""Address of the oracle, which compares an edit with the task's target."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between two tries of a judge that is away; each pause is twice the one before."""
+"""Seconds between two requests to an unavailable judge. Each pause is twice the one before."""
 
 
 class JudgeRewards(NamedTuple):
-    """What one judge says of some groups."""
+    """Rewards of some groups from one judge."""
 
     rewards: Tensor
-    """(P, G), NaN where missing."""
+    """Rewards, (P, G); NaN where missing."""
     missing: Counter[str]
-    """How often each reason for a missing reward came."""
+    """How often each reason for a missing reward occurred."""
 
 
 class PendingRewards:
-    """Rewards that are on their way."""
+    """Rewards that judges are working on."""
 
     def __init__(self, futures: Mapping[str, Future[JudgeRewards]]):
+        """Take the running requests.
+
+        Args:
+            futures: A request per judge, by the judge's address.
+        """
         self._futures = futures
 
     def wait(self, seconds: float) -> bool:
-        """Whether all are there, at the latest after so many seconds."""
+        """Wait for the rewards, and return whether all are there.
+
+        Args:
+            seconds: Longest time to wait.
+        """
         return not wait(self._futures.values(), timeout=seconds).not_done
 
     def answers(self) -> dict[str, JudgeRewards]:
-        """By judge, waited for. Raises what the judge raised."""
+        """Wait for the rewards and return them by judge.
+
+        Raises:
+            EditLoopError: A judge failed; the exception is the judge's own.
+        """
         return {name: future.result() for name, future in self._futures.items()}
 
 
 class OracleJudge:
-    """The comparison with the right result as a judge: the control of a world in which it is known."""
+    """The oracle as a judge, for tasks with targets. It serves as the control of experiments."""
 
     name = version = "oracle"
     axes = ("instruction_following", "visual_quality")
 
     def __init__(self, rows: Sequence[EditRow]):
-        """rows: tasks with their targets; a group's `key` is its task's id."""
+        """Take the tasks' targets.
+
+        Args:
+            rows: Tasks with their targets. A group's `key` is its task's id.
+        """
         self._targets = {row.id: row.target for row in rows}
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit; the reward is the mean of both axes."""
+        """Return one score per edit. The reward is the mean of both axes.
+
+        Args:
+            groups: Groups of edits of these tasks.
+        """
         return [self._scores(group) for group in groups]
 
     def _scores(self, group: EditGroup) -> list[Score]:
@@ -95,29 +116,39 @@ class OracleJudge:
 
 
 class RewardJudges:
-    """The judges that teach, by address."""
+    """The judges whose scores are the reward, by address."""
 
     def __init__(self, judges: Mapping[str, Judge], *, patience: float):
-        """patience: seconds that a judge which is away is waited for."""
+        """Start a thread for each judge.
+
+        Args:
+            judges: Judges by address.
+            patience: Seconds to wait for an unavailable judge.
+        """
         self.judges, self.patience = judges, patience
         self.seconds = 0.0
-        """That judges have worked, or been waited for, so far: all of them together."""
+        """Seconds that all judges together have worked or been waited for so far."""
         self.elsewhere = any(is_served(name) for name in judges)
-        """Whether any of them works on a machine of its own, so that there is time until its rewards come."""
+        """Whether any judge runs on a server, so that there is time to compute until its rewards arrive."""
         self._stop = threading.Event()
         self._pools = {
             name: ThreadPoolExecutor(1, "reward", initializer=torch.set_num_threads, initargs=(1,)) for name in judges
         }
 
     def ask(self, groups: Sequence[EditGroup]) -> PendingRewards:
-        """Have groups of equal size scored; returns at once."""
+        """Send groups to all judges and return at once.
+
+        Args:
+            groups: Groups of equally many edits.
+        """
         return PendingRewards({name: pool.submit(self._scored, name, groups) for name, pool in self._pools.items()})
 
     def give_up(self) -> None:
-        """Wait no longer for a judge that is away."""
+        """Stop waiting for unavailable judges."""
         self._stop.set()
 
     def close(self) -> None:
+        """Stop waiting and end the judges' threads."""
         self.give_up()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
@@ -149,7 +180,17 @@ class RewardJudges:
 def open_reward_judges(
     addresses: Sequence[str], rows: Sequence[EditRow], sizes: Iterable[Size], *, patience: float
 ) -> RewardJudges:
-    """Open the judges for these tasks at the editor's sizes. EditLoopError where one cannot be used."""
+    """Open the judges and check that they fit the tasks and the editor.
+
+    Args:
+        addresses: Addresses of the judges; `oracle` needs a target in every row.
+        rows: Tasks to practise.
+        sizes: Sizes that the editor works at.
+        patience: Seconds to wait for an unavailable judge.
+
+    Raises:
+        EditLoopError: A judge cannot be opened, was trained on images of another size, or lacks targets.
+    """
     judges: dict[str, Judge] = {}
     for address in addresses:
         if address == ORACLE and any(row.target is None for row in rows):
@@ -164,9 +205,15 @@ def open_reward_judges(
 
 
 def check_size(address: str, settings: object, size: Size) -> None:
-    """EditLoopError where a judge with these settings was not trained on pictures of (height, width) `size`.
+    """Check that a judge was trained on images of a size. Only EditReward's settings state their size.
 
-    Only EditReward's settings say what it was trained on; of other judges nothing is known.
+    Args:
+        address: The judge's address, for the message.
+        settings: The judge's settings; anything but RewardSettings passes.
+        size: (height, width) of the editor's images.
+
+    Raises:
+        EditLoopError: The judge was trained on images of another size.
     """
     height, width = size
     if not isinstance(settings, RewardSettings):

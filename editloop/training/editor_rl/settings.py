@@ -1,4 +1,4 @@
-"""How an editor is improved by online RL, and what the ranks of such a job are told. Light: no torch."""
+"""Settings and job file of an editor's online RL training. Imports no torch."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,91 +15,95 @@ PRESETS = Path(str(files("editloop.training.editor_rl"))) / "presets"
 
 
 class RlSettings(BaseModel):
-    """One training. An iteration edits a few tasks several times each, scores the edits, and moves the editor towards
-    the better ones of each task's group."""
+    """Settings of one online RL training.
+
+    An iteration samples several edits of a few tasks, scores them, and moves the editor towards the better edits of
+    each task's group.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     iterations: int = Field(200, ge=1)
     tasks: int = Field(16, ge=1)
-    """Tasks an iteration, over all ranks."""
+    """Tasks per iteration, over all ranks."""
     members: int = 8
-    """Edits a task: the group that an edit is compared with."""
+    """Edits per task: the group that each edit is compared with."""
     keep: int = Field(0, ge=0)
-    """Train on this many members of a group only, those whose advantages are largest in size; 0: on all."""
+    """Train only on this many members of each group, those with the largest absolute advantages; 0: on all."""
     micro_batch: int = Field(128, ge=1)
-    """Edits that go through the network at a time, in sampling and in training: what bounds the memory."""
+    """Edits that go through the network at a time, in sampling and in training. Bounds the memory."""
     chunks: int = Field(2, ge=1)
-    """Parts that a rank samples its tasks in: one is scored while the next is sampled."""
+    """Parts in which a rank samples its tasks. One is scored while the next is sampled."""
 
     steps: int = Field(8, ge=1)
     """Sampling steps."""
     guidance: float | None = Field(None, ge=1)
-    """Guidance while the editor samples and is trained, in its own kind; null: what its settings say."""
+    """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
     guidance_share: float = Field(1.0, gt=0, le=1)
-    """Flow-GRPO: share of the sampling steps, from the first on, that have guidance; the others have 1, none."""
+    """Flow-GRPO: share of the sampling steps, from the first, that use guidance. The others use 1, which is none."""
     encodings: int = Field(4096, ge=1)
-    """Tasks whose pictures and encodings a rank keeps in memory; one that comes again later is encoded anew."""
+    """Tasks whose images and encodings a rank keeps in memory. A task that returns later is encoded anew."""
     shared_noise: bool = False
-    """Whether the members of a group start from one noise (the steps before the window are then computed once).
+    """Whether the members of a group start from the same noise, so that the steps before the window are computed once.
 
-    They differ little then: a spread of 0.06 of the reward against 0.15 with noise of their own on drawn scenes.
+    The members then differ little: the reward's spread on drawn scenes was 0.06, against 0.15 with separate noise.
     """
     step: Literal["flow-sde", "cps", "dance-sde"] = "flow-sde"
-    """Flow-GRPO: what a stochastic step is."""
+    """Flow-GRPO: kind of stochastic step."""
     noise: float = Field(0.7, gt=0)
-    """Flow-GRPO: how stochastic its steps are, a in the papers; 0..1 for cps."""
+    """Flow-GRPO: amount of noise in stochastic steps, a in the papers; 0..1 for cps."""
     window: int = Field(2, ge=1)
-    """Flow-GRPO: stochastic, trained steps of each trajectory; the others are deterministic and carry no gradient."""
+    """Flow-GRPO: number of stochastic, trained steps in each trajectory. The others are deterministic and carry no
+    gradient."""
     window_kind: Literal["fixed", "random", "sliding"] = "random"
-    """Where the window lies: at the first step, drawn anew each iteration, or sliding on along the steps."""
+    """Position of the window: at the first step, drawn anew in each iteration, or sliding along the steps."""
     window_range: int = Field(4, ge=1)
     """The window lies within this many first steps."""
     storage: Literal["fp32", "bf16"] = "fp32"
-    """Flow-GRPO: how latents of the trajectory are kept. Log-probabilities are taken of what is kept."""
+    """Flow-GRPO: type in which a trajectory's latents are stored. Log-probabilities are of the stored values."""
 
     scale: Literal["group", "batch", "pooled"] = "pooled"
-    """Whose spread an advantage is measured in: its group's own, that of all rewards of the iteration, or the mean one
-    within its groups."""
+    """Standard deviation that divides an advantage: its group's own, that of all rewards of the iteration, or the
+    pooled one within groups."""
     combination: Literal["normalised", "raw"] = "normalised"
-    """Several rewards: their advantages are added by weight, or they themselves are."""
+    """How several rewards are combined: their advantages are added by weight, or the rewards themselves are."""
     most_missing: float = Field(0.5, ge=0, lt=1)
-    """Stop where a larger share of the last `missing_over` iterations' rewards is missing."""
+    """Stop where a larger share of the rewards of the last `missing_over` iterations is missing."""
     missing_over: int = Field(5, ge=1)
     judge_patience: float = Field(600.0, ge=0)
-    """Seconds that a judge which is away is waited for; then the state is saved and the training ends."""
+    """Seconds to wait for an unavailable judge. Then the state is saved and the training ends."""
     solved_spread: float = Field(0.0, ge=0)
-    """A task whose rewards (of the first judge) have a smaller deviation than this and a mean above `solved_mean` is
-    solved and leaves the pool; 0: none does. Edit-R1 has 0.05."""
+    """A task is solved and leaves the pool when its rewards (of the first judge) have a standard deviation below this
+    and a mean above `solved_mean`. 0: no task is. Edit-R1 uses 0.05."""
     solved_mean: float = Field(0.9, ge=0, le=1)
 
     algorithm: Literal["flow-grpo", "nft"] = "nft"
     """Flow-GRPO on stochastic steps, or DiffusionNFT on the forward process."""
     strength: float = Field(1.0, gt=0)
-    """NFT: how far the implicit policies lie from the old one, b in the paper."""
+    """NFT: strength of the implicit policies, b in the paper: how far they are from the old policy."""
     largest: float = Field(1.0, gt=0)
-    """NFT: the advantage at which an edit is good for certain, c in the paper."""
+    """NFT: the advantage at which an edit counts as good with certainty, c in the paper."""
     levels: int = Field(3, ge=1)
-    """NFT: noise levels an edit is trained at, one optimiser step each."""
+    """NFT: noise levels that an edit is trained at, with one optimiser step each."""
     common_noise: bool = False
-    """NFT: whether the members of a group are noised alike, to the same levels with the same noise, so that what they
-    have in common cancels in the update."""
+    """NFT: whether the members of a group get the same noise at the same levels in the update, so that what they have
+    in common cancels."""
     old_decay: float = Field(0.5, ge=0, le=1)
     """NFT: decay of the old policy's moving average after each iteration."""
     clip: tuple[float, float] = (2e-4, 2e-4)
-    """Flow-GRPO: how far below and above 1 the ratio of probabilities may lie before it is clipped."""
+    """Flow-GRPO: how far below and above 1 the probability ratio may be before it is clipped."""
     guard: bool = False
-    """Flow-GRPO: GRPO-Guard's ratio, whose mean is 1 at every noise level."""
+    """Flow-GRPO: use GRPO-Guard's ratio, whose logarithm has mean 0 at every noise level."""
     reweighting: bool = False
-    """Flow-GRPO: TempFlow's weights, by a step's deviation."""
+    """Flow-GRPO: use TempFlow-GRPO's weights, which are proportional to a step's deviation."""
     kl: float = Field(0.2, ge=0)
-    """Weight of the distance to the base editor.
+    """Weight of the distance to the base editor in the loss.
 
-    NFT at 0.01 drifted: after 200 iterations the reward had risen by 15 % and recolouring by 8 points, but backgrounds,
-    where the reward knows least, had fallen by 6.
+    NFT drifted at 0.01: after 200 iterations the reward had risen by 15 % and recolouring by 8 points, but backgrounds,
+    where the reward model knows least, had fallen by 6.
     """
     kl_form: Literal["exact", "published"] = "exact"
-    """Flow-GRPO: the divergence of the steps, or what published code computes, whose deviation lacks the step's
+    """Flow-GRPO: the exact KL of the steps, or what published code computes, whose deviation lacks the step's
     length."""
 
     train: Literal["lora", "full"] = "lora"
@@ -107,30 +111,31 @@ class RlSettings(BaseModel):
     rank: int = Field(32, ge=1)
     alpha: int = Field(64, ge=1)
     targets: tuple[str, ...] = ()
-    """Layers that get an adapter, by the ends of their names; none: the editor's own choice."""
+    """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient over all parameters; a larger one is scaled down."""
+    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
-    """Of multiplications in the network; weights that are trained, steps and losses are fp32. auto: bf16 where the
-    machine has instructions for it (there 1.8 times as fast)."""
+    """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
+    where the machine has instructions for it (there 1.8 times as fast)."""
     zero_stage: Literal[0, 1, 2] = 2
-    """What DeepSpeed's ZeRO spreads over the ranks: 1 the optimiser's states, 2 also gradients."""
+    """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients."""
     average: float = Field(0.95, ge=0, lt=1)
-    """Decay of the moving average of the trained weights, which is what is evaluated and kept."""
+    """Decay of the moving average of the trained weights. The average is what is evaluated and kept."""
 
     evaluate_every: int = Field(25, ge=1)
     """Iterations between two evaluations."""
     evaluation_tasks: int = Field(64, ge=1)
+    """Held-out tasks that an evaluation uses."""
     stop: StopSettings = StopSettings()
-    """What ends the training before its last iteration."""
+    """Conditions that end the training before its last iteration."""
     checkpoint_every: int = Field(25, ge=1)
     """Iterations between two checkpoints."""
     checkpoints: int = Field(2, ge=1)
-    """Checkpoints kept; older ones go."""
+    """Number of newest checkpoints to keep."""
     seed: int = 0
-    """Of the tasks' order, of every noise and of new weights."""
+    """Seed of the choice of tasks, of all noise and of new weights."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -171,25 +176,29 @@ class RlSettings(BaseModel):
 SAME_RESULT = frozenset(
     {"iterations", "checkpoint_every", "checkpoints", "judge_patience", "most_missing", "missing_over", "zero_stage"}
 )
-"""Settings that may change between a stop and the call that goes on."""
+"""Settings that are not part of a training's identity. Between a stopped call and the one that continues it, all but
+`zero_stage` may change; checkpoints refuse another ZeRO stage."""
 
 
 class RlJob(JobFile):
-    """What the ranks are told, by file; `output` gets `editor/` and `training.json`."""
+    """Job file of an online RL training, which its ranks read. `output` gets `editor/` and `training.json`."""
 
     edits: Path
     """Edits folder with the tasks to practise."""
     held_out: Path | None = None
-    """Edits folder with the tasks that evaluations look at; null: some of `edits` are set aside."""
+    """Edits folder with the tasks for evaluations; null: some tasks of `edits` are set aside."""
     editor: str
+    """Editor that the training starts from: a pipeline's folder, or the name of a shipped editor."""
     rewards: dict[str, float]
-    """Judges that teach, by address, with their weights; `oracle` is the control of a world whose right results are
+    """Weight of each judge whose scores are the reward, by address. `oracle` is the control where all targets are
     known."""
     watch: list[str] = Field(default_factory=list)
-    """Judges that do not teach, by address: those that evaluations compare with. `oracle` where it is known."""
+    """Addresses of watching judges: evaluations use them, but the editor does not learn from them. `oracle` needs
+    targets."""
     settings: RlSettings
     facts: dict[str, Any] = Field(default_factory=dict)
-    """What it is trained on: digests of the base, the rewards and the tasks. Other facts are another training."""
+    """What the editor is trained on: digests of the base, the reward models and the tasks. Other facts are another
+    training."""
 
     @model_validator(mode="after")
     def _taught(self) -> Self:

@@ -1,4 +1,4 @@
-"""Contact sheets of an evaluation: the same first tasks each time, and those that changed most for better and worse."""
+"""Contact sheets of an evaluation: the first held-out tasks, and the tasks that changed most for better and worse."""
 
 import io
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from editloop.evaluation.editors import EvaluationTask
 from editloop.pages.contact_sheet import contact_sheet
 
 SHEETS = "sheets"
-"""Folder of the sheets of all evaluations."""
+"""Folder of the sheets, one per evaluation."""
 SHOWN, EXTREMES = 12, 4
-"""Tasks on the sheet, always the first of the held-out ones; and the best and the worst."""
+"""Number of tasks on a sheet, always the first held-out ones; and of best and of worst changes."""
 
 
 def write_sheets(
@@ -29,10 +29,21 @@ def write_sheets(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
 ) -> dict[str, str]:
-    """Write the sheets of the evaluation after `step` iterations into `folder`; returns file by caption.
+    """Write the sheets of an evaluation.
 
-    before, after: (T,) scores by the judge called `judge`, of the base editor and now; tasks without both are neither
-    best nor worst.
+    Args:
+        folder: Folder to write to.
+        step: Number of iterations done.
+        cases: T held-out tasks.
+        base: The base editor's edit of each task.
+        now: The present editor's edit of each task.
+        judge: Name of the judge of the scores, for captions.
+        before: Scores of the base editor's edits, (T,); NaN where missing.
+        after: Scores of the present edits, (T,); NaN where missing. Tasks without both scores are neither best nor
+            worst.
+
+    Returns:
+        File within `folder` of each sheet, by caption.
     """
     change = after - before
     order = [int(at) for at in np.argsort(-change, kind="stable") if np.isfinite(change[at])]

@@ -2,11 +2,12 @@
 
     torchrun --nproc-per-node 2 -m editloop.training.editor_rl.train job.json
 
-Each iteration edits a few tasks several times, scores the edits, and moves the editor towards the better ones of each
-group. Flow-GRPO puts noise into a window of steps and learns from their log-probabilities; outside the window steps
-are deterministic and carry no gradient. DiffusionNFT noises finished edits anew. On drawn scenes with the oracle as
-reward, 40 iterations of NFT lifted the reward by 0.02 to 0.03, 60 of Flow-GRPO by 0.01 (one seed each): NFT is the
-default.
+Each iteration samples several edits of a few tasks, scores them, and moves the editor towards the better edits of each
+group. Flow-GRPO adds noise in a window of sampling steps and learns from these steps' log-probabilities. Steps outside
+the window are deterministic and carry no gradient. DiffusionNFT adds noise to finished edits.
+
+On drawn scenes with the oracle as reward, 40 iterations of NFT raised the reward by 0.02 to 0.03, and 60 of Flow-GRPO
+by 0.01 (one seed each). NFT is therefore the default.
 """
 
 import sys
@@ -33,30 +34,53 @@ from editloop.training.engine import put_state
 
 
 def fast_bf16() -> bool:
-    """Whether this machine multiplies faster in bfloat16 than in float32."""
+    """Return whether this machine multiplies faster in bfloat16 than in float32."""
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
 def computes_in_bf16(settings: RlSettings) -> bool:
-    """Whether the network multiplies in bfloat16 on this machine."""
+    """Return whether the network multiplies in bfloat16 on this machine.
+
+    Args:
+        settings: The training's settings.
+    """
     return settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16())
 
 
 def weights_dtype(settings: RlSettings) -> torch.dtype:
-    """Of the weights that an editor is opened with. Frozen ones are bfloat16 on a GPU that multiplies in it: half the
-    memory, no conversion at each pass. What is trained, an adapter or the whole network, is float32."""
+    """Return the type of the weights that an editor is opened with.
+
+    Frozen weights are bfloat16 on a GPU that multiplies in it: half the memory, and no conversion at each pass. Trained
+    weights, an adapter or the whole network, are float32.
+
+    Args:
+        settings: The training's settings.
+    """
     frozen = settings.train == "lora" and device().type == "cuda" and computes_in_bf16(settings)
     return torch.bfloat16 if frozen else torch.float32
 
 
 def open_to_train(address: str, settings: RlSettings) -> tuple[Editor, list[nn.Parameter]]:
-    """The editor on this rank's device, and what of it is trained."""
+    """Open an editor on this rank's device and prepare it for training.
+
+    Args:
+        address: A pipeline's folder, or the name of a shipped editor.
+        settings: The training's settings.
+
+    Returns:
+        The editor, and its parameters to train.
+    """
     editor = open_editor(address, device=str(device()), dtype=weights_dtype(settings))
     return editor, prepare_to_train(editor, settings)
 
 
 def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]:
-    """What of an opened editor is trained, float32: new weights are drawn from the seed."""
+    """Prepare an opened editor for training, and return the parameters to train in float32.
+
+    Args:
+        editor: The editor. It gets an adapter, drawn from the seed, or all its weights become trainable.
+        settings: The training's settings.
+    """
     torch.manual_seed(settings.seed)
     editor.bf16 = computes_in_bf16(settings)
     if settings.train == "full":
@@ -65,7 +89,11 @@ def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
-    """Tasks to practise, and those that evaluations look at."""
+    """Return the tasks to practise, and those for evaluations.
+
+    Args:
+        job: The training.
+    """
     rows = read_edits(job.edits)
     if job.held_out:
         return rows, read_edits(job.held_out)
@@ -73,7 +101,17 @@ def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
 
 
 def main(job: RlJob) -> None:
-    """Train on this rank; rank 0 writes the editor with its averaged weights, and the curves."""
+    """Train on this rank. Rank 0 writes the editor with its averaged weights, and the history.
+
+    Where the training stopped before its last iteration, rank 0 writes the best evaluated weights instead.
+
+    Args:
+        job: The training to run.
+
+    Raises:
+        EditLoopError: The editor, the tasks or a judge cannot be used, or the training cannot go on.
+        SystemExit: The job was asked to stop and has saved a checkpoint.
+    """
     start_rank()
     practised, held_out = tasks_of(job)
     editor, trained = open_to_train(job.editor, job.settings)

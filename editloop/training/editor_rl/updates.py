@@ -1,8 +1,8 @@
-"""What an edit of a rollout contributes to the loss: DiffusionNFT on noised edits, Flow-GRPO on stochastic steps.
+"""Loss of a rollout's edits: DiffusionNFT on noised edits, Flow-GRPO on stochastic steps.
 
-Both make one optimiser step a level: a noise level of NFT, a step of Flow-GRPO's window. What a level needs besides the
-reward, the old policy's and the frozen editor's velocities, is computed when it is made. The frozen editor is asked
-only where somebody wants to know the distance to it.
+Both make one optimiser step per level: a noise level of NFT, or a step of Flow-GRPO's window. A level computes what it
+needs besides the reward, the velocities of the old policy and of the frozen editor, when it is made. The frozen editor
+is used only where the distance to it is wanted.
 """
 
 from collections.abc import Sequence
@@ -21,43 +21,64 @@ from editloop.training.editor_rl.settings import RlSettings
 
 
 class Losses(NamedTuple):
-    """Of some edits, (n,) each."""
+    """Losses of n edits, (n,) each."""
 
     loss: Tensor
     figures: dict[str, Tensor]
-    """Detached: `kl` where the frozen editor was asked, and of Flow-GRPO `ratio`, `ratio_deviation` and `clipped`."""
+    """Detached figures by name: `kl` where the frozen editor was used, and for Flow-GRPO `ratio`, `ratio_deviation`
+    (the square of ratio - 1) and `clipped`."""
 
 
 class UpdateLevel(Protocol):
     """A rollout at one level of an update."""
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
-        """Of the edits at `part` (n,), with their advantages (n,). With gradient."""
+        """Return the losses of some of the edits, with gradient.
+
+        Args:
+            part: Indices of the edits, (n,).
+            advantage: Advantages of these edits, (n,).
+        """
         ...
 
 
 class TrainedWeights:
-    """The trained parameters, and other values that can take their place for a while."""
+    """The trained parameters, and the exchange of their values with others."""
 
     def __init__(self, trained: Sequence[nn.Parameter]):
+        """Take the parameters.
+
+        Args:
+            trained: The trained parameters.
+        """
         self.trained = list(trained)
 
     def copy(self) -> list[Tensor]:
+        """Return a copy of the parameters' values."""
         return [parameter.detach().clone() for parameter in self.trained]
 
     def swap(self, others: list[Tensor]) -> None:
-        """Exchange the parameters' values and `others`, in place; a second time puts both back."""
+        """Exchange the parameters' values with others, in place. A second call restores both.
+
+        Args:
+            others: A value per parameter.
+        """
         for index, parameter in enumerate(self.trained):
             parameter.data, others[index] = others[index], parameter.data
 
     def ema_update(self, averages: list[Tensor], decay: float) -> None:
-        """Move averages towards the parameters: decay * average + (1 - decay) * parameter."""
+        """Update moving averages in place: decay * average + (1 - decay) * parameter.
+
+        Args:
+            averages: An average per parameter.
+            decay: Decay, 0..1.
+        """
         for average, parameter in zip(averages, self.trained, strict=True):
             average.lerp_(parameter.detach(), 1 - decay)
 
 
 class NftLevel:
-    """Edits noised anew to levels of their own, one each."""
+    """A rollout's edits, each noised to a level of its own."""
 
     def __init__(
         self,
@@ -70,6 +91,18 @@ class NftLevel:
         old: list[Tensor],
         with_base: bool,
     ):
+        """Noise the edits and compute the old policy's velocities, and the frozen editor's if wanted.
+
+        Args:
+            settings: The training's settings.
+            editor: The editor.
+            rollout: The N edits.
+            noise: Standard normal noise, (N, S, C).
+            sigma: Noise level of each edit, (N,), 0..1.
+            weights: The trained parameters.
+            old: The old policy's values of these parameters.
+            with_base: Whether to compute the distance to the frozen editor. Without it the loss has no KL term.
+        """
         self.settings, self.editor, self.rollout, self.sigma = settings, editor, rollout, sigma
         level = sigma[:, None, None]
         self.noised = (1 - level) * rollout.latents + level * noise
@@ -117,9 +150,18 @@ class NftLevel:
 
 
 class GrpoLevel:
-    """A stochastic step as it was rolled out."""
+    """A stochastic step of a rollout."""
 
     def __init__(self, settings: RlSettings, editor: Editor, rollout: Rollout, index: int, with_base: bool):
+        """Take the step, and compute the frozen editor's mean if wanted.
+
+        Args:
+            settings: The training's settings.
+            editor: The editor.
+            rollout: The N edits.
+            index: The step's index in the rollout's window.
+            with_base: Whether to compute the distance to the frozen editor. Without it the loss has no KL term.
+        """
         self.settings, self.editor, self.rollout = settings, editor, rollout
         self.step = rollout.window[index]
         weights = noise_aware_weights([step.deviation for step in rollout.window])
@@ -177,9 +219,17 @@ def build_levels(
     old: list[Tensor],
     with_base: bool,
 ) -> list[UpdateLevel]:
-    """The levels of a rollout's update, in order, the old policy's and, `with_base`, the frozen editor's part computed.
+    """Return the levels of a rollout's update in order.
 
-    Without the base losses have no KL term and no `kl` among their figures.
+    Args:
+        settings: The training's settings.
+        editor: The editor.
+        rollout: The edits.
+        iteration: The iteration, from 0.
+        weights: The trained parameters.
+        old: The old policy's values of these parameters, used by NFT.
+        with_base: Whether to compute the distance to the frozen editor. Without it losses have no KL term, and no `kl`
+            among their figures.
     """
     if settings.algorithm == "flow-grpo":
         return [GrpoLevel(settings, editor, rollout, index, with_base) for index in range(len(rollout.window))]
@@ -194,6 +244,11 @@ def build_levels(
 
 
 def micro_batches(counting: Tensor, most: int) -> list[Tensor]:
-    """Places of the edits that count, bool (N,), in parts of at most `most`."""
+    """Return the indices of the edits that count, in parts.
+
+    Args:
+        counting: Which edits count, bool (N,).
+        most: Largest number of edits in a part.
+    """
     places = counting.nonzero().flatten()
     return [places[part] for part in slices(len(places), most)]

@@ -1,4 +1,4 @@
-"""Which steps of a trajectory are stochastic and trained (Flow-GRPO-Fast, MixGRPO arXiv 2507.21802). No torch."""
+"""Window of stochastic, trained steps in a trajectory (Flow-GRPO-Fast; MixGRPO, arXiv 2507.21802). Imports no torch."""
 
 from typing import Literal
 
@@ -8,17 +8,28 @@ from editloop.errors import EditLoopError
 
 WindowKind = Literal["fixed", "random", "sliding"]
 SLIDE_EVERY = 25
-"""Iterations a sliding window stays where it is, MixGRPO's."""
+"""Iterations that a sliding window stays in place, as in MixGRPO."""
 
 
 def trained_window(
     kind: WindowKind, iteration: int, seed: int, *, size: int, reach: int, every: int = SLIDE_EVERY
 ) -> range:
-    """Steps of the window of an iteration (from 0): `size` neighbours among the first `reach` steps.
+    """Return the steps of an iteration's window: `size` neighbouring steps among the first `reach`.
 
-    `fixed`: the first ones. `random`: each place as likely, drawn anew each iteration. `sliding`: a step on after
-    every `every` iterations, from noisy steps to clean ones, and from the front again. A function of its arguments
-    alone: every rank, and a training that goes on, finds the same. EditLoopError where the window does not fit.
+    The window depends on the arguments alone, so every rank, and a training that continues, gets the same.
+
+    Args:
+        kind: `fixed`: the first steps. `random`: any position with equal probability, drawn anew in each iteration.
+            `sliding`: moves one step towards clean steps after every `every` iterations, then starts again at the
+            front.
+        iteration: The iteration, from 0.
+        seed: The training's seed, used by `random`.
+        size: Number of steps in the window.
+        reach: Number of first steps that the window lies within.
+        every: Iterations that a sliding window stays in place.
+
+    Raises:
+        EditLoopError: The window does not fit, or `every` is below 1.
     """
     if not 1 <= size <= reach or every < 1:
         raise EditLoopError(

@@ -1,4 +1,4 @@
-"""How a fine-tuning went, as a page."""
+"""HTML page of a supervised fine-tuning."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,12 @@ from editloop.pages.plots import BLUE, GREEN, SOFT, Curve, curves, page_style, s
 
 
 def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """One self-contained HTML page. history: training.json; facts: of the editor's manifest."""
+    """Return a self-contained HTML page with the training's curves.
+
+    Args:
+        history: Content of training.json: `steps` and `evaluations`, at least one of each.
+        facts: Facts of the editor's manifest.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""How an editor is fine-tuned on edits that are taken for right, and what the ranks are told. Light: no torch."""
+"""Settings and job file of an editor's supervised fine-tuning on target edits. Imports no torch."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,21 +15,21 @@ PRESETS = Path(str(files("editloop.training.editor_sft"))) / "presets"
 
 
 class SftSettings(BaseModel):
-    """One supervised fine-tuning by flow matching. A unit of its training is a task with its right edit."""
+    """Settings of one supervised fine-tuning by flow matching. A unit is a task with its target."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     training: TrainingSettings
     targets: tuple[str, ...] = ()
-    """Ends of the names of the layers that the adapter goes to; none: the editor's own."""
+    """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
     levels: Literal["uniform", "logit-normal"] = "uniform"
-    """How noise levels are drawn: each alike, or the middle more often (arXiv 2403.03206)."""
+    """Distribution of noise levels: uniform, or with more weight in the middle (arXiv 2403.03206)."""
     shift: float = Field(1.0, gt=0)
-    """Noise levels are moved towards noise by this factor, as larger pictures ask for; 1: as drawn."""
+    """Factor that shifts noise levels towards noise, as larger images need; 1 leaves them as drawn."""
     guidance: float = Field(1.0, ge=1)
-    """Guidance that an editor with embedded guidance is told while it is trained."""
+    """Guidance scale that an editor with embedded guidance receives during training."""
     held_out: float = Field(0.05, gt=0, lt=0.5)
-    """Share of the source pictures that the best state is chosen by."""
+    """Share of the tasks that is held out to choose the best state, by whole source images."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -46,7 +46,13 @@ class SftSettings(BaseModel):
         return self
 
     def changed(self, *, steps: int = 0, learning_rate: float = 0.0, seed: int = 0) -> "SftSettings":
-        """With a stage's own words in them; 0 leaves what the preset says."""
+        """Return the settings with a stage's parameters in them.
+
+        Args:
+            steps: Optimiser steps in place of the preset's `epochs` or `steps`; 0 keeps the preset's.
+            learning_rate: Learning rate in place of the preset's; 0 keeps the preset's.
+            seed: Seed, always in place of the preset's.
+        """
         changes: dict[str, Any] = {"seed": seed}
         if steps:
             changes |= {"epochs": None, "steps": steps}
@@ -57,15 +63,15 @@ class SftSettings(BaseModel):
 
 
 class SftJob(JobFile):
-    """What the ranks are told, by file; `output` gets `editor/` and `training.json`."""
+    """Job file of a fine-tuning, which its ranks read. `output` gets `editor/` and `training.json`."""
 
     edits: Path
     """Edits folder whose targets are learnt."""
     editor: str
-    """What it starts from: a pipeline's folder, or the name of an editor that ships."""
+    """Editor that the training starts from: a pipeline's folder, or the name of a shipped editor."""
     settings: SftSettings
     facts: dict[str, Any]
-    """What it is trained on: a checkpoint of other facts is another training's."""
+    """What the editor is trained on. A checkpoint with other facts belongs to another training."""
 
 
 def sft_presets() -> list[str]:

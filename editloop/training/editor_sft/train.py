@@ -21,10 +21,18 @@ from editloop.training.loop import train
 
 
 def main(job: SftJob) -> None:
-    """Train on this rank; rank 0 writes the editor, its adapter merged, and the curves."""
+    """Train on this rank. Rank 0 writes the editor, its adapter merged, and the history.
+
+    Args:
+        job: The training to run.
+
+    Raises:
+        EditLoopError: The editor or its edits cannot be used, or a loss is not finite.
+        SystemExit: The job was asked to stop and has saved a checkpoint.
+    """
     start_rank()
     settings, training = job.settings, job.settings.training
-    torch.manual_seed(training.seed)  # of the adapter's first weights
+    torch.manual_seed(training.seed)  # for the adapter's initial weights
     bf16 = uses_bf16(training)
     editor = open_editor(job.editor, device=str(device()), dtype=torch.bfloat16 if bf16 else torch.float32)
     editor.bf16 = bf16

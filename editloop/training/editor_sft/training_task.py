@@ -1,7 +1,7 @@
-"""Tasks with their right edits, as the training loop asks for them: a unit is a task, its loss that of flow matching.
+"""Training task of an editor's supervised fine-tuning. A unit is a task with its target; the loss is flow matching's.
 
-Pictures of several shapes may meet in one batch: they go through the network size by size. Text and pictures are
-encoded when they are learnt from: a few percent of a step, and no memory that grows with the set.
+A batch may hold images of several sizes. They go through the network size by size. Text and images are encoded anew at
+each step. That takes a few percent of a step, and memory does not grow with the dataset.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from editloop.training.flow_matching import (
 from editloop.training.training_task import Batch, ParameterGroup, Split
 
 LEVELS = 4
-"""Noise levels that a held-out task is measured at, spread evenly, the same at every look."""
+"""Number of evenly spread noise levels at which a held-out task is measured, the same at every evaluation."""
 
 
 class TaskPictures(NamedTuple):
-    """Tasks of one size: which they are, and uint8 (B, height, width, 3) each."""
+    """Tasks of one size: their units, and sources and targets, each uint8 (B, height, width, 3)."""
 
     units: list[int]
     sources: NDArray[np.uint8]
@@ -49,7 +49,14 @@ class EditTrainingTask:
     def __init__(
         self, editor: Editor, splits: dict[Split, list[EditRow]], settings: SftSettings, trained: list[nn.Parameter]
     ):
-        """trained: the parameters that learn, as the editor gave them."""
+        """Take the editor and its data.
+
+        Args:
+            editor: The editor to train.
+            splits: Tasks of each split.
+            settings: The training's settings.
+            trained: The parameters to train, as the editor's `add_adapter` or `train_whole` returned them.
+        """
         self.editor, self.splits, self.settings, self.trained = editor, splits, settings, trained
         self.model = editor.network
 
@@ -76,7 +83,12 @@ class EditTrainingTask:
         return Batch(tensors, float(len(units)), len(units))
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
-        """Mean over the batch's tasks; the noise of each follows from the step and the task alone."""
+        """Return the mean loss over the batch's tasks. Each task's noise depends on the step and the task alone.
+
+        Args:
+            engine: DeepSpeed's engine. Not used directly: the editor calls its network.
+            batch: A batch of the train split.
+        """
         seed = step_seed()
         losses = []
         for size, part in _parts(batch).items():
@@ -96,13 +108,20 @@ class EditTrainingTask:
         return {"loss": total / LEVELS, "edits": float(batch.edits)}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Mean squared error of the velocity on held-out tasks, over evenly spread noise levels."""
+        """Return the mean squared error of the velocity on held-out tasks, over evenly spread noise levels.
+
+        Args:
+            sums: Sums of `measure` over the split.
+        """
         return {"loss": sums["loss"] / sums["edits"]}
 
     def _losses(
         self, split: Split, size: Size, part: TaskPictures, sigma: Tensor, drawn: Sequence[torch.Generator]
     ) -> Tensor:
-        """Losses (B,) of tasks of one size at noise levels sigma (B,), the noise from each task's own generator."""
+        """Return the losses (B,) of tasks of one size at noise levels sigma (B,).
+
+        Each task's noise comes from its own generator.
+        """
         editor = self.editor
         condition = editor.encode([self.splits[split][unit].instruction for unit in part.units], part.sources)
         picture = editor.latents(part.targets)
@@ -113,8 +132,18 @@ class EditTrainingTask:
 
 
 def split_rows(rows: Sequence[EditRow], held_out: float) -> dict[Split, list[EditRow]]:
-    """The tasks to learn and those to choose the best state by, at least a share `held_out` (0..1): no source picture
-    is in both, and which are held out follows from content alone. EditLoopError where there is one source only."""
+    """Split tasks into those to train on and those to choose the best state by.
+
+    No source image is in both. The split depends on the images' content alone.
+
+    Args:
+        rows: Tasks of at least two source images.
+        held_out: Least share of the tasks to hold out, 0..1. Fewer are held out only where one source image would
+            remain for training.
+
+    Raises:
+        EditLoopError: All tasks have the same source image.
+    """
     of_source: dict[str, list[EditRow]] = {}
     for row in rows:
         of_source.setdefault(sha256_file(row.source), []).append(row)
@@ -138,7 +167,7 @@ def _target(row: EditRow) -> Any:
 
 
 def _parts(batch: Batch) -> dict[Size, TaskPictures]:
-    """The tasks of a batch by their size."""
+    """Return the tasks of a batch by their size."""
     pictures_by_size: dict[Size, TaskPictures] = {}
     for key, value in batch.tensors.items():
         name, _, what = key.partition(" ")
@@ -150,5 +179,5 @@ def _parts(batch: Batch) -> dict[Size, TaskPictures]:
 
 
 def _seed(draw: int, unit: int) -> int:
-    """The seed of a task's noise in a draw, below 2^60."""
+    """Return the seed of a task's noise in a draw, below 2^60."""
     return int(sha256_json([draw, unit])[:15], 16)
