@@ -1,26 +1,31 @@
 """Long commands run one at a time in a folder."""
 
-import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from editloop.errors import EditLoopError
+from editloop.file_lock import file_lock
 
 
 @contextmanager
 def command_lock(out: Path, command: str) -> Iterator[None]:
-    """Hold the folder, making it where it is missing: two calls of a command in it would undo each other's work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stream = (out / f"{command}.lock").open("w")
-    except OSError as error:
-        raise EditLoopError(
-            f"{out}: cannot be written to ({error.strerror}); choose another folder by --out."
-        ) from error
-    with stream:
+    """Hold a folder within the block: two calls of a command in it would undo each other's work.
+
+    Args:
+        out: The folder; it is made where it is missing.
+        command: Name of the command.
+
+    Raises:
+        EditLoopError: Another call of the command runs there, or the folder cannot be written to.
+    """
+    busy = f"{out}: another {command} runs there; wait for it or choose another --out."
+    with ExitStack() as held:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EditLoopError(f"{out}: another {command} runs there; wait for it or choose another --out.") from error
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(file_lock(out / f"{command}.lock", busy))
+        except OSError as error:
+            raise EditLoopError(
+                f"{out}: cannot be written to ({error.strerror}); choose another folder by --out."
+            ) from error
         yield

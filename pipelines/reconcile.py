@@ -4,10 +4,8 @@ Stateless: Label Studio says which campaigns are complete and closed, MLflow whi
 under a key made of what it works on, so that a second look, here or elsewhere, starts nothing twice.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from editloop.content import sha256_json
 from editloop.data.vocabulary import Page
 from editloop.datasets.settings import DatasetSettings
 from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
+from editloop.file_lock import file_lock
 from editloop.lineage import registry, tracking
 from infra.settings import service_settings
 
@@ -62,7 +61,8 @@ def reconcile(start: Start, root: Path) -> ReconcileResult:
     not start. `root` holds the lock that keeps two looks on this machine apart.
     """
     reconciled, settings = ReconcileResult(), service_settings()
-    with _reconcile_lock(root):
+    root.mkdir(parents=True, exist_ok=True)
+    with file_lock(root / "reconcile.lock"):
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
         withdrawals = read_withdrawals(repo) if repo else []
@@ -138,11 +138,3 @@ def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, 
 
 def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:
     return f"{pipeline}-{cause}-{sha256_json(arguments)[:8]}"
-
-
-@contextmanager
-def _reconcile_lock(root: Path) -> Iterator[None]:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "reconcile.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

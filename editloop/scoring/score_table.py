@@ -5,12 +5,11 @@ on: model, input and settings) and one parquet file for each `part_tasks` tasks.
 file, which keeps the same facts in its metadata.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ import pyarrow.parquet as parquet
 
 from editloop.content import write_json
 from editloop.errors import EditLoopError
+from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import Score
 
 FACTS_KEY = b"editloop"
@@ -115,16 +115,13 @@ class ScoreParts:
             EditLoopError: The folder cannot be written, another call holds its lock, or it has parts of another model,
                 input or setting.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / "lock").open("w")
-        except OSError as error:
-            raise EditLoopError(f"--output {self.output}: cannot be written there ({error.strerror}).") from None
-        with stream:
+        busy = f"{self.folder}: another call is writing there; wait for it or stop it."
+        with ExitStack() as held:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EditLoopError(f"{self.folder}: another call is writing there; wait for it or stop it.") from None
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(file_lock(self.folder / "lock", busy))
+            except OSError as error:
+                raise EditLoopError(f"--out {self.output}: cannot be written there ({error.strerror}).") from None
             facts_path = self.folder / "table.json"
             if facts_path.is_file():
                 _check_facts(json.loads(facts_path.read_text()), self.facts, self.folder, self.output)
@@ -180,7 +177,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         metadata = parquet.read_schema(path).metadata or {}
         facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
     except (OSError, pa.ArrowInvalid, KeyError):
-        raise EditLoopError(f"{path}: is there and no table of scores; choose another --output.") from None
+        raise EditLoopError(f"{path}: is there and no table of scores; choose another --out.") from None
     return facts
 
 
@@ -211,6 +208,6 @@ def _check_facts(stored_facts: dict[str, Any], wanted_facts: dict[str, Any], pat
             f"{key} {stored_facts.get(key)} there, {wanted_facts[key]} now" for key in differing_keys
         )
         raise EditLoopError(
-            f"{path} holds scores of something else ({differences}). They are not mixed: give another --output than "
+            f"{path} holds scores of something else ({differences}). They are not mixed: give another --out than "
             f"{output}, or remove {path}."
         )

@@ -1,14 +1,14 @@
 """Lock that allows only one job at a time in a training's folder."""
 
-import fcntl
-import os
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from editloop.errors import EditLoopError
 from editloop.training.distributed import broadcast_object
 
-_LOCKS: dict[Path, int] = {}
-"""File descriptors of the locks, which this process holds until it ends."""
+_LOCKS: dict[Path, FileLock] = {}
+"""Locks that this process holds until it ends."""
 
 
 def lock_training_folder(folder: Path, *, first: bool) -> None:
@@ -26,11 +26,10 @@ def lock_training_folder(folder: Path, *, first: bool) -> None:
 
 
 def _locked(folder: Path) -> bool:
-    lock = _LOCKS[folder] if folder in _LOCKS else os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = _LOCKS.get(folder) or FileLock(folder / "lock")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+        lock.acquire(timeout=0)
+    except Timeout:
         return False
     _LOCKS[folder] = lock
     return True

@@ -4,7 +4,6 @@
 they are. An edit that several items ask alike (one pair on three dimensions) is asked once.
 """
 
-import fcntl
 import json
 import math
 from collections import Counter
@@ -23,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from editloop.content import sha256_json, write_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
+from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import EditGroup, Judge, Score
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.validation import validate_scores
@@ -186,11 +186,8 @@ def _axis_score(line: dict[str, Any], axis: str) -> float:
 def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
     """The file of answers, held by this call alone. EditLoopError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ANSWERS).open("a+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EditLoopError(f"{folder}: another call is writing there; wait for it or stop it.") from None
+    busy = f"{folder}: another call is writing there; wait for it or stop it."
+    with file_lock(folder / "lock", busy), (folder / ANSWERS).open("a+b") as stream:
         judge_path = folder / JUDGE
         if judge_path.is_file():
             saved_facts = json.loads(judge_path.read_text())
