@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
 
@@ -28,9 +27,9 @@ from editloop.pages.plots import (
     curves,
     finite_or_none,
     intervals,
-    page_style,
     series,
 )
+from editloop.pages.templates import render
 
 SMALL_SIDE = 96
 """Pixels. Pictures up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
@@ -75,18 +74,16 @@ def write_report(out: Path) -> Path:
     stages = stage_rows(summary)
     gates, verify = _section(summary, "gate"), _section(summary, "verify")
 
-    environment = Environment(
-        loader=PackageLoader("pipelines", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    filters = {
         "percent": percent,
         "points": points,
         "figure": figure,
         "seconds": seconds,
         "interval": interval_text,
     }
-    html = environment.get_template("report.html.j2").render(
-        style=Markup(page_style()),
+    html = render(
+        Path(__file__).with_name("report.html.j2"),
+        filters,
         loop=Markup((Path(__file__).parent / "loop.svg").read_text()),
         summary=summary,
         headline=headline(summary),

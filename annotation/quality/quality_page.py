@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from annotation.quality.annotator_flags import FAST_RATING, LEVEL, SHIFT
@@ -21,9 +20,9 @@ from editloop.pages.plots import (
     bars,
     finite_or_none,
     intervals,
-    page_style,
     trend,
 )
+from editloop.pages.templates import render
 
 COLOURS = {"if": BLUE, "vq": VIOLET}
 USABLE, GOOD = 0.667, 0.8
@@ -40,10 +39,7 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
     Returns:
         The HTML text.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    filters = {
         "figure": _figure,
         "percent": _percent,
         "count": lambda value: f"{value:,}".replace(",", "\u202f"),
@@ -58,10 +54,11 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
     editors = {
         editor for figures in annotators.values() for by_editor in figures["editors"].values() for editor in by_editor
     }
-    return environment.get_template("quality_page.html.j2").render(
+    return render(
+        Path(__file__).with_name("quality_page.html.j2"),
+        filters,
         **quality,
         title=title,
-        style=Markup(page_style()),
         names=[(axis, AXIS_NAMES[axis]) for axis in AXES],
         remarkable=remarkable,
         editors=sorted(editors),

@@ -157,7 +157,7 @@ def test_scores_of_something_else_are_not_mixed_in(edits: Path, tmp_path: Path, 
         edits.write_text(edits.read_text().replace("do 3", "undo 3"))
     else:
         settings = SETTINGS.model_copy(update={"best_of": 2})
-    with pytest.raises(EditLoopError, match=r"not mixed.*--output"):
+    with pytest.raises(EditLoopError, match=r"not mixed.*--out"):
         score_edits(judge, edits, output, settings)
     assert judge.sizes == []
 

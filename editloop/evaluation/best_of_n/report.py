@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from editloop.content import write_file, write_json
 from editloop.evaluation.best_of_n.curve import CurvePoint, best_of_curve
 from editloop.evaluation.best_of_n.sampling import SampledEdits
 from editloop.evaluation.editors import ORACLE
-from editloop.pages.plots import BLUE, GREEN, RED, VIOLET, Line, page_style, trend
+from editloop.pages.plots import BLUE, GREEN, RED, VIOLET, Line, trend
+from editloop.pages.templates import render
 
 COUNTS = (1, 2, 4, 8, 16)
 COLOURS = (BLUE, VIOLET, RED)
@@ -39,15 +39,12 @@ def write_best_of(sampled: SampledEdits, curves: BestOfCurves, folder: Path, fac
     }
     write_json(folder / "best-of-n.json", report)
     write_file(folder / "best-of-n.md", curves_table(curves))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("best_of_n_page.html.j2").render(
+    page = render(
+        Path(__file__).with_name("best_of_n_page.html.j2"),
         report=report,
         facts=facts,
         curves=curves,
         shown=format_point,
-        style=Markup(page_style()),
         picture=Markup(_picture(curves) or ""),
     )
     write_file(folder / "page.html", page)

@@ -1,14 +1,14 @@
 """A gate's verdict as a page: what it said and why, each suite with its slices, who else judged, and the figures."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals, page_style
+from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals
+from editloop.pages.templates import render
 
 MAX_ROWS = 30
 
@@ -21,15 +21,13 @@ def gate_page(
 ) -> str:
     """One self-contained HTML page. gate: what `decide` gives (a gate.json); tables: figures by heading; pictures: PNG
     files by caption."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": _share, "signed": _signed, "span": _span, "figure": _figure}
-    return environment.get_template("gate_page.html.j2").render(
+    filters: dict[str, Callable[..., str]] = {"share": _share, "signed": _signed, "span": _span, "figure": _figure}
+    return render(
+        Path(__file__).with_name("gate_page.html.j2"),
+        filters,
         title=title,
         gate=gate,
         level=f"{100 * (1 - gate.get('alpha', 0.05)):g} %",
-        style=Markup(page_style()),
         plots=[Markup(_forest(number, suite) or "") for number, suite in enumerate(gate.get("suites", []))],
         tables=tables or {},
         pictures={

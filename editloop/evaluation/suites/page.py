@@ -1,15 +1,16 @@
 """An evaluation in files: report.json for programs, page.html for people, units.jsonl unit by unit."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from editloop.content import write_file, write_json
 from editloop.evaluation.suites.evaluation import Evaluation
-from editloop.pages.plots import BLUE, GREEN, VIOLET, IntervalRow, ReferenceLine, intervals, page_style
+from editloop.pages.plots import BLUE, GREEN, VIOLET, IntervalRow, ReferenceLine, intervals
+from editloop.pages.templates import render
 
 FIGURE_TITLES = {
     "accuracy": "Accuracy, as published",
@@ -44,15 +45,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def suite_page(report: dict[str, Any]) -> str:
     """One self-contained HTML page of a report."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": format_share, "span": format_interval}
-    return environment.get_template("suite_page.html.j2").render(
+    filters: dict[str, Callable[..., str]] = {"share": format_share, "span": format_interval}
+    return render(
+        Path(__file__).with_name("suite_page.html.j2"),
+        filters,
         report=report,
         figures=key_figures(report),
         tables=report_tables(report),
-        style=Markup(page_style()),
         picture=Markup(_interval_plot(report) or ""),
     )
 

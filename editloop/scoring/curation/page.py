@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from editloop.data.picture_file import load_image
-from editloop.pages.plots import GREEN, SOFT, Layer, histogram, page_style
+from editloop.pages.plots import GREEN, SOFT, Layer, histogram
+from editloop.pages.templates import render
 from editloop.scoring.curation.selection import Selection
 from editloop.scoring.curation.triples import ScoredTriples
 
@@ -31,9 +31,6 @@ def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Select
     Returns:
         The HTML.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     scored_indices = np.flatnonzero(np.isfinite(selection.counted))
     inside = np.isin(scored_indices, selection.kept)
     dropped, selected = scored_indices[~inside], scored_indices[inside]
@@ -44,9 +41,9 @@ def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Select
         "Not kept, highest scores": dropped[np.argsort(-selection.counted[dropped], kind="stable")][:SHOWN],
         "Not kept, lowest scores": dropped[np.argsort(selection.counted[dropped], kind="stable")][:SHOWN],
     }
-    return environment.get_template("curate_page.html.j2").render(
+    return render(
+        Path(__file__).with_name("curate_page.html.j2"),
         report=report,
-        style=Markup(page_style()),
         picture=Markup(histogram("scores", layers, BINS) or ""),
         examples={
             title: [_example(scored, int(index), float(selection.counted[index])) for index in indices]

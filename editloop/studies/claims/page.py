@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from editloop.pages.plots import (
@@ -18,9 +17,9 @@ from editloop.pages.plots import (
     Line,
     ReferenceLine,
     intervals,
-    page_style,
     trend,
 )
+from editloop.pages.templates import render
 
 CHIPS = {"held": "good", "not held": "bad", "undecided": "wait", "not measured": ""}
 COLOURS = {"held": GREEN, "not held": RED, "undecided": AMBER, "not measured": SOFT}
@@ -29,12 +28,9 @@ LINES = (GREEN, BLUE, VIOLET)
 
 def claims_page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page of what `claims.json` holds."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("claims_page.html.j2").render(
+    return render(
+        Path(__file__).with_name("claims_page.html.j2"),
         found=report,
-        style=Markup(page_style()),
         took=costs_sentence(report),
         chips=CHIPS,
         forests={claim["number"]: Markup(_forest(claim) or "") for claim in report["claims"]},

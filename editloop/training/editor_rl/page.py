@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from editloop.pages.plots import AMBER, BLUE, GREEN, VIOLET, Curve, curves, finite_or_none, page_style
+from editloop.pages.plots import AMBER, BLUE, GREEN, VIOLET, Curve, curves, finite_or_none
+from editloop.pages.templates import render
 
 
 class MeasureRow(NamedTuple):
@@ -54,10 +54,7 @@ def training_page(
         watching: Names of the watching judges, from which the editor does not learn.
         pictures: PNG files of the contact sheets, by caption.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["figure"] = _figure
+    filters = {"figure": _figure}
     flat_records = [_flat(record) for record in evaluations]
     colours = dict.fromkeys(watching, GREEN) | {"reward": BLUE}
     ordered = dict.fromkeys(("reward", *watching, "oracle", "right"))
@@ -65,8 +62,9 @@ def training_page(
     panels = [_panel(flat_records, name, _title(name, watching), colours.get(name, VIOLET)) for name in scores]
     panels.append(_panel(flat_records, "practised", "reward while practising", BLUE))
     guards = [_panel(flat_records, row.name, row.title, AMBER) for row in MEASURES]
-    return environment.get_template("training_page.html.j2").render(
-        style=Markup(page_style()),
+    return render(
+        Path(__file__).with_name("training_page.html.j2"),
+        filters,
         last=flat_records[-1],
         best=evaluations[-1]["best_iteration"],
         stopped=evaluations[-1].get("stopped", ""),

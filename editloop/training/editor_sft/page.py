@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from editloop.pages.plots import BLUE, GREEN, SOFT, Curve, curves, page_style, series
+from editloop.pages.plots import BLUE, GREEN, SOFT, Curve, curves, series
+from editloop.pages.templates import render
 
 
 def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -17,9 +17,6 @@ def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         history: Content of training.json: `steps` and `evaluations`, at least one of each.
         facts: Facts of the editor's manifest.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     steps, evaluations = history["steps"], history["evaluations"]
     panels = [
         Curve("loss of the batches", *series(steps, "loss"), BLUE),
@@ -27,11 +24,11 @@ def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         Curve("learning rate", *series(steps, "learning_rate"), SOFT),
     ]
     first, best = evaluations[0], min(evaluations, key=lambda evaluation: evaluation["loss"])
-    return environment.get_template("sft_page.html.j2").render(
+    return render(
+        Path(__file__).with_name("sft_page.html.j2"),
         facts=facts,
         steps=len(steps),
         first=first,
         best=best,
-        style=Markup(page_style()),
         picture=Markup(curves("sft", panels) or ""),
     )
