@@ -1,4 +1,4 @@
-"""What this machine needs for the loop: `editloop doctor`."""
+"""Checks for `editloop doctor`: whether this machine has what the loop needs."""
 
 import shutil
 import sys
@@ -19,16 +19,22 @@ SMALLEST_DISK = 3 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `editloop doctor`; `advice` says what to do where it is not ok."""
+    """One line of `editloop doctor`."""
 
     name: str
     ok: bool
     state: str
+    """What the check saw, such as a version or a path."""
     advice: str = ""
+    """What to do where the check is not ok."""
 
 
 def check_machine(home: Path) -> list[Check]:
-    """What this machine needs for the loop, one check each; never raises."""
+    """Return the checks of this machine. A missing program or too little space makes a check not ok; it raises nothing.
+
+    Args:
+        home: Folder of the services, whose disk is checked. It need not exist.
+    """
     label_studio = _path_or_none(lambda: str(label_studio_command(local_service_settings())))
     folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
     disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available

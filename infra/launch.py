@@ -1,8 +1,8 @@
-"""Starting distributed work: the same command line in local processes or as a Kubeflow Trainer TrainJob.
+"""Launch of distributed work, with one command line: in local processes, or as a Kubeflow Trainer TrainJob.
 
-`EDITLOOP_LAUNCHER=local` (the default) starts torchrun on this machine; `trainjob` makes a Trainer v2 TrainJob, whose
-pods run the same module with the same arguments. Paths among the arguments must then lie on a volume that the runtime
-(`EDITLOOP_TRAINJOB_RUNTIME`) mounts at the same place as the calling pod does.
+`EDITLOOP_LAUNCHER=local` (the default) starts torchrun on this machine. `trainjob` creates a Trainer v2 TrainJob, whose
+pods run the same module with the same arguments. Paths in the arguments must then lie on a volume that the runtime
+(`EDITLOOP_TRAINJOB_RUNTIME`) mounts at the same path as in the calling pod.
 """
 
 import os
@@ -19,7 +19,7 @@ from editloop.training.launch import launch_ranks, torchrun_arguments
 from infra.settings import DEFAULT_IMAGE
 
 FORWARDED_VARIABLES = ("EDITLOOP_STAGE_RUN", "MLFLOW_TRACKING_URI")
-"""Variables that the pods of a TrainJob get from here; credentials come from the runtime's own secret."""
+"""Variables that the pods of a TrainJob get from this process. Credentials come from the runtime's own secret."""
 
 
 class LaunchSettings(EnvironmentSettings):
@@ -30,11 +30,11 @@ class LaunchSettings(EnvironmentSettings):
     image: str = DEFAULT_IMAGE
     """Container image of the pods; it has the project installed."""
     trainjob_namespace: str = "default"
-    """Namespace in which TrainJobs are made."""
+    """Namespace in which TrainJobs are created."""
     trainjob_runtime: str = "torch-distributed"
     """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
     trainjob_poll_seconds: float = Field(5.0, gt=0)
-    """Seconds between two looks at a TrainJob."""
+    """Seconds between two polls of a TrainJob."""
 
 
 def launch(
@@ -42,18 +42,18 @@ def launch(
 ) -> None:
     """Run `python -m MODULE ARGUMENTS` as ranks of one torch.distributed job, and wait for its end.
 
-    An interrupt stops all ranks.
+    With local processes, an interrupt stops all ranks.
 
     Args:
         module: Python module that each rank runs.
-        arguments: Its command-line arguments. Equal ones make an equal TrainJob, so they hold nothing random.
+        arguments: Its command-line arguments. Equal arguments name the same TrainJob, so they must hold nothing random.
         processes: Number of ranks.
-        log: File that gets the ranks' output beside stdout; local ranks only.
-        result: File that the job leaves. A TrainJob that completed in an earlier try, and whose result is no longer
-            there, is made anew.
+        log: File that gets the ranks' output besides stdout; local ranks only. None for none.
+        result: File that the job writes. A TrainJob that an earlier try completed is created again where this file is
+            gone. None: no such check.
 
     Raises:
-        EditLoopError: The job does not succeed; with the log's tail.
+        EditLoopError: The job fails; local ranks give the end of the log.
     """
     settings = LaunchSettings()
     if settings.launcher == "trainjob":
@@ -63,7 +63,15 @@ def launch(
 
 
 def trainjob_manifest(command: list[str], processes: int, settings: LaunchSettings) -> dict[str, Any]:
-    """The TrainJob that runs `command`; equal commands in equal images give an equal name, so a retry finds its job."""
+    """Return the manifest of the TrainJob that runs a command.
+
+    Its name depends only on the image and the command, so a retry finds its job.
+
+    Args:
+        command: Arguments of `python`.
+        processes: Number of ranks.
+        settings: Image, namespace and runtime.
+    """
     name = f"editloop-{sha256_json([settings.image, command])[:16]}"
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
@@ -98,10 +106,19 @@ def _launch_trainjob(command: list[str], processes: int, settings: LaunchSetting
 
 
 def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Path | None = None) -> None:
-    """Create the job or find the one of its name, and wait: "Complete" is success, any other terminal state raises.
+    """Create a TrainJob, or find the one of its name, and wait until it completes.
 
-    A job of this name that failed before, or whose `result` is gone, is deleted and made anew: it goes on at its
-    checkpoints.
+    A job from an earlier try is deleted and created again where it failed, or where it completed and its `result` is
+    gone. The training then continues at its checkpoints.
+
+    Args:
+        job: Manifest of the TrainJob.
+        api: The CustomObjectsApi of the Kubernetes client.
+        poll_seconds: Seconds between two polls.
+        result: File that the job writes; None: do not check for it.
+
+    Raises:
+        EditLoopError: The job failed, or somebody deleted it.
     """
     from kubernetes.client.exceptions import ApiException
 
@@ -112,7 +129,7 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Pat
         try:
             api.create_namespaced_custom_object(**resource, body=job)
         except ApiException as error:
-            if error.status != 409:  # 409: the job of an earlier try is there
+            if error.status != 409:  # 409: an earlier try created the job
                 raise
             return False
         return True
@@ -122,7 +139,7 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Pat
         try:
             state = api.get_namespaced_custom_object(**resource, name=name).get("status", {})
         except ApiException as error:
-            if error.status == 404 and not created:  # the failed one of an earlier try has gone
+            if error.status == 404 and not created:  # an earlier try's job is deleted by now
                 created = create()
                 continue
             if error.status == 404:

@@ -1,11 +1,11 @@
-"""The databases of a service: made once on a machine, copied for each folder, moved into place when whole.
+"""Databases of the local services: made once on a machine, copied for each folder, and moved into place when complete.
 
-The migrations of an empty database take Label Studio half a minute of a core and MLflow several seconds. So the empty
-databases of a service's version are kept as a template below the user's cache folder (EDITLOOP_SERVICE_TEMPLATES
-names another). A template holds tables and no account, token or key: those are made at the first start of each
-folder. Where no template can be kept, a folder's databases are migrated for it alone.
+Migrating an empty database keeps a core busy for half a minute (Label Studio) or several seconds (MLflow). So the empty
+databases of each service's version are kept as a template below the user's cache folder, or in
+EDITLOOP_SERVICE_TEMPLATES. A template holds tables, but no account, token or key: those are made at the first start of
+each folder. Where no template can be kept, each folder's databases are migrated separately.
 
-`make setup` makes the templates of both services; otherwise the first start does:
+`make setup` makes the templates of both services; otherwise the first start does. The command is:
 
     python -m infra.service_databases
 """
@@ -35,9 +35,11 @@ from infra.service_programs import (
 from infra.settings import LocalServiceSettings, local_service_settings
 
 LOCK_SECONDS = 30
+"""Seconds to wait for a database that another process has locked."""
 LOG_TAIL = 300
+"""Characters at the end of a log that a message quotes."""
 MIGRATION_SECONDS = 1800
-"""Many times what a busy machine takes: it ends only what hangs."""
+"""Time limit of a migration, many times what a busy machine takes. It only ends a migration that hangs."""
 WORK_QUERIES: dict[ServiceName, tuple[str, ...]] = {
     "label-studio": ("SELECT 1 FROM project",),
     "mlflow": (
@@ -46,21 +48,28 @@ WORK_QUERIES: dict[ServiceName, tuple[str, ...]] = {
         "SELECT 1 FROM experiments WHERE experiment_id <> 0",
     ),
 }
-"""What finds a row where anybody has worked with a service; MLflow makes experiment 0 itself."""
+"""Queries that return a row where somebody has worked with the service. MLflow creates experiment 0 itself."""
 
 
 def provide_databases(service: Service, settings: LocalServiceSettings) -> None:
-    """Give a service that does not run the databases it starts with: those it has, or new ones in one move.
+    """Give a service that is not running its databases: those it has, or new ones, moved into place in one step.
 
-    Databases of a first start that was cut off, which may lack tables or the account, are made anew, unless they hold
-    work. The caller holds the service's home. Raises EditLoopError where a database cannot be made or read.
+    Databases of an interrupted first start, which may lack tables or the account, are replaced unless they hold work.
+    The caller must hold the lock of the service's home.
+
+    Args:
+        service: The service.
+        settings: Settings of the local services.
+
+    Raises:
+        EditLoopError: A database cannot be made or read.
     """
     database = service.data / DATABASES[service.name][0]
     if not database.exists() or not (service.ready.exists() or _holds_work(service.name, database)):
         _make_anew(service, settings)
     try:
         with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
-            # Log ahead of the tables (kept in the file): answers take half the time on a laptop's disk.
+            # A write-ahead log (the database file keeps this mode) halves response times on a laptop's disk.
             connection.execute("PRAGMA journal_mode=wal")
     except sqlite3.DatabaseError as error:
         raise EditLoopError(
@@ -70,7 +79,11 @@ def provide_databases(service: Service, settings: LocalServiceSettings) -> None:
 
 
 def template_root(settings: LocalServiceSettings) -> Path:
-    """The folder that holds the templates of this user's services."""
+    """Return the folder of this user's templates.
+
+    Args:
+        settings: Settings of the local services.
+    """
     if settings.service_templates:
         return settings.service_templates.resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
@@ -78,11 +91,20 @@ def template_root(settings: LocalServiceSettings) -> Path:
 
 
 def make_template(name: ServiceName, settings: LocalServiceSettings) -> Path | None:
-    """The folder with the empty databases of the service's version, made now where it is not there; safe to call twice
-    at once.
+    """Return the folder with the empty databases of a service's version, made first where it is missing.
 
-    None where the version is unknown. Raises OSError where the folder cannot be written, EditLoopError where the
-    service's own migration fails.
+    Concurrent calls are safe.
+
+    Args:
+        name: The service.
+        settings: Settings of the local services.
+
+    Returns:
+        The folder; None where the service's version is unknown.
+
+    Raises:
+        OSError: The folder cannot be written.
+        EditLoopError: The service's migration fails.
     """
     version = program_version(name, settings)
     if version is None:
@@ -92,7 +114,7 @@ def make_template(name: ServiceName, settings: LocalServiceSettings) -> Path | N
     if not _is_whole(name, target):
         with locked_folder(root):
             if not _is_whole(name, target):
-                stop_processes(root, name)  # of a call that was killed
+                stop_processes(root, name)  # left by a call that was killed
                 for leftover in root.glob(f".{target.name}.*"):
                     shutil.rmtree(leftover)
                 with complete_folder(target) as folder:
@@ -101,12 +123,17 @@ def make_template(name: ServiceName, settings: LocalServiceSettings) -> Path | N
 
 
 def log_tail(log: Path) -> str:
-    """The end of a log in one line."""
+    """Return the end of a log as one line.
+
+    Args:
+        log: The file; it need not exist.
+    """
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     return " | ".join(line.strip() for line in lines if line.strip())[-LOG_TAIL:] or "nothing in its log"
 
 
 def _is_whole(name: ServiceName, template: Path) -> bool:
+    """Whether a template is complete and unchanged."""
     try:
         return set(read_manifest(template, check=True)["files"]) == set(DATABASES[name])
     except (EditLoopError, ValueError, KeyError):
@@ -114,14 +141,15 @@ def _is_whole(name: ServiceName, template: Path) -> bool:
 
 
 def _holds_work(name: ServiceName, database: Path) -> bool:
+    """Whether somebody has worked with a database; also True where it cannot be read."""
     with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
         for query in WORK_QUERIES[name]:
             try:
                 if connection.execute(f"{query} LIMIT 1").fetchone():
                     return True
-            except sqlite3.OperationalError:  # the table is not there yet
+            except sqlite3.OperationalError:  # the table does not exist yet
                 continue
-            except sqlite3.DatabaseError:  # not for us to throw away
+            except sqlite3.DatabaseError:  # unreadable: never delete it here
                 return True
     return False
 
@@ -145,9 +173,9 @@ def _make_anew(service: Service, settings: LocalServiceSettings) -> None:
 
 
 def _migrate(name: ServiceName, settings: LocalServiceSettings, owner: Path, folder: Path, log: Path) -> None:
-    """Let the service make its databases, and nothing else, in an empty folder.
+    """Let the service create its databases in an empty folder, which then holds nothing else.
 
-    `owner` is the folder in the processes' mark, by which they are found again where this call is killed.
+    `owner` is the folder in the processes' mark. A later call finds the processes by it where this one is killed.
     """
     work = folder / "work"
     work.mkdir()
@@ -183,7 +211,10 @@ def _run(name: ServiceName, command: list[str], owner: Path, folder: Path, log: 
 
 
 def main() -> int:
-    """Make the templates that are missing. A cache that cannot be written is no failure: first starts take longer."""
+    """Make the missing templates, and return the exit code.
+
+    A cache that cannot be written is not an error: first starts only take longer.
+    """
     try:
         settings = local_service_settings()
         with interrupt_on_termination():

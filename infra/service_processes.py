@@ -1,7 +1,7 @@
-"""The processes of a service: started, known by a mark in their environment, stopped; and the ports they take.
+"""Processes of the local services: start them, find them by a mark in their environment, stop them; and free ports.
 
-A mark, `EDITLOOP_SERVICE=<home>:<name>`, leaves no moment between a start and a note of it, and a reused pid is never
-mistaken for ours, as a pid file would.
+The mark is `EDITLOOP_SERVICE=<home>:<name>`. Unlike a pid file, it exists from the moment a process starts, and a
+reused pid is never mistaken for a service.
 """
 
 import os
@@ -13,21 +13,26 @@ from pathlib import Path
 import psutil
 
 MARK = "EDITLOOP_SERVICE"
+"""The environment variable that marks a service's processes."""
 STOP_SECONDS = 10
+"""Seconds that processes have to end after SIGTERM."""
 
 
 def start_process(
     home: Path, name: str, command: list[str], *, environment: dict[str, str], folder: Path, log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a marked process in a session of its own, which the terminal's Ctrl-C does not reach.
+    """Start a marked process in its own session, so that Ctrl-C at the terminal does not reach it.
 
     Args:
         home: The folder that the mark names.
         name: The service that the mark names.
         command: Program and arguments.
-        environment: What is added to this process's environment.
-        folder: Its working directory.
-        log: The file that its output goes to.
+        environment: Variables to add to this process's environment.
+        folder: Working directory.
+        log: File for its output, overwritten.
+
+    Returns:
+        The process.
     """
     with log.open("wb") as stream:
         return subprocess.Popen(
@@ -42,19 +47,30 @@ def start_process(
 
 
 def marked_processes(home: Path, name: str) -> list[psutil.Process]:
-    """Processes that carry the service's mark in their environment."""
+    """Return the processes that carry a service's mark. Those of other users cannot be read and are left out.
+
+    Args:
+        home: The folder that the mark names.
+        name: The service that the mark names.
+    """
     mark, processes = f"{home}:{name}", []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            continue  # another user's, or gone meanwhile: not ours
+            continue  # another user's process, or one that has ended
     return processes
 
 
 def find_leader(home: Path, name: str) -> psutil.Process | None:
-    """The process that was started, its session's leader; None when it is gone, whatever children it left."""
+    """Return the process that `start_process` started, its session's leader; None where it is gone, even if children
+    remain.
+
+    Args:
+        home: The folder that the mark names.
+        name: The service that the mark names.
+    """
     return next((process for process in marked_processes(home, name) if _leads_session(process)), None)
 
 
@@ -66,7 +82,15 @@ def _leads_session(process: psutil.Process) -> bool:
 
 
 def stop_processes(home: Path, name: str) -> bool:
-    """End the service's processes, politely first; returns whether there were any."""
+    """End a service's processes with SIGTERM, and with SIGKILL where they outlast STOP_SECONDS.
+
+    Args:
+        home: The folder that the mark names.
+        name: The service that the mark names.
+
+    Returns:
+        Whether there were any.
+    """
     processes = marked_processes(home, name)
     for process in processes:
         _signal(process, signal.SIGTERM)
@@ -85,7 +109,11 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether a service could listen on the port."""
+    """Return whether a service could listen on a port of 127.0.0.1.
+
+    Args:
+        port: The port.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""How Label Studio and MLflow are started on this machine: programs, versions, arguments, environment."""
+"""How to start Label Studio and MLflow on this machine: programs, versions, arguments and environment."""
 
 import os
 import shutil
@@ -18,57 +18,65 @@ ServiceName = Literal["label-studio", "mlflow"]
 NAMES: tuple[ServiceName, ...] = ("label-studio", "mlflow")
 HOST = "127.0.0.1"
 AUTH_SECONDS = 60
+"""Seconds for which MLflow remembers that a password was correct."""
 DATABASES: dict[ServiceName, tuple[str, ...]] = {
     "label-studio": ("label_studio.sqlite3",),
     "mlflow": ("mlflow.db", "auth.db"),
 }
-"""The database files of each service, the one that holds people's work first."""
+"""Database files of each service; the first one holds people's work."""
 LABEL_STUDIO_OFFLINE = {
     "COLLECT_ANALYTICS": "false",
     "LATEST_VERSION_CHECK": "false",
     "SENTRY_DSN": "",
     "FRONTEND_SENTRY_DSN": "",
 }
-"""With these Label Studio asks nothing of the internet."""
+"""Variables that keep Label Studio from using the internet."""
 MLFLOW_OFFLINE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""One server process, and nothing asked of the internet."""
+"""Variables for a single server process that does not use the internet."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service of this machine. `secret` is Label Studio's API token, or MLflow's password."""
+    """A service of this machine."""
 
     name: ServiceName
     home: Path
+    """Folder of the services' data, logs and credentials."""
     port: int
     user: str
+    """Name of the account; for Label Studio its email address."""
     password: str = field(repr=False)
+    """Label Studio's password, or the key of MLflow's sessions."""
     secret: str = field(repr=False)
+    """Label Studio's API token, or MLflow's password."""
 
     @property
     def url(self) -> str:
+        """Address of the service."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def log(self) -> Path:
+        """File of the service's output."""
         return self.home / f"{self.name}.log"
 
     @property
     def data(self) -> Path:
+        """Folder of the service's databases and files."""
         return self.home / self.name
 
     @property
     def ready(self) -> Path:
-        """The mark of a service that has answered with its account: from then on its data are somebody's."""
+        """File that exists once the service has answered to its account. From then on its data are never replaced."""
         return self.home / f"{self.name}.ready"
 
     @property
     def pictures(self) -> Path:
-        """The folder below which Label Studio serves pictures to those who are logged in."""
+        """Folder of images that Label Studio serves to users who are logged in."""
         return self.home / "pictures"
 
     def healthy(self) -> bool:
-        """Whether it answers, and answers to our credentials."""
+        """Return whether the service answers and accepts its credentials."""
         try:
             if self.name == "label-studio":
                 reply = requests.get(
@@ -86,14 +94,29 @@ class Service:
 
 
 def program_command(name: ServiceName, settings: LocalServiceSettings) -> list[str]:
-    """The service's program. EditLoopError where it is not installed."""
+    """Return the command that starts a service's program, without the service's arguments.
+
+    Args:
+        name: The service.
+        settings: Settings of the local services.
+
+    Raises:
+        EditLoopError: Label Studio is not installed.
+    """
     if name == "label-studio":
         return [str(label_studio_command(settings))]
     return [sys.executable, "-m", "mlflow"]
 
 
 def label_studio_command(settings: LocalServiceSettings) -> Path:
-    """The `label-studio` executable: the setting's, the one beside this environment, or PATH's. EditLoopError: none."""
+    """Return the `label-studio` executable: the setting's, else the one beside this environment, else PATH's.
+
+    Args:
+        settings: Settings of the local services.
+
+    Raises:
+        EditLoopError: There is none, or the setting's is not executable.
+    """
     if settings.label_studio_command:
         if not os.access(settings.label_studio_command, os.X_OK):
             raise EditLoopError(f"EDITLOOP_LABEL_STUDIO_COMMAND={settings.label_studio_command}: no such program.")
@@ -106,7 +129,11 @@ def label_studio_command(settings: LocalServiceSettings) -> Path:
 
 
 def program_arguments(service: Service) -> list[str]:
-    """What follows the program on the command line; no secret among it."""
+    """Return the arguments of a service's program. They contain no secret.
+
+    Args:
+        service: The service.
+    """
     if service.name == "label-studio":
         return ["start", "--no-browser", "--internal-host", HOST, "--port", str(service.port)]
     return [
@@ -117,7 +144,13 @@ def program_arguments(service: Service) -> list[str]:
 
 
 def program_environment(service: Service) -> dict[str, str]:
-    """Secrets go through the environment, which other users cannot read, not through the command line."""
+    """Return the variables for a service's program, secrets included.
+
+    Other users can read a command line, but not the environment, so secrets go here.
+
+    Args:
+        service: The service.
+    """
     if service.name == "label-studio":
         return {
             "LABEL_STUDIO_BASE_DATA_DIR": str(service.data),
@@ -128,7 +161,7 @@ def program_environment(service: Service) -> dict[str, str]:
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(service.pictures),
-            # Label Studio reaches a server of a private network by this name alone, never by a project's own setting.
+            # Label Studio uses an S3 server in a private network only from here, never from a project's settings.
             "LABEL_STUDIO_S3_ENDPOINT": os.environ.get("AWS_ENDPOINT_URL", ""),
             **LABEL_STUDIO_OFFLINE,
         }
@@ -140,10 +173,16 @@ def program_environment(service: Service) -> dict[str, str]:
 
 
 def migration_commands(name: ServiceName, settings: LocalServiceSettings, folder: Path) -> list[list[str]]:
-    """Commands that make the service's databases in `folder`, one after another: tables, and no account."""
+    """Return the commands, to run in order, that create a service's databases in a folder: tables without an account.
+
+    Args:
+        name: The service.
+        settings: Settings of the local services.
+        folder: Folder for the databases.
+    """
     program = program_command(name, settings)
     if name == "label-studio":
-        return [[*program, "version"]]  # migrates first, as each of its commands does
+        return [[*program, "version"]]  # every command of Label Studio migrates first
     return [
         [*program, "db", "upgrade", f"sqlite:///{folder / 'mlflow.db'}"],
         [sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"sqlite:///{folder / 'auth.db'}"],
@@ -151,14 +190,27 @@ def migration_commands(name: ServiceName, settings: LocalServiceSettings, folder
 
 
 def migration_environment(name: ServiceName, folder: Path) -> dict[str, str]:
-    """What the migration commands find in their environment: no secret among it."""
+    """Return the variables for the migration commands. They contain no secret.
+
+    Args:
+        name: The service.
+        folder: Folder for the databases.
+    """
     if name == "label-studio":
         return {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), **LABEL_STUDIO_OFFLINE}
     return MLFLOW_OFFLINE
 
 
 def program_version(name: ServiceName, settings: LocalServiceSettings) -> str | None:
-    """The version of the service's program; None where its environment cannot be found, as behind a wrapper script."""
+    """Return the version of a service's program; None where its environment is not found, as behind a wrapper script.
+
+    Args:
+        name: The service.
+        settings: Settings of the local services.
+
+    Raises:
+        EditLoopError: Label Studio is not installed.
+    """
     if name == "mlflow":
         return metadata.version("mlflow")
     environment = label_studio_command(settings).resolve().parent.parent
@@ -167,10 +219,13 @@ def program_version(name: ServiceName, settings: LocalServiceSettings) -> str | 
 
 
 def write_mlflow_auth(service: Service) -> None:
-    """MLflow's settings for log-ins, in a file that is the user's alone.
+    """Write MLflow's authentication settings to a file that only the user can read.
 
-    A password that was right is remembered for AUTH_SECONDS: to check it anew takes a tenth of a second of a core, on
-    every request. The server has one worker, so a changed password or a removed user counts at once all the same.
+    MLflow remembers a correct password for AUTH_SECONDS, because a check takes a tenth of a second of a core on every
+    request. The server has a single worker, so a changed password or a removed user takes effect at once all the same.
+
+    Args:
+        service: The MLflow service.
     """
     lines = [
         "[mlflow]",

@@ -1,9 +1,8 @@
-"""Label Studio and MLflow on this machine: started, found again, looked after, stopped.
+"""Start, find and stop Label Studio and MLflow on this machine.
 
-Everything lives below one `home` folder: databases, logs, pictures, `credentials.json` and the key that signs models
-(both mode 600). A running service is recognised by a mark in its own environment, so that what a killed demo left
-behind is found again and used. Services run in a session of their own, so that a Ctrl-C at the terminal does not reach
-them.
+Everything lies below one `home` folder: databases, logs, images, `credentials.json` and the key that signs models (both
+mode 600). A mark in its environment identifies a running service, so the services that a killed demo left behind are
+found and used again. Services run in their own sessions, so Ctrl-C at the terminal does not reach them.
 """
 
 import json
@@ -37,19 +36,24 @@ from infra.service_programs import (
 from infra.settings import LocalServiceSettings, local_service_settings
 
 USER = "admin@editloop.example"
+"""Label Studio's account."""
 POLL_SECONDS = 0.3
+"""Seconds between two checks whether a starting service answers."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What `start_services` started or found; `environment` is what stages need in os.environ to find them."""
+    """The services that `start_services` started or found."""
 
     home: Path
     label_studio: Service | None
+    """None where it was not requested."""
     mlflow: Service | None
+    """None where it was not requested."""
 
     @property
     def environment(self) -> dict[str, str]:
+        """Variables that stages need in os.environ to reach the services."""
         variables: dict[str, str] = {}
         if self.label_studio:
             variables |= {
@@ -71,18 +75,30 @@ class Services:
 
 @dataclass(frozen=True)
 class Status:
-    """One service as it is now."""
+    """The present state of one service."""
 
     service: Service
     state: Literal["running", "not answering", "stopped"]
     pid: int | None
+    """Id of the process that was started; None where the service is stopped."""
 
 
 def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True) -> Services:
-    """Start the services of `home`, both at once, and return when they answer; what runs already is used.
+    """Start the requested services of `home` in parallel, and return when they answer. Services that run already are
+    used.
 
-    Raises EditLoopError, one line, when a port is in use, a program is missing or a service does not come up; whatever
-    this call started is stopped again, also on Ctrl-C, SIGTERM and SIGHUP.
+    Where this call fails or is interrupted (Ctrl-C, SIGTERM, SIGHUP), it stops what it started.
+
+    Args:
+        home: Folder of the services' data; created where it is missing.
+        label_studio: Whether to start Label Studio.
+        mlflow: Whether to start MLflow.
+
+    Returns:
+        The services.
+
+    Raises:
+        EditLoopError: A port is in use, a program is missing, a service does not answer, or `home` cannot be written.
     """
     home = home.resolve()
     settings = local_service_settings()
@@ -98,7 +114,7 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
             with defer_signals():
                 for name, process in processes.items():
                     stop_processes(home, name)
-                    process.kill()  # in the instant of its start it does not carry the mark yet
+                    process.kill()  # right after its start it does not carry the mark yet
                     process.wait()
             if isinstance(error, OSError):
                 raise _unusable(home, error) from error
@@ -107,17 +123,25 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
 
 
 def stop_services(home: Path) -> list[ServiceName]:
-    """Stop what runs for `home`, orphans included; returns the names of the services that were running.
+    """Stop the services of `home`, orphaned processes included. A Ctrl-C takes effect once all are stopped.
 
-    A Ctrl-C meanwhile takes effect when all are stopped.
+    Args:
+        home: Folder of the services' data.
+
+    Returns:
+        Names of the services that were running.
     """
     home = home.resolve()
-    with defer_signals(), _home_lock(home) if home.is_dir() else nullcontext():  # a removed folder's may still run
+    with defer_signals(), _home_lock(home) if home.is_dir() else nullcontext():  # services of a removed folder may still run
         return [name for name in NAMES if stop_processes(home, name)]
 
 
 def services_status(home: Path) -> list[Status]:
-    """Each service that was ever started for `home`: running (and answering), not answering, or stopped."""
+    """Return the state of each service that was ever started for `home`.
+
+    Args:
+        home: Folder of the services' data.
+    """
     home = home.resolve()
     statuses = []
     for service in _load(home).values():
@@ -132,10 +156,10 @@ def services_status(home: Path) -> list[Status]:
 def _begin(
     home: Path, name: ServiceName, settings: LocalServiceSettings, processes: dict[ServiceName, subprocess.Popen[bytes]]
 ) -> Service:
-    """The service as credentials and processes have it; a process is started (and noted in `begun`) if none serves."""
+    """Return a service that runs already, or start its process and add that to `processes`."""
     saved = _load(home).get(name)
     if saved and find_leader(home, name) and saved.healthy():
-        saved.ready.touch()  # its start may have been left by a call that was killed
+        saved.ready.touch()  # the call that started it may have been killed before this
         return saved
     stop_processes(home, name)
     command = program_command(name, settings)
@@ -170,7 +194,7 @@ def _wait(
     processes: dict[ServiceName, subprocess.Popen[bytes]],
     settings: LocalServiceSettings,
 ) -> None:
-    """Wait until each service answers. Raises EditLoopError with the problem of the first that does not."""
+    """Wait until each service answers. EditLoopError for the first that does not."""
     deadline = time.monotonic() + settings.start_seconds
     while pending:
         for name, service in list(pending.items()):
@@ -189,6 +213,9 @@ def _wait(
 
 
 def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettings) -> int:
+    """The port of the settings, else the last one used, else a free one. EditLoopError where the settings' is in
+    use.
+    """
     fixed = settings.label_studio_port if name == "label-studio" else settings.mlflow_port
     if fixed:
         if not is_free(fixed):
@@ -196,7 +223,7 @@ def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettin
             raise EditLoopError(f"Port {fixed} is in use, so {name} cannot have it: free it or change {variable}.")
         return fixed
     if saved and is_free(saved.port):
-        return saved.port  # addresses in reports and bookmarks stay right
+        return saved.port  # keeps addresses in reports and bookmarks valid
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -221,11 +248,11 @@ def _save(home: Path, service: Service) -> None:
 
 @contextmanager
 def _home_lock(home: Path) -> Iterator[None]:
-    """Hold `home` so that two calls do not start the same service twice; the second waits for the first."""
+    """Hold `home` within the block, so that two calls do not start the same service twice. The second waits."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked_folder(home))
-            home.chmod(0o700)  # the databases below hold tokens
+            home.chmod(0o700)  # the databases in it hold tokens
         except OSError as error:
             raise _unusable(home, error) from error
         yield

@@ -1,4 +1,4 @@
-"""Where the services are: their addresses and credentials, and how they start on this machine."""
+"""Settings of the services: addresses, credentials, and how to start them on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from editloop.environment import EnvironmentSettings
 
 DEFAULT_IMAGE = "editloop:latest"
-"""Container image of pods where no other is named; it has the project installed."""
+"""Container image of pods where no other is named. It has the project installed."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -21,10 +21,10 @@ class ServiceSettings(EnvironmentSettings):
     label_studio_token: SecretStr | None = None
     """API token of the account that owns the campaigns."""
     annotators_file: Path | None = None
-    """JSON file (mode 600) of the accounts that EditLoop makes for annotators. Without it annotators are people who
-    joined Label Studio on their own, and EditLoop knows no password of theirs."""
+    """JSON file (mode 600) with the accounts that EditLoop creates for annotators. Without it, annotators join Label
+    Studio on their own, and EditLoop has no passwords of theirs."""
     pictures: str | None = None
-    """Where Label Studio finds the pictures of campaigns: the folder that is its LOCAL_FILES_DOCUMENT_ROOT, or
+    """Where Label Studio finds the images of campaigns: the folder that is its LOCAL_FILES_DOCUMENT_ROOT, or
     s3://bucket/prefix (endpoint and credentials: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."""
 
 
@@ -32,23 +32,23 @@ class LocalServiceSettings(EnvironmentSettings):
     """How `editloop up` starts the services on this machine."""
 
     label_studio_command: Path | None = None
-    """The `label-studio` executable; else the one in .venv-label-studio beside the loop's environment, else PATH's."""
+    """The `label-studio` executable; else the one in .venv-label-studio beside this environment, else PATH's."""
     label_studio_port: Port | None = None
     """A fixed port for Label Studio; else the last one used, or a free one."""
     mlflow_port: Port | None = None
     """A fixed port for MLflow; else the last one used, or a free one."""
     start_seconds: float = Field(240, gt=0)
-    """How long a service may take to answer."""
+    """Seconds within which a service must answer after its start."""
     service_templates: Path | None = None
-    """Folder, writable by you alone, of the services' empty databases, made once and copied at each first start; else
+    """Folder of the services' empty databases, made once and copied at each first start; only you may write to it. Else
     editloop/services in XDG_CACHE_HOME or ~/.cache."""
 
 
 def service_settings() -> ServiceSettings:
-    """The services' settings as the environment has them now."""
+    """Return the services' settings from the present environment."""
     return ServiceSettings()
 
 
 def local_service_settings() -> LocalServiceSettings:
-    """The local start's settings as the environment has them now."""
+    """Return the settings for local services from the present environment."""
     return LocalServiceSettings()

@@ -1,4 +1,4 @@
-"""A chain of links, each looked up and compared by content, as far as it holds."""
+"""A model's chain of evidence: links that are looked up one by one and compared by content, up to the first gap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,32 +11,48 @@ Found = TypeVar("Found")
 
 
 class Gap(Exception):  # noqa: N818 - the field's word
-    """A link of the chain that is missing or does not hold; the message begins with its name."""
+    """A link that is missing or does not match. The message begins with the link's name."""
 
 
 @dataclass
 class Chain:
-    """The links that hold, in order from the model to the annotators, and the first that does not."""
+    """The links that hold, in order from the model to the annotators, and the first gap."""
 
     model: str
     links: list[dict[str, Any]] = field(default_factory=list)
     gap: str | None = None
+    """Message of the first gap; None where there is none."""
 
     @property
     def complete(self) -> bool:
+        """Whether no gap was found."""
         return self.gap is None
 
     def add(self, name: str, value: str, *, warning: bool = False) -> None:
-        """A link that holds; with `warning`, one that somebody should look at all the same."""
+        """Add a link that holds.
+
+        Args:
+            name: Name of the link.
+            value: What it points at, as text.
+            warning: Whether somebody should look at it although it holds.
+        """
         self.links.append({"name": name, "value": value} | ({"warning": True} if warning else {}))
 
     def summary(self) -> dict[str, Any]:
-        """{"complete", "gap", "links": [{"name", "value"}, ...]}; a link may have "warning": true."""
+        """Return {"complete", "gap", "links": [{"name", "value"}, ...]}. A link may also have "warning": true."""
         return {"complete": self.complete, "gap": self.gap, "links": self.links}
 
 
 def look_up(name: str, look: Callable[[], Found]) -> Found:
-    """What `look` finds; whatever keeps it from finding is the gap."""
+    """Call `look` and return its result. Errors of the lookup become a `Gap`.
+
+    Args:
+        name: Name of the link, for the gap's message.
+        look: Looks the link up.
+
+    Raises:
+        Gap: `look` raised EditLoopError, MlflowException, OSError or ValueError.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -46,8 +62,17 @@ def look_up(name: str, look: Callable[[], Found]) -> Found:
 
 
 def finished_run(name: str, stage: str, output: str, **inputs: str) -> Any:
-    """The finished run of a stage that wrote `output` and read `inputs` (sha256 each); else the gap, which tells a run
-    that somebody deleted from one that never was."""
+    """Return the newest finished MLflow run of a stage that wrote an output and read the inputs.
+
+    Args:
+        name: Name of the link, for the gap's message.
+        stage: The stage of the run.
+        output: sha256 of what it wrote.
+        **inputs: sha256 of what it read, by the input's name.
+
+    Raises:
+        Gap: There is no such run. The message tells a deleted run from one that never existed.
+    """
     tags = {"output.output": output}
     runs = tracking.find_runs(tags, stage=stage, finished=True)
     input_tags = {f"editloop.input.{key}": value for key, value in inputs.items()}

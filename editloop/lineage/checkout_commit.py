@@ -1,11 +1,14 @@
-"""Which commit of the project's own code runs."""
+"""The git commit of the project's own code."""
 
 import subprocess
 from pathlib import Path
 
 
 def checkout_commit() -> str | None:
-    """Commit of the git checkout around this code, with "+changes" where files differ from it; None outside of one."""
+    """Return the commit of the git checkout around this code; None outside a checkout.
+
+    "+changes" follows the commit where tracked files differ from it.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A tuned editor into the registry, with the reward model that it learnt from, or that chose what it learnt from."""
+"""Registration of a tuned editor, linked to the reward model that taught it or that chose its training edits."""
 
 import shutil
 import tempfile
@@ -14,9 +14,20 @@ from editloop.lineage.registration import dataset_tags, output_link, register
 def register_editor(
     evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str = "editor"
 ) -> dict[str, float]:
-    """Register `tuned`/editor as its gate says, and write `promotion` (JSON, as the promote stage's promotion.json).
+    """Register the editor in `tuned`/editor and write the result to a file.
 
-    Raises EditLoopError when the reward model that it learnt from is no version in the registry.
+    Args:
+        evaluation: Folder of the editor's evaluation. Its gate.json decides whether it becomes the champion.
+        tuned: Output folder of stage editor_sft or editor_rl.
+        promotion: JSON file to write, with the content of the promote stage's promotion.json.
+        pipeline_run: Name of the pipeline run.
+        name: Name in the registry.
+
+    Returns:
+        {"model_version": the version's number, "promoted": 1.0 where it became the champion, else 0.0}.
+
+    Raises:
+        EditLoopError: The reward model is no version in the registry, or registration fails.
     """
     facts = read_manifest(tuned)["facts"]
     reward_sha256, reward, curated = str(facts["reward_sha256"]), str(facts["judge"]), facts.get("curated")

@@ -1,4 +1,4 @@
-"""Who learnt from what: every registered model, what it was made of, and what came of it."""
+"""Registered models with what each learnt from, and the search for everything that learnt from a dataset or a model."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from editloop.lineage import tracking
 from editloop.lineage.registry import TAINTED
 
 PAGE = 1000
+"""Entries per request."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version, and what it learnt from by the sha256 of each; empty where it did not."""
+    """A registered version and what it learnt from, each as a sha256 or an address; empty for none."""
 
     name: str
     version: str
@@ -20,30 +21,33 @@ class ModelVersion:
     run_id: str
     aliases: tuple[str, ...]
     dataset: str
-    """Preferences that a reward model learnt from."""
+    """sha256 of the preferences, or for an editor the curated edits, that it was trained on."""
     reward: str
-    """Reward model that taught an editor, as models:/NAME/VERSION."""
+    """Reward model that taught an editor or chose its edits, as models:/NAME/VERSION."""
     base: str
-    """Model that the training began with, where that is a folder with a digest."""
+    """sha256 of the model folder that training began with."""
     edits: str
-    """Folder of pictures that an editor practised on."""
+    """sha256 of the edits folder that an editor trained on."""
     tainted: str
+    """Text of the tag TAINTED: which withdrawn data it learnt from."""
 
     @property
     def address(self) -> str:
+        """The version as models:/NAME/VERSION."""
         return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True)
 class Descendant:
-    """A model that learnt from something, directly or through others, and through what."""
+    """A model that learnt from something, directly or through other models."""
 
     model: ModelVersion
     because: str
+    """How it learnt from it, as text."""
 
 
 def read_models() -> list[ModelVersion]:
-    """Every version of every model in the registry."""
+    """Return every version of every model in the registry."""
     api = tracking.client()
     aliases: dict[tuple[str, str], list[str]] = {}
     for model in _pages(api.search_registered_models):
@@ -62,8 +66,19 @@ def find_descendants(
     edits: Collection[str] = (),
     of: Collection[ModelVersion] = (),
 ) -> list[Descendant]:
-    """The models that learnt from any of the datasets or folders of edits (sha256), or from models `of`: by training on
-    them, by being taught by such a model, or by beginning as one. In the order in which they were found."""
+    """Return the models that learnt from the given datasets, edits or models, directly or through other models.
+
+    A model learns by training on data, by being taught by a reward model, or by starting from another model's weights.
+
+    Args:
+        models: All registered models.
+        datasets: sha256 of datasets.
+        edits: sha256 of edits folders.
+        of: Models; they are not returned themselves.
+
+    Returns:
+        Each model once, with the first reason found: trained on the data first, then generation by generation.
+    """
     taught: dict[str, list[ModelVersion]] = {}
     begun: dict[str, list[ModelVersion]] = {}
     for model in models:

@@ -1,4 +1,4 @@
-"""What MLflow keeps of a step's output, fetched and compared with the digests that the step recorded."""
+"""Artifacts that MLflow keeps of a step's output, checked against the digests that the step recorded."""
 
 import json
 from collections.abc import Collection
@@ -15,10 +15,18 @@ PARALLEL_DOWNLOADS = 4
 
 
 def fetch_logged_files(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
-    """Fetch the files that a run keeps of its output into `folder`: those at its top that people read, or `names`.
+    """Fetch artifacts that a run keeps of its output, and check each against the step's manifest.
 
-    Raises EditLoopError where one is missing, or is not what the step wrote, naming it; or where the run keeps no
-    manifest to tell that by.
+    Args:
+        run: The run (MLflow's Run) of the step.
+        folder: Folder to download to.
+        names: Names of the files; empty means every readable file at the top of the output.
+
+    Returns:
+        The downloaded files by name.
+
+    Raises:
+        EditLoopError: A file or the manifest is missing or has changed; the message names the run, and the file.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

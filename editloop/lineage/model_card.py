@@ -1,4 +1,4 @@
-"""A model's card, made from the run: what it is, what it learnt from, what was measured, who may trust it."""
+"""Model cards: what a model is, what it learnt from, what was measured, and its limits."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -68,19 +68,21 @@ CARD = PAGES.from_string(
 
 
 class Link(NamedTuple):
-    """A link of the chain; `address` is a place on MLflow's pages, empty for none."""
+    """A row of the card's table of origins."""
 
     name: str
     value: str
     address: str = ""
+    """Address on MLflow's pages; empty for none."""
 
 
 class CardFigure(NamedTuple):
-    """A measured figure in words."""
+    """A measured figure as text."""
 
     name: str
     value: str
     interval: str
+    """The 95 % interval; "—" for none."""
 
 
 def model_card(
@@ -91,8 +93,16 @@ def model_card(
     chain: list[Link],
     training: Mapping[str, Any],
 ) -> str:
-    """Markdown. name: in the registry; kind: edit-reward, edit-score or editor; gate: what gate.json holds; report:
-    what benchmark.json or evaluation.json holds; training: settings by name."""
+    """Return a model's card in Markdown.
+
+    Args:
+        name: Name in the registry.
+        kind: "edit-reward", "edit-score" or "editor".
+        gate: Content of gate.json.
+        report: Content of benchmark.json or evaluation.json.
+        chain: Where the model comes from, in the order to show.
+        training: Settings of the training by name; empty leaves the section out.
+    """
     return CARD.render(
         name=name,
         what=KINDS[kind],
@@ -105,7 +115,14 @@ def model_card(
 
 
 def card_figures(report: Mapping[str, Any]) -> list[CardFigure]:
-    """The plain figures of a report. An interval is `ci95` of the report's main figure, NAME_ci95 or ci95_NAME."""
+    """Return the figures of a report that are plain numbers or missing (None), in its order.
+
+    The interval of a figure NAME is the report's NAME_ci95 or ci95_NAME. `ci95` belongs to the main figure:
+    accuracy_oracle, or uplift where the report has no accuracy_oracle.
+
+    Args:
+        report: Content of benchmark.json or evaluation.json.
+    """
     main = "accuracy_oracle" if "accuracy_oracle" in report else "uplift"
     intervals = {}
     for key, value in report.items():
@@ -121,7 +138,14 @@ def card_figures(report: Mapping[str, Any]) -> list[CardFigure]:
 
 
 def truncate_card(card: str, full_card: str) -> str:
-    """The card within MLflow's limit of a description; `whole` says where the rest is."""
+    """Return the card within MLflow's limit on descriptions.
+
+    A card that is cut ends with a note that says where the full one is.
+
+    Args:
+        card: The card in Markdown.
+        full_card: Where the full card is, for the note.
+    """
     if len(card) <= MAX_DESCRIPTION:
         return card
     note = f"\n\n… the whole card: {full_card}"

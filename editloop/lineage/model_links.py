@@ -1,4 +1,7 @@
-"""Links about one registered version: who made it a champion, its files and signature, its training, its evidence."""
+"""Links of one registered version: its promotion, its files and signature, its training run, and its evidence.
+
+Each function adds its links to a chain and raises `Gap` for the first that is missing or does not match.
+"""
 
 import json
 import tempfile
@@ -15,10 +18,20 @@ from editloop.lineage.registry import CHAMPION, Promotion
 from editloop.lineage.signing import VERIFY_KEY, SignatureError
 
 COMMIT = "mlflow.source.git.commit"
+"""Tag of a run with the git commit of its code."""
 
 
 def version_link(chain: Chain, model: str) -> Any:
-    """The version that the address points at. EditLoopError for what is no address."""
+    """Add the version behind an address, and return it (MLflow's ModelVersion).
+
+    Args:
+        chain: The chain to extend.
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: `model` is not such an address.
+        Gap: It points at no version.
+    """
     registry.parse_model(model)
     version = look_up("registered version", lambda: registry.find_version(model))
     if version is None:
@@ -28,7 +41,19 @@ def version_link(chain: Chain, model: str) -> Any:
 
 
 def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
-    """The record of the move that made the version a champion; None where it never was one, by number alone."""
+    """Add the record of the latest move that made the version champion, and return it.
+
+    Args:
+        chain: The chain to extend.
+        model: Address of the version.
+        version: The version (MLflow's ModelVersion).
+
+    Returns:
+        The record; None for a version, given by number or another alias, that was never champion.
+
+    Raises:
+        Gap: A record was removed, or `model` names the champion and no record says who made it so.
+    """
     name = version.name
     by_alias = registry.parse_model(model)[1] == CHAMPION
     records = look_up("promotion record", lambda: _records(name, str(version.version) if by_alias else None))
@@ -56,7 +81,17 @@ def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
 
 
 def content_link(chain: Chain, version: Any) -> str:
-    """The files in the registry's store, those that are loaded here, and their signature; returns their sha256."""
+    """Add the model's files and signature, and return the files' sha256.
+
+    Both the registry's copy and the one that is loaded here are checked.
+
+    Args:
+        chain: The chain to extend.
+        version: The version (MLflow's ModelVersion).
+
+    Raises:
+        Gap: A copy is not what was registered, or its signature does not hold.
+    """
     sha256 = str(version.tags.get("editloop.sha256"))
     look_up("model content", lambda: _check_stored(version, sha256))
     try:
@@ -71,7 +106,16 @@ def content_link(chain: Chain, version: Any) -> str:
 
 
 def run_links(chain: Chain, version: Any, sha256: str) -> Any:
-    """The run that trained the version: finished, with this output, of a known commit and pipeline run."""
+    """Add the run that trained the version, with its pipeline run, git commit and container image, and return it.
+
+    Args:
+        chain: The chain to extend.
+        version: The version (MLflow's ModelVersion).
+        sha256: sha256 of the version's files.
+
+    Raises:
+        Gap: The run is deleted or unfinished, has another output or pipeline run, or names no commit.
+    """
     run = look_up("training run", lambda: tracking.client().get_run(version.run_id))
     if run.info.lifecycle_stage == "deleted":
         raise Gap(f"training run: {version.run_id} was deleted; restore it in MLflow")
@@ -94,10 +138,20 @@ def run_links(chain: Chain, version: Any, sha256: str) -> Any:
 def evidence_links(
     chain: Chain, version: Any, record: Promotion | None, stage: str, key: str, **inputs: str
 ) -> dict[str, Any]:
-    """What the gate decided on, by its content: as the version says, and as it was when the version was promoted.
+    """Add the runs that measured the version and the gate's verdict, and return the content of the latest gate.json.
 
-    stage: benchmark or editor_eval; key: of its sha256 among the version's tags; inputs: what the stage read. Returns
-    the latest gate.json.
+    Both the evidence that the version names now and, where it differs, that of its promotion are checked.
+
+    Args:
+        chain: The chain to extend.
+        version: The version (MLflow's ModelVersion).
+        record: The promotion record of the version; None for none.
+        stage: "benchmark" or "editor_eval".
+        key: Name in EVIDENCE of the sha256 of the stage's output.
+        **inputs: sha256 of what the stage read, by the input's name.
+
+    Raises:
+        Gap: A run or its gate.json is missing or has changed, or the verdict is not the one that was registered.
     """
     latest = version.tags.get(f"editloop.{key}")
     if not latest:
@@ -124,7 +178,12 @@ def evidence_links(
 
 
 def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
-    """What judges said that did not teach the model, where its gate asked any."""
+    """Add the verdicts of judges that did not teach the model, where its gate counted any.
+
+    Args:
+        chain: The chain to extend.
+        gate: Content of gate.json.
+    """
     verdicts = [
         f"{judge_verdict.get('judge')}: {judge_verdict.get('verdict')}"
         for judge_verdict in gate.get("independent", ())
@@ -134,12 +193,12 @@ def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
 
 
 def _check_stored(version: Any, sha256: str) -> None:
-    """Compare the registry's own copy with what was registered, whatever a cache holds."""
+    """Compare the registry's own copy with what was registered, even where the cache holds a good copy."""
     import mlflow
 
     cache = tracking.TrackingSettings().cache / "models" / sha256
     if not cache.exists():
-        return  # it is fetched and compared in a moment
+        return  # fetch_version downloads and compares it next
     address = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory() as temporary:
         mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=temporary)
@@ -148,8 +207,11 @@ def _check_stored(version: Any, sha256: str) -> None:
 
 
 def _records(name: str, champion: str | None) -> list[Promotion]:
-    """The records of a model, with one of what was set by hand where `champion` is not as they say. EditLoopError for
-    records that somebody deleted."""
+    """The promotion records of a model.
+
+    Where `champion` is given and differs from the last recorded one, a record "by hand" is written first. EditLoopError
+    for records that somebody deleted.
+    """
     from mlflow.entities import ViewType
 
     api = tracking.client()

@@ -1,7 +1,7 @@
-"""The champion of a registered model moves by compare-and-set, with a check after it, and one record a time.
+"""Promotion and rollback: move the alias `champion` of a registered model by compare-and-set, with one record per move.
 
-MLflow sets an alias without asking where it points. So each move claims its number in the model's history
-(`editloop.lineage.promotion_lock`), compares, moves the alias, looks whether it stayed, and writes the record of that
+MLflow sets an alias without checking where it points. Each move therefore takes the lock of the next record number
+(`editloop.lineage.promotion_lock`), compares, sets the alias, checks that it stayed, and writes the record with that
 number.
 """
 
@@ -46,16 +46,16 @@ BY_HAND = PromotionRequest(
     evidence={},
 )
 MAX_TEXT_LENGTH = 1000
-"""Characters of an actor or a reason, at most."""
+"""Longest actor or reason, in characters."""
 
 
 @dataclass(frozen=True)
 class RegistryState:
-    """What the registry has of a model now."""
+    """The present champion and promotion records of a registered model."""
 
     name: str
     champion: str
-    """Version behind the alias; empty for none."""
+    """Version behind the alias `champion`; empty for none."""
     records: list[Promotion]
 
 
@@ -68,14 +68,26 @@ def promote_version(
     replaces: str | None = None,
     without_evidence: bool = False,
 ) -> Promotion:
-    """Point `alias` at a version (`models:/NAME@ALIAS` or `models:/NAME/VERSION`) and record it.
+    """Point an alias at a version, and record who did it, why and on what evidence.
 
-    replaces: the version that the alias must point at now ("" for none); None takes it as it is at the call. The
-    version's files and signature are checked first. A champion's gate must have said "promote", or `without_evidence`
-    be given, which the record keeps; and it must not have learnt from what was withdrawn since. What is the champion
-    already stays so, and its record is returned.
+    The version's files and signature are checked first. A new champion needs the verdict "promote" of its gate, and
+    must not have learnt from withdrawn data. Where the alias already points at the version and a record says so,
+    nothing changes and that record is returned.
 
-    Raises EditLoopError where any of this does not hold; OvertakenError, which is one, where another move came first.
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        actor: Who decides, 1 to 1000 characters.
+        reason: Why, 1 to 1000 characters.
+        alias: The alias to move.
+        replaces: The version that must be the champion now, "" for none; refused where it is another. None: no check.
+        without_evidence: Promote a version without the verdict "promote". The record has no evidence then.
+
+    Returns:
+        The record of the move.
+
+    Raises:
+        OvertakenError: Another caller moved the alias first, or is moving it. It is an EditLoopError too.
+        EditLoopError: Any other condition above does not hold, or there is no such version.
     """
     _check_texts(actor, reason)
     version = require_version(model)
@@ -120,9 +132,20 @@ def promote_version(
 
 
 def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
-    """Point `champion` back at the champion before, by the records; a second call goes one further back.
+    """Point `champion` back at the previous champion in the records. Each further call goes back one more.
 
-    Raises EditLoopError where there is none before, or it is not fit to be loaded; OvertakenError as `promote` does.
+    Args:
+        name: Name in the registry.
+        actor: Who decides, 1 to 1000 characters.
+        reason: Why, 1 to 1000 characters.
+
+    Returns:
+        The record of the rollback.
+
+    Raises:
+        OvertakenError: Another caller moved the alias first, or is moving it. It is an EditLoopError too.
+        EditLoopError: There is no previous champion, it learnt from withdrawn data, or its files or signature fail the
+            check.
     """
     _check_texts(actor, reason)
     state = sync_registry_state(name)
@@ -154,7 +177,7 @@ def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
 
 
 def _refuse_tainted(version: Any) -> None:
-    """EditLoopError for a version that learnt from what was withdrawn since."""
+    """Raise EditLoopError for a version that learnt from data that was withdrawn since."""
     if reason := version.tags.get(TAINTED):
         raise EditLoopError(
             f"{version.name} version {version.version} learnt from what was withdrawn ({reason}). Train, gate and "
@@ -163,7 +186,13 @@ def _refuse_tainted(version: Any) -> None:
 
 
 def champion_history(records: list[Promotion]) -> list[str]:
-    """The champions that a rollback can go back through, the present one last: what was rolled back is gone from it."""
+    """Return the versions that a rollback can go back through, oldest first, with the present champion last.
+
+    A rollback removes what it rolled back from this list. An empty text stands for a time without a champion.
+
+    Args:
+        records: Records of one model, oldest first.
+    """
     history: list[str] = []
     for record in records:
         if record.alias != CHAMPION:
@@ -177,12 +206,26 @@ def champion_history(records: list[Promotion]) -> list[str]:
 
 
 def next_record_number(records: list[Promotion]) -> int:
-    """The number that the next record gets."""
+    """Return the number of the next record.
+
+    Args:
+        records: Records of one model, oldest first.
+    """
     return records[-1].number + 1 if records else 1
 
 
 def sync_registry_state(name: str) -> RegistryState:
-    """The model as it stands; an alias that was set by hand meanwhile gets its record first, without evidence."""
+    """Return a model's state, after recording a champion that was set by hand in MLflow.
+
+    Such a record has the action "by hand" and no evidence. It is left out where another caller holds the lock: that
+    move, or its record, explains the difference.
+
+    Args:
+        name: Name in the registry.
+
+    Raises:
+        EditLoopError: The registry has no such model.
+    """
     api = client()
     state = _registry_state(api, name)
     recorded = (champion_history(state.records) or [""])[-1]
@@ -195,12 +238,19 @@ def sync_registry_state(name: str) -> RegistryState:
             if not finished_record and alias_version(api, name, CHAMPION) == state.champion:
                 _record(api, request, lock.number, state.records)
     except OvertakenError:
-        pass  # a move that is on its way explains it, or has its record by now
+        pass  # another caller's move explains the difference, or its record does by now
     return _registry_state(api, name)
 
 
 def require_version(model: str) -> Any:
-    """The registered version behind an address; EditLoopError that lists what there is where it points nowhere."""
+    """Return the registered version (MLflow's ModelVersion) behind an address.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: There is no such version; the message lists those that exist.
+    """
     from mlflow.exceptions import MlflowException
 
     version = find_version(model)
@@ -224,7 +274,16 @@ def require_version(model: str) -> Any:
 
 
 def alias_version(api: Any, name: str, alias: str) -> str:
-    """The version behind an alias, empty for none. EditLoopError where the registry has no such model."""
+    """Return the version behind an alias; empty for none.
+
+    Args:
+        api: The MlflowClient.
+        name: Name in the registry.
+        alias: The alias.
+
+    Raises:
+        EditLoopError: The registry has no such model.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -237,7 +296,7 @@ def alias_version(api: Any, name: str, alias: str) -> str:
 
 
 def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) -> Promotion:
-    """Compare, set, look again, record."""
+    """Move the alias under the lock: compare, set, check, record."""
     with promotion_lock(api, request, next_record_number(records)) as lock:
         if finished_record := _finish_abandoned(api, lock, records):
             raise OvertakenError(
@@ -272,7 +331,7 @@ def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) ->
 
 
 def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -> Promotion | None:
-    """Give a dead caller's move its record where it was carried out; None where there is nothing to settle."""
+    """Write the record of a move whose caller died after it had set the alias. None where no record is missing."""
     abandoned = lock.left
     if abandoned is None or abandoned.action == "by hand" or abandoned.version == abandoned.previous:
         return None
@@ -282,7 +341,7 @@ def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -
 
 
 def _record(api: Any, request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
-    """Write record `number` after `records`, in one request, and show it where people look."""
+    """Write the record with this number in one request, then update the pages that show the records."""
     tags = {
         "number": str(number),
         "action": request.action,
@@ -308,7 +367,7 @@ def _record(api: Any, request: PromotionRequest, number: int, records: list[Prom
 
 
 def _registry_state(api: Any, name: str) -> RegistryState:
-    records = promotions(name)  # before the alias: whoever sets it in between has claimed the number that follows
+    records = promotions(name)  # read before the alias: who moves it in between holds the next number
     return RegistryState(name, alias_version(api, name, CHAMPION), records)
 
 

@@ -1,9 +1,9 @@
-"""Who may move an alias: one caller at a time, decided by MLflow's server.
+"""A lock for moving an alias: MLflow's server lets one caller at a time write a model's next record.
 
-The server lets one caller alone make an experiment of a name, deleted ones included. A move of number n claims
-`editloop-registry/NAME/n`, and the claim says what is meant. When the record of n is written, or nothing was done, the
-claim is deleted, out of sight. A claim that stays, with no record, is of a caller that died: after PATIENCE the next
-one claims `.../n.2` and settles what it finds.
+The server creates only one experiment of each name, and counts deleted ones too. To write record n, a caller creates
+the experiment `editloop-registry/NAME/n`, whose tags describe the move. The experiment is deleted once the record is
+written or the move is given up. An experiment that stays without a record belongs to a caller that died. After
+LOCK_EXPIRY_SECONDS the next caller creates `.../n.2` and completes what the first left unfinished.
 """
 
 import time
@@ -18,16 +18,16 @@ from editloop.errors import EditLoopError
 from editloop.lineage.registry import RECORDS, Promotion, promotions
 
 LOCK_EXPIRY_SECONDS = 60.0
-"""Seconds after which a claim without a record counts as left behind; a move takes one or two."""
+"""Seconds after which a lock without a record counts as abandoned. A move takes one or two."""
 
 
 class OvertakenError(EditLoopError):
-    """Somebody else moved the alias, or is about to."""
+    """Another caller moved the alias, or is moving it."""
 
 
 @dataclass(frozen=True)
 class PromotionRequest:
-    """What a caller means to do: a record before it is one."""
+    """A move of an alias that a caller intends. Its fields mean the same as those of `Promotion`."""
 
     action: str
     model: str
@@ -42,19 +42,32 @@ class PromotionRequest:
 
 @dataclass(frozen=True)
 class PromotionLock:
-    """The right to write record `number`; `left`, what a dead caller meant to write there."""
+    """The right to write one record of a model."""
 
     model: str
     number: int
+    """Number of the record."""
     attempt: int
+    """1, or more where earlier locks of this number were abandoned or released."""
     left: PromotionRequest | None
+    """What a caller that died meant to write with this number; None for none."""
 
 
 @contextmanager
 def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator[PromotionLock]:
-    """Hold number `number` of the model's history for `move`; released at the end.
+    """Hold the lock of a model's record `number` within the block.
 
-    Raises OvertakenError where the number has its record already, or its claim is another's and fresh.
+    Args:
+        api: The MlflowClient.
+        request: The intended move. Other callers see it while the lock is held.
+        number: Number of the record to write.
+
+    Yields:
+        The lock.
+
+    Raises:
+        OvertakenError: The record exists already, or another caller holds the lock.
+        EditLoopError: The lock's experiment exists, but this account may not see it.
     """
     token = uuid.uuid4().hex
     tags = {"token": token} | _request_tags(request)
@@ -91,12 +104,21 @@ def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator
 
 
 def is_superseded(api: Any, lock: PromotionLock) -> bool:
-    """Whether another caller took this claim for left behind."""
+    """Return whether another caller took this lock for abandoned.
+
+    Args:
+        api: The MlflowClient.
+        lock: The lock.
+    """
     return api.get_experiment_by_name(_lock_name(lock.model, lock.number, lock.attempt + 1)) is not None
 
 
 def format_promotion(record: Promotion) -> str:
-    """A record in a line."""
+    """Return a record as one line.
+
+    Args:
+        record: The record.
+    """
     change = f"moved {record.alias} to version {record.version}" if record.version else f"removed {record.alias}"
     return f"{record.actor} {change} at {record.at} ({record.action}: {record.reason})"
 
@@ -115,7 +137,10 @@ def _lock_name(model: str, number: int, attempt: int) -> str:
 
 
 def _create_experiment(api: Any, name: str, tags: dict[str, str]) -> str | None:
-    """The id of a new experiment; None where the name is taken. A request that went out twice is ours all the same."""
+    """The id of a new experiment; None where the name is taken.
+
+    A request may reach the server twice. The token then shows that the existing experiment is this caller's own.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -132,7 +157,7 @@ def _release(api: Any, experiment: str) -> None:
 
     try:
         api.delete_experiment(experiment)
-    except MlflowException as error:  # who took it for left behind has deleted it
+    except MlflowException as error:  # deleted by the caller that took it for abandoned
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
 

@@ -1,4 +1,4 @@
-"""The promotion records as MLflow's own pages show them: a table on the model's page, tags on its versions' pages."""
+"""Promotion records on MLflow's own pages: a table on the model's page, and tags on the pages of its versions."""
 
 from typing import Any
 
@@ -6,13 +6,21 @@ from editloop.lineage.registry import Promotion
 
 HEADING = "## Promotions"
 MAX_DESCRIPTION = 5000
-"""Characters of a description, at most: MLflow's limit."""
+"""Longest description in characters, MLflow's limit."""
 CELL = 120
-"""Characters of a table's cell, at most; the record itself has the whole text."""
+"""Longest text of a table's cell, in characters. The record itself has the full text."""
 
 
 def write_promotion_pages(api: Any, name: str, records: list[Promotion]) -> None:
-    """Write the records into the model's description, below what people wrote there, and tag the versions concerned."""
+    """Write the records below the text that people wrote into a model's description, and tag the versions concerned.
+
+    The versions tagged are the one that the last record's alias points at and the one before.
+
+    Args:
+        api: The MlflowClient.
+        name: Name in the registry.
+        records: The model's records, oldest first; at least one.
+    """
     last = records[-1]
     written = (api.get_registered_model(name).description or "").partition(HEADING)[0].strip()
     table = promotion_table(records, MAX_DESCRIPTION - len(written) - 2)
@@ -24,7 +32,12 @@ def write_promotion_pages(api: Any, name: str, records: list[Promotion]) -> None
 
 
 def promotion_table(records: list[Promotion], longest: int) -> str:
-    """Markdown: the records, the newest first, as many as `longest` characters hold."""
+    """Return the records as a Markdown table with a heading, newest first, as far as they fit.
+
+    Args:
+        records: The model's records, oldest first.
+        longest: Most characters of the text.
+    """
     lines = [
         HEADING,
         "",
@@ -51,7 +64,11 @@ def promotion_table(records: list[Promotion], longest: int) -> str:
 
 
 def promotion_sentence(record: Promotion) -> str:
-    """A record as one sentence."""
+    """Return a record as text, for a version's tag.
+
+    Args:
+        record: The record.
+    """
     now = f"version {record.version}" if record.version else "no version"
     before = f"version {record.previous}" if record.previous else "none"
     return (
@@ -62,17 +79,29 @@ def promotion_sentence(record: Promotion) -> str:
 
 
 def promotion_time(record: Promotion) -> str:
-    """When a record was made, to the second, for people."""
+    """Return the time of a record as text, to the second.
+
+    Args:
+        record: The record.
+    """
     return record.at[:19].replace("T", " ") + " UTC"
 
 
 def evidence_words(evidence: dict[str, str]) -> str:
-    """Evidence by the first 12 characters of its sha256, or "none"."""
+    """Return the names of the evidence, each with the first 12 characters of its sha256; "none" without any.
+
+    Args:
+        evidence: sha256 by name, as in `Promotion.evidence`.
+    """
     return ", ".join(f"{key.removesuffix('_sha256')} {value[:12]}" for key, value in evidence.items()) or "none"
 
 
 def markdown_cell(text: str) -> str:
-    """Text as it stands in Markdown, also in a cell of a table: no mark-up of its own, no bar, no line break."""
+    """Return text as one line in which Markdown finds no markup, fit for a table's cell.
+
+    Args:
+        text: Any text.
+    """
     escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>|#!" else sign for sign in text)
     return " ".join(escaped.split())
 

@@ -1,4 +1,4 @@
-"""A model into the registry: signed, with its card, as challenger; as champion when its gate says so."""
+"""Registration of a trained model: sign it, write its card, make it challenger, and champion where its gate says so."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,11 @@ from editloop.lineage.model_card import KINDS, Link, model_card, truncate_card
 from editloop.lineage.promotion import promote_version
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
-"""What an evidence folder is called among a version's tags, and its file of figures."""
+"""File of figures in an evidence folder, by the tag (after "editloop.") with the folder's sha256."""
 EDITOR_STAGES = ("editor_sft", "editor_rl")
 """Stages that train an editor."""
 TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
-"""Facts of a model's manifest that its card tells, beside the settings of its training."""
+"""Facts of a model's manifest that its card lists, besides the settings of the training."""
 
 
 def register(
@@ -29,11 +29,25 @@ def register(
     tags: dict[str, str],
     chain: list[Link],
 ) -> dict[str, Any]:
-    """Register a model folder under the run of the `stage` that trained it; returns what promotion.json holds.
+    """Register a model folder, with its card, as `challenger`; as `champion` too where the gate's verdict is "promote".
 
-    evidence: the folder of its benchmark or evaluation, whose gate.json decides. chain: links of the model's card that
-    the stage knows. The version becomes `challenger`, and `champion` too when the gate's verdict is "promote"; moving
-    the champion is on record, with the pipeline run as its actor.
+    The version belongs to the MLflow run of `stage` that trained the model. A move of the champion gets a promotion
+    record with the pipeline run as its actor.
+
+    Args:
+        name: Name in the registry.
+        model: The complete model folder.
+        evidence: Folder of the model's benchmark or evaluation. Its gate.json decides.
+        stage: The stage that trained the model.
+        pipeline_run: Name of the pipeline run that registers it.
+        tags: Tags of the new version.
+        chain: Links for the model's card that only the caller knows.
+
+    Returns:
+        The content of promotion.json: {"name", "version", "alias", "verdict", "reasons", "run_id", "sha256"}.
+
+    Raises:
+        EditLoopError: No run of `stage` in MLflow made the model, or it cannot be signed or promoted.
     """
     gate = json.loads((evidence / "gate.json").read_text())
     sha256 = str(read_manifest(model)["sha256"])
@@ -75,7 +89,11 @@ def register(
 
 
 def dataset_tags(version: DatasetVersion) -> dict[str, str]:
-    """What a registered version says of the data that it learnt from: its content, and where DVC has it."""
+    """Return the tags that tell which dataset a registered version learnt from: its sha256, and where DVC has it.
+
+    Args:
+        version: The dataset's version.
+    """
     return {
         "editloop.dataset_sha256": version["sha256"],
         "editloop.dvc_rev": version["dvc_rev"],
@@ -85,13 +103,26 @@ def dataset_tags(version: DatasetVersion) -> dict[str, str]:
 
 
 def run_link(name: str, run_id: str) -> Link:
-    """A run by its id, with its place on MLflow's pages."""
+    """Return a card's link to a run.
+
+    Args:
+        name: Name of the link.
+        run_id: The MLflow run.
+    """
     experiment = tracking.client().get_run(run_id).info.experiment_id
     return Link(name, run_id, f"#/experiments/{experiment}/runs/{run_id}")
 
 
 def output_link(name: str, stage: str, sha256: str) -> Link:
-    """The run of a stage that made something, or its sha256 alone where MLflow knows no such run."""
+    """Return a card's link to the run of a stage that made an output.
+
+    Where MLflow has no such run, the link has no address and says so.
+
+    Args:
+        name: Name of the link.
+        stage: The stage that made the output.
+        sha256: Content of the output.
+    """
     try:
         return run_link(name, tracking.find_producer_run(stage, sha256))
     except EditLoopError:
@@ -99,7 +130,11 @@ def output_link(name: str, stage: str, sha256: str) -> Link:
 
 
 def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
-    """The run that trained, and the one that measured: for an editor that one is still at work, and is ours."""
+    """Links to the run that trained the model and to the one that measured it.
+
+    An editor is registered within the step that evaluates it. That run has not recorded its output yet, so its id comes
+    from EDITLOOP_STAGE_RUN.
+    """
     stage = "benchmark" if kind == "benchmark_sha256" else "editor_eval"
     stage_run_id = tracking.TrackingSettings().stage_run
     if stage == "editor_eval" and stage_run_id:
@@ -112,7 +147,7 @@ def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
 def _write_card(
     name: str, version: str, kind: str, model: Path, gate: dict[str, Any], report: dict[str, Any], chain: list[Link]
 ) -> None:
-    """The card as the version's description, and whole among the training run's artifacts."""
+    """Write the card as the version's description, and in full as an artifact of the training run."""
     api = tracking.client()
     manifest, registered = read_manifest(model), registry.registered_facts(name, version)
     facts = manifest["facts"]

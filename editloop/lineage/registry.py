@@ -1,7 +1,7 @@
-"""The registry: complete, signed model folders as versions of a name in MLflow, found by alias, number or content.
+"""The model registry: complete, signed model folders as MLflow model versions, looked up by alias, number or content.
 
-Who moved the alias `champion`, when and on what evidence, is kept as one run a time in the experiment
-`editloop-registry`; `editloop.lineage.promotion` writes these records.
+The experiment `editloop-registry` holds one run for each move of an alias: who moved it, when and on what evidence.
+`editloop.lineage.promotion` writes these records.
 """
 
 import os
@@ -17,51 +17,61 @@ from editloop.lineage.tracking import TrackingSettings, client, quoted
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 RECORDS = "editloop-registry"
-"""Experiment of the promotion records."""
+"""Experiment that holds the promotion records."""
 SIGNATURE = ".sigstore.json"
-"""What follows the name of a model's folder in the name of its signature, both artifacts of one run."""
+"""Suffix of a signature's name after the name of its model folder. Both are artifacts of one run."""
 EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
-"""Tags of a version (after "editloop.") that say by their content what its gate decided on."""
+"""Tags of a version (after "editloop.") with the sha256 of what its gate decided on."""
 TAINTED = "editloop.tainted"
-"""Tag of a version that learnt from what was withdrawn since; its text says what and when."""
+"""Tag of a version that learnt from data that was withdrawn since. Its text says what was withdrawn, and when."""
 PREFIX = "editloop.registry."
 _EXPERIMENTS: dict[str, str] = {}
-"""The id of RECORDS by MLflow's address."""
+"""Id of the experiment RECORDS, by MLflow's address."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One record: an alias of a model was moved, by whom, why, and on what evidence."""
+    """A record: who moved an alias of a model, when, why and on what evidence."""
 
     number: int
-    """1, 2, ... in the model's history; no two records of a model share one."""
+    """1, 2, ... in the model's history; unique within a model."""
     action: Literal["promote", "rollback", "by hand"]
-    """by hand: the alias was found moved in MLflow with no record of ours."""
+    """"by hand": the alias was found moved in MLflow, without a record."""
     model: str
     version: str
-    """Where the alias points since; empty where it was removed by hand."""
+    """Where the alias points after the move; empty where it was removed by hand."""
     alias: str
     actor: str
     reason: str
     previous: str
     """Where the alias pointed before; empty where there was none."""
     verdict: str
-    """The gate's verdict on the version at that time; empty where no gate had spoken."""
+    """The gate's verdict on the version at that time; empty for none."""
     evidence: dict[str, str]
     """sha256 by its name in EVIDENCE; empty where the alias was moved without evidence."""
     at: str
     """UTC, ISO 8601."""
     run_id: str
-    """The record's run."""
+    """The MLflow run that is the record."""
 
 
 def register_model(
     name: str, folder: Path, run_id: str, tags: dict[str, str], evidence: dict[str, str] | None = None
 ) -> str:
-    """Sign a complete folder and put it into the registry as a version of `name`; returns the version's number.
+    """Sign a complete folder and add it to the registry, and return the number of its version.
 
-    The same content again is the same version, with its `tags` as they were; `evidence` (tags too) is set anew each
-    time, so that the version tells what was measured last. Raises EditLoopError without EDITLOOP_SIGNING_KEY.
+    Content that is registered and signed already keeps its version and its `tags`. Its `evidence` is set anew, so that
+    the version shows the latest measurement.
+
+    Args:
+        name: Name in the registry; created where it is new.
+        folder: The model folder.
+        run_id: The MLflow run that made it. The files become artifacts of that run.
+        tags: Tags of a new version.
+        evidence: Tags to set on a new or existing version; None for none.
+
+    Raises:
+        EditLoopError: The folder is incomplete, or EDITLOOP_SIGNING_KEY holds no usable key.
     """
     from mlflow.exceptions import MlflowException
 
@@ -90,7 +100,14 @@ def register_model(
 
 
 def find_version_by_sha256(name: str, sha256: str) -> Any | None:
-    """The registered version of `name` whose folder has this sha256, a signed one first; None where there is none."""
+    """Return the version (MLflow's ModelVersion) with this content; None for none.
+
+    Of several, signed ones come first, then the lowest number.
+
+    Args:
+        name: Name in the registry.
+        sha256: The folder's sha256, as in its manifest.
+    """
     versions = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
     return min(
         versions, key=lambda version: ("editloop.signing_key" not in version.tags, int(version.version)), default=None
@@ -98,12 +115,25 @@ def find_version_by_sha256(name: str, sha256: str) -> Any | None:
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
-    """Point an alias of a registered model at a version. `editloop.lineage.promotion` moves the champion, on record."""
+    """Point an alias at a version, without a record. Use `editloop.lineage.promotion` to move the champion.
+
+    Args:
+        name: Name in the registry.
+        alias: The alias.
+        version: Number of the version.
+    """
     client().set_registered_model_alias(name, alias, version)
 
 
 def find_version(model: str) -> Any | None:
-    """The registered version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`; None where there is none."""
+    """Return the version (MLflow's ModelVersion) behind an address; None for none.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: `model` is not such an address.
+    """
     from mlflow.exceptions import MlflowException
 
     name, alias, number = parse_model(model)
@@ -117,7 +147,14 @@ def find_version(model: str) -> Any | None:
 
 
 def parse_model(model: str) -> tuple[str, str | None, str | None]:
-    """(name, alias, version) of a model's address, one of the last two None."""
+    """Return name, alias and version number of a model's address. Either the alias or the number is None.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: `model` is not such an address.
+    """
     address = model.removeprefix("models:/")
     name, at, alias = address.partition("@")
     if at and name and alias:
@@ -129,16 +166,29 @@ def parse_model(model: str) -> tuple[str, str | None, str | None]:
 
 
 def resolve_model(model: str) -> Path | None:
-    """The folder of a registered model, fetched into the cache and checked; None where the alias points nowhere."""
+    """Return the checked folder of a registered model, from the cache or the registry; None where there is no such
+    version.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: `model` is not such an address, or `fetch_version` refuses the version.
+    """
     version = find_version(model)
     return None if version is None else fetch_version(version)
 
 
 def fetch_version(version: Any) -> Path:
-    """The folder of a registered version, its content and its signature checked, from the cache too.
+    """Return the folder of a registered version, from the cache or the registry, after checking its content and
+    signature.
 
-    Raises EditLoopError where the files are not those that were registered, SignatureError (an EditLoopError) where
-    these are not signed with a key in EDITLOOP_VERIFY_KEY.
+    Args:
+        version: The version (MLflow's ModelVersion).
+
+    Raises:
+        EditLoopError: The files are not those that were registered.
+        SignatureError: They are not signed, or not with a key in EDITLOOP_VERIFY_KEY. It is an EditLoopError too.
     """
     import mlflow
 
@@ -163,7 +213,12 @@ def fetch_version(version: Any) -> Path:
 
 
 def registered_facts(name: str, version: str) -> dict[str, Any]:
-    """What the registry knows of a version: {"name", "version", "run_id", "tags"}."""
+    """Return what the registry holds of a version: {"name", "version", "run_id", "tags"}.
+
+    Args:
+        name: Name in the registry.
+        version: Number of the version.
+    """
     model_version = client().get_model_version(name, version)
     return {
         "name": name,
@@ -174,7 +229,11 @@ def registered_facts(name: str, version: str) -> dict[str, Any]:
 
 
 def promotions(name: str) -> list[Promotion]:
-    """The records of a model, the oldest first; [] where there are none."""
+    """Return the promotion records of a model, oldest first; empty for none.
+
+    Args:
+        name: Name in the registry.
+    """
     api = client()
     experiment = records_experiment(api)
     records: dict[int, Promotion] = {}
@@ -189,7 +248,7 @@ def promotions(name: str) -> list[Promotion]:
         )
         for run in page:
             record = read_promotion(run)
-            records.setdefault(record.number, record)  # a request that was sent twice made two runs of one record
+            records.setdefault(record.number, record)  # a repeated request made a second run
         token = page.token
         if not token:
             break
@@ -197,7 +256,11 @@ def promotions(name: str) -> list[Promotion]:
 
 
 def records_experiment(api: Any) -> str | None:
-    """The id of the records' experiment; None where there is none yet. It is asked for until it is there."""
+    """Return the id of the experiment RECORDS; None where it does not exist yet. An id is remembered.
+
+    Args:
+        api: The MlflowClient.
+    """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri not in _EXPERIMENTS:
         experiment = api.get_experiment_by_name(RECORDS)
@@ -208,7 +271,11 @@ def records_experiment(api: Any) -> str | None:
 
 
 def read_promotion(run: Any) -> Promotion:
-    """A record as its run has it."""
+    """Return the promotion record that a run holds.
+
+    Args:
+        run: A run (MLflow's Run) of the experiment RECORDS.
+    """
     tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
     evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})

@@ -1,4 +1,4 @@
-"""Calls that wait for MLflow: a server that is away for a while costs a training nothing but that while."""
+"""Retries of calls to MLflow: an outage of the server pauses a step instead of failing it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,16 +9,17 @@ from pydantic import Field
 from editloop.environment import EnvironmentSettings
 
 FIRST_SECONDS, MOST_SECONDS = 0.5, 10.0
-"""Between two tries: doubled from the first on."""
+"""First and longest wait between two tries. The wait doubles each time."""
 BUSY = re.compile(r"too many (429|502|503|504) error responses")
-"""What a request says that met a gateway without its server; 500 is a server's own fault, and comes again."""
+"""Message of a request that met a gateway whose server was away, or a busy server. A 500 is not here: it is the
+server's own fault, and a repeated request would fail again."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class PatienceSettings(EnvironmentSettings):
-    """How long a step waits for its services."""
+    """How long a step waits for MLflow."""
 
     mlflow_patience: float = Field(900.0, ge=0)
     """Seconds that a step waits for an MLflow that does not answer; 0 = not at all."""
@@ -27,10 +28,15 @@ class PatienceSettings(EnvironmentSettings):
 def retry_while_unreachable(
     call: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
 ) -> Result:
-    """What `call` returns, tried again while MLflow is away, for EDITLOOP_MLFLOW_PATIENCE seconds at most.
+    """Return the result of `call`, repeated while MLflow is unreachable, for up to EDITLOOP_MLFLOW_PATIENCE seconds.
 
-    A reply can be lost after its request was served, so `call` must be safe to repeat as a whole. Raises what the last
-    try raised; what is no matter of the connection is raised at once.
+    A reply can be lost after the server acted on the request, so `call` must be safe to repeat as a whole. Errors other
+    than those of the connection are raised at once; after the last try its error is raised.
+
+    Args:
+        call: The function to call.
+        *arguments: Its positional arguments.
+        **keywords: Its keyword arguments.
     """
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
@@ -56,7 +62,11 @@ def retry_while_unreachable(
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether an error of MLflow's client says that no server was reached, or only a gateway before it."""
+    """Return whether an error of MLflow's client means that no server, or only a gateway in front of it, was reached.
+
+    Args:
+        error: The error; those that caused it are examined too.
+    """
     import requests
 
     for cause in _causes(error):
@@ -68,7 +78,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those behind it; MLflow's client wraps what requests raised."""
+    """The error and those behind it, because MLflow's client wraps the errors of requests."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,4 +1,4 @@
-"""What a run read and what it came to, as MLflow's own pages show it: "Datasets" and the description of the run."""
+"""Write what a run read, and its verdict, where MLflow's own pages show them: "Datasets" and the run's description."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,20 @@ from editloop.lineage.promotion_pages import MAX_DESCRIPTION, markdown_cell
 from editloop.lineage.tracking import client
 
 DIGEST = 36
-"""Characters of a dataset's digest, at most: MLflow's limit. The whole sha256 is in the source."""
+"""Largest length of a dataset's digest in characters, MLflow's limit. The source holds the whole sha256."""
 
 
 def log_dataset(run_id: str, dataset: Path, context: str) -> None:
-    """Name a complete dataset folder as an input of a run; one that is named already stays. Not a dataset: nothing.
+    """Log a dataset folder as an input of a run.
 
-    context: what it was used for, "training" or "evaluation". The digest is the manifest's sha256; the source names the
-    dataset repository (EDITLOOP_DATASET_REPO) and the version's tag in it.
+    The digest is the start of the manifest's sha256. The source names the dataset repository (EDITLOOP_DATASET_REPO)
+    and the version's tag in it. Logging the same dataset twice changes nothing, and a folder that is not a complete
+    dataset is skipped.
+
+    Args:
+        run_id: The MLflow run.
+        dataset: The dataset folder.
+        context: What the run uses it for: "training" or "evaluation".
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -41,7 +47,12 @@ def log_dataset(run_id: str, dataset: Path, context: str) -> None:
 
 
 def describe_verdict(run_id: str, gate: dict[str, Any]) -> None:
-    """Put a gate's verdict {"verdict", "reasons"} on the page of the run that asked for it."""
+    """Write a gate's verdict into a run's description and into its tag `editloop.verdict`.
+
+    Args:
+        run_id: The MLflow run of the step whose gate it is.
+        gate: Content of gate.json; "verdict" and "reasons" are read.
+    """
     lines = [
         f"**{markdown_cell(str(gate['verdict']))}**",
         *(f"- {markdown_cell(str(reason))}" for reason in gate["reasons"]),

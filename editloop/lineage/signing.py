@@ -1,7 +1,8 @@
-"""Models are signed where they are registered and checked before they are loaded: `model-signing` with a key of P-256.
+"""Model signatures, made at registration and checked before loading, with `model-signing` and a P-256 key.
 
-The signature is a Sigstore bundle over the sha256 of every file of the folder, its manifest included. The private key
-is needed to register alone; whoever loads a model needs the public one.
+A signature is a Sigstore bundle over the sha256 of every file in the folder, the manifest included. Only registration
+needs the private key; loading needs the public one. A key's id is the sha256 of its public half in PEM, 64 hex
+characters.
 """
 
 import os
@@ -16,32 +17,47 @@ SIGNING_KEY, VERIFY_KEY = "EDITLOOP_SIGNING_KEY", "EDITLOOP_VERIFY_KEY"
 
 
 class SignatureError(EditLoopError):
-    """A model that carries no signature, another key's, or one that is not of these files."""
+    """A model without a signature, or with one of an untrusted key or of other files."""
 
 
 class SigningSettings(EnvironmentSettings):
-    """The keys that models are signed and checked with."""
+    """The keys for signing and checking models."""
 
     signing_key: Path | None = None
     """PEM file of the private key (elliptic curve), for registering."""
     verify_key: str | None = None
-    """PEM file of the public key, for loading; several, of keys that were replaced, with ":" between them."""
+    """PEM file of the public key, for loading. Separate several with ":", for example to keep trusting a replaced
+    key."""
 
 
 class Keys(NamedTuple):
-    """Two PEM files; the private one is of mode 600."""
+    """Paths of a key pair's PEM files. The private one has mode 600."""
 
     private: Path
     public: Path
 
 
 def keys_in(folder: Path) -> Keys:
-    """Where `make_keys` puts a pair of keys."""
+    """Return the paths at which `make_keys` keeps a folder's key pair.
+
+    Args:
+        folder: The folder.
+    """
     return Keys(folder / "signing-key.pem", folder / "verify-key.pem")
 
 
 def make_keys(folder: Path) -> Keys:
-    """A new pair of keys below `folder`; the pair that is there already stays."""
+    """Make a key pair in a folder. A private key that exists already is kept.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The paths of the pair.
+
+    Raises:
+        EditLoopError: The existing private key cannot be read.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -56,9 +72,14 @@ def make_keys(folder: Path) -> Keys:
 
 
 def sign_folder(folder: Path, signature: Path) -> str:
-    """Sign a complete folder with EDITLOOP_SIGNING_KEY into the file `signature`; returns the key's id.
+    """Sign a complete folder with the key in EDITLOOP_SIGNING_KEY, and return the key's id.
 
-    A key's id is the sha256 of its public half's PEM, 64 hex characters. Raises EditLoopError without a usable key.
+    Args:
+        folder: The folder.
+        signature: File to write the signature to.
+
+    Raises:
+        EditLoopError: There is no usable key, or the folder cannot be signed.
     """
     path = SigningSettings().signing_key
     if path is None:
@@ -78,9 +99,17 @@ def sign_folder(folder: Path, signature: Path) -> str:
 
 
 def verify_folder(folder: Path, signature: Path) -> str:
-    """Check that `signature` is of these files and of a key in EDITLOOP_VERIFY_KEY; returns the key's id.
+    """Check that a signature covers exactly a folder's files and was made by a trusted key, and return the key's id.
 
-    Raises SignatureError where it is not, EditLoopError without a usable key.
+    Trusted keys are those in EDITLOOP_VERIFY_KEY.
+
+    Args:
+        folder: The folder.
+        signature: File of the signature.
+
+    Raises:
+        SignatureError: The signature is unreadable, of another key or of other files. It is an EditLoopError too.
+        EditLoopError: EDITLOOP_VERIFY_KEY is unset or holds no usable key.
     """
     from cryptography.exceptions import InvalidSignature
     from model_signing import verifying
@@ -97,20 +126,20 @@ def verify_folder(folder: Path, signature: Path) -> str:
         config.verify(folder, signature)
     except InvalidSignature as error:
         raise SignatureError(f"{folder}: its signature was changed: key {key[:12]} did not make it.") from error
-    except Exception as error:  # a bundle of foreign making fails in many ways in the library
+    except Exception as error:  # the library raises many kinds of errors for foreign bundles
         raise SignatureError(f"{folder}: its signature is not of these files: {error}") from error
     return key
 
 
 def _hashing() -> Any:
-    """What is signed: every file, also those that git would keep for itself."""
+    """Hashing of every file, including those that git handles itself, such as .git and .gitignore."""
     from model_signing import hashing
 
     return hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
 
 
 def _verify_keys() -> dict[str, Path]:
-    """The public keys that are trusted, by their ids."""
+    """The trusted public keys' files, by key id."""
     key_paths = SigningSettings().verify_key
     if key_paths is None:
         raise EditLoopError(
@@ -157,7 +186,7 @@ def _pem(public: Any) -> bytes:
 
 
 def _signed_by(signature: Path) -> str:
-    """The id of the key that a signature says it is of."""
+    """The id of the key that a signature claims to be made with."""
     import json
 
     try:

@@ -1,4 +1,4 @@
-"""The kinds of folders that steps pass on to each other, by the names that stages and commands have for them."""
+"""Kinds of folders that stages pass to each other, by the names of stage inputs and command options."""
 
 from pathlib import Path
 
@@ -13,15 +13,25 @@ FOLDERS = {
     "judgements": FolderKind("stage collect or `editloop ratings import`", ("judgements.jsonl", "summary.json")),
     "model": FolderKind("stage reward"),
 }
-"""Complete folders. A dataset's shards and a model's weights have names of several kinds: who reads them checks."""
+"""Complete folders. Shards and weights have several names, so the code that reads a dataset or a model checks for
+them."""
 FILES = ("version",)
-"""Inputs that are a file."""
+"""Inputs that are one file."""
 EDITS = ("edits",)
-"""Inputs that a team may have written itself: an edits.jsonl, or a folder of them, with or without a manifest."""
+"""Inputs that users may write themselves: an edits.jsonl, or a folder of them, with or without a manifest."""
 
 
 def check_stage_input(stage: str, name: str, path: Path) -> None:
-    """Check an input of a stage by its kind; EditLoopError, with the stage and the input's name, for a wrong one."""
+    """Check that an input of a stage is of its kind.
+
+    Args:
+        stage: Name of the stage, for the message.
+        name: Name of the input, a key of FOLDERS or a member of FILES or EDITS.
+        path: The input.
+
+    Raises:
+        EditLoopError: It is missing or of another kind. The message names the stage and the input.
+    """
     parameter = f"stage {stage}: --{name}"
     if name in FILES:
         check_file(parameter, path)

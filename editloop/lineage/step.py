@@ -1,6 +1,6 @@
-"""One step of a pipeline run: a stage called between what MLflow records before and after it.
+"""One step of a pipeline run: call a stage, and record its inputs and results in MLflow.
 
-KFP components, `editloop stage` and `dvc repro` all come through here, so a stage leaves the same trace from each.
+KFP components, `editloop stage` and `dvc repro` all call `run_step`, so each of them leaves the same record.
 """
 
 import json
@@ -30,18 +30,18 @@ PIPELINES = {
     "editor_rl": "improve-editor",
     "editor_eval": "improve-editor",
 }
-"""Every stage, in the loop's order, and the pipeline that it is a part of."""
+"""The pipeline of each stage, in the loop's order."""
 SHARED = {"editor_eval": ("curate-editor",)}
-"""Stages that are a part of further pipelines too."""
+"""Further pipelines that contain a stage."""
 PARTS = {"editor_rl": ("editor",), "editor_sft": ("editor",)}
-"""Folders inside a stage's output that are registered on their own, so that their content has an address too."""
+"""Folders inside a stage's output that are registered on their own, so their sha256 is recorded too."""
 USES = {"reward": "training", "benchmark": "evaluation", "promote": "evaluation"}
-"""Stages that read a dataset, and what for, as MLflow's pages say it."""
+"""What a stage uses its dataset for, by stage, as MLflow's pages show it."""
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
 
 
 class Artifact(Protocol):
-    """What this module uses of a KFP artifact."""
+    """The part of a KFP artifact that this module uses."""
 
     path: str
     uri: str
@@ -61,13 +61,28 @@ def run_step(
     page: Artifact | None = None,
     then: Callable[[str], dict[str, float]] | None = None,
 ) -> dict[str, float]:
-    """Call `components.STAGE.stage.STAGE` with the paths and parameters as keyword arguments; returns its metrics.
+    """Call `run_STAGE` of `components.STAGE.stage` with the inputs, outputs and parameters as keyword arguments.
 
-    `pipeline`, where the stage is a part of several, is another one than its first. `tags` are kept with the MLflow
-    run. Output artifacts get their sha256 as metadata, which makes KFP's cache see content; `metrics` and `page` are
-    KFP's UI artifacts, filled when given. `then` runs after the stage as a part of the step, with the pipeline run's
-    name. EditLoopError for a pipeline that the stage is no part of, and for an input that is not there or not of its
-    kind, before anything is recorded.
+    Args:
+        stage: Name of the stage.
+        pipeline_run: Name of the pipeline run, which groups its steps in MLflow.
+        inputs: Paths or KFP artifacts, by the stage's parameter names.
+        outputs: Where the stage writes, likewise; "output" must be among them. A KFP artifact gets the sha256 of its
+            content as metadata, so that KFP's cache compares content.
+        parameters: The stage's other arguments.
+        pipeline: Name of the pipeline, for a stage that is part of several; empty means its first one.
+        tags: Further tags of the MLflow run, without the prefix "editloop.".
+        metrics: KFP's metrics artifact to fill; None for none.
+        page: KFP's HTML artifact, which gets a copy of the output's page.html; None for none.
+        then: Called after the stage, within the step, with the pipeline run's name. The figures it returns join the
+            stage's. None for none.
+
+    Returns:
+        The stage's metrics by name.
+
+    Raises:
+        EditLoopError: The stage is not part of `pipeline`, or an input is missing or of another kind. Nothing is
+            recorded then.
     """
     if pipeline and pipeline not in pipelines_of(stage):
         raise EditLoopError(f"{stage} is no part of pipeline {pipeline}, but of {', '.join(pipelines_of(stage))}.")
@@ -95,14 +110,18 @@ def run_step(
     if metrics is not None:
         for name, number in results.items():
             metrics.log_metric(name, number)
-        write_json(Path(metrics.path), results)  # kfp.local takes a step without its output files for unfinished
+        write_json(Path(metrics.path), results)  # kfp.local counts a step without this file as unfinished
     if page is not None:
         shutil.copyfile(targets["output"] / "page.html", page.path)
     return results
 
 
 def pipelines_of(stage: str) -> tuple[str, ...]:
-    """The pipelines that a stage is a part of, its own first."""
+    """Return the pipelines that contain a stage, its main one first.
+
+    Args:
+        stage: Name of the stage.
+    """
     return PIPELINES[stage], *SHARED.get(stage, ())
 
 
@@ -111,7 +130,7 @@ def _path(value: Path | Artifact) -> Path:
 
 
 def _logged_files(targets: dict[str, Path]) -> list[Path]:
-    """The small readable files at the top of the outputs: what a person opens a run for."""
+    """The small, readable files at the top of the outputs, for the people who open the run in MLflow."""
     files = [
         path for target in targets.values() for path in (sorted(target.iterdir()) if target.is_dir() else [target])
     ]

@@ -1,7 +1,7 @@
-"""Lineage in both directions: what something came from, and what came of it.
+"""Lineage in both directions: what something came from, and what was made from it.
 
-Asked of the dataset repository's git history and of the registry, in a bounded number of requests: nothing is fetched,
-and nothing is compared by content; that is what `verify` does for one model.
+The answers come from the dataset repository's git history and the registry, in a bounded number of requests. Contents
+are neither fetched nor compared; `editloop verify` does that for one model.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,31 @@ from editloop.lineage.registry import find_version
 from editloop.lineage.trace_pictures import edits_pictures, picture_digests
 
 LEAST_PREFIX = 7
-"""Characters of a commit or a sha256 that name a dataset's version."""
+"""Least number of characters of a commit or sha256 that may stand for the whole one."""
 
 
 @dataclass
 class LineageTrace:
-    """What was asked about, what it came from and what came of it."""
+    """The origins of an annotator, task, image, dataset or model, and the datasets and models made from it."""
 
     kind: str
+    """"annotator", "task", "image", "dataset" or "model"."""
     name: str
     came_from: dict[str, Any] = field(default_factory=dict)
+    """Origins by what they are, such as "annotators" or "datasets"; empty for an annotator, a task or an image."""
     datasets: list[VersionLineage] = field(default_factory=list)
-    """Versions of the dataset that came of it, the oldest first."""
+    """Dataset versions that contain it or were made from it, oldest first."""
     curated: list[VersionLineage] = field(default_factory=list)
-    """Versions of curated edits that such a reward model chose, the oldest first."""
+    """Versions of curated edits chosen by a reward model of this trace, oldest first."""
     models: list[Descendant] = field(default_factory=list)
+    """Models that learnt from it, directly or through others."""
 
     def summary(self) -> dict[str, Any]:
-        """{"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets", "curated", "models": [...]}}"""
+        """Return the trace as JSON data.
+
+        Returns:
+            {"of": {"kind", "name"}, "came_from": {...}, "came_of": {"datasets", "curated", "models": [...]}}.
+        """
         return {
             "of": {"kind": self.kind, "name": self.name},
             "came_from": self.came_from,
@@ -49,9 +56,13 @@ class LineageTrace:
 
 
 def trace_annotator(name: str) -> LineageTrace:
-    """The datasets with this annotator's ratings or decisions, and the models that learnt from them.
+    """Trace an annotator: datasets with their ratings or decisions, and the models that learnt from these.
 
-    EditLoopError where no version of the dataset has any.
+    Args:
+        name: The annotator's name in the dataset.
+
+    Raises:
+        EditLoopError: No version of the dataset has any; the message lists annotators that exist.
     """
     datasets = [version for version in versions_with(_repo(), name) if name in (version.annotators or ())]
     if not datasets:
@@ -60,7 +71,14 @@ def trace_annotator(name: str) -> LineageTrace:
 
 
 def trace_task(name: str) -> LineageTrace:
-    """The datasets with this task, and the models that learnt from them. EditLoopError where no version has it."""
+    """Trace a task: datasets that contain it, and the models that learnt from these.
+
+    Args:
+        name: The task's id.
+
+    Raises:
+        EditLoopError: No version of the dataset has it.
+    """
     datasets = versions_with(_repo(), name)
     if not datasets:
         raise EditLoopError(f"{name}: no version of the dataset has a task of this id.")
@@ -68,11 +86,16 @@ def trace_task(name: str) -> LineageTrace:
 
 
 def trace_image(image: str) -> LineageTrace:
-    """The datasets with this picture as a source, target or candidate, and the models that learnt from them.
+    """Trace an image: datasets with it as a source, target or candidate, and the models that learnt from it.
 
-    image: the sha256 of a file's bytes, or a path to a picture; that is also looked for as the PNG that the loop makes
-    of it. An editor that practised on an edits folder with this picture learnt from it too. EditLoopError where nothing
-    of it is known.
+    Models that learnt from it include editors that trained on an edits folder with this image.
+
+    Args:
+        image: sha256 of a file's bytes, or the path of an image file. A file is also looked up as the PNG that the
+            candidates stage makes of it.
+
+    Raises:
+        EditLoopError: No dataset and no registered editor's edits have it, or `image` is neither a sha256 nor an image.
     """
     digests = picture_digests(image)
     datasets = list({version.tag: version for digest in digests for version in versions_with(_repo(), digest)}.values())
@@ -88,9 +111,17 @@ def trace_image(image: str) -> LineageTrace:
 
 
 def trace_dataset(revision: str) -> LineageTrace:
-    """One version, by its tag, commit or sha256 (or their first characters): who judged it, or which reward model chose
-    it, and what it was made from; the versions that withdrawals made of it, and the models that learnt from it or from
-    these."""
+    """Trace a dataset version: what it was made from, versions that withdrawals made of it, and the models of all
+    these.
+
+    The origins of curated edits are the edits, the reward model that chose, and the data behind that model.
+
+    Args:
+        revision: Its tag, commit or sha256; of the latter two the first 7 characters or more are enough.
+
+    Raises:
+        EditLoopError: No version, or more than one, matches.
+    """
     datasets, curated, models = versions(_repo()), versions(_repo(), CURATED), read_models()
     version = find_dataset([*datasets, *curated], revision)
     children = _children(datasets, version)
@@ -101,9 +132,13 @@ def trace_dataset(revision: str) -> LineageTrace:
 
 
 def trace_model(model: str) -> LineageTrace:
-    """One registered model: the dataset, annotators and models that it came from, and the models that learnt from it.
+    """Trace a registered model: models, datasets and annotators behind it, and the models that learnt from it.
 
-    EditLoopError where the registry has no such model.
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: The registry has no such version.
     """
     version = find_version(model)
     if version is None:
@@ -123,8 +158,15 @@ def trace_model(model: str) -> LineageTrace:
 
 
 def find_dataset(datasets: Sequence[VersionLineage], revision: str) -> VersionLineage:
-    """The version with this tag, commit or sha256, or the first characters of the latter two. EditLoopError where none
-    or several have it."""
+    """Return the version with a tag, commit or sha256.
+
+    Args:
+        datasets: The versions to search, oldest first.
+        revision: A tag; or a commit or sha256, of which the first 7 characters or more are enough.
+
+    Raises:
+        EditLoopError: No version, or more than one, matches.
+    """
     matches = [version for version in datasets if version.tag == revision]
     if not matches and len(revision) >= LEAST_PREFIX:
         matches = [
@@ -140,7 +182,11 @@ def find_dataset(datasets: Sequence[VersionLineage], revision: str) -> VersionLi
 
 
 def dataset_row(version: VersionLineage) -> dict[str, Any]:
-    """A version for programs."""
+    """Return a dataset version as JSON data: {"tag", "sha256", "dvc_rev", "at", "parent"}.
+
+    Args:
+        version: The version.
+    """
     return {
         "tag": version.tag,
         "sha256": version.sha256,
@@ -151,7 +197,11 @@ def dataset_row(version: VersionLineage) -> dict[str, Any]:
 
 
 def model_row(model: ModelVersion) -> dict[str, Any]:
-    """A registered model for programs."""
+    """Return a registered model as JSON data: its fields by name, except that "aliases" is a list.
+
+    Args:
+        model: The model.
+    """
     row = {
         key: getattr(model, key)
         for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")
@@ -167,7 +217,7 @@ def _trace(
     models: list[Descendant],
     *extra_models: ModelVersion,
 ) -> LineageTrace:
-    """A trace, with the curated edits that any of its models, or one `more`, chose."""
+    """Build a trace, with the curated edits chosen by any of `models` or `extra_models`."""
     judges = {model.sha256 for model in (*extra_models, *(descendant.model for descendant in models)) if model.sha256}
     curated = [version for version in versions(_repo(), CURATED) if version.reward_sha256 in judges] if judges else []
     return LineageTrace(kind, name, came_from, datasets, curated, models)
@@ -188,7 +238,7 @@ def _known_annotators() -> str:
 
 
 def _children(datasets: Sequence[VersionLineage], parent: VersionLineage) -> list[VersionLineage]:
-    """The versions that were made from one by withdrawals, and from those."""
+    """Versions that withdrawals made from `parent`, directly or through other versions."""
     children, family = [], {parent.sha256}
     for version in datasets:
         if version.parent in family:
@@ -198,7 +248,9 @@ def _children(datasets: Sequence[VersionLineage], parent: VersionLineage) -> lis
 
 
 def _dataset_origin(datasets: Sequence[VersionLineage], version: VersionLineage) -> dict[str, Any]:
-    """What a version of the dataset came from; of its judgements' run, the latest that MLflow has."""
+    """Origins of a version of preferences. Its campaign comes from the latest collect run of its judgements in
+    MLflow.
+    """
     parents = [parent.tag for parent in datasets if parent.sha256 == version.parent]
     collected = tracking.find_runs({"output.output": version.judgements_sha256 or ""}, stage="collect", limit=1)
     tags = collected[0].data.tags if collected else {}
@@ -215,7 +267,7 @@ def _dataset_origin(datasets: Sequence[VersionLineage], version: VersionLineage)
 def _curated_origin(
     models: Sequence[ModelVersion], datasets: Sequence[VersionLineage], version: VersionLineage
 ) -> dict[str, Any]:
-    """What a version of curated edits came from: the edits, the reward model that chose, and who taught that one."""
+    """Origins of a version of curated edits: the edits, the reward model that chose, and that model's data."""
     judge = next((model for model in models if model.sha256 == version.reward_sha256), None)
     read = _training_datasets(_ancestors(models, judge), datasets) if judge else []
     return {
@@ -227,7 +279,7 @@ def _curated_origin(
 
 
 def _training_datasets(models: Sequence[ModelVersion], datasets: Sequence[VersionLineage]) -> list[VersionLineage]:
-    """The versions that models learnt from."""
+    """Versions that the models were trained on, in the models' order."""
     by_content = {version.sha256: version for version in datasets}
     return [by_content[model.dataset] for model in models if model.dataset in by_content]
 
@@ -237,7 +289,7 @@ def _annotators(datasets: Sequence[VersionLineage]) -> list[str]:
 
 
 def _ancestors(models: Sequence[ModelVersion], model: ModelVersion) -> list[ModelVersion]:
-    """The model itself, then those that taught it or that it began as, and theirs."""
+    """The model, then those that taught it or that its training began with, then theirs."""
     by_address = {candidate.address: candidate for candidate in models}
     by_content = {candidate.sha256: candidate for candidate in models if candidate.sha256}
     ancestors = [model]

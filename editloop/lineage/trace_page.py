@@ -1,4 +1,4 @@
-"""Traces and withdrawals for people: tables in the terminal."""
+"""Traces and withdrawals as tables in the terminal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +13,11 @@ from editloop.lineage.withdraw import WithdrawalReport
 
 
 def show_trace(trace: LineageTrace) -> None:
-    """What it came from, then what came of it."""
+    """Print a trace: its origins, then the datasets and models made from it.
+
+    Args:
+        trace: The trace.
+    """
     console = Console()
     console.print(f"{trace.kind} {trace.name}", markup=False, highlight=False)
     origin = {key: value for key, value in trace.came_from.items() if value}
@@ -26,7 +30,11 @@ def show_trace(trace: LineageTrace) -> None:
 
 
 def show_withdrawal(report: WithdrawalReport) -> None:
-    """The new versions, the models that are tainted, and what to do next."""
+    """Print a withdrawal: the new versions, the tainted models, and what to do next.
+
+    Args:
+        report: Result of the withdrawal.
+    """
     console, withdrawal = Console(), report.withdrawal
     console.print(
         f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}",

@@ -1,4 +1,4 @@
-"""A picture by its content, and the pictures of the edits folders that editors practised on."""
+"""Images by their content, and the images in edits folders that editors trained on."""
 
 import io
 import json
@@ -15,8 +15,15 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def picture_digests(image: str) -> set[str]:
-    """The sha256 by which the loop may know a picture: as given; or of the file's bytes, and of the PNG that the
-    candidates stage makes of it. EditLoopError where `image` is neither a sha256 nor a picture."""
+    """Return the sha256 values by which datasets may know an image.
+
+    Args:
+        image: A sha256, returned as it is; or the path of an image file. A file gives the sha256 of its bytes and of
+            the PNG that the candidates stage makes of it.
+
+    Raises:
+        EditLoopError: `image` is neither a sha256 nor an image file.
+    """
     if SHA256.fullmatch(image):
         return {image}
     path = Path(image)
@@ -28,8 +35,17 @@ def picture_digests(image: str) -> set[str]:
 
 
 def edits_pictures(sha256: str, run_id: str) -> set[str]:
-    """The sha256 of every file of an edits folder, by the manifest that a run which read it keeps; empty where it keeps
-    none. Fetched once, into the cache."""
+    """Return the sha256 of every file in an edits folder, from the manifest that a run keeps of it.
+
+    The list is kept in the cache.
+
+    Args:
+        sha256: sha256 of the edits folder.
+        run_id: A run that read the folder.
+
+    Returns:
+        The sha256 values; empty where the run keeps no manifest of this folder.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

@@ -1,7 +1,8 @@
-"""MLflow: one parent run a pipeline run, one nested run a step of it.
+"""Records of pipeline runs in MLflow: one parent run per pipeline run, with one nested run per step.
 
-Only `MlflowClient` with explicit run ids is used, so neither an active run nor an MLFLOW_RUN_ID of the surroundings
-changes what is written. MLflow reads the server's address and our name from MLFLOW_TRACKING_URI, _USERNAME, _PASSWORD.
+All calls use `MlflowClient` with explicit run ids, so neither an active run nor an MLFLOW_RUN_ID in the environment
+changes what is written. MLflow reads the server's address and the account from MLFLOW_TRACKING_URI,
+MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
 """
 
 import os
@@ -24,25 +25,27 @@ STAGE_RUN = "EDITLOOP_STAGE_RUN"
 LINEAGE_FACTS = ("campaign_key", "export_sha256", "answers_sha256", "config_sha256", "reward_sha256", "base_sha256")
 """Facts of a folder's manifest that become tags of the run that read or wrote it."""
 MANIFESTS = "manifests"
-"""Where a run keeps the manifests of what its step wrote, NAME/manifest.json: the digests of its other artifacts."""
+"""Artifact folder with the manifests of a step's outputs, NAME/manifest.json: the digests of the run's other
+artifacts."""
 PRODUCED_OUTPUTS = ("output", "editor")
-"""Names of outputs that are models or data: what `run_that_made` looks for."""
+"""Names of outputs that are models or data, among which `find_producer_run` searches."""
 EXTERNAL_INPUT = "edits"
-"""Name of the inputs that no step of ours made: their manifests are kept too, or nobody could say what was in them."""
+"""Name of the inputs that no step made. Their manifests are kept too, since no other run records their content."""
 PAGE = 1000
-"""Runs a request."""
+"""Runs per request."""
 TWIN_TRIES = 5
-"""How often facts are sent that another process logs at the same time; each try that fails means that one arrived."""
+"""Most tries to log what another process logs at the same time. Each failed try means that another's write arrived."""
 
 _EXPERIMENTS: dict[str, str] = {}
-"""Ids by the server's address: each question costs a server with passwords a fifth of a second."""
+"""Ids by the server's address, because each query to a server with passwords takes a fifth of a second."""
 
 
 class TrackingSettings(EnvironmentSettings):
-    """What a step records of itself, and where fetched models are kept."""
+    """What a step records about itself, and where fetched models are kept."""
 
     cache: Path = Path.home() / ".cache" / "editloop"
-    """Models fetched from the registry are kept here under the sha256 of their content."""
+    """Cache folder: models fetched from the registry, each under the sha256 of its content, and file lists of edits
+    folders."""
     git_commit: str | None = None
     """Commit of the running code where there is no git checkout around it (set in the container image)."""
     image: str | None = None
@@ -53,11 +56,12 @@ class TrackingSettings(EnvironmentSettings):
 
 @dataclass
 class StageRun:
-    """The nested run of one step while it works. `finish` says what came out."""
+    """The nested run of one step while the step runs."""
 
     run_id: str
     pipeline_run: str
     began: float = field(default_factory=time.time)
+    """Start time, in seconds since 1970."""
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, Path] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -71,14 +75,25 @@ class StageRun:
         tags: dict[str, str] | None = None,
         files: list[Path] | None = None,
     ) -> None:
-        """Keep the step's results; they are logged when its block ends. `files` become artifacts of the run."""
+        """Set the step's results. They are logged when the `stage_run` block ends.
+
+        Args:
+            metrics: Figures by name.
+            outputs: Files and folders that the step wrote, by name. Their sha256 are logged.
+            tags: Further tags, without the prefix "editloop."; None for none.
+            files: Files to keep as artifacts of the run; None for none.
+        """
         self.metrics, self.outputs = metrics, outputs
         self.tags |= tags or {}
         self.files += files or []
 
 
 def client() -> Any:
-    """An MlflowClient of the server in MLFLOW_TRACKING_URI; EditLoopError where that is not set."""
+    """Return an MlflowClient for the server in MLFLOW_TRACKING_URI.
+
+    Raises:
+        EditLoopError: MLFLOW_TRACKING_URI is not set.
+    """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise EditLoopError("MLFLOW_TRACKING_URI is not set. `editloop up` starts a server and prints the variables.")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -94,11 +109,21 @@ def client() -> Any:
 def stage_run(
     stage: str, pipeline: str, pipeline_run: str, inputs: dict[str, Path], parameters: dict[str, Any]
 ) -> Iterator[StageRun]:
-    """The nested MLflow run of one step of a pipeline run, found again when the same step is tried again.
+    """Record one step of a pipeline run in MLflow within the block.
 
-    `inputs` are complete folders (their manifests' sha256 are logged) or files. The run fails with the block. Before
-    and after the block an MLflow that is away is waited for (`editloop.lineage.retries`); within it nobody asks for
-    MLflow here.
+    A retried step, with the same inputs and parameters, reuses its run. The run fails where the block raises. Before
+    and after the block, calls wait for an MLflow that is unreachable (`editloop.lineage.retries`). Within the block
+    this function makes no calls.
+
+    Args:
+        stage: Name of the stage.
+        pipeline: Name of the pipeline.
+        pipeline_run: Name of the pipeline run.
+        inputs: Folders or files that the step reads, by name. Their sha256 are logged.
+        parameters: The step's parameters, logged as text.
+
+    Yields:
+        The run; call its `finish` with the results.
     """
     digests = {name: digest(path) for name, path in inputs.items()}
     api = client()
@@ -119,14 +144,24 @@ def stage_run(
 
 
 def digest(path: Path) -> str:
-    """The content address of a stage's input or output: a folder's as a manifest has it, or a file's."""
+    """Return the sha256 of a stage's input or output: the manifest's for a folder, or that of a file's bytes.
+
+    A folder without a manifest gets the sha256 that a manifest would have.
+
+    Args:
+        path: The file or folder.
+    """
     if path.is_dir():
         return str(read_manifest(path)["sha256"]) if (path / MANIFEST).is_file() else sha256_json(file_digests(path))
     return sha256_file(path)
 
 
 def lineage_facts(path: Path) -> dict[str, str]:
-    """Those facts of a folder's manifest that say where its content came from."""
+    """Return the LINEAGE_FACTS in a folder's manifest; empty without a manifest.
+
+    Args:
+        path: The folder, or a file.
+    """
     if not (path / MANIFEST).is_file():
         return {}
     facts = read_manifest(path)["facts"]
@@ -142,12 +177,14 @@ def find_runs(
     limit: int | None = None,
     **named_tags: str,
 ) -> list[Any]:
-    """The runs of the experiment that carry the tags (given without the prefix "editloop."), the newest first.
+    """Return the runs of EXPERIMENT that carry all given tags, newest first. The server selects them.
 
-    Tags whose names are no words of Python come as a mapping, the others by name.
-
-    All of them, or the `limit` newest; with `finished` only those that reached their end; with `deleted` only those
-    that somebody deleted, which are no part of the record any more. The server does the choosing.
+    Args:
+        tags: Tags without the prefix "editloop."; for names that are not valid Python identifiers. None for none.
+        finished: Return finished runs only.
+        deleted: Return deleted runs only; otherwise these are left out.
+        limit: Most runs to return; None for all.
+        **named_tags: Further tags, likewise.
     """
     from mlflow.entities import ViewType
 
@@ -167,10 +204,16 @@ def find_runs(
 
 
 def log_batch(api: Any, run_id: str, **batch: Any) -> None:
-    """Log `metrics`, `params` and `tags` to a run that another process may be logging the same to.
+    """Log metrics, parameters and tags to a run to which another process may be logging the same ones.
 
-    MLflow looks which rows a run has and then writes the others; of two who looked at once the second breaks the
-    database's rule of unique rows and is told that its request is bad. Sent again, it finds the first one's rows.
+    MLflow checks which rows a run has, then inserts the missing ones. Where two processes do so at once, the second
+    violates a unique constraint of the database and gets the error BAD_REQUEST. On a retry MLflow sees the rows of the
+    first.
+
+    Args:
+        api: The MlflowClient.
+        run_id: The run.
+        **batch: `metrics`, `params` and `tags`, as for `MlflowClient.log_batch`.
     """
     from mlflow.exceptions import MlflowException
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
@@ -185,7 +228,14 @@ def log_batch(api: Any, run_id: str, **batch: Any) -> None:
 
 
 def quoted(value: str) -> str:
-    """A text as MLflow's search language writes it. EditLoopError for one with both kinds of quotes."""
+    """Return text as a quoted string of MLflow's search syntax.
+
+    Args:
+        value: The text.
+
+    Raises:
+        EditLoopError: It contains both kinds of quotes.
+    """
     if "'" not in value:
         return f"'{value}'"
     if '"' in value:
@@ -194,7 +244,15 @@ def quoted(value: str) -> str:
 
 
 def find_producer_run(stage: str, sha256: str) -> str:
-    """The id of the latest run of a stage with a model or data of this sha256; EditLoopError without one."""
+    """Return the id of the latest run of a stage that made a model or dataset.
+
+    Args:
+        stage: Name of the stage.
+        sha256: Content of the model or dataset.
+
+    Raises:
+        EditLoopError: There is no such run.
+    """
     for name in PRODUCED_OUTPUTS:
         if runs := find_runs({f"output.{name}": sha256}, stage=stage, limit=1):
             return str(runs[0].info.run_id)
@@ -202,15 +260,20 @@ def find_producer_run(stage: str, sha256: str) -> str:
 
 
 def origin_tags(run_id: str) -> dict[str, str]:
-    """What a registered version should say of its training beside its dataset or teacher: the sha256 of the model that
-    it began as, and of the edits that it practised on, where there are such."""
+    """Return the tags that tell a registered version's origins, besides its dataset or reward model.
+
+    These are the sha256 of the model that training began with and of the edits trained on, where the run has them.
+
+    Args:
+        run_id: The training run.
+    """
     tags = client().get_run(run_id).data.tags
     sources = {"editloop.base_sha256": "editloop.base_sha256", "editloop.edits_sha256": "editloop.input.edits"}
     return {name: tags[key] for name, key in sources.items() if key in tags}
 
 
 def _experiment(api: Any) -> str:
-    """The id of our experiment on the server that MLFLOW_TRACKING_URI names; asked for once."""
+    """The id of EXPERIMENT on the server in MLFLOW_TRACKING_URI, remembered."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri not in _EXPERIMENTS:
         _EXPERIMENTS[uri] = _find_experiment(api)
@@ -232,7 +295,7 @@ def _find_experiment(api: Any) -> str:
 
 
 def _begin(api: Any, stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
-    """The ids of the step's run and of its parent, both running."""
+    """The ids of the step's run and of its parent, both set to running."""
     experiment = _experiment(api)
     parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
     tags = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
@@ -248,7 +311,10 @@ def _end(api: Any, run_ids: Sequence[str], status: str) -> None:
 
 
 def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
-    """Mark the runs as failed. MLflow is waited for unless somebody wants the process to end, or waited enough."""
+    """Mark the runs as failed.
+
+    Wait for an unreachable MLflow, but not on an interrupt, nor where `error` shows that the wait is over already.
+    """
     try:
         if isinstance(error, Exception) and not is_unreachable(error):
             retry_while_unreachable(_end, api, run_ids, "FAILED")
@@ -261,7 +327,7 @@ def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
 
 
 def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
-    """The id of the run that carries exactly these tags, made when missing; of two made at once the first stays."""
+    """The id of the run with these tags, created where missing. Of two created at once the first is kept."""
     query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
 
     def oldest() -> list[Any]:

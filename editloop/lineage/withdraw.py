@@ -1,6 +1,6 @@
-"""Withdrawal: what somebody takes back leaves the dataset, and the models that learnt from it are named.
+"""Withdrawal: remove an annotator's ratings or a task from the dataset, and mark the models that learnt from them.
 
-Versions and models made before stay: whoever must delete them knows from here which they are.
+Earlier versions and models are kept. The report lists them for those who must delete them.
 """
 
 import tempfile
@@ -27,22 +27,26 @@ from editloop.lineage.trace import dataset_row, model_row, trace_annotator, trac
 
 @dataclass
 class WithdrawalReport:
-    """What a withdrawal did."""
+    """Result of one withdrawal."""
 
     withdrawal: Withdrawal
     held: list[VersionLineage]
-    """The versions that have what is withdrawn, the oldest first."""
+    """Dataset versions that contain what was withdrawn, oldest first."""
     tainted: list[Descendant]
-    """The models that learnt from one of them, by way of others too."""
+    """Models that learnt from one of them, directly or through other models."""
     curated: list[VersionLineage] = field(default_factory=list)
-    """The versions of curated edits that a tainted model chose."""
+    """Versions of curated edits that a tainted model chose."""
     rebuilt: list[tuple[VersionLineage, DatasetVersion, Path]] = field(default_factory=list)
-    """The version that was rebuilt, the one without it, and its folder."""
+    """Each version that was rebuilt, with the new version and the new version's folder."""
     empty: list[tuple[VersionLineage, str]] = field(default_factory=list)
-    """Versions of which nothing to learn from is left, and why."""
+    """Versions that could not be rebuilt because too little is left, each with the error's message."""
 
     def summary(self) -> dict[str, Any]:
-        """{"withdrawn", "versions" made, "empty", "held", "curated", "tainted"} for programs."""
+        """Return the report as JSON data.
+
+        Returns:
+            {"withdrawn", "versions", "empty", "held", "curated", "tainted"}; "versions" are the new ones.
+        """
         return {
             "withdrawn": self.withdrawal.model_dump(mode="json"),
             "versions": [
@@ -56,14 +60,21 @@ class WithdrawalReport:
 
 
 def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Path) -> WithdrawalReport:
-    """Take an annotator's ratings, or a task, out of the dataset.
+    """Remove an annotator's ratings, or a task, from the dataset.
 
-    They go on the dataset repository's list, which later builds honour. Of each set of candidates the latest version
-    that has them is rebuilt without them, into `out`/TAG (the dataset) and `out`/TAG.json (where DVC has it, as the
-    dataset stage writes it). The models that learnt from any version with them get the tag `editloop.tainted` in the
-    registry. Safe to repeat: what is done already stays as it is.
+    The withdrawal goes on the dataset repository's list, which later builds obey. For each set of candidates, the
+    newest version that contains it is rebuilt without it, into `out`/TAG, with the version's address in `out`/TAG.json
+    (as the dataset stage writes it). Models that learnt from any version that contains it get the tag
+    `editloop.tainted`. Repeating a withdrawal is safe.
 
-    Raises EditLoopError where no version has them; nothing is listed then.
+    Args:
+        kind: What is withdrawn.
+        name: The annotator's name or the task's id.
+        reason: Why; it is kept on the list.
+        out: Folder for the new versions.
+
+    Raises:
+        EditLoopError: No version of the dataset contains it. Nothing is listed then.
     """
     repo = DatasetSettings().require("dataset_repo")
     trace = trace_annotator(name) if kind == "annotator" else trace_task(name)
@@ -80,13 +91,17 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
 
 
 def newest_versions(held: Sequence[VersionLineage]) -> list[VersionLineage]:
-    """The newest of the versions of each set of candidates, the oldest first."""
+    """Return the newest version of each set of candidates, oldest first.
+
+    Args:
+        held: Dataset versions, in any order.
+    """
     newest = {version.candidates_sha256: version for version in sorted(held, key=lambda version: version.at)}
     return sorted(newest.values(), key=lambda version: version.at)
 
 
 def _mark(report: WithdrawalReport) -> None:
-    """Tag the tainted versions in the registry, each reason once."""
+    """Add this withdrawal to the tag TAINTED of each tainted version, unless the tag has it already."""
     api, withdrawal = tracking.client(), report.withdrawal
     for descendant in report.tainted:
         why = f"{withdrawal.kind} {withdrawal.name}, withdrawn {withdrawal.at:%Y-%m-%d}: {descendant.because}"
@@ -96,7 +111,7 @@ def _mark(report: WithdrawalReport) -> None:
 
 
 def _rebuild(report: WithdrawalReport, parent: VersionLineage, repo: str, out: Path) -> None:
-    """Make the version without it, recorded in MLflow as a step of its own."""
+    """Publish a new version without what was withdrawn, recorded in MLflow as a step of its own."""
     with tempfile.TemporaryDirectory(prefix="editloop-withdrawal-") as temporary:
         earlier, rebuilt = Path(temporary) / "earlier", Path(temporary) / "dataset"
         fetch_dataset(DatasetVersion(dvc_rev=parent.dvc_rev, tag=parent.tag, sha256=parent.sha256, repo=repo), earlier)
