@@ -132,7 +132,7 @@ def stop_services(home: Path) -> list[ServiceName]:
         Names of the services that were running.
     """
     home = home.resolve()
-    with defer_signals(), _home_lock(home) if home.is_dir() else nullcontext():  # services of a removed folder may still run
+    with defer_signals(), _home_lock(home) if home.is_dir() else nullcontext():  # a removed folder's services may run
         return [name for name in NAMES if stop_processes(home, name)]
 
 

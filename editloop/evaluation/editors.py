@@ -1,4 +1,4 @@
-"""Fixed held-out tasks as an editor edits them, always from the same noise, and what judges say of the edits."""
+"""Evaluate an editor on fixed held-out tasks, always from the same noise, and score its edits."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,15 +20,27 @@ from editloop.models.judge_protocol import EditGroup, Judge
 from editloop.scoring.chunks import score_in_chunks
 
 ORACLE = "oracle"
-"""In a judge's place: the comparison with the right result, where each task has one."""
+"""Name of the oracle in the place of a judge; it needs a right result for each task."""
 LARGEST_SHARE = 4
-"""At most one source picture in so many is set aside."""
+"""No further source image is held out once one in this many rows is."""
 
 
 def split_held_out(rows: Sequence[EditRow], tasks: int, seed: int) -> tuple[list[EditRow], list[EditRow]]:
-    """Rows to practise, and about `tasks` (a quarter of all, at most) to look at in evaluations: no source picture is
-    in both. Which they are depends on the seed and the pictures alone. Rows of one source picture are all to practise,
-    and looked at too."""
+    """Split rows into those to train on and those held out for evaluation, by source image.
+
+    No source image is in both parts. Which rows are held out depends on the seed and the images only. Source images are
+    held out one after the other until `tasks` rows, or a quarter of all rows, are reached; rows of theirs beyond
+    `tasks` are in neither part. If all rows share one source image, all of them are trained on and the first `tasks`
+    are evaluated too.
+
+    Args:
+        rows: The rows.
+        tasks: Largest number of held-out rows.
+        seed: Seed of the choice.
+
+    Returns:
+        The rows to train on, and the held-out rows.
+    """
     sources = {row.id: sha256_file(row.source) for row in rows}
     by_source: dict[str, list[EditRow]] = defaultdict(list)
     for row in rows:
@@ -53,17 +65,26 @@ class EvaluationTask:
     instruction: str
     source: Picture
     wanted: Picture | None
-    """The right result; None where nobody knows it."""
+    """The right result; None if it is not known."""
 
 
 class HeldOut:
-    """Tasks encoded once, and their noise: a function of the task and the number of the edit alone."""
+    """Encoded held-out tasks. The noise of an edit depends on its task and its number only."""
 
     def __init__(self, rows: Sequence[EditRow], editor: Editor, *, steps: int, guidance: float | None, batch: int):
+        """Encode the tasks.
+
+        Args:
+            rows: The tasks.
+            editor: The editor that encodes them; its edits are made later, by `edits`.
+            steps: Number of sampling steps.
+            guidance: Guidance scale, as for `Editor.velocity`; None takes the editor's own.
+            batch: Largest number of tasks in a batch.
+        """
         self.steps, self.guidance, self.batch = steps, guidance, batch
         self.cases = [_case(row, editor) for row in rows]
         self.period = 1
-        """Pixels of the grid that the network sees pictures on: the side of the patch behind one of its tokens."""
+        """Side, in pixels, of the image patch of one of the network's tokens; 1 until `edits` has run."""
         self._parts: list[tuple[Size, list[int], Conditioning]] = []
         for size, places in group_by_size([case.source for case in self.cases]).items():
             for start in range(0, len(places), batch):
@@ -74,7 +95,16 @@ class HeldOut:
 
     @torch.no_grad()
     def edits(self, editor: Editor, number: int = 0, most: int | None = None) -> list[Picture]:
-        """The number-th edit of each task, or of the first `most`, in their order."""
+        """Make one edit of each task.
+
+        Args:
+            editor: The editor.
+            number: Number of the edit, from 0; each number has noise of its own.
+            most: Edit only the first `most` tasks; None for all.
+
+        Returns:
+            The edits, in the tasks' order.
+        """
         edits_by_index: dict[int, Picture] = {}
         count = len(self.cases) if most is None else min(most, len(self.cases))
         for size, indices, condition in self._parts:
@@ -101,12 +131,29 @@ class HeldOut:
 
 
 def held_out_noise_seed(task: str, number: int) -> int:
-    """Seed of the noise that the number-th edit of a held-out task begins as."""
+    """Return the seed of the initial noise of an edit of a held-out task.
+
+    Args:
+        task: The task's id.
+        number: Number of the edit, from 0.
+    """
     return int(sha256_json(["held-out", task, number])[:15], 16)
 
 
 def judge_scores(judge: Judge, cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> NDArray[np.float64]:
-    """(T,): the judge's reward, 0..1, of one edit a task; NaN where it is missing. JudgeUnavailableError as `judge`."""
+    """Score one edit per task by a judge's reward.
+
+    Args:
+        judge: The judge.
+        cases: T tasks.
+        edits: One edit per task.
+
+    Returns:
+        The rewards, (T,), 0..1; NaN where the score is missing.
+
+    Raises:
+        JudgeUnavailableError: The judge cannot be reached.
+    """
     groups = [
         EditGroup(case.instruction, case.source, [edit], case.id) for case, edit in zip(cases, edits, strict=True)
     ]
@@ -115,7 +162,15 @@ def judge_scores(judge: Judge, cases: Sequence[EvaluationTask], edits: Sequence[
 
 
 def oracle_view(cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> Oracle:
-    """What the oracle says of one edit a task, (T,) each. Every case must have its right result."""
+    """Score one edit per task by the oracle.
+
+    Args:
+        cases: T tasks; each must have its right result.
+        edits: One edit per task.
+
+    Returns:
+        The scores, (T,) on each axis.
+    """
     scores = [
         oracle(case.source, case.wanted, edit)
         for case, edit in zip(cases, edits, strict=True)

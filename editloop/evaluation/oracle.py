@@ -1,7 +1,7 @@
-"""The oracle: scores an edit against the known right result, on both axes, from pixels alone.
+"""The oracle: it scores an edit on both axes by pixel error against the known right result.
 
-It stands in for what a perfectly informed expert would see. It needs a target picture, so it knows the drawn scenes and
-photographs whose real edit is at hand, and nothing else; models never see it.
+It stands in for a perfectly informed expert. It needs a target image, so it applies to drawn scenes and to photographs
+whose real edit is at hand, and to nothing else; models never see it.
 """
 
 from collections.abc import Iterable
@@ -16,42 +16,54 @@ from editloop.data.picture_size import resized, shrink
 from editloop.datasets.preference_groups import PreferenceGroup
 
 BLUR = 0.8
-"""Pixels; forgives the sub-pixel softness of a codec before errors are measured."""
+"""Standard deviation, in pixels, of the blur before errors are measured: it forgives a codec's sub-pixel softness."""
 MASK_THRESHOLD = 0.08
-"""A pixel belongs to the edit where source and target differ by more than this (0..1, largest channel)."""
+"""A pixel belongs to the edit if source and target differ there by more than this (0..1, largest channel)."""
 TOLERATED_OUTSIDE = 0.12
 """Root mean square error outside the edit at which visual quality reaches 0."""
 RIGHT_INSTRUCTION, RIGHT_QUALITY = 0.6, 0.6
-"""Scores from which on an edit is right."""
+"""Lowest scores on the two axes of an edit that counts as right."""
 LARGEST_SIDE = 64
-"""Pixels of the square at which a task's pictures are compared."""
+"""Largest side, in pixels, of the square at which a task's images are compared."""
 
 Images = NDArray[np.uint8]
 
 
 class Oracle(NamedTuple):
-    """Both axes, each an array of the batch's shape, 0 (worst) to 1 (best)."""
+    """Scores on both axes, each an array of the batch's shape, 0 (worst) to 1 (best)."""
 
     instruction_following: NDArray[np.float64]
     visual_quality: NDArray[np.float64]
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """The mean of the two axes, 0..1: the oracle's overall order."""
+        """The mean of the two axes, 0..1: the oracle's overall score."""
         return (self.instruction_following + self.visual_quality) / 2
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether the edit is done and the rest is left alone: both axes at their thresholds or above."""
+        """Whether the edit is done and everything else is unchanged: both axes reach their thresholds."""
         return (self.instruction_following >= RIGHT_INSTRUCTION) & (self.visual_quality >= RIGHT_QUALITY)
 
 
 def oracle(source: Images, target: Images, edit: Images) -> Oracle:
-    """Score edits. Each argument is uint8, (..., H, W, 3), of one shape, the target being the right result.
+    """Score edits against the right result.
 
-    Instruction following = 1 - error / error of the unedited source, inside the edit's mask; visual quality = 1 -
-    error / TOLERATED_OUTSIDE, outside of it; errors are root mean squares after a slight blur. Where source and target
-    do not differ anywhere, the whole picture is the mask and following is 1 for a faithful copy.
+    Instruction following is 1 - error / (error of the unedited source), inside the edit's mask. Visual quality is 1 -
+    error / TOLERATED_OUTSIDE, outside of it. Errors are root mean squares after a slight blur, and both scores are
+    clipped to 0..1. Where source and target do not differ anywhere, the mask is the whole image, and a faithful copy
+    follows the instruction with 1.
+
+    Args:
+        source: The source images, uint8 (..., H, W, 3).
+        target: The right results, of the same shape.
+        edit: The edits to score, of the same shape.
+
+    Returns:
+        The scores, (...) on each axis.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     if not source.shape == target.shape == edit.shape:
         raise ValueError(f"source {source.shape}, target {target.shape} and edit {edit.shape} must have one shape")
@@ -71,9 +83,17 @@ def oracle(source: Images, target: Images, edit: Images) -> Oracle:
 def oracle_of_task(
     source: Image.Image | Images, target: Image.Image | Images, edits: Iterable[Image.Image | Images]
 ) -> Oracle:
-    """Score a task's edits, pictures of any sizes, each as it would be scored alone.
+    """Score a task's edits, images of any sizes; each gets the score that it would get alone.
 
-    All are compared at the source's size, as `shrink` makes it. `edits`: at least one; each is read once.
+    All images are compared at the size of `shrink(source, LARGEST_SIDE)`.
+
+    Args:
+        source: The source image.
+        target: The right result.
+        edits: K edits, at least one; each is read once.
+
+    Returns:
+        The scores, (K,) on each axis.
     """
     reference = shrink(source, LARGEST_SIDE)
     size = (reference.shape[0], reference.shape[1])
@@ -83,12 +103,24 @@ def oracle_of_task(
 
 
 def oracle_of_group(group: PreferenceGroup) -> Oracle | None:
-    """The oracle's scores of a dataset group's K candidates, (K,) each; None where no right result is known."""
+    """Score the K candidates of a dataset's group.
+
+    Args:
+        group: The group.
+
+    Returns:
+        The scores, (K,) on each axis; None if the right result is not known.
+    """
     return None if group.target is None else oracle_of_task(group.source, group.target, group.edits)
 
 
 def edit_mask(source: Images, target: Images) -> NDArray[np.bool_]:
-    """Where the edit from source to target is, (..., H, W), of pictures uint8 (..., H, W, 3)."""
+    """Return the pixels that the edit from source to target changes, (..., H, W).
+
+    Args:
+        source: The source images, uint8 (..., H, W, 3).
+        target: The right results, of the same shape.
+    """
     return _differs(_blurred(source), _blurred(target))[..., 0]
 
 

@@ -1,4 +1,4 @@
-"""What became of a suite's units with one judge: all that a gate's statistics need of a benchmark."""
+"""The outcome of each unit of a suite for one judge: all that a gate's statistics need of a benchmark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,26 +11,34 @@ from editloop.errors import EditLoopError
 
 @dataclass(frozen=True)
 class Outcomes:
-    """N units, each right or not as the suite's publication counts; two judges' are paired by the keys."""
+    """N units, each right or wrong by the rules of the suite's publication; `keys` pair the units of two judges."""
 
     suite: str
     keys: tuple[str, ...]
-    """N names, no two alike."""
+    """N different names."""
     clusters: tuple[str, ...]
-    """N. Units of one cluster (one source picture, one task) are not independent of each other: resampled together."""
+    """N. Units of one cluster (one source image, one task) are dependent, and are resampled together."""
     slices: tuple[str, ...]
-    """N. The task type, so that a gate can hold slices apart."""
+    """N task types, so that a gate can examine slices."""
     right: NDArray[np.float64]
     """(N,), 0..1. A unit without an answer is 0."""
     missing: NDArray[np.bool_]
-    """(N,). Units that the judge left without an answer."""
+    """(N,). Whether the judge left the unit without an answer."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
 def align_outcomes(new: Outcomes, old: Outcomes) -> Outcomes:
-    """`old`'s outcomes in the order of `new`'s units. EditLoopError where they are not of the same units."""
+    """Return `old`'s outcomes in the order of `new`'s units.
+
+    Args:
+        new: The outcomes that give the order.
+        old: Outcomes of the same units.
+
+    Raises:
+        EditLoopError: The two are of different suites or units.
+    """
     indices = {key: index for index, key in enumerate(old.keys)}
     unmatched = sorted(indices.keys() ^ set(new.keys))
     if unmatched or new.suite != old.suite:

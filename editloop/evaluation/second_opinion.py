@@ -1,4 +1,4 @@
-"""Who else judges a tuned editor: a reward model that did not teach it, or people who saw both editors' edits."""
+"""Independent judges of a tuned editor: a reward model that did not train it, or people who saw both editors' edits."""
 
 import json
 from collections.abc import Sequence
@@ -17,28 +17,46 @@ from editloop.models.judge_protocol import EditGroup, Judge
 from editloop.scoring.opening import open_judge
 
 PEOPLE = "verdicts:"
+"""Prefix of a judge that is a file of people's verdicts."""
 PREFERENCES = {"left": -1.0, "right": 1.0, "tie": 0.0, "both_bad": 0.0}
-"""People's words for a pair of base (left) and tuned (right): +1 is for the tuned editor."""
+"""People's words for a pair of base (left) and tuned (right) edits, as preferences: +1 prefers the tuned editor."""
 Pictures = Sequence[NDArray[np.uint8]]
-"""A picture a task, each (height, width, 3)."""
+"""One image per task, (height, width, 3) each."""
 
 
 class SecondOpinion(Protocol):
-    """An opinion in the making: shown the edits part by part."""
+    """An independent judge that is shown both editors' edits part by part."""
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Look at the edits of the tasks from place `start` on; a picture of each a task."""
+        """Judge the edits of some tasks.
+
+        Args:
+            start: Index of the first of these tasks among all held-out tasks.
+            rows: The tasks.
+            sources: Their source images, one per task.
+            base: The base editor's edits, one per task.
+            tuned: The tuned editor's edits, one per task.
+        """
         ...
 
     def agreement(self) -> Agreement:
-        """All that it said."""
+        """Return all preferences so far."""
         ...
 
 
 def second_opinions(
     gate_judges: Sequence[IndependentJudge], rows: Sequence[EditRow], reward_sha256: str
 ) -> list[SecondOpinion]:
-    """The judges that a gate names, opened. teacher: content address of the editor's own reward model."""
+    """Open the independent judges that a gate names.
+
+    Args:
+        gate_judges: The gate's judges.
+        rows: All held-out tasks.
+        reward_sha256: Version of the reward model that trained the editor; a judge of this version has no vote.
+
+    Raises:
+        EditLoopError: A judge cannot be opened, or a file of verdicts is faulty.
+    """
     return [
         HumanOpinion(gate_judge, rows, Path(gate_judge.judge.removeprefix(PEOPLE)))
         if gate_judge.judge.startswith(PEOPLE)
@@ -48,15 +66,31 @@ def second_opinions(
 
 
 class JudgeOpinion:
-    """A reward model's: which of the two edits it scores higher."""
+    """The opinion of a reward model: it prefers the edit that it scores higher."""
 
     def __init__(self, gate_judge: IndependentJudge, rows: Sequence[EditRow], judge: Judge, reward_sha256: str):
+        """Prepare for the first `gate_judge.tasks` tasks.
+
+        Args:
+            gate_judge: The judge's settings in the gate.
+            rows: All held-out tasks.
+            judge: The opened judge.
+            reward_sha256: Version of the reward model that trained the editor.
+        """
         self.gate_judge, self.judge, self.trained_it = gate_judge, judge, judge.version == reward_sha256
         self.clusters = tuple(sha256_file(row.source) for row in rows[: gate_judge.tasks])
         self.preferences = np.full(len(self.clusters), np.nan)
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Score both edits of those of the tasks that it is asked about."""
+        """Score both edits of each task, as far as `gate_judge.tasks` reaches.
+
+        Args:
+            start: Index of the first of these tasks among all held-out tasks.
+            rows: The tasks.
+            sources: Their source images, one per task.
+            base: The base editor's edits, one per task.
+            tuned: The tuned editor's edits, one per task.
+        """
         groups = [
             EditGroup(row.instruction, source, pair, row.id)
             for row, source, *pair in zip(rows, sources, base, tuned, strict=True)
@@ -66,14 +100,24 @@ class JudgeOpinion:
                 self.preferences[start + offset] = np.sign(of_tuned.overall - of_base.overall)
 
     def agreement(self) -> Agreement:
-        """Its preferences so far."""
+        """Return all preferences so far; NaN for tasks without both scores."""
         return _agreement(self.gate_judge, self.preferences, self.clusters, self.trained_it)
 
 
 class HumanOpinion:
-    """People's, from a file: they have seen the edits already."""
+    """The opinion of people, from a file of verdicts."""
 
     def __init__(self, gate_judge: IndependentJudge, rows: Sequence[EditRow], file: Path):
+        """Read the verdicts.
+
+        Args:
+            gate_judge: The judge's settings in the gate.
+            rows: All held-out tasks.
+            file: The verdicts, as for `read_preferences`; their keys are row ids.
+
+        Raises:
+            EditLoopError: The file is missing or faulty, or a key is not the id of a held-out task.
+        """
         preferences = read_preferences(file)
         unknown = sorted(preferences.keys() - {row.id for row in rows})
         if unknown:
@@ -86,17 +130,33 @@ class HumanOpinion:
         self.preferences = np.array([preferences[row.id] for row in judged_rows])
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Nothing to see: the verdicts are given."""
+        """Do nothing: people have seen the edits already.
+
+        Args:
+            start: Not used.
+            rows: Not used.
+            sources: Not used.
+            base: Not used.
+            tuned: Not used.
+        """
 
     def agreement(self) -> Agreement:
-        """What the file holds."""
+        """Return the preferences of the file."""
         return _agreement(self.gate_judge, self.preferences, self.clusters, trained_it=False)
 
 
 def read_preferences(file: Path) -> dict[str, float]:
-    """Key and preference (+1 for right, -1 for left, 0 for neither) of JSON lines {"key", "verdict"}.
+    """Read people's preferences from JSON lines {"key", "verdict"}.
 
-    EditLoopError that lists every faulty line: no JSON, an unknown verdict, a key that comes twice.
+    Args:
+        file: The file; `verdict` is one of PREFERENCES.
+
+    Returns:
+        The preference of each key: +1 for right, -1 for left, 0 for neither.
+
+    Raises:
+        EditLoopError: There is no such file, or it has faulty lines: no JSON, an unknown verdict, or a repeated key.
+            The message names the first 20.
     """
     if not file.is_file():
         raise EditLoopError(

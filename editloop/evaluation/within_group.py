@@ -1,4 +1,7 @@
-"""What online RL will feel of a reward model: whether it orders one editor's own edits of a task as the oracle does."""
+"""Agreement of a reward model with the oracle within one editor's edits of a task.
+
+Online RL compares one editor's edits of a task with each other, so this agreement is what it depends on.
+"""
 
 from collections.abc import Sequence
 
@@ -9,15 +12,23 @@ from editloop.evaluation.oracle import oracle_of_group
 from editloop.evaluation.suites.answers import SuiteAnswers
 
 LEAST_EDITS = 3
+"""Smallest number of scored edits of a group."""
 LEAST_SPREAD = 0.02
-"""Of the oracle's scores, 0..1; edits that are as good as each other have no order."""
+"""Smallest standard deviation of the oracle's scores (0..1); edits of equal quality have no order."""
 
 
 def within_group_correlation(answers: SuiteAnswers | None, groups: Sequence[PreferenceGroup]) -> float | None:
-    """Mean over groups of the correlation of score and oracle among one editor's own candidates, -1..1.
+    """Return the mean over groups of the Pearson correlation between score and oracle, -1..1.
 
-    Only the editor with most candidates is looked at; groups where either does not vary say nothing. None without an
-    oracle, or without answers.
+    Only edits of the editor with the most candidates count. Groups with too few such edits, or where the scores or the
+    oracle's scores do not vary, are left out.
+
+    Args:
+        answers: The reward model's scores by task id; None if there are none.
+        groups: The groups of judged candidates.
+
+    Returns:
+        The mean correlation; None without scores, or if every group is left out (as those without a right result are).
     """
     if answers is None or answers.scores is None:
         return None

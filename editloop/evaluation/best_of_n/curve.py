@@ -1,4 +1,4 @@
-"""What the best of N edits is worth, N by N, from one set of edits. Pure functions on arrays."""
+"""The expected value of the best of N edits, for each N, from one set of edits. Pure functions on arrays."""
 
 import math
 from collections.abc import Sequence
@@ -19,15 +19,27 @@ class CurvePoint(NamedTuple):
     best_of: int
     """N."""
     value: float
+    """Mean over tasks of the expected value of the best of N edits."""
     ends: tuple[float, float] | None
-    """95 % interval over tasks; None where there is one source picture."""
+    """95 % interval over tasks; None if there is only one source image."""
 
 
 def expected_best(scores: Values, values: Values, count: int) -> Values:
-    """Value (T,) of the highest-scored of `count` edits, in the mean over all choices of `count` of the M edits.
+    """Return the value of the highest-scored of `count` edits, averaged over all choices of `count` of the M edits.
 
-    scores, values: (T, M). In ascending order the edit of rank k (from 1) is the best of C(k - 1, count - 1) of the
-    C(M, count) choices. Equal scores share their chances; a missing score (NaN) is below all others.
+    In ascending order of score, the edit of rank k (from 1) is the best in C(k - 1, count - 1) of the C(M, count)
+    choices. Edits of equal score share their chances.
+
+    Args:
+        scores: Scores to choose by, (T, M); a missing score (NaN) ranks below all others.
+        values: Values of the edits, (T, M).
+        count: Number of edits to choose from, 1..M.
+
+    Returns:
+        The expected values, (T,).
+
+    Raises:
+        EditLoopError: `count` is not in 1..M.
     """
     tasks, edits_per_task = scores.shape
     if not 1 <= count <= edits_per_task:
@@ -50,7 +62,21 @@ def expected_best(scores: Values, values: Values, count: int) -> Values:
 def best_of_curve(
     scores: Values, values: Values, counts: Sequence[int], clusters: Sequence[str], *, seed: int = 0
 ) -> list[CurvePoint]:
-    """Mean over tasks of `expected_best` for each count, with 95 % intervals by resampling clusters (T,) of tasks."""
+    """Average `expected_best` over the tasks for each count, with 95 % intervals by a cluster bootstrap.
+
+    Args:
+        scores: Scores to choose by, (T, M).
+        values: Values of the edits, (T, M).
+        counts: Numbers of edits to choose from, 1..M each.
+        clusters: Cluster of each task, (T,); clusters are resampled as a whole.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        One point per count.
+
+    Raises:
+        EditLoopError: A count is not in 1..M.
+    """
     task_values = np.stack([expected_best(scores, values, count) for count in counts], axis=1)
     ratios = resampled_ratios(*sum_by_cluster(task_values, np.ones_like(task_values), clusters), seed=seed)
     return [

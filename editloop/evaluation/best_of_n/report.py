@@ -1,4 +1,4 @@
-"""Best-of-N curves in files: best-of-n.json for programs, best-of-n.md and page.html for people."""
+"""Write best-of-N curves: best-of-n.json for programs, best-of-n.md and page.html for people."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,27 @@ from editloop.pages.plots import BLUE, GREEN, RED, VIOLET, Line, trend
 from editloop.pages.templates import render
 
 COUNTS = (1, 2, 4, 8, 16)
+"""Default values of N."""
 COLOURS = (BLUE, VIOLET, RED)
 
 BestOfCurves = dict[str, list[CurvePoint]]
+"""Points of each judge's curve, by judge."""
 
 
 def best_of_curves(sampled: SampledEdits, counts: Sequence[int], *, seed: int = 0) -> BestOfCurves:
-    """By judge, the oracle first: the share of right edits when its best of N is taken, for each N."""
+    """Compute each judge's curve: the share of right edits among its best of N, for each N.
+
+    Args:
+        sampled: The edits with their scores.
+        counts: The values of N.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The curves by judge, the oracle's first.
+
+    Raises:
+        EditLoopError: An N is larger than the number of edits per task.
+    """
     return {
         name: best_of_curve(scores, sampled.right, counts, sampled.clusters, seed=seed)
         for name, scores in sampled.scores.items()
@@ -28,7 +42,14 @@ def best_of_curves(sampled: SampledEdits, counts: Sequence[int], *, seed: int = 
 
 
 def write_best_of(sampled: SampledEdits, curves: BestOfCurves, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the three files into `folder`. facts: what the page and the JSON tell beside the curves."""
+    """Write the three files.
+
+    Args:
+        sampled: The edits with their scores.
+        curves: The curves.
+        folder: An existing folder to write into.
+        facts: What the page and the JSON say beside the curves.
+    """
     missing = {name: int((scores != scores).sum()) for name, scores in sampled.scores.items()}
     report = {
         **facts,
@@ -51,7 +72,11 @@ def write_best_of(sampled: SampledEdits, curves: BestOfCurves, folder: Path, fac
 
 
 def curves_table(curves: BestOfCurves) -> str:
-    """The curves as a Markdown table: percent of right edits, with intervals."""
+    """Return the curves as a Markdown table: percent of right edits, with intervals.
+
+    Args:
+        curves: The curves; all have the same values of N.
+    """
     counts = [point.best_of for point in next(iter(curves.values()))]
     lines = [f"| best by | {' | '.join(f'N = {count}' for count in counts)} |", "|---" * (1 + len(counts)) + "|"]
     lines += [f"| {name} | {' | '.join(format_point(point) for point in points)} |" for name, points in curves.items()]
@@ -59,7 +84,11 @@ def curves_table(curves: BestOfCurves) -> str:
 
 
 def format_point(point: CurvePoint) -> str:
-    """A point in words: 62.1 % (58.0 to 66.1)."""
+    """Format a point, such as "62.1 % (58.0 to 66.1)".
+
+    Args:
+        point: The point; its value is a share, 0..1.
+    """
     ends = "" if point.ends is None else f" ({100 * point.ends[0]:.1f} to {100 * point.ends[1]:.1f})"
     return f"{100 * point.value:.1f} %{ends}"
 

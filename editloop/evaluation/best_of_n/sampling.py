@@ -1,4 +1,4 @@
-"""N edits of each held-out task, and what the oracle and judges say of them."""
+"""Make several edits of each held-out task, and score them with the oracle and with judges."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,19 +15,20 @@ from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge
 
 BATCH = 64
+"""Tasks edited at once."""
 
 
 class SampledEdits(NamedTuple):
-    """What is known of M edits of each of T tasks."""
+    """Scores of M edits of each of T tasks."""
 
     right: Values
-    """(T, M): whether the oracle takes the edit for right, 0 or 1."""
+    """(T, M): 1 where the oracle counts the edit as right, else 0."""
     quality: Values
     """(T, M): the oracle's mean of the axes, 0..1."""
     scores: dict[str, Values]
-    """By judge, (T, M), NaN where missing; `oracle` among them."""
+    """Scores of each judge, (T, M), NaN where missing; `oracle`, with `quality`, is among them."""
     clusters: tuple[str, ...]
-    """The source picture of each task, by its digest."""
+    """sha256 of each task's source image."""
 
 
 def sample_edits(
@@ -39,9 +40,22 @@ def sample_edits(
     steps: int,
     guidance: float | None = None,
 ) -> SampledEdits:
-    """Make `made` edits of each task, each from noise of its own, and have them judged.
+    """Make `edits_per_task` edits of each task, each from noise of its own, and score them.
 
-    Raises EditLoopError where a task has no right result to compare with, before anything is edited.
+    Args:
+        editor: The editor.
+        rows: T held-out tasks, each with a target.
+        judges: The judges by name.
+        edits_per_task: Number of edits per task, M.
+        steps: Number of sampling steps.
+        guidance: Guidance scale, as for `Editor.velocity`; None takes the editor's own.
+
+    Returns:
+        The scores of all edits.
+
+    Raises:
+        EditLoopError: A task has no right result to compare with; raised before anything is edited.
+        JudgeUnavailableError: A judge cannot be reached.
     """
     without_target = [row.id for row in rows if row.target is None]
     if without_target:

@@ -1,7 +1,7 @@
-"""How often a gate promotes: models that are no better (it must not), and models that are better by so much (power).
+"""Simulate how often a gate promotes a model that is no better, and one that is better by a known gain.
 
-Judged pairs are drawn as they come in practice: several pairs a task, a task's difficulty shared by its pairs and by
-both models, so that neither pairs of a task nor the two models are independent.
+Judged pairs are drawn as they come in practice, with several pairs per task. Pairs of a task share its difficulty, and
+so do the two models. Hence neither the pairs of a task nor the two models are independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,23 +16,28 @@ from editloop.evaluation.gates.settings import GateSettings, SuiteGate
 from editloop.evaluation.outcomes import Outcomes
 
 PAIRS_A_TASK = 6
+"""Judged pairs per task."""
 ACCURACY = 0.75
-"""Of both models, where they are equal."""
+"""Accuracy of the old model; the new one's is higher by the gain."""
 TASK_SD, PAIR_SD, MODEL_TASK_SD = 0.4, 0.7, 0.35
-"""Standard deviations, of 1 in all, of the difficulty that is the task's and both models', of that which is the pair's
-and both models', and of what a model has of its own with all pairs of a task; what is left is its own, pair by pair."""
+"""Standard deviations of the components of difficulty, whose variances sum to 1: of a task, shared by both models; of a
+pair, shared by both models; and of a task for one model. What is left is a model's own, pair by pair."""
 SIMULATIONS = 500
+"""Simulated comparisons for each size and gain."""
 RESAMPLES = 2000
+"""Resamples of the bootstrap in a simulation."""
 
 
 class VerdictRates(NamedTuple):
-    """How often verdicts came of simulated pairs."""
+    """How often each verdict came in the simulated comparisons of one size and gain."""
 
     tasks: int
     gain: float
     """True difference of accuracy."""
     simulated: int
+    """Number of simulated comparisons."""
     promoted: float
+    """Share of the comparisons with this verdict, 0..1; likewise `held` and `rejected`."""
     held: float
     rejected: float
     interval: tuple[float, float]
@@ -42,8 +47,11 @@ class VerdictRates(NamedTuple):
 def _simulated_models(
     tasks: int, gain: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
-    """Two models on `tasks` tasks of PAIRS_A_TASK pairs: right or wrong of the new one and the old, (N,) each, and
-    each pair's task. Expected accuracies are ACCURACY + gain and ACCURACY."""
+    """Simulate two models on `tasks` tasks of PAIRS_A_TASK pairs.
+
+    Returns 1 for right and 0 for wrong of the new model and of the old one, (N,) each, and the task of each pair.
+    Expected accuracies are ACCURACY + gain and ACCURACY.
+    """
     from scipy.stats import norm
 
     task = np.repeat(rng.normal(0, TASK_SD, tasks), PAIRS_A_TASK)
@@ -59,7 +67,7 @@ def _simulated_models(
 
 
 def _simulated_verdicts(settings: GateSettings, tasks: int, gain: float, simulated: int, seed: int) -> Iterator[str]:
-    """The gate's verdict on each of so many simulated comparisons."""
+    """Yield the gate's verdict on each simulated comparison."""
     suite = SuiteGate(suite="heldout", margin=settings.suites[0].margin if settings.suites else 0.0, minimum=1)
     for number in range(simulated):
         rng = np.random.default_rng([seed, number, tasks, int(1e6 * gain)])
@@ -79,7 +87,21 @@ def simulate_gate(
     simulated: int = SIMULATIONS,
     seed: int = 0,
 ) -> list[VerdictRates]:
-    """Rates of every size and true gain, by the gate's own alpha, margin and slices; with fewer resamples."""
+    """Simulate a gate's verdicts for each size and true gain.
+
+    The gate's own alpha and slice rules apply, and the margin of its first suite. The bootstrap takes RESAMPLES
+    resamples to be fast.
+
+    Args:
+        settings: The gate.
+        tasks: Sizes of the simulated suites, in tasks of PAIRS_A_TASK pairs.
+        gains: True differences of accuracy.
+        simulated: Number of comparisons for each size and gain.
+        seed: Seed of the simulation.
+
+    Returns:
+        The rates of each size and gain.
+    """
     from scipy.stats import binomtest
 
     quick = settings.model_copy(update={"resamples": RESAMPLES, "always": False})
@@ -93,7 +115,12 @@ def simulate_gate(
 
 
 def rates_markdown(settings: GateSettings, rates: Sequence[VerdictRates]) -> str:
-    """The rates as Markdown."""
+    """Return the rates as a Markdown table.
+
+    Args:
+        settings: The gate.
+        rates: Its rates; at least one.
+    """
     lines = [
         f"Gate `{settings.name}`: {rates[0].simulated} simulated comparisons a row; a model that is no better may be "
         f"promoted in {settings.alpha / 2:.1%} of cases.",
@@ -111,7 +138,15 @@ def rates_markdown(settings: GateSettings, rates: Sequence[VerdictRates]) -> str
 
 
 def power_plot(settings: GateSettings, rates: Sequence[VerdictRates]) -> bytes:
-    """Share promoted over the true gain, a line a size, as a PNG."""
+    """Plot the share promoted over the true gain, with one line per size.
+
+    Args:
+        settings: The gate.
+        rates: Its rates; at least one.
+
+    Returns:
+        The bytes of a PNG file.
+    """
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -154,5 +189,10 @@ def power_plot(settings: GateSettings, rates: Sequence[VerdictRates]) -> bytes:
 
 
 def rates_json(settings: GateSettings, rates: Sequence[VerdictRates]) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the gate and its rates as JSON values.
+
+    Args:
+        settings: The gate.
+        rates: Its rates.
+    """
     return {"gate": settings.model_dump(mode="json"), "rates": [rate._asdict() for rate in rates]}

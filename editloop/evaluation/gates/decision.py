@@ -1,8 +1,8 @@
-"""The gate: promote on evidence, hold without it, reject on evidence against; with reasons in words.
+"""The gate's decision: promote on evidence, hold without it, reject on evidence against; with reasons in words.
 
-Each required suite is decided by a paired bootstrap of the difference; all must promote (an intersection of tests, so
-none is corrected). Where a margin of 0 is asked and every unit is right or wrong, McNemar's exact test must agree. Any
-slice that is shown to have regressed by more than its margin rejects (Holm over all slices).
+Each required suite is decided by a paired bootstrap of the difference. All must promote: this is an intersection of
+tests, so none needs a correction. With a margin of 0, and if every unit is right or wrong, McNemar's exact test must
+agree. A slice with a significant regression beyond its margin rejects (Holm's correction over all slices).
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from editloop.statistics.mcnemar import discordant_counts, mcnemar
 
 Verdict = Literal["promote", "hold", "reject"]
 ALL = "all"
-"""Name of the whole among the slices of a measurement."""
+"""Name of the whole suite among its slices."""
 
 
 class SuiteMeasurement(NamedTuple):
-    """A suite's gate and what the two judges (or editors) came to on it."""
+    """A suite's gate, and the outcomes of the two judges (or editors) on it."""
 
     gate: SuiteGate
     new: Outcomes
@@ -32,18 +32,21 @@ class SuiteMeasurement(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What an independent judge said of the new editor's edits beside the base's."""
+    """An independent judge's preferences between the new editor's edits and the base's."""
 
     judge: str
     asked_for: str
     """better or not-worse."""
     margin: float
+    """With not-worse: the net preference that may be lost."""
     minimum: int
+    """Tasks that the judge must have answered."""
     preferences: NDArray[np.float64]
-    """(tasks,): +1 for the new editor, -1 for the base, 0 for a tie; NaN where it did not answer."""
+    """(tasks,): +1 for the new editor, -1 for the base, 0 for a tie; NaN without an answer."""
     clusters: tuple[str, ...]
+    """Source image of each task, by its digest."""
     trained_it: bool
-    """Whether the editor learnt from this very judge, which then has no say."""
+    """Whether this very judge trained the editor; it then has no vote."""
 
 
 def decide(
@@ -54,9 +57,21 @@ def decide(
     against: str,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """{"verdict", "reasons", "gate", "gate_sha256", "against", "suites", "independent"}: what gate.json holds.
+    """Decide whether a model is promoted.
 
-    against: in words, what the new model is compared with. EditLoopError where two outcomes are not of the same units.
+    Args:
+        settings: The gate.
+        measured: Outcomes on each suite.
+        agreements: Preferences of the independent judges.
+        against: What the new model is compared with, in words.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The content of gate.json: {"verdict", "reasons", "gate", "gate_sha256", "alpha", "against", "suites",
+        "independent"}.
+
+    Raises:
+        EditLoopError: The two outcomes of a suite are not of the same units.
     """
     suites = [_suite_report(settings, measurement, seed) for measurement in measured]
     _mark_regressions(settings, suites)
@@ -86,7 +101,7 @@ def decide(
 
 
 def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: int) -> dict[str, Any]:
-    """Figures, verdict and reasons of one suite, its slices not yet judged."""
+    """Return figures, verdict and reasons of one suite; its slices are not tested yet."""
     new, old = measurement.new, align_outcomes(measurement.new, measurement.old)
     names = [ALL, *sorted(set(new.slices))]
     inside = np.array([[name in (ALL, unit) for name in names] for unit in new.slices], dtype=np.float64)
@@ -137,7 +152,7 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
 def _overall_verdict(
     settings: GateSettings, measurement: SuiteMeasurement, overall: dict[str, Any], old: Outcomes
 ) -> tuple[Verdict, str, float | None]:
-    """Verdict of a suite as a whole, why, and McNemar's p where it was asked."""
+    """Return the verdict on a suite as a whole, the reason, and McNemar's p (None if it was not tested)."""
     bound, (low, high) = 0.0 - measurement.gate.margin, overall["interval"]
     p = mcnemar(measurement.new.right, old.right) if measurement.gate.margin == 0 else None
     if overall["units"] < measurement.gate.minimum:
@@ -159,7 +174,10 @@ def _overall_verdict(
 
 
 def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> None:
-    """Reject a suite with a slice that regressed; one Holm correction over all slices of all required suites."""
+    """Reject each suite with a slice that regressed.
+
+    One Holm correction covers the slices of all required suites.
+    """
     rules = settings.slices
     family = [
         (suite, row)
@@ -185,7 +203,7 @@ def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> N
 
 
 def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> dict[str, Any]:
-    """Whether an independent judge agrees."""
+    """Return whether an independent judge agrees, with figures and the reason."""
     answered = ~np.isnan(agreement.preferences)
     values = np.where(answered, agreement.preferences, 0.0)[:, None]
     resampled = resampled_ratios(
@@ -235,7 +253,7 @@ def _percent(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    """A difference of shares, in points of a hundred."""
+    """Format a difference of shares in percentage points."""
     if value is None:
         return "not measured"
     points = f"{100 * value:+.1f}"

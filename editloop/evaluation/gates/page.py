@@ -1,4 +1,4 @@
-"""A gate's verdict as a page: what it said and why, each suite with its slices, who else judged, and the figures."""
+"""A gate's decision as an HTML page: verdict and reasons, suites with their slices, other judges, and figures."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceL
 from editloop.pages.templates import render
 
 MAX_ROWS = 30
+"""Largest number of rows in a forest plot."""
 
 
 def gate_page(
@@ -19,8 +20,17 @@ def gate_page(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     pictures: Mapping[str, Path] | None = None,
 ) -> str:
-    """One self-contained HTML page. gate: what `decide` gives (a gate.json); tables: figures by heading; pictures: PNG
-    files by caption."""
+    """Render a gate's decision as one self-contained HTML page.
+
+    Args:
+        title: Title of the page.
+        gate: The decision, as `decide` returns it (a gate.json).
+        tables: Figures to show, by heading; None for none.
+        pictures: PNG files to show, by caption; None for none.
+
+    Returns:
+        The HTML.
+    """
     filters: dict[str, Callable[..., str]] = {"share": _share, "signed": _signed, "span": _span, "figure": _figure}
     return render(
         Path(__file__).with_name("gate_page.html.j2"),
@@ -38,7 +48,7 @@ def gate_page(
 
 
 def _forest(number: int, suite: Mapping[str, Any]) -> str | None:
-    """The whole suite and its slices as a forest plot: changes with their intervals, in points."""
+    """Return a forest plot of the suite and its slices: changes with their intervals, in points."""
     rows = [{"slice": "all", "regressed": None, **suite}, *suite["slices"]][:MAX_ROWS]
     finite_ends = [end for row in rows for end in (row["interval"] or []) if end is not None]
     reach = 100 * max([abs(end) for end in finite_ends] + [suite["margin"], 0.02]) * 1.05

@@ -1,4 +1,4 @@
-"""What a gate asks before it lets a model through: one YAML file, shipped or a team's own."""
+"""Settings of a gate: what a model must pass to be promoted. One YAML file, shipped or a team's own."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,8 +9,9 @@ from editloop.evaluation.suites.names import suite_names
 from editloop.settings_file import find_preset, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
+"""Folder of the shipped gates."""
 DATASET_SUITES = ("heldout", "scenes")
-"""Suites that are read from the dataset the model learnt from, where no other is named."""
+"""Suites read from the dataset that the model was trained on, unless `data` names another folder."""
 
 
 class _StrictModel(BaseModel):
@@ -18,17 +19,17 @@ class _StrictModel(BaseModel):
 
 
 class SuiteGate(_StrictModel):
-    """One suite that the new model must pass against the old one."""
+    """One suite on which the new model is compared with the old one."""
 
     suite: str
     data: str = ""
-    """Folder of the suite; empty: the dataset of the training (heldout and scenes only)."""
+    """Folder of the suite; empty for the training's dataset (heldout and scenes only)."""
     margin: float = Field(0.0, ge=0)
-    """How much lower the new model's figure may be, in shares; 0 asks it to be better."""
+    """How much lower the new model's share of right units may be; with 0 it must be better."""
     minimum: int = Field(50, ge=1)
-    """Units; a suite with fewer decides nothing."""
+    """Units needed for a decision; with fewer the verdict is hold."""
     required: bool = True
-    """False: measured and shown, without a say."""
+    """False: the suite is measured and shown, but does not decide."""
 
     @field_validator("suite")
     @classmethod
@@ -39,51 +40,54 @@ class SuiteGate(_StrictModel):
 
 
 class Slices(_StrictModel):
-    """Kinds of task that must not regress, whatever the whole gains."""
+    """Kinds of task on which the new model must not regress, whatever the suite as a whole gains."""
 
     margin: float = Field(0.05, ge=0)
-    """How much a slice may lose, in shares; that one lost more must be shown before it counts."""
+    """How much lower the share of right units of a slice may be; a larger loss counts if it is significant."""
     minimum: int = Field(20, ge=1)
-    """Units; smaller slices are shown, and decide nothing."""
+    """Units needed for a decision; smaller slices are only shown."""
     names: tuple[str, ...] = ()
-    """The slices that count; empty for all of them."""
+    """The slices that count; empty for all."""
 
 
 class IndependentJudge(_StrictModel):
     """A judge of the editor's edits that did not train it."""
 
     judge: str
-    """A reward model's address (as `editloop score --model`), or verdicts:FILE of people (JSON lines: key, verdict;
-    left is the base's edit, right the new one's)."""
+    """A reward model's address (as for `editloop score --model`), or verdicts:FILE with people's verdicts (JSON lines:
+    key, verdict; left is the base editor's edit, right the new editor's)."""
     agree: Literal["better", "not-worse"] = "not-worse"
-    """better: its preference for the new editor must be clear of 0. not-worse: it must not lie below -margin."""
+    """better: the interval of its preference for the new editor must lie above 0. not-worse: the interval must lie
+    above -margin."""
     margin: float = Field(0.05, ge=0)
-    """Net preferences (wins less losses, in shares of the tasks) that may be lost, with not-worse."""
+    """With not-worse: the net preference (wins minus losses, as a share of the tasks) that may be lost."""
     minimum: int = Field(50, ge=1)
-    """Tasks on which the judge must have spoken."""
+    """Tasks that the judge must have answered."""
     tasks: int = Field(200, ge=1)
-    """Held-out tasks that it is shown, the first ones."""
+    """Number of held-out tasks to show it, the first ones; people's verdicts ignore it."""
 
 
 class GateSettings(_StrictModel):
-    """A gate."""
+    """The rules of a gate."""
 
     name: str
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """Intervals are two-sided, of level 1 - alpha: a model that is no better is promoted in alpha / 2 of all cases."""
     resamples: int = Field(10_000, ge=1000)
+    """Resamples of the bootstrap."""
     most_missing: float = Field(0.1, ge=0, le=1)
     """Largest share of units that the new model may leave without an answer."""
     suites: tuple[SuiteGate, ...] = ()
-    """Of reward models: all required ones must be passed."""
+    """For reward models: the suites; every required one must be passed."""
     right_edits: SuiteGate | None = None
-    """Of editors, where right results are known: the oracle's share of right edits. Its `suite` is scenes."""
+    """For editors whose tasks have known right results: the oracle's share of right edits. Its `suite` is scenes."""
     independent: tuple[IndependentJudge, ...] = ()
-    """Of editors: who else must agree. Without right_edits one is needed."""
+    """For editors: the other judges that must agree. Without `right_edits` at least one is needed."""
     slices: Slices = Slices()
+    """Rules for slices."""
 
     always: bool = False
-    """Let everything through: for checks that the parts of a loop work together, never for a model in use."""
+    """Promote everything: for checks that the parts of a loop work together, never for a model in use."""
 
     @field_validator("suites")
     @classmethod

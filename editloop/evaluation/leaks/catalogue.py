@@ -1,4 +1,4 @@
-"""The pictures that a dataset teaches with, as fingerprints: read in several processes, a row group at a time."""
+"""The images of a dataset's training data as fingerprints, computed in several processes, one row group at a time."""
 
 import os
 from collections.abc import Sequence
@@ -17,32 +17,40 @@ from editloop.datasets.shards import shards
 TRAINING_SPLITS = ("train", "validation")
 """Splits that training sees."""
 COLUMNS = ["task_id", "instruction", "candidate_id", "source", "target", "image"]
+"""Columns of the shards that are read."""
 MAX_ROWS_IN_PROCESS = 1000
-"""Fewer rows are read here: a process costs a second."""
+"""Up to this many rows are read in this process: starting another costs a second."""
 
 
 class PictureLocation(NamedTuple):
-    """Where a picture of the training data is."""
+    """Location of an image in the training data."""
 
     file: str
+    """Name of the shard."""
     task_id: str
     part: str
     """source, target, or a candidate's id."""
 
 
 class Catalogue(NamedTuple):
-    """Every different picture of every task."""
+    """The different images of each task."""
 
     places: list[PictureLocation]
+    """Location of each image."""
     instructions: list[str]
-    """Of the place's task, normalised."""
+    """Normalised instruction of each image's task."""
     pictures: Fingerprints
+    """Fingerprint of each image."""
 
 
 def read_catalogue(dataset: Path) -> Catalogue:
-    """The pictures of a dataset folder's train and validation splits.
+    """Read the images of a dataset's train and validation splits.
 
-    Raises EditLoopError for shards that are missing or broken, and for a picture that cannot be read.
+    Args:
+        dataset: The dataset folder.
+
+    Raises:
+        EditLoopError: A shard is missing or broken, or an image cannot be read.
     """
     metadata_by_path = {
         path: pq.read_metadata(path) for split in TRAINING_SPLITS for path in shards(dataset, "candidates", split)
@@ -61,7 +69,11 @@ def read_catalogue(dataset: Path) -> Catalogue:
 
 
 def normalise_instruction(instruction: str) -> str:
-    """An instruction without what does not change what it asks: case, spaces, a full stop."""
+    """Return an instruction without case, extra spaces, and full stops or exclamation marks at its ends.
+
+    Args:
+        instruction: The instruction.
+    """
     return " ".join(instruction.casefold().split()).strip(" .!")
 
 

@@ -1,9 +1,9 @@
-"""Whether training data holds what a suite asks: by a picture's bytes, by its looks, and by the instruction.
+"""Find what training data and a suite have in common: images with the same bytes, images that look alike, instructions.
 
-A picture of the suite that the training data has, as it is or nearly so, is a leak: the model has seen the question.
-Pictures that are a little less alike are one where the same instruction is asked of them. An instruction that both have
-is weak evidence where it stands alone ("make it brighter" is asked of every picture), and is told apart. Pictures that
-say nothing, of one colour all over, leak nothing.
+An image of the suite that the training data holds, identical or nearly so, is a leak: the model has seen the question.
+Images that are slightly less alike are a leak if their instructions are the same. A shared instruction alone is weak
+evidence ("make it brighter" fits every image) and is reported separately. Images of a single colour carry no
+information and never leak.
 """
 
 from collections import defaultdict
@@ -21,39 +21,42 @@ from editloop.evaluation.leaks.catalogue import Catalogue, normalise_instruction
 from editloop.evaluation.suites.suite import Suite
 
 PICTURES_A_TIME = 16
-"""Of the suite, compared with all of the training data."""
+"""Images of the suite compared with all of the training data at once."""
 HITS_LISTED = 20
+"""Hits that an error message lists."""
 LeakKind = Literal["bytes", "looks", "instruction"]
 LEAK_KINDS: tuple[LeakKind, ...] = ("bytes", "looks", "instruction")
-"""The strongest first. instruction: the same one, of pictures that are less alike than `looks` asks."""
+"""The strongest first. instruction: the instructions are equal, and the images are less alike than `looks` needs."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A task of the training data and an item of the suite that share a picture: the strongest of what they share."""
+    """A task of the training data and an item of the suite that share an image; the strongest match of the two."""
 
     kind: LeakKind
     file: str
-    """The shard that has the task."""
+    """Name of the task's shard."""
     task_id: str
     part: str
-    """Which picture of the task: source, target, or a candidate's id."""
+    """Which image of the task: source, target, or a candidate's id."""
     key: str
-    """Of the suite's item."""
+    """Key of the suite's item."""
     suite_part: str
-    """Which picture of the item: source, or the candidate's name."""
+    """Which image of the item: source, or the candidate's name."""
     distance: int
-    """Bits of 64 by which the perceptual hashes differ; 0 for equal bytes."""
+    """Bits, of 64, by which the perceptual hashes differ; 0 for equal bytes."""
     same_instruction: bool
 
 
 @dataclass(frozen=True)
 class SharedInstruction:
-    """An instruction that both have, where no picture is shared: no leak by itself."""
+    """An instruction of both, without a shared image: not a leak by itself."""
 
     instruction: str
     tasks: int
+    """Tasks of the training data with it."""
     items: int
+    """Items of the suite with it."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +66,37 @@ class Leaks:
     suite: str
     suite_sha256: str
     hits: tuple[Hit, ...]
-    """By task and item, the strongest kind first."""
+    """At most one per task and item, the strongest first."""
     weak: tuple[SharedInstruction, ...]
+    """Shared instructions of tasks that do not leak."""
     training_pictures: int
     suite_pictures: int
     flat: int
-    """Pictures of both that say nothing."""
+    """Images of both that are of a single colour, or nearly so; they are not compared."""
 
     @property
     def task_ids(self) -> frozenset[str]:
-        """Tasks of the training data that leak."""
+        """Ids of the training data's tasks that leak."""
         return frozenset(hit.task_id for hit in self.hits)
 
     def report(self) -> dict[str, Any]:
-        """As JSON has it: the fields, and {"tasks", "by_kind"}."""
+        """Return the fields as JSON values, with the number of leaking "tasks" and the hits "by_kind"."""
         by_kind = {kind: sum(hit.kind == kind for hit in self.hits) for kind in LEAK_KINDS}
         return asdict(self) | {"tasks": len(self.task_ids), "by_kind": by_kind}
 
 
 def find_leaks(training: Path, suite: Suite) -> Leaks:
-    """What the train and validation splits of `training`, a dataset folder, have in common with a suite.
+    """Compare the training data of a dataset with a suite.
 
-    Raises EditLoopError for a picture that cannot be read.
+    Args:
+        training: The dataset folder; its train and validation splits are read.
+        suite: The suite.
+
+    Returns:
+        All that the two have in common.
+
+    Raises:
+        EditLoopError: A shard is missing or broken, or an image cannot be read.
     """
     taught, suite_pictures = read_catalogue(training), list(_suite_pictures(suite))
     numbers = {text: number for number, text in enumerate(dict.fromkeys(taught.instructions))}
@@ -133,7 +145,18 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
 
 
 def check_leaks(training: Path, suite: Suite) -> Leaks:
-    """`find_leaks`; raises EditLoopError that lists the first hits and says what to do where there are any."""
+    """Compare the training data of a dataset with a suite, and raise if there is a leak.
+
+    Args:
+        training: The dataset folder; its train and validation splits are read.
+        suite: The suite.
+
+    Returns:
+        What the two have in common, without any hits.
+
+    Raises:
+        EditLoopError: There are hits: the message lists the first ones and says what to do. Or the data cannot be read.
+    """
     leaks = find_leaks(training, suite)
     if leaks.hits:
         omitted = [f"... and {len(leaks.hits) - HITS_LISTED} more"] if len(leaks.hits) > HITS_LISTED else []
@@ -151,7 +174,11 @@ def check_leaks(training: Path, suite: Suite) -> Leaks:
 
 
 def format_hit(hit: Hit) -> str:
-    """A hit on one line."""
+    """Format a hit in one line.
+
+    Args:
+        hit: The hit.
+    """
     why = {
         "bytes": "the same bytes",
         "looks": f"alike, {hit.distance} bits apart",
@@ -161,7 +188,7 @@ def format_hit(hit: Hit) -> str:
 
 
 class _SuitePicture(NamedTuple):
-    """One picture of a suite's item."""
+    """One image of a suite's item."""
 
     key: str
     part: str
@@ -181,7 +208,10 @@ def _strength(hit: Hit) -> tuple[int, int, bool, str, str]:
 
 
 def _shared_instructions(taught: Catalogue, suite: Suite, hits: tuple[Hit, ...]) -> tuple[SharedInstruction, ...]:
-    """Instructions that both have, but for the tasks that leak; the most frequent in the training data first."""
+    """Return the instructions of both, without those of tasks that leak.
+
+    The most frequent in the training data come first.
+    """
     leaking = {hit.task_id for hit in hits}
     tasks: dict[str, set[str]] = defaultdict(set)
     for location, text in zip(taught.places, taught.instructions, strict=True):
