@@ -30,7 +30,7 @@ class Check:
 
 
 def check_machine(home: Path) -> list[Check]:
-    """Return the checks of this machine. A missing program or too little space makes a check not ok; it raises nothing.
+    """Return the checks of this machine. What is missing is reported by a check that is not ok, not by an error.
 
     Args:
         home: Folder of the services, whose disk is checked. It need not exist.

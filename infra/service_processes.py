@@ -64,8 +64,9 @@ def marked_processes(home: Path, name: str) -> list[psutil.Process]:
 
 
 def find_leader(home: Path, name: str) -> psutil.Process | None:
-    """Return the process that `start_process` started, its session's leader; None where it is gone, even if children
-    remain.
+    """Return the process that `start_process` started, its session's leader; None where it has ended.
+
+    Children may remain after its end; `marked_processes` finds them.
 
     Args:
         home: The folder that the mark names.

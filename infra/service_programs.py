@@ -67,7 +67,10 @@ class Service:
 
     @property
     def ready(self) -> Path:
-        """File that exists once the service has answered to its account. From then on its data are never replaced."""
+        """File that exists once the service has answered to its account.
+
+        From then on an existing database is never replaced.
+        """
         return self.home / f"{self.name}.ready"
 
     @property

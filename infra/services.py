@@ -84,10 +84,10 @@ class Status:
 
 
 def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True) -> Services:
-    """Start the requested services of `home` in parallel, and return when they answer. Services that run already are
-    used.
+    """Start the requested services of `home` in parallel, and return when they answer.
 
-    Where this call fails or is interrupted (Ctrl-C, SIGTERM, SIGHUP), it stops what it started.
+    Services that run already are used. Where this call fails or is interrupted (Ctrl-C, SIGTERM, SIGHUP), it stops what
+    it started.
 
     Args:
         home: Folder of the services' data; created where it is missing.
@@ -213,8 +213,9 @@ def _wait(
 
 
 def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettings) -> int:
-    """The port of the settings, else the last one used, else a free one. EditLoopError where the settings' is in
-    use.
+    """The port from the settings, else the last one used, else a free one.
+
+    EditLoopError where the settings name a port that is in use.
     """
     fixed = settings.label_studio_port if name == "label-studio" else settings.mlflow_port
     if fixed:

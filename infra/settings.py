@@ -45,10 +45,10 @@ class LocalServiceSettings(EnvironmentSettings):
 
 
 def service_settings() -> ServiceSettings:
-    """Return the services' settings from the present environment."""
+    """Read the services' settings from the environment."""
     return ServiceSettings()
 
 
 def local_service_settings() -> LocalServiceSettings:
-    """Return the settings for local services from the present environment."""
+    """Read the settings of the local services from the environment."""
     return LocalServiceSettings()

@@ -60,7 +60,7 @@ def register_model(
 ) -> str:
     """Sign a complete folder and add it to the registry, and return the number of its version.
 
-    Content that is registered and signed already keeps its version and its `tags`. Its `evidence` is set anew, so that
+    Content that is registered and signed already keeps its version and its `tags`. Its `evidence` is set again, so that
     the version shows the latest measurement.
 
     Args:
@@ -166,8 +166,7 @@ def parse_model(model: str) -> tuple[str, str | None, str | None]:
 
 
 def resolve_model(model: str) -> Path | None:
-    """Return the checked folder of a registered model, from the cache or the registry; None where there is no such
-    version.
+    """Return the checked folder of a registered model; None where there is no such version.
 
     Args:
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
@@ -180,8 +179,9 @@ def resolve_model(model: str) -> Path | None:
 
 
 def fetch_version(version: Any) -> Path:
-    """Return the folder of a registered version, from the cache or the registry, after checking its content and
-    signature.
+    """Return the folder of a registered version, after checking its content and signature.
+
+    The folder is kept in the cache. A cached one is checked too.
 
     Args:
         version: The version (MLflow's ModelVersion).

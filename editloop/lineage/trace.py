@@ -111,10 +111,10 @@ def trace_image(image: str) -> LineageTrace:
 
 
 def trace_dataset(revision: str) -> LineageTrace:
-    """Trace a dataset version: what it was made from, versions that withdrawals made of it, and the models of all
-    these.
+    """Trace a dataset version: its origins, the versions that withdrawals made of it, and the models of all of them.
 
-    The origins of curated edits are the edits, the reward model that chose, and the data behind that model.
+    The origins of preferences are their annotators, judgements, candidates and campaign. Those of curated edits are the
+    edits, the reward model that chose, and the data behind that model.
 
     Args:
         revision: Its tag, commit or sha256; of the latter two the first 7 characters or more are enough.
@@ -248,9 +248,7 @@ def _children(datasets: Sequence[VersionLineage], parent: VersionLineage) -> lis
 
 
 def _dataset_origin(datasets: Sequence[VersionLineage], version: VersionLineage) -> dict[str, Any]:
-    """Origins of a version of preferences. Its campaign comes from the latest collect run of its judgements in
-    MLflow.
-    """
+    """Origins of a version of preferences. Its campaign is that of the latest collect run of its judgements."""
     parents = [parent.tag for parent in datasets if parent.sha256 == version.parent]
     collected = tracking.find_runs({"output.output": version.judgements_sha256 or ""}, stage="collect", limit=1)
     tags = collected[0].data.tags if collected else {}
