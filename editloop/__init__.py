@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from editloop.evaluation.suites.answers import judge_suite
     from editloop.evaluation.suites.evaluation import evaluate
     from editloop.evaluation.suites.opening import open_suite
+    from editloop.lineage.verify import verify_lineage
     from editloop.models.editors.opening import open_editor
     from editloop.models.editors.sampling import edit
     from editloop.models.judge_protocol import EditGroup, Judge, Score
@@ -43,6 +44,7 @@ __all__ = [
     "read_gate",
     "score_edits",
     "train_reward_model",
+    "verify_lineage",
 ]
 
 _MODULES = {
@@ -62,6 +64,7 @@ _MODULES = {
     "read_gate": "editloop.evaluation.gates.settings",
     "score_edits": "editloop.scoring.score_file",
     "train_reward_model": "editloop.training.reward_models",
+    "verify_lineage": "editloop.lineage.verify",
 }
 
 

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.lineage_links import dataset_links, judgement_links
+from annotation.lineage_links import judgement_links
 from editloop.content import read_manifest, sha256_file
 from editloop.datasets.votes import Votes
 from editloop.lineage import registry, tracking
 from editloop.lineage.chain import Chain, Gap
+from editloop.lineage.data_links import dataset_links
+from editloop.lineage.verify import verify_lineage
 from infra.services import Services
 from infra.settings import service_settings
 from pipelines.cli import app
@@ -181,6 +183,19 @@ def test_both_chains_are_whole(lineage: Lineage) -> None:
     assert {"promotion record", "DVC revision", "label export", "labelling config", "answers", "git commit"} <= set(
         links
     )
+
+
+def test_without_label_studio_a_chain_ends_at_the_annotators_that_the_dataset_names(
+    lineage: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("URL", "TOKEN"):
+        monkeypatch.delenv(f"EDITLOOP_LABEL_STUDIO_{name}")
+    chain = verify_lineage(TUNED)
+    links = {link["name"]: link["value"] for link in chain.links}
+    assert chain.gap is None
+    assert (list(links)[-1], links["annotators"]) == ("annotators", "ada, bo, chi")
+    assert links["dataset"] == lineage.loop.dataset_sha256
+    assert "campaign" not in links
 
 
 def store(lineage: Lineage) -> Path:
