@@ -1,7 +1,7 @@
 """Annotators' accuracy on gold pages, whose answers are known, and consistency on repeated pages."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -115,19 +115,3 @@ _KEYS = ("task_id", "candidate_id", "annotator", "annotation_id")
 def _texts(table: pd.DataFrame) -> pd.DataFrame:
     """Return the key and axis columns with keys as plain strings: categories of two tables do not join."""
     return table[[*_KEYS, *AXES]].astype(dict.fromkeys(_KEYS[:3], str))
-
-
-def gold_summary(right: pd.DataFrame) -> dict[str, Any] | None:
-    """Summarize the accuracy on gold pages.
-
-    Args:
-        right: Rows that `gold_answers` returns.
-
-    Returns:
-        {"share", "ci95", "answers", "pages"}; None without rows.
-    """
-    accuracy = clustered_share(right["right"].to_numpy(dtype=np.float64), right["annotation_id"].to_numpy())
-    if accuracy is None:
-        return None
-    ci95 = wilson_interval(accuracy.value, accuracy.answers)
-    return {"share": accuracy.value, "ci95": ci95, "answers": accuracy.answers, "pages": accuracy.pages}

@@ -79,7 +79,7 @@ def promote_version(
         actor: Who decides, 1 to 1000 characters.
         reason: Why, 1 to 1000 characters.
         alias: The alias to move.
-        replaces: The version that must be the champion now, "" for none; refused where it is another. None: no check.
+        replaces: The version that must have the alias now, "" for none; refused where it is another. None: no check.
         without_evidence: Promote a version without the verdict "promote". The record has no evidence then.
 
     Returns:
@@ -106,14 +106,14 @@ def promote_version(
         evidence = {}
     fetch_version(version)
     state = sync_registry_state(name)
-    if replaces is not None and state.champion != replaces:
-        last = f": {format_promotion(state.records[-1])}" if state.records else ""
-        raise OvertakenError(
-            f"{name}@{alias} is {_version_text(state.champion)} by now, not {_version_text(replaces)}{last}. Nothing "
-            "was changed."
-        )
     api = client()
     previous = state.champion if alias == CHAMPION else alias_version(api, name, alias)
+    if replaces is not None and previous != replaces:
+        last = f": {format_promotion(state.records[-1])}" if state.records else ""
+        raise OvertakenError(
+            f"{name}@{alias} is {_version_text(previous)} by now, not {_version_text(replaces)}{last}. Nothing "
+            "was changed."
+        )
     records = [record for record in state.records if record.alias == alias and record.version == number]
     if previous == number and records:
         return records[-1]

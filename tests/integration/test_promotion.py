@@ -98,6 +98,16 @@ def test_the_challenger_needs_no_verdict(register: Register) -> None:
     assert sync_registry_state("tried").champion == ""
 
 
+def test_what_a_challenger_replaces_is_the_challenger(register: Register) -> None:
+    for content in ("one", "two", "three"):
+        register("rivals", content)
+    promote_version("models:/rivals/1", actor="Ada", reason="best")
+    promote_version("models:/rivals/2", actor="Ada", reason="to try", alias="challenger")
+    with pytest.raises(OvertakenError, match="rivals@challenger is version 2 by now, not version 1"):
+        promote_version("models:/rivals/3", actor="Bo", reason="to try", alias="challenger", replaces="1")
+    promote_version("models:/rivals/3", actor="Bo", reason="to try", alias="challenger", replaces="2")
+
+
 def test_what_is_champion_stays_so_without_a_second_record(register: Register) -> None:
     register("same", "one")
     first = promote_version("models:/same/1", actor="Ada", reason="once")
