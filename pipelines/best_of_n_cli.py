@@ -1,5 +1,6 @@
 """`editloop best-of-n`: what more tries at test time are worth, by the judge that chooses."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,9 @@ def best_of_n_command(
     if len(addresses) < len(judge) or ORACLE in addresses:
         raise EditLoopError(f"--judge {' '.join(judge)}: each needs a name of its own, other than {ORACLE}.")
     rows = read_edits(edits)[:tasks]
-    judges = {name: open_judge(fetch_model(address, services)) for name, address in addresses.items()}
-    if editor.startswith("models:/"):
-        with services_of(services):
-            opened = open_editor(editor)
-    else:
+    is_registered = any(address.startswith("models:/") for address in (editor, *addresses.values()))
+    with services_of(services) if is_registered else nullcontext():
+        judges = {name: open_judge(fetch_model(address, services)) for name, address in addresses.items()}
         opened = open_editor(editor)
     sampled = sample_edits(opened, rows, judges, edits_per_task=edits_per_task, steps=steps)
     curves = best_of_curves(

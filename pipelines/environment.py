@@ -14,7 +14,11 @@ CONNECT_SECONDS = 3.0
 
 
 def local_environment(folder: Path) -> dict[str, str]:
-    """What stages find in the environment beside the services: dataset repository and remote, models, checkpoints."""
+    """Return what stages find in the environment beside the services: dataset repository, models, checkpoints.
+
+    Args:
+        folder: Folder of a demo.
+    """
     return {
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
         "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
@@ -47,7 +51,18 @@ def check_reachable(uri: str) -> None:
 
 @contextmanager
 def services_of(out: Path) -> Iterator[None]:
-    """Where the environment names no MLflow: the services of the folder, started for the while if they do not run."""
+    """Make sure that the environment names services within the block.
+
+    Where MLFLOW_TRACKING_URI is not set, these are the services of a folder, started for the while if they do not run.
+    Afterwards the environment is as it was before.
+
+    Args:
+        out: Folder of a demo or of `editloop up`.
+
+    Raises:
+        EditLoopError: The environment names an MLflow that does not answer; or it names none, and the folder has no
+            services.
+    """
     from editloop.interruption import interrupt_on_termination
     from infra.services import services_status, start_services, stop_services
 
@@ -62,10 +77,13 @@ def services_of(out: Path) -> Iterator[None]:
             "`editloop up`, or set the variables that `editloop up` prints."
         )
     were_running = any(status.state == "running" for status in services_status(home))
+    before = dict(os.environ)
     with interrupt_on_termination():
         try:
             os.environ.update(start_services(home).environment | local_environment(out.absolute()))
             yield
         finally:
+            os.environ.clear()
+            os.environ.update(before)
             if not were_running:
                 stop_services(home)

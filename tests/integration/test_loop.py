@@ -26,7 +26,7 @@ from editloop.lineage import registry, tracking
 from editloop.lineage.step import PIPELINES
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.environment import local_environment
+from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
 from pipelines.summary import TURN_STAGES
@@ -229,3 +229,13 @@ def _fault(turn: Path, broken: str) -> Any:
         name = next(name for name in sorted(read_manifest(folder)["files"]) if name.endswith(".safetensors"))
         return bytes_changed(folder / name)
     return alias_gone()
+
+
+def test_a_command_leaves_the_environment_as_it_was(turn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next command in this process would look for a server that has stopped."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    before = dict(os.environ)
+    for _ in range(2):
+        with services_of(turn):
+            assert os.environ["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+        assert dict(os.environ) == before
