@@ -26,7 +26,8 @@ TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
 TASK_ENDS = " finished with status "
-MESSAGE = re.compile(r"^\s*infra\.errors\.EditLoopError: ")
+MESSAGE = re.compile(rf"^\s*{re.escape(EditLoopError.__module__)}\.{EditLoopError.__name__}: ")
+"""How the traceback of a failed step ends."""
 
 
 def run_local(

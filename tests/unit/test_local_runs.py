@@ -1,0 +1,23 @@
+"""A failed step of a local run is told in its own words, not by the end of its traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from editloop.errors import EditLoopError
+from pipelines.local import run_local
+
+
+@pytest.mark.slow("starts a step as a process of its own")
+def test_a_failed_step_says_its_own_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real runner and a real step, whose input is a folder without a manifest."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "manifest.json").write_text("no JSON")
+    folder = str(tmp_path / "prompts")
+    with pytest.raises(EditLoopError) as raised:
+        run_local("improve-editor", {"prompts_uri": folder, "heldout_uri": folder, "run_key": "r"}, tmp_path / "run")
+    first, *others = str(raised.value).splitlines()
+    assert first.startswith("improve-editor, step 'editor-rl': stage editor_rl: --edits ")
+    assert "Traceback" not in str(raised.value)
+    assert "The whole log is" in others[-1]
