@@ -154,15 +154,19 @@ def toy_rows(folder: Path) -> list[EditRow]:
 
 
 def toy_training(
-    folder: Path, settings: RlSettings, judges: dict[str, ClosenessJudge], weights: dict[str, float] | None = None
+    folder: Path,
+    settings: RlSettings,
+    judges: dict[str, ClosenessJudge],
+    weights: dict[str, float] | None = None,
+    checkpoints: str = "checkpoints",
 ) -> Training:
     """The shipped training of the toy, in a rank that has started; `folder` gets its checkpoints.
 
-    The caller has put PlainEngine in the place of `editloop.training.editor_rl.loop.start_engine`.
+    The caller has put PlainEngine in the place of `editloop.training.editor_rl.loop.start_rl_engine`.
     """
     rows, editor = toy_rows(folder), AffineEditor()
     rewards = weights or dict.fromkeys(judges, 1.0)
-    folders = {"edits": folder, "output": folder, "checkpoints": folder / "checkpoints"}
+    folders = {"edits": folder, "output": folder, "checkpoints": folder / checkpoints}
     job = RlJob(editor="affine", rewards=rewards, settings=settings, **folders)
     prompts = Prompts(rows, editor, cache_size=3, seed=settings.seed)  # type: ignore[arg-type]
     return Training(job, editor, editor.trained, prompts, RewardJudges(judges, patience=0.0))  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from editloop.training.folder_lock import lock_training_folder
 from editloop.training.metric_log import MetricLog
 from editloop.training.peak_memory import peak_megabytes
 from editloop.training.prefetch import Prefetch
-from editloop.training.schedule import LearningRateSchedule, learning_rate
+from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch, TrainingTask
 
@@ -74,7 +74,7 @@ def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts
     if not all(counts.values()):
         raise EditLoopError(f"training units {counts}: both splits need some. Split the data anew or collect more.")
     ranks, first = distributed.get_world_size(), distributed.get_rank() == 0
-    schedule = LearningRateSchedule.of(settings, counts["train"], ranks)
+    schedule = TrainingSchedule.of(settings, counts["train"], ranks)
     identity = sha256_json([settings.model_dump(mode="json", exclude=set(RESUMABLE_SETTINGS)), facts, counts])
     folder.mkdir(parents=True, exist_ok=True)
     lock_training_folder(folder, first=first)
@@ -108,7 +108,7 @@ class _Run:
         settings: TrainingSettings,
         folder: Path,
         identity: str,
-        schedule: LearningRateSchedule,
+        schedule: TrainingSchedule,
         engine: Any,
         progress: TrainingProgress,
     ):
@@ -165,8 +165,7 @@ class _Run:
 
     def _pass(self, split: Any, units: NDArray[np.int64], pass_index: int) -> Batch:
         """Return this rank's batch of one pass. A rank without units left repeats one with weight 0."""
-        start = (pass_index * self.ranks + self.rank) * self.schedule.micro
-        rank_units = units[start : start + self.schedule.micro]
+        rank_units = self.schedule.rank_units(units, pass_index, self.rank, self.ranks)
         if len(rank_units):
             return self.task.batch(split, rank_units.tolist())
         return self.task.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)

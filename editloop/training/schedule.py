@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from editloop.training.settings import TrainingSettings
 
 
-class LearningRateSchedule(NamedTuple):
+class TrainingSchedule(NamedTuple):
     """Division of a training's units into steps."""
 
     units: int
@@ -25,7 +25,7 @@ class LearningRateSchedule(NamedTuple):
     """Steps of the whole training."""
 
     @classmethod
-    def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "LearningRateSchedule":
+    def of(cls, settings: TrainingSettings, units: int, ranks: int) -> "TrainingSchedule":
         """Return the division for a training.
 
         Args:
@@ -48,6 +48,18 @@ class LearningRateSchedule(NamedTuple):
         order = np.random.default_rng([seed, step // self.epoch]).permutation(self.units)
         step_in_epoch = step % self.epoch
         return order[step_in_epoch * self.batch : (step_in_epoch + 1) * self.batch]
+
+    def rank_units(self, units: NDArray[np.int64], pass_index: int, rank: int, ranks: int) -> NDArray[np.int64]:
+        """Return the units that one rank computes in one pass of a step; empty where none are left for it.
+
+        Args:
+            units: The step's units, (batch,).
+            pass_index: The pass, from 0.
+            rank: The rank, from 0.
+            ranks: Number of ranks.
+        """
+        start = (pass_index * ranks + rank) * self.micro
+        return units[start : start + self.micro]
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

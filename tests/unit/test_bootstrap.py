@@ -108,7 +108,8 @@ def test_draws_follow_the_seed():
 
 def test_figures_that_count_nothing_are_missing_in_values_and_draws():
     hits, counts = np.array([[1.0, 0.0], [0.0, 0.0], [-3.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    found = resampled_ratios(hits, counts, resamples=300)
+    with np.errstate(all="raise"):
+        found = resampled_ratios(hits, counts, resamples=300)
     assert found.values[0] == -1
     assert np.isnan(found.values[1])
     assert found.clusters.tolist() == [2, 0]

@@ -41,6 +41,9 @@ def test_mcnemar_is_the_exact_binomial_on_what_only_one_got_right():
     assert mcnemar(new, old) == pytest.approx(2517 / 65536)
     assert mcnemar(old, new) == pytest.approx(1 - 697 / 65536)
     assert mcnemar(new, new) == 1.0
+    assert mcnemar(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(0.75), (
+        "one each way: 1 or 2 of 2 throws"
+    )
     assert mcnemar(np.zeros(3), np.ones(3)) == 1.0
     assert [mcnemar(new * 0.5, old), mcnemar(old, new * 0.5)] == [None, None]
 
@@ -161,6 +164,14 @@ def test_only_slices_of_enough_units_and_of_the_gates_names_are_looked_at():
     shown = GATE.model_copy(update={"suites": (SuiteGate(suite="heldout", minimum=20, required=False),)})
     found = verdict(new, old, shown)
     assert (found["suites"][0]["verdict"], found["suites"][0]["slices"][0]["regressed"]) == ("promote", None)
+
+
+def test_each_slices_shares_are_those_of_its_own_units():
+    slices = ["recolour"] * 40 + ["background"] * 20
+    new, old = outcomes([1] * 30 + [0] * 10 + [1] * 5 + [0] * 15, slices=slices), outcomes([1] * 60, slices=slices)
+    rows = {row["slice"]: row for row in verdict(new, old)["suites"][0]["slices"]}
+    assert (rows["recolour"]["new"], rows["background"]["new"]) == (0.75, 0.25)
+    assert (rows["recolour"]["old"], rows["background"]["old"]) == (1.0, 1.0)
 
 
 def test_a_slice_that_lost_less_than_its_margin_has_not_regressed():

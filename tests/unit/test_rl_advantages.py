@@ -94,6 +94,14 @@ def test_normalised_rewards_weigh_what_their_weights_say_and_raw_ones_by_their_r
     assert raw[0, 0] < -0.9
 
 
+@pytest.mark.parametrize(("apart", "teaches"), [(1.9e-4, False), (2.1e-4, True)])
+def test_raw_rewards_are_added_by_weight_before_their_spread_is_looked_at(apart, teaches):
+    """The weighted sum of two equal rewards is that reward, with its own spread."""
+    reward = torch.tensor([[0.5, 0.5 + apart]], dtype=torch.float64)
+    found = combine_advantages({"a": reward, "b": reward}, {"a": 1.0, "b": 3.0}, combination="raw")
+    assert found.counts.all().item() == teaches
+
+
 @pytest.mark.parametrize("combination", ["normalised", "raw"])
 def test_one_reward_is_itself_whatever_its_weight(combination):
     rewards = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))

@@ -158,6 +158,37 @@ def test_rewards_of_several_judges_are_told_apart_and_added_by_weight(tmp_path: 
     assert step["spread"] > 0
 
 
+def test_a_single_judges_reward_is_the_reward_and_has_no_figure_of_its_own(tmp_path: Path) -> None:
+    step = trained(tmp_path, iterations=1).run(None).history["steps"][0]
+    assert "reward" in step
+    assert "reward_closeness" not in step
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_a_rank_samples_its_tasks_in_chunks(tmp_path: Path, chunks: int) -> None:
+    """While one is scored the next is sampled: each chunk is a call of the judge."""
+    judge = Counting()
+    trained(tmp_path, {"closeness": judge}, iterations=1, tasks=4, chunks=chunks).run(None)
+    assert judge.groups == [4 // chunks] * chunks
+
+
+@pytest.mark.parametrize(("pace", "printed"), [(-1.0, True), (1000.0, False)])
+def test_progress_is_printed_once_its_pace_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pace: float, printed: bool
+) -> None:
+    monkeypatch.setattr(loop, "PACE_SECONDS", pace)
+    trained(tmp_path, iterations=3).run(None)
+    assert ("iteration 2/3: reward" in capsys.readouterr().out) == printed
+
+
+def test_a_trainings_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    trained(tmp_path, iterations=1).run(None)
+    training = toy_training(tmp_path, RlSettings(**SIZES, iterations=1), {"c": ClosenessJudge()}, checkpoints="a/b/c")
+    training.run(None)
+    assert list((tmp_path / "a" / "b" / "c").glob("step-*"))
+
+
 def test_an_iterations_figures_count_its_groups_and_what_it_cost(tmp_path: Path) -> None:
     """Five tasks of two edits in two sampling steps; three of them have one reward alone, and so nothing to compare."""
     lost = {"closeness": ClosenessJudge(lost=frozenset({("task 0", 1), ("task 1", 1), ("task 2", 1)}))}
@@ -167,6 +198,18 @@ def test_an_iterations_figures_count_its_groups_and_what_it_cost(tmp_path: Path)
         assert (step["network_calls"], step["shared_steps"]) == (5 * 2 * 2, 0)
     assert steps[0]["encodings"] == 5
     assert steps[1]["encodings"] < 5, "three of them stay encoded"
+
+
+class Counting(ClosenessJudge):
+    """Notes how many groups each call has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[int] = []
+
+    def judge(self, groups: Any) -> Any:
+        self.groups.append(len(groups))
+        return super().judge(groups)
 
 
 class Leaving(ClosenessJudge):

@@ -58,6 +58,13 @@ def test_inside_the_clip_every_ratio_has_its_gradient_whatever_the_advantages_si
     )
 
 
+def test_a_ratio_at_the_bound_is_not_clipped():
+    """Bounds that float32 has exactly."""
+    at_bound, advantage = torch.tensor([0.75, 1.5]), torch.tensor([-1.0, 1.0])
+    assert not clipped_mask(at_bound, advantage, 0.25, 0.5).any()
+    assert clipped_mask(at_bound + torch.tensor([-0.01, 0.01]), advantage, 0.25, 0.5).all()
+
+
 def test_only_edits_that_count_are_in_the_mean():
     losses = torch.tensor([1.0, 3.0, 100.0], requires_grad=True)
     mean = masked_mean(losses, torch.tensor([True, True, False]))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editloop.training.schedule import LearningRateSchedule, learning_rate
+from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 
 
@@ -34,14 +34,15 @@ def test_a_warm_up_rises_in_equal_steps_to_the_peak_and_the_lower_of_both_counts
 @pytest.mark.parametrize(("ranks", "micro"), [(1, None), (2, 2), (3, 2), (8, 1), (5, 3)])
 def test_a_steps_units_are_each_computed_once_however_ranks_share_them(ranks: int, micro: int | None) -> None:
     told = settings(batch=16, micro_batch=micro)
-    course = LearningRateSchedule.of(told, 50, ranks)
-    places = [
-        place
-        for turn in range(course.passes)
+    course = TrainingSchedule.of(told, 50, ranks)
+    units = course.units_of(0, seed=0)
+    computed = [
+        unit
+        for pass_index in range(course.passes)
         for rank in range(ranks)
-        for place in range((turn * ranks + rank) * course.micro, (turn * ranks + rank + 1) * course.micro)
+        for unit in course.rank_units(units, pass_index, rank, ranks)
     ]
-    assert [place for place in places if place < course.batch] == list(range(16))
+    assert computed == units.tolist()
     assert (course.epoch, course.total) == (3, 9)
 
 
@@ -53,17 +54,17 @@ def test_no_pass_is_made_for_nothing() -> None:
         (5, None, (4, 1)),
         (16, 8, (1, 1)),
     ):
-        course = LearningRateSchedule.of(settings(batch=16, micro_batch=micro), 50, ranks)
+        course = TrainingSchedule.of(settings(batch=16, micro_batch=micro), 50, ranks)
         assert (course.micro, course.passes) == expected
 
 
 def test_steps_take_the_place_of_epochs() -> None:
-    course = LearningRateSchedule.of(settings(epochs=None, steps=7, batch=4), 10, 1)
+    course = TrainingSchedule.of(settings(epochs=None, steps=7, batch=4), 10, 1)
     assert (course.units, course.epoch, course.total) == (10, 2, 7)
 
 
 def test_an_epoch_meets_a_unit_at_most_once_and_epochs_differ() -> None:
-    course = LearningRateSchedule.of(settings(batch=8), 40, 2)
+    course = TrainingSchedule.of(settings(batch=8), 40, 2)
     epochs = [np.concatenate([course.units_of(5 * epoch + step, seed=0) for step in range(5)]) for epoch in range(2)]
     assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
     assert not np.array_equal(*epochs)
@@ -72,5 +73,5 @@ def test_an_epoch_meets_a_unit_at_most_once_and_epochs_differ() -> None:
 
 
 def test_fewer_units_than_a_batch_are_one_batch() -> None:
-    course = LearningRateSchedule.of(settings(batch=64, micro_batch=8), 10, 2)
+    course = TrainingSchedule.of(settings(batch=64, micro_batch=8), 10, 2)
     assert (course.batch, course.micro, course.passes, course.total) == (10, 5, 1, 3)

@@ -114,7 +114,7 @@ def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whol
     curves = [json.loads(line) for line in (tmp_path / LINES_FILE).read_text().splitlines()[1:]]
     assert [line["step"] for line in curves] == [0, 1, 2, 3, 3, 4, 5, 6, 6], "a line a step, and one an evaluation"
     assert engines[0].rates == pytest.approx([rate / 2 for rate in rates])
-    course, slope = loop.LearningRateSchedule.of(settings, 12, 1), 0.0
+    course, slope = loop.TrainingSchedule.of(settings, 12, 1), 0.0
     for step, one in enumerate(steps):
         mean_square = float((((course.units_of(step, 0) + 1) / 10) ** 2).mean())
         assert (one["step"], one["loss"]) == (step + 1, pytest.approx((slope - 3) ** 2 * mean_square))
@@ -144,6 +144,32 @@ def test_it_stops_when_its_patience_is_over(engines: list[Descent], tmp_path: Pa
     losses = [one["loss"] for one in history["evaluations"]]
     assert losses == sorted(losses)
     assert len(history["steps"]) == 2
+
+
+@pytest.mark.parametrize("losses", [[3, 1, 2, 2], [3, 1, 1, 2], [3, 2, 1, 1, 1], [1, 2, 2]])
+def test_patience_counts_the_evaluations_since_the_first_best(
+    engines: list[Descent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float]
+) -> None:
+    """The shipped loop is given the losses that it finds; two evaluations without a better one end it."""
+    given = iter([*losses, *[9.0] * 10])
+    monkeypatch.setattr(Line, "figures", lambda self, sums: {"loss": next(given)})
+    settings = TrainingSettings(steps=9, batch=12, learning_rate=0.1, evaluate_every=1, patience=2)
+    history = loop.train(Line(), settings, tmp_path, facts={}).history
+    assert [one["loss"] for one in history["evaluations"]] == losses
+
+
+@pytest.mark.parametrize(("interval", "printed"), [(-1.0, True), (1000.0, False)])
+def test_progress_is_printed_once_its_interval_is_over(
+    engines: list[Descent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interval: float,
+    printed: bool,
+) -> None:
+    monkeypatch.setattr(loop, "PRINT_INTERVAL_SECONDS", interval)
+    loop.train(Line(), TrainingSettings(steps=3, batch=12, learning_rate=0.1), tmp_path, facts={})
+    assert ("step 2/3: loss" in capsys.readouterr().out) == printed
 
 
 class Interrupted(Line):
