@@ -1,4 +1,4 @@
-"""Where pipelines run: here by kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
+"""Run pipelines on this machine with kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
 
 import json
 import tempfile
@@ -22,14 +22,14 @@ class BackendSettings(EnvironmentSettings):
 
 
 def make_starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, Any]], None]:
-    """What starts a pipeline, given its name and arguments: below `root` on this machine, or on the server.
+    """Return a function that runs a pipeline, given its name and arguments, on this machine or on the server.
 
     Args:
         root: Folder of steps, cache and logs on this machine.
         image: Container image of the steps on the server; None for `DEFAULT_IMAGE`.
 
     Raises:
-        EditLoopError: An image is given, and pipelines run on this machine.
+        EditLoopError: An image is given, but pipelines run on this machine.
     """
     settings = BackendSettings()
     if settings.kfp_endpoint:
@@ -43,8 +43,17 @@ def make_starter(root: Path, image: str | None = None) -> Callable[[str, dict[st
 
 
 def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, image: str | None = None) -> None:
-    """Submit the compiled pipeline, with another image where one is given, unless a run of its key is there that has
-    not failed."""
+    """Submit a pipeline to the server.
+
+    Where the arguments have a `run_key`, nothing is submitted if the server has a run of that key that is neither
+    failed nor cancelled.
+
+    Args:
+        name: The pipeline.
+        arguments: The pipeline's arguments.
+        settings: Address of the server, and the experiment.
+        image: Container image of the steps; None submits the committed YAML file as it is.
+    """
     from kfp.client import Client
 
     client = Client(host=settings.kfp_endpoint)
@@ -62,7 +71,19 @@ def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, imag
 
 
 def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
-    """`name=value` texts as arguments of the pipeline, typed as it declares; EditLoopError for what is wrong."""
+    """Parse `name=value` texts into arguments of a pipeline, with the types that it declares.
+
+    Args:
+        name: The pipeline.
+        texts: Texts `name=value`. The value of a parameter that is no string is JSON.
+
+    Returns:
+        The arguments by name.
+
+    Raises:
+        EditLoopError: There is no such pipeline or parameter, a value has the wrong form, or a required argument is
+            missing.
+    """
     inputs = pipeline(name).component_spec.inputs
     arguments: dict[str, Any] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""`editloop benchmark`: any judge on any suite, asked now or from its saved answers."""
+"""`editloop benchmark`: measure any judge on any suite, by asking it now or from its saved answers."""
 
 import json
 import re
@@ -126,7 +126,7 @@ def _answers(
     device: str | None,
     services: Path,
 ) -> tuple["SuiteAnswers", Path]:
-    """The judge's answers, and the folder of what comes of them."""
+    """Return the judge's answers, and the output folder."""
     from editloop.evaluation.suites.answers import judge_suite
     from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
     from editloop.scoring.opening import open_judge
@@ -148,7 +148,7 @@ def _folder(suite: "Suite", judge: str) -> Path:
 
 
 def _show(report: dict[str, Any]) -> None:
-    """The report as tables, figures times 100."""
+    """Print the report as tables, with figures times 100."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

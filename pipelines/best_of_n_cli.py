@@ -1,4 +1,4 @@
-"""`editloop best-of-n`: what more tries at test time are worth, by the judge that chooses."""
+"""`editloop best-of-n`: share of right edits when a judge picks the best of N tries."""
 
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`editloop campaign`: what a campaign lead does from the command line."""
+"""`editloop campaign`: commands of a campaign lead."""
 
 import json
 import re

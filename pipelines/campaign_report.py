@@ -1,4 +1,4 @@
-"""The quality report of a campaign: of what Label Studio has now, or of what stage collect wrote."""
+"""The quality report of a campaign, from Label Studio's present answers or from a folder of judgements."""
 
 import json
 from collections.abc import Iterable
@@ -19,14 +19,22 @@ Line = TypeVar("Line", bound=Record)
 
 
 class QualityReport(NamedTuple):
-    """A campaign's name and what `quality` says of it."""
+    """A campaign's name and the statistics that `quality` returns for it."""
 
     name: str
     quality: dict[str, Any]
 
 
 def live_report(name: str, candidates: Path | None) -> QualityReport:
-    """Of the answers that Label Studio has now, finished or not. `candidates` where their folder is not known."""
+    """Return the report on the answers that Label Studio has now, whether the campaign is complete or not.
+
+    Args:
+        name: Folder, name or key of the campaign.
+        candidates: Candidates folder; None for the one that is recorded with the campaign.
+
+    Raises:
+        EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
+    """
     settings = service_settings()
     client = connect(settings)
     located = locate_campaign(client, settings, name)
@@ -42,7 +50,15 @@ def live_report(name: str, candidates: Path | None) -> QualityReport:
 
 
 def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
-    """Of a folder that stage collect wrote."""
+    """Return the report on a folder of judgements.
+
+    Args:
+        folder: Folder that stage collect wrote.
+        candidates: Candidates folder; None leaves out the figures by task type and editor.
+
+    Raises:
+        EditLoopError: The folder is not complete.
+    """
     read_manifest(folder)
     measured = quality(
         list(_lines(folder / "judgements.jsonl", Judgement)),
@@ -55,7 +71,12 @@ def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
 
 
 def write_quality_report(report: QualityReport, out: Path) -> list[Path]:
-    """Write page.html and quality.json into `out`; returns their paths."""
+    """Write page.html and quality.json, and return their paths.
+
+    Args:
+        report: The report.
+        out: Folder to write.
+    """
     page, figures = out / "page.html", out / "quality.json"
     write_file(page, quality_page(report.quality, report.name))
     write_json(figures, report.quality)

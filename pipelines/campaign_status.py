@@ -1,4 +1,4 @@
-"""How a campaign stands, for its lead: progress, faults, agreement, closings, and what was edited after them."""
+"""State of a campaign, for its lead: progress, faults, agreement, closings, and edits after the last closing."""
 
 import tempfile
 from pathlib import Path
@@ -16,15 +16,26 @@ from editloop.lineage import tracking
 from infra.settings import service_settings
 
 LISTED_FAULTS = 10
+"""Faults that are printed; the others are only counted."""
 
 
 def campaign_status(name: str) -> dict[str, Any]:
-    """The state of a campaign, found by its folder, name or key; ready for JSON.
+    """Return the state of a campaign as a dict that can be written as JSON.
 
-    {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
-    "conflicts", "adjudication": {"url", "tasks", "decided"} or None, "closings": [...], "closed": whether the answers
-    are those of the last closing, "edited": what changed after it or None, "hindrance": what stands against closing
-    or None}
+    Args:
+        name: Folder, name or key of the campaign.
+
+    Returns:
+        {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
+        "conflicts", "adjudication", "answers_sha256", "closings": [...], "closed", "edited", "hindrance"}.
+
+        - adjudication: {"url", "tasks", "decided"} of the lead's queue; None where no queue is open.
+        - closed: whether the present answers are those of the last closing.
+        - edited: what changed since the last closing; None for nothing, or without a closing.
+        - hindrance: why the campaign cannot close; None where it can.
+
+    Raises:
+        EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
     """
     settings = service_settings()
     client = connect(settings)
@@ -57,7 +68,11 @@ def campaign_status(name: str) -> dict[str, Any]:
 
 
 def show_status(status: dict[str, Any]) -> None:
-    """Print what `campaign_status` found."""
+    """Print the state of a campaign.
+
+    Args:
+        status: What `campaign_status` returned.
+    """
     console, progress = Console(), status["progress"]
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
     table.add_column()
@@ -101,7 +116,7 @@ def show_status(status: dict[str, Any]) -> None:
 
 
 def _edit_summary(campaign: Campaign, closed_sha256: str, live: Snapshot) -> str:
-    """Which annotations changed since the closing, where a collect run kept what they were."""
+    """Describe which annotations changed since a closing, if a collect run kept that closing's answers."""
     for run in tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256):
         if run.info.status == "FINISHED":
             return changed_annotations(logged_snapshot(run.info.run_id).digests, live.digests)
@@ -109,7 +124,14 @@ def _edit_summary(campaign: Campaign, closed_sha256: str, live: Snapshot) -> str
 
 
 def logged_snapshot(run_id: str) -> Snapshot:
-    """What was said in a campaign as a collect run kept it. MlflowException where it did not."""
+    """Return the exports of a campaign that a collect run logged to MLflow.
+
+    Args:
+        run_id: Id of the MLflow run.
+
+    Raises:
+        MlflowException: The run has no such artifacts.
+    """
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as temporary:

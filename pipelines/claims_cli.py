@@ -1,4 +1,4 @@
-"""`editloop claims`: the papers' claims, measured at laptop scale."""
+"""`editloop claims`: measure the papers' claims at laptop scale."""
 
 import math
 from pathlib import Path

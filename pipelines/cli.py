@@ -1,4 +1,4 @@
-"""The command line. Heavy parts are imported when a command needs them, so that `--help` answers at once."""
+"""The command line `editloop`. Heavy modules are imported when a command needs them, so that `--help` is fast."""
 
 import sys
 from pathlib import Path
@@ -38,7 +38,14 @@ Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and 
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and end, where --version is given."""
+    """Print the version and exit, where --version is given.
+
+    Args:
+        wanted: Whether --version is given.
+
+    Raises:
+        typer.Exit: The version was printed.
+    """
     if wanted:
         from importlib.metadata import version
 
@@ -315,7 +322,7 @@ def status_command(services: Services = DEFAULT_SERVICES) -> None:
 
 
 def main() -> Any:
-    """Entry point: an error that a user can mend is one message, an interrupt is 130."""
+    """Run the command line. An EditLoopError is printed as one message and gives 1; an interrupt gives 130."""
     try:
         return app()
     except EditLoopError as error:

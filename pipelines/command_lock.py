@@ -1,4 +1,4 @@
-"""Long commands run one at a time in a folder."""
+"""A lock for long commands, which run one at a time in a folder."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +10,12 @@ from editloop.file_lock import file_lock
 
 @contextmanager
 def command_lock(out: Path, command: str) -> Iterator[None]:
-    """Hold a folder within the block: two calls of a command in it would undo each other's work.
+    """Hold the lock of a folder within the block.
+
+    Two calls of one command in the same folder would overwrite each other's files.
 
     Args:
-        out: The folder; it is made where it is missing.
+        out: The folder; it is created where it is missing.
         command: Name of the command.
 
     Raises:

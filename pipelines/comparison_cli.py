@@ -1,4 +1,4 @@
-"""`editloop compare-judges`: the published choices, measured on drawn scenes."""
+"""`editloop compare-judges`: compare published choices of training a judge, on drawn scenes."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Pipelines to KFP's own YAML. The committed files in `pipelines/compiled/` are what a cluster gets."""
+"""Compile pipelines to KFP's YAML. A cluster gets the committed files in `pipelines/compiled/`."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -15,7 +15,14 @@ COMPILED = Path(__file__).parent / "compiled"
 
 
 def pipeline(name: str) -> Any:
-    """The pipeline function of this name."""
+    """Return a pipeline's function, compiled by KFP's decorator.
+
+    Args:
+        name: The pipeline, one of NAMES.
+
+    Raises:
+        EditLoopError: There is no such pipeline.
+    """
     from importlib import import_module
 
     if name not in NAMES:
@@ -48,10 +55,10 @@ def show_parameters(name: str) -> None:
 
 
 def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:
-    """Write `<pipeline>.yaml` of every pipeline into `out`; returns the files.
+    """Write `<pipeline>.yaml` of every pipeline, and return the paths.
 
     Args:
-        out: Folder to write; it is made where it is missing.
+        out: Folder to write; it is created where it is missing.
         image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -59,9 +66,17 @@ def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:
 
 
 def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
-    """Write the pipeline as KFP's YAML to `path`; returns it.
+    """Write a pipeline as KFP's YAML, and return the path.
 
-    The bytes follow from the sources and `image` alone, whatever the environment holds.
+    The bytes depend on the sources and `image` alone, not on the environment.
+
+    Args:
+        name: The pipeline.
+        path: File to write.
+        image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
+
+    Raises:
+        EditLoopError: There is no such pipeline.
     """
     from kfp import compiler
 
@@ -71,8 +86,10 @@ def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
 
 
 def _without_environment(compiled: str, image: str | None) -> str:
-    """KFP's YAML with caching on in every task (KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT decides in what kfp writes),
-    and with another image where one is given."""
+    """Return KFP's YAML with caching on in every task, and with another image where one is given.
+
+    What kfp itself writes for caching depends on the variable KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT.
+    """
     header = takewhile(lambda line: line.startswith("#"), compiled.splitlines(keepends=True))
     spec, *platforms = yaml.safe_load_all(compiled)
     dags = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]

@@ -1,4 +1,4 @@
-"""What stages and pipelines declare of their parameters, read from their source, so that help needs no Kubeflow."""
+"""Parameters of stages and pipelines, read from their source, so that help does not import Kubeflow."""
 
 import ast
 import re
@@ -49,7 +49,7 @@ def declared_parameters(path: Path, function: str) -> dict[str, Parameter]:
 
 
 def _argument_texts(docstring: str) -> dict[str, str]:
-    """The lines below `Args:`, by parameter; a line that is indented further goes on with the one before."""
+    """Return the texts below `Args:`, by parameter. A line with a deeper indent continues the one before."""
     texts: dict[str, str] = {}
     _, _, section = docstring.partition("Args:\n")
     name = ""

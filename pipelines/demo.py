@@ -1,7 +1,7 @@
-"""One turn of the loop on this machine, with real services, and again from where it stopped.
+"""One turn of the loop on this machine, with real services. A stopped turn resumes.
 
-Everything lives below one folder: edits, services, steps, dataset repository, summary, report. Each part finds what an
-earlier call finished, so a call that was killed is simply made again.
+Everything is written below one folder: edits, services, steps, dataset repository, summary, report. Each part reuses
+what an earlier call finished, so a call that was killed is simply repeated.
 """
 
 import json
@@ -34,15 +34,25 @@ from pipelines.verify import verify
 
 Experts = Literal["simulated", "human"]
 SECONDS_BETWEEN_LOOKS = 5.0
+"""Pause between two reconcile passes while people annotate."""
 
 
 def run_demo(
     out: Path, loop: LoopSettings, *, edits: Path | None = None, experts: Experts = "simulated", keep: bool = False
 ) -> dict[str, Any]:
-    """Run the loop once below `out` and return what `out`/summary.json holds.
+    """Run one turn of the loop, and return the content of summary.json.
 
-    `edits` is a team's own edits file or folder; without it scenes are drawn. Services are stopped at the end, whatever
-    it is, unless `keep`. Raises EditLoopError for faulty input (before anything is written) and for a failed step.
+    However the call ends, the services are stopped, unless it succeeded and `keep` is set.
+
+    Args:
+        out: Folder to write.
+        loop: Settings of the turn.
+        edits: A team's own edits file, or a folder of them; None for drawn scenes.
+        experts: `simulated` submits answers of simulated experts; `human` waits for people.
+        keep: Leave the services running after a call that succeeds.
+
+    Raises:
+        EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, or a step failed.
     """
     began, console, keep_services = time.time(), Console(), False
     with interrupt_on_termination(), command_lock(out, "demo"):
@@ -82,7 +92,7 @@ def run_demo(
 
 
 def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, console: Console) -> Turn:
-    """All three pipelines, with the experts between the first and the second."""
+    """Run the three pipelines, with the experts' answers between the first and the second."""
     turn = Turn()
 
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
@@ -129,7 +139,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
 
 
 def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
-    """Arguments of the pipelines that reconcile starts when the campaign is complete."""
+    """Return the arguments of the pipelines that reconcile starts when the campaign is closed."""
     return {
         "train-reward": {**loop.reward.model_dump(), **loop.benchmark.model_dump(), "seed": loop.seed},
         "improve-editor": {
@@ -146,17 +156,17 @@ def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
 
 
 def _targets(edits: Path) -> list[bool]:
-    """Of each task of an edits folder, whether its right result is known: gold pages and the oracle need it."""
+    """Return for each task of an edits folder whether it has a target, which gold pages and the oracle need."""
     return [bool(json.loads(line).get("target")) for line in (edits / "edits.jsonl").read_text().splitlines()]
 
 
 def _without_oracle(watch: str) -> str:
-    """The judges that watch, but for the oracle, which knows tasks with targets alone."""
+    """Return the watching judges without the oracle, which can score only tasks with targets."""
     return " ".join(judge for judge in watch.split() if judge != "oracle")
 
 
 def _invite(console: Console, pending: PendingCampaign) -> None:
-    """Tell people where to answer, and with what log-in; or what keeps the campaign from closing."""
+    """Print where people answer and their log-ins, or why the campaign cannot close."""
     console.print(pending.reason, markup=False)
     if not pending.progress.complete:
         accounts = read_accounts(service_settings())

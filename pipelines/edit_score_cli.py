@@ -1,4 +1,4 @@
-"""`editloop teacher import` and `editloop adapter`: what others judged and trained, made ready for EditScore."""
+"""`editloop teacher import` and `editloop adapter`: import distilled edits and released adapters for EditScore."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What stages find around them on this machine: a folder's services, dataset repository and model cache."""
+"""The environment of stages on this machine: a folder's services, dataset repository and model cache."""
 
 import os
 import socket
@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 from editloop.errors import EditLoopError
 
 CONNECT_SECONDS = 3.0
-"""How long an address may take to accept a connection."""
+"""Longest time that an address may take to accept a connection."""
 
 
 def local_environment(folder: Path) -> dict[str, str]:
-    """Return what stages find in the environment beside the services: dataset repository, models, checkpoints.
+    """Return the variables that stages need beside those of the services: dataset repository, model cache, checkpoints.
 
     Args:
-        folder: Folder of a demo.
+        folder: Folder of a demo or of `editloop up`.
     """
     return {
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
@@ -28,13 +28,13 @@ def local_environment(folder: Path) -> dict[str, str]:
 
 
 def check_reachable(uri: str) -> None:
-    """Check that something listens at an address, so that a dead server is told at once and not after retries.
+    """Check that a server listens at an address, so that a dead one is reported at once, not after MLflow's retries.
 
     Args:
-        uri: MLflow's address; one that is no http address (a folder, a database) is not checked.
+        uri: MLflow's address. One that is not http or https (a folder, a database) is not checked.
 
     Raises:
-        EditLoopError: Nothing does.
+        EditLoopError: Nothing listens there.
     """
     address = urlsplit(uri)
     if address.scheme not in ("http", "https") or not address.hostname:
@@ -53,8 +53,8 @@ def check_reachable(uri: str) -> None:
 def services_of(out: Path) -> Iterator[None]:
     """Make sure that the environment names services within the block.
 
-    Where MLFLOW_TRACKING_URI is not set, these are the services of a folder, started for the while if they do not run.
-    Afterwards the environment is as it was before.
+    Where MLFLOW_TRACKING_URI is not set, the services are those of the folder. They are started for the block if they
+    do not run. After the block the environment is restored.
 
     Args:
         out: Folder of a demo or of `editloop up`.

@@ -1,4 +1,4 @@
-"""`editloop gate`: what a gate asks, and how often it is wrong."""
+"""`editloop gate`: show a gate's settings, and simulate how often its verdict is wrong."""
 
 import json
 from pathlib import Path

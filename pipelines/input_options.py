@@ -1,4 +1,4 @@
-"""Options and arguments of the command line that take an input path: each is checked as it is parsed."""
+"""Callbacks for options and arguments that take an input path. They check the path while it is parsed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +12,16 @@ Callback = Callable[[typer.CallbackParam, Path | None], Path | None]
 
 
 def input_folder(kind: str) -> Callback:
-    """The check of a complete folder of a kind of `editloop.lineage.stage_inputs.FOLDERS`."""
+    """Return a callback that checks for a complete folder of one kind.
+
+    Args:
+        kind: A key of `editloop.lineage.stage_inputs.FOLDERS`.
+    """
     return _checked(lambda name, path: check_complete_folder(name, path, FOLDERS[kind]))
 
 
 def _checked(check: Callable[[str, Path], None]) -> Callback:
-    """A callback that checks a path under the option's name, or the argument's as the help shows it."""
+    """Return a callback that checks a path and names the option, or the argument as the help shows it."""
 
     def callback(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
         if path is not None:

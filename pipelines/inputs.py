@@ -1,4 +1,4 @@
-"""The three edits folders that one turn of the loop works on: judged by experts, practised on, compared on."""
+"""The three edits folders of one turn of the loop: to judge by experts, to practise on, and held out to compare on."""
 
 import json
 import shutil
@@ -14,12 +14,12 @@ from editloop.studies.world.stand_ins import add_candidates
 from pipelines.settings import Scenes
 
 SHARES = {"judged": 60, "prompts": 20, "heldout": 20}
-"""Percent of a team's source images in each folder."""
+"""Percentage of a team's source images in each folder."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Complete edits folders; no source image is in two of them."""
+    """Complete edits folders. No source image is in two of them."""
 
     judged: Path
     prompts: Path
@@ -27,10 +27,15 @@ class Inputs:
 
 
 def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
-    """Three folders of drawn scenes below `folder`, each with a seed of its own; what is there is kept.
+    """Draw scenes into three folders, each with its own seed. Complete folders of the same scenes are kept.
 
-    Tasks to be judged bring edits of simulated third-party editors along: one editor's own edits are often too alike
-    for experts to tell apart.
+    The tasks to judge also get edits of simulated third-party editors, because the edits of one editor are often too
+    alike for experts to tell apart.
+
+    Args:
+        folder: Folder of the three folders.
+        scenes: Numbers of tasks and of simulated edits.
+        seed: Seed of the scenes.
     """
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
     drawn = folder / "drawn"
@@ -46,10 +51,19 @@ def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
 
 
 def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
-    """Three folders of a team's own edits below `folder`, split by a hash of the source image.
+    """Split a team's own edits into three folders by a hash of the source image.
 
-    Rows to be judged that have a target but no candidates get some from simulated third-party editors. All faults of
-    the file are reported before anything is written. Raises EditLoopError where images do not suffice for three parts.
+    Three complete folders of the same edits and seed are kept. Rows to judge that have a target but no candidates get
+    candidates of simulated third-party editors.
+
+    Args:
+        folder: Folder of the three folders.
+        edits: An edits file, or a folder of them.
+        seed: Seed of the split and of the simulated editors.
+
+    Raises:
+        EditLoopError: The edits are faulty (the message lists all faults, and nothing is written), or there are too few
+            source images for three folders.
     """
     rows = read_edits(edits)
     pictures = [
@@ -88,7 +102,7 @@ def _part(source: str, seed: int) -> str:
 
 
 def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Copy rows and their pictures; only what experts judge keeps its candidates."""
+    """Copy rows and their images. Only the rows to judge keep their candidates."""
     with complete_folder(target, facts) as folder:
         (folder / "images").mkdir()
         for line in lines:

@@ -1,4 +1,4 @@
-"""`editloop leaks`: whether a dataset teaches what a suite asks."""
+"""`editloop leaks`: search a dataset for the content of a suite."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from editloop.evaluation.leaks.leaks import Leaks
 
 LISTED_WEAK = 10
+"""Shared instructions that are printed; the others are only counted."""
 
 
 def leaks_command(

@@ -1,4 +1,4 @@
-"""`editloop verify`, `editloop trace` and `editloop dataset`: where models come from, and what came of what."""
+"""`editloop verify`, `editloop trace` and `editloop dataset`: the lineage of models and data, and withdrawals."""
 
 import json
 from pathlib import Path

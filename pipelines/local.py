@@ -1,7 +1,7 @@
-"""A pipeline run on this machine by kfp.local: each step a process of its own, finished steps kept for the next try.
+"""Run a pipeline on this machine with kfp.local: a process per step, and finished steps are kept for a retry.
 
-The runner's cache is keyed by a step's arguments and its inputs' addresses and sha256; ours adds the source code, so
-that a run resumes with the code that began it or starts the changed steps anew.
+The runner's cache is keyed by a step's arguments and the addresses and sha256 of its inputs. EditLoop adds the source
+code to the key: after a change of the code, all steps run again.
 """
 
 import ast
@@ -21,8 +21,9 @@ from pipelines.compilation import pipeline
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
-"""Files beside the code that decide what a step writes."""
+"""Suffixes of files beside the code that decide what a step writes."""
 TAIL_LINES = 25
+"""Lines of the log in the message of a step that failed without an EditLoopError."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
 TASK_ENDS = " finished with status "
@@ -33,10 +34,20 @@ MESSAGE = re.compile(rf"^\s*{re.escape(EditLoopError.__module__)}\.{EditLoopErro
 def run_local(
     name: str, arguments: dict[str, Any], root: Path, tell: Callable[[str], None] = lambda step: None
 ) -> None:
-    """Run a pipeline to its end below `root`; `tell` hears each step's name as it begins.
+    """Run a pipeline to its end.
 
-    Steps that finished in an earlier try with the same arguments are not run again. Everything that steps print goes to
-    `root`/logs/<pipeline>.log. Raises EditLoopError with the failed step's own message.
+    Steps that finished in an earlier try with the same arguments are not run again. The output of the steps goes to
+    `root`/logs/<pipeline>.log.
+
+    Args:
+        name: The pipeline.
+        arguments: The pipeline's arguments.
+        root: Folder of steps, cache and logs.
+        tell: Called with each step's name when it begins.
+
+    Raises:
+        EditLoopError: There is no such pipeline, or a step failed. The message is the failed step's own, or the end of
+            the log.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -61,9 +72,9 @@ def run_local(
 
 @cache
 def code_digest() -> str:
-    """Return the sha256 of what a step's outcome depends on beside its inputs: code, presets, pages, shipped weights.
+    """Return the sha256 of what a step depends on besides its inputs: code, presets, pages, shipped weights.
 
-    Comments and docstrings are no part of it: whoever writes documentation keeps the finished steps.
+    Comments and docstrings do not count: a change of documentation keeps the finished steps.
     """
     top = Path(__file__).parent.parent
     files = sorted(path for folder in SOURCE_FOLDERS for path in (top / folder).rglob("*"))
@@ -87,14 +98,14 @@ def source_digest(text: str) -> str:
 
 
 def _is_documentation(statement: ast.stmt) -> bool:
-    """A string that stands alone."""
+    """Whether a statement is a string that stands alone."""
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)
 
 
 class _Log(io.TextIOBase):
-    """A log file that is listened to for the steps' beginnings."""
+    """A log file that reports the beginning of each step."""
 
     def __init__(self, stream: Any, hear: Callable[[str], None]):
         self.stream, self.hear = stream, hear
@@ -126,7 +137,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _failure(name: str, error: str, log: Path) -> str:
-    """What a person should read: the step's EditLoopError where it raised one, else the log's tail."""
+    """Return the message for the user: the step's EditLoopError if it raised one, else the end of the log."""
     step = re.search(r"Inner task failed: (\S+?)\.?$", COLOUR.sub("", error))
     lines = [line.removeprefix("    ").rstrip() for line in log.read_text(errors="replace").splitlines()]
     errors = [number for number, line in enumerate(lines) if MESSAGE.match(line)]

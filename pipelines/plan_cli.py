@@ -1,4 +1,4 @@
-"""`editloop plan`: does a training fit, before GPUs are asked for."""
+"""`editloop plan`: estimate whether a training fits into GPU memory."""
 
 from typing import Annotated
 

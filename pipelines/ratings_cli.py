@@ -1,4 +1,4 @@
-"""`editloop agreement` and `editloop ratings`: statistics and formats of any ratings, ours or older ones."""
+"""`editloop agreement` and `editloop ratings`: agreement statistics, import and export of ratings."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""The gate that waits for people without waiting: look, start what is due, end.
+"""One reconcile pass: close the campaigns that are complete, start the pipelines that are due, and return.
 
-Stateless: Label Studio says which campaigns are complete and closed, MLflow which pipelines ran. Each pipeline starts
-under a key made of what it works on, so that a second look, here or elsewhere, starts nothing twice.
+The pass keeps no state of its own: Label Studio knows which campaigns are complete and closed, MLflow which pipelines
+ran. Each pipeline starts under a key made of its inputs, so that a second pass, here or elsewhere, starts nothing
+twice.
 """
 
 import json
@@ -22,43 +23,50 @@ from editloop.lineage import registry, tracking
 from infra.settings import service_settings
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
+"""The last stage of each pipeline, which tells whether a run finished."""
 CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
 
 Start = Callable[[str, dict[str, Any]], None]
-"""Runs a pipeline, given its name and arguments, to its end or on a cluster."""
+"""Runs a pipeline, given its name and arguments: to its end on this machine, or by submitting it to a cluster."""
 
 
 @dataclass(frozen=True)
 class PendingCampaign:
-    """A campaign that nothing can start for yet."""
+    """A campaign for which no pipeline can start yet."""
 
     campaign: Campaign
     progress: CampaignProgress
     reason: str
-    """What it waits for, and how to go on."""
+    """What the campaign waits for, and how to continue."""
 
 
 @dataclass
 class ReconcileResult:
-    """What one look found and did."""
+    """Result of one reconcile pass."""
 
     waiting: list[PendingCampaign] = field(default_factory=list)
     edited: list[Campaign] = field(default_factory=list)
-    """Campaigns whose answers were edited after what was trained on them: closing them again trains anew."""
+    """Campaigns whose answers were edited after their last closing. Closing them again starts a new training."""
     started: list[str] = field(default_factory=list)
-    """Keys of the runs that this look started."""
+    """Keys of the runs that this pass started."""
     done: list[str] = field(default_factory=list)
-    """Keys of the runs that were finished before."""
+    """Keys of the runs that had finished before."""
 
 
 def reconcile(start: Start, root: Path) -> ReconcileResult:
-    """Close every campaign that can be closed, start train-reward for it, and improve-editor for a champion of it.
+    """Close every campaign that can close, start train-reward for it, and improve-editor for a champion of it.
 
-    A campaign closes by itself the first time: when all is answered and its gates hold. After that only people close it
-    again (`editloop campaign close`), and train-reward starts for the latest closing; and anew, when one of its people
-    or tasks was withdrawn since. With what arguments, was said
-    when the campaign was opened (collect-preferences' `follow_up`); where nothing was said of improve-editor, it does
-    not start. `root` holds the lock that keeps two looks on this machine apart.
+    The first time, a campaign closes by itself, when all pages are answered and its gates hold. After that only people
+    close it again (`editloop campaign close`). Train-reward starts for the latest closing, and again after an annotator
+    or a task of the campaign was withdrawn. The arguments are those of the campaign's `follow_up` (a parameter of
+    collect-preferences). Without arguments for improve-editor, that pipeline does not start.
+
+    Args:
+        start: Runs a pipeline.
+        root: Folder of the lock that keeps two passes on this machine apart.
+
+    Returns:
+        The pending and edited campaigns, and the runs that were started or had finished.
     """
     reconciled, settings = ReconcileResult(), service_settings()
     root.mkdir(parents=True, exist_ok=True)
@@ -110,7 +118,13 @@ def reconcile(start: Start, root: Path) -> ReconcileResult:
 
 
 def withdrawals_sha256(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
-    """Content address of those withdrawals that concern the campaign; empty where none does."""
+    """Return the content address of the withdrawals that concern a campaign; "" where none does.
+
+    Args:
+        campaign: The campaign. Its annotators and its lead count.
+        pages: The campaign's pages. Their tasks count.
+        withdrawals: All withdrawals of the dataset repository.
+    """
     names: dict[str, set[str | None]] = {
         "annotator": {*campaign.annotators, campaign.lead},
         "task": {page.task_id for page in pages.values()},
@@ -122,7 +136,12 @@ def withdrawals_sha256(campaign: Campaign, pages: Mapping[str, Page], withdrawal
 
 
 def has_finished_run(pipeline: str, key: str) -> bool:
-    """Whether a run of the pipeline with this key reached its end."""
+    """Return whether a run of the pipeline with this key finished its last stage.
+
+    Args:
+        pipeline: The pipeline, a key of LAST_STAGE.
+        key: The run's key.
+    """
     runs = tracking.find_runs(stage=LAST_STAGE[pipeline], pipeline_run=key)
     return any(run.info.status == "FINISHED" for run in runs)
 

@@ -1,4 +1,4 @@
-"""`editloop promote`, `rollback` and `registry`: who is champion, on whose word, and back."""
+"""`editloop promote`, `rollback` and `registry`: move the champion, undo that, and show who moved it."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -104,24 +104,24 @@ def registry_command(
 
 
 def _model_address(model: str) -> str:
-    """A model's address in full: `edit-reward@challenger` may be written without `models:/`."""
+    """Return a model's full address: `edit-reward@challenger` may be written without `models:/`."""
     return model if model.startswith("models:/") else f"models:/{model}"
 
 
 def _model_name(model: str) -> str:
-    """The name in a name or an address."""
+    """Return the name in a name or an address."""
     return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
 
 
 def _record_line(record: "Promotion") -> str:
-    """A record as the terminal shows it."""
+    """Return a promotion record as a line for the terminal."""
     from editloop.lineage.promotion_pages import promotion_sentence
 
     return f"{record.model}: {promotion_sentence(record)}"
 
 
 def _versions(name: str) -> list[dict[str, Any]]:
-    """A model's versions, the newest first."""
+    """Return a model's versions, newest first."""
     from editloop.lineage.tracking import client, quoted
 
     api = client()

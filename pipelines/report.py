@@ -1,4 +1,4 @@
-"""The demo's last page: `report.html`, one file that holds everything it shows.
+"""The demo's report: `report.html`, one file with everything that it shows.
 
 write_report(Path("runs/demo"))
 """
@@ -32,8 +32,9 @@ from editloop.pages.plots import (
 from editloop.pages.templates import render
 
 SMALL_SIDE = 96
-"""Pixels. Pictures up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
+"""Pixels. Images up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
 LARGEST_SIDE = 256
+"""Pixels. Larger images are reduced to this side."""
 
 VERDICTS = {
     "promote": "Promoted: it is the champion now.",
@@ -43,12 +44,13 @@ VERDICTS = {
 
 
 def write_report(out: Path) -> Path:
-    """Write `out`/report.html and return its path.
+    """Write `out`/report.html, and return its path.
 
-    Reads `out`/summary.json and, each where it exists, from `out`/report-data (filled by report_data.gather):
+    Reads `out`/summary.json, and from `out`/report-data (which `gather_report_data` fills) each of these files that
+    exists:
 
     - agreement.json: {"if": {"alpha", "ci95", "items", "raters"}, "vq": ...}
-    - judged.json and judged/*.png: what the experts saw and said
+    - judged.json and judged/*.png: tasks, candidates and the experts' mean ratings
     - reward-training.json: {"steps": [{"step", "loss"}], "evaluations": [{"step", "loss", "accuracy"}]}
     - benchmark.json: {"accuracy_oracle", "ci95", "accuracy_base", "accuracy_labels", "accuracy_labels_ci95",
       "accuracy_labels_base", "within_group", "pairs", "clear_pairs"}
@@ -60,7 +62,13 @@ def write_report(out: Path) -> Path:
     - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "source", "base", "tuned", "base_right",
       "tuned_right"}]}; without it contact-sheet.png
 
-    A section whose file is missing says so. Raises EditLoopError if summary.json is missing or a file is not JSON.
+    A section whose file is missing says so.
+
+    Args:
+        out: Folder of the demo.
+
+    Raises:
+        EditLoopError: summary.json is missing or empty, or a file is not JSON.
     """
     summary = _read_json(out / "summary.json")
     if not summary:
@@ -118,19 +126,33 @@ def write_report(out: Path) -> Path:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """A share 0..1 as percent; "not measured" for what is missing."""
+    """Format a share as a percentage; "not measured" where it is missing.
+
+    Args:
+        value: The share, 0..1.
+        digits: Decimal places.
+    """
     share = finite_or_none(value)
     return "not measured" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(value: Any) -> str:
-    """A difference of shares as signed percentage points."""
+    """Format a difference of shares as signed percentage points; "not measured" where it is missing.
+
+    Args:
+        value: The difference, -1..1.
+    """
     difference = finite_or_none(value)
     return "not measured" if difference is None else f"{100 * difference:+.1f} points".replace("-", "−")
 
 
 def figure(value: Any, digits: int = 2) -> str:
-    """A plain figure; whole numbers with separators."""
+    """Format a plain figure; "not measured" where it is missing.
+
+    Args:
+        value: The figure. An int gets thousands separators.
+        digits: Decimal places of a float.
+    """
     finite = finite_or_none(value)
     if finite is None:
         return "not measured"
@@ -138,7 +160,11 @@ def figure(value: Any, digits: int = 2) -> str:
 
 
 def seconds(value: Any) -> str:
-    """A duration as a person says it: 8.4 s, 3 min 20 s."""
+    """Format a duration, such as 8.4 s or 3 min 20 s; "not measured" where it is missing.
+
+    Args:
+        value: Seconds.
+    """
     duration = finite_or_none(value)
     if duration is None:
         return "not measured"
@@ -146,13 +172,23 @@ def seconds(value: Any) -> str:
 
 
 def interval_text(value: Any, scale: float = 1, digits: int = 2) -> str:
-    """A 95 % interval [low, high], scaled; empty for what is missing."""
+    """Format a 95 % interval; "" where it is missing.
+
+    Args:
+        value: [low, high].
+        scale: Factor of both ends.
+        digits: Decimal places.
+    """
     ends = _interval(value)
     return "" if ends is None else "[{}, {}]".format(*(f"{scale * end:.{digits}f}".replace("-", "−") for end in ends))
 
 
 def headline(summary: Mapping[str, Any]) -> list[str]:
-    """What happened, in up to three sentences; a sentence whose figures are missing is left out."""
+    """Return up to three sentences that sum up the turn. A sentence whose figures are missing is left out.
+
+    Args:
+        summary: The content of summary.json.
+    """
     annotation, reward, editor = (_section(summary, key) for key in ("annotation", "reward", "editor"))
     sentences = []
     if finite_or_none(annotation.get("judgements")) is not None:
@@ -180,7 +216,11 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The stages with their pipeline and the width (percent) of their bar."""
+    """Return the stages' rows: name, pipeline, status, seconds, and the width of the bar in percent of the longest.
+
+    Args:
+        summary: The content of summary.json.
+    """
     rows = [row for row in summary.get("stages") or [] if isinstance(row, dict)]
     longest = max([finite_or_none(row.get("seconds")) or 0.0 for row in rows], default=0.0) or 1.0
     return [
@@ -196,7 +236,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if the file is not there."""
+    """Return the object in a JSON file; empty if the file does not exist or holds something else."""
     if not path.is_file():
         return {}
     try:
@@ -207,7 +247,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _section(summary: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A part of the summary; empty while it is missing or null."""
+    """Return a part of the summary; empty where it is missing or null."""
     section = summary.get(key)
     return section if isinstance(section, dict) else {}
 
@@ -283,7 +323,7 @@ def _training_plot(training: Mapping[str, Any]) -> str | None:
 
 
 def _rl_plots(training: Mapping[str, Any]) -> list[Markup]:
-    """What was learnt, and what the guards saw: a row each, without what is not there."""
+    """Plot the rewards and the guards' measures, one row each. A row without data is left out."""
     steps, evaluations = training.get("steps"), training.get("evaluations")
     learnt = [
         Curve("Reward while practising", *series(steps, "reward"), VIOLET),
@@ -302,7 +342,7 @@ def _rl_plots(training: Mapping[str, Any]) -> list[Markup]:
 
 
 def _watched(evaluations: Any, name: str, title: str, colour: str) -> Curve:
-    """A figure of the evaluations, with its interval where every one of them has one."""
+    """Return the curve of one figure of the evaluations, with a band where every evaluation has its interval."""
     steps, values = series(evaluations, name)
     (ends, low), (others, high) = (series(evaluations, f"{name}_{side}") for side in ("low", "high"))
     band = list(zip(low, high, strict=True)) if ends == others == steps else []
@@ -325,7 +365,11 @@ def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> 
 
 
 def _verified(model: str, chain: Any) -> dict[str, Any]:
-    """`found`: {"complete", "gap", "links": [{"name", "value"}]}, or only whether it is complete, or a sentence."""
+    """Return a row of the lineage section.
+
+    `chain` is {"complete", "gap", "links": [{"name", "value"}]}, a sentence that names the gap, or whether the chain is
+    complete. None means that it was not verified.
+    """
     if isinstance(chain, dict):
         gap = chain.get("gap")
         complete = chain.get("complete", chain.get("ok", gap is None))
@@ -362,7 +406,7 @@ def _before_after(sheet: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:
 
 
 def _picture(data: Path, name: Any, *, bounded: bool = True) -> dict[str, Any] | None:
-    """A picture below `data` as {"uri", "small"}; None if it is not there."""
+    """Return an image below `data` as {"uri", "small"}; None if it is not there."""
     if not isinstance(name, str) or not (data / name).is_file():
         return None
     with Image.open(data / name, formats=("PNG",)) as opened:

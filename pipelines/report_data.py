@@ -1,4 +1,4 @@
-"""Gathers what the report shows from the stages' output folders into DIR/report-data, under the names it reads."""
+"""Copy what the report shows from the stages' output folders to DIR/report-data, under the names that it reads."""
 
 import io
 from collections import defaultdict
@@ -25,18 +25,22 @@ COPIED: dict[str, tuple[str, str]] = {
     "contact-sheet.json": ("editor_eval", "contact-sheet.json"),
     "contact-sheet.png": ("editor_eval", "contact-sheet.png"),
 }
-"""File of report-data <- (stage, file of its output folder)."""
+"""By file of report-data: the stage, and the file in its output folder."""
 
 JUDGED_TASKS = 5
+"""Judged tasks in the report."""
 PICTURE_SIDE = 256
-"""Pixels, the longest side of a judged picture in the report."""
+"""Pixels. Longest side of a judged image in the report."""
 
 
 def gather_report_data(out: Path, stages: Mapping[str, Path]) -> Path:
-    """Fill `out`/report-data from the finished stages' output folders (stage name -> folder); returns that folder.
+    """Fill `out`/report-data from the output folders of the finished stages, and return that folder.
 
-    A stage that is not there yet, or did not write a file, is left out: the report says so. Calling it again refreshes
-    the files.
+    A stage without a folder, or without one of the files, is left out. A second call refreshes the files.
+
+    Args:
+        out: Folder of the demo.
+        stages: Output folder by stage.
     """
     data = out / "report-data"
     for name, (stage, file) in COPIED.items():
@@ -51,10 +55,18 @@ def gather_report_data(out: Path, stages: Mapping[str, Path]) -> Path:
 
 
 def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int = JUDGED_TASKS) -> None:
-    """Write `judged.json` and its pictures: the tasks whose candidates the experts told apart most, of every type.
+    """Write `judged.json` and its images: the tasks whose candidates the experts rated most differently.
 
-    judged.json: {"tasks": [{"instruction", "task", "source", "candidates": [{"image", "editor", "if", "vq"}]}]},
-    candidates best first, `if` and `vq` the mean over experts (1..4), pictures as paths below `data`.
+    Every task type comes once before any comes twice.
+
+    judged.json is {"tasks": [{"instruction", "task", "source", "candidates": [{"image", "editor", "if", "vq"}]}]}. The
+    best candidate comes first; `if` and `vq` are means over the experts, 1..4; images are paths below `data`.
+
+    Args:
+        data: Folder to write.
+        candidates: Candidates folder.
+        judgements: Folder that stage collect wrote.
+        count: Largest number of tasks.
     """
     tasks = [EditTask.model_validate_json(line) for line in _lines(candidates / "tasks.jsonl")]
     by_candidate: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
@@ -89,7 +101,7 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int =
 
 
 def _one_of_each_type_first(rows: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Rows by falling spread, but the n-th row of every task type before the (n+1)-th of any."""
+    """Sort rows by falling spread, but put the n-th row of every task type before the (n+1)-th of any."""
     counts: dict[str, int] = defaultdict(int)
     ranked = []
     for spread, row in sorted(
@@ -101,7 +113,7 @@ def _one_of_each_type_first(rows: list[tuple[float, dict[str, Any]]]) -> list[di
 
 
 def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
-    """Copy a candidates folder's picture, bounded, and give its path below `data`."""
+    """Copy an image of a candidates folder in its bounded size, and return its path below `data`."""
     name = f"judged/{sha256[:16]}.png"
     with Image.open(candidates / "images" / f"{sha256}.png", formats=("PNG",)) as opened:
         opened.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)

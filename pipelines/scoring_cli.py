@@ -1,4 +1,4 @@
-"""`editloop score` and `editloop serve`: a judge's scores in a table, and over HTTP."""
+"""`editloop score` and `editloop serve`: write a judge's scores to a table, or serve them over HTTP."""
 
 from pathlib import Path
 from typing import Annotated
@@ -121,7 +121,18 @@ def serve_command(
 
 
 def fetch_model(model: str, services: Path) -> str:
-    """A registered model's folder, with an alias looked up now and once; any other address as it is."""
+    """Return the folder of a registered model; any other address is returned as it is.
+
+    An alias is resolved once, so that a move of the alias does not change the model during the command.
+
+    Args:
+        model: Address of the model.
+        services: Folder whose services are used where MLFLOW_TRACKING_URI is not set.
+
+    Raises:
+        EditLoopError: There is no such model or there are no services, or the model's files are not those that were
+            registered.
+    """
     if not model.startswith("models:/"):
         return model
     from editloop.scoring.opening import find_local

@@ -1,4 +1,4 @@
-"""`editloop campaign propose` and `learning-curves`: what to ask next, and whether choosing pays."""
+"""`editloop campaign propose` and `learning-curves`: choose the next tasks, and measure what the choice saves."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The option that names whose services a command uses."""
+"""The option that names the folder whose services a command uses."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The settings of one turn of the loop. Their values stand in `params.yaml`, which `dvc repro` reads too."""
+"""Settings of one turn of the loop. Their values are in `params.yaml`, which `dvc repro` reads too."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from editloop.settings_file import read_settings
 
 PARAMS = Path(__file__).with_name("params.yaml")
-"""The project's params.yaml, by a link that a package carries along."""
+"""The project's params.yaml, by a link that is part of the installed package."""
 
 
 class _StrictModel(BaseModel):
@@ -16,42 +16,46 @@ class _StrictModel(BaseModel):
 
 
 class Scenes(_StrictModel):
-    """How many drawn scenes a demo without an input file works on."""
+    """Numbers of drawn scenes in a demo without an edits file."""
 
     train: int = Field(ge=1)
     """Tasks that experts judge."""
     stand_ins: int = Field(ge=1)
-    """Edits of simulated third-party editors beside the editor's own, in each task that experts judge."""
+    """Edits by simulated third-party editors, beside the editor's own, in each task that experts judge."""
     prompts: int = Field(ge=1)
     """Tasks that the editor practises on."""
     heldout: int = Field(ge=1)
-    """Tasks that base and tuned editor are compared on; 600 and more give an interval worth reading."""
+    """Tasks on which base and tuned editor are compared; the interval is narrow enough to be useful from 600 on."""
 
 
 class Candidates(_StrictModel):
+    """Settings of stage candidates."""
+
     editor: str
-    """Who makes the edits: a diffusers folder, a shipped name, or models:/editor@champion."""
+    """The editor: a diffusers folder, a shipped name, or models:/editor@champion."""
     per_task: int = Field(ge=1)
-    """Edits a task; they are compared with each other, so pairs grow with the square."""
+    """Edits per task. They are compared with each other, so the number of pairs grows with the square."""
     steps: int = Field(ge=1)
     """Denoising steps of an edit."""
 
 
 class Annotate(_StrictModel):
+    """Settings of stage annotate."""
+
     annotators: tuple[str, ...]
     """Account names of the experts."""
     overlap: int = Field(ge=1)
-    """How many of them judge each task; agreement needs two or more."""
+    """Number of experts who judge each task; agreement needs two or more."""
     lead: str
-    """Account name of who decides tasks in conflict; empty: nobody does."""
+    """Account name of the lead, who decides tasks in conflict; empty for none."""
     candidates_per_task: int = Field(ge=0)
     """Candidates on a page, 2 to 7; 0 shows all."""
     gold_share: float = Field(ge=0, le=0.5)
-    """Pages with a known answer for each task, made where tasks have a target."""
+    """Gold pages (pages with a known answer) per task, made where tasks have a target."""
     repeat_share: float = Field(ge=0, le=0.5)
-    """Pages asked a second time for each task, in another order."""
+    """Pages per task that are repeated, with the candidates in another order."""
     guidelines: str
-    """What annotators read first, Markdown; empty for the usual guidelines."""
+    """Guidelines for annotators, in Markdown; empty for the default ones."""
     alpha_if: float = Field(ge=-1, le=1)
     """Lowest agreement on instruction following at which a campaign closes by itself; 0 for no gate."""
     alpha_vq: float = Field(ge=-1, le=1)
@@ -59,12 +63,14 @@ class Annotate(_StrictModel):
 
 
 class Reward(_StrictModel):
+    """Settings of stage reward."""
+
     preset: str
-    """Model and training: a name (`editloop plan` lists them), or the path of a YAML file."""
+    """Preset of model and training: a shipped name (`editloop plan` lists them), or the path of a YAML file."""
     base: str
     """Model to start from, a folder or a shipped name; empty for the preset's."""
     epochs: int = Field(ge=0)
-    """Passes over the training pairs; 0 for the preset's. What is best on the validation pairs is kept."""
+    """Passes over the training pairs; 0 for the preset's. The state that is best on the validation pairs is kept."""
     learning_rate: float = Field(ge=0)
     """Peak learning rate; 0 for the preset's."""
     processes: int = Field(ge=1)
@@ -72,26 +78,32 @@ class Reward(_StrictModel):
 
 
 class Benchmark(_StrictModel):
+    """Settings of stage benchmark."""
+
     gate: str
-    """What is asked before a model is promoted: a shipped gate (reward, open), or the path of a YAML file."""
+    """The gate that a model must pass to be promoted: a shipped one (reward, open), or the path of a YAML file."""
 
 
 class Curate(_StrictModel):
+    """Settings of stage curate."""
+
     order: str
-    """best: the edits with the highest scores; random: the control that shows what scores are worth."""
+    """best: the edits with the highest scores; random: the control that shows how much the scores are worth."""
     best: int = Field(ge=0)
-    """How many edits to keep, one a task; 0 for as many as there are."""
+    """Number of edits to keep, at most one per task; 0 for all."""
     threshold: float
-    """The lowest score to keep, on the scale of the judge's `overall`; 0 for none."""
+    """Lowest score to keep, on the scale of the judge's `overall`; 0 for no limit."""
     uncertainty: float = Field(ge=0)
-    """How many standard deviations are taken off each score."""
+    """Number of standard deviations to subtract from each score."""
 
 
 class EditorSft(_StrictModel):
+    """Settings of stage editor_sft."""
+
     editor: str
     """The editor to start from."""
     preset: str
-    """How it is trained: a shipped preset of components/editor_sft, or the path of a YAML file."""
+    """Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file."""
     steps: int = Field(ge=0)
     """Updates of the editor; 0 for the preset's."""
     learning_rate: float = Field(ge=0)
@@ -101,36 +113,40 @@ class EditorSft(_StrictModel):
 
 
 class EditorRl(_StrictModel):
+    """Settings of stage editor_rl."""
+
     editor: str
     """The editor to start from."""
     preset: str
-    """How it is trained: a shipped preset of components/editor_rl, or the path of a YAML file."""
+    """Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file."""
     iterations: int = Field(ge=0)
     """Updates of the editor; 0 for the preset's."""
     tasks: int = Field(ge=0)
-    """Tasks an update; 0 for the preset's."""
+    """Tasks per update; 0 for the preset's."""
     members: int = Field(ge=0)
-    """Edits a task, which are compared with each other; 0 for the preset's."""
+    """Edits per task, which are compared with each other; 0 for the preset's."""
     learning_rate: float = Field(ge=0)
     """Learning rate; 0 for the preset's."""
     watch: str
-    """Judges that do not teach, addresses with spaces between, `oracle` where every task has a target; empty for none.
-    The training is stopped when they fall while the reward rises."""
+    """Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a target. Empty
+    for none. The training stops when their scores fall while the reward rises."""
     processes: int = Field(ge=1)
     """Processes (GPUs) that share the training."""
 
 
 class EditorEval(_StrictModel):
+    """Settings of stage editor_eval."""
+
     samples: int = Field(ge=1)
-    """Edits a task, with the same noise for both editors."""
+    """Edits per task and editor, with the same noise for both editors."""
     steps: int = Field(ge=1)
     """Denoising steps of an edit."""
     gate: str
-    """What is asked before an editor is promoted: a shipped gate (editor, open), or the path of a YAML file."""
+    """The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file."""
 
 
 class LoopSettings(_StrictModel):
-    """Everything that a run of the loop can be told; the key of a part is its stage's name."""
+    """All settings of a turn of the loop. The settings of a stage are under its name."""
 
     seed: int
     """Seed of every stage."""
@@ -158,7 +174,7 @@ def read_params(path: Path = PARAMS) -> LoopSettings:
 
 
 def _changed(settings: LoopSettings, **parts: dict[str, Any]) -> LoopSettings:
-    """The settings with some values of some parts changed."""
+    """Return the settings with some values of some parts replaced."""
     values = settings.model_dump()
     return LoopSettings.model_validate(values | {name: values[name] | change for name, change in parts.items()})
 
@@ -177,4 +193,4 @@ SMALLEST = _changed(
     editor_eval={"steps": 4, "gate": "open"},
 )
 PRESETS = {"demo": DEMO, "smallest": SMALLEST}
-"""Sizes of a turn. `smallest` shows that all parts work together; its gates pass whatever comes."""
+"""Sizes of a turn. `smallest` checks that all parts work together; its gates let every model pass."""

@@ -1,4 +1,4 @@
-"""Stages from the command line: `editloop stage NAME`, which `dvc repro` calls too."""
+"""Run stages from the command line: `editloop stage NAME`, which `dvc repro` calls too."""
 
 import argparse
 import inspect
@@ -16,11 +16,12 @@ STAGES = tuple(PIPELINES)
 VERSIONING = ("dataset", "curate")
 """Stages that write a `version` file; others that take one read it."""
 EXAMPLES = {"edits": "runs/demo/edits/judged", "campaign": "runs/mine/campaign", "annotators": "ada bo"}
-"""Values of required parameters in examples; other folders are below runs/mine."""
+"""Values of required parameters in examples. Paths without an entry are below runs/mine."""
 WRITTEN = {
     "output": "Folder to write.",
     "version": "JSON file to write: which version the dataset repository made of it.",
 }
+"""Help of outputs, by parameter."""
 READ = {
     "benchmark": "Folder that stage benchmark wrote.",
     "campaign": "Folder that stage annotate wrote.",
@@ -32,11 +33,19 @@ READ = {
     "model": "Folder that stage reward wrote.",
     "version": "JSON file that stage dataset or curate wrote.",
 }
-"""Help of inputs, by the name that every stage has for them."""
+"""Help of inputs, by parameter. A name means the same in every stage."""
 
 
 def run_stage(name: str, texts: list[str]) -> None:
-    """Run a stage with command-line options, recorded in MLflow like a pipeline's step. Prints its metrics."""
+    """Run a stage with command-line options, record it in MLflow as a pipeline's step, and print its metrics.
+
+    Args:
+        name: The stage; `list` prints every stage with its options instead.
+        texts: The options, as on the command line.
+
+    Raises:
+        EditLoopError: There is no such stage, or the stage fails.
+    """
     if name == "list":
         for stage in STAGES:
             print(f"{stage:<12} {' '.join(_usage(stage))}")
@@ -69,7 +78,11 @@ def run_stage(name: str, texts: list[str]) -> None:
 
 
 def outputs_of(name: str) -> tuple[str, ...]:
-    """Names of a stage's parameters for the places of what it writes; every other path is read."""
+    """Return the names of a stage's parameters that are paths to write. Every other path is read.
+
+    Args:
+        name: The stage.
+    """
     return ("output", "version") if name in VERSIONING else ("output",)
 
 
@@ -130,7 +143,7 @@ def stage_example(name: str) -> str:
 
 
 def _parameter_help(name: str) -> dict[str, str]:
-    """Help by parameter: of values as the component describes them, of folders by what they are."""
+    """Return help by parameter: for values from the component's docstring, for paths from WRITTEN and READ."""
     import components
 
     source = Path(str(components.__file__)).parent / name / "component.py"

@@ -1,4 +1,4 @@
-"""What one turn of the loop came to, read from MLflow's runs and the stages' own files: DIR/summary.json."""
+"""The summary of one turn of the loop, from MLflow's runs and the stages' files: DIR/summary.json."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pipelines.reconcile import LAST_STAGE
 from pipelines.settings import LoopSettings
 
 TURN_STAGES = tuple(stage for stage, pipeline in PIPELINES.items() if pipeline in LAST_STAGE)
-"""The stages of a turn: those of the pipelines that follow on each other."""
+"""Stages of a turn: those of the pipelines that start one after the other."""
 ANNOTATION_KEYS = (
     "tasks",
     "pages",
@@ -29,17 +29,19 @@ ANNOTATION_KEYS = (
     "accepted",
     "answers_sha256",
 )
-"""What summary.json says of the campaign, from collect's own summary."""
+"""Facts of the campaign that summary.json copies from collect's summary."""
 
 
 @dataclass
 class Turn:
-    """The stages that ran, by name: where their outputs are, how they ended, how long they took."""
+    """The stages that finished: their outputs, how they ended, and their duration."""
 
     outputs: dict[str, Path] = field(default_factory=dict)
+    """Output folder by stage."""
     versions: dict[str, Path] = field(default_factory=dict)
-    """The dataset stage's second output, beside its folder."""
+    """Version file by stage, for stages that write one."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Row of summary.json by stage: {"name", "pipeline", "status", "seconds", "run_id"}."""
     models: dict[str, str] = field(
         default_factory=lambda: {
             "reward": f"models:/edit-reward@{registry.CHAMPION}",
@@ -48,7 +50,11 @@ class Turn:
     )
 
     def read(self, key: str) -> None:
-        """Take in the stages of the pipeline run with this key, from the last try of each."""
+        """Add the finished stages of a pipeline run. Of several tries of a stage, the last finished one counts.
+
+        Args:
+            key: Key of the pipeline run.
+        """
         for run in reversed(tracking.find_runs(pipeline_run=key)):
             stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
             if stage not in PIPELINES or run.info.status != "FINISHED":
@@ -65,7 +71,12 @@ class Turn:
             }
 
     def file(self, stage: str, name: str) -> dict[str, Any]:
-        """A JSON file of a stage's output; empty where the stage did not run."""
+        """Return the object in a JSON file of a stage's output; empty where the stage did not run or has no such file.
+
+        Args:
+            stage: The stage.
+            name: Name of the file.
+        """
         path = self.outputs[stage] / name if stage in self.outputs else None
         content: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
         return content
@@ -74,7 +85,21 @@ class Turn:
 def summarise(
     turn: Turn, loop: LoopSettings, inputs: Inputs, chains: dict[str, Chain], experts: str, seconds: float
 ) -> dict[str, Any]:
-    """The content of summary.json. Stages that did not run are there with status "not run"; their figures are null."""
+    """Return the content of summary.json.
+
+    A stage that did not run has the status "not run". Its figures are missing or null.
+
+    Args:
+        turn: The stages that finished.
+        loop: Settings of the turn.
+        inputs: The three edits folders.
+        chains: Lineage of the champions, by `reward` and `editor`.
+        experts: `simulated` or `human`.
+        seconds: Duration of the whole call.
+
+    Raises:
+        EditLoopError: Stage collect, dataset or promote has not finished.
+    """
     for needed in ("collect", "dataset", "promote"):
         if needed not in turn.outputs:
             raise EditLoopError(f"MLflow knows no finished run of stage {needed}; run the demo again.")
@@ -119,7 +144,7 @@ def summarise(
 
 
 def _training(training: dict[str, Any]) -> dict[str, Any] | None:
-    """How the editor's RL went: its length, why it was stopped early, and what its first and last evaluations saw."""
+    """Summarise the editor's RL: iterations, reason of an early stop, and the first and the last evaluation."""
     if not training:
         return None
     first, last = training["evaluations"][0], training["evaluations"][-1]

@@ -1,4 +1,4 @@
-"""Lineage, checked as far as Label Studio.
+"""Verify the lineage of a model back to the answers in Label Studio.
 
 editloop verify models:/edit-reward@champion
 editloop verify models:/editor@champion

@@ -1,4 +1,4 @@
-"""Stage `annotate`: open a campaign in Label Studio for a folder of candidates, and end. Nobody is waited for."""
+"""Stage `annotate`: open a campaign in Label Studio for a folder of candidates. It does not wait for the annotators."""
 
 from pathlib import Path
 
@@ -29,14 +29,32 @@ def run_annotate(
 ) -> dict[str, float]:
     """Open the campaign named `campaign`, where each task is rated by `overlap` of the `annotators`.
 
-    `lead` decides tasks in conflict. `candidates_per_task` candidates stand on a page (0 = all); `axes` is JSON of
-    other words for an axis, {"if": {"name": ..., "levels": [...]}}. Gold pages (made of targets, or of `gold_answers`,
-    CSV text) and repeats are shares of the number of tasks. `guidelines` is Markdown text, empty for the usual ones.
-    `alpha_if` and `alpha_vq` are the lowest agreement to close at, 0 for no gate. `seed` draws every order.
+    The same arguments find the same campaign and add nothing to it.
 
-    Writes campaign.json, pages.jsonl, settings.json, guidelines.md and the pictures that only gold pages show into
-    `output`. Calling again with the same arguments finds the same campaign and adds nothing to it. Returns {"tasks",
-    "pages", "annotations_wanted"}.
+    Args:
+        candidates: Candidates folder.
+        output: Folder to write: campaign.json, pages.jsonl, settings.json, guidelines.md, and the images that only gold
+            pages show.
+        campaign: Name of the campaign.
+        annotators: Account names of the annotators.
+        overlap: Annotators per task.
+        lead: Account name of the lead, who decides tasks in conflict; "" for none.
+        candidates_per_task: Candidates on a page; 0 for all.
+        axes: JSON object of other words by axis: {"if": {"name": ..., "levels": [...]}}.
+        gold_share: Gold pages (pages with a known answer) per task, made where tasks have a target.
+        gold_answers: The lead's known answers as CSV text, for gold pages; "" for none.
+        repeat_share: Repeated pages per task.
+        guidelines: Guidelines in Markdown; "" for the default ones.
+        alpha_if: Lowest agreement (alpha) on instruction following to close at; 0 for no gate.
+        alpha_vq: Lowest agreement (alpha) on visual quality to close at; 0 for no gate.
+        seed: Seed of all draws and orders.
+
+    Returns:
+        The numbers of `tasks`, `pages` and `annotations_wanted`.
+
+    Raises:
+        EditLoopError: The parameters have faults or do not fit the candidates, an annotator has no account, or Label
+            Studio does not accept the campaign.
     """
     campaign_settings = settings_of(
         campaign,

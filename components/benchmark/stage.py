@@ -1,4 +1,4 @@
-"""The benchmark stage: a reward model on the suites of its gate, and the gate's verdict against the champion."""
+"""The benchmark stage: measure a reward model on the suites of its gate, and compare it with the champion."""
 
 import shutil
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ from editloop.work_dir import work_dir
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that the new one is held against."""
+    """A model that the new one is compared with."""
 
     judge: Judge | None
-    """None: no judge yet (a plain vision-language model), which is right half the time."""
+    """None for a base that is no judge yet (a plain vision-language model). It counts as right half the time."""
     name: str
-    """In words."""
+    """What the model is, in words for the verdict."""
 
 
 def run_benchmark(
@@ -40,12 +40,22 @@ def run_benchmark(
 ) -> dict[str, float]:
     """Judge the suites of a gate with `model` and decide whether it may replace `champion` (or, without one, its base).
 
-    model: a folder of any reward model. champion: the model to beat; empty for `models:/NAME@champion` of the model's
-    own kind. gate: a shipped gate's name or a YAML file. A base that is no judge yet is held to be right half the time.
+    A base that is no judge yet counts as right half the time. A call that was stopped resumes where it was.
 
-    `output` gets `benchmark.json` (figures), `gate.json` (verdict), `page.html`, and for each suite a folder
-    `suites/NAME` with its whole report and the raw answers. A call that was stopped goes on where it was. Raises
-    EditLoopError for a faulty gate or suite, before anything is judged.
+    Args:
+        dataset: Dataset folder. The suites `heldout` and `scenes` are its test split.
+        model: Folder of a reward model of any kind.
+        output: Folder to write: `benchmark.json` (figures), `gate.json` (verdict), `page.html`, and for each suite
+            `suites/NAME` with its report and the raw answers.
+        champion: Address of the model to beat; "" for `models:/NAME@champion` of the model's own kind.
+        gate: Name of a shipped gate, or path of a YAML file.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The figures of `benchmark.json` that are numbers.
+
+    Raises:
+        EditLoopError: The gate or a suite is faulty. Nothing is judged then.
     """
     settings, manifest, facts = read_gate(gate), read_manifest(model, check=True), read_manifest(dataset)
     judge = open_judge(str(model))
@@ -74,14 +84,18 @@ def run_benchmark(
 
 @dataclass(frozen=True)
 class JudgedSuite:
-    """A judge's answers to a suite; None for what is no judge."""
+    """A judge's answers to a suite, and their evaluation. Both are None for a base that is no judge."""
 
     suite: Suite
     answers: SuiteAnswers | None
     evaluation: Evaluation | None
 
     def outcomes(self, like: Outcomes) -> Outcomes:
-        """Unit by unit; half right on all of the units of `like` where there was no judge."""
+        """Return the outcomes by unit. Without a judge, every unit of `like` counts as half right.
+
+        Args:
+            like: Outcomes of another judge on the same suite.
+        """
         if self.evaluation:
             return self.evaluation.outcomes
         return Outcomes(
@@ -89,14 +103,18 @@ class JudgedSuite:
         )
 
     def figure(self, name: str) -> Any:
-        """A figure of the report; chance where there was no judge."""
+        """Return a figure of the report. Without a judge, accuracy is 0.5 and every other figure is None.
+
+        Args:
+            name: Key of the report.
+        """
         if self.evaluation is None:
             return 0.5 if name == "accuracy" else None
         return self.evaluation.report[name]
 
 
 def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
-    """The gate's suites by name. One without a say that has nothing to ask of this dataset is left out."""
+    """Open the gate's suites, by name. A suite that is not required and cannot be opened is left out."""
     suites = {}
     for suite_gate in settings.suites:
         if not suite_gate.data and suite_gate.suite not in DATASET_SUITES:
@@ -113,7 +131,7 @@ def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
 
 
 def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tuple[Contender, Contender]:
-    """The base that the model was trained from, and the model to beat: the champion, or that base."""
+    """Return the base that the model was trained from, and the model to beat: the champion, or else that base."""
     from editloop.lineage.registry import resolve_model
 
     base_address = str(manifest["facts"]["base"])
@@ -127,14 +145,17 @@ def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tup
 
 
 def _is_judge(base: str) -> bool:
-    """Whether a base has learnt to judge, or is a plain vision-language model."""
+    """Whether a base is a trained judge, not a plain vision-language model."""
     return any((find_local(base).folder / name).is_file() for name in ("reward.json", "editscore.json"))
 
 
 def _evaluate_suite(
     suite: Suite, judge: Judge | None, answers_folder: Path, report_folder: Path | None, seed: int
 ) -> JudgedSuite:
-    """Ask a judge all of a suite. Its answers lie below `answered`, where a retry finds them; copied to `kept`."""
+    """Judge a whole suite. Raw answers are kept below `answers_folder`, where a retry finds them.
+
+    With a `report_folder`, the answers and the report are written there too.
+    """
     if judge is None:
         return JudgedSuite(suite, None, None)
     folder = answers_folder / judge.version[:16]
@@ -154,7 +175,7 @@ def _verdict(
     against: Contender,
     seed: int,
 ) -> dict[str, Any]:
-    """gate.json."""
+    """Return the content of gate.json."""
     if against.judge is not None and against.judge.version == sha256:
         return {"verdict": "promote", "reasons": ["this model is the champion already."], "against": against.name}
     measured = []
@@ -169,7 +190,7 @@ def _verdict(
 
 
 def _figures(dataset: Path, new: Mapping[str, JudgedSuite], base: Mapping[str, JudgedSuite]) -> dict[str, Any]:
-    """benchmark.json: the key figures, before and after; None for what could not be measured."""
+    """Return the content of benchmark.json: key figures of the model and its base; None where not measured."""
     from editloop.datasets.preference_groups import read_groups
 
     report: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Stage `collect`: export a complete campaign from Label Studio, and measure how good its ratings are."""
+"""Stage `collect`: export a complete campaign from Label Studio, and measure the quality of its ratings."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,17 +20,23 @@ from infra.settings import service_settings
 
 
 def run_collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: str = "") -> dict[str, float]:
-    """Read the judgements of `campaign` (annotate's output) on `candidates`.
+    """Export the judgements of a campaign, with its quality figures.
 
-    `answers_sha256` is that of the closing whose answers are wanted; empty takes those that are there. Writes into
-    `output`: judgements.jsonl (what teaches a model), checks.jsonl (repeats and gold), cannot.jsonl, decisions.jsonl
-    (the lead's), pages.jsonl, export.json and adjudication.json (as Label Studio gave them), agreement.json,
-    quality.json, page.html and summary.json.
+    Args:
+        campaign: Folder that stage annotate wrote.
+        candidates: Candidates folder of the campaign.
+        output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on repeats and gold),
+            cannot.jsonl, decisions.jsonl (the lead's), pages.jsonl, export.json and adjudication.json (Label Studio's
+            exports), agreement.json, quality.json, page.html and summary.json.
+        answers_sha256: Content address of the answers that a closing was made with; "" takes the present answers.
 
-    Raises EditLoopError for candidates that are not the campaign's, for a campaign that is not complete, with counts,
-    for one below its gates that nobody accepted, and for other answers than the wanted ones. Returns {"tasks",
-    "judgements", "annotators", "cannot", "conflicts", "decisions", "alpha_if", "alpha_vq"}; an undefined alpha is left
-    out.
+    Returns:
+        The numbers of `tasks`, `judgements`, `annotators`, `cannot`, `conflicts` and `decisions`, and `alpha_if` and
+        `alpha_vq`. An undefined alpha is left out.
+
+    Raises:
+        EditLoopError: The candidates are not the campaign's, the answers are not those of `answers_sha256`, the
+            campaign is not complete (with counts), or it is below a gate and nobody accepted that.
     """
     opened, pages = read_campaign(campaign), load_pages(campaign)
     if read_manifest(candidates)["sha256"] != opened.candidates_sha256:

@@ -1,5 +1,6 @@
-"""The curate stage: of a set of noisy edits those that the champion reward model scores best, as a version to learn
-from."""
+"""The curate stage: keep the edits of a noisy set that the champion reward model scores best, as a new version of the
+training data.
+"""
 
 import shutil
 from pathlib import Path
@@ -33,16 +34,29 @@ def run_curate(
     most_missing: float = 0.1,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Score the edits of an edits folder, keep those that the settings say, and put them into the dataset repository.
+    """Score the edits of an edits folder, keep those that the parameters select, and commit them as a dataset version.
 
-    `edits`: its rows' candidates are the noisy edits; where no row has any, its targets are. `judge`: a registered
-    reward model, or one that is served, whose version the registry knows. `order`: best, or random (the control).
-    `best`: how many to keep, 0 for all; `threshold`: the lowest score to keep, 0 for none; `uncertainty`: how many
-    standard deviations are taken off each score. `output` becomes an edits folder, a row a kept edit as its target,
-    with `curation.json` and `page.html`; `version` is a JSON file that says where DVC has it.
+    Scores are kept in the work folder until the output is complete, so that a stopped call resumes.
 
-    Scores are kept beside the output until it is done: a stopped call goes on. Raises EditLoopError for settings that
-    contradict each other and a judge that is not registered, before anything is scored.
+    Args:
+        edits: Edits folder. Its rows' candidates are the noisy edits; where no row has any, its targets are.
+        output: Edits folder to write, with one row per kept edit (as its target), `curation.json` and `page.html`.
+        version: JSON file to write: the version in the dataset repository.
+        judge: A registered reward model, or the address of a server of one.
+        order: `best`, or `random` for the control.
+        best: Number of edits to keep; 0 for all.
+        threshold: Lowest score to keep; 0 for no limit.
+        uncertainty: Number of standard deviations to subtract from each score.
+        most_missing: Largest share of the edits that may have no score, 0..1.
+        seed: Seed of the random order.
+
+    Returns:
+        The numbers of `missing` scores, of all `edits` and of `kept` ones, and the scores `mean_all`, `mean_kept` and
+        `lowest_kept`.
+
+    Raises:
+        EditLoopError: The parameters contradict each other or the judge is not registered (nothing is scored then), or
+            too many scores are missing.
     """
     from editloop.scoring.opening import open_judge
 
@@ -62,7 +76,14 @@ def run_curate(
 
 
 def curate_settings(**choices: Any) -> CurateSettings:
-    """The settings as told. EditLoopError where they cannot be."""
+    """Return the settings.
+
+    Args:
+        **choices: Values of the fields of `CurateSettings`.
+
+    Raises:
+        EditLoopError: The values are not valid.
+    """
     try:
         return CurateSettings(**choices)
     except ValidationError as error:
@@ -71,8 +92,17 @@ def curate_settings(**choices: Any) -> CurateSettings:
 
 
 def registered_name(judge: Judge, address: str) -> str:
-    """The name that the registry has a judge by. EditLoopError where it has no version with its content, or its
-    signature does not hold: nothing that learns from its choice could be traced to the people who taught it."""
+    """Return the name that a judge is registered under, after checking its content and signature.
+
+    An editor that learns from the choices of an unregistered judge could not be traced to the annotators.
+
+    Args:
+        judge: The judge.
+        address: Address that it was opened by.
+
+    Raises:
+        EditLoopError: The registry has no version with its content, or the signature is not valid.
+    """
     from editloop.lineage.registry import fetch_version, find_version_by_sha256, parse_model
 
     name = parse_model(address)[0] if address.startswith("models:/") else judge.name
@@ -87,7 +117,19 @@ def registered_name(judge: Judge, address: str) -> str:
 
 
 def publish_curated(folder: Path, repo: str, remote: str) -> DatasetVersion:
-    """Put a folder of curated edits into the dataset repository; the same content again adds nothing."""
+    """Commit a folder of curated edits to the dataset repository. Content that is there already adds nothing.
+
+    Args:
+        folder: The folder, as `write_curated` wrote it.
+        repo: Folder or git address of the repository.
+        remote: DVC remote of the repository.
+
+    Returns:
+        The version.
+
+    Raises:
+        EditLoopError: git or DVC refuses.
+    """
     facts = read_manifest(folder)["facts"]
     origin = CuratedOrigin(
         task_ids=tuple(facts["task_ids"]),

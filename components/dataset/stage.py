@@ -1,4 +1,4 @@
-"""The dataset stage: judgements to preference pairs, and their version in DVC."""
+"""The dataset stage: turn judgements into preference pairs, and commit them to the dataset repository."""
 
 from pathlib import Path
 
@@ -19,12 +19,25 @@ def run_dataset(
     shard_megabytes: int = MEGABYTES,
     withdrawn_sha256: str = "",
 ) -> dict[str, float]:
-    """Build the preference dataset (`write_dataset`) and put it into the dataset repository.
+    """Build the preference dataset (`write_dataset`) and commit it to the dataset repository.
 
-    What the repository's list says is withdrawn is left out. `version` is a JSON file that says where DVC has the
-    dataset. `shard_megabytes` is the size of a parquet file. `withdrawn_sha256` is the content address of what is
-    withdrawn of these judgements: with it a longer list makes another step, which no cache answers; the list counts as
-    it is now. Raises EditLoopError without any judged pair.
+    The annotators and tasks on the repository's list of withdrawals are left out.
+
+    Args:
+        judgements: Folder that stage collect or `editloop ratings import` wrote.
+        candidates: Candidates folder with the judged tasks.
+        output: Dataset folder to write.
+        version: JSON file to write: the version in the dataset repository.
+        seed: Seed of the splits.
+        shard_megabytes: Largest size of a shard's images, in MiB.
+        withdrawn_sha256: Content address of the withdrawals that concern these judgements. It only keeps a cached step
+            from being reused after a further withdrawal: the list itself is always read as it is now.
+
+    Returns:
+        The figures of `write_dataset`.
+
+    Raises:
+        EditLoopError: No task has a judged pair, the dataset repository is not set, or git or DVC refuses.
     """
     withdrawn = read_withdrawn(DatasetSettings().require("dataset_repo"))
     figures = write_dataset(

@@ -1,4 +1,4 @@
-"""The editor_eval stage: the base editor against the tuned one on held-out tasks, and the gate."""
+"""The editor_eval stage: compare the tuned editor with its base on held-out tasks, and decide by the gate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,12 @@ from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
 
 CHUNK = 64
+"""Tasks that are edited at a time."""
 SHOWN = 12
-"""Tasks on the contact sheet: the first of the held-out ones, not the best."""
+"""Tasks on the contact sheet: the first held-out tasks, not the best ones."""
 EDITORS = ("base", "tuned")
 Pictures = Sequence[NDArray[np.uint8]]
-"""A picture a task, each (height, width, 3)."""
+"""One image per task, each (height, width, 3)."""
 
 
 def run_editor_eval(
@@ -45,12 +46,26 @@ def run_editor_eval(
 ) -> dict[str, float]:
     """Edit each held-out task with both editors from the same noise, measure, and decide.
 
-    `edits`: an edits folder; `editor`: the output of editor_rl; `gate`: a shipped gate or a YAML file. Where the gate
-    asks for right edits, the oracle compares with each row's target; the judges that the gate names see both edits of a
-    task. `output` gets `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`.
+    Where the gate counts right edits, the oracle compares each edit with its row's target. The judges that the gate
+    names see both edits of a task.
 
-    Raises EditLoopError for a faulty gate, for a row without the target that the gate needs, for a judge that cannot be
-    opened, and for editors that work at different sizes, before anything is edited.
+    Args:
+        edits: Edits folder of the held-out tasks.
+        editor: Folder that stage editor_rl or editor_sft wrote.
+        output: Folder to write: `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`, and the contact
+            sheet's images with `contact-sheet.json`.
+        base: The editor to compare with: a pipeline's folder, a shipped name, or an address in the registry.
+        samples: Edits per task and editor.
+        steps: Denoising steps.
+        gate: Name of a shipped gate, or path of a YAML file.
+        seed: Seed of the noise and of the bootstrap.
+
+    Returns:
+        The figures of `evaluation.json` that are numbers.
+
+    Raises:
+        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, or the
+            editors work at different sizes. Nothing is edited then.
     """
     from editloop.models.editors.opening import open_editor
     from editloop.models.editors.sampling import edit
@@ -111,17 +126,18 @@ def run_editor_eval(
 
 
 class _EditorComparison:
-    """What was seen of both editors, task by task."""
+    """Scores and sample edits of both editors, collected part by part."""
 
     def __init__(self, rows: list[EditRow], samples: int, targets: bool):
         self.rows, self.samples, self.targets = rows, samples, targets
         self.scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in EDITORS}
-        """By editor: (tasks, 3) a part and sample: right, instruction following, visual quality."""
+        """By editor, one array per part of the tasks: (tasks, 3), the means over samples of right (0 or 1), instruction
+        following and visual quality."""
         self.shown: dict[str, Pictures] = {}
         self.shown_right: dict[str, NDArray[np.bool_]] = {}
 
     def add(self, sources: Pictures, targets: Pictures, edits_by_editor: dict[str, Pictures], *, first: bool) -> None:
-        """Take in one edit of each task of a part by each editor; `first` of its samples."""
+        """Add one sample of each task of a part, by each editor. `first` marks the part's first sample."""
         on_sheet = first and not self.shown
         if on_sheet:
             self.shown = {
@@ -146,11 +162,11 @@ class _EditorComparison:
                 self.shown_right[name] = axis_scores[:SHOWN, 0] > 0
 
     def right(self, name: str) -> NDArray[np.float64]:
-        """Share of right edits of each task, (tasks,)."""
+        """Return the share of right edits of each task, (tasks,), 0..1."""
         return np.concatenate(self.scores[name])[:, 0]
 
     def report(self, seed: int) -> dict[str, Any]:
-        """evaluation.json: shares of right edits where targets are known; else the number of tasks alone."""
+        """Return the content of evaluation.json: shares of right edits, or without targets only the number of tasks."""
         if not self.targets:
             return {"tasks": len(self.rows)}
         scores = {name: np.concatenate(parts) for name, parts in self.scores.items()}
@@ -175,7 +191,7 @@ class _EditorComparison:
 
 
 def _measured(settings: GateSettings, rows: list[EditRow], comparison: _EditorComparison) -> list[SuiteMeasurement]:
-    """The right edits as a suite, where the gate asks for them."""
+    """Return the right edits as the gate's suite; empty where the gate does not count them."""
     if not settings.right_edits:
         return []
     keys, kinds = tuple(row.id for row in rows), tuple(row.task for row in rows)
@@ -187,12 +203,12 @@ def _measured(settings: GateSettings, rows: list[EditRow], comparison: _EditorCo
 
 
 def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
-    """The source picture of each task: tasks of one picture are not independent."""
+    """Return the content of each task's source image: tasks with the same source are not independent."""
     return tuple(sha256_file(row.source) for row in rows)
 
 
 def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorComparison) -> None:
-    """`contact-sheet.json` and the pictures it names, for pages that lay them out themselves."""
+    """Write `contact-sheet.json` and its images, for pages with a layout of their own."""
     (out / "contact-sheet").mkdir()
     edits: list[dict[str, Any]] = []
     for number, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The editor_rl stage: online RL of the editor, the champion reward model its only teacher, others watching."""
+"""The editor_rl stage: online RL of the editor. The champion reward model gives the reward; other judges may watch."""
 
 import json
 import shutil
@@ -27,16 +27,33 @@ def run_editor_rl(
     processes: int = 2,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Improve `editor` on the tasks of an edits folder by a preset (a shipped name or a YAML file).
+    """Improve `editor` on the tasks of an edits folder, by a preset.
 
-    `reward`: models:/NAME@champion, or http://HOST:PORT of a server that serves that champion. `iterations`, `tasks`
-    (an iteration), `members` and `learning_rate` take the place of the preset's where they are given. `watch`: judges
-    that do not teach, addresses with spaces between, `oracle` where every task has a target: when they fall while the
-    reward rises, the training is stopped and its best state is kept.
+    A call that was stopped resumes at its last checkpoint.
 
-    `output` gets `editor/` (a complete pipeline folder, adapter merged), `training.json` and `evaluations.json`
-    (curves), `sheets/` and `page.html`. A call that was stopped goes on at its last checkpoint. EditLoopError when
-    there is no champion or the settings cannot work, before any process of the training starts.
+    Args:
+        edits: Edits folder of the tasks to practise.
+        output: Folder to write: `editor/` (a complete pipeline folder, with the adapter merged), `training.json` and
+            `evaluations.json` (curves), `sheets/` and `page.html`.
+        editor: A pipeline's folder, a shipped name, or an address in the registry.
+        reward: `models:/NAME@champion`, or `http://HOST:PORT` of a server that serves that champion.
+        preset: Name of a shipped preset, or path of a YAML file.
+        iterations: Updates of the editor; 0 keeps the preset's.
+        tasks: Tasks per update; 0 keeps the preset's.
+        members: Edits per task; 0 keeps the preset's.
+        learning_rate: Learning rate; 0 keeps the preset's.
+        watch: Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a
+            target. When they fall while the reward rises, the training stops and its best state is kept.
+        processes: Number of ranks.
+        seed: Seed of prompts and noise.
+
+    Returns:
+        Figures of the first and of the last evaluation (`..._first`, `..._last`), `kl` and `missing` where the training
+        has them, `iterations`, `best` (iteration) and `stopped` (1 if the training was stopped early).
+
+    Raises:
+        EditLoopError: There is no champion, or the settings cannot work (`check_job`). No process of the training has
+            started then.
     """
     from editloop.evaluation.editors import split_held_out
     from editloop.models.editors.opening import find_editor
@@ -89,13 +106,17 @@ def run_editor_rl(
 
 
 def read_curves(folder: Path) -> dict[str, Any]:
-    """The curves that the training wrote: {"steps": [...], "evaluations": [...]}."""
+    """Return the curves of a training: {"steps": [...], "evaluations": [...]}.
+
+    Args:
+        folder: The training's result folder.
+    """
     curves: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
     return curves
 
 
 def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[str, float]:
-    """Of the first evaluation and the last, and how it ended: the stage's metrics."""
+    """Return the stage's metrics, from the first and the last evaluation and the end of the training."""
     first, last = evaluations[0], evaluations[-1]
     names = ("reward", "oracle", "right", "preservation", "diversity")
     figures = {

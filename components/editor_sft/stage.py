@@ -15,7 +15,7 @@ from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remov
 from infra.launch import launch
 
 OF_THE_DATA = ("reward_sha256", "judge", "edits_sha256", "order", "best", "threshold", "uncertainty", "kept")
-"""What the editor's manifest tells of the edits that it learnt from, where these are curated."""
+"""Facts of curated edits that the editor's manifest repeats; null where the edits are not curated."""
 
 
 def run_editor_sft(
@@ -30,15 +30,28 @@ def run_editor_sft(
     processes: int = 2,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Fine-tune `editor` (a pipeline's folder, a shipped name or models:/editor@champion) on the targets of an edits
-    folder; keep what is best on the tasks that are held out of it.
+    """Fine-tune `editor` on the targets of an edits folder, and keep the state that is best on its held-out tasks.
 
-    `edits`, `version`: what the curate stage wrote. `preset`: a shipped name or a YAML file; `steps` and
-    `learning_rate` take the place of the preset's where they are given. `output` gets `editor/` (a complete pipeline
-    folder, adapter merged), `training.json` (curves), `evaluations.json` (those alone: DVC mixes the lists of a file)
-    and `page.html`. A call that was stopped goes on at its last checkpoint. Raises EditLoopError where the edits are
-    not those of the version, or a row has no target, before
-    anything is trained.
+    A call that was stopped resumes at its last checkpoint.
+
+    Args:
+        edits: Edits folder that stage curate wrote.
+        version: JSON file that stage curate wrote with it.
+        output: Folder to write: `editor/` (a complete pipeline folder, with the adapter merged), `training.json`
+            (curves), `evaluations.json` (the evaluations alone, because DVC mixes the lists of a file) and `page.html`.
+        editor: A pipeline's folder, a shipped name, or `models:/editor@champion`.
+        preset: Name of a shipped preset, or path of a YAML file.
+        steps: Updates of the editor; 0 keeps the preset's.
+        learning_rate: Peak learning rate; 0 keeps the preset's.
+        processes: Number of ranks.
+        seed: Seed of the training.
+
+    Returns:
+        The last training `loss`, the number of `steps`, the best `validation_loss` and its `best_step`, and
+        `validation_loss_before` the training.
+
+    Raises:
+        EditLoopError: The edits are not those of the version, or a row has no target. Nothing is trained then.
     """
     manifest, dataset_version = read_manifest(edits, check=True), read_version(version)
     if dataset_version["sha256"] != manifest["sha256"]:
@@ -64,10 +77,21 @@ def run_editor_sft(
 def fine_tune(
     edits: Path, output: Path, *, editor: str, settings: SftSettings, facts: dict[str, Any], processes: int = 1
 ) -> dict[str, Any]:
-    """Fine-tune and write `output`, without version or registry; returns its curves, {"steps", "evaluations"}.
+    """Fine-tune an editor and write `output`, without a dataset version or the registry.
 
-    `facts` are kept in the manifest, with what the editor began as. Raises EditLoopError for a row without a target and
-    an editor that cannot be opened, before anything is trained.
+    Args:
+        edits: Edits folder; each row needs a target.
+        output: Folder to write, as in `run_editor_sft`.
+        editor: A pipeline's folder, a shipped name, or an address in the registry.
+        settings: Settings of the training.
+        facts: Facts for the manifest. The editor's address and the content it started from are added.
+        processes: Number of ranks.
+
+    Returns:
+        The curves: {"steps", "evaluations"}.
+
+    Raises:
+        EditLoopError: A row has no target, or the editor cannot be opened. Nothing is trained then.
     """
     from editloop.models.editors.opening import find_editor
 

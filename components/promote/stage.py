@@ -1,4 +1,4 @@
-"""Into the registry: every trained model as challenger, the champion only by its gate's verdict."""
+"""The promote stage: register every trained model as challenger, and as champion only by its gate's verdict."""
 
 from pathlib import Path
 
@@ -22,10 +22,23 @@ def run_promote(
 ) -> dict[str, float]:
     """Register the reward model and move the aliases as its gate says.
 
-    name: its name in the registry; empty for that of its kind, `edit-reward` or `edit-score`.
+    The same model again is the same version. The version carries what `editloop verify` needs: the run, the dataset,
+    and its place in DVC.
 
-    Writes `promotion.json` {name, version, alias, verdict, reasons, run_id, sha256}. The same model again is the same
-    version. The registered version carries what `editloop verify` needs: the run, the dataset and where DVC has it.
+    Args:
+        model: Folder that stage reward wrote.
+        benchmark: Folder that stage benchmark wrote. Its gate.json decides.
+        dataset: Dataset folder that the model was trained on.
+        version: JSON file that stage dataset wrote.
+        output: Folder to write: `promotion.json` {name, version, alias, verdict, reasons, run_id, sha256}.
+        name: Name in the registry; "" for that of the model's kind, `edit-reward` or `edit-score`.
+        pipeline_run: Name of the pipeline run that registers the model.
+
+    Returns:
+        `model_version`, and `promoted` (1 if the model is the champion now).
+
+    Raises:
+        EditLoopError: No reward run in MLflow made the model, or it cannot be signed or promoted.
     """
     committed = read_version(version)
     facts = read_manifest(dataset)["facts"]

@@ -1,5 +1,4 @@
-"""The reward stage: trains EditReward or EditScore on a dataset of preferences, by DeepSpeed on the launcher's
-processes."""
+"""The reward stage: train EditReward or EditScore on a dataset, with DeepSpeed on the launcher's processes."""
 
 from pathlib import Path
 
@@ -17,12 +16,25 @@ def run_reward(
     processes: int = 2,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train by a preset (a shipped name or a YAML file) on the train split; keep what is best on the validation split.
+    """Train by a preset on the train split, and keep the state that is best on the validation split.
 
-    `base` (a model folder or a shipped name), `epochs` and `learning_rate` take the place of the preset's where they
-    are given. `output` becomes a model folder: weights as safetensors, `training.json` (curves), manifest last. A call
-    that was stopped goes on at its last checkpoint. Returns the last training loss and the best validation figures.
-    Raises EditLoopError when a rank fails or the dataset has no pairs.
+    A call that was stopped resumes at its last checkpoint.
+
+    Args:
+        dataset: Dataset folder of preferences, or for EditScore a folder of distilled edits.
+        output: Model folder to write: weights as safetensors, `training.json` (curves), the manifest last.
+        preset: Name of a shipped preset, or path of a YAML file.
+        base: Model folder or shipped name to start from; "" keeps the preset's.
+        epochs: Epochs; 0 keeps the preset's.
+        learning_rate: Peak learning rate; 0 keeps the preset's.
+        processes: Number of ranks.
+        seed: Seed of the training.
+
+    Returns:
+        The last training loss, the best validation figures, and the further figures of `train_reward_model`.
+
+    Raises:
+        EditLoopError: A rank fails, the dataset has no pairs, or the preset or its base cannot be used.
     """
     from editloop.training.reward_models import train_reward_model
 

@@ -1,7 +1,7 @@
-"""What a judge says of a suite. Answers are kept as they come, so that a stopped call goes on where it was.
+"""Scores of a judge on a suite. Scores are saved batch by batch, so that a stopped call resumes where it was.
 
-`answers.jsonl` has a line an edit that was asked, with the judge's numbers and its own words; `judge.json` says whose
-they are. An edit that several items ask alike (one pair on three dimensions) is asked once.
+`answers.jsonl` has a line for each scored edit, with the judge's numbers and its own text; `judge.json` names the
+judge. An edit that several items share (one pair on three dimensions) is scored once.
 """
 
 import json
@@ -29,33 +29,34 @@ from editloop.scoring.validation import validate_scores
 
 ANSWERS, JUDGE = "answers.jsonl", "judge.json"
 EDITS_A_CALL = 64
+"""A batch for the judge is complete at this number of edits."""
 MEGAPIXELS_A_CALL = 64
-"""Millions of decoded pixels, at 3 MB each, that a call may hold."""
+"""A batch is also complete at this many millions of decoded pixels, 3 MB each."""
 AXES: dict[AxisName, tuple[str, ...]] = {
     "prompt_following": ("prompt_following", "if"),
     "consistency": ("consistency", "vq"),
     "overall": (),
 }
-"""A suite's axes by the names that judges give them: EditScore's own, then EditReward's heads."""
+"""Names that judges give to a suite's axes: EditScore's, then EditReward's. The overall score is no axis."""
 
 
 @dataclass(frozen=True)
 class SuiteAnswers:
-    """Scores of edits, or verdicts on comparisons; one of the two."""
+    """A judge's answers to a suite: either scores of edits or verdicts on comparisons."""
 
     judge: dict[str, Any]
-    """{"name", "version"}: who answered, by content."""
+    """{"name", "version"} of the judge; the version is a content address."""
     scores: Mapping[str, NDArray[np.float64]] | None = None
-    """By item, (K,) on the item's axis, NaN where a reply is missing."""
+    """By item key: (K,), scores on the item's axis, NaN where missing. None if the answers are verdicts."""
     verdicts: Mapping[str, Label | None] | None = None
-    """By comparison; None, or no entry, where a reply is missing."""
+    """By comparison key. A missing verdict is None or has no entry. None if the answers are scores."""
     reasons: dict[str, int] = field(default_factory=dict)
-    """How often each reason for a missing score came."""
+    """Number of missing answers, by reason."""
 
 
 @dataclass(frozen=True)
 class _Question:
-    """Edits of one source and instruction that were not asked yet."""
+    """Edits of one source and instruction that have no score yet."""
 
     item: Item
     edits: tuple[PictureRef, ...]
@@ -71,11 +72,20 @@ class _Question:
 
 
 def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
-    """Ask the judge all of a suite. Its answers are kept in `folder` as they come; a stopped call goes on there.
+    """Score all edits of a suite.
 
     An edit that the judge refuses, or gives no finite score, is missing, with the reason. Suites may share a folder: an
-    edit that both have is asked once. EditLoopError for a suite without images, an axis that the judge does not have,
-    or a folder with answers of another judge; JudgeUnavailableError where the judge is away: what is done is kept.
+    edit that both have is scored once.
+
+    Args:
+        suite: The suite, with images.
+        judge: The judge.
+        folder: Folder in which scores are saved as they come. A stopped call resumes from it.
+
+    Raises:
+        EditLoopError: The suite has no images, the judge lacks an axis that the suite asks for, another call is writing
+            to the folder, or the folder has answers of another judge or a damaged line.
+        JudgeUnavailableError: The judge cannot be reached. Scores so far are kept.
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
@@ -117,7 +127,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
 
 
 def _judge_axis(axis: AxisName, judge: Judge) -> str:
-    """The judge's own name of a suite's axis; empty for its overall score."""
+    """The judge's own name of a suite's axis; empty for the overall score."""
     if axis == "overall":
         return ""
     axis_names = [name for name in AXES[axis] if name in judge.axes]
@@ -130,13 +140,13 @@ def _judge_axis(axis: AxisName, judge: Judge) -> str:
 
 
 def _edit_keys(item: Item) -> list[str]:
-    """What each edit is kept under: source, instruction and edit, by content."""
+    """Keys of an item's edits in `answers.jsonl`: content addresses of source, instruction and edit."""
     assert item.source is not None
     return [sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32] for edit in item.edits]
 
 
 def _batches(items: Sequence[Item], answered: set[str]) -> Iterator[tuple[list[_Question], list[EditGroup]]]:
-    """The edits that are not known, some questions a call, with their pictures."""
+    """Batches of the edits without a score, with their decoded images. `answered` grows by the edits that are read."""
     questions, groups, edits, pixels = list[_Question](), list[EditGroup](), 0, 0
     for item in items:
         new = {name: edit for name, edit in zip(_edit_keys(item), item.edits, strict=True) if name not in answered}
@@ -184,7 +194,7 @@ def _axis_score(line: dict[str, Any], axis: str) -> float:
 
 @contextmanager
 def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
-    """The file of answers, held by this call alone. EditLoopError where it is another's."""
+    """Open `answers.jsonl` for this call alone. EditLoopError if another call has it, or it is of another judge."""
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: another call is writing there; wait for it or stop it."
     with file_lock(folder / "lock", busy), (folder / ANSWERS).open("a+b") as stream:
@@ -203,7 +213,7 @@ def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRan
 
 
 def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:
-    """The answers that are there; a last line that a kill cut short is taken off the file."""
+    """Saved lines by edit key. An incomplete last line, left by a killed call, is cut off the file."""
     stream.seek(0)
     lines_by_edit, complete_bytes = {}, 0
     for number, raw in enumerate(stream, 1):

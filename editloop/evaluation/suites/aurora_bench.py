@@ -1,4 +1,4 @@
-"""AURORA-Bench (arXiv 2407.03471): pairs whose winner is a model's name or `tie`, and single edits with a score."""
+"""Reads AURORA-Bench (arXiv 2407.03471): pairs whose winner is an editor or `tie`, and single edits with a score."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,17 @@ POINTS = "human_ratings_updated_prompt.json"
 
 
 def read_aurora_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Its items: `pair-N` of the pairs' file, and one `point-N` a source and prompt of the scored edits, N from 0.
+    """Return the items: `pair-N` for each pair, and `point-N` for each source and prompt with scored edits, N from 0.
 
-    Either file may be missing. A point item's candidates are the editors' names.
+    A point item's candidates are named by their editors.
+
+    Args:
+        data: Folder with human_ratings_pairwise.json, human_ratings_updated_prompt.json or both.
+        loader: Loads the images and collects their faults.
+        faults: Receives the other faults, a sentence each.
+
+    Raises:
+        EditLoopError: Both files are missing, or one cannot be read.
     """
     paths = [data / name for name in (PAIRS, POINTS)]
     if not any(path.is_file() for path in paths):
@@ -53,7 +61,7 @@ def _pair_item(number: int, record: dict[str, Any], loader: PictureLoader, fault
 
 
 def _point_items(records: list[dict[str, Any]], loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Edits of one source and prompt are one item; a second edit by the same editor opens another."""
+    """Items of the scored edits: one for each source and prompt; a second edit by the same editor starts another."""
     groups: list[dict[str, tuple[PictureRef, ...]]] = []
     scores: list[dict[str, float]] = []
     first_records: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What people reach on a suite of pairs: each rater's order against that of the others."""
+"""Human ceiling of a suite of pairs: the accuracy of each rater against the mean of the others."""
 
 from typing import Any
 
@@ -10,10 +10,19 @@ from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
 
 
 def human_ceiling(suite: Suite, *, seed: int) -> dict[str, Any] | None:
-    """Strict accuracy of raters, as a judge's is counted: share of a rater's orders of the suite's pairs that are those
-    of the mean of the others who rated both edits (within TIE these have no order, and do not count).
+    """Return the strict accuracy of human raters, counted as a judge's is.
 
-    A rater's tie is wrong. None where no pair was rated by two people or more.
+    For each rater and each of the suite's pairs, the rater's order is compared with that of the mean of the other
+    raters who rated both edits. Pairs on which the others differ by no more than TIE do not count. A rater's tie is
+    wrong.
+
+    Args:
+        suite: The suite.
+        seed: Seed of the interval's resampling.
+
+    Returns:
+        value (0..1), ci95, raters, orders (number of counted orders) and what (the measure in words). None if no order
+        counts, as where no pair was rated by two people.
     """
     hits, clusters = list[float](), list[str]()
     rater_names = set[str]()

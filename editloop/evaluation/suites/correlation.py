@@ -1,6 +1,7 @@
-"""Spearman's correlation of a judge's scores with people's ratings of single edits, editor by editor.
+"""Spearman's correlation of a judge's scores with people's ratings of single edits, for each editor.
 
-A resample is how often each item was drawn, so that all resamples' mid-ranks are products with one sparse table.
+A resample is a vector of how often each item was drawn, so one product with a sparse matrix gives the mid-ranks of all
+resamples.
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,25 @@ from editloop.statistics.bootstrap import expanded_tail
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
 TAIL = 0.025
+"""Probability below, and above, the 95 % interval."""
 
 
 def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: int) -> dict[str, Any]:
-    """The part of a report about rated edits.
+    """Return the part of a report about rated edits.
 
-    `spearman` is the mean over editors of the correlation over the items, with `ci95` by resampling whole clusters.
-    Two other averages stand beside it: `fisher` (of the z-transformed correlations) and `published`, what EditReward's
-    evaluation of ImagenHub prints: tanh of the plain mean, the transformation there being left out on the way in.
-    `human_ceiling` is the same figure of each rater against the mean of the others. None where nothing varies.
+    `spearman` is the mean over editors of the correlation over items, with `ci95` by resampling whole clusters. Two
+    other averages are reported as well. `fisher` averages the z-transformed correlations. `published` is what
+    EditReward's evaluation of ImagenHub prints: it takes tanh of the plain mean, without the transformation before.
+    `human_ceiling` is the same figure for each rater against the mean of the others.
+
+    Args:
+        items: Items with ratings, at least one.
+        answers: The judge's scores of these items.
+        seed: Seed of the resampling.
+
+    Returns:
+        spearman, ci95, fisher, published, by_model, counts (rated edits and missing scores) and human_ceiling. A figure
+        is None if scores or ratings do not vary.
     """
     assert answers.scores is not None
     editors = list(dict.fromkeys(name for item in items for name in item.candidates))
@@ -65,9 +76,15 @@ def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: in
 
 
 def spearman(first: Floats, second: Floats, times: Floats) -> Floats:
-    """Correlation of the mid-ranks of two (N,), in each of R resamples: (R,). times: (R, N), how often each was drawn.
+    """Return Spearman's correlation in each of R resamples.
 
-    Places with a NaN are left out. NaN where either does not vary.
+    Args:
+        first: Values, (N,). Items where either value is NaN are left out.
+        second: Values of the same items, (N,).
+        times: How often each resample draws each item, (R, N).
+
+    Returns:
+        (R,), -1..1. NaN where either side does not vary.
     """
     finite = ~(np.isnan(first) | np.isnan(second))
     if not finite.any():
@@ -82,14 +99,17 @@ def spearman(first: Floats, second: Floats, times: Floats) -> Floats:
 
 
 def _mid_ranks(values: Floats, times: Floats) -> Floats:
-    """Mid-ranks of N values in each resample, less a half, (R, N)."""
+    """Mid-ranks of N values in each resample, minus 1/2, (R, N)."""
     level = np.unique(values, return_inverse=True)[1]
     level_counts = times @ csr_array((np.ones(len(level)), (np.arange(len(level)), level)))
     return np.asarray((np.cumsum(level_counts, axis=1) - level_counts / 2)[:, level])
 
 
 def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, seed: int) -> dict[str, Any] | None:
-    """How well each rater agrees with the mean of the others, as the judge is measured; and how raters agree at all."""
+    """Agreement of each rater with the mean of the others, measured as the judge's is, and of raters with each other.
+
+    rated: (P, N, E), raters, items and editors. None with fewer than two raters.
+    """
     if len(rated) < 2:
         return None
     per_rater = [
@@ -119,7 +139,7 @@ def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, 
 
 
 def _spearman_by_editor(first: Floats, second: Floats, times: Floats) -> tuple[Floats, Floats]:
-    """Spearman of each column of two (N, E): as measured, (E,), and in each resample, (R, E)."""
+    """Spearman's correlation of the columns of two arrays (N, E): as measured, (E,), and in each resample, (R, E)."""
     with_all = np.concatenate([np.ones((1, len(first))), times])
     correlations = np.stack(
         [spearman(first[:, column], second[:, column], with_all) for column in range(first.shape[1])], axis=1
@@ -128,7 +148,7 @@ def _spearman_by_editor(first: Floats, second: Floats, times: Floats) -> tuple[F
 
 
 def _draw_counts(clusters: NDArray[np.int64], seed: int) -> Floats:
-    """How often each of N items comes in RESAMPLES draws of whole clusters, (RESAMPLES, N)."""
+    """How often each of N items is drawn in resamples of whole clusters, (RESAMPLES, N)."""
     count = int(clusters.max()) + 1
     drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count)) + count * np.arange(RESAMPLES)[:, None]
     times = np.bincount(drawn.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count)
@@ -136,19 +156,19 @@ def _draw_counts(clusters: NDArray[np.int64], seed: int) -> Floats:
 
 
 def _mean_over_raters(rated: Floats) -> Floats:
-    """Mean over raters, NaN where nobody rated. (P, N, E) to (N, E)."""
+    """Mean over raters, (P, N, E) to (N, E). NaN where nobody rated."""
     counts = (~np.isnan(rated)).sum(axis=0)
     return np.asarray(np.where(counts > 0, np.nansum(rated, axis=0) / np.maximum(counts, 1), np.nan))
 
 
 def _row_means(draws: Floats) -> Floats:
-    """Mean of each row over what is known, (R, E) to (R,)."""
+    """Mean of each row over the values that are not NaN, (R, E) to (R,)."""
     counts = (~np.isnan(draws)).sum(axis=1)
     return np.asarray(np.where(counts > 0, np.nansum(draws, axis=1) / np.maximum(counts, 1), np.nan))
 
 
 def _interval(draws: Floats, clusters: int) -> list[float] | None:
-    """The 95 % interval of resampled figures, (R,), as editloop.statistics.bootstrap takes it."""
+    """The 95 % interval of resampled figures, (R,), by the expanded percentiles of `editloop.statistics.bootstrap`."""
     finite_draws = draws[~np.isnan(draws)]
     if clusters < 2 or not len(finite_draws):
         return None

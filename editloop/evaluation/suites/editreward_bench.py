@@ -1,7 +1,7 @@
-"""EditReward-Bench of EditReward (arXiv 2509.26346): groups of two, three or four edits that people ranked.
+"""Reads EditReward's EditReward-Bench (arXiv 2509.26346): groups of two, three or four edits that people ranked.
 
-On the hub a row is one comparison, and a group's rows share their id up to the first `_`; the published JSON files
-have a row a group.
+On the Hugging Face hub a row is one comparison, and the rows of a group share their id up to the first `_`. In the
+published JSON files a row is a group.
 """
 
 import re
@@ -17,16 +17,27 @@ from editloop.evaluation.suites.suite import Comparison, Item, Label, PictureRef
 
 LETTERS = "ABCD"
 SIZES = {"2pair": 2, "3pair": 3, "4pair": 4}
+"""Number of edits in a group, by the row's `dataset`."""
 COLUMNS = ("id", "dataset", "instruction", "ranking", "comparison_type")
 PICTURES = ("source_image", "candidate_1", "candidate_2")
 JSON_FILE = re.compile(r"(?P<size>[234])pair")
 TIES: dict[str, Label] = {"Good": "tie", "Bad": "both_bad", "": "tie"}
+"""Label of equal edits, by the last word of a ranking such as `A=B=Bad`."""
 
 
 def read_editreward_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Its items; candidates are called A to D, and the slice is 2pair, 3pair or 4pair.
+    """Return the items. Candidates are named A to D, and the slice is 2pair, 3pair or 4pair.
 
-    A group is called as its rows' ids begin, with its size before it where groups of two sizes begin alike.
+    On the hub an item's key is the common beginning of its rows' ids. Where groups of two sizes share that beginning,
+    the size precedes it. Items with faults are left out.
+
+    Args:
+        data: The dataset's folder or file, or the folder of the published JSON files.
+        loader: Loads the images and collects their faults.
+        faults: Receives the other faults, a sentence each.
+
+    Raises:
+        EditLoopError: There are no files or several splits, or a file cannot be read or lacks a column.
     """
     files = data_files(data)
     if files[0].suffix == ".json":
@@ -45,7 +56,7 @@ def read_editreward_bench(data: Path, loader: PictureLoader, faults: list[str]) 
 
 
 def _pair_label(ranking: str, left: str, right: str) -> Label | None:
-    """What a ranking says of two letters: `A>B`, `C>A>B`, `A<B`, `A=B=Good`, `A=B=Bad`; None where it says nothing."""
+    """Label of two letters in a ranking such as `A>B`, `C>A>B`, `A<B`, `A=B=Good`, `A=B=Bad`; None if not ranked."""
     equal = re.fullmatch(r"([A-D](?:=[A-D])+)(?:=(Good|Bad))?", ranking)
     if equal:
         return TIES[equal[2] or ""] if left in equal[1] and right in equal[1] else None
@@ -57,7 +68,7 @@ def _pair_label(ranking: str, left: str, right: str) -> Label | None:
 
 
 def _item_of_rows(size: str, group: str, rows: Sequence[HubRow], faults: list[str]) -> Item | None:
-    """The item of a group's rows, one a comparison."""
+    """The item of a group, from its rows, each a comparison. None if the group has a fault."""
     edits: dict[str, PictureRef] = {}
     comparisons: dict[tuple[int, int], Comparison] = {}
     wrong = []
@@ -92,7 +103,7 @@ def _item_of_rows(size: str, group: str, rows: Sequence[HubRow], faults: list[st
 
 
 def _items_of_json(path: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """The items of a published JSON file; keys are its size and row: 3pair-0, comparisons 3pair-0_AvsB."""
+    """The items of a published JSON file. Keys are size and row, as 3pair-0; comparisons are named as 3pair-0_AvsB."""
     size = JSON_FILE.search(path.stem)
     items = []
     for number, record in enumerate(read_records(path)):

@@ -1,4 +1,4 @@
-"""EditReward-Bench of EditScore (arXiv 2509.23909), as the hub has it: a row a pair, the preferred edit first."""
+"""Reads EditScore's EditReward-Bench (arXiv 2509.23909) from the Hugging Face hub: rows are pairs, preferred first."""
 
 from pathlib import Path
 
@@ -12,14 +12,23 @@ GROUPS = {
     "scene": ("background_change", "extract"),
     "advanced": ("ps_human", "text_change", "motion_change", "compose"),
 }
-"""The thirteen tasks in their four groups."""
+"""The thirteen task types in their four groups."""
 TASKS = tuple(task for group in GROUPS.values() for task in group)
 COLUMNS = ("key", "instruction", "task_type", "dimension")
 PICTURES = ("input_image", "output_images")
 
 
 def read_editscore_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Its items. A row's key is its two edits' keys and its dimension, joined by `|`; `left` is the preferred edit."""
+    """Return the items. `left` is the preferred edit; a key is the row's keys and its dimension, joined by `|`.
+
+    Args:
+        data: The dataset's folder or file.
+        loader: Loads the images and collects their faults.
+        faults: Receives the other faults, a sentence each.
+
+    Raises:
+        EditLoopError: There are no files or several splits, or a file cannot be read or lacks a column.
+    """
     items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, loader))
     return [item for item in items if item]
 

@@ -1,4 +1,4 @@
-"""A judge's figures on a suite, as published and with what makes them honest."""
+"""Figures of a judge on a suite: as published, and with missing answers, ties and held-out thresholds made explicit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,21 +37,34 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Evaluation:
+    """Result of evaluating a judge's answers to a suite."""
+
     report: dict[str, Any]
-    """JSON-able; a figure that cannot be measured is None."""
+    """All figures, as JSON values. A figure that cannot be measured is None."""
     outcomes: Outcomes
-    """Unit by unit, for a gate; no units in a suite of correlations."""
+    """Outcomes of the units, for a gate. Empty if the suite has no pairs."""
 
 
 def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluation:
-    """All figures of the answers; `seed` is that of the resampling and of the folds of held-out thresholds.
+    """Compute all figures of a judge's answers.
 
-    `accuracy` is as published: a tie of the judge on a pair that people order is wrong, and so is a missing reply
-    (`accuracy_answered` leaves those out). With scores and ties it is that of the threshold which is best on the suite
-    itself; `threshold` has beside it the accuracy with thresholds chosen on other clusters. Two figures are of the
-    pairs that people order, with equal scores alone as ties: `accuracy_without_ties`, C / (C + D + Tm), and
-    `half_credit_accuracy`, where such a tie counts half. `intervals` has the 95 % interval of each.
-    EditLoopError where verdicts meet a suite without pairs.
+    - `accuracy` is as published. A judge's tie on a pair that people order is wrong, and so is a missing answer;
+      `accuracy_answered` leaves missing answers out.
+    - Where people could call a tie, scores that differ by no more than a threshold are a tie. `accuracy` uses the
+      threshold that is best on the suite itself; `threshold` also has the accuracy with thresholds fitted to other
+      clusters.
+    - `accuracy_without_ties` and `half_credit_accuracy` cover the pairs that people order, with only equal scores as
+      ties. The first is C / (C + D + Tm), with C right orders, D wrong ones and Tm ties of the judge; in the second
+      such a tie counts half.
+    - `intervals` has the 95 % interval of each, by resampling whole clusters.
+
+    Args:
+        suite: The suite.
+        answers: The judge's answers to it.
+        seed: Seed of the resampling, and of the folds of the held-out thresholds.
+
+    Raises:
+        EditLoopError: The answers are verdicts, and the suite has no pairs.
     """
     units = suite_units(suite)
     report: dict[str, Any] = {
@@ -87,7 +100,7 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
 
 
 def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dict[str, Any]:
-    """The figures of the units."""
+    """The part of the report about units: accuracies, their slices and intervals, counts, threshold."""
     published = units.unit_outcomes(comparisons.published)
     slices, axes = np.array(units.slices), np.array(units.axes)
     ratios = Ratios(units.clusters)
@@ -150,7 +163,7 @@ def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dic
 
 
 def _columns(units: Units, comparisons: ComparisonOutcomes, published: Codes) -> dict[str, tuple[Any, Any]]:
-    """By figure: hits and counts of each unit, (N,)."""
+    """Hits and counts of the units, (N,) each, by figure."""
     everything, answered = np.ones(len(units)), published != PairOutcome.MISSING
     human = np.ones(len(units), dtype=bool)
     human[units.unit[units.human == 0]] = False
@@ -175,7 +188,7 @@ def _right_shares(codes: Codes) -> Any:
 
 
 def _confusion(units: Units, answers: SuiteAnswers) -> dict[str, dict[str, int]]:
-    """How often each verdict met each human word."""
+    """Number of pairs, by human label, then by verdict or `missing`."""
     assert answers.verdicts is not None
     counts: dict[str, dict[str, int]] = {
         human: dict.fromkeys((*LABELS, "missing"), 0) for human in LABELS if human in units.words

@@ -1,4 +1,4 @@
-"""What is wrong with a suite's files or a judge's answers, told at once and not one fault a call."""
+"""Reports all faults of a suite's files or of a judge's answers in one message."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -9,11 +9,19 @@ from editloop.errors import EditLoopError
 Key = TypeVar("Key", bound=Hashable)
 
 FAULTS_LISTED = 20
-"""Faults that a message names."""
+"""Most faults that a message lists."""
 
 
 def raise_faults(faults: Sequence[str], what: str) -> None:
-    """EditLoopError of the first faults, where there are any; `what` is the file or folder they are in."""
+    """Raise an error that lists the first faults; do nothing if there are none.
+
+    Args:
+        faults: The faults, a sentence each.
+        what: The file or folder that they are in.
+
+    Raises:
+        EditLoopError: There are faults.
+    """
     if not faults:
         return
     omitted = [f"  and {len(faults) - FAULTS_LISTED} more"] if len(faults) > FAULTS_LISTED else []
@@ -22,5 +30,9 @@ def raise_faults(faults: Sequence[str], what: str) -> None:
 
 
 def duplicates(keys: Iterable[Key]) -> list[Key]:
-    """The keys that come more than once, each once."""
+    """Return the keys that occur more than once, each one time, in order of first occurrence.
+
+    Args:
+        keys: The keys.
+    """
     return [key for key, count in Counter(keys).items() if count > 1]

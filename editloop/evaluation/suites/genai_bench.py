@@ -1,4 +1,4 @@
-"""GenAI-Bench, image editing: a row a pair with one person's vote, one of four words."""
+"""Reads the image editing part of GenAI-Bench: rows are pairs with one person's vote, one of four words."""
 
 from pathlib import Path
 
@@ -15,11 +15,20 @@ VOTES: dict[str, Label] = {
 COLUMNS = ("instruct_prompt", "vote_type")
 PICTURES = ("source_image", "left_output_image", "right_output_image")
 KEYS = ("key", "id", "uid")
-"""Columns that name a row, where there is one; the published rows have none and are named by their place, from 0."""
+"""Columns that may hold a row's key. The published rows have none of them; their index from 0 is the key."""
 
 
 def read_genai_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Its items, in the rows' order."""
+    """Return the items, in the order of the rows.
+
+    Args:
+        data: The dataset's folder or file.
+        loader: Loads the images and collects their faults.
+        faults: Receives the other faults, a sentence each.
+
+    Raises:
+        EditLoopError: There are no files or several splits, or a file cannot be read or lacks a column.
+    """
     items = (_item(row, faults) for row in read_rows(data, COLUMNS, PICTURES, loader))
     return [item for item in items if item]
 

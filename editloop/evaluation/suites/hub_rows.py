@@ -1,7 +1,7 @@
-"""Rows of a data set of the Hugging Face hub on disk: parquet, `save_to_disk`'s arrow files, or JSON with paths.
+"""Reads rows of a Hugging Face dataset on disk: parquet, `save_to_disk`'s arrow files, or JSON with image paths.
 
-Rows are light: pictures stay in the files, found again by file, batch and row. One batch of a file is in memory at a
-time (a row group of parquet; arrow files are mapped).
+Rows are small: images stay in the files, and are read again by file, batch and row. One batch of a file is in memory at
+a time (a row group of parquet; arrow files are memory-mapped).
 """
 
 import json
@@ -19,29 +19,30 @@ from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import PictureRef
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}$")
+"""Stem of a shard's file name: train-00000-of-00002."""
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
 
 
 RowParts = tuple[dict[str, Any], dict[str, tuple[PictureRef | None, ...]]]
-"""A row's values, and its pictures by column."""
+"""A row's values by column, and its images by column; None for an image with a fault."""
 
 
 @dataclass(frozen=True)
 class HubRow:
-    """A row without its pictures."""
+    """A row, with references to its images."""
 
     place: int
-    """From 0, over all files."""
+    """Index of the row, from 0, over all files."""
     name: str
-    """For messages: file and row."""
+    """Name in messages: file and row."""
     values: dict[str, Any]
     pictures: dict[str, tuple[PictureRef | None, ...]]
-    """By column; None for a picture that is missing, which the shelf tells."""
+    """Images by column; None for a missing image, which is a fault of the loader."""
 
 
 @dataclass
 class _Batches:
-    """The record batches of one file, the last one read kept."""
+    """The batches of one file. The one read last stays in memory."""
 
     path: Path
     held: tuple[int, pa.Table] | None = None
@@ -77,10 +78,14 @@ class _Batches:
 
 
 def data_files(data: Path) -> list[Path]:
-    """The files of a data set's one split: `data` itself, those in it, in its data/ or in its one other folder.
+    """Return the files of a dataset's split.
 
-    FOLDER/SPLIT also means the shards FOLDER/SPLIT-00000-of-00002.parquet and so on. EditLoopError where there are
-    none, or several splits.
+    Args:
+        data: A file; or a folder with the files in it, in its `data` folder, or in one other folder below it. The path
+            FOLDER/SPLIT also stands for the shards FOLDER/SPLIT-00000-of-00002.parquet and so on.
+
+    Raises:
+        EditLoopError: There are no files, or files of several splits.
     """
     if data.is_file():
         return [data]
@@ -103,9 +108,16 @@ def data_files(data: Path) -> list[Path]:
 
 
 def read_rows(data: Path, columns: Sequence[str], pictures: Sequence[str], loader: PictureLoader) -> Iterator[HubRow]:
-    """The rows of a data set, with `pictures` of these columns on the shelf (one or a list of them in a cell).
+    """Yield the rows of a dataset.
 
-    EditLoopError for a file without one of the columns.
+    Args:
+        data: The dataset, as for `data_files`.
+        columns: Columns of values that must exist.
+        pictures: Columns of images that must exist; a cell has one image or a list of images.
+        loader: Loads the images and collects their faults.
+
+    Raises:
+        EditLoopError: There are no files or several splits, or a file cannot be read or lacks one of the columns.
     """
     index = 0
     for path in data_files(data):
@@ -118,7 +130,17 @@ def read_rows(data: Path, columns: Sequence[str], pictures: Sequence[str], loade
 def table_rows(
     path: Path, columns: Sequence[str], pictures: Sequence[str], loader: PictureLoader
 ) -> Iterator[RowParts]:
-    """The rows of a parquet or arrow file: the values that are no bytes, and the pictures. Errors as `read_rows`."""
+    """Yield the rows of a parquet or arrow file: the values that are not bytes, and the images.
+
+    Args:
+        path: The file.
+        columns: Columns of values that must exist.
+        pictures: Columns of images that must exist; a cell has one image or a list of images.
+        loader: Loads the images and collects their faults.
+
+    Raises:
+        EditLoopError: The file cannot be read or lacks one of the columns.
+    """
     batches = _Batches(path)
     lacking = [name for name in (*columns, *pictures) if name not in batches.columns]
     if lacking:
@@ -153,7 +175,7 @@ def _cells(table: pa.Table, column: str, row: int) -> list[Any]:
 def _cell_picture(
     batches: _Batches, address: tuple[int, str, int, int], cell: Any, name: str, loader: PictureLoader
 ) -> PictureRef | None:
-    """A cell's picture: bytes, {"bytes", "path"} as the hub writes them, or the path of a file."""
+    """A cell's image: bytes, {"bytes", "path"} as the `datasets` library writes them, or the path of a file."""
     batch, column, row, part = address
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if isinstance(data, bytes):
@@ -187,7 +209,14 @@ def _json_rows(
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON list, or of JSON lines. EditLoopError for anything else, naming the line."""
+    """Return the objects of a JSON file.
+
+    Args:
+        path: The file: a JSON list if its name ends in .json, else JSON lines.
+
+    Raises:
+        EditLoopError: There is no such file, it is not JSON, or it holds something else than objects.
+    """
     if not path.is_file():
         raise EditLoopError(f"{path}: no such file.")
     try:
@@ -211,7 +240,7 @@ def _line_of_json(path: Path, number: int, line: str) -> Any:
 
 
 def _row_files(folder: Path) -> list[Path]:
-    """A folder's files of rows, of one kind; JSON files that tell of the data set are none."""
+    """A folder's files with rows, of the first suffix of SUFFIXES that it has. JSON files of metadata do not count."""
     about = ("dataset_info.json", "state.json", "dataset_dict.json", "manifest.json")
     for suffix in SUFFIXES:
         if files := [path for path in sorted(folder.glob(f"*{suffix}")) if path.name not in about]:
@@ -220,7 +249,7 @@ def _row_files(folder: Path) -> list[Path]:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds pictures or other bytes, which nobody reads as values."""
+    """Whether a column holds images or other bytes, which are not read as values."""
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     if pa.types.is_struct(inner):
         return any(_holds_bytes(inner.field(index).type) for index in range(inner.num_fields))

@@ -1,6 +1,6 @@
-"""ImagenHub's text-guided editing (arXiv 2310.01596): edits of several models, each rated by three people.
+"""Reads ImagenHub's text-guided editing (arXiv 2310.01596): edits by several editors, each rated by three people.
 
-A rating is semantic consistency and perceptual quality, each 0, 0.5 or 1; a rater's score is sqrt(SC * PQ).
+A rating is semantic consistency (SC) and perceptual quality (PQ), each 0, 0.5 or 1; a rater's score is sqrt(SC * PQ).
 """
 
 import csv
@@ -19,14 +19,22 @@ PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
 
 RaterScores = dict[str, dict[str, float]]
-"""One rater's scores: by file name, then model."""
+"""One rater's scores, by file name, then by editor."""
 
 
 def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """Its items, one a source picture; candidates are the models. A model that people rated but whose folder of
-    pictures the publication lacks (Imagic) is left out.
+    """Return the items, one for each source image, with the editors as candidates.
 
-    EditLoopError without the lookup or a rater's file.
+    An editor that people rated but whose images were not published (Imagic) is left out.
+
+    Args:
+        data: Folder that holds the publication's results/ and eval/.
+        loader: Loads the images and collects their faults.
+        faults: Receives the other faults, a sentence each.
+
+    Raises:
+        EditLoopError: dataset_lookup.json is missing or damaged, there is no rater's file, or no rated editor has
+            images.
     """
     lookup = _lookup(data / PICTURES / "dataset_lookup.json")
     files = sorted((data / RATINGS).glob("*.tsv"))
@@ -81,7 +89,7 @@ def _lookup(path: Path) -> dict[str, Any]:
 
 
 def _ratings(path: Path, faults: list[str]) -> RaterScores:
-    """One rater's file: file names in the first column, then a model a column; an empty cell is no rating."""
+    """Scores in a rater's file: file names in the first column, then a column for each editor; cells may be empty."""
     with path.open(newline="") as stream:
         header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
     scores_by_file: RaterScores = {}
@@ -106,7 +114,7 @@ def _ratings(path: Path, faults: list[str]) -> RaterScores:
 
 
 def _score(cell: str) -> float | None:
-    """sqrt(SC * PQ) of a cell `[SC, PQ]`, 0..1; None for anything else."""
+    """sqrt(SC * PQ) of a cell `[SC, PQ]`, each 0..1; None for anything else."""
     try:
         pair = json.loads(cell)
     except ValueError:

@@ -1,11 +1,11 @@
-"""Names of the suites: light, so that settings can check them without opening one."""
+"""Names of the suites. The module imports little, so that settings can check names without opening a suite."""
 
 from editloop.plugins import plugin_names
 
 SUITES = ("editscore-bench", "editreward-bench", "genai-bench", "aurora-bench", "imagenhub", "heldout", "scenes")
-"""Those that ship."""
+"""Names of the suites that ship with EditLoop."""
 
 
 def suite_names() -> tuple[str, ...]:
-    """Return the names of all suites: those that ship, then those of other packages."""
+    """Return the names of all suites: those that ship with EditLoop, then those of plug-ins."""
     return (*SUITES, *plugin_names("editloop.suites"))

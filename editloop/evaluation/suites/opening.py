@@ -1,4 +1,4 @@
-"""From a suite's name and a folder to the suite, checked whole before anything is asked."""
+"""Opens a suite by its name and folder, and checks all of it before a judge scores anything."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +23,11 @@ from editloop.evaluation.suites.team import read_heldout, read_scenes
 from editloop.plugins import load_plugin
 
 Reader = Callable[[Path, PictureLoader, list[str]], list[Item]]
+"""(data, loader, faults) -> items. A reader adds the faults that it finds to `faults`, and leaves such items out."""
 
 
 class SuiteFormat(NamedTuple):
-    """How a suite is read and counted."""
+    """How a suite is read and counted. The fields after `read` are those of `Suite`."""
 
     read: Reader
     counting: Counting
@@ -45,14 +46,22 @@ SUITE_FORMATS: dict[str, SuiteFormat] = {
 }
 assert tuple(SUITE_FORMATS) == SUITES
 PAIR_SUITES = tuple(name for name, suite_format in SUITE_FORMATS.items() if suite_format.counting in ("strict", "ties"))
-"""Suites whose units are pairs, which a file of labels can stand in for."""
+"""Suites of pairs. A file of labels can replace their folder when the judge's answers are saved already."""
 
 
 def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suite:
-    """The suite `name` (one of SUITES) in the folder `data`, in its public format; or, without `data`, the votes of
-    `labels` (JSON lines: key, label) alone, for judges whose answers are saved.
+    """Open a suite and check its content.
 
-    EditLoopError that lists what is wrong: missing or faulty pictures, keys that come twice, unknown words.
+    Args:
+        name: A shipped suite or a plug-in's, see `suite_names`.
+        data: The suite's folder or file, in its public format. None: use `labels`.
+        labels: Instead of `data`, for suites of pairs: JSON lines with key and label (human votes). The suite then has
+            no images, and only saved answers can be measured on it.
+
+    Raises:
+        EditLoopError: There is no such suite, both or none of `data` and `labels` are given, there is nothing to
+            measure, or the content has faults. The message lists them: missing or broken images, keys that occur twice,
+            unknown words.
     """
     suite_format = SUITE_FORMATS.get(name) or load_plugin("editloop.suites", name)
     if suite_format is None:
@@ -84,7 +93,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
 
 
 def _items_of_labels(name: str, suite_format: SuiteFormat, path: Path) -> list[Item]:
-    """Items without pictures, one a line of `path`."""
+    """Items without images, one for each line of a file of labels."""
     if name not in PAIR_SUITES:
         raise EditLoopError(
             f"--labels {path}: {name} is no suite of pairs ({', '.join(PAIR_SUITES)} are); give --data."

@@ -1,4 +1,4 @@
-"""An evaluation in files: report.json for programs, page.html for people, units.jsonl unit by unit."""
+"""Writes an evaluation to files: report.json (all figures), page.html (for people), units.jsonl (each unit)."""
 
 import json
 from collections.abc import Callable
@@ -22,11 +22,16 @@ FIGURE_TITLES = {
     "spearman": "Spearman's correlation",
 }
 MIN_UNITS_SHOWN = 2
-"""Units of a task that a row of the picture needs."""
+"""A slice with fewer units has no row in the plot."""
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write the three files into `folder`, which may hold the judge's answers already."""
+    """Write report.json, page.html and units.jsonl.
+
+    Args:
+        evaluation: The evaluation.
+        folder: Where to write; may hold the judge's answers already.
+    """
     outcomes = evaluation.outcomes
     rows = zip(
         outcomes.keys,
@@ -44,7 +49,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def suite_page(report: dict[str, Any]) -> str:
-    """One self-contained HTML page of a report."""
+    """Return a report as a self-contained HTML page.
+
+    Args:
+        report: An evaluation's report.
+    """
     filters: dict[str, Callable[..., str]] = {"share": format_share, "span": format_interval}
     return render(
         Path(__file__).with_name("suite_page.html.j2"),
@@ -57,7 +66,14 @@ def suite_page(report: dict[str, Any]) -> str:
 
 
 def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
-    """Name in words, value and interval of the figures that a report has."""
+    """Return the title, value and 95 % interval of the main figures that a report has.
+
+    Args:
+        report: An evaluation's report.
+
+    Returns:
+        Title, value and interval of each figure; value and interval are None where not measured.
+    """
     ci95_by_name = report.get("intervals", {})
     strict = report["counting"] == "strict"
     redundant = ("accuracy_without_ties",) if strict else ()
@@ -81,7 +97,14 @@ def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[fl
 
 
 def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The report's tables by heading: a row has a value, an interval and a number of units."""
+    """Return the report's tables by heading.
+
+    Args:
+        report: An evaluation's report.
+
+    Returns:
+        By heading and row name: value, ci95 and n (units). Empty tables are left out.
+    """
     by_heading = {
         "By task": report.get("by_task", {}),
         "By group of tasks": report.get("by_group", {}),
@@ -99,7 +122,7 @@ def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
 
 
 def _interval_plot(report: dict[str, Any]) -> str | None:
-    """The figures of the tables with their intervals, under that of the whole; percent, or correlations."""
+    """Plot of the overall figure and the tables' figures, with intervals, times 100."""
     correlation = report["accuracy"] is None
     overall = report["spearman"] if correlation else report["accuracy"]
     rows = [_estimate("all", overall, report["ci95"], GREEN)]
@@ -127,10 +150,18 @@ def _estimate(label: str, value: float | None, ends: list[float] | None, colour:
 
 
 def format_share(value: float | None) -> str:
-    """A share, or a correlation, times 100."""
+    """Return a share or correlation times 100, with one decimal.
+
+    Args:
+        value: The value; None: not measured.
+    """
     return "not measured" if value is None else f"{100 * value:.1f}"
 
 
 def format_interval(ends: list[float] | None) -> str:
-    """An interval in words."""
+    """Return an interval in words, times 100.
+
+    Args:
+        ends: Lower and upper end; None: not measured.
+    """
     return "–" if ends is None else f"{format_share(ends[0])} to {format_share(ends[1])}"

@@ -1,4 +1,4 @@
-"""Pictures of a suite as its files are read: each is decoded once, to tell a faulty one before a judge is asked."""
+"""Loads a suite's images: decodes each once and collects faults, before a judge scores anything."""
 
 import os
 from collections.abc import Callable
@@ -11,21 +11,35 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import PictureRef
 
 MAX_PENDING = 32
-"""Encoded pictures that may wait to be decoded."""
+"""Most encoded images in memory that wait to be decoded."""
 
 
 class PictureLoader:
-    """Takes pictures in, as often as they come, and says which cannot be read."""
+    """Checks a suite's images: deduplicates them, decodes each once in the background, and collects faults."""
 
     def __init__(self, root: Path, on_picture: Callable[[], object] = lambda: None):
-        """root: the folder that paths in a suite's files are relative to. looked: called for each picture."""
+        """Start with no images.
+
+        Args:
+            root: The folder that paths in the suite's files are relative to.
+            on_picture: Called for each image, for a progress display.
+        """
         self.root, self._looked = root, on_picture
         self.faults: list[str] = []
         self._seen: dict[str, Future[str]] = {}
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
     def put(self, name: str, data: bytes, read: Callable[[], bytes]) -> PictureRef:
-        """An encoded picture that lies where `read` finds it; `name` is what messages call it."""
+        """Register an encoded image, and decode it in the background unless the same bytes were registered before.
+
+        Args:
+            name: Name in messages.
+            data: The encoded image.
+            read: Returns the same bytes again later.
+
+        Returns:
+            The reference to the image; a fault in it shows in `close`.
+        """
         self._looked()
         sha256 = sha256_bytes(data)
         if sha256 not in self._seen:
@@ -40,7 +54,16 @@ class PictureLoader:
         return PictureRef(name, sha256, read)
 
     def file(self, path: str, name: str) -> PictureRef | None:
-        """A picture file by its path below the root; None, with a fault, where there is none."""
+        """Register an image file.
+
+        Args:
+            path: Path relative to the root, below it.
+            name: Name in messages.
+
+        Returns:
+            The reference to the image; None, with a fault in `faults`, if the file cannot be read or the path is not
+            below the root.
+        """
         below = PurePosixPath(path)
         if not path or below.is_absolute() or ".." in below.parts:
             self.faults.append(f"{name}: {path!r} is not a path below {self.root}")
@@ -53,7 +76,7 @@ class PictureLoader:
             return None
 
     def close(self) -> list[str]:
-        """All faults, those of missing pictures first; waits for what is being decoded."""
+        """Wait for the decoding to end and return all faults, those of missing images first."""
         with self._pool:
             decode_faults = [fault for future in self._seen.values() if (fault := future.result())]
         return self.faults + decode_faults

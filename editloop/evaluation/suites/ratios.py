@@ -1,4 +1,4 @@
-"""Many ratios over units, each with its interval, from one set of resamples of whole clusters."""
+"""Ratios over units with confidence intervals, all from one set of resamples of whole clusters."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,36 +13,61 @@ Mask = NDArray[np.bool_]
 
 
 class RatioEstimate(NamedTuple):
+    """A ratio, or a mean of ratios, with its 95 % interval."""
+
     value: float | None
-    """None where nothing was counted."""
+    """None if nothing was counted."""
     ci95: list[float] | None
-    """None where it rests on fewer than two clusters."""
+    """[low, high]; None if fewer than two clusters count."""
 
 
 class Ratios:
-    """Columns of hits and counts over N units; all see the same resamples."""
+    """Named ratios over N units, which all use the same resamples. Call `add` for each, then `resample`, then read."""
 
     def __init__(self, clusters: Sequence[str]):
+        """Start without ratios.
+
+        Args:
+            clusters: Clusters of the N units.
+        """
         self._clusters = clusters
         self._hits: dict[str, Floats] = {}
         self._counts: dict[str, Floats] = {}
         self._found: Resampled | None = None
 
     def add(self, name: str, hits: Floats, counts: Floats) -> None:
-        """A ratio sum(hits) / sum(counts). hits, counts: (N,)."""
+        """Add the ratio sum(hits) / sum(counts).
+
+        Args:
+            name: Name to read it by.
+            hits: Numerators, (N,).
+            counts: Denominators, (N,), at least 0.
+        """
         self._hits[name], self._counts[name] = hits * 1.0, counts * 1.0
 
     def resample(self, seed: int) -> None:
-        """Compute all of them."""
+        """Compute all ratios that were added, as measured and in each resample.
+
+        Args:
+            seed: Seed of the resampling.
+        """
         hits, counts = (np.stack(list(columns.values()), axis=1) for columns in (self._hits, self._counts))
         self._found = resampled_ratios(*sum_by_cluster(hits, counts, self._clusters), seed=seed)
 
     def figure(self, name: str) -> RatioEstimate:
-        """One ratio."""
+        """Return one ratio. Call `resample` first.
+
+        Args:
+            name: Name of the ratio.
+        """
         return self.mean([name])
 
     def mean(self, names: Sequence[str]) -> RatioEstimate:
-        """The unweighted mean of some ratios, those that count nothing left out."""
+        """Return the unweighted mean of some ratios. Call `resample` first.
+
+        Args:
+            names: Names of the ratios. Those whose counts sum to 0 are left out.
+        """
         assert self._found is not None
         columns = list(self._hits)
         indices = [columns.index(name) for name in names if self._counts[name].sum() > 0]

@@ -1,4 +1,4 @@
-"""A judge's answers from files: scores of edits, or verdicts on comparisons."""
+"""Reads a judge's answers from files: scores of edits, or verdicts on comparisons."""
 
 import csv
 import math
@@ -21,11 +21,18 @@ COLUMNS = ("key", "candidate", "score")
 
 
 def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
-    """Scores from a file (.csv, .parquet, .jsonl) with columns key, candidate, score.
+    """Read scores from a file with the columns key, candidate and score.
 
-    key: an item's. candidate: an edit's name in the suite (left, right; A to D; a model), or its place from 0. An empty
-    score (null) is a reply that is missing. EditLoopError that lists scores that are not there, come twice, are not
-    finite, or are of keys that the suite does not have.
+    `key` is an item's key. `candidate` is an edit's name in the suite (left or right; A to D; an editor's name) or its
+    index from 0. An empty score (null) is a missing answer.
+
+    Args:
+        path: The file: .csv, .parquet, .jsonl, or .json with a list of objects.
+        suite: The suite that the scores belong to.
+
+    Raises:
+        EditLoopError: The file cannot be read or lacks a column, or scores are absent, occur twice, are not finite, or
+            have keys or candidates that the suite does not have. The message lists them.
     """
     items = {item.key: item for item in suite.items}
     scores_by_edit: dict[tuple[str, int], float] = {}
@@ -67,10 +74,18 @@ def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
 
 
 def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
-    """Verdicts from JSON lines with key and verdict: left, right, both_bad, tie; null, or no line, is a missing reply.
+    """Read verdicts from JSON lines with `key` and `verdict`.
 
-    key: a comparison's, which in a suite of pairs is the item's. EditLoopError for other words, keys that the suite
-    does not have or that come twice, and for a suite without comparisons.
+    `key` is a comparison's key, which in a suite of pairs is the item's. `verdict` is left, right, both_bad or tie. A
+    null verdict, or no line, is a missing answer.
+
+    Args:
+        path: The file.
+        suite: The suite that the verdicts belong to.
+
+    Raises:
+        EditLoopError: The suite has no comparisons, or the file cannot be read, is empty, has other words, or has keys
+            that occur twice or that the suite does not have.
     """
     comparison_keys = {comparison.key: None for item in suite.items for comparison in item.comparisons}
     if not comparison_keys:
@@ -131,7 +146,7 @@ def _candidate_index(item: Item, candidate: Any) -> int | None:
 
 
 def _parse_score(score: Any) -> float | None:
-    """A score; NaN where it is empty (missing), None where it is no finite number."""
+    """A score as a number: NaN if it is empty (a missing answer), None if it is not a finite number."""
     if score is None or score == "":
         return math.nan
     try:

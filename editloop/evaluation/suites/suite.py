@@ -1,4 +1,4 @@
-"""What a suite asks, in whatever format it came: sources, instructions, edits, and what people said of them."""
+"""Data model of benchmark suites: sources, instructions, edits and human labels, independent of the file format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,27 +17,30 @@ AxisName = Literal["prompt_following", "consistency", "overall"]
 AXIS_NAMES: tuple[AxisName, ...] = get_args(AxisName)
 
 Counting = Literal["strict", "ties", "groups", "correlation"]
-"""What the suite's publication counts. strict: people's ties are no units and a judge's tie is wrong. ties: two edits
-that are told apart or not. groups: an item is right if all its comparisons are. correlation: Spearman with ratings."""
+"""How the suite's publication counts.
+
+strict: pairs that people call a tie do not count, and a judge's tie is wrong. ties: accuracy with ties; a tie of both
+people and judge is right. groups: an item is right if all its comparisons are. correlation: Spearman's correlation with
+people's ratings."""
 
 ALL = "all"
-"""The slice of items whose suite has no kinds of task."""
+"""The slice of items in a suite without task types."""
 
 
 @dataclass(frozen=True)
 class PictureRef:
-    """An encoded picture where it lies; its bytes are read each time they are asked for."""
+    """A reference to an encoded image in the suite's files. Its bytes are read anew on each call of `read`."""
 
     name: str
-    """For messages: the file, or the table's row and column."""
+    """Name in messages: the file, or the row and column of the table."""
     sha256: str
-    """Of the bytes."""
+    """Hash of the encoded bytes."""
     read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two edits of an item, by their places among its candidates, and what people said of them."""
+    """Two edits of an item, as indices into its candidates, with the human label."""
 
     key: str
     left: int
@@ -47,50 +50,62 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Item:
-    """One source, one instruction, K edits."""
+    """One source, one instruction and the K edits made for them."""
 
     key: str
     cluster: str
-    """Items of one cluster (one source picture) are not independent of each other."""
+    """Items of one cluster (one source image) are dependent, and are resampled together."""
     slice: str
-    """Kind of task, or ALL."""
+    """Task type, or ALL."""
     instruction: str
     candidates: tuple[str, ...]
-    """K names, by which files of scores call the edits: `left`, `right` for pairs, `A`.. for groups, else models."""
+    """K names of the edits, as score files use them: `left` and `right` for pairs, `A`, `B`, ... for groups, else the
+    editors' names."""
     comparisons: tuple[Comparison, ...] = ()
     ratings: NDArray[np.float64] | None = None
-    """(raters, K): each person's rating of each edit, NaN where there is none; None where people only compared."""
+    """(raters, K): each rater's rating of each edit, NaN where there is none. None if people only compared edits."""
     raters: tuple[str, ...] = ()
     axis: AxisName = "overall"
     source: PictureRef | None = None
-    """None in a suite without images."""
+    """The source image; None in a suite without images."""
     edits: tuple[PictureRef, ...] = ()
-    """K pictures, or none in a suite without images."""
+    """K images; empty in a suite without images."""
 
     def pictures(self) -> tuple[PictureRef, ...]:
-        """Source and edits; empty without images."""
+        """Return the source and the edits; empty in a suite without images."""
         return (self.source, *self.edits) if self.source else ()
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark's items."""
+    """A benchmark: its items and how they are counted."""
 
     name: str
     counting: Counting
     sha256: str
-    """Of all that is asked and labelled; pictures by their bytes."""
+    """Content address of all items with their labels; images enter by the hash of their bytes."""
     items: tuple[Item, ...]
     four_words: bool = False
-    """Whether people could say `both_bad` as well as `tie`."""
+    """Whether people could choose `both_bad` as well as `tie`."""
     mean_over_slices: bool = False
-    """Whether the published figure is the unweighted mean over the slices, and not over the units."""
+    """Whether the published figure is the unweighted mean over slices, instead of the mean over units."""
 
     @property
     def has_images(self) -> bool:
+        """Whether the suite has images, so that a judge can score it."""
         return bool(self.items) and self.items[0].source is not None
 
 
 def decode_picture(picture: PictureRef) -> Picture:
-    """(height, width, 3) uint8. EditLoopError for a broken picture."""
+    """Decode an image.
+
+    Args:
+        picture: The image.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        EditLoopError: The image is broken, too large, too small, or in another format.
+    """
     return np.asarray(read_picture(picture.read(), picture.name))

@@ -1,4 +1,4 @@
-"""The team's own suites, from a dataset folder's test split: what its experts order, and what the oracle orders."""
+"""Reads the team's own suites from a dataset's test split: pairs as its experts order them, or as the oracle does."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -17,18 +17,27 @@ from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import Comparison, Item, PictureRef
 
 CLEAR_GAP = 0.1
-"""Pairs whose oracle scores (0..1) differ by more are clear: an attentive expert would order them so."""
+"""A pair is clear if its oracle scores (0..1) differ by more: an attentive expert would order it like the oracle."""
 COLUMNS = ("task_id", "task_type", "instruction", "candidate_id", "if_mean", "vq_mean")
 PICTURES = ("source", "image")
 
 Scores = NDArray[np.float64]
+"""(K,), or (raters, K)."""
 
 
 def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """A task an item; its comparisons are the pairs whose mean ratings (sum of the axes, 2..8) differ by more than TIE.
+    """Return an item for each task. Its comparisons are the pairs whose mean ratings differ by more than TIE.
 
-    Where the folder holds the votes, each rater's own ratings are kept: what people agree on is the judge's ceiling.
-    EditLoopError for a folder that changed since it was written.
+    A rating is the sum of both axes, 2..8. If the folder holds the votes, items have each rater's ratings, from which
+    the human ceiling is computed.
+
+    Args:
+        data: A dataset folder.
+        loader: Loads the images and collects their faults.
+        faults: Part of the readers' signature; not used, as all faults of a dataset folder are errors or the loader's.
+
+    Raises:
+        EditLoopError: The folder is not a dataset, has changed since it was written, or cannot be read.
     """
     items = _tasks(data, loader, faults)
     votes = _votes(data, [item.key for item, _ in items])
@@ -44,9 +53,16 @@ def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[I
 
 
 def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
-    """The same tasks, ordered by the oracle: the pairs whose scores differ by more than CLEAR_GAP.
+    """Return an item for each task with a known right result. Its comparisons are the oracle's clear pairs.
 
-    EditLoopError where no task of the split has a known right result.
+    Args:
+        data: A dataset folder.
+        loader: Loads the images and collects their faults.
+        faults: Part of the readers' signature; not used, as all faults of a dataset folder are errors or the loader's.
+
+    Raises:
+        EditLoopError: No task of the test split has a known right result, or the folder is not a dataset, has changed
+            since it was written, or cannot be read.
     """
     from editloop.datasets.preference_groups import read_groups
 
@@ -63,7 +79,7 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
 
 
 def _tasks(data: Path, loader: PictureLoader, faults: list[str]) -> list[tuple[Item, Scores]]:
-    """The tasks of the test split without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
+    """The test split's tasks, without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
     read_manifest(data, check=True)
     rows: dict[str, list[tuple[dict[str, object], tuple[PictureRef | None, ...]]]] = {}
     paths = sorted(data.glob("candidates-test-*.parquet"))
@@ -94,7 +110,7 @@ def _tasks(data: Path, loader: PictureLoader, faults: list[str]) -> list[tuple[I
 
 
 def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | None, raters: tuple[str, ...]) -> Item:
-    """The item with the pairs whose scores differ by more than `gap`, called TASK:CANDIDATE:CANDIDATE."""
+    """The item with the pairs whose scores differ by more than `gap` as comparisons TASK:CANDIDATE:CANDIDATE."""
     comparisons = tuple(
         Comparison(
             f"{item.key}:{item.candidates[i]}:{item.candidates[j]}", i, j, "left" if scores[i] > scores[j] else "right"
@@ -117,7 +133,7 @@ def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | 
 
 
 def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
-    """By task: each rater's overall rating (2..8) of each candidate; nothing where the folder keeps no votes."""
+    """Overall ratings, 2..8, by task and (rater, candidate). Empty if the folder holds no votes."""
     if not (data / JUDGEMENTS).is_file():
         return {}
     task_ids = set(tasks)

@@ -1,6 +1,6 @@
-"""Pairs that people and a judge order or leave open: what became of each, and the threshold of a tie. Pure functions.
+"""Accuracy with ties (arXiv 2305.14324): outcomes of pairs, and the tie threshold of a judge's scores. Pure functions.
 
-Accuracy with ties (arXiv 2305.14324): right orders and shared ties over all pairs; a judge's scores are a tie where
+The accuracy is the share of pairs that people and judge order alike or both call a tie. A judge's scores are a tie if
 they differ by no more than a threshold.
 """
 
@@ -14,26 +14,34 @@ Codes = NDArray[np.int64]
 
 
 class PairOutcome(IntEnum):
-    """What became of a pair; later ones decide over earlier ones where several pairs are one unit."""
+    """Outcome of a pair, from best to worst: a unit of several pairs takes its worst outcome."""
 
     RIGHT = 0
     """People and judge prefer the same edit."""
     BOTH_TIES = 1
-    """Neither prefers one, in the same words where the words differ."""
+    """Neither prefers an edit; in a suite of four words, both use the same word."""
     OTHER_TIE = 2
-    """Neither prefers one, but one says that both are bad and the other that both are good."""
+    """Neither prefers an edit, but one says `tie` and the other `both_bad`."""
     HUMAN_TIE = 3
-    """The judge prefers one where people do not."""
+    """The judge prefers an edit, people do not."""
     MODEL_TIE = 4
-    """People prefer one where the judge does not."""
+    """People prefer an edit, the judge does not."""
     WRONG = 5
-    """They prefer different ones."""
+    """People and judge prefer different edits."""
     MISSING = 6
     """The judge gave no answer."""
 
 
 def pair_outcomes(human: Floats, judge: Floats) -> Codes:
-    """What became of N pairs, (N,): each side is 1 (left), -1 (right) or 0 (tie), the judge's NaN where missing."""
+    """Return the outcomes of N pairs.
+
+    Args:
+        human: People's preferences, (N,): 1 left, -1 right, 0 tie.
+        judge: The judge's preferences, (N,), likewise; NaN where missing.
+
+    Returns:
+        (N,), values of `PairOutcome`.
+    """
     codes = np.full(len(human), PairOutcome.WRONG, dtype=np.int64)
     codes[(human != 0) & (judge == human)] = PairOutcome.RIGHT
     codes[(human == 0) & (judge == 0)] = PairOutcome.BOTH_TIES
@@ -44,15 +52,30 @@ def pair_outcomes(human: Floats, judge: Floats) -> Codes:
 
 
 def preference_signs(difference: Floats, threshold: Floats | float) -> Floats:
-    """Score differences left - right as 1, -1 or, up to the threshold, 0; NaN stays. (N,)."""
+    """Return the preferences that score differences express.
+
+    Args:
+        difference: Scores of the left edits minus scores of the right ones, (N,); NaN where missing.
+        threshold: Largest absolute difference that is a tie, one for all pairs or (N,).
+
+    Returns:
+        (N,): 1 left, -1 right, 0 tie, NaN where missing.
+    """
     signs = np.where(np.abs(difference) <= threshold, 0.0, np.sign(difference))
     return np.asarray(np.where(np.isnan(difference), np.nan, signs))
 
 
 def best_threshold(human: Floats, difference: Floats) -> float:
-    """The least threshold >= 0 with the highest accuracy with ties; pairs without an answer (NaN) are left out.
+    """Return the smallest threshold with the highest accuracy with ties.
 
-    0 (only equal scores tie) and the absolute differences themselves are all that can matter. 0 without any pair.
+    The accuracy changes only at 0 (only equal scores are a tie) and at the absolute differences, so these are tried.
+
+    Args:
+        human: People's preferences, (N,): 1 left, -1 right, 0 tie.
+        difference: Scores of the left edits minus scores of the right ones, (N,). Pairs with NaN are left out.
+
+    Returns:
+        The threshold, at least 0; 0 without any pair.
     """
     answered = ~np.isnan(difference)
     human, difference = human[answered], difference[answered]
@@ -75,10 +98,19 @@ def held_out_thresholds(
     seed: int,
     folds: int = 5,
 ) -> tuple[Floats, Floats] | None:
-    """For each of N pairs the best threshold of the pairs in other folds, (N,), and the folds' thresholds, (folds,).
+    """Return for each pair the best threshold of the pairs in other folds.
 
-    clusters: (N,), numbers; a cluster lies in one fold whole. fits: (N,), the pairs that a threshold is chosen by. None
-    with fewer than two clusters of such pairs.
+    Args:
+        human: People's preferences, (N,): 1 left, -1 right, 0 tie.
+        difference: Scores of the left edits minus scores of the right ones, (N,); NaN where missing.
+        clusters: Cluster numbers, (N,), at least 0. All pairs of a cluster are in one fold.
+        fits: Pairs that thresholds are fitted to, (N,).
+        seed: Seed of the assignment of clusters to folds.
+        folds: Number of folds; at most one for each cluster with pairs in `fits`.
+
+    Returns:
+        The thresholds of the pairs, (N,), and those of the folds, (folds,). None if `fits` has pairs of fewer than two
+        clusters.
     """
     names = np.unique(clusters[fits])
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""A suite's comparisons and its units as arrays, and what a judge's answers make of them."""
+"""A suite's comparisons and units as arrays, and their outcomes for a judge's answers."""
 
 from dataclasses import dataclass
 
@@ -18,24 +18,25 @@ from editloop.evaluation.suites.ties import (
 )
 
 SIGNS: dict[Label, float] = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
+"""Labels as numbers: 1 if the left edit is preferred, -1 if the right one is, 0 for a tie."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """M comparisons, which are or make up N units: the comparisons themselves, or in a suite of groups the items."""
+    """M comparisons that form N units. A unit is a comparison, or in a suite of groups an item with its comparisons."""
 
     comparison_keys: tuple[str, ...]
-    """M keys."""
+    """(M): keys of the comparisons."""
     words: tuple[Label, ...]
-    """M."""
+    """(M): human labels."""
     human: Floats
-    """(M,): 1 left, -1 right, 0 tie."""
+    """(M,): the human labels as numbers, see SIGNS."""
     unit: NDArray[np.int64]
-    """(M,): the unit that a comparison belongs to."""
+    """(M,): index of the unit that a comparison belongs to."""
     can_tie: NDArray[np.bool_]
-    """(M,): comparisons that a threshold is chosen by: those that people could call a tie."""
+    """(M,): whether people could call the comparison a tie. Tie thresholds are fitted to these alone."""
     keys: tuple[str, ...]
-    """N."""
+    """(N): keys of the units; their clusters, slices and axes follow."""
     clusters: tuple[str, ...]
     slices: tuple[str, ...]
     axes: tuple[str, ...]
@@ -45,13 +46,30 @@ class Units:
         return len(self.keys)
 
     def unit_outcomes(self, codes: Codes) -> Codes:
-        """Outcomes of the units from those of their comparisons: the worst, in the order of Outcome. (M,) to (N,)."""
+        """Return the units' outcomes: the worst one of each unit's comparisons, in the order of `PairOutcome`.
+
+        Args:
+            codes: Outcomes of the comparisons, (M,).
+
+        Returns:
+            Outcomes of the units, (N,).
+        """
         units = np.zeros(len(self), dtype=np.int64)
         np.maximum.at(units, self.unit, codes)
         return units
 
     def credit(self, codes: Codes) -> Floats:
-        """(N,): the chance of a unit to be right if a coin decided each pair that the judge leaves open."""
+        """Return the probability that each unit is right if a coin decides the pairs on which only the judge ties.
+
+        A pair that is right, or that both call a tie, has probability 1; one on which only the judge ties has 0.5; any
+        other has 0. A unit's credit is the product over its pairs.
+
+        Args:
+            codes: Outcomes of the comparisons, (M,).
+
+        Returns:
+            (N,), 0..1.
+        """
         credit_by_outcome = np.zeros(len(PairOutcome))
         credit_by_outcome[[PairOutcome.RIGHT, PairOutcome.BOTH_TIES]], credit_by_outcome[PairOutcome.MODEL_TIE] = (
             1.0,
@@ -63,7 +81,11 @@ class Units:
 
 
 def suite_units(suite: Suite) -> Units:
-    """The units of a suite's comparisons, in its order."""
+    """Return the units of a suite's comparisons, in the suite's order.
+
+    Args:
+        suite: The suite. Items without comparisons are left out.
+    """
     in_groups = suite.counting == "groups"
     compared = [(item, comparison) for item in suite.items for comparison in item.comparisons]
     compared_items = [item for item in suite.items if item.comparisons]
@@ -91,20 +113,31 @@ def suite_units(suite: Suite) -> Units:
 
 @dataclass(frozen=True)
 class ComparisonOutcomes:
-    """What became of the comparisons, (M,), as published, and with thresholds that did not see them."""
+    """Outcomes of the comparisons, (M,), under several rules for when scores are a tie."""
 
     published: Codes
+    """With the threshold that is best on the suite itself, as publications do; `plain` if there is no threshold."""
     plain: Codes
-    """With equal scores alone as ties: what orders are worth apart from where the threshold lies."""
+    """With only equal scores as ties: the quality of the order, whatever the threshold."""
     held_out: Codes | None
-    """None where there is no threshold to choose, or too few clusters to hold any out."""
+    """With thresholds fitted to other clusters. None if there is no threshold to fit, or too few clusters to hold any
+    out."""
     threshold: float | None
+    """The threshold of `published`; None if there is none to fit."""
     folds: Floats | None
-    """The thresholds of the folds."""
+    """(folds,): the thresholds of `held_out`; None with it."""
 
 
 def comparison_outcomes(units: Units, answers: SuiteAnswers, *, seed: int) -> ComparisonOutcomes:
-    """The outcomes of a judge's answers."""
+    """Return the outcomes of a judge's answers.
+
+    Verdicts, and scores of comparisons that people could not call a tie, need no threshold.
+
+    Args:
+        units: The suite's units.
+        answers: Answers to the same suite.
+        seed: Seed of the assignment of clusters to folds.
+    """
     if answers.verdicts is not None:
         codes = _outcomes_of_verdicts(units, answers)
         return ComparisonOutcomes(codes, codes, None, None, None)
@@ -132,7 +165,7 @@ def comparison_outcomes(units: Units, answers: SuiteAnswers, *, seed: int) -> Co
 
 
 def _outcomes_of_verdicts(units: Units, answers: SuiteAnswers) -> Codes:
-    """Outcomes of verdicts; where people had four words, `tie` and `both_bad` are not the same."""
+    """Outcomes of verdicts. Where people had four words, `tie` and `both_bad` are different."""
     assert answers.verdicts is not None
     verdicts = [answers.verdicts.get(key) for key in units.comparison_keys]
     judge = np.array([np.nan if word is None else SIGNS[word] for word in verdicts], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Every piece that the claims stand on, with what it takes on one core."""
+"""All pieces that the claims use, with their planned seconds on one core."""
 
 from editloop.studies.claims import curation, reinforcement, rewards, scaling, worlds
 from editloop.studies.claims.store import Piece

@@ -1,4 +1,4 @@
-"""The papers' claims at laptop scale: measured on drawn scenes, seed by seed, and told with intervals.
+"""Measures the papers' claims at laptop scale: on drawn scenes, over several seeds, with confidence intervals.
 
 editloop claims --out runs/claims
 """
@@ -23,7 +23,20 @@ from editloop.studies.claims.store import Store
 
 
 def plan_claims(store: Store, numbers: Sequence[int], seeds: int, processes: int) -> tuple[list[PieceKey], float]:
-    """The pieces that are not done yet, and the seconds that they take by plan."""
+    """Return the pieces that are not done yet, and the planned time for them.
+
+    Args:
+        store: The results so far.
+        numbers: Numbers of the claims; empty: all claims.
+        seeds: Number of seeds.
+        processes: Number of pieces that run at a time.
+
+    Returns:
+        The pieces, each after those it needs, and the seconds that they take.
+
+    Raises:
+        EditLoopError: There is no claim of one of the numbers.
+    """
     names = [name for claim in _select_claims(numbers) for name in claim.pieces]
     waiting = waiting_pieces(store, names, range(seeds))
     return waiting, planned_seconds(store, waiting, processes)
@@ -38,10 +51,23 @@ def measure_claims(
     seconds: float,
     tell: Callable[[PiecesProgress], None],
 ) -> dict[str, Any]:
-    """Make what is missing of the claims of these numbers (none: all), and tell what the figures say.
+    """Run the pieces that claims still lack, and write the report of all claims, see `write_claims`.
 
-    Returns what `claims.json` in the store's folder holds; `claims.md` and `page.html` have it as pages, for
-    all claims that there are figures of. Raises EditLoopError after everything else is done when a piece has failed.
+    The report is also written if the call is interrupted or a piece fails.
+
+    Args:
+        store: The results so far.
+        numbers: Numbers of the claims; empty: all claims.
+        seeds: Number of seeds.
+        processes: Number of pieces that run at a time.
+        seconds: Time limit. A piece that is not expected to end within it is not started.
+        tell: Called with the progress whenever a piece starts or ends.
+
+    Returns:
+        The content of `claims.json`.
+
+    Raises:
+        EditLoopError: There is no claim of one of the numbers, or a piece failed (raised after the others have run).
     """
     waiting, _ = plan_claims(store, numbers, seeds, processes)
     try:
@@ -53,7 +79,15 @@ def measure_claims(
 
 
 def write_claims(store: Store, seeds: int) -> dict[str, Any]:
-    """Write what there is of all claims into the store's folder: `claims.json`, `claims.md`, `page.html`."""
+    """Write the report of all claims, as far as they are measured, to `claims.json`, `claims.md` and `page.html`.
+
+    Args:
+        store: The results; the files are written to its folder.
+        seeds: Number of seeds to read, from 0.
+
+    Returns:
+        The content of `claims.json`.
+    """
     report: dict[str, Any] = {
         "seeds": seeds,
         "settings": store.settings.model_dump(mode="json"),
@@ -67,7 +101,16 @@ def write_claims(store: Store, seeds: int) -> dict[str, Any]:
 
 
 def complete_seeds(store: Store, claim: Claim, seeds: int) -> list[Seed]:
-    """The figures of the seeds that have all pieces that a claim's verdict hangs on."""
+    """Return the figures of the seeds that have all pieces on which a claim's verdict depends.
+
+    Args:
+        store: The results.
+        claim: The claim.
+        seeds: Number of seeds to read, from 0.
+
+    Returns:
+        For each such seed: figures by piece, including the optional pieces that are done.
+    """
     rows: list[Seed] = []
     for seed in range(seeds):
         seed_figures = {
@@ -79,7 +122,16 @@ def complete_seeds(store: Store, claim: Claim, seeds: int) -> list[Seed]:
 
 
 def piece_costs(store: Store, seeds: int) -> list[dict[str, Any]]:
-    """What each piece took, in the mean over the seeds that have it: seconds by the clock and of processors."""
+    """Return the cost of each piece, mean over the seeds that have it.
+
+    Args:
+        store: The results.
+        seeds: Number of seeds to read, from 0.
+
+    Returns:
+        For each piece that is done for a seed: piece (name), seeds (number), seconds (elapsed time) and
+        processor_seconds.
+    """
     rows = []
     for name in store.pieces:
         costs = [cost for seed in range(seeds) if (cost := store.spent(name, seed))]
@@ -90,7 +142,12 @@ def piece_costs(store: Store, seeds: int) -> list[dict[str, Any]]:
 
 
 def claim_record(claim: Claim, seeds: Sequence[Seed]) -> dict[str, Any]:
-    """A claim as `claims.json` has it: verdict, contrasts and figures with their intervals, lines of its plot."""
+    """Return a claim's record in `claims.json`: verdict, contrasts and figures with intervals, lines of the plot.
+
+    Args:
+        claim: The claim.
+        seeds: Figures of the seeds, from `complete_seeds`.
+    """
     contrasts = [estimate_over_seeds(contrast, seeds) for contrast in claim.contrasts]
     return {
         "number": claim.number,

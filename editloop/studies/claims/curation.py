@@ -1,4 +1,4 @@
-"""Editors fine-tuned on parts of a noisy set: the best-scored, a random part, all of it."""
+"""Fine-tunes editors on parts of a noisy set: its best-scored part, a random part, all of it."""
 
 import json
 from collections.abc import Callable
@@ -21,24 +21,36 @@ from editloop.training.editor_sft.settings import SftJob, read_sft_preset
 from editloop.training.job import launch_job
 
 PUBLISHED = 0.43
-"""The published optimum, 20 K of 46 K: the part that the claim is about, told before anything is measured. A random
-part of this size is its control."""
+"""Share of the published optimum, 20 K of 46 K. The claim is about this part, which was fixed before any measurement; a
+random part of the same size is its control."""
 SHARES = (0.1, 0.25, PUBLISHED, 0.7, 1.0)
-"""Best-scored parts that are learnt from."""
+"""Shares of the best-scored parts to train on."""
 DECIDING = (SHARES[0], PUBLISHED, SHARES[-1])
-"""Those that the verdict hangs on; the others give the curve's shape."""
+"""Shares on which the verdict depends. The others show the shape of the curve."""
 MAKERS = ("right", "editor", "stand-in", "stand-in")
-"""Who made the edits of the noisy set, in turn: what was asked for, the base editor, and twice a stand-in that fails in
-a way of its own."""
+"""Makers of the noisy set's edits, in turn: the right result, the base editor, and twice a stand-in."""
 
 
 def best_name(share: float) -> str:
-    """The piece that learns from the best-scored share of the noisy set."""
+    """Return the name of the piece that fine-tunes on the best-scored part of the noisy set.
+
+    Args:
+        share: Share of the part, 0..1.
+    """
     return f"sft-best-{round(100 * share)}"
 
 
 def make_triples(work: PieceContext) -> Figures:
-    """Leave `set`, an edits folder of noisy triples, a candidate a row, and `scores.parquet` by the full reward."""
+    """Write `set`, an edits folder of noisy triples, and `scores.parquet`, their scores by the full reward.
+
+    Each row of `set` has one candidate.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        edits and missing: number of triples, and of those without a score.
+    """
     write_edits(work.folder / "drawn", work.settings.triples, draw_seed(work.seed, TRIPLES))
     add_candidates(work.folder / "drawn", work.folder / "stand-ins", seed=work.seed, per_task=1)
     candidates_folder = work.folder / "made"
@@ -70,12 +82,28 @@ def make_triples(work: PieceContext) -> Figures:
 
 
 def sft_on_best(share: float) -> Callable[[PieceContext], Figures]:
-    """The piece that fine-tunes the base on the best-scored share of the set, and measures it."""
+    """Return a piece that fine-tunes the base editor on the best-scored part of the set.
+
+    Args:
+        share: Share of the part, 0..1.
+
+    Returns:
+        The function that makes the piece. It returns the figures of `measure_editor`, and mean_kept and kept from the
+        report of the curation.
+    """
     return lambda work: _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
 
 
 def sft_on_random(share: float) -> Callable[[PieceContext], Figures]:
-    """The piece that fine-tunes the base on a random share of the set, and measures it."""
+    """Return a piece that fine-tunes the base editor on a random part of the set.
+
+    Args:
+        share: Share of the part, 0..1.
+
+    Returns:
+        The function that makes the piece. It returns the figures of `measure_editor`, and mean_kept and kept from the
+        report of the curation.
+    """
     return lambda work: _fine_tuned(
         work, CurateSettings(order="random", best=round(share * work.settings.triples), seed=work.seed)
     )

@@ -1,4 +1,4 @@
-"""What was found of the claims, as a page and as a table."""
+"""Renders the report of the claims as an HTML page and as a Markdown document."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,11 @@ LINES = (GREEN, BLUE, VIOLET)
 
 
 def claims_page(report: Mapping[str, Any]) -> str:
-    """One self-contained HTML page of what `claims.json` holds."""
+    """Return the report as a self-contained HTML page.
+
+    Args:
+        report: The report of `write_claims`.
+    """
     return render(
         Path(__file__).with_name("claims_page.html.j2"),
         found=report,
@@ -39,7 +43,11 @@ def claims_page(report: Mapping[str, Any]) -> str:
 
 
 def claims_document(report: Mapping[str, Any]) -> str:
-    """The same as a Markdown page of its own, as `docs/claims.md`."""
+    """Return the report as a complete Markdown page, like `docs/claims.md`.
+
+    Args:
+        report: The report of `write_claims`.
+    """
     return f"""# The papers' claims, at laptop scale
 
 `editloop claims` measures them on drawn scenes with tiny models, {_seeds(report["seeds"])}, against an oracle that
@@ -53,7 +61,11 @@ zero. Not held: that of one lies below. Undecided: neither. The other difference
 
 
 def claims_table(report: Mapping[str, Any]) -> str:
-    """The claims as a Markdown table: verdict, and each contrast with its interval."""
+    """Return the claims as a Markdown table: verdict, and each contrast with its interval.
+
+    Args:
+        report: The report of `write_claims`.
+    """
     lines = ["| | claim | verdict | what was measured (95 % interval over seeds) |", "|---|---|---|---|"]
     for claim in report["claims"]:
         cells = "<br>".join(
@@ -67,7 +79,11 @@ def claims_table(report: Mapping[str, Any]) -> str:
 
 
 def costs_sentence(report: Mapping[str, Any]) -> str:
-    """What all of it took, in a sentence."""
+    """Return a sentence with the number of pieces, their total time and their total processor time.
+
+    Args:
+        report: The report of `write_claims`.
+    """
     clock, work = (
         sum(cost["seeds"] * cost[name] for cost in report["took"]) for name in ("seconds", "processor_seconds")
     )
@@ -80,7 +96,7 @@ def _seeds(count: int) -> str:
 
 
 def _forest(claim: Mapping[str, Any]) -> str | None:
-    """Contrasts with their intervals around zero, in hundredths."""
+    """Plot of a claim's contrasts with their intervals, times 100; None if none was measured."""
     measured_contrasts = [contrast for contrast in claim["contrasts"] if contrast["mean"] is not None]
     if not measured_contrasts:
         return None
@@ -102,7 +118,7 @@ def _forest(claim: Mapping[str, Any]) -> str | None:
 
 
 def _plot(claim: Mapping[str, Any]) -> str | None:
-    """A claim's figure along its places, in hundredths."""
+    """Plot of a claim's lines along `places`, times 100."""
     lines = [
         Line(
             trace["label"],

@@ -1,4 +1,4 @@
-"""Editors tuned by online RL with rewards of several qualities, each measured on the same held-out tasks."""
+"""Tunes editors by online RL with rewards of several qualities, and measures each on the same held-out tasks."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,28 @@ BATCH = 64
 
 
 def measure_base(work: PieceContext) -> Figures:
-    """The editor that all begin with, on the held-out tasks, also as rewards see it (`reward_full`, `reward_few`)."""
+    """Measure the base editor on the held-out tasks.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        The figures of `measure_editor`, with the mean rewards reward_full and reward_few.
+    """
     rewards = {name: work.needs[f"reward-{name}"] / MODEL for name in (FULL, FEW)}
     return measure_editor(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
 
 
 def rl_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
-    """The piece that tunes the base by a reward (`full`, `few`, `noisy`; `oracle`); `reward` is what its teacher says
-    of the result."""
+    """Return a piece that tunes the base editor by a reward.
+
+    Args:
+        reward: The dataset of the reward model (`full`, `few`, `noisy`), or `oracle`.
+
+    Returns:
+        The function that makes the piece. It returns the figures of `measure_editor`; `reward` is the mean reward by
+        the model that was optimised, and is left out for the oracle.
+    """
 
     def make(work: PieceContext) -> Figures:
         reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
@@ -36,7 +50,14 @@ def rl_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
 
 
 def rl_again_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
-    """The piece that tunes the first round's editor once more, by the reward of the piece of that name."""
+    """Return a piece that tunes the first round's editor further.
+
+    Args:
+        reward: Name of the piece that trained the reward model.
+
+    Returns:
+        The function that makes the piece. It returns the figures of `measure_editor`, with the mean `reward`.
+    """
 
     def make(work: PieceContext) -> Figures:
         return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
@@ -45,10 +66,16 @@ def rl_again_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
 
 
 def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> Figures:
-    """An editor on the seed's held-out tasks, one edit each from fixed noise.
+    """Measure an editor on the seed's held-out tasks, with one edit of each task from fixed noise.
 
-    right: share of right edits; oracle, following, quality: the oracle's means; and by each judge's key its mean
-    reward. All are 0..1.
+    Args:
+        editor: A shipped editor's name, or a model folder.
+        work: Inputs of the piece, which must need `world`.
+        judges: Addresses of judges, by the name of their figure.
+
+    Returns:
+        right: share of right edits by the oracle. oracle: the oracle's mean score; following and quality: its mean on
+        each axis. For each judge: its mean reward over the edits with a score. All are 0..1.
     """
     opened = open_editor(editor)
     rows = read_edits(work.needs["world"] / "held-out")

@@ -1,4 +1,4 @@
-"""Judges of several qualities, trained by the reward stage and measured against the oracle on one held-out split."""
+"""Trains judges of several qualities as the reward stage does, and measures them against the oracle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +8,25 @@ from editloop.studies.claims.worlds import FULL
 from editloop.studies.comparison.comparison import SHIPPED, Variant, measure_variant, train_variant
 
 HEADS = Variant("a head an axis, with uncertainty", *SHIPPED)
-"""The demo's."""
+"""The reward model of the demo."""
 SHARED = Variant("one shared head, with uncertainty", "editreward-tiny", "shared-head")
 REGRESSION = Variant("a head an axis, pointwise regression", *SHIPPED, (("loss", "regression"),))
 SCORE = Variant("EditScore", "editscore-tiny", "tiny-score", passes=1)
 MODEL = "model"
-"""The model's folder, in the folder of the piece that trained it."""
+"""Name of the model folder in the folder of the piece that trains it."""
 
 
 def train_reward_on(dataset: str, variant: Variant = HEADS) -> Callable[[PieceContext], Figures]:
-    """The piece that trains `variant` on one of the world's datasets, and measures it on the full one's held-out
-    tasks."""
+    """Return a piece that trains a judge on one of the world's datasets.
+
+    Args:
+        dataset: Name of the dataset: `full`, `few` or `noisy`.
+        variant: The way to train it.
+
+    Returns:
+        The function that makes the piece. It returns the figures of `measure_variant` on the held-out tasks of
+        `full`.
+    """
 
     def make(work: PieceContext) -> Figures:
         _train(variant, work.needs["world"] / dataset, work, epochs=work.settings.reward_epochs)
@@ -28,8 +36,15 @@ def train_reward_on(dataset: str, variant: Variant = HEADS) -> Callable[[PieceCo
 
 
 def second_reward(work: PieceContext) -> Figures:
-    """The first round's reward, learning on from the second round's labels; measured on the second's held-out tasks,
-    as the first is there (`accuracy_before`, `within_group_before`)."""
+    """Train the first round's reward model further on the second round's labels.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        The figures of `measure_variant` on the second round's held-out tasks; accuracy_before and within_group_before
+        are those of the first round's model on the same tasks.
+    """
     dataset, first = work.needs["second-world"] / FULL, work.needs["reward-full"] / MODEL
     variant = HEADS._replace(base=str(first))
     _train(variant, dataset, work, epochs=work.settings.reward_epochs)
@@ -39,7 +54,14 @@ def second_reward(work: PieceContext) -> Figures:
 
 
 def measure_edit_score(work: PieceContext) -> Figures:
-    """EditScore asked once, and `passes` times (figures with `_avg`)."""
+    """Train EditScore, and measure it with one pass and with several.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        The figures of `measure_variant` with one pass, and those with `passes` passes, named FIGURE_avg.
+    """
     dataset = work.needs["world"] / FULL
     _train(SCORE, dataset, work, epochs=work.settings.score_epochs)
     once, often = (

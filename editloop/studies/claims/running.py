@@ -1,6 +1,6 @@
-"""Pieces side by side, a process with one thread each: planned, watched, and gone on with after a stop.
+"""Plans pieces and runs them in parallel, each in a process with one thread; a later call resumes stopped pieces.
 
-Their processes are forks of one that has imported everything already: that takes 8 seconds of a core.
+The processes are forks of one that has imported everything already, as the imports take 8 seconds of a core.
 """
 
 import multiprocessing
@@ -20,8 +20,9 @@ from editloop.studies.claims import worker
 from editloop.studies.claims.store import Store
 
 SECONDS_BETWEEN_LOOKS = 0.2
+"""Time between two checks of the running processes."""
 STOP_SECONDS = 60.0
-"""How long a piece that is stopped may take to save what it has."""
+"""Time in which a stopped piece can save its state before it is killed."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 PieceKey = tuple[str, int]
@@ -29,24 +30,28 @@ PieceKey = tuple[str, int]
 
 
 class PiecesProgress(NamedTuple):
-    """How far it is, told whenever a piece begins or ends."""
+    """Progress of a run, reported whenever a piece starts or ends."""
 
     done: int
+    """Pieces that no longer run or wait, for whatever reason."""
     pieces: int
+    """All pieces of the run."""
     ended: PieceKey | None
-    """The piece that has just ended."""
+    """The piece that has just ended; None if one has started."""
     seconds: float
-    """What it took."""
+    """Time that the ended piece took; 0 if one has started."""
     running: list[PieceKey]
     left: float
-    """Seconds that the rest takes, by plan and pace so far."""
+    """Expected seconds for the rest, by plan and by the pace so far."""
 
 
 class UnfinishedPieces(NamedTuple):
+    """Pieces that a run did not finish."""
+
     failed: dict[PieceKey, Path]
-    """The log of each piece that failed."""
+    """Log file of each piece that failed."""
     waiting: list[PieceKey]
-    """Pieces that were not begun: for lack of time, or because what they need has failed."""
+    """Pieces that were not started: for lack of time, or because a piece that they need failed or was not started."""
 
 
 class _Running(NamedTuple):
@@ -55,13 +60,32 @@ class _Running(NamedTuple):
 
 
 def waiting_pieces(store: Store, names: Sequence[str], seeds: Sequence[int]) -> list[PieceKey]:
-    """What is not done yet, seed after seed, each piece after those it needs."""
+    """Return the pieces that are not done yet, including those that the named ones need.
+
+    Args:
+        store: The results so far.
+        names: Names of the pieces.
+        seeds: The seeds.
+
+    Returns:
+        Name and seed of each piece, seed by seed, each piece after those it needs.
+    """
     ordered = store.ordered(list(names))
     return [(name, seed) for seed in seeds for name in ordered if store.figures(name, seed) is None]
 
 
 def planned_seconds(store: Store, waiting: Sequence[PieceKey], processes: int, *, pace: float = 1.0) -> float:
-    """Seconds that `waiting` takes, as `run_pieces` would schedule it, when every piece takes `pace` times its plan."""
+    """Return the expected time for pieces, scheduled as `run_pieces` does.
+
+    Args:
+        store: The results so far.
+        waiting: The pieces. Pieces that they need and that are not among them count as done.
+        processes: Number of pieces that run at a time.
+        pace: Expected time of a piece as a multiple of its planned time.
+
+    Returns:
+        Seconds.
+    """
     ends: dict[PieceKey, float] = {}
     free = [0.0] * processes
     left = list(waiting)
@@ -81,10 +105,17 @@ def planned_seconds(store: Store, waiting: Sequence[PieceKey], processes: int, *
 def run_pieces(
     store: Store, waiting: Sequence[PieceKey], *, processes: int, seconds: float, tell: Callable[[PiecesProgress], None]
 ) -> UnfinishedPieces:
-    """Make pieces, `processes` at a time; none is begun that would by plan not end within `seconds` from now.
+    """Run pieces in parallel.
 
-    A piece that fails takes those with it that need it; the others go on. An interrupt stops what runs; a next call
-    goes on there.
+    If a piece fails, those that need it are not started; the others go on. An interrupt stops the running pieces, which
+    save their state; a later call resumes them.
+
+    Args:
+        store: The results so far.
+        waiting: The pieces to run, from `waiting_pieces`.
+        processes: Number of pieces that run at a time.
+        seconds: Time limit. A piece that is not expected to end within it, by plan and pace, is not started.
+        tell: Called with the progress whenever a piece starts or ends.
     """
     begin, left, running, forks = time.monotonic(), list(waiting), dict[PieceKey, _Running](), _forks(store)
     unfinished = UnfinishedPieces({}, [])
@@ -147,12 +178,17 @@ def run_pieces(
 
 
 def log_path(store: Store, key: PieceKey) -> Path:
-    """Where a piece's own output goes."""
+    """Return the file for a piece's output.
+
+    Args:
+        store: The results so far.
+        key: Name and seed of the piece.
+    """
     return store.folder(*key) / "log.txt"
 
 
 def _forks(store: Store) -> ForkServerContext:
-    """Where forks with the store's catalogue come from; told of one thread before anything is imported there."""
+    """Start the server whose forks have the store's catalogue imported, with one thread set before any import."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([store.catalogue])
     previous = {name: os.environ.get(name) for name in ONE_THREAD}
@@ -175,18 +211,18 @@ def _start(forks: ForkServerContext, store: Store, key: PieceKey) -> ForkServerP
 
 
 def _first(store: Store, ready: Sequence[PieceKey]) -> PieceKey:
-    """Which of the pieces that could begin does: what verdicts hang on, of the first seed, with most work behind it."""
+    """The piece to start next: required ones first, then the lowest seed, then the longest chain that begins there."""
     return min(ready, key=lambda key: (store.pieces[key[0]].optional, key[1], -_behind(store, key[0])))
 
 
 def _behind(store: Store, name: str) -> float:
-    """Seconds of the longest chain of pieces that begins with this one."""
+    """Planned seconds of the longest chain of pieces that begins with this one."""
     after = [_behind(store, piece.name) for piece in store.pieces.values() if name in piece.needs]
     return store.pieces[name].seconds + max(after, default=0.0)
 
 
 def _needs(store: Store, key: PieceKey, among: Sequence[PieceKey]) -> list[PieceKey]:
-    """Those of `among` that a piece needs."""
+    """The pieces in `among` that a piece needs."""
     name, seed = key
     return [(needed, seed) for needed in store.pieces[name].needs if (needed, seed) in among]
 

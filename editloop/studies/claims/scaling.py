@@ -1,4 +1,4 @@
-"""Best-of-N by judges of several qualities, on one set of edits."""
+"""Measures best-of-N by judges of several qualities, on the same edits."""
 
 from editloop.data.edits_file import read_edits
 from editloop.evaluation.best_of_n.curve import expected_best
@@ -10,14 +10,21 @@ from editloop.studies.claims.rewards import MODEL
 from editloop.studies.claims.store import Figures, PieceContext
 
 DOUBLINGS = (1, 2, 4, 8, 16)
+"""The values of N."""
 MIDDLE = DOUBLINGS[len(DOUBLINGS) // 2]
 JUDGES = {"learnt": "reward-full", "few": "reward-few"}
+"""Pieces that trained the judges, by the judge's name in the figures."""
 
 
 def measure_best_of_n(work: PieceContext) -> Figures:
-    """Share of right edits when the best of N is taken by each judge, and by the oracle (`learnt_4`, `oracle_16`).
+    """Measure the share of right edits if the best of N is chosen by each judge, or by the oracle.
 
-    `gain_*`: from N = 1 to the largest; `late_*`: from the middle of the doublings to the largest.
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        JUDGE_N, as learnt_4 and oracle_16: share of right edits, 0..1. gain_JUDGE: difference between the largest N and
+        N = 1. late_JUDGE: difference between the largest N and the middle value of N.
     """
     rows = read_edits(work.needs["world"] / "held-out")[: work.settings.best_of_tasks]
     judges = {name: open_judge(str(work.needs[piece] / MODEL)) for name, piece in JUDGES.items()}

@@ -1,4 +1,4 @@
-"""How large the claims' world is, and by which presets its models learn. Light: no torch."""
+"""Settings of the claims' measurements: sizes and training presets. The module does not import torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,43 +9,47 @@ from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.editor_sft.settings import read_sft_preset
 
 PRESETS: dict[str, Callable[[str], BaseModel]] = {"rl_preset": read_rl_preset, "sft_preset": read_sft_preset}
-"""Settings that name a file."""
+"""Settings that name a preset or a YAML file, with the functions that read them."""
 
 
 class ClaimsSettings(BaseModel):
-    """One size of the measurements. The default is what an hour on two cores holds for three seeds."""
+    """Settings of the measurements. With the defaults, an hour on two cores is enough for three seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: int = Field(430, ge=20)
-    """Drawn tasks that experts rate: 70 % to learn from, 10 % to choose the best state by, 20 % held out."""
+    """Drawn tasks that experts rate: 70 % for training, 10 % for validation, 20 % held out."""
     few_tasks: int = Field(12, ge=10)
-    """The weak reward of few labels knows these first tasks only, and as few more as put one into each split."""
+    """Tasks of the weak reward of few labels, the first ones; more if the training or validation split has no pairs."""
     reward_epochs: int = Field(4, ge=1)
-    """Of every EditReward; the preset has 8."""
+    """Epochs of every EditReward training; the preset has 8."""
     score_epochs: int = Field(2, ge=1)
-    """Of EditScore; the preset has 4."""
+    """Epochs of the EditScore training; the preset has 4."""
     passes: int = Field(4, ge=2)
     """K of Avg@K."""
     prompts: int = Field(400, ge=4)
-    """Tasks that RL practises."""
+    """Training tasks of RL."""
     held_out: int = Field(1000, ge=4)
-    """Tasks on which editors are compared."""
+    """Held-out tasks on which editors are compared."""
     steps: int = Field(8, ge=1)
     """Sampling steps wherever an editor is measured."""
     rl_preset: str = "claims"
-    """Of every RL run: a shipped name or a YAML file."""
+    """Preset of every RL run: a shipped name or a YAML file."""
     rl_iterations: int = Field(0, ge=0)
     """Iterations of an RL run; 0: the preset's."""
     best_of_tasks: int = Field(200, ge=4)
     """Held-out tasks of the best-of-N curves, 16 edits each."""
     triples: int = Field(1200, ge=16)
-    """Noisy triples that the curation chooses from."""
+    """Noisy triples from which curation selects."""
     sft_preset: str = "tiny"
-    """Of every supervised fine-tuning."""
+    """Preset of every supervised fine-tuning: a shipped name or a YAML file."""
 
     def of(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """The settings of these names, as JSON, presets by what they say: what a piece's result depends on."""
+        """Return settings as JSON values, for a piece's content address. Presets are given by their content.
+
+        Args:
+            names: Names of the settings.
+        """
         return {name: self._as_json(name) for name in names}
 
     def _as_json(self, name: str) -> Any:
@@ -69,5 +73,5 @@ SMALLEST = ClaimsSettings(
     triples=32,
     sft_preset="smallest",
 )
-"""A check that all parts work; it measures nothing."""
+"""The smallest settings: they check that all parts work, and measure nothing."""
 SIZES = {"standard": STANDARD, "smallest": SMALLEST}

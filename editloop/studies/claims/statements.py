@@ -1,4 +1,4 @@
-"""The claims in words, and the figures that say whether they hold."""
+"""The claims in words, and the figures that decide whether they hold."""
 
 from typing import NamedTuple
 
@@ -8,26 +8,29 @@ from editloop.studies.claims.statistics import Contrast, PieceFigure
 
 
 class PlotLine(NamedTuple):
-    """A line of a claim's plot: a figure at each place along it."""
+    """A line of a claim's plot: a figure for each point of the x-axis."""
 
     label: str
     figures: tuple[PieceFigure, ...]
 
 
 class Claim(NamedTuple):
+    """A claim of the papers, and how it is measured."""
+
     number: int
     says: str
+    """The claim in words."""
     how: str
     """How it is measured, and what would show that it does not hold."""
     contrasts: tuple[Contrast, ...]
     figures: tuple[PieceFigure, ...]
     traces: tuple[PlotLine, ...] = ()
     places: tuple[str, ...] = ()
-    """What the places of `traces` are called."""
+    """Labels of the x-axis of `traces`."""
 
     @property
     def pieces(self) -> list[str]:
-        """Names of the pieces that it looks at."""
+        """Names of the pieces whose figures the claim uses."""
         traced = [figure for trace in self.traces for figure in trace.figures]
         compared = [
             figure for contrast in self.contrasts for figure in (contrast.plus, contrast.minus) if figure is not None

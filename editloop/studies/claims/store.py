@@ -1,7 +1,7 @@
-"""Pieces of work and where their results are kept: by the content address of what they depend on.
+"""Stores the results of pieces, by the content address of all that they depend on.
 
-A piece is one measurement of one seed. It has a folder of its own, in which stages go on where they were stopped;
-`figures.json`, written last, says that it is done.
+A piece is one measurement of one seed. It has its own folder, in which trainings resume where they were stopped. The
+last file written, `figures.json`, marks it as done.
 """
 
 import json
@@ -15,12 +15,12 @@ from editloop.content import sha256_json, write_json
 from editloop.studies.claims.settings import ClaimsSettings
 
 Figures = dict[str, float]
-"""What a piece measured, by name; NaN where it could not be."""
+"""Figures that a piece measured, by name. NaN: it cannot be measured."""
 FIGURES = "figures.json"
 
 
 class PieceCost(NamedTuple):
-    """What a piece took."""
+    """Elapsed time and processor time of a piece."""
 
     seconds: float
     processor_seconds: float
@@ -28,39 +28,40 @@ class PieceCost(NamedTuple):
 
 @dataclass(frozen=True)
 class PieceContext:
-    """What a piece is given to work with."""
+    """Inputs of a piece."""
 
     folder: Path
-    """Its own; what it leaves here is there for the pieces that need it."""
+    """The piece's own folder. Pieces that need it can read what it writes there."""
     seed: int
     settings: ClaimsSettings
     needs: Mapping[str, Path]
-    """Folders of the finished pieces that it needs, by name."""
+    """Folders of the pieces that it needs, by name."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One measurement, the same for every seed."""
+    """A measurement, to be made for every seed."""
 
     name: str
     make: Callable[[PieceContext], Figures]
     seconds: float
-    """What it takes on one core with the standard settings, as measured."""
+    """Planned time: what it took on one core with the standard settings."""
     needs: tuple[str, ...] = ()
+    """Names of the pieces that must be done before."""
     settings: tuple[str, ...] = ()
-    """Names of the settings that its result depends on, beside those of its needs."""
+    """Names of the settings that its result depends on, in addition to those of its needs."""
     optional: bool = False
-    """No verdict hangs on it: it is made after all that verdicts hang on."""
+    """Whether no verdict depends on it. Optional pieces run last."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of results of one size of the measurements."""
+    """A folder of results, measured with given settings."""
 
     output: Path
     settings: ClaimsSettings
     catalogue: str = "editloop.studies.claims.catalogue"
-    """The module whose `PIECES` there are."""
+    """Module whose `PIECES` are the pieces."""
 
     @property
     def pieces(self) -> Mapping[str, Piece]:
@@ -69,22 +70,42 @@ class Store:
         return catalogue
 
     def address(self, name: str, seed: int) -> str:
-        """Content address of a piece: of its name, seed, settings, and the addresses of what it needs."""
+        """Return a piece's content address: of its name, seed, settings, and the addresses of what it needs.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+        """
         piece = self.pieces[name]
         needs = [self.address(needed, seed) for needed in piece.needs]
         return sha256_json([name, seed, self.settings.of(piece.settings), needs])
 
     def folder(self, name: str, seed: int) -> Path:
-        """Where a piece works, and leaves its results."""
+        """Return the folder of a piece.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+        """
         return self.output / "pieces" / f"{name}-{seed}-{self.address(name, seed)[:12]}"
 
     def figures(self, name: str, seed: int) -> Figures | None:
-        """What a finished piece measured; None while it is not done."""
+        """Return the figures of a piece; None while it is not done.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+        """
         path = self.folder(name, seed) / FIGURES
         return dict(json.loads(path.read_text())["figures"]) if path.is_file() else None
 
     def spent(self, name: str, seed: int) -> PieceCost | None:
-        """What a finished piece took; None while it is not done."""
+        """Return the cost of a piece; None while it is not done.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+        """
         path = self.folder(name, seed) / FIGURES
         if not path.is_file():
             return None
@@ -92,18 +113,34 @@ class Store:
         return PieceCost(record["seconds"], record["processor_seconds"])
 
     def keep(self, name: str, seed: int, figures: Figures, spent: PieceCost) -> None:
-        """Write what a piece measured: from now on it is done."""
+        """Write a piece's figures, which marks it as done.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+            figures: The figures.
+            spent: Its cost.
+        """
         write_json(self.folder(name, seed) / FIGURES, {"figures": figures, **spent._asdict()})
 
     def work(self, name: str, seed: int) -> PieceContext:
-        """What the piece is given; its folder is there afterwards."""
+        """Make a piece's folder, and return the piece's inputs.
+
+        Args:
+            name: Name of the piece.
+            seed: Its seed.
+        """
         folder = self.folder(name, seed).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         needs = {needed: self.folder(needed, seed).absolute() for needed in self.pieces[name].needs}
         return PieceContext(folder, seed, self.settings, needs)
 
     def ordered(self, names: list[str]) -> list[str]:
-        """The pieces of these names and all that they need, each after what it needs."""
+        """Return the names of pieces and of all that they need, each after what it needs.
+
+        Args:
+            names: Names of the pieces.
+        """
         names_in_order: dict[str, None] = {}
 
         def add(name: str) -> None:

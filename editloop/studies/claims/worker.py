@@ -1,4 +1,4 @@
-"""One piece in a process of its own."""
+"""Runs a piece in a process of its own."""
 
 import os
 import resource
@@ -11,8 +11,17 @@ from editloop.studies.claims.store import PieceCost, Store
 
 
 def make_piece(store: Store, name: str, seed: int, log: Path) -> None:
-    """Make the piece and keep what it measured; all output goes to `log`. Asked to end (SIGTERM), it stops its
-    trainings, which save; the terminal's Ctrl-C does not reach it."""
+    """Run a piece and store its figures.
+
+    On SIGTERM the piece stops its trainings, which save their state. A Ctrl-C at the terminal does not reach it, as it
+    runs in a session of its own.
+
+    Args:
+        store: The store of results.
+        name: Name of the piece.
+        seed: Its seed.
+        log: File to which all output is appended.
+    """
     os.setsid()
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
@@ -24,7 +33,7 @@ def make_piece(store: Store, name: str, seed: int, log: Path) -> None:
 
 
 def _processor_seconds() -> float:
-    """Of this process and those that it started and that have ended."""
+    """Processor time of this process and of its child processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 

@@ -1,4 +1,4 @@
-"""What a seed's measurements stand on: drawn tasks, an editor's edits of them, and experts of several qualities."""
+"""Makes the datasets of a seed: drawn tasks, an editor's edits of them, and ratings by experts of several qualities."""
 
 import shutil
 from pathlib import Path
@@ -10,21 +10,35 @@ from editloop.studies.world.characters import Character
 from editloop.studies.world.scenes import write_edits
 
 SPAMMERS: dict[str, Character] = {"bo": "spammer", "chi": "spammer", "dia": "spammer"}
-"""Who gives noisy labels: three of the four experts click at random, so half of the tasks have no honest rating."""
+"""Characters of the experts who give noisy labels. Three of four rate at random, so half of the tasks have no honest
+rating."""
 FULL, FEW, NOISY = "full", "few", "noisy"
-"""Datasets of one world: all tasks rated by honest experts, its first tasks alone, all tasks rated mostly at random."""
+"""Names of the datasets: all tasks rated by honest experts, the first tasks alone, all tasks rated mostly at random."""
 TASKS, PROMPTS, HELD_OUT, SECOND, TRIPLES = range(5)
-"""What is drawn for a seed, each from random numbers of its own."""
+"""The things that are drawn for a seed, each from its own random numbers."""
 DRAWN = 5
+"""Number of these things."""
 
 
 def draw_seed(seed: int, what: int) -> int:
-    """The seed of one of the things that are drawn: no two seeds' draws are the same."""
+    """Return the random seed of one of the things that are drawn. It is different for all seeds and things.
+
+    Args:
+        seed: Seed of the measurements.
+        what: The thing: TASKS, PROMPTS, HELD_OUT, SECOND or TRIPLES.
+    """
     return DRAWN * seed + what
 
 
 def make_world(work: PieceContext) -> Figures:
-    """Leave `full`, `few` and `noisy` (dataset folders), `prompts` and `held-out` (edits folders)."""
+    """Write the dataset folders `full`, `few` and `noisy`, and the edits folders `prompts` and `held-out`.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        pairs_full, pairs_few and pairs_noisy: number of preference pairs in each dataset.
+    """
     drawn = work.folder / "candidates"
     if not (drawn / MANIFEST).is_file():
         drawn = draw_candidates(work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, TASKS))
@@ -40,8 +54,16 @@ def make_world(work: PieceContext) -> Figures:
 
 
 def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
-    """Write a dataset folder of the first tasks, as few from `first` on as give pairs to learn from and pairs to choose
-    the best state by: tasks fall into splits by hash, so a dozen may leave one of them empty."""
+    """Write a dataset of the first tasks: as few as possible so that the training and validation splits have pairs.
+
+    Tasks are assigned to splits by hash, so a dozen of them may leave a split empty.
+
+    Args:
+        drawn: The candidates folder.
+        output: The dataset folder to write.
+        seed: Seed of the ratings.
+        first: Least number of tasks.
+    """
     while True:
         shutil.rmtree(output, ignore_errors=True)
         rate_candidates(drawn, output, seed=seed, first=first)
@@ -52,7 +74,14 @@ def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
 
 
 def make_second_world(work: PieceContext) -> Figures:
-    """Leave `full`: new tasks, edited by the tuned editor, and judged by the same experts."""
+    """Write the dataset folder `full` of the second round: new tasks, edited by the tuned editor, same experts.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        pairs_full: number of preference pairs.
+    """
     tuned = work.needs["rl-learnt"] / "editor" / "editor"
     drawn = draw_candidates(
         work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, SECOND), editor=str(tuned)
@@ -62,6 +91,10 @@ def make_second_world(work: PieceContext) -> Figures:
 
 
 def count_pairs(dataset: Path) -> float:
-    """Preference pairs that a dataset folder has, over its splits."""
+    """Return the number of preference pairs in all splits of a dataset.
+
+    Args:
+        dataset: The dataset folder.
+    """
     pairs = read_manifest(dataset)["facts"]["pairs"]
     return float(sum(pairs.values()) if isinstance(pairs, dict) else pairs)

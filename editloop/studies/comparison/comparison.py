@@ -1,10 +1,10 @@
-"""What the published choices are worth on drawn scenes: heads and losses, passes, orders of the input.
+"""Compares published designs of judges on drawn scenes: heads and losses, passes, orders of the input.
 
     editloop compare-judges --out runs/comparison
 
-Every model is trained by the reward stage itself, on a dataset of its seed's own (scenes, edits, experts), and measured
-on that dataset's held-out tasks against the oracle. Beside pairwise accuracy, which benchmarks show, stands the
-correlation of score and oracle within a group of one editor's own edits, which is what online RL feels.
+Every model is trained as by the reward stage, on its seed's own dataset (scenes, edits, experts), and measured against
+the oracle on that dataset's held-out tasks. Two figures are measured: pairwise accuracy, which benchmarks report, and
+the correlation of score and oracle within a group of one editor's edits, on which online RL depends.
 """
 
 import json
@@ -33,28 +33,29 @@ from editloop.training.presets import load_preset
 from editloop.training.reward_models import train_reward_model
 
 TASKS = 430
-"""Drawn for a seed: 300 to learn from, as in the demo, 43 to choose the best state by, 87 held out."""
+"""Tasks drawn for a seed: 300 for training, as in the demo, 43 for validation, 87 held out."""
 LEVEL = 0.95
+"""Coverage of the intervals."""
 
 Part = Literal["losses", "passes", "orders"]
 MEASURES = ("accuracy", "within_group")
 
 
 class Variant(NamedTuple):
-    """One way to make a judge."""
+    """A way to train a judge."""
 
     name: str
     preset: str
     base: str
-    """A shipped name, or one of `made_bases`."""
+    """Name of a shipped base, or of one that `ensure_base` makes."""
     changes: tuple[tuple[str, str], ...] = ()
-    """Of the preset: (key, value)."""
+    """Changes of the preset, (key, value)."""
     passes: int | None = None
-    """EditScore: K of Avg@K. Variants that differ in this alone are one trained model."""
+    """EditScore's K of Avg@K; None for EditReward. Variants that differ only in this share one trained model."""
 
 
 SHIPPED = ("editreward-tiny", "tiny-reward")
-"""The demo's preset and base."""
+"""Preset and base of the demo."""
 COMPARED: dict[Part, tuple[Variant, ...]] = {
     "losses": (
         Variant("a head an axis, uncertainty as coded", *SHIPPED),
@@ -69,15 +70,20 @@ COMPARED: dict[Part, tuple[Variant, ...]] = {
     ),
     "orders": tuple(Variant(f"EditReward, {order}", "editreward-tiny", order) for order in ORDERS),
 }
-"""The first of a part is what the others are compared with."""
+"""Variants by part. The first of a part is the baseline of the others."""
 
 
 def compare(output: Path, *, seeds: int, parts: Sequence[Part] = tuple(COMPARED)) -> dict[str, Any]:
-    """Train and measure every variant of `parts` on `seeds` seeds; returns what `output`/comparison.json holds.
+    """Train and measure every variant on every seed, and write `comparison.json` and `comparison.md`.
 
-    {part: {variant: {measure: {"mean", "ci95", "change", "change_ci95", "seeds": [..]}}}}: means over seeds, and the
-    paired change from the part's first variant, with 95 % intervals by Student's t over seeds. What was measured before
-    is kept, also of parts that are not asked for now.
+    Args:
+        output: Folder of the results. Variants that it has already, measured with the same settings, are not repeated.
+        seeds: Number of seeds.
+        parts: Parts to measure. The report also has the other parts that were measured before.
+
+    Returns:
+        The content of `comparison.json`: {part: {variant: {measure: {"mean", "ci95", "change", "change_ci95", "seeds":
+        [value by seed]}}}}. `change` is the paired difference from the part's first variant.
     """
     for seed in range(seeds):
         for part in parts:
@@ -90,7 +96,15 @@ def compare(output: Path, *, seeds: int, parts: Sequence[Part] = tuple(COMPARED)
 
 
 def summarise_variants(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Means and paired changes, with intervals over seeds, of {variant: [a seed's measures]}; the first is the base."""
+    """Return means and paired changes over seeds, with 95 % intervals by Student's t.
+
+    Args:
+        rows: Measures of each seed, by variant; at least one variant, with the same seeds for all. The first variant is
+            the baseline.
+
+    Returns:
+        {variant: {measure: {"mean", "ci95", "change", "change_ci95", "seeds": [value by seed]}}}.
+    """
     first = next(iter(rows.values()))
     summaries: dict[str, Any] = {}
     for name, seeds in rows.items():
@@ -112,7 +126,14 @@ def summarise_variants(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any
 
 
 def student_interval(values: np.ndarray) -> tuple[float, list[float] | None]:
-    """Mean of values (seeds,), and its 95 % interval by Student's t; None for fewer than two."""
+    """Return the mean and its 95 % interval by Student's t.
+
+    Args:
+        values: Values, (seeds,), at least one.
+
+    Returns:
+        The mean, and [low, high]; None instead of the interval for fewer than two values.
+    """
     mean = float(values.mean())
     if len(values) < 2:
         return mean, None
@@ -121,7 +142,11 @@ def student_interval(values: np.ndarray) -> tuple[float, list[float] | None]:
 
 
 def comparison_table(report: dict[str, Any]) -> str:
-    """The comparison as a Markdown table."""
+    """Return the comparison as a Markdown table.
+
+    Args:
+        report: The report of `compare`.
+    """
     lines = [
         "| judge | clear held-out pairs in order | change | correlation within a group | change |",
         "|---|---|---|---|---|",
@@ -143,7 +168,7 @@ def _format_mean(mean: float, ci95: list[float] | None, sign: str) -> str:
 
 
 def _measure(output: Path, part: Part, seed: int) -> None:
-    """Train and measure what a part does not have yet of a seed."""
+    """Train and measure the variants of a part that have no measures of a seed yet."""
     waiting = [variant for variant in COMPARED[part] if not _figures_path(output, variant, seed).is_file()]
     if not waiting:
         return
@@ -160,9 +185,15 @@ def _measure(output: Path, part: Part, seed: int) -> None:
 
 
 def train_variant(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: int, epochs: int = 0) -> None:
-    """Write the model folder of a variant that learnt from a dataset, where it is not there yet.
+    """Train a variant on a dataset, unless the model folder is complete already.
 
-    bases: where bases that do not ship are made; epochs: 0 takes the preset's.
+    Args:
+        variant: The variant.
+        dataset: The dataset folder.
+        model: The model folder to write. The changed preset is written beside it.
+        bases: Folder for bases that do not ship.
+        seed: Seed of the training.
+        epochs: Number of epochs; 0: the preset's.
     """
     if (model / MANIFEST).is_file():
         return
@@ -174,10 +205,18 @@ def train_variant(variant: Variant, dataset: Path, model: Path, *, bases: Path, 
 
 
 def measure_variant(variant: Variant, dataset: Path, model: Path, *, seed: int) -> dict[str, float]:
-    """How a variant's model orders the held-out candidates of a dataset, against the oracle.
+    """Measure how a variant's model orders a dataset's held-out candidates, against the oracle.
 
-    accuracy: share of clear pairs in order; within_group: see `editloop.evaluation.within_group`; pairs: how many are
-    clear; missing: how many of these have no answer.
+    Args:
+        variant: The variant.
+        dataset: The dataset folder.
+        model: The model folder.
+        seed: Seed of the evaluation's resampling.
+
+    Returns:
+        accuracy: share of clear pairs in the oracle's order, 0..1. within_group: mean correlation, see
+        `editloop.evaluation.within_group`; NaN if it cannot be measured. pairs: number of clear pairs. missing: number
+        of these without an answer.
     """
     suite = open_suite("scenes", dataset)
     judge: Judge = (
@@ -196,7 +235,15 @@ def measure_variant(variant: Variant, dataset: Path, model: Path, *, seed: int) 
 
 
 def ensure_base(folder: Path, name: str) -> str:
-    """A base by its name; those that do not ship are made in `folder` when they are first asked for."""
+    """Return the base of a name. Bases that do not ship are made when first needed.
+
+    Args:
+        folder: Folder for bases that do not ship.
+        name: A name of ORDERS, `shared-head`, or a shipped base.
+
+    Returns:
+        Path of the base's folder, or the name of a shipped base.
+    """
     if name in ORDERS:
         return str(order_bases(folder)[name])
     if name != "shared-head":
@@ -213,7 +260,7 @@ def ensure_base(folder: Path, name: str) -> str:
 
 
 def _complete_rows(output: Path, part: Part, seeds: int) -> dict[str, list[dict[str, float]]]:
-    """{variant: [a seed's measures]} of the seeds that have all variants of the part."""
+    """Measures of each seed, by variant, for the seeds that have all variants of the part."""
     variants = COMPARED[part]
     complete_seeds = [
         seed for seed in range(seeds) if all(_figures_path(output, variant, seed).is_file() for variant in variants)
@@ -227,6 +274,6 @@ def _complete_rows(output: Path, part: Part, seeds: int) -> dict[str, list[dict[
 
 
 def _figures_path(output: Path, variant: Variant, seed: int) -> Path:
-    """Where a variant's measures of a seed are kept; other settings are another place."""
+    """File of a variant's measures of a seed. Its name holds a hash of all settings."""
     preset = load_preset(variant.preset).model_copy(update=dict(variant.changes)).model_dump(mode="json")
     return output / "seeds" / f"{seed}-{sha256_json([variant, preset, TASKS])[:16]}.json"

@@ -1,8 +1,8 @@
-"""A tiny base that reads two pictures one after the other, in the published order and in our own alike.
+"""Trains a tiny base that reads two separate images, in the published order of the input and in EditLoop's own.
 
-The shipped tiny reward reads source and edit as the two frames of one image, so it cannot compare the orders. This base
-starts from its weights and learns to see in both orders in turn, step by step, so that neither has an advantage but
-what the order itself gives.
+The shipped tiny reward base reads source and edit as the two frames of one image, so it cannot compare the orders. This
+base starts from its weights and is trained on both orders, in alternate steps, so that any advantage of an order is its
+own.
 """
 
 from pathlib import Path
@@ -19,17 +19,25 @@ from editloop.studies.tiny_models.edit_reward import WIDTH, YES_THRESHOLD, draw_
 
 ORDERS: tuple[Order, ...] = ("official", "rubric-first")
 RUBRICS = ("{instruction}", "rate {instruction}")
-"""One word tells the axes apart; it is unknown to the tiny tokenizer, and the same token each time."""
+"""One word distinguishes the axes. The tiny tokenizer does not know it, so it is always the same token."""
 STEPS, PEAK_RATE, BACKBONE_SHARE = 3000, 1e-3, 0.5
+"""Steps, peak learning rate, and the backbone's share of that rate."""
 SEED = 29
 
 
 def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
-    """The base with settings and heads for each order, made where `folder` does not have it yet (half an hour a core).
+    """Train the base for each order, unless the folder has all of them. It takes half an hour on one core.
 
-    Losses, of drawn scenes and never a judgement: how far the edit went and how much else it changed, by a linear
-    read-out at each axis's `<|Reward|>`, and yes/no answers of the heads. Fresh heads then learn to say only whether
-    anything changed, as the tiny reward's.
+    Two losses on drawn scenes, without any judgement: squared error of a linear read-out of the oracle's two scores, at
+    each axis's `<|Reward|>`, and yes/no answers of the heads to whether each score is high. New heads are then trained
+    to predict only whether anything changed, as the tiny reward base's are.
+
+    Args:
+        folder: Folder for the bases.
+        steps: Training steps, over all orders.
+
+    Returns:
+        The model folder of each order. They share the backbone's weights.
     """
     folders: dict[Order, Path] = {order: folder / order for order in ORDERS}
     if all((path / MANIFEST).is_file() for path in folders.values()):

@@ -1,6 +1,6 @@
-"""A preference dataset of drawn scenes without Label Studio: what the demo's campaign gives, for any seed, in a minute.
+"""Makes a preference dataset of drawn scenes without Label Studio: the same as the demo's campaign, in a minute.
 
-Scenes, the tiny editor's edits, those of the stand-ins, and the simulated experts' ratings are the demo's own.
+Scenes, edits by the tiny editor and the stand-ins, and ratings by simulated experts are made by the demo's own code.
 """
 
 import tempfile
@@ -23,14 +23,23 @@ from editloop.studies.world.scenes import write_edits
 from editloop.studies.world.stand_ins import add_candidates
 
 PEOPLE, OVERLAP = ("ada", "bo", "chi", "dia"), 2
+"""The simulated experts, and how many of them rate a task."""
 STAND_INS, PER_TASK = 2, 4
+"""Candidates of a task by stand-ins, and by the editor."""
 HONEST: Mapping[str, Character] = {}
-"""Everybody is."""
+"""No expert has a fault."""
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+"""Time of the judgements, fixed so that the same seed gives the same dataset."""
 
 
 def scenes_dataset(output: Path, *, tasks: int, seed: int) -> None:
-    """Write a dataset folder of `tasks` drawn tasks, six candidates each, rated by two of four simulated experts."""
+    """Write a dataset of drawn tasks, with six candidates each, rated by two of four simulated experts.
+
+    Args:
+        output: The dataset folder to write.
+        tasks: Number of tasks.
+        seed: Seed of scenes, edits and ratings.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".world.") as scratch:
         drawn = draw_candidates(Path(scratch), tasks=tasks, seed=seed)
@@ -38,8 +47,17 @@ def scenes_dataset(output: Path, *, tasks: int, seed: int) -> None:
 
 
 def draw_candidates(folder: Path, *, tasks: int, seed: int, editor: str = "tiny-editor") -> Path:
-    """Draw `tasks` tasks, with four edits by `editor` and two by stand-ins each; returns the candidates folder, below
-    `folder`."""
+    """Draw tasks, with four edits by an editor and two by stand-ins for each.
+
+    Args:
+        folder: Folder to work in.
+        tasks: Number of tasks.
+        seed: Seed of scenes and edits.
+        editor: A shipped editor's name, or a model folder.
+
+    Returns:
+        The candidates folder, below `folder`.
+    """
     write_edits(folder / "drawn", tasks, seed)
     add_candidates(folder / "drawn", folder / "edits", seed=seed, per_task=STAND_INS, facts={})
     write_candidates(folder / "edits", folder / "candidates", editor=editor, per_task=PER_TASK, seed=seed)
@@ -49,9 +67,14 @@ def draw_candidates(folder: Path, *, tasks: int, seed: int, editor: str = "tiny-
 def rate_candidates(
     drawn: Path, output: Path, *, seed: int, first: int | None = None, characters: Mapping[str, Character] = HONEST
 ) -> None:
-    """Write a dataset folder of what simulated experts say of a candidates folder's first tasks (None: all of them).
+    """Write a dataset from simulated experts' ratings of a candidates folder.
 
-    characters: who of `PEOPLE` is not honest.
+    Args:
+        drawn: The candidates folder.
+        output: The dataset folder to write; the folder that holds it must exist.
+        seed: Seed of the experts, of their ratings and of the dataset.
+        first: Rate only this many tasks, the first ones. None: all.
+        characters: Characters of the experts of PEOPLE who are not honest.
     """
     tasks = read_tasks(drawn)[:first]
     judgements = [judgement for task in tasks for judgement in simulate_judgements(drawn, task, seed, characters)]
@@ -67,7 +90,17 @@ def rate_candidates(
 def simulate_judgements(
     folder: Path, task: EditTask, seed: int, characters: Mapping[str, Character] = HONEST
 ) -> list[Judgement]:
-    """What the experts who are asked say of a drawn task's candidates, expert after expert."""
+    """Simulate the judgements of a drawn task's candidates.
+
+    Args:
+        folder: The candidates folder.
+        task: The task; its target must be known.
+        seed: Seed of the experts, their assignment and their ratings.
+        characters: Characters of the experts of PEOPLE who are not honest.
+
+    Returns:
+        The judgements, expert by expert, each in the candidates' order.
+    """
     judgements, truth = [], oracle_candidate_scores(folder, task)
     scores: list[dict[Axis, float]] = [
         {axis: float(value) for axis, value in zip(AXES, row, strict=True)} for row in truth
@@ -93,7 +126,15 @@ def simulate_judgements(
 
 
 def oracle_candidate_scores(folder: Path, task: EditTask) -> NDArray[np.float64]:
-    """The oracle's scores of a task's candidates, (K, axes), 0..1."""
+    """Return the oracle's scores of a task's candidates.
+
+    Args:
+        folder: The candidates folder.
+        task: The task; its target must be known.
+
+    Returns:
+        (K, axes), 0..1.
+    """
     images = (task.source, str(task.target), *(candidate.image for candidate in task.candidates))
     source, target, *edits = load_pictures(folder, images, None)
     return np.stack(oracle_of_task(source, target, edits), axis=1)

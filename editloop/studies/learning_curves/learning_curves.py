@@ -1,10 +1,10 @@
-"""Does active selection save judgements? Learning curves of active and random choice on drawn scenes.
+"""Measures whether active selection saves judgements: learning curves of active and random selection on drawn scenes.
 
     editloop campaign learning-curves --out runs/selection
 
-Everything is the loop's own but the people and Label Studio: the pool's edits are the tiny editor's and the stand-ins',
-the experts are simulated, the choice is `propose_pages`. What learns is the ensemble of heads on the tiny reward
-model's backbone, from its own judgements alone. Each seed draws scenes, experts, first pages and weights anew.
+All parts are those of the loop except for people and Label Studio: the pool's edits are made by the tiny editor and the
+stand-ins, the experts are simulated, and `propose_pages` selects. The ensemble of heads on the tiny reward model's
+backbone learns from these judgements alone. Each seed draws scenes, experts, first pages and weights anew.
 """
 
 import json
@@ -42,31 +42,40 @@ from editloop.studies.world.scenes import write_edits
 from editloop.studies.world.stand_ins import add_candidates
 
 POOL, HELD_OUT = 600, 250
-"""Tasks."""
+"""Number of tasks to select from, and of held-out tasks."""
 PLACES = 4
+"""Candidates on a page."""
 FIRST, STEP, ROUNDS = 20, 20, 10
-"""Pages drawn at random to begin with, pages a round, rounds."""
+"""Pages of the first round, which are random; pages of each later round; number of rounds."""
 CLEAR = 0.1
-"""Held-out pairs whose oracle scores differ by more than this are counted."""
+"""Held-out pairs count if their oracle scores (0..1) differ by more than this."""
 RESAMPLES = 2000
+"""Of the bootstrap over seeds."""
 
 
 class World(NamedTuple):
-    """A pool and what the experts would say of it, and the held-out tasks with the oracle's scores."""
+    """A pool with the ratings that experts would give, and held-out tasks with the oracle's scores."""
 
     pool: CandidatePool
     ratings: list[NDArray[np.float32]]
-    """A task: (K, A), mean of the experts who would be asked."""
+    """For each task of the pool: (K, A), mean rating by the experts who are assigned to it."""
     held_out: list[Tensor]
+    """For each held-out task: the backbone's states, (K, A, width)."""
     truth: list[NDArray[np.float64]]
-    """A held-out task: (K,), the oracle's mean."""
+    """For each held-out task: (K,), the oracle's mean score, 0..1."""
 
 
 def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
-    """Measure every strategy over `seeds` seeds; returns what `output`/learning-curves.json holds.
+    """Measure every strategy, and write `learning-curves.json`.
 
-    {"judgements": [..], "accuracy": {strategy: [[a seed's accuracy by round]]}, "saving": {strategy: {"mean", "ci95",
-    "seeds"}}}. A judgement is one candidate rated by one expert. Seeds that are there already are kept.
+    Args:
+        output: Folder of the results. Seeds that it has already, measured with the same settings, are not repeated.
+        seeds: Number of seeds.
+
+    Returns:
+        The content of `learning-curves.json`: {"judgements": [number by round], "accuracy": {strategy: [[accuracy by
+        round] for each seed]}, "saving": {strategy: {"mean", "ci95", "seeds"}}}. A judgement is one candidate rated by
+        one expert.
     """
     by_strategy: dict[str, list[list[float]]] = {strategy: [] for strategy in STRATEGIES}
     for seed in range(seeds):
@@ -92,7 +101,11 @@ def learning_curves(output: Path, *, seeds: int = 5) -> dict[str, Any]:
 
 
 def draw_world(seed: int) -> World:
-    """The world of a seed: scenes, edits by the tiny editor and stand-ins, simulated experts' ratings."""
+    """Draw the world of a seed: scenes, edits by the tiny editor and stand-ins, ratings by simulated experts.
+
+    Args:
+        seed: The seed.
+    """
     model = RewardModel.load("tiny-reward")
     with tempfile.TemporaryDirectory(prefix="editloop-") as temporary:
         folders = {}
@@ -115,7 +128,16 @@ def draw_world(seed: int) -> World:
 
 
 def learning_curve(world: World, strategy: Strategy, seed: int) -> list[float]:
-    """Held-out accuracy after each round of one strategy: mean over the ensemble's members, 0..1."""
+    """Simulate the rounds of one strategy.
+
+    Args:
+        world: The world.
+        strategy: The strategy that selects pages from the second round on.
+        seed: Seed of the selection and of the heads.
+
+    Returns:
+        Held-out accuracy after each round, 0..1, mean over the ensemble's members.
+    """
     judged_pages: dict[int, tuple[int, ...]] = {}
     scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores = [(np.zeros((1, len(ratings), len(AXES))),) * 2 for ratings in world.ratings]
@@ -140,8 +162,14 @@ def learning_curve(world: World, strategy: Strategy, seed: int) -> list[float]:
 
 
 def held_out_accuracy(ensemble: HeadEnsemble, world: World) -> float:
-    """Share of clear held-out pairs in the oracle's order, mean over members. Axes count alike: each is brought to one
-    spread first."""
+    """Return the share of clear held-out pairs in the oracle's order, 0..1, mean over the ensemble's members.
+
+    The axes count equally: scores on each are divided by their standard deviation, then averaged.
+
+    Args:
+        ensemble: The ensemble.
+        world: The world with the held-out tasks.
+    """
     with torch.no_grad():
         mu = [ensemble(states[None])[:, 0] for states in world.held_out]
     spread = torch.cat(mu, dim=1).std(dim=1, keepdim=True)
@@ -158,12 +186,20 @@ def held_out_accuracy(ensemble: HeadEnsemble, world: World) -> float:
 def judgement_saving(
     judgements: NDArray[np.float64], random: NDArray[np.float64], active: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """How many judgements active choice saves on the way to what random choice reaches.
+    """Return the share of judgements that active selection saves for the accuracies that random selection reaches.
 
-    random, active: (seeds, rounds). Both mean curves are made monotone (isotonic regression); for each accuracy that
-    random choice has from its third round on, the saving is 1 - judgements needed by the strategy / judgements needed
-    by random choice, and `mean` is their mean. Where the strategy never gets there within the measured rounds, it is
-    counted as needing all of them. ci95: bootstrap over seeds, the two curves of a seed together.
+    Both mean curves are made monotone by isotonic regression. For each accuracy of random selection from its third
+    round on, the saving is 1 - (judgements of the strategy) / (judgements of random selection). A strategy that does
+    not reach the accuracy within the measured rounds counts as needing all of them.
+
+    Args:
+        judgements: Number of judgements after each round, (rounds,).
+        random: Accuracy of random selection, (seeds, rounds).
+        active: Accuracy of the strategy, (seeds, rounds).
+
+    Returns:
+        mean (of the savings), ci95 (percentile bootstrap over seeds, which keeps the two curves of a seed together) and
+        seeds (their number).
     """
 
     def of(rows: NDArray[np.intp]) -> float:
@@ -181,7 +217,7 @@ def judgement_saving(
 
 
 def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], target: float) -> float:
-    """Judgements at which a monotone curve reaches an accuracy, between rounds by a straight line."""
+    """Number of judgements at which a monotone curve reaches an accuracy, linear between rounds."""
     reached = int(np.argmax(curve >= target))
     if curve[reached] < target:
         return float(judgements[-1])
@@ -193,7 +229,7 @@ def _needed(judgements: NDArray[np.float64], curve: NDArray[np.float64], target:
 
 
 def _labels(world: World, judged_pages: dict[int, tuple[int, ...]]) -> EnsembleLabels:
-    """What was judged so far, as the heads learn from it."""
+    """Training labels of the ensemble from the pages judged so far, {task index: candidate indices}."""
     axes, width = world.pool.hidden[0].shape[1:]
     hidden, ratings = torch.zeros(len(judged_pages), PLACES, axes, width), torch.zeros(len(judged_pages), PLACES, axes)
     valid = torch.zeros(len(judged_pages), PLACES, dtype=torch.bool)
@@ -205,7 +241,7 @@ def _labels(world: World, judged_pages: dict[int, tuple[int, ...]]) -> EnsembleL
 
 
 def _settings_sha256() -> str:
-    """Seeds measured under other settings are not mixed in."""
+    """Hash of all settings, part of a seed's file name: results of other settings are not mixed in."""
     settings = (
         POOL,
         HELD_OUT,

@@ -1,4 +1,4 @@
-"""The learning curves as a picture."""
+"""Plots learning curves."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,12 @@ COLOURS = {"random": "#8a8f98", "active": "#2563eb", "diverse": "#d97706"}
 
 
 def plot_curves(result: dict[str, Any], path: Path) -> None:
-    """Draw what `learning_curves` returns: a line a strategy, each seed thin, the mean with its standard error."""
+    """Plot the curves of each strategy: a thin line for each seed, and the mean with its standard error.
+
+    Args:
+        result: The result of `learning_curves`.
+        path: The image file to write; its folder is made where it does not exist.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -32,7 +37,11 @@ def plot_curves(result: dict[str, Any], path: Path) -> None:
 
 
 def saving_phrases(result: dict[str, Any]) -> list[str]:
-    """A phrase a strategy: how much it saves, with its interval."""
+    """Return a phrase for each strategy: the share of judgements saved, with its interval.
+
+    Args:
+        result: The result of `learning_curves`.
+    """
     return [
         f"{strategy} {saving['mean']:.0%} (95 % {saving['ci95'][0]:.0%} to {saving['ci95'][1]:.0%}, "
         f"{saving['seeds']} seeds)"

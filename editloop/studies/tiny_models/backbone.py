@@ -1,4 +1,4 @@
-"""Tiny configurations of the real backbone classes: what tests, benchmarks and the shipped tiny models are built of."""
+"""Tiny configurations of the real backbone classes, for tests, benchmarks and the shipped tiny models."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -18,13 +18,14 @@ SPECIAL = (
     "<|video_pad|>",
     "<|Reward|>",
 )
-"""Qwen's special tokens, and EditReward's."""
+"""Qwen's special tokens and EditReward's `<|Reward|>`."""
 
 
 def byte_tokenizer(texts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer like Qwen's: any text of any script, a token a byte, and the specials.
+    """Build a byte-level tokenizer like Qwen's: it can tokenize any text, a token for each byte, and special tokens.
 
-    The words of `texts`, each with the blank before it, are tokens of their own: short rows for tiny models.
+    Args:
+        texts: Texts whose words, each with the blank before it, become single tokens. This keeps rows short.
     """
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -51,9 +52,18 @@ def tiny_config(
     patch: int = 4,
     vision_layers: int = 2,
 ) -> Any:
-    """A config of the family's class for pictures of a few dozen pixels; `width` is a multiple of 32 * heads / 2.
+    """Build a config of the family's class for images of a few dozen pixels.
 
-    Rotary sections fit a head width of 32: use width = 32 * heads.
+    The rotary sections fit a head width of 32, so use `width` = 32 * `heads`.
+
+    Args:
+        family: The family of models.
+        tokenizer: A tokenizer with the tokens of SPECIAL, as `byte_tokenizer` builds.
+        width: Hidden size of the text model and the vision tower.
+        layers: Layers of the text model.
+        heads: Attention heads of each layer.
+        patch: Side of a vision patch in pixels.
+        vision_layers: Layers of the vision tower.
     """
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}

@@ -1,11 +1,11 @@
-"""Makes the tiny reward base that ships with EditLoop: Qwen2.5-VL's classes, about a million parameters.
+"""Trains the tiny reward base that ships with EditLoop: Qwen2.5-VL's classes with about a million parameters.
 
     editloop weights reward     # a quarter of an hour on one core; writes models/edit_reward/weights/tiny-reward
 
-It stands for a pretrained vision-language model that sees well and judges naively: its backbone tells what changed in
-drawn scenes, its heads only say whether anything did. It has never seen an edit that the editor made, nor a judgement.
-(Heads that answer "was the instruction carried out" order clear pairs as well as preferences can teach, 0.88 against
-0.86, and so would show nothing.)
+It stands for a pretrained vision-language model that sees well but judges naively. Its backbone recognises what changed
+in drawn scenes; its heads predict only whether anything changed. It has never seen an edit by an editor, or a
+judgement. Heads that predict whether the instruction was carried out would leave nothing to learn: they order clear
+pairs as well as training on preferences does (0.88 against 0.86).
 """
 
 from pathlib import Path
@@ -32,16 +32,22 @@ PEAK_RATE = 1e-3
 SEED = 23
 STEPS = 5000
 HEAD_STEPS, HEAD_RATE = 300, 3e-4
+"""Steps and learning rate of `teach_heads`."""
 CHANGE_THRESHOLD = 0.03
-"""Mean absolute difference of edit and source (0..1) above which a picture counts as changed."""
+"""An edit counts as changed if its mean absolute difference from the source (0..1) is larger."""
 YES_THRESHOLD = 0.5
-"""Oracle score above which the pretraining's answer is yes."""
+"""Oracle score (0..1) above which the target of the yes/no loss is yes."""
 TEXT_TOKENS = 32
 VISION_END_ID = 4
+"""Token id of `<|vision_end|>`, after which the instruction's words follow."""
 
 
 def build_tiny_reward(seed: int = SEED) -> RewardModel:
-    """An untrained tiny reward model for 32x32 pictures."""
+    """Build an untrained tiny reward model for 32x32 images.
+
+    Args:
+        seed: Seed of the weights.
+    """
     torch.manual_seed(seed)
     special = ["<pad>", "[UNK]", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", REWARD_TOKEN, "<|video_pad|>"]
     words = Tokenizer(models.WordLevel({word: token_id for token_id, word in enumerate([*special, *WORDS])}, "[UNK]"))
@@ -92,7 +98,7 @@ def build_tiny_reward(seed: int = SEED) -> RewardModel:
 
 
 class PretrainingExample(NamedTuple):
-    """One picture pair of the pretraining: pictures uint8 (32, 32, 3)."""
+    """An example of the pretraining. Images are uint8 (32, 32, 3)."""
 
     instruction: str
     source: NDArray[np.uint8]
@@ -101,10 +107,13 @@ class PretrainingExample(NamedTuple):
 
 
 def draw_example(rng: np.random.Generator) -> PretrainingExample:
-    """A drawn task and an edit that is right, wrong or in between; drawn, never the editor's.
+    """Draw a task, and an edit of it that is right, wrong or in between. No editor is involved.
 
-    The edit is put together from blocks of the right result, the source and another instruction's result, then maybe
-    tinted, smeared with smooth noise, or blended.
+    The edit is the right result, the source or the result of another instruction. Blocks of it may be blended with
+    another of these images or with one colour, and smooth noise may be added to all or a part of it.
+
+    Args:
+        rng: Source of random numbers.
     """
     task = random_edit(rng)
     edit: NDArray[np.floating] = task.target.astype(np.float64)
@@ -134,9 +143,9 @@ def draw_example(rng: np.random.Generator) -> PretrainingExample:
 def _caption_loss(
     model: RewardModel, hidden: torch.Tensor, rows: dict[str, torch.Tensor], done: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
+    """Mean cross-entropy of the instruction's words after the image pair, over the pairs in which it is carried out.
 
-    hidden: (L, width) of a packed batch of B pairs; done: (B,) bool. Output words share the input embedding.
+    hidden: (L, width) of a packed batch of B pairs. done: (B,) bool. The output embedding is the input embedding.
     """
     ids = rows["input_ids"][0]
     after_pictures = (ids == VISION_END_ID).nonzero()[:, 0] + 1
@@ -149,7 +158,16 @@ def _caption_loss(
 def draw_pretraining_batch(
     model: RewardModel, rng: np.random.Generator
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """A batch for the model; the oracle's scores of it, (B, 2); and how much each edit changed, (B,), 0..1."""
+    """Draw a batch of examples.
+
+    Args:
+        model: The model, which collates the batch.
+        rng: Source of random numbers.
+
+    Returns:
+        The model's inputs; the oracle's scores, (B, 2), 0..1; the mean absolute difference of edit and source, (B,),
+        0..1.
+    """
     batch = [draw_example(rng) for _ in range(BATCH)]
     sources, targets, edits = (
         np.stack([getattr(example, role) for example in batch]) for role in ("source", "target", "edit")
@@ -161,7 +179,18 @@ def draw_pretraining_batch(
 
 
 def teach_heads(model: RewardModel, rng: np.random.Generator, seed: int) -> float:
-    """Give the model fresh heads that answer whether a picture was changed at all; returns their accuracy."""
+    """Replace the model's heads by new ones, trained to predict whether an image was changed at all.
+
+    The backbone stays as it is.
+
+    Args:
+        model: The model, changed in place.
+        rng: Source of random numbers for the examples.
+        seed: Seed of the new heads' weights.
+
+    Returns:
+        Accuracy of the predictions over the last 100 steps, 0..1.
+    """
     torch.manual_seed(seed)
     model.rm_heads = torch.nn.ModuleDict({name: reward_head(WIDTH) for name in model.rm_heads})
     optimiser = torch.optim.AdamW(model.rm_heads.parameters(), lr=HEAD_RATE)
@@ -180,13 +209,20 @@ def teach_heads(model: RewardModel, rng: np.random.Generator, seed: int) -> floa
 
 
 def pretrain_tiny_reward(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, float]:
-    """Pretrain and save; returns the last losses and the accuracy of the base's answers.
+    """Pretrain the tiny reward base and save it.
 
-    First the backbone learns to see, on three losses: telling (the instruction's words from the picture pair),
-    measuring
-    (how far the edit went and how much else it changed, squared error of a linear read-out) and yes/no answers to both.
-    Then fresh heads learn, on the frozen backbone, the one question that the base answers: was anything changed. What a
-    change is worth they have no idea.
+    First the backbone learns to see, by three losses: telling (cross-entropy of the instruction's words, given the
+    image pair), measuring (squared error of a linear read-out of the oracle's two scores) and yes/no answers to whether
+    each score is high. Then new heads learn on the frozen backbone to predict whether anything was changed. They know
+    nothing about the quality of a change.
+
+    Args:
+        output: The model folder to write.
+        steps: Steps of the first part.
+        seed: Seed of weights and examples.
+
+    Returns:
+        telling and measuring (losses, mean over the last 250 steps), and accuracy of the heads (0..1).
     """
     model = build_tiny_reward(seed)
     measure = torch.nn.Linear(WIDTH, 1)

@@ -1,10 +1,10 @@
-"""Makes the tiny EditScore base that ships with EditLoop: Qwen2.5-VL's class for generation, a million parameters.
+"""Trains the tiny EditScore base that ships with EditLoop: Qwen2.5-VL's generation class, a million parameters.
 
     editloop weights score     # a quarter of an hour on one core; writes models/edit_score/weights/tiny-score
 
-It sees as the tiny reward base does, whose weights it starts from, writes answers in the right form, and judges
-naively: it says whether anything was changed, and of quality that it is somewhere in the middle. It has never seen an
-edit that the editor made, nor a judgement.
+It starts from the weights of the tiny reward base and sees as well. It writes answers in the right format, but judges
+naively: its first score says only whether anything was changed, and its other scores lie somewhere in the middle. It
+has never seen an edit by an editor, or a judgement.
 """
 
 import math
@@ -38,6 +38,7 @@ from editloop.training.edit_score.sft import answer_loss
 from editloop.training.edit_score.targets import Target, answer_text, training_rows, written_reasoning
 
 SIDE, TOP = 32, 25
+"""Side of the images in pixels, and the highest score."""
 SETTINGS = EditScoreSettings(
     system="",
     sc="{instruction}",
@@ -52,15 +53,16 @@ SETTINGS = EditScoreSettings(
 )
 BATCH = 24
 STEPS, PEAK_RATE, BACKBONE_SHARE = 2500, 1e-3, 0.3
-"""New words learn fast; what the backbone sees already is not to be lost on the way."""
+"""Steps, peak learning rate, and the share of it for all but the word embeddings: new words must be learnt fast, and
+the backbone must not lose what it sees already."""
 EMBEDDING_SPREAD = 0.3
-"""Spread of the first embeddings of answer words around that of `<|Reward|>`, in its own standard deviation: there
-the backbone has its view of the edit ready."""
+"""Embeddings of answer words start near that of `<|Reward|>`, where the backbone has its view of the edit ready. This
+is the standard deviation of their noise, as a multiple of that embedding's own."""
 SEED = 31
 
 
 def texts() -> list[str]:
-    """Everything that the tiny model reads and writes, for its vocabulary."""
+    """Return all texts that the tiny model reads and writes, for its vocabulary."""
     answers = [
         answer_text(written_reasoning(axes, (level, level), TOP), (level, level))
         for axes in (AXES[:2], AXES[2:])
@@ -71,7 +73,11 @@ def texts() -> list[str]:
 
 
 def build_tiny_score(seed: int = SEED) -> EditScoreModel:
-    """An EditScore model for 32x32 pictures that sees as the tiny reward base and cannot write yet."""
+    """Build an EditScore model for 32x32 images from the tiny reward base. It cannot write yet.
+
+    Args:
+        seed: Seed of the new weights.
+    """
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer(texts())
     config = tiny_config("qwen2.5-vl", tokenizer, width=WIDTH, layers=4, heads=3)
@@ -97,7 +103,14 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, written: list[str]) -> set[int]:
 
 
 def naive_target(example: PretrainingExample, rng: np.random.Generator) -> Target:
-    """What somebody says who sees only whether anything changed."""
+    """Return the scores of a naive judge, who sees only whether anything changed.
+
+    The first score grows with the change, with some noise; the others are one random number near the middle.
+
+    Args:
+        example: The example.
+        rng: Source of random numbers.
+    """
     change = float(np.abs(example.edit.astype(np.float32) - example.source).mean() / 255)
     done = float(
         np.clip(1 / (1 + math.exp(-(change - CHANGE_THRESHOLD) / (CHANGE_THRESHOLD / 3))) + rng.normal(0, 0.1), 0, 1)
@@ -109,9 +122,9 @@ def naive_target(example: PretrainingExample, rng: np.random.Generator) -> Targe
 def _caption_loss(
     model: EditScoreModel, hidden: Tensor, rows: list[PromptRow], batch: PackedRows, done: Tensor
 ) -> Tensor:
-    """Mean cross-entropy of the instruction's words after the picture pair, over pairs that show it done.
+    """Mean cross-entropy of the instruction's words after the image pair, over the pairs in which it is carried out.
 
-    hidden: (L, width) of a packed batch that begins with `rows`, SC questions with their answers; done: (rows,) bool.
+    hidden: (L, width) of a packed batch that begins with `rows`, SC questions with their answers. done: (rows,) bool.
     """
     before: list[int] = []
     words: list[int] = []
@@ -129,11 +142,20 @@ def _caption_loss(
 
 
 def pretrain_tiny_score(output: Path, *, steps: int = STEPS, seed: int = SEED) -> dict[str, float]:
-    """Pretrain and save; returns the last losses.
+    """Pretrain the tiny EditScore base and save it.
 
-    Four losses on drawn scenes: answering (the naive answer's tokens), telling (the instruction's words from the
-    picture pair) and measuring, twice (the oracle's scores by a linear read-out where the answer begins and where its
-    scores begin, so that seeing is not lost while writing is learnt).
+    Four losses on drawn scenes: answering (cross-entropy of the naive answer), telling (cross-entropy of the
+    instruction's words, given the image pair) and measuring, twice (squared error of a linear read-out of the oracle's
+    scores, where the answer begins and where its scores begin). Measuring keeps the model from losing what it sees
+    while it learns to write.
+
+    Args:
+        output: The model folder to write.
+        steps: Training steps.
+        seed: Seed of weights and examples.
+
+    Returns:
+        answering, telling and measuring (losses, mean over the last 250 steps).
     """
     model = build_tiny_score(seed)
     measure = torch.nn.Linear(WIDTH, 2)
@@ -189,7 +211,7 @@ def pretrain_tiny_score(output: Path, *, steps: int = STEPS, seed: int = SEED) -
 
 
 def _score_begins(model: EditScoreModel, row: PromptRow) -> int:
-    """Where, from the row's end, the token stands after which the first score is written."""
+    """Index, counted from the row's end (negative), of the token after which the first score is written."""
     opening = model.tokenizer.convert_tokens_to_ids("Ġ[")
     return row.answer.index(opening) - len(row.answer)
 

@@ -1,12 +1,13 @@
-"""Makes the tiny base editor that ships with EditLoop: FLUX Kontext's classes, under a million parameters.
+"""Trains the tiny base editor that ships with EditLoop: FLUX Kontext's classes, under a million parameters.
 
     editloop weights editor            # half an hour on one core; writes editloop/models/editors/weights/tiny-editor
 
-It is mediocre on purpose, as a real base editor is: it learns right edits first, and then such of which a part is not
-what was asked for, so that what it makes of one instruction differs in kind from noise to noise. That is what a reward
-can choose between and what online RL works with: one edit is right in 28 %, the best of 8 in 59 %. One that has learnt
-right edits alone fails alike from every noise (60 % and 77 %), and an oracle's RL lifted it by 3 points. One that
-learns the mixture from the start learns little of anything in this time (8 % after 8,000 steps).
+It is mediocre on purpose, as a real base editor is. It learns right edits first, and then a mixture in which a part of
+the edits is faulty. So its edits of one instruction differ in kind from noise to noise, which gives a reward something
+to choose between and online RL something to reinforce: a single edit is right for 28 % of the tasks, the best of 8 for
+59 %. An editor that learnt right edits alone fails in the same way from every noise (60 % and 77 %), and RL with the
+oracle improved it by 3 points only. An editor that learns the mixture from the start learns little in this time (8 %
+after 8,000 steps).
 """
 
 from pathlib import Path
@@ -40,22 +41,26 @@ SHARES: dict[Operation, float] = {
     "move": 0.16,
     "background": 0.10,
 }
-"""How often each operation is drawn: the harder, the more often, so that none is mastered while another is unknown."""
+"""Share of each operation in the training data. Harder ones are drawn more often, so that none is mastered while
+another is still unknown."""
 FAULTY = 0.45
-"""Share of the edits that it learns last which are not what was asked for."""
+"""Share of faulty edits in the second phase, 0..1."""
 HALF_DONE: tuple[StandIn, ...] = (idle, partial, blunt, timid)
-"""How every other faulty edit is made; the others do something else than what was asked for, or more."""
+"""Stand-ins that make half of the faulty edits. The other half do something else, or more, than was asked for."""
 
 
 class TrainingPhase(NamedTuple):
-    """A part of the training."""
+    """A phase of the training."""
 
     steps: int
     faulty: float
+    """Share of faulty edits, 0..1."""
     peak_rate: float
+    """Highest learning rate."""
     warm_up: int
+    """Steps until it is reached."""
     average: float
-    """Decay of the moving average of the weights, which is what is kept."""
+    """Decay of the moving average of the weights. The average becomes the result."""
 
 
 RIGHT = TrainingPhase(8000, 0.0, 2e-3, 100, 0.999)
@@ -63,13 +68,13 @@ SCRAPED = TrainingPhase(1500, FAULTY, 1e-3, 50, 0.995)
 
 
 def settings() -> EditorSettings:
-    """Kontext's, for pictures and instructions of the drawn world."""
+    """Return FLUX Kontext's settings, changed to the size of the drawn scenes and their instructions."""
     small = {"area": SIDE * SIDE, "sizes": ((SIDE, SIDE),), "text_tokens": TEXT_TOKENS, "guidance": 1.0, "steps": 8}
     return EditorSettings.model_validate(read_editor_preset("flux-kontext").model_dump() | small)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of the world's words, one token a word, anything else [UNK]."""
+    """Build a tokenizer of the drawn world's words: a token for each, and [UNK] for any other word."""
     special = ["<pad>", "<s>", "</s>", "[UNK]"]
     words = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*special, *WORDS])}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -85,7 +90,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_tiny_editor(seed: int = SEED) -> KontextEditor:
-    """An untrained tiny editor; its codec is fitted to drawn scenes."""
+    """Build an untrained tiny editor. Its codec is fitted to drawn scenes.
+
+    Args:
+        seed: Seed of the weights and of the scenes.
+    """
     torch.manual_seed(seed)
     words = tokenizer()
     codec = PatchCodec()
@@ -142,8 +151,17 @@ def build_tiny_editor(seed: int = SEED) -> KontextEditor:
 
 
 def faulty(scene_edit: SceneEdit, rng: np.random.Generator) -> np.ndarray:
-    """A result that a set of scraped edits could have for this one, uint8 (SIDE, SIDE, 3): another edit of the scene,
-    one more than was asked for, or the right one done by halves."""
+    """Draw a faulty result, as a scraped dataset may hold.
+
+    It is another edit of the scene, the right edit together with another one, or a stand-in's.
+
+    Args:
+        scene_edit: The task.
+        rng: Source of random numbers.
+
+    Returns:
+        uint8 (SIDE, SIDE, 3).
+    """
     source, target = scene_edit.source.astype(np.float64), scene_edit.target.astype(np.float64)
     kind = rng.random()
     picture: Picture
@@ -157,8 +175,16 @@ def faulty(scene_edit: SceneEdit, rng: np.random.Generator) -> np.ndarray:
 
 
 def pretrain_tiny_editor(output: Path, *, steps: int = RIGHT.steps, seed: int = SEED) -> dict[str, float]:
-    """Learn right edits, then such of which a part is faulty, and save. `steps` are those of the first part; the second
-    has as many less as by default. Returns the share of right edits of evenly drawn tasks."""
+    """Train the tiny editor, first on right edits, then on a mixture with faulty ones, and save it.
+
+    Args:
+        output: The model folder to write.
+        steps: Steps of the first phase. Those of the second are scaled in proportion.
+        seed: Seed of weights and data.
+
+    Returns:
+        steps, and right: the share of right edits, 0..1, on 600 tasks with operations drawn uniformly.
+    """
     editor = build_tiny_editor(seed)
     learn(editor, RIGHT._replace(steps=steps), seed)
     learn(editor, SCRAPED._replace(steps=round(steps * SCRAPED.steps / RIGHT.steps)), seed)
@@ -170,9 +196,14 @@ def pretrain_tiny_editor(output: Path, *, steps: int = RIGHT.steps, seed: int = 
 
 
 def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
-    """Flow matching on drawn edits: network and text encoders learn, and become their moving averages.
+    """Train network and text encoders by flow matching on drawn edits, and replace them by their moving averages.
 
-    Loss: mean |v - (noise - picture)|^2 at x = (1 - sigma) picture + sigma noise, sigma uniform in 0..1.
+    The loss is the mean of |v - (noise - edit)|^2 at x = (1 - sigma) edit + sigma noise, with sigma uniform in 0..1.
+
+    Args:
+        editor: The editor, changed in place.
+        phase: The phase of the training.
+        seed: Seed of the data and of the noise.
     """
     parts = [editor.network, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
     parameters = [parameter.requires_grad_(True) for part in parts for parameter in part.parameters()]
@@ -220,7 +251,12 @@ def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
 
 
 def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
-    """Share of tasks, 0..1, of which one edit (seeds 0, 1, ...) is right by the oracle; printed by operation too."""
+    """Return the share of tasks, 0..1, whose edit is right by the oracle, and print it by operation.
+
+    Args:
+        editor: The editor. It makes one edit for each task, from seeds 0, 1, ...
+        edits: The tasks.
+    """
     sources, targets = (np.stack([getattr(e, role) for e in edits]) for role in ("source", "target"))
     edited = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
     right = oracle(sources, targets, np.stack(edited)).right

@@ -1,7 +1,7 @@
-"""What simulated experts are like, and what one says of an edit that the oracle has scored.
+"""Simulated experts: their characters, and how they rate edits that the oracle has scored.
 
-A rating depends only on (seed, expert, kind of page, task, candidate) and, for faulty characters, on what their fault
-looks at: the place on the page or how far the campaign is. Never on the order of calls or on time.
+A rating depends only on (seed, expert, kind of page, task, candidate), and for faulty characters also on the
+candidate's position on the page or the campaign's progress. It never depends on the order of calls or on time.
 """
 
 import hashlib
@@ -14,25 +14,25 @@ from editloop.content import sha256_json
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, Kind
 
 LARGEST_BIAS = 0.35
-"""Levels; an honest expert's bias on an axis is drawn evenly from -LARGEST_BIAS to LARGEST_BIAS."""
+"""In levels. An expert's bias on an axis is uniform in -LARGEST_BIAS..LARGEST_BIAS."""
 LEAST_NOISE, MOST_NOISE = 0.3, 0.55
-"""Levels; the standard deviation of an expert's noise is drawn evenly from here."""
+"""In levels. The standard deviation of an expert's noise is uniform between these."""
 
 Character = Literal["honest", "spammer", "sleepy", "biased", "drifting", "position-biased"]
 SLEEPS = 0.5
-"""Share of the pages that a sleepy expert clicks through."""
+"""Share of the pages that a sleepy expert clicks through, 0..1."""
 SLEEPY_LEVEL = 3
-"""What a sleepy expert then says of everything."""
+"""The level of all ratings on such a page."""
 SHIFT = -1.0
-"""Levels; a biased expert's shift from the first page on, a drifting one's at the last page."""
+"""In levels. A biased expert's ratings are shifted by this; a drifting expert's shift grows from 0 to this."""
 FIRST_PLACE = 1.0
-"""Levels; what a position-biased expert adds to the first place, falling evenly to the opposite at the last."""
+"""In levels. A position-biased expert adds this at the first position, falling linearly to its negative at the last."""
 HONEST_SECONDS, HASTY_SECONDS = (10, 30), (2, 4)
-"""How long a page takes."""
+"""Seconds for a page, (least, most): of an expert who looks, and of one who clicks through."""
 
 
 class Expert(NamedTuple):
-    """One simulated expert: bias and noise in levels of the rating scale, and what is wrong with them, if anything."""
+    """A simulated expert. Bias by axis and standard deviation of the noise are in levels of the rating scale."""
 
     name: str
     bias: dict[Axis, float]
@@ -41,31 +41,44 @@ class Expert(NamedTuple):
 
 
 class PageView(NamedTuple):
-    """A page as an expert meets it."""
+    """A page as an expert sees it."""
 
     kind: Kind
     task: str
     candidates: Sequence[str]
     progress: float
-    """How far the campaign is when the page comes, 0..1."""
+    """Progress of the campaign at this page, 0..1."""
 
 
 class SimulatedAnswer(NamedTuple):
-    """An expert's answer: {axis: 1..4} a place, and the seconds it took."""
+    """An expert's answer: {axis: 1..4} for each position on the page, and the time in seconds."""
 
     ratings: list[dict[Axis, int]]
     seconds: float
 
 
 def expert(name: str, seed: int, character: Character = "honest") -> Expert:
-    """The expert of that name: the same for the same seed."""
+    """Draw an expert's bias and noise.
+
+    Args:
+        name: Name of the expert.
+        seed: The same seed and name give the same expert.
+        character: The expert's character.
+    """
     rng = _rng(seed, "expert", name)
     bias: dict[Axis, float] = {axis: float(rng.uniform(-LARGEST_BIAS, LARGEST_BIAS)) for axis in AXES}
     return Expert(name, bias, float(rng.uniform(LEAST_NOISE, MOST_NOISE)), character)
 
 
 def answer_page(who: Expert, question: PageView, scores: Sequence[dict[Axis, float]], seed: int) -> SimulatedAnswer:
-    """What the expert answers; `scores` are the oracle's (0..1) of the candidates, in the page's order."""
+    """Simulate an expert's answer to a page.
+
+    Args:
+        who: The expert.
+        question: The page.
+        scores: The oracle's scores of the candidates by axis, 0..1, in the page's order.
+        seed: Seed of the noise.
+    """
     rng = _rng(seed, "page", who.name, question.kind, question.task)
     absent = who.character == "spammer" or (who.character == "sleepy" and rng.random() < SLEEPS)
     seconds = round(float(rng.uniform(*(HASTY_SECONDS if absent else HONEST_SECONDS))), 1)
@@ -93,9 +106,21 @@ def rate_candidate(
     kind: Kind = "task",
     shift: float = 0.0,
 ) -> dict[Axis, int]:
-    """{axis: 1..4} that an expert who looks gives to a candidate whose oracle scores (0..1) are `scores`.
+    """Simulate the rating of a candidate by an expert who looks at it.
 
-    `shift` (levels) is added on both axes. Asked again on a page of another kind, the noise is another.
+    The rating is the oracle's score on the scale's levels, plus bias, shift and normal noise, rounded and clipped.
+
+    Args:
+        who: The expert.
+        scores: The oracle's scores of the candidate by axis, 0..1.
+        seed: Seed of the noise.
+        task: Id of the task.
+        candidate: Id of the candidate.
+        kind: Kind of the page. A page of another kind has other noise.
+        shift: Added on both axes, in levels.
+
+    Returns:
+        {axis: 1..4}.
     """
     rng = _rng(seed, who.name, task, candidate, *([] if kind == "task" else [kind]))
     levels: dict[Axis, int] = {}
@@ -120,5 +145,12 @@ def _rng(*parts: Any) -> np.random.Generator:
 
 
 def assigned_annotators(task: str, annotators: Sequence[str], overlap: int, seed: int) -> list[str]:
-    """Which annotators answer a task: `overlap` of them, the same for the same seed."""
+    """Return the annotators who answer a task.
+
+    Args:
+        task: Id of the task.
+        annotators: All annotators.
+        overlap: Number of annotators for a task.
+        seed: The same seed and task give the same annotators.
+    """
     return sorted(annotators, key=lambda name: sha256_json([seed, task, name]))[:overlap]

@@ -1,7 +1,7 @@
-"""A world that needs no download: small drawn scenes, an instruction for each, and the right result.
+"""Draws edit tasks that need no download: small scenes, an instruction for each, and the right result.
 
-A scene is a background and one to three shapes in the quarters of a square picture. Six kinds of instruction change one
-thing and leave the rest; because the scene is known, so is the right result, which the oracle compares an edit with.
+A scene is a background and one to three shapes in the quarters of a square image. Each of six operations changes one
+thing and leaves the rest. As the scene is known, so is the right result, with which the oracle compares an edit.
 """
 
 import json
@@ -15,9 +15,11 @@ from PIL import Image, ImageDraw
 from editloop.content import complete_folder
 
 SIDE = 32
-"""Pixels a side."""
+"""Height and width of an image in pixels."""
 OVERSAMPLING = 4
+"""Scenes are drawn this many times larger and scaled down, for smooth edges."""
 RADIUS = 6
+"""Radius of a circle in pixels; the other shapes are about as large."""
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -36,6 +38,7 @@ BACKGROUNDS = {
 }
 SHAPES = ("circle", "square", "triangle", "diamond")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
+"""Names of the quarters."""
 
 Operation = Literal["recolour", "add", "remove", "replace", "move", "background"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -61,31 +64,36 @@ WORDS = tuple(
         | {*COLOURS, *BACKGROUNDS, *SHAPES}
     )
 )
-"""Every word of the world's instructions."""
+"""All words of the instructions, sorted."""
 
 
 @dataclass(frozen=True)
 class Shape:
+    """A coloured shape: `kind` is one of SHAPES, `colour` one of COLOURS."""
+
     kind: str
     colour: str
     shift: tuple[int, int] = (0, 0)
-    """Pixels right and down of its quarter's centre."""
+    """Offset from the centre of its quarter, in pixels to the right and down."""
 
     @property
     def name(self) -> str:
+        """The shape in an instruction, as `red circle`."""
         return f"{self.colour} {self.kind}"
 
 
 @dataclass(frozen=True)
 class Scene:
+    """A background, one of BACKGROUNDS, with shapes on it."""
+
     background: str
     shapes: dict[int, Shape]
-    """Shape by quarter: an index into PLACES."""
+    """Shapes by quarter, an index into PLACES."""
 
 
 @dataclass(frozen=True)
 class SceneEdit:
-    """One drawn task: pictures are uint8 (SIDE, SIDE, 3)."""
+    """A drawn task. Source and target are uint8 (SIDE, SIDE, 3)."""
 
     operation: Operation
     instruction: str
@@ -95,7 +103,14 @@ class SceneEdit:
 
 
 def draw_scene(scene: Scene) -> np.ndarray:
-    """Render a scene, anti-aliased. Returns uint8 (SIDE, SIDE, 3)."""
+    """Render a scene, anti-aliased.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        uint8 (SIDE, SIDE, 3).
+    """
     scale = OVERSAMPLING
     canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(canvas)
@@ -115,7 +130,11 @@ def draw_scene(scene: Scene) -> np.ndarray:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """One to three shapes, no two of one colour and kind, each in a quarter of its own."""
+    """Draw a scene with one to three shapes, each in a quarter of its own, no two of the same colour and kind.
+
+    Args:
+        rng: Source of random numbers.
+    """
     count = int(rng.integers(1, 4))
     quarters = rng.choice(4, count, replace=False)
     names = rng.choice(len(COLOURS) * len(SHAPES), count, replace=False)
@@ -131,8 +150,13 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def random_edit(rng: np.random.Generator, operation: Operation | None = None, scene: Scene | None = None) -> SceneEdit:
-    """A scene, an instruction that means one thing in it, and the right result; scene and operation at random unless
-    given."""
+    """Draw a task: a scene, an unambiguous instruction, and the right result.
+
+    Args:
+        rng: Source of random numbers.
+        operation: The operation. None: at random.
+        scene: The scene. None: at random.
+    """
     scene = scene or random_scene(rng)
     chosen: Operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
     quarter = int(rng.choice(list(scene.shapes)))
@@ -165,9 +189,12 @@ def random_edit(rng: np.random.Generator, operation: Operation | None = None, sc
 
 
 def write_edits(folder: Path, count: int, seed: int) -> None:
-    """Draw `count` tasks into an edits folder: `edits.jsonl` (id, task, instruction, source, target) and its pictures.
+    """Draw tasks into an edits folder: `edits.jsonl` (id, task, instruction, source, target) and the images.
 
-    No task is drawn twice; the same seed gives the same bytes.
+    Args:
+        folder: The folder to write.
+        count: Number of tasks, all different.
+        seed: The same seed gives the same bytes.
     """
     rng = np.random.default_rng(seed)
     with complete_folder(folder, {"world": "scenes", "count": count, "seed": seed}) as out:

@@ -1,8 +1,8 @@
-"""Stand-in editors: candidate edits for rows that have a target but no candidates, made from source and target alone.
+"""Stand-in editors: they make candidates for rows that have a target but no candidates, from source and target alone.
 
-They give a campaign something to disagree about when no editor has run yet: each fails in a way of its own, from
-"did half of it" to "did it and spoilt the rest". Their names all begin with `stand-in-`, so that no report can take
-them for a real editor.
+They give a campaign edits of different quality before any editor has run. Each fails in its own way, from half an edit
+to a right edit that spoils the rest. All names begin with `stand-in-`, so that no report can take them for a real
+editor.
 """
 
 import io
@@ -21,23 +21,35 @@ from editloop.data.picture_file import load_image
 from editloop.data.picture_size import resized
 
 LONGEST_SIDE = 256
-"""Pixels. What an expert needs to see and a small reward model can read."""
+"""In pixels. Enough for an expert to see the edit, and small enough for a tiny reward model."""
 CHANGED = 24
-"""Of 255: a smaller difference between source and target is compression, not the edit."""
+"""A pixel is part of the edit if source and target differ by more than this, of 255; less is compression noise."""
 
 Picture = npt.NDArray[np.float64]
-"""H x W x 3, 0..255."""
+"""(H, W, 3), 0..255."""
 StandIn = Callable[[Picture, Picture, np.random.Generator], Picture]
 """(source, target, random numbers) -> edit."""
 
 
 def timid(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Goes part of the way: clean, but the edit only shines through."""
+    """Blend source and target: no artefacts, but only part of the edit's strength.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     return source + random.uniform(0.15, 0.7) * (target - source)
 
 
 def partial(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Edits one half of the changed region and leaves the other as it was."""
+    """Do the edit in one half of the changed region only.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     top, bottom, left, right = changed_region(source, target)
     edit = target.copy()
     if random.random() < 0.5:
@@ -52,23 +64,47 @@ def partial(source: Picture, target: Picture, random: np.random.Generator) -> Pi
 
 
 def blunt(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Does the edit and casts a colour over the whole picture."""
+    """Do the edit, and tint the whole image. The result may leave 0..255.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     return target + random.uniform(-55, 55, size=3)
 
 
 def noisy(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Does the edit and leaves grain everywhere."""
+    """Do the edit, and add noise to the whole image. The result may leave 0..255.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     return target + random.normal(0, random.uniform(5, 30), size=target.shape)
 
 
 def blurry(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Does the edit and loses the detail of the picture."""
+    """Do the edit, and blur the whole image.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     radius = float(random.uniform(0.003, 0.012)) * max(target.shape[:2])
     return np.asarray(_image(target).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float64)
 
 
 def idle(source: Picture, target: Picture, random: np.random.Generator) -> Picture:
-    """Hands the source back, a little brighter: nothing spoilt, nothing done."""
+    """Return the source, a little darker or brighter: nothing is spoilt, and nothing is done.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+        random: Source of random numbers.
+    """
     return source * random.uniform(0.97, 1.05)
 
 
@@ -80,11 +116,20 @@ STAND_INS: dict[str, StandIn] = {
 def add_candidates(
     edits: Path, output: Path, *, seed: int, per_task: int = 3, facts: dict[str, Any] | None = None
 ) -> None:
-    """Write `output`, an edits folder like `edits` in which every row with a target has candidates.
+    """Copy an edits folder, and give every row with a target candidates.
 
-    Rows that have candidates, or no target, keep what they have. All pictures become PNG of at most 256 pixels a side,
-    named by their content. A row's candidates depend on (seed, id) and its pictures alone, never on the other rows.
-    `facts` go into the manifest. Raises EditLoopError for faults in `edits`, before anything is written.
+    Rows that have candidates, or no target, keep what they have. All images become PNG of at most 256 pixels a side,
+    named by their content. A row's candidates depend only on (seed, id) and its images, not on other rows.
+
+    Args:
+        edits: The edits folder to read.
+        output: The edits folder to write.
+        seed: Seed of the stand-ins.
+        per_task: Candidates for each row.
+        facts: Facts for the manifest. None or empty: seed and per_task.
+
+    Raises:
+        EditLoopError: `edits` has faults. Nothing is written.
     """
     rows = read_edits(edits)
     with complete_folder(output, facts or {"seed": seed, "per_task": per_task}) as folder:
@@ -93,7 +138,15 @@ def add_candidates(
 
 
 def changed_region(source: Picture, target: Picture) -> tuple[int, int, int, int]:
-    """Smallest box (top, bottom, left, right; ends excluded) around what differs; the whole picture if nothing does."""
+    """Return the smallest box around the pixels that differ by more than CHANGED.
+
+    Args:
+        source: The source image.
+        target: The right result, of the same size.
+
+    Returns:
+        (top, bottom, left, right), ends excluded; the whole image if no pixel differs.
+    """
     changed = np.abs(target - source).max(axis=2) > CHANGED
     if not changed.any():
         return 0, source.shape[0], 0, source.shape[1]
@@ -121,7 +174,7 @@ def _row_with_candidates(row: EditRow, folder: Path, seed: int, per_task: int) -
 def _stand_in_edits(
     row_id: str, source: Image.Image, target: Image.Image, seed: int, per_task: int
 ) -> list[tuple[Image.Image, str]]:
-    """`per_task` edits by editors drawn without repetition, as long as there are enough of them."""
+    """`per_task` edits by random stand-ins. None repeats before all have been used."""
     random = np.random.default_rng(int(sha256_json([seed, row_id]), 16))
     before, after = (np.asarray(image, dtype=np.float64) for image in (source, target))
     names = list(STAND_INS)
@@ -135,7 +188,7 @@ def _image(picture: Picture) -> Image.Image:
 
 
 def _write_image(folder: Path, image: Image.Image) -> str:
-    """Write `images/<sha256>.png`; equal pictures are one file. Gives the path relative to `folder`."""
+    """Write `images/<sha256>.png`, so that equal images are one file; return the path relative to `folder`."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     name = f"images/{sha256_bytes(buffer.getvalue())}.png"
