@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -110,7 +110,9 @@ def _with_room(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
     return table[(mean >= LOWEST_RATING + ROOM) & (mean <= HIGHEST_RATING - ROOM)]
 
 
-def _joint(rows: pd.DataFrame, axis: Axis, features: NDArray[np.float64]) -> list[tuple[str, int, NDArray, NDArray]]:
+def _joint(
+    rows: pd.DataFrame, axis: Axis, features: NDArray[np.float64]
+) -> list[tuple[str, int, NDArray[np.float64], NDArray[np.float64]]]:
     """Return (annotator, pages, effects (F,), errors (F,)) of every annotator in the rows."""
     annotator, names = pd.factorize(rows["annotator"].astype(str), sort=True)
     item, task = pd.factorize(rows["item"])[0], pd.factorize(rows["task_id"])[0]
@@ -152,7 +154,7 @@ def _by_editor(table: pd.DataFrame, axis: Axis) -> dict[str, dict[str, EffectEst
     return by_annotator
 
 
-def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray) -> dict[str, pd.DataFrame]:
+def _shared_rows(table: pd.DataFrame, axis: Axis, names: NDArray[Any]) -> dict[str, pd.DataFrame]:
     """Return each annotator's ratings of shared candidates, with columns `others` (the others' mean) and `apart`.
 
     `apart` is the rating's difference from `others`.

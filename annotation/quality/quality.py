@@ -108,4 +108,5 @@ def _order(table: pd.DataFrame) -> NDArray[np.int64]:
     answer = table.groupby(["annotator", "annotation_id"], observed=True).ngroup().to_numpy()
     sums = np.zeros(answer.max(initial=0) + 1, dtype=np.int64)
     np.add.at(sums, answer, drawn[placements])
-    return sums[answer]
+    order: NDArray[np.int64] = sums[answer]
+    return order

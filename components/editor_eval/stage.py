@@ -1,6 +1,6 @@
 """The editor_eval stage: compare the tuned editor with its base on held-out tasks, and decide by the gate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,9 @@ class _EditorComparison:
         self.shown: dict[str, Pictures] = {}
         self.shown_right: dict[str, NDArray[np.bool_]] = {}
 
-    def add(self, sources: Pictures, targets: Pictures, edits_by_editor: dict[str, Pictures], *, first: bool) -> None:
+    def add(
+        self, sources: Pictures, targets: Pictures, edits_by_editor: Mapping[str, Pictures], *, first: bool
+    ) -> None:
         """Add one sample of each task of a part, by each editor. `first` marks the part's first sample."""
         on_sheet = first and not self.shown
         if on_sheet:

@@ -109,7 +109,10 @@ def similar_pairs(left: Fingerprints, right: Fingerprints, same_instruction: NDA
     bits = bit_distance[first, second]
     strictly = (bits <= BITS) & (distance <= LEVELS)
     pairs = np.stack([first, second, bits, strictly], axis=1).astype(np.int64)
-    return pairs[strictly | same_instruction[first, second] & (distance <= LEVELS_SAME_INSTRUCTION)]
+    near_pairs: NDArray[np.int64] = pairs[
+        strictly | same_instruction[first, second] & (distance <= LEVELS_SAME_INSTRUCTION)
+    ]
+    return near_pairs
 
 
 def _small(picture: Image.Image) -> NDArray[np.uint8]:

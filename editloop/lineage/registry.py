@@ -196,7 +196,7 @@ def fetch_version(version: Any) -> Path:
     sha256 = version.tags.get("editloop.sha256")
     if not sha256:
         raise EditLoopError(f"{address} has no tag editloop.sha256; register it again.")
-    target = TrackingSettings().cache / "models" / sha256
+    target: Path = TrackingSettings().cache / "models" / sha256
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
         folder = target

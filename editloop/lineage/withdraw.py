@@ -21,7 +21,8 @@ from editloop.datasets.versions import VersionLineage
 from editloop.datasets.withdrawal import Withdrawal, add_withdrawal, read_withdrawn
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
-from editloop.lineage.family import TAINTED, Descendant
+from editloop.lineage.family import Descendant
+from editloop.lineage.registry import TAINTED
 from editloop.lineage.trace import dataset_row, model_row, trace_annotator, trace_task
 
 

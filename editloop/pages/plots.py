@@ -133,6 +133,7 @@ def intervals(
                     alpha=0.35,
                     solid_capstyle="round",
                 )
+            assert row.value is not None  # such rows are left out
             axes.plot(row.value, row_index, "o", color=row.colour, markersize=9, clip_on=False)
             for side, text, weight in ((limits[0], row.label, "normal"), (limits[1], row.shown, "bold")):
                 align = "left" if weight == "normal" else "right"

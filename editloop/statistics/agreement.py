@@ -140,7 +140,8 @@ class _Ratings(NamedTuple):
     @property
     def size(self) -> int:
         """How many numbers the widest table of one resample has."""
-        return max(*self.given.shape, self.pairs.shape[1])
+        size: int = max(*self.given.shape, self.pairs.shape[1])
+        return size
 
     def alphas(self, times: Float) -> Float:
         """Return alpha with each group counted so many times: (R, G) to (R,), NaN where undefined."""

@@ -34,8 +34,10 @@ class TrainingTask(Protocol):
     `batch` must always return the same for the same units, so that a resumed training repeats the same draws.
     """
 
-    model: nn.Module
-    """The model. Frozen parameters have requires_grad False."""
+    @property
+    def model(self) -> nn.Module:
+        """The model. Frozen parameters have requires_grad False."""
+        ...
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return all trainable parameters, each in one group."""

@@ -60,7 +60,8 @@ def _simulated_models(
 
     def judged(accuracy: float) -> NDArray[np.float64]:
         own_difficulty = np.repeat(rng.normal(0, MODEL_TASK_SD, tasks), PAIRS_A_TASK) + rng.normal(0, own_sd, len(task))
-        return (shared_difficulty + own_difficulty < norm.ppf(accuracy)).astype(np.float64)
+        right: NDArray[np.float64] = (shared_difficulty + own_difficulty < norm.ppf(accuracy)).astype(np.float64)
+        return right
 
     new, old = judged(ACCURACY + gain), judged(ACCURACY)
     return new, old, tuple(f"task {index // PAIRS_A_TASK}" for index in range(len(task)))

@@ -253,7 +253,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     if pa.types.is_struct(inner):
         return any(_holds_bytes(inner.field(index).type) for index in range(inner.num_fields))
-    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+    is_binary: bool = pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+    return is_binary
 
 
 def _first_line(error: BaseException) -> str:

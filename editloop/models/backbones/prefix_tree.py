@@ -152,4 +152,5 @@ def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> T
     )
     if not tree.attention_calls:
         raise EditLoopError("backbone: no layer heard of the tree; this version of transformers drops keywords.")
-    return out.last_hidden_state[0]
+    hidden: Tensor = out.last_hidden_state[0]
+    return hidden

@@ -13,13 +13,20 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLModel, Qwen3VLModel
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLModel,
+    Qwen3VLModel,
+)
 
 from editloop.errors import EditLoopError
 from editloop.models.backbones.text import control_id
 from editloop.models.edit_reward.inputs import REWARD_TOKEN
 
-FAMILIES = {"qwen2_5_vl": Qwen2_5_VLModel, "qwen3_vl": Qwen3VLModel}
+FAMILIES: dict[str, type[PreTrainedModel]] = {"qwen2_5_vl": Qwen2_5_VLModel, "qwen3_vl": Qwen3VLModel}
 """Backbone classes by the `model_type` of a config.json."""
 NORMALISATION = {
     "qwen2_5_vl": {

@@ -310,7 +310,8 @@ def _backbone(folder: Path, dtype: torch.dtype) -> Any:
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").is_file():
         raise EditLoopError(f"{folder}: no tokenizer.json; the checkpoint's tokenizer belongs beside its weights.")
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def _image_scale(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ they do not depend on the other answers of the batch.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -193,12 +193,13 @@ def _prefill(model: EditScoreModel, rows: Sequence[PromptRow], passes: int) -> t
         token_positions[row, length - len(path) :] = path
         mask[row, length - len(path) :] = True
     token_positions, mask = token_positions.to(model.device), mask.to(model.device)
+    prompt_layers: list[Any] = cache.layers
     layers = [
         (
             layer.keys[0][:, token_positions].transpose(0, 1).contiguous(),
             layer.values[0][:, token_positions].transpose(0, 1).contiguous(),
         )
-        for layer in cache.layers
+        for layer in prompt_layers
     ]
     position = tensors["position_ids"][0, 0, token_positions[:, -1]] + 1
     logits = model.logits(hidden[token_positions[:, -1]])

@@ -151,7 +151,8 @@ class EditScoreModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.backbone.parameters()).device
+        device: torch.device = next(self.backbone.parameters()).device
+        return device
 
     def collate(self, rows: Sequence[PromptRow]) -> PackedRows:
         """Pack rows into one sequence, on the CPU.

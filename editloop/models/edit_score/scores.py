@@ -89,4 +89,5 @@ def _moments(chances: NDArray[np.floating], values: NDArray[np.floating]) -> Axi
 def _distribution_of_lesser(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
     tails = np.append(first[::-1].cumsum()[::-1] * second[::-1].cumsum()[::-1], 0.0)
-    return tails[:-1] - tails[1:]
+    distribution: NDArray[np.floating] = tails[:-1] - tails[1:]
+    return distribution

@@ -77,14 +77,16 @@ class Flux2KleinEditor(PipelineEditor):
         return against + guidance_scale * (velocity - against)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
-        return self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
+        packed: Tensor = self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
+        return packed
 
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
         codec = self.pipeline.vae
         latents = x.transpose(1, 2).unflatten(2, self.grid(size))
         mean, variance = (each.view(1, -1, 1, 1) for each in (codec.bn.running_mean, codec.bn.running_var))
         latents = latents * torch.sqrt(variance + codec.config.batch_norm_eps) + mean
-        return codec.decode(self.pipeline._unpatchify_latents(latents), return_dict=False)[0]
+        pixels: Tensor = codec.decode(self.pipeline._unpatchify_latents(latents), return_dict=False)[0]
+        return pixels
 
     def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor) -> Tensor:
         rows, columns = self.grid(condition.size)
@@ -111,7 +113,8 @@ class Flux2KleinEditor(PipelineEditor):
             max_sequence_length=self.settings.text_tokens,
             text_encoder_out_layers=self.settings.text_layers,
         )
-        return prompt.float()
+        encoded: Tensor = prompt.float()
+        return encoded
 
 
 @cache

@@ -59,12 +59,16 @@ class KontextEditor(PipelineEditor):
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         latents = self.pipeline._encode_vae_image(pixels, generator=None)
-        return self.pipeline._pack_latents(latents, *latents.shape)
+        packed: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
+        return packed
 
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
         codec = self.pipeline.vae
         latents = self.pipeline._unpack_latents(x, *size, self.pipeline.vae_scale_factor)
-        return codec.decode(latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False)[0]
+        pixels: Tensor = codec.decode(
+            latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False
+        )[0]
+        return pixels
 
     def _pass(
         self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor, pooled: Tensor, guidance: Tensor | None

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from editloop.errors import EditLoopError
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
 
 ADAPTER = "editloop"
 """Name of the adapter inside the network."""
@@ -71,11 +74,11 @@ class PipelineEditor(ABC):
             )
         self.pipeline = pipeline
         self.settings = settings
-        self.network: nn.Module = pipeline.transformer
+        self.network: ModelMixin = pipeline.transformer
         self.multiple: int = pipeline.vae_scale_factor * self.patch
         """Height and width of a packed latent, in pixels."""
         self.bf16 = False
-        self._frozen: nn.Module | None = None
+        self._frozen: ModelMixin | None = None
         self._answering = self.network
 
     @staticmethod
@@ -196,7 +199,8 @@ class PipelineEditor(ABC):
         # with use_flow_sigmas FLUX.2 leaves the spacing to the scheduler
         spaced = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
         scheduler.set_timesteps(steps, sigmas=spaced, mu=self.shift(steps, rows * columns))
-        return scheduler.sigmas.clone()
+        sigmas: Tensor = scheduler.sigmas.clone()
+        return sigmas
 
     def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
         """Return standard normal packed latents (count, S, C), drawn on the CPU and moved to the editor's device.
@@ -373,9 +377,10 @@ class PipelineEditor(ABC):
         }
         for name, layer in self.network.named_modules():
             if isinstance(layer, LoraLayer):
-                delta = layer.get_delta_weight(ADAPTER)
+                delta = layer.get_delta_weight(ADAPTER)  # type: ignore[attr-defined]  # of its subclasses
                 weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta.to(weights[f"{name}.weight"].dtype)
+        network_class: Any = type(self.network)
         with torch.device("meta"):
-            plain = type(self.network).from_config(self.network.config)
+            plain: nn.Module = network_class.from_config(self.network.config)
         plain.load_state_dict(weights, assign=True)
         return plain

@@ -75,10 +75,13 @@ class Editor(Protocol):
     """An image editor that is trained by its velocity. `open_editor` opens one."""
 
     settings: EditorSettings
-    network: torch.nn.Module
-    """The module that is trained: the transformer. DeepSpeed wraps it, and `velocity` calls it."""
     bf16: bool
     """Whether `velocity` computes under bfloat16 autocast. Its result is float32 either way."""
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The module that is trained: the transformer. DeepSpeed wraps it, and `velocity` calls it."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -66,12 +66,14 @@ class QwenEditPlusEditor(PipelineEditor):
             return velocity
         against = self._pass(x, sigma, condition, text["negative"], text["told_negative"])
         guided = against + guidance_scale * (velocity - against)
-        return guided * (velocity.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+        rescaled: Tensor = guided * (velocity.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+        return rescaled
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         latents = self.pipeline._encode_vae_image(pixels.unsqueeze(2), generator=None).contiguous()
         batch, channels, _, rows, columns = latents.shape
-        return self.pipeline._pack_latents(latents, batch, channels, rows, columns)
+        packed: Tensor = self.pipeline._pack_latents(latents, batch, channels, rows, columns)
+        return packed
 
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
         codec = self.pipeline.vae
@@ -80,7 +82,8 @@ class QwenEditPlusEditor(PipelineEditor):
             torch.tensor(each, device=x.device, dtype=x.dtype).view(1, -1, 1, 1, 1)
             for each in (codec.config.latents_mean, codec.config.latents_std)
         )
-        return codec.decode(latents * deviation + mean, return_dict=False)[0][:, :, 0]
+        pixels: Tensor = codec.decode(latents * deviation + mean, return_dict=False)[0][:, :, 0]
+        return pixels
 
     def save(self, folder: Path) -> None:
         super().save(folder)

@@ -31,7 +31,7 @@ class PictureProcessor(Qwen2VLProcessor):
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
         )
 
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # by position
         """Write the image processor and the tokenizer, laid out as `Qwen2VLProcessor` does.
 
         Args:

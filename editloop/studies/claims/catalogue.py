@@ -1,5 +1,6 @@
 """All pieces that the claims use, with their planned seconds on one core."""
 
+from editloop.evaluation.editors import ORACLE
 from editloop.studies.claims import curation, reinforcement, rewards, scaling, worlds
 from editloop.studies.claims.store import Piece
 
@@ -19,7 +20,7 @@ _PIECES = (
     Piece("rl-learnt", reinforcement.rl_with_reward(worlds.FULL), 240, ("world", "reward-full"), RL),
     Piece("rl-few", reinforcement.rl_with_reward(worlds.FEW), 240, ("world", "reward-few"), RL),
     Piece("rl-noisy", reinforcement.rl_with_reward(worlds.NOISY), 240, ("world", "reward-noisy"), RL, optional=True),
-    Piece("rl-oracle", reinforcement.rl_with_reward(reinforcement.ORACLE), 220, ("world",), RL),
+    Piece("rl-oracle", reinforcement.rl_with_reward(ORACLE), 220, ("world",), RL),
     Piece(
         "best-of-n", scaling.measure_best_of_n, 90, ("world", "reward-full", "reward-few"), ("best_of_tasks", "steps")
     ),

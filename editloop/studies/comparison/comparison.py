@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from editloop.content import MANIFEST, sha256_json, write_file, write_json
@@ -125,7 +126,7 @@ def summarise_variants(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any
     return summaries
 
 
-def student_interval(values: np.ndarray) -> tuple[float, list[float] | None]:
+def student_interval(values: NDArray[np.float64]) -> tuple[float, list[float] | None]:
     """Return the mean and its 95 % interval by Student's t.
 
     Args:

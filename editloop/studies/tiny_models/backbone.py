@@ -91,7 +91,7 @@ def tiny_config(
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
     }
-    names = {
+    names: dict[str, Any] = {
         "image_token_id": ids["<|image_pad|>"],
         "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"],

@@ -11,11 +11,12 @@ after 8,000 steps).
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from numpy.typing import NDArray
 from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -137,7 +138,7 @@ def build_tiny_editor(seed: int = SEED) -> KontextEditor:
         guidance_embeds=False,
         axes_dims_rope=(8, 12, 12),
     )
-    pipeline = FluxKontextPipeline(
+    pipeline: Any = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=codec,
         text_encoder=pooled,
@@ -150,7 +151,7 @@ def build_tiny_editor(seed: int = SEED) -> KontextEditor:
     return KontextEditor(pipeline, settings())
 
 
-def faulty(scene_edit: SceneEdit, rng: np.random.Generator) -> np.ndarray:
+def faulty(scene_edit: SceneEdit, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw a faulty result, as a scraped dataset may hold.
 
     It is another edit of the scene, the right edit together with another one, or a stand-in's.
@@ -265,6 +266,6 @@ def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
     return float(right.mean())
 
 
-def _pixels(pictures: np.ndarray) -> torch.Tensor:
+def _pixels(pictures: NDArray[np.uint8]) -> torch.Tensor:
     assert pictures.shape[1:3] == (SIDE, SIDE)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

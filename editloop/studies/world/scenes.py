@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from editloop.content import complete_folder
@@ -98,11 +99,11 @@ class SceneEdit:
     operation: Operation
     instruction: str
     scene: Scene
-    source: np.ndarray
-    target: np.ndarray
+    source: NDArray[np.uint8]
+    target: NDArray[np.uint8]
 
 
-def draw_scene(scene: Scene) -> np.ndarray:
+def draw_scene(scene: Scene) -> NDArray[np.uint8]:
     """Render a scene, anti-aliased.
 
     Args:

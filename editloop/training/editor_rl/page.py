@@ -95,7 +95,8 @@ def training_page(
 
 def _flat(record: Mapping[str, Any]) -> dict[str, float]:
     training = {"practised" if name == "reward" else name: value for name, value in record["training"].items()}
-    return {"step": record["step"]} | training | record["figures"]
+    figures: dict[str, float] = {"step": record["step"]} | training | record["figures"]
+    return figures
 
 
 def _is_measured(records: Sequence[Mapping[str, float]], name: str) -> bool:

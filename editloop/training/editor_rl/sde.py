@@ -35,7 +35,7 @@ def flow_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float)
     """
     sigma, following = _rows(sigma, x), _rows(following, x)
     if isinstance(sigma, Tensor):
-        within = torch.where(sigma >= 1, following, sigma)
+        within: Level = torch.where(sigma >= 1, following, sigma)
     else:
         within = following if sigma >= 1 else sigma
     return _euler_maruyama_step(x, v, sigma, following, noise * (sigma / (1 - within)) ** 0.5)
