@@ -121,7 +121,7 @@ class _Ratings(NamedTuple):
         count, V, G = len(names), len(domain), len(group_names)
         counts = csr_array((np.ones(len(item)), (item, code)), shape=(count, V))
         counts.sum_duplicates()
-        belongs = np.zeros(count, dtype=np.intp)
+        belongs = np.empty(count, dtype=np.intp)
         belongs[item] = group
         # All pairs of an item's values: its row of `counts`, joined with itself.
         row = np.repeat(np.arange(count), np.diff(counts.indptr))

@@ -72,6 +72,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
         step: The step, from 0.
         steps: Steps of the whole training.
     """
-    warm = min(1.0, (step + 1) / (settings.warmup * steps)) if settings.warmup else 1.0
-    falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if settings.schedule == "cosine" else 1.0
-    return settings.learning_rate * min(warm, falling)
+    share = min(1.0, (step + 1) / (settings.warmup * steps)) if settings.warmup else 1.0
+    if settings.schedule == "cosine":
+        share = min(share, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return settings.learning_rate * share

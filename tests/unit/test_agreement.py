@@ -77,6 +77,13 @@ def test_an_interval_leaves_one_resample_of_forty_on_either_side():
     assert [(draws < low).mean(), (draws > high).mean()] == pytest.approx([0.025, 0.025], abs=1.5e-3)
 
 
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_a_resample_of_one_value_alone_divides_by_no_zero(level):
+    with np.errstate(all="raise"):
+        found = table_agreement([1, 1, 1, 2], [0, 0, 1, 1], ["x", "y", "x", "y"], level=level)
+    assert np.isfinite(found["alpha"])
+
+
 def test_same_answers_agree_and_random_ones_do_not():
     rng = np.random.default_rng(1)
     same = [said(f"t{i}", "c", name, 1 + i % 4) for i in range(40) for name in "ab"]

@@ -216,8 +216,6 @@ def sample_rollout(
         x = round_to_storage(after, storage_dtype)
         rolled = log_prob(x, mean, deviation)
         steps.append(WindowStep(sigma, following, guidance, before, after, mean, rolled, deviation))
-    if len(x) < len(rows):
-        x = x.repeat_interleave(members, 0)
     return Rollout(condition.size, condition, names, rows, x, steps)
 
 
