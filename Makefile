@@ -10,7 +10,7 @@ CHECKED := editloop infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test test-all lint bench mutants chromium
+.PHONY: setup demo check test test-all lint generate bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -38,8 +38,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.naming
-	$(BIN)/editloop compile --out build/compiled
-	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
+	$(BIN)/python -m pipelines.generation --check
+
+# What follows from the declarations of stages and pipelines: KFP components, compiled pipelines, dvc.yaml, docs/stages.md.
+generate: setup
+	$(BIN)/python -m pipelines.generation
 
 # For every edit: under two minutes.
 check: lint

@@ -8,7 +8,8 @@ from typing import Any
 
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
-from pipelines.compilation import COMPILED, compile_pipeline, pipeline
+from pipelines.catalogue import find_pipeline
+from pipelines.compilation import COMPILED, compile_pipeline
 from pipelines.local import run_local
 
 
@@ -84,17 +85,18 @@ def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
         EditLoopError: There is no such pipeline or parameter, a value has the wrong form, or a required argument is
             missing.
     """
-    inputs = pipeline(name).component_spec.inputs
+    entries = {entry.name: entry for entry in find_pipeline(name).parameters}
     arguments: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or key not in inputs:
-            raise EditLoopError(f"--set {text}: {name} takes name=value of {', '.join(inputs)}.")
+        if not equals or key not in entries:
+            raise EditLoopError(f"--set {text}: {name} takes name=value of {', '.join(entries)}.")
+        kind = entries[key].type
         try:
-            arguments[key] = value if inputs[key].type == "String" else json.loads(value)
+            arguments[key] = value if kind is str else json.loads(value)
         except ValueError as error:
-            raise EditLoopError(f"--set {text}: {key} takes {inputs[key].type} as JSON.") from error
-    missing = [key for key, spec in inputs.items() if not spec.optional and key not in arguments]
+            raise EditLoopError(f"--set {text}: {key} takes {kind.__name__} as JSON.") from error
+    missing = [key for key, entry in entries.items() if entry.is_required and key not in arguments]
     if missing:
         raise EditLoopError(f"{name} also needs {', '.join(f'--set {key}=...' for key in missing)}.")
     return arguments

@@ -33,6 +33,7 @@ def open_campaign_command(
     """
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
+    from components.annotate.declaration import ANNOTATE
     from editloop.lineage.step import run_step
 
     settings, candidates = read_campaign_settings(file)
@@ -43,12 +44,12 @@ def open_campaign_command(
         raise EditLoopError(f"--follow-up {follow_up}: not JSON ({error}).") from error
     with services_of(services):
         run_step(
-            "annotate",
+            ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
             inputs={"candidates": candidates},
             outputs={"output": output},
-            parameters=stage_parameters(settings),
-            tags={"uri.candidates": str(candidates), "uri.output": str(output), "follow_up": follow_up},
+            parameters=stage_parameters(settings) | {"follow_up": follow_up},
+            tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
     print(f"campaign  {opened.name} ({opened.key})")

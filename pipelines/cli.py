@@ -313,7 +313,7 @@ def status_command(services: Services = DEFAULT_SERVICES) -> None:
         return
     if any(status.service.name == "mlflow" and status.state == "running" for status in statuses):
         from editloop.lineage.tracking import find_runs
-        from pipelines.stages import STAGES
+        from pipelines.catalogue import STAGES
 
         with services_of(services):
             for name in STAGES:

@@ -2,33 +2,13 @@
 
 from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import yaml
 
-from editloop.errors import EditLoopError, there_are
 from infra.launch import LaunchSettings
+from pipelines.catalogue import PIPELINES, find_pipeline
 
-NAMES = ("collect-preferences", "train-reward", "curate-editor", "improve-editor")
 COMPILED = Path(__file__).parent / "compiled"
-
-
-def pipeline(name: str) -> Any:
-    """Return a pipeline's function, compiled by KFP's decorator.
-
-    Args:
-        name: The pipeline, one of NAMES.
-
-    Raises:
-        EditLoopError: There is no such pipeline.
-    """
-    from importlib import import_module
-
-    if name not in NAMES:
-        raise EditLoopError(f"{name}: no such pipeline; {there_are(name, NAMES)}")
-    module: ModuleType = import_module(f"pipelines.{name.replace('-', '_')}")
-    return getattr(module, name.replace("-", "_"))
 
 
 def show_parameters(name: str) -> None:
@@ -43,14 +23,11 @@ def show_parameters(name: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipelines.declarations import declared_parameters
-
-    if name not in NAMES:
-        raise EditLoopError(f"{name}: no such pipeline; {there_are(name, NAMES)}")
-    function = name.replace("-", "_")
+    parameters = find_pipeline(name).parameters
     table = Table("--set", "type", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
-    for parameter in declared_parameters(Path(__file__).with_name(f"{function}.py"), function).values():
-        table.add_row(parameter.name, parameter.type, parameter.default or "required", parameter.help)
+    for entry in parameters:
+        default = "required" if entry.is_required else repr(entry.default)
+        table.add_row(entry.name, entry.type.__name__, default, entry.help)
     Console().print(table)
 
 
@@ -62,7 +39,7 @@ def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:
         image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    return [compile_pipeline(name, out / f"{name}.yaml", image) for name in NAMES]
+    return [compile_pipeline(name, out / f"{name}.yaml", image) for name in PIPELINES]
 
 
 def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
@@ -80,7 +57,9 @@ def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
     """
     from kfp import compiler
 
-    compiler.Compiler().compile(pipeline(name), str(path))
+    from pipelines.building import build_pipeline
+
+    compiler.Compiler().compile(build_pipeline(name), str(path))
     path.write_text(_without_environment(path.read_text(), image))
     return path
 

@@ -21,6 +21,7 @@ from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from pipelines.catalogue import find_pipeline
 from pipelines.command_lock import command_lock
 from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
@@ -103,10 +104,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     arguments = {
         "edits_uri": str(inputs.judged),
         "edits_sha256": read_manifest(inputs.judged)["sha256"],
-        "campaign": "EditLoop demo",
-        **loop.annotate.model_dump(mode="json"),
-        **loop.candidates.model_dump(),
-        "seed": loop.seed,
+        **_arguments("collect-preferences", loop, "candidates", "annotate"),
         "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
     if not any(_targets(inputs.judged)):
@@ -141,18 +139,21 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
 def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
     """Return the arguments of the pipelines that reconcile starts when the campaign is closed."""
     return {
-        "train-reward": {**loop.reward.model_dump(), **loop.benchmark.model_dump(), "seed": loop.seed},
+        "train-reward": _arguments("train-reward", loop, "reward", "benchmark"),
         "improve-editor": {
             "prompts_uri": str(inputs.prompts),
             "prompts_sha256": read_manifest(inputs.prompts)["sha256"],
             "heldout_uri": str(inputs.heldout),
             "heldout_sha256": read_manifest(inputs.heldout)["sha256"],
-            **loop.editor_rl.model_dump(),
+            **_arguments("improve-editor", loop, "editor_rl", "editor_eval"),
             **({} if all(_targets(inputs.prompts)) else {"watch": _without_oracle(loop.editor_rl.watch)}),
-            **loop.editor_eval.model_dump(),
-            "seed": loop.seed,
         },
     }
+
+
+def _arguments(pipeline: str, loop: LoopSettings, *stages: str) -> dict[str, Any]:
+    """Return the arguments of a pipeline that the settings of its stages give."""
+    return find_pipeline(pipeline).arguments({stage: loop.stage_values(stage) for stage in stages})
 
 
 def _targets(edits: Path) -> list[bool]:

@@ -17,7 +17,6 @@ from typing import Any
 
 from editloop.content import sha256_bytes, sha256_file, sha256_json
 from editloop.errors import EditLoopError
-from pipelines.compilation import pipeline
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
@@ -53,6 +52,8 @@ def run_local(
         warnings.simplefilter("ignore")
         from kfp import local
 
+        from pipelines.building import build_pipeline
+
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
             pipeline_root=str(root / "steps"),
@@ -65,7 +66,7 @@ def run_local(
         with _environment(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"), log.open("w") as stream:
             try:
                 with contextlib.redirect_stdout(_Log(stream, tell)):
-                    pipeline(name)(**arguments)
+                    build_pipeline(name)(**arguments)
             except RuntimeError as error:
                 raise EditLoopError(_failure(name, str(error), log)) from error
 

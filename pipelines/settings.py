@@ -1,21 +1,26 @@
 """Settings of one turn of the loop. Their values are in `params.yaml`, which `dvc repro` reads too."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
+from components.annotate.declaration import AnnotateParameters
+from components.benchmark.declaration import BenchmarkParameters
+from components.candidates.declaration import CandidatesParameters
+from components.curate.declaration import CurateParameters
+from components.editor_eval.declaration import EditorEvalParameters
+from components.editor_rl.declaration import EditorRlParameters
+from components.editor_sft.declaration import EditorSftParameters
+from components.reward.declaration import RewardParameters
+from editloop.lineage.stage import StageParameters
 from editloop.settings_file import read_settings
 
 PARAMS = Path(__file__).with_name("params.yaml")
 """The project's params.yaml, by a link that is part of the installed package."""
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Scenes(_StrictModel):
+class Scenes(StageParameters):
     """Numbers of drawn scenes in a demo without an edits file."""
 
     train: int = Field(ge=1)
@@ -28,144 +33,44 @@ class Scenes(_StrictModel):
     """Tasks on which base and tuned editor are compared; the interval is narrow enough to be useful from 600 on."""
 
 
-class Candidates(_StrictModel):
-    """Settings of stage candidates."""
-
-    editor: str
-    """The editor: a diffusers folder, a shipped name, or models:/editor@champion."""
-    per_task: int = Field(ge=1)
-    """Edits per task. They are compared with each other, so the number of pairs grows with the square."""
-    steps: int = Field(ge=1)
-    """Denoising steps of an edit."""
-
-
-class Annotate(_StrictModel):
-    """Settings of stage annotate."""
-
-    annotators: tuple[str, ...]
-    """Account names of the experts."""
-    overlap: int = Field(ge=1)
-    """Number of experts who judge each task; agreement needs two or more."""
-    lead: str
-    """Account name of the lead, who decides tasks in conflict; empty for none."""
-    candidates_per_task: int = Field(ge=0)
-    """Candidates on a page, 2 to 7; 0 shows all."""
-    gold_share: float = Field(ge=0, le=0.5)
-    """Gold pages (pages with a known answer) per task, made where tasks have a target."""
-    repeat_share: float = Field(ge=0, le=0.5)
-    """Pages per task that are repeated, with the candidates in another order."""
-    guidelines: str
-    """Guidelines for annotators, in Markdown; empty for the default ones."""
-    alpha_if: float = Field(ge=-1, le=1)
-    """Lowest agreement on instruction following at which a campaign closes by itself; 0 for no gate."""
-    alpha_vq: float = Field(ge=-1, le=1)
-    """The same for visual quality."""
-
-
-class Reward(_StrictModel):
-    """Settings of stage reward."""
-
-    preset: str
-    """Preset of model and training: a shipped name (`editloop plan` lists them), or the path of a YAML file."""
-    base: str
-    """Model to start from, a folder or a shipped name; empty for the preset's."""
-    epochs: int = Field(ge=0)
-    """Passes over the training pairs; 0 for the preset's. The state that is best on the validation pairs is kept."""
-    learning_rate: float = Field(ge=0)
-    """Peak learning rate; 0 for the preset's."""
-    processes: int = Field(ge=1)
-    """Processes (GPUs) that share the training."""
-
-
-class Benchmark(_StrictModel):
-    """Settings of stage benchmark."""
-
-    gate: str
-    """The gate that a model must pass to be promoted: a shipped one (reward, open), or the path of a YAML file."""
-
-
-class Curate(_StrictModel):
-    """Settings of stage curate."""
-
-    order: str
-    """best: the edits with the highest scores; random: the control that shows how much the scores are worth."""
-    best: int = Field(ge=0)
-    """Number of edits to keep, at most one per task; 0 for all."""
-    threshold: float
-    """Lowest score to keep, on the scale of the judge's `overall`; 0 for no limit."""
-    uncertainty: float = Field(ge=0)
-    """Number of standard deviations to subtract from each score."""
-
-
-class EditorSft(_StrictModel):
-    """Settings of stage editor_sft."""
-
-    editor: str
-    """The editor to start from."""
-    preset: str
-    """Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file."""
-    steps: int = Field(ge=0)
-    """Updates of the editor; 0 for the preset's."""
-    learning_rate: float = Field(ge=0)
-    """Peak learning rate; 0 for the preset's."""
-    processes: int = Field(ge=1)
-    """Processes (GPUs) that share the training."""
-
-
-class EditorRl(_StrictModel):
-    """Settings of stage editor_rl."""
-
-    editor: str
-    """The editor to start from."""
-    preset: str
-    """Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file."""
-    iterations: int = Field(ge=0)
-    """Updates of the editor; 0 for the preset's."""
-    tasks: int = Field(ge=0)
-    """Tasks per update; 0 for the preset's."""
-    members: int = Field(ge=0)
-    """Edits per task, which are compared with each other; 0 for the preset's."""
-    learning_rate: float = Field(ge=0)
-    """Learning rate; 0 for the preset's."""
-    watch: str
-    """Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a target. Empty
-    for none. The training stops when their scores fall while the reward rises."""
-    processes: int = Field(ge=1)
-    """Processes (GPUs) that share the training."""
-
-
-class EditorEval(_StrictModel):
-    """Settings of stage editor_eval."""
-
-    samples: int = Field(ge=1)
-    """Edits per task and editor, with the same noise for both editors."""
-    steps: int = Field(ge=1)
-    """Denoising steps of an edit."""
-    gate: str
-    """The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file."""
-
-
-class LoopSettings(_StrictModel):
-    """All settings of a turn of the loop. The settings of a stage are under its name."""
+class LoopSettings(StageParameters):
+    """All settings of a turn of the loop. A stage's parameters are under its name; those left out have defaults."""
 
     seed: int
     """Seed of every stage."""
     scenes: Scenes
-    candidates: Candidates
-    annotate: Annotate
-    reward: Reward
-    benchmark: Benchmark
-    curate: Curate
-    editor_sft: EditorSft
-    editor_rl: EditorRl
-    editor_eval: EditorEval
+    candidates: CandidatesParameters
+    annotate: AnnotateParameters
+    reward: RewardParameters
+    benchmark: BenchmarkParameters
+    curate: CurateParameters
+    editor_sft: EditorSftParameters
+    editor_rl: EditorRlParameters
+    editor_eval: EditorEvalParameters
+
+    @model_validator(mode="after")
+    def _one_seed(self) -> Self:
+        for name in type(self).model_fields:
+            part = getattr(self, name)
+            if isinstance(part, StageParameters) and "seed" in part.model_fields_set:
+                raise ValueError(f"{name}.seed: all stages share one seed; set `seed` at the top instead")
+        return self
+
+    def stage_values(self, stage: str) -> dict[str, Any]:
+        """Return the values that the settings give for a stage, with the turn's seed.
+
+        Args:
+            stage: A stage that has a section.
+        """
+        values: dict[str, Any] = getattr(self, stage).model_dump(mode="json", exclude_unset=True)
+        return values | {"seed": self.seed}
 
 
 def read_params(path: Path = PARAMS) -> LoopSettings:
     """Read the settings of a turn of the loop.
 
     Args:
-        path: A YAML file with every key of `LoopSettings`.
+        path: A YAML file with the sections of `LoopSettings`.
 
     Raises:
         EditLoopError: The file cannot be read, or a key is missing, unknown or out of its range.
@@ -175,7 +80,7 @@ def read_params(path: Path = PARAMS) -> LoopSettings:
 
 def _changed(settings: LoopSettings, **parts: dict[str, Any]) -> LoopSettings:
     """Return the settings with some values of some parts replaced."""
-    values = settings.model_dump()
+    values = settings.model_dump(exclude_unset=True)
     return LoopSettings.model_validate(values | {name: values[name] | change for name, change in parts.items()})
 
 
@@ -184,7 +89,7 @@ SMALLEST = _changed(
     DEMO,
     scenes={"train": 24, "prompts": 16, "heldout": 24},
     candidates={"per_task": 3, "steps": 4},
-    annotate={"annotators": ("ada", "bo"), "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": 0.0, "alpha_vq": 0.0},
+    annotate={"annotators": ["ada", "bo"], "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": 0.0, "alpha_vq": 0.0},
     reward={"epochs": 1},
     benchmark={"gate": "open"},
     curate={"best": 16},

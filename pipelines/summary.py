@@ -10,12 +10,12 @@ from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
 from editloop.lineage import registry, tracking
 from editloop.lineage.chain import Chain
-from editloop.lineage.step import PIPELINES
+from pipelines.catalogue import STAGES
 from pipelines.inputs import Inputs
 from pipelines.reconcile import LAST_STAGE
 from pipelines.settings import LoopSettings
 
-TURN_STAGES = tuple(stage for stage, pipeline in PIPELINES.items() if pipeline in LAST_STAGE)
+TURN_STAGES = tuple(name for name, stage in STAGES.items() if stage.pipelines[0] in LAST_STAGE)
 """Stages of a turn: those of the pipelines that start one after the other."""
 ANNOTATION_KEYS = (
     "tasks",
@@ -57,14 +57,14 @@ class Turn:
         """
         for run in reversed(tracking.find_runs(pipeline_run=key)):
             stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
-            if stage not in PIPELINES or run.info.status != "FINISHED":
+            if stage not in STAGES or run.info.status != "FINISHED":
                 continue
             self.outputs[stage] = Path(tags["editloop.uri.output"])
             if "editloop.uri.version" in tags:
                 self.versions[stage] = Path(tags["editloop.uri.version"])
             self.stages[stage] = {
                 "name": stage,
-                "pipeline": PIPELINES[stage],
+                "pipeline": STAGES[stage].pipelines[0],
                 "status": "done",
                 "seconds": run.data.metrics["seconds"],
                 "run_id": run.info.run_id,
@@ -111,10 +111,11 @@ def summarise(
     return {
         "seed": loop.seed,
         "experts": experts,
-        "settings": loop.model_dump(mode="json"),
+        "settings": loop.model_dump(mode="json", exclude_unset=True),
         "inputs": {name: read_manifest(getattr(inputs, name))["sha256"] for name in ("judged", "prompts", "heldout")},
         "stages": [
-            turn.stages.get(stage, {"name": stage, "pipeline": PIPELINES[stage]} | waiting) for stage in TURN_STAGES
+            turn.stages.get(stage, {"name": stage, "pipeline": STAGES[stage].pipelines[0]} | waiting)
+            for stage in TURN_STAGES
         ],
         "annotation": {
             **{key: collected[key] for key in ANNOTATION_KEYS},

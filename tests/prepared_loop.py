@@ -21,12 +21,16 @@ from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
+from components.editor_eval.declaration import EditorEvalParameters
+from components.reward.declaration import RewardParameters
 from editloop.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.lineage import registry
 from editloop.lineage.editor_registration import register_editor
+from editloop.lineage.stage import StageParameters
 from editloop.lineage.step import run_step
 from infra.settings import service_settings
+from pipelines.catalogue import STAGES
 
 PEOPLE = ("ada", "bo", "chi")
 REWARD, EDITOR = "loop-reward", "loop-editor"
@@ -69,7 +73,7 @@ def prepare(home: Path, *, tasks: int = 24, run: str = "turn", people: tuple[str
     """Run the turn below `home`, with three `people`; the environment must name the services and `surroundings`."""
     with standing_in("candidates", partial(draw, tasks=tasks)):
         step("candidates", run, {"edits": _edits(home / "edits")}, {"output": home / "candidates"})
-    wanted = {"campaign": f"campaign of {home.name}", "annotators": list(people), "overlap": 2, "seed": 0}
+    wanted = {"name": f"campaign of {home.name}", "annotators": list(people), "overlap": 2, "seed": 0}
     step("annotate", run, {"candidates": home / "candidates"}, {"output": home / "campaign"}, **wanted)
     campaign = read_campaign(home / "campaign")
     loop = Loop(home, campaign, answer(campaign, home / "campaign"))
@@ -93,7 +97,7 @@ def promoted(loop: Loop, dataset: Path, version: Path, model: Path, *, run: str)
     with standing_in("benchmark", stand_in_benchmark):
         step("benchmark", run, {"dataset": dataset, "model": model}, {"output": evidence})
     inputs = {"model": model, "benchmark": evidence, "dataset": dataset, "version": version}
-    step("promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=REWARD, pipeline_run=run)
+    step("promote", run, inputs, {"output": loop.home / f"{model.name}-promotion"}, name=REWARD)
     return str(registry.find_version(f"models:/{REWARD}@challenger").version)
 
 
@@ -105,19 +109,18 @@ def tune(loop: Loop, *, run: str = "tuning") -> str:
         step("editor_rl", run, {"edits": edits}, {"output": tuned})
     with standing_in("editor_eval", stand_in_editor_eval):
         run_step(
-            "editor_eval",
+            STAGES["editor_eval"],
             pipeline_run=run,
             inputs={"edits": edits, "editor": tuned},
-            outputs={"output": evidence},
-            parameters={},
-            then=lambda key: register_editor(evidence, tuned, loop["editor-promotion.json"], key, name=EDITOR),
+            outputs={"output": evidence, "promotion": loop["editor-promotion.json"]},
+            parameters={"name": EDITOR},
         )
     return str(registry.find_version(f"models:/{EDITOR}@challenger").version)
 
 
 def step(stage: str, run: str, inputs: dict[str, Path], outputs: dict[str, Path], **parameters: Any) -> None:
     """A stage as a pipeline runs it."""
-    run_step(stage, pipeline_run=run, inputs=inputs, outputs=outputs, parameters=parameters)
+    run_step(STAGES[stage], pipeline_run=run, inputs=inputs, outputs=outputs, parameters=parameters)
 
 
 @contextmanager
@@ -127,7 +130,7 @@ def standing_in(stage: str, function: Callable[..., dict[str, float]]) -> Iterat
         yield
 
 
-def draw(edits: Path, output: Path, *, tasks: int) -> dict[str, float]:
+def draw(edits: Path, output: Path, parameters: StageParameters, *, tasks: int) -> dict[str, float]:
     """Tasks with three candidates: pictures of one colour each."""
     rng = np.random.default_rng(tasks)
     with complete_folder(output) as folder:
@@ -174,22 +177,22 @@ def answer(campaign: Campaign, folder: Path) -> dict[tuple[str, str], int]:
     return given
 
 
-def stand_in_reward(dataset: Path, output: Path, *, seed: int) -> dict[str, float]:
+def stand_in_reward(dataset: Path, output: Path, parameters: RewardParameters) -> dict[str, float]:
     sha256 = str(read_manifest(dataset, check=True)["sha256"])
     with complete_folder(output, {"dataset_sha256": sha256, "base": "tiny", "base_sha256": BASE}) as folder:
-        write_file(folder / "weights.safetensors", f"{sha256} {seed}")
+        write_file(folder / "weights.safetensors", f"{sha256} {parameters.seed}")
         write_json(folder / "training.json", {"steps": []})
     return {"loss": 0.5}
 
 
-def stand_in_benchmark(dataset: Path, model: Path, output: Path) -> dict[str, float]:
+def stand_in_benchmark(dataset: Path, model: Path, output: Path, parameters: StageParameters) -> dict[str, float]:
     digests = {
         f"{name}_sha256": read_manifest(path)["sha256"] for name, path in (("dataset", dataset), ("model", model))
     }
     return _evidence(output, "benchmark.json", digests)
 
 
-def stand_in_editor_rl(edits: Path, output: Path) -> dict[str, float]:
+def stand_in_editor_rl(edits: Path, output: Path, parameters: StageParameters) -> dict[str, float]:
     champion = registry.resolve_model(f"models:/{REWARD}@champion")
     assert champion is not None
     sha256 = str(read_manifest(champion)["sha256"])
@@ -199,9 +202,12 @@ def stand_in_editor_rl(edits: Path, output: Path) -> dict[str, float]:
     return {"kl": 0.1}
 
 
-def stand_in_editor_eval(edits: Path, editor: Path, output: Path) -> dict[str, float]:
+def stand_in_editor_eval(
+    edits: Path, editor: Path, output: Path, parameters: EditorEvalParameters, *, promotion: Path, pipeline_run: str
+) -> dict[str, float]:
     said = {"judge": "edit-score 7", "verdict": "promote", "counts": True}
-    return _evidence(output, "evaluation.json", {}, independent=[said])
+    figures = _evidence(output, "evaluation.json", {}, independent=[said])
+    return figures | register_editor(output, editor, promotion, pipeline_run, name=parameters.name)
 
 
 def _evidence(output: Path, name: str, facts: dict[str, Any], **more: Any) -> dict[str, float]:

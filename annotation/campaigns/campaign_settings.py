@@ -214,7 +214,7 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
     """
     axes = {axis: words.model_dump(mode="json") for axis, words in settings.axes.items()}
     return {
-        "campaign": settings.name,
+        "name": settings.name,
         "annotators": list(settings.annotators),
         "overlap": settings.overlap,
         "lead": settings.lead or "",

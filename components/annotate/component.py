@@ -1,4 +1,4 @@
-"""The KFP face of the annotate stage."""
+"""KFP component of stage annotate. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -27,51 +27,31 @@ def annotate(
     seed: int = 0,
     follow_up: str = "{}",
 ) -> None:
-    """Open a campaign in Label Studio; it is not waited for.
+    """Open a campaign in Label Studio, without waiting for the experts.
 
     Args:
-        candidates: Tasks and candidate edits.
+        candidates: Tasks and candidate edits, as stage candidates wrote them.
         campaign: The open campaign.
         metrics: Figures for the UI.
-        name: The campaign's name.
-        annotators: Account names of the experts.
-        overlap: Experts a task.
-        lead: Account name of who decides tasks in conflict, empty for nobody.
-        candidates_per_task: Candidates on a page, 0 for all.
-        axes: Other words for an axis, as JSON.
-        gold_share: Pages with a known answer for each task, made where tasks have a target.
-        gold_answers: Known answers of the lead's own, CSV text with columns task, candidate, if, vq.
-        repeat_share: Pages asked a second time for each task.
-        guidelines: What annotators read first, Markdown, empty for the usual guidelines.
-        alpha_if: Lowest agreement on instruction following to close at, 0 for no gate.
-        alpha_vq: Lowest agreement on visual quality to close at, 0 for no gate.
-        seed: Seed of every order and draw.
-        follow_up: Arguments of the pipelines that start when the campaign is complete, by pipeline, as JSON.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        name: Name of the campaign in Label Studio.
+        annotators: Account names of the experts.
+        overlap: Number of experts who judge each task; agreement needs two or more.
+        lead: Account name of the lead, who decides tasks in conflict; empty for none.
+        candidates_per_task: Candidates on a page, 2 to 7; 0 shows all.
+        axes: Other words for the axes, as JSON: {"if": {"name": ..., "levels": [...]}}.
+        gold_share: Gold pages (pages with a known answer) per task, 0 to 0.5, made where tasks have a target.
+        gold_answers: The lead's own known answers for gold pages, as CSV text with the columns task, candidate, if, vq.
+        repeat_share: Pages per task that are repeated, 0 to 0.5, with the candidates in another order.
+        guidelines: Guidelines for annotators, in Markdown; empty for the default ones.
+        alpha_if: Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; 0 for no gate.
+        alpha_vq: Lowest agreement on visual quality, likewise.
+        seed: Seed of every order and draw.
+        follow_up: Arguments of the pipelines that start when the campaign is complete, by pipeline, as JSON: {"train-reward": {"epochs": 8}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}}. improve-editor starts only if it is named.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.annotate.declaration import ANNOTATE
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "annotate",
-        pipeline_run=run_key or job_id,
-        inputs={"candidates": candidates},
-        outputs={"output": campaign},
-        parameters={
-            "campaign": name,
-            "annotators": annotators,
-            "overlap": overlap,
-            "lead": lead,
-            "candidates_per_task": candidates_per_task,
-            "axes": axes,
-            "gold_share": gold_share,
-            "gold_answers": gold_answers,
-            "repeat_share": repeat_share,
-            "guidelines": guidelines,
-            "alpha_if": alpha_if,
-            "alpha_vq": alpha_vq,
-            "seed": seed,
-        },
-        tags={"follow_up": follow_up},
-        metrics=metrics,
-    )
+    run_component(ANNOTATE, arguments)

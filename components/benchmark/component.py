@@ -1,4 +1,4 @@
-"""The KFP face of the benchmark stage."""
+"""KFP component of stage benchmark. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -18,28 +18,22 @@ def benchmark(
     gate: str = "reward",
     seed: int = 0,
 ) -> None:
-    """Measure the model on held-out pairs and decide against the champion.
+    """Measure the reward model on held-out pairs, and decide whether it may replace the champion.
 
     Args:
-        dataset: Preference pairs, versioned.
-        model: The trained reward model.
-        benchmark: Held-out accuracy and the gate's verdict.
+        dataset: Preference pairs, as stage dataset wrote them.
+        model: The reward model, as stage reward wrote it.
+        benchmark: Figures on held-out pairs, and the gate's verdict.
         metrics: Figures for the UI.
         page: Page for the UI.
-        champion: The model to beat; empty for the champion of the model's own kind.
-        gate: What is asked before a model is promoted, a shipped gate or a YAML file.
-        seed: Seed of the bootstrap.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        champion: The model to beat; empty for the champion of the model's own kind.
+        gate: The gate that a model must pass to be promoted: a shipped one (reward, open), or the path of a YAML file.
+        seed: Seed of the bootstrap.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.benchmark.declaration import BENCHMARK
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "benchmark",
-        pipeline_run=run_key or job_id,
-        inputs={"dataset": dataset, "model": model},
-        outputs={"output": benchmark},
-        parameters={"champion": champion, "gate": gate, "seed": seed},
-        metrics=metrics,
-        page=page,
-    )
+    run_component(BENCHMARK, arguments)

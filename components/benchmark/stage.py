@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from components.benchmark.declaration import BenchmarkParameters
 from editloop.content import complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
@@ -35,9 +36,7 @@ class Contender:
     """What the model is, in words for the verdict."""
 
 
-def run_benchmark(
-    dataset: Path, model: Path, output: Path, *, champion: str = "", gate: str = "reward", seed: int = 0
-) -> dict[str, float]:
+def run_benchmark(dataset: Path, model: Path, output: Path, parameters: BenchmarkParameters) -> dict[str, float]:
     """Judge the suites of a gate with `model` and decide whether it may replace `champion` (or, without one, its base).
 
     A base that is no judge yet counts as right half the time. A call that was stopped resumes where it was.
@@ -47,9 +46,7 @@ def run_benchmark(
         model: Folder of a reward model of any kind.
         output: Folder to write: `benchmark.json` (figures), `gate.json` (verdict), `page.html`, and for each suite
             `suites/NAME` with its report and the raw answers.
-        champion: Address of the model to beat; "" for `models:/NAME@champion` of the model's own kind.
-        gate: Name of a shipped gate, or path of a YAML file.
-        seed: Seed of the bootstrap.
+        parameters: The stage's parameters.
 
     Returns:
         The figures of `benchmark.json` that are numbers.
@@ -57,25 +54,25 @@ def run_benchmark(
     Raises:
         EditLoopError: The gate or a suite is faulty. Nothing is judged then.
     """
-    settings, manifest, facts = read_gate(gate), read_manifest(model, check=True), read_manifest(dataset)
+    settings, manifest, facts = read_gate(parameters.gate), read_manifest(model, check=True), read_manifest(dataset)
     judge = open_judge(str(model))
     suites = _open_suites(settings, dataset)
-    base, old = _contenders(manifest, judge, champion)
+    base, old = _contenders(manifest, judge, parameters.champion)
     answers_folder = work_dir(output) / "answers"
     with complete_folder(output, {"model_sha256": manifest["sha256"], "dataset_sha256": facts["sha256"]}) as out:
         new = {
-            name: _evaluate_suite(suite, judge, answers_folder, out / "suites" / name, seed)
+            name: _evaluate_suite(suite, judge, answers_folder, out / "suites" / name, parameters.seed)
             for name, suite in suites.items()
         }
         of_base, of_old = (
             {
-                name: _evaluate_suite(suite, contender.judge, answers_folder, None, seed)
+                name: _evaluate_suite(suite, contender.judge, answers_folder, None, parameters.seed)
                 for name, suite in suites.items()
             }
             for contender in (base, old)
         )
         report = _figures(dataset, new, of_base)
-        verdict = _verdict(settings, manifest["sha256"], new, of_old, old, seed)
+        verdict = _verdict(settings, manifest["sha256"], new, of_old, old, parameters.seed)
         write_json(out / "benchmark.json", report)
         write_json(out / "gate.json", verdict)
         (out / "page.html").write_text(gate_page(f"Benchmark of {judge.name}", verdict, {"Figures": report}))

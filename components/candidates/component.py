@@ -1,4 +1,4 @@
-"""The KFP face of the candidates stage."""
+"""KFP component of stage candidates. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -17,26 +17,21 @@ def candidates(
     steps: int = 8,
     seed: int = 0,
 ) -> None:
-    """Make K edits of each source image and instruction, beside those that the input brings along.
+    """Make several edits of each source image and instruction, beside those that the input brings along.
 
     Args:
-        edits: Folder with edits.jsonl and its pictures.
+        edits: An edits.jsonl, or a folder of them, with the images.
         candidates: Tasks and candidate edits.
         metrics: Figures for the UI.
-        editor: Editor: a diffusers folder, a shipped name or models:/editor@champion.
-        per_task: Edits a task.
-        steps: Denoising steps.
-        seed: Seed of the noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        editor: The editor: a diffusers folder, a shipped name, or models:/editor@champion.
+        per_task: Edits per task. They are compared with each other, so the number of pairs grows with the square.
+        steps: Denoising steps of an edit.
+        seed: Seed of the noise.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.candidates.declaration import CANDIDATES
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "candidates",
-        pipeline_run=run_key or job_id,
-        inputs={"edits": edits},
-        outputs={"output": candidates},
-        parameters={"editor": editor, "per_task": per_task, "steps": steps, "seed": seed},
-        metrics=metrics,
-    )
+    run_component(CANDIDATES, arguments)

@@ -1,4 +1,4 @@
-"""The KFP face of the collect stage."""
+"""KFP component of stage collect. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -16,26 +16,20 @@ def collect(
     job_id: str,
     answers_sha256: str = "",
 ) -> None:
-    """Export a complete campaign, and measure how good its ratings are.
+    """Export the judgements of a complete campaign, and measure how good they are.
 
     Args:
-        campaign: The open campaign.
-        candidates: Tasks and candidate edits.
-        judgements: The experts' ratings.
+        campaign: The campaign, as stage annotate wrote it.
+        candidates: Tasks and candidate edits, as stage candidates wrote them.
+        judgements: The experts' judgements.
         metrics: Figures for the UI.
         page: Page for the UI.
-        answers_sha256: Answers that the campaign was closed with; empty takes those that are there.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        answers_sha256: Content address of the answers that the campaign was closed with; empty takes the present answers.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.collect.declaration import COLLECT
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "collect",
-        pipeline_run=run_key or job_id,
-        inputs={"campaign": campaign, "candidates": candidates},
-        outputs={"output": judgements},
-        parameters={"answers_sha256": answers_sha256},
-        metrics=metrics,
-        page=page,
-    )
+    run_component(COLLECT, arguments)

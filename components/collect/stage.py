@@ -12,6 +12,7 @@ from annotation.campaigns.closing import closing_of, closings, readiness
 from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
+from components.collect.declaration import CollectParameters
 from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import EditTask, Judgement
@@ -19,7 +20,7 @@ from editloop.errors import EditLoopError
 from infra.settings import service_settings
 
 
-def run_collect(campaign: Path, candidates: Path, output: Path, *, answers_sha256: str = "") -> dict[str, float]:
+def run_collect(campaign: Path, candidates: Path, output: Path, parameters: CollectParameters) -> dict[str, float]:
     """Export the judgements of a campaign, with its quality figures.
 
     Args:
@@ -28,7 +29,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, *, answers_sha25
         output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on repeats and gold),
             cannot.jsonl, decisions.jsonl (the lead's), pages.jsonl, export.json and adjudication.json (Label Studio's
             exports), agreement.json, quality.json, page.html and summary.json.
-        answers_sha256: Content address of the answers that a closing was made with; "" takes the present answers.
+        parameters: The stage's parameters.
 
     Returns:
         The numbers of `tasks`, `judgements`, `annotators`, `cannot`, `conflicts` and `decisions`, and `alpha_if` and
@@ -44,11 +45,11 @@ def run_collect(campaign: Path, candidates: Path, output: Path, *, answers_sha25
     settings = service_settings()
     client = connect(settings)
     exported = snapshot(client, settings, opened)
-    if answers_sha256 and exported.sha256 != answers_sha256:
+    if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
             f"The answers of campaign {opened.name} are not those it was closed with: {exported.sha256}, closed with "
-            f'{answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, `editloop campaign '
-            f'close "{opened.name}"` takes it as it is now.'
+            f'{parameters.answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, '
+            f'`editloop campaign close "{opened.name}"` takes it as it is now.'
         )
     ready = readiness(client, settings, opened, pages, exported)
     closed = closing_of(history := closings(client, opened), exported.sha256)

@@ -1,4 +1,4 @@
-"""The KFP face of the curate stage."""
+"""KFP component of stage curate. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -22,40 +22,26 @@ def curate(
     most_missing: float = 0.1,
     seed: int = 0,
 ) -> None:
-    """Of a set of noisy edits keep those that a registered reward model scores best, as a version to learn from.
+    """Keep the edits that a registered reward model scores best, as a dataset version to fine-tune on.
 
     Args:
-        noisy: Edits folder; its candidates are chosen from, or its targets where no row has candidates.
-        curated: The kept edits, a row each, as its target.
-        version: Where the dataset repository has them.
+        noisy: Noisy edits: an edits folder's candidates, or its targets where no row has any.
+        curated: The kept edits, each as the target of a row.
+        version: The version in the dataset repository, a JSON file.
         metrics: Figures for the UI.
         page: Page for the UI.
-        judge: The reward model that chooses, a registered one or the address of a server that serves it.
-        order: best, or random (the control that shows what scores are worth).
-        best: How many edits to keep, 0 for all.
-        threshold: The lowest score to keep, 0 for none.
-        uncertainty: How many standard deviations are taken off each score.
-        most_missing: The largest share of scores that may be missing.
-        seed: Seed of the random order.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        judge: The reward model that chooses: a registered one, or the address of a server that serves it.
+        order: best: the edits with the highest scores; random: the control that shows how much the scores are worth.
+        best: Number of edits to keep, at most one per task; 0 for all.
+        threshold: Lowest score to keep, on the scale of the judge's `overall`; 0 for no limit.
+        uncertainty: Number of standard deviations to subtract from each score.
+        most_missing: Largest share of the edits that may have no score, 0 to 1.
+        seed: Seed of the random order.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.curate.declaration import CURATE
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "curate",
-        pipeline_run=run_key or job_id,
-        inputs={"edits": noisy},
-        outputs={"output": curated, "version": version},
-        parameters={
-            "judge": judge,
-            "order": order,
-            "best": best,
-            "threshold": threshold,
-            "uncertainty": uncertainty,
-            "most_missing": most_missing,
-            "seed": seed,
-        },
-        metrics=metrics,
-        page=page,
-    )
+    run_component(CURATE, arguments)

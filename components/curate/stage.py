@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from components.curate.declaration import CurateParameters
 from editloop.content import read_manifest, sha256_json, write_json
 from editloop.data.edits_stream import survey_edits
 from editloop.datasets.repository import CuratedOrigin, DatasetVersion, commit_dataset
@@ -21,19 +22,7 @@ from editloop.scoring.curation.triples import read_scored, score_triples
 from editloop.work_dir import work_dir
 
 
-def run_curate(
-    edits: Path,
-    output: Path,
-    version: Path,
-    *,
-    judge: str = "models:/edit-reward@champion",
-    order: str = "best",
-    best: int = 0,
-    threshold: float = 0.0,
-    uncertainty: float = 0.0,
-    most_missing: float = 0.1,
-    seed: int = 0,
-) -> dict[str, float]:
+def run_curate(edits: Path, output: Path, version: Path, parameters: CurateParameters) -> dict[str, float]:
     """Score the edits of an edits folder, keep those that the parameters select, and commit them as a dataset version.
 
     Scores are kept in the work folder until the output is complete, so that a stopped call resumes.
@@ -42,13 +31,7 @@ def run_curate(
         edits: Edits folder. Its rows' candidates are the noisy edits; where no row has any, its targets are.
         output: Edits folder to write, with one row per kept edit (as its target), `curation.json` and `page.html`.
         version: JSON file to write: the version in the dataset repository.
-        judge: A registered reward model, or the address of a server of one.
-        order: `best`, or `random` for the control.
-        best: Number of edits to keep; 0 for all.
-        threshold: Lowest score to keep; 0 for no limit.
-        uncertainty: Number of standard deviations to subtract from each score.
-        most_missing: Largest share of the edits that may have no score, 0..1.
-        seed: Seed of the random order.
+        parameters: The stage's parameters.
 
     Returns:
         The numbers of `missing` scores, of all `edits` and of `kept` ones, and the scores `mean_all`, `mean_kept` and
@@ -60,12 +43,18 @@ def run_curate(
     """
     from editloop.scoring.opening import open_judge
 
-    settings = curate_settings(order=order, best=best, threshold=threshold or None, uncertainty=uncertainty, seed=seed)
+    settings = curate_settings(
+        order=parameters.order,
+        best=parameters.best,
+        threshold=parameters.threshold or None,
+        uncertainty=parameters.uncertainty,
+        seed=parameters.seed,
+    )
     repo, remote = (DatasetSettings().require(f"dataset_{name}") for name in ("repo", "remote"))
-    opened = open_judge(judge)
-    name = registered_name(opened, judge)
+    opened = open_judge(parameters.judge)
+    name = registered_name(opened, parameters.judge)
     scores_dir = work_dir(output) / f"curate-{sha256_json([survey_edits(edits).sha256, opened.version])[:16]}"
-    summary = score_triples(opened, edits, scores_dir / "scores.parquet", most_missing=most_missing)
+    summary = score_triples(opened, edits, scores_dir / "scores.parquet", most_missing=parameters.most_missing)
     scored = read_scored(edits, scores_dir / "scores.parquet")
     facts = {"edits_sha256": digest(edits), "reward_sha256": opened.version, "judge": name}
     report = write_curated(scored, settings, output, facts)

@@ -1,4 +1,4 @@
-"""The KFP face of the dataset stage."""
+"""KFP component of stage dataset. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -18,27 +18,22 @@ def dataset(
     seed: int = 0,
     shard_megabytes: int = 256,
 ) -> None:
-    """Turn judgements into preference pairs, split by shared pictures, and version them in DVC.
+    """Turn judgements into preference pairs, split by shared images, and version them in DVC.
 
     Args:
-        judgements: The experts' ratings.
-        candidates: Tasks and candidate edits.
+        judgements: Judgements that stage collect wrote, or `editloop ratings import`.
+        candidates: Tasks and candidate edits, as stage candidates wrote them.
         dataset: Preference pairs, versioned.
-        version: Where the dataset repository has the dataset.
+        version: The version in the dataset repository, a JSON file.
         metrics: Figures for the UI.
-        withdrawn_sha256: Content address of what is withdrawn of the judgements, so that a longer list is another step.
-        seed: Seed of the split.
-        shard_megabytes: Size of a parquet file, of its pictures.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        withdrawn_sha256: Content address of the withdrawals that concern the judgements. It only keeps a cached step from being reused after a further withdrawal: the list itself is in the dataset repository, and is always read as it is now.
+        seed: Seed of the splits.
+        shard_megabytes: Largest size of a shard's images, in MiB.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.dataset.declaration import DATASET
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "dataset",
-        pipeline_run=run_key or job_id,
-        inputs={"judgements": judgements, "candidates": candidates},
-        outputs={"output": dataset, "version": version},
-        parameters={"withdrawn_sha256": withdrawn_sha256, "seed": seed, "shard_megabytes": shard_megabytes},
-        metrics=metrics,
-    )
+    run_component(DATASET, arguments)

@@ -1,4 +1,4 @@
-"""The KFP face of the editor_eval stage."""
+"""KFP component of stage editor_eval. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -19,40 +19,31 @@ def editor_eval(
     samples: int = 1,
     steps: int = 8,
     gate: str = "editor",
+    name: str = "editor",
     seed: int = 0,
     pipeline: str = "improve-editor",
 ) -> None:
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
 
     Args:
-        heldout: Edits folder that the editor never saw.
-        tuned: The tuned editor and its curves.
+        heldout: Edits folder of held-out tasks, which the editor never saw.
+        tuned: The tuned editor, as stage editor_sft or editor_rl wrote it.
         evaluation: Base against tuned editor, and the gate's verdict.
-        promotion: What the registry did.
+        promotion: What the registry did, a JSON file.
         metrics: Figures for the UI.
         page: Page for the UI.
-        base: The editor before.
-        samples: Edits a task.
-        steps: Denoising steps.
-        gate: What is asked before an editor is promoted, a shipped gate or a YAML file.
-        seed: Seed of the noise.
-        pipeline: The pipeline that this is a step of.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        base: The editor to compare with: a pipeline's folder, a shipped name, or models:/editor@champion.
+        samples: Edits per task and editor, with the same noise for both editors.
+        steps: Denoising steps of an edit.
+        gate: The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file.
+        name: Name in the registry.
+        seed: Seed of the noise and of the bootstrap.
+        pipeline: The pipeline that this is a step of.
     """
-    from pathlib import Path
+    arguments = dict(locals())
+    from components.editor_eval.declaration import EDITOR_EVAL
+    from editloop.lineage.step import run_component
 
-    from editloop.lineage.editor_registration import register_editor
-    from editloop.lineage.step import run_step
-
-    run_step(
-        "editor_eval",
-        pipeline_run=run_key or job_id,
-        inputs={"edits": heldout, "editor": tuned},
-        outputs={"output": evaluation},
-        parameters={"base": base, "samples": samples, "steps": steps, "gate": gate, "seed": seed},
-        pipeline=pipeline,
-        metrics=metrics,
-        page=page,
-        then=lambda run: register_editor(Path(evaluation.path), Path(tuned.path), Path(promotion.path), run),
-    )
+    run_component(EDITOR_EVAL, arguments)

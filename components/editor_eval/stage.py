@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.picture_file import load_image
@@ -20,6 +21,7 @@ from editloop.evaluation.gates.settings import GateSettings, read_gate
 from editloop.evaluation.oracle import oracle
 from editloop.evaluation.outcomes import Outcomes
 from editloop.evaluation.second_opinion import second_opinions
+from editloop.lineage.editor_registration import register_editor
 from editloop.models.editors.candidates import noise_seed
 from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
@@ -37,14 +39,12 @@ def run_editor_eval(
     edits: Path,
     editor: Path,
     output: Path,
+    parameters: EditorEvalParameters,
     *,
-    base: str = "tiny-editor",
-    samples: int = 1,
-    steps: int = 8,
-    gate: str = "editor",
-    seed: int = 0,
+    promotion: Path | None = None,
+    pipeline_run: str = "",
 ) -> dict[str, float]:
-    """Edit each held-out task with both editors from the same noise, measure, and decide.
+    """Edit each held-out task with both editors from the same noise, measure, decide, and register the tuned one.
 
     Where the gate counts right edits, the oracle compares each edit with its row's target. The judges that the gate
     names see both edits of a task.
@@ -54,14 +54,12 @@ def run_editor_eval(
         editor: Folder that stage editor_rl or editor_sft wrote.
         output: Folder to write: `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`, and the contact
             sheet's images with `contact-sheet.json`.
-        base: The editor to compare with: a pipeline's folder, a shipped name, or an address in the registry.
-        samples: Edits per task and editor.
-        steps: Denoising steps.
-        gate: Name of a shipped gate, or path of a YAML file.
-        seed: Seed of the noise and of the bootstrap.
+        parameters: The stage's parameters.
+        promotion: JSON file to write: what the registry did with the editor. None does not register it.
+        pipeline_run: Name of the pipeline run that registers the editor.
 
     Returns:
-        The figures of `evaluation.json` that are numbers.
+        The figures of `evaluation.json` that are numbers, and those of `register_editor`.
 
     Raises:
         EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, or the
@@ -70,49 +68,52 @@ def run_editor_eval(
     from editloop.models.editors.opening import open_editor
     from editloop.models.editors.sampling import edit
 
-    settings, rows = read_gate(gate), read_edits(edits)
+    settings, rows = read_gate(parameters.gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]
     if settings.right_edits and without:
         raise EditLoopError(
-            f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first, and gate {gate} counts right "
-            "edits; give each row one, or a gate without right_edits that names independent judges."
+            f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first, and gate {parameters.gate} "
+            "counts right edits; give each row one, or a gate without right_edits that names independent judges."
         )
     reward_sha256 = str(read_manifest(editor)["facts"].get("reward_sha256"))
     opinions = second_opinions(settings.independent, rows, reward_sha256)
-    models = {"base": open_editor(base), "tuned": open_editor(editor / "editor")}
+    models = {"base": open_editor(parameters.base), "tuned": open_editor(editor / "editor")}
     shapes = [load_image(row.source).size for row in rows]
     sizes, tuned_sizes = ([model.size_for(height, width) for width, height in shapes] for model in models.values())
     if sizes != tuned_sizes:
         raise EditLoopError(
-            f"{editor}: works at other sizes than the base editor {base} ({set(tuned_sizes)} against {set(sizes)}); "
-            "give "
-            "the editor that it was tuned from."
+            f"{editor}: works at other sizes than the base editor {parameters.base} ({set(tuned_sizes)} against "
+            f"{set(sizes)}); give the editor that it was tuned from."
         )
-    comparison = _EditorComparison(rows, samples, bool(settings.right_edits))
+    comparison = _EditorComparison(rows, parameters.samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
         sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
         targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
-        for number in range(samples):
-            seeds = [noise_seed(seed, sha256_json([row.id]), number) for row in part]
+        for number in range(parameters.samples):
+            seeds = [noise_seed(parameters.seed, sha256_json([row.id]), number) for row in part]
             edited_pictures = {
-                name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=steps)
+                name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=parameters.steps)
                 for name, model in models.items()
             }
             comparison.add(sources, targets, edited_pictures, first=number == 0)
             if number == 0:
                 for opinion in opinions:
                     opinion.observe(start, part, sources, edited_pictures["base"], edited_pictures["tuned"])
-    report = comparison.report(seed)
-    against = f"the base editor {base}"
+    report = comparison.report(parameters.seed)
+    against = f"the base editor {parameters.base}"
     decision = decide(
         settings,
         _measured(settings, rows, comparison),
         [opinion.agreement() for opinion in opinions],
         against=against,
-        seed=seed,
+        seed=parameters.seed,
     )
-    facts = {"editor": str(base), "tuned_sha256": read_manifest(editor)["sha256"], "reward_sha256": reward_sha256}
+    facts = {
+        "editor": parameters.base,
+        "tuned_sha256": read_manifest(editor)["sha256"],
+        "reward_sha256": reward_sha256,
+    }
     with complete_folder(output, facts) as out:
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", decision)
@@ -122,7 +123,10 @@ def run_editor_eval(
             "Editor evaluation", decision, pictures={"The first held-out tasks": out / "contact-sheet.png"}
         )
         (out / "page.html").write_text(page)
-    return {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
+    figures = {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
+    if promotion:
+        figures |= register_editor(output, editor, promotion, pipeline_run, name=parameters.name)
+    return figures
 
 
 class _EditorComparison:

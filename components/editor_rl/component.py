@@ -1,4 +1,4 @@
-"""The KFP face of the editor_rl stage."""
+"""KFP component of stage editor_rl. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -24,46 +24,28 @@ def editor_rl(
     processes: int = 2,
     seed: int = 0,
 ) -> None:
-    """Tune the editor by online RL with the champion reward model.
+    """Improve the editor by online RL with the champion reward model.
 
     Args:
-        prompts: Edits folder of the instructions to learn on.
+        prompts: Edits folder of the tasks to practise on.
         tuned: The tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        editor: The editor to start from.
-        reward: The reward model that teaches: a champion, or the address of a server that serves it.
-        preset: How it is trained: a shipped preset, or a YAML file.
-        iterations: Updates of the editor, 0 for the preset's.
-        tasks: Tasks an update, 0 for the preset's.
-        members: Edits a task, compared with each other; 0 for the preset's.
-        learning_rate: Learning rate, 0 for the preset's.
-        watch: Judges that do not teach, with spaces between; the training is stopped when they fall while the reward
-            rises.
-        processes: Processes (GPUs) to train on.
-        seed: Seed of prompts and noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
+        reward: The reward model that scores the edits: a champion, or the address of a server that serves it.
+        preset: Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file.
+        iterations: Updates of the editor; 0 for the preset's.
+        tasks: Tasks per update; 0 for the preset's.
+        members: Edits per task, which are compared with each other; 0 for the preset's.
+        learning_rate: Learning rate; 0 for the preset's.
+        watch: Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a target. Empty for none. The training stops when their scores fall while the reward rises, and its best state is kept.
+        processes: Processes (GPUs) that share the training.
+        seed: Seed of prompts and noise.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.editor_rl.declaration import EDITOR_RL
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "editor_rl",
-        pipeline_run=run_key or job_id,
-        inputs={"edits": prompts},
-        outputs={"output": tuned},
-        parameters={
-            "editor": editor,
-            "reward": reward,
-            "preset": preset,
-            "iterations": iterations,
-            "tasks": tasks,
-            "members": members,
-            "learning_rate": learning_rate,
-            "watch": watch,
-            "processes": processes,
-            "seed": seed,
-        },
-        metrics=metrics,
-        page=page,
-    )
+    run_component(EDITOR_RL, arguments)

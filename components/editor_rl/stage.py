@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.editor_rl.declaration import EditorRlParameters
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_json
 from editloop.data.edits_file import read_edits
 from editloop.lineage.tracking import digest
@@ -12,21 +13,7 @@ from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remov
 from infra.launch import launch
 
 
-def run_editor_rl(
-    edits: Path,
-    output: Path,
-    *,
-    editor: str = "tiny-editor",
-    reward: str = "models:/edit-reward@champion",
-    preset: str = "tiny",
-    iterations: int = 0,
-    tasks: int = 0,
-    members: int = 0,
-    learning_rate: float = 0.0,
-    watch: str = "",
-    processes: int = 2,
-    seed: int = 0,
-) -> dict[str, float]:
+def run_editor_rl(edits: Path, output: Path, parameters: EditorRlParameters) -> dict[str, float]:
     """Improve `editor` on the tasks of an edits folder, by a preset.
 
     A call that was stopped resumes at its last checkpoint.
@@ -35,17 +22,7 @@ def run_editor_rl(
         edits: Edits folder of the tasks to practise.
         output: Folder to write: `editor/` (a complete pipeline folder, with the adapter merged), `training.json` and
             `evaluations.json` (curves), `sheets/` and `page.html`.
-        editor: A pipeline's folder, a shipped name, or an address in the registry.
-        reward: `models:/NAME@champion`, or `http://HOST:PORT` of a server that serves that champion.
-        preset: Name of a shipped preset, or path of a YAML file.
-        iterations: Updates of the editor; 0 keeps the preset's.
-        tasks: Tasks per update; 0 keeps the preset's.
-        members: Edits per task; 0 keeps the preset's.
-        learning_rate: Learning rate; 0 keeps the preset's.
-        watch: Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a
-            target. When they fall while the reward rises, the training stops and its best state is kept.
-        processes: Number of ranks.
-        seed: Seed of prompts and noise.
+        parameters: The stage's parameters.
 
     Returns:
         Figures of the first and of the last evaluation (`..._first`, `..._last`), `kl` and `missing` where the training
@@ -61,26 +38,29 @@ def run_editor_rl(
     from editloop.training.editor_rl.reward_source import champion_reward_source
     from editloop.training.editor_rl.settings import RlJob, read_rl_preset
 
-    overrides = {"iterations": iterations, "tasks": tasks, "members": members, "learning_rate": learning_rate}
-    settings = read_rl_preset(preset, **{name: value for name, value in overrides.items() if value}, seed=seed)
+    overrides = parameters.model_dump(include={"iterations", "tasks", "members", "learning_rate"})
+    settings = read_rl_preset(
+        parameters.preset, **{name: value for name, value in overrides.items() if value}, seed=parameters.seed
+    )
     rows = read_edits(edits)
-    reward_source, start, watching = champion_reward_source(reward), find_editor(editor), watch.split()
+    reward_source, start = champion_reward_source(parameters.reward), find_editor(parameters.editor)
+    watching = parameters.watch.split()
     check_job(
         *split_held_out(rows, settings.evaluation_tasks, settings.seed),
         start,
         reward_source,
         settings,
         watching,
-        processes,
+        parameters.processes,
     )
     facts: dict[str, Any] = {
-        "editor": editor,
+        "editor": parameters.editor,
         "judge": reward_source.name,
         "reward_sha256": reward_source.sha256,
-        "preset": preset,
+        "preset": parameters.preset,
         "training": settings.model_dump(mode="json"),
         "watch": watching,
-        "seed": seed,
+        "seed": parameters.seed,
     }
     if (start / MANIFEST).is_file():
         facts["base_sha256"] = read_manifest(start)["sha256"]
@@ -97,7 +77,7 @@ def run_editor_rl(
         checkpoints=folder,
         facts={"what": sha256_json(content)},
     )
-    launch_job("editloop.training.editor_rl.train", job, processes=processes, launch=launch)
+    launch_job("editloop.training.editor_rl.train", job, processes=parameters.processes, launch=launch)
     curves, evaluations = read_curves(result_folder), json.loads((result_folder / "evaluations.json").read_text())
     with complete_folder(output, facts) as out:
         shutil.copytree(result_folder, out, dirs_exist_ok=True)

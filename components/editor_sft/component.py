@@ -1,4 +1,4 @@
-"""The KFP face of the editor_sft stage."""
+"""KFP component of stage editor_sft. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -16,7 +16,7 @@ def editor_sft(
     job_id: str,
     editor: str = "tiny-editor",
     preset: str = "tiny",
-    steps: int = 0,
+    updates: int = 0,
     learning_rate: float = 0.0,
     processes: int = 2,
     seed: int = 0,
@@ -24,35 +24,22 @@ def editor_sft(
     """Fine-tune the editor on curated edits by flow matching.
 
     Args:
-        curated: The edits to learn, a row each, with its target.
-        version: Where the dataset repository has them.
-        tuned: The tuned editor and its curves.
+        curated: The edits to learn, as stage curate wrote them.
+        version: The version that stage curate wrote with them, a JSON file.
+        tuned: The fine-tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        editor: The editor to start from.
-        preset: How it is trained: a shipped preset, or a YAML file.
-        steps: Updates of the editor, 0 for the preset's.
-        learning_rate: Peak learning rate, 0 for the preset's.
-        processes: Processes (GPUs) to train on.
-        seed: Seed of batches and noise.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
+        preset: Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file.
+        updates: Updates of the editor; 0 for the preset's.
+        learning_rate: Peak learning rate; 0 for the preset's.
+        processes: Processes (GPUs) that share the training.
+        seed: Seed of batches and noise.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.editor_sft.declaration import EDITOR_SFT
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "editor_sft",
-        pipeline_run=run_key or job_id,
-        inputs={"edits": curated, "version": version},
-        outputs={"output": tuned},
-        parameters={
-            "editor": editor,
-            "preset": preset,
-            "steps": steps,
-            "learning_rate": learning_rate,
-            "processes": processes,
-            "seed": seed,
-        },
-        metrics=metrics,
-        page=page,
-    )
+    run_component(EDITOR_SFT, arguments)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.editor_sft.declaration import EditorSftParameters
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
 from editloop.data.edits_file import read_edits
 from editloop.datasets.repository import read_version
@@ -18,18 +19,7 @@ OF_THE_DATA = ("reward_sha256", "judge", "edits_sha256", "order", "best", "thres
 """Facts of curated edits that the editor's manifest repeats; null where the edits are not curated."""
 
 
-def run_editor_sft(
-    edits: Path,
-    version: Path,
-    output: Path,
-    *,
-    editor: str = "tiny-editor",
-    preset: str = "tiny",
-    steps: int = 0,
-    learning_rate: float = 0.0,
-    processes: int = 2,
-    seed: int = 0,
-) -> dict[str, float]:
+def run_editor_sft(edits: Path, version: Path, output: Path, parameters: EditorSftParameters) -> dict[str, float]:
     """Fine-tune `editor` on the targets of an edits folder, and keep the state that is best on its held-out tasks.
 
     A call that was stopped resumes at its last checkpoint.
@@ -39,12 +29,7 @@ def run_editor_sft(
         version: JSON file that stage curate wrote with it.
         output: Folder to write: `editor/` (a complete pipeline folder, with the adapter merged), `training.json`
             (curves), `evaluations.json` (the evaluations alone, because DVC mixes the lists of a file) and `page.html`.
-        editor: A pipeline's folder, a shipped name, or `models:/editor@champion`.
-        preset: Name of a shipped preset, or path of a YAML file.
-        steps: Updates of the editor; 0 keeps the preset's.
-        learning_rate: Peak learning rate; 0 keeps the preset's.
-        processes: Number of ranks.
-        seed: Seed of the training.
+        parameters: The stage's parameters.
 
     Returns:
         The last training `loss`, the number of `steps`, the best `validation_loss` and its `best_step`, and
@@ -60,10 +45,19 @@ def run_editor_sft(
             f"{dataset_version['sha256'][:12]}. Give both "
             "as one curate step wrote them."
         )
-    settings = read_sft_preset(preset).changed(steps=steps, learning_rate=learning_rate, seed=seed)
+    settings = read_sft_preset(parameters.preset).changed(
+        steps=parameters.updates, learning_rate=parameters.learning_rate, seed=parameters.seed
+    )
     facts = {key: manifest["facts"].get(key) for key in OF_THE_DATA}
-    facts |= {"curated_sha256": manifest["sha256"], "curated": dataset_version, "preset": preset, "seed": seed}
-    history = fine_tune(edits, output, editor=editor, settings=settings, facts=facts, processes=processes)
+    facts |= {
+        "curated_sha256": manifest["sha256"],
+        "curated": dataset_version,
+        "preset": parameters.preset,
+        "seed": parameters.seed,
+    }
+    history = fine_tune(
+        edits, output, editor=parameters.editor, settings=settings, facts=facts, processes=parameters.processes
+    )
     first, best = history["evaluations"][0], min(history["evaluations"], key=lambda evaluation: evaluation["loss"])
     return {
         "loss": history["steps"][-1]["loss"],

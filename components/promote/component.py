@@ -1,4 +1,4 @@
-"""The KFP face of the promote stage."""
+"""KFP component of stage promote. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -17,26 +17,21 @@ def promote(
     job_id: str,
     name: str = "",
 ) -> None:
-    """Register the model as challenger, and as champion when its gate says so.
+    """Register the reward model as challenger, and as champion when its gate says so.
 
     Args:
-        model: The trained reward model.
-        benchmark: Held-out accuracy and the gate's verdict.
-        dataset: Preference pairs, versioned.
-        version: Where the dataset repository has the dataset.
+        model: The reward model, as stage reward wrote it.
+        benchmark: Figures and verdict, as stage benchmark wrote them.
+        dataset: The preference pairs that the model was trained on.
+        version: The version that stage dataset wrote with them, a JSON file.
         promotion: What the registry did.
         metrics: Figures for the UI.
-        name: Name in the registry; empty for that of the model's kind, edit-reward or edit-score.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        name: Name in the registry; empty for that of the model's kind, edit-reward or edit-score.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.promote.declaration import PROMOTE
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "promote",
-        pipeline_run=run_key or job_id,
-        inputs={"model": model, "benchmark": benchmark, "dataset": dataset, "version": version},
-        outputs={"output": promotion},
-        parameters={"name": name, "pipeline_run": run_key or job_id},
-        metrics=metrics,
-    )
+    run_component(PROMOTE, arguments)

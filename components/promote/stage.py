@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from components.promote.declaration import PromoteParameters
 from editloop.content import complete_folder, read_manifest, write_json
 from editloop.datasets.repository import read_version
 from editloop.lineage import registry
@@ -16,8 +17,8 @@ def run_promote(
     dataset: Path,
     version: Path,
     output: Path,
+    parameters: PromoteParameters,
     *,
-    name: str = "",
     pipeline_run: str,
 ) -> dict[str, float]:
     """Register the reward model and move the aliases as its gate says.
@@ -31,7 +32,7 @@ def run_promote(
         dataset: Dataset folder that the model was trained on.
         version: JSON file that stage dataset wrote.
         output: Folder to write: `promotion.json` {name, version, alias, verdict, reasons, run_id, sha256}.
-        name: Name in the registry; "" for that of the model's kind, `edit-reward` or `edit-score`.
+        parameters: The stage's parameters.
         pipeline_run: Name of the pipeline run that registers the model.
 
     Returns:
@@ -53,7 +54,7 @@ def run_promote(
         Link("preference pairs", str(facts.get("pairs", "unknown"))),
     ]
     promotion = register(
-        name or find_local(str(model)).kind,
+        parameters.name or find_local(str(model)).kind,
         model,
         benchmark,
         stage="reward",

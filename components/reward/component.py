@@ -1,4 +1,4 @@
-"""The KFP face of the reward stage."""
+"""KFP component of stage reward. Generated from declaration.py by `make generate`; do not edit."""
 
 from kfp import dsl
 
@@ -22,32 +22,20 @@ def reward(
     """Train the reward model on the preferences.
 
     Args:
-        dataset: Preference pairs, versioned.
+        dataset: Preference pairs that stage dataset wrote, or `editloop teacher import`.
         model: The trained reward model.
         metrics: Figures for the UI.
-        preset: Model and training: a shipped name, or a YAML file.
-        base: Model to start from, a folder or a shipped name; empty for the preset's.
-        epochs: Passes over the pairs; 0 for the preset's.
-        learning_rate: Peak learning rate; 0 for the preset's.
-        processes: Processes (GPUs) to train on.
-        seed: Seed of the order and of new weights.
         run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
         job_id: KFP's id of this run.
+        preset: Preset of model and training: a shipped name (`editloop plan` lists them), or the path of a YAML file.
+        base: Model to start from, a folder or a shipped name; empty for the preset's.
+        epochs: Passes over the training pairs; 0 for the preset's. The state that is best on the validation pairs is kept.
+        learning_rate: Peak learning rate; 0 for the preset's.
+        processes: Processes (GPUs) that share the training.
+        seed: Seed of the order and of new weights.
     """
-    from editloop.lineage.step import run_step
+    arguments = dict(locals())
+    from components.reward.declaration import REWARD
+    from editloop.lineage.step import run_component
 
-    run_step(
-        "reward",
-        pipeline_run=run_key or job_id,
-        inputs={"dataset": dataset},
-        outputs={"output": model},
-        parameters={
-            "preset": preset,
-            "base": base,
-            "epochs": epochs,
-            "learning_rate": learning_rate,
-            "processes": processes,
-            "seed": seed,
-        },
-        metrics=metrics,
-    )
+    run_component(REWARD, arguments)

@@ -2,20 +2,11 @@
 
 from pathlib import Path
 
+from components.reward.declaration import RewardParameters
 from infra.launch import launch
 
 
-def run_reward(
-    dataset: Path,
-    output: Path,
-    *,
-    preset: str = "editreward-tiny",
-    base: str = "",
-    epochs: int = 0,
-    learning_rate: float = 0.0,
-    processes: int = 2,
-    seed: int = 0,
-) -> dict[str, float]:
+def run_reward(dataset: Path, output: Path, parameters: RewardParameters) -> dict[str, float]:
     """Train by a preset on the train split, and keep the state that is best on the validation split.
 
     A call that was stopped resumes at its last checkpoint.
@@ -23,12 +14,7 @@ def run_reward(
     Args:
         dataset: Dataset folder of preferences, or for EditScore a folder of distilled edits.
         output: Model folder to write: weights as safetensors, `training.json` (curves), the manifest last.
-        preset: Name of a shipped preset, or path of a YAML file.
-        base: Model folder or shipped name to start from; "" keeps the preset's.
-        epochs: Epochs; 0 keeps the preset's.
-        learning_rate: Peak learning rate; 0 keeps the preset's.
-        processes: Number of ranks.
-        seed: Seed of the training.
+        parameters: The stage's parameters.
 
     Returns:
         The last training loss, the best validation figures, and the further figures of `train_reward_model`.
@@ -38,14 +24,4 @@ def run_reward(
     """
     from editloop.training.reward_models import train_reward_model
 
-    return train_reward_model(
-        dataset,
-        output,
-        preset=preset,
-        base=base,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        processes=processes,
-        seed=seed,
-        launch=launch,
-    )
+    return train_reward_model(dataset, output, **parameters.model_dump(), launch=launch)

@@ -12,7 +12,7 @@ from editloop.lineage.registration import dataset_tags, output_link, register
 
 
 def register_editor(
-    evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str = "editor"
+    evaluation: Path, tuned: Path, promotion: Path, pipeline_run: str, *, name: str
 ) -> dict[str, float]:
     """Register the editor in `tuned`/editor and write the result to a file.
 

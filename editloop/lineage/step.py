@@ -5,38 +5,21 @@ KFP components, `editloop stage` and `dvc repro` all call `run_step`, so each of
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from pydantic import ValidationError
 
 from editloop.content import MANIFEST, write_json
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
+from editloop.lineage.stage import Stage, StageParameters
 from editloop.lineage.stage_inputs import check_stage_input
 from editloop.processes import end_with_supervisor
+from editloop.settings_file import setting_faults
 
-PIPELINES = {
-    "candidates": "collect-preferences",
-    "annotate": "collect-preferences",
-    "collect": "train-reward",
-    "dataset": "train-reward",
-    "reward": "train-reward",
-    "benchmark": "train-reward",
-    "promote": "train-reward",
-    "curate": "curate-editor",
-    "editor_sft": "curate-editor",
-    "editor_rl": "improve-editor",
-    "editor_eval": "improve-editor",
-}
-"""The pipeline of each stage, in the loop's order."""
-SHARED = {"editor_eval": ("curate-editor",)}
-"""Further pipelines that contain a stage."""
-PARTS = {"editor_rl": ("editor",), "editor_sft": ("editor",)}
-"""Folders inside a stage's output that are registered on their own, so their sha256 is recorded too."""
-USES = {"reward": "training", "benchmark": "evaluation", "promote": "evaluation"}
-"""What a stage uses its dataset for, by stage, as MLflow's pages show it."""
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
 
 
@@ -49,61 +32,59 @@ class Artifact(Protocol):
 
 
 def run_step(
-    stage: str,
+    stage: Stage,
     *,
     pipeline_run: str,
     inputs: Mapping[str, Path | Artifact],
     outputs: Mapping[str, Path | Artifact],
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     pipeline: str = "",
     tags: Mapping[str, str] | None = None,
     metrics: Any = None,
     page: Artifact | None = None,
-    then: Callable[[str], dict[str, float]] | None = None,
 ) -> dict[str, float]:
-    """Call `run_STAGE` of `components.STAGE.stage` with the inputs, outputs and parameters as keyword arguments.
+    """Call a stage's function with the inputs, outputs and parameters.
 
     Args:
-        stage: Name of the stage.
+        stage: The stage.
         pipeline_run: Name of the pipeline run, which groups its steps in MLflow.
-        inputs: Paths or KFP artifacts, by the stage's parameter names.
-        outputs: Where the stage writes, likewise; "output" must be among them. A KFP artifact gets the sha256 of its
-            content as metadata, so that KFP's cache compares content.
-        parameters: The stage's other arguments.
+        inputs: Paths or KFP artifacts, by the stage's argument.
+        outputs: Where the stage writes, likewise. A KFP artifact gets the sha256 of its content as metadata, so that
+            KFP's cache compares content.
+        parameters: Values of the stage's parameters; those that are missing have their defaults.
         pipeline: Name of the pipeline, for a stage that is part of several; empty means its first one.
         tags: Further tags of the MLflow run, without the prefix "editloop.".
         metrics: KFP's metrics artifact to fill; None for none.
         page: KFP's HTML artifact, which gets a copy of the output's page.html; None for none.
-        then: Called after the stage, within the step, with the pipeline run's name. The figures it returns join the
-            stage's. None for none.
 
     Returns:
         The stage's metrics by name.
 
     Raises:
-        EditLoopError: The stage is not part of `pipeline`, or an input is missing or of another kind. Nothing is
-            recorded then.
+        EditLoopError: The stage is not part of `pipeline`, a parameter is not valid, or an input is missing or of
+            another kind. Nothing is recorded then.
     """
-    if pipeline and pipeline not in pipelines_of(stage):
-        raise EditLoopError(f"{stage} is no part of pipeline {pipeline}, but of {', '.join(pipelines_of(stage))}.")
+    pipeline = pipeline or stage.pipelines[0]
+    if pipeline not in stage.pipelines:
+        raise EditLoopError(f"{stage.name} is no part of pipeline {pipeline}, but of {', '.join(stage.pipelines)}.")
+    values = check_parameters(stage, parameters)
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
     for name, path in sources.items():
-        check_stage_input(stage, name, path)
+        check_stage_input(stage.name, name, path)
     targets = {name: _path(value) for name, value in outputs.items()}
-    function = getattr(import_module(f"components.{stage}.stage"), f"run_{stage}")
-    with tracking.stage_run(stage, pipeline or PIPELINES[stage], pipeline_run, sources, parameters) as run:
-        if (use := USES.get(stage)) and "dataset" in sources:
-            log_dataset(run.run_id, sources["dataset"], use)
-        results: dict[str, float] = function(**sources, **targets, **parameters)
+    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, stage.recorded(values)) as run:
+        if stage.dataset_use and "dataset" in sources:
+            log_dataset(run.run_id, sources["dataset"], stage.dataset_use)
+        run_name = {"pipeline_run": pipeline_run} if stage.takes_run else {}
+        results = stage.function(**sources, **targets, parameters=values, **run_name)
         if (targets["output"] / "gate.json").is_file():
             describe_verdict(run.run_id, json.loads((targets["output"] / "gate.json").read_text()))
-        if then:
-            results |= then(pipeline_run)
-        produced = targets | {part: targets["output"] / part for part in PARTS.get(stage, ())}
+        produced = targets | {part: targets["output"] / part for part in stage.parts}
         artifacts = {**inputs, **outputs}
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
-        run.finish(results, produced, tags=addresses | dict(tags or {}), files=_logged_files(targets))
+        stage_tags = {name: str(getattr(values, name)) for name in stage.tags}
+        run.finish(results, produced, tags=addresses | stage_tags | dict(tags or {}), files=_logged_files(targets))
     for name, value in outputs.items():
         if not isinstance(value, Path):
             value.metadata["sha256"] = tracking.digest(targets[name])
@@ -116,13 +97,40 @@ def run_step(
     return results
 
 
-def pipelines_of(stage: str) -> tuple[str, ...]:
-    """Return the pipelines that contain a stage, its main one first.
+def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Run a stage as a step of a KFP pipeline.
 
     Args:
-        stage: Name of the stage.
+        stage: The stage.
+        arguments: Everything that KFP passes to the stage's component, by name.
     """
-    return PIPELINES[stage], *SHARED.get(stage, ())
+    run_step(
+        stage,
+        pipeline_run=arguments["run_key"] or arguments["job_id"],
+        inputs={file.argument: arguments[file.artifact_name] for file in stage.inputs},
+        outputs={file.argument: arguments[file.artifact_name] for file in stage.outputs},
+        parameters={name: arguments[name] for name in stage.parameters.model_fields},
+        pipeline=arguments.get("pipeline", ""),
+        metrics=arguments["metrics"],
+        page=arguments.get("page"),
+    )
+
+
+def check_parameters(stage: Stage, values: Mapping[str, Any]) -> StageParameters:
+    """Return a stage's parameters, the missing ones with their defaults.
+
+    Args:
+        stage: The stage.
+        values: Values by name.
+
+    Raises:
+        EditLoopError: A value is missing, unknown or not valid; one line that names every fault.
+    """
+    try:
+        return stage.parameters.model_validate(dict(values))
+    except ValidationError as error:
+        faults = "; ".join(setting_faults(error, stage.parameters))
+        raise EditLoopError(f"stage {stage.name}: {faults}. `editloop stage {stage.name} --help` explains.") from None
 
 
 def _path(value: Path | Artifact) -> Path:

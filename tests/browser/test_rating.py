@@ -11,6 +11,7 @@ from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, iterate_tasks, progress, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
+from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from editloop.data.candidates_folder import read_tasks
 from infra.settings import service_settings
@@ -29,7 +30,9 @@ REASON_KEY, REASON = "t", "instruction unclear"
 
 def open_campaign(make_candidates, tmp_path, who, pages=3, **arguments):
     candidates = make_candidates(pages, seed=21)
-    run_annotate(candidates, tmp_path / "campaign", campaign=who, annotators=[who], overlap=1, **arguments)
+    run_annotate(
+        candidates, tmp_path / "campaign", AnnotateParameters(name=who, annotators=[who], overlap=1, **arguments)
+    )
     return read_campaign(tmp_path / "campaign"), read_tasks(candidates)
 
 

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, write_file, write_json
 from editloop.lineage import registry, tracking
+from editloop.lineage.editor_registration import register_editor
 from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from pipelines.cli import app
 from tests import prepared_loop
@@ -28,14 +30,16 @@ def sheet() -> Image.Image:
     return contact_sheet(["make it red", "make it blue"], drawn)
 
 
-def editor_eval(edits: Path, editor: Path, output: Path) -> dict[str, float]:
+def editor_eval(
+    edits: Path, editor: Path, output: Path, parameters: EditorEvalParameters, *, promotion: Path, pipeline_run: str
+) -> dict[str, float]:
     """An evaluation that holds, with a contact sheet of two tasks."""
     with complete_folder(output) as folder:
         write_json(folder / "evaluation.json", {"base": 0.5, "tuned": 0.52, "uplift": 0.02, "ci95": [-0.01, 0.05]})
         write_json(folder / "gate.json", {"verdict": "hold", "reasons": ["the interval -1.0 to 5.0 holds 0"]})
         sheet().save(folder / "contact-sheet.png")
         write_file(folder / "page.html", "<!doctype html><title>hold</title><h1>Editor evaluation: hold</h1>")
-    return {"uplift": 0.02}
+    return {"uplift": 0.02} | register_editor(output, editor, promotion, pipeline_run, name=parameters.name)
 
 
 @pytest.fixture(scope="module")

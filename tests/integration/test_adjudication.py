@@ -14,6 +14,7 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.lead_queue import find_queue
 from annotation.campaigns.opening import task_rows
+from components.collect.declaration import CollectParameters
 from components.collect.stage import run_collect
 from editloop.content import read_manifest
 from editloop.data.vocabulary import Page
@@ -21,6 +22,7 @@ from editloop.errors import EditLoopError
 from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines.campaign_status import campaign_status
+from pipelines.catalogue import STAGES
 from pipelines.cli import app
 
 PEOPLE, LEAD = ["voter-1", "voter-2"], "voters-lead"
@@ -72,19 +74,19 @@ def disputed(service_environment, make_candidates, tmp_path, request) -> Dispute
     candidates = make_candidates(4, seed=sum(map(ord, request.node.name)), candidates=3)
     folder, name = tmp_path / "campaign", request.node.name[:40]
     run_step(
-        "annotate",
+        STAGES["annotate"],
         pipeline_run=name,
         inputs={"candidates": candidates},
         outputs={"output": folder},
         parameters={
-            "campaign": name,
+            "name": name,
             "annotators": PEOPLE,
             "overlap": 2,
             "lead": LEAD,
             "gold_share": 0.0,
             "repeat_share": 0.0,
         },
-        tags={"uri.candidates": str(candidates), "uri.output": str(folder), "follow_up": "{}"},
+        tags={"uri.candidates": str(candidates), "uri.output": str(folder)},
     )
     settings, pages = service_settings(), load_pages(folder)
     one = Disputed(read_campaign(folder), folder, candidates, settings, pages, list(pages))
@@ -154,10 +156,10 @@ def test_votes_are_hidden_until_the_lead_has_decided_and_stay_as_they_were(dispu
 def test_decisions_and_reasons_stand_beside_the_votes(disputed, tmp_path):
     adjudicate(disputed)
     first, second = disputed.keys[:2]
-    run_collect(disputed.folder, disputed.candidates, tmp_path / "before")
+    run_collect(disputed.folder, disputed.candidates, tmp_path / "before", CollectParameters())
     number = disputed.decide(first, levels((3, 2), (2, 3), (4, 1)), NOTE)
     disputed.decide(second, levels((1, 1), (1, 1), (1, 1)), None)
-    metrics = run_collect(disputed.folder, disputed.candidates, tmp_path / "after")
+    metrics = run_collect(disputed.folder, disputed.candidates, tmp_path / "after", CollectParameters())
     assert metrics["decisions"] == 3, "an answer without a reason decides nothing"
     assert metrics["conflicts"] == 2
     decided = [json.loads(line) for line in (tmp_path / "after" / "decisions.jsonl").read_text().splitlines()]
@@ -179,7 +181,7 @@ def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
 
     before = close_campaign(client, campaign, ready())
     run_step(
-        "collect",
+        STAGES["collect"],
         pipeline_run="decided-late",
         inputs={"campaign": disputed.folder, "candidates": disputed.candidates},
         outputs={"output": tmp_path / "judgements"},
@@ -191,7 +193,9 @@ def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
     assert found["edited"] == f"1 added (annotation {number})"
     assert found["adjudication"] | {"url": ""} == {"url": "", "tasks": 2, "decided": 1}
     after = close_campaign(client, campaign, ready())
-    metrics = run_collect(disputed.folder, disputed.candidates, tmp_path / "new", answers_sha256=after.answers_sha256)
+    metrics = run_collect(
+        disputed.folder, disputed.candidates, tmp_path / "new", CollectParameters(answers_sha256=after.answers_sha256)
+    )
     assert metrics["decisions"] == 3
 
 
@@ -206,11 +210,11 @@ def test_a_task_that_comes_into_conflict_joins_the_queue(disputed):
 
 def test_without_a_lead_there_is_no_queue(disputed):
     run_step(
-        "annotate",
+        STAGES["annotate"],
         pipeline_run="leaderless",
         inputs={"candidates": disputed.candidates},
         outputs={"output": disputed.folder},
-        parameters={"campaign": "leaderless", "annotators": PEOPLE, "gold_share": 0.0, "repeat_share": 0.0},
+        parameters={"name": "leaderless", "annotators": PEOPLE, "gold_share": 0.0, "repeat_share": 0.0},
     )
     with pytest.raises(EditLoopError, match="has no lead who could decide"):
         CliRunner().invoke(app, ["campaign", "adjudicate", str(disputed.folder)], catch_exceptions=False)

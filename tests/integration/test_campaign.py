@@ -16,12 +16,14 @@ from annotation.campaigns.campaign import connect, find_campaigns, load_pages, l
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
+from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage.step import run_step
 from editloop.lineage.tracking import find_runs
 from infra.settings import service_settings
+from pipelines.catalogue import STAGES
 from pipelines.cli import app
 from tests.gateway import gateway
 
@@ -44,7 +46,7 @@ def open_one(settings, make_candidates, tmp_path):
 
     def open_it(name, count, *, seed=0, **given):
         candidates = make_candidates(count, seed=seed)
-        run_annotate(candidates, tmp_path / name, **{"campaign": name, "annotators": PEOPLE, **given})
+        run_annotate(candidates, tmp_path / name, AnnotateParameters(**{"name": name, "annotators": PEOPLE, **given}))
         return candidates, tmp_path / name
 
     return open_it
@@ -64,9 +66,9 @@ def judged(settings, folder):
 
 def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(12, seed=11)
-    given = {"campaign": "twice", "annotators": PEOPLE, "gold_share": 0.2, "repeat_share": 0.2}
+    given = {"name": "twice", "annotators": PEOPLE, "gold_share": 0.2, "repeat_share": 0.2}
     for output in ("first", "second"):
-        run_annotate(candidates, tmp_path / output, overlap=2, **given)
+        run_annotate(candidates, tmp_path / output, AnnotateParameters(overlap=2, **given))
     one, two = read_campaign(tmp_path / "first"), read_campaign(tmp_path / "second")
     assert one == two
     assert read_manifest(tmp_path / "first")["sha256"] == read_manifest(tmp_path / "second")["sha256"]
@@ -77,7 +79,7 @@ def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_pa
     assert {key: found[0].overlap for key, found in rows.items()} == {key: page.overlap for key, page in pages.items()}
     ids = [rows[key][0].id for key in pages]
     assert ids == sorted(ids), "Label Studio's queue is the plan's"
-    run_annotate(candidates, tmp_path / "third", overlap=3, **given)
+    run_annotate(candidates, tmp_path / "third", AnnotateParameters(overlap=3, **given))
     assert read_campaign(tmp_path / "third").key != one.key
 
 
@@ -100,8 +102,8 @@ def test_a_task_tells_nothing_but_what_is_shown(settings, open_one):
 
 def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(6, seed=12)
-    given = {"campaign": "cut", "annotators": PEOPLE, "repeat_share": 0.2}
-    run_annotate(candidates, tmp_path / "campaign", **given)
+    given = {"name": "cut", "annotators": PEOPLE, "repeat_share": 0.2}
+    run_annotate(candidates, tmp_path / "campaign", AnnotateParameters(**given))
     campaign = read_campaign(tmp_path / "campaign")
     api = LabelStudioApi(settings)
     tasks = list(opening.live_tasks(api, campaign, "task_only"))
@@ -112,7 +114,7 @@ def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates,
     client.projects.update(campaign.project_id, maximum_annotations=1)  # resets the overlap of every task
     before = {key: found[0].id for key, found in task_rows(settings, campaign).items()}
     assert Counter(len(found) for found in task_rows(settings, campaign).values()) == {1: 2, 2: 2}
-    run_annotate(candidates, tmp_path / "campaign", **given)
+    run_annotate(candidates, tmp_path / "campaign", AnnotateParameters(**given))
     after, pages = task_rows(settings, campaign), load_pages(tmp_path / "campaign")
     assert after.keys() == pages.keys()
     assert all(len(found) == 1 for found in after.values())
@@ -147,7 +149,11 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(
 
         monkeypatch.setattr(LabelStudioApi, "_call", disturbed)
         candidates = make_candidates(20, seed=17)
-        run_annotate(candidates, tmp_path / "campaign", campaign="away", annotators=["ada", "bo"], repeat_share=0.1)
+        run_annotate(
+            candidates,
+            tmp_path / "campaign",
+            AnnotateParameters(name="away", annotators=["ada", "bo"], repeat_share=0.1),
+        )
         assert {"away", "answer lost"} <= set(met)
         campaign, pages = read_campaign(tmp_path / "campaign"), load_pages(tmp_path / "campaign")
         rows = task_rows(service_settings(), campaign)
@@ -236,12 +242,12 @@ def test_resumed_answers_equal_unbroken_ones(settings, open_one, monkeypatch):
 
 def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_candidates, tmp_path):
     candidates = make_candidates(2, seed=16)
-    run_annotate(candidates, tmp_path / "campaign", campaign="changed", annotators=PEOPLE)
+    run_annotate(candidates, tmp_path / "campaign", AnnotateParameters(name="changed", annotators=PEOPLE))
     project = read_campaign(tmp_path / "campaign").project_id
     config = client.projects.get(project).label_config
     client.projects.update(project, label_config=config.replace("with a slip", "good"))
     with pytest.raises(EditLoopError, match="was changed in Label Studio"):
-        run_annotate(candidates, tmp_path / "again", campaign="changed", annotators=PEOPLE)
+        run_annotate(candidates, tmp_path / "again", AnnotateParameters(name="changed", annotators=PEOPLE))
     assert not (tmp_path / "again").exists()
 
 
@@ -261,9 +267,9 @@ def test_a_description_that_was_changed_is_told_and_one_without_facts_passed_ove
 
 def test_better_guidelines_reach_an_open_campaign_and_its_overlaps_stay(client, settings, make_candidates, tmp_path):
     candidates = make_candidates(4, seed=20)
-    given = {"campaign": "guided", "annotators": PEOPLE, "repeat_share": 0.2}
-    run_annotate(candidates, tmp_path / "one", guidelines="# Look *closely*", **given)
-    run_annotate(candidates, tmp_path / "two", guidelines="# Look <b>twice</b>", **given)
+    given = {"name": "guided", "annotators": PEOPLE, "repeat_share": 0.2}
+    run_annotate(candidates, tmp_path / "one", AnnotateParameters(guidelines="# Look *closely*", **given))
+    run_annotate(candidates, tmp_path / "two", AnnotateParameters(guidelines="# Look <b>twice</b>", **given))
     one, two = read_campaign(tmp_path / "one"), read_campaign(tmp_path / "two")
     assert one == two
     shown = client.projects.get(one.project_id).expert_instruction
@@ -279,12 +285,12 @@ def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candi
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
     candidates, output = make_candidates(3, seed=21), tmp_path / "campaign"
     run_step(
-        "annotate",
+        STAGES["annotate"],
         pipeline_run="locate",
         inputs={"candidates": candidates},
         outputs={"output": output},
-        parameters={"campaign": "to be found", "annotators": PEOPLE},
-        tags={"uri.candidates": str(candidates), "uri.output": str(output), "follow_up": "{}"},
+        parameters={"name": "to be found", "annotators": PEOPLE},
+        tags={"uri.candidates": str(candidates), "uri.output": str(output)},
     )
     opened = read_campaign(output)
     for name in (str(output), "to be found", opened.key):
@@ -325,7 +331,9 @@ def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, 
     monkeypatch.delenv("EDITLOOP_ANNOTATORS_FILE")
     with pytest.raises(EditLoopError, match=r"Not in Label Studio yet: someone@team\.example"):
         run_annotate(
-            make_candidates(2), tmp_path / "x", campaign="team", annotators=["someone@team.example"], overlap=1
+            make_candidates(2),
+            tmp_path / "x",
+            AnnotateParameters(name="team", annotators=["someone@team.example"], overlap=1),
         )
     assert not (tmp_path / "x").exists()
 

@@ -16,8 +16,11 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import REASONS, result_of
 from annotation.campaigns.opening import task_rows
 from annotation.lineage_links import judgement_links
+from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
+from components.collect.declaration import CollectParameters
 from components.collect.stage import run_collect
+from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
 from editloop.content import read_manifest
 from editloop.data.vocabulary import Page
@@ -27,6 +30,7 @@ from editloop.lineage.chain import Chain, Gap
 from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
+from pipelines.catalogue import STAGES
 from pipelines.cli import app
 
 PEOPLE = ["closer-1", "closer-2"]
@@ -85,7 +89,7 @@ def opened(service_environment, make_candidates, tmp_path) -> Callable[..., Open
         candidates = make_candidates(4, seed=sum(map(ord, name)), candidates=3)
         folder = tmp_path / name
         parameters = {
-            "campaign": name,
+            "name": name,
             "annotators": PEOPLE,
             "overlap": 2,
             "gold_share": 0.0,
@@ -94,15 +98,15 @@ def opened(service_environment, make_candidates, tmp_path) -> Callable[..., Open
         }
         if recorded:
             run_step(
-                "annotate",
+                STAGES["annotate"],
                 pipeline_run=name,
                 inputs={"candidates": candidates},
                 outputs={"output": folder},
                 parameters=parameters,
-                tags={"uri.candidates": str(candidates), "uri.output": str(folder), "follow_up": "{}"},
+                tags={"uri.candidates": str(candidates), "uri.output": str(folder)},
             )
         else:
-            run_annotate(candidates, folder, **parameters)
+            run_annotate(candidates, folder, AnnotateParameters(**parameters))
         campaign, settings = read_campaign(folder), service_settings()
         tasks = {key: rows[0].id for key, rows in task_rows(settings, campaign).items()}
         return Opened(campaign, folder, candidates, settings, load_pages(folder), tasks)
@@ -129,14 +133,16 @@ def test_below_its_gate_a_campaign_does_not_close_unless_somebody_says_why(opene
     with pytest.raises(EditLoopError, match=r"Instruction following: alpha -\d\.\d\d, gate 0\.60\)\. 4 tasks are in"):
         close_campaign(client, one.campaign, ready)
     with pytest.raises(EditLoopError, match="below its gate"):
-        run_collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     assert not (tmp_path / "judgements").exists()
     assert closings(client, one.campaign) == []
     accepted = Acceptance(reason="a pilot, to see the pages", by="lea")
     closing = close_campaign(client, one.campaign, ready, accepted)
     assert closing.accepted == accepted
     assert closings(client, one.campaign) == [closing] == [close_campaign(client, one.campaign, one.ready(), accepted)]
-    run_collect(one.folder, one.candidates, tmp_path / "judgements", answers_sha256=closing.answers_sha256)
+    run_collect(
+        one.folder, one.candidates, tmp_path / "judgements", CollectParameters(answers_sha256=closing.answers_sha256)
+    )
     assert summary(tmp_path / "judgements")["accepted"] == accepted.model_dump()
 
 
@@ -147,13 +153,15 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
     one.answer(disagree)
     assert command("close", "accepted", "--accept", "a pilot", "--by", "lea").exit_code == 0
     run_step(
-        "collect",
+        STAGES["collect"],
         pipeline_run="accepted",
         inputs={"campaign": one.folder, "candidates": one.candidates},
         outputs={"output": tmp_path / "judgements"},
         parameters={},
     )
-    run_dataset(tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json")
+    run_dataset(
+        tmp_path / "judgements", one.candidates, tmp_path / "dataset", tmp_path / "version.json", DatasetParameters()
+    )
     facts = read_manifest(tmp_path / "dataset")["facts"]
     chain = Chain("none")
     judgement_links(chain, facts)
@@ -166,7 +174,7 @@ def test_the_reason_stays_in_the_lineage(opened, tmp_path, monkeypatch):
 def test_a_report_of_the_answers_now_and_of_the_judgements_folder_are_one(opened, tmp_path):
     one = opened("reported", recorded=True, repeat_share=0.5, gold_share=0.25)
     one.answer(disagree)
-    run_collect(one.folder, one.candidates, tmp_path / "judgements")
+    run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     assert command("report", "reported", "--out", str(tmp_path / "live")).exit_code == 0
     words = ("report", str(tmp_path / "judgements"), "--candidates", str(one.candidates))
     assert command(*words, "--out", str(tmp_path / "kept")).exit_code == 0
@@ -231,7 +239,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     (closing,) = closings(client, one.campaign)
     assert first["answers_sha256"] == closing.answers_sha256
     run_step(
-        "collect",
+        STAGES["collect"],
         pipeline_run="late",
         inputs={"campaign": one.folder, "candidates": one.candidates},
         outputs={"output": tmp_path / "old"},
@@ -251,7 +259,9 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     assert one.campaign in look.edited
     assert len(started) == 1, "nothing is trained on answers that nobody closed"
     with pytest.raises(EditLoopError, match="not those it was closed with"):
-        run_collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=closing.answers_sha256)
+        run_collect(
+            one.folder, one.candidates, tmp_path / "new", CollectParameters(answers_sha256=closing.answers_sha256)
+        )
 
     assert command("close", "late").exit_code == 0
     assert json.loads(command("status", "late", "--json").stdout)["closed"]
@@ -261,7 +271,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     reconciling.reconcile(start, tmp_path)
     assert started[-1] == {**first, "answers_sha256": again[1].answers_sha256, "run_key": started[-1]["run_key"]}
     assert started[-1]["run_key"] != first["run_key"]
-    run_collect(one.folder, one.candidates, tmp_path / "new", answers_sha256=again[1].answers_sha256)
+    run_collect(one.folder, one.candidates, tmp_path / "new", CollectParameters(answers_sha256=again[1].answers_sha256))
     assert summary(tmp_path / "new")["ratings_sha256"] != before["facts"]["ratings_sha256"]
     assert read_manifest(tmp_path / "old", check=True) == before, "the old version stays what it was"
 
@@ -283,7 +293,7 @@ def test_a_config_changed_in_mid_campaign_keeps_it_from_closing(opened, tmp_path
     look = reconciling.reconcile(lambda *_: None, tmp_path)
     assert [one for one in look.waiting if one.campaign.name == "reworded" and "was changed" in one.reason]
     with pytest.raises(EditLoopError, match="was changed"):
-        run_collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     client.projects.update(one.campaign.project_id, label_config=config)
     assert command("close", "reworded").exit_code == 0
 
@@ -311,7 +321,7 @@ def test_what_is_missing_is_counted_and_what_is_wrong_is_told(opened, tmp_path):
     strange = task_rows(one.settings, one.campaign)["no-page"][0].id
     one.api(ada).call("POST", f"/api/tasks/{strange}/annotations/", json={"result": good})
     with pytest.raises(EditLoopError, match=r"2 of 4 pages are answered, 5 of 8 answers are there, 1 were skipped"):
-        run_collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     found = json.loads(command("status", "messy", "--json").stdout)["progress"]
     assert {key: found[key] for key in ("skipped", "unfinished", "others", "repeated", "missing", "complete")} == {
         "skipped": 1,
@@ -330,7 +340,7 @@ def test_what_is_missing_is_counted_and_what_is_wrong_is_told(opened, tmp_path):
     one.edit(bo, wrong, good)
     one.submit(ada, fourth, good)
     one.submit(bo, fourth, good)
-    metrics = run_collect(one.folder, one.candidates, tmp_path / "judgements")
+    metrics = run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     assert (metrics["judgements"], metrics["cannot"]) == (7 * 3, 1)
     rows = [json.loads(line) for line in (tmp_path / "judgements" / "judgements.jsonl").read_text().splitlines()]
     assert [row["if"] for row in rows if row["task_id"] == one.pages[third].task_id] == [4, 4, 4], "the later counts"
@@ -345,20 +355,18 @@ def test_a_page_gone_from_label_studio_is_missed_and_repeats_are_kept_apart(open
     api = LabelStudioApi(one.settings)
     api.call("DELETE", f"/api/tasks/{one.tasks[last]}")
     with pytest.raises(EditLoopError, match=r"1 pages are not in Label Studio \(open the campaign again\)"):
-        run_collect(one.folder, one.candidates, tmp_path / "judgements")
+        run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())
     run_annotate(
         one.candidates,
         one.folder,
-        campaign="gone",
-        annotators=PEOPLE,
-        overlap=2,
-        gold_share=0.25,
-        repeat_share=0.5,
+        AnnotateParameters(name="gone", annotators=PEOPLE, overlap=2, gold_share=0.25, repeat_share=0.5),
     )
     one.tasks[last] = task_rows(one.settings, one.campaign)[last][0].id
     for name in PEOPLE:
         one.submit(name, last, result_of([{"if": 1, "vq": 2}] * 3))
-    assert run_collect(one.folder, one.candidates, tmp_path / "judgements")["judgements"] == 4 * 3 * 2
+    assert (
+        run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())["judgements"] == 4 * 3 * 2
+    )
     checks = [json.loads(line) for line in (tmp_path / "judgements" / "checks.jsonl").read_text().splitlines()]
     kinds = [page.kind for page in one.pages.values()]
     assert (kinds.count("repeat"), kinds.count("gold")) == (2, 1)

@@ -14,12 +14,12 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from components.reward.declaration import RewardParameters
 from editloop.content import complete_folder, read_manifest, sha256_file
 from editloop.data.edits_file import read_edits
 from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
 from editloop.lineage import registry, tracking
-from editloop.lineage.editor_registration import register_editor
 from editloop.lineage.family import TAINTED
 from editloop.lineage.step import run_step
 from editloop.lineage.trace import trace_annotator, trace_dataset, trace_image, trace_model
@@ -28,6 +28,7 @@ from editloop.studies.world.scenes import write_edits
 from editloop.studies.world.stand_ins import add_candidates
 from editloop.training.editor_sft.settings import read_sft_preset
 from infra.services import Services
+from pipelines.catalogue import STAGES
 from pipelines.verify import verify
 from tests import prepared_loop
 from tests.forked_ranks import start_ranks
@@ -48,7 +49,7 @@ REWARD, EDITOR = "curating-reward", "curated-editor"
 JUDGE, TUNED = f"models:/{REWARD}@champion", f"models:/{EDITOR}@champion"
 
 
-def shipped_reward(dataset: Path, output: Path) -> dict[str, float]:
+def shipped_reward(dataset: Path, output: Path, parameters: RewardParameters) -> dict[str, float]:
     """The shipped model, as if it had learnt from the dataset."""
     sha256 = str(read_manifest(dataset)["sha256"])
     with complete_folder(output, {"dataset_sha256": sha256}) as folder:
@@ -113,13 +114,12 @@ def evaluate(loop: Loop) -> None:
     evaluation, tuned, promotion = loop["evaluation"], loop["tuned"], loop["promotion.json"]
     write_edits(loop["heldout"], 8, seed=4)
     run_step(
-        "editor_eval",
+        STAGES["editor_eval"],
         pipeline_run=RUN,
         inputs={"edits": loop["heldout"], "editor": tuned},
-        outputs={"output": evaluation},
-        parameters={"steps": 2, "gate": "open"},
+        outputs={"output": evaluation, "promotion": promotion},
+        parameters={"steps": 2, "gate": "open", "name": EDITOR},
         pipeline="curate-editor",
-        then=partial(register_editor, evaluation, tuned, promotion, name=EDITOR),
     )
 
 

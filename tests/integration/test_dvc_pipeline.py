@@ -16,7 +16,7 @@ from tests.forked_commands import forked_commands
 pytestmark = pytest.mark.timeout(600)
 TOP = Path(__file__).parents[2]
 STAGES = list(yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"])
-EVALUATIONS = ("evaluation", "evaluation-of-curated")
+EVALUATIONS = ("editor_eval", "editor_eval_of_curate_editor")
 PARAMETERS = SMALLEST.model_copy(
     update={
         name: getattr(SMALLEST, name).model_copy(update={"processes": 1})
@@ -32,7 +32,9 @@ def project(tmp_path, service_environment, monkeypatch):
     for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(TOP / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMETERS.model_dump(mode="json"), sort_keys=False))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(PARAMETERS.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    )
     draw_scenes(folder / "runs/demo/edits", PARAMETERS.scenes, PARAMETERS.seed)
     for name, place in (("REPO", "repo"), ("REMOTE", "remote")):
         monkeypatch.setenv(f"EDITLOOP_DATASET_{name}", str(tmp_path / place))
@@ -71,7 +73,7 @@ def test_the_loop_by_dvc(project):
     waiting = run(project, "dvc", "repro", fails=True)
     assert stages_run(waiting) == ["candidates", "annotate", "collect"]
     assert "is not complete: 0 of" in waiting
-    given = run(project, "editloop", "campaign", "simulate", "runs/dvc/campaign", "--candidates", "runs/dvc/candidates")
+    given = run(project, "editloop", "campaign", "simulate", "runs/dvc/annotate", "--candidates", "runs/dvc/candidates")
     assert "answers" in given
     assert sorted(stages_run(run(project, "dvc", "repro"))) == sorted(set(STAGES) - {"candidates", "annotate"})
     again = run(project, "dvc", "repro")
@@ -81,11 +83,11 @@ def test_the_loop_by_dvc(project):
         assert json.loads((project / "runs/dvc" / folder / "gate.json").read_text())["verdict"] == "promote"
     commit(project)
 
-    values = PARAMETERS.model_dump(mode="json")
+    values = PARAMETERS.model_dump(mode="json", exclude_unset=True)
     values["editor_eval"]["steps"] += 1
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     before = evaluations(project)
-    assert sorted(stages_run(run(project, "dvc", "repro"))) == ["editor_eval", "editor_eval_of_curated"]
+    assert sorted(stages_run(run(project, "dvc", "repro"))) == ["editor_eval", "editor_eval_of_curate_editor"]
     after = evaluations(project)
     told = json.loads(run(project, "dvc", "metrics", "diff", "--json"))
     assert told == {name: difference(before[name], after[name]) for name in before}
@@ -132,15 +134,15 @@ def plots(project):
     shown = json.loads(run_quietly(project, "dvc", "plots", "show", "--json"))["data"]
     for title, folder, field in (
         ("reward model, accuracy on validation pairs", "reward", "accuracy"),
-        ("editor, share of right edits on practice tasks", "tuned", "right"),
-        ("editor, loss on held-out curated edits", "fine-tuned", "loss"),
+        ("editor, share of right edits on practice tasks", "editor_rl", "right"),
+        ("editor, loss on held-out curated edits", "editor_sft", "loss"),
     ):
         (plot,) = shown[title]
         values = plot["content"]["data"]["values"]
         kept = json.loads((project / "runs/dvc" / folder / "training.json").read_text())["evaluations"]
         drawn = [(one["step"], one[field]) for one in values if field in one]
         assert drawn == [(one["step"], one[field]) for one in kept]
-    assert shown["runs/dvc/evaluation/contact-sheet.png"]
+    assert shown["runs/dvc/editor_eval/contact-sheet.png"]
     page = run(project, "dvc", "plots", "show").strip().splitlines()[-1]
     assert "contact-sheet.png" in Path(page.removeprefix("file://")).read_text()
 

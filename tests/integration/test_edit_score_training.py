@@ -8,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from components.reward.declaration import RewardParameters
 from components.reward.stage import run_reward
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.judge_protocol import EditGroup
@@ -64,7 +65,9 @@ def test_a_teacher_is_learnt_from_and_the_folder_judges(taught, tmp_path, how):
     preset["training"] |= {"learning_rate": 1e-2, "batch": 16} | how
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump(preset))
     figures = run_reward(
-        taught, tmp_path / "model", preset=str(tmp_path / "preset.yaml"), base=str(tmp_path / "base"), processes=2
+        taught,
+        tmp_path / "model",
+        RewardParameters(preset=str(tmp_path / "preset.yaml"), base=str(tmp_path / "base"), processes=2),
     )
     assert figures["validation_loss"] < figures["validation_loss_before"]
     if "adapter" not in how:  # which is trained for fewer epochs, ZeRO-3 takes its time

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components.editor_eval.declaration import EditorEvalParameters
 from components.editor_eval.stage import run_editor_eval
 from editloop.content import complete_folder, read_manifest
 from editloop.data.edits_file import read_edits
@@ -50,7 +51,7 @@ def test_peoples_verdicts_promote_an_editor_whose_right_results_nobody_knows(tun
     lines = [{"key": row.id, "verdict": word} for row, word in zip(read_edits(edits), words, strict=True)]
     people.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ours = gate(tmp_path, f"independent: [{{judge: 'verdicts:{people}', agree: better}}]")
-    figures = run_editor_eval(edits, tuned, tmp_path / "out", steps=1, gate=ours)
+    figures = run_editor_eval(edits, tuned, tmp_path / "out", EditorEvalParameters(steps=1, gate=ours))
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert figures == {"tasks": TASKS}
     assert found["verdict"] == "promote"
@@ -61,7 +62,7 @@ def test_peoples_verdicts_promote_an_editor_whose_right_results_nobody_knows(tun
 
 def test_the_teacher_has_no_say_and_equal_editors_are_held_by_another_judge(tuned, edits, tmp_path):
     ours = gate(tmp_path, "independent: [{judge: tiny-reward}, {judge: tiny-score, agree: better, tasks: 55}]")
-    run_editor_eval(edits, tuned, tmp_path / "out", steps=1, gate=ours)
+    run_editor_eval(edits, tuned, tmp_path / "out", EditorEvalParameters(steps=1, gate=ours))
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     teacher, other = found["independent"]
     assert (teacher["counts"], other["counts"], other["tasks"]) == (False, True, 55)
@@ -71,8 +72,8 @@ def test_the_teacher_has_no_say_and_equal_editors_are_held_by_another_judge(tune
 
 def test_a_gate_that_counts_right_edits_needs_targets_and_one_without_judges_promotes_nobody(tuned, edits, tmp_path):
     with pytest.raises(EditLoopError, match=f"{TASKS} held-out rows have no target"):
-        run_editor_eval(edits, tuned, tmp_path / "out", steps=1)
+        run_editor_eval(edits, tuned, tmp_path / "out", EditorEvalParameters(steps=1))
     assert not (tmp_path / "out").exists()
-    run_editor_eval(edits, tuned, tmp_path / "out", steps=1, gate=gate(tmp_path, "alpha: 0.05"))
+    run_editor_eval(edits, tuned, tmp_path / "out", EditorEvalParameters(steps=1, gate=gate(tmp_path, "alpha: 0.05")))
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert (found["verdict"], found["reasons"][0].split(":")[0]) == ("hold", "nothing that may decide was measured")

@@ -24,6 +24,7 @@ from editloop.scoring.opening import open_judge
 from editloop.studies.comparison.world import scenes_dataset
 from editloop.training.presets import load_preset
 from infra.services import Services
+from pipelines.catalogue import STAGES
 from tests.command_line import EditLoop
 
 TOKEN = "a token of the tests"
@@ -121,25 +122,25 @@ def test_trained_registered_benchmarked_served_and_the_same_from_everywhere(
     )
     key = f"judges-{name}"
     run_step(
-        "reward",
+        STAGES["reward"],
         pipeline_run=key,
         inputs={"dataset": dataset},
         outputs={"output": paths["model"]},
         parameters={"preset": str(told), "processes": 2},
     )
     run_step(
-        "benchmark",
+        STAGES["benchmark"],
         pipeline_run=key,
         inputs={"dataset": dataset, "model": paths["model"]},
         outputs={"output": paths["benchmark"]},
         parameters={},
     )
     run_step(
-        "promote",
+        STAGES["promote"],
         pipeline_run=key,
         inputs={"model": paths["model"], "benchmark": paths["benchmark"], "dataset": dataset, "version": version},
         outputs={"output": paths["promotion"]},
-        parameters={"pipeline_run": key},
+        parameters={},
     )
     registered = json.loads((paths["promotion"] / "promotion.json").read_text())
     kind = preset["model"]

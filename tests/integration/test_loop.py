@@ -23,9 +23,9 @@ from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
 from editloop.content import read_manifest
 from editloop.lineage import registry, tracking
-from editloop.lineage.step import PIPELINES
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from pipelines.catalogue import STAGES
 from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
@@ -49,7 +49,7 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = dict(os.environ)
     try:
         first = demo(out)
-        log = out / "logs" / f"{PIPELINES[KILLED_IN]}.log"
+        log = out / "logs" / f"{STAGES[KILLED_IN].pipelines[0]}.log"
         while not (log.is_file() and f"Executing task '{KILLED_IN}'" in log.read_text()):
             assert first.poll() is None, "the demo ended before the stage began"
             time.sleep(0.2)

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from components.reward.declaration import RewardParameters
 from components.reward.stage import run_reward
 from editloop.content import read_manifest
 from editloop.datasets.preference_groups import read_groups
@@ -21,6 +22,7 @@ from editloop.training.edit_reward.train import pad_groups, unflatten_scores
 from editloop.training.metric_log import send_metrics
 from editloop.training.presets import load_preset
 from infra.services import Services
+from pipelines.catalogue import STAGES
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 
@@ -61,7 +63,7 @@ def test_what_is_saved_is_what_was_measured_best_and_its_curves_are_in_the_stage
 ) -> None:
     path, output = preset(tmp_path, **training), tmp_path / "model"
     found = run_step(
-        "reward",
+        STAGES["reward"],
         pipeline_run="test",
         inputs={"dataset": dataset},
         outputs={"output": output},
@@ -92,7 +94,7 @@ def test_mlflow_away_costs_a_training_nothing_and_gets_its_curves_later(
             gone.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
             gone.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             gone.setenv("EDITLOOP_MLFLOW_PATIENCE", "0")
-            found = run_reward(dataset, tmp_path / "model", preset=str(preset(tmp_path)), epochs=1)
+            found = run_reward(dataset, tmp_path / "model", RewardParameters(preset=str(preset(tmp_path)), epochs=1))
         read_manifest(tmp_path / "model", check=True)
         (folder,) = (tmp_path / ".unfinished").iterdir()
         assert not tracking.client().get_metric_history(run.run_id, "curve_loss")
@@ -106,7 +108,7 @@ def test_new_weights_and_order_follow_from_the_seed(dataset: Path, tmp_path: Pat
     path = preset(tmp_path)
     made = [tmp_path / name for name in ("one", "two", "other")]
     for folder, seed in zip(made, (1, 1, 2), strict=True):
-        run_reward(dataset, folder, preset=str(path), epochs=1, seed=seed, processes=1)
+        run_reward(dataset, folder, RewardParameters(preset=str(path), epochs=1, seed=seed, processes=1))
     first, same, other = (
         [step["loss"] for step in json.loads((folder / "training.json").read_text())["steps"]] for folder in made
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components.editor_rl.declaration import EditorRlParameters
 from components.editor_rl.stage import run_editor_rl
 from editloop.content import complete_folder, read_manifest
 from editloop.errors import EditLoopError
@@ -15,6 +16,7 @@ from editloop.lineage.signing import VERIFY_KEY, SignatureError, make_keys
 from editloop.lineage.step import run_step
 from editloop.studies.world.scenes import write_edits
 from infra.services import Services
+from pipelines.catalogue import STAGES
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 NAME = "stage-reward"
@@ -42,7 +44,7 @@ def edits(tmp_path: Path) -> Path:
 def test_a_training_is_in_mlflow_while_and_after_it_runs(champion: str, edits: Path, tmp_path: Path) -> None:
     output = tmp_path / "tuned"
     figures = run_step(
-        "editor_rl",
+        STAGES["editor_rl"],
         pipeline_run="stage",
         inputs={"edits": edits},
         outputs={"output": output},
@@ -71,7 +73,7 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
 ) -> None:
     def refused(reward: str, **told: str) -> str:
         with pytest.raises(EditLoopError) as error:
-            run_editor_rl(edits, tmp_path / "output", reward=reward, preset="smallest", **told)
+            run_editor_rl(edits, tmp_path / "output", EditorRlParameters(reward=reward, preset="smallest", **told))
         assert not (tmp_path / ".unfinished").exists()
         return str(error.value)
 
@@ -81,7 +83,7 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
     with monkeypatch.context() as strange:
         strange.setenv(VERIFY_KEY, str(make_keys(tmp_path / "stranger").public))
         with pytest.raises(SignatureError, match="holds"):
-            run_editor_rl(edits, tmp_path / "output", reward=REWARD, preset="smallest")
+            run_editor_rl(edits, tmp_path / "output", EditorRlParameters(reward=REWARD, preset="smallest"))
     (cached,) = (tmp_path / "cache" / "models").iterdir()
     weights = cached / "heads.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from components.annotate.declaration import AnnotateParameters
 from editloop.content import complete_folder, sha256_bytes
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.services import start_services, stop_services
@@ -93,10 +94,7 @@ def _open(folder: Path) -> dict[str, Any]:
         found = run_annotate(
             folder / "candidates",
             folder / "campaign",
-            campaign="scale",
-            annotators=["ada", "bo", "chi"],
-            gold_share=SHARE,
-            repeat_share=SHARE,
+            AnnotateParameters(name="scale", annotators=["ada", "bo", "chi"], gold_share=SHARE, repeat_share=SHARE),
         )
         seconds.append(time.perf_counter() - began)
     megabytes = peak_megabytes()

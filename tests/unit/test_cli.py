@@ -15,11 +15,10 @@ from PIL import Image
 from typer.main import get_command
 
 from pipelines import cli
-from pipelines.compilation import COMPILED, show_parameters
-from pipelines.compilation import NAMES as PIPELINE_NAMES
-from pipelines.compilation import pipeline as compiled_pipeline
-from pipelines.declarations import declared_parameters
-from pipelines.stages import STAGES, stage_parser
+from pipelines.building import build_pipeline
+from pipelines.catalogue import PIPELINES, STAGES
+from pipelines.compilation import show_parameters
+from pipelines.stages import stage_parser
 
 HEAVY = ("torch", "mlflow", "kfp", "dvc", "label_studio_sdk", "transformers", "diffusers", "matplotlib", "pyarrow")
 
@@ -119,19 +118,18 @@ def test_a_misspelt_name_is_told(arguments: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_help_explains_every_option_and_has_an_example(stage: str) -> None:
-    parser = stage_parser(stage)
+    parser = stage_parser(STAGES[stage])
     assert [action.dest for action in parser._actions if not action.help] == []
     example = shlex.split(str(parser.epilog).removeprefix("For example: "))
     assert example[:3] == ["editloop", "stage", stage]
     parser.parse_args(example[3:])
 
 
-@pytest.mark.parametrize("pipeline", PIPELINE_NAMES)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_pipelines_help_explains_every_parameter(pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
-    function = pipeline.replace("-", "_")
-    parameters = declared_parameters(COMPILED.parent / f"{function}.py", function)
-    assert list(parameters) == list(compiled_pipeline(pipeline).component_spec.inputs)
-    assert [name for name, parameter in parameters.items() if not parameter.help] == []
+    parameters = PIPELINES[pipeline].parameters
+    assert [entry.name for entry in parameters] == list(build_pipeline(pipeline).component_spec.inputs)
+    assert [entry.name for entry in parameters if not entry.help] == []
     show_parameters(pipeline)
     assert f"Parameters of {pipeline}" in capsys.readouterr().out
 

@@ -12,7 +12,8 @@ import yaml
 from editloop.errors import EditLoopError
 from infra.settings import DEFAULT_IMAGE
 from pipelines.backend import BackendSettings, make_starter, submit
-from pipelines.compilation import COMPILED, NAMES, compile_pipeline
+from pipelines.catalogue import PIPELINES
+from pipelines.compilation import COMPILED, compile_pipeline
 from tests.unit.test_environment import CLASSES, WORDS
 
 IMAGE = "registry.example/editloop:2.1"
@@ -35,7 +36,7 @@ def containers(path: Path) -> list[dict[str, Any]]:
     return [step["container"] for step in spec["deploymentSpec"]["executors"].values() if "container" in step]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PIPELINES)
 def test_an_image_reaches_every_step_and_the_trainjobs_that_it_starts(name: str, tmp_path: Path) -> None:
     path = compile_pipeline(name, tmp_path / "ours.yaml", IMAGE)
     assert len(containers(path)) >= 2

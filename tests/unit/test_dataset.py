@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
 from editloop.content import complete_folder, read_manifest, sha256_bytes, write_json
 from editloop.data.vocabulary import Judgement
@@ -64,7 +65,11 @@ def test_the_same_ratings_are_the_same_dataset_and_add_no_version(make_candidate
     for number in (1, 2):
         judge(tmp_path / f"judged{number}", candidates, first_id=100 * number)
         run_dataset(
-            tmp_path / f"judged{number}", candidates, tmp_path / f"data{number}", tmp_path / f"version{number}", seed=3
+            tmp_path / f"judged{number}",
+            candidates,
+            tmp_path / f"data{number}",
+            tmp_path / f"version{number}",
+            DatasetParameters(seed=3),
         )
     first, second = (read_manifest(tmp_path / f"data{number}") for number in (1, 2))
     assert first["files"] == second["files"]
@@ -76,7 +81,9 @@ def test_the_same_ratings_are_the_same_dataset_and_add_no_version(make_candidate
 def test_no_source_is_in_two_splits_and_all_images_are_inside(make_candidates, repository, tmp_path) -> None:
     candidates = make_candidates(40)
     judge(tmp_path / "judged", candidates, first_id=1)
-    metrics = run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", seed=0)
+    metrics = run_dataset(
+        tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", DatasetParameters(seed=0)
+    )
     sources: dict[str, set[bytes]] = {}
     for split in SPLITS:
         table = pq.read_table(tmp_path / "data" / f"candidates-{split}-00000.parquet").to_pylist()
@@ -93,7 +100,7 @@ def test_judgements_that_compare_nothing_are_an_error_and_leave_nothing(make_can
     candidates = make_candidates(3, candidates=1)
     judge(tmp_path / "judged", candidates, first_id=1)
     with pytest.raises(EditLoopError, match="collect more judgements"):
-        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", DatasetParameters())
     assert not (tmp_path / "data").exists()
     assert not repository.exists()
 
@@ -102,7 +109,7 @@ def test_one_person_rating_a_candidate_twice_is_an_error(make_candidates, reposi
     candidates = make_candidates(3)
     judge(tmp_path / "judged", candidates, first_id=1, people=("x", "x"))
     with pytest.raises(EditLoopError, match="twice"):
-        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+        run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", DatasetParameters())
 
 
 @pytest.mark.parametrize("megabytes", [0.02, 256])
@@ -207,7 +214,7 @@ def test_a_picture_that_is_not_what_its_name_says_is_found(make_candidates, tmp_
 def test_the_lineage_in_git_names_people_tasks_and_pictures(make_candidates, repository, tmp_path) -> None:
     candidates = make_candidates(10)
     judge(tmp_path / "judged", candidates, first_id=1)
-    run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version")
+    run_dataset(tmp_path / "judged", candidates, tmp_path / "data", tmp_path / "version", DatasetParameters())
     rebuild_dataset(tmp_path / "data", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"y"})))
     publish_dataset(tmp_path / "rebuilt")
     old, new = versions(str(repository))

@@ -6,6 +6,7 @@ from PIL import Image
 
 from annotation.formats.editreward_rows import export_rows, import_rows
 from annotation.formats.judgements_folder import read_judgements
+from components.dataset.declaration import DatasetParameters
 from editloop.content import read_manifest
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import Judgement
@@ -119,7 +120,9 @@ def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, mon
     monkeypatch.setattr("editloop.datasets.build.commit_dataset", lambda *_, **__: {"commit": "0"})
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(tmp_path / "r"))
     monkeypatch.setenv("EDITLOOP_DATASET_REMOTE", str(tmp_path / "s"))
-    figures = run_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d", tmp_path / "version.json")
+    figures = run_dataset(
+        tmp_path / "j", tmp_path / "c", tmp_path / "d", tmp_path / "version.json", DatasetParameters()
+    )
     assert figures["groups"] == 2
     assert figures["pairs"] == 7  # 4 candidates of one task, 2 of the other
     assert figures["tie_rate"] == pytest.approx(3 / 7)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from annotation.campaigns.opening import _tiny
 from annotation.simulated_experts import oracle_scores
+from components.candidates.declaration import CandidatesParameters
 from components.candidates.stage import run_candidates
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.edits_file import EditRow, read_edits
@@ -152,7 +153,7 @@ def mixed_edits(folder: Path, count: int) -> Path:
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A candidates folder of thirty such tasks, each with an edit of the tiny editor beside those that came along."""
     folder = tmp_path_factory.mktemp("mixed")
-    run_candidates(mixed_edits(folder / "edits", 30), folder / "candidates", per_task=1, steps=1)
+    run_candidates(mixed_edits(folder / "edits", 30), folder / "candidates", CandidatesParameters(per_task=1, steps=1))
     return folder / "candidates"
 
 

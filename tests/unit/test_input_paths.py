@@ -16,8 +16,9 @@ import typer
 from editloop.content import MANIFEST, complete_folder, read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage.stage_inputs import EDITS, FILES, FOLDERS
+from pipelines.catalogue import STAGES
 from pipelines.cli import app, main
-from pipelines.stages import STAGES, outputs_of, stage_parser
+from pipelines.stages import stage_parser
 
 WRITTEN = ("out", "output", "remove")
 """Parameters of commands that are written to."""
@@ -98,10 +99,8 @@ class StageInput(NamedTuple):
 
 
 def stage_inputs() -> Iterator[StageInput]:
-    for stage in STAGES:
-        for action in stage_parser(stage)._actions:
-            if _is_path(action) and action.dest not in (*outputs_of(stage), "promotion"):
-                yield StageInput(stage, action.dest)
+    for stage in STAGES.values():
+        yield from (StageInput(stage.name, file.argument) for file in stage.inputs)
 
 
 def _is_path(action: argparse.Action) -> bool:
@@ -111,7 +110,7 @@ def _is_path(action: argparse.Action) -> bool:
 def stage_arguments(folder: Path, stage: str, bad: str, path: Path) -> list[str]:
     """All that the stage needs, in good order but for the input `bad`, which is `path`."""
     arguments = ["stage", stage]
-    for action in stage_parser(stage)._actions:
+    for action in stage_parser(STAGES[stage])._actions:
         value = "1"
         if _is_path(action):
             value = str(path if action.dest == bad else _good(folder, action.dest))

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.editor_rl.declaration import EditorRlParameters
 from components.editor_rl.stage import run_editor_rl
+from components.editor_sft.declaration import EditorSftParameters
 from components.editor_sft.stage import run_editor_sft
+from components.reward.declaration import RewardParameters
 from components.reward.stage import run_reward
 from editloop.content import complete_folder, read_manifest
 from editloop.training.editor_rl.reward_source import RewardSource
@@ -47,14 +50,16 @@ def _inputs(folder: Path) -> None:
 
 
 def _reward(preset: str) -> Stage:
-    return lambda data, output, seed: run_reward(data / "dataset", output, preset=preset, seed=seed)
+    return lambda data, output, seed: run_reward(data / "dataset", output, RewardParameters(preset=preset, seed=seed))
 
 
 STAGES: dict[str, Stage] = {
     "reward": _reward("editreward-tiny"),
     "reward of edit-score": _reward("editscore-tiny"),
-    "editor_sft": lambda data, output, seed: run_editor_sft(data / "edits", data / "version.json", output, seed=seed),
-    "editor_rl": lambda data, output, seed: run_editor_rl(data / "edits", output, seed=seed),
+    "editor_sft": lambda data, output, seed: run_editor_sft(
+        data / "edits", data / "version.json", output, EditorSftParameters(seed=seed)
+    ),
+    "editor_rl": lambda data, output, seed: run_editor_rl(data / "edits", output, EditorRlParameters(seed=seed)),
 }
 
 

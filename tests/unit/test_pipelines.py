@@ -1,6 +1,7 @@
 """The pipelines: compiled files as committed, one graph for KFP and DVC, one set of defaults."""
 
 import inspect
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 import yaml
 
 from editloop.errors import EditLoopError
-from editloop.lineage.step import PIPELINES, SHARED, pipelines_of, run_step
+from editloop.lineage.stage import Stage
+from editloop.lineage.step import run_step
+from pipelines import generation
 from pipelines.backend import parse_arguments
-from pipelines.compilation import COMPILED, NAMES, compile_pipelines
+from pipelines.catalogue import PIPELINES, STAGES, stage_parameters
+from pipelines.compilation import COMPILED
 from pipelines.settings import PARAMS, PRESETS, LoopSettings, read_params
 from pipelines.stages import stage_parser
 
@@ -31,7 +35,7 @@ def compiled(name: str) -> dict[str, Any]:
 def kfp_graph() -> Graph:
     """Step -> steps whose artifacts (or registered models) it reads, over all pipelines."""
     graph: Graph = {}
-    for name in NAMES:
+    for name in PIPELINES:
         spec = compiled(name)
         tasks = spec["root"]["dag"]["tasks"]
         origin = {}
@@ -39,7 +43,7 @@ def kfp_graph() -> Graph:
             if task.startswith("importer"):
                 parameter = body["inputs"]["parameters"]["uri"]["componentInputParameter"]
                 made = IMPORTED.get(parameter)
-                origin[task] = (PIPELINES[made], made) if made else None
+                origin[task] = (STAGES[made].pipelines[0], made) if made else None
             else:
                 origin[task] = (name, task.replace("-", "_"))
         for task, body in tasks.items():
@@ -48,7 +52,7 @@ def kfp_graph() -> Graph:
             artifacts = body["inputs"].get("artifacts", {}).values()
             before = {origin[one["taskOutputArtifact"]["producerTask"]] for one in artifacts} - {None}
             if {"reward", "judge"} & set(body["inputs"]["parameters"]):  # the champion, by its alias
-                before.add((PIPELINES["promote"], "promote"))
+                before.add((STAGES["promote"].pipelines[0], "promote"))
             graph[origin[task]] = before
     return graph
 
@@ -62,37 +66,32 @@ def dvc_graph() -> Graph:
 
 def dvc_step(words: list[str]) -> Step:
     """Of a command `editloop stage NAME ...`."""
-    return words[words.index("--pipeline") + 1] if "--pipeline" in words else PIPELINES[words[2]], words[2]
-
-
-def test_compiled_files_are_what_the_sources_compile_to(tmp_path: Path) -> None:
-    for path in compile_pipelines(tmp_path):
-        assert path.read_text() == (COMPILED / path.name).read_text(), "run: editloop compile --out pipelines/compiled"
+    return words[words.index("--pipeline") + 1] if "--pipeline" in words else STAGES[words[2]].pipelines[0], words[2]
 
 
 def test_dvc_and_kfp_name_the_same_stages_with_the_same_dependencies() -> None:
     assert dvc_graph() == kfp_graph()
-    assert set(dvc_graph()) == {(one, stage) for stage in PIPELINES for one in pipelines_of(stage)}
+    assert set(dvc_graph()) == {(name, stage.name) for stage in STAGES.values() for name in stage.pipelines}
 
 
 def test_every_component_reads_the_pipeline_it_is_recorded_under() -> None:
-    for name in NAMES:
+    for name in PIPELINES:
         tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"] if "importer" not in task}
-        assert tasks == {stage for stage in PIPELINES if name in pipelines_of(stage)}
+        assert tasks == {stage.name for stage in STAGES.values() if name in stage.pipelines}
 
 
 def test_a_shared_stage_is_recorded_under_the_pipeline_that_it_runs_in() -> None:
-    for stage, pipelines in SHARED.items():
-        for name in pipelines:
+    for stage in (stage for stage in STAGES.values() if len(stage.pipelines) > 1):
+        for name in stage.pipelines:
             tasks = compiled(name)["root"]["dag"]["tasks"]
-            given = tasks[stage.replace("_", "-")]["inputs"]["parameters"]["pipeline"]
+            given = tasks[stage.name.replace("_", "-")]["inputs"]["parameters"]["pipeline"]
             assert given == {"runtimeValue": {"constant": name}}
     with pytest.raises(EditLoopError, match="curate is no part of pipeline improve-editor, but of curate-editor"):
-        run_step("curate", pipeline_run="x", inputs={}, outputs={}, parameters={}, pipeline="improve-editor")
+        run_step(STAGES["curate"], pipeline_run="x", inputs={}, outputs={}, parameters={}, pipeline="improve-editor")
 
 
 def test_no_component_installs_anything_or_carries_a_secret() -> None:
-    for name in NAMES:
+    for name in PIPELINES:
         text = (COMPILED / f"{name}.yaml").read_text()
         assert "pip install" not in text
         parameters = compiled(name)["root"]["inputDefinitions"]["parameters"]
@@ -101,11 +100,13 @@ def test_no_component_installs_anything_or_carries_a_secret() -> None:
 
 def test_the_demo_and_dvc_read_one_set_of_parameters() -> None:
     assert PARAMS.resolve() == TOP / "params.yaml"
-    assert PRESETS["demo"].model_dump(mode="json") == yaml.safe_load((TOP / "params.yaml").read_text())
+    assert PRESETS["demo"].model_dump(mode="json", exclude_unset=True) == yaml.safe_load(
+        (TOP / "params.yaml").read_text()
+    )
 
 
 def test_faulty_parameters_are_named(tmp_path: Path) -> None:
-    values = PRESETS["demo"].model_dump(mode="json")
+    values = PRESETS["demo"].model_dump(mode="json", exclude_unset=True)
     values["reward"] = {**values["reward"], "epoch": 3, "processes": 0}
     del values["seed"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -118,22 +119,50 @@ def test_faulty_parameters_are_named(tmp_path: Path) -> None:
 
 def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
     for preset in PRESETS.values():
-        assert LoopSettings.model_validate(preset.model_dump()) == preset
+        assert LoopSettings.model_validate(preset.model_dump(exclude_unset=True)) == preset
     with pytest.raises(ValueError, match="extra"):
         LoopSettings.model_validate({"reward": {"epoch": 3}})
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-def test_a_component_passes_what_its_stage_takes_with_the_stages_defaults(name: str) -> None:
-    stage = inspect.signature(getattr(import_module(f"components.{name}.stage"), f"run_{name}")).parameters
-    component = getattr(import_module(f"components.{name}.component"), name).component_spec
-    for parameter, spec in (component.inputs or {}).items():
-        taken = stage.get("campaign" if (name, parameter) == ("annotate", "name") else parameter)
-        if spec.type.startswith("system.") or parameter in ("run_key", "job_id", "follow_up", "pipeline"):
-            continue
-        assert taken is not None, f"stage {name} takes no {parameter}"
-        if spec.optional:
-            assert spec.default == taken.default
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_a_component_takes_what_its_stage_declares(stage: Stage) -> None:
+    component = getattr(import_module(f"components.{stage.name}.component"), stage.name).component_spec
+    declared = {entry.name: entry for entry in stage_parameters(stage)}
+    assert declared.keys() == component.inputs.keys() - {"run_key", "job_id", "pipeline"} - {
+        file.artifact_name for file in stage.inputs
+    }
+    for name, entry in declared.items():
+        assert (component.inputs[name].optional, component.inputs[name].default) == (
+            not entry.is_required,
+            entry.default,
+        )
+        assert component.inputs[name].description == entry.help
+    taken = inspect.signature(stage.function).parameters
+    assert {file.argument for file in (*stage.inputs, *stage.outputs)} <= taken.keys()
+    assert taken["parameters"].annotation in (stage.parameters, stage.parameters.__name__)
+
+
+def test_generated_files_are_what_the_catalogue_says() -> None:
+    assert generation.main(["--check"]) == 0, "run: make generate"
+
+
+def test_a_changed_declaration_is_drift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(STAGES, "reward", replace(STAGES["reward"], summary="Do something else."))
+    assert generation.main(["--check"]) == 1
+    assert "components/reward/component.py differs" in capsys.readouterr().out
+
+
+def test_one_seed_for_all_stages(tmp_path: Path) -> None:
+    values = PRESETS["demo"].model_dump(mode="json", exclude_unset=True)
+    values["curate"]["seed"] = 4
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(EditLoopError, match=r"curate\.seed: all stages share one seed"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_a_value_that_a_stage_refuses_is_told_in_one_line() -> None:
+    with pytest.raises(EditLoopError, match=r"^stage curate: best=-1: .*`editloop stage curate --help` explains\.$"):
+        run_step(STAGES["curate"], pipeline_run="x", inputs={}, outputs={}, parameters={"best": -1})
 
 
 def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
@@ -149,7 +178,7 @@ def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
                     plain += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
             else:
                 plain.append("0" if word == "${seed}" else word)
-        stage_parser(words[2]).parse_args(plain)
+        stage_parser(STAGES[words[2]]).parse_args(plain)
 
 
 def test_pipeline_arguments_are_typed_and_checked() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
 from editloop.content import complete_folder, read_manifest, write_json
 from editloop.data.candidates_folder import read_tasks
@@ -89,7 +90,7 @@ def test_what_the_dataset_has_is_not_asked_again(make_candidates, tmp_path, monk
         ]
         (folder / "judgements.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in rows))
         write_json(folder / "summary.json", {})
-    run_dataset(tmp_path / "judged", pool, tmp_path / "data", tmp_path / "version.json", seed=1)
+    run_dataset(tmp_path / "judged", pool, tmp_path / "data", tmp_path / "version.json", DatasetParameters(seed=1))
     found = run_propose(
         pool, tmp_path / "next", model=TINY, dataset=tmp_path / "data", strategy="active", pages=50, seed=0
     )

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from components.editor_rl.declaration import EditorRlParameters
 from components.editor_rl.stage import run_editor_rl
 from editloop.content import read_manifest
 from editloop.data.edits_file import EditRow
@@ -91,9 +92,9 @@ def test_settings_that_cannot_work(told: dict[str, Any], said: str, tmp_path: Pa
 
 def test_a_preset_that_is_not_there_and_a_group_of_one_end_the_stage_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError, match=r"preset 'huge': no such file or name; there are .*tiny"):
-        run_editor_rl(tmp_path / "nothing", tmp_path / "output", preset="huge")
+        run_editor_rl(tmp_path / "nothing", tmp_path / "output", EditorRlParameters(preset="huge"))
     with pytest.raises(EditLoopError, match="a group of one has no order"):
-        run_editor_rl(tmp_path / "nothing", tmp_path / "output", members=1)
+        run_editor_rl(tmp_path / "nothing", tmp_path / "output", EditorRlParameters(members=1))
 
 
 def test_the_page_tells_every_preset_and_every_setting() -> None:

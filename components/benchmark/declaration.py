@@ -1,0 +1,29 @@
+"""What stage benchmark is."""
+
+from editloop.lineage.stage import Stage, StageFile, StageParameters
+
+
+class BenchmarkParameters(StageParameters):
+    """Parameters of stage benchmark."""
+
+    champion: str = ""
+    """The model to beat; empty for the champion of the model's own kind."""
+    gate: str = "reward"
+    """The gate that a model must pass to be promoted: a shipped one (reward, open), or the path of a YAML file."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+
+BENCHMARK = Stage(
+    name="benchmark",
+    summary="Measure the reward model on held-out pairs, and decide whether it may replace the champion.",
+    parameters=BenchmarkParameters,
+    inputs=(
+        StageFile("dataset", "Preference pairs, as stage dataset wrote them."),
+        StageFile("model", "The reward model, as stage reward wrote it.", type="Model"),
+    ),
+    outputs=(StageFile("output", "Figures on held-out pairs, and the gate's verdict.", "benchmark", "Artifact"),),
+    pipelines=("train-reward",),
+    has_page=True,
+    dataset_use="evaluation",
+)

@@ -1,0 +1,43 @@
+"""What stage editor_rl is."""
+
+from pydantic import Field
+
+from editloop.lineage.stage import Stage, StageFile, StageParameters
+
+
+class EditorRlParameters(StageParameters):
+    """Parameters of stage editor_rl."""
+
+    editor: str = "tiny-editor"
+    """The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion."""
+    reward: str = "models:/edit-reward@champion"
+    """The reward model that scores the edits: a champion, or the address of a server that serves it."""
+    preset: str = "tiny"
+    """Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file."""
+    iterations: int = Field(0, ge=0)
+    """Updates of the editor; 0 for the preset's."""
+    tasks: int = Field(0, ge=0)
+    """Tasks per update; 0 for the preset's."""
+    members: int = Field(0, ge=0)
+    """Edits per task, which are compared with each other; 0 for the preset's."""
+    learning_rate: float = Field(0.0, ge=0)
+    """Learning rate; 0 for the preset's."""
+    watch: str = ""
+    """Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a target. Empty
+    for none. The training stops when their scores fall while the reward rises, and its best state is kept."""
+    processes: int = Field(2, ge=1)
+    """Processes (GPUs) that share the training."""
+    seed: int = 0
+    """Seed of prompts and noise."""
+
+
+EDITOR_RL = Stage(
+    name="editor_rl",
+    summary="Improve the editor by online RL with the champion reward model.",
+    parameters=EditorRlParameters,
+    inputs=(StageFile("edits", "Edits folder of the tasks to practise on.", "prompts"),),
+    outputs=(StageFile("output", "The tuned editor and its curves.", "tuned", "Model"),),
+    pipelines=("improve-editor",),
+    has_page=True,
+    parts=("editor",),
+)

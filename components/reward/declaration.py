@@ -1,0 +1,33 @@
+"""What stage reward is."""
+
+from pydantic import Field
+
+from editloop.lineage.stage import Stage, StageFile, StageParameters
+
+
+class RewardParameters(StageParameters):
+    """Parameters of stage reward."""
+
+    preset: str = "editreward-tiny"
+    """Preset of model and training: a shipped name (`editloop plan` lists them), or the path of a YAML file."""
+    base: str = ""
+    """Model to start from, a folder or a shipped name; empty for the preset's."""
+    epochs: int = Field(0, ge=0)
+    """Passes over the training pairs; 0 for the preset's. The state that is best on the validation pairs is kept."""
+    learning_rate: float = Field(0.0, ge=0)
+    """Peak learning rate; 0 for the preset's."""
+    processes: int = Field(2, ge=1)
+    """Processes (GPUs) that share the training."""
+    seed: int = 0
+    """Seed of the order and of new weights."""
+
+
+REWARD = Stage(
+    name="reward",
+    summary="Train the reward model on the preferences.",
+    parameters=RewardParameters,
+    inputs=(StageFile("dataset", "Preference pairs that stage dataset wrote, or `editloop teacher import`."),),
+    outputs=(StageFile("output", "The trained reward model.", "model", "Model"),),
+    pipelines=("train-reward",),
+    dataset_use="training",
+)

@@ -1,0 +1,136 @@
+"""Write what follows from the catalogue of stages and pipelines: `make generate`.
+
+    python -m pipelines.generation            # writes the files
+    python -m pipelines.generation --check    # names those that differ, and exits with 1
+
+The files are components/*/component.py, docs/stages.md, params.schema.json, dvc.yaml and pipelines/compiled/*.yaml.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import jinja2
+
+from editloop.lineage.stage import Stage
+from pipelines.catalogue import PIPELINES, STAGES, PipelineParameter, stage_parameters
+from pipelines.dvc_stages import dvc_file
+from pipelines.settings import LoopSettings
+from pipelines.stages import stage_example
+
+TOP = Path(__file__).parent.parent
+
+
+def generated_files() -> dict[Path, str]:
+    """Return the text of every generated file, by its path below the project's folder."""
+    components = {Path("components", name, "component.py"): component_source(stage) for name, stage in STAGES.items()}
+    schema = LoopSettings.model_json_schema()
+    return {
+        **components,
+        Path("docs/stages.md"): reference_page(),
+        Path("params.schema.json"): json.dumps(schema, indent=2) + "\n",
+        Path("dvc.yaml"): dvc_file(),
+    }
+
+
+def component_source(stage: Stage) -> str:
+    """Return the source of a stage's KFP component, formatted as ruff does.
+
+    Args:
+        stage: The stage.
+    """
+    return _render("component.py.j2", stage=stage, parameters=_component_parameters(stage))
+
+
+def reference_page() -> str:
+    """Return the page on all stages and pipelines, in Markdown."""
+    parameters = {name: stage_parameters(stage) for name, stage in STAGES.items()}
+    examples = {name: stage_example(stage) for name, stage in STAGES.items()}
+    return _render(
+        "stages.md.j2", stages=STAGES.values(), parameters=parameters, examples=examples, pipelines=PIPELINES.values()
+    )
+
+
+def _component_parameters(stage: Stage) -> list[PipelineParameter]:
+    """Return the parameters of a component: KFP's own, then those without a default, then the others."""
+    run = [
+        PipelineParameter(
+            "run_key",
+            str,
+            "Runs of one key share one MLflow run; without a key the job's id is the key.",
+            is_required=True,
+        ),
+        PipelineParameter("job_id", str, "KFP's id of this run.", is_required=True),
+    ]
+    own = stage_parameters(stage)
+    shared = [PipelineParameter("pipeline", str, "The pipeline that this is a step of.", stage.pipelines[0])]
+    return [
+        *run,
+        *(entry for entry in own if entry.is_required),
+        *(entry for entry in own if not entry.is_required),
+        *(shared if len(stage.pipelines) > 1 else []),
+    ]
+
+
+def _literal(value: object) -> str:
+    """Return a Python literal with double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _render(template: str, **values: object) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # Python and Markdown, no HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["literal"] = _literal
+    return environment.get_template(template).render(**values)
+
+
+def write_generated(check: bool) -> list[Path]:
+    """Write the generated files that differ, and return their paths.
+
+    Args:
+        check: Write nothing.
+    """
+    different = [path for path, text in generated_files().items() if _differs(path, text, check)]
+    from pipelines.compilation import COMPILED, compile_pipelines
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in compile_pipelines(Path(folder)):
+            target = COMPILED.relative_to(TOP) / path.name
+            different += [target] if _differs(target, path.read_text(), check) else []
+    return different
+
+
+def _differs(path: Path, text: str, check: bool) -> bool:
+    """Return whether a file has another text; write it where it may be written."""
+    if (TOP / path).is_file() and (TOP / path).read_text() == text:
+        return False
+    if not check:
+        (TOP / path).write_text(text)
+    return True
+
+
+def main(arguments: list[str]) -> int:
+    """Write the generated files, or check them.
+
+    Args:
+        arguments: `--check` writes nothing and names the files that differ.
+
+    Returns:
+        1 where a checked file differs, else 0.
+    """
+    check = "--check" in arguments
+    different = write_generated(check)
+    for path in different:
+        print(f"{path} differs from the catalogue of stages: run `make generate`" if check else path)
+    return int(check and bool(different))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
