@@ -48,6 +48,7 @@ PLANTS = [
     *(Plant(TORCH, module, "torch") for module in modules("editloop/models/*/settings.py")),
     *(Plant(TORCH, module, "torch") for module in modules("editloop/training/**/settings.py")),
     *(Plant(TORCH, module, "torch") for module in ("infra.settings", "pipelines.settings", "editloop.data.vocabulary")),
+    Plant(TORCH, "components.dataset.declaration", "torch"),
     *(
         Plant(TORCH, module, "torch")
         for module in ("editloop.training.reward_job", "annotation.campaigns.campaign_settings")
