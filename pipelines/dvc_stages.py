@@ -88,9 +88,7 @@ def _dvc_stage(pipeline: Pipeline, step: Step, name: str, paths: dict[str, str],
         words.append(f"${{{stage.name}}}")
         params.append(stage.name)
     for parameter, shared in step.named.items():
-        owner = next(
-            (other.stage.name for other in pipeline.steps if shared in other.stage.parameters.model_fields), None
-        )
+        owner = next((user.stage.name for user in pipeline.steps if shared in user.stage.parameters.model_fields), None)
         if owner:
             words.append(f"--{parameter} ${{{owner}.{shared}}}")
             params.append(f"{owner}.{shared}")
