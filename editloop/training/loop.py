@@ -31,7 +31,14 @@ from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch, TrainingTask
 
-RESUMABLE_SETTINGS = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
+RESUMABLE_SETTINGS = (
+    "checkpoints_kept",
+    "checkpoint_every",
+    "micro_batch",
+    "zero_stage",
+    "offload",
+    "gradient_checkpointing",
+)
 """Settings that are not part of a training's identity, because they do not change its result. Between a stopped call
 and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
 STOPPED_STATUS = 75
@@ -206,7 +213,7 @@ class _Run:
         raise EditLoopError(
             f"training: {fault} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
             f"last checkpoint in {self.folder} is as it was. Lower learning_rate ({self.settings.learning_rate:g}) or "
-            f"clip ({self.settings.clip:g}), or look at these units."
+            f"gradient_clip ({self.settings.gradient_clip:g}), or look at these units."
         )
 
     def _due(self, every: int | None) -> bool:
@@ -248,7 +255,11 @@ class _Run:
 
     def _save(self) -> None:
         checkpoint.save(
-            self.engine, self.folder, self.progress, identity=self.identity, checkpoints_kept=self.settings.keep
+            self.engine,
+            self.folder,
+            self.progress,
+            identity=self.identity,
+            checkpoints_kept=self.settings.checkpoints_kept,
         )
 
     def _report(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:

@@ -83,3 +83,10 @@ def test_faults_in_the_settings_of_an_rl_algorithm_are_one_line(text: str, fault
     with pytest.raises(EditLoopError) as raised:
         read_rl_preset(str(path))
     assert str(raised.value) == f"preset {path}: {faults}. Correct the file."
+
+
+def test_earlier_names_of_training_settings_are_unknown_keys(tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text("training: {steps: 3, learning_rate: 0.1, clip: 1.0, keep: 2}")
+    with pytest.raises(EditLoopError, match=r"training\.clip: unknown key; training\.keep: unknown key\. Correct"):
+        read_sft_preset(str(path))

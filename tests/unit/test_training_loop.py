@@ -124,7 +124,7 @@ def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whol
 
 def test_it_looks_and_saves_as_often_as_it_is_asked_and_at_the_end(engines: list[Descent], tmp_path: Path) -> None:
     settings = TrainingSettings(
-        steps=5, batch=4, learning_rate=0.4, evaluate_every=2, checkpoint_every=3, keep=9, warmup=0.0
+        steps=5, batch=4, learning_rate=0.4, evaluate_every=2, checkpoint_every=3, checkpoints_kept=9, warmup=0.0
     )
     trained = loop.train(Line(), settings, tmp_path, facts={})
     evaluations = trained.history["evaluations"]
