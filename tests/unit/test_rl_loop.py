@@ -14,7 +14,7 @@ from editloop.models.judge_protocol import JudgeUnavailableError
 from editloop.training.editor_rl import loop
 from editloop.training.editor_rl.evaluator import Verdict
 from editloop.training.editor_rl.settings import RlSettings
-from tests.toy_editing import GOALS, ClosenessJudge, PlainEngine, one_rank, toy_training
+from tests.toy_editing import GOALS, ClosenessJudge, Fetches, PlainEngine, one_rank, toy_training
 
 OTHER = {"nft": {"beta": 0.5}, "flow-grpo": {"ratio_clip": (1e-3, 1e-3)}}
 """A setting of each algorithm that makes another training."""
@@ -263,6 +263,16 @@ def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
     for one, other in zip(here, elsewhere, strict=True):
         assert other["loss"] == pytest.approx(one["loss"])
         assert other["kl"] == pytest.approx(one["kl"])
+
+
+def test_no_value_is_fetched_for_each_pass_of_an_update(tmp_path: Path) -> None:
+    counts = []
+    for micro_batch in (1, 4):
+        training = trained(tmp_path / str(micro_batch), iterations=2, micro_batch=micro_batch)
+        with Fetches() as fetches:
+            training.run(None)
+        counts.append(fetches.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_training_without_a_task_for_each_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

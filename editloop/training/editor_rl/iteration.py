@@ -248,31 +248,32 @@ class Iteration:
             work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
         passes = max(int(value) for value in _gathered(float(len(work))))
         spare = None if len(work) == passes else self._spare(rollouts, ahead, iteration)
-        sums: dict[str, float] = {}
+        names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
+        zero = torch.zeros((), dtype=torch.float64, device=rollouts[0].latents.device)
+        sums = {name: zero.clone() for name in names}  # on the device: fetching one value would wait for it
         for level in range(self.algorithm.levels):
-            loss = 0.0
+            loss = zero.clone()
             for levels, advantage, part in work:
                 losses = levels[level].losses(part, advantage[part])
                 self.engine.backward(losses.loss.sum() * (self.ranks / count))
-                loss += float(losses.loss.detach().sum())
+                loss += losses.loss.detach().sum()
                 for name, values in losses.figures.items():
-                    sums[name] = sums.get(name, 0.0) + float(values.sum())
+                    sums[name] += values.sum()
             for _ in range(passes - len(work)):
                 assert spare is not None
                 zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
                 self.engine.backward(
                     spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage).loss.sum() * 0.0
                 )
-            (total_loss,) = all_reduce_sum([loss])
+            (total_loss,) = all_reduce_sum(loss[None])
             if not math.isfinite(total_loss):
                 raise EditLoopError(
                     f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the last "
                     f"checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
                 )
             self.engine.step()
-            sums["loss"] = sums.get("loss", 0.0) + loss
-        names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
-        totals = all_reduce_sum([sums.get(name, 0.0) for name in names])
+            sums["loss"] += loss
+        totals = all_reduce_sum(torch.stack(list(sums.values())))
         means = {name: value / (count * self.algorithm.levels) for name, value in zip(names, totals, strict=True)}
         figures = self.algorithm.finished_figures(means) | {"trained": float(count)}
         norm = self.engine.get_global_grad_norm()
