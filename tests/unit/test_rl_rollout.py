@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from editloop.data.edits_file import read_edits
-from editloop.errors import EditLoopError
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import join_conditions
 from editloop.studies.world.scenes import write_edits
@@ -18,7 +16,7 @@ from editloop.training.editor_rl.nft_algorithm import NftLevel
 from editloop.training.editor_rl.policy_loss import probability_ratio
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
-from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
+from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.trained_weights import TrainedWeights
 
 pytestmark = pytest.mark.floats
@@ -40,10 +38,6 @@ def prompts(editor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits")
     write_edits(folder, 6, 1)
     return Prompts(read_edits(folder), editor, cache_size=100, seed=3)
-
-
-def grpo(**told):
-    return {"name": "flow-grpo", **told}
 
 
 def algorithm_of(settings, editor):
@@ -183,42 +177,3 @@ def test_which_tasks_an_iteration_takes_follows_from_seed_iteration_and_what_is_
     assert np.array_equal(prompts.chosen(7, 4, set()), prompts.chosen(7, 4, set()))
     assert any(not np.array_equal(prompts.chosen(7, 4, set()), prompts.chosen(at, 4, set())) for at in range(8, 11))
     assert sorted(prompts.chosen(7, 4, {0, 1, 2})) == [3, 4, 5]
-
-
-def test_presets_are_valid_and_tell_what_cannot_be():
-    assert {"tiny", "smallest", "editscore-omnigen2", "flow-grpo", "flow-grpo-fast", "edit-r1"} <= set(
-        rl_preset_names()
-    )
-    for name in rl_preset_names():
-        read_rl_preset(name)
-    with pytest.raises(EditLoopError, match="a group of one has no order"):
-        read_rl_preset("tiny", members=1)
-    with pytest.raises(EditLoopError, match="no such file or name; there are"):
-        read_rl_preset("large")
-
-
-@pytest.mark.parametrize(
-    ("told", "rule"),
-    [
-        ({"algorithm": grpo(window=9, window_range=9), "steps": 8}, "window_range 9 is longer than .* of 8 steps"),
-        ({"algorithm": grpo(window=3, window_range=2)}, "window 3 is longer than window_range 2"),
-        ({"algorithm": grpo(step="cps", window_range=8)}, "has no deviation"),
-        ({"algorithm": grpo(step="cps", noise=1.5)}, "noise 1.5 with cps: at most 1"),
-        ({"algorithm": grpo(ratio_clip=(0.0, 0.1))}, "both sides above 0"),
-        ({"algorithm": grpo(common_noise=True)}, r"algorithm\.flow-grpo\.common_noise"),
-        ({"algorithm": {"name": "nft", "shared_noise": True}}, r"algorithm\.nft\.shared_noise"),
-        ({"best_members": 9}, "best_members 9 is above members 8"),
-        ({"best_members": 1}, "nothing to be better than"),
-        ({"unheard": 1}, "unheard"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_with_the_rule(told, rule):
-    with pytest.raises(ValidationError, match=rule):
-        RlSettings(**told)
-
-
-def test_settings_at_the_limits_work():
-    RlSettings(steps=4, algorithm=grpo(window=4, window_range=4))
-    RlSettings(steps=5, algorithm=grpo(step="cps", noise=1.0, window_range=4))
-    RlSettings(best_members=8)
-    RlSettings(best_members=2)
