@@ -1,8 +1,10 @@
 """YAML settings: one reader, one way to find a preset, one format of messages for all files that users write."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -104,22 +106,72 @@ def find_preset(name: str, folder: Path, kind: str) -> Path:
 
 
 def _fault(details: Any, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in details["loc"] if part != "[key]")
+    key, member = _key_path(details["loc"], model)
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "missing":
         return f"{key}: missing"
     if details["type"] == "extra_forbidden":
-        nearest = get_close_matches(str(details["loc"][-1]), _keys(model), n=1)
-        return f"{key}: unknown key" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+        nearest = _nearest_key(key, model)
+        return f"{key}: unknown key" + (f" for {member}" if member else "") + nearest
+    if details["type"] == "model_attributes_type":
+        message = "Input should be a mapping of keys"
+    if details["type"] == "union_tag_not_found":
+        return f"{key}.{_discriminator(details)}: missing"
+    if details["type"] == "union_tag_invalid":
+        choices = details["ctx"]["expected_tags"].replace("', '", "' or '")
+        return f"{key}.{_discriminator(details)}={shorten(details['ctx']['tag'])}: Input should be {choices}"
     return f"{key}={shorten(details['input'])}: {message}" if key else message
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
-    """Names of the fields of settings and of the settings inside."""
-    keys: list[str] = []
+def _discriminator(details: Any) -> str:
+    name: str = details["ctx"]["discriminator"]
+    return name.strip("'")
+
+
+def _key_path(location: Sequence[Any], model: type[BaseModel]) -> tuple[str, str]:
+    """Return the path of a key in the file, and the name of the union's member that it belongs to, or "".
+
+    Where a key holds one of several settings, pydantic puts the member's name behind it. The file does not have that.
+    """
+    names: list[str] = []
+    member, classes = "", [model]
+    parts = iter(part for part in location if part != "[key]")
+    for part in parts:
+        names.append(str(part))
+        field = next((owner.model_fields[part] for owner in classes if part in owner.model_fields), None)
+        classes = _settings_classes(field.annotation) if field else []
+        if field and field.discriminator:
+            member = str(next(parts, ""))
+    return ".".join(names), member
+
+
+def _nearest_key(key: str, model: type[BaseModel]) -> str:
+    """Return a question that names the key most like one that does not exist; empty where none is like it."""
+    paths = _key_paths(model)
+    if key in paths:  # of another member of a union
+        return ""
+    parent, _, name = key.rpartition(".")
+    siblings = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == parent]
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    nearest = get_close_matches(name, siblings, n=1)
+    nearest = nearest or [elsewhere[match] for match in get_close_matches(name, elsewhere, n=1)]
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def _key_paths(model: type[BaseModel]) -> list[str]:
+    """Return the paths of all keys of settings, those of the settings inside too."""
+    paths: list[str] = []
     for name, field in model.model_fields.items():
-        keys.append(name)
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += _keys(inner)
-    return keys
+        paths.append(name)
+        inner_paths = [path for inner in _settings_classes(field.annotation) for path in _key_paths(inner)]
+        paths += [f"{name}.{path}" for path in inner_paths]
+    return paths
+
+
+def _settings_classes(annotation: Any) -> list[type[BaseModel]]:
+    """Return the settings that a field may hold: none, one class, or the members of a union."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return [inner for part in get_args(annotation) for inner in _settings_classes(part)]
+    return []

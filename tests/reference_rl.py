@@ -31,6 +31,7 @@ class Reference:
     figures: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.algorithm: Any = self.settings.algorithm
         self.weights = [value.requires_grad_() for value in start_weights()]
         self.old, self.average = start_weights(), start_weights()
 
@@ -41,7 +42,7 @@ class Reference:
             tasks = rng.choice(len(GOALS), settings.tasks, replace=False).tolist()
             names = [(task, member) for task in tasks for member in range(settings.members)]
             generators = {name: self._generator(iteration, name, SAMPLING) for name in names}
-            if settings.algorithm == "nft":
+            if self.algorithm.name == "nft":
                 edits = {name: self._sampled(name, generators[name], range(0), self.old)[0] for name in names}
                 steps = self._noised(edits, iteration)
                 loss = self._nft_loss
@@ -62,8 +63,9 @@ class Reference:
             means = {name: value / (len(trained) * len(steps)) for name, value in sums.items()}
             means["ratio_deviation"] = math.sqrt(means["ratio_deviation"])
             self.figures.append(means | {"reward": float(np.nanmean(list(rewards.values()))), "trained": len(trained)})
-            self._average(self.old, settings.old_decay)
-            self._average(self.average, min(settings.average, (iteration + 1) / (iteration + 10)))
+            if self.algorithm.name == "nft":
+                self._average(self.old, self.algorithm.old_policy_decay)
+            self._average(self.average, min(settings.ema_decay, (iteration + 1) / (iteration + 10)))
         return self
 
     def _generator(self, iteration: int, name: Name, purpose: int) -> torch.Generator:
@@ -76,9 +78,9 @@ class Reference:
         return x @ weights[0] + goal @ weights[1] + sigma * weights[2] + (0.0 if guidance is None else guidance - 1)
 
     def _window(self, iteration: int) -> range:
-        settings = self.settings
-        start = np.random.default_rng([settings.seed, iteration]).integers(settings.window_range - settings.window + 1)
-        return range(int(start), int(start) + settings.window)
+        size, reach = self.algorithm.window, self.algorithm.window_range
+        start = np.random.default_rng([self.settings.seed, iteration]).integers(reach - size + 1)
+        return range(int(start), int(start) + size)
 
     @torch.no_grad()
     def _sampled(
@@ -105,22 +107,22 @@ class Reference:
         self, weights: list[Tensor], x: Tensor, sigma: float, following: float, task: int
     ) -> tuple[Tensor, float]:
         """The next latents' mean and deviation: an Euler-Maruyama step of the papers' equations, or CPS's mixture."""
-        v, noise, length = self._velocity(weights, x, sigma, task), self.settings.noise, sigma - following
+        v, noise, length = self._velocity(weights, x, sigma, task), self.algorithm.noise, sigma - following
         picture, pure = x - sigma * v, x + (1 - sigma) * v
-        if self.settings.step == "cps":
+        if self.algorithm.step == "cps":
             fresh = following * math.sin(noise * math.pi / 2)
             return (1 - following) * picture + math.sqrt(following**2 - fresh**2) * pure, fresh
         s = noise
-        if self.settings.step == "flow-sde":
+        if self.algorithm.step == "flow-sde":
             s = noise * math.sqrt(sigma / (1 - (following if sigma == 1 else sigma)))
         return x - length * (v + s**2 * pure / (2 * sigma)), s * math.sqrt(length)
 
     def _noised(self, edits: dict[Name, Tensor], iteration: int) -> Steps:
         """Each level of NFT's update: every edit noised anew, with the old policy's velocity there."""
-        common = self.settings.common_noise
+        common = self.algorithm.common_noise
         generators = {name: self._generator(iteration, (name[0], 0) if common else name, TRAINING) for name in edits}
         levels = []
-        for _ in range(self.settings.levels):
+        for _ in range(self.algorithm.levels):
             level = {}
             for name, edit in edits.items():
                 sigma = float(torch.rand((), generator=generators[name]))
@@ -134,9 +136,9 @@ class Reference:
     def _nft_loss(
         self, name: Name, step: dict[str, Any], steps: Steps, advantage: float, sums: dict[str, float]
     ) -> Tensor:
-        beta, largest = self.settings.strength, self.settings.largest
+        beta, clip = self.algorithm.beta, self.algorithm.advantage_clip
         v = self._velocity(self.weights, step["x"], step["sigma"], name[0])
-        good = 0.5 + min(max(advantage / largest, -1.0), 1.0) / 2
+        good = 0.5 + min(max(advantage / clip, -1.0), 1.0) / 2
         loss = torch.zeros((), dtype=torch.float64)
         for share, policy in (
             (good, (1 - beta) * step["old"] + beta * v),
@@ -145,34 +147,34 @@ class Reference:
             error = step["x"] - step["sigma"] * policy - step["picture"]
             loss = loss + share * error.square().mean() / error.detach().abs().mean()
         base = self._velocity(start_weights(), step["x"], step["sigma"], name[0])
-        return loss * largest / beta + self.settings.kl * self._distance((v - base).square().mean(), sums)
+        return loss * clip / beta + self.settings.kl * self._distance((v - base).square().mean(), sums)
 
     def _grpo_loss(
         self, name: Name, step: dict[str, Any], steps: Steps, advantage: float, sums: dict[str, float]
     ) -> Tensor:
-        settings, deviation = self.settings, step["deviation"]
+        algorithm, deviation = self.algorithm, step["deviation"]
         levels = step["sigma"], step["following"]
         mean, _ = self._mean(self.weights, step["before"], *levels, name[0])
         eps, moved = (step["after"] - step["mean"]) / deviation, mean - step["mean"]
-        if settings.guard:
+        if algorithm.guard:
             ratio = (eps * moved).mean().exp()
         else:
             ratio = ((eps.square() - (eps - moved / deviation).square()).mean() / 2).exp()
-        low, high = settings.clip
+        low, high = algorithm.ratio_clip
         bound = 1 + high if advantage > 0 else 1 - low
         value = float(ratio.detach())
         is_clipped = value > bound if advantage > 0 else value < bound
         loss = -advantage * (torch.full_like(ratio, bound) if is_clipped else ratio)
-        if settings.reweighting:
+        if algorithm.reweighting:
             loss = loss * deviation / np.mean([one[name]["deviation"] for one in steps])
         base, _ = self._mean(start_weights(), step["before"], *levels, name[0])
         kl = (mean - base).square().mean() / (2 * deviation**2)
-        if settings.kl_form == "published":
+        if algorithm.kl_form == "published":
             kl = kl * (levels[0] - levels[1])
         sums["ratio"] += value
         sums["ratio_deviation"] += (value - 1) ** 2
         sums["clipped"] += is_clipped
-        return loss + settings.kl * self._distance(kl, sums)
+        return loss + self.settings.kl * self._distance(kl, sums)
 
     @staticmethod
     def _distance(kl: Tensor, sums: dict[str, float]) -> Tensor:
@@ -189,11 +191,11 @@ class Reference:
         pooled = float(np.mean(list(variances.values())))
         trained = {}
         for task, group in groups.items():
-            spread = math.sqrt(pooled if self.settings.scale == "pooled" else variances[task])
+            spread = math.sqrt(pooled if self.settings.advantage_scale == "pooled" else variances[task])
             mean = float(np.mean(list(group.values())))
             values = {name: (reward - mean) / spread for name, reward in group.items()}
             strongest = sorted(values, key=lambda name: -abs(values[name]))
-            trained |= {name: values[name] for name in strongest[: self.settings.keep or None]}
+            trained |= {name: values[name] for name in strongest[: self.settings.best_members or None]}
         return trained
 
     def _descend(self, loss: Tensor) -> None:

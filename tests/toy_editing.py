@@ -14,6 +14,7 @@ import torch
 import torch.distributed as distributed
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from editloop.data.edits_file import EditRow
 from editloop.models.editors.protocol import Conditioning
@@ -132,6 +133,16 @@ class PlainEngine:
     def load_checkpoint(self, folder: str, tag: str, **options: bool) -> tuple[str, dict[str, Any]]:
         self.module.load_state_dict(torch.load(Path(folder) / tag / "weights", weights_only=True))
         return folder, {}
+
+
+class Fetches(TorchDispatchMode):
+    """Counts the values that are fetched from tensors in its block. On a GPU each waits for all work so far."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

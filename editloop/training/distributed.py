@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -56,15 +57,21 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def all_reduce_sum(values: list[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float] | Tensor) -> list[float]:
     """Sum values over all ranks, in float64. Every rank calls it and gets the same sums.
 
+    The sums are fetched from the device at once, which waits for the device's work so far.
+
     Args:
-        values: This rank's values, equally many on every rank.
+        values: This rank's values, equally many on every rank. A tensor (N,) is left as it is.
     """
-    sums = torch.tensor(values, dtype=torch.float64, device=device())
+    if isinstance(values, Tensor):
+        sums = values.to(device(), torch.float64, copy=True)
+    else:
+        sums = torch.tensor(values, dtype=torch.float64, device=device())
     distributed.all_reduce(sums)
-    return [float(value) for value in sums]
+    fetched: list[float] = sums.tolist()
+    return fetched
 
 
 def broadcast_object(value: Any) -> Any:

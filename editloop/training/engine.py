@@ -44,7 +44,7 @@ def engine_settings(
         "train_batch_size": ranks * passes,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": passes,
-        "gradient_clipping": settings.clip,
+        "gradient_clipping": settings.gradient_clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from numpy.typing import NDArray
+from torch import Tensor
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.training import checkpoint
 from editloop.training.checkpoint import TrainingProgress
-from editloop.training.distributed import StopRequest, all_reduce_sum, broadcast_object, seed_step, to_device
+from editloop.training.distributed import StopRequest, all_reduce_sum, broadcast_object, device, seed_step, to_device
 from editloop.training.engine import set_learning_rate, start_engine
 from editloop.training.folder_lock import lock_training_folder
 from editloop.training.metric_log import MetricLog
@@ -31,7 +32,14 @@ from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch, TrainingTask
 
-RESUMABLE_SETTINGS = ("keep", "checkpoint_every", "micro_batch", "zero_stage", "offload", "gradient_checkpointing")
+RESUMABLE_SETTINGS = (
+    "checkpoints_kept",
+    "checkpoint_every",
+    "micro_batch",
+    "zero_stage",
+    "offload",
+    "gradient_checkpointing",
+)
 """Settings that are not part of a training's identity, because they do not change its result. Between a stopped call
 and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
 STOPPED_STATUS = 75
@@ -127,19 +135,16 @@ class _Run:
             while self.progress.step < self.schedule.total and not self._patience_is_over():
                 began, waited = time.perf_counter(), batches.waited_seconds
                 units, passes = next(prefetched)
-                loss = self._step(units, passes)
+                step_figures = self._step(units, passes)
                 seconds = time.perf_counter() - began
                 edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), stop.requested])
                 figures = {
                     "step": self.progress.step + 1,
-                    "loss": loss,
+                    **step_figures,
                     "learning_rate": learning_rate(self.settings, self.progress.step, self.schedule.total),
                     "edits_per_second": edits / seconds,
                     "waiting": (batches.waited_seconds - waited) / seconds,
                 }
-                norm = self.engine.get_global_grad_norm()
-                if norm is not None:
-                    figures["gradient_norm"] = float(norm)
                 self.progress.history["steps"].append(figures)
                 self.progress = self.progress._replace(step=self.progress.step + 1)
                 self._report(figures, metric_log)
@@ -170,8 +175,8 @@ class _Run:
             return self.task.batch(split, rank_units.tolist())
         return self.task.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)
 
-    def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> float:
-        """Make one optimiser step and return the batch's loss.
+    def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> dict[str, float]:
+        """Make one optimiser step. Return the batch's loss, and the norm of its gradient where the engine has it.
 
         Every unit counts by its weight alone, however passes and ranks share the units.
         """
@@ -180,25 +185,27 @@ class _Run:
         (total_weight,) = all_reduce_sum([sum(batch.weight for batch in passes)])
         self.engine.train()
         seed_step(settings.seed, step)
-        rank_loss, nonfinite = 0.0, 0
+        sums = torch.zeros(2, dtype=torch.float64, device=device())  # the loss, and the number of those not finite
         for pass_index, batch in enumerate(passes):
             loss = task.loss(self.engine, batch._replace(tensors=to_device(batch.tensors)))
             share = batch.weight / total_weight if total_weight else 0.0
             # DeepSpeed averages over ranks and passes; the shares of all of them sum to 1.
             self.engine.backward(loss * (share * self.ranks * len(passes)))
-            value = float(loss.detach())
-            nonfinite += not math.isfinite(value)
-            rank_loss += value * share
+            value = loss.detach().double()
+            sums += torch.stack([value * share, (~value.isfinite()).double()])
             if pass_index + 1 < len(passes):
                 self.engine.step()
-        loss_all, nonfinite_all = all_reduce_sum([rank_loss, nonfinite])
+        loss_all, nonfinite_all = all_reduce_sum(sums)
         if nonfinite_all:
             self._refuse(f"loss is {loss_all}", units)
         self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        if norm is not None and not math.isfinite(float(norm)):
-            self._refuse(f"the gradient's norm is {float(norm)}", units)
-        return loss_all
+        engine_norm = self.engine.get_global_grad_norm()
+        if engine_norm is None:
+            return {"loss": loss_all}
+        norm = float(engine_norm)
+        if not math.isfinite(norm):
+            self._refuse(f"the gradient's norm is {norm}", units)
+        return {"loss": loss_all, "gradient_norm": norm}
 
     def _refuse(self, fault: str, units: NDArray[np.int64]) -> None:
         names = ", ".join(self.task.name("train", int(unit)) for unit in units[:8])
@@ -206,7 +213,7 @@ class _Run:
         raise EditLoopError(
             f"training: {fault} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
             f"last checkpoint in {self.folder} is as it was. Lower learning_rate ({self.settings.learning_rate:g}) or "
-            f"clip ({self.settings.clip:g}), or look at these units."
+            f"gradient_clip ({self.settings.gradient_clip:g}), or look at these units."
         )
 
     def _due(self, every: int | None) -> bool:
@@ -218,12 +225,14 @@ class _Run:
         units = np.arange(self.task.count("validation"))
         passes = -(-len(units) // (self.ranks * self.schedule.micro))
         self.engine.eval()
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         for batch in Prefetch(partial(self._pass, "validation", units, pass_index) for pass_index in range(passes)):
             for name, value in self.task.measure(self.engine, batch._replace(tensors=to_device(batch.tensors))).items():
-                sums[name] = sums.get(name, 0.0) + (value if batch.edits else 0.0)
+                counted = torch.as_tensor(value if batch.edits else 0.0, dtype=torch.float64, device=device())
+                sums[name] = sums[name] + counted if name in sums else counted
         names = sorted(sums)
-        figures = self.task.figures(dict(zip(names, all_reduce_sum([sums[name] for name in names]), strict=True)))
+        totals = all_reduce_sum(torch.stack([sums[name] for name in names]))
+        figures = self.task.figures(dict(zip(names, totals, strict=True)))
         if not math.isfinite(figures["loss"]):
             raise EditLoopError(
                 f"validation loss is {figures['loss']} after step {self.progress.step}. Lower learning_rate "
@@ -248,7 +257,11 @@ class _Run:
 
     def _save(self) -> None:
         checkpoint.save(
-            self.engine, self.folder, self.progress, identity=self.identity, checkpoints_kept=self.settings.keep
+            self.engine,
+            self.folder,
+            self.progress,
+            identity=self.identity,
+            checkpoints_kept=self.settings.checkpoints_kept,
         )
 
     def _report(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:

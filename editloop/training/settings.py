@@ -35,7 +35,7 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly to its peak."""
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
+    gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
     adapter: LoraSettings | None = None
     """Low-rank adapter to train; null trains all weights."""
@@ -58,7 +58,7 @@ class TrainingSettings(BaseModel):
     """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between two checkpoints; null: once per epoch."""
-    keep: int = Field(2, ge=1)
+    checkpoints_kept: int = Field(2, ge=1)
     """Number of newest checkpoints to keep."""
     seed: int = 0
     """Seed of the order of units, of dropout and of new weights."""

@@ -1,6 +1,6 @@
 """Protocol through which the training loop sees a model and its data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -80,8 +80,11 @@ class TrainingTask(Protocol):
         """
         ...
 
-    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+    def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         """Return sums over a batch, by name, with the same names every time. Called without gradient.
+
+        What was computed on the device stays there, as scalar tensors: the loop fetches the sums of all batches at
+        once.
 
         Args:
             engine: DeepSpeed's engine; calling it runs the model's forward pass.

@@ -11,6 +11,7 @@ from editloop.models.editors.protocol import join_conditions
 from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 from editloop.studies.world.scenes import write_edits
 from editloop.training.distributed import StopRequest
+from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.iteration import Iteration
 from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
@@ -67,13 +68,10 @@ def settings(tiny: bool) -> RlSettings:
     """One stochastic step, one update: what is rolled out is what is trained on, so that the ratio is 1 exactly."""
     size = {"tasks": 1, "members": 2, "steps": 2} if tiny else {"tasks": TASKS, "members": MEMBERS, "steps": STEPS}
     return RlSettings(
-        algorithm="flow-grpo",
+        algorithm=FlowGrpoSettings(window=1, window_kind="fixed", window_range=1),
         iterations=2,
         micro_batch=1,
         chunks=1,
-        window=1,
-        window_kind="fixed",
-        window_range=1,
         guidance=1.0,
         precision="bf16",
         rank=16,
@@ -138,8 +136,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         training.reward_judges,
         job.rewards,
         training.engine,
-        training.weights,
-        training.old,
+        training.algorithm,
         StopRequest(),
     )
     return iterate, prompts

@@ -15,10 +15,11 @@ from editloop.training.editor_sft.settings import SftJob, read_sft_preset
 from tests.forked_ranks import run_ranks
 from tests.tiny_editors import write_tiny_editor
 
+GRPO = {"name": "flow-grpo", "window_range": 3}
 TRAININGS = {
-    "kontext": {"algorithm": "nft", "guidance": 2.5},
-    "qwen-edit-plus": {"algorithm": "flow-grpo", "guidance": 3.0},
-    "klein-base": {"algorithm": "flow-grpo", "guidance": None, "train": "full", "learning_rate": 1e-4},
+    "kontext": {"algorithm": {"name": "nft"}, "guidance": 2.5},
+    "qwen-edit-plus": {"algorithm": GRPO, "guidance": 3.0},
+    "klein-base": {"algorithm": GRPO, "guidance": None, "train": "full", "learning_rate": 1e-4},
 }
 """How each is trained by RL: both algorithms, guidance embedded and by two passes, an adapter and the whole network."""
 SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.settings import RlJob, RlSettings
 from tests.forked_ranks import run_ranks
 
@@ -23,7 +24,7 @@ SETTINGS = RlSettings(
     rank=8,
     alpha=16,
     learning_rate=1.2e-2,
-    levels=1,
+    algorithm=NftSettings(levels=1),
     kl=0.0,
     precision="fp32",
     evaluate_every=2,

@@ -25,13 +25,18 @@ MODULE = "tests.planted_training"
 ITERATIONS, MEMBERS, TASKS = 4, 3, 4
 OF_THE_CLOCK = {"seconds", "samples_per_second", "sampling", "waiting", "encodings"}
 """Figures that differ between two calls of one training; a call that goes on encodes its tasks anew."""
-GRPO = {"algorithm": "flow-grpo", "keep": 2, "shared_noise": True, "kl": 0.0, "learning_rate": 3e-4}
+GRPO = {
+    "algorithm": {"name": "flow-grpo", "window_range": 3, "shared_noise": True},
+    "best_members": 2,
+    "kl": 0.0,
+    "learning_rate": 3e-4,
+}
 
 ROUNDING = 0.01
 """How far float32 may take a training's figures apart when its sums are formed in another order. A rank that counted
 twice, or not at all, would change the gradient's norm by half or more."""
 
-SHORT = {"steps": 2, "levels": 1, "evaluate_every": 10, "checkpoint_every": 10}
+SHORT = {"steps": 2, "algorithm": {"name": "nft", "levels": 1}, "evaluate_every": 10, "checkpoint_every": 10}
 
 
 class Training:

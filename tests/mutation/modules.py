@@ -20,7 +20,9 @@ TESTS = {
     f"{RL}/reweighting.py": _unit("rl_losses"),
     f"{RL}/sde.py": _unit("rl_steps"),
     f"{RL}/windows.py": _unit("rl_losses"),
-    f"{RL}/updates.py": _unit("rl_updates", "rl_trajectories"),
+    f"{RL}/trained_weights.py": _unit("rl_updates", "rl_trajectories"),
+    f"{RL}/nft_algorithm.py": _unit("rl_trajectories", "rl_rollout"),
+    f"{RL}/flow_grpo_algorithm.py": _unit("rl_trajectories", "rl_rollout"),
     f"{RL}/iteration.py": _unit("rl_loop", "rl_trajectories"),
     f"{RL}/loop.py": _unit("rl_loop", "rl_trajectories"),
     f"{RL}/rollout.py": _unit("rl_trajectories"),
@@ -44,14 +46,18 @@ TESTS = {
 
 NAMED = (
     Named(
-        f"{RL}/updates.py", "average.lerp_(parameter.detach(), 1 - decay)", "average.lerp_(parameter.detach(), decay)"
+        f"{RL}/trained_weights.py",
+        "average.lerp_(parameter.detach(), 1 - decay)",
+        "average.lerp_(parameter.detach(), decay)",
     ),
     Named(f"{RL}/nft.py", "* (advantage_clip / nft_beta)", "* advantage_clip"),
     Named(f"{EVALUATION}/gates/decision.py", "p > settings.alpha / 2", "p > settings.alpha"),
     Named(f"{TRAINING}/schedule.py", "math.pi * step / steps", "math.pi * (step + 1) / steps"),
     Named(f"{TRAINING}/loop.py", "learning_rate(settings, step, ", "learning_rate(settings, step + 1, "),
-    Named(f"{RL}/loop.py", "ema_update(self.old, settings.old_decay)", "ema_update(self.old, 1 - settings.old_decay)"),
-    Named(f"{RL}/loop.py", "min(settings.average, ", "max(settings.average, "),
+    Named(
+        f"{RL}/nft_algorithm.py", "(self.old, self.nft.old_policy_decay)", "(self.old, 1 - self.nft.old_policy_decay)"
+    ),
+    Named(f"{RL}/loop.py", "min(settings.ema_decay, ", "max(settings.ema_decay, "),
     Named(f"{RL}/policy_loss.py", "(ratio > 1 + high)", "(ratio > 1 - high)"),
     Named(f"{RL}/policy_loss.py", "(ratio < 1 - low)", "(ratio < 1 + low)"),
     Named(f"{STATISTICS}/bootstrap.py", "np.sqrt(clusters / (clusters - 1)) * t.ppf", "t.ppf"),

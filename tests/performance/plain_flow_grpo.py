@@ -28,6 +28,7 @@ from editloop.models.editors.protocol import Conditioning, Editor, join_conditio
 from editloop.models.editors.sampling import working_picture
 from editloop.models.judge_protocol import EditGroup, Judge
 from editloop.training.editor_rl.advantages import compute_advantages
+from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.policy_loss import clipped_loss, probability_ratio
 from editloop.training.editor_rl.rollout import SAMPLING, noise_generators, standard_normal_like
 from editloop.training.editor_rl.sde import STEPS, draw_gaussian, gaussian_kl, log_prob
@@ -60,7 +61,9 @@ class PlainFlowGrpo:
     """A trainer of one process."""
 
     def __init__(self, editor: Editor, rows: Sequence[EditRow], judge: Judge, settings: RlSettings):
+        assert isinstance(settings.algorithm, FlowGrpoSettings)
         self.editor, self.rows, self.judge, self.settings = editor, rows, judge, settings
+        self.grpo = settings.algorithm
         self.trained = editor.add_adapter(settings.rank, settings.alpha)
         self.optimiser = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.encodings = 0
@@ -80,7 +83,7 @@ class PlainFlowGrpo:
                 asked.append(thread.submit(self.judge.judge, groups))
             scores = [[score.reward for (score,) in future.result()] for future in asked]
         rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in scores])
-        weighed = compute_advantages(rewards.T, settings.scale)
+        weighed = compute_advantages(rewards.T, settings.advantage_scale)
         edits = Trajectories(
             join_conditions([batch.condition for batch in sampled]),
             *(torch.cat([batch[part] for batch in sampled]) for part in (1, 2, 3)),
@@ -92,10 +95,8 @@ class PlainFlowGrpo:
 
     def trained_steps(self, number: int) -> range:
         """The steps of iteration `number` that are stochastic and trained."""
-        settings = self.settings
-        return trained_window(
-            settings.window_kind, number, settings.seed, size=settings.window, reach=settings.window_range
-        )
+        grpo = self.grpo
+        return trained_window(grpo.window_kind, number, self.settings.seed, size=grpo.window, reach=grpo.window_range)
 
     @torch.no_grad()
     def sample(
@@ -114,7 +115,7 @@ class PlainFlowGrpo:
             if place not in steps:
                 x = x + (following - sigma) * v
                 continue
-            mean, deviation = STEPS[settings.step](x, v, sigma, following, settings.noise)
+            mean, deviation = STEPS[self.grpo.step](x, v, sigma, following, self.grpo.noise)
             before.append(x)
             x = draw_gaussian(mean, deviation, standard_normal_like(x, draws))
             after.append(x)
@@ -145,7 +146,7 @@ class PlainFlowGrpo:
         """(n,) of edits at the `place`-th of their stochastic steps, which is `step` of the trajectory."""
         settings = self.settings
         now, mean, deviation = self.evaluate(part, place, step)
-        losses = clipped_loss(probability_ratio(now, part.log_probs[:, place]), values, *settings.clip)
+        losses = clipped_loss(probability_ratio(now, part.log_probs[:, place]), values, *self.grpo.ratio_clip)
         if settings.kl == 0:
             return losses
         with torch.no_grad(), self.editor.base():
@@ -157,6 +158,6 @@ class PlainFlowGrpo:
         settings, before = self.settings, part.before[:, place]
         sigma, following = self.editor.sigmas(settings.steps, part.condition.size)[step : step + 2].tolist()
         v = self.editor.velocity(before, torch.full((len(before),), sigma), part.condition, settings.guidance)
-        mean, deviation = STEPS[settings.step](before, v, sigma, following, settings.noise)
+        mean, deviation = STEPS[self.grpo.step](before, v, sigma, following, self.grpo.noise)
         assert isinstance(deviation, float)
         return log_prob(part.after[:, place], mean, deviation), mean, deviation

@@ -35,13 +35,15 @@ PATIENCE = 10.0
 """The plain way is given up after so many times the trainer's seconds; its time is then at least that."""
 TARGET = 1.8
 PLAIN = {
-    "algorithm": "flow-grpo",
-    "window": 7,
-    "window_kind": "fixed",
-    "window_range": 7,
-    "scale": "batch",
+    "algorithm": {
+        "name": "flow-grpo",
+        "window": 7,
+        "window_kind": "fixed",
+        "window_range": 7,
+        "ratio_clip": (1e-4, 1e-4),
+    },
+    "advantage_scale": "batch",
     "kl": 0.0,
-    "clip": (1e-4, 1e-4),
     "learning_rate": 3e-3,
     "precision": "fp32",
 }

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings, NftSettings
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.windows import trained_window
 from tests.performance.bench import Benchmark
@@ -20,16 +21,12 @@ from tests.performance.rl_evaluations import Evaluations, calls_of
 
 TASKS, MEMBERS, STEPS, ITERATIONS = 8, 8, 8, 3
 WHOLE = RlSettings(
-    algorithm="flow-grpo",
+    algorithm=FlowGrpoSettings(window=7, window_kind="fixed", window_range=7, ratio_clip=(1e-4, 1e-4)),
     tasks=TASKS,
     members=MEMBERS,
     steps=STEPS,
-    window=7,
-    window_kind="fixed",
-    window_range=7,
-    scale="batch",
+    advantage_scale="batch",
     kl=0.04,
-    clip=(1e-4, 1e-4),
     learning_rate=3e-4,
     precision="fp32",
     micro_batch=TASKS,
@@ -38,15 +35,16 @@ WHOLE = RlSettings(
 
 As many edits are in the network at a time as in a batch of the plain way.
 """
-WINDOW = WHOLE.model_copy(update={"window": 2, "window_kind": "random", "window_range": 4})
+GRPO = FlowGrpoSettings(window=2, window_kind="random", window_range=4, ratio_clip=(1e-4, 1e-4))
+WINDOW = WHOLE.model_copy(update={"algorithm": GRPO})
 """A window of two steps in the first half of the trajectory, as Flow-GRPO-Fast has it."""
-SHARED = WINDOW.model_copy(update={"shared_noise": True})
+SHARED = WINDOW.model_copy(update={"algorithm": GRPO.model_copy(update={"shared_noise": True})})
 TOGETHER = WINDOW.model_copy(update={"micro_batch": TASKS * MEMBERS})
 """As many edits in the network at a time as there are in a part of the sampling."""
-NFT = WHOLE.model_copy(update={"algorithm": "nft", "levels": 3})
+NFT = WHOLE.model_copy(update={"algorithm": NftSettings(levels=3)})
 """DiffusionNFT with three noise levels an edit."""
-KEEP = NFT.model_copy(update={"keep": MEMBERS // 2})
-WITHOUT_KL = KEEP.model_copy(update={"kl": 0.0})
+BEST_HALF = NFT.model_copy(update={"best_members": MEMBERS // 2})
+WITHOUT_KL = BEST_HALF.model_copy(update={"kl": 0.0})
 
 
 @cache
@@ -120,9 +118,11 @@ def rolled_out(method: str) -> tuple[int, int]:
     """Rows that a method of the editor is asked about by the rollouts of a few iterations: the plain way, and ours."""
     from editloop.models.editors.opening import open_editor
     from editloop.models.editors.protocol import join_conditions
+    from editloop.training.editor_rl.build_algorithm import build_algorithm
     from editloop.training.editor_rl.prompts import Prompts
     from editloop.training.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
     from editloop.training.editor_rl.scoring import OracleJudge
+    from editloop.training.editor_rl.trained_weights import TrainedWeights
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     editor, tasks = open_editor("tiny-editor"), list(range(TASKS))
@@ -133,10 +133,12 @@ def rolled_out(method: str) -> tuple[int, int]:
             for member in range(MEMBERS):
                 draws = noise_generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
                 plain.sample(tasks, draws, plain.trained_steps(iteration))
+    algorithm = build_algorithm(SHARED, editor, TrainedWeights(plain.trained))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
             condition = join_conditions([known.condition for known in prompts.encoded_tasks(tasks)])
-            sample_rollout(SHARED, editor, condition, tasks, iteration, plain.trained_steps(iteration), SamplingCost())
+            plan = algorithm.sampling_plan(iteration)
+            sample_rollout(SHARED, plan, editor, condition, tasks, iteration, SamplingCost())
     return sum(call.rows for call in plainly), sum(call.rows for call in ours)
 
 
@@ -155,7 +157,7 @@ def encodings() -> Benchmark:
 def shared_steps() -> Benchmark:
     """Steps before the window: a member each with noise of its own, against once a group that starts from one noise."""
     before = sum(
-        trained_window(SHARED.window_kind, iteration, SHARED.seed, size=SHARED.window, reach=SHARED.window_range).start
+        trained_window(GRPO.window_kind, iteration, SHARED.seed, size=GRPO.window, reach=GRPO.window_range).start
         for iteration in range(ITERATIONS)
     )
     after = STEPS * ITERATIONS - before
@@ -174,8 +176,8 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     like_for_like("a window of 2", WINDOW),
     by_choice("7 of 8 steps trained against a window of 2", WHOLE, WINDOW, 1.8),
     by_choice("Flow-GRPO, 7 of 8 steps trained, against DiffusionNFT at 3 levels", WHOLE, NFT, 1.2),
-    by_choice("DiffusionNFT on all members against half of them", NFT, KEEP, 1.2),
-    by_choice("DiffusionNFT with a KL term against none", KEEP, WITHOUT_KL, 1.1),
+    by_choice("DiffusionNFT on all members against half of them", NFT, BEST_HALF, 1.2),
+    by_choice("DiffusionNFT with a KL term against none", BEST_HALF, WITHOUT_KL, 1.1),
     shared_steps,
     encodings,
 )

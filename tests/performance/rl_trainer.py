@@ -14,9 +14,10 @@ import psutil
 
 from editloop.data.edits_file import EditRow
 from editloop.models.judge_protocol import EditGroup, Judge, Score
+from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.settings import RlJob, RlSettings, read_rl_preset
 from tests.performance.bench import Benchmark, Scale
-from tests.performance.rl_speed import KEEP, MEMBERS, NFT, SHARED, TASKS, TOGETHER, WHOLE, WINDOW, WITHOUT_KL, rows
+from tests.performance.rl_speed import BEST_HALF, MEMBERS, NFT, SHARED, TASKS, TOGETHER, WHOLE, WINDOW, WITHOUT_KL, rows
 
 if TYPE_CHECKING:
     from editloop.training.editor_rl.iteration import Iteration
@@ -105,8 +106,7 @@ def iterations(training: "Training") -> "Iteration":
         training.reward_judges,
         training.job.rewards,
         training.engine,
-        training.weights,
-        training.old,
+        training.algorithm,
         StopRequest(),
     )
 
@@ -226,7 +226,7 @@ def memory() -> Scale:
             members=2,
             chunks=1,
             steps=2,
-            levels=1,
+            algorithm=NftSettings(levels=1),
             rank=4,
             alpha=8,
             precision="fp32",
@@ -257,8 +257,8 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
         "tasks encoded in each iteration against once", WINDOW.model_copy(update={"encodings": 1}), WINDOW, 1.0
     ),
     timed_choice("Flow-GRPO, 7 of 8 steps trained, against DiffusionNFT at 3 levels", WHOLE, NFT, 1.2),
-    timed_choice("DiffusionNFT on all members against half of them", NFT, KEEP, 1.2),
-    timed_choice("DiffusionNFT with a KL term against none", KEEP, WITHOUT_KL, 1.05),
+    timed_choice("DiffusionNFT on all members against half of them", NFT, BEST_HALF, 1.2),
+    timed_choice("DiffusionNFT with a KL term against none", BEST_HALF, WITHOUT_KL, 1.05),
     latency,
     checkpoints,
 )

@@ -10,6 +10,7 @@ from editloop.data.edits_file import EditRow, read_edits
 from editloop.models.editors.opening import open_editor
 from editloop.models.judge_protocol import EditGroup, Score
 from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.rollout import SAMPLING, noise_generators
 from editloop.training.editor_rl.scoring import OracleJudge
 from editloop.training.editor_rl.settings import RlSettings
@@ -29,12 +30,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[EditRow]:
 
 def trainer(rows: list[EditRow], **more: float) -> PlainFlowGrpo:
     settings = RlSettings(
-        algorithm="flow-grpo",
+        algorithm=FlowGrpoSettings(window=2, window_range=2),
         tasks=TASKS,
         members=MEMBERS,
         steps=STEPS,
-        window=2,
-        window_range=2,
         rank=4,
         alpha=4,
         **more,

@@ -77,7 +77,7 @@ def test_the_held_out_loss_is_the_same_at_every_look(editor, tmp_path):
         for parts in ([[0, 1, 2]], [[2], [0, 1]]):
             torch.manual_seed(len(parts))
             sums = [lesson.measure(None, lesson.batch("validation", part)) for part in parts]
-            found.append(lesson.figures({key: sum(one[key] for one in sums) for key in sums[0]})["loss"])
+            found.append(lesson.figures({key: float(sum(one[key] for one in sums)) for key in sums[0]})["loss"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 

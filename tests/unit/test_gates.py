@@ -253,7 +253,7 @@ def test_the_open_gate_says_what_it_would_have_said():
         ("name: x\nsuites: [{suite: scenes}, {suite: scenes}]", "scenes comes twice; a gate asks a suite once"),
         ("name: x\nsuites: [{suite: imagenhub, data: d}]", "imagenhub has correlations and no units to pair"),
         ("name: x\nalpha: 0.9", "alpha=0.9: Input should be less than 0.5"),
-        ("name: x\nmargn: 1", "margn: unknown key (did you mean margin?)"),
+        ("name: x\nmargn: 1", "margn: unknown key (did you mean right_edits.margin?)"),
         ("name: [", "cannot be read as YAML"),
         ("", "name: missing"),
     ],

@@ -14,9 +14,11 @@ from editloop.models.judge_protocol import JudgeUnavailableError
 from editloop.training.editor_rl import loop
 from editloop.training.editor_rl.evaluator import Verdict
 from editloop.training.editor_rl.settings import RlSettings
-from tests.toy_editing import GOALS, ClosenessJudge, PlainEngine, one_rank, toy_training
+from tests.toy_editing import GOALS, ClosenessJudge, Fetches, PlainEngine, one_rank, toy_training
 
-SIZES = {"tasks": 2, "members": 2, "steps": 2, "levels": 1, "learning_rate": 0.1}
+OTHER = {"nft": {"beta": 0.5}, "flow-grpo": {"ratio_clip": (1e-3, 1e-3)}}
+"""A setting of each algorithm that makes another training."""
+SIZES = {"tasks": 2, "members": 2, "steps": 2, "algorithm": {"name": "nft", "levels": 1}, "learning_rate": 0.1}
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +49,9 @@ def trained(folder: Path, judges: dict[str, ClosenessJudge] | None = None, **tol
 
 
 def test_the_averaged_editor_is_what_evaluations_see(tmp_path: Path) -> None:
-    """After n iterations the average has the decay n / (9 + n), and `average` at most."""
+    """After n iterations the average has the decay n / (9 + n), and `ema_decay` at most."""
     onlooker = Onlooker()
-    training = trained(tmp_path, iterations=5, evaluate_every=2, average=0.15)
+    training = trained(tmp_path, iterations=5, evaluate_every=2, ema_decay=0.15)
     expected, steps = [one.clone() for one in training.averages], list[list[torch.Tensor]]()
     follow = training.weights.ema_update
 
@@ -98,10 +100,12 @@ def test_a_verdict_ends_the_training_with_its_reason(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
-@pytest.mark.parametrize("algorithm", ["nft", "flow-grpo"])
-def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm: str) -> None:
-    told = {"algorithm": algorithm, "window": 1, "window_range": 1}
-    whole = trained(tmp_path / "whole", iterations=5, checkpoint_every=1, checkpoints=2, **told)
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "nft", "levels": 1}, {"name": "flow-grpo", "window": 1, "window_range": 1}]
+)
+def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm: dict[str, Any]) -> None:
+    told = {"algorithm": algorithm}
+    whole = trained(tmp_path / "whole", iterations=5, checkpoint_every=1, checkpoints_kept=2, **told)
     unbroken = whole.run(None).history["steps"]
     assert sorted(path.name for path in (tmp_path / "whole" / "checkpoints").glob("step-*")) == [
         "step-00000004",
@@ -116,14 +120,15 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm
         assert {name: one[name] for name in ("step", "reward", "loss")} == pytest.approx(
             {name: expected[name] for name in ("step", "reward", "loss")}
         )
-    for values, expected in ((second.averages, whole.averages), (second.old, whole.old)):
-        torch.testing.assert_close(values, expected)
-    with pytest.raises(EditLoopError, match="a checkpoint of another training"):
-        trained(tmp_path / "parts", iterations=5, **told, seed=1)
+    torch.testing.assert_close(second.averages, whole.averages)
+    torch.testing.assert_close(second.algorithm.state(), whole.algorithm.state())
+    for other in ({"seed": 1}, {"algorithm": algorithm | OTHER[algorithm["name"]]}):
+        with pytest.raises(EditLoopError, match="a checkpoint of another training"):
+            trained(tmp_path / "parts", iterations=5, **told | other)
 
 
 def test_checkpoints_come_as_often_as_they_are_asked_for_and_at_the_end(tmp_path: Path) -> None:
-    trained(tmp_path, iterations=5, checkpoint_every=2, checkpoints=9).run(None)
+    trained(tmp_path, iterations=5, checkpoint_every=2, checkpoints_kept=9).run(None)
     names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert names == ["step-00000002", "step-00000004", "step-00000005"]
 
@@ -250,7 +255,7 @@ def test_a_judge_that_cannot_go_on_ends_the_training_saved(tmp_path: Path, monke
 def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
     """Rewards that come from elsewhere are waited for after the old policy and the frozen editor were asked."""
     here, elsewhere = (
-        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, keep=2, members=3)
+        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, best_members=2, members=3)
         .run(None)
         .history["steps"]
         for name, address in (("here", "closeness"), ("elsewhere", "http://closeness"))
@@ -258,6 +263,16 @@ def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
     for one, other in zip(here, elsewhere, strict=True):
         assert other["loss"] == pytest.approx(one["loss"])
         assert other["kl"] == pytest.approx(one["kl"])
+
+
+def test_no_value_is_fetched_for_each_pass_of_an_update(tmp_path: Path) -> None:
+    counts = []
+    for micro_batch in (1, 4):
+        training = trained(tmp_path / str(micro_batch), iterations=2, micro_batch=micro_batch)
+        with Fetches() as fetches:
+            training.run(None)
+        counts.append(fetches.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_training_without_a_task_for_each_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image, upright_size
 from editloop.errors import EditLoopError
 from editloop.models.editors.opening import find_editor, open_editor, outline_editor
+from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings, NftSettings
 from editloop.training.editor_rl.preflight import check_job
 from editloop.training.editor_rl.reward_source import RewardSource, champion_reward_source
 from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
@@ -77,10 +78,10 @@ def test_fewer_tasks_than_processes(rows: list[EditRow]) -> None:
     ("told", "said"),
     [
         ({"members": 1}, "a group of one has no order; use 2 or more"),
-        ({"algorithm": "flow-grpo", "steps": 4, "window": 5}, "window 5 is longer than the trajectory of 4 steps"),
-        ({"keep": 9}, "keep 9 is above members 8"),
-        ({"shared_noise": True, "algorithm": "nft"}, "all members would be one edit"),
-        ({"guidance_scale": 3}, r"guidance_scale: unknown key \(did you mean guidance\w*\?\)"),
+        ({"algorithm": {"name": "flow-grpo"}, "steps": 3}, "window_range 4 is longer than the trajectory of 3 steps"),
+        ({"best_members": 9}, "best_members 9 is above members 8"),
+        ({"algorithm": {"name": "nft", "shared_noise": True}}, r"algorithm\.shared_noise: unknown key for nft\."),
+        ({"guidance_scale": 3}, r"guidance_scale: unknown key \(did you mean guidance\?\)"),
     ],
 )
 def test_settings_that_cannot_work(told: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -99,9 +100,12 @@ def test_a_preset_that_is_not_there_and_a_group_of_one_end_the_stage_before_anyt
 
 def test_the_page_tells_every_preset_and_every_setting() -> None:
     page = (Path(__file__).parents[2] / "docs" / "online-rl.md").read_text()
-    presets, settings = (page[page.index(head) :].split("\n\n")[0] for head in ("| preset |", "| key |"))
+    heads = ("| preset |", "| key |", "| key of `nft` |", "| key of `flow-grpo` |")
+    presets, settings, nft, grpo = (page[page.index(head) :].partition("\n")[2].split("\n\n")[0] for head in heads)
     assert keys(presets) == set(rl_preset_names())
     assert keys(settings) == set(RlSettings.model_fields)
+    assert keys(nft) | {"name"} == set(NftSettings.model_fields)
+    assert keys(grpo) | {"name"} == set(FlowGrpoSettings.model_fields)
     for name in rl_preset_names():
         assert read_rl_preset(name, seed=7).seed == 7
 

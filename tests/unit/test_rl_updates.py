@@ -1,9 +1,11 @@
 """The trained weights and what takes their place: averages by hand, exchanges that come back."""
 
+import pytest
 import torch
 from torch import nn
 
-from editloop.training.editor_rl.updates import TrainedWeights, micro_batches
+from editloop.training.editor_rl.rollout import micro_batches
+from editloop.training.editor_rl.trained_weights import TrainedWeights
 
 
 def weights(*values: float) -> TrainedWeights:
@@ -38,6 +40,19 @@ def test_values_are_exchanged_and_a_second_time_put_back() -> None:
     assert [value.item() for value in (*trained.trained, *others)] == [1.0, 2.0, 3.0, 4.0]
     trained.trained[0].data += 1
     assert kept[0].item() == 1.0, "a copy does not follow"
+
+
+def test_values_are_put_back_after_a_block_that_fails() -> None:
+    trained, others = weights(1.0), weights(2.0).copy()
+
+    def fail() -> None:
+        with trained.swapped(others):
+            assert (trained.trained[0].item(), others[0].item()) == (2.0, 1.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (trained.trained[0].item(), others[0].item()) == (1.0, 2.0)
 
 
 def test_pieces_are_the_places_that_count_in_parts() -> None:

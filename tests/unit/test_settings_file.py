@@ -59,3 +59,34 @@ def test_a_value_names_its_key_and_its_rule(tmp_path: Path) -> None:
         read_rl_preset(str(tmp_path / "ours.yaml"))
     assert "members=many: Input should be a valid integer" in str(raised.value)
     assert "learning_rat: unknown key (did you mean learning_rate?)" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("algorithm: {name: ppo}", "algorithm.name=ppo: Input should be 'nft' or 'flow-grpo'"),
+        ("algorithm: {beta: 2}", "algorithm.name: missing"),
+        ("algorithm: nft", "algorithm=nft: Input should be a mapping of keys"),
+        ("algorithm: {name: nft, window: 3}", "algorithm.window: unknown key for nft"),
+        ("algorithm: {name: flow-grpo, beta: 2}", "algorithm.beta: unknown key for flow-grpo"),
+        ("algorithm: {name: nft, bet: 2}", "algorithm.bet: unknown key for nft (did you mean beta?)"),
+        ("algorithm: {name: nft, beta: 0}", "algorithm.beta=0: Input should be greater than 0"),
+        ("window: 3", "window: unknown key (did you mean algorithm.window?)"),
+        ("stop: {erro: 0.1}", "stop.erro: unknown key (did you mean error?)"),
+        ("keep: 4\nscale: group", "keep: unknown key; scale: unknown key"),
+        ("clip: 1", "clip: unknown key"),
+    ],
+)
+def test_faults_in_the_settings_of_an_rl_algorithm_are_one_line(text: str, faults: str, tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text(text)
+    with pytest.raises(EditLoopError) as raised:
+        read_rl_preset(str(path))
+    assert str(raised.value) == f"preset {path}: {faults}. Correct the file."
+
+
+def test_earlier_names_of_training_settings_are_unknown_keys(tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text("training: {steps: 3, learning_rate: 0.1, clip: 1.0, keep: 2}")
+    with pytest.raises(EditLoopError, match=r"training\.clip: unknown key; training\.keep: unknown key\. Correct"):
+        read_sft_preset(str(path))

@@ -16,7 +16,7 @@ from editloop.training.metric_log import LINES_FILE
 from editloop.training.schedule import learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch
-from tests.toy_editing import one_rank
+from tests.toy_editing import Fetches, one_rank
 
 UNITS = {"train": 12, "validation": 5}
 
@@ -46,9 +46,9 @@ class Line:
         x = batch.tensors["x"]
         return ((self.model.slope - 3) * x).square().mean()
 
-    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+    def measure(self, engine: Any, batch: Batch) -> dict[str, Any]:
         x = batch.tensors["x"]
-        return {"squares": float(((self.model.slope - 3) * x).square().sum()), "rows": float(len(x))}
+        return {"squares": ((self.model.slope - 3) * x).square().sum(), "rows": float(len(x))}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         return {"loss": sums["squares"] / sums["rows"]}
@@ -122,9 +122,19 @@ def test_each_step_has_its_own_rate_of_the_schedule_and_the_gradient_of_the_whol
     assert engines[0].module.slope.item() == pytest.approx(slope)
 
 
+def test_no_value_is_fetched_for_each_pass(engines: list[Descent], tmp_path: Path) -> None:
+    counts = []
+    for micro_batch in (1, 4):
+        settings = TrainingSettings(steps=3, batch=4, micro_batch=micro_batch, learning_rate=0.4)
+        with Fetches() as fetches:
+            loop.train(Line(), settings, tmp_path / str(micro_batch), facts={})
+        counts.append(fetches.count)
+    assert counts[0] == counts[1]
+
+
 def test_it_looks_and_saves_as_often_as_it_is_asked_and_at_the_end(engines: list[Descent], tmp_path: Path) -> None:
     settings = TrainingSettings(
-        steps=5, batch=4, learning_rate=0.4, evaluate_every=2, checkpoint_every=3, keep=9, warmup=0.0
+        steps=5, batch=4, learning_rate=0.4, evaluate_every=2, checkpoint_every=3, checkpoints_kept=9, warmup=0.0
     )
     trained = loop.train(Line(), settings, tmp_path, facts={})
     evaluations = trained.history["evaluations"]

@@ -60,7 +60,7 @@ class TrainingPhase(NamedTuple):
     """Highest learning rate."""
     warm_up: int
     """Steps until it is reached."""
-    average: float
+    ema_decay: float
     """Decay of the moving average of the weights. The average becomes the result."""
 
 
@@ -211,7 +211,7 @@ def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
     optimiser = torch.optim.AdamW(parameters, lr=phase.peak_rate, weight_decay=0.01, betas=(0.9, 0.99))
     averaged = [
         torch.optim.swa_utils.AveragedModel(
-            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(phase.average)
+            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(phase.ema_decay)
         )
         for part in parts
     ]

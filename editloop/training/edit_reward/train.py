@@ -4,7 +4,7 @@ torchrun --nproc-per-node 2 -m editloop.training.edit_reward.train job.json
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +70,16 @@ class RewardTrainingTask:
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         return self._scored(engine, batch)[0]
 
-    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+    def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         loss, counted, mu = self._scored(engine, batch)
         ratings, _, weights = (batch.tensors[name] for name in LABELS)
         ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
         right = (mu[:, :, None] > mu[:, None]) & ordered
         return {
-            "loss": float(loss * counted),
-            "counted": float(counted),
-            "right": float(right.sum()),
-            "ordered": float(ordered.sum()),
+            "loss": loss * counted,
+            "counted": counted,
+            "right": right.sum(),
+            "ordered": ordered.sum(),
         }
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:

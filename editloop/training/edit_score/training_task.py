@@ -1,6 +1,6 @@
 """Training task of EditScore. A unit is a row: one answer to one question about one edit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -147,13 +147,13 @@ class AnswerTrainingTask:
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         return answer_loss(engine(batch.tensors), batch.tensors["targets"])
 
-    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
+    def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         targets = batch.tensors["targets"]
         logits = engine(batch.tensors)
         return {
-            "nats": answer_loss(logits, targets).item() * len(targets),
+            "nats": answer_loss(logits, targets).double() * len(targets),
             "tokens": float(len(targets)),
-            "right": float((logits.argmax(-1) == targets).sum()),
+            "right": (logits.argmax(-1) == targets).sum(),
         }
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:

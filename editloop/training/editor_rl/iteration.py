@@ -22,12 +22,18 @@ from editloop.models.editors.protocol import Editor, join_conditions
 from editloop.models.judge_protocol import EditGroup
 from editloop.training.distributed import StopRequest, all_reduce_sum
 from editloop.training.editor_rl.advantages import Advantages, combine_advantages, solved, strongest_members
+from editloop.training.editor_rl.algorithm import RlAlgorithm, UpdateLevel
 from editloop.training.editor_rl.prompts import Prompts
-from editloop.training.editor_rl.rollout import Rollout, SamplingCost, decode_rollout, sample_rollout, slices
+from editloop.training.editor_rl.rollout import (
+    Rollout,
+    SamplingCost,
+    decode_rollout,
+    micro_batches,
+    sample_rollout,
+    slices,
+)
 from editloop.training.editor_rl.scoring import PendingRewards, RewardJudges
 from editloop.training.editor_rl.settings import RlSettings
-from editloop.training.editor_rl.updates import TrainedWeights, UpdateLevel, build_levels, micro_batches
-from editloop.training.editor_rl.windows import trained_window
 
 POLL_SECONDS = 0.2
 """How often a rank that waits for rewards checks for a request to stop."""
@@ -61,8 +67,7 @@ class Iteration:
         reward_judges: RewardJudges,
         reward_weights: Mapping[str, float],
         engine: Any,
-        weights: TrainedWeights,
-        old: list[Tensor],
+        algorithm: RlAlgorithm,
         stop: StopRequest,
     ):
         """Take what the iterations work with.
@@ -74,12 +79,11 @@ class Iteration:
             reward_judges: The judges whose scores are the reward.
             reward_weights: Weight of each judge's reward, by the judge's address.
             engine: DeepSpeed's engine around the editor's network.
-            weights: The trained parameters.
-            old: The old policy's parameters, used by NFT.
+            algorithm: The algorithm, around the same editor.
             stop: Says whether the ranks were asked to stop.
         """
         self.settings, self.editor, self.prompts, self.reward_judges = settings, editor, prompts, reward_judges
-        self.reward_weights, self.engine, self.weights, self.old, self.stop = reward_weights, engine, weights, old, stop
+        self.reward_weights, self.engine, self.algorithm, self.stop = reward_weights, engine, algorithm, stop
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
         self.with_base = True
         self.counts = SamplingCost()
@@ -111,9 +115,10 @@ class Iteration:
         rewards = self._rewards([pending for _, pending in rollouts], chosen, [rollout for rollout, _ in rollouts])
         waited = time.perf_counter() - wait_began
         advantages = combine_advantages(
-            rewards, self.reward_weights, combination=self.settings.combination, scale=self.settings.scale
+            rewards, self.reward_weights, combination=self.settings.combination, scale=self.settings.advantage_scale
         )
-        trained = strongest_members(advantages, self.settings.keep) if self.settings.keep else advantages.counts
+        best_members = self.settings.best_members
+        trained = strongest_members(advantages, best_members) if best_members else advantages.counts
         learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, advantages, trained)
         seconds = time.perf_counter() - began
         after = (self.counts.network, self.counts.shared, self.prompts.encodings)
@@ -141,22 +146,14 @@ class Iteration:
     def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
         """Sample this rank's tasks in parts, and send each part to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
-        steps = range(0)
-        if settings.algorithm == "flow-grpo":
-            steps = trained_window(
-                settings.window_kind, iteration, settings.seed, size=settings.window, reach=settings.window_range
-            )
-        sampled = []
-        by_old = settings.algorithm == "nft"
-        if by_old:
-            self.weights.swap(self.old)
-        try:
+        plan, sampled = self.algorithm.sampling_plan(iteration), []
+        with self.algorithm.sampling_weights():
             for tasks in self._parts(mine):
                 encoded_tasks = self.prompts.encoded_tasks(tasks)
                 condition = join_conditions([encoded_task.condition for encoded_task in encoded_tasks]).to(
                     self.editor.device
                 )
-                rollout = sample_rollout(settings, self.editor, condition, tasks, iteration, steps, self.counts)
+                rollout = sample_rollout(settings, plan, self.editor, condition, tasks, iteration, self.counts)
                 edits = decode_rollout(self.editor, rollout, settings.micro_batch)
                 groups = [
                     EditGroup(
@@ -170,9 +167,6 @@ class Iteration:
                     )
                 ]
                 sampled.append((rollout, self.reward_judges.ask(groups)))
-        finally:
-            if by_old:
-                self.weights.swap(self.old)
         return sampled
 
     def _parts(self, tasks: list[int]) -> list[list[int]]:
@@ -184,7 +178,7 @@ class Iteration:
         return [group[part] for group in by_size.values() for part in slices(len(group), most)]
 
     def _levels(self, rollout: Rollout, iteration: int) -> list[UpdateLevel]:
-        return build_levels(self.settings, self.editor, rollout, iteration, self.weights, self.old, self.with_base)
+        return self.algorithm.update_levels(rollout, iteration, with_base=self.with_base)
 
     def _rewards(
         self, pending: list[PendingRewards], chosen: NDArray[Any], rollouts: list[Rollout]
@@ -254,47 +248,42 @@ class Iteration:
             work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
         passes = max(int(value) for value in _gathered(float(len(work))))
         spare = None if len(work) == passes else self._spare(rollouts, ahead, iteration)
-        sums: dict[str, float] = {}
-        depth = self.settings.levels if self.settings.algorithm == "nft" else self.settings.window
-        for level in range(depth):
-            loss = 0.0
+        names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
+        zero = torch.zeros((), dtype=torch.float64, device=rollouts[0].latents.device)
+        sums = {name: zero.clone() for name in names}  # on the device: fetching one value would wait for it
+        for level in range(self.algorithm.levels):
+            loss = zero.clone()
             for levels, advantage, part in work:
                 losses = levels[level].losses(part, advantage[part])
                 self.engine.backward(losses.loss.sum() * (self.ranks / count))
-                loss += float(losses.loss.detach().sum())
+                loss += losses.loss.detach().sum()
                 for name, values in losses.figures.items():
-                    sums[name] = sums.get(name, 0.0) + float(values.sum())
+                    sums[name] += values.sum()
             for _ in range(passes - len(work)):
                 assert spare is not None
                 zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
                 self.engine.backward(
                     spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage).loss.sum() * 0.0
                 )
-            (total_loss,) = all_reduce_sum([loss])
+            (total_loss,) = all_reduce_sum(loss[None])
             if not math.isfinite(total_loss):
                 raise EditLoopError(
                     f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the last "
                     f"checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
                 )
             self.engine.step()
-            sums["loss"] = sums.get("loss", 0.0) + loss
-        names = self._figure_names()
-        totals = all_reduce_sum([sums.get(name, 0.0) for name in names])
-        means = {name: value / (count * depth) for name, value in zip(names, totals, strict=True)}
+            sums["loss"] += loss
+        totals = all_reduce_sum(torch.stack(list(sums.values())))
+        means = {name: value / (count * self.algorithm.levels) for name, value in zip(names, totals, strict=True)}
+        figures = self.algorithm.finished_figures(means) | {"trained": float(count)}
         norm = self.engine.get_global_grad_norm()
-        if "ratio_deviation" in means:
-            means["ratio_deviation"] = math.sqrt(means["ratio_deviation"])
-        return means | {"trained": float(count)} | ({} if norm is None else {"gradient_norm": float(norm)})
+        return figures | ({} if norm is None else {"gradient_norm": float(norm)})
 
     def _spare(
         self, rollouts: list[Rollout], ahead: list[list[UpdateLevel]] | None, iteration: int
     ) -> list[UpdateLevel]:
         """Return levels for passes of weight 0, which a rank makes while others still have edits."""
         return ahead[0] if ahead else self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
-
-    def _figure_names(self) -> list[str]:
-        names = ["loss", "kl"] if self.with_base else ["loss"]
-        return names + (["ratio", "ratio_deviation", "clipped"] if self.settings.algorithm != "nft" else [])
 
 
 def _gathered(value: float) -> list[float]:

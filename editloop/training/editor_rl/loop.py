@@ -19,12 +19,13 @@ from editloop.models.editors.protocol import Editor
 from editloop.training import checkpoint
 from editloop.training.checkpoint import TrainingProgress
 from editloop.training.distributed import StopRequest, all_reduce_sum, broadcast_object
+from editloop.training.editor_rl.build_algorithm import build_algorithm
 from editloop.training.editor_rl.evaluator import Verdict
 from editloop.training.editor_rl.iteration import Iteration, JudgesFailedError, Stopped
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import SAME_RESULT, RlJob, RlSettings
-from editloop.training.editor_rl.updates import TrainedWeights
+from editloop.training.editor_rl.trained_weights import TrainedWeights
 from editloop.training.folder_lock import lock_training_folder
 from editloop.training.loop import STOPPED_STATUS
 from editloop.training.memory_plan import BUCKET_ELEMENTS
@@ -148,11 +149,14 @@ class Training:
             universal=newest_checkpoint is not None and newest_checkpoint.as_universal,
         )
         self.weights = TrainedWeights(trained)
-        self.old, self.averages = self.weights.copy(), self.weights.copy()
+        self.algorithm = build_algorithm(self.settings, editor, self.weights)
+        self.averages = self.weights.copy()
         self.progress = TrainingProgress(0, {"solved": [], "ended": [], "steps": [], "evaluations": []})
         if newest_checkpoint:
             self.progress = checkpoint.load(self.engine, newest_checkpoint)
-            self._put_beside(checkpoint.read_extra_tensors(newest_checkpoint))
+            extra_tensors = checkpoint.read_extra_tensors(newest_checkpoint)
+            for name, tensor in self._extra_tensors().items():
+                tensor.copy_(extra_tensors[name])
         self.reason = ""
         self._began, self._printed_at, self._from = time.monotonic(), time.monotonic(), self.progress.step
 
@@ -193,8 +197,7 @@ class Training:
             self.reward_judges,
             self.job.rewards,
             self.engine,
-            self.weights,
-            self.old,
+            self.algorithm,
             stop,
         )
         if not history["evaluations"]:
@@ -213,9 +216,8 @@ class Training:
             except JudgesFailedError:
                 self._save()
                 raise
-            if settings.algorithm == "nft":
-                self.weights.ema_update(self.old, settings.old_decay)
-            self.weights.ema_update(self.averages, min(settings.average, step / (9 + step)))
+            self.algorithm.end_iteration()
+            self.weights.ema_update(self.averages, min(settings.ema_decay, step / (9 + step)))
             history["steps"].append({"step": step, **done.figures})
             history["solved"] += [{"step": step, "task": task} for task in done.solved]
             self.progress = TrainingProgress(step, history)
@@ -234,8 +236,7 @@ class Training:
         """Evaluate the averaged editor. Save its state if it is the best so far; end the training if a guard says
         so."""
         step, history = self.progress.step, self.progress.history
-        self.weights.swap(self.averages)
-        try:
+        with self.weights.swapped(self.averages):
             verdict: Verdict | None = broadcast_object(
                 evaluator.evaluate(step, self.editor, self._lately()) if evaluator else None
             )
@@ -243,8 +244,6 @@ class Training:
                 return
             if verdict.best:
                 checkpoint.save_best(self.engine, self.job.checkpoints, step)
-        finally:
-            self.weights.swap(self.averages)
         history["evaluations"].append({"step": step, **verdict.figures})
         if metric_log:
             metric_log.add(step, {f"evaluation_{name}": value for name, value in verdict.figures.items()})
@@ -296,18 +295,13 @@ class Training:
             self.job.checkpoints,
             self.progress,
             identity=self.identity,
-            checkpoints_kept=self.settings.checkpoints,
-            extra_tensors=self._beside(),
+            checkpoints_kept=self.settings.checkpoints_kept,
+            extra_tensors=self._extra_tensors(),
         )
 
-    def _beside(self) -> dict[str, Tensor]:
-        old = {f"old.{index}": value for index, value in enumerate(self.old)}
-        return old | {f"average.{index}": value for index, value in enumerate(self.averages)}
-
-    def _put_beside(self, tensors: dict[str, Tensor]) -> None:
-        for name, values in (("old", self.old), ("average", self.averages)):
-            for index, value in enumerate(values):
-                value.copy_(tensors[f"{name}.{index}"])
+    def _extra_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint holds besides the engine's states."""
+        return self.algorithm.state() | {f"average.{index}": value for index, value in enumerate(self.averages)}
 
     def _report(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:
         if metric_log is None:

@@ -16,12 +16,29 @@ from torch import Tensor
 
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
-from editloop.training.editor_rl.sde import STEPS, draw_gaussian, log_prob, round_to_storage
+from editloop.training.editor_rl.sde import Step, draw_gaussian, flow_sde, log_prob, round_to_storage
 from editloop.training.editor_rl.settings import RlSettings
 
 SAMPLING, TRAINING = 0, 1
 """Purposes of noise. Each has its own random stream."""
-STORAGE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How the edits of an iteration are sampled, as the algorithm wants it. The default: by deterministic steps."""
+
+    window: range = range(0)
+    """Steps that are stochastic, and stored for the update."""
+    step: Step = flow_sde
+    """Kind of the stochastic steps."""
+    noise: float = 0.0
+    """Amount of noise in the stochastic steps."""
+    storage: torch.dtype = torch.float32
+    """Type in which the latents of stochastic steps are stored."""
+    shared_noise: bool = False
+    """Whether the members of a group start from the same noise, and share the steps before the window."""
+    guidance_share: float = 1.0
+    """Share of the steps, from the first, that use guidance."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class Rollout:
     latents: Tensor
     """Latents of the finished edits at sigma 0, (N, S, C)."""
     window: list[WindowStep]
-    """Stochastic steps in their order; empty for NFT."""
+    """Stochastic steps in their order."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -153,28 +170,39 @@ def slices(count: int, most: int) -> Iterator[slice]:
     return (slice(start, min(start + most, count)) for start in range(0, count, most))
 
 
+def micro_batches(counting: Tensor, most: int) -> list[Tensor]:
+    """Return the indices of the edits that count, in parts.
+
+    Args:
+        counting: Which edits count, bool (N,).
+        most: Largest number of edits in a part.
+    """
+    places = counting.nonzero().flatten()
+    return [places[part] for part in slices(len(places), most)]
+
+
 @torch.no_grad()
 def sample_rollout(
     settings: RlSettings,
+    plan: SamplingPlan,
     editor: Editor,
     condition: Conditioning,
     tasks: list[int],
     iteration: int,
-    window: range,
     counts: SamplingCost,
 ) -> Rollout:
     """Sample `members` edits of each task.
 
-    With `shared_noise` the members of a task start from the same noise, and the steps before the window are computed
-    once for all of them.
+    With `plan.shared_noise` the members of a task start from the same noise, and the steps before the window are
+    computed once for all of them.
 
     Args:
         settings: The training's settings.
+        plan: Which steps are stochastic, and how.
         editor: The editor.
         condition: Encoded tasks, P rows of one size, on the editor's device.
         tasks: The P tasks.
         iteration: The iteration, from 0.
-        window: Steps that are stochastic; empty for NFT.
         counts: Cost so far, increased here.
 
     Returns:
@@ -185,35 +213,34 @@ def sample_rollout(
     draws = noise_generators(settings, iteration, names, SAMPLING)
     one_each = torch.arange(len(tasks))
     rows = one_each.repeat_interleave(members)
-    if settings.shared_noise:
+    if plan.shared_noise:
         starts, active_rows = draws[::members], one_each
     else:
         starts, active_rows = draws, rows
     x = torch.cat([editor.noise(1, condition.size, generator) for generator in starts])
     sigmas = editor.sigmas(settings.steps, condition.size).tolist()
-    guided = ceil(settings.guidance_share * settings.steps)
-    storage_dtype = STORAGE[settings.storage]
+    guided = ceil(plan.guidance_share * settings.steps)
     steps: list[WindowStep] = []
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
-        if index == window.start and len(x) < len(rows):
+        if index == plan.window.start and len(x) < len(rows):
             x, active_rows = x.repeat_interleave(members, 0), rows
         guidance = settings.guidance if index < guided else 1.0
-        if index in window:
-            x = round_to_storage(x, storage_dtype)  # the update sees stored values, so the rollout must too
+        if index in plan.window:
+            x = round_to_storage(x, plan.storage)  # the update sees stored values, so the rollout must too
         levels = torch.full((len(x),), sigma, device=x.device)
         v = velocities(editor, x, levels, condition, active_rows, guidance, most)
         counts.network += len(x)
         counts.shared += len(x) if len(x) < len(rows) else 0
-        if index not in window:
+        if index not in plan.window:
             x = x + (following - sigma) * v
             continue
-        mean, deviation = STEPS[settings.step](x, v, sigma, following, settings.noise)
+        mean, deviation = plan.step(x, v, sigma, following, plan.noise)
         assert isinstance(deviation, float)
         before, after = (
-            x.to(storage_dtype),
-            draw_gaussian(mean, deviation, standard_normal_like(x, draws)).to(storage_dtype),
+            x.to(plan.storage),
+            draw_gaussian(mean, deviation, standard_normal_like(x, draws)).to(plan.storage),
         )
-        x = round_to_storage(after, storage_dtype)
+        x = round_to_storage(after, plan.storage)
         rolled = log_prob(x, mean, deviation)
         steps.append(WindowStep(sigma, following, guidance, before, after, mean, rolled, deviation))
     return Rollout(condition.size, condition, names, rows, x, steps)

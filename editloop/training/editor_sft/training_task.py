@@ -4,7 +4,7 @@ A batch may hold images of several sizes. They go through the network size by si
 each step. That takes a few percent of a step, and memory does not grow with the dataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,13 +98,13 @@ class EditTrainingTask:
             losses.append(self._losses("train", size, part, shifted(sigma, self.settings.shift), drawn))
         return torch.cat(losses).mean()
 
-    def measure(self, engine: Any, batch: Batch) -> dict[str, float]:
-        total = 0.0
+    def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
+        total = torch.zeros((), dtype=torch.float64, device=self.editor.device)
         for size, part in _parts(batch).items():
             for level in range(LEVELS):
                 drawn = [torch.Generator().manual_seed(_seed(level, unit)) for unit in part.units]
                 sigma = torch.full((len(part.units),), (level + 0.5) / LEVELS)
-                total += float(self._losses("validation", size, part, sigma, drawn).sum())
+                total += self._losses("validation", size, part, sigma, drawn).sum()
         return {"loss": total / LEVELS, "edits": float(batch.edits)}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
