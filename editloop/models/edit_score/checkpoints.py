@@ -25,6 +25,7 @@ from transformers import (
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
+from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
 
@@ -106,7 +107,7 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
             config.
     """
     if (folder / SETTINGS).is_file():
-        read_manifest(folder, check=True)
+        check_model_folder(folder)
         if (folder / BASE).is_file():
             raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
         settings = read_settings(folder)
