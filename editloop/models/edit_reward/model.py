@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from editloop.content import complete_folder
 from editloop.errors import EditLoopError
+from editloop.models.backbones.checkpoints import check_keys
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
@@ -27,7 +28,6 @@ from editloop.models.edit_reward.calibration import calibrated_ratings, rating_s
 from editloop.models.edit_reward.checkpoints import (
     LoadedBackbone,
     add_reward_token,
-    check_keys,
     open_backbone,
     open_released,
 )
