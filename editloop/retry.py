@@ -1,10 +1,13 @@
 """How calls are repeated and how results are waited for: one policy for every service and file."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_result, wait_exponential
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -39,7 +42,7 @@ def retry_call(
 
     def announce(state: RetryCallState) -> None:
         if state.attempt_number == 1 and announcement:
-            print(announcement, flush=True)
+            log.warning(announcement)
 
     retrying = Retrying(
         retry=retry_if_exception(is_temporary),
@@ -50,7 +53,7 @@ def retry_call(
     )
     result = retrying(call)
     if retrying.statistics["attempt_number"] > 1 and recovery:
-        print(recovery, flush=True)
+        log.info(recovery)
     return result
 
 

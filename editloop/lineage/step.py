@@ -15,6 +15,7 @@ from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.stage_inputs import check_stage_input
+from editloop.logs import log_to_stderr
 from editloop.processes import end_with_supervisor
 
 PIPELINES = {
@@ -86,6 +87,7 @@ def run_step(
     """
     if pipeline and pipeline not in pipelines_of(stage):
         raise EditLoopError(f"{stage} is no part of pipeline {pipeline}, but of {', '.join(pipelines_of(stage))}.")
+    log_to_stderr()
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
     for name, path in sources.items():

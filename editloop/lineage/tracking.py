@@ -5,6 +5,7 @@ changes what is written. MLflow reads the server's address and the account from 
 MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from editloop.errors import EditLoopError
 from editloop.lineage.checkout_commit import checkout_commit
 from editloop.lineage.retries import is_unreachable, retry_while_unreachable
 from editloop.retry import retry_call
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "editloop"
 STAGE_RUN = "EDITLOOP_STAGE_RUN"
@@ -323,7 +326,7 @@ def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
     except Exception as failure:
         if not is_unreachable(failure):
             raise
-        print("MLflow does not answer; it keeps this step as running until it is tried again", flush=True)
+        log.warning("MLflow does not answer; it keeps this step as running until it is tried again")
 
 
 def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:

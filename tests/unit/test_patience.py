@@ -39,7 +39,7 @@ def test_only_a_server_that_is_not_reached_is_away(error: Exception, away: bool)
     assert is_unreachable(error) is away
 
 
-def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_is_tried_until_the_server_is_back(caplog: pytest.LogCaptureFixture) -> None:
     left = [requests.ConnectionError("refused"), requests.ConnectionError("refused")]
 
     def call(value: int) -> int:
@@ -47,8 +47,9 @@ def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[
             raise left.pop()
         return value
 
+    caplog.set_level("INFO", "editloop")
     assert retry_while_unreachable(call, 3) == 3
-    first, last = capsys.readouterr().out.splitlines()
+    first, last = caplog.messages
     assert "EDITLOOP_MLFLOW_PATIENCE" in first
     assert last == "MLflow answers again"
 
