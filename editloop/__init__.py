@@ -9,6 +9,7 @@
 Names below are imported when they are first used, so that `import editloop` costs nothing.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ _MODULES = {
     "train_reward_model": "editloop.training.reward_models",
     "verify_lineage": "editloop.lineage.verify",
 }
+
+logging.getLogger("editloop").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

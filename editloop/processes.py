@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import psutil
@@ -49,8 +48,7 @@ def end_with_supervisor() -> None:
         return
 
     def watch() -> None:
-        while psutil.pid_exists(pid):
-            time.sleep(0.5)
+        _quietly(lambda: psutil.Process(pid).wait())
         for child in psutil.Process().children(recursive=True):
             _quietly(child.kill)
         os._exit(1)

@@ -161,9 +161,7 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Pat
             except ApiException as error:
                 if error.status != 404:
                     raise
-            time.sleep(poll_seconds)
-            continue
-        if failed := conditions.get("Failed"):
+        elif failed := conditions.get("Failed"):
             raise EditLoopError(
                 f"TrainJob {namespace}/{name} failed: {failed.get('reason')}: {failed.get('message')}. "
                 f"Read its pods' logs, then run the step again: it goes on at the last checkpoint."

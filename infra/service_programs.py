@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import requests
+import httpx
 
 from editloop.content import write_file
 from editloop.errors import EditLoopError
@@ -82,16 +82,16 @@ class Service:
         """Return whether the service answers and accepts its credentials."""
         try:
             if self.name == "label-studio":
-                reply = requests.get(
+                reply = httpx.get(
                     f"{self.url}/api/current-user/whoami", headers={"Authorization": f"Token {self.secret}"}, timeout=10
                 )
             else:
-                reply = requests.get(
+                reply = httpx.get(
                     f"{self.url}/api/2.0/mlflow/experiments/search?max_results=1",
                     auth=(self.user, self.secret),
                     timeout=10,
                 )
-        except requests.RequestException:
+        except httpx.HTTPError:
             return False
         return reply.status_code == 200
 

@@ -1,8 +1,10 @@
 """Run pipelines on this machine with kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from editloop.errors import EditLoopError
 from pipelines.catalogue import find_pipeline
 from pipelines.compilation import COMPILED, compile_pipeline
 from pipelines.local import run_local
+
+log = logging.getLogger("editloop.pipelines")
 
 
 class BackendSettings(EnvironmentSettings):
@@ -40,7 +44,7 @@ def make_starter(root: Path, image: str | None = None) -> Callable[[str, dict[st
             f"--image {image}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
             "them on a Kubeflow Pipelines server, or leave --image out."
         )
-    return lambda name, arguments: run_local(name, arguments, root.absolute(), lambda step: print(f"{name}: {step}"))
+    return lambda name, arguments: run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
 
 
 def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, image: str | None = None) -> None:

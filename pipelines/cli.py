@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from editloop.errors import EditLoopError, there_are
+from editloop.logs import log_to_stderr
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
@@ -324,6 +325,7 @@ def status_command(services: Services = DEFAULT_SERVICES) -> None:
 def main() -> Any:
     """Run the command line. An EditLoopError is printed as one message and gives 1; an interrupt gives 130."""
     try:
+        log_to_stderr()
         return app()
     except EditLoopError as error:
         print(f"editloop: {error}", file=sys.stderr)

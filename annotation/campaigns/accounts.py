@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import requests
+import httpx
 from pydantic import BaseModel, ConfigDict
 
 from editloop.content import write_file
@@ -131,11 +131,9 @@ def _members(client: Any) -> dict[str, int]:
 
 
 def _sign_up(url: str, invite: str, account: Account) -> None:
-    page, session = f"{url}/user/signup/?token={invite}", requests.Session()
-    token = _form_token(session.get(page, timeout=TIMEOUT).text)
-    form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}
-    reply = session.post(page, data=form, headers={"Referer": page}, timeout=TIMEOUT)
-    if not (reply.ok and session.cookies.get("sessionid")):
+    with httpx.Client(follow_redirects=True, timeout=TIMEOUT) as session:
+        reply = _fill_form(session, f"{url}/user/signup/?token={invite}", account)
+    if not (reply.is_success and session.cookies.get("sessionid")):
         messages = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
         raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(messages) or reply.status_code}.")
 
@@ -143,26 +141,25 @@ def _sign_up(url: str, invite: str, account: Account) -> None:
 def _reset_invitation(url: str, settings: ServiceSettings) -> None:
     """Invalidate the invitation link: every use of it leaves its token in Label Studio's request log."""
     owner = {"Authorization": f"Token {settings.require('label_studio_token')}"}
-    requests.post(f"{url}/api/invite/reset-token", headers=owner, timeout=TIMEOUT).raise_for_status()
+    httpx.post(f"{url}/api/invite/reset-token", headers=owner, timeout=TIMEOUT).raise_for_status()
 
 
 def _token(url: str, account: Account) -> str:
     """Return the account's API token, read in a session that logs in through the login page."""
-    page, session = f"{url}/user/login/", requests.Session()
-    token = _form_token(session.get(page, timeout=TIMEOUT).text)
-    form = {"csrfmiddlewaretoken": token, "email": account.email, "password": account.password}
-    session.post(page, data=form, headers={"Referer": page}, timeout=TIMEOUT)
-    reply = session.get(f"{url}/api/current-user/token", timeout=TIMEOUT)
+    with httpx.Client(follow_redirects=True, timeout=TIMEOUT) as session:
+        _fill_form(session, f"{url}/user/login/", account)
+        reply = session.get(f"{url}/api/current-user/token")
     if reply.status_code != 200:
         raise EditLoopError(f"{account.email} cannot log in to Label Studio with the password of the accounts file.")
     return str(reply.json()["token"])
 
 
-def _form_token(page: str) -> str:
-    match = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+def _fill_form(session: httpx.Client, page: str, account: Account) -> httpx.Response:
+    match = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', session.get(page).text)
     if not match:
         raise EditLoopError("Label Studio's sign-up page has no form: is its address right, and is sign-up open?")
-    return match.group(1)
+    form = {"csrfmiddlewaretoken": match.group(1), "email": account.email, "password": account.password}
+    return session.post(page, data=form, headers={"Referer": page})
 
 
 def _write_accounts(path: Path | None, accounts: dict[str, Account]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import wait_fixed
 
 from annotation.campaigns.accounts import author_id
 from annotation.campaigns.campaign import Campaign
@@ -15,6 +15,7 @@ from annotation.campaigns.labelling import faults_of, note_of, ratings_of, reaso
 from editloop.content import sha256_json
 from editloop.data.vocabulary import Axis, CannotJudge, Judgement, Kind, Page, Record
 from editloop.errors import EditLoopError
+from editloop.retry import retry_call
 from infra.settings import ServiceSettings
 
 EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0
@@ -130,14 +131,13 @@ def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
             raise TruncatedExportError(f"it has {exported_tasks} of {expected_tasks} tasks")
         return data
 
-    retrying = Retrying(
-        retry=retry_if_exception_type(TruncatedExportError),
-        stop=stop_after_attempt(EXPORT_TRIES),
-        wait=wait_fixed(SECONDS_BETWEEN),
-        reraise=True,
-    )
     try:
-        return retrying(once)
+        return retry_call(
+            once,
+            lambda error: isinstance(error, TruncatedExportError),
+            tries=EXPORT_TRIES,
+            wait=wait_fixed(SECONDS_BETWEEN),
+        )
     except TruncatedExportError as error:
         raise EditLoopError(
             f"Label Studio's export of campaign {campaign.name} (project {campaign.project_id}) was cut off "

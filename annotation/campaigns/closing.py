@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import CampaignProgress, extract_judgements, progress, read_answers
+from annotation.campaigns.answers import CampaignAnswers, CampaignProgress, extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot, snapshot
@@ -114,6 +114,7 @@ def readiness(
     campaign: Campaign,
     pages: Mapping[str, Page],
     exported: Snapshot | None = None,
+    answers: CampaignAnswers | None = None,
 ) -> Readiness:
     """Return whether a campaign can close, and what is missing.
 
@@ -123,9 +124,10 @@ def readiness(
         campaign: The campaign.
         pages: The campaign's pages by key.
         exported: An export of the campaign; None to export it now.
+        answers: The answers in `exported`; None to read them.
     """
     exported = exported or snapshot(client, settings, campaign)
-    answers = read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
+    answers = answers or read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
     judgements, _ = extract_judgements(pages, answers)
     return Readiness(
         name=campaign.name,

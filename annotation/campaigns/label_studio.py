@@ -3,21 +3,21 @@
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
-import requests
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
+import httpx
 
 from editloop.errors import EditLoopError
+from editloop.retry import retry_call
 from infra.settings import ServiceSettings
 
 REQUEST_SECONDS = 300
 AWAY_SECONDS = 180
 """How long to retry while Label Studio is unreachable: a restart with migrations takes a minute."""
-LONGEST_WAIT = 5
-"""Longest pause between two tries, in seconds."""
 AWAY = (502, 503, 504)
 """Status codes of a proxy that cannot reach Label Studio."""
+AWAY_ERRORS = (httpx.TransportError, httpx.HTTPStatusError)
 THREADS = 4
 
 Item = TypeVar("Item")
@@ -38,10 +38,8 @@ class LabelStudioApi:
             EditLoopError: The address or the token is not set.
         """
         self.url = settings.require("label_studio_url").rstrip("/")
-        self.session = requests.Session()
-        self.session.headers["Authorization"] = f"Token {token or settings.require('label_studio_token')}"
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
+        headers = {"Authorization": f"Token {token or settings.require('label_studio_token')}"}
+        self.session = httpx.Client(headers=headers, timeout=REQUEST_SECONDS, follow_redirects=True)
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """Send a request and return the JSON of the reply.
@@ -52,7 +50,7 @@ class LabelStudioApi:
         Args:
             method: HTTP method.
             path: Path below Label Studio's address, with a leading slash.
-            **request: Further arguments of `requests.Session.request`.
+            **request: Further arguments of `httpx.Client.request`.
 
         Returns:
             The decoded JSON; None for an empty reply.
@@ -69,18 +67,22 @@ class LabelStudioApi:
         Args:
             method: HTTP method.
             path: Path below Label Studio's address, with a leading slash.
-            **request: Further arguments of `requests.Session.request`.
+            **request: Further arguments of `httpx.Client.request`.
 
         Raises:
             EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error.
         """
-        retrying = Retrying(
-            retry=retry_if_exception(_is_away),
-            wait=wait_exponential(multiplier=0.25, max=LONGEST_WAIT),
-            stop=stop_after_delay(AWAY_SECONDS),
-            retry_error_callback=self._gave_up,
-        )
-        return retrying(self._call, method, path, **request)
+        try:
+            return retry_call(
+                partial(self._call, method, path, **request),
+                lambda error: isinstance(error, AWAY_ERRORS),
+                seconds=AWAY_SECONDS,
+            )
+        except AWAY_ERRORS as error:
+            raise EditLoopError(
+                f"Label Studio at {self.url} has been away for {AWAY_SECONDS} s ({type(error).__name__}). Start it "
+                "(`editloop up`, `editloop status`) and make the same call again: it goes on where it stopped."
+            ) from error
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
         """Apply a function to every item, in up to THREADS threads.
@@ -96,7 +98,12 @@ class LabelStudioApi:
             yield from pool.map(work, items)
 
     def _call(self, method: str, path: str, **request: Any) -> bytes:
-        reply = self.session.request(method, f"{self.url}{path}", **{"timeout": REQUEST_SECONDS, **request})
+        try:
+            reply = self.session.request(method, f"{self.url}{path}", **request)
+        except httpx.UnsupportedProtocol:
+            raise EditLoopError(
+                f"EDITLOOP_LABEL_STUDIO_URL={self.url}: no address; give http(s)://HOST:PORT."
+            ) from None
         if reply.status_code in (401, 403):
             raise EditLoopError(
                 f"Label Studio at {self.url} refuses the token for {method} {path} ({reply.status_code}): it was "
@@ -105,21 +112,7 @@ class LabelStudioApi:
             )
         if reply.status_code in AWAY:
             reply.raise_for_status()
-        if not reply.ok:
+        if not reply.is_success:
             message = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
-
-    def _gave_up(self, state: RetryCallState) -> Any:
-        error = state.outcome.exception() if state.outcome else None
-        raise EditLoopError(
-            f"Label Studio at {self.url} has been away for {AWAY_SECONDS} s ({type(error).__name__}). Start it "
-            "(`editloop up`, `editloop status`) and make the same call again: it goes on where it stopped."
-        ) from error
-
-
-def _is_away(error: BaseException) -> bool:
-    exceptions = requests.exceptions
-    return isinstance(
-        error, exceptions.ConnectionError | exceptions.Timeout | exceptions.HTTPError | exceptions.ChunkedEncodingError
-    )

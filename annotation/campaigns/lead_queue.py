@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import (
@@ -21,14 +23,15 @@ FACTS = "editloop-adjudication: "
 """Prefix of the line in a project's description that names the queue's campaign and lead as JSON."""
 
 
-class Snapshot(NamedTuple):
+@dataclass(frozen=True)
+class Snapshot:
     """Label Studio's exports of a campaign's annotations and of the lead's decisions at one time."""
 
     votes: bytes
     decisions: bytes
     """Export of the lead's queue; an empty list if there is none."""
 
-    @property
+    @cached_property
     def digests(self) -> dict[int, str]:
         """Content address of each annotation, by its id."""
         return answer_digests(self.votes) | answer_digests(self.decisions)

@@ -1,5 +1,6 @@
 """The benchmark stage: measure a reward model on the suites of its gate, and compare it with the champion."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from editloop.evaluation.within_group import within_group_correlation
 from editloop.models.judge_protocol import Judge
 from editloop.scoring.opening import find_local, open_judge
 from editloop.work_dir import work_dir
+
+log = logging.getLogger("editloop.components.benchmark")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
         except EditLoopError as error:
             if suite_gate.required:
                 raise
-            print(f"{suite_gate.suite}: left out, it has no say ({error})")
+            log.warning("%s: left out, it has no say (%s)", suite_gate.suite, error)
     return suites
 
 

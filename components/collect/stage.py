@@ -51,13 +51,13 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
             f'{parameters.answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, '
             f'`editloop campaign close "{opened.name}"` takes it as it is now.'
         )
-    ready = readiness(client, settings, opened, pages, exported)
+    answers = read_answers(exported.votes, pages, names_by_id(client, opened.annotators))
+    ready = readiness(client, settings, opened, pages, exported, answers)
     closed = closing_of(history := closings(client, opened), exported.sha256)
     accepted = closed.accepted if closed else None
     if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
         raise EditLoopError(obstacle)
     tasks = read_tasks(candidates)
-    answers = read_answers(exported.votes, pages, names_by_id(client, opened.annotators))
     judgements, cannot = extract_judgements(pages, answers)
     _check_candidates(judgements, tasks, candidates)
     checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))

@@ -1,6 +1,5 @@
 """Evaluate an editor on fixed held-out tasks, always from the same noise, and score its edits."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from editloop.content import sha256_file, sha256_json
+from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
+from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image
 from editloop.data.picture_size import Picture, resized
 from editloop.evaluation.oracle import Oracle, oracle
@@ -41,20 +41,8 @@ def split_held_out(rows: Sequence[EditRow], tasks: int, seed: int) -> tuple[list
     Returns:
         The rows to train on, and the held-out rows.
     """
-    sources = {row.id: sha256_file(row.source) for row in rows}
-    by_source: dict[str, list[EditRow]] = defaultdict(list)
-    for row in rows:
-        by_source[sources[row.id]].append(row)
-    target_count = min(tasks, max(1, len(rows) // LARGEST_SHARE))
-    held: list[EditRow] = []
-    for source in sorted(by_source, key=lambda source_sha256: sha256_json([seed, source_sha256]))[:-1]:
-        if len(held) >= target_count:
-            break
-        held += by_source[source]
-    if not held:
-        return list(rows), list(rows[:tasks])
-    held_ids = {row.id for row in held}
-    return [row for row in rows if row.id not in held_ids], held[:tasks]
+    practised, held = hold_out(rows, min(tasks, max(1, len(rows) // LARGEST_SHARE)), seed)
+    return (practised, held[:tasks]) if held else (practised, practised[:tasks])
 
 
 @dataclass(frozen=True)

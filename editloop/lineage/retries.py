@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from pydantic import Field
 
 from editloop.environment import EnvironmentSettings
+from editloop.retry import retry_call
 
-FIRST_SECONDS, MOST_SECONDS = 0.5, 10.0
-"""First and longest wait between two tries. The wait doubles each time."""
 BUSY = re.compile(r"too many (429|502|503|504) error responses")
 """Message of a request that met a gateway whose server was away, or a busy server. A 500 is not here: it is the
 server's own fault, and a repeated request would fail again."""
@@ -38,27 +38,14 @@ def retry_while_unreachable(
         *arguments: Its positional arguments.
         **keywords: Its keyword arguments.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
-
     seconds = PatienceSettings().mlflow_patience
-    announced = False
-
-    def tell(state: Any) -> None:
-        nonlocal announced
-        if not announced:
-            print(
-                f"MLflow does not answer; waiting for it, {seconds:g} s at most (EDITLOOP_MLFLOW_PATIENCE)", flush=True
-            )
-        announced = True
-
-    trying = Retrying(
-        retry=retry_if_exception(is_unreachable),
-        stop=stop_after_delay(seconds),
-        before_sleep=tell,
-        reraise=True,
-        wait=wait_exponential(FIRST_SECONDS, max=MOST_SECONDS),
+    return retry_call(
+        partial(call, *arguments, **keywords),
+        is_unreachable,
+        seconds=seconds,
+        announcement=f"MLflow does not answer; waiting for it, {seconds:g} s at most (EDITLOOP_MLFLOW_PATIENCE)",
+        recovery="MLflow answers again",
     )
-    return trying(call, *arguments, **keywords)
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.stage import Stage, StageParameters
 from editloop.lineage.stage_inputs import check_stage_input
+from editloop.logs import log_to_stderr
 from editloop.processes import end_with_supervisor
 from editloop.settings_file import setting_faults
 
@@ -68,6 +69,7 @@ def run_step(
     if pipeline not in stage.pipelines:
         raise EditLoopError(f"{stage.name} is no part of pipeline {pipeline}, but of {', '.join(stage.pipelines)}.")
     values = check_parameters(stage, parameters)
+    log_to_stderr()
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
     for name, path in sources.items():

@@ -5,19 +5,26 @@ changes what is written. MLflow reads the server's address and the account from 
 MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tenacity import wait_random
 
 from editloop.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage.checkout_commit import checkout_commit
 from editloop.lineage.retries import is_unreachable, retry_while_unreachable
+from editloop.retry import retry_call
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "editloop"
 STAGE_RUN = "EDITLOOP_STAGE_RUN"
@@ -216,15 +223,11 @@ def log_batch(api: Any, run_id: str, **batch: Any) -> None:
         **batch: `metrics`, `params` and `tags`, as for `MlflowClient.log_batch`.
     """
     from mlflow.exceptions import MlflowException
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
     def twin(error: BaseException) -> bool:
         return isinstance(error, MlflowException) and error.error_code == "BAD_REQUEST"
 
-    trying = Retrying(
-        retry=retry_if_exception(twin), stop=stop_after_attempt(TWIN_TRIES), wait=wait_random(0, 0.5), reraise=True
-    )
-    trying(api.log_batch, run_id, **batch)
+    retry_call(partial(api.log_batch, run_id, **batch), twin, tries=TWIN_TRIES, wait=wait_random(0, 0.5))
 
 
 def quoted(value: str) -> str:
@@ -323,7 +326,7 @@ def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
     except Exception as failure:
         if not is_unreachable(failure):
             raise
-        print("MLflow does not answer; it keeps this step as running until it is tried again", flush=True)
+        log.warning("MLflow does not answer; it keeps this step as running until it is tried again")
 
 
 def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:

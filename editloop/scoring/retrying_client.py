@@ -1,14 +1,16 @@
 """HTTP client of a remote judge: it retries while the server is away or busy, for a limited time."""
 
 import json
+from functools import partial
 
 import httpx
 from pydantic import SecretStr
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
+from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
+from editloop.retry import retry_call
 
 REQUEST_FAULT_STATUSES = (400, 413, 422)
 """Statuses that say that this request is wrong; other refusals would meet any request."""
@@ -82,14 +84,13 @@ class RetryingClient:
             JudgeUnavailableError: The server refuses for another reason, or is away or busy for longer than the
                 patience.
         """
-        retrying = Retrying(
-            retry=retry_if_exception_type(_RetryLaterError),
-            wait=_pause,
-            stop=stop_after_delay(self.patience),
-            reraise=True,
-        )
         try:
-            return retrying(self._once, method, path, body)
+            return retry_call(
+                partial(self._once, method, path, body),
+                lambda error: isinstance(error, _RetryLaterError),
+                seconds=self.patience,
+                wait=_pause,
+            )
         except _RetryLaterError as error:
             raise JudgeUnavailableError(
                 f"{self.url}: {error}; given up after {self.patience:g} s ({self.patience_name})."

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
+from editloop.logs import log_to_stderr
+
 
 def start_rank() -> None:
     """Join the job that torchrun started.
@@ -19,6 +21,7 @@ def start_rank() -> None:
     import deepspeed
     import deepspeed.ops
 
+    log_to_stderr()
     import_muon_uncompiled()
     # DeepSpeed would compile a shared-memory communicator at its start, which takes 90 s; gloo does not need it. The
     # table of operators is replaced, because reading it would run compilers to see which operators can be built here.

@@ -5,6 +5,7 @@ The path follows from the training data and the settings, never from the output 
 finds the TrainJob of its first try.
 """
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from editloop.content import sha256_json, write_file
 from editloop.lineage.retries import retry_while_unreachable
 from editloop.training.launch import Launcher, launch_ranks
 from editloop.work_dir import work_dir
+
+log = logging.getLogger(__name__)
 
 RESULT_FOLDER = "result"
 """Subfolder of the work folder that the ranks write to. The stage copies it to its output."""
@@ -73,4 +76,4 @@ def remove_when_delivered(folder: Path) -> None:
         retry_while_unreachable(send_metrics, folder)
         shutil.rmtree(folder)
     except Exception as error:  # the result is complete without its curves in MLflow
-        print(f"{folder}: kept, MLflow has not taken all of its curves ({type(error).__name__})")
+        log.warning("%s: kept, MLflow has not taken all of its curves (%s)", folder, type(error).__name__)

@@ -5,6 +5,7 @@ rank). A checkpoint is therefore weights, optimiser states and a step number, an
 repeats no draw and skips none.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from editloop.training.prefetch import Prefetch
 from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_task import Batch, TrainingTask
+
+log = logging.getLogger(__name__)
 
 RESUMABLE_SETTINGS = (
     "checkpoints_kept",
@@ -155,7 +158,7 @@ class _Run:
                     self._save()
                 if stop_asked and not done:
                     if self.rank == 0:
-                        print(f"stopped at step {self.progress.step} and saved; the same call goes on", flush=True)
+                        log.info("stopped at step %d and saved; the same call goes on", self.progress.step)
                     raise SystemExit(STOPPED_STATUS)
         finally:
             batches.close()
@@ -248,7 +251,7 @@ class _Run:
                 self.progress.step, {f"validation_{key}": value for key, value in evaluation.items() if key != "step"}
             )
             summary = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            print(f"step {self.progress.step}/{self.schedule.total}: validation {summary}", flush=True)
+            log.info("step %d/%d: validation %s", self.progress.step, self.schedule.total, summary)
 
     def _patience_is_over(self) -> bool:
         losses = [evaluation["loss"] for evaluation in self.progress.history["evaluations"]]
@@ -270,8 +273,10 @@ class _Run:
         metric_log.add(self.progress.step, {key: value for key, value in figures.items() if key != "step"})
         if time.monotonic() - self.printed_at > PRINT_INTERVAL_SECONDS:
             self.printed_at = time.monotonic()
-            print(
-                f"step {self.progress.step}/{self.schedule.total}: loss {figures['loss']:.4g}, "
-                f"{figures['edits_per_second']:.1f} edits/s",
-                flush=True,
+            log.info(
+                "step %d/%d: loss %.4g, %.1f edits/s",
+                self.progress.step,
+                self.schedule.total,
+                figures["loss"],
+                figures["edits_per_second"],
             )

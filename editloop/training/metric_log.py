@@ -5,6 +5,7 @@ are sent at the next try or in the next call of the training. Only rank 0 has a 
 """
 
 import json
+import logging
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from editloop.content import write_json
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+
+log = logging.getLogger(__name__)
 
 LINES_FILE, SENT_FILE = "curves.jsonl", "curves-sent.json"
 SEND_INTERVAL_SECONDS = 5.0
@@ -69,9 +72,7 @@ class MetricLog:
                 is_unreachable = False
             except Exception as error:  # whatever MLflow's client raises, training goes on
                 if not is_unreachable:
-                    print(
-                        f"curves: MLflow does not take them ({type(error).__name__}); kept, and sent later", flush=True
-                    )
+                    log.warning("curves: MLflow does not take them (%s); kept, and sent later", type(error).__name__)
                 is_unreachable = True
 
 

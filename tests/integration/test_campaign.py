@@ -4,8 +4,8 @@ import json
 import threading
 from collections import Counter, defaultdict
 
+import httpx
 import pytest
-import requests
 from typer.testing import CliRunner
 
 from annotation import simulated_experts as experts
@@ -139,12 +139,12 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(
                 threading.Timer(2, door.open).start()
             try:
                 done = call(self, method, path, **request)
-            except requests.ConnectionError:
+            except httpx.TransportError:
                 met.append("away")
                 raise
             if len(met) and met[-1] == "away":
                 met.append("answer lost")
-                raise requests.ConnectionError("the request was done, its answer lost")
+                raise httpx.ReadError("the request was done, its answer lost")
             return done
 
         monkeypatch.setattr(LabelStudioApi, "_call", disturbed)

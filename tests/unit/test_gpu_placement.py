@@ -1,5 +1,6 @@
 """Where models and ranks go on a machine with GPUs, and in what type: asked on one without."""
 
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -8,7 +9,9 @@ import pytest
 import torch
 from diffusers import FluxKontextPipeline
 
-from editloop.models.backbones.placement import placement
+from editloop.content import complete_folder
+from editloop.errors import EditLoopError
+from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.editors.opening import open_editor
 from editloop.models.judge_protocol import EditGroup
@@ -91,3 +94,17 @@ def test_an_adapter_beside_bfloat16_weights_is_trained_in_float32() -> None:
     assert {weight.dtype for weight in editor.network.parameters() if not weight.requires_grad} == {torch.bfloat16}
     assert editor.network.dtype == torch.bfloat16
     assert editor.bf16
+
+
+def test_one_rank_of_a_machine_checks_a_models_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with complete_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("as written")
+    (tmp_path / "model" / "weights").write_text("changed")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    check_model_folder(tmp_path / "model")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(EditLoopError, match="changed since it was written: weights"):
+        check_model_folder(tmp_path / "model")
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(EditLoopError, match="changed since it was written: weights"):
+        check_model_folder(tmp_path / "model")

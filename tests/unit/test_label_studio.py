@@ -65,7 +65,7 @@ def test_a_server_that_is_away_is_waited_for(server: Script, api: LabelStudioApi
 
 def test_one_that_stays_away_is_told_with_the_next_step(server: Script, api: LabelStudioApi) -> None:
     server.statuses = [503]
-    with pytest.raises(EditLoopError, match=r"away for 2 s \(HTTPError\).*same call again"):
+    with pytest.raises(EditLoopError, match=r"away for 2 s \(HTTPStatusError\).*same call again"):
         api.call("GET", "/api/things")
     assert len(server.heard) > 2
 

@@ -4,13 +4,13 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
-from editloop.lineage import retries as patience
+from editloop import retry
 from editloop.lineage.retries import is_unreachable, retry_while_unreachable
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(retry.PATIENT_WAIT, "multiplier", 0.001)
 
 
 def wrapped(cause: Exception) -> MlflowException:
@@ -39,7 +39,7 @@ def test_only_a_server_that_is_not_reached_is_away(error: Exception, away: bool)
     assert is_unreachable(error) is away
 
 
-def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_is_tried_until_the_server_is_back(caplog: pytest.LogCaptureFixture) -> None:
     left = [requests.ConnectionError("refused"), requests.ConnectionError("refused")]
 
     def call(value: int) -> int:
@@ -47,8 +47,11 @@ def test_a_call_is_tried_until_the_server_is_back(capsys: pytest.CaptureFixture[
             raise left.pop()
         return value
 
+    caplog.set_level("INFO", "editloop")
     assert retry_while_unreachable(call, 3) == 3
-    assert capsys.readouterr().out.count("EDITLOOP_MLFLOW_PATIENCE") == 1
+    first, last = caplog.messages
+    assert "EDITLOOP_MLFLOW_PATIENCE" in first
+    assert last == "MLflow answers again"
 
 
 def test_patience_ends_and_other_errors_are_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
-from editloop.models.edit_reward.checkpoints import NORMALISATION, is_released
+from editloop.models.backbones.checkpoints import FAMILIES
+from editloop.models.edit_reward.checkpoints import is_released
 from editloop.models.edit_reward.judge import RewardJudge
 from editloop.models.edit_reward.model import RewardModel, reward_head
 from editloop.models.edit_reward.settings import RewardSettings
@@ -127,7 +128,7 @@ def test_without_settings_of_its_own_a_checkpoint_has_the_published_ones(tmp_pat
     write(tmp_path / "released", "qwen2.5-vl", settings=None)
     found = RewardModel.load(tmp_path / "released").settings
     assert (found.order, found.min_pixels, found.max_pixels) == ("official", 448 * 448, 448 * 448)
-    assert found.image_mean == NORMALISATION["qwen2_5_vl"]["image_mean"]
+    assert found.image_mean == FAMILIES["qwen2_5_vl"].image_mean
 
 
 @pytest.mark.parametrize("family", list(CLASSES))

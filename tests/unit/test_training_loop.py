@@ -173,13 +173,14 @@ def test_progress_is_printed_once_its_interval_is_over(
     engines: list[Descent],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     interval: float,
     printed: bool,
 ) -> None:
+    caplog.set_level("INFO", "editloop")
     monkeypatch.setattr(loop, "PRINT_INTERVAL_SECONDS", interval)
     loop.train(Line(), TrainingSettings(steps=3, batch=12, learning_rate=0.1), tmp_path, facts={})
-    assert ("step 2/3: loss" in capsys.readouterr().out) == printed
+    assert ("step 2/3: loss" in caplog.text) == printed
 
 
 class Interrupted(Line):
@@ -195,11 +196,12 @@ class Interrupted(Line):
 
 
 def test_asked_to_stop_it_ends_the_step_and_saves(
-    engines: list[Descent], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engines: list[Descent], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "editloop")
     settings = TrainingSettings(steps=9, batch=4, learning_rate=0.4, checkpoint_every=9)
     with pytest.raises(SystemExit) as stopped:
         loop.train(Interrupted(), settings, tmp_path, facts={})
     assert stopped.value.code == loop.STOPPED_STATUS
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
-    assert "stopped at step 3 and saved" in capsys.readouterr().out
+    assert "stopped at step 3 and saved" in caplog.text

@@ -18,15 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from editloop.content import complete_folder, read_manifest
+from editloop.content import complete_folder
 from editloop.errors import EditLoopError
+from editloop.models.backbones.checkpoints import check_keys
+from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
 from editloop.models.edit_reward.checkpoints import (
     LoadedBackbone,
     add_reward_token,
-    check_keys,
     open_backbone,
     open_released,
 )
@@ -136,7 +137,7 @@ class RewardModel(nn.Module):
         """
         folder = shipped_reward(str(model)) or Path(model)
         if (folder / "backbone").is_dir() and (folder / SETTINGS).is_file():
-            read_manifest(folder, check=True)
+            check_model_folder(folder)
             opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype)
             heads = load_file(folder / HEADS)
         elif (folder / "config.json").is_file():

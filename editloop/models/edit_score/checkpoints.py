@@ -16,23 +16,16 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from transformers import (
-    AutoConfig,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLForConditionalGeneration,
-)
+from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
+from editloop.models.backbones.checkpoints import empty_backbone, image_normalisation, load_backbone, read_weights
+from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
 
 SETTINGS, BASE = "editscore.json", "base.json"
-FAMILIES = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}
-"""Backbone classes by the `model_type` of a config.json."""
-OPTIONAL_KEYS = ("lm_head.weight",)
-"""Keys that a checkpoint may lack where its output layer is tied to the input embedding."""
 
 
 class BaseReference(BaseModel):
@@ -106,12 +99,14 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
             config.
     """
     if (folder / SETTINGS).is_file():
-        read_manifest(folder, check=True)
+        check_model_folder(folder)
         if (folder / BASE).is_file():
             raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
-        settings = read_settings(folder)
-        return LoadedBase(_backbone(folder / "backbone", dtype), _tokenizer(folder / "tokenizer"), settings)
-    return LoadedBase(_backbone(folder, dtype), _tokenizer(folder), EditScoreSettings(**_image_scale(folder)))
+        settings, weights, tokenizer = read_settings(folder), folder / "backbone", folder / "tokenizer"
+    else:
+        settings, weights, tokenizer = EditScoreSettings(**image_normalisation(folder)), folder, folder
+    backbone = load_backbone(weights, read_weights(weights), dtype, generates=True)
+    return LoadedBase(backbone, _tokenizer(tokenizer), settings)
 
 
 def read_settings(folder: Path) -> EditScoreSettings:
@@ -258,9 +253,10 @@ def import_released_adapter(
     base_path, lora = base_folder(base), read_adapter(adapter)
     check_base_name(lora, base_path, base_name)
     inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
-    with torch.device("meta"):
-        check_fits(_family(inner)(AutoConfig.from_pretrained(inner, local_files_only=True)), lora)
-    base_settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**_image_scale(base_path))
+    check_fits(empty_backbone(inner, generates=True), lora)
+    base_settings = (
+        read_settings(base_path) if inner != base_path else EditScoreSettings(**image_normalisation(base_path))
+    )
     scale = base_settings.model_dump(include={"image_mean", "image_std"})
     model_settings = base_settings if settings is None else settings.model_copy(update=scale)
     save_adapter_model(folder, adapter, base, model_settings, {"adapter": str(adapter), "base": base}, {})
@@ -272,51 +268,8 @@ def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> 
         (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
 
-def _family(folder: Path) -> Any:
-    """Return the backbone class of a checkpoint."""
-    if not (folder / "config.json").is_file():
-        raise EditLoopError(f"{folder}: no config.json; a checkpoint of Qwen2.5-VL or Qwen3-VL has one.")
-    family = json.loads((folder / "config.json").read_text()).get("model_type")
-    if family not in FAMILIES:
-        raise EditLoopError(f"{folder}/config.json: model_type {family!r}; known are {', '.join(FAMILIES)}.")
-    return FAMILIES[family]
-
-
-def _backbone(folder: Path, dtype: torch.dtype) -> Any:
-    family = _family(folder)
-    if not any(folder.glob("*.safetensors")):
-        raise EditLoopError(f"{folder}: no *.safetensors. Weights in pickle files are not read: they can run code.")
-    backbone, loading_info = family.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
-    )
-    missing = sorted(
-        set(loading_info["missing_keys"]) - set(OPTIONAL_KEYS if backbone.config.tie_word_embeddings else ())
-    )
-    wrong_keys = {
-        "missing": missing,
-        "surplus": sorted(loading_info["unexpected_keys"]),
-        "of another shape": sorted(
-            str(key[0]) if isinstance(key, tuple) else str(key) for key in loading_info["mismatched_keys"]
-        ),
-    }
-    faults = [f"{kind}: {', '.join(keys[:3])}{' ...' * (len(keys) > 3)}" for kind, keys in wrong_keys.items() if keys]
-    if faults:
-        raise EditLoopError(
-            f"{folder}: keys do not fit its config.json; {'; '.join(faults)}. Fetch the checkpoint anew."
-        )
-    return backbone.eval()
-
-
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").is_file():
         raise EditLoopError(f"{folder}: no tokenizer.json; the checkpoint's tokenizer belongs beside its weights.")
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return tokenizer
-
-
-def _image_scale(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise EditLoopError(f"{folder}: no preprocessor_config.json; it says how the checkpoint's pictures are scaled.")
-    preprocessor = json.loads(path.read_text())
-    return {key: preprocessor[key] for key in ("image_mean", "image_std") if key in preprocessor}

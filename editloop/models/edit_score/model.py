@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from editloop.content import read_manifest
-from editloop.models.backbones.placement import placement
+from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
 from editloop.models.edit_score import checkpoints
@@ -62,7 +61,7 @@ class EditScoreModel(nn.Module):
         settings = checkpoints.read_settings(folder)
         if not (folder / checkpoints.BASE).is_file():
             return cls(*checkpoints.open_base(folder, target_dtype)).to(target_device).eval()
-        read_manifest(folder, check=True)
+        check_model_folder(folder)
         opened = checkpoints.open_base(checkpoints.resolve_base(folder, base), target_dtype)
         loaded = cls(opened.backbone.to(target_device), opened.tokenizer, settings)
         apply_adapter(loaded.backbone, read_adapter(folder / "adapter"))

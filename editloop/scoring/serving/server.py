@@ -4,11 +4,11 @@ import ipaddress
 import logging
 import os
 import socket
-import sys
 from functools import partial
 from pathlib import Path
 
 from editloop.errors import EditLoopError
+from editloop.logs import log_to_stderr
 from editloop.models.judge_protocol import Judge
 from editloop.scoring.opening import find_local, open_judge
 from editloop.scoring.server_settings import ServeSettings, ServeToken
@@ -16,6 +16,8 @@ from editloop.scoring.serving.app import make_app
 from editloop.scoring.serving.batching import Batcher
 from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.worker import Opener, Worker
+
+log = logging.getLogger(__name__)
 
 LOCAL = ("localhost",)
 """Names of the loopback interface."""
@@ -39,7 +41,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     name = str(find_local(model).folder) if model.startswith("models:/") else model
     if opener is None and not model.startswith(("openai:", "http://", "https://")):
         find_local(name)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr(with_time=True)
     devices = worker_devices(settings.workers)
     opener = opener or partial(_open_in_worker, passes=settings.passes)
     workers = [Worker(name, device, settings.request_seconds, opener) for device in devices]
@@ -65,7 +67,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
             f"{model} at http://{url_host}:{port}, {settings.workers} worker{'s' * (settings.workers > 1)}", flush=True
         )
         if token is None:
-            print("no token: every program of this machine may ask; EDITLOOP_SERVE_TOKEN sets one", flush=True)
+            log.warning("no token: every program of this machine may ask; EDITLOOP_SERVE_TOKEN sets one")
         server.run(sockets=[listener])
     if failures:
         raise EditLoopError(failures[0])

@@ -8,6 +8,7 @@ the correlation of score and oracle within a group of one editor's edits, on whi
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from editloop.studies.comparison.orders import ORDERS, order_bases
 from editloop.studies.comparison.world import scenes_dataset
 from editloop.training.presets import load_preset
 from editloop.training.reward_models import train_reward_model
+
+log = logging.getLogger(__name__)
 
 TASKS = 430
 """Tasks drawn for a seed: 300 for training, as in the demo, 43 for validation, 87 held out."""
@@ -182,7 +185,8 @@ def _measure(output: Path, part: Part, seed: int) -> None:
             train_variant(variant, dataset, model, bases=output / "bases", seed=seed)
             figures = measure_variant(variant, dataset, model, seed=seed)
             write_json(_figures_path(output, variant, seed), figures)
-            print(f"seed {seed}, {variant.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+            summary = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
+            log.info("seed %d, %s: %s", seed, variant.name, summary)
 
 
 def train_variant(variant: Variant, dataset: Path, model: Path, *, bases: Path, seed: int, epochs: int = 0) -> None:

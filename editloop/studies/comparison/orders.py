@@ -5,6 +5,7 @@ base starts from its weights and is trained on both orders, in alternate steps, 
 own.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_reward.settings import Order, RewardSettings
 from editloop.studies.tiny_models.edit_reward import WIDTH, YES_THRESHOLD, draw_pretraining_batch, teach_heads
+
+log = logging.getLogger(__name__)
 
 ORDERS: tuple[Order, ...] = ("official", "rubric-first")
 RUBRICS = ("{instruction}", "rate {instruction}")
@@ -75,7 +78,7 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
         optimiser.step()
         optimiser.zero_grad()
         if (step + 1) % 200 == 0:
-            print(f"step {step + 1}: {model.settings.order}, measuring {measured.item():.4f}", flush=True)
+            log.info("step %d: %s, measuring %.4f", step + 1, model.settings.order, measured.item())
     for order, model in models.items():
         teach_heads(model, rng, SEED)
         model.eval().save(folders[order], {"made_by": "editloop compare-judges", "seed": SEED, "steps": steps})

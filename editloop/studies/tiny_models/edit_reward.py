@@ -8,6 +8,7 @@ judgement. Heads that predict whether the instruction was carried out would leav
 pairs as well as training on preferences does (0.88 against 0.86).
 """
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ from editloop.models.edit_reward.model import RewardModel, reward_head
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup
 from editloop.studies.world.scenes import WORDS, random_edit
+
+log = logging.getLogger(__name__)
 
 WIDTH = 96
 BATCH = 32
@@ -246,7 +249,7 @@ def pretrain_tiny_reward(output: Path, *, steps: int = STEPS, seed: int = SEED) 
         optimiser.zero_grad()
         history.append([caption_loss.item(), measured.item()])
         if (step + 1) % 250 == 0:
-            print(f"step {step + 1}: telling, measuring {np.mean(history[-250:], axis=0).round(3)}", flush=True)
+            log.info("step %d: telling, measuring %s", step + 1, np.mean(history[-250:], axis=0).round(3))
     accuracy = teach_heads(model, rng, seed)
     model.save(output, {"made_by": "editloop weights reward", "seed": seed, "steps": steps})
     caption_loss, measured = np.mean(history[-250:], axis=0).tolist()

@@ -7,6 +7,7 @@ naively: its first score says only whether anything was changed, and its other s
 has never seen an edit by an editor, or a judgement.
 """
 
+import logging
 import math
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from editloop.studies.tiny_models.edit_reward import (
 from editloop.studies.world.scenes import WORDS
 from editloop.training.edit_score.sft import answer_loss
 from editloop.training.edit_score.targets import Target, answer_text, training_rows, written_reasoning
+
+log = logging.getLogger(__name__)
 
 SIDE, TOP = 32, 25
 """Side of the images in pixels, and the highest score."""
@@ -203,7 +206,7 @@ def pretrain_tiny_score(output: Path, *, steps: int = STEPS, seed: int = SEED) -
         history.append([answers.item(), caption_loss.item(), measured[1].item()])
         if (step + 1) % 250 == 0:
             means = np.mean(history[-250:], axis=0).round(3)
-            print(f"step {step + 1}: answering, telling, measuring {means}", flush=True)
+            log.info("step %d: answering, telling, measuring %s", step + 1, means)
     model.backbone.half()
     model.eval().save(output, {"made_by": "editloop weights score", "seed": seed, "steps": steps})
     answering, telling, measuring = np.mean(history[-250:], axis=0).tolist()

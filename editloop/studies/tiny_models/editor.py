@@ -10,6 +10,7 @@ oracle improved it by 3 points only. An editor that learns the mixture from the 
 after 8,000 steps).
 """
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from editloop.models.editors.sampling import edit
 from editloop.models.editors.settings import EditorSettings, read_editor_preset
 from editloop.studies.world.scenes import SIDE, WORDS, Operation, SceneEdit, random_edit
 from editloop.studies.world.stand_ins import CHANGED, Picture, StandIn, blunt, idle, partial, timid
+
+log = logging.getLogger(__name__)
 
 WIDTH = 96
 TEXT_TOKENS = 12
@@ -245,14 +248,14 @@ def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
             average.update_parameters(part)
         losses.append(loss.item())
         if (step + 1) % 500 == 0:
-            print(f"step {step + 1}, loss {np.mean(losses[-500:]):.4f}", flush=True)
+            log.info("step %d, loss %.4f", step + 1, np.mean(losses[-500:]))
     for part, average in zip(parts, averaged, strict=True):
         part.load_state_dict(average.module.state_dict())
         part.eval()
 
 
 def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
-    """Return the share of tasks, 0..1, whose edit is right by the oracle, and print it by operation.
+    """Return the share of tasks, 0..1, whose edit is right by the oracle, and log it by operation.
 
     Args:
         editor: The editor. It makes one edit for each task, from seeds 0, 1, ...
@@ -262,7 +265,7 @@ def share_right(editor: KontextEditor, edits: list[SceneEdit]) -> float:
     edited = edit(editor, [e.instruction for e in edits], sources, seeds=list(range(len(edits))))
     right = oracle(sources, targets, np.stack(edited)).right
     for operation in sorted({e.operation for e in edits}):
-        print(f"{operation:12} {right[[e.operation == operation for e in edits]].mean():.2f}")
+        log.info("%-12s %.2f", operation, right[[e.operation == operation for e in edits]].mean())
     return float(right.mean())
 
 

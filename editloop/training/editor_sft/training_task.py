@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from editloop.content import sha256_file, sha256_json
+from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
+from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image
 from editloop.data.picture_size import resized
 from editloop.errors import EditLoopError
@@ -144,20 +145,12 @@ def split_rows(rows: Sequence[EditRow], held_out: float) -> dict[Split, list[Edi
     Raises:
         EditLoopError: All tasks have the same source image.
     """
-    of_source: dict[str, list[EditRow]] = {}
-    for row in rows:
-        of_source.setdefault(sha256_file(row.source), []).append(row)
-    if len(of_source) < 2:
+    train, held = hold_out(rows, held_out * len(rows), "held out")
+    if not held:
         raise EditLoopError(
             f"{len(rows)} edits of one source picture: some must be held out. Give edits of others too."
         )
-    held: list[EditRow] = []
-    order = sorted(of_source, key=lambda source: sha256_json(["held out", source]))
-    for index, source in enumerate(order[:-1]):
-        if index and len(held) >= held_out * len(rows):
-            break
-        held += of_source.pop(source)
-    return {"train": [row for part in of_source.values() for row in part], "validation": held}
+    return {"train": train, "validation": held}
 
 
 def _target(row: EditRow) -> Any:
