@@ -12,7 +12,7 @@ CHECKED := editloop infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test test-pythons test-all lint bench mutants chromium
+.PHONY: setup demo check api-reference test test-pythons test-all lint bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -40,8 +40,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.naming
+	$(BIN)/python -m tests.api_reference --check
 	$(BIN)/editloop compile --out build/compiled
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
+
+# docs/api.md from the docstrings.
+api-reference: setup
+	$(BIN)/python -m tests.api_reference
 
 # For every edit: under two minutes.
 check: lint
