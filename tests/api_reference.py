@@ -189,7 +189,7 @@ def _entry(entry: Entry, anchors: dict[str, str]) -> Iterator[str]:
         yield from _docstring(definition, anchors)
         return
     if isinstance(definition, griffe.Attribute):
-        yield from ["```python", f"{definition.name} = {definition.value}", "```", ""]
+        yield from ["```python", f"{definition.name} = {_code(definition.value)}", "```", ""]
         yield from _docstring(definition, anchors)
         return
     bases = f"({', '.join(map(str, definition.bases))})" if definition.bases else ""
@@ -244,7 +244,12 @@ def _parameter(parameter: griffe.Parameter) -> str:
     annotation = f": {parameter.annotation}" if parameter.annotation is not None else ""
     if parameter.default is None:
         return f"{parameter.name}{annotation}"
-    return f"{parameter.name}{annotation}{' = ' if annotation else '='}{parameter.default}"
+    return f"{parameter.name}{annotation}{' = ' if annotation else '='}{_code(parameter.default)}"
+
+
+def _code(value: object) -> str:
+    """An expression, its texts in the double quotes that the formatter asks for."""
+    return re.sub(r"'([^'\"]*)'", r'"\1"', str(value))
 
 
 def _field(field: griffe.Attribute, anchors: dict[str, str]) -> str:
@@ -258,7 +263,7 @@ def _default(value: str | griffe.Expr) -> str:
     """The default of a field: of pydantic's and dataclasses' `Field(default, ...)` the default alone."""
     node = ast.parse(str(value), mode="eval").body
     if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("Field", "field")):
-        return str(value)
+        return _code(value)
     factory = next((word.value for word in node.keywords if word.arg == "default_factory"), None)
     if factory is not None:
         return f"{ast.unparse(factory)}()"
