@@ -1,6 +1,8 @@
 # Two commands to know: `make demo` (the whole loop, small, with real services) and `make test`.
 # For those who change it: `make check` after every edit, `make test-all` before a release.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Python 3.11 to 3.13: the first of these that starts, or the one given by PYTHON=.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c '' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 LABEL_STUDIO := .venv-label-studio
 CHECKED := editloop infra annotation components pipelines tests
@@ -10,7 +12,7 @@ CHECKED := editloop infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test test-all lint generate bench mutants chromium
+.PHONY: setup demo check test test-pythons test-all lint generate bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -39,10 +41,13 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.naming
 	$(BIN)/python -m pipelines.generation --check
+	$(BIN)/python -m tests.api_reference --check
 
-# What follows from the declarations of stages and pipelines: KFP components, compiled pipelines, dvc.yaml, docs/stages.md.
+# What follows from the declarations of stages and pipelines (KFP components, compiled pipelines, dvc.yaml, docs/stages.md),
+# and from the docstrings (docs/api.md).
 generate: setup
 	$(BIN)/python -m pipelines.generation
+	$(BIN)/python -m tests.api_reference
 
 # For every edit: under two minutes.
 check: lint
@@ -52,9 +57,14 @@ check: lint
 test: lint chromium
 	$(PYTEST) -m "not extended"
 
-# Scale, long races, repeated faults, and the tests that compare floats on other kernels.
+# The unit tests that need no torch, on the other Pythons that EditLoop supports and this machine has.
+test-pythons: setup
+	$(BIN)/python -m tests.pythons
+
+# Scale, long races, repeated faults, the other Pythons, and the tests that compare floats on other kernels.
 test-all: lint chromium
 	$(PYTEST) --timeout 1800
+	$(BIN)/python -m tests.pythons
 	$(BIN)/python -m tests.variants
 
 bench: setup

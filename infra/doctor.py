@@ -13,6 +13,8 @@ from infra.service_programs import label_studio_command
 from infra.services import services_status
 from infra.settings import local_service_settings
 
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+"""Versions of Python that pyproject.toml's requires-python allows."""
 SMALLEST_DISK = 3 * 2**30
 """Bytes that a demo's data, models and databases may take."""
 
@@ -39,7 +41,7 @@ def check_machine(home: Path) -> list[Check]:
     folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
     disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
     checks = [
-        Check("python", sys.version_info[:2] == (3, 11), sys.version.split()[0], "Use Python 3.11."),
+        Check("python", sys.version_info[:2] in PYTHONS, sys.version.split()[0], "Use Python 3.11, 3.12 or 3.13."),
         *(
             Check(program, bool(path := _program(program)), path or "missing", f"Install {program}: run `make setup`.")
             for program in ("git", "dvc", "mlflow", "deepspeed")

@@ -64,6 +64,12 @@ def verify_lineage(model: str, judgement_links: JudgementLinks = named_annotator
 
     Returns:
         The chain; `gap` says where it ends before the annotators.
+
+    Examples:
+        >>> import editloop
+        >>> chain = editloop.verify_lineage("models:/edit-reward@champion")  # doctest: +SKIP
+        >>> chain.gap or [link["name"] for link in chain.links][-1]  # doctest: +SKIP
+        'annotators'
     """
     chain = Chain(model)
     try:

@@ -59,6 +59,14 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
     Raises:
         EditLoopError: The address names no judge that can be opened, or `passes` is given for a model that has no
             choice of passes.
+
+    Examples:
+        >>> import editloop, numpy as np
+        >>> judge = editloop.open_judge("tiny-reward", device="cpu")
+        >>> source = np.full((32, 32, 3), 128, np.uint8)
+        >>> group = editloop.EditGroup("make it darker", source, [source, source // 2])
+        >>> [len(scores) for scores in judge.judge([group])]
+        [2]
     """
     if model.startswith("openai:"):
         from editloop.scoring.openai_judge import OpenAIJudge

@@ -109,6 +109,15 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
         EditLoopError: The input has faulty lines or no edits; `output` or its parts belong to another model, input or
             setting; or too many scores are missing.
         JudgeUnavailableError: The judge cannot be reached. Completed parts are kept.
+
+    Examples:
+        >>> import editloop
+        >>> from pathlib import Path
+        >>> judge = editloop.open_judge("tiny-reward", device="cpu")
+        >>> settings = editloop.ScoringSettings(targets=True)
+        >>> summary = editloop.score_edits(judge, Path("edits/edits.jsonl"), Path("scores.parquet"), settings)
+        >>> summary.edits, summary.missing
+        (3, 0)
     """
     survey = survey_edits(source, settings.best_of, targets=settings.targets)
     if survey.candidates == 0:

@@ -46,6 +46,13 @@ def train_reward_model(
 
     Raises:
         EditLoopError: A rank fails, the dataset has no pairs, or the preset or its base cannot be used.
+
+    Examples:
+        >>> import editloop
+        >>> from pathlib import Path
+        >>> figures = editloop.train_reward_model(Path("preferences"), Path("model"), epochs=2)  # doctest: +SKIP
+        >>> figures["validation_accuracy"]  # doctest: +SKIP
+        0.91
     """
     from editloop.training.presets import choose_base, load_preset
     from editloop.training.reward_job import TrainingJob

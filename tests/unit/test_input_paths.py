@@ -296,6 +296,7 @@ def test_ratings_of_a_table_need_the_candidates_that_they_are_of(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.needs_torch
 def test_a_dataset_without_judged_tasks_proposes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def rank_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.needs_torch
 def test_all_ranks_run_and_the_log_keeps_what_they_said(rank_module: Path) -> None:
     launch("a_rank", ["go"], processes=2, log=rank_module / "log")
     assert sorted(line for line in (rank_module / "log").read_text().splitlines() if line.startswith("rank")) == [
@@ -41,12 +42,14 @@ def test_all_ranks_run_and_the_log_keeps_what_they_said(rank_module: Path) -> No
     ]
 
 
+@pytest.mark.needs_torch
 def test_a_failed_rank_is_an_error_with_its_own_words(rank_module: Path) -> None:
     with pytest.raises(EditLoopError, match="the disk is full") as raised:
         launch("a_rank", ["fail"], processes=2)
     assert "elastic_launch" not in str(raised.value)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_ranks_end_when_the_launching_process_is_killed(rank_module: Path) -> None:
     call = f"from infra.launch import launch; launch('a_rank', ['sleep', {str(rank_module / 'pid')!r}], processes=2)"

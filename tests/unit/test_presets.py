@@ -11,8 +11,10 @@ from editloop.errors import EditLoopError
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.training.architecture import Architecture
+from editloop.training.edit_reward import train
 from editloop.training.edit_reward.losses import LOSSES
 from editloop.training.presets import Preset, choose_base, load_preset, reward_presets
+from editloop.training.reward_job import TrainingJob
 
 PUBLISHED = {
     "editreward-qwen2.5-vl-7b": 8.29,
@@ -98,3 +100,10 @@ def test_a_wrong_name_or_file_is_an_error_with_the_names(tmp_path: Path) -> None
     whole = load_preset("editscore-tiny").model_dump() | {"loss": "bradley-terry"}
     with pytest.raises(ValidationError, match="only EditReward"):
         Preset.model_validate(whole)
+
+
+def test_a_misspelt_loss_is_told_before_anything_is_opened():
+    preset = load_preset("editreward-tiny").model_copy(update={"loss": "expected-lag"})
+    job = TrainingJob.model_construct(preset=preset, base="no-such-model")
+    with pytest.raises(EditLoopError, match=r"loss: expected-lag: no such loss; .* Did you mean expected-log\?"):
+        train.main(job)

@@ -72,6 +72,18 @@ def decide(
 
     Raises:
         EditLoopError: The two outcomes of a suite are not of the same units.
+
+    Examples:
+        >>> import editloop, numpy as np
+        >>> from editloop.evaluation.outcomes import Outcomes
+        >>> keys = tuple(f"pair-{number}" for number in range(200))
+        >>> def outcomes(right):
+        ...     unit = np.arange(200) % 10 < 10 * right
+        ...     return Outcomes("heldout", keys, keys, ("all",) * 200, unit.astype(float), np.zeros(200, bool))
+        >>> gate = editloop.read_gate("reward")
+        >>> measured = [editloop.SuiteMeasurement(gate.suites[0], new=outcomes(0.9), old=outcomes(0.5))]
+        >>> editloop.decide(gate, measured, against="the champion")["verdict"]
+        'promote'
     """
     suites = [_suite_report(settings, measurement, seed) for measurement in measured]
     _mark_regressions(settings, suites)

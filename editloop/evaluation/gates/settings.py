@@ -108,5 +108,11 @@ def read_gate(gate: str) -> GateSettings:
 
     Raises:
         EditLoopError: There is no such gate, or it is not valid.
+
+    Examples:
+        >>> import editloop
+        >>> gate = editloop.read_gate("reward")
+        >>> gate.alpha, [suite.suite for suite in gate.suites]
+        (0.05, ['heldout', 'scenes'])
     """
     return read_settings(GateSettings, find_preset(gate, PRESETS, "gate"), "gate")

@@ -86,6 +86,15 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
         EditLoopError: The suite has no images, the judge lacks an axis that the suite asks for, another call is writing
             to the folder, or the folder has answers of another judge or a damaged line.
         JudgeUnavailableError: The judge cannot be reached. Scores so far are kept.
+
+    Examples:
+        >>> import editloop
+        >>> from pathlib import Path
+        >>> suite = editloop.open_suite("genai-bench", Path("genai-bench"))
+        >>> judge = editloop.open_judge("tiny-reward", device="cpu")
+        >>> answers = editloop.judge_suite(suite, judge, Path("answers"))
+        >>> answers.reasons
+        {}
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")

@@ -65,6 +65,17 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
 
     Raises:
         EditLoopError: The answers are verdicts, and the suite has no pairs.
+
+    Examples:
+        >>> import editloop
+        >>> from editloop.evaluation.suites.answers import SuiteAnswers
+        >>> from pathlib import Path
+        >>> suite = editloop.open_suite("genai-bench", None, labels=Path("labels.jsonl"))
+        >>> verdicts = {"a": "left", "b": "right", "c": "left"}
+        >>> answers = SuiteAnswers({"name": "our-judge", "version": "1"}, verdicts=verdicts)
+        >>> evaluation = editloop.evaluate(suite, answers)
+        >>> round(evaluation.report["accuracy"], 2)
+        0.67
     """
     units = suite_units(suite)
     report: dict[str, Any] = {

@@ -62,6 +62,13 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
         EditLoopError: There is no such suite, both or none of `data` and `labels` are given, there is nothing to
             measure, or the content has faults. The message lists them: missing or broken images, keys that occur twice,
             unknown words.
+
+    Examples:
+        >>> import editloop
+        >>> from pathlib import Path
+        >>> suite = editloop.open_suite("genai-bench", Path("genai-bench"))
+        >>> len(suite.items), suite.counting
+        (4, 'ties')
     """
     suite_format = SUITE_FORMATS.get(name) or load_plugin("editloop.suites", name)
     if suite_format is None:

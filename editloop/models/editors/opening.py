@@ -45,6 +45,12 @@ def open_editor(
     Raises:
         EditLoopError: There is no pipeline at the address, its class has no editor, or the settings are for another
             class.
+
+    Examples:
+        >>> import editloop
+        >>> editor = editloop.open_editor("tiny-editor", device="cpu")
+        >>> editor.settings.pipeline
+        'FluxKontextPipeline'
     """
     kind = _kind_of(str(address))
     chosen_settings = settings or kind.settings

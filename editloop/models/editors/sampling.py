@@ -84,6 +84,14 @@ def edit(
 
     Returns:
         The edits, uint8 (height, width, 3), in the tasks' order.
+
+    Examples:
+        >>> import editloop, numpy as np
+        >>> editor = editloop.open_editor("tiny-editor", device="cpu")
+        >>> source = np.full((32, 32, 3), 128, np.uint8)
+        >>> (edited,) = editloop.edit(editor, ["move the red square to the left"], [source], seeds=[0], steps=2)
+        >>> edited.shape
+        (32, 32, 3)
     """
     edits_by_index: dict[int, Picture] = {}
     for size, places in group_by_size(list(sources)).items():

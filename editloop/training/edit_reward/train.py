@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from editloop.datasets.preference_groups import PreferenceGroup, PreferenceGroups, read_groups
+from editloop.errors import EditLoopError, there_are
 from editloop.models.edit_reward.calibration import fit_calibration
 from editloop.models.edit_reward.checkpoints import is_released
 from editloop.models.edit_reward.model import RewardModel, Scores
@@ -21,6 +22,7 @@ from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.lora import add_adapter, merge_adapter
 from editloop.training.distributed import device, end_rank, start_rank
 from editloop.training.edit_reward.group_loss import group_loss
+from editloop.training.edit_reward.losses import LOSSES
 from editloop.training.engine import put_state, uses_bf16
 from editloop.training.loop import train
 from editloop.training.reward_job import TrainingJob
@@ -174,9 +176,11 @@ def main(job: TrainingJob) -> None:
         job: The training to run.
 
     Raises:
-        EditLoopError: The base or the dataset cannot be used, or a loss is not finite.
+        EditLoopError: The preset's loss, the base or the dataset cannot be used, or a loss is not finite.
         SystemExit: The job was asked to stop and has saved a checkpoint.
     """
+    if job.preset.loss not in LOSSES:
+        raise EditLoopError(f"preset: loss: {job.preset.loss}: no such loss; {there_are(job.preset.loss, LOSSES)}")
     start_rank()
     model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {
