@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
@@ -19,22 +20,26 @@ DRAWS_AT_ONCE = 1_000_000
 class Resampled(NamedTuple):
     """S ratios, as measured and as resampled."""
 
-    values: NDArray[np.float64]
-    """(S,). NaN where the counts are 0."""
-    draws: NDArray[np.float64]
-    """(resamples, S). NaN in a resample whose counts are 0."""
-    clusters: NDArray[np.int64]
-    """(S,): number of clusters with counts above 0."""
+    values: Float[NDArray[np.float64], " S"]
+    """NaN where the counts are 0."""
+    draws: Float[NDArray[np.float64], "resamples S"]
+    """NaN in a resample whose counts are 0."""
+    clusters: Int[NDArray[np.int64], " S"]
+    """Number of clusters with counts above 0."""
 
 
 def resampled_ratios(
-    hits: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
+    hits: Float[NDArray[np.float64], "clusters S"],
+    counts: Float[NDArray[np.float64], "clusters S"],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Resampled:
     """Return sum(hits) / sum(counts) over all clusters, and over resampled clusters.
 
     Args:
-        hits: Numerators, (clusters, S). May be negative (differences).
-        counts: Denominators, (clusters, S), at least 0.
+        hits: Numerators. May be negative (differences).
+        counts: Denominators, at least 0.
         seed: Seed of the resampling. All S figures see the same resamples.
         resamples: Number of resamples.
     """
@@ -55,7 +60,7 @@ def resampled_ratios(
     return Resampled(values, draws, (counts > 0).sum(axis=0))
 
 
-def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> NDArray[np.float64]:
+def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> Float[NDArray[np.float64], "S 2"]:
     """Return expanded percentile intervals of the figures.
 
     The plain percentile interval of n clusters is too narrow, by a factor sqrt((n - 1) / n) and because it uses the
@@ -67,7 +72,7 @@ def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> NDArray[
         level: Coverage of the intervals, 0..1.
 
     Returns:
-        (S, 2). NaN where a figure rests on fewer than two clusters.
+        Lower and upper ends. NaN where a figure rests on fewer than two clusters.
     """
     ends = np.full((len(resampled.values), 2), np.nan)
     for index, clusters in enumerate(resampled.clusters):
@@ -91,7 +96,7 @@ def expanded_tail(tail: float, clusters: int) -> float:
     return float(norm.cdf(np.sqrt(clusters / (clusters - 1)) * t.ppf(tail, clusters - 1)))
 
 
-def p_value_below(resampled: Resampled, bound: float) -> NDArray[np.float64]:
+def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float64], " S"]:
     """Return the one-sided p-value of each figure being at least `bound`, against its being below.
 
     It is the share of resamples at or above the bound, corrected as `percentile_intervals` corrects its tails. So p < a
@@ -102,7 +107,7 @@ def p_value_below(resampled: Resampled, bound: float) -> NDArray[np.float64]:
         bound: The bound.
 
     Returns:
-        (S,). 1 where a figure rests on fewer than two clusters.
+        0..1; 1 where a figure rests on fewer than two clusters.
     """
     from scipy.stats import norm, t
 
@@ -117,17 +122,17 @@ def p_value_below(resampled: Resampled, bound: float) -> NDArray[np.float64]:
 
 
 def sum_by_cluster(
-    values: NDArray[np.float64], counts: NDArray[np.float64], clusters: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values: Float[NDArray[np.float64], "N S"], counts: Float[NDArray[np.float64], "N S"], clusters: Sequence[str]
+) -> tuple[Float[NDArray[np.float64], "clusters S"], Float[NDArray[np.float64], "clusters S"]]:
     """Sum the units of each cluster.
 
     Args:
-        values: (N, S).
-        counts: (N, S).
-        clusters: The cluster of each of the N units.
+        values: Numerators of each unit.
+        counts: Denominators of each unit.
+        clusters: The cluster of each unit.
 
     Returns:
-        The sums of values and of counts, each (clusters, S), in the sorted order of the clusters.
+        The sums of values and of counts, in the sorted order of the clusters.
     """
     names, cluster_index = np.unique(np.asarray(clusters), return_inverse=True)
     totals = np.zeros((2, len(names), values.shape[1]))
@@ -137,13 +142,17 @@ def sum_by_cluster(
 
 
 def ratio_interval(
-    hits: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
+    hits: Float[NDArray[np.float64], " clusters"],
+    counts: Float[NDArray[np.float64], " clusters"],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float, float]:
     """Return sum(hits) / sum(counts) over clusters, with its 95 % interval.
 
     Args:
-        hits: Numerators, (clusters,).
-        counts: Denominators, (clusters,), at least 0.
+        hits: Numerators.
+        counts: Denominators, at least 0.
         seed: Seed of the resampling.
         resamples: Number of resamples.
 

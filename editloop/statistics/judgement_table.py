@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from editloop.data.vocabulary import AXES, Judgement
@@ -56,8 +57,8 @@ class TimePart(NamedTuple):
     """Time of the earliest rating."""
     end: datetime
     """Time of the latest rating."""
-    rows: NDArray[np.bool_]
-    """(N,): which rows of the table belong to the period."""
+    rows: Bool[NDArray[np.bool_], " N"]
+    """Which rows of the table belong to the period."""
 
 
 def time_parts(table: pd.DataFrame) -> list[TimePart]:

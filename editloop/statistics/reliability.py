@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -26,8 +27,8 @@ class Reliability(NamedTuple):
     weights: dict[str, float]
     """By annotator, 0..1: the share of the true level's entropy that the rating removes. 0 = uninformative. A constant
     shift costs little, as it can be undone."""
-    posterior: dict[tuple[str, str], NDArray[np.float64]]
-    """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; (4,), sums to 1."""
+    posterior: dict[tuple[str, str], Float[NDArray[np.float64], "4"]]
+    """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; sums to 1."""
 
 
 def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
@@ -70,8 +71,10 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
 
 
 def true_levels(
-    items: NDArray[np.integer], annotators: NDArray[np.integer], ratings: NDArray[np.integer]
-) -> NDArray[np.float64]:
+    items: Integer[NDArray[np.integer], " N"],
+    annotators: Integer[NDArray[np.integer], " N"],
+    ratings: Integer[NDArray[np.integer], " N"],
+) -> Float[NDArray[np.float64], "items levels"]:
     """Return the probability of each true level of each item.
 
     The model is fitted by expectation maximisation, starting from each item's shares of votes. The steps and the
@@ -79,12 +82,12 @@ def true_levels(
     nobody gave has probability 0.
 
     Args:
-        items: The item of each rating, (N,), numbered from 0 without gaps.
-        annotators: The annotator of each rating, (N,), numbered from 0 without gaps.
-        ratings: The level of each rating, (N,), from 0.
+        items: The item of each rating, numbered from 0 without gaps.
+        annotators: The annotator of each rating, numbered from 0 without gaps.
+        ratings: The level of each rating, from 0.
 
     Returns:
-        (items, LEVELS); rows sum to 1.
+        Rows of LEVELS probabilities that sum to 1.
     """
     levels, heard = np.unique(ratings, return_inverse=True)
     people, count = int(annotators.max()) + 1, len(levels)
@@ -116,11 +119,11 @@ def true_levels(
     return posterior
 
 
-def information_share(counts: NDArray[np.float64]) -> float:
+def information_share(counts: Float[NDArray[np.float64], "rated true"]) -> float:
     """Return I(rating; true) / H(true): 0 = independent, 1 = the rating determines the true level.
 
     Args:
-        counts: Counts by rated and true level, (rated, true). At least two true levels must have counts.
+        counts: Counts by rated and true level. At least two true levels must have counts.
     """
     joint = counts / counts.sum()
     rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
