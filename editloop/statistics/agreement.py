@@ -146,10 +146,13 @@ class _Ratings(NamedTuple):
 
     def alphas(self, times: Float[Array, "R G"]) -> Float[Array, " R"]:
         """Return alpha with each group counted so many times in each of R resamples, NaN where undefined."""
-        value_counts = (self.given.T @ times.T).T
-        pair_counts = (self.coincidences.T @ times.T).T
-        n = value_counts.sum(axis=1)
-        first, second = self.pairs
+        value_counts: Array = (self.given.T @ times.T).T
+        pair_counts: Array = (self.coincidences.T @ times.T).T
+        n: Array = value_counts.sum(axis=1)
+        first: NDArray[np.intp] = self.pairs[0]
+        second: NDArray[np.intp] = self.pairs[1]
+        within: Array
+        between: Array
         if self.level == "nominal":
             within = pair_counts @ (first != second)
             between = n**2 - (value_counts**2).sum(axis=1)
@@ -161,7 +164,7 @@ class _Ratings(NamedTuple):
                 scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), value_counts.shape)
             within = (pair_counts * (scores[:, first] - scores[:, second]) ** 2).sum(axis=1)
             between = 2 * n * (value_counts * scores**2).sum(axis=1) - 2 * (value_counts * scores).sum(axis=1) ** 2
-        several = (value_counts > 0).sum(axis=1) > 1
+        several: NDArray[np.bool_] = (value_counts > 0).sum(axis=1) > 1
         return np.where(several, 1 - (n - 1) * within / np.where(several, between, 1), np.nan)
 
 

@@ -4,6 +4,7 @@ A resample is a vector of how often each cluster was drawn, so one matrix produc
 10,000 resamples of 3,000 units in 20 slices take about a second.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,8 +56,10 @@ def resampled_ratios(
         draw_counts = np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters)
         above, below = np.split(draw_counts.astype(np.float64) @ hits_and_counts, 2, axis=1)
         np.divide(above, below, out=draws[start : start + rows], where=below > 0)
-    total = counts.sum(axis=0)
-    values = np.divide(hits.sum(axis=0), total, out=np.full(hits.shape[1], np.nan), where=total > 0)
+    total: NDArray[np.float64] = counts.sum(axis=0)
+    values: NDArray[np.float64] = np.divide(
+        hits.sum(axis=0), total, out=np.full(hits.shape[1], np.nan), where=total > 0
+    )
     return Resampled(values, draws, (counts > 0).sum(axis=0))
 
 
@@ -75,11 +78,12 @@ def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> Float[ND
         Lower and upper ends. NaN where a figure rests on fewer than two clusters.
     """
     ends = np.full((len(resampled.values), 2), np.nan)
-    for index, clusters in enumerate(resampled.clusters):
+    for index in range(len(resampled.values)):
+        clusters = int(resampled.clusters[index])
         draws = resampled.draws[:, index]
         draws = draws[~np.isnan(draws)]
         if clusters >= 2 and len(draws):
-            tail = expanded_tail((1 - level) / 2, int(clusters))
+            tail = expanded_tail((1 - level) / 2, clusters)
             ends[index] = np.quantile(draws, [tail, 1 - tail])
     return ends
 
@@ -93,7 +97,7 @@ def expanded_tail(tail: float, clusters: int) -> float:
     """
     from scipy.stats import norm, t
 
-    return float(norm.cdf(np.sqrt(clusters / (clusters - 1)) * t.ppf(tail, clusters - 1)))
+    return float(norm.cdf(math.sqrt(clusters / (clusters - 1)) * t.ppf(tail, clusters - 1)))
 
 
 def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float64], " S"]:
@@ -112,12 +116,13 @@ def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float6
     from scipy.stats import norm, t
 
     chances = np.ones(len(resampled.values))
-    for index, clusters in enumerate(resampled.clusters):
+    for index in range(len(resampled.values)):
+        clusters = int(resampled.clusters[index])
         draws = resampled.draws[:, index]
         draws = draws[~np.isnan(draws)]
         if clusters >= 2 and len(draws):
-            share = (1 + (draws >= bound).sum()) / (len(draws) + 1)
-            chances[index] = t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1)
+            share = (1 + np.count_nonzero(draws >= bound)) / (len(draws) + 1)
+            chances[index] = t.cdf(norm.ppf(share) * math.sqrt((clusters - 1) / clusters), clusters - 1)
     return np.nan_to_num(chances, nan=1.0)
 
 
@@ -135,10 +140,10 @@ def sum_by_cluster(
         The sums of values and of counts, in the sorted order of the clusters.
     """
     names, cluster_index = np.unique(np.asarray(clusters), return_inverse=True)
-    totals = np.zeros((2, len(names), values.shape[1]))
-    for total, units in zip(totals, (values, counts), strict=True):
-        np.add.at(total, cluster_index, units)
-    return totals[0], totals[1]
+    sums, counted = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, cluster_index, values)
+    np.add.at(counted, cluster_index, counts)
+    return sums, counted
 
 
 def ratio_interval(
@@ -160,8 +165,8 @@ def ratio_interval(
         The ratio and the interval's lower and upper end. All NaN where the counts sum to 0; the ends are NaN with fewer
         than two clusters.
     """
-    if not counts.sum() > 0:
+    if not float(counts.sum()) > 0:
         return float("nan"), float("nan"), float("nan")
     resampled = resampled_ratios(hits[:, None], counts[:, None], seed=seed, resamples=resamples)
-    low, high = percentile_intervals(resampled)[0]
-    return float(resampled.values[0]), float(low), float(high)
+    ends = percentile_intervals(resampled)
+    return float(resampled.values[0]), float(ends[0, 0]), float(ends[0, 1])

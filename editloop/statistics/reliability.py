@@ -61,7 +61,7 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
     true = true_levels(items, annotators, ratings - LOWEST_RATING)
     counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
     np.add.at(counts, (annotators, ratings - LOWEST_RATING), true[items])
-    everybody = counts.sum(axis=0)
+    everybody: NDArray[np.float64] = counts.sum(axis=0)
     informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
     shares = counts + BORROWED * everybody / everybody.sum()
     weights = {name: information_share(joint) if informed else 1.0 for name, joint in zip(names, shares, strict=True)}
@@ -95,19 +95,22 @@ def true_levels(
         (np.ones(len(items)), (items, annotators * count + heard)), shape=(int(items.max()) + 1, people * count)
     )
     used = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
-    raters = np.asarray(votes.sum(axis=1))
+    raters: NDArray[np.float64] = np.asarray(votes.sum(axis=1))
     shares = np.stack([np.bincount(items[heard == level], minlength=len(raters)) for level in range(count)], axis=1)
     true: NDArray[np.float64] = shares / raters[:, None]
     bound = -np.inf
     for last in range(ITERATIONS + 1):
-        prior = np.maximum(true.mean(axis=0), LEAST)
-        errors = np.where(used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
+        prior: NDArray[np.float64] = np.maximum(true.mean(axis=0), LEAST)
+        errors: NDArray[np.float64] = np.where(
+            used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0
+        )
         errors /= errors.sum(axis=1, keepdims=True)
         log_errors = np.log(np.where(used, errors, 1.0)).reshape(people * count, count)
-        likelihood = votes @ log_errors
+        likelihood: NDArray[np.float64] = votes @ log_errors
         if last:
             sure = np.maximum(true, LEAST)
-            new = (true * (likelihood + raters[:, None] * np.log(prior))).sum() - (sure * np.log(sure)).sum()
+            gain = true * (likelihood + raters[:, None] * np.log(prior))
+            new = float(gain.sum()) - float((sure * np.log(sure)).sum())
             if last == ITERATIONS or new / len(items) - bound < TOLERANCE:
                 break
             bound = new / len(items)
@@ -125,8 +128,9 @@ def information_share(counts: Float[NDArray[np.float64], "rated true"]) -> float
     Args:
         counts: Counts by rated and true level. At least two true levels must have counts.
     """
-    joint = counts / counts.sum()
-    rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    joint = counts / float(counts.sum())
+    rated: NDArray[np.float64] = joint.sum(axis=1, keepdims=True)
+    true: NDArray[np.float64] = joint.sum(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         information = np.nansum(joint * np.log(joint / (rated * true)))
         entropy = -np.nansum(true * np.log(true))
