@@ -10,7 +10,7 @@ CHECKED := editloop infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test test-all lint bench mutants chromium
+.PHONY: setup demo check test test-all lint typing bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -41,16 +41,20 @@ lint: setup
 	$(BIN)/editloop compile --out build/compiled
 	diff -r pipelines/compiled build/compiled || { echo "pipelines/compiled has drifted: run editloop compile --out pipelines/compiled"; exit 1; }
 
+# The share of untyped expressions. mypy uses no cache while it counts: a minute or two, so not for every edit.
+typing: setup
+	$(BIN)/python -m tests.typing_share
+
 # For every edit: under two minutes.
 check: lint
 	$(PYTEST) -q -m "not slow and not extended" tests/unit
 
 # What a change must pass.
-test: lint chromium
+test: lint typing chromium
 	$(PYTEST) -m "not extended"
 
 # Scale, long races, repeated faults, and the tests that compare floats on other kernels.
-test-all: lint chromium
+test-all: lint typing chromium
 	$(PYTEST) --timeout 1800
 	$(BIN)/python -m tests.variants
 
