@@ -12,6 +12,10 @@ CHECKED := editloop infra annotation components pipelines tests
 # switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+# mypy by itself keeps a cache. Where it also counts the untyped expressions it keeps none, so only the whole test does that.
+TYPES = $(BIN)/mypy
+test test-all: TYPES = $(BIN)/python -m tests.typing_share
+
 .PHONY: setup demo check test test-pythons test-all lint generate bench mutants chromium
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
@@ -37,7 +41,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
-	$(BIN)/mypy
+	$(TYPES)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.naming
 	$(BIN)/python -m pipelines.generation --check

@@ -14,11 +14,13 @@ from editloop.content import complete_folder, sha256_bytes, write_file
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.studies.world.scenes import random_edit
 from infra.services import Services, start_services, stop_services
+from tests import shape_checks
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure
 
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 """Hooks of tests/tiers.py, which pytest finds here."""
 
+shape_checks.install()
 hypothesis.settings.register_profile("any-load", deadline=None)
 hypothesis.settings.load_profile("any-load")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -22,38 +22,35 @@ PICTURES = ("source", "target", "image")
 """Columns with encoded images."""
 Kind = Literal["candidates", "pairs"]
 
-CANDIDATE_ROWS = pa.schema(
-    [
-        ("task_id", pa.string()),
-        ("name", pa.string()),
-        ("task_type", pa.string()),
-        ("split", pa.string()),
-        ("instruction", pa.string()),
-        ("source", pa.binary()),
-        ("target", pa.binary()),
-        ("candidate_id", pa.string()),
-        ("image", pa.binary()),
-        ("editor", pa.string()),
-        ("if_mean", pa.float64()),
-        ("vq_mean", pa.float64()),
-        ("ratings", pa.int64()),
-    ]
-)
-PAIR_ROWS = pa.schema(
-    [
-        ("task_id", pa.string()),
-        ("a", pa.string()),
-        ("b", pa.string()),
-        ("if_order", pa.int8()),
-        ("vq_order", pa.int8()),
-        ("overall_order", pa.int8()),
-        ("if_margin", pa.float64()),
-        ("vq_margin", pa.float64()),
-        ("if_confidence", pa.float64()),
-        ("vq_confidence", pa.float64()),
-        ("confidence", pa.float64()),
-    ]
-)
+CANDIDATE_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("task_id", pa.string()),
+    ("name", pa.string()),
+    ("task_type", pa.string()),
+    ("split", pa.string()),
+    ("instruction", pa.string()),
+    ("source", pa.binary()),
+    ("target", pa.binary()),
+    ("candidate_id", pa.string()),
+    ("image", pa.binary()),
+    ("editor", pa.string()),
+    ("if_mean", pa.float64()),
+    ("vq_mean", pa.float64()),
+    ("ratings", pa.int64()),
+]
+PAIR_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("task_id", pa.string()),
+    ("a", pa.string()),
+    ("b", pa.string()),
+    ("if_order", pa.int8()),
+    ("vq_order", pa.int8()),
+    ("overall_order", pa.int8()),
+    ("if_margin", pa.float64()),
+    ("vq_margin", pa.float64()),
+    ("if_confidence", pa.float64()),
+    ("vq_confidence", pa.float64()),
+    ("confidence", pa.float64()),
+]
+CANDIDATE_ROWS, PAIR_ROWS = pa.schema(CANDIDATE_COLUMNS), pa.schema(PAIR_COLUMNS)
 SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_ROWS}
 
 

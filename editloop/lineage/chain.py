@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 Found = TypeVar("Found")
 
@@ -61,7 +64,7 @@ def look_up(name: str, look: Callable[[], Found]) -> Found:
         raise Gap(f"{name}: {error}") from error
 
 
-def finished_run(name: str, stage: str, output: str, **inputs: str) -> Any:
+def finished_run(name: str, stage: str, output: str, **inputs: str) -> "Run":
     """Return the newest finished MLflow run of a stage that wrote an output and read the inputs.
 
     Args:

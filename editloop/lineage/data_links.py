@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editloop.content import read_manifest
 from editloop.datasets.checkout import is_url
@@ -13,8 +13,12 @@ from editloop.datasets.votes import Votes, read_votes
 from editloop.datasets.withdrawal import read_withdrawals
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
-def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any], Votes]:
+
+def dataset_links(chain: Chain, version: "ModelVersion", run: "Run") -> tuple[dict[str, Any], Votes]:
     """Add the links from a registered model to its dataset: content, DVC revision, parents, withdrawals, dataset run.
 
     The dataset is fetched from its repository's remote.
@@ -49,7 +53,7 @@ def dataset_links(chain: Chain, version: Any, run: Any) -> tuple[dict[str, Any],
     return facts, votes
 
 
-def curated_links(chain: Chain, version: Any, run: Any) -> str:
+def curated_links(chain: Chain, version: "ModelVersion", run: "Run") -> str:
     """Add the links from a registered editor to its curated edits and the run that chose them.
 
     The edits are fetched from their repository's remote.
@@ -73,7 +77,7 @@ def curated_links(chain: Chain, version: Any, run: Any) -> str:
     return str(facts.get("reward_sha256"))
 
 
-def _training_data(chain: Chain, name: str, version: Any, read: str | None) -> str:
+def _training_data(chain: Chain, name: str, version: "ModelVersion", read: str | None) -> str:
     """Return the sha256 that the training run `read`, after a check that the registered version names the same."""
     registered = version.tags.get("editloop.dataset_sha256")
     if not read or registered != read:
@@ -82,11 +86,11 @@ def _training_data(chain: Chain, name: str, version: Any, read: str | None) -> s
     return read
 
 
-def _repo(version: Any) -> str:
+def _repo(version: "ModelVersion") -> str:
     return DatasetSettings().dataset_repo or str(version.tags.get("editloop.dataset_repo", ""))
 
 
-def _fetch_data(chain: Chain, version: Any, sha256: str, target: Path) -> dict[str, Any]:
+def _fetch_data(chain: Chain, version: "ModelVersion", sha256: str, target: Path) -> dict[str, Any]:
     """Fetch the data that a registered version names to `target`, and return the facts of its manifest."""
     tags, repo = version.tags, _repo(version)
     dataset_version = DatasetVersion(

@@ -1,11 +1,17 @@
 """Registered models with what each learnt from, and the search for everything that learnt from a dataset or a model."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from editloop.lineage import tracking
 from editloop.lineage.registry import TAINTED
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
+    from mlflow.store.entities import PagedList
+
+Entry = TypeVar("Entry")
 
 PAGE = 1000
 """Entries per request."""
@@ -103,7 +109,7 @@ def find_descendants(
     return list(descendants.values())
 
 
-def _model(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
+def _model(version: "RegisteredVersion", aliases: tuple[str, ...]) -> ModelVersion:
     tags = version.tags
     return ModelVersion(
         name=version.name,
@@ -119,8 +125,8 @@ def _model(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
     )
 
 
-def _pages(search: Any) -> Iterator[Any]:
-    token = None
+def _pages(search: "Callable[..., PagedList[Entry]]") -> Iterator[Entry]:
+    token: str | None = None
     while True:
         page = search(max_results=PAGE, page_token=token)
         yield from page

@@ -4,17 +4,20 @@ import json
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editloop.content import MANIFEST, sha256_file, sha256_json
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.step import LOGGED_SUFFIXES
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 PARALLEL_DOWNLOADS = 4
 
 
-def fetch_logged_files(run: Any, folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
+def fetch_logged_files(run: "Run", folder: Path, names: Collection[str] = ()) -> dict[str, Path]:
     """Fetch artifacts that a run keeps of its output, and check each against the step's manifest.
 
     Args:

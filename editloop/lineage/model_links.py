@@ -7,7 +7,7 @@ import json
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
@@ -17,11 +17,15 @@ from editloop.lineage.kept_artifacts import fetch_logged_files
 from editloop.lineage.registry import CHAMPION, Promotion
 from editloop.lineage.signing import VERIFY_KEY, SignatureError
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
 COMMIT = "mlflow.source.git.commit"
 """Tag of a run with the git commit of its code."""
 
 
-def version_link(chain: Chain, model: str) -> Any:
+def version_link(chain: Chain, model: str) -> "ModelVersion":
     """Add the version behind an address, and return it (MLflow's ModelVersion).
 
     Args:
@@ -40,7 +44,7 @@ def version_link(chain: Chain, model: str) -> Any:
     return version
 
 
-def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
+def promotion_link(chain: Chain, model: str, version: "ModelVersion") -> Promotion | None:
     """Add the record of the latest move that made the version champion, and return it.
 
     Args:
@@ -80,7 +84,7 @@ def promotion_link(chain: Chain, model: str, version: Any) -> Promotion | None:
     return last
 
 
-def content_link(chain: Chain, version: Any) -> str:
+def content_link(chain: Chain, version: "ModelVersion") -> str:
     """Add the model's files and signature, and return the files' sha256.
 
     Both the registry's copy and the one that is loaded here are checked.
@@ -105,7 +109,7 @@ def content_link(chain: Chain, version: Any) -> str:
     return sha256
 
 
-def run_links(chain: Chain, version: Any, sha256: str) -> Any:
+def run_links(chain: Chain, version: "ModelVersion", sha256: str) -> "Run":
     """Add the run that trained the version, with its pipeline run, git commit and container image, and return it.
 
     Args:
@@ -136,7 +140,7 @@ def run_links(chain: Chain, version: Any, sha256: str) -> Any:
 
 
 def evidence_links(
-    chain: Chain, version: Any, record: Promotion | None, stage: str, key: str, **inputs: str
+    chain: Chain, version: "ModelVersion", record: Promotion | None, stage: str, key: str, **inputs: str
 ) -> dict[str, Any]:
     """Add the runs that measured the version and the gate's verdict, and return the content of the latest gate.json.
 
@@ -192,7 +196,7 @@ def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
     chain.add("independent judge", ", ".join(verdicts) or "none was asked by this gate")
 
 
-def _check_stored(version: Any, sha256: str) -> None:
+def _check_stored(version: "ModelVersion", sha256: str) -> None:
     """Compare the registry's own copy with what was registered, even where the cache holds a good copy."""
     import mlflow
 

@@ -7,7 +7,7 @@ number.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editloop.errors import EditLoopError
 from editloop.lineage.promotion_lock import (
@@ -33,6 +33,10 @@ from editloop.lineage.registry import (
     records_experiment,
 )
 from editloop.lineage.tracking import client, quoted
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
 BY_HAND = PromotionRequest(
     action="by hand",
@@ -176,7 +180,7 @@ def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
     return _carry_out(client(), request, state.records)
 
 
-def _refuse_tainted(version: Any) -> None:
+def _refuse_tainted(version: "ModelVersion") -> None:
     """Raise EditLoopError for a version that learnt from data that was withdrawn since."""
     if reason := version.tags.get(TAINTED):
         raise EditLoopError(
@@ -242,7 +246,7 @@ def sync_registry_state(name: str) -> RegistryState:
     return _registry_state(api, name)
 
 
-def require_version(model: str) -> Any:
+def require_version(model: str) -> "ModelVersion":
     """Return the registered version (MLflow's ModelVersion) behind an address.
 
     Args:
@@ -273,7 +277,7 @@ def require_version(model: str) -> Any:
     raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
 
 
-def alias_version(api: Any, name: str, alias: str) -> str:
+def alias_version(api: "MlflowClient", name: str, alias: str) -> str:
     """Return the version behind an alias; empty for none.
 
     Args:
@@ -295,7 +299,7 @@ def alias_version(api: Any, name: str, alias: str) -> str:
     return str(aliases.get(alias, ""))
 
 
-def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) -> Promotion:
+def _carry_out(api: "MlflowClient", request: PromotionRequest, records: list[Promotion]) -> Promotion:
     """Move the alias under the lock: compare, set, check, record."""
     with promotion_lock(api, request, next_record_number(records)) as lock:
         if finished_record := _finish_abandoned(api, lock, records):
@@ -330,7 +334,7 @@ def _carry_out(api: Any, request: PromotionRequest, records: list[Promotion]) ->
         return _record(api, request, lock.number, records)
 
 
-def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -> Promotion | None:
+def _finish_abandoned(api: "MlflowClient", lock: PromotionLock, records: list[Promotion]) -> Promotion | None:
     """Write the record of a move whose caller died after it had set the alias. None where no record is missing."""
     abandoned = lock.left
     if abandoned is None or abandoned.action == "by hand" or abandoned.version == abandoned.previous:
@@ -340,7 +344,7 @@ def _finish_abandoned(api: Any, lock: PromotionLock, records: list[Promotion]) -
     return _record(api, abandoned, lock.number, records)
 
 
-def _record(api: Any, request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
+def _record(api: "MlflowClient", request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
     """Write the record with this number in one request, then update the pages that show the records."""
     tags = {
         "number": str(number),
@@ -366,7 +370,7 @@ def _record(api: Any, request: PromotionRequest, number: int, records: list[Prom
     return record
 
 
-def _registry_state(api: Any, name: str) -> RegistryState:
+def _registry_state(api: "MlflowClient", name: str) -> RegistryState:
     records = promotions(name)  # read before the alias: who moves it in between holds the next number
     return RegistryState(name, alias_version(api, name, CHAMPION), records)
 
@@ -383,7 +387,7 @@ def _version_text(version: str) -> str:
     return f"version {version}" if version else "no version"
 
 
-def _experiment(api: Any) -> str:
+def _experiment(api: "MlflowClient") -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = records_experiment(api)

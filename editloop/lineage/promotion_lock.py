@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editloop.errors import EditLoopError
 from editloop.lineage.registry import RECORDS, Promotion, promotions
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 LOCK_EXPIRY_SECONDS = 60.0
 """Seconds after which a lock without a record counts as abandoned. A move takes one or two."""
@@ -54,7 +57,7 @@ class PromotionLock:
 
 
 @contextmanager
-def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator[PromotionLock]:
+def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) -> Iterator[PromotionLock]:
     """Hold the lock of a model's record `number` within the block.
 
     Args:
@@ -103,7 +106,7 @@ def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator
             _release(api, experiment_id)
 
 
-def is_superseded(api: Any, lock: PromotionLock) -> bool:
+def is_superseded(api: "MlflowClient", lock: PromotionLock) -> bool:
     """Return whether another caller took this lock for abandoned.
 
     Args:
@@ -136,7 +139,7 @@ def _lock_name(model: str, number: int, attempt: int) -> str:
     return f"{RECORDS}/{model}/{number}" + (f".{attempt}" if attempt > 1 else "")
 
 
-def _create_experiment(api: Any, name: str, tags: dict[str, str]) -> str | None:
+def _create_experiment(api: "MlflowClient", name: str, tags: dict[str, str]) -> str | None:
     """The id of a new experiment; None where the name is taken.
 
     A request may reach the server twice. The token then shows that the existing experiment is this caller's own.
@@ -152,7 +155,7 @@ def _create_experiment(api: Any, name: str, tags: dict[str, str]) -> str | None:
     return str(experiment.experiment_id) if experiment and experiment.tags.get("token") == tags["token"] else None
 
 
-def _release(api: Any, experiment: str) -> None:
+def _release(api: "MlflowClient", experiment: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,8 +1,11 @@
 """Promotion records on MLflow's own pages: a table on the model's page, and tags on the pages of its versions."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editloop.lineage.registry import Promotion
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 HEADING = "## Promotions"
 MAX_DESCRIPTION = 5000
@@ -11,7 +14,7 @@ CELL = 120
 """Longest text of a table's cell, in characters. The record itself has the full text."""
 
 
-def write_promotion_pages(api: Any, name: str, records: list[Promotion]) -> None:
+def write_promotion_pages(api: "MlflowClient", name: str, records: list[Promotion]) -> None:
     """Write the records below the text that people wrote into a model's description, and tag the versions concerned.
 
     The versions tagged are the one that the last record's alias points at and the one before.
@@ -110,7 +113,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= CELL else text[: CELL - 1] + "…"
 
 
-def _tag_if_there(api: Any, name: str, version: str, text: str) -> None:
+def _tag_if_there(api: "MlflowClient", name: str, version: str, text: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:

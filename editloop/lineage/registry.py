@@ -8,12 +8,17 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
 from editloop.lineage.tracking import TrackingSettings, client, quoted
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 RECORDS = "editloop-registry"
@@ -99,7 +104,7 @@ def register_model(
     return str(version.version)
 
 
-def find_version_by_sha256(name: str, sha256: str) -> Any | None:
+def find_version_by_sha256(name: str, sha256: str) -> "ModelVersion | None":
     """Return the version (MLflow's ModelVersion) with this content; None for none.
 
     Of several, signed ones come first, then the lowest number.
@@ -125,7 +130,7 @@ def set_alias(name: str, alias: str, version: str) -> None:
     client().set_registered_model_alias(name, alias, version)
 
 
-def find_version(model: str) -> Any | None:
+def find_version(model: str) -> "ModelVersion | None":
     """Return the version (MLflow's ModelVersion) behind an address; None for none.
 
     Args:
@@ -178,7 +183,7 @@ def resolve_model(model: str) -> Path | None:
     return None if version is None else fetch_version(version)
 
 
-def fetch_version(version: Any) -> Path:
+def fetch_version(version: "ModelVersion") -> Path:
     """Return the folder of a registered version, after checking its content and signature.
 
     The folder is kept in the cache. A cached one is checked too.
@@ -255,7 +260,7 @@ def promotions(name: str) -> list[Promotion]:
     return [records[number] for number in sorted(records)]
 
 
-def records_experiment(api: Any) -> str | None:
+def records_experiment(api: "MlflowClient") -> str | None:
     """Return the id of the experiment RECORDS; None where it does not exist yet. An id is remembered.
 
     Args:
@@ -270,7 +275,7 @@ def records_experiment(api: Any) -> str | None:
     return _EXPERIMENTS[uri]
 
 
-def read_promotion(run: Any) -> Promotion:
+def read_promotion(run: "Run") -> Promotion:
     """Return the promotion record that a run holds.
 
     Args:
@@ -281,7 +286,7 @@ def read_promotion(run: Any) -> Promotion:
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
 
 
-def _fetch_signature(version: Any, folder: Path) -> Path:
+def _fetch_signature(version: "ModelVersion", folder: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenacity import wait_random
 
@@ -25,6 +25,10 @@ from editloop.lineage.retries import is_unreachable, retry_while_unreachable
 from editloop.retry import retry_call
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "editloop"
 STAGE_RUN = "EDITLOOP_STAGE_RUN"
@@ -95,7 +99,7 @@ class StageRun:
         self.files += files or []
 
 
-def client() -> Any:
+def client() -> "MlflowClient":
     """Return an MlflowClient for the server in MLFLOW_TRACKING_URI.
 
     Raises:
@@ -183,7 +187,7 @@ def find_runs(
     deleted: bool = False,
     limit: int | None = None,
     **named_tags: str,
-) -> list[Any]:
+) -> "list[Run]":
     """Return the runs of EXPERIMENT that carry all given tags, newest first. The server selects them.
 
     Args:
@@ -199,7 +203,7 @@ def find_runs(
     terms = [f"tags.`editloop.{key}` = {quoted(value)}" for key, value in {**(tags or {}), **named_tags}.items()]
     query = " and ".join([*terms, *(["attributes.status = 'FINISHED'"] if finished else [])])
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    runs: list[Any] = []
+    runs: list[Run] = []
     token: str | None = None
     while True:
         page_size = PAGE if limit is None else min(PAGE, limit - len(runs))
@@ -210,7 +214,7 @@ def find_runs(
             return runs
 
 
-def log_batch(api: Any, run_id: str, **batch: Any) -> None:
+def log_batch(api: "MlflowClient", run_id: str, **batch: Any) -> None:
     """Log metrics, parameters and tags to a run to which another process may be logging the same ones.
 
     MLflow checks which rows a run has, then inserts the missing ones. Where two processes do so at once, the second
@@ -275,7 +279,7 @@ def origin_tags(run_id: str) -> dict[str, str]:
     return {name: tags[key] for name, key in sources.items() if key in tags}
 
 
-def _experiment(api: Any) -> str:
+def _experiment(api: "MlflowClient") -> str:
     """The id of EXPERIMENT on the server in MLFLOW_TRACKING_URI, remembered."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri not in _EXPERIMENTS:
@@ -283,7 +287,7 @@ def _experiment(api: Any) -> str:
     return _EXPERIMENTS[uri]
 
 
-def _find_experiment(api: Any) -> str:
+def _find_experiment(api: "MlflowClient") -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = api.get_experiment_by_name(EXPERIMENT)
@@ -292,12 +296,13 @@ def _find_experiment(api: Any) -> str:
     try:
         return str(api.create_experiment(EXPERIMENT))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        experiment = api.get_experiment_by_name(EXPERIMENT) if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
+        if experiment is None:
             raise
-        return str(api.get_experiment_by_name(EXPERIMENT).experiment_id)
+        return str(experiment.experiment_id)
 
 
-def _begin(api: Any, stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
+def _begin(api: "MlflowClient", stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
     """The ids of the step's run and of its parent, both set to running."""
     experiment = _experiment(api)
     parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
@@ -308,12 +313,12 @@ def _begin(api: Any, stage: str, pipeline: str, pipeline_run: str, step: str) ->
     return run_id, parent
 
 
-def _end(api: Any, run_ids: Sequence[str], status: str) -> None:
+def _end(api: "MlflowClient", run_ids: Sequence[str], status: str) -> None:
     for run_id in run_ids:
         api.set_terminated(run_id, status)
 
 
-def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
+def _fail(api: "MlflowClient", run_ids: Sequence[str], error: BaseException) -> None:
     """Mark the runs as failed.
 
     Wait for an unreachable MLflow, but not on an interrupt, nor where `error` shows that the wait is over already.
@@ -329,11 +334,11 @@ def _fail(api: Any, run_ids: Sequence[str], error: BaseException) -> None:
         log.warning("MLflow does not answer; it keeps this step as running until it is tried again")
 
 
-def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
+def _run(api: "MlflowClient", experiment: str, name: str, tags: dict[str, str]) -> str:
     """The id of the run with these tags, created where missing. Of two created at once the first is kept."""
     query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
 
-    def oldest() -> list[Any]:
+    def oldest() -> "list[Run]":
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
         return list(api.search_runs([experiment], query, max_results=1, order_by=order))
 
@@ -347,7 +352,7 @@ def _run(api: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
 
 
 def _log_before(
-    api: Any, run: StageRun, digests: dict[str, str], inputs: dict[str, Path], parameters: dict[str, Any]
+    api: "MlflowClient", run: StageRun, digests: dict[str, str], inputs: dict[str, Path], parameters: dict[str, Any]
 ) -> None:
     from mlflow.entities import Param, RunTag
 
@@ -365,7 +370,7 @@ def _log_before(
     log_batch(api, run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _log_after(api: Any, run: StageRun, now: float) -> None:
+def _log_after(api: "MlflowClient", run: StageRun, now: float) -> None:
     from mlflow.entities import Metric, RunTag
 
     numbers = run.metrics | {"seconds": now - run.began}

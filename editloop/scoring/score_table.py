@@ -51,18 +51,17 @@ def score_schema(axes: Sequence[str]) -> pa.Schema:
         axes: The judge's axes.
     """
     numbers = [*(f"{axis}_{figure}" for axis in (*axes, "fused") for figure in ("mean", "sigma")), "overall", "reward"]
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("candidate", pa.int32()),
-            ("image", pa.string()),
-            ("editor", pa.string()),
-            ("source_sha256", pa.string()),
-            ("image_sha256", pa.string()),
-            *((name, pa.float64()) for name in numbers),
-            ("missing", pa.string()),
-        ]
-    )
+    columns: list[tuple[str, pa.DataType]] = [
+        ("id", pa.string()),
+        ("candidate", pa.int32()),
+        ("image", pa.string()),
+        ("editor", pa.string()),
+        ("source_sha256", pa.string()),
+        ("image_sha256", pa.string()),
+        *((name, pa.float64()) for name in numbers),
+        ("missing", pa.string()),
+    ]
+    return pa.schema(columns)
 
 
 def to_arrow_table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:

@@ -12,10 +12,11 @@ built on it took eleven times as long (`make bench`).
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
@@ -26,7 +27,7 @@ Level = Literal["ordinal", "interval", "nominal"]
 RESAMPLES = 1000
 BLOCK = 2_000_000
 """Most numbers in memory at once while resampling."""
-Float = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
 
 def agreement(judgements: Sequence[Judgement], axis: Axis, *, seed: int = 0) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def table_agreement(
         the items with two or more ratings, `raters` all raters. Where alpha is undefined (no item has two ratings, or
         all compared ratings are equal), `alpha` and `ci95` are None, and "note" says why.
     """
-    names = pd.unique(pd.Series(np.asarray(raters)).astype(str))
+    names: list[str] = pd.Series(np.asarray(raters)).astype(str).unique().tolist()
     ratings = _Ratings.of(values, items, items if groups is None else groups, level)
     figures = {"alpha": None, "ci95": None, "items": ratings.items, "raters": len(names)}
     if note := _degenerate(ratings, names):
@@ -104,10 +105,10 @@ class _Ratings(NamedTuple):
     """(G, V): how often each value was given."""
     coincidences: csr_array
     """(G, P): how often each pair of values occurs within an item. Each item's pairs are divided by its m - 1."""
-    pairs: NDArray[np.intp]
-    """(2, P): the two values of each pair, as indices into `domain`."""
-    domain: NDArray[Any]
-    """(V,): the values, sorted unless nominal."""
+    pairs: Int[NDArray[np.intp], "2 P"]
+    """The two values of each pair, as indices into `domain`."""
+    domain: Shaped[NDArray[Any], " V"]
+    """The values, sorted unless nominal."""
     level: Level
 
     @classmethod
@@ -143,12 +144,15 @@ class _Ratings(NamedTuple):
         size: int = max(*self.given.shape, self.pairs.shape[1])
         return size
 
-    def alphas(self, times: Float) -> Float:
-        """Return alpha with each group counted so many times: (R, G) to (R,), NaN where undefined."""
-        value_counts = (self.given.T @ times.T).T
-        pair_counts = (self.coincidences.T @ times.T).T
-        n = value_counts.sum(axis=1)
-        first, second = self.pairs
+    def alphas(self, times: Float[Array, "R G"]) -> Float[Array, " R"]:
+        """Return alpha with each group counted so many times in each of R resamples, NaN where undefined."""
+        value_counts: Array = (self.given.T @ times.T).T
+        pair_counts: Array = (self.coincidences.T @ times.T).T
+        n: Array = value_counts.sum(axis=1)
+        first: NDArray[np.intp] = self.pairs[0]
+        second: NDArray[np.intp] = self.pairs[1]
+        within: Array
+        between: Array
         if self.level == "nominal":
             within = pair_counts @ (first != second)
             between = n**2 - (value_counts**2).sum(axis=1)
@@ -160,12 +164,12 @@ class _Ratings(NamedTuple):
                 scores = np.broadcast_to(self.domain.astype(np.float64) - np.median(self.domain), value_counts.shape)
             within = (pair_counts * (scores[:, first] - scores[:, second]) ** 2).sum(axis=1)
             between = 2 * n * (value_counts * scores**2).sum(axis=1) - 2 * (value_counts * scores).sum(axis=1) ** 2
-        several = (value_counts > 0).sum(axis=1) > 1
+        several: NDArray[np.bool_] = (value_counts > 0).sum(axis=1) > 1
         return np.where(several, 1 - (n - 1) * within / np.where(several, between, 1), np.nan)
 
 
-def _resampled(G: int, size: int, seed: int) -> Iterator[Float]:
-    """Yield how often each of G groups is drawn, over RESAMPLES draws with replacement, in bounded blocks (R, G)."""
+def _resampled(G: int, size: int, seed: int) -> Iterator[Float[Array, "R G"]]:
+    """Yield how often each of G groups is drawn, over RESAMPLES draws with replacement, in bounded blocks of R."""
     rng = np.random.default_rng(seed)
     block = max(1, min(RESAMPLES, BLOCK // size))
     for start in range(0, RESAMPLES, block):
@@ -174,7 +178,7 @@ def _resampled(G: int, size: int, seed: int) -> Iterator[Float]:
         yield np.bincount(drawn.ravel(), minlength=R * G).reshape(R, G).astype(np.float64)
 
 
-def _degenerate(ratings: _Ratings, names: NDArray[Any]) -> str | None:
+def _degenerate(ratings: _Ratings, names: Sequence[str]) -> str | None:
     """Return why alpha is undefined, or None."""
     if len(names) == 0:
         return "no ratings"

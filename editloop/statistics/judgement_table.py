@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from editloop.data.vocabulary import AXES, Judgement
@@ -56,8 +57,8 @@ class TimePart(NamedTuple):
     """Time of the earliest rating."""
     end: datetime
     """Time of the latest rating."""
-    rows: NDArray[np.bool_]
-    """(N,): which rows of the table belong to the period."""
+    rows: Bool[NDArray[np.bool_], " N"]
+    """Which rows of the table belong to the period."""
 
 
 def time_parts(table: pd.DataFrame) -> list[TimePart]:
@@ -75,11 +76,11 @@ def time_parts(table: pd.DataFrame) -> list[TimePart]:
     if table.empty:
         return []
     last = table.groupby("item")["created_at"].max()
-    weeks = ((last - MONDAY) // pd.Timedelta(days=7)).astype("int64")
-    if weeks.nunique() < 3:
+    part = (last - MONDAY) // pd.Timedelta(days=7)
+    if part.nunique() < 3:
         parts = max(1, min(PARTS, table["task_id"].nunique() // LEAST_TASKS))
-        weeks = (last.rank(method="first") - 1) * parts // len(last)
-    number = weeks.loc[table["item"]].to_numpy()
+        part = ((last.rank(method="first") - 1) * parts // len(last)).astype("int64")
+    number = part.loc[table["item"]].to_numpy()
     stretches = []
     for part_number in np.unique(number):
         rows = number == part_number

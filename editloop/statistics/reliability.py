@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -26,8 +27,8 @@ class Reliability(NamedTuple):
     weights: dict[str, float]
     """By annotator, 0..1: the share of the true level's entropy that the rating removes. 0 = uninformative. A constant
     shift costs little, as it can be undone."""
-    posterior: dict[tuple[str, str], NDArray[np.float64]]
-    """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; (4,), sums to 1."""
+    posterior: dict[tuple[str, str], Float[NDArray[np.float64], "4"]]
+    """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; sums to 1."""
 
 
 def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
@@ -60,7 +61,7 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
     true = true_levels(items, annotators, ratings - LOWEST_RATING)
     counts = np.zeros((len(names), len(LEVELS), len(LEVELS)))
     np.add.at(counts, (annotators, ratings - LOWEST_RATING), true[items])
-    everybody = counts.sum(axis=0)
+    everybody: NDArray[np.float64] = counts.sum(axis=0)
     informed = len(names) > 1 and (everybody.sum(axis=0) > 0.5).sum() > 1
     shares = counts + BORROWED * everybody / everybody.sum()
     weights = {name: information_share(joint) if informed else 1.0 for name, joint in zip(names, shares, strict=True)}
@@ -70,8 +71,10 @@ def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
 
 
 def true_levels(
-    items: NDArray[np.integer], annotators: NDArray[np.integer], ratings: NDArray[np.integer]
-) -> NDArray[np.float64]:
+    items: Integer[NDArray[np.integer], " N"],
+    annotators: Integer[NDArray[np.integer], " N"],
+    ratings: Integer[NDArray[np.integer], " N"],
+) -> Float[NDArray[np.float64], "items levels"]:
     """Return the probability of each true level of each item.
 
     The model is fitted by expectation maximisation, starting from each item's shares of votes. The steps and the
@@ -79,12 +82,12 @@ def true_levels(
     nobody gave has probability 0.
 
     Args:
-        items: The item of each rating, (N,), numbered from 0 without gaps.
-        annotators: The annotator of each rating, (N,), numbered from 0 without gaps.
-        ratings: The level of each rating, (N,), from 0.
+        items: The item of each rating, numbered from 0 without gaps.
+        annotators: The annotator of each rating, numbered from 0 without gaps.
+        ratings: The level of each rating, from 0.
 
     Returns:
-        (items, LEVELS); rows sum to 1.
+        Rows of LEVELS probabilities that sum to 1.
     """
     levels, heard = np.unique(ratings, return_inverse=True)
     people, count = int(annotators.max()) + 1, len(levels)
@@ -92,19 +95,22 @@ def true_levels(
         (np.ones(len(items)), (items, annotators * count + heard)), shape=(int(items.max()) + 1, people * count)
     )
     used = (np.asarray(votes.sum(axis=0)) > 0).reshape(people, count, 1)
-    raters = np.asarray(votes.sum(axis=1))
+    raters: NDArray[np.float64] = np.asarray(votes.sum(axis=1))
     shares = np.stack([np.bincount(items[heard == level], minlength=len(raters)) for level in range(count)], axis=1)
     true: NDArray[np.float64] = shares / raters[:, None]
     bound = -np.inf
     for last in range(ITERATIONS + 1):
-        prior = np.maximum(true.mean(axis=0), LEAST)
-        errors = np.where(used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0)
+        prior: NDArray[np.float64] = np.maximum(true.mean(axis=0), LEAST)
+        errors: NDArray[np.float64] = np.where(
+            used, np.maximum((votes.T @ true).reshape(people, count, count), LEAST), 0.0
+        )
         errors /= errors.sum(axis=1, keepdims=True)
         log_errors = np.log(np.where(used, errors, 1.0)).reshape(people * count, count)
-        likelihood = votes @ log_errors
+        likelihood: NDArray[np.float64] = votes @ log_errors
         if last:
             sure = np.maximum(true, LEAST)
-            new = (true * (likelihood + raters[:, None] * np.log(prior))).sum() - (sure * np.log(sure)).sum()
+            gain = true * (likelihood + raters[:, None] * np.log(prior))
+            new = float(gain.sum()) - float((sure * np.log(sure)).sum())
             if last == ITERATIONS or new / len(items) - bound < TOLERANCE:
                 break
             bound = new / len(items)
@@ -116,14 +122,15 @@ def true_levels(
     return posterior
 
 
-def information_share(counts: NDArray[np.float64]) -> float:
+def information_share(counts: Float[NDArray[np.float64], "rated true"]) -> float:
     """Return I(rating; true) / H(true): 0 = independent, 1 = the rating determines the true level.
 
     Args:
-        counts: Counts by rated and true level, (rated, true). At least two true levels must have counts.
+        counts: Counts by rated and true level. At least two true levels must have counts.
     """
-    joint = counts / counts.sum()
-    rated, true = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    joint = counts / float(counts.sum())
+    rated: NDArray[np.float64] = joint.sum(axis=1, keepdims=True)
+    true: NDArray[np.float64] = joint.sum(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         information = np.nansum(joint * np.log(joint / (rated * true)))
         entropy = -np.nansum(true * np.log(true))

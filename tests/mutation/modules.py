@@ -60,6 +60,6 @@ NAMED = (
     Named(f"{RL}/loop.py", "min(settings.ema_decay, ", "max(settings.ema_decay, "),
     Named(f"{RL}/policy_loss.py", "(ratio > 1 + high)", "(ratio > 1 - high)"),
     Named(f"{RL}/policy_loss.py", "(ratio < 1 - low)", "(ratio < 1 + low)"),
-    Named(f"{STATISTICS}/bootstrap.py", "np.sqrt(clusters / (clusters - 1)) * t.ppf", "t.ppf"),
-    Named(f"{STATISTICS}/bootstrap.py", "norm.ppf(share) * np.sqrt((clusters - 1) / clusters)", "norm.ppf(share)"),
+    Named(f"{STATISTICS}/bootstrap.py", "math.sqrt(clusters / (clusters - 1)) * t.ppf", "t.ppf"),
+    Named(f"{STATISTICS}/bootstrap.py", "norm.ppf(share) * math.sqrt((clusters - 1) / clusters)", "norm.ppf(share)"),
 )

@@ -25,7 +25,7 @@ def test_a_planted_map_is_found_again():
 def test_order_is_kept_and_every_rating_is_on_the_scale_even_where_labels_run_against_the_scores():
     rng = np.random.default_rng(1)
     mu = rng.normal(size=(50, 2)).astype(np.float32)
-    found = fit_calibration(mu, 4 - 3 * (mu > 0))
+    found = fit_calibration(mu, 4.0 - 3 * (mu > 0))
     asked = torch.linspace(-5, 5, 101)[:, None].expand(-1, 2)
     ratings = calibrated_ratings(found, asked.double())
     assert (ratings.diff(dim=0) > 0).all()

@@ -6,7 +6,7 @@ agree. A slice with a significant regression beyond its margin rejects (Holm's c
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,53 @@ from editloop.statistics.mcnemar import discordant_counts, mcnemar
 Verdict = Literal["promote", "hold", "reject"]
 ALL = "all"
 """Name of the whole suite among its slices."""
+
+
+class _SliceReport(TypedDict):
+    """Figures of one slice in gate.json. `regressed` is None where it was not tested."""
+
+    slice: str
+    units: int
+    new: float | None
+    old: float | None
+    change: float | None
+    interval: list[float | None]
+    p_regressed: float
+    regressed: NotRequired[bool | None]
+
+
+class _SuiteReport(TypedDict):
+    """Figures and verdict of one suite in gate.json. The reasons go to the top of it."""
+
+    suite: str
+    required: bool
+    margin: float
+    minimum: int
+    verdict: Verdict
+    mcnemar_p: float | None
+    missing: int
+    units: int
+    new: float | None
+    old: float | None
+    change: float | None
+    interval: list[float | None]
+    slices: list[_SliceReport]
+    reasons: NotRequired[list[str]]
+
+
+class _JudgeReport(TypedDict):
+    """Figures and verdict of one independent judge in gate.json. The reason goes to the top of it."""
+
+    judge: str
+    asked_for: str
+    margin: float
+    counts: bool
+    verdict: Verdict
+    net_preference: float | None
+    interval: list[float | None]
+    tasks: int
+    missing: int
+    reason: NotRequired[str]
 
 
 class SuiteMeasurement(NamedTuple):
@@ -112,7 +159,7 @@ def decide(
     }
 
 
-def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: int) -> dict[str, Any]:
+def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: int) -> _SuiteReport:
     """Return figures, verdict and reasons of one suite; its slices are not tested yet."""
     new, old = measurement.new, align_outcomes(measurement.new, measurement.old)
     names = [ALL, *sorted(set(new.slices))]
@@ -122,7 +169,7 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
     ends = percentile_intervals(resampled, 1 - settings.alpha)
     units = [int((inside[:, index] > 0).sum()) for index in range(len(names))]
     p_regressed = p_value_below(resampled, -settings.slices.margin)
-    rows: list[dict[str, Any]] = [
+    rows: list[_SliceReport] = [
         {
             "slice": name,
             "units": units[index],
@@ -162,14 +209,14 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
 
 
 def _overall_verdict(
-    settings: GateSettings, measurement: SuiteMeasurement, overall: dict[str, Any], old: Outcomes
+    settings: GateSettings, measurement: SuiteMeasurement, overall: _SliceReport, old: Outcomes
 ) -> tuple[Verdict, str, float | None]:
     """Return the verdict on a suite as a whole, the reason, and McNemar's p (None if it was not tested)."""
     bound, (low, high) = 0.0 - measurement.gate.margin, overall["interval"]
     p = mcnemar(measurement.new.right, old.right) if measurement.gate.margin == 0 else None
     if overall["units"] < measurement.gate.minimum:
         return "hold", f"too few to decide, at least {measurement.gate.minimum} are asked", p
-    if low is None:
+    if low is None or high is None:
         return "hold", "one source or task alone has no interval; more data would decide", p
     missing_share = float(measurement.new.missing.mean())
     if missing_share > settings.most_missing:
@@ -185,7 +232,7 @@ def _overall_verdict(
     return "promote", f"the interval lies above {_signed(bound)}{checked}", p
 
 
-def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> None:
+def _mark_regressions(settings: GateSettings, suites: list[_SuiteReport]) -> None:
     """Reject each suite with a slice that regressed.
 
     One Holm correction covers the slices of all required suites.
@@ -214,7 +261,7 @@ def _mark_regressions(settings: GateSettings, suites: list[dict[str, Any]]) -> N
             )
 
 
-def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> dict[str, Any]:
+def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> _JudgeReport:
     """Return whether an independent judge agrees, with figures and the reason."""
     answered = ~np.isnan(agreement.preferences)
     values = np.where(answered, agreement.preferences, 0.0)[:, None]

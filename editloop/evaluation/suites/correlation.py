@@ -101,7 +101,8 @@ def spearman(first: Floats, second: Floats, times: Floats) -> Floats:
 def _mid_ranks(values: Floats, times: Floats) -> Floats:
     """Mid-ranks of N values in each resample, minus 1/2, (R, N)."""
     level = np.unique(values, return_inverse=True)[1]
-    level_counts = times @ csr_array((np.ones(len(level)), (np.arange(len(level)), level)))
+    belongs: csr_array = csr_array((np.ones(len(level)), (np.arange(len(level)), level)))
+    level_counts: Floats = (belongs.T @ times.T).T
     return np.asarray((np.cumsum(level_counts, axis=1) - level_counts / 2)[:, level])
 
 

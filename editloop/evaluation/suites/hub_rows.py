@@ -46,7 +46,7 @@ class _Batches:
 
     path: Path
     held: tuple[int, pa.Table] | None = None
-    _file: Any = field(default=None, repr=False)
+    _file: parquet.ParquetFile | pa.Table = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -60,14 +60,13 @@ class _Batches:
 
     @property
     def columns(self) -> list[str]:
-        names: list[str] = self._file.schema_arrow.names if self.path.suffix == ".parquet" else self._file.column_names
-        return names
+        return self._file.column_names if isinstance(self._file, pa.Table) else self._file.schema_arrow.names
 
     def __len__(self) -> int:
-        return self._file.num_row_groups if self.path.suffix == ".parquet" else 1
+        return 1 if isinstance(self._file, pa.Table) else self._file.num_row_groups
 
     def read(self, batch: int) -> pa.Table:
-        if self.path.suffix != ".parquet":
+        if isinstance(self._file, pa.Table):
             return self._file
         if self.held is None or self.held[0] != batch:
             try:

@@ -6,6 +6,7 @@ rating = 1 + 3 sigmoid(slope mu + offset), slope > 0. It keeps every order, and 
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from torch import Tensor
@@ -19,34 +20,36 @@ PRIOR_CANDIDATES = 10.0
 standard deviation; it keeps a few labels from moving the map far."""
 
 
-def rating_shares(calibration: Calibration, mu: Tensor) -> Tensor:
-    """Return the position of raw scores on the rating scale, (N, axes): 0 (lowest rating) to 1 (highest).
+def rating_shares(calibration: Calibration, mu: Float[Tensor, "N axes"]) -> Float[Tensor, "N axes"]:
+    """Return the position of raw scores on the rating scale: 0 (lowest rating) to 1 (highest).
 
     Args:
         calibration: The model's calibration.
-        mu: Raw scores (N, axes).
+        mu: Raw scores.
     """
     return torch.sigmoid(mu * mu.new_tensor(calibration.slope) + mu.new_tensor(calibration.offset))
 
 
-def calibrated_ratings(calibration: Calibration, mu: Tensor) -> Tensor:
-    """Return the ratings 1..4 of raw scores, (N, axes).
+def calibrated_ratings(calibration: Calibration, mu: Float[Tensor, "N axes"]) -> Float[Tensor, "N axes"]:
+    """Return the ratings 1..4 of raw scores.
 
     Args:
         calibration: The model's calibration.
-        mu: Raw scores (N, axes).
+        mu: Raw scores.
     """
     return LOWEST + (HIGHEST - LOWEST) * rating_shares(calibration, mu)
 
 
-def fit_calibration(mu: NDArray[np.floating], ratings: NDArray[np.floating]) -> Calibration:
+def fit_calibration(
+    mu: Float[NDArray[np.floating], "N axes"], ratings: Float[NDArray[np.floating], "N axes"]
+) -> Calibration:
     """Fit the map of each axis to rated candidates, by least squares.
 
     A weak prior draws each axis to the map that centres its mu and divides it by its standard deviation.
 
     Args:
-        mu: Raw scores (N, axes).
-        ratings: Mean ratings 1..4, (N, axes).
+        mu: Raw scores.
+        ratings: Mean ratings 1..4.
 
     Returns:
         The calibration, with its error on these candidates.

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 
 from editloop.models.edit_score.settings import AXES, DIGITS
 from editloop.models.judge_protocol import AxisScore, Score
@@ -16,10 +17,8 @@ from editloop.models.judge_protocol import AxisScore, Score
 SCALE = 10.0
 """The highest score of an axis, and of O."""
 
-Points = Sequence[float] | NDArray[np.floating]
 
-
-def overall(points: Points, top: float) -> NDArray[np.float64]:
+def overall(points: ArrayLike, top: float) -> Float[NDArray[np.float64], "*edits"]:
     """Return O = sqrt(S_SC * S_PQ), 0..10. S is the lesser of a question's two points, scaled to 0..10.
 
     Args:
@@ -56,13 +55,13 @@ def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_sh
     return Score(axes, fused, fused.mean, fused.mean / SCALE)
 
 
-def expected_score(chances: NDArray[np.floating], least_mass: float) -> Score:
+def expected_score(chances: Float[NDArray[np.floating], "4 6"], least_mass: float) -> Score:
     """Return the score without reasoning: means and standard deviations under the digits' probabilities.
 
     Those of O are computed exactly, with independent points.
 
     Args:
-        chances: Probabilities (4, 6) of the digits 0..5 as the next token, for each of the four points. Rows need not
+        chances: Probabilities of the digits 0..5 as the next token, for each of the four points. Rows need not
             sum to 1.
         least_mass: The score is missing where a row's sum is below this.
     """
@@ -81,12 +80,16 @@ def expected_score(chances: NDArray[np.floating], least_mass: float) -> Score:
     return Score(axes, fused, fused.mean, fused.mean / SCALE)
 
 
-def _moments(chances: NDArray[np.floating], values: NDArray[np.floating]) -> AxisScore:
+def _moments(
+    chances: Float[NDArray[np.floating], " outcomes"], values: Float[NDArray[np.floating], " outcomes"]
+) -> AxisScore:
     mean = float(chances @ values)
     return AxisScore(mean, math.sqrt(max(0.0, float(chances @ (values - mean) ** 2))))
 
 
-def _distribution_of_lesser(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
+def _distribution_of_lesser(
+    first: Float[NDArray[np.floating], " digits"], second: Float[NDArray[np.floating], " digits"]
+) -> Float[NDArray[np.floating], " digits"]:
     """Return the distribution of the lesser of two independent digits: P(min >= d) is the product of the two tails."""
     tails = np.append(first[::-1].cumsum()[::-1] * second[::-1].cumsum()[::-1], 0.0)
     distribution: NDArray[np.floating] = tails[:-1] - tails[1:]

@@ -1,6 +1,7 @@
 """Preference loss over groups of candidates: every pair of a group once, each axis by itself or all axes as one."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from editloop.datasets.labels import TIE
@@ -11,9 +12,15 @@ TARGETS = ("axes", "fused")
 
 
 def group_loss(
-    mu: Tensor, log_sigma: Tensor, ratings: Tensor, valid: Tensor, weights: Tensor, loss: str, target: str = "axes"
-) -> tuple[Tensor, Tensor]:
-    """Weighted mean loss over the ordered pairs of G groups of up to K candidates.
+    mu: Float[Tensor, "G K A"],
+    log_sigma: Float[Tensor, "G K A"],
+    ratings: Float[Tensor, "G K A"],
+    valid: Bool[Tensor, "G K"],
+    weights: Float[Tensor, "G K K #A"],
+    loss: str,
+    target: str = "axes",
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Weighted mean loss over the ordered pairs of G groups of up to K candidates, rated on A axes.
 
     With target `axes`, a pair counts on every axis whose ratings differ. An overall tie whose axes disagree therefore
     teaches both axes. With `fused`, a pair is ordered by the sum of its ratings, and the loss is on the mean of mu and
@@ -23,16 +30,16 @@ def group_loss(
     `regression` is a loss on candidates, not on pairs, and ignores `weights`.
 
     Args:
-        mu: Mean scores, (G, K, A).
-        log_sigma: Log standard deviations of the scores, (G, K, A).
-        ratings: Mean ratings, (G, K, A).
-        valid: Which places hold a candidate, bool (G, K).
-        weights: Weight of each pair on each axis, (G, K, K, A or 1); 0 where it has no order there.
+        mu: Mean scores.
+        log_sigma: Log standard deviations of the scores.
+        ratings: Mean ratings.
+        valid: Which places hold a candidate.
+        weights: Weight of each pair on each axis, or on all axes alike; 0 where it has no order there.
         loss: A name in `LOSSES`.
         target: A name in `TARGETS`.
 
     Returns:
-        The mean loss, a scalar, and the sum of the weights it is the mean over.
+        The mean loss and the sum of the weights it is the mean over.
     """
     if loss == REGRESSION:
         squared = (mu - ratings).square() * valid[..., None]
@@ -57,6 +64,6 @@ def group_loss(
     return total / count.clamp_min(1), count
 
 
-def _pairs(loss: PairLoss, mu: Tensor, log_sigma: Tensor) -> Tensor:
-    """Return the loss of every candidate preferred to every other of its group, (G, K, K, A)."""
+def _pairs(loss: PairLoss, mu: Float[Tensor, "G K A"], log_sigma: Float[Tensor, "G K A"]) -> Float[Tensor, "G K K A"]:
+    """Return the loss of every candidate preferred to every other of its group."""
     return loss(mu[:, :, None], log_sigma[:, :, None], mu[:, None], log_sigma[:, None])

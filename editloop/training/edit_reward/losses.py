@@ -11,9 +11,11 @@ are. Under `log-expected`, uncertainty lowers the loss of a pair on the wrong si
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -26,12 +28,16 @@ MARGIN = 0.57
 TIE_STRENGTH = 5.0
 """k of Bradley-Terry with ties: two equal candidates tie with probability (k - 1) / (k + 1)."""
 
-PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+PairScores: TypeAlias = Float[Tensor, "*#pairs"]
+"""Means or log deviations of scores, one per pair, in any shape; those of one call broadcast."""
+PairLosses: TypeAlias = Float[Tensor, "*pairs"]
+"""The loss of each pair, in the shape that the scores broadcast to."""
+PairLoss = Callable[[PairScores, PairScores, PairScores, PairScores], PairLosses]
 
 
 @cache
-def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return nodes and log weights for the expectation under a standard normal, each (NODES,)."""
+def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
+    """Return nodes and log weights for the expectation under a standard normal, NODES each."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     return (
         torch.as_tensor(nodes, dtype=dtype, device=device),
@@ -39,46 +45,48 @@ def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     )
 
 
-def score_difference(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> tuple[Tensor, Tensor]:
+def score_difference(
+    mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores
+) -> tuple[PairLosses, PairLosses]:
     """Return mean and standard deviation of the score difference a - b.
 
     Args:
-        mu_a: Mean score of a, any shape.
-        log_sigma_a: Log standard deviation of a's score, same shape.
-        mu_b: Mean score of b, same shape.
-        log_sigma_b: Log standard deviation of b's score, same shape.
+        mu_a: Mean score of a.
+        log_sigma_a: Log standard deviation of a's score.
+        mu_b: Mean score of b.
+        log_sigma_b: Log standard deviation of b's score.
     """
     return mu_a - mu_b, torch.exp(torch.logaddexp(2 * log_sigma_a, 2 * log_sigma_b) / 2)
 
 
-def expected_log(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
+def expected_log(mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores) -> PairLosses:
     """Uncertainty loss as in EditReward's code: -E_z[log sigmoid(z)]. By Jensen's inequality at least `log_expected`.
 
     Args:
-        mu_a: Mean score of the preferred candidate, any shape.
-        log_sigma_a: Log standard deviation of its score, same shape.
-        mu_b: Mean score of the other candidate, same shape.
-        log_sigma_b: Log standard deviation of its score, same shape.
+        mu_a: Mean score of the preferred candidate.
+        log_sigma_a: Log standard deviation of its score.
+        mu_b: Mean score of the other candidate.
+        log_sigma_b: Log standard deviation of its score.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
     return -(logsigmoid(torch.addcmul(mean[..., None], deviation[..., None], nodes)) @ log_weights.exp())
 
 
-def log_expected(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
+def log_expected(mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores) -> PairLosses:
     """Uncertainty loss as in EditReward's paper: -log E_z[sigmoid(z)]. Summed in log space, so it does not underflow.
 
     Args:
-        mu_a: Mean score of the preferred candidate, any shape.
-        log_sigma_a: Log standard deviation of its score, same shape.
-        mu_b: Mean score of the other candidate, same shape.
-        log_sigma_b: Log standard deviation of its score, same shape.
+        mu_a: Mean score of the preferred candidate.
+        log_sigma_a: Log standard deviation of its score.
+        mu_b: Mean score of the other candidate.
+        log_sigma_b: Log standard deviation of its score.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     mean, deviation = score_difference(mu_a, log_sigma_a, mu_b, log_sigma_b)
     nodes, log_weights = _nodes(mean.dtype, mean.device)
@@ -86,64 +94,68 @@ def log_expected(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: T
     return -torch.logsumexp(logsigmoid(z) + log_weights, dim=-1)
 
 
-def bradley_terry(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
+def bradley_terry(mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores) -> PairLosses:
     """Bradley-Terry loss: -log sigmoid(mu_a - mu_b).
 
     Args:
-        mu_a: Mean score of the preferred candidate, any shape.
+        mu_a: Mean score of the preferred candidate.
         log_sigma_a: Unused.
-        mu_b: Mean score of the other candidate, same shape.
+        mu_b: Mean score of the other candidate.
         log_sigma_b: Unused.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     return -logsigmoid(mu_a - mu_b)
 
 
-def bradley_terry_margin(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
+def bradley_terry_margin(
+    mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores
+) -> PairLosses:
     """Bradley-Terry loss with a margin: -log sigmoid(mu_a - mu_b - MARGIN).
 
     Args:
-        mu_a: Mean score of the preferred candidate, any shape.
+        mu_a: Mean score of the preferred candidate.
         log_sigma_a: Unused.
-        mu_b: Mean score of the other candidate, same shape.
+        mu_b: Mean score of the other candidate.
         log_sigma_b: Unused.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     return -logsigmoid(mu_a - mu_b - MARGIN)
 
 
-def bradley_terry_ties(mu_a: Tensor, log_sigma_a: Tensor, mu_b: Tensor, log_sigma_b: Tensor) -> Tensor:
+def bradley_terry_ties(
+    mu_a: PairScores, log_sigma_a: PairScores, mu_b: PairScores, log_sigma_b: PairScores
+) -> PairLosses:
     """Bradley-Terry loss where ties are possible: -log P(a beats b).
 
     P = e^a / (e^a + k e^b) with k = TIE_STRENGTH (Rao and Kupper 1967).
 
     Args:
-        mu_a: Mean score of the preferred candidate, any shape.
+        mu_a: Mean score of the preferred candidate.
         log_sigma_a: Unused.
-        mu_b: Mean score of the other candidate, same shape.
+        mu_b: Mean score of the other candidate.
         log_sigma_b: Unused.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     return -logsigmoid(mu_a - mu_b - math.log(TIE_STRENGTH))
 
 
-def tie_loss(mu_a: Tensor, mu_b: Tensor) -> Tensor:
+def tie_loss(mu_a: PairScores, mu_b: PairScores) -> PairLosses:
     """Loss of a tie in the model of `bradley_terry_ties`: -log P(a and b tie).
 
     P(a and b tie) = (k^2 - 1) P(a beats b) P(b beats a) with k = TIE_STRENGTH.
 
     Args:
-        mu_a: Mean score of one candidate, any shape.
-        mu_b: Mean score of the other, same shape.
+        mu_a: Mean score of one candidate.
+        mu_b: Mean score of the other.
 
     Returns:
-        The loss of each pair, same shape.
+        The loss of each pair.
     """
     gap, k = mu_a - mu_b, TIE_STRENGTH
     return -(math.log(k * k - 1) + logsigmoid(gap - math.log(k)) + logsigmoid(-gap - math.log(k)))

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import PromptRow
 
 
-def sft_loss(model: EditScoreModel, rows: Sequence[PromptRow]) -> Tensor:
-    """Return the mean cross-entropy (nats) over the answers' tokens, a scalar with gradient.
+def sft_loss(model: EditScoreModel, rows: Sequence[PromptRow]) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy (nats) over the answers' tokens, with gradient.
 
     Args:
         model: The model to train.
@@ -20,11 +21,11 @@ def sft_loss(model: EditScoreModel, rows: Sequence[PromptRow]) -> Tensor:
     return answer_loss(model(batch), batch["targets"])
 
 
-def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy (nats) over the answers' tokens, a scalar.
+def answer_loss(logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"]) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy (nats) over the answers' tokens.
 
     Args:
-        logits: The model's logits at these tokens, (M, vocabulary).
-        targets: Token ids of the answers, (M,).
+        logits: The model's logits at these tokens.
+        targets: Token ids of the answers.
     """
     return torch.nn.functional.cross_entropy(logits.float(), targets)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from editloop.data.vocabulary import AXES as RATED
@@ -29,11 +30,11 @@ class Target(NamedTuple):
     """Reasoning for SC and for PQ. Where one is empty, a short one is written from the points."""
 
 
-def targets_from_ratings(ratings: NDArray[np.floating], top: int) -> list[Target]:
+def targets_from_ratings(ratings: Float[NDArray[np.floating], "edits 2"], top: int) -> list[Target]:
     """Convert experts' mean ratings to targets in whole points, linearly: rating 1 is 0 points, rating 4 is `top`.
 
     Args:
-        ratings: Mean ratings of K edits, (K, 2), 1..4: instruction following, then visual quality.
+        ratings: Mean ratings, 1..4: instruction following, then visual quality.
         top: Highest point.
 
     Returns:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from editloop.errors import EditLoopError
@@ -22,17 +23,17 @@ Combination = Literal["normalised", "raw"]
 class Advantages(NamedTuple):
     """Advantages of a batch of edits."""
 
-    values: Tensor
-    """Advantages, (P, G) in -5..5; 0 where an edit does not count."""
-    counts: Tensor
-    """Which edits teach something, bool (P, G). Leave the others out of means."""
+    values: Float[Tensor, "P G"]
+    """Advantages in -5..5; 0 where an edit does not count."""
+    counts: Bool[Tensor, "P G"]
+    """Which edits teach something. Leave the others out of means."""
     silent: int
     """Number of groups that teach nothing, because they have no spread or fewer than two rewards."""
     missing: int
     """Number of edits without a reward."""
 
 
-def compute_advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
+def compute_advantages(rewards: Float[Tensor, "..."], scale: Scale = "group") -> Advantages:
     """Compute advantages from one reward: (r - mean of the group) / standard deviation, clipped to +-5.
 
     Standard deviations are of the population. A missing reward drops out of its group.
@@ -68,7 +69,7 @@ def compute_advantages(rewards: Tensor, scale: Scale = "group") -> Advantages:
 
 
 def combine_advantages(
-    rewards: Mapping[str, Tensor],
+    rewards: Mapping[str, Float[Tensor, "P G"]],
     weights: Mapping[str, float],
     *,
     combination: Combination = "normalised",
@@ -80,7 +81,7 @@ def combine_advantages(
     reward both combinations give the same.
 
     Args:
-        rewards: Rewards by name, each (P, G), NaN where missing.
+        rewards: Rewards by name, NaN where missing.
         weights: Weight above 0 of each reward, by the same names. Only their ratios matter.
         combination: `raw` adds the rewards by weight, so one with a wide range dominates. `normalised` adds their
             advantages by weight, so weights mean the same whatever a reward's range.
@@ -106,21 +107,21 @@ def combine_advantages(
     return Advantages(values, counts, int((~counts.any(1)).sum().item()), int(lacking.sum().item()))
 
 
-def solved(rewards: Tensor, spread: float = 0.05, mean: float = 0.9) -> Tensor:
-    """Return which tasks have nothing left to learn (Edit-R1's filter), bool (P,).
+def solved(rewards: Float[Tensor, "P G"], spread: float = 0.05, mean: float = 0.9) -> Bool[Tensor, " P"]:
+    """Return which tasks have nothing left to learn (Edit-R1's filter).
 
     A task with a missing reward does not count as solved.
 
     Args:
-        rewards: Rewards, (P, G), 0..1.
+        rewards: Rewards, 0..1.
         spread: A solved task's rewards have a standard deviation below this.
         mean: A solved task's rewards have a mean above this.
     """
     return (rewards.std(1, correction=0) < spread) & (rewards.mean(1) > mean)
 
 
-def strongest_members(advantages: Advantages, best_members: int) -> Tensor:
-    """Return the members of each group with the largest |advantage| among those that count, bool (P, G).
+def strongest_members(advantages: Advantages, best_members: int) -> Bool[Tensor, "P G"]:
+    """Return the members of each group with the largest |advantage| among those that count.
 
     Args:
         advantages: Advantages of the batch.
@@ -133,7 +134,9 @@ def strongest_members(advantages: Advantages, best_members: int) -> Tensor:
     return chosen & advantages.counts
 
 
-def _centred(rewards: Tensor, present: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _centred(
+    rewards: Float[Tensor, "P G"], present: Bool[Tensor, "P G"], dim: int
+) -> tuple[Float[Tensor, "P G"], Float[Tensor, "#P #G"]]:
     """Return present rewards minus their mean along `dim` (0 where missing), and their variance; `dim` is kept."""
     count = present.sum(dim, keepdim=True).clamp_min(1)
     filled = torch.where(present, rewards, 0.0)

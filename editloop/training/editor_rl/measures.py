@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from editloop.evaluation.oracle import edit_mask
@@ -12,8 +14,8 @@ from editloop.statistics.bootstrap import ratio_interval
 RESAMPLES = 2_000
 """Bootstrap resamples for an interval that is shown at each evaluation. A gate uses more."""
 
-Picture = NDArray[np.uint8]
-"""uint8 image, (height, width, 3)."""
+Picture: TypeAlias = UInt8[NDArray[np.uint8], "height width 3"]
+"""Image in RGB."""
 
 
 def preservation(source: Picture, edit: Picture, answer: Picture) -> float:
@@ -45,11 +47,11 @@ def diversity(edits: Sequence[Picture]) -> float:
     return float(np.mean([np.sqrt(np.square(first - second).mean()) for first, second in pairs]))
 
 
-def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float] | None:
+def mean_interval(values: Float[NDArray[np.float64], " tasks"]) -> tuple[float, float, float] | None:
     """Mean of the known values, with its 95 % bootstrap interval over tasks.
 
     Args:
-        values: One value per task, (T,); NaN where unknown.
+        values: One value per task; NaN where unknown.
 
     Returns:
         Mean and the interval's low and high end; the ends are NaN with one known value. None where no value is known.

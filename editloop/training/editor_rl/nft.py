@@ -5,29 +5,30 @@ is pulled towards the good ones and pushed away from the bad ones. This needs no
 log-probabilities.
 """
 
+from jaxtyping import Float
 from torch import Tensor
 
 
-def compute_optimality(advantage: Tensor, advantage_clip: float) -> Tensor:
-    """Probability that an edit is a good one, (B,), 0..1: clip(A, +-advantage_clip) / (2 advantage_clip) + 1/2.
+def compute_optimality(advantage: Float[Tensor, "*edits"], advantage_clip: float) -> Float[Tensor, "*edits"]:
+    """Probability that an edit is a good one, 0..1: clip(A, +-advantage_clip) / (2 advantage_clip) + 1/2.
 
     Args:
-        advantage: Advantages A, (B,).
+        advantage: Advantages A.
         advantage_clip: The advantage at which the probability is 1, above 0.
     """
     return advantage.clamp(-advantage_clip, advantage_clip) / (2 * advantage_clip) + 0.5
 
 
 def nft_loss(
-    velocity: Tensor,
-    old: Tensor,
-    noised: Tensor,
-    picture: Tensor,
-    sigma: Tensor,
-    optimality: Tensor,
+    velocity: Float[Tensor, "B S C"],
+    old: Float[Tensor, "B S C"],
+    noised: Float[Tensor, "B S C"],
+    picture: Float[Tensor, "B S C"],
+    sigma: Float[Tensor, " B"],
+    optimality: Float[Tensor, " B"],
     nft_beta: float,
     advantage_clip: float = 1.0,
-) -> Tensor:
+) -> Float[Tensor, " B"]:
     """DiffusionNFT's loss of each edit.
 
     With b = nft_beta, the implicit positive policy is b v + (1 - b) old, and the negative one is (1 + b) old - b v.
@@ -35,17 +36,17 @@ def nft_loss(
     of both parts cancel. The factor `advantage_clip` makes the pull of a small advantage independent of the clip.
 
     Args:
-        velocity: The policy's velocities v, (B, S, C).
-        old: The old policy's velocities at the same latents, (B, S, C).
-        noised: Latents (1 - sigma) picture + sigma noise, (B, S, C).
-        picture: Latents of the finished edits, (B, S, C).
-        sigma: Noise levels, (B,), 0..1.
-        optimality: Probability that each edit is a good one, (B,), 0..1, from `compute_optimality`.
+        velocity: The policy's velocities v.
+        old: The old policy's velocities at the same latents.
+        noised: Latents (1 - sigma) picture + sigma noise.
+        picture: Latents of the finished edits.
+        sigma: Noise levels, 0..1.
+        optimality: Probability that each edit is a good one, 0..1, from `compute_optimality`.
         nft_beta: Strength of the implicit policies, above 0.
         advantage_clip: The advantage at which optimality is 1.
 
     Returns:
-        The loss, (B,).
+        The loss of each edit.
     """
     level = sigma[:, None, None]
     positive = noised - level * (nft_beta * velocity + (1 - nft_beta) * old)
@@ -58,11 +59,11 @@ def nft_loss(
     return (optimality * parts[0] + (1 - optimality) * parts[1]) * (advantage_clip / nft_beta)
 
 
-def kl_to_base(velocity: Tensor, base: Tensor) -> Tensor:
-    """Mean squared distance of velocities from the base editor's, (B,): the KL term of NFT.
+def kl_to_base(velocity: Float[Tensor, "B S C"], base: Float[Tensor, "B S C"]) -> Float[Tensor, " B"]:
+    """Mean squared distance of velocities from the base editor's: the KL term of NFT.
 
     Args:
-        velocity: The policy's velocities, (B, S, C).
-        base: The base editor's velocities at the same latents, (B, S, C).
+        velocity: The policy's velocities.
+        base: The base editor's velocities at the same latents.
     """
     return (velocity - base).square().flatten(1).mean(1)

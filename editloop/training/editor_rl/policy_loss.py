@@ -4,25 +4,30 @@ Log-probabilities are means over a sample's dimensions, so ratios lie near 1 and
 """
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from editloop.training.editor_rl.sde import Level, gaussian_kl
 
 
-def probability_ratio(log_prob: Tensor, rollout_log_prob: Tensor) -> Tensor:
-    """Ratio of the probabilities under the present policy and under the policy of the rollout, (B,).
+def probability_ratio(log_prob: Float[Tensor, " B"], rollout_log_prob: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Ratio of the probabilities under the present policy and under the policy of the rollout.
 
     Args:
-        log_prob: Log-probabilities under the present policy, (B,).
-        rollout_log_prob: Log-probabilities under the policy of the rollout, (B,).
+        log_prob: Log-probabilities under the present policy.
+        rollout_log_prob: Log-probabilities under the policy of the rollout.
     """
     return torch.exp(log_prob - rollout_log_prob)
 
 
 def guarded_ratio(
-    log_prob: Tensor, rollout_log_prob: Tensor, mean: Tensor, rollout_mean: Tensor, deviation: Level
-) -> Tensor:
-    """GRPO-Guard's ratio (arXiv 2510.22319), (B,).
+    log_prob: Float[Tensor, " B"],
+    rollout_log_prob: Float[Tensor, " B"],
+    mean: Float[Tensor, "B S C"],
+    rollout_mean: Float[Tensor, "B S C"],
+    deviation: Level,
+) -> Float[Tensor, " B"]:
+    """GRPO-Guard's ratio (arXiv 2510.22319).
 
     With c = deviation it is exp((log_prob - rollout_log_prob) c + mean((mean - rollout_mean)^2) / (2 c)) = exp(mean(eps
     (mean - rollout_mean))), where the rollout drew rollout_mean + c eps. The plain ratio is below 1 on average, the
@@ -30,45 +35,49 @@ def guarded_ratio(
     scale at all steps.
 
     Args:
-        log_prob: Log-probabilities under the present policy, (B,).
-        rollout_log_prob: Log-probabilities under the policy of the rollout, (B,).
-        mean: The step's mean under the present policy, (B, S, C).
-        rollout_mean: The step's mean in the rollout, (B, S, C).
+        log_prob: Log-probabilities under the present policy.
+        rollout_log_prob: Log-probabilities under the policy of the rollout.
+        mean: The step's mean under the present policy.
+        rollout_mean: The step's mean in the rollout.
         deviation: The step's standard deviation c = s sqrt(-delta), above 0.
     """
     c = deviation.flatten() if isinstance(deviation, Tensor) else deviation
     return torch.exp((log_prob - rollout_log_prob + gaussian_kl(mean, rollout_mean, deviation)) * c)
 
 
-def clipped_loss(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
-    """Clipped policy loss max(-A r, -A clip(r, 1 - low, 1 + high)), (B,).
+def clipped_loss(
+    ratio: Float[Tensor, " B"], advantage: Float[Tensor, " B"], low: float, high: float
+) -> Float[Tensor, " B"]:
+    """Clipped policy loss max(-A r, -A clip(r, 1 - low, 1 + high)).
 
     Args:
-        ratio: Probability ratios r, (B,).
-        advantage: Advantages A, (B,).
+        ratio: Probability ratios r.
+        advantage: Advantages A.
         low: Clip range below 1.
         high: Clip range above 1.
     """
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high))
 
 
-def clipped_mask(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
-    """Where the clip is active, so that the loss has no gradient, bool (B,).
+def clipped_mask(
+    ratio: Float[Tensor, " B"], advantage: Float[Tensor, " B"], low: float, high: float
+) -> Bool[Tensor, " B"]:
+    """Where the clip is active, so that the loss has no gradient.
 
     Args:
-        ratio: Probability ratios, (B,).
-        advantage: Advantages, (B,).
+        ratio: Probability ratios.
+        advantage: Advantages.
         low: Clip range below 1.
         high: Clip range above 1.
     """
     return ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - low))
 
 
-def masked_mean(losses: Tensor, counts: Tensor) -> Tensor:
+def masked_mean(losses: Float[Tensor, " B"], counts: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
     """Mean of losses over the edits that count; 0, with a gradient of 0, where none does.
 
     Args:
-        losses: Losses, (B,).
-        counts: Which edits count, bool (B,).
+        losses: Losses.
+        counts: Which edits count.
     """
     return torch.where(counts, losses, 0.0).sum() / counts.sum().clamp_min(1)

@@ -10,22 +10,24 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-Level: TypeAlias = float | Tensor
-Step = Callable[[Tensor, Tensor, Level, Level, float], tuple[Tensor, Level]]
+Latents: TypeAlias = Float[Tensor, "B S C"]
+Level: TypeAlias = float | Float[Tensor, " B"] | Float[Tensor, "B 1 1"]
+Step = Callable[[Latents, Latents, Level, Level, float], tuple[Latents, Level]]
 """Maps (x, v, sigma, following, noise) to the mean (B, S, C) and standard deviation of the next latents. The deviation
 is a float where sigmas are, else (B, 1, 1). `noise` >= 0 is a (or eta) in the papers; at 0 the step is Euler's."""
 
 
-def flow_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> tuple[Tensor, Level]:
+def flow_sde(x: Latents, v: Latents, sigma: Level, following: Level, noise: float) -> tuple[Latents, Level]:
     """Flow-GRPO's step (arXiv 2505.05470): s = a sqrt(sigma / (1 - sigma)), deviation s sqrt(-delta).
 
     At sigma = 1, where the denominator would be 0, the following sigma replaces sigma in it.
 
     Args:
-        x: Latents, (B, S, C).
-        v: The model's velocities at x, (B, S, C).
+        x: Latents.
+        v: The model's velocities at x.
         sigma: Noise level of x.
         following: Noise level after the step, below sigma.
         noise: a in the paper, at least 0.
@@ -41,14 +43,14 @@ def flow_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float)
     return _euler_maruyama_step(x, v, sigma, following, noise * (sigma / (1 - within)) ** 0.5)
 
 
-def dance_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> tuple[Tensor, Level]:
+def dance_sde(x: Latents, v: Latents, sigma: Level, following: Level, noise: float) -> tuple[Latents, Level]:
     """DanceGRPO's step (arXiv 2505.07818): the same noise eta at every sigma, deviation eta sqrt(-delta).
 
     Its drift eta^2 (x - x0 (1 - sigma)) / (2 sigma^2) equals eta^2 x1 / (2 sigma), which is Flow-SDE's with s = eta.
 
     Args:
-        x: Latents, (B, S, C).
-        v: The model's velocities at x, (B, S, C).
+        x: Latents.
+        v: The model's velocities at x.
         sigma: Noise level of x.
         following: Noise level after the step, below sigma.
         noise: eta in the paper, at least 0.
@@ -59,15 +61,15 @@ def dance_sde(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float
     return _euler_maruyama_step(x, v, _rows(sigma, x), _rows(following, x), noise)
 
 
-def cps(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> tuple[Tensor, Level]:
+def cps(x: Latents, v: Latents, sigma: Level, following: Level, noise: float) -> tuple[Latents, Level]:
     """Coefficient-preserving sampling (arXiv 2509.05952): deviation s = following sin(a pi / 2).
 
     Fresh noise and kept noise together have the variance following^2 of the schedule. The step to sigma 0 has no
     deviation, so it has no density.
 
     Args:
-        x: Latents, (B, S, C).
-        v: The model's velocities at x, (B, S, C).
+        x: Latents.
+        v: The model's velocities at x.
         sigma: Noise level of x.
         following: Noise level after the step, below sigma.
         noise: a in the formula, 0..1.
@@ -84,36 +86,36 @@ def cps(x: Tensor, v: Tensor, sigma: Level, following: Level, noise: float) -> t
 STEPS: dict[str, Step] = {"flow-sde": flow_sde, "cps": cps, "dance-sde": dance_sde}
 
 
-def round_to_storage(x: Tensor, dtype: torch.dtype) -> Tensor:
+def round_to_storage(x: Float[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """Return x as it comes back from storage in `dtype`, in fp32.
 
     Compute log-probabilities of the stored values, in the rollout too. Otherwise the update sees another sample, and
     its ratio is not 1 before the first step.
 
     Args:
-        x: Latents, any shape.
+        x: Latents.
         dtype: Type that they are stored in.
     """
     return _fp32(x.to(dtype))
 
 
-def draw_gaussian(mean: Tensor, deviation: Level, noise: Tensor) -> Tensor:
+def draw_gaussian(mean: Latents, deviation: Level, noise: Latents) -> Latents:
     """Return a sample of N(mean, deviation^2).
 
     Args:
-        mean: Mean, (B, S, C).
+        mean: Mean.
         deviation: Standard deviation.
-        noise: Standard normal noise, (B, S, C).
+        noise: Standard normal noise.
     """
     return _fp32(mean) + _rows(deviation, mean) * _fp32(noise)
 
 
-def log_prob(sample: Tensor, mean: Tensor, deviation: Level) -> Tensor:
-    """Gaussian log-density of a sample, averaged over all dimensions except the batch, (B,).
+def log_prob(sample: Latents, mean: Latents, deviation: Level) -> Float[Tensor, " B"]:
+    """Gaussian log-density of a sample, averaged over all dimensions except the batch.
 
     Args:
-        sample: Latents, (B, S, C).
-        mean: Mean, (B, S, C).
+        sample: Latents.
+        mean: Mean.
         deviation: Standard deviation, above 0.
     """
     spread = _flat(deviation)
@@ -121,12 +123,12 @@ def log_prob(sample: Tensor, mean: Tensor, deviation: Level) -> Tensor:
     return -_mean_square(sample, mean) / (2 * spread**2) - log_spread - math.log(2 * math.pi) / 2
 
 
-def gaussian_kl(mean: Tensor, reference: Tensor, deviation: Level, delta: Level | None = None) -> Tensor:
-    """KL divergence of two Gaussians with the same deviation, averaged over all dimensions except the batch, (B,).
+def gaussian_kl(mean: Latents, reference: Latents, deviation: Level, delta: Level | None = None) -> Float[Tensor, " B"]:
+    """KL divergence of two Gaussians with the same deviation, averaged over all dimensions except the batch.
 
     Args:
-        mean: Mean of one, (B, S, C).
-        reference: Mean of the other, (B, S, C).
+        mean: Mean of one.
+        reference: Mean of the other.
         deviation: Standard deviation of both, above 0.
         delta: following - sigma of an SDE step, to compute what published code does: it divides by the variance before
             that is multiplied by the step's length, which gives the KL times -delta. None for the exact KL.
@@ -135,7 +137,7 @@ def gaussian_kl(mean: Tensor, reference: Tensor, deviation: Level, delta: Level 
     return kl if delta is None else kl * -_flat(delta)
 
 
-def _euler_maruyama_step(x: Tensor, v: Tensor, sigma: Level, following: Level, s: Level) -> tuple[Tensor, Level]:
+def _euler_maruyama_step(x: Latents, v: Latents, sigma: Level, following: Level, s: Level) -> tuple[Latents, Level]:
     """Return mean and deviation of the Euler-Maruyama step of dx = (v + s^2 x1 / (2 sigma)) dsigma + s dw.
 
     This SDE keeps the flow's marginals.
@@ -145,11 +147,11 @@ def _euler_maruyama_step(x: Tensor, v: Tensor, sigma: Level, following: Level, s
     return x * (1 + pull * delta) + v * (1 + pull * (1 - sigma)) * delta, s * (-delta) ** 0.5
 
 
-def _fp32(x: Tensor) -> Tensor:
+def _fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _rows(level: Level, x: Tensor) -> Level:
+def _rows(level: Level, x: Latents) -> Level:
     """Return a level that multiplies latents x row by row: a tensor becomes (B, 1, ...) in x's dimensions."""
     return level.reshape(-1, *[1] * (x.ndim - 1)) if isinstance(level, Tensor) else level
 
@@ -159,5 +161,5 @@ def _flat(level: Level) -> Level:
     return level.flatten() if isinstance(level, Tensor) else level
 
 
-def _mean_square(first: Tensor, second: Tensor) -> Tensor:
+def _mean_square(first: Latents, second: Latents) -> Float[Tensor, " B"]:
     return (_fp32(first) - _fp32(second)).square().flatten(1).mean(1)
