@@ -1,11 +1,11 @@
-"""How calls are repeated and how results are waited for: one policy for every service and file."""
+"""How calls are repeated while a service is unreachable or busy: one policy for all services."""
 
 import logging
 import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_result, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +55,3 @@ def retry_call(
     if retrying.statistics["attempt_number"] > 1 and recovery:
         log.info(recovery)
     return result
-
-
-def poll(
-    read: Callable[[], Result],
-    is_ready: Callable[[Result], bool],
-    *,
-    seconds: float,
-    wait: Callable[[RetryCallState], float],
-) -> Result:
-    """Read until the result is ready, and return the last one read.
-
-    Args:
-        read: The function to call.
-        is_ready: Returns whether a result ends the wait.
-        seconds: Time after which the last result is returned as it is.
-        wait: Returns the seconds between two reads.
-    """
-    retrying = Retrying(
-        retry=retry_if_result(lambda result: not is_ready(result)),
-        stop=lambda state: (state.seconds_since_start or 0) >= seconds,
-        wait=wait,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-    )
-    return retrying(read)

@@ -3,13 +3,13 @@
 Everything here is idempotent: a project is identified by the campaign's key, a task by the content key in its data.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 from rich.progress import track
-from tenacity import wait_exponential
 
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256
@@ -31,15 +31,14 @@ from editloop.content import canonical_json, read_manifest, sha256_json, write_f
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import EditTask, Page
 from editloop.errors import EditLoopError
-from editloop.retry import poll
 from infra.settings import ServiceSettings
 
 IMPORT_PAGES = 500
 """Pages in one import request. It takes a few seconds, so little is repeated if Label Studio goes away."""
 SETTLE_SECONDS = 300
 """Longest time to wait until imported tasks appear."""
-SETTLE_WAIT = wait_exponential(0.1, max=1)
-"""Seconds between two checks for them."""
+FIRST_PAUSE = 0.1
+"""Seconds between the first two checks for them. The pause doubles each time, up to one second."""
 ROWS = 1000
 """Tasks in one request when they are listed."""
 
@@ -219,17 +218,14 @@ def import_tasks(api: LabelStudioApi, campaign: Campaign, planned: Sequence[dict
     parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
     for part in track(parts, "import", transient=True):
         api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
-    if missing:
-        present = poll(
-            lambda: _rows_by_key(api, campaign),
-            lambda rows: not rows.keys() < keys,
-            seconds=SETTLE_SECONDS,
-            wait=SETTLE_WAIT,
-        )
-    if present.keys() < keys:
-        raise EditLoopError(
-            f"{campaign.url}: {len(present)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
-        )
+    deadline, pause = time.monotonic() + SETTLE_SECONDS, FIRST_PAUSE
+    while missing and (present := _rows_by_key(api, campaign)).keys() < keys:
+        if time.monotonic() > deadline:
+            raise EditLoopError(
+                f"{campaign.url}: {len(present)} of {len(keys)} tasks are there {SETTLE_SECONDS} s after their import."
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
     if strange := present.keys() - keys:
         raise EditLoopError(
             f"{campaign.url}: {len(strange)} tasks there are none of the campaign's: delete them in Label Studio (keys "

@@ -1,6 +1,7 @@
 """Exclusive working folders of the dataset repository."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +9,9 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock
-from tenacity import wait_fixed
 
 from editloop.datasets.git_command import git, git_succeeds
 from editloop.errors import EditLoopError
-from editloop.retry import poll
 
 INDEX_LOCK_SECONDS = 10.0
 """How long to wait for another git command in the folder, such as a person's."""
@@ -122,26 +121,25 @@ def checkout(repo: str) -> Iterator[Checkout]:
 def _wait_for_index(folder: Path) -> None:
     """Wait until no process holds git's index lock. Remove a lock whose process was killed."""
     index_lock = Path(git(folder, "rev-parse", "--absolute-git-dir")) / "index.lock"
-    holder = poll(
-        lambda: _release_index(folder, index_lock),
-        lambda holder: holder is None,
-        seconds=INDEX_LOCK_SECONDS,
-        wait=wait_fixed(0.1),
-    )
-    if holder:
-        raise EditLoopError(
-            f"dataset repository {folder}: process {holder.pid} ({holder.name()}) is changing it and has not ended "
-            f"for {INDEX_LOCK_SECONDS:g} s. Let it end, then try again."
-        )
+    deadline = time.monotonic() + INDEX_LOCK_SECONDS
+    while index_lock.exists():
+        holder = _index_holder(folder, index_lock)
+        if holder is None:
+            index_lock.unlink(missing_ok=True)
+        elif time.monotonic() > deadline:
+            raise EditLoopError(
+                f"dataset repository {folder}: process {holder.pid} ({holder.name()}) is changing it and has not ended "
+                f"for {INDEX_LOCK_SECONDS:g} s. Let it end, then try again."
+            )
+        else:
+            time.sleep(0.1)
 
 
-def _release_index(folder: Path, index_lock: Path) -> psutil.Process | None:
-    """Return the running process that may hold the index lock; without one remove the lock and return None.
+def _index_holder(folder: Path, index_lock: Path) -> psutil.Process | None:
+    """Return the running process that may hold the index lock, or None.
 
     That is a git process that works in the folder, or any process that has the lock file open.
     """
-    if not index_lock.exists():
-        return None
     for process in psutil.process_iter():
         try:
             is_git_here = process.name() == "git" and Path(process.cwd()).is_relative_to(folder.resolve())
@@ -149,5 +147,4 @@ def _release_index(folder: Path, index_lock: Path) -> psutil.Process | None:
                 return process
         except psutil.Error:
             continue  # it has ended, or belongs to another user
-    index_lock.unlink(missing_ok=True)
     return None
