@@ -181,7 +181,7 @@ def test_a_rank_samples_its_tasks_in_chunks(tmp_path: Path, chunks: int) -> None
 def test_progress_is_printed_once_its_pace_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pace: float, printed: bool
 ) -> None:
-    monkeypatch.setattr(loop, "PACE_SECONDS", pace)
+    monkeypatch.setattr(loop, "PRINT_INTERVAL_SECONDS", pace)
     trained(tmp_path, iterations=3).run(None)
     assert ("iteration 2/3: reward" in capsys.readouterr().out) == printed
 

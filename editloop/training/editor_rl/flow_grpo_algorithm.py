@@ -130,7 +130,11 @@ class FlowGrpoAlgorithm:
         ]
 
     def finished_figures(self, means: dict[str, float]) -> dict[str, float]:
-        """Turn the mean square of ratio - 1 into its root."""
+        """Turn the mean square of ratio - 1 into its root.
+
+        Args:
+            means: Means of the losses' figures, by name.
+        """
         return means | {"ratio_deviation": math.sqrt(means["ratio_deviation"])}
 
     def end_iteration(self) -> None:

@@ -1,8 +1,8 @@
 """Iterations of an online RL training: DeepSpeed, moving averages, evaluation, checkpoints, metrics.
 
 No random state is carried from iteration to iteration: tasks, windows and noise follow from (seed, iteration). A
-checkpoint is therefore weights, optimiser states, the moving averages and the iteration's number. A training that
-continues from it repeats what an unbroken training would have done.
+checkpoint is therefore weights, optimiser states, the moving averages, what the algorithm keeps, and the iteration's
+number. A training that continues from it repeats what an unbroken training would have done.
 """
 
 import time
@@ -27,12 +27,9 @@ from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import SAME_RESULT, RlJob, RlSettings
 from editloop.training.editor_rl.trained_weights import TrainedWeights
 from editloop.training.folder_lock import lock_training_folder
-from editloop.training.loop import STOPPED_STATUS
+from editloop.training.loop import PRINT_INTERVAL_SECONDS, STOPPED_STATUS
 from editloop.training.memory_plan import BUCKET_ELEMENTS
 from editloop.training.metric_log import MetricLog
-
-PACE_SECONDS = 10.0
-"""Least time between two lines of progress."""
 
 
 class TrainingEvaluator(Protocol):
@@ -307,7 +304,7 @@ class Training:
         if metric_log is None:
             return
         metric_log.add(self.progress.step, figures)
-        if time.monotonic() - self._printed_at > PACE_SECONDS:
+        if time.monotonic() - self._printed_at > PRINT_INTERVAL_SECONDS:
             self._printed_at = time.monotonic()
             pace = (time.monotonic() - self._began) / (self.progress.step - self._from)
             left = pace * (self.settings.iterations - self.progress.step)
