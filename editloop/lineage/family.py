@@ -1,14 +1,11 @@
 """Registered models with what each learnt from, and the search for everything that learnt from a dataset or a model."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from editloop.lineage import tracking
-from editloop.lineage.registry import TAINTED
-
-PAGE = 1000
-"""Entries per request."""
+from editloop.lineage.registry import TAINTED, all_pages
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,12 @@ def read_models() -> list[ModelVersion]:
     """Return every version of every model in the registry."""
     api = tracking.client()
     aliases: dict[tuple[str, str], list[str]] = {}
-    for model in _pages(api.search_registered_models):
+    for model in all_pages(api.search_registered_models):
         for alias, version in dict(model.aliases).items():
             aliases.setdefault((model.name, str(version)), []).append(alias)
     return [
         _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
-        for model_version in _pages(api.search_model_versions)
+        for model_version in all_pages(api.search_model_versions)
     ]
 
 
@@ -117,13 +114,3 @@ def _model(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
         edits=tags.get("editloop.edits_sha256", ""),
         tainted=tags.get(TAINTED, ""),
     )
-
-
-def _pages(search: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

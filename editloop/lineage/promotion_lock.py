@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from editloop.errors import EditLoopError
-from editloop.lineage.registry import RECORDS, Promotion, promotions
+from editloop.lineage.registry import RECORDS, Promotion, PromotionRequest, promotions, tolerate_error
 
 LOCK_EXPIRY_SECONDS = 60.0
 """Seconds after which a lock without a record counts as abandoned. A move takes one or two."""
@@ -23,21 +23,6 @@ LOCK_EXPIRY_SECONDS = 60.0
 
 class OvertakenError(EditLoopError):
     """Another caller moved the alias, or is moving it."""
-
-
-@dataclass(frozen=True)
-class PromotionRequest:
-    """A move of an alias that a caller intends. Its fields mean the same as those of `Promotion`."""
-
-    action: str
-    model: str
-    version: str
-    alias: str
-    actor: str
-    reason: str
-    previous: str
-    verdict: str
-    evidence: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,8 @@ def promotion_lock(api: Any, request: PromotionRequest, number: int) -> Iterator
         yield PromotionLock(request.model, number, attempt, abandoned)
     finally:
         for experiment_id in (*expired, experiment):
-            _release(api, experiment_id)
+            with tolerate_error("RESOURCE_DOES_NOT_EXIST"):  # deleted by the caller that took it for abandoned
+                api.delete_experiment(experiment_id)
 
 
 def is_superseded(api: Any, lock: PromotionLock) -> bool:
@@ -141,25 +127,10 @@ def _create_experiment(api: Any, name: str, tags: dict[str, str]) -> str | None:
 
     A request may reach the server twice. The token then shows that the existing experiment is this caller's own.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tolerate_error("RESOURCE_ALREADY_EXISTS"):
         return str(api.create_experiment(name, tags=tags))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     experiment = api.get_experiment_by_name(name)
     return str(experiment.experiment_id) if experiment and experiment.tags.get("token") == tags["token"] else None
-
-
-def _release(api: Any, experiment: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        api.delete_experiment(experiment)
-    except MlflowException as error:  # deleted by the caller that took it for abandoned
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _request_tags(request: PromotionRequest) -> dict[str, str]:
