@@ -11,20 +11,18 @@ disagree takes two rows, each image preferred once; a tie on both axes takes one
 relative to the file.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotation.formats.judgements_folder import write_imported
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
 from editloop.content import complete_folder, sha256_bytes, write_file
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, png_bytes
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from editloop.errors import EditLoopError
 
@@ -279,7 +277,5 @@ def _load(folder: Path, name: str) -> _Picture:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise EditLoopError(f"{name!r} leaves the folder {folder}; copy the picture into it")
-    picture: Image.Image = load_image(path)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return _Picture(sha256_bytes(buffer.getvalue()), buffer.getvalue())
+    png = png_bytes(load_image(path))
+    return _Picture(sha256_bytes(png), png)
