@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from transformers import (
     AutoConfig,
     PreTrainedTokenizerFast,
@@ -27,6 +27,7 @@ from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_fi
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.settings_file import FrozenModel
 
 SETTINGS, BASE = "editscore.json", "base.json"
 FAMILIES = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}
@@ -35,10 +36,8 @@ OPTIONAL_KEYS = ("lm_head.weight",)
 """Keys that a checkpoint may lack where its output layer is tied to the input embedding."""
 
 
-class BaseReference(BaseModel):
+class BaseReference(FrozenModel):
     """Content of `base.json`: the weights that an adapter belongs to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str
     """Folder or shipped name."""
@@ -237,19 +236,16 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
         )
 
 
-def import_released_adapter(
-    base: str, adapter: Path, folder: Path, settings: EditScoreSettings | None = None, base_name: str | None = None
-) -> None:
+def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: str | None = None) -> None:
     """Write a model's folder from a released adapter and its base, after checking that they belong together.
 
-    The base's weights are read for their digest only.
+    The base's weights are read for their digest only. The settings are those of an EditScore base, or the published
+    ones for a released checkpoint.
 
     Args:
         base: Folder or shipped name of the base.
         adapter: The adapter's folder, in PEFT's format.
         folder: The folder to write. An existing one is replaced.
-        settings: Settings of the model. None takes those of an EditScore base, or the published ones for a released
-            checkpoint. The image normalisation is always the base's.
         base_name: As `name` in `check_base_name`.
 
     Raises:
@@ -260,10 +256,8 @@ def import_released_adapter(
     inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
     with torch.device("meta"):
         check_fits(_family(inner)(AutoConfig.from_pretrained(inner, local_files_only=True)), lora)
-    base_settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**_image_scale(base_path))
-    scale = base_settings.model_dump(include={"image_mean", "image_std"})
-    model_settings = base_settings if settings is None else settings.model_copy(update=scale)
-    save_adapter_model(folder, adapter, base, model_settings, {"adapter": str(adapter), "base": base}, {})
+    settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**_image_scale(base_path))
+    save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
 
 def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
