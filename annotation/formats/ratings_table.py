@@ -84,13 +84,14 @@ def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
     return RatingsTable(rows, axes)
 
 
-def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> dict[str, Any]:
+def agreement_of_table(table: RatingsTable, level: Level) -> dict[str, Any]:
     """Compute the agreement of the raters on each axis.
+
+    The bootstrap resamples whole tasks where the table has a task column, else items.
 
     Args:
         table: The ratings.
         level: Level of measurement: "ordinal", "interval" or "nominal".
-        seed: Seed of the bootstrap, which resamples whole tasks where the table has a task column, else items.
 
     Returns:
         {"axes": {name: figures of `table_agreement`}}.
@@ -104,7 +105,6 @@ def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> d
             [cells["rater"] for cells in rated_cells],
             groups=[cells.get("task") or cells["item"] for cells in rated_cells],
             level=level,
-            seed=seed,
         )
     return {"axes": by_axis}
 
