@@ -24,7 +24,7 @@ from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
 from editloop.content import complete_folder, sha256_bytes, write_file
 from editloop.data.picture_file import load_image, png_bytes
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, listed_faults
 
 Score = Annotated[int, Field(ge=1, le=4)]
 RATER = "editreward"
@@ -106,9 +106,8 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
         if pictures[row.path1] is not None and pictures[row.path1] == pictures[row.path2]:
             faults.append(f"{path}: row {number}: {row.path1} and {row.path2} are the same picture")
     if faults:
-        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
-        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
+        heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
+        raise listed_faults(heading, faults, SHOWN_FAULTS)
     loaded = {name: picture for name, picture in pictures.items() if picture is not None}
     tasks: dict[str, EditTask] = {}
     raters: dict[str, list[dict[str, tuple[int, int]]]] = {}

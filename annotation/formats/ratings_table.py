@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from editloop.content import write_file
 from editloop.data.vocabulary import AXES, EditTask, Judgement
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, listed_faults
 from editloop.statistics.agreement import Level, table_agreement
 
 KEYS = ("item", "rater")
@@ -277,6 +277,5 @@ def _finite(text: str) -> bool:
 
 def _raise(path: Path, faults: Sequence[str]) -> None:
     if faults:
-        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was done."
-        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
+        heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was done."
+        raise listed_faults(heading, faults, SHOWN_FAULTS)
