@@ -7,6 +7,8 @@ MLflow reads its own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, M
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -18,6 +20,24 @@ from editloop.settings_file import shorten
 PREFIX = "EDITLOOP_"
 NAMED_FIELD = re.compile(r'field "(\w+)"')
 """Finds the field in pydantic-settings' message about a text that it cannot parse."""
+
+
+@contextmanager
+def environment_variables(**values: str) -> Iterator[None]:
+    """Set environment variables within the block.
+
+    Args:
+        **values: The variables by name.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 class EnvironmentSettings(BaseSettings):

@@ -1,6 +1,6 @@
 """The one exception that a person is meant to read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -21,3 +21,15 @@ def there_are(name: str, names: Iterable[str]) -> str:
     listed = list(names)
     nearest = get_close_matches(name, listed, n=1)
     return f"there are {', '.join(listed)}." + (f" Did you mean {nearest[0]}?" if nearest else "")
+
+
+def listed_faults(heading: str, faults: Sequence[str], most: int) -> EditLoopError:
+    """Return an error that lists faults below a heading, a line each.
+
+    Args:
+        heading: The first line.
+        faults: The faults.
+        most: How many are listed; the others are counted.
+    """
+    more = [f"... and {len(faults) - most} more"] if len(faults) > most else []
+    return EditLoopError("\n".join([heading, *faults[:most], *more]))

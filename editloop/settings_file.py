@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editloop.errors import EditLoopError, there_are
 
@@ -15,6 +15,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST_VALUE = 80
 """Characters of a value in a message."""
+
+
+class FrozenModel(BaseModel):
+    """Values that do not change, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_yaml(path: Path) -> Any:

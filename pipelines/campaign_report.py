@@ -1,9 +1,8 @@
 """The quality report of a campaign, from Label Studio's present answers or from a folder of judgements."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
@@ -11,11 +10,9 @@ from annotation.campaigns.campaign import connect, load_pages, locate_campaign
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import read_manifest, write_file, write_json
-from editloop.data.candidates_folder import read_tasks
-from editloop.data.vocabulary import CannotJudge, EditTask, Judgement, Page, Record
+from editloop.data.candidates_folder import read_lines, read_tasks
+from editloop.data.vocabulary import CannotJudge, EditTask, Judgement, Page
 from infra.settings import service_settings
-
-Line = TypeVar("Line", bound=Record)
 
 
 class QualityReport(NamedTuple):
@@ -61,10 +58,10 @@ def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
     """
     read_manifest(folder)
     measured = quality(
-        list(_lines(folder / "judgements.jsonl", Judgement)),
-        list(_lines(folder / "checks.jsonl", Judgement)),
-        list(_lines(folder / "cannot.jsonl", CannotJudge)),
-        list(_lines(folder / "pages.jsonl", Page)),
+        read_lines(folder / "judgements.jsonl", Judgement),
+        read_lines(folder / "checks.jsonl", Judgement),
+        read_lines(folder / "cannot.jsonl", CannotJudge),
+        read_lines(folder / "pages.jsonl", Page),
         _tasks(candidates),
     )
     return QualityReport(json.loads((folder / "summary.json").read_text())["campaign"], measured)
@@ -85,8 +82,3 @@ def write_quality_report(report: QualityReport, out: Path) -> list[Path]:
 
 def _tasks(candidates: Path | None) -> list[EditTask]:
     return read_tasks(candidates) if candidates else []
-
-
-def _lines(path: Path, kind: type[Line]) -> Iterable[Line]:
-    with path.open() as lines:
-        yield from (kind.model_validate_json(line) for line in lines if line.strip())

@@ -1,6 +1,5 @@
 """`editloop gate`: show a gate's settings, and simulate how often its verdict is wrong."""
 
-import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -52,7 +51,7 @@ def calibrate_gate_command(
     )
     text = calibration.rates_markdown(settings, rates)
     write_file(out / "calibration.md", text)
-    write_json(out / "calibration.json", json.loads(json.dumps(calibration.rates_json(settings, rates))))
+    write_json(out / "calibration.json", calibration.rates_json(settings, rates))
     write_file(out / "calibration.png", calibration.power_plot(settings, rates))
     print(text)
     print(out / "calibration.png")

@@ -10,12 +10,13 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from editloop.content import sha256_bytes, sha256_file, sha256_json
+from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
@@ -63,7 +64,10 @@ def run_local(
         )
         log = root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with _environment(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"), log.open("w") as stream:
+        with (
+            environment_variables(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"),
+            log.open("w") as stream,
+        ):
             try:
                 with contextlib.redirect_stdout(_Log(stream, tell)):
                     build_pipeline(name)(**arguments)
@@ -121,20 +125,6 @@ class _Log(io.TextIOBase):
         for step in STEP_BEGINS.findall(plain):
             self.hear(step.replace("-", "_"))
         return len(text)
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
 
 
 def _failure(name: str, error: str, log: Path) -> str:

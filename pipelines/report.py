@@ -102,14 +102,14 @@ def write_report(out: Path) -> Path:
         judged=_judged(read["judged"], data),
         agreement=read["agreement"],
         quality_page=(data / "quality.html").is_file(),
-        agreement_plot=_markup(_agreement_plot(read["agreement"])),
+        agreement_plot=_agreement_plot(read["agreement"]),
         benchmark=benchmark,
-        accuracy_plot=_markup(_accuracy_plot(benchmark)),
-        training_plot=_markup(_training_plot(read["reward-training"])),
+        accuracy_plot=_accuracy_plot(benchmark),
+        training_plot=_training_plot(read["reward-training"]),
         rl_plots=_rl_plots(read["rl-training"]),
         rl_reason=read["rl-training"].get("reason", ""),
         evaluation=evaluation,
-        uplift_plot=_markup(_uplift_plot(evaluation)),
+        uplift_plot=_uplift_plot(evaluation),
         gates=[
             _gate("Reward model", read["reward-gate"] | _section(gates, "reward"), read["promotion"]),
             _gate("Editor", read["editor-gate"] | _section(gates, "editor"), {}),
@@ -117,8 +117,8 @@ def write_report(out: Path) -> Path:
         before_after=_before_after(read["contact-sheet"], data),
         contact_sheet=None if read["contact-sheet"] else _picture(data, "contact-sheet.png", bounded=False),
         verified=[
-            _verified("models:/edit-reward@champion", verify.get("reward")),
-            _verified("models:/editor@champion", verify.get("editor")),
+            _verified("models:/edit-reward@champion", _section(verify, "reward")),
+            _verified("models:/editor@champion", _section(verify, "editor")),
         ],
     )
     write_file(out / "report.html", html)
@@ -256,16 +256,12 @@ def _count(value: Any) -> Any:
     return len(value) if isinstance(value, list | dict) else value
 
 
-def _markup(drawing: str | None) -> Markup | None:
-    return None if drawing is None else Markup(drawing)
-
-
 def _interval(value: Any) -> tuple[float, float] | None:
     ends = [finite_or_none(end) for end in value] if isinstance(value, list | tuple) else []
     return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
 
 
-def _agreement_plot(agreement: Mapping[str, Any]) -> str | None:
+def _agreement_plot(agreement: Mapping[str, Any]) -> Markup | None:
     rows = []
     for axis, label, colour in (("if", "Instruction following", BLUE), ("vq", "Visual quality", VIOLET)):
         axis_agreement = agreement.get(axis) or {}
@@ -276,7 +272,7 @@ def _agreement_plot(agreement: Mapping[str, Any]) -> str | None:
     return intervals("agreement", rows, (lowest, 1.0), [ReferenceLine(0.667, "usable"), ReferenceLine(0.8, "good")])
 
 
-def _accuracy_plot(benchmark: Mapping[str, Any]) -> str | None:
+def _accuracy_plot(benchmark: Mapping[str, Any]) -> Markup | None:
     rows = []
     for label, key, interval_key, colour in (
         ("Clear pairs, before", "accuracy_base", None, SOFT),
@@ -292,7 +288,7 @@ def _accuracy_plot(benchmark: Mapping[str, Any]) -> str | None:
     )
 
 
-def _uplift_plot(evaluation: Mapping[str, Any]) -> str | None:
+def _uplift_plot(evaluation: Mapping[str, Any]) -> Markup | None:
     uplift, interval = finite_or_none(evaluation.get("uplift")), _interval(evaluation.get("ci95"))
     if uplift is None:
         return None
@@ -310,7 +306,7 @@ def _point_ticks(share: float) -> str:
     return f"{100 * share:+.0f}".replace("-", "−") if round(100 * share) else "0"
 
 
-def _training_plot(training: Mapping[str, Any]) -> str | None:
+def _training_plot(training: Mapping[str, Any]) -> Markup | None:
     steps, evaluations = training.get("steps"), training.get("evaluations")
     return curves(
         "training",
@@ -338,7 +334,7 @@ def _rl_plots(training: Mapping[str, Any]) -> list[Markup]:
         _watched(evaluations, "grid_texture", "Texture on the patch grid", AMBER),
     ]
     drawn = [curves("rl", learnt), curves("rl-guards", guards)]
-    return [Markup(plot) for plot in drawn if plot]
+    return [plot for plot in drawn if plot]
 
 
 def _watched(evaluations: Any, name: str, title: str, colour: str) -> Curve:
@@ -351,7 +347,6 @@ def _watched(evaluations: Any, name: str, title: str, colour: str) -> Curve:
 
 def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> dict[str, Any]:
     verdict = gate.get("verdict")
-    reasons = gate.get("reasons", gate.get("reason", []))
     facts = []
     if promotion.get("version"):
         facts.append(f"Registered as {promotion.get('name', title)} version {promotion['version']}.")
@@ -359,24 +354,18 @@ def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> 
         "title": title,
         "verdict": verdict,
         "words": VERDICTS.get(str(verdict), "No verdict yet."),
-        "reasons": [reasons] if isinstance(reasons, str) else list(reasons or []),
+        "reasons": gate.get("reasons", []),
         "facts": facts,
     }
 
 
-def _verified(model: str, chain: Any) -> dict[str, Any]:
-    """Return a row of the lineage section.
-
-    `chain` is {"complete", "gap", "links": [{"name", "value"}]}, a sentence that names the gap, or whether the chain is
-    complete. None means that it was not verified.
-    """
-    if isinstance(chain, dict):
-        gap = chain.get("gap")
-        complete = chain.get("complete", chain.get("ok", gap is None))
-        return {"model": model, "complete": bool(complete), "gap": gap, "links": chain.get("links") or []}
-    if isinstance(chain, str) and chain not in ("ok", "complete"):
-        return {"model": model, "complete": False, "gap": chain, "links": []}
-    return {"model": model, "complete": None if chain is None else bool(chain), "gap": None, "links": []}
+def _verified(model: str, chain: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "complete": chain.get("complete"),
+        "gap": chain.get("gap"),
+        "links": chain.get("links", []),
+    }
 
 
 def _judged(judged: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:

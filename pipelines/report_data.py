@@ -1,6 +1,5 @@
 """Copy what the report shows from the stages' output folders to DIR/report-data, under the names that it reads."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from editloop.content import write_file, write_json
+from editloop.data.picture_file import png_bytes
 from editloop.data.vocabulary import EditTask, Judgement
 
 COPIED: dict[str, tuple[str, str]] = {
@@ -117,9 +117,7 @@ def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
     name = f"judged/{sha256[:16]}.png"
     with Image.open(candidates / "images" / f"{sha256}.png", formats=("PNG",)) as opened:
         opened.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        opened.save(buffer, format="PNG")
-    write_file(data / name, buffer.getvalue())
+        write_file(data / name, png_bytes(opened))
     return name
 
 

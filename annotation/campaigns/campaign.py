@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from annotation.campaigns.labelling import config_sha256
 from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import Axis, Page, Record
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
@@ -125,9 +126,7 @@ def load_pages(folder: Path) -> dict[str, Page]:
     Returns:
         Pages by key, in the order in which annotators get them.
     """
-    lines = (folder / "pages.jsonl").read_text().splitlines()
-    pages = [Page.model_validate_json(line) for line in lines]
-    return {page.key: page for page in pages}
+    return {page.key: page for page in read_lines(folder / "pages.jsonl", Page)}
 
 
 class CampaignFiles(NamedTuple):

@@ -7,24 +7,18 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
 from editloop.data.vocabulary import AXES, Axis
 from editloop.errors import EditLoopError
-from editloop.settings_file import read_yaml, setting_faults
+from editloop.settings_file import FrozenModel, read_yaml, setting_faults
 
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
 
 
-class _SettingsModel(BaseModel):
-    """Base of all settings here: immutable, without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Gold(_SettingsModel):
+class Gold(FrozenModel):
     """Gold pages: pages with a known answer, which annotators cannot tell from the others."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
@@ -35,21 +29,21 @@ class Gold(_SettingsModel):
     trained on them."""
 
 
-class Repeats(_SettingsModel):
+class Repeats(FrozenModel):
     """Repeats: pages that annotators see a second time, in another order."""
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
     """Repeated pages per task, 0..0.5; 0 = none."""
 
 
-class Gates(_SettingsModel):
+class Gates(FrozenModel):
     """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
-    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = {}
+    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
     """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
 
 
-class CampaignSettings(_SettingsModel):
+class CampaignSettings(FrozenModel):
     """Settings of an annotation campaign."""
 
     name: str = Field(min_length=1)
@@ -62,7 +56,7 @@ class CampaignSettings(_SettingsModel):
     """Account name of the lead, who decides tasks in conflict. Without a lead there is no adjudication."""
     candidates_per_task: int | None = Field(None, ge=FEWEST, le=MOST)
     """Candidates on a page; of a task with more, this many are drawn. None: all are shown."""
-    axes: dict[Axis, AxisWords] = {}
+    axes: dict[Axis, AxisWords] = Field(default_factory=dict)
     """Other words for an axis: its name and its four levels, worst first. Axes without an entry keep the default."""
     gold: Gold = Gold()
     repeats: Repeats = Repeats()

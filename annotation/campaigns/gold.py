@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from editloop.content import sha256_bytes, sha256_json
+from editloop.content import sha256_json
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask, Range, candidate_id
 from editloop.errors import EditLoopError
 
@@ -171,12 +172,7 @@ def _write_spoilt(picture: Path, seed: int, gold_images: Path) -> str:
     pixels = np.asarray(clean, dtype=np.float64)
     towards = np.where(pixels.mean(axis=(0, 1)) < 128, 1, -1)
     pixels = pixels + towards * rng.uniform(LEAST_CAST, MOST_CAST, 3) + np.asarray(noise, dtype=np.float64) - 128
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
-    digest = sha256_bytes(buffer.getvalue())
-    gold_images.mkdir(exist_ok=True)
-    (gold_images / f"{digest}.png").write_bytes(buffer.getvalue())
-    return digest
+    return store_png(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), gold_images)
 
 
 def _shuffled(items: Sequence[str], seed: int, task: str) -> list[str]:

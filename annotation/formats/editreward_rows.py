@@ -11,22 +11,20 @@ disagree takes two rows, each image preferred once; a tie on both axes takes one
 relative to the file.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotation.formats.judgements_folder import write_imported
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
 from editloop.content import complete_folder, sha256_bytes, write_file
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, png_bytes
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, listed_faults
 
 Score = Annotated[int, Field(ge=1, le=4)]
 RATER = "editreward"
@@ -108,9 +106,8 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
         if pictures[row.path1] is not None and pictures[row.path1] == pictures[row.path2]:
             faults.append(f"{path}: row {number}: {row.path1} and {row.path2} are the same picture")
     if faults:
-        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
-        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
+        heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was written."
+        raise listed_faults(heading, faults, SHOWN_FAULTS)
     loaded = {name: picture for name, picture in pictures.items() if picture is not None}
     tasks: dict[str, EditTask] = {}
     raters: dict[str, list[dict[str, tuple[int, int]]]] = {}
@@ -279,7 +276,5 @@ def _load(folder: Path, name: str) -> _Picture:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise EditLoopError(f"{name!r} leaves the folder {folder}; copy the picture into it")
-    picture: Image.Image = load_image(path)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return _Picture(sha256_bytes(buffer.getvalue()), buffer.getvalue())
+    png = png_bytes(load_image(path))
+    return _Picture(sha256_bytes(png), png)

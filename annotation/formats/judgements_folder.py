@@ -6,6 +6,7 @@ from pathlib import Path
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import complete_folder, sha256_bytes, sha256_json, write_file, write_json
+from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import AXES, EditTask, Judgement
 from editloop.statistics.agreement import agreement
 
@@ -66,5 +67,4 @@ def read_judgements(folder: Path) -> list[Judgement]:
     Returns:
         The judgements, in the order of the file.
     """
-    with (folder / "judgements.jsonl").open() as lines:
-        return [Judgement.model_validate_json(line) for line in lines if line.strip()]
+    return read_lines(folder / "judgements.jsonl", Judgement)

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from editloop.content import write_file
 from editloop.data.vocabulary import AXES, EditTask, Judgement
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, listed_faults
 from editloop.statistics.agreement import Level, table_agreement
 
 KEYS = ("item", "rater")
@@ -84,13 +84,14 @@ def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
     return RatingsTable(rows, axes)
 
 
-def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> dict[str, Any]:
+def agreement_of_table(table: RatingsTable, level: Level) -> dict[str, Any]:
     """Compute the agreement of the raters on each axis.
+
+    The bootstrap resamples whole tasks where the table has a task column, else items.
 
     Args:
         table: The ratings.
         level: Level of measurement: "ordinal", "interval" or "nominal".
-        seed: Seed of the bootstrap, which resamples whole tasks where the table has a task column, else items.
 
     Returns:
         {"axes": {name: figures of `table_agreement`}}.
@@ -104,7 +105,6 @@ def agreement_of_table(table: RatingsTable, level: Level, *, seed: int = 0) -> d
             [cells["rater"] for cells in rated_cells],
             groups=[cells.get("task") or cells["item"] for cells in rated_cells],
             level=level,
-            seed=seed,
         )
     return {"axes": by_axis}
 
@@ -277,6 +277,5 @@ def _finite(text: str) -> bool:
 
 def _raise(path: Path, faults: Sequence[str]) -> None:
     if faults:
-        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        count = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was done."
-        raise EditLoopError("\n".join([count, *faults[:SHOWN_FAULTS], *more]))
+        heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; nothing was done."
+        raise listed_faults(heading, faults, SHOWN_FAULTS)

@@ -65,17 +65,17 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
         level=LEVEL,
         fast=FAST_RATING,
         plots={
-            "agreement": _markup(_agreement(quality["axes"])),
-            "over_time": _markup(_over_time(quality["axes"])),
+            "agreement": _agreement(quality["axes"]),
+            "over_time": _over_time(quality["axes"]),
             "by_type": _by_type(quality["axes"]),
-            "shift": {axis: _markup(_shift(annotators, axis)) for axis in AXES},
-            "steady": {axis: _markup(_steady(annotators, axis)) for axis in AXES},
-            "position": _markup(_position(quality["position"])),
+            "shift": {axis: _shift(annotators, axis) for axis in AXES},
+            "steady": {axis: _steady(annotators, axis) for axis in AXES},
+            "position": _position(quality["position"]),
         },
     )
 
 
-def _agreement(axes: Mapping[str, Any]) -> str | None:
+def _agreement(axes: Mapping[str, Any]) -> Markup | None:
     rows = [_alpha(AXIS_NAMES[axis], axes[axis], COLOURS[axis]) for axis in AXES]
     return intervals(
         "agreement", rows, (_lowest(rows), 1.0), [ReferenceLine(USABLE, "usable"), ReferenceLine(GOOD, "good")]
@@ -89,7 +89,7 @@ def _by_type(axes: Mapping[str, Any]) -> dict[Axis, Markup | None] | None:
         if len(types) < 2:
             return None
         rows = [_alpha(name, figures, COLOURS[axis]) for name, figures in sorted(types.items())]
-        plots[axis] = _markup(intervals(f"type-{axis}", rows, (_lowest(rows), 1.0), [ReferenceLine(USABLE, "usable")]))
+        plots[axis] = intervals(f"type-{axis}", rows, (_lowest(rows), 1.0), [ReferenceLine(USABLE, "usable")])
     return plots
 
 
@@ -103,7 +103,7 @@ def _lowest(rows: list[IntervalRow]) -> float:
     return min([0.0, *(row.interval[0] for row in rows if row.interval)])
 
 
-def _over_time(axes: Mapping[str, Any]) -> str | None:
+def _over_time(axes: Mapping[str, Any]) -> Markup | None:
     parts = axes[AXES[0]]["over_time"]
     lines = [
         Line(
@@ -117,7 +117,7 @@ def _over_time(axes: Mapping[str, Any]) -> str | None:
     return trend("over-time", [_day(part["begin"]) for part in parts], lines)
 
 
-def _shift(annotators: Mapping[str, Any], axis: str) -> str | None:
+def _shift(annotators: Mapping[str, Any], axis: str) -> Markup | None:
     rows = []
     for name, figures in sorted(annotators.items()):
         if shift := figures["shift"][axis]:
@@ -129,7 +129,7 @@ def _shift(annotators: Mapping[str, Any], axis: str) -> str | None:
     return intervals(f"shift-{axis}", rows, (-reach, reach), marks, _signed)
 
 
-def _steady(annotators: Mapping[str, Any], axis: str) -> str | None:
+def _steady(annotators: Mapping[str, Any], axis: str) -> Markup | None:
     begins = sorted({part["begin"][:10] for figures in annotators.values() for part in figures["parts"]})
     several = max((len(figures["parts"]) for figures in annotators.values()), default=0)
     lines = [
@@ -141,14 +141,10 @@ def _steady(annotators: Mapping[str, Any], axis: str) -> str | None:
     return trend(f"steady-{axis}", steps, lines, zero=True)
 
 
-def _position(position: Mapping[str, Any]) -> str | None:
+def _position(position: Mapping[str, Any]) -> Markup | None:
     places = max(len(position[axis]["means"]) for axis in AXES)
     groups = [Line(AXIS_NAMES[axis], position[axis]["means"], COLOURS[axis]) for axis in AXES]
     return bars("position", [f"place {k + 1}" for k in range(places)], groups, 0.3)
-
-
-def _markup(drawing: str | None) -> Markup | None:
-    return None if drawing is None else Markup(drawing)
 
 
 def _figure(value: Any, digits: int = 2) -> str:

@@ -69,6 +69,12 @@ class EditLine(BaseModel):
     target: str | None = None
     candidates: list[CandidateLine] = []
 
+    def pictures(self) -> list[tuple[str, str]]:
+        """Return the key and the path of each of its images: source, target, candidates."""
+        targets = [] if self.target is None else [("target", self.target)]
+        candidates = [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(self.candidates)]
+        return [("source", self.source), *targets, *candidates]
+
 
 def read_edits(path: Path) -> list[EditRow]:
     """Return the rows of an edits file, after every image was opened and checked. Writes nothing.
@@ -145,10 +151,7 @@ class _Reading:
         if line is None:
             return
 
-        pictures = [("source", line.source)]
-        pictures += [("target", line.target)] if line.target is not None else []
-        pictures += [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(line.candidates)]
-        paths = [self._picture(location, file.parent, key, name) for key, name in pictures]
+        paths = [self._picture(location, file.parent, key, name) for key, name in line.pictures()]
 
         if line.id in self.ids:
             self.faults.append(

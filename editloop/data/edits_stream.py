@@ -15,7 +15,6 @@ import numpy as np
 from rich.progress import track
 
 from editloop.data.edits_file import (
-    EditLine,
     EditRow,
     GivenCandidate,
     edits_files,
@@ -64,7 +63,8 @@ def survey_edits(path: Path, most_candidates: int | None = None, *, targets: boo
             candidates += count
             line_faults += [
                 f"{location}: {key} = {printable_json(name)}: {fault}"
-                for key, name, fault in _path_faults(folder, line)
+                for key, name in line.pictures()
+                if (fault := path_fault(folder, name))
             ]
         faults += line_faults
         if len(faults) >= MOST_FAULTS:
@@ -135,13 +135,3 @@ def _doubled_ids(path: Path, ids: "array[int]") -> list[str]:
             )
         first.setdefault(line.id, location)
     return faults
-
-
-def _path_faults(folder: Path, line: EditLine) -> Iterator[tuple[str, str, str]]:
-    """Yield key, path and fault of each image path that leaves the folder."""
-    names = [("source", line.source)]
-    names += [("target", line.target)] if line.target is not None else []
-    names += [(f"candidates[{index}].image", candidate.image) for index, candidate in enumerate(line.candidates)]
-    for key, name in names:
-        if fault := path_fault(folder, name):
-            yield key, name, fault

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from editloop.content import sha256_bytes
 from editloop.errors import EditLoopError
 
 LARGEST_PICTURE = 50_000_000
@@ -69,6 +70,32 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         EditLoopError: The image is broken, too large, too small, or in another format.
     """
     return _read(io.BytesIO(data), name)
+
+
+def png_bytes(image: Image.Image, **options: int) -> bytes:
+    """Return an image as the bytes of a PNG file.
+
+    Args:
+        image: The image.
+        **options: Pillow's options of the format.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def store_png(image: Image.Image, folder: Path) -> str:
+    """Write an image as `<sha256>.png`, so that equal images are one file, and return the sha256.
+
+    Args:
+        image: The image.
+        folder: The folder to write into; created where it is missing.
+    """
+    data = png_bytes(image)
+    digest = sha256_bytes(data)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{digest}.png").write_bytes(data)
+    return digest
 
 
 def first_line(error: BaseException) -> str:

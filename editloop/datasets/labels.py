@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
-from editloop.datasets.votes import RatedCandidate
+from editloop.datasets.votes import Vote
 from editloop.statistics.reliability import reliability_of
 
 LEAST_WEIGHT = 0.01
@@ -43,7 +43,7 @@ class PreferenceLabels(NamedTuple):
     """By axis, then (task, candidate): probabilities of the true levels given the votes and their annotators, (4,)."""
 
 
-def fit_labels(judged: Sequence[RatedCandidate], decided: Sequence[RatedCandidate]) -> PreferenceLabels:
+def fit_labels(judged: Sequence[Vote], decided: Sequence[Vote]) -> PreferenceLabels:
     """Fit annotator weights and level posteriors to votes.
 
     A lead's decision replaces the votes on its candidate after the fit: weights are fitted to the votes alone.
@@ -174,7 +174,7 @@ def _order(margin: float) -> int:
     return (margin > TIE) - (margin < -TIE)
 
 
-def _table(judged: Sequence[RatedCandidate]) -> pd.DataFrame:
+def _table(judged: Sequence[Vote]) -> pd.DataFrame:
     """Return the columns of a `judgement_table` that `reliability_of` reads."""
     table = pd.DataFrame(
         {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from editloop.content import sha256_bytes
+from editloop.data.candidates_folder import read_lines
 from editloop.data.fingerprints import is_flat
 from editloop.data.picture_file import load_image
 from editloop.data.vocabulary import EditTask
@@ -102,8 +103,7 @@ def read_sorted_tasks(path: Path) -> list[EditTask]:
     Args:
         path: A `tasks.jsonl`.
     """
-    with path.open() as lines:
-        return sorted((EditTask.model_validate_json(line) for line in lines), key=lambda task: task.task_id)
+    return sorted(read_lines(path, EditTask), key=lambda task: task.task_id)
 
 
 def _is_blank(images: Path, sha256: str) -> bool:

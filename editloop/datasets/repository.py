@@ -12,12 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import TypedDict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from editloop.content import read_manifest, write_file
 from editloop.datasets.checkout import Checkout, checkout
 from editloop.datasets.git_command import git, git_objects
 from editloop.errors import EditLoopError
+from editloop.settings_file import FrozenModel
 
 FOLDER, CURATED = "preferences", "curated"
 """Kinds of data: experts' preferences, and edits chosen for training."""
@@ -34,10 +35,8 @@ class DatasetVersion(TypedDict):
     repo: str
 
 
-class DatasetOrigin(BaseModel):
+class DatasetOrigin(FrozenModel):
     """What a version of preferences was made from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     annotators: tuple[str, ...]
     """All whose ratings or decisions are in the version."""
@@ -50,10 +49,8 @@ class DatasetOrigin(BaseModel):
     """sha256 of the version that a withdrawal turned into this one."""
 
 
-class CuratedOrigin(BaseModel):
+class CuratedOrigin(FrozenModel):
     """What a version of curated edits was made from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_ids: tuple[str, ...]
     images: tuple[str, ...]

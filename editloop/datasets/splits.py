@@ -37,7 +37,9 @@ def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bo
         is_blank: Returns whether the image with this sha256 is blank. Called only for images that tasks of several
             sources share.
     """
-    joined = DisjointSets()
+    from scipy.cluster.hierarchy import DisjointSet
+
+    joined = DisjointSet({task.source for task in tasks})
     first: dict[str, str] = {}
     shared: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
@@ -48,8 +50,9 @@ def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bo
     for picture, sources in shared.items():
         if not is_blank(picture):
             for source in sources:
-                joined.join(first[picture], source)
-    return {task.task_id: split_of(joined.root(task.source), seed) for task in tasks}
+                joined.merge(first[picture], source)
+    smallest = {source: min(sources) for sources in joined.subsets() for source in sources}
+    return {task.task_id: split_of(smallest[task.source], seed) for task in tasks}
 
 
 def picture_digests(task: EditTask) -> Iterator[str]:
@@ -62,34 +65,3 @@ def picture_digests(task: EditTask) -> Iterator[str]:
     if task.target:
         yield task.target
     yield from (candidate.image for candidate in task.candidates)
-
-
-class DisjointSets:
-    """Union-find over names. The smallest name of a set represents it."""
-
-    def __init__(self) -> None:
-        self._above: dict[str, str] = {}
-
-    def root(self, name: str) -> str:
-        """Return the smallest name of the set that a name is in. A name that was never joined is its own set.
-
-        Args:
-            name: The name.
-        """
-        path = []
-        while (above := self._above.get(name, name)) != name:
-            path.append(name)
-            name = above
-        self._above.update(dict.fromkeys(path, name))
-        return name
-
-    def join(self, first: str, second: str) -> None:
-        """Merge the sets of two names.
-
-        Args:
-            first: A name.
-            second: A name.
-        """
-        small, large = sorted((self.root(first), self.root(second)))
-        if small != large:
-            self._above[large] = small

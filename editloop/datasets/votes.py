@@ -8,7 +8,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,21 +29,6 @@ class Vote(NamedTuple):
     """Who rated. For a decision, the lead."""
     instruction_following: int
     visual_quality: int
-
-
-class RatedCandidate(Protocol):
-    """A vote, or a judgement, which has more fields."""
-
-    @property
-    def task_id(self) -> str: ...
-    @property
-    def candidate_id(self) -> str: ...
-    @property
-    def annotator(self) -> str: ...
-    @property
-    def instruction_following(self) -> int: ...
-    @property
-    def visual_quality(self) -> int: ...
 
 
 class Votes(NamedTuple):

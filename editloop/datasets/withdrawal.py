@@ -12,21 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from editloop.content import write_file
 from editloop.datasets.checkout import checkout, is_repository, is_url
 from editloop.datasets.git_command import git, git_objects
 from editloop.errors import EditLoopError
+from editloop.settings_file import FrozenModel
 
 LIST = "withdrawals.jsonl"
 """Name of the list at the top of the dataset repository, tracked by git: one Withdrawal per line, oldest first."""
 
 
-class Withdrawal(BaseModel):
+class Withdrawal(FrozenModel):
     """One line of the list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["annotator", "task"]
     name: str

@@ -112,11 +112,6 @@ class HeldOut:
             edits_by_index |= dict(zip([indices[at] for at in positions], editor.decode(x, size), strict=True))
         return [edits_by_index[at] for at in range(count)]
 
-    @property
-    def known(self) -> bool:
-        """Whether the right result of every task is known."""
-        return all(case.wanted is not None for case in self.cases)
-
 
 def held_out_noise_seed(task: str, number: int) -> int:
     """Return the seed of the initial noise of an edit of a held-out task.

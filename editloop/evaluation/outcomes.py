@@ -1,7 +1,7 @@
 """The outcome of each unit of a suite for one judge: all that a gate's statistics need of a benchmark."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +47,4 @@ def align_outcomes(new: Outcomes, old: Outcomes) -> Outcomes:
             f"({', '.join(unmatched[:3])}); two judges are compared on the same units only."
         )
     order: Sequence[int] = [indices[key] for key in new.keys]
-    return Outcomes(
-        suite=old.suite,
-        keys=new.keys,
-        clusters=new.clusters,
-        slices=new.slices,
-        right=old.right[order],
-        missing=old.missing[order],
-    )
+    return replace(new, right=old.right[order], missing=old.missing[order])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +24,9 @@ Pictures = Sequence[NDArray[np.uint8]]
 """One image per task, (height, width, 3) each."""
 
 
-class SecondOpinion(Protocol):
-    """An independent judge that is shown both editors' edits part by part."""
-
-    def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Judge the edits of some tasks.
-
-        Args:
-            start: Index of the first of these tasks among all held-out tasks.
-            rows: The tasks.
-            sources: Their source images, one per task.
-            base: The base editor's edits, one per task.
-            tuned: The tuned editor's edits, one per task.
-        """
-        ...
-
-    def agreement(self) -> Agreement:
-        """Return all preferences so far."""
-        ...
-
-
 def second_opinions(
     gate_judges: Sequence[IndependentJudge], rows: Sequence[EditRow], reward_sha256: str
-) -> list[SecondOpinion]:
+) -> "list[JudgeOpinion | HumanOpinion]":
     """Open the independent judges that a gate names.
 
     Args:
@@ -101,7 +81,7 @@ class JudgeOpinion:
 
     def agreement(self) -> Agreement:
         """Return all preferences so far; NaN for tasks without both scores."""
-        return _agreement(self.gate_judge, self.preferences, self.clusters, self.trained_it)
+        return Agreement(self.gate_judge, self.preferences, self.clusters, self.trained_it)
 
 
 class HumanOpinion:
@@ -142,7 +122,7 @@ class HumanOpinion:
 
     def agreement(self) -> Agreement:
         """Return the preferences of the file."""
-        return _agreement(self.gate_judge, self.preferences, self.clusters, trained_it=False)
+        return Agreement(self.gate_judge, self.preferences, self.clusters, trained_it=False)
 
 
 def read_preferences(file: Path) -> dict[str, float]:
@@ -181,17 +161,3 @@ def read_preferences(file: Path) -> dict[str, float]:
     if faults:
         raise EditLoopError("\n".join([f"{file}: {len(faults)} fault(s).", *faults[:20]]))
     return preferences
-
-
-def _agreement(
-    gate_judge: IndependentJudge, preferences: NDArray[np.float64], clusters: tuple[str, ...], trained_it: bool
-) -> Agreement:
-    return Agreement(
-        judge=gate_judge.judge,
-        asked_for=gate_judge.agree,
-        margin=gate_judge.margin,
-        minimum=gate_judge.minimum,
-        preferences=preferences,
-        clusters=clusters,
-        trained_it=trained_it,
-    )

@@ -1,20 +1,14 @@
 """Registered models with what each learnt from, and the search for everything that learnt from a dataset or a model."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from editloop.lineage import tracking
-from editloop.lineage.registry import TAINTED
+from editloop.lineage.registry import TAINTED, all_pages
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
-    from mlflow.store.entities import PagedList
-
-Entry = TypeVar("Entry")
-
-PAGE = 1000
-"""Entries per request."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,12 @@ def read_models() -> list[ModelVersion]:
     """Return every version of every model in the registry."""
     api = tracking.client()
     aliases: dict[tuple[str, str], list[str]] = {}
-    for model in _pages(api.search_registered_models):
+    for model in all_pages(api.search_registered_models):
         for alias, version in dict(model.aliases).items():
             aliases.setdefault((model.name, str(version)), []).append(alias)
     return [
         _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
-        for model_version in _pages(api.search_model_versions)
+        for model_version in all_pages(api.search_model_versions)
     ]
 
 
@@ -123,13 +117,3 @@ def _model(version: "RegisteredVersion", aliases: tuple[str, ...]) -> ModelVersi
         edits=tags.get("editloop.edits_sha256", ""),
         tainted=tags.get(TAINTED, ""),
     )
-
-
-def _pages(search: "Callable[..., PagedList[Entry]]") -> Iterator[Entry]:
-    token: str | None = None
-    while True:
-        page = search(max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

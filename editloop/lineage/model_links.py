@@ -120,7 +120,7 @@ def run_links(chain: Chain, version: "ModelVersion", sha256: str) -> "Run":
     Raises:
         Gap: The run is deleted or unfinished, has another output or pipeline run, or names no commit.
     """
-    run = look_up("training run", lambda: tracking.client().get_run(version.run_id))
+    run = look_up("training run", lambda: tracking.client().get_run(str(version.run_id)))
     if run.info.lifecycle_stage == "deleted":
         raise Gap(f"training run: {version.run_id} was deleted; restore it in MLflow")
     outputs = {value for key, value in run.data.tags.items() if key.startswith("editloop.output.")}

@@ -5,7 +5,7 @@ MLflow sets an alias without checking where it points. Each move therefore takes
 number.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from editloop.errors import EditLoopError
 from editloop.lineage.promotion_lock import (
     OvertakenError,
     PromotionLock,
-    PromotionRequest,
     format_promotion,
     is_superseded,
     promotion_lock,
@@ -26,11 +25,14 @@ from editloop.lineage.registry import (
     RECORDS,
     TAINTED,
     Promotion,
+    PromotionRequest,
     fetch_version,
     find_version,
+    parse_model,
     promotions,
     read_promotion,
     records_experiment,
+    tolerate_error,
 )
 from editloop.lineage.tracking import client, quoted
 
@@ -255,26 +257,17 @@ def require_version(model: str) -> "ModelVersion":
     Raises:
         EditLoopError: There is no such version; the message lists those that exist.
     """
-    from mlflow.exceptions import MlflowException
-
     version = find_version(model)
     if version is not None:
         return version
-    name = model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    name, _, _ = parse_model(model)
     api = client()
-    try:
+    with tolerate_error("RESOURCE_DOES_NOT_EXIST"):
         api.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        names = (
-            ", ".join(sorted(registered_model.name for registered_model in api.search_registered_models())) or "none"
-        )
-        raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.") from None
-    numbers = sorted(
-        int(model_version.version) for model_version in api.search_model_versions(f"name = {quoted(name)}")
-    )
-    raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
+        numbers = sorted(int(known.version) for known in api.search_model_versions(f"name = {quoted(name)}"))
+        raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
+    names = ", ".join(sorted(registered.name for registered in api.search_registered_models())) or "none"
+    raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.")
 
 
 def alias_version(api: "MlflowClient", name: str, alias: str) -> str:
@@ -288,15 +281,9 @@ def alias_version(api: "MlflowClient", name: str, alias: str) -> str:
     Raises:
         EditLoopError: The registry has no such model.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        aliases = api.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise EditLoopError(f"{name}: the registry has no such model; `editloop registry` lists them.") from None
-    return str(aliases.get(alias, ""))
+    with tolerate_error("RESOURCE_DOES_NOT_EXIST"):
+        return str(api.get_registered_model(name).aliases.get(alias, ""))
+    raise EditLoopError(f"{name}: the registry has no such model; `editloop registry` lists them.")
 
 
 def _carry_out(api: "MlflowClient", request: PromotionRequest, records: list[Promotion]) -> Promotion:
@@ -346,23 +333,12 @@ def _finish_abandoned(api: "MlflowClient", lock: PromotionLock, records: list[Pr
 
 def _record(api: "MlflowClient", request: PromotionRequest, number: int, records: list[Promotion]) -> Promotion:
     """Write the record with this number in one request, then update the pages that show the records."""
-    tags = {
-        "number": str(number),
-        "action": request.action,
-        "model": request.model,
-        "version": request.version,
-        "alias": request.alias,
-        "actor": request.actor,
-        "reason": request.reason,
-        "previous": request.previous,
-        "verdict": request.verdict,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | request.evidence
-    prefixed_tags = {f"{PREFIX}{key}": value for key, value in tags.items()}
+    tags = asdict(request)
+    tags |= tags.pop("evidence") | {"number": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     run = api.create_run(
         _experiment(api),
         run_name=f"{request.model} {number}: {request.alias} is {_version_text(request.version)}",
-        tags=prefixed_tags,
+        tags={f"{PREFIX}{key}": value for key, value in tags.items()},
     )
     api.set_terminated(run.info.run_id)
     record = read_promotion(run)
@@ -388,14 +364,8 @@ def _version_text(version: str) -> str:
 
 
 def _experiment(api: "MlflowClient") -> str:
-    from mlflow.exceptions import MlflowException
-
-    experiment = records_experiment(api)
-    if experiment is None:
-        try:
-            return str(api.create_experiment(RECORDS))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        experiment = str(records_experiment(api))
-    return experiment
+    if experiment := records_experiment(api):
+        return experiment
+    with tolerate_error("RESOURCE_ALREADY_EXISTS"):
+        return str(api.create_experiment(RECORDS))
+    return str(records_experiment(api))

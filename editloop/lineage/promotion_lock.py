@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from editloop.errors import EditLoopError
-from editloop.lineage.registry import RECORDS, Promotion, promotions
+from editloop.lineage.registry import RECORDS, Promotion, PromotionRequest, promotions, tolerate_error
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,21 +26,6 @@ LOCK_EXPIRY_SECONDS = 60.0
 
 class OvertakenError(EditLoopError):
     """Another caller moved the alias, or is moving it."""
-
-
-@dataclass(frozen=True)
-class PromotionRequest:
-    """A move of an alias that a caller intends. Its fields mean the same as those of `Promotion`."""
-
-    action: str
-    model: str
-    version: str
-    alias: str
-    actor: str
-    reason: str
-    previous: str
-    verdict: str
-    evidence: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
         _refuse_recorded(request.model, number)
         if rival.lifecycle_stage == "deleted":
             continue
-        age = time.time() - rival.creation_time / 1000
+        age = time.time() - (rival.creation_time or 0) / 1000
         if age < LOCK_EXPIRY_SECONDS:
             raise OvertakenError(
                 f"{rival.tags.get('actor')} began to move {request.model}@{rival.tags.get('alias')} to version "
@@ -103,7 +88,8 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
         yield PromotionLock(request.model, number, attempt, abandoned)
     finally:
         for experiment_id in (*expired, experiment):
-            _release(api, experiment_id)
+            with tolerate_error("RESOURCE_DOES_NOT_EXIST"):  # deleted by the caller that took it for abandoned
+                api.delete_experiment(str(experiment_id))
 
 
 def is_superseded(api: "MlflowClient", lock: PromotionLock) -> bool:
@@ -144,25 +130,10 @@ def _create_experiment(api: "MlflowClient", name: str, tags: dict[str, str]) -> 
 
     A request may reach the server twice. The token then shows that the existing experiment is this caller's own.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tolerate_error("RESOURCE_ALREADY_EXISTS"):
         return str(api.create_experiment(name, tags=tags))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     experiment = api.get_experiment_by_name(name)
     return str(experiment.experiment_id) if experiment and experiment.tags.get("token") == tags["token"] else None
-
-
-def _release(api: "MlflowClient", experiment: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        api.delete_experiment(experiment)
-    except MlflowException as error:  # deleted by the caller that took it for abandoned
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _request_tags(request: PromotionRequest) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from editloop.lineage.registry import Promotion
+from editloop.lineage.registry import Promotion, tolerate_error
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -31,7 +31,9 @@ def write_promotion_pages(api: "MlflowClient", name: str, records: list[Promotio
     if last.version:
         api.set_model_version_tag(name, last.version, "editloop.promotion", promotion_sentence(last))
     if last.previous and last.previous != last.version:
-        _tag_if_there(api, name, last.previous, f"no longer {last.alias}. {promotion_sentence(last)}")
+        text = f"no longer {last.alias}. {promotion_sentence(last)}"
+        with tolerate_error("RESOURCE_DOES_NOT_EXIST"):  # a version that was deleted stays in the records
+            api.set_model_version_tag(name, last.previous, "editloop.promotion", text)
 
 
 def promotion_table(records: list[Promotion], longest: int) -> str:
@@ -111,13 +113,3 @@ def markdown_cell(text: str) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= CELL else text[: CELL - 1] + "…"
-
-
-def _tag_if_there(api: "MlflowClient", name: str, version: str, text: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        api.set_model_version_tag(name, version, "editloop.promotion", text)
-    except MlflowException as error:  # a version that was deleted stays in the records
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise

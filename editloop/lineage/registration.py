@@ -149,18 +149,18 @@ def _write_card(
 ) -> None:
     """Write the card as the version's description, and in full as an artifact of the training run."""
     api = tracking.client()
-    manifest, registered = read_manifest(model), registry.registered_facts(name, version)
+    manifest, registered = read_manifest(model), api.get_model_version(name, version)
     facts = manifest["facts"]
     chain = [
         Link("registered as", f"{name} version {version}"),
         Link("content", str(manifest["sha256"])),
-        Link("signed with key", registered["tags"].get("editloop.signing_key", "none")),
+        Link("signed with key", registered.tags.get("editloop.signing_key", "none")),
         *chain,
-        Link("pipeline run", registered["tags"].get("editloop.pipeline_run", "unknown")),
+        Link("pipeline run", registered.tags.get("editloop.pipeline_run", "unknown")),
     ]
     training = {key: facts[key] for key in TRAINING if key in facts}
     training |= facts.get("training") or {}
     card = model_card(name, kind, gate, report, chain, training)
     file = f"model-{str(manifest['sha256'])[:12]}.card.md"
-    api.log_text(registered["run_id"], card, file)
-    api.update_model_version(name, version, truncate_card(card, f"{file} of run {registered['run_id']}"))
+    api.log_text(str(registered.run_id), card, file)
+    api.update_model_version(name, version, truncate_card(card, f"{file} of run {registered.run_id}"))

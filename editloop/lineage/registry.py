@@ -6,9 +6,11 @@ The experiment `editloop-registry` holds one run for each move of an alias: who 
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
@@ -30,18 +32,18 @@ EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
 TAINTED = "editloop.tainted"
 """Tag of a version that learnt from data that was withdrawn since. Its text says what was withdrawn, and when."""
 PREFIX = "editloop.registry."
+PAGE = 1000
+"""Results a request."""
 _EXPERIMENTS: dict[str, str] = {}
 """Id of the experiment RECORDS, by MLflow's address."""
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """A record: who moved an alias of a model, when, why and on what evidence."""
+class PromotionRequest:
+    """A move of an alias that a caller intends."""
 
-    number: int
-    """1, 2, ... in the model's history; unique within a model."""
-    action: Literal["promote", "rollback", "by hand"]
-    """"by hand": the alias was found moved in MLflow, without a record."""
+    action: str
+    """promote, rollback or by hand. By hand: the alias was found moved in MLflow, without a record."""
     model: str
     version: str
     """Where the alias points after the move; empty where it was removed by hand."""
@@ -54,10 +56,51 @@ class Promotion:
     """The gate's verdict on the version at that time; empty for none."""
     evidence: dict[str, str]
     """sha256 by its name in EVIDENCE; empty where the alias was moved without evidence."""
+
+
+@dataclass(frozen=True)
+class Promotion(PromotionRequest):
+    """A record: who moved an alias of a model, when, why and on what evidence."""
+
+    number: int
+    """1, 2, ... in the model's history; unique within a model."""
     at: str
     """UTC, ISO 8601."""
     run_id: str
     """The MLflow run that is the record."""
+
+
+@contextmanager
+def tolerate_error(code: str) -> Iterator[None]:
+    """Go on after the block where MLflow refuses a call in it with this error code.
+
+    Args:
+        code: MLflow's name of the error, such as RESOURCE_DOES_NOT_EXIST.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
+
+
+def all_pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """Yield everything that a search of the MlflowClient finds, page by page.
+
+    Args:
+        search: The search, which takes `max_results` and `page_token`.
+        *arguments: Its other arguments.
+        **options: Its other keywords.
+    """
+    token = None
+    while True:
+        page = search(*arguments, max_results=PAGE, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def register_model(
@@ -78,15 +121,10 @@ def register_model(
     Raises:
         EditLoopError: The folder is incomplete, or EDITLOOP_SIGNING_KEY holds no usable key.
     """
-    from mlflow.exceptions import MlflowException
-
     api = client()
     sha256 = str(read_manifest(folder, check=True)["sha256"])
-    try:
+    with tolerate_error("RESOURCE_ALREADY_EXISTS"):
         api.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     version = find_version_by_sha256(name, sha256)
     if version is None or not version.tags.get("editloop.signing_key"):
         path = f"model-{sha256[:12]}"
@@ -144,7 +182,7 @@ def find_version(model: str) -> "ModelVersion | None":
     name, alias, number = parse_model(model)
     try:
         api = client()
-        return api.get_model_version_by_alias(name, alias) if alias else api.get_model_version(name, number)
+        return api.get_model_version_by_alias(name, alias) if alias else api.get_model_version(name, str(number))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -183,6 +221,21 @@ def resolve_model(model: str) -> Path | None:
     return None if version is None else fetch_version(version)
 
 
+def require_model(model: str) -> Path:
+    """Return the checked folder of a registered model.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        EditLoopError: There is no such version, or as in `resolve_model`.
+    """
+    folder = resolve_model(model)
+    if folder is None:
+        raise EditLoopError(f"{model}: the registry has no such version; `editloop stage promote` sets an alias.")
+    return folder
+
+
 def fetch_version(version: "ModelVersion") -> Path:
     """Return the folder of a registered version, after checking its content and signature.
 
@@ -217,22 +270,6 @@ def fetch_version(version: "ModelVersion") -> Path:
     return target
 
 
-def registered_facts(name: str, version: str) -> dict[str, Any]:
-    """Return what the registry holds of a version: {"name", "version", "run_id", "tags"}.
-
-    Args:
-        name: Name in the registry.
-        version: Number of the version.
-    """
-    model_version = client().get_model_version(name, version)
-    return {
-        "name": name,
-        "version": str(model_version.version),
-        "run_id": model_version.run_id,
-        "tags": dict(model_version.tags),
-    }
-
-
 def promotions(name: str) -> list[Promotion]:
     """Return the promotion records of a model, oldest first; empty for none.
 
@@ -241,22 +278,13 @@ def promotions(name: str) -> list[Promotion]:
     """
     api = client()
     experiment = records_experiment(api)
+    if experiment is None:
+        return []
     records: dict[int, Promotion] = {}
-    token = None
-    while experiment is not None:
-        page = api.search_runs(
-            [experiment],
-            f"tags.`{PREFIX}model` = {quoted(name)}",
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        for run in page:
-            record = read_promotion(run)
-            records.setdefault(record.number, record)  # a repeated request made a second run
-        token = page.token
-        if not token:
-            break
+    query = f"tags.`{PREFIX}model` = {quoted(name)}"
+    for run in all_pages(api.search_runs, [experiment], query, order_by=["attributes.start_time ASC"]):
+        record = read_promotion(run)
+        records.setdefault(record.number, record)  # a repeated request made a second run
     return [records[number] for number in sorted(records)]
 
 
@@ -281,7 +309,9 @@ def read_promotion(run: "Run") -> Promotion:
     Args:
         run: A run (MLflow's Run) of the experiment RECORDS.
     """
-    tags = {key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)}
+    tags: dict[str, Any] = {
+        key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)
+    }
     evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
 

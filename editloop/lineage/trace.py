@@ -5,7 +5,7 @@ are neither fetched nor compared; `editloop verify` does that for one model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,7 +50,7 @@ class LineageTrace:
             "came_of": {
                 "datasets": [dataset_row(version) for version in self.datasets],
                 "curated": [dataset_row(version) for version in self.curated],
-                "models": [model_row(descendant.model) | {"because": descendant.because} for descendant in self.models],
+                "models": descendant_rows(self.models),
             },
         }
 
@@ -202,11 +202,16 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
     Args:
         model: The model.
     """
-    row = {
-        key: getattr(model, key)
-        for key in ("name", "version", "sha256", "run_id", "dataset", "reward", "base", "edits")
-    }
-    return row | {"aliases": list(model.aliases), "tainted": model.tainted}
+    return asdict(model) | {"aliases": list(model.aliases)}
+
+
+def descendant_rows(descendants: Sequence[Descendant]) -> list[dict[str, Any]]:
+    """Return what came of something as JSON data: each model with "because".
+
+    Args:
+        descendants: The models.
+    """
+    return [model_row(descendant.model) | {"because": descendant.because} for descendant in descendants]
 
 
 def _trace(

@@ -1,13 +1,12 @@
 """Images by their content, and the images in edits folders that editors trained on."""
 
-import io
 import json
 import re
 import tempfile
 from pathlib import Path
 
 from editloop.content import MANIFEST, sha256_bytes, sha256_file, sha256_json, write_json
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, png_bytes
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 
@@ -29,9 +28,7 @@ def picture_digests(image: str) -> set[str]:
     path = Path(image)
     if not path.is_file():
         raise EditLoopError(f"{image}: neither a sha256 (64 hex characters) nor a file.")
-    buffer = io.BytesIO()
-    load_image(path).save(buffer, "PNG")
-    return {sha256_file(path), sha256_bytes(buffer.getvalue())}
+    return {sha256_file(path), sha256_bytes(png_bytes(load_image(path)))}
 
 
 def edits_pictures(sha256: str, run_id: str) -> set[str]:

@@ -23,7 +23,7 @@ from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.family import Descendant
 from editloop.lineage.registry import TAINTED
-from editloop.lineage.trace import dataset_row, model_row, trace_annotator, trace_task
+from editloop.lineage.trace import dataset_row, descendant_rows, trace_annotator, trace_task
 
 
 @dataclass
@@ -56,7 +56,7 @@ class WithdrawalReport:
             "empty": [{"parent": parent.tag, "reason": reason} for parent, reason in self.empty],
             "held": [dataset_row(version) for version in self.held],
             "curated": [dataset_row(version) for version in self.curated],
-            "tainted": [model_row(descendant.model) | {"because": descendant.because} for descendant in self.tainted],
+            "tainted": descendant_rows(self.tainted),
         }
 
 

@@ -1,15 +1,15 @@
 """Settings of a low-rank adapter. Imports no torch."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from editloop.settings_file import FrozenModel
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(FrozenModel):
     """A low-rank adapter (arXiv 2106.09685) on the language model's linear layers; the rest of the backbone is frozen.
 
     Newly initialised heads are trained in full beside it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(32, ge=1)
     alpha: int = Field(64, ge=1)

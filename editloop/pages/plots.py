@@ -1,7 +1,7 @@
 """The shared style sheet of EditLoop's pages, and plots as inline SVG that follow its light and dark colours.
 
-Each plot returns an `<svg>` element, or None when there is nothing to draw. Plots are drawn in marker colours, which
-are then replaced by the page's CSS variables.
+Each plot returns an `<svg>` element, which templates do not escape, or None when there is nothing to draw. Plots are
+drawn in marker colours, which are then replaced by the page's CSS variables.
 """
 
 import io
@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +102,7 @@ def intervals(
     limits: tuple[float, float],
     marks: Sequence[ReferenceLine] = (),
     ticks: Callable[[float], str] = "{:.1f}".format,
-) -> str | None:
+) -> Markup | None:
     """Plot figures as dots with their 95 % intervals, one per row. Rows without a value are left out.
 
     Args:
@@ -145,13 +147,13 @@ def intervals(
         axes.set_ylim(-0.35, len(rows) - 0.25)
         axes.set_yticks([])
         axes.xaxis.set_major_formatter(lambda value, _: ticks(value))
-        _plain(axes)
+        _plain(axes, grid=False)
         axes.spines["left"].set_visible(False)
 
     return _svg(name, (5.4, height), draw)
 
 
-def curves(name: str, panels: Sequence[Curve]) -> str | None:
+def curves(name: str, panels: Sequence[Curve]) -> Markup | None:
     """Plot panels side by side. Values that are not drawn as dots are drawn faint under their running mean.
 
     Args:
@@ -179,8 +181,6 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
                 axes.plot(panel.steps, panel.values, color=panel.colour, linewidth=1, alpha=0.3)
                 axes.plot(panel.steps, smooth, color=panel.colour, linewidth=2)
             axes.set_title(panel.title, fontsize=10, color=INK, loc="left", pad=8)
-            axes.grid(axis="y", color=GRID, linewidth=0.8)
-            axes.set_axisbelow(True)
             axes.locator_params(axis="x", nbins=5, integer=True)
             axes.locator_params(axis="y", nbins=5)
             if panel.percent:
@@ -194,7 +194,7 @@ def curves(name: str, panels: Sequence[Curve]) -> str | None:
     return _svg(name, (11.4, 2.7), draw)
 
 
-def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = False) -> str | None:
+def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = False) -> Markup | None:
     """Plot lines over named steps, with their intervals and a label at the right end of each line.
 
     Args:
@@ -233,8 +233,6 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
             axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
         axes.set_xlim(-0.2, len(steps) - 0.9)
         axes.set_xticks(range(len(steps)), steps)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
         _plain(axes)
 
     return _svg(name, (5.4, max(2.6, 0.24 * len(lines) + 1)), draw)
@@ -257,7 +255,7 @@ def _apart(heights: Sequence[float], low: float, high: float) -> list[float]:
     return placed
 
 
-def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) -> str | None:
+def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) -> Markup | None:
     """Plot bars around zero: one cluster per step, one bar per group.
 
     Args:
@@ -284,14 +282,12 @@ def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) 
         axes.set_ylim(-reach, reach)
         axes.set_xticks(range(len(steps)), steps)
         axes.axhline(0, color=SOFT, linewidth=1)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
         _plain(axes)
 
     return _svg(name, (5.4, 2.4), draw)
 
 
-def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
+def histogram(name: str, layers: Sequence[Layer], bins: int) -> Markup | None:
     """Plot a histogram whose layers are stacked in each bar.
 
     Args:
@@ -313,8 +309,6 @@ def histogram(name: str, layers: Sequence[Layer], bins: int) -> str | None:
         axes.hist([layer.values for layer in layers], bins=bins, stacked=True, color=colours)
         for index, layer in enumerate(layers):
             axes.text(index / 4, 1.05, layer.label, color=layer.colour, fontsize=9, transform=axes.transAxes)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
         _plain(axes)
 
     return _svg(name, (5.4, 2.8), draw)
@@ -354,15 +348,18 @@ def series(rows: Any, key: str) -> tuple[list[float], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _plain(axes: "Axes") -> None:
+def _plain(axes: "Axes", *, grid: bool = True) -> None:
     axes.tick_params(colors=SOFT, labelsize=8.5, length=3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GRID)
+    if grid:
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
 
 
-def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None]) -> Markup:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -385,4 +382,4 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None
     drawing = re.sub(r'<svg (.*?)width="[^"]*" height="[^"]*"', r'<svg class="plot" \1', drawing, count=1)
     for colour, variable in VARIABLES.items():
         drawing = drawing.replace(colour, f"var(--{variable})")
-    return drawing
+    return Markup(drawing)

@@ -1,9 +1,8 @@
 """Encode images for a judge that is reached over HTTP."""
 
-import io
-
 from PIL import Image
 
+from editloop.data.picture_file import png_bytes
 from editloop.models.judge_protocol import Picture
 
 
@@ -16,9 +15,7 @@ def encode_png(picture: Picture) -> bytes:
     Returns:
         The bytes of the file.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return png_bytes(Image.fromarray(picture), compress_level=1)
 
 
 def limit_pixels(picture: Picture, pixels: int) -> Image.Image:

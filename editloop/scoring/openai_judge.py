@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -21,8 +20,7 @@ from pydantic_settings import SettingsConfigDict
 from editloop.content import sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
-from editloop.models.edit_score.answers import ParsedAnswer, parse_answer
-from editloop.models.edit_score.scores import average_passes
+from editloop.models.edit_score.scores import score_of_answers
 from editloop.models.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.encoding import encode_png, limit_pixels
@@ -115,10 +113,6 @@ class OpenAIJudge:
             settings = settings.model_copy(update={"questions": questions})
         return cls(url, model, settings)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score edits by Avg@K over the passes whose two answers can be parsed.
 
@@ -148,21 +142,8 @@ class OpenAIJudge:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return [[self._score(next(answers), next(answers)) for _ in group.edits] for group in groups]
-
-    def _score(self, sc: list[str], pq: list[str]) -> Score:
         questions = self.settings.questions
-        passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
-        return replace(average_passes(passes, questions.top, questions.least_share), answers=(*sc, *pq))
-
-    def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
-        parsed = [parse_answer(text, self.settings.questions.top) for text in (sc, pq)]
-        faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
-        return (
-            faults[0]
-            if faults
-            else tuple(point for answer in parsed if isinstance(answer, ParsedAnswer) for point in answer.points)
-        )
+        return [[score_of_answers(next(answers), next(answers), questions) for _ in group.edits] for group in groups]
 
     def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
         """Return K answers to a question.

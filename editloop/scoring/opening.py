@@ -106,11 +106,9 @@ def find_local(model: str) -> LocalModel:
         EditLoopError: There is no such model, or the folder holds no model of a known kind.
     """
     if model.startswith("models:/"):
-        from editloop.lineage.registry import resolve_model
+        from editloop.lineage.registry import require_model
 
-        registered = resolve_model(model)
-        if registered is None:
-            raise EditLoopError(f"{model}: the registry has no such version; `editloop stage promote` sets an alias.")
+        registered = require_model(model)
         return LocalModel(_kind(registered, model), registered)
     for package in ("edit_reward", "edit_score"):
         shipped = Path(str(files(f"editloop.models.{package}"))) / "weights" / model

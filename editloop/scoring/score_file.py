@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow.parquet as parquet
-from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import Field
 
 from editloop.content import sha256_bytes
 from editloop.data.edits_file import EditRow
@@ -23,16 +22,16 @@ from editloop.data.picture_file import first_line, read_picture
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score
 from editloop.scoring.chunks import score_in_chunks
+from editloop.scoring.resuming import scoring_progress
 from editloop.scoring.score_table import ScoredEdit, ScoreParts, finished_facts
 from editloop.scoring.validation import validate_scores
+from editloop.settings_file import FrozenModel
 
 Element = TypeVar("Element")
 
 
-class ScoringSettings(BaseModel):
+class ScoringSettings(FrozenModel):
     """How edits are scored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     best_of: int | None = Field(None, ge=1)
     """Score only the first `best_of` candidates of each task; null for all."""
@@ -137,7 +136,7 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
         )
     parts = ScoreParts(output, facts, judge.axes)
     reasons: Counter[str] = Counter()
-    with parts.opened(), _progress() as progress:
+    with parts.opened(), scoring_progress() as progress:
         bar = progress.add_task("edits scored", total=survey.candidates, missing=0)
         root = source if source.is_dir() else source.parent
         rows: list[ScoredEdit] = []
@@ -173,16 +172,6 @@ def read_ahead(elements: Iterator[Element]) -> Iterator[Element]:
         while (element := future.result()) is not None:
             future = pool.submit(next, elements, None)
             yield element
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[missing]} missing"),
-        TimeRemainingColumn(),
-    )
 
 
 def _check_missing(reasons: Counter[str], edits: int, settings: ScoringSettings) -> None:

@@ -21,6 +21,7 @@ from editloop.content import write_json
 from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import Score
+from editloop.scoring.resuming import check_facts
 
 FACTS_KEY = b"editloop"
 """Key of the facts in the table's metadata."""
@@ -196,17 +197,9 @@ def finished_facts(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None
     if not output.exists():
         return None
     table_facts = read_facts(output)
-    _check_facts({key: table_facts.get(key) for key in facts}, facts, output, output)
+    _check_facts(table_facts, facts, output, output)
     return table_facts
 
 
-def _check_facts(stored_facts: dict[str, Any], wanted_facts: dict[str, Any], path: Path, output: Path) -> None:
-    differing_keys = [key for key in wanted_facts if stored_facts.get(key) != wanted_facts[key]]
-    if differing_keys:
-        differences = "; ".join(
-            f"{key} {stored_facts.get(key)} there, {wanted_facts[key]} now" for key in differing_keys
-        )
-        raise EditLoopError(
-            f"{path} holds scores of something else ({differences}). They are not mixed: give another --out than "
-            f"{output}, or remove {path}."
-        )
+def _check_facts(stored: dict[str, Any], facts: dict[str, Any], path: Path, output: Path) -> None:
+    check_facts(stored, facts, f"{path} holds scores", f"give another --out than {output}, or remove {path}")

@@ -92,10 +92,6 @@ class ServedJudge:
         """
         return cls(url, JudgeClientSettings())
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score edits; requests are sent in parallel.
 

@@ -81,17 +81,7 @@ class ScoreMessage(Message):
         Raises:
             ValidationError: The score lacks some of its numbers, or one is not finite.
         """
-
-        def axis_message(axis: AxisScore) -> AxisMessage:
-            return AxisMessage(mean=axis.mean, sigma=axis.sigma)
-
-        return cls(
-            axes={name: axis_message(axis) for name, axis in score.axes.items()},
-            fused=axis_message(score.fused) if score.fused else None,
-            overall=score.overall,
-            reward=score.reward,
-            missing=score.missing,
-        )
+        return cls.model_validate(score, from_attributes=True)
 
     def score(self) -> Score:
         """The score that the message holds."""

@@ -1,17 +1,16 @@
 """Settings of a scoring server, and the limits of a request to it."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from editloop.environment import EnvironmentSettings
+from editloop.settings_file import FrozenModel
 
 
-class Limits(BaseModel):
+class Limits(FrozenModel):
     """What one request may hold.
 
     The server tells its clients, and answers 413 or 422 to a request beyond the limits.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     body_megabytes: int = Field(64, ge=1, le=1024)
     """Size of the request as it is sent, base64 included."""
@@ -23,10 +22,8 @@ class Limits(BaseModel):
     """Pixels of all different images of a request together, in millions; each million takes 3 MB once decoded."""
 
 
-class ServeSettings(BaseModel):
+class ServeSettings(FrozenModel):
     """Settings of `editloop serve`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = "127.0.0.1"
     """Address to listen on. Any address except a loopback address needs a token."""

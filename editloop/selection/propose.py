@@ -14,7 +14,7 @@ from editloop.content import complete_folder, read_manifest, write_file, write_j
 from editloop.data.vocabulary import EditTask
 from editloop.datasets.preference_groups import PreferenceGroup, read_groups
 from editloop.errors import EditLoopError
-from editloop.lineage.registry import resolve_model
+from editloop.lineage.registry import require_model
 from editloop.models.backbones.placement import placement
 from editloop.models.edit_reward.model import RewardModel
 from editloop.selection.ensemble import EnsembleLabels, HeadEnsemble, fit_ensemble
@@ -153,11 +153,7 @@ def load_reward(model: str) -> RewardModel:
     Raises:
         EditLoopError: There is no such model.
     """
-    if not model.startswith("models:"):
-        return RewardModel.load(model, *placement())
-    folder = resolve_model(model)
-    if folder is None:
-        raise EditLoopError(f"{model}: the registry has no such version or alias; train-reward makes one.")
+    folder = require_model(model) if model.startswith("models:") else model
     return RewardModel.load(folder, *placement())
 
 

@@ -1,12 +1,12 @@
 """Shape of a vision-language backbone, and the number of its weights. Imports no torch."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from editloop.settings_file import FrozenModel
 
 
-class Language(BaseModel):
+class Language(FrozenModel):
     """Qwen's decoder: grouped-query attention, a gated MLP and two norms per layer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -54,14 +54,12 @@ class Language(BaseModel):
         return self.layers * rank * sum(ends)
 
 
-class Vision(BaseModel):
+class Vision(FrozenModel):
     """Qwen's vision tower.
 
     Where `gated` is set (Qwen2.5), the MLP has three matrices and norms are RMS norms. Otherwise the MLP has two
     matrices and norms are layer norms.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -107,10 +105,8 @@ class Vision(BaseModel):
         return max(4, pixels // self.patch**2)
 
 
-class Architecture(BaseModel):
+class Architecture(FrozenModel):
     """Shape of a backbone, as its `config.json` states it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     language: Language
     vision: Vision

@@ -7,18 +7,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from editloop.errors import EditLoopError
-from editloop.settings_file import find_preset, preset_names, read_settings
+from editloop.settings_file import FrozenModel, find_preset, preset_names, read_settings
 from editloop.training.architecture import Architecture
 from editloop.training.settings import TrainingSettings
 
 
-class Load(BaseModel):
+class Load(FrozenModel):
     """Size of the largest unit that a training meets, for the memory estimate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     candidates: int = Field(ge=1)
     """Edits per unit: the candidates of a group (EditReward); 1 for a row of EditScore."""
@@ -34,10 +32,8 @@ PRESETS = Path(str(files("editloop.training"))) / "presets"
 """Those that ship."""
 
 
-class Preset(BaseModel):
+class Preset(FrozenModel):
     """A reward model, its base, and its training."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Literal["edit-reward", "edit-score"]
     base: str
@@ -45,7 +41,7 @@ class Preset(BaseModel):
     nothing: for a hub model pass your local folder as the stage's `base`."""
     ships: bool = False
     """Whether the base ships with EditLoop."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     """The model's own settings (RewardSettings or EditScoreSettings), used where the base is a bare backbone."""
     loss: str = "expected-log"
     """EditReward: a name in editloop.training.edit_reward.losses.LOSSES."""

@@ -18,7 +18,7 @@ from editloop.lineage.promotion import (
     rollback_champion,
     sync_registry_state,
 )
-from editloop.lineage.promotion_lock import OvertakenError, PromotionRequest, promotion_lock
+from editloop.lineage.promotion_lock import OvertakenError, promotion_lock
 
 SHA256 = "5" * 64
 
@@ -42,9 +42,9 @@ def register(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch
     return make
 
 
-def move(name: str, version: str, previous: str, actor: str = "Ada") -> PromotionRequest:
+def move(name: str, version: str, previous: str, actor: str = "Ada") -> registry.PromotionRequest:
     """What a caller means to do that dies before its record."""
-    return PromotionRequest(
+    return registry.PromotionRequest(
         "promote", name, version, "champion", actor, "because", previous, "promote", {"benchmark_sha256": "6"}
     )
 
@@ -124,7 +124,7 @@ def test_a_new_measurement_of_the_same_content_is_the_versions_evidence(register
 def test_a_tampered_model_is_not_promoted(register: Register, mlflow_environment, broken: str) -> None:
     name = f"tampered-{broken}"
     version = register(name, "one")
-    run_id = registry.registered_facts(name, version)["run_id"]
+    run_id = tracking.client().get_model_version(name, version).run_id
     (kept,) = (mlflow_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/{broken}")
     kept.write_bytes(kept.read_bytes() + b" ")
     with pytest.raises(EditLoopError, match=r"weights|signature"):

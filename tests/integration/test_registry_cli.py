@@ -94,7 +94,7 @@ def test_faults_end_with_one_and_move_nothing(model: str, call, monkeypatch: pyt
 def test_without_a_key_nothing_is_registered(model: str, tmp_path: Path, call, monkeypatch: pytest.MonkeyPatch) -> None:
     with complete_folder(tmp_path / "three") as folder:
         (folder / "weights.safetensors").write_text("three")
-    run_id = registry.registered_facts(model, "1")["run_id"]
+    run_id = tracking.client().get_model_version(model, "1").run_id
     monkeypatch.delenv(SIGNING_KEY)
     with pytest.raises(EditLoopError, match=f"{SIGNING_KEY} is not set"):
         registry.register_model(model, tmp_path / "three", run_id, {})

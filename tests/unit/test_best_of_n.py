@@ -55,7 +55,7 @@ def test_the_page_tells_curves_and_missing_scores(tmp_path):
     right = (rng.uniform(size=(8, 4)) < 0.5).astype(float)
     scores = right + rng.normal(size=right.shape)
     scores[0, 0] = np.nan
-    sampled = SampledEdits(right, right, {"oracle": right, "learnt": scores}, tuple("abcdefgh"))
+    sampled = SampledEdits(right, {"oracle": right, "learnt": scores}, tuple("abcdefgh"))
     curves = best_of_curves(sampled, [1, 2, 4])
     write_best_of(sampled, curves, tmp_path, {"editor": "some"})
     page = (tmp_path / "page.html").read_text()

@@ -20,7 +20,7 @@ from editloop.models.edit_score.generation import (
 from editloop.models.edit_score.rows import RowMaker
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup
-from editloop.training.edit_score.sft import sft_loss
+from editloop.training.edit_score.sft import answer_loss
 from editloop.training.edit_score.targets import Target, training_rows
 from tests.edit_score_models import plain_greedy, plain_inputs, plain_loss, some_groups, tiny_score
 
@@ -48,7 +48,8 @@ def taught_rows(model, groups):
 def test_loss_and_gradients_are_those_of_rows_alone(family, reasoning, pictures):
     model = tiny_score(family, reasoning=reasoning, pictures=pictures, system="judge")
     rows = taught_rows(model, some_groups())
-    loss = sft_loss(model, rows)
+    batch = model.collate(rows).tensors
+    loss = answer_loss(model(batch), batch["targets"])
     loss.backward()
     ours = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad()

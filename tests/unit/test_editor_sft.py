@@ -12,8 +12,9 @@ from editloop.content import complete_folder
 from editloop.data.edits_file import read_edits
 from editloop.errors import EditLoopError
 from editloop.models.editors.opening import open_editor
+from editloop.settings_file import preset_names
 from editloop.training.distributed import step_seed
-from editloop.training.editor_sft.settings import SftSettings, read_sft_preset, sft_presets
+from editloop.training.editor_sft.settings import PRESETS, SftSettings, read_sft_preset
 from editloop.training.editor_sft.training_task import EditTrainingTask, _seed, split_rows
 from editloop.training.flow_matching import flow_matching_loss, noised
 
@@ -123,7 +124,7 @@ def training(**changes):
 
 
 def test_every_preset_loads_and_what_cannot_be_is_refused(tmp_path):
-    for name in sft_presets():
+    for name in preset_names(PRESETS):
         settings = read_sft_preset(name)
         assert settings.changed(steps=7, seed=3).training.model_dump() == {
             **settings.training.model_dump(),

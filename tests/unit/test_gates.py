@@ -9,7 +9,7 @@ import pytest
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement, SuiteMeasurement, decide
 from editloop.evaluation.gates.page import gate_page
-from editloop.evaluation.gates.settings import GateSettings, Slices, SuiteGate, read_gate
+from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, Slices, SuiteGate, read_gate
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
 from editloop.statistics.bootstrap import ratio_interval
 from editloop.statistics.mcnemar import discordant_counts, mcnemar
@@ -184,7 +184,8 @@ def test_a_slice_that_lost_less_than_its_margin_has_not_regressed():
 
 def opinion(preferences, *, trained_it=False, asked_for="better") -> Agreement:
     names = tuple(f"task {place}" for place in range(len(preferences)))
-    return Agreement("models:/edit-score@champion", asked_for, 0.05, 50, np.array(preferences), names, trained_it)
+    gate = IndependentJudge(judge="models:/edit-score@champion", agree=asked_for, margin=0.05, minimum=50)
+    return Agreement(gate, np.array(preferences), names, trained_it)
 
 
 def test_the_editor_needs_a_judge_that_did_not_train_it():

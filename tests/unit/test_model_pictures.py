@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
+from editloop.data.picture_file import read_picture
 from editloop.errors import EditLoopError
 from editloop.models.backbones.picture_inputs import (
     Patching,
+    check_picture,
     distinct_pictures,
     paired_patches,
     patches_of,
-    picture_from_bytes,
     scaled_size,
 )
 
@@ -93,21 +94,28 @@ def encoded(picture, kind="PNG", **more):
     return file.getvalue()
 
 
+def decoded(data, name="picture"):
+    """What a model reads of an encoded picture."""
+    picture = np.asarray(read_picture(data, name))
+    check_picture(picture, name)
+    return picture
+
+
 class TestFiles:
     def test_16_bit_grey_keeps_its_tones(self):
         tones = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-        found = picture_from_bytes(encoded(Image.fromarray(tones)))
+        found = decoded(encoded(Image.fromarray(tones)))
         assert np.array_equal(found[..., 0], (tones >> 8).astype(np.uint8))
 
     def test_transparency_lies_on_white(self):
         clear = np.zeros((20, 20, 4), np.uint8)
         clear[:10, :, 3] = 255
-        found = picture_from_bytes(encoded(Image.fromarray(clear)))
+        found = decoded(encoded(Image.fromarray(clear)))
         assert (found[:10] == 0).all()
         assert (found[10:] == 255).all()
 
     def test_cmyk_becomes_rgb(self):
-        found = picture_from_bytes(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"))
+        found = decoded(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"))
         assert found.shape == (20, 20, 3)
         assert found[..., 0].min() > 200
         assert found[..., 1:].max() < 60
@@ -116,22 +124,20 @@ class TestFiles:
     def test_of_an_animated_picture_the_first_frame_counts(self, kind):
         frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
         lossless = {"lossless": True} if kind == "WEBP" else {}
-        found = picture_from_bytes(
-            encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **lossless)
-        )
+        found = decoded(encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **lossless))
         assert (found == (255, 0, 0)).all()
 
     def test_a_camera_held_sideways(self):
         exif = Image.Exif()
         exif[0x0112] = 6
-        assert picture_from_bytes(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 3)
+        assert decoded(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 3)
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
     def test_a_truncated_file_is_an_error(self, kind, share):
         data = encoded(Image.fromarray(noise(64, 64)), kind)
         with pytest.raises(EditLoopError, match="upload 7: not a readable"):
-            picture_from_bytes(data[: int(len(data) * share)], "upload 7")
+            decoded(data[: int(len(data) * share)], "upload 7")
 
     @pytest.mark.parametrize(
         ("picture", "told"),
@@ -145,11 +151,11 @@ class TestFiles:
     )
     def test_sizes_that_no_model_reads(self, picture, told):
         with pytest.raises(EditLoopError, match=told):
-            picture_from_bytes(encoded(picture))
+            decoded(encoded(picture))
 
     def test_other_formats_are_not_opened(self):
         with pytest.raises(EditLoopError, match="PNG, JPEG or WebP"):
-            picture_from_bytes(encoded(Image.new("RGB", (20, 20)), "GIF"))
+            decoded(encoded(Image.new("RGB", (20, 20)), "GIF"))
 
 
 @pytest.mark.parametrize(

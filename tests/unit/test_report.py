@@ -27,7 +27,10 @@ SUMMARY: dict[str, Any] = {
     "reward": {"accuracy_oracle": 0.81, "accuracy_base": 0.7, "ci95": [0.75, 0.86], "train_pairs": 12},
     "gate": {"reward": {"verdict": "promote", "reasons": ["better than <b>chance</b>"]}, "editor": {"verdict": "hold"}},
     "editor": {"base": 0.5, "tuned": 0.52, "uplift": 0.02, "ci95": [-0.01, 0.05], "tasks": 600},
-    "verify": {"reward": {"complete": True, "links": [{"name": "run", "value": "r1"}]}, "editor": "no DVC tag"},
+    "verify": {
+        "reward": {"complete": True, "links": [{"name": "run", "value": "r1"}]},
+        "editor": {"complete": False, "gap": "no DVC tag"},
+    },
     "seconds": 400,
 }
 

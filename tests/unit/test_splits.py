@@ -3,7 +3,7 @@
 import hashlib
 
 from editloop.data.vocabulary import Candidate, EditTask
-from editloop.datasets.splits import SPLITS, DisjointSets, picture_digests, split_of, splits_of
+from editloop.datasets.splits import SPLITS, picture_digests, split_of, splits_of
 
 
 def test_splits_have_their_shares_and_follow_the_source_and_the_seed() -> None:
@@ -58,14 +58,6 @@ def test_a_split_is_the_hundredth_that_the_hash_falls_into() -> None:
         assert split_of(f"source-{number}", 3) == expected
         seen.add(hundredth)
     assert {69, 70, 79, 80} <= seen, "both sides of both borders were tried"
-
-
-def test_a_sets_smallest_name_stands_for_it() -> None:
-    joined = DisjointSets()
-    assert joined.root("lone") == "lone"
-    for one, other in (("d", "c"), ("b", "a"), ("c", "b"), ("e", "d"), ("a", "a")):
-        joined.join(one, other)
-    assert [joined.root(name) for name in "abcdef"] == ["a", "a", "a", "a", "a", "f"]
 
 
 def test_a_tasks_pictures_are_its_source_target_and_candidates() -> None:

@@ -15,7 +15,8 @@ from editloop.errors import EditLoopError
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
 from editloop.models.editors.sampling import edit, integrate, working_picture
-from editloop.models.editors.settings import SETTINGS, EditorSettings, editor_presets, read_editor_preset
+from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
+from editloop.settings_file import preset_names
 from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
@@ -260,7 +261,7 @@ def test_a_presets_targets_are_layers_of_the_real_network(name):
 
 
 def test_every_preset_is_tested_and_unknown_ones_are_refused_with_the_names():
-    assert editor_presets() == sorted(REAL)
+    assert preset_names(PRESETS) == sorted(REAL)
     with pytest.raises(EditLoopError, match="there are flux-kontext"):
         read_editor_preset("flux")
     with pytest.raises(ValueError, match="height and a width"):

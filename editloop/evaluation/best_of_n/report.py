@@ -66,7 +66,7 @@ def write_best_of(sampled: SampledEdits, curves: BestOfCurves, folder: Path, fac
         facts=facts,
         curves=curves,
         shown=format_point,
-        picture=Markup(_picture(curves) or ""),
+        picture=_picture(curves) or "",
     )
     write_file(folder / "page.html", page)
 
@@ -93,7 +93,7 @@ def format_point(point: CurvePoint) -> str:
     return f"{100 * point.value:.1f} %{ends}"
 
 
-def _picture(curves: BestOfCurves) -> str | None:
+def _picture(curves: BestOfCurves) -> Markup | None:
     colours = {ORACLE: GREEN}
     lines = []
     for name, points in curves.items():

@@ -23,10 +23,8 @@ class SampledEdits(NamedTuple):
 
     right: Values
     """(T, M): 1 where the oracle counts the edit as right, else 0."""
-    quality: Values
-    """(T, M): the oracle's mean of the axes, 0..1."""
     scores: dict[str, Values]
-    """Scores of each judge, (T, M), NaN where missing; `oracle`, with `quality`, is among them."""
+    """Scores of each judge, (T, M), NaN where missing; `oracle`, its mean of the axes, is among them."""
     clusters: tuple[str, ...]
     """sha256 of each task's source image."""
 
@@ -38,7 +36,6 @@ def sample_edits(
     *,
     edits_per_task: int,
     steps: int,
-    guidance: float | None = None,
 ) -> SampledEdits:
     """Make `edits_per_task` edits of each task, each from noise of its own, and score them.
 
@@ -48,7 +45,6 @@ def sample_edits(
         judges: The judges by name.
         edits_per_task: Number of edits per task, M.
         steps: Number of sampling steps.
-        guidance: Guidance scale, as for `Editor.velocity`; None takes the editor's own.
 
     Returns:
         The scores of all edits.
@@ -64,13 +60,13 @@ def sample_edits(
             "is told by the "
             "right result. Give each row a `target`."
         )
-    tasks = HeldOut(rows, editor, steps=steps, guidance=guidance, batch=BATCH)
-    right, quality = (np.full((len(rows), edits_per_task), np.nan) for _ in range(2))
-    scores = {name: np.full((len(rows), edits_per_task), np.nan) for name in judges}
+    tasks = HeldOut(rows, editor, steps=steps, guidance=None, batch=BATCH)
+    right = np.full((len(rows), edits_per_task), np.nan)
+    scores = {name: np.full_like(right, np.nan) for name in (ORACLE, *judges)}
     for number in track(range(edits_per_task), description="edits", transient=True):
         edits = tasks.edits(editor, number)
         oracle_scores = oracle_view(tasks.cases, edits)
-        right[:, number], quality[:, number] = oracle_scores.right, oracle_scores.mean
+        right[:, number], scores[ORACLE][:, number] = oracle_scores.right, oracle_scores.mean
         for name, judge in judges.items():
             scores[name][:, number] = judge_scores(judge, tasks.cases, edits)
-    return SampledEdits(right, quality, {ORACLE: quality, **scores}, tuple(sha256_file(row.source) for row in rows))
+    return SampledEdits(right, scores, tuple(sha256_file(row.source) for row in rows))

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.content import sha256_json
-from editloop.evaluation.gates.settings import GateSettings, SuiteGate
+from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, SuiteGate
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
+from editloop.pages.plots import finite_or_none
 from editloop.statistics.bootstrap import p_value_below, percentile_intervals, resampled_ratios, sum_by_cluster
 from editloop.statistics.holm import holm
 from editloop.statistics.mcnemar import discordant_counts, mcnemar
@@ -81,13 +82,7 @@ class SuiteMeasurement(NamedTuple):
 class Agreement(NamedTuple):
     """An independent judge's preferences between the new editor's edits and the base's."""
 
-    judge: str
-    asked_for: str
-    """better or not-worse."""
-    margin: float
-    """With not-worse: the net preference that may be lost."""
-    minimum: int
-    """Tasks that the judge must have answered."""
+    gate: IndependentJudge
     preferences: NDArray[np.float64]
     """(tasks,): +1 for the new editor, -1 for the base, 0 for a tie; NaN without an answer."""
     clusters: tuple[str, ...]
@@ -175,8 +170,8 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
             "units": units[index],
             "new": _share(new.right, inside[:, index]),
             "old": _share(old.right, inside[:, index]),
-            "change": _nan_to_none(resampled.values[index]),
-            "interval": [_nan_to_none(end) for end in ends[index]],
+            "change": finite_or_none(resampled.values[index]),
+            "interval": [finite_or_none(end) for end in ends[index]],
             "p_regressed": float(p_regressed[index]),
         }
         for index, name in enumerate(names)
@@ -270,14 +265,14 @@ def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> _J
         seed=seed,
         resamples=settings.resamples,
     )
-    low, high = (_nan_to_none(end) for end in percentile_intervals(resampled, 1 - settings.alpha)[0])
-    net, task_count = _nan_to_none(resampled.values[0]), len(answered)
-    bound = 0.0 if agreement.asked_for == "better" else 0.0 - agreement.margin
+    low, high = (finite_or_none(end) for end in percentile_intervals(resampled, 1 - settings.alpha)[0])
+    net, task_count = finite_or_none(resampled.values[0]), len(answered)
+    bound = 0.0 if agreement.gate.agree == "better" else 0.0 - agreement.gate.margin
     verdict: Verdict = "hold"
     if agreement.trained_it:
         why = "the editor learnt from it, so it has no say"
-    elif answered.sum() < agreement.minimum or low is None or high is None:
-        why = f"too few answers to decide, at least {agreement.minimum} are asked"
+    elif answered.sum() < agreement.gate.minimum or low is None or high is None:
+        why = f"too few answers to decide, at least {agreement.gate.minimum} are asked"
     elif low > bound:
         verdict, why = "promote", f"agrees, the interval lies above {_signed(bound)}"
     elif high < bound:
@@ -285,26 +280,22 @@ def _judge_report(settings: GateSettings, agreement: Agreement, seed: int) -> _J
     else:
         why = f"does not agree yet, the interval does not lie above {_signed(bound)}"
     return {
-        "judge": agreement.judge,
-        "asked_for": agreement.asked_for,
-        "margin": agreement.margin,
+        "judge": agreement.gate.judge,
+        "asked_for": agreement.gate.agree,
+        "margin": agreement.gate.margin,
         "counts": not agreement.trained_it,
         "verdict": verdict,
         "net_preference": net,
         "interval": [low, high],
         "tasks": task_count,
         "missing": int(task_count - answered.sum()),
-        "reason": f"judge {agreement.judge} prefers the new editor by {_signed(net)} of {task_count} tasks, interval "
-        f"{_signed(low)} to {_signed(high)}: {why}",
+        "reason": f"judge {agreement.gate.judge} prefers the new editor by {_signed(net)} of {task_count} tasks, "
+        f"interval {_signed(low)} to {_signed(high)}: {why}",
     }
 
 
 def _share(right: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
     return float((right * inside).sum() / inside.sum()) if inside.sum() > 0 else None
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _percent(value: float | None) -> str:

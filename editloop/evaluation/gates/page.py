@@ -38,7 +38,7 @@ def gate_page(
         title=title,
         gate=gate,
         level=f"{100 * (1 - gate.get('alpha', 0.05)):g} %",
-        plots=[Markup(_forest(number, suite) or "") for number, suite in enumerate(gate.get("suites", []))],
+        plots=[_forest(number, suite) or "" for number, suite in enumerate(gate.get("suites", []))],
         tables=tables or {},
         pictures={
             caption: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -47,7 +47,7 @@ def gate_page(
     )
 
 
-def _forest(number: int, suite: Mapping[str, Any]) -> str | None:
+def _forest(number: int, suite: Mapping[str, Any]) -> Markup | None:
     """Return a forest plot of the suite and its slices: changes with their intervals, in points."""
     rows = [{"slice": "all", "regressed": None, **suite}, *suite["slices"]][:MAX_ROWS]
     finite_ends = [end for row in rows for end in (row["interval"] or []) if end is not None]

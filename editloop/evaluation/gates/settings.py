@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from editloop.evaluation.suites.names import suite_names
-from editloop.settings_file import find_preset, read_settings
+from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the shipped gates."""
@@ -14,11 +14,7 @@ DATASET_SUITES = ("heldout", "scenes")
 """Suites read from the dataset that the model was trained on, unless `data` names another folder."""
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SuiteGate(_StrictModel):
+class SuiteGate(FrozenModel):
     """One suite on which the new model is compared with the old one."""
 
     suite: str
@@ -39,7 +35,7 @@ class SuiteGate(_StrictModel):
         return suite
 
 
-class Slices(_StrictModel):
+class Slices(FrozenModel):
     """Kinds of task on which the new model must not regress, whatever the suite as a whole gains."""
 
     margin: float = Field(0.05, ge=0)
@@ -50,7 +46,7 @@ class Slices(_StrictModel):
     """The slices that count; empty for all."""
 
 
-class IndependentJudge(_StrictModel):
+class IndependentJudge(FrozenModel):
     """A judge of the editor's edits that did not train it."""
 
     judge: str
@@ -67,7 +63,7 @@ class IndependentJudge(_StrictModel):
     """Number of held-out tasks to show it, the first ones; people's verdicts ignore it."""
 
 
-class GateSettings(_StrictModel):
+class GateSettings(FrozenModel):
     """The rules of a gate."""
 
     name: str

@@ -16,7 +16,7 @@ import numpy as np
 from rich.progress import track
 
 from editloop.data.fingerprints import compute_fingerprints, similar_pairs
-from editloop.errors import EditLoopError
+from editloop.errors import listed_faults
 from editloop.evaluation.leaks.catalogue import Catalogue, normalise_instruction, read_catalogue
 from editloop.evaluation.suites.suite import Suite
 
@@ -159,16 +159,11 @@ def check_leaks(training: Path, suite: Suite) -> Leaks:
     """
     leaks = find_leaks(training, suite)
     if leaks.hits:
-        omitted = [f"... and {len(leaks.hits) - HITS_LISTED} more"] if len(leaks.hits) > HITS_LISTED else []
-        raise EditLoopError(
-            "\n".join(
-                [
-                    f"{training}: {len(leaks.task_ids)} tasks were taught with what suite {suite.name} asks. Take them "
-                    f"out by `editloop leaks --remove` and train again, or measure on another suite.",
-                    *map(format_hit, leaks.hits[:HITS_LISTED]),
-                    *omitted,
-                ]
-            )
+        raise listed_faults(
+            f"{training}: {len(leaks.task_ids)} tasks were taught with what suite {suite.name} asks. Take them out by "
+            "`editloop leaks --remove` and train again, or measure on another suite.",
+            [format_hit(hit) for hit in leaks.hits],
+            HITS_LISTED,
         )
     return leaks
 

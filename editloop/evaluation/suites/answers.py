@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from editloop.content import sha256_json, write_json
 from editloop.errors import EditLoopError
@@ -25,6 +24,7 @@ from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, 
 from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import EditGroup, Judge, Score
 from editloop.scoring.chunks import score_in_chunks
+from editloop.scoring.resuming import check_facts, scoring_progress
 from editloop.scoring.validation import validate_scores
 
 ANSWERS, JUDGE = "answers.jsonl", "judge.json"
@@ -103,14 +103,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     with _locked_answers(folder, facts) as stream:
         lines_by_edit = _read_answers(stream, folder / ANSWERS)
         edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[missing]} missing"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        with scoring_progress(transient=True, console=Console(stderr=True)) as progress:
             missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
             bar = progress.add_task(
                 f"{judge.name} is asked {suite.name}",
@@ -210,12 +203,7 @@ def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRan
         judge_path = folder / JUDGE
         if judge_path.is_file():
             saved_facts = json.loads(judge_path.read_text())
-            if differing := [key for key in facts if saved_facts.get(key) != facts[key]]:
-                raise EditLoopError(
-                    f"{folder} holds answers of something else ("
-                    + "; ".join(f"{key} {saved_facts.get(key)} there, {facts[key]} now" for key in differing)
-                    + "). They are not mixed: give another folder, or remove it."
-                )
+            check_facts(saved_facts, facts, f"{folder} holds answers", "give another folder, or remove it")
         else:
             write_json(judge_path, facts)
         yield stream

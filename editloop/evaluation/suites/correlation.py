@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from editloop.evaluation.suites.answers import SuiteAnswers
 from editloop.evaluation.suites.suite import Item
+from editloop.pages.plots import finite_or_none
 from editloop.statistics.agreement import table_agreement
 from editloop.statistics.bootstrap import expanded_tail
 
@@ -50,7 +51,7 @@ def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: in
         judged[row, columns] = answers.scores[item.key]
     clusters = np.unique([item.cluster for item in items], return_inverse=True)[1]
     times = _draw_counts(clusters, seed)
-    mean_ratings = _mean_over_raters(rated)
+    mean_ratings = _finite_mean(rated, 0)
     is_rated = ~np.isnan(mean_ratings)
     by_editor, draws = _spearman_by_editor(judged, mean_ratings, times)
     finite = by_editor[~np.isnan(by_editor)]
@@ -59,12 +60,12 @@ def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: in
         fisher = float(np.tanh(np.arctanh(finite).mean())) if len(finite) else None
     return {
         "spearman": float(finite.mean()) if len(finite) else None,
-        "ci95": _interval(_row_means(draws), cluster_count),
+        "ci95": _interval(_finite_mean(draws, 1), cluster_count),
         "fisher": fisher,
         "published": float(np.tanh(finite.mean())) if len(finite) else None,
         "by_model": {
             name: {
-                "spearman": _nan_to_none(by_editor[column]),
+                "spearman": finite_or_none(by_editor[column]),
                 "ci95": _interval(draws[:, column], len(np.unique(clusters[is_rated[:, column]]))),
                 "n": int(is_rated[:, column].sum()),
             }
@@ -114,7 +115,7 @@ def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, 
     if len(rated) < 2:
         return None
     per_rater = [
-        _spearman_by_editor(rated[rater], _mean_over_raters(np.delete(rated, rater, axis=0)), times)
+        _spearman_by_editor(rated[rater], _finite_mean(np.delete(rated, rater, axis=0), 0), times)
         for rater in range(len(rated))
     ]
     by_rater, draws = (np.concatenate(parts, axis=-1) for parts in zip(*per_rater, strict=True))
@@ -129,11 +130,11 @@ def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, 
         rated[people, rows, columns], rows * rated.shape[2] + columns, people, groups=clusters[rows], seed=seed
     )
     return {
-        "value": _nan_to_none(_row_means(by_rater[None])[0]),
-        "ci95": _interval(_row_means(draws), len(np.unique(clusters))),
+        "value": finite_or_none(float(_finite_mean(by_rater, 0))),
+        "ci95": _interval(_finite_mean(draws, 1), len(np.unique(clusters))),
         "raters": len(rated),
         "what": "Spearman of each rater with the mean of the others, averaged over raters and editors",
-        "inter_rater": _nan_to_none(_row_means(np.concatenate(rater_pairs)[None])[0]),
+        "inter_rater": finite_or_none(float(_finite_mean(np.concatenate(rater_pairs), 0))),
         "alpha": alpha["alpha"],
         "alpha_ci95": alpha["ci95"],
     }
@@ -156,16 +157,10 @@ def _draw_counts(clusters: NDArray[np.int64], seed: int) -> Floats:
     return times[:, clusters].astype(np.float64)
 
 
-def _mean_over_raters(rated: Floats) -> Floats:
-    """Mean over raters, (P, N, E) to (N, E). NaN where nobody rated."""
-    counts = (~np.isnan(rated)).sum(axis=0)
-    return np.asarray(np.where(counts > 0, np.nansum(rated, axis=0) / np.maximum(counts, 1), np.nan))
-
-
-def _row_means(draws: Floats) -> Floats:
-    """Mean of each row over the values that are not NaN, (R, E) to (R,)."""
-    counts = (~np.isnan(draws)).sum(axis=1)
-    return np.asarray(np.where(counts > 0, np.nansum(draws, axis=1) / np.maximum(counts, 1), np.nan))
+def _finite_mean(values: Floats, axis: int) -> Floats:
+    """Mean along an axis over the values that are not NaN; NaN where there are none."""
+    counts = (~np.isnan(values)).sum(axis=axis)
+    return np.asarray(np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan))
 
 
 def _interval(draws: Floats, clusters: int) -> list[float] | None:
@@ -175,7 +170,3 @@ def _interval(draws: Floats, clusters: int) -> list[float] | None:
         return None
     tail = expanded_tail(TAIL, clusters)
     return [float(end) for end in np.quantile(finite_draws, [tail, 1 - tail])]
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

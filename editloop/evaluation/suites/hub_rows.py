@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import PictureRef
@@ -56,7 +57,7 @@ class _Batches:
                 mapped = pa.memory_map(str(self.path))
                 self._file = pa.ipc.open_stream(mapped).read_all()
         except (OSError, pa.ArrowInvalid) as error:
-            raise EditLoopError(f"{self.path}: not a {self.path.suffix[1:]} file ({_first_line(error)}).") from None
+            raise EditLoopError(f"{self.path}: not a {self.path.suffix[1:]} file ({first_line(error)}).") from None
 
     @property
     def columns(self) -> list[str]:
@@ -72,7 +73,7 @@ class _Batches:
             try:
                 self.held = (batch, self._file.read_row_group(batch))
             except (OSError, pa.ArrowInvalid) as error:
-                raise EditLoopError(f"{self.path}: row group {batch} cannot be read ({_first_line(error)}).") from None
+                raise EditLoopError(f"{self.path}: row group {batch} cannot be read ({first_line(error)}).") from None
         return self.held[1]
 
 
@@ -225,7 +226,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             lines = path.read_text().splitlines()
             records = [_line_of_json(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     except ValueError as error:
-        raise EditLoopError(f"{path}: not JSON ({_first_line(error)}).") from None
+        raise EditLoopError(f"{path}: not JSON ({first_line(error)}).") from None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise EditLoopError(f"{path}: a list of objects is wanted, one a row.")
     return records
@@ -235,7 +236,7 @@ def _line_of_json(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise EditLoopError(f"{path}: line {number} is not JSON ({_first_line(error)}).") from None
+        raise EditLoopError(f"{path}: line {number} is not JSON ({first_line(error)}).") from None
 
 
 def _row_files(folder: Path) -> list[Path]:
@@ -254,7 +255,3 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         return any(_holds_bytes(inner.field(index).type) for index in range(inner.num_fields))
     is_binary: bool = pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
     return is_binary
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -61,7 +61,7 @@ def suite_page(report: dict[str, Any]) -> str:
         report=report,
         figures=key_figures(report),
         tables=report_tables(report),
-        picture=Markup(_interval_plot(report) or ""),
+        picture=_interval_plot(report) or "",
     )
 
 
@@ -121,7 +121,7 @@ def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
     }
 
 
-def _interval_plot(report: dict[str, Any]) -> str | None:
+def _interval_plot(report: dict[str, Any]) -> Markup | None:
     """Plot of the overall figure and the tables' figures, with intervals, times 100."""
     correlation = report["accuracy"] is None
     overall = report["spearman"] if correlation else report["accuracy"]

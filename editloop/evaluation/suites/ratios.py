@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from editloop.statistics.bootstrap import Resampled, percentile_intervals, resampled_ratios, sum_by_cluster
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 class RatioEstimate(NamedTuple):

@@ -1,6 +1,7 @@
 """Reads the team's own suites from a dataset's test split: pairs as its experts order them, or as the oracle does."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -118,18 +119,7 @@ def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | 
         for i, j in combinations(range(len(scores)), 2)
         if abs(scores[i] - scores[j]) > gap
     )
-    return Item(
-        key=item.key,
-        cluster=item.cluster,
-        slice=item.slice,
-        instruction=item.instruction,
-        candidates=item.candidates,
-        comparisons=comparisons,
-        ratings=ratings,
-        raters=raters,
-        source=item.source,
-        edits=item.edits,
-    )
+    return replace(item, comparisons=comparisons, ratings=ratings, raters=raters)
 
 
 def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from editloop.data.picture_file import read_picture
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Picture
 
@@ -38,6 +37,18 @@ class Patching(NamedTuple):
     """Frames that a patch spans. A still image fills them all."""
 
 
+def patching_of(config: Any, settings: Any) -> Patching:
+    """Return how the images of a model are prepared.
+
+    Args:
+        config: Configuration of a Qwen2.5-VL or Qwen3-VL model.
+        settings: Settings with `min_pixels`, `max_pixels`, `image_mean` and `image_std`.
+    """
+    vision, scale = config.vision_config, (settings.min_pixels, settings.max_pixels)
+    normalisation = (settings.image_mean, settings.image_std)
+    return Patching(vision.patch_size, vision.spatial_merge_size, *scale, *normalisation, vision.temporal_patch_size)
+
+
 class Patches(NamedTuple):
     """An image, ready for the vision tower."""
 
@@ -56,24 +67,6 @@ class Patches(NamedTuple):
             merge: Patches a side of a token.
         """
         return self.grid[1] * self.grid[2] // merge**2
-
-
-def picture_from_bytes(data: bytes, name: str = "picture") -> Picture:
-    """Decode an image file (PNG, JPEG, WebP) to RGB, upright, with transparency on white.
-
-    An animation gives its first frame.
-
-    Args:
-        data: The encoded image.
-        name: What messages call the image.
-
-    Raises:
-        EditLoopError: The image has another format, is broken, too large or too small, or exceeds the aspect ratio
-            1:200.
-    """
-    picture = np.asarray(read_picture(data, name))
-    check_picture(picture, name)
-    return picture
 
 
 def check_picture(picture: Picture, name: str = "picture") -> None:

@@ -2,25 +2,26 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from editloop.data.picture_size import resized
+from editloop.datasets.preference_groups import PreferenceGroup
 from editloop.models.backbones.picture_inputs import (
     Patches,
-    Patching,
     check_picture,
     paired_patches,
     patches_of,
+    patching_of,
     scaled_size,
 )
 from editloop.models.backbones.prefix_tree import Node, markers, node_ends, pack
 from editloop.models.backbones.text import control_id, control_text_ids, text_ids, truncate_text
 from editloop.models.edit_reward.settings import INSTRUCTION, RewardSettings
-from editloop.models.judge_protocol import Picture
+from editloop.models.judge_protocol import EditGroup, Picture
 
 REWARD_TOKEN = "<|Reward|>"
 """The token at whose hidden state a head reads the score."""
@@ -28,17 +29,8 @@ TEXT_CACHE_SIZE = 256
 """Instructions whose token ids are cached. A group is measured before it is packed, and comes again each epoch."""
 PICTURE_MARKER_TOKENS = 2
 """Tokens around an image: its start and its end."""
-
-
-class EditGroupLike(Protocol):
-    """The part of a group that a reward model reads. EditGroup has it, and so has a dataset's preference group."""
-
-    @property
-    def instruction(self) -> str: ...
-    @property
-    def source(self) -> Picture: ...
-    @property
-    def edits(self) -> Sequence[Picture]: ...
+EditGroupLike = EditGroup | PreferenceGroup
+"""A group that a reward model reads."""
 
 
 class ReadPosition(NamedTuple):
@@ -62,7 +54,6 @@ class InputMaker:
         Raises:
             EditLoopError: The tokenizer has no special token `<|Reward|>`, or reads a control token in the rubrics.
         """
-        vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
         self._texts = lru_cache(TEXT_CACHE_SIZE)(self._read_texts)
         self.reward = control_id(tokenizer, REWARD_TOKEN)
@@ -74,15 +65,7 @@ class InputMaker:
             self.opening = [*self.opening, *text_ids(tokenizer, common)]
         self.common = len(self.opening) if settings.order == "rubric-first" else 0
         """Tokens that come once per batch, whatever it contains."""
-        self.patching = Patching(
-            vision.patch_size,
-            vision.spatial_merge_size,
-            settings.min_pixels,
-            settings.max_pixels,
-            settings.image_mean,
-            settings.image_std,
-            vision.temporal_patch_size,
-        )
+        self.patching = patching_of(config, settings)
 
     def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """Pack all edits of some groups into one sequence.

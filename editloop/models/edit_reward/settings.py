@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from editloop.settings_file import FrozenModel
 
 INSTRUCTION = "{instruction}"
 """Placeholder for the instruction in a rubric."""
@@ -41,10 +43,8 @@ WORDING: dict[Order, tuple[str, ...]] = {
 same for all tasks and goes through the model once per batch."""
 
 
-class Calibration(BaseModel):
+class Calibration(FrozenModel):
     """Maps raw scores to ratings, per axis: 1 + 3 sigmoid(slope mu + offset). See `calibration`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     slope: tuple[float, ...] = (1.0, 1.0)
     """One per axis, above 0."""
@@ -62,10 +62,8 @@ class Calibration(BaseModel):
         return self
 
 
-class RewardSettings(BaseModel):
+class RewardSettings(FrozenModel):
     """Settings of a reward model. Defaults are the published ones, except for the wording of the rubrics."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Order = "official"
     """Order in which the model reads an edit. `official`, as published: source, edit, an axis's rubric,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
@@ -24,14 +24,13 @@ from editloop.models.backbones.checkpoints import empty_backbone, image_normalis
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.settings_file import FrozenModel
 
 SETTINGS, BASE = "editscore.json", "base.json"
 
 
-class BaseReference(BaseModel):
+class BaseReference(FrozenModel):
     """Content of `base.json`: the weights that an adapter belongs to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str
     """Folder or shipped name."""
@@ -232,19 +231,16 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
         )
 
 
-def import_released_adapter(
-    base: str, adapter: Path, folder: Path, settings: EditScoreSettings | None = None, base_name: str | None = None
-) -> None:
+def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: str | None = None) -> None:
     """Write a model's folder from a released adapter and its base, after checking that they belong together.
 
-    The base's weights are read for their digest only.
+    The base's weights are read for their digest only. The settings are those of an EditScore base, or the published
+    ones for a released checkpoint.
 
     Args:
         base: Folder or shipped name of the base.
         adapter: The adapter's folder, in PEFT's format.
         folder: The folder to write. An existing one is replaced.
-        settings: Settings of the model. None takes those of an EditScore base, or the published ones for a released
-            checkpoint. The image normalisation is always the base's.
         base_name: As `name` in `check_base_name`.
 
     Raises:
@@ -254,12 +250,8 @@ def import_released_adapter(
     check_base_name(lora, base_path, base_name)
     inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
     check_fits(empty_backbone(inner, generates=True), lora)
-    base_settings = (
-        read_settings(base_path) if inner != base_path else EditScoreSettings(**image_normalisation(base_path))
-    )
-    scale = base_settings.model_dump(include={"image_mean", "image_std"})
-    model_settings = base_settings if settings is None else settings.model_copy(update=scale)
-    save_adapter_model(folder, adapter, base, model_settings, {"adapter": str(adapter), "base": base}, {})
+    settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**image_normalisation(base_path))
+    save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
 
 def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:

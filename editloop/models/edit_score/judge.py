@@ -1,39 +1,22 @@
 """EditScore as a `Judge` of edits: it asks the questions, parses the answers and combines the scores."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from editloop.content import read_manifest, sha256_json
-from editloop.models.edit_score.answers import ParsedAnswer, parse_answer
 from editloop.models.edit_score.checkpoints import base_folder
 from editloop.models.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import QuestionRows
-from editloop.models.edit_score.scores import average_passes, expected_score
+from editloop.models.edit_score.scores import expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES
 from editloop.models.judge_protocol import EditGroup, Score
 
 TOKENS_AT_ONCE = 32_768
 """Tokens of prompts and of the answers of all passes with keys and values in memory at once. They take 5 GB for an 8B
 Qwen3-VL in bfloat16 (147 KB a token)."""
-
-
-class JudgeCounts(NamedTuple):
-    """Numbers of edits and answers of a judge, and how many of them gave no score."""
-
-    edits: int
-    """Edits judged."""
-    missing: int
-    """Edits without a score."""
-    answers: int
-    """Answers generated. Without reasoning there are none."""
-    faults: dict[str, int]
-    """Answers without scores, by the parser's reason."""
 
 
 class EditScoreJudge:
@@ -51,8 +34,6 @@ class EditScoreJudge:
             tokens_at_once: Limit of a batch, in tokens of prompts and answers. A batch has at least one edit.
         """
         self.model, self.version, self.tokens_at_once = model.eval(), version, tokens_at_once
-        self._edits = self._missing = self._answers = 0
-        self._faults: Counter[str] = Counter()
 
     @classmethod
     def load(cls, model: str | Path, device: str | None = None, passes: int | None = None) -> "EditScoreJudge":
@@ -75,11 +56,6 @@ class EditScoreJudge:
             version = sha256_json([version, passes])
         return cls(loaded, version)
 
-    @property
-    def counts(self) -> JudgeCounts:
-        """Counts since the judge was opened."""
-        return JudgeCounts(self._edits, self._missing, self._answers, dict(self._faults))
-
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score every edit of some groups: axes and overall O on 0..10, reward O / 10.
 
@@ -95,10 +71,7 @@ class EditScoreJudge:
         Raises:
             EditLoopError: A source or an edit is not an image that the model can read.
         """
-        scores = [score for batch in self._batches(groups) for score in self._score(batch)]
-        self._edits += len(scores)
-        self._missing += sum(bool(score.missing) for score in scores)
-        following = iter(scores)
+        following = iter([score for batch in self._batches(groups) for score in self._score(batch)])
         return [[next(following) for _ in group.edits] for group in groups]
 
     def _batches(self, groups: Sequence[EditGroup]) -> Iterator[list[QuestionRows]]:
@@ -127,28 +100,10 @@ class EditScoreJudge:
             ]
         numbers = uniform_draws(settings.seed, settings.passes, 2, settings.max_new_tokens).repeat(len(batch), 1, 1)
         texts = self._answers_to(batch, numbers)
-        return [self._averaged(sc, pq) for sc, pq in zip(texts[::2], texts[1::2], strict=True)]
-
-    def _averaged(self, sc: list[str], pq: list[str]) -> Score:
-        """Return the score of an edit from its K answers to SC and to PQ."""
-        settings = self.model.settings
-        passes = [self._points(sc_answer, pq_answer) for sc_answer, pq_answer in zip(sc, pq, strict=True)]
-        return replace(average_passes(passes, settings.top, settings.least_share), answers=(*sc, *pq))
+        return [score_of_answers(sc, pq, settings) for sc, pq in zip(texts[::2], texts[1::2], strict=True)]
 
     def _answers_to(self, batch: list[QuestionRows], numbers: torch.Tensor) -> list[list[str]]:
         """Return the K answers to SC, then to PQ, of each edit."""
         rows = self.model.rows
         generated = generate_answers(self.model, [row for questions in batch for row in questions], numbers)
         return [[rows.text(answer) for answer in answers] for answers in generated]
-
-    def _points(self, sc: str, pq: str) -> tuple[float, ...] | str:
-        """Return the four points of one pass, or the first fault of its two answers."""
-        parsed = [parse_answer(text, self.model.settings.top) for text in (sc, pq)]
-        faults = [answer for answer in parsed if not isinstance(answer, ParsedAnswer)]
-        self._answers += 2
-        self._faults.update(faults)
-        return (
-            faults[0]
-            if faults
-            else tuple(point for answer in parsed if isinstance(answer, ParsedAnswer) for point in answer.points)
-        )

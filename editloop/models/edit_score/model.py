@@ -97,38 +97,6 @@ class EditScoreModel(nn.Module):
         model_settings = opened.settings if settings is None else settings.model_copy(update=scale)
         return cls(opened.backbone, opened.tokenizer, model_settings).to(target_device).eval()
 
-    @classmethod
-    def with_adapter(
-        cls,
-        base: str | Path,
-        adapter: Path,
-        settings: EditScoreSettings | None = None,
-        device: str | None = None,
-        dtype: torch.dtype | None = None,
-        base_name: str | None = None,
-    ) -> "EditScoreModel":
-        """Open a base with a released LoRA adapter merged into its weights.
-
-        Args:
-            base: As in `from_base`.
-            adapter: The adapter's folder, in PEFT's format with safetensors.
-            settings: As in `from_base`.
-            device: As in `from_base`.
-            dtype: As in `from_base`.
-            base_name: The base's name as in the adapter's config, where the folder of the base does not show it.
-
-        Returns:
-            The model, in evaluation mode.
-
-        Raises:
-            EditLoopError: The base or the adapter cannot be read, or the adapter belongs to another base.
-        """
-        lora = read_adapter(adapter)
-        checkpoints.check_base_name(lora, base_folder(base), base_name)
-        model = cls.from_base(base, settings, device, dtype)
-        apply_adapter(model.backbone, lora)
-        return model
-
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
         """Write a model's folder with whole weights, manifest last.
 

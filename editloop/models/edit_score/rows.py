@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from editloop.errors import EditLoopError
 from editloop.models.backbones.picture_inputs import (
     Patches,
-    Patching,
     check_picture,
     paired_patches,
     patches_of,
+    patching_of,
     scaled_size,
 )
 from editloop.models.backbones.prefix_tree import Markers, Node, markers, pack
@@ -76,17 +76,8 @@ class RowMaker:
         Raises:
             EditLoopError: The tokenizer lacks a control token.
         """
-        vision = config.vision_config
         self.tokenizer, self.settings, self.marks = tokenizer, settings, markers(config)
-        self.patching = Patching(
-            vision.patch_size,
-            vision.spatial_merge_size,
-            settings.min_pixels,
-            settings.max_pixels,
-            settings.image_mean,
-            settings.image_std,
-            vision.temporal_patch_size,
-        )
+        self.patching = patching_of(config, settings)
         self.start, self.end = (control_id(tokenizer, token) for token in (START, END))
 
     def ask(self, group: EditGroup) -> list[QuestionRows]:

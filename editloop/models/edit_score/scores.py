@@ -6,12 +6,14 @@ Points are (..., 4): edit success, restraint, naturalness, freedom from artefact
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from editloop.models.edit_score.settings import AXES, DIGITS
+from editloop.models.edit_score.answers import AnswerFault, ParsedAnswer, parse_answer
+from editloop.models.edit_score.settings import AXES, DIGITS, EditScoreSettings
 from editloop.models.judge_protocol import AxisScore, Score
 
 SCALE = 10.0
@@ -27,6 +29,29 @@ def overall(points: ArrayLike, top: float) -> Float[NDArray[np.float64], "*edits
     """
     scaled = np.asarray(points, np.float64) * (SCALE / top)
     return np.asarray(np.sqrt(scaled[..., :2].min(-1) * scaled[..., 2:].min(-1)))
+
+
+def score_of_answers(sc: Sequence[str], pq: Sequence[str], settings: EditScoreSettings) -> Score:
+    """Return the Avg@K score of an edit from its K answers to SC and to PQ.
+
+    Args:
+        sc: The answers to SC.
+        pq: The answers to PQ.
+        settings: Settings of the model that answered.
+    """
+    passes = [_points_of_pass(answers, settings.top) for answers in zip(sc, pq, strict=True)]
+    return replace(average_passes(passes, settings.top, settings.least_share), answers=(*sc, *pq))
+
+
+def _points_of_pass(answers: Sequence[str], top: float) -> tuple[float, ...] | AnswerFault:
+    """Return the four points of one pass, or the first fault of its two answers."""
+    points: tuple[float, ...] = ()
+    for text in answers:
+        parsed = parse_answer(text, top)
+        if not isinstance(parsed, ParsedAnswer):
+            return parsed
+        points += parsed.points
+    return points
 
 
 def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_share: float) -> Score:

@@ -2,7 +2,9 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from editloop.settings_file import FrozenModel
 
 AXES = ("prompt_following", "consistency", "naturalness", "artefacts")
 """Names of the four points of an edit, in order: two per answer to SC, then two per answer to PQ."""
@@ -48,10 +50,8 @@ class EditScoreQuestion(NamedTuple):
     """Names of its two points, in the order of the answer."""
 
 
-class EditScoreSettings(BaseModel):
+class EditScoreSettings(FrozenModel):
     """Settings of an EditScore model (`editscore.json` in its folder). Defaults are the published ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str = SYSTEM
     """The system message; empty for none."""

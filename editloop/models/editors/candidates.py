@@ -1,14 +1,13 @@
 """Make the candidates of an edits folder: K edits of each row by an editor, beside the edits that the row brings."""
 
-import io
 from pathlib import Path
 
 from PIL import Image
 from rich.progress import track
 
-from editloop.content import complete_folder, sha256_bytes, sha256_json
+from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 
 CHUNK = 64
@@ -53,7 +52,7 @@ def write_candidates(
                 seeds = [noise_seed(seed, task.task_id, number) for task in opened]
                 pictures = edit(model, [task.instruction for task in opened], sources, seeds=seeds, steps=steps)
                 opened = [
-                    _with_candidate(task, _store(Image.fromarray(picture), out), editor, noise)
+                    _with_candidate(task, store_png(Image.fromarray(picture), out / "images"), editor, noise)
                     for task, picture, noise in zip(opened, pictures, seeds, strict=True)
                 ]
             tasks += opened
@@ -74,17 +73,17 @@ def noise_seed(seed: int, task: str, number: int) -> int:
 
 def _open(row: EditRow, out: Path) -> EditTask:
     """Return the task of a row with the candidates that the row brings, after storing its images."""
-    source = _store(load_image(row.source), out)
+    source = store_png(load_image(row.source), out / "images")
     task = EditTask(
         task_id=task_id(source, row.instruction),
         name=row.id,
         task_type=row.task,
         instruction=row.instruction,
         source=source,
-        target=_store(load_image(row.target), out) if row.target else None,
+        target=store_png(load_image(row.target), out / "images") if row.target else None,
     )
     for candidate in row.candidates:
-        task = _with_candidate(task, _store(load_image(candidate.image), out), candidate.editor, None)
+        task = _with_candidate(task, store_png(load_image(candidate.image), out / "images"), candidate.editor, None)
     return task
 
 
@@ -93,12 +92,3 @@ def _with_candidate(task: EditTask, image: str, editor: str, seed: int | None) -
     if new.candidate_id in {candidate.candidate_id for candidate in task.candidates}:
         return task
     return task.model_copy(update={"candidates": (*task.candidates, new)})
-
-
-def _store(image: Image.Image, out: Path) -> str:
-    """Write an image as PNG under its content address, and return the address."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    digest = sha256_bytes(buffer.getvalue())
-    (out / "images" / f"{digest}.png").write_bytes(buffer.getvalue())
-    return digest

@@ -145,12 +145,9 @@ def find_editor(address: str) -> Path:
         EditLoopError: There is no pipeline at the address.
     """
     if address.startswith("models:/"):
-        from editloop.lineage.registry import resolve_model
+        from editloop.lineage.registry import require_model
 
-        registered = resolve_model(address)
-        if registered is None:
-            raise EditLoopError(f"{address}: the registry has no such version; `editloop stage promote` sets an alias.")
-        return registered
+        return require_model(address)
     shipped = Path(str(files("editloop.models.editors"))) / "weights" / address
     folder = shipped if "/" not in address and shipped.is_dir() else Path(address)
     if not (folder / "model_index.json").is_file():

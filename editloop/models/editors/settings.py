@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from editloop.settings_file import find_preset, preset_names, read_settings
+from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -21,10 +21,8 @@ PRESETS = Path(str(files("editloop.models.editors"))) / "presets"
 """Those that ship."""
 
 
-class EditorSettings(BaseModel):
+class EditorSettings(FrozenModel):
     """Settings of an editor, for sampling and for training."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
     """The diffusers pipeline class that these settings are for."""
@@ -54,11 +52,6 @@ class EditorSettings(BaseModel):
         if any(min(size) < 1 for size in self.sizes):
             raise ValueError(f"sizes: {self.sizes}: a height and a width are at least 1 pixel")
         return self
-
-
-def editor_presets() -> list[str]:
-    """Return the names of the shipped presets, sorted."""
-    return preset_names(PRESETS)
 
 
 def read_editor_preset(name: str) -> EditorSettings:

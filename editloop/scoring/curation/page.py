@@ -1,14 +1,12 @@
 """The HTML page of a curation: score histograms of kept and dropped edits, the reasons, and example images of both."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, png_bytes
 from editloop.pages.plots import GREEN, SOFT, Layer, histogram
 from editloop.pages.templates import render
 from editloop.scoring.curation.selection import Selection
@@ -44,7 +42,7 @@ def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Select
     return render(
         Path(__file__).with_name("curate_page.html.j2"),
         report=report,
-        picture=Markup(histogram("scores", layers, BINS) or ""),
+        picture=histogram("scores", layers, BINS) or "",
         examples={
             title: [_example(scored, int(index), float(selection.counted[index])) for index in indices]
             for title, indices in by_score.items()
@@ -67,8 +65,6 @@ def _example(scored: ScoredTriples, index: int, score: float) -> dict[str, Any]:
 
 
 def _thumbnail(path: Path) -> str:
-    buffer = io.BytesIO()
     image = load_image(path)
     image.thumbnail((SIDE, SIDE))
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"

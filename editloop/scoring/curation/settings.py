@@ -2,16 +2,16 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from editloop.settings_file import FrozenModel
 
 
-class CurateSettings(BaseModel):
+class CurateSettings(FrozenModel):
     """Which of the scored edits to keep, at most one per task.
 
     `best` and `threshold` may be combined; without either, every task keeps its best edit.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Literal["best", "random"] = "best"
     """best: highest scores first. random: drawn by `seed` from the edits that have a score; the control that shows how

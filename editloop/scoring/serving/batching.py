@@ -12,15 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Picture
+from editloop.models.judge_protocol import Picture
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.server_settings import ServeSettings
 from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task, take_batch
-from editloop.scoring.serving.worker import ModelFacts, Refusal, WorkerDiedError
+from editloop.scoring.serving.worker import ModelFacts, Refusal, Worker, WorkerDiedError
 
 HEALTH_CHECK_SECONDS = 0.5
 """Time between two checks of an idle worker: one that died is replaced before a request meets it."""
@@ -50,19 +49,10 @@ class RefusedError(Exception):
     """The judge cannot judge the content of this request."""
 
 
-class BatchWorker(Protocol):
-    """What the batcher needs of a worker; every method blocks. `Worker` documents the methods."""
-
-    def start(self) -> ModelFacts: ...
-    def alive(self) -> bool: ...
-    def judge(self, groups: Sequence[EditGroup]) -> list[list[ScoreMessage] | Refusal]: ...
-    def stop(self) -> None: ...
-
-
 class Batcher:
     """The queue and the workers that empty it. Every method runs on one event loop."""
 
-    def __init__(self, workers: Sequence[BatchWorker], settings: ServeSettings, meters: Meters):
+    def __init__(self, workers: Sequence[Worker], settings: ServeSettings, meters: Meters):
         """Create the batcher; `start` starts the workers.
 
         Args:
@@ -146,7 +136,7 @@ class Batcher:
             self.meters.queued.set(self.queued)
             self._changed.notify_all()
 
-    async def _next_batch(self, worker: BatchWorker) -> list[QueuedRequest]:
+    async def _next_batch(self, worker: Worker) -> list[QueuedRequest]:
         """Wait for a request, then for its window or until a batch is full, and return the batch.
 
         Raises:
@@ -177,7 +167,7 @@ class Batcher:
         except TimeoutError:
             pass
 
-    async def _run_worker(self, worker: BatchWorker) -> None:
+    async def _run_worker(self, worker: Worker) -> None:
         """Run one worker: start it, give it batches, and start it again when it dies."""
         while True:
             if not await self._start(worker):
@@ -205,7 +195,7 @@ class Batcher:
                 self.ready -= 1
                 self.meters.ready.set(self.ready)
 
-    async def _start(self, worker: BatchWorker) -> bool:
+    async def _start(self, worker: Worker) -> bool:
         """Start a worker, with as many tries as it takes; return False if the model cannot be opened at all."""
         pause = 1.0
         while True:
@@ -224,7 +214,7 @@ class Batcher:
         self.meters.model.labels(self.facts.name, self.facts.version).set(1)
         return True
 
-    async def _judge(self, worker: BatchWorker, batch: list[QueuedRequest]) -> None:
+    async def _judge(self, worker: Worker, batch: list[QueuedRequest]) -> None:
         """Give a batch to a worker and divide the results among the requests."""
         merged = merge_by_task(batch)
         size = sum(len(request.edits) for request in batch)

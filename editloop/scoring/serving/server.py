@@ -92,7 +92,7 @@ def serve_token(host: str) -> str | None:
     token = ServeToken().serve_token
     if token is not None:
         return token.get_secret_value()
-    if host not in LOCAL and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+    if not _is_loopback(host):
         raise EditLoopError(
             f"--host {host} is reached from other machines, and EDITLOOP_SERVE_TOKEN is not set. Set it here and as "
             "EDITLOOP_JUDGE_TOKEN where scores are asked for: export EDITLOOP_SERVE_TOKEN=$(openssl rand -hex 32)"
@@ -100,12 +100,11 @@ def serve_token(host: str) -> str | None:
     return None
 
 
-def _is_address(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False
-    return True
+        return host in LOCAL
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,6 @@
 """Fine-tunes editors on parts of a noisy set: its best-scored part, a random part, all of it."""
 
 import json
-from collections.abc import Callable
 
 from editloop.content import complete_folder
 from editloop.data.candidates_folder import read_tasks
@@ -81,32 +80,30 @@ def make_triples(work: PieceContext) -> Figures:
     return {"edits": float(summary.edits), "missing": float(summary.missing)}
 
 
-def sft_on_best(share: float) -> Callable[[PieceContext], Figures]:
-    """Return a piece that fine-tunes the base editor on the best-scored part of the set.
+def sft_on_best(work: PieceContext, share: float) -> Figures:
+    """Fine-tune the base editor on the best-scored part of the set.
 
     Args:
+        work: Inputs of the piece.
         share: Share of the part, 0..1.
 
     Returns:
-        The function that makes the piece. It returns the figures of `measure_editor`, and mean_kept and kept from the
-        report of the curation.
+        The figures of `measure_editor`, and mean_kept and kept from the report of the curation.
     """
-    return lambda work: _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
+    return _fine_tuned(work, CurateSettings(best=round(share * work.settings.triples)))
 
 
-def sft_on_random(share: float) -> Callable[[PieceContext], Figures]:
-    """Return a piece that fine-tunes the base editor on a random part of the set.
+def sft_on_random(work: PieceContext) -> Figures:
+    """Fine-tune the base editor on a random part of the set, as large as the published optimum.
 
     Args:
-        share: Share of the part, 0..1.
+        work: Inputs of the piece.
 
     Returns:
-        The function that makes the piece. It returns the figures of `measure_editor`, and mean_kept and kept from the
-        report of the curation.
+        As of `sft_on_best`.
     """
-    return lambda work: _fine_tuned(
-        work, CurateSettings(order="random", best=round(share * work.settings.triples), seed=work.seed)
-    )
+    count = round(PUBLISHED * work.settings.triples)
+    return _fine_tuned(work, CurateSettings(order="random", best=count, seed=work.seed))
 
 
 def _fine_tuned(work: PieceContext, choice: CurateSettings) -> Figures:

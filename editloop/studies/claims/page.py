@@ -37,8 +37,8 @@ def claims_page(report: Mapping[str, Any]) -> str:
         found=report,
         took=costs_sentence(report),
         chips=CHIPS,
-        forests={claim["number"]: Markup(_forest(claim) or "") for claim in report["claims"]},
-        plots={claim["number"]: Markup(_plot(claim) or "") for claim in report["claims"]},
+        forests={claim["number"]: _forest(claim) or "" for claim in report["claims"]},
+        plots={claim["number"]: _plot(claim) or "" for claim in report["claims"]},
     )
 
 
@@ -95,7 +95,7 @@ def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
 
 
-def _forest(claim: Mapping[str, Any]) -> str | None:
+def _forest(claim: Mapping[str, Any]) -> Markup | None:
     """Plot of a claim's contrasts with their intervals, times 100; None if none was measured."""
     measured_contrasts = [contrast for contrast in claim["contrasts"] if contrast["mean"] is not None]
     if not measured_contrasts:
@@ -117,7 +117,7 @@ def _forest(claim: Mapping[str, Any]) -> str | None:
     )
 
 
-def _plot(claim: Mapping[str, Any]) -> str | None:
+def _plot(claim: Mapping[str, Any]) -> Markup | None:
     """Plot of a claim's lines along `places`, times 100."""
     lines = [
         Line(

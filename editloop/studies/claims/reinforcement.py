@@ -1,7 +1,5 @@
 """Tunes editors by online RL with rewards of several qualities, and measures each on the same held-out tasks."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from editloop.data.edits_file import read_edits
@@ -31,38 +29,32 @@ def measure_base(work: PieceContext) -> Figures:
     return measure_editor(BASE, work, {f"reward_{name}": str(model) for name, model in rewards.items()})
 
 
-def rl_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
-    """Return a piece that tunes the base editor by a reward.
+def rl_with_reward(work: PieceContext, reward: str) -> Figures:
+    """Tune the base editor by a reward.
 
     Args:
+        work: Inputs of the piece.
         reward: The dataset of the reward model (`full`, `few`, `noisy`), or `oracle`.
 
     Returns:
-        The function that makes the piece. It returns the figures of `measure_editor`; `reward` is the mean reward by
-        the model that was optimised, and is left out for the oracle.
+        The figures of `measure_editor`; `reward` is the mean reward by the model that was optimised, and is left out
+        for the oracle.
     """
-
-    def make(work: PieceContext) -> Figures:
-        reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
-        return _tune(work, BASE, reward_source)
-
-    return make
+    reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
+    return _tune(work, BASE, reward_source)
 
 
-def rl_again_with_reward(reward: str) -> Callable[[PieceContext], Figures]:
-    """Return a piece that tunes the first round's editor further.
+def rl_again_with_reward(work: PieceContext, reward: str) -> Figures:
+    """Tune the first round's editor further.
 
     Args:
+        work: Inputs of the piece.
         reward: Name of the piece that trained the reward model.
 
     Returns:
-        The function that makes the piece. It returns the figures of `measure_editor`, with the mean `reward`.
+        The figures of `measure_editor`, with the mean `reward`.
     """
-
-    def make(work: PieceContext) -> Figures:
-        return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
-
-    return make
+    return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
 
 
 def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> Figures:

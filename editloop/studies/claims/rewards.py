@@ -1,6 +1,5 @@
 """Trains judges of several qualities as the reward stage does, and measures them against the oracle."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from editloop.studies.claims.store import Figures, PieceContext
@@ -16,23 +15,19 @@ MODEL = "model"
 """Name of the model folder in the folder of the piece that trains it."""
 
 
-def train_reward_on(dataset: str, variant: Variant = HEADS) -> Callable[[PieceContext], Figures]:
-    """Return a piece that trains a judge on one of the world's datasets.
+def train_reward_on(work: PieceContext, dataset: str, variant: Variant = HEADS) -> Figures:
+    """Train a judge on one of the world's datasets.
 
     Args:
+        work: Inputs of the piece.
         dataset: Name of the dataset: `full`, `few` or `noisy`.
         variant: The way to train it.
 
     Returns:
-        The function that makes the piece. It returns the figures of `measure_variant` on the held-out tasks of
-        `full`.
+        The figures of `measure_variant` on the held-out tasks of `full`.
     """
-
-    def make(work: PieceContext) -> Figures:
-        _train(variant, work.needs["world"] / dataset, work, epochs=work.settings.reward_epochs)
-        return measure_variant(variant, work.needs["world"] / FULL, work.folder / MODEL, seed=work.seed)
-
-    return make
+    _train(variant, work.needs["world"] / dataset, work, epochs=work.settings.reward_epochs)
+    return measure_variant(variant, work.needs["world"] / FULL, work.folder / MODEL, seed=work.seed)
 
 
 def second_reward(work: PieceContext) -> Figures:

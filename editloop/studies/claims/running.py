@@ -4,7 +4,6 @@ The processes are forks of one that has imported everything already, as the impo
 """
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
+from editloop.environment import environment_variables
 from editloop.interruption import defer_signals
 from editloop.processes import stop_tree
 from editloop.studies.claims import worker
@@ -191,15 +191,8 @@ def _forks(store: Store) -> ForkServerContext:
     """Start the server whose forks have the store's catalogue imported, with one thread set before any import."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([store.catalogue])
-    previous = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
+    with environment_variables(**ONE_THREAD):
         forkserver.ensure_running()
-    finally:
-        for name, value in previous.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
     return forks
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from editloop.settings_file import FrozenModel
 from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.editor_sft.settings import read_sft_preset
 
@@ -12,10 +13,8 @@ PRESETS: dict[str, Callable[[str], BaseModel]] = {"rl_preset": read_rl_preset, "
 """Settings that name a preset or a YAML file, with the functions that read them."""
 
 
-class ClaimsSettings(BaseModel):
+class ClaimsSettings(FrozenModel):
     """Settings of the measurements. With the defaults, an hour on two cores is enough for three seeds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: int = Field(430, ge=20)
     """Drawn tasks that experts rate: 70 % for training, 10 % for validation, 20 % held out."""

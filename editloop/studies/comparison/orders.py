@@ -28,7 +28,7 @@ STEPS, PEAK_RATE, BACKBONE_SHARE = 3000, 1e-3, 0.5
 SEED = 29
 
 
-def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
+def order_bases(folder: Path) -> dict[Order, Path]:
     """Train the base for each order, unless the folder has all of them. It takes half an hour on one core.
 
     Two losses on drawn scenes, without any judgement: squared error of a linear read-out of the oracle's two scores, at
@@ -37,7 +37,6 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
 
     Args:
         folder: Folder for the bases.
-        steps: Training steps, over all orders.
 
     Returns:
         The model folder of each order. They share the backbone's weights.
@@ -60,8 +59,8 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
         betas=(0.9, 0.98),
     )
     rng = np.random.default_rng(SEED)
-    for step in track(range(steps), description="base of two pictures"):
-        rate_factor = min(1, (step + 1) / 200) * min(1, 3 * (1 - step / steps))
+    for step in track(range(STEPS), description="base of two pictures"):
+        rate_factor = min(1, (step + 1) / 200) * min(1, 3 * (1 - step / STEPS))
         for part in optimiser.param_groups:
             part["lr"] = PEAK_RATE * part["share"] * rate_factor
         model = models[ORDERS[step % len(ORDERS)]]
@@ -81,7 +80,7 @@ def order_bases(folder: Path, *, steps: int = STEPS) -> dict[Order, Path]:
             log.info("step %d: %s, measuring %.4f", step + 1, model.settings.order, measured.item())
     for order, model in models.items():
         teach_heads(model, rng, SEED)
-        model.eval().save(folders[order], {"made_by": "editloop compare-judges", "seed": SEED, "steps": steps})
+        model.eval().save(folders[order], {"made_by": "editloop compare-judges", "seed": SEED, "steps": STEPS})
     return folders
 
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from editloop.content import sha256_json, write_json
 from editloop.data.vocabulary import AXES
 from editloop.models.edit_reward.model import RewardModel
-from editloop.models.editors.candidates import write_candidates
 from editloop.selection.ensemble import (
     HIDDEN,
     MEMBERS,
@@ -37,9 +36,14 @@ from editloop.selection.ensemble import (
 from editloop.selection.pool import CandidatePool, comparable_tasks, read_pool
 from editloop.selection.propose import RANDOM_SHARE, SHORTLIST, STRATEGIES, Strategy, scores_of
 from editloop.selection.ranking import propose_pages
-from editloop.studies.comparison.world import OVERLAP, PER_TASK, STAND_INS, oracle_candidate_scores, simulate_judgements
-from editloop.studies.world.scenes import write_edits
-from editloop.studies.world.stand_ins import add_candidates
+from editloop.studies.comparison.world import (
+    OVERLAP,
+    PER_TASK,
+    STAND_INS,
+    draw_candidates,
+    oracle_candidate_scores,
+    simulate_judgements,
+)
 
 POOL, HELD_OUT = 600, 250
 """Number of tasks to select from, and of held-out tasks."""
@@ -110,11 +114,7 @@ def draw_world(seed: int) -> World:
     with tempfile.TemporaryDirectory(prefix="editloop-") as temporary:
         folders = {}
         for number, (name, count) in enumerate({"pool": POOL, "held-out": HELD_OUT}.items()):
-            folder, own_seed = Path(temporary) / name, 2 * seed + number
-            write_edits(folder / "drawn", count, own_seed)
-            add_candidates(folder / "drawn", folder / "edits", seed=own_seed, per_task=STAND_INS, facts={})
-            write_candidates(folder / "edits", folder / "candidates", per_task=PER_TASK, seed=own_seed)
-            folders[name] = folder / "candidates"
+            folders[name] = draw_candidates(Path(temporary) / name, tasks=count, seed=2 * seed + number)
         pool, held_out = (read_pool(folder, comparable_tasks(folder), model) for folder in folders.values())
         truth = [oracle_candidate_scores(folders["held-out"], task).mean(axis=1) for task in held_out.tasks]
         judgements_by_task = [simulate_judgements(folders["pool"], task, seed) for task in pool.tasks]

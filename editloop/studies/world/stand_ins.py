@@ -5,7 +5,6 @@ to a right edit that spoils the rest. All names begin with `stand-in-`, so that 
 editor.
 """
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from editloop.content import complete_folder, sha256_bytes, sha256_json
+from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, store_png
 from editloop.data.picture_size import resized
 
 LONGEST_SIDE = 256
@@ -160,14 +159,14 @@ def _row_with_candidates(row: EditRow, folder: Path, seed: int, per_task: int) -
         "id": row.id,
         "task": row.task,
         "instruction": row.instruction,
-        "source": _write_image(folder, source),
+        "source": _stored(folder, source),
     }
     candidates = [(load_image(image, LONGEST_SIDE), editor) for image, editor in row.candidates]
     if row.target is not None:
         target = Image.fromarray(resized(load_image(row.target, LONGEST_SIDE), (source.height, source.width)))
-        line["target"] = _write_image(folder, target)
+        line["target"] = _stored(folder, target)
         candidates = candidates or _stand_in_edits(row.id, source, target, seed, per_task)
-    line["candidates"] = [{"image": _write_image(folder, image), "editor": editor} for image, editor in candidates]
+    line["candidates"] = [{"image": _stored(folder, image), "editor": editor} for image, editor in candidates]
     return line
 
 
@@ -187,11 +186,6 @@ def _image(picture: Picture) -> Image.Image:
     return Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
 
 
-def _write_image(folder: Path, image: Image.Image) -> str:
-    """Write `images/<sha256>.png`, so that equal images are one file; return the path relative to `folder`."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    name = f"images/{sha256_bytes(buffer.getvalue())}.png"
-    (folder / "images").mkdir(exist_ok=True)
-    (folder / name).write_bytes(buffer.getvalue())
-    return name
+def _stored(folder: Path, image: Image.Image) -> str:
+    """Write an image below `folder`, and return its path relative to it."""
+    return f"images/{store_png(image, folder / 'images')}.png"

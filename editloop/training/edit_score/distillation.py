@@ -24,7 +24,7 @@ from rich.progress import track
 from editloop.content import complete_folder, sha256_bytes, sha256_file
 from editloop.data.picture_file import load_image
 from editloop.datasets.splits import split_of
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, listed_faults
 from editloop.models.edit_score.scores import SCALE, overall
 
 ROWS_FILE = "taught-{split}.jsonl"
@@ -152,10 +152,7 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[DistillationRow]]:
         first_lines.setdefault((row.key, row.edit), number)
         groups[row.key].append(row)
     if faults:
-        omitted = [f"... and {len(faults) - ROW_FAULTS_LISTED} more"] if len(faults) > ROW_FAULTS_LISTED else []
-        raise EditLoopError(
-            "\n".join([f"{file}: {len(faults)} faults; nothing was written.", *faults[:ROW_FAULTS_LISTED], *omitted])
-        )
+        raise listed_faults(f"{file}: {len(faults)} faults; nothing was written.", faults, ROW_FAULTS_LISTED)
     if not groups:
         raise EditLoopError(f"{file}: no rows; write one JSON object a line.")
     return dict(groups)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -16,23 +16,6 @@ from editloop.training.edit_score.distillation import ROWS_FILE, read_distillati
 from editloop.training.edit_score.sft import answer_loss
 from editloop.training.edit_score.targets import Target, rows_per_edit, targets_from_ratings, training_rows
 from editloop.training.training_task import Batch, ParameterGroup, Split
-
-
-class TargetedEdits(Protocol):
-    """Edits with their targets. Images are read only when an edit is requested."""
-
-    def names(self) -> list[tuple[str, int]]:
-        """Return for each group its name in messages and its number of edits."""
-        ...
-
-    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
-        """Return one edit, alone in its group, with its target.
-
-        Args:
-            group: The group, as an index of `names`.
-            edit: The edit's index within the group.
-        """
-        ...
 
 
 class ExpertEdits:
@@ -49,9 +32,16 @@ class ExpertEdits:
         self.groups, self.top = PreferenceGroups(dataset, split), top
 
     def names(self) -> list[tuple[str, int]]:
+        """Return for each group its name in messages and its number of edits."""
         return self.groups.sizes()
 
     def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        """Return one edit, alone in its group, with its target. Its images are read only now.
+
+        Args:
+            group: The group, as an index of `names`.
+            edit: The edit's index within the group.
+        """
         preference_group = self.groups[group]
         edit_group = EditGroup(
             preference_group.instruction, preference_group.source, [preference_group.edits[edit]], preference_group.key
@@ -80,12 +70,22 @@ class DistilledEdits:
         self.folder, self.rows = dataset, read_distillation_rows(dataset, split)
 
     def names(self) -> list[tuple[str, int]]:
+        """Return for each group its name in messages and its number of edits."""
         return [(rows[0].key, len(rows)) for rows in self.rows]
 
     def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        """Return one edit, alone in its group, with its target. Its images are read only now.
+
+        Args:
+            group: The group, as an index of `names`.
+            edit: The edit's index within the group.
+        """
         row = self.rows[group][edit]
         source, edited = (read_distillation_picture(self.folder, sha256) for sha256 in (row.source, row.edit))
         return EditGroup(row.instruction, source, [edited], row.key), Target(row.points, row.reasons)
+
+
+TargetedEdits = ExpertEdits | DistilledEdits
 
 
 def read_training_edits(dataset: Path, split: Split, top: int) -> TargetedEdits:

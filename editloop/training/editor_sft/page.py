@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from editloop.pages.plots import BLUE, GREEN, SOFT, Curve, curves, series
 from editloop.pages.templates import render
 
@@ -30,5 +28,5 @@ def sft_page(history: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         steps=len(steps),
         first=first,
         best=best,
-        picture=Markup(curves("sft", panels) or ""),
+        picture=curves("sft", panels) or "",
     )

@@ -4,9 +4,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from editloop.settings_file import find_preset, preset_names, read_settings
+from editloop.settings_file import FrozenModel, find_preset, read_settings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
 
@@ -14,10 +14,8 @@ PRESETS = Path(str(files("editloop.training.editor_sft"))) / "presets"
 """Those that ship."""
 
 
-class SftSettings(BaseModel):
+class SftSettings(FrozenModel):
     """Settings of one supervised fine-tuning by flow matching. A unit is a task with its target."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     training: TrainingSettings
     targets: tuple[str, ...] = ()
@@ -72,11 +70,6 @@ class SftJob(JobFile):
     settings: SftSettings
     facts: dict[str, Any]
     """What the editor is trained on. A checkpoint with other facts belongs to another training."""
-
-
-def sft_presets() -> list[str]:
-    """Return the names of the presets that ship, sorted."""
-    return preset_names(PRESETS)
 
 
 def read_sft_preset(name: str) -> SftSettings:
