@@ -132,7 +132,7 @@ def read_campaign_settings(path: Path) -> CampaignFile:
 
 
 def settings_of(
-    campaign: str,
+    name: str,
     *,
     annotators: list[str],
     overlap: int,
@@ -150,7 +150,7 @@ def settings_of(
     """Build campaign settings from the flat parameters of stage `annotate`.
 
     Args:
-        campaign: Name of the campaign.
+        name: Name of the campaign.
         annotators: Account names of the annotators.
         overlap: Annotators per page.
         lead: Account name of the lead; "" for none.
@@ -178,7 +178,7 @@ def settings_of(
     try:
         return CampaignSettings.model_validate(
             {
-                "name": campaign,
+                "name": name,
                 "annotators": annotators,
                 "overlap": overlap,
                 "lead": lead or None,
@@ -193,7 +193,7 @@ def settings_of(
         )
     except ValidationError as error:
         faults = setting_faults(error, CampaignSettings)
-        text = "\n".join([f"Campaign {campaign}: {len(faults)} faults in its settings:", *faults])
+        text = "\n".join([f"Campaign {name}: {len(faults)} faults in its settings:", *faults])
         raise EditLoopError(text) from error
 
 

@@ -28,8 +28,7 @@ def run_annotate(candidates: Path, output: Path, parameters: AnnotateParameters)
         EditLoopError: The parameters have faults or do not fit the candidates, an annotator has no account, or Label
             Studio does not accept the campaign.
     """
-    choices = parameters.model_dump(exclude={"name", *ANNOTATE.tags})
-    campaign_settings = settings_of(parameters.name, **choices)
+    campaign_settings = settings_of(**parameters.model_dump(exclude=set(ANNOTATE.tags)))
     settings = service_settings()
     client = connect(settings)
     facts: dict[str, str] = {}

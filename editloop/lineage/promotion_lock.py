@@ -72,7 +72,7 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
         _refuse_recorded(request.model, number)
         if rival.lifecycle_stage == "deleted":
             continue
-        age = time.time() - (rival.creation_time or 0) / 1000
+        age = time.time() - rival.creation_time / 1000 if rival.creation_time else 0.0  # unknown counts as held
         if age < LOCK_EXPIRY_SECONDS:
             raise OvertakenError(
                 f"{rival.tags.get('actor')} began to move {request.model}@{rival.tags.get('alias')} to version "
