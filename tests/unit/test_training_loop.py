@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from editloop.errors import EditLoopError
 from editloop.training import checkpoint, loop
 from editloop.training.metric_log import LINES_FILE
 from editloop.training.schedule import learning_rate
@@ -130,6 +131,18 @@ def test_no_value_is_fetched_for_each_pass(engines: list[Descent], tmp_path: Pat
             loop.train(Line(), settings, tmp_path / str(micro_batch), facts={})
         counts.append(fetches.count)
     assert counts[0] == counts[1]
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_step_and_units(
+    engines: list[Descent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Descent, "get_global_grad_norm", lambda engine: float("inf"))
+    settings = TrainingSettings(steps=3, batch=2, learning_rate=0.4, seed=5)
+    first, second = loop.TrainingSchedule.of(settings, 12, 1).units_of(0, 5)
+    with pytest.raises(
+        EditLoopError, match=rf"^training: the gradient's norm is inf at step 1, on unit {first}, unit {second}\. "
+    ):
+        loop.train(Line(), settings, tmp_path, facts={})
 
 
 def test_it_looks_and_saves_as_often_as_it_is_asked_and_at_the_end(engines: list[Descent], tmp_path: Path) -> None:
