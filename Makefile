@@ -8,8 +8,7 @@ LABEL_STUDIO := .venv-label-studio
 CHECKED := editloop infra annotation components pipelines tests
 
 # Three workers for two cores (tests wait for services), each with services of its own; a file of tests stays with one of
-# them. Bytecode is written, wherever that is
-# switched off: tests start many processes of our own code.
+# them. Bytecode is written, wherever that is switched off: tests start many processes of our own code.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # mypy by itself keeps a cache. Where it also counts the untyped expressions it keeps none, so only the whole test does that.
