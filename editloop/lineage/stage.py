@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from editloop.settings_file import FrozenModel
 
 
-class StageParameters(BaseModel):
+class StageParameters(FrozenModel):
     """Base of a stage's parameters. The string below a field is its help wherever users meet it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from editloop.settings_file import FrozenModel
 from editloop.training.editor_rl.windows import WindowKind
 
 
-class AlgorithmSettings(BaseModel):
+class AlgorithmSettings(FrozenModel):
     """What the settings of all algorithms have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def check_steps(self, steps: int) -> None:
         """Check that the algorithm works with this number of sampling steps.
