@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.answers import TruncatedExportError, changed_annotations, read_export
 from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
 from annotation.campaigns.closing import Closing, closing_of, closings
 from annotation.campaigns.lead_queue import Snapshot, snapshot
@@ -54,13 +54,16 @@ def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> 
     chain.add("judgements", judgements)
     with tempfile.TemporaryDirectory() as temporary:
         files = look_up("label export", lambda: fetch_logged_files(run, Path(temporary), (*EXPORT_FILES, *VOTE_FILES)))
-        exported = Snapshot(*(files[name].read_bytes() for name in EXPORT_FILES))
+        vote_data, decision_data = (files[name].read_bytes() for name in EXPORT_FILES)
         collected_votes = look_up("judgements", lambda: read_votes(Path(temporary)))
-    if sha256_bytes(exported.votes) != facts.get("export_sha256"):
+    if sha256_bytes(vote_data) != facts.get("export_sha256"):
         raise Gap(
-            f"label export: run {run.info.run_id} keeps {sha256_bytes(exported.votes)}, not "
-            f"{facts.get('export_sha256')}"
+            f"label export: run {run.info.run_id} keeps {sha256_bytes(vote_data)}, not {facts.get('export_sha256')}"
         )
+    try:
+        exported = Snapshot(read_export(vote_data), read_export(decision_data))
+    except TruncatedExportError as error:
+        raise Gap(f"label export: run {run.info.run_id} keeps a damaged one: {error}") from error
     if votes is not None and not (
         set(votes.judged) <= set(collected_votes.judged) and set(votes.decided) <= set(collected_votes.decided)
     ):

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from annotation.campaigns.answers import changed_annotations
+from annotation.campaigns.answers import changed_annotations, read_export
 from annotation.campaigns.campaign import Campaign, connect, load_pages, locate_campaign
 from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
@@ -137,7 +137,7 @@ def logged_snapshot(run_id: str) -> Snapshot:
     with tempfile.TemporaryDirectory() as temporary:
         names = ("export.json", "adjudication.json")
         paths = [download_artifacts(run_id=run_id, artifact_path=name, dst_path=temporary) for name in names]
-        votes, decisions = (Path(path).read_bytes() for path in paths)
+        votes, decisions = (read_export(Path(path).read_bytes()) for path in paths)
     return Snapshot(votes, decisions)
 
 

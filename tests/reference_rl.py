@@ -89,8 +89,8 @@ class Reference:
         """An edit, and its stochastic steps."""
         settings, kept = self.settings, list[dict[str, Any]]()
         x = torch.randn(1, TOKENS, CHANNELS, generator=generator)[0].double()
-        for index in range(settings.steps):
-            sigma, following = 1 - index / settings.steps, 1 - (index + 1) / settings.steps
+        for index in range(settings.sampling_steps):
+            sigma, following = 1 - index / settings.sampling_steps, 1 - (index + 1) / settings.sampling_steps
             if index in window:
                 x = x.float().double()
                 mean, deviation = self._mean(weights, x, sigma, following, name[0])

@@ -23,6 +23,7 @@ from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
+from editloop.training.training_task import ParameterGroup
 
 TOKENS, CHANNELS = 4, 3
 SIZE = (16, 16)
@@ -108,8 +109,9 @@ class ClosenessJudge:
 class PlainEngine:
     """Stochastic gradient descent in DeepSpeed's place, with what checkpoints ask of it."""
 
-    def __init__(self, settings: RlSettings, network: nn.Module, trained: list[nn.Parameter], *, universal: bool):
-        self.module, self.trained, self.rate, self.norm = network, trained, settings.learning_rate, 0.0
+    def __init__(self, network: nn.Module, groups: list[ParameterGroup], settings: RlSettings, **options: Any):
+        self.module, self.trained = network, list(groups[0].parameters)
+        self.rate, self.norm = settings.learning_rate, 0.0
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -173,7 +175,7 @@ def toy_training(
 ) -> Training:
     """The shipped training of the toy, in a rank that has started; `folder` gets its checkpoints.
 
-    The caller has put PlainEngine in the place of `editloop.training.editor_rl.loop.start_rl_engine`.
+    The caller has put PlainEngine in the place of `editloop.training.editor_rl.loop.start_engine`.
     """
     rows, editor = toy_rows(folder), AffineEditor()
     rewards = weights or dict.fromkeys(judges, 1.0)

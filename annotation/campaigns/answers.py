@@ -26,6 +26,25 @@ class TruncatedExportError(Exception):
     """The export from Label Studio is truncated or lacks tasks."""
 
 
+class ExportedTask(NamedTuple):
+    """A task of an export, without the page's texts and pictures."""
+
+    task_id: int
+    """Label Studio's id."""
+    key: str
+    """Key of the page in the task's data; "None" where it has none."""
+    annotations: list[dict[str, Any]]
+    """Its annotations as Label Studio sends them."""
+
+
+class AnswerExport(NamedTuple):
+    """Label Studio's export of a project, parsed once."""
+
+    data: bytes
+    """The JSON as Label Studio sends it."""
+    tasks: tuple[ExportedTask, ...]
+
+
 class PageAnswer(NamedTuple):
     """One annotation, decoded for the page that it is on."""
 
@@ -104,7 +123,7 @@ class CampaignProgress(Record):
         return self.answered == self.pages
 
 
-def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
+def export_answers(settings: ServiceSettings, campaign: Campaign) -> AnswerExport:
     """Export all tasks of a campaign from Label Studio, finished or not.
 
     A truncated export, or one with fewer tasks than the project, is requested again, up to EXPORT_TRIES times in all.
@@ -113,23 +132,19 @@ def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
         settings: Address and token of Label Studio.
         campaign: The campaign, or the lead's queue of one.
 
-    Returns:
-        The JSON as Label Studio sends it.
-
     Raises:
         EditLoopError: Every export was truncated, or Label Studio does not answer.
     """
     api = LabelStudioApi(settings)
 
-    def once() -> bytes:
+    def once() -> AnswerExport:
         project = api.call("GET", f"/api/projects/{campaign.project_id}/", params={"include": "task_number"})
         expected_tasks = int(project["task_number"])
         path = f"/api/projects/{campaign.project_id}/export"
-        data = api.fetch("GET", path, params={"exportType": "JSON", "download_all_tasks": "true"})
-        exported_tasks = sum(1 for _ in iterate_tasks(data))
-        if exported_tasks < expected_tasks:
-            raise TruncatedExportError(f"it has {exported_tasks} of {expected_tasks} tasks")
-        return data
+        export = read_export(api.fetch("GET", path, params={"exportType": "JSON", "download_all_tasks": "true"}))
+        if len(export.tasks) < expected_tasks:
+            raise TruncatedExportError(f"it has {len(export.tasks)} of {expected_tasks} tasks")
+        return export
 
     try:
         return retry_call(
@@ -145,18 +160,23 @@ def export_answers(settings: ServiceSettings, campaign: Campaign) -> bytes:
         ) from error
 
 
-def iterate_tasks(exported: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the tasks of an export one at a time, because all of them decoded may not fit into memory.
+def read_export(data: bytes) -> AnswerExport:
+    """Parse an export.
 
     Args:
-        exported: Label Studio's JSON export.
-
-    Yields:
-        The tasks.
+        data: Label Studio's JSON export.
 
     Raises:
         TruncatedExportError: The export is no JSON list or ends too early.
     """
+    tasks = (
+        ExportedTask(int(row["id"]), str(row["data"].get("key")), row["annotations"]) for row in _iterate_rows(data)
+    )
+    return AnswerExport(data, tuple(tasks))
+
+
+def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of an export one at a time, because all of them decoded may not fit into memory."""
     text = exported.decode(errors="replace").strip()
     if not text.startswith("["):
         raise TruncatedExportError("it is no JSON list")
@@ -173,23 +193,23 @@ def iterate_tasks(exported: bytes) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def answer_digests(exported: bytes) -> dict[int, str]:
+def answer_digests(export: AnswerExport) -> dict[int, str]:
     """Return the content address of each annotation: its page, its author and its answer.
 
     Args:
-        exported: Label Studio's JSON export.
+        export: Label Studio's export.
 
     Returns:
         Content addresses by annotation id.
     """
     digests = {}
-    for row in iterate_tasks(exported):
-        for annotation in row["annotations"]:
+    for task in export.tasks:
+        for annotation in task.annotations:
             control_digests = sorted(
                 [str(item.get("from_name")), sha256_json(item.get("value"))] for item in annotation["result"]
             )
             digests[annotation["id"]] = sha256_json(
-                [row["data"].get("key"), author_id(annotation), bool(annotation["was_cancelled"]), control_digests]
+                [task.key, author_id(annotation), bool(annotation["was_cancelled"]), control_digests]
             )
     return digests
 
@@ -228,23 +248,22 @@ def changed_annotations(before: Mapping[int, str], now: Mapping[int, str]) -> st
     return ", ".join(phrases) or "nothing changed"
 
 
-def read_answers(exported: bytes, pages: Mapping[str, Page], names: Mapping[int, str]) -> CampaignAnswers:
+def read_answers(export: AnswerExport, pages: Mapping[str, Page], names: Mapping[int, str]) -> CampaignAnswers:
     """Decode the annotations in an export.
 
     Args:
-        exported: Label Studio's JSON export.
+        export: Label Studio's export.
         pages: The campaign's pages by key.
         names: The campaign's annotators by Label Studio's user id.
     """
     answers, rows = [], {}
-    for row in iterate_tasks(exported):
-        key = str(row["data"].get("key"))
-        rows[key] = int(row["id"])
+    for task_id, key, annotations in export.tasks:
+        rows[key] = task_id
         page = pages.get(key)
-        for annotation in row["annotations"]:
+        for annotation in annotations:
             result, places = annotation["result"], len(page.candidates) if page else 0
             annotator = names.get(author_id(annotation))
-            where = f"Annotation {annotation['id']} by {annotator or 'a guest'} on task {row['id']}"
+            where = f"Annotation {annotation['id']} by {annotator or 'a guest'} on task {task_id}"
             faults = faults_of(result, places) if page else [f"It is on page {key}, which is none of the campaign's."]
             answers.append(
                 PageAnswer(

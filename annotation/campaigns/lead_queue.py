@@ -8,6 +8,7 @@ from typing import Any
 
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import (
+    AnswerExport,
     CampaignAnswers,
     PageAnswer,
     answer_digests,
@@ -27,9 +28,9 @@ FACTS = "editloop-adjudication: "
 class Snapshot:
     """Label Studio's exports of a campaign's annotations and of the lead's decisions at one time."""
 
-    votes: bytes
-    decisions: bytes
-    """Export of the lead's queue; an empty list if there is none."""
+    votes: AnswerExport
+    decisions: AnswerExport
+    """Export of the lead's queue; empty if there is none."""
 
     @cached_property
     def digests(self) -> dict[int, str]:
@@ -51,7 +52,8 @@ def snapshot(client: Any, settings: ServiceSettings, campaign: Campaign) -> Snap
         campaign: The campaign.
     """
     queue = find_queue(client, settings, campaign)
-    return Snapshot(export_answers(settings, campaign), export_answers(settings, queue) if queue else b"[]")
+    no_decisions = AnswerExport(b"[]", ())
+    return Snapshot(export_answers(settings, campaign), export_answers(settings, queue) if queue else no_decisions)
 
 
 def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Campaign | None:
@@ -85,16 +87,16 @@ def queue_of(campaign: Campaign, project_id: int, settings: ServiceSettings) -> 
     return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
 
 
-def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], exported: bytes) -> CampaignAnswers:
+def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], export: AnswerExport) -> CampaignAnswers:
     """Read the lead's answers from an export of the queue.
 
     Args:
         client: A LabelStudio client of the account that owns the campaigns.
         campaign: The campaign.
         pages: The campaign's pages by key.
-        exported: Label Studio's export of the queue.
+        export: Label Studio's export of the queue.
     """
-    return read_answers(exported, pages, names_by_id(client, [campaign.lead] if campaign.lead else []))
+    return read_answers(export, pages, names_by_id(client, [campaign.lead] if campaign.lead else []))
 
 
 def decided(answers: CampaignAnswers) -> list[PageAnswer]:

@@ -83,7 +83,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "accepted": accepted.model_dump() if accepted else None,
         "closings": [closing.model_dump(mode="json") for closing in history],
         "answers_sha256": exported.sha256,
-        "export_sha256": sha256_bytes(exported.votes),
+        "export_sha256": sha256_bytes(exported.votes.data),
         "ratings_sha256": sha256_json(
             [
                 [
@@ -110,8 +110,8 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
             ("pages", pages.values()),
         ):
             _write_lines(folder / f"{name}.jsonl", records)
-        write_file(folder / "export.json", exported.votes)
-        write_file(folder / "adjudication.json", exported.decisions)
+        write_file(folder / "export.json", exported.votes.data)
+        write_file(folder / "adjudication.json", exported.decisions.data)
         write_json(folder / "agreement.json", ready.agreement)
         write_json(folder / "quality.json", measured)
         write_file(folder / "page.html", quality_page(measured, opened.name))

@@ -1,6 +1,7 @@
-"""DeepSpeed's engine around a training task's model, and access to its whole trainable weights."""
+"""DeepSpeed's engine around a model in training, and access to its whole trainable weights."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
@@ -8,11 +9,11 @@ from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
 from editloop.training.memory_plan import BUCKET_ELEMENTS
-from editloop.training.settings import TrainingSettings
-from editloop.training.training_task import TrainingTask
+from editloop.training.settings import RunSettings
+from editloop.training.training_task import ParameterGroup
 
 
-def uses_bf16(settings: TrainingSettings) -> bool:
+def uses_bf16(settings: RunSettings) -> bool:
     """Return whether the model's forward and backward passes run in bfloat16 on this machine.
 
     Args:
@@ -21,65 +22,60 @@ def uses_bf16(settings: TrainingSettings) -> bool:
     return settings.precision == "bf16" or (settings.precision == "auto" and torch.cuda.is_available())
 
 
-def engine_settings(
-    settings: TrainingSettings, ranks: int, passes: int, trained: int, *, universal: bool
-) -> dict[str, Any]:
-    """Return DeepSpeed's configuration.
+def start_engine(
+    model: nn.Module,
+    groups: Sequence[ParameterGroup],
+    settings: RunSettings,
+    *,
+    passes: int | None,
+    offload: Literal["none", "optimizer", "parameters"] = "none",
+    bf16: bool = False,
+    universal: bool = False,
+) -> Any:
+    """Return DeepSpeed's engine with AdamW over groups of parameters.
 
-    The loop forms batches itself. DeepSpeed's own batch sizes only have to agree with each other.
-
-    Args:
-        settings: The training's settings.
-        ranks: Number of ranks.
-        passes: Passes that accumulate the gradient of one step.
-        trained: Number of trainable weights.
-        universal: Whether the engine will load a universal checkpoint.
-    """
-    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET_ELEMENTS, trained)}
-    if settings.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if settings.offload == "parameters":
-        zero["offload_param"] = {"device": "cpu"}
-    return {
-        "train_batch_size": ranks * passes,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": passes,
-        "gradient_clipping": settings.gradient_clip,
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": uses_bf16(settings)},
-        "checkpoint": {"load_universal": universal},
-        "steps_per_print": 2**31,
-    }
-
-
-def start_engine(task: TrainingTask, settings: TrainingSettings, passes: int, *, universal: bool = False) -> Any:
-    """Return DeepSpeed's engine with AdamW over the task's parameter groups.
+    The loops form batches themselves. DeepSpeed's own batch sizes only have to agree with each other.
 
     Args:
-        task: The model and its data.
+        model: The model.
+        groups: All trainable parameters, each in one group.
         settings: The training's settings.
-        passes: Passes that accumulate the gradient of one step.
+        passes: Backward passes that accumulate the gradient of one step; None: as many as come before each `step`.
+        offload: What is kept in main memory instead of the GPU's.
+        bf16: Whether the model's weights are bfloat16, with fp32 masters in the engine.
         universal: Whether the engine will load a universal checkpoint.
-
-    Raises:
-        EditLoopError: Gradient checkpointing is set for a model without a Hugging Face model inside.
     """
     import deepspeed
 
-    if settings.gradient_checkpointing:
-        enable_gradient_checkpointing(task.model)
     param_groups: list[dict[str, Any]] = [
         {"params": list(group.parameters), "lr": settings.learning_rate * group.share, "share": group.share}
-        for group in task.parameter_groups()
+        for group in groups
     ]
     optimiser = torch.optim.AdamW(
         param_groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
     )
     trained = sum(parameter.numel() for param_group in param_groups for parameter in param_group["params"])
-    config = engine_settings(settings, distributed.get_world_size(), passes, trained, universal=universal)
-    engine, *_ = deepspeed.initialize(model=task.model, optimizer=optimiser, config=config)
+    # DeepSpeed's default bucket takes 2 GB of a GPU in any case.
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "reduce_bucket_size": min(BUCKET_ELEMENTS, trained)}
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if offload == "parameters":
+        zero["offload_param"] = {"device": "cpu"}
+    accumulation = {"managed_gradient_accumulation": False} if passes is None else {}
+    config = {
+        "train_batch_size": distributed.get_world_size() * (passes or 1),
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": passes or 1,
+        **accumulation,
+        "gradient_clipping": settings.gradient_clip,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 2**31,
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
     return engine
 
 

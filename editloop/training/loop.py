@@ -1,11 +1,9 @@
-"""Training loop shared by all models: DeepSpeed, checkpoints, evaluation, early stopping, metrics.
+"""Loop of supervised training, shared by all models that learn from data: steps, evaluations, early stopping.
 
-No random state is carried from step to step: the order of units follows from (seed, epoch), dropout from (seed, step,
-rank). A checkpoint is therefore weights, optimiser states and a step number, and a training that continues from it
-repeats no draw and skips none.
+The order of units follows from (seed, epoch), dropout from (seed, step, rank). The losses of a training that continues
+from a checkpoint are those of an unbroken one, up to rounding.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,36 +17,16 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.training import checkpoint
-from editloop.training.checkpoint import TrainingProgress
-from editloop.training.distributed import StopRequest, all_reduce_sum, broadcast_object, device, seed_step, to_device
-from editloop.training.engine import set_learning_rate, start_engine
-from editloop.training.folder_lock import lock_training_folder
-from editloop.training.metric_log import MetricLog
+from editloop.training.distributed import all_reduce_sum, broadcast_object, device, seed_step, to_device
+from editloop.training.engine import enable_gradient_checkpointing, set_learning_rate, start_engine, uses_bf16
 from editloop.training.peak_memory import peak_megabytes
 from editloop.training.prefetch import Prefetch
 from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
+from editloop.training.training_run import TrainingRun
 from editloop.training.training_task import Batch, TrainingTask
-
-log = logging.getLogger(__name__)
-
-RESUMABLE_SETTINGS = (
-    "checkpoints_kept",
-    "checkpoint_every",
-    "micro_batch",
-    "zero_stage",
-    "offload",
-    "gradient_checkpointing",
-)
-"""Settings that are not part of a training's identity, because they do not change its result. Between a stopped call
-and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
-STOPPED_STATUS = 75
-"""Exit status of a rank that saved after a request to stop (sysexits' "try again")."""
-PRINT_INTERVAL_SECONDS = 10.0
-"""Least time between two lines of progress."""
 
 
 class TrainingOutcome(NamedTuple):
@@ -84,87 +62,65 @@ def train(task: TrainingTask, settings: TrainingSettings, folder: Path, *, facts
     counts = {split: task.count(split) for split in ("train", "validation")}
     if not all(counts.values()):
         raise EditLoopError(f"training units {counts}: both splits need some. Split the data anew or collect more.")
-    ranks, first = distributed.get_world_size(), distributed.get_rank() == 0
-    schedule = TrainingSchedule.of(settings, counts["train"], ranks)
-    identity = sha256_json([settings.model_dump(mode="json", exclude=set(RESUMABLE_SETTINGS)), facts, counts])
-    folder.mkdir(parents=True, exist_ok=True)
-    lock_training_folder(folder, first=first)
-    saved_checkpoint = checkpoint.find_newest(folder, settings.zero_stage, identity=identity)
-    engine = start_engine(
-        task, settings, schedule.passes, universal=saved_checkpoint is not None and saved_checkpoint.as_universal
-    )
-    progress = (
-        checkpoint.load(engine, saved_checkpoint)
-        if saved_checkpoint
-        else TrainingProgress(0, {"steps": [], "evaluations": []})
-    )
-    run = _Run(task, settings, folder, identity, schedule, engine, progress)
-    metric_log = MetricLog(folder, progress.step, settings.model_dump(mode="json"), facts) if first else None
-    try:
-        with StopRequest() as stop:
-            run.go_on(stop, metric_log)
-    finally:
-        if metric_log:
-            metric_log.close()
-    engine.destroy()
-    return TrainingOutcome(broadcast_object(checkpoint.best_state(folder) if first else None), run.progress.history)
+    schedule = TrainingSchedule.of(settings, counts["train"], distributed.get_world_size())
+    if settings.gradient_checkpointing:
+        enable_gradient_checkpointing(task.model)
+
+    def start(universal: bool) -> Any:
+        return start_engine(
+            task.model,
+            task.parameter_groups(),
+            settings,
+            passes=schedule.passes,
+            offload=settings.offload,
+            bf16=uses_bf16(settings),
+            universal=universal,
+        )
+
+    run = TrainingRun(folder, settings, facts, identity=[counts], start_engine=start)
+    with run:
+        _SupervisedLoop(task, settings, schedule, run).go_on()
+    run.engine.destroy()
+    return TrainingOutcome(broadcast_object(checkpoint.best_state(folder) if run.is_first else None), run.history)
 
 
-class _Run:
+class _SupervisedLoop:
     """Steps of one call of `train`."""
 
-    def __init__(
-        self,
-        task: TrainingTask,
-        settings: TrainingSettings,
-        folder: Path,
-        identity: str,
-        schedule: TrainingSchedule,
-        engine: Any,
-        progress: TrainingProgress,
-    ):
-        self.task, self.settings, self.folder, self.identity = task, settings, folder, identity
-        self.schedule, self.engine, self.progress = schedule, engine, progress
+    def __init__(self, task: TrainingTask, settings: TrainingSettings, schedule: TrainingSchedule, run: TrainingRun):
+        self.task, self.settings, self.schedule, self.run, self.engine = task, settings, schedule, run, run.engine
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
-        self.printed_at = time.monotonic()
 
-    def go_on(self, stop: StopRequest, metric_log: MetricLog | None) -> None:
-        evaluations = self.progress.history["evaluations"]
-        if not evaluations:
-            self._evaluate(metric_log)
+    def go_on(self) -> None:
+        run, total = self.run, self.schedule.total
+        if not run.history["evaluations"]:
+            self._evaluate()
         batches = Prefetch(self._makers())
         try:
             prefetched = iter(batches)
-            while self.progress.step < self.schedule.total and not self._patience_is_over():
+            while run.step < total and not self._patience_is_over():
                 began, waited = time.perf_counter(), batches.waited_seconds
                 units, passes = next(prefetched)
                 step_figures = self._step(units, passes)
                 seconds = time.perf_counter() - began
-                edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), stop.requested])
+                edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), run.stop.requested])
                 figures = {
-                    "step": self.progress.step + 1,
                     **step_figures,
-                    "learning_rate": learning_rate(self.settings, self.progress.step, self.schedule.total),
+                    "learning_rate": learning_rate(self.settings, run.step, total),
                     "edits_per_second": edits / seconds,
                     "waiting": (batches.waited_seconds - waited) / seconds,
                 }
-                self.progress.history["steps"].append(figures)
-                self.progress = self.progress._replace(step=self.progress.step + 1)
-                self._report(figures, metric_log)
-                done = self.progress.step == self.schedule.total
+                summary = f"loss {figures['loss']:.4g}, {figures['edits_per_second']:.1f} edits/s"
+                run.add_step(figures, total=total, summary=summary)
+                done = run.step == total
                 if done or self._due(self.settings.evaluate_every):
-                    self._evaluate(metric_log)
-                if done or stop_asked or self._due(self.settings.checkpoint_every):
-                    self._save()
-                if stop_asked and not done:
-                    if self.rank == 0:
-                        log.info("stopped at step %d and saved; the same call goes on", self.progress.step)
-                    raise SystemExit(STOPPED_STATUS)
+                    self._evaluate()
+                run.end_step(save=self._due(self.settings.checkpoint_every), stop_asked=bool(stop_asked), done=done)
         finally:
             batches.close()
 
     def _makers(self) -> Iterator[Callable[[], tuple[NDArray[np.int64], list[Batch]]]]:
-        for step in range(self.progress.step, self.schedule.total):
+        for step in range(self.run.step, self.schedule.total):
             yield partial(self._make, step)
 
     def _make(self, step: int) -> tuple[NDArray[np.int64], list[Batch]]:
@@ -183,7 +139,7 @@ class _Run:
 
         Every unit counts by its weight alone, however passes and ranks share the units.
         """
-        step, task, settings = self.progress.step, self.task, self.settings
+        step, task, settings = self.run.step, self.task, self.settings
         set_learning_rate(self.engine, learning_rate(settings, step, self.schedule.total))
         (total_weight,) = all_reduce_sum([sum(batch.weight for batch in passes)])
         self.engine.train()
@@ -214,16 +170,17 @@ class _Run:
         names = ", ".join(self.task.name("train", int(unit)) for unit in units[:8])
         more = f" and {len(units) - 8} more" if len(units) > 8 else ""
         raise EditLoopError(
-            f"training: {fault} at step {self.progress.step + 1}, on {names}{more}. Nothing of this step is kept; the "
-            f"last checkpoint in {self.folder} is as it was. Lower learning_rate ({self.settings.learning_rate:g}) or "
-            f"gradient_clip ({self.settings.gradient_clip:g}), or look at these units."
+            f"training: {fault} at step {self.run.step + 1}, on {names}{more}. Nothing of this step is kept; the "
+            f"last checkpoint in {self.run.folder} is as it was. Lower learning_rate "
+            f"({self.settings.learning_rate:g}) or gradient_clip ({self.settings.gradient_clip:g}), or look at these "
+            "units."
         )
 
     def _due(self, every: int | None) -> bool:
-        return self.progress.step % (every or self.schedule.epoch) == 0
+        return self.run.step % (every or self.schedule.epoch) == 0
 
     @torch.no_grad()
-    def _evaluate(self, metric_log: MetricLog | None) -> None:
+    def _evaluate(self) -> None:
         """Measure the validation split on all ranks, and save the state if it is the best so far."""
         units = np.arange(self.task.count("validation"))
         passes = -(-len(units) // (self.ranks * self.schedule.micro))
@@ -238,45 +195,18 @@ class _Run:
         figures = self.task.figures(dict(zip(names, totals, strict=True)))
         if not math.isfinite(figures["loss"]):
             raise EditLoopError(
-                f"validation loss is {figures['loss']} after step {self.progress.step}. Lower learning_rate "
-                f"({self.settings.learning_rate:g}); the last checkpoint in {self.folder} is as it was."
+                f"validation loss is {figures['loss']} after step {self.run.step}. Lower learning_rate "
+                f"({self.settings.learning_rate:g}); the last checkpoint in {self.run.folder} is as it was."
             )
-        evaluations = self.progress.history["evaluations"]
-        if figures["loss"] < min((evaluation["loss"] for evaluation in evaluations), default=math.inf):
-            checkpoint.save_best(self.engine, self.folder, self.progress.step)
-        evaluation = {"step": self.progress.step, **figures, "peak_megabytes": peak_megabytes()}
-        evaluations.append(evaluation)
-        if metric_log:
-            metric_log.add(
-                self.progress.step, {f"validation_{key}": value for key, value in evaluation.items() if key != "step"}
-            )
-            summary = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            log.info("step %d/%d: validation %s", self.progress.step, self.schedule.total, summary)
-
-    def _patience_is_over(self) -> bool:
-        losses = [evaluation["loss"] for evaluation in self.progress.history["evaluations"]]
-        best = losses.index(min(losses))
-        return self.settings.patience is not None and len(losses) - 1 - best >= self.settings.patience
-
-    def _save(self) -> None:
-        checkpoint.save(
-            self.engine,
-            self.folder,
-            self.progress,
-            identity=self.identity,
-            checkpoints_kept=self.settings.checkpoints_kept,
+        losses = [evaluation["loss"] for evaluation in self.run.history["evaluations"]]
+        self.run.add_evaluation(
+            figures | {"peak_megabytes": peak_megabytes()},
+            best=figures["loss"] < min(losses, default=math.inf),
+            total=self.schedule.total,
+            summary=", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
         )
 
-    def _report(self, figures: dict[str, float], metric_log: MetricLog | None) -> None:
-        if metric_log is None:
-            return
-        metric_log.add(self.progress.step, {key: value for key, value in figures.items() if key != "step"})
-        if time.monotonic() - self.printed_at > PRINT_INTERVAL_SECONDS:
-            self.printed_at = time.monotonic()
-            log.info(
-                "step %d/%d: loss %.4g, %.1f edits/s",
-                self.progress.step,
-                self.schedule.total,
-                figures["loss"],
-                figures["edits_per_second"],
-            )
+    def _patience_is_over(self) -> bool:
+        losses = [evaluation["loss"] for evaluation in self.run.history["evaluations"]]
+        best = losses.index(min(losses))
+        return self.settings.patience is not None and len(losses) - 1 - best >= self.settings.patience

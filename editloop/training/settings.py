@@ -1,20 +1,59 @@
-"""Settings of a training, shared by all models that the training loop trains. Imports no torch."""
+"""Settings of trainings: those that every training has, and those of supervised training. Imports no torch."""
 
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from editloop.models.lora_settings import LoraSettings
+from editloop.settings_file import FrozenModel
 
 
-class TrainingSettings(BaseModel):
-    """Settings of one training.
+class RunSettings(FrozenModel):
+    """Settings that every training has, supervised or online RL."""
+
+    SAME_RESULT: ClassVar[frozenset[str]] = frozenset({"checkpoints_kept", "checkpoint_every", "zero_stage"})
+    """Settings that are not part of a training's identity, because they do not change its result. Between a stopped
+    call and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate. A group of parameters may take a share of it."""
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
+    adapter: LoraSettings | None = None
+    """Low-rank adapter to train; null trains all weights."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients, 3 also weights."""
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    """Precision of the passes through the model. Masters and optimiser states are fp32. auto: bf16 on a GPU, fp32 on a
+    CPU."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between two evaluations on the validation units; null: once per epoch. The best state is the one that is
+    kept."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between two checkpoints; null: once per epoch."""
+    checkpoints_kept: int = Field(2, ge=1)
+    """Number of newest checkpoints to keep."""
+    seed: int = 0
+    """Seed of the order of units, of dropout and of new weights."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change the training's result, as JSON."""
+        return self.model_dump(mode="json", exclude=set(self.SAME_RESULT))
+
+
+class TrainingSettings(RunSettings):
+    """Settings of one supervised training.
 
     A unit is what the model's training task counts: a group for EditReward, a row for EditScore, a task for supervised
     fine-tuning of an editor.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
+        "micro_batch",
+        "offload",
+        "gradient_checkpointing",
+    }
 
     epochs: int | None = Field(None, ge=1)
     """Passes over the training units. Give either this or `steps`."""
@@ -25,43 +64,19 @@ class TrainingSettings(BaseModel):
     micro_batch: int | None = Field(None, ge=1)
     """Units that a rank takes through the model at a time. Gradients are accumulated until the batch is complete. null:
     a rank's whole share at once."""
-
-    learning_rate: float = Field(gt=0)
-    """Peak learning rate. A group of parameters may take a share of it."""
     backbone_share: float = Field(1.0, gt=0, le=1)
     """The backbone's learning rate as a share of the peak, where new heads are trained with it."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: half a cosine down to 0, or constant."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly to its peak."""
-    weight_decay: float = Field(0.0, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
-    adapter: LoraSettings | None = None
-    """Low-rank adapter to train; null trains all weights."""
-
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients, 3 also weights."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
-    precision: Literal["fp32", "bf16", "auto"] = "auto"
-    """Precision of the passes through the model. Masters and optimiser states are fp32. auto: bf16 on a GPU, fp32 on a
-    CPU."""
     gradient_checkpointing: bool = False
     """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
     time."""
-
-    evaluate_every: int | None = Field(None, ge=1)
-    """Steps between two evaluations on the validation units; null: once per epoch. The best state is the one that is
-    kept."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
-    checkpoint_every: int | None = Field(None, ge=1)
-    """Steps between two checkpoints; null: once per epoch."""
-    checkpoints_kept: int = Field(2, ge=1)
-    """Number of newest checkpoints to keep."""
-    seed: int = 0
-    """Seed of the order of units, of dropout and of new weights."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

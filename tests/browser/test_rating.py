@@ -2,13 +2,14 @@
 export is exactly what was done."""
 
 import base64
+import json
 import time
 from urllib.parse import urlsplit
 
 import pytest
 
 from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import export_answers, iterate_tasks, progress, read_answers
+from annotation.campaigns.answers import export_answers, progress, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
 from components.annotate.declaration import AnnotateParameters
@@ -155,7 +156,7 @@ def test_what_an_invited_annotator_does_is_what_is_exported(
     html += page.content()
 
     whole = export_answers(settings, campaign)
-    exported = {row["data"]["instruction"]: row["annotations"] for row in iterate_tasks(whole)}
+    exported = {row["data"]["instruction"]: row["annotations"] for row in json.loads(whole.data)}
     assert exported.keys() == done.keys() == {task.instruction for task in tasks}
     for asked_for, said in done.items():
         (answer,) = exported[asked_for]
@@ -247,9 +248,9 @@ def test_a_reason_can_be_taken_back(open_page, join, make_candidates, tmp_path):
     for key in BY_KEYBOARD:
         page.keyboard.press(key)
     submit(page)
-    (row,) = iterate_tasks(export_answers(service_settings(), campaign))
-    assert ratings_of(row["annotations"][0]["result"], 4) == RATED
-    assert reason_of(row["annotations"][0]["result"]) is None
+    (task,) = export_answers(service_settings(), campaign).tasks
+    assert ratings_of(task.annotations[0]["result"], 4) == RATED
+    assert reason_of(task.annotations[0]["result"]) is None
 
 
 @pytest.mark.parametrize("decide", [False, True])

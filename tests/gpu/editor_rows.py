@@ -9,6 +9,7 @@ from editloop.data.edits_file import read_edits
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import join_conditions
 from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.distributed import StopRequest
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
@@ -66,7 +67,11 @@ def klein(conditions: Conditions) -> Figures:
 
 def settings(tiny: bool) -> RlSettings:
     """One stochastic step, one update: what is rolled out is what is trained on, so that the ratio is 1 exactly."""
-    size = {"tasks": 1, "members": 2, "steps": 2} if tiny else {"tasks": TASKS, "members": MEMBERS, "steps": STEPS}
+    size = (
+        {"tasks": 1, "members": 2, "sampling_steps": 2}
+        if tiny
+        else {"tasks": TASKS, "members": MEMBERS, "sampling_steps": STEPS}
+    )
     return RlSettings(
         algorithm=FlowGrpoSettings(window=1, window_kind="fixed", window_range=1),
         iterations=2,
@@ -74,8 +79,7 @@ def settings(tiny: bool) -> RlSettings:
         chunks=1,
         guidance=1.0,
         precision="bf16",
-        rank=16,
-        alpha=32,
+        adapter=LoraSettings(rank=16, alpha=32),
         learning_rate=1e-4,
         evaluate_every=2,
         checkpoint_every=2,

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from editloop.training.distributed import start_rank
 from editloop.training.edit_reward.train import RewardTrainingTask
-from editloop.training.loop import STOPPED_STATUS, train
+from editloop.training.loop import train
 from editloop.training.presets import Preset
 from editloop.training.reward_job import TrainingJob
+from editloop.training.training_run import STOPPED_STATUS
 from editloop.training.training_task import Batch
 from tests.gpu.machine import forget_peak, peak_gib
 from tests.measured_training import Drawn

@@ -19,7 +19,7 @@ GRPO = {"name": "flow-grpo", "window_range": 3}
 TRAININGS = {
     "kontext": {"algorithm": {"name": "nft"}, "guidance": 2.5},
     "qwen-edit-plus": {"algorithm": GRPO, "guidance": 3.0},
-    "klein-base": {"algorithm": GRPO, "guidance": None, "train": "full", "learning_rate": 1e-4},
+    "klein-base": {"algorithm": GRPO, "guidance": None, "adapter": None, "learning_rate": 1e-4},
 }
 """How each is trained by RL: both algorithms, guidance embedded and by two passes, an adapter and the whole network."""
 SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.settings import RlJob, RlSettings
@@ -20,9 +21,8 @@ ITERATIONS = {"brightness": 15, "closeness": 6}
 SETTINGS = RlSettings(
     tasks=6,
     members=4,
-    steps=4,
-    rank=8,
-    alpha=16,
+    sampling_steps=4,
+    adapter=LoraSettings(rank=8, alpha=16),
     learning_rate=1.2e-2,
     algorithm=NftSettings(levels=1),
     kl=0.0,

@@ -59,9 +59,9 @@ def test_a_training_is_in_mlflow_while_and_after_it_runs(champion: str, edits: P
     seen = json.loads((output / "evaluations.json").read_text())
     assert [one["step"] for one in seen] == [0, 2, 3]
     api, run = tracking.client(), tracking.find_producer_run("editor_rl", str(manifest["sha256"]))
-    for name in ("curve_reward", "curve_kl", "curve_evaluation_oracle", "curve_evaluation_preservation_low"):
+    for name in ("curve_reward", "curve_kl", "curve_validation_oracle", "curve_validation_preservation_low"):
         history = api.get_metric_history(run, name)
-        assert sorted(one.step for one in history) == ([1, 2, 3] if "evaluation" not in name else [0, 2, 3]), name
+        assert sorted(one.step for one in history) == ([1, 2, 3] if "validation" not in name else [0, 2, 3]), name
     sheets = {Path(one.path).name for one in api.list_artifacts(run, "sheets")}
     assert sheets == {"000000.png", "000002.png", "000003.png"}
     assert {"page.html", "best.png", "worst.png", "evaluations.json"} <= {one.path for one in api.list_artifacts(run)}

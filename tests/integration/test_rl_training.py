@@ -36,7 +36,7 @@ ROUNDING = 0.01
 """How far float32 may take a training's figures apart when its sums are formed in another order. A rank that counted
 twice, or not at all, would change the gradient's norm by half or more."""
 
-SHORT = {"steps": 2, "algorithm": {"name": "nft", "levels": 1}, "evaluate_every": 10, "checkpoint_every": 10}
+SHORT = {"sampling_steps": 2, "algorithm": {"name": "nft", "levels": 1}, "evaluate_every": 10, "checkpoint_every": 10}
 
 
 class Training:

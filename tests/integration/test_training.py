@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from editloop.content import read_manifest
-from editloop.training.loop import STOPPED_STATUS
 from editloop.training.metric_log import LINES_FILE
+from editloop.training.training_run import STOPPED_STATUS
 from tests.forked_ranks import run_ranks, start_ranks
 from tests.toy_training import Toy
 

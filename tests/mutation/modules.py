@@ -31,6 +31,7 @@ TESTS = {
     "editloop/models/edit_reward/calibration.py": _unit("calibration"),
     f"{TRAINING}/schedule.py": _unit("schedule"),
     f"{TRAINING}/loop.py": _unit("training_loop"),
+    f"{TRAINING}/training_run.py": _unit("training_loop", "rl_loop"),
     f"{STATISTICS}/bootstrap.py": _unit("bootstrap"),
     f"{EVALUATION}/gates/decision.py": _unit("gates"),
     f"{STATISTICS}/holm.py": _unit("annotator_quality", "gates"),

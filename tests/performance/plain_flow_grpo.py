@@ -64,7 +64,8 @@ class PlainFlowGrpo:
         assert isinstance(settings.algorithm, FlowGrpoSettings)
         self.editor, self.rows, self.judge, self.settings = editor, rows, judge, settings
         self.grpo = settings.algorithm
-        self.trained = editor.add_adapter(settings.rank, settings.alpha)
+        assert settings.adapter is not None
+        self.trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha)
         self.optimiser = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.encodings = 0
 
@@ -110,7 +111,9 @@ class PlainFlowGrpo:
         self.encodings += len(rows)
         x = torch.cat([editor.noise(1, condition.size, one) for one in draws])
         before, after, log_probs = [], [], []
-        for place, (sigma, following) in enumerate(pairwise(editor.sigmas(settings.steps, condition.size).tolist())):
+        for place, (sigma, following) in enumerate(
+            pairwise(editor.sigmas(settings.sampling_steps, condition.size).tolist())
+        ):
             v = editor.velocity(x, torch.full((len(x),), sigma), condition, settings.guidance)
             if place not in steps:
                 x = x + (following - sigma) * v
@@ -156,7 +159,7 @@ class PlainFlowGrpo:
     def evaluate(self, part: Trajectories, place: int, step: int) -> tuple[Tensor, Tensor, float]:
         """Log-probability (n,) of a step as it was sampled, the mean that the editor gives it now, its deviation."""
         settings, before = self.settings, part.before[:, place]
-        sigma, following = self.editor.sigmas(settings.steps, part.condition.size)[step : step + 2].tolist()
+        sigma, following = self.editor.sigmas(settings.sampling_steps, part.condition.size)[step : step + 2].tolist()
         v = self.editor.velocity(before, torch.full((len(before),), sigma), part.condition, settings.guidance)
         mean, deviation = STEPS[self.grpo.step](before, v, sigma, following, self.grpo.noise)
         assert isinstance(deviation, float)

@@ -124,7 +124,7 @@ def our_seconds(folder: Path, practised: list[EditRow], held_out: list[EditRow],
 
     settings = settings_of(seed)
     training = trainer(settings, folder, "oracle", OracleJudge(practised), practised)
-    tasks = HeldOut(held_out, training.editor, steps=settings.steps, guidance=None, batch=BATCH)
+    tasks = HeldOut(held_out, training.editor, steps=settings.sampling_steps, guidance=None, batch=BATCH)
     looking = Looking(tasks, Stopwatch())
     training.run(looking)
     assert looking.reached is not None, f"not better by {LIFT} in {MOST_ITERATIONS} iterations: {looking.scores}"
@@ -140,11 +140,16 @@ def plain_seconds(practised: list[EditRow], held_out: list[EditRow], seed: int, 
 
     ours = settings_of(seed)
     settings = RlSettings(
-        seed=seed, tasks=ours.tasks, members=ours.members, steps=ours.steps, rank=ours.rank, alpha=ours.alpha, **PLAIN
+        seed=seed,
+        tasks=ours.tasks,
+        members=ours.members,
+        sampling_steps=ours.sampling_steps,
+        adapter=ours.adapter,
+        **PLAIN,
     )
     started()
     plain = PlainFlowGrpo(open_editor("tiny-editor"), practised, OracleJudge(practised), settings)
-    tasks = HeldOut(held_out, plain.editor, steps=settings.steps, guidance=None, batch=BATCH)
+    tasks = HeldOut(held_out, plain.editor, steps=settings.sampling_steps, guidance=None, batch=BATCH)
     looking = Looking(tasks, Stopwatch())
     looking.evaluate(0, plain.editor, {})
     for iteration in range(MOST_ITERATIONS):

@@ -24,7 +24,7 @@ WHOLE = RlSettings(
     algorithm=FlowGrpoSettings(window=7, window_kind="fixed", window_range=7, ratio_clip=(1e-4, 1e-4)),
     tasks=TASKS,
     members=MEMBERS,
-    steps=STEPS,
+    sampling_steps=STEPS,
     advantage_scale="batch",
     kl=0.04,
     learning_rate=3e-4,

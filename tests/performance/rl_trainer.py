@@ -14,6 +14,7 @@ import psutil
 
 from editloop.data.edits_file import EditRow
 from editloop.models.judge_protocol import EditGroup, Judge, Score
+from editloop.models.lora_settings import LoraSettings
 from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.settings import RlJob, RlSettings, read_rl_preset
 from tests.performance.bench import Benchmark, Scale
@@ -225,10 +226,9 @@ def memory() -> Scale:
             tasks=2,
             members=2,
             chunks=1,
-            steps=2,
+            sampling_steps=2,
             algorithm=NftSettings(levels=1),
-            rank=4,
-            alpha=8,
+            adapter=LoraSettings(rank=4, alpha=8),
             precision="fp32",
             evaluate_every=ITERATIONS,
             checkpoint_every=SETTLED,

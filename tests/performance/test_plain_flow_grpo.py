@@ -9,6 +9,7 @@ import torch
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.models.editors.opening import open_editor
 from editloop.models.judge_protocol import EditGroup, Score
+from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.rollout import SAMPLING, noise_generators
@@ -33,9 +34,8 @@ def trainer(rows: list[EditRow], **more: float) -> PlainFlowGrpo:
         algorithm=FlowGrpoSettings(window=2, window_range=2),
         tasks=TASKS,
         members=MEMBERS,
-        steps=STEPS,
-        rank=4,
-        alpha=4,
+        sampling_steps=STEPS,
+        adapter=LoraSettings(rank=4, alpha=4),
         **more,
     )
     return PlainFlowGrpo(open_editor("tiny-editor"), rows, OracleJudge(rows), settings)

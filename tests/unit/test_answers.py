@@ -11,15 +11,16 @@ import pytest
 
 from annotation.campaigns import answers as module
 from annotation.campaigns.answers import (
+    AnswerExport,
     TruncatedExportError,
     answer_digests,
     answers_sha256,
     changed_annotations,
     export_answers,
     extract_judgements,
-    iterate_tasks,
     progress,
     read_answers,
+    read_export,
 )
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.labelling import REASONS, result_of
@@ -60,9 +61,9 @@ def rated(*levels: int) -> list[dict[str, Any]]:
     return result_of([{"if": level, "vq": level} for level in levels])
 
 
-def exported(**pages: list[dict[str, Any]]) -> bytes:
+def exported(**pages: list[dict[str, Any]]) -> AnswerExport:
     rows = [{"id": 100 + n, "data": {"key": key}, "annotations": given} for n, (key, given) in enumerate(pages.items())]
-    return json.dumps(rows).encode()
+    return read_export(json.dumps(rows).encode())
 
 
 def campaign(pages: dict[str, Page]) -> Campaign:
@@ -165,8 +166,8 @@ def test_what_cannot_come_from_the_page_is_told_and_does_not_count() -> None:
 
 
 def test_every_change_of_an_answer_changes_the_digest_and_another_export_does_not() -> None:
-    def digest(data: bytes) -> str:
-        return answers_sha256(answer_digests(data))
+    def digest(export: AnswerExport) -> str:
+        return answers_sha256(answer_digests(export))
 
     first, second = said(1, 1, rated(1, 2)), said(2, GUEST, rated(3, 4))
     before = digest(exported(p=[first, second], q=[]))
@@ -191,14 +192,16 @@ def test_changed_annotations_are_named() -> None:
 
 
 def test_an_export_cut_anywhere_is_seen_to_be_cut() -> None:
-    whole = exported(p=[said(1, 1, rated(1, 2))], q=[said(2, 2, rated(3, 4))])
-    assert len(list(iterate_tasks(whole))) == 2
+    export = exported(p=[said(1, 1, rated(1, 2))], q=[said(2, 2, rated(3, 4))])
+    whole = export.data
+    assert len(export.tasks) == 2
     for end in range(len(whole)):
         with pytest.raises(TruncatedExportError):
-            list(iterate_tasks(whole[:end]))
+            read_export(whole[:end])
 
 
-WHOLE = exported(p=[said(1, 1, rated(1, 2))], q=[])
+WHOLE_EXPORT = exported(p=[said(1, 1, rated(1, 2))], q=[])
+WHOLE = WHOLE_EXPORT.data
 
 
 @contextmanager
@@ -234,7 +237,7 @@ def studio(exports: list[tuple[int, bytes, int]]) -> Iterator[tuple[ServiceSetti
 
 CUTS = {
     "half a body": (200, WHOLE[:40], 0),
-    "a task too few": (200, exported(p=[]), 0),
+    "a task too few": (200, exported(p=[]).data, 0),
     "a page of HTML": (200, b"<html>", 0),
 }
 
@@ -243,7 +246,7 @@ CUTS = {
 def test_a_cut_export_is_asked_for_again_and_then_told(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN", 0.0)
     with studio([CUTS[cut], (200, WHOLE, 0)]) as (settings, asked):
-        assert export_answers(settings, campaign({})) == WHOLE
+        assert export_answers(settings, campaign({})) == WHOLE_EXPORT
         assert len(asked) == 2
     with studio([CUTS[cut]]) as (settings, asked):
         with pytest.raises(EditLoopError, match=r"export of campaign kitchen .* was cut off 3 times"):
@@ -253,7 +256,7 @@ def test_a_cut_export_is_asked_for_again_and_then_told(cut: str, monkeypatch: py
 
 def test_an_export_whose_connection_breaks_is_asked_for_again() -> None:
     with studio([(200, WHOLE[:40], 100), (200, WHOLE, 0)]) as (settings, asked):
-        assert export_answers(settings, campaign({})) == WHOLE
+        assert export_answers(settings, campaign({})) == WHOLE_EXPORT
         assert len(asked) == 2
 
 

@@ -15,6 +15,7 @@ from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.editors.opening import open_editor
 from editloop.models.judge_protocol import EditGroup
+from editloop.models.lora_settings import LoraSettings
 from editloop.selection.pool import CandidatePool
 from editloop.selection.propose import load_reward, own_scores
 from editloop.training import distributed as ranks
@@ -76,7 +77,7 @@ def test_states_of_a_bfloat16_model_are_float32() -> None:
 
 def test_frozen_weights_take_half_the_memory_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, coarse = RlSettings(precision="fp32"), RlSettings(precision="bf16")
-    full = RlSettings(precision="bf16", train="full")
+    full = RlSettings(precision="bf16", adapter=None)
     assert {rl.weights_dtype(settings) for settings in (exact, coarse, full)} == {torch.float32}
     monkeypatch.setattr(rl, "device", lambda: torch.device("cuda", 0))
     assert [rl.weights_dtype(settings) for settings in (exact, coarse, full)] == [
@@ -89,7 +90,7 @@ def test_frozen_weights_take_half_the_memory_on_a_gpu(monkeypatch: pytest.Monkey
 def test_an_adapter_beside_bfloat16_weights_is_trained_in_float32() -> None:
     editor = build_tiny_editor("kontext")
     editor.pipeline.to(torch.bfloat16)
-    trained = rl.prepare_to_train(editor, RlSettings(precision="bf16", rank=4, alpha=8))
+    trained = rl.prepare_to_train(editor, RlSettings(precision="bf16", adapter=LoraSettings(rank=4, alpha=8)))
     assert {weight.dtype for weight in trained} == {torch.float32}
     assert {weight.dtype for weight in editor.network.parameters() if not weight.requires_grad} == {torch.bfloat16}
     assert editor.network.dtype == torch.bfloat16

@@ -11,6 +11,7 @@ import torch
 
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
+from editloop.training import training_run
 from editloop.training.editor_rl import loop
 from editloop.training.editor_rl.evaluator import Verdict
 from editloop.training.editor_rl.settings import RlSettings
@@ -18,12 +19,12 @@ from tests.toy_editing import GOALS, ClosenessJudge, Fetches, PlainEngine, one_r
 
 OTHER = {"nft": {"beta": 0.5}, "flow-grpo": {"ratio_clip": (1e-3, 1e-3)}}
 """A setting of each algorithm that makes another training."""
-SIZES = {"tasks": 2, "members": 2, "steps": 2, "algorithm": {"name": "nft", "levels": 1}, "learning_rate": 0.1}
+SIZES = {"tasks": 2, "members": 2, "sampling_steps": 2, "algorithm": {"name": "nft", "levels": 1}, "learning_rate": 0.1}
 
 
 @pytest.fixture(autouse=True)
 def _rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(loop, "start_rl_engine", PlainEngine)
+    monkeypatch.setattr(loop, "start_engine", PlainEngine)
     with one_rank():
         yield
 
@@ -114,7 +115,7 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm
     first = trained(tmp_path / "parts", iterations=3, **told)
     first.run(None)
     second = trained(tmp_path / "parts", iterations=5, **told)
-    assert second.progress.step == 3
+    assert second.training_run.step == 3
     steps = second.run(None).history["steps"]
     for one, expected in zip(steps, unbroken, strict=True):
         assert {name: one[name] for name in ("step", "reward", "loss")} == pytest.approx(
@@ -179,11 +180,12 @@ def test_a_rank_samples_its_tasks_in_chunks(tmp_path: Path, chunks: int) -> None
 
 @pytest.mark.parametrize(("pace", "printed"), [(-1.0, True), (1000.0, False)])
 def test_progress_is_printed_once_its_pace_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pace: float, printed: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pace: float, printed: bool
 ) -> None:
-    monkeypatch.setattr(loop, "PRINT_INTERVAL_SECONDS", pace)
+    caplog.set_level("INFO", "editloop")
+    monkeypatch.setattr(training_run, "PRINT_INTERVAL_SECONDS", pace)
     trained(tmp_path, iterations=3).run(None)
-    assert ("iteration 2/3: reward" in capsys.readouterr().out) == printed
+    assert ("iteration 2/3: reward" in caplog.text) == printed
 
 
 def test_a_trainings_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
@@ -235,14 +237,15 @@ class Leaving(ClosenessJudge):
 
 @pytest.mark.parametrize(("away", "saved"), [(False, 3), (True, 2)])
 def test_a_training_that_is_asked_to_stop_saves_what_is_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], away: bool, saved: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, away: bool, saved: int
 ) -> None:
+    caplog.set_level("INFO", "editloop")
     training = trained(tmp_path, {"closeness": Leaving(away)}, iterations=9, chunks=1)
     with pytest.raises(SystemExit) as stopped:
         training.run(None)
-    assert stopped.value.code == loop.STOPPED_STATUS
+    assert stopped.value.code == training_run.STOPPED_STATUS
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [f"step-0000000{saved}"]
-    assert f"stopped at iteration {saved} and saved" in capsys.readouterr().out
+    assert f"stopped at iteration {saved} and saved" in caplog.text
 
 
 def test_a_judge_that_cannot_go_on_ends_the_training_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_flow_grpo_samples_with_the_trained_weights_and_keeps_nothing(editor):
 
 def test_steps_before_the_window_are_computed_once_a_group(editor, prompts):
     counts = SamplingCost()
-    settings = RlSettings(**SIZES, algorithm={"name": "flow-grpo", "shared_noise": True}, steps=8)
+    settings = RlSettings(**SIZES, algorithm={"name": "flow-grpo", "shared_noise": True}, sampling_steps=8)
     rolled(settings, editor, prompts, [0, 1], counts=counts, window=range(3, 5))
     assert counts.shared == 2 * 3
     assert counts.network == 2 * 3 + 2 * 3 * 5

@@ -26,7 +26,12 @@ def test_presets_are_valid_and_tell_what_cannot_be():
 @pytest.mark.parametrize(
     ("told", "rule"),
     [
-        ({"algorithm": grpo(window=9, window_range=9), "steps": 8}, "window_range 9 is longer than .* of 8 steps"),
+        (
+            {"algorithm": grpo(window=9, window_range=9), "sampling_steps": 8},
+            "window_range 9 is longer than .* of 8 steps",
+        ),
+        ({"adapter": None, "targets": ("to_q",)}, "targets to_q without an adapter"),
+        ({"adapter": {"dropout": 0.1}}, "adapter.dropout 0.1: editors' adapters have none"),
         ({"algorithm": grpo(window=3, window_range=2)}, "window 3 is longer than window_range 2"),
         ({"algorithm": grpo(step="cps", window_range=8)}, "has no deviation"),
         ({"algorithm": grpo(step="cps", noise=1.5)}, "noise 1.5 with cps: at most 1"),
@@ -44,7 +49,7 @@ def test_settings_that_cannot_work_are_refused_with_the_rule(told, rule):
 
 
 def test_settings_at_the_limits_work():
-    RlSettings(steps=4, algorithm=grpo(window=4, window_range=4))
-    RlSettings(steps=5, algorithm=grpo(step="cps", noise=1.0, window_range=4))
+    RlSettings(sampling_steps=4, algorithm=grpo(window=4, window_range=4))
+    RlSettings(sampling_steps=5, algorithm=grpo(step="cps", noise=1.0, window_range=4))
     RlSettings(best_members=8)
     RlSettings(best_members=2)

@@ -15,7 +15,7 @@ from tests.toy_editing import ClosenessJudge, PlainEngine, one_rank, toy_trainin
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 """The toy is in float64; rewards, advantages, noise levels and stored latents are rounded to float32 (6e-8) and an
 advantage divides that by a spread of 0.05. A wrong sign, factor or step is off by percents."""
-SIZES = {"iterations": 3, "tasks": 3, "members": 4, "steps": 4, "micro_batch": 5, "learning_rate": 0.2}
+SIZES = {"iterations": 3, "tasks": 3, "members": 4, "sampling_steps": 4, "micro_batch": 5, "learning_rate": 0.2}
 
 
 def nft(**told: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(loop, "start_rl_engine", PlainEngine)
+    monkeypatch.setattr(loop, "start_engine", PlainEngine)
     with one_rank():
         yield
 

@@ -17,7 +17,7 @@ from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeUnavailabl
 from editloop.training.editor_rl.evaluator import Evaluator
 from editloop.training.editor_rl.settings import RlSettings
 
-SETTINGS = RlSettings(steps=2, evaluation_tasks=20)
+SETTINGS = RlSettings(sampling_steps=2, evaluation_tasks=20)
 
 
 class Shifter:
@@ -212,7 +212,7 @@ def test_pages_are_sent_while_it_runs_and_wait_for_an_mlflow_that_is_away(
 def test_drawing_the_page_does_not_slow_small_evaluations(rows: list[EditRow], tmp_path: Path) -> None:
     watch, editor = watched(rows, tmp_path), Shifter()
     drawn = []
-    watch._draw = lambda: drawn.append(len(watch.seen))  # type: ignore[method-assign]
+    watch._draw = lambda: drawn.append(len(watch.records))  # type: ignore[method-assign]
     watch.drawn = float("inf")
     for at in range(3):
         look(watch, editor, at, 0.0)

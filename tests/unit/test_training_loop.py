@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
-from editloop.training import checkpoint, loop
+from editloop.training import checkpoint, loop, training_run
 from editloop.training.metric_log import LINES_FILE
 from editloop.training.schedule import learning_rate
 from editloop.training.settings import TrainingSettings
@@ -33,6 +33,9 @@ class Line:
 
     def __init__(self) -> None:
         self.model = Slope()
+
+    def parameter_groups(self) -> list[Any]:
+        return []
 
     def count(self, split: str) -> int:
         return UNITS[split]
@@ -58,9 +61,9 @@ class Line:
 class Descent:
     """Plain gradient descent that averages passes as DeepSpeed does; notes the rate of each step."""
 
-    def __init__(self, lesson: Line, settings: TrainingSettings, passes: int, *, universal: bool):
-        self.module, self.passes, self.calls, self.rates = lesson.model, passes, 0, list[float]()
-        self.optimizer = torch.optim.SGD([{"params": list(lesson.model.parameters()), "share": 0.5}], lr=1.0)
+    def __init__(self, model: Slope, groups: list[Any], settings: TrainingSettings, *, passes: int, **options: Any):
+        self.module, self.passes, self.calls, self.rates = model, passes, 0, list[float]()
+        self.optimizer = torch.optim.SGD([{"params": list(model.parameters()), "share": 0.5}], lr=1.0)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.passes).backward()  # type: ignore[no-untyped-call]
@@ -92,7 +95,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Descent]]:
     """Those that trainings have started."""
     started: list[Descent] = []
 
-    def start(*parts: Any, **options: bool) -> Descent:
+    def start(*parts: Any, **options: Any) -> Descent:
         started.append(Descent(*parts, **options))
         return started[-1]
 
@@ -191,7 +194,7 @@ def test_progress_is_printed_once_its_interval_is_over(
     printed: bool,
 ) -> None:
     caplog.set_level("INFO", "editloop")
-    monkeypatch.setattr(loop, "PRINT_INTERVAL_SECONDS", interval)
+    monkeypatch.setattr(training_run, "PRINT_INTERVAL_SECONDS", interval)
     loop.train(Line(), TrainingSettings(steps=3, batch=12, learning_rate=0.1), tmp_path, facts={})
     assert ("step 2/3: loss" in caplog.text) == printed
 
@@ -215,6 +218,6 @@ def test_asked_to_stop_it_ends_the_step_and_saves(
     settings = TrainingSettings(steps=9, batch=4, learning_rate=0.4, checkpoint_every=9)
     with pytest.raises(SystemExit) as stopped:
         loop.train(Interrupted(), settings, tmp_path, facts={})
-    assert stopped.value.code == loop.STOPPED_STATUS
+    assert stopped.value.code == training_run.STOPPED_STATUS
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
     assert "stopped at step 3 and saved" in caplog.text

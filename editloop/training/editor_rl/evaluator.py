@@ -5,6 +5,7 @@ from them.
 """
 
 import json
+import logging
 import re
 import shutil
 import time
@@ -31,6 +32,8 @@ from editloop.training.editor_rl.measures import diversity, mean_interval, prese
 from editloop.training.editor_rl.page import training_page
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.sheets import SHEETS, write_sheets
+
+log = logging.getLogger(__name__)
 
 WATCHED, EVALUATIONS, PAGE = "watched", "evaluations.json", "page.html"
 WATCHES = "watch_"
@@ -102,7 +105,7 @@ class Evaluator:
         self.watching = {address: _label(address) for address in watch}
         self._check_independent()
         (self.folder / SHEETS).mkdir(parents=True, exist_ok=True)
-        self.seen = [record for record in _read(self.folder / EVALUATIONS) if record["step"] <= through]
+        self.records = [record for record in _read(self.folder / EVALUATIONS) if record["step"] <= through]
         self.held: HeldOut | None = None
         self.base: list[Picture] = []
         self.sheets: dict[str, str] = {}
@@ -131,9 +134,13 @@ class Evaluator:
             "scores": {name: _plain(values) for name, values in scores.items()},
         }
         figures = self._figures(held, editor, edits, scores)
-        self.seen = [earlier for earlier in self.seen if earlier["step"] < iteration] + [record | {"figures": figures}]
-        ruling = early_stopping_rule([self._told(evaluation) for evaluation in self.seen], self.settings.stop)
-        self.seen[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
+        self.records = [earlier for earlier in self.records if earlier["step"] < iteration] + [
+            record | {"figures": figures}
+        ]
+        ruling = early_stopping_rule(
+            [self._evaluation_scores(evaluation) for evaluation in self.records], self.settings.stop
+        )
+        self.records[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
         self._show(held, edits)
         return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
 
@@ -148,7 +155,7 @@ class Evaluator:
         if self.held is None:
             settings = self.settings
             self.held = HeldOut(
-                self.rows, editor, steps=settings.steps, guidance=settings.guidance, batch=settings.micro_batch
+                self.rows, editor, steps=settings.sampling_steps, guidance=settings.guidance, batch=settings.micro_batch
             )
             with editor.base():
                 self.base = self.held.edits(editor)
@@ -171,7 +178,7 @@ class Evaluator:
         try:
             return judge_scores(self.judges[address], cases, edits)
         except JudgeUnavailableError as error:
-            print(f"evaluation: {address} is away, its scores are missing: {error}", flush=True)
+            log.warning("evaluation: %s is away, its scores are missing: %s", address, error)
             return np.full(len(cases), np.nan)
 
     def _figures(
@@ -199,7 +206,7 @@ class Evaluator:
         figures["reward_missing"] = float(np.isnan(scores["reward"]).mean())
         return figures
 
-    def _told(self, record: dict[str, Any]) -> EvaluationScores:
+    def _evaluation_scores(self, record: dict[str, Any]) -> EvaluationScores:
         scores = {name: np.array(values, dtype=float) for name, values in record["scores"].items()}
         watching = {label: scores[label] for label in self.watching.values()}
         return EvaluationScores(record["step"], scores["reward"], watching, record["training"].get("kl"))
@@ -210,11 +217,11 @@ class Evaluator:
         The page takes longer to draw than a small evaluation does, so it is drawn only where the last one is old.
         """
         ordered_by = next(iter(self.watching.values()), "reward")
-        first, last = (np.array(self.seen[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
-        step = self.seen[-1]["step"]
+        first, last = (np.array(self.records[at]["scores"][ordered_by], dtype=float) for at in (0, -1))
+        step = self.records[-1]["step"]
         judge = ordered_by.removeprefix(WATCHES)
         self.sheets = write_sheets(self.folder, step, held.cases, self.base, edits, judge, first, last)
-        write_json(self.folder / EVALUATIONS, self.seen)
+        write_json(self.folder / EVALUATIONS, self.records)
         if time.monotonic() - self.drawn > PAGE_SECONDS:
             self._draw()
         shutil.copytree(self.folder, self.output, dirs_exist_ok=True)
@@ -223,7 +230,7 @@ class Evaluator:
 
     def _draw(self) -> None:
         pictures = {caption: self.folder / file for caption, file in self.sheets.items()}
-        write_file(self.folder / PAGE, training_page(self.seen, list(self.watching.values()), pictures))
+        write_file(self.folder / PAGE, training_page(self.records, list(self.watching.values()), pictures))
         self.drawn = time.monotonic()
         self.live.send({self.folder / PAGE: "."})
 
@@ -238,8 +245,7 @@ class Evaluator:
     def _check_independent(self) -> None:
         teachers = {self.judges[address].version: address for address in self.rewards if address in self.judges}
         for address in self.watching:
-            taught = self.rewards.get(address) or (address in self.judges and self.judges[address].version in teachers)
-            if taught:
+            if address in self.rewards or (address in self.judges and self.judges[address].version in teachers):
                 raise EditLoopError(
                     f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever "
                     "it is: name another one."

@@ -1,9 +1,12 @@
 """Upload of a running training's files to the stage's MLflow run, by a thread."""
 
+import logging
 import threading
 from pathlib import Path
 
 from editloop.lineage import tracking
+
+log = logging.getLogger(__name__)
 
 LAST_SECONDS = 20.0
 """Longest time that the end of a training waits for the last files."""
@@ -42,6 +45,4 @@ class LiveFiles:
                 api.log_artifact(self.run, str(path), None if folder == "." else folder)
                 self._waiting.pop(path)
         except Exception as error:  # whatever MLflow's client raises, training goes on
-            print(
-                f"pages: MLflow does not take them ({type(error).__name__}); sent with the next evaluation", flush=True
-            )
+            log.warning("pages: MLflow does not take them (%s); sent with the next evaluation", type(error).__name__)

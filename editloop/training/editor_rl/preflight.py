@@ -45,7 +45,7 @@ def check_job(
             f"{len(practised)} tasks to practise for {processes} processes: each needs one. Give more tasks."
         )
     outline = outline_editor(editor)
-    if settings.train == "lora":
+    if settings.adapter is not None:
         outline.adapter_layers(settings.targets or None)
     settings_file = reward_source.folder / REWARD_SETTINGS
     if settings_file.is_file():

@@ -218,8 +218,8 @@ def sample_rollout(
     else:
         starts, active_rows = draws, rows
     x = torch.cat([editor.noise(1, condition.size, generator) for generator in starts])
-    sigmas = editor.sigmas(settings.steps, condition.size).tolist()
-    guided = ceil(plan.guidance_share * settings.steps)
+    sigmas = editor.sigmas(settings.sampling_steps, condition.size).tolist()
+    guided = ceil(plan.guidance_share * settings.sampling_steps)
     steps: list[WindowStep] = []
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         if index == plan.window.start and len(x) < len(rows):

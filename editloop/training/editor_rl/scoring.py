@@ -4,6 +4,7 @@ A score that a judge does not give is missing, and is counted. An unavailable ju
 where a judge is another model than before, or refuses a request.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,8 @@ from editloop.models.editors.settings import Size
 from editloop.models.judge_protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
 from editloop.scoring.opening import is_served, open_judge
 from editloop.scoring.validation import validate_scores
+
+log = logging.getLogger(__name__)
 
 ORACLE = "oracle"
 """Address of the oracle, which compares an edit with the task's target."""
@@ -167,7 +170,7 @@ class RewardJudges:
                         f"{name}: {error} It was waited for {time.monotonic() - began:.0f} s (judge_patience "
                         f"{self.patience:g}). The state is saved: start the judge and call again."
                     ) from error
-                print(f"{name}: {error} Asked again in {pause:.0f} s.", flush=True)
+                log.warning("%s: %s Asked again in %.0f s.", name, error, pause)
                 self._stop.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         self.seconds += time.monotonic() - began

@@ -2,27 +2,34 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from editloop.models.lora_settings import LoraSettings, check_editor_adapter
 from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.editor_rl.algorithm_settings import AnyAlgorithmSettings, NftSettings
 from editloop.training.editor_rl.guards import StopSettings
 from editloop.training.job import JobFile
+from editloop.training.settings import RunSettings
 
 PRESETS = Path(str(files("editloop.training.editor_rl"))) / "presets"
 """Those that ship."""
 
 
-class RlSettings(BaseModel):
+class RlSettings(RunSettings):
     """Settings of one online RL training.
 
     An iteration samples several edits of a few tasks, scores them, and moves the editor towards the better edits of
     each task's group.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
+        "iterations",
+        "judge_patience",
+        "most_missing",
+        "missing_over",
+    }
 
     iterations: int = Field(200, ge=1)
     tasks: int = Field(16, ge=1)
@@ -36,8 +43,7 @@ class RlSettings(BaseModel):
     chunks: int = Field(2, ge=1)
     """Parts in which a rank samples its tasks. One is scored while the next is sampled."""
 
-    steps: int = Field(8, ge=1)
-    """Sampling steps."""
+    sampling_steps: int = Field(8, ge=1)
     guidance: float | None = Field(None, ge=1)
     """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
     encodings: int = Field(4096, ge=1)
@@ -67,16 +73,11 @@ class RlSettings(BaseModel):
     and a mean above `solved_mean`. 0: no task is. Edit-R1 uses 0.05."""
     solved_mean: float = Field(0.9, ge=0, le=1)
 
-    train: Literal["lora", "full"] = "lora"
-    """Train a low-rank adapter, or all weights of the network."""
-    rank: int = Field(32, ge=1)
-    alpha: int = Field(64, ge=1)
+    adapter: LoraSettings | None = LoraSettings(rank=32, alpha=64)
     targets: tuple[str, ...] = ()
     """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
     where the machine has instructions for it (there 1.8 times as fast)."""
@@ -93,8 +94,6 @@ class RlSettings(BaseModel):
     """Conditions that end the training before its last iteration."""
     checkpoint_every: int = Field(25, ge=1)
     """Iterations between two checkpoints."""
-    checkpoints_kept: int = Field(2, ge=1)
-    """Number of newest checkpoints to keep."""
     seed: int = 0
     """Seed of the choice of tasks, of all noise and of new weights."""
 
@@ -109,23 +108,9 @@ class RlSettings(BaseModel):
             )
         if self.best_members == 1:
             raise ValueError("best_members is 1: one edit has nothing to be better than; take 2 or more, or 0 for all")
-        self.algorithm.check_steps(self.steps)
+        check_editor_adapter(self.adapter, self.targets)
+        self.algorithm.check_steps(self.sampling_steps)
         return self
-
-
-SAME_RESULT = frozenset(
-    {
-        "iterations",
-        "checkpoint_every",
-        "checkpoints_kept",
-        "judge_patience",
-        "most_missing",
-        "missing_over",
-        "zero_stage",
-    }
-)
-"""Settings that are not part of a training's identity. Between a stopped call and the one that continues it, all but
-`zero_stage` may change; checkpoints refuse another ZeRO stage."""
 
 
 class RlJob(JobFile):

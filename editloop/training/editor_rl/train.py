@@ -56,7 +56,7 @@ def weights_dtype(settings: RlSettings) -> torch.dtype:
     Args:
         settings: The training's settings.
     """
-    frozen = settings.train == "lora" and device().type == "cuda" and computes_in_bf16(settings)
+    frozen = settings.adapter is not None and device().type == "cuda" and computes_in_bf16(settings)
     return torch.bfloat16 if frozen else torch.float32
 
 
@@ -83,9 +83,9 @@ def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]
     """
     torch.manual_seed(settings.seed)
     editor.bf16 = computes_in_bf16(settings)
-    if settings.train == "full":
+    if settings.adapter is None:
         return editor.train_whole()
-    return editor.add_adapter(settings.rank, settings.alpha, settings.targets or None)
+    return editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
@@ -131,7 +131,7 @@ def main(job: RlJob) -> None:
             watch=job.watch,
             folder=job.checkpoints / "watch",
             output=job.output,
-            through=training.progress.step,
+            through=training.training_run.step,
         )
     finished = training.run(evaluator)
     if evaluator:

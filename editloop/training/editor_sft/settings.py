@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from editloop.models.lora_settings import check_editor_adapter
 from editloop.settings_file import FrozenModel, find_preset, read_settings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
@@ -20,7 +21,7 @@ class SftSettings(FrozenModel):
     training: TrainingSettings
     targets: tuple[str, ...] = ()
     """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
-    levels: Literal["uniform", "logit-normal"] = "uniform"
+    noise_levels: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of noise levels: uniform, or with more weight in the middle (arXiv 2403.03206)."""
     shift: float = Field(1.0, gt=0)
     """Factor that shifts noise levels towards noise, as larger images need; 1 leaves them as drawn."""
@@ -31,12 +32,7 @@ class SftSettings(FrozenModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.training.adapter is None and self.targets:
-            raise ValueError(f"targets {', '.join(self.targets)} without an adapter: all weights are trained; drop one")
-        if self.training.adapter is not None and self.training.adapter.dropout:
-            raise ValueError(
-                f"adapter.dropout {self.training.adapter.dropout}: editors' adapters have none; set it to 0"
-            )
+        check_editor_adapter(self.training.adapter, self.targets)
         if self.training.zero_stage == 3:
             raise ValueError("zero_stage 3 spreads weights that are saved whole here; take 0 to 2")
         if self.training.gradient_checkpointing:

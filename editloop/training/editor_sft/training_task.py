@@ -94,7 +94,7 @@ class EditTrainingTask:
         losses = []
         for size, part in _parts(batch).items():
             drawn = [torch.Generator().manual_seed(_seed(seed, unit)) for unit in part.units]
-            draw = uniform_levels if self.settings.levels == "uniform" else logit_normal_levels
+            draw = uniform_levels if self.settings.noise_levels == "uniform" else logit_normal_levels
             sigma = torch.cat([draw(1, generator) for generator in drawn])
             losses.append(self._losses("train", size, part, shifted(sigma, self.settings.shift), drawn))
         return torch.cat(losses).mean()
