@@ -4,7 +4,7 @@ An honest expert's ratings are the oracle's scores with the expert's own bias an
 that. Which experts answer a task depends only on the seed and the task. All of them answer repeats and gold.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import Axis, EditTask, Page
 from editloop.errors import EditLoopError
 from editloop.evaluation.oracle import oracle_of_task
-from editloop.studies.world.characters import Character, PageView, answer_page, assigned_annotators, expert
+from editloop.studies.world.characters import PageView, answer_page, assigned_annotators, expert
 from infra.settings import ServiceSettings
 
 Scores = dict[tuple[str, str], dict[Axis, float]]
@@ -42,7 +42,6 @@ def answer_campaign(
     *,
     settings: ServiceSettings,
     seed: int = 0,
-    characters: Mapping[str, Character] | None = None,
 ) -> int:
     """Submit every missing answer of a campaign as simulated experts.
 
@@ -54,7 +53,6 @@ def answer_campaign(
             the oracle compares edits with.
         settings: Address and token of Label Studio, and the accounts file.
         seed: Seed of the experts, their ratings, and who answers which task.
-        characters: Characters by annotator; annotators without an entry are honest.
 
     Returns:
         The number of answers submitted.
@@ -71,7 +69,7 @@ def answer_campaign(
             "the file of those that `editloop up` makes. Real people answer in Label Studio."
         )
     scores = oracle_scores([campaign / "images", candidates / "images"], read_tasks(candidates), pages.values())
-    experts = {name: expert(name, seed, (characters or {}).get(name, "honest")) for name in opened.annotators}
+    experts = {name: expert(name, seed) for name in opened.annotators}
     submitted = _submitted_answers(settings, opened)
     rows = task_rows(settings, opened)
     pending = []
@@ -87,7 +85,8 @@ def answer_campaign(
     apis = {name: LabelStudioApi(settings, accounts[name].token) for name in opened.annotators}
 
     def submit(submission: Submission) -> None:
-        _submit(apis[submission.annotator], submission)
+        path = f"/api/tasks/{submission.task}/annotations/"
+        apis[submission.annotator].call("POST", path, json=submission.body)
 
     owner = LabelStudioApi(settings)
     for _ in track(owner.each(submit, pending), "answers", total=len(pending), transient=True):
@@ -124,11 +123,8 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
         task, edits = targets[task_id], sorted(images)
         source, target = (_picture(folders, digest) for digest in (task.source, str(task.target)))
         score = oracle_of_task(source, target, (_picture(folders, digest) for digest in edits))
-        for index, digest in enumerate(edits):
-            scores[task_id, digest] = {
-                "if": float(score.instruction_following[index]),
-                "vq": float(score.visual_quality[index]),
-            }
+        for digest, following, quality in zip(edits, score.instruction_following, score.visual_quality, strict=True):
+            scores[task_id, digest] = {"if": float(following), "vq": float(quality)}
     return scores
 
 
@@ -146,7 +142,3 @@ def _submitted_answers(settings: ServiceSettings, campaign: Campaign) -> set[tup
         for annotation in task["annotations"]
         if (name := names.get(author_id(annotation)))
     }
-
-
-def _submit(api: LabelStudioApi, submission: Submission) -> None:
-    api.call("POST", f"/api/tasks/{submission.task}/annotations/", json=submission.body)

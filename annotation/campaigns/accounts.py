@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 
 from editloop.content import write_file
 from editloop.errors import EditLoopError
+from editloop.settings_file import FrozenModel
 from infra.settings import ServiceSettings
 
 DOMAIN = "editloop.example"
@@ -24,10 +24,8 @@ DOMAIN = "editloop.example"
 TIMEOUT = 60
 
 
-class Account(BaseModel):
+class Account(FrozenModel):
     """Login of one annotator. `token` is for the API, which simulated experts use; "" until it is known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     email: str

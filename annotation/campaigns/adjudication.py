@@ -96,12 +96,10 @@ def adjudicate(
     store.attach(client, queue.project_id, campaign.key)
     queued_keys = {task["data"]["key"] for task in live_tasks(api, queue, "task_only")}
     queue_pages = [page for key, page in pages.items() if key in queued_keys or key in conflict_pages]
-    rows = import_tasks(
-        api, queue, [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in queue_pages]
-    )
-    decided_keys = [
-        answer.page for answer in decided(lead_answers(client, campaign, pages, export_answers(settings, queue)))
-    ]
+    planned = [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in queue_pages]
+    rows = import_tasks(api, queue, planned)
+    lead = lead_answers(client, campaign, pages, export_answers(settings, queue))
+    decided_keys = [answer.page for answer in decided(lead)]
     for key in track(decided_keys, "votes", transient=True):
         _show_votes(api, rows[key].id, [answer for answer in answers.counting().values() if answer.page == key])
     return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
@@ -128,10 +126,8 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
 
 def _show_votes(api: LabelStudioApi, task: int, votes: list[PageAnswer]) -> None:
     """Show the current votes on a decided task, each as a prediction under the voter's name."""
-    predictions = {
-        prediction["model_version"]: prediction
-        for prediction in api.call("GET", "/api/predictions/", params={"task": task})
-    }
+    existing = api.call("GET", "/api/predictions/", params={"task": task})
+    predictions = {prediction["model_version"]: prediction for prediction in existing}
     for vote in votes:
         result, before = result_of(vote.ratings, vote.reason), predictions.get(vote.annotator)
         if before and _values_by_control(before["result"]) == _values_by_control(result):

@@ -158,20 +158,15 @@ def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> Campai
     folder = Path(name)
     if (folder / "campaign.json").is_file():
         campaign = read_campaign(folder)
-        return CampaignFiles(
-            campaign,
-            folder,
-            _candidates_folder(campaign, tracking.find_runs(stage="annotate", campaign_key=campaign.key)),
-        )
+        runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+        return CampaignFiles(campaign, folder, _candidates_folder(campaign, runs))
     campaigns = find_campaigns(client, settings)
     matches = [campaign for campaign in campaigns if name in (campaign.name, campaign.key)]
     if len(matches) != 1:
         lines = [f"  {campaign.key}  {campaign.name}  {campaign.url}" for campaign in matches or campaigns]
-        problem = (
-            f"{len(matches)} campaigns have that name; use a key"
-            if matches
-            else "no such campaign or folder; there are"
-        )
+        problem = "no such campaign or folder; there are"
+        if matches:
+            problem = f"{len(matches)} campaigns have that name; use a key"
         raise EditLoopError("\n".join([f"{name}: {problem}:", *(lines or ["  none"])]))
     runs = tracking.find_runs(stage="annotate", campaign_key=matches[0].key)
     if not runs:

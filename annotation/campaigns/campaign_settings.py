@@ -120,14 +120,8 @@ def read_campaign_settings(path: Path) -> CampaignFile:
     except ValidationError as error:
         faults += setting_faults(error, CampaignSettings)
     if settings is None or faults:
-        raise EditLoopError(
-            "\n".join(
-                [
-                    f"{path}: {len(faults)} faults in the campaign's settings (docs/campaign.md explains every key):",
-                    *faults,
-                ]
-            )
-        )
+        heading = f"{path}: {len(faults)} faults in the campaign's settings (docs/campaign.md explains every key):"
+        raise EditLoopError("\n".join([heading, *faults]))
     return CampaignFile(settings, folder)
 
 

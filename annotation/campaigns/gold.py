@@ -77,13 +77,9 @@ def make_gold_task(
         elif kind == "spoilt":
             expected.setdefault(_write_spoilt(images / f"{target}.png", seed, gold_images), {"vq": BAD})
         else:
-            others = [
-                other_task
-                for other_task in tasks
-                if other_task.source not in expected and other_task.source != task.source
-            ]
-            if others:
-                expected.setdefault(others[_number(seed, task.task_id) % len(others)].source, {"if": BAD})
+            sources = [foreign.source for foreign in tasks if foreign.source not in {*expected, task.source}]
+            if sources:
+                expected.setdefault(sources[_number(seed, task.task_id) % len(sources)], {"if": BAD})
     own_images = [candidate.image for candidate in task.candidates if candidate.image not in expected]
     pictures = [*expected, *_shuffled(own_images, seed, task.task_id)[: places - len(expected)]]
     return GoldTask(
@@ -127,14 +123,13 @@ def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRa
             faults.append(f"{where}: candidate = {row['candidate']}: {row['task']} has 1 to {len(task.candidates)}")
             continue
         right: dict[Axis, Range] = {}
-        for axis in AXES:
-            if not (cell := (row[axis] or "").strip()):
-                continue
+        cells = {axis: cell for axis in AXES if (cell := (row[axis] or "").strip())}
+        for axis, cell in cells.items():
             if (span := _range(cell)) is None:
                 faults.append(f"{where}: {axis} = {cell}: a level of {LOWEST_RATING} to {HIGHEST_RATING}, or 3-4")
             else:
                 right[axis] = span
-        if not any((row[axis] or "").strip() for axis in AXES):
+        if not cells:
             faults.append(f"{where}: {' and '.join(AXES)} are empty; a line gives one of them at least")
         if candidate in known_ratings.get(task.task_id, {}):
             faults.append(f"{where}: {row['task']}, {row['candidate']} stands twice")

@@ -1,13 +1,13 @@
 """The annotators' guidelines: Markdown, shown in Label Studio as HTML."""
 
-from importlib.resources import files
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 
 def default_guidelines() -> str:
     """Return the guidelines, in Markdown, of campaigns without guidelines of their own."""
-    return files("annotation.campaigns").joinpath("guidelines.md").read_text()
+    return Path(__file__).with_name("guidelines.md").read_text()
 
 
 def guidelines_html(markdown: str) -> str:

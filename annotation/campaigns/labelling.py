@@ -21,12 +21,7 @@ FEWEST, MOST = 2, 7
 """Candidates on a page: one alone cannot be compared, and more than seven do not fit a screen or a keyboard."""
 KEYS = ("1234", "qwer", "asdf", "zxcv", "7890", "uiop", "hjkl")
 """A row of keys per candidate: plain for the first axis, with shift for the second."""
-REASONS = {
-    "source broken": "b",
-    "instruction unclear": "t",
-    "pictures do not load": "n",
-    "other": "m",
-}
+REASONS = {"source broken": "b", "instruction unclear": "t", "pictures do not load": "n", "other": "m"}
 """Reasons why a page cannot be judged, each with its key."""
 TINY = 128
 """Pixels. Images with no side longer than this are enlarged without smoothing, which would hide their flaws."""

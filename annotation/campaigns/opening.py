@@ -83,7 +83,7 @@ def open_campaign(
         tasks, campaign_settings, config_sha256=config_sha256(config), images=images, gold_images=folder / "images"
     )
     facts = {
-        "name": campaign_settings.name,
+        **campaign_settings.model_dump(include={"name", "overlap", "annotators", "lead", "seed"}),
         "config_sha256": config_sha256(config),
         "candidates_sha256": read_manifest(candidates)["sha256"],
         "pages_sha256": sha256_json([page.model_dump(mode="json") for page in pages]),
@@ -92,16 +92,10 @@ def open_campaign(
         "tasks": sum(page.kind == "task" for page in pages),
         "places": places,
         "tiny": tiny,
-        "overlap": campaign_settings.overlap,
-        "annotators": campaign_settings.annotators,
-        "lead": campaign_settings.lead,
         "gates": campaign_settings.gates.alpha,
-        "seed": campaign_settings.seed,
     }
     facts["key"] = key = sha256_json(facts)[:16]
-    ensure_annotators(
-        client, {*campaign_settings.annotators, *([campaign_settings.lead] if campaign_settings.lead else [])}, settings
-    )
+    ensure_annotators(client, set(filter(None, (*campaign_settings.annotators, campaign_settings.lead))), settings)
     guidelines = campaign_settings.guidelines or default_guidelines()
     campaign = next((existing for existing in find_campaigns(client, settings) if existing.key == key), None)
     campaign = campaign or _create(client, settings, facts, config)
@@ -179,11 +173,8 @@ def _set_project(api: LabelStudioApi, campaign: Campaign, guidelines: str) -> No
     """
     path = f"/api/projects/{campaign.project_id}"
     project = api.call("GET", path)
-    change: dict[str, Any] = {}
-    if project["expert_instruction"] != guidelines:
-        change["expert_instruction"] = guidelines
-    if project["maximum_annotations"] != campaign.overlap:
-        change["maximum_annotations"] = campaign.overlap
+    planned = {"expert_instruction": guidelines, "maximum_annotations": campaign.overlap}
+    change = {name: value for name, value in planned.items() if project[name] != value}
     if not change:
         return
     api.call("PATCH", path, json=change)

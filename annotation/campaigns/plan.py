@@ -62,20 +62,14 @@ def plan_pages(
     places, seed = places_of(tasks, settings), settings.seed
     answers = read_gold_answers(settings.gold.answers, tasks) if settings.gold.answers else {}
     unanswered = [task for task in tasks if task.task_id not in answers]
-    gold = _draw_tasks(
-        [task for task in unanswered if can_be_gold(task)],
-        _count(settings.gold.share, tasks) - len(answers),
-        seed,
-        "gold",
-    )
+    eligible = [task for task in unanswered if can_be_gold(task)]
+    gold = _draw_tasks(eligible, _count(settings.gold.share, tasks) - len(answers), seed, "gold")
     if settings.gold.share and not (gold or answers):
         raise EditLoopError(
             "Gold pages are made of tasks with a target, and none has one: give gold answers or share 0."
         )
-    repeats = {
-        task.task_id
-        for task in _draw_tasks(unanswered, _count(settings.repeats.share, tasks), seed, "repeat", last=gold)
-    }
+    repeated = _draw_tasks(unanswered, _count(settings.repeats.share, tasks), seed, "repeat", last=gold)
+    repeats = {task.task_id for task in repeated}
     everybody = len(settings.annotators)
 
     def page(
@@ -105,15 +99,9 @@ def plan_pages(
         pages.append(page(task, "task", candidates, everybody if is_repeated else settings.overlap, {}))
         if is_repeated:
             reordered = _shuffle_candidates(candidates, seed, task.task_id, "repeat")
-            pages.append(
-                page(
-                    task,
-                    "repeat",
-                    reordered if reordered != candidates else [*candidates[1:], candidates[0]],
-                    everybody,
-                    {},
-                )
-            )
+            if reordered == candidates:
+                reordered = [*candidates[1:], candidates[0]]
+            pages.append(page(task, "repeat", reordered, everybody, {}))
     for task in track(gold, "gold pages", transient=True):
         gold_task: GoldTask = make_gold_task(task, tasks, places, seed, images, gold_images)
         candidates = _shuffle_candidates(gold_task.shown, seed, task.task_id, "gold")
@@ -136,14 +124,8 @@ def _draw_tasks(
 
 def _draw_candidates(task: EditTask, places: int, seed: int, expected: KnownRatings) -> list[tuple[str, str]]:
     """Draw up to `places` of the task's candidates as (id, image); those with a known answer come first."""
-    order = sorted(
-        task.candidates,
-        key=lambda candidate: (
-            candidate.candidate_id not in expected,
-            sha256_json([seed, "drawn", candidate.candidate_id]),
-        ),
-    )
-    return [(candidate.candidate_id, candidate.image) for candidate in order[:places]]
+    edits = [(candidate.candidate_id, candidate.image) for candidate in task.candidates]
+    return sorted(edits, key=lambda edit: (edit[0] not in expected, sha256_json([seed, "drawn", edit[0]])))[:places]
 
 
 def _shuffle_candidates(candidates: list[tuple[str, str]], seed: int, task: str, kind: Kind) -> list[tuple[str, str]]:

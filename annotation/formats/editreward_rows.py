@@ -53,10 +53,7 @@ class PublicRow(BaseModel):
 
     def ratings(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return (instruction following, visual quality) of path1 and of path2."""
-        return (
-            (self.model1_dim1_score, self.model1_dim2_score),
-            (self.model2_dim1_score, self.model2_dim2_score),
-        )
+        return ((self.model1_dim1_score, self.model1_dim2_score), (self.model2_dim1_score, self.model2_dim2_score))
 
     def contradictions(self) -> Iterator[str]:
         """Yield a message for each contradiction within the row."""

@@ -1,6 +1,7 @@
 """Folders of imported judgements, in the layout that stage `collect` writes for a campaign."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from annotation.quality.quality import quality
@@ -24,16 +25,7 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
         source: The file that the judgements were read from; it is kept as `imported` with its ending.
     """
     content = source.read_bytes()
-    ratings = [
-        [
-            judgement.task_id,
-            judgement.candidate_id,
-            judgement.annotator,
-            judgement.instruction_following,
-            judgement.visual_quality,
-        ]
-        for judgement in judgements
-    ]
+    rating = attrgetter("task_id", "candidate_id", "annotator", "instruction_following", "visual_quality")
     agreements = {axis: agreement(judgements, axis) for axis in AXES}
     measured = quality(judgements, [], [], [], tasks)
     summary = {
@@ -44,7 +36,7 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
         "alpha": {axis: figures["alpha"] for axis, figures in agreements.items()},
         "conflicts": measured["conflicts"],
         "export_sha256": sha256_bytes(content),
-        "ratings_sha256": sha256_json(ratings),
+        "ratings_sha256": sha256_json(list(map(rating, judgements))),
     }
     with complete_folder(output, summary) as folder:
         lines = [judgement.model_dump_json(by_alias=True) + "\n" for judgement in judgements]

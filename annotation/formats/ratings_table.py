@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -137,11 +138,8 @@ def write_judgements(judgements: Sequence[Judgement], path: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
         write_file(path, buffer.getvalue())
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, (*KEYS, *AXES, *CONTEXT), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_file(path, text.getvalue())
+    table = pd.DataFrame(rows, columns=[*KEYS, *AXES, *CONTEXT])
+    write_file(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def judgements_of_table(path: Path, tasks: Sequence[EditTask]) -> list[Judgement]:

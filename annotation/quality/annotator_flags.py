@@ -10,12 +10,12 @@ either way, noise of 0.3 to 0.7), the tests flagged nobody.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from annotation.quality.annotator_measures import EffectEstimate, Measures
+from annotation.quality.annotator_measures import Measures
 from annotation.quality.known_answers import Share
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis
 
@@ -91,7 +91,7 @@ def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
     Returns:
         One finding for each test run, significant or not; Holm's correction is the caller's.
     """
-    tested = [*_gold(evidence), *_repeats(evidence), *_flat(evidence), *_speed(evidence)]
+    tested = [*_shares(evidence), *_speed(evidence)]
     for axis in AXES:
         measured = {name: case.axes[axis] for name, case in evidence.items()}
         tested += _position(measured, axis)
@@ -103,44 +103,35 @@ def findings(evidence: Mapping[str, Evidence]) -> list[Finding]:
 def _levels(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
     """Test shift, drift, and preference for an editor."""
     for name, measures in measured.items():
-        if _has_enough_pages(measures.shift):
-            difference, interval = _difference_text(measures.shift.value), _interval_text(measures.shift)
-            words = f"rates {difference} than the median annotator ({interval})"
-            yield Finding(name, f"shift: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(measures.shift, SHIFT))
-        if _has_enough_pages(measures.drift):
-            difference, interval = _difference_text(measures.drift.value), _interval_text(measures.drift)
-            words = f"rates {difference} at the end than at the beginning ({interval})"
-            yield Finding(name, f"drift: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(measures.drift, DRIFT))
+        effects = [
+            ("shift", measures.shift, SHIFT, "rates", "than the median annotator"),
+            ("drift", measures.drift, DRIFT, "rates", "at the end than at the beginning"),
+        ]
         for editor, leaning in measures.editors.items():
-            if _has_enough_pages(leaning):
-                difference, interval = _difference_text(leaning.value), _interval_text(leaning)
-                words = f"rates edits of {editor} {difference} than others do ({interval})"
-                yield Finding(name, f"editor: {AXIS_NAMES[axis]}: {words}", _log_p_beyond(leaning, EDITOR))
+            effects.append(("editor", leaning, EDITOR, f"rates edits of {editor}", "than others do"))
+        for kind, estimate, allowed, begin, end in effects:
+            if estimate is not None and estimate.pages >= LEAST_PAGES:
+                half = 1.96 * estimate.error
+                interval = f"95 % interval {estimate.value - half:+.2f} to {estimate.value + half:+.2f}"
+                words = f"{kind}: {AXIS_NAMES[axis]}: {begin} {_difference_text(estimate.value)} {end} ({interval})"
+                yield Finding(name, words, _log_p_above(abs(estimate.value) - allowed, estimate.error, estimate.pages))
 
 
 def _follows(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
     slopes = {
-        name: measures
+        name: (measures.follows, measures.pages)
         for name, measures in measured.items()
         if measures.follows is not None and measures.pages >= LEAST_PAGES
     }
-    middle = (
-        float(np.median([measures.follows.value for measures in slopes.values() if measures.follows]))
-        if slopes
-        else 0.0
-    )
-    if len(slopes) < LEAST_ANNOTATORS or middle < LEAST_SLOPE:
+    if len(slopes) < LEAST_ANNOTATORS:
         return
-    for name, measures in slopes.items():
-        assert measures.follows is not None
-        value, change = measures.follows.value, measures.follows.change
-        words = (
-            f"hardly follows the others ({round(value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f})"
-        )
-        log_p = _log_p_above(FOLLOWS * middle - value, measures.follows.error, measures.pages)
-        yield Finding(name, f"random: {AXIS_NAMES[axis]}: {words}", log_p)
-        words = f"follows the others less and less ({change:+.2f} levels a level from first page to last)"
-        log_p = _log_p_above(-FADES * middle - change, measures.follows.change_error, measures.pages)
+    middle = float(np.median([slope.value for slope, _ in slopes.values()]))
+    for name, (slope, pages) in slopes.items() if middle >= LEAST_SLOPE else ():
+        followed = f"{round(slope.value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f}"
+        log_p = _log_p_above(FOLLOWS * middle - slope.value, slope.error, pages)
+        yield Finding(name, f"random: {AXIS_NAMES[axis]}: hardly follows the others ({followed})", log_p)
+        words = f"follows the others less and less ({slope.change:+.2f} levels a level from first page to last)"
+        log_p = _log_p_above(-FADES * middle - slope.change, slope.change_error, pages)
         yield Finding(name, f"fading: {AXIS_NAMES[axis]}: {words}", log_p)
 
 
@@ -157,38 +148,33 @@ def _position(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]
         yield Finding(name, f"position: {AXIS_NAMES[axis]}: {words}", log_p)
 
 
-def _gold(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
-    shares = {name: case.gold for name, case in evidence.items() if case.gold and case.gold.pages >= LEAST_GOLD_PAGES}
-    if shares:
-        middle = float(np.median([share.value for share in shares.values()]))
-        least = min(GOLD, middle - GOLD_BELOW)
-        for name, share in shares.items():
-            words = (
-                f"gold: {share.value:.0%} of {share.answers} known answers right (the median annotator {middle:.0%})"
-            )
-            yield Finding(name, words, _log_p_above(least - share.value, share.error, share.pages))
+def _shares(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
+    """Test the shares of right known answers, of equal repeated ratings and of flat pages against the median's."""
+    for name, share, middle in _comparable_shares(evidence, "gold", LEAST_GOLD_PAGES, 1):
+        words = f"gold: {share.value:.0%} of {share.answers} known answers right"
+        yield _share_finding(name, share, middle, words, min(GOLD, middle - GOLD_BELOW) - share.value)
+    for name, share, middle in _comparable_shares(evidence, "repeats", LEAST_GOLD_PAGES, LEAST_ANNOTATORS):
+        words = f"repeats: {share.value:.0%} of {share.answers} repeated ratings within one level of the first"
+        yield _share_finding(name, share, middle, words, middle - REPEATS_BELOW - share.value)
+    for name, share, middle in _comparable_shares(evidence, "flat", LEAST_PAGES, LEAST_ANNOTATORS):
+        words = f"flat: one and the same level for everything on {share.value:.0%} of pages"
+        yield _share_finding(name, share, middle, words, share.value - middle - FLAT_ABOVE)
 
 
-def _repeats(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
-    shares = {
-        name: case.repeats for name, case in evidence.items() if case.repeats and case.repeats.pages >= LEAST_GOLD_PAGES
-    }
-    if len(shares) >= LEAST_ANNOTATORS:
-        middle = float(np.median([share.value for share in shares.values()]))
-        for name, share in shares.items():
-            words = f"repeats: {share.value:.0%} of {share.answers} repeated ratings within one level of the first"
-            log_p = _log_p_above(middle - REPEATS_BELOW - share.value, share.error, share.pages)
-            yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
+def _comparable_shares(
+    evidence: Mapping[str, Evidence], kind: str, least_pages: int, least_annotators: int
+) -> list[tuple[str, Share, float]]:
+    """Return the shares of annotators with enough pages, each with the median share; none of too few annotators."""
+    all_shares: dict[str, Share | None] = {name: getattr(case, kind) for name, case in evidence.items()}
+    shares = {name: share for name, share in all_shares.items() if share and share.pages >= least_pages}
+    if len(shares) < least_annotators:
+        return []
+    middle = float(np.median([share.value for share in shares.values()]))
+    return [(name, share, middle) for name, share in shares.items()]
 
 
-def _flat(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
-    shares = {name: case.flat for name, case in evidence.items() if case.flat and case.flat.pages >= LEAST_PAGES}
-    if len(shares) >= LEAST_ANNOTATORS:
-        middle = float(np.median([share.value for share in shares.values()]))
-        for name, share in shares.items():
-            words = f"flat: one and the same level for everything on {share.value:.0%} of pages"
-            log_p = _log_p_above(share.value - middle - FLAT_ABOVE, share.error, share.pages)
-            yield Finding(name, f"{words} (the median annotator {middle:.0%})", log_p)
+def _share_finding(name: str, share: Share, middle: float, words: str, excess: float) -> Finding:
+    return Finding(name, f"{words} (the median annotator {middle:.0%})", _log_p_above(excess, share.error, share.pages))
 
 
 def _speed(evidence: Mapping[str, Evidence]) -> Iterable[Finding]:
@@ -219,15 +205,6 @@ def speed(pages: pd.DataFrame, campaign_median: float) -> Speed | None:
     return Speed(len(timed), int(fast.sum()), float(timed["seconds"].median()))
 
 
-def _has_enough_pages(estimate: EffectEstimate | None) -> TypeGuard[EffectEstimate]:
-    return estimate is not None and estimate.pages >= LEAST_PAGES
-
-
-def _log_p_beyond(estimate: EffectEstimate, allowed: float) -> float:
-    """Return the log p-value of |effect| <= allowed, against a larger effect on either side."""
-    return _log_p_above(abs(estimate.value) - allowed, estimate.error, estimate.pages)
-
-
 def _log_p_above(excess: float, error: float, pages: int) -> float:
     """Return the log p-value of "no excess" for the observed one, by a t-test with pages - 1 degrees of freedom."""
     from scipy.stats import t
@@ -239,8 +216,3 @@ def _log_p_above(excess: float, error: float, pages: int) -> float:
 
 def _difference_text(levels: float) -> str:
     return f"{abs(levels):.2f} levels {'higher' if levels > 0 else 'lower'}"
-
-
-def _interval_text(estimate: EffectEstimate) -> str:
-    half = 1.96 * estimate.error
-    return f"95 % interval {estimate.value - half:+.2f} to {estimate.value + half:+.2f}"

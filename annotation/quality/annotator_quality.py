@@ -9,7 +9,7 @@ import pandas as pd
 from annotation.quality.annotator_effects import Slope, others_mean
 from annotation.quality.annotator_flags import LEVEL, Evidence, Finding, findings, speed
 from annotation.quality.annotator_measures import EffectEstimate, annotator_measures, with_time_and_editor
-from annotation.quality.known_answers import Share, clustered_share, gold_answers, repeated_answers, wilson_interval
+from annotation.quality.known_answers import Share, clustered_share, gold_answers, repeated_answers
 from editloop.data.vocabulary import AXES, EditTask, Page
 from editloop.statistics.holm import holm
 from editloop.statistics.judgement_table import time_parts
@@ -75,8 +75,8 @@ def _flag_annotators(
 
     Each round flags the annotator with the clearest finding and measures the others again without them.
     """
-    gold = gold_answers(checks, pages)
-    repeats = repeated_answers(table, checks)
+    gold, repeats = gold_answers(checks, pages), repeated_answers(table, checks)
+    repeats = repeats.assign(close=(repeats["difference"] <= 1).astype(float))
     timed = _answered(pd.concat([table, checks], ignore_index=True))
     median = float(timed["seconds"].median()) if len(timed) else 0.0
     settled: dict[str, Evidence] = {}
@@ -88,7 +88,7 @@ def _flag_annotators(
             name: Evidence(
                 axes,
                 _right(gold[gold["annotator"] == name], "right"),
-                _right(_close(repeats[repeats["annotator"] == name]), "right"),
+                _right(repeats[repeats["annotator"] == name], "close"),
                 _right(timed[timed["annotator"] == name], "flat"),
                 speed(timed[timed["annotator"] == name], median),
             )
@@ -121,10 +121,6 @@ def _answered(judgements: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def _close(repeats: pd.DataFrame) -> pd.DataFrame:
-    return repeats.assign(right=(repeats["difference"] <= 1).astype(float))
-
-
 def _right(rows: pd.DataFrame, column: str) -> Share | None:
     return clustered_share(rows[column].to_numpy(dtype=np.float64), rows["annotation_id"].to_numpy(dtype=np.int64))
 
@@ -143,9 +139,12 @@ def _parts(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def _share(share: Share | None) -> dict[str, Any] | None:
+    from scipy.stats import binomtest
+
     if share is None:
         return None
-    ci95 = wilson_interval(share.value, share.answers)
+    right = round(share.value * share.answers)
+    ci95 = [float(end) for end in binomtest(right, share.answers).proportion_ci(method="wilson")]
     return {"share": share.value, "ci95": ci95, "answers": share.answers, "pages": share.pages}
 
 

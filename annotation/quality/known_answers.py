@@ -93,22 +93,6 @@ def clustered_share(right: NDArray[np.float64], page: NDArray[np.int64]) -> Shar
     return Share(value, float(np.sqrt(max(clustered, value * (1 - value) / len(right)))), len(right), pages)
 
 
-def wilson_interval(value: float, n: int) -> list[float]:
-    """Return Wilson's 95 % interval of a share (E. B. Wilson, JASA 22 (1927) 209-212).
-
-    Args:
-        value: The observed share, 0..1.
-        n: Number of observations, at least 1.
-
-    Returns:
-        [low, high], in 0..1.
-    """
-    z = 1.959964
-    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
-    return [float(max(0.0, middle - half)), float(min(1.0, middle + half))]
-
-
 _KEYS = ("task_id", "candidate_id", "annotator", "annotation_id")
 
 

@@ -22,8 +22,6 @@ def quality(
     cannot: Sequence[CannotJudge],
     pages: Sequence[Page],
     tasks: Sequence[EditTask],
-    *,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Compute all quality statistics of a campaign.
 
@@ -33,7 +31,6 @@ def quality(
         cannot: Answers that a page cannot be judged.
         pages: The campaign's pages, which hold the known answers.
         tasks: Tasks of the candidates folder, which hold task types and editors; may be empty.
-        seed: Seed of the bootstrap intervals.
 
     Returns:
         A dict that can be written as JSON. A figure that is not defined is None.
@@ -48,7 +45,7 @@ def quality(
     """
     table, checked = judgement_table(judgements), judgement_table(checks)
     return {
-        "axes": {axis: _axis(table, tasks, axis, seed) for axis in AXES},
+        "axes": {axis: _axis(table, tasks, axis) for axis in AXES},
         "position": {axis: _position(pd.concat([table, checked], ignore_index=True), axis) for axis in AXES},
         "annotators": annotator_quality(table, checked, pages, tasks),
         "conflicts": len(conflicts(judgements)),
@@ -67,22 +64,15 @@ def quality(
     }
 
 
-def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis, seed: int) -> dict[str, Any]:
+def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis) -> dict[str, Any]:
     types = table["task_id"].astype(str).map({task.task_id: task.task_type for task in tasks})
-    by_type = {
-        str(name): judged_agreement(table.loc[rows.index], axis, seed=seed) for name, rows in types.groupby(types)
-    }
+    by_type = {str(name): judged_agreement(table.loc[rows.index], axis) for name, rows in types.groupby(types)}
     over_time = [
-        {"begin": part.begin.isoformat(), "end": part.end.isoformat()}
-        | judged_agreement(table[part.rows], axis, seed=seed)
+        {"begin": part.begin.isoformat(), "end": part.end.isoformat()} | judged_agreement(table[part.rows], axis)
         for part in time_parts(table)
     ]
-    together = judged_agreement(table, axis, seed=seed)
-    return together | {
-        "order_agreement": order_agreement(table, axis),
-        "by_type": by_type,
-        "over_time": over_time,
-    }
+    together = judged_agreement(table, axis)
+    return together | {"order_agreement": order_agreement(table, axis), "by_type": by_type, "over_time": over_time}
 
 
 def _position(table: pd.DataFrame, axis: Axis) -> dict[str, Any]:
