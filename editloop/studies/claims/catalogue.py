@@ -19,11 +19,7 @@ _PIECES = (
     Piece("reward-noisy", partial(train_reward_on, dataset=worlds.NOISY), 100, ("world",), REWARD, optional=True),
     Piece("reward-shared", partial(train_reward_on, dataset=worlds.FULL, variant=SHARED), 95, ("world",), REWARD),
     Piece(
-        "reward-regression",
-        partial(train_reward_on, dataset=worlds.FULL, variant=REGRESSION),
-        95,
-        ("world",),
-        REWARD,
+        "reward-regression", partial(train_reward_on, dataset=worlds.FULL, variant=REGRESSION), 95, ("world",), REWARD
     ),
     Piece("score", rewards.measure_edit_score, 130, ("world",), ("score_epochs", "passes")),
     Piece("base", reinforcement.measure_base, 30, ("world", "reward-full", "reward-few"), ("steps",)),

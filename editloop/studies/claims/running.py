@@ -131,16 +131,9 @@ def run_pieces(
 
     def told(ended: PieceKey | None, duration: float) -> None:
         rest = [*running, *left]
-        tell(
-            PiecesProgress(
-                len(waiting) - len(rest),
-                len(waiting),
-                ended,
-                duration,
-                list(running),
-                planned_seconds(store, rest, processes, pace=pace()),
-            )
-        )
+        seconds_left = planned_seconds(store, rest, processes, pace=pace())
+        done = len(waiting) - len(rest)
+        tell(PiecesProgress(done, len(waiting), ended, duration, list(running), seconds_left))
 
     try:
         while left or running:

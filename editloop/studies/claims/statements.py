@@ -42,10 +42,6 @@ def _right(label: str, piece: str) -> PieceFigure:
     return PieceFigure(label, piece, "right")
 
 
-def _reward(label: str, piece: str, name: str = "reward") -> PieceFigure:
-    return PieceFigure(label, piece, name)
-
-
 BASE = _right("base editor, right edits", "base")
 LEARNT = _right("tuned by the learnt reward", "rl-learnt")
 FEW = _right("tuned by the reward of few labels", "rl-few")
@@ -93,8 +89,8 @@ CLAIMS = (
             Contrast("few labels − base, right edits", FEW, BASE, decides=False),
             Contrast(
                 "few labels − base, its own reward",
-                _reward("", "rl-few"),
-                _reward("", "base", "reward_few"),
+                PieceFigure("", "rl-few", "reward"),
+                PieceFigure("", "base", "reward_few"),
                 decides=False,
             ),
             Contrast("noisy labels − base, right edits", NOISY, BASE, decides=False),

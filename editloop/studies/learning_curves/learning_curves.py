@@ -242,18 +242,6 @@ def _labels(world: World, judged_pages: dict[int, tuple[int, ...]]) -> EnsembleL
 
 def _settings_sha256() -> str:
     """Hash of all settings, part of a seed's file name: results of other settings are not mixed in."""
-    settings = (
-        POOL,
-        HELD_OUT,
-        STAND_INS,
-        PER_TASK,
-        PLACES,
-        OVERLAP,
-        FIRST,
-        STEP,
-        ROUNDS,
-        CLEAR,
-        RANDOM_SHARE,
-        SHORTLIST,
-    )
-    return sha256_json([*settings, *HIDDEN, MEMBERS, STEPS, TASKS_A_BATCH, PEAK_RATE, WEIGHT_DECAY])[:12]
+    world = (POOL, HELD_OUT, STAND_INS, PER_TASK, PLACES, OVERLAP, FIRST, STEP, ROUNDS, CLEAR)
+    learning = (RANDOM_SHARE, SHORTLIST, *HIDDEN, MEMBERS, STEPS, TASKS_A_BATCH, PEAK_RATE, WEIGHT_DECAY)
+    return sha256_json([*world, *learning])[:12]

@@ -51,6 +51,7 @@ def tiny_config(
     heads: int = 2,
     patch: int = 4,
     vision_layers: int = 2,
+    tied: bool = True,
 ) -> Any:
     """Build a config of the family's class for images of a few dozen pixels.
 
@@ -64,6 +65,7 @@ def tiny_config(
         heads: Attention heads of each layer.
         patch: Side of a vision patch in pixels.
         vision_layers: Layers of the vision tower.
+        tied: Whether an output layer has the weights of the embedding.
     """
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
@@ -76,10 +78,10 @@ def tiny_config(
         "num_key_value_heads": heads,
         "max_position_embeddings": 32768,
         "rope_parameters": sections,
-        "tie_word_embeddings": True,
-        "pad_token_id": ids["<|endoftext|>"],
+        "tie_word_embeddings": tied,
+        "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
-        "eos_token_id": ids["<|im_end|>"],
+        "eos_token_id": tokenizer.eos_token_id,
     }
     vision: dict[str, Any] = {
         "depth": vision_layers,
@@ -96,7 +98,7 @@ def tiny_config(
         "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"],
         "vision_end_token_id": ids["<|vision_end|>"],
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
     if family == "qwen2.5-vl":
         vision |= {"window_size": 8 * patch, "fullatt_block_indexes": list(range(vision_layers))}

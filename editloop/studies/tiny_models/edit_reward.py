@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLModel
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLModel
 
 from editloop.evaluation.oracle import oracle
 from editloop.models.backbones.prefix_tree import last_hidden
@@ -25,6 +25,7 @@ from editloop.models.edit_reward.inputs import REWARD_TOKEN
 from editloop.models.edit_reward.model import RewardModel, reward_head
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup
+from editloop.studies.tiny_models.backbone import tiny_config
 from editloop.studies.world.scenes import WORDS, random_edit
 
 log = logging.getLogger(__name__)
@@ -62,37 +63,8 @@ def build_tiny_reward(seed: int = SEED) -> RewardModel:
         additional_special_tokens=special[2:],
         model_max_length=TEXT_TOKENS,
     )
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(words.get_vocab()),
-            "hidden_size": WIDTH,
-            "intermediate_size": 3 * WIDTH,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 3,
-            "max_position_embeddings": 128,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 6, 6]},
-            "pad_token_id": 0,
-            "bos_token_id": None,
-            "eos_token_id": None,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_heads": 3,
-            "out_hidden_size": WIDTH,
-            "patch_size": 4,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 32,
-            "fullatt_block_indexes": [0, 1],
-        },
-        image_token_id=2,
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-        video_token_id=6,
-    )
+    config = tiny_config("qwen2.5-vl", tokenizer, width=WIDTH, layers=4, heads=3, tied=False)
+    config.text_config.rope_parameters["rope_theta"], config.text_config.max_position_embeddings = 1000.0, 128
     return RewardModel(
         Qwen2_5_VLModel(config),
         tokenizer,

@@ -20,6 +20,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, Flux
 from numpy.typing import NDArray
 from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from editloop.evaluation.oracle import oracle
@@ -212,12 +213,8 @@ def learn(editor: KontextEditor, phase: TrainingPhase, seed: int) -> None:
     parts = [editor.network, editor.pipeline.text_encoder, editor.pipeline.text_encoder_2]
     parameters = [parameter.requires_grad_(True) for part in parts for parameter in part.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=phase.peak_rate, weight_decay=0.01, betas=(0.9, 0.99))
-    averaged = [
-        torch.optim.swa_utils.AveragedModel(
-            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(phase.ema_decay)
-        )
-        for part in parts
-    ]
+    ema = get_ema_multi_avg_fn(phase.ema_decay)
+    averaged = [AveragedModel(part, multi_avg_fn=ema) for part in parts]
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     words = editor.pipeline.tokenizer
     names, shares = list(SHARES), list(SHARES.values())

@@ -43,28 +43,8 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 Operation = Literal["recolour", "add", "remove", "replace", "move", "background"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-WORDS = tuple(
-    sorted(
-        {
-            "make",
-            "the",
-            "add",
-            "a",
-            "at",
-            "remove",
-            "replace",
-            "with",
-            "move",
-            "to",
-            "change",
-            "background",
-            "top",
-            "left",
-        }
-        | {"right", "bottom", "."}
-        | {*COLOURS, *BACKGROUNDS, *SHAPES}
-    )
-)
+PHRASES = "make the add a at remove replace with move to change background top left right bottom ."
+WORDS = tuple(sorted({*PHRASES.split(), *COLOURS, *BACKGROUNDS, *SHAPES}))
 """All words of the instructions, sorted."""
 
 
