@@ -71,17 +71,14 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Registered name of the kind of judge, `edit-reward` or `edit-score`, or the model name of an endpoint."""
-        ...
 
     @property
     def version(self) -> str:
         """Content address of the weights (a manifest's sha256), or the model that the endpoint reports."""
-        ...
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes in its scores."""
-        ...
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score every edit of some groups.
@@ -96,4 +93,3 @@ class Judge(Protocol):
             EditLoopError: A group cannot be judged at all.
             JudgeUnavailableError: The judge cannot score anything now.
         """
-        ...

@@ -6,7 +6,6 @@ from a checkpoint are those of an unbroken one, up to rounding.
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +94,7 @@ class _SupervisedLoop:
         run, total = self.run, self.schedule.total
         if not run.history["evaluations"]:
             self._evaluate()
-        batches = Prefetch(self._makers())
+        batches = Prefetch(partial(self._make, step) for step in range(run.step, total))
         try:
             prefetched = iter(batches)
             while run.step < total and not self._patience_is_over():
@@ -118,10 +117,6 @@ class _SupervisedLoop:
                 run.end_step(save=self._due(self.settings.checkpoint_every), stop_asked=bool(stop_asked), done=done)
         finally:
             batches.close()
-
-    def _makers(self) -> Iterator[Callable[[], tuple[NDArray[np.int64], list[Batch]]]]:
-        for step in range(self.run.step, self.schedule.total):
-            yield partial(self._make, step)
 
     def _make(self, step: int) -> tuple[NDArray[np.int64], list[Batch]]:
         units = self.schedule.units_of(step, self.settings.seed)

@@ -1,14 +1,15 @@
 """Batches made ahead by a thread, so that the model does not wait for its data."""
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Generic, TypeVar
 
 Prepared = TypeVar("Prepared")
-PREFETCH_DEPTH = 2
-"""Number of results that wait in the queue."""
+PREFETCH_DEPTH = 3
+"""Number of results that are made ahead: one being made, two waiting."""
 
 
 class Prefetch(Generic[Prepared]):
@@ -19,44 +20,26 @@ class Prefetch(Generic[Prepared]):
     """
 
     def __init__(self, makers: Iterable[Callable[[], Prepared]]):
-        """Start the thread.
+        """Start the first calls.
 
         Args:
-            makers: Functions without arguments, called in order, about PREFETCH_DEPTH results ahead.
+            makers: Functions without arguments, called in order, PREFETCH_DEPTH results ahead.
         """
         self.waited_seconds = 0.0
-        self._ready: queue.Queue[tuple[Prepared | None, BaseException | None]] = queue.Queue(PREFETCH_DEPTH)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._make, args=(iter(makers),), daemon=True, name="prefetch")
-        self._thread.start()
+        self._makers, self._pool = iter(makers), ThreadPoolExecutor(1, "prefetch")
+        self._ahead = deque(self._submit(PREFETCH_DEPTH))
 
     def __iter__(self) -> Iterator[Prepared]:
-        while True:
+        while self._ahead:
             began = time.perf_counter()
-            prepared, error = self._ready.get()
+            prepared = self._ahead.popleft().result()
             self.waited_seconds += time.perf_counter() - began
-            if error is not None:
-                if isinstance(error, StopIteration):
-                    return
-                raise error
-            assert prepared is not None
+            self._ahead += self._submit(1)
             yield prepared
 
     def close(self) -> None:
         """End the thread, even where calls are left."""
-        self._closed.set()
-        while self._thread.is_alive():
-            try:
-                self._ready.get(timeout=0.05)
-            except queue.Empty:
-                pass
+        self._pool.shutdown(cancel_futures=True)
 
-    def _make(self, makers: Iterator[Callable[[], Prepared]]) -> None:
-        try:
-            for make in makers:
-                if self._closed.is_set():
-                    return
-                self._ready.put((make(), None))
-            self._ready.put((None, StopIteration()))
-        except BaseException as error:
-            self._ready.put((None, error))
+    def _submit(self, count: int) -> list[Future[Prepared]]:
+        return [self._pool.submit(make) for make in islice(self._makers, count)]

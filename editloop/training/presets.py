@@ -3,7 +3,6 @@
 Shipped presets are in `presets/`. A path to another file works as well.
 """
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,7 +27,7 @@ class Load(FrozenModel):
     """Tokens of the answer that is learnt (EditScore)."""
 
 
-PRESETS = Path(str(files("editloop.training"))) / "presets"
+PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import torch.distributed as distributed
@@ -29,10 +28,6 @@ STOPPED_STATUS = 75
 """Exit status of a rank that saved after a request to stop (sysexits' "try again")."""
 PRINT_INTERVAL_SECONDS = 10.0
 """Least time between two lines of progress."""
-
-
-def _no_tensors() -> dict[str, Tensor]:
-    return {}
 
 
 class TrainingRun:
@@ -78,7 +73,7 @@ class TrainingRun:
             if self.loaded
             else TrainingProgress(0, {name: [] for name in (*lists, "steps", "evaluations")})
         )
-        self.extra_tensors: Callable[[], dict[str, Tensor]] = _no_tensors
+        self.extra_tensors: Callable[[], dict[str, Tensor]] = dict
         self.stop = StopRequest()
         self.metric_log: MetricLog | None = None
         self._began = self._printed_at = time.monotonic()
@@ -91,10 +86,8 @@ class TrainingRun:
         self.stop.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop.__exit__(kind, error, trace)
+    def __exit__(self, *exception: object) -> None:
+        self.stop.__exit__(*exception)
         if self.metric_log:
             self.metric_log.close()
 

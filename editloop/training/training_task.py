@@ -37,11 +37,9 @@ class TrainingTask(Protocol):
     @property
     def model(self) -> nn.Module:
         """The model. Frozen parameters have requires_grad False."""
-        ...
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return all trainable parameters, each in one group."""
-        ...
 
     def count(self, split: Split) -> int:
         """Return the number of units in a split.
@@ -49,7 +47,6 @@ class TrainingTask(Protocol):
         Args:
             split: The split.
         """
-        ...
 
     def name(self, split: Split, unit: int) -> str:
         """Return a unit's name for error messages.
@@ -58,7 +55,6 @@ class TrainingTask(Protocol):
             split: The split.
             unit: The unit, 0..count - 1.
         """
-        ...
 
     def batch(self, split: Split, units: Sequence[int]) -> Batch:
         """Return units as one batch.
@@ -69,7 +65,6 @@ class TrainingTask(Protocol):
             split: The split.
             units: The units, at least one.
         """
-        ...
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         """Return the mean loss of a batch, a scalar with gradient.
@@ -78,7 +73,6 @@ class TrainingTask(Protocol):
             engine: DeepSpeed's engine; calling it runs the model's forward pass.
             batch: A batch of the train split, on the rank's device.
         """
-        ...
 
     def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         """Return sums over a batch, by name, with the same names every time. Called without gradient.
@@ -90,7 +84,6 @@ class TrainingTask(Protocol):
             engine: DeepSpeed's engine; calling it runs the model's forward pass.
             batch: A batch of the validation split, on the rank's device.
         """
-        ...
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Return figures of the whole validation split. `loss` is what the training lowers.
@@ -98,4 +91,3 @@ class TrainingTask(Protocol):
         Args:
             sums: Sums of `measure` over all batches and ranks.
         """
-        ...

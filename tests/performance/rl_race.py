@@ -24,7 +24,7 @@ from tests.performance.rl_trainer import started, trainer
 if TYPE_CHECKING:
     from editloop.evaluation.editors import HeldOut
     from editloop.models.editors.protocol import Editor
-    from editloop.training.editor_rl.evaluator import Verdict
+    from editloop.training.editor_rl.guards import Verdict
 
 SEEDS = (0, 1, 2)
 PRACTISED, HELD_OUT, BATCH = 400, 200, 64
@@ -83,7 +83,7 @@ class Looking:
         """Seconds that it took."""
 
     def evaluate(self, iteration: int, editor: "Editor", training: dict[str, float]) -> "Verdict":
-        from editloop.training.editor_rl.evaluator import Verdict
+        from editloop.training.editor_rl.guards import Verdict
 
         seconds = self.stopwatch.seconds
         with self.stopwatch.held():

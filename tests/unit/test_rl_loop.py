@@ -13,7 +13,7 @@ from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
 from editloop.training import training_run
 from editloop.training.editor_rl import loop
-from editloop.training.editor_rl.evaluator import Verdict
+from editloop.training.editor_rl.guards import Verdict
 from editloop.training.editor_rl.settings import RlSettings
 from tests.toy_editing import GOALS, ClosenessJudge, Fetches, PlainEngine, one_rank, toy_training
 

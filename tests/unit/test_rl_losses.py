@@ -12,7 +12,6 @@ from editloop.training.editor_rl.policy_loss import (
     clipped_loss,
     clipped_mask,
     guarded_ratio,
-    masked_mean,
     probability_ratio,
 )
 from editloop.training.editor_rl.reweighting import noise_aware_weights
@@ -63,15 +62,6 @@ def test_a_ratio_at_the_bound_is_not_clipped():
     at_bound, advantage = torch.tensor([0.75, 1.5]), torch.tensor([-1.0, 1.0])
     assert not clipped_mask(at_bound, advantage, 0.25, 0.5).any()
     assert clipped_mask(at_bound + torch.tensor([-0.01, 0.01]), advantage, 0.25, 0.5).all()
-
-
-def test_only_edits_that_count_are_in_the_mean():
-    losses = torch.tensor([1.0, 3.0, 100.0], requires_grad=True)
-    mean = masked_mean(losses, torch.tensor([True, True, False]))
-    mean.backward()
-    assert mean.item() == 2
-    assert losses.grad.tolist() == [0.5, 0.5, 0]
-    assert masked_mean(losses, torch.zeros(3, dtype=torch.bool)).item() == 0
 
 
 @pytest.mark.parametrize("per_row", [False, True])

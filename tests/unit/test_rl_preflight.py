@@ -16,10 +16,11 @@ from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image, upright_size
 from editloop.errors import EditLoopError
 from editloop.models.editors.opening import find_editor, open_editor, outline_editor
+from editloop.settings_file import preset_names
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings, NftSettings
 from editloop.training.editor_rl.preflight import check_job
 from editloop.training.editor_rl.reward_source import RewardSource, champion_reward_source
-from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
+from editloop.training.editor_rl.settings import PRESETS, RlSettings, read_rl_preset
 from tests.tiny_editors import KINDS, write_tiny_editor
 
 REWARD = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
@@ -105,11 +106,11 @@ def test_the_page_tells_every_preset_and_every_setting() -> None:
     page = (Path(__file__).parents[2] / "docs" / "online-rl.md").read_text()
     heads = ("| preset |", "| key |", "| key of `nft` |", "| key of `flow-grpo` |")
     presets, settings, nft, grpo = (page[page.index(head) :].partition("\n")[2].split("\n\n")[0] for head in heads)
-    assert keys(presets) == set(rl_preset_names())
+    assert keys(presets) == set(preset_names(PRESETS))
     assert keys(settings) == set(RlSettings.model_fields)
     assert keys(nft) | {"name"} == set(NftSettings.model_fields)
     assert keys(grpo) | {"name"} == set(FlowGrpoSettings.model_fields)
-    for name in rl_preset_names():
+    for name in preset_names(PRESETS):
         assert read_rl_preset(name, seed=7).seed == 7
 
 

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from editloop.errors import EditLoopError
-from editloop.training.editor_rl.settings import RlSettings, read_rl_preset, rl_preset_names
+from editloop.settings_file import preset_names
+from editloop.training.editor_rl.settings import PRESETS, RlSettings, read_rl_preset
 
 
 def grpo(**told):
@@ -13,9 +14,9 @@ def grpo(**told):
 
 def test_presets_are_valid_and_tell_what_cannot_be():
     assert {"tiny", "smallest", "editscore-omnigen2", "flow-grpo", "flow-grpo-fast", "edit-r1"} <= set(
-        rl_preset_names()
+        preset_names(PRESETS)
     )
-    for name in rl_preset_names():
+    for name in preset_names(PRESETS):
         read_rl_preset(name)
     with pytest.raises(EditLoopError, match="a group of one has no order"):
         read_rl_preset("tiny", members=1)

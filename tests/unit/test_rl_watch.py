@@ -169,7 +169,7 @@ def test_who_teaches_cannot_watch_and_the_oracle_needs_targets(rows: list[EditRo
     with pytest.raises(EditLoopError, match="other: it is the judge that teaches"):
         watched(rows, tmp_path, teacher=Brightness("teacher"), other=same)
     without = [EditRow(row.id, row.task, row.instruction, row.source) for row in rows]
-    with pytest.raises(EditLoopError, match="oracle: 20 held-out tasks have no target"):
+    with pytest.raises(EditLoopError, match="oracle: 20 held-out tasks have no `target`"):
         Evaluator(
             without,
             SETTINGS,

@@ -60,7 +60,7 @@ def test_an_endless_maker_can_be_closed() -> None:
     batches = Prefetch((lambda: 1) for _ in iter(int, 1))
     assert next(iter(batches)) == 1
     batches.close()
-    assert not batches._thread.is_alive()
+    assert not any(thread.is_alive() for thread in batches._pool._threads)
 
 
 class Server:

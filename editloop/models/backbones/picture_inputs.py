@@ -112,6 +112,22 @@ def scaled_size(height: int, width: int, patching: Patching) -> tuple[int, int]:
     return rows, columns
 
 
+def scaled_picture(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Return the picture at another size, as the backbones' processors scale it.
+
+    Args:
+        picture: uint8 (height, width, 3).
+        size: (height, width) in pixels.
+
+    Raises:
+        EditLoopError: It is not a picture, or a side is too long.
+    """
+    check_picture(picture)
+    if picture.shape[:2] == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
 def patches_of(picture: Picture, patching: Patching) -> Patches:
     """Scale a still image and cut it into patches.
 
@@ -124,10 +140,7 @@ def patches_of(picture: Picture, patching: Patching) -> Patches:
     """
     check_picture(picture)
     height, width = picture.shape[:2]
-    rows, columns = scaled_size(height, width, patching)
-    if picture.shape[:2] != (rows, columns):
-        picture = np.asarray(Image.fromarray(picture).resize((columns, rows), Image.Resampling.BICUBIC))
-    return _cut([picture] * patching.frames, patching)
+    return _cut([scaled_picture(picture, scaled_size(height, width, patching))] * patching.frames, patching)
 
 
 def paired_patches(source: Picture, edit: Picture, patching: Patching) -> Patches:
@@ -159,17 +172,10 @@ def _cut(frames: list[Picture], patching: Patching) -> Patches:
     scale = torch.tensor(patching.std) * 255
     values = (torch.from_numpy(pixels.copy()).float() - torch.tensor(patching.mean) * 255) / scale
     count, height, width, channels = values.shape
-    rows, columns = height // patching.patch, width // patching.patch
-    blocks = values.reshape(
-        count,
-        rows // patching.merge,
-        patching.merge,
-        patching.patch,
-        columns // patching.merge,
-        patching.merge,
-        patching.patch,
-        channels,
-    ).permute(1, 4, 2, 5, 7, 0, 3, 6)
+    patch, merge = patching.patch, patching.merge
+    rows, columns = height // patch, width // patch
+    blocks = values.reshape(count, rows // merge, merge, patch, columns // merge, merge, patch, channels)
+    blocks = blocks.permute(1, 4, 2, 5, 7, 0, 3, 6)
     blocks = blocks.expand(*blocks.shape[:5], patching.frames, *blocks.shape[6:])
     return Patches(blocks.reshape(rows * columns, -1), (1, rows, columns), digest)
 

@@ -94,7 +94,8 @@ def add_reward_token(opened: LoadedBackbone) -> None:
         opened: The backbone and its tokenizer.
     """
     tokenizer, embedding = opened.tokenizer, opened.backbone.get_input_embeddings()
-    if not tokenizer.add_special_tokens({"extra_special_tokens": [*_extra(tokenizer), REWARD_TOKEN]}):
+    special_tokens = [*map(str, tokenizer.all_special_tokens), REWARD_TOKEN]
+    if not tokenizer.add_special_tokens({"extra_special_tokens": special_tokens}):
         return
     if len(tokenizer) > embedding.num_embeddings:
         opened.backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -102,11 +103,6 @@ def add_reward_token(opened: LoadedBackbone) -> None:
     new = control_id(tokenizer, REWARD_TOKEN)
     with torch.no_grad():
         embedding.weight[new] = embedding.weight[:new].float().mean(dim=0).to(embedding.weight.dtype)
-
-
-def _extra(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the special tokens that the tokenizer already has and must keep."""
-    return [str(token) for token in tokenizer.all_special_tokens]
 
 
 def _load_backbone(folder: Path, tokenizer: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> LoadedBackbone:

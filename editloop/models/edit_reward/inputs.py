@@ -104,10 +104,8 @@ class InputMaker:
                     reads.append(_last_tokens(next_node, axes))
                     next_node += 1
                 continue
-            source, edits = (
-                patches_of(group.source, self.patching),
-                [patches_of(edit, self.patching) for edit in group.edits],
-            )
+            source = patches_of(group.source, self.patching)
+            edits = [patches_of(edit, self.patching) for edit in group.edits]
             if order == "rubric-first":
                 children = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
                 trees.append(Node((texts[0], source), children))
@@ -135,9 +133,8 @@ class InputMaker:
         if self.settings.order == "paired":
             side = self.settings.side or 0
             return 0, [self._picture_tokens((side, side)) + texts + axes for _ in group.edits]
-        shared = (
-            len(self.opening) - self.common + self._picture_tokens(scaled_size(*_size(group.source), self.patching))
-        )
+        source_tokens = self._picture_tokens(scaled_size(*_size(group.source), self.patching))
+        shared = len(self.opening) - self.common + source_tokens
         edit_counts = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
         if self.settings.order == "rubric-first":
             return shared + texts, edit_counts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from editloop.content import MANIFEST, file_digests, read_manifest, sha256_json
 from editloop.models.backbones.placement import placement
-from editloop.models.edit_reward.model import RewardModel, Scores, fuse, shipped_reward
+from editloop.models.edit_reward.model import RewardModel, fuse, shipped_reward
 from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 
 NOT_FINITE = "the model gave no finite score"
@@ -59,25 +59,21 @@ class RewardJudge:
         fused = fuse(scores, self.model.settings.fusion)
         overall, reward = self.model.overall(scores).tolist(), self.model.bounded(scores).tolist()
         finite = scores.mu.isfinite().all(-1) & scores.log_sigma.isfinite().all(-1)
+        means, sigmas = scores.mu.tolist(), scores.log_sigma.exp().tolist()
+        fused_means, fused_sigmas = fused.mu.tolist(), fused.log_sigma.exp().tolist()
         flat = [
             Score(
-                axes=dict(zip(self.axes, _beliefs(Scores(scores.mu[i], scores.log_sigma[i])), strict=True)),
-                fused=_beliefs(Scores(fused.mu[i : i + 1], fused.log_sigma[i : i + 1]))[0],
+                axes=dict(zip(self.axes, map(AxisScore, means[i], sigmas[i]), strict=True)),
+                fused=AxisScore(fused_means[i], fused_sigmas[i]),
                 overall=overall[i],
                 reward=reward[i],
             )
             if finite[i]
             else Score(missing=NOT_FINITE)
-            for i in range(len(scores.mu))
+            for i in range(len(means))
         ]
         edits = iter(flat)
         return [[next(edits) for _ in group.edits] for group in groups]
-
-
-def _beliefs(scores: Scores) -> list[AxisScore]:
-    return [
-        AxisScore(mean, sigma) for mean, sigma in zip(scores.mu.tolist(), scores.log_sigma.exp().tolist(), strict=True)
-    ]
 
 
 def version_of(folder: Path) -> str:

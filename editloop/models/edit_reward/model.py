@@ -9,7 +9,6 @@ Edits of a group share a prefix tree (editloop.models.backbones.prefix_tree): wh
 
 import json
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +24,7 @@ from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
-from editloop.models.edit_reward.checkpoints import (
-    LoadedBackbone,
-    add_reward_token,
-    open_backbone,
-    open_released,
-)
+from editloop.models.edit_reward.checkpoints import LoadedBackbone, add_reward_token, open_backbone, open_released
 from editloop.models.edit_reward.inputs import EditGroupLike, InputMaker
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup
@@ -324,5 +318,5 @@ def shipped_reward(name: str) -> Path | None:
     Args:
         name: The model's name, such as `tiny-reward`.
     """
-    folder = Path(str(files("editloop.models.edit_reward"))) / "weights" / name
+    folder = Path(__file__).with_name("weights") / name
     return folder if "/" not in name and (folder / SETTINGS).is_file() else None

@@ -118,12 +118,8 @@ def read_adapter(folder: Path) -> Adapter:
             raise EditLoopError(
                 f"adapter {folder}: {name} has A {tuple(down.shape)}, B {tuple(up.shape)}; {CONFIG} says rank {rank}."
             )
-    targets = config.get("target_modules")
-    missing_targets = (
-        [target for target in targets if not any(_ends(name, target) for name in factors)]
-        if isinstance(targets, list)
-        else []
-    )
+    targets = config["target_modules"] if isinstance(config.get("target_modules"), list) else []
+    missing_targets = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in factors)]
     if missing_targets:
         raise EditLoopError(
             f"adapter {folder}: {CONFIG} names targets {missing_targets}, but {WEIGHTS} has none of these."
@@ -208,10 +204,6 @@ def _module(name: str) -> str:
         if older.match(name):
             return older.sub(newer, name, count=1)
     return name
-
-
-def _ends(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
 
 
 def _other_base(adapter: Adapter, reason: str) -> str:

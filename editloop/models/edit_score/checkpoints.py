@@ -10,7 +10,6 @@ A base is such a folder with whole weights, or a released checkpoint of Qwen2.5-
 
 import json
 import shutil
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ def base_folder(base: str | Path) -> Path:
     Raises:
         EditLoopError: There is no model of that name or in that folder.
     """
-    shipped = Path(str(files("editloop.models.edit_score"))) / "weights" / str(base)
+    shipped = Path(__file__).with_name("weights") / str(base)
     if "/" not in str(base) and (shipped / MANIFEST).is_file():
         return shipped
     folder = Path(base)
@@ -125,30 +124,6 @@ def read_settings(folder: Path) -> EditScoreSettings:
         raise EditLoopError(f"{folder}/{SETTINGS}: {error}") from error
 
 
-def save_full_model(
-    folder: Path,
-    backbone: Any,
-    tokenizer: Any,
-    settings: EditScoreSettings,
-    facts: dict[str, object],
-    extra: dict[str, object],
-) -> None:
-    """Write a model's folder with all its weights, manifest last.
-
-    Args:
-        folder: The folder to write. An existing one is replaced.
-        backbone: The weights.
-        tokenizer: The backbone's tokenizer.
-        settings: Settings of the model.
-        facts: Stored in the manifest.
-        extra: JSON values by file name, written beside the weights.
-    """
-    with complete_folder(folder, facts) as out:
-        backbone.save_pretrained(out / "backbone", safe_serialization=True)
-        tokenizer.save_pretrained(out / "tokenizer")
-        _write(out, settings, extra)
-
-
 def save_adapter_model(
     folder: Path,
     adapter: Path,
@@ -176,7 +151,7 @@ def save_adapter_model(
     with complete_folder(folder, facts) as out:
         shutil.copytree(adapter, out / "adapter")
         (out / BASE).write_text(reference.model_dump_json(indent=2) + "\n")
-        _write(out, settings, extra)
+        write_settings(out, settings, extra)
 
 
 def resolve_base(folder: Path, base: str | Path | None) -> Path:
@@ -254,7 +229,14 @@ def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: s
     save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
 
-def _write(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
+def write_settings(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
+    """Write a model's settings and further files into its folder.
+
+    Args:
+        out: The folder.
+        settings: The settings.
+        extra: Values of further JSON files, by file name.
+    """
     (out / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n")
     for name, value in extra.items():
         (out / name).write_text(json.dumps(value, indent=1) + "\n")

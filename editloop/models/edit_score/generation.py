@@ -68,11 +68,8 @@ def generate_answers(model: EditScoreModel, rows: Sequence[PromptRow], numbers: 
             break
         if continuing.float().mean() <= 1 - COMPACTION_SHARE:
             continuing = continuing.to(model.device)
-            alive, tokens, prompts = (
-                alive[continuing],
-                tokens.view(-1, passes)[continuing].flatten(),
-                prompts.only(continuing),
-            )
+            alive, prompts = alive[continuing], prompts.only(continuing)
+            tokens = tokens.view(-1, passes)[continuing].flatten()
         logits, prompts = _step(model, tokens, prompts)
     return answers
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from editloop.content import complete_folder
 from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
@@ -105,7 +106,10 @@ class EditScoreModel(nn.Module):
             facts: Stored in the manifest.
             extra: JSON values by file name, written beside the weights.
         """
-        checkpoints.save_full_model(folder, self.backbone, self.tokenizer, self.settings, facts, extra or {})
+        with complete_folder(folder, facts) as out:
+            self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
+            self.tokenizer.save_pretrained(out / "tokenizer")
+            checkpoints.write_settings(out, self.settings, extra or {})
 
     def set_settings(self, settings: EditScoreSettings) -> None:
         """Replace the settings.

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -24,12 +22,13 @@ from editloop.models.backbones.picture_inputs import (
     paired_patches,
     patches_of,
     patching_of,
+    scaled_picture,
     scaled_size,
 )
 from editloop.models.backbones.prefix_tree import Markers, Node, markers, pack
 from editloop.models.backbones.text import control_id, text_ids, truncate_text
 from editloop.models.edit_score.settings import DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import EditGroup, Picture
+from editloop.models.judge_protocol import EditGroup
 
 START, END = "<|im_start|>", "<|im_end|>"
 """Control tokens around a turn."""
@@ -158,7 +157,7 @@ class RowMaker:
         check_picture(group.source, "source")
         height, width, _ = group.source.shape
         size = scaled_size(height, width, self.patching)
-        first, scaled = _scaled(group.source, size), [_scaled(edit, size) for edit in group.edits]
+        first, scaled = scaled_picture(group.source, size), [scaled_picture(edit, size) for edit in group.edits]
         return [
             ((paired_patches(first, edit, self.patching),), paired_patches(edit, edit, self.patching))
             for edit in scaled
@@ -251,10 +250,3 @@ def _share_next_part(sequences: Sequence[Sequence[PromptPart]], branch: list[int
 
 def _key(part: PromptPart) -> object:
     return part.digest if isinstance(part, Patches) else part
-
-
-def _scaled(picture: Picture, size: tuple[int, int]) -> Picture:
-    check_picture(picture)
-    if picture.shape[:2] == size:
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BICUBIC))

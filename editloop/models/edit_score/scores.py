@@ -65,11 +65,10 @@ def average_passes(passes: Sequence[Sequence[float] | str], top: float, least_sh
         top: The highest point.
         least_share: Share of the passes that must have points.
     """
-    answered = np.array(
-        [points_or_fault for points_or_fault in passes if not isinstance(points_or_fault, str)], np.float64
-    ).reshape(-1, len(AXES))
+    points = [entry for entry in passes if not isinstance(entry, str)]
+    answered = np.array(points, np.float64).reshape(-1, len(AXES))
     if len(answered) < math.ceil(least_share * len(passes)):
-        faults = Counter(points_or_fault for points_or_fault in passes if isinstance(points_or_fault, str))
+        faults = Counter(entry for entry in passes if isinstance(entry, str))
         fault_counts = ", ".join(f"{fault} {count}" for fault, count in sorted(faults.items()))
         return Score(missing=f"{len(passes) - len(answered)} of {len(passes)} passes gave no score: {fault_counts}")
     scaled, overall_scores = answered * (SCALE / top), overall(answered, top)
@@ -97,10 +96,7 @@ def expected_score(chances: Float[NDArray[np.floating], "4 6"], least_mass: floa
     normalised = np.asarray(chances / mass[:, None], np.float64)
     levels = np.linspace(0.0, SCALE, len(DIGITS))
     axes = {name: _moments(row, levels) for name, row in zip(AXES, normalised, strict=True)}
-    sc, pq = (
-        _distribution_of_lesser(normalised[0], normalised[1]),
-        _distribution_of_lesser(normalised[2], normalised[3]),
-    )
+    sc, pq = _distribution_of_lesser(*normalised[:2]), _distribution_of_lesser(*normalised[2:])
     fused = _moments(np.outer(sc, pq).ravel(), np.sqrt(np.outer(levels, levels)).ravel())
     return Score(axes, fused, fused.mean, fused.mean / SCALE)
 

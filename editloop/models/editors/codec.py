@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import IdentityDistribution
 from torch import Tensor
 
 PATCH = 4
@@ -22,19 +23,6 @@ FORMER_MODULE = "components.editors.codec"
 name."""
 
 sys.modules.setdefault(FORMER_MODULE, sys.modules[__name__])
-
-
-class _Point:
-    """A latent distribution without variance."""
-
-    def __init__(self, latents: Tensor):
-        self.latents = latents
-
-    def mode(self) -> Tensor:
-        return self.latents
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.latents
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -86,7 +74,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         latents = (self._patches(x) - self.mean) @ self.components.T * self.scale
-        point = _Point(latents.permute(0, 3, 1, 2))
+        point = IdentityDistribution(latents.permute(0, 3, 1, 2))
         return SimpleNamespace(latent_dist=point) if return_dict else (point,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +147,7 @@ def find_editor(address: str) -> Path:
         from editloop.lineage.registry import require_model
 
         return require_model(address)
-    shipped = Path(str(files("editloop.models.editors"))) / "weights" / address
+    shipped = Path(__file__).with_name("weights") / address
     folder = shipped if "/" not in address and shipped.is_dir() else Path(address)
     if not (folder / "model_index.json").is_file():
         raise EditLoopError(

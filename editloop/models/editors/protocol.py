@@ -81,12 +81,10 @@ class Editor(Protocol):
     @property
     def network(self) -> torch.nn.Module:
         """The module that is trained: the transformer. DeepSpeed wraps it, and `velocity` calls it."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Device of the network. Latents and conditionings must be on it too."""
-        ...
 
     def size_for(self, height: int, width: int) -> Size:
         """Return the (height, width) at which the editor works on a source: whole patches, about the same aspect ratio.
@@ -95,7 +93,6 @@ class Editor(Protocol):
             height: The source's height in pixels.
             width: The source's width in pixels.
         """
-        ...
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, shifted as the pipeline's own scheduler does at this size.
@@ -104,7 +101,6 @@ class Editor(Protocol):
             steps: Denoising steps.
             size: (height, width) of the edit in pixels.
         """
-        ...
 
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
         """Encode B tasks.
@@ -113,7 +109,6 @@ class Editor(Protocol):
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
         """
-        ...
 
     def latents(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Encode images as latents (B, S, C).
@@ -121,7 +116,6 @@ class Editor(Protocol):
         Args:
             pictures: uint8 (B, height, width, 3).
         """
-        ...
 
     def noise(self, count: int, size: Size, generator: torch.Generator) -> Tensor:
         """Return standard normal latents (count, S, C).
@@ -133,7 +127,6 @@ class Editor(Protocol):
             size: (height, width) of the edits in pixels.
             generator: CPU generator to draw from.
         """
-        ...
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         """Return the velocity, float32 (B, S, C).
@@ -147,7 +140,6 @@ class Editor(Protocol):
             condition: The B encoded tasks.
             guidance: Guidance scale, in the editor's own kind of guidance; None takes `settings.guidance`.
         """
-        ...
 
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
         """Decode latents to images, uint8 (B, height, width, 3).
@@ -156,7 +148,6 @@ class Editor(Protocol):
             x: Latents (B, S, C).
             size: (height, width) in pixels.
         """
-        ...
 
     def add_adapter(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[torch.nn.Parameter]:
         """Freeze the network and add LoRA to the linear layers whose names end in `targets`.
@@ -172,15 +163,12 @@ class Editor(Protocol):
         Raises:
             EditLoopError: The network has no linear layer with one of the endings.
         """
-        ...
 
     def train_whole(self) -> list[torch.nn.Parameter]:
         """Make every weight of the network trainable and return the weights. A frozen copy is kept for `base`."""
-        ...
 
     def base(self) -> AbstractContextManager[None]:
         """Let the editor compute velocities as it did before training, within the block."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write the pipeline in safetensors, as `from_pretrained` reads it, with the adapter merged.
@@ -190,4 +178,3 @@ class Editor(Protocol):
         Args:
             folder: The folder to write.
         """
-        ...

@@ -3,7 +3,6 @@
 An editor's folder may contain its own settings, `editor.json`. Otherwise its class's preset in `presets/` applies.
 """
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +16,7 @@ SETTINGS = "editor.json"
 """Name of the settings file in a pipeline's folder."""
 
 
-PRESETS = Path(str(files("editloop.models.editors"))) / "presets"
+PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 

@@ -7,9 +7,6 @@ from torch import Tensor
 from editloop.datasets.labels import TIE
 from editloop.training.edit_reward.losses import PAIR_LOSSES, REGRESSION, PairLoss, tie_loss
 
-TARGETS = ("axes", "fused")
-"""Score that a pair's order applies to: each axis's own, or the mean over the axes (as EditReward publishes it)."""
-
 
 def group_loss(
     mu: Float[Tensor, "G K A"],

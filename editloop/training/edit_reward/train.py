@@ -77,12 +77,7 @@ class RewardTrainingTask:
         ratings, _, weights = (batch.tensors[name] for name in LABELS)
         ordered = (ratings[:, :, None] > ratings[:, None]) & (weights > 0)
         right = (mu[:, :, None] > mu[:, None]) & ordered
-        return {
-            "loss": loss * counted,
-            "counted": counted,
-            "right": right.sum(),
-            "ordered": ordered.sum(),
-        }
+        return {"loss": loss * counted, "counted": counted, "right": right.sum(), "ordered": ordered.sum()}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Return mean loss, pairwise accuracy over both axes together, and the number of ordered pairs.

@@ -71,21 +71,17 @@ def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -
     top, questions = rows.settings.top, rows.settings.questions
     rows_by_edit = []
     for question_rows, target in zip(rows.ask(group), targets, strict=True):
-        if not rows.settings.reasoning:
-            levels = [str(round(point / top * (len(DIGITS) - 1))) for point in target.points]
-            rows_by_edit.append(
-                [rows.answered(row, level) for row, level in zip(rows.points(question_rows), levels, strict=True)]
-            )
-            continue
-        halves = (target.points[:2], target.points[2:])
-        rows_by_edit.append(
-            [
-                rows.answered(row, answer_text(reasoning or written_reasoning(question.axes, points, top), points))
-                for row, question, points, reasoning in zip(
-                    question_rows, questions, halves, target.reasoning, strict=True
-                )
+        prompts: Sequence[PromptRow] = question_rows
+        if rows.settings.reasoning:
+            halves = zip(questions, (target.points[:2], target.points[2:]), target.reasoning, strict=True)
+            answers = [
+                answer_text(reasoning or written_reasoning(question.axes, points, top), points)
+                for question, points, reasoning in halves
             ]
-        )
+        else:
+            prompts = rows.points(question_rows)
+            answers = [str(round(point / top * (len(DIGITS) - 1))) for point in target.points]
+        rows_by_edit.append([rows.answered(row, answer) for row, answer in zip(prompts, answers, strict=True)])
     return rows_by_edit
 
 

@@ -4,7 +4,7 @@ An iteration samples edits, has them scored and computes advantages. The algorit
 samples, and what the losses of the sampled edits are. Settings of each algorithm are in `algorithm_settings`.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -30,21 +30,18 @@ class UpdateLevel(Protocol):
             part: Indices of the edits, (n,).
             advantage: Advantages of these edits, (n,).
         """
-        ...
 
 
 class RlAlgorithm(Protocol):
-    """An RL algorithm in one training, on one rank. It is built around the editor and its trained weights."""
+    """An RL algorithm in one training, on one rank. It is built around the editor and its trained weights.
 
-    @property
-    def levels(self) -> int:
-        """Number of levels of an update."""
-        ...
+    An algorithm that inherits from it samples with the trained weights along the ODE, and keeps nothing beside them.
+    """
 
-    @property
-    def figure_names(self) -> tuple[str, ...]:
-        """Names of the figures that its losses have, besides `kl`."""
-        ...
+    levels: int
+    """Number of levels of an update."""
+    figure_names: tuple[str, ...] = ()
+    """Names of the figures that its losses have, besides `kl`."""
 
     def sampling_plan(self, iteration: int) -> SamplingPlan:
         """Return how the edits of an iteration are sampled. Every rank gets the same.
@@ -52,11 +49,11 @@ class RlAlgorithm(Protocol):
         Args:
             iteration: The iteration, from 0.
         """
-        ...
+        return SamplingPlan()
 
     def sampling_weights(self) -> AbstractContextManager[None]:
         """Put the weights that edits are sampled with in the editor, for the time of the context."""
-        ...
+        return nullcontext()
 
     def update_levels(self, rollout: Rollout, iteration: int, *, with_base: bool) -> list[UpdateLevel]:
         """Return the levels of a rollout's update in order.
@@ -70,7 +67,6 @@ class RlAlgorithm(Protocol):
             with_base: Whether to compute the distance to the frozen editor. Without it losses have no KL term, and no
                 `kl` among their figures.
         """
-        ...
 
     def finished_figures(self, means: dict[str, float]) -> dict[str, float]:
         """Return the figures of an update.
@@ -78,15 +74,15 @@ class RlAlgorithm(Protocol):
         Args:
             means: Means of the losses' figures over all edits and levels, by name.
         """
-        ...
+        return means
 
     def end_iteration(self) -> None:
         """Do what follows the optimiser steps of each iteration."""
-        ...
+        return
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint must hold besides the trained weights, by name.
 
         A training that continues copies the saved values into them.
         """
-        ...
+        return {}

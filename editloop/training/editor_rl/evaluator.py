@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from editloop.content import write_file, write_json
 from editloop.data.edits_file import EditRow
 from editloop.data.picture_size import Picture
-from editloop.errors import EditLoopError
 from editloop.evaluation.editors import ORACLE, EvaluationTask, HeldOut, judge_scores, oracle_view
 from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge, JudgeUnavailableError
 from editloop.scoring.opening import open_judge
-from editloop.training.editor_rl.guards import EvaluationScores, early_stopping_rule
+from editloop.training.editor_rl.guards import EvaluationScores, Verdict, early_stopping_rule
 from editloop.training.editor_rl.image_statistics import grid_texture, noise_dots
 from editloop.training.editor_rl.live_files import LiveFiles
 from editloop.training.editor_rl.measures import diversity, mean_interval, preservation
 from editloop.training.editor_rl.page import training_page
+from editloop.training.editor_rl.scoring import check_targets, teaching_watcher
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.sheets import SHEETS, write_sheets
 
@@ -43,20 +43,6 @@ GROUP_TASKS, GROUP_MEMBERS = 8, 4
 PAGE_SECONDS = 30.0
 """Least time between two drawings of the page during the training."""
 Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Result of an evaluation for the training loop."""
-
-    stop: bool
-    best: bool
-    """Whether this evaluation's editor is the best so far, so that its state is kept."""
-    reason: str
-    """Why the training is stopped, in a sentence; empty where it goes on."""
-    best_iteration: int
-    figures: dict[str, float] = field(default_factory=dict)
-    """Measured values by name, for metrics and the progress line (`reward`)."""
 
 
 class Evaluator:
@@ -99,7 +85,7 @@ class Evaluator:
         self.judges = dict(judges)
         for address in [*rewards, *watch]:
             if address == ORACLE:
-                self._check_targets()
+                check_targets(self.rows)
             elif address not in self.judges:
                 self.judges[address] = open_judge(address)
         self.watching = {address: _label(address) for address in watch}
@@ -134,15 +120,13 @@ class Evaluator:
             "scores": {name: _plain(values) for name, values in scores.items()},
         }
         figures = self._figures(held, editor, edits, scores)
-        self.records = [earlier for earlier in self.records if earlier["step"] < iteration] + [
-            record | {"figures": figures}
-        ]
-        ruling = early_stopping_rule(
-            [self._evaluation_scores(evaluation) for evaluation in self.records], self.settings.stop
-        )
+        earlier_records = [earlier for earlier in self.records if earlier["step"] < iteration]
+        self.records = [*earlier_records, record | {"figures": figures}]
+        evaluations = [self._evaluation_scores(evaluation) for evaluation in self.records]
+        ruling = early_stopping_rule(evaluations, self.settings.stop)
         self.records[-1] |= {"best_iteration": ruling.best_iteration, "stopped": ruling.reason}
         self._show(held, edits)
-        return Verdict(ruling.stop, ruling.best, ruling.reason, ruling.best_iteration, figures)
+        return replace(ruling, figures=figures)
 
     def close(self) -> None:
         """Draw the final page and wait a moment until MLflow has it. Call it at the end of the training."""
@@ -234,22 +218,11 @@ class Evaluator:
         self.drawn = time.monotonic()
         self.live.send({self.folder / PAGE: "."})
 
-    def _check_targets(self) -> None:
-        without = [row.id for row in self.rows if row.target is None]
-        if without:
-            raise EditLoopError(
-                f"{ORACLE}: {len(without)} held-out tasks have no target, {without[0]!r} first; give each row one, or "
-                "another judge."
-            )
-
     def _check_independent(self) -> None:
         teachers = {self.judges[address].version: address for address in self.rewards if address in self.judges}
         for address in self.watching:
             if address in self.rewards or (address in self.judges and self.judges[address].version in teachers):
-                raise EditLoopError(
-                    f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever "
-                    "it is: name another one."
-                )
+                raise teaching_watcher(address)
 
 
 def _label(address: str) -> str:

@@ -4,13 +4,12 @@ Edits are sampled by the trained weights themselves. The maths is in `sde`, `pol
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from editloop.models.editors.protocol import Editor
-from editloop.training.editor_rl.algorithm import Losses, UpdateLevel
+from editloop.training.editor_rl.algorithm import Losses, RlAlgorithm, UpdateLevel
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.policy_loss import clipped_loss, clipped_mask, guarded_ratio, probability_ratio
 from editloop.training.editor_rl.reweighting import noise_aware_weights
@@ -56,10 +55,8 @@ class GrpoLevel:
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         grpo, step = self.grpo, self.step
         mean = self._mean(part)
-        now, rolled = (
-            log_prob(round_to_storage(step.after[part], torch.float32), mean, step.deviation),
-            step.log_prob[part],
-        )
+        now = log_prob(round_to_storage(step.after[part], torch.float32), mean, step.deviation)
+        rolled = step.log_prob[part]
         if grpo.guard:
             ratios = guarded_ratio(now, rolled, mean, step.mean[part], step.deviation)
         else:
@@ -92,10 +89,10 @@ class GrpoLevel:
         return STEPS[self.grpo.step](before, v, step.sigma, step.following, self.grpo.noise)[0]
 
 
-class FlowGrpoAlgorithm:
+class FlowGrpoAlgorithm(RlAlgorithm):
     """Flow-GRPO, an `RlAlgorithm`."""
 
-    figure_names: tuple[str, ...] = ("ratio", "ratio_deviation", "clipped")
+    figure_names = ("ratio", "ratio_deviation", "clipped")
 
     def __init__(self, settings: RlSettings, grpo: FlowGrpoSettings, editor: Editor):
         """Take what the algorithm works with.
@@ -121,9 +118,6 @@ class FlowGrpoAlgorithm:
             guidance_share=grpo.guidance_share,
         )
 
-    def sampling_weights(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def update_levels(self, rollout: Rollout, iteration: int, *, with_base: bool) -> list[UpdateLevel]:
         return [
             GrpoLevel(self.settings, self.grpo, self.editor, rollout, index, with_base) for index in range(self.levels)
@@ -136,9 +130,3 @@ class FlowGrpoAlgorithm:
             means: Means of the losses' figures, by name.
         """
         return means | {"ratio_deviation": math.sqrt(means["ratio_deviation"])}
-
-    def end_iteration(self) -> None:
-        pass
-
-    def state(self) -> dict[str, Tensor]:
-        return {}

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from editloop.settings_file import FrozenModel
 
 Scores = NDArray[np.float64]
 """Score of each held-out task, (T,), 0..1; NaN where it is missing."""
 
 
-class StopSettings(BaseModel):
+class StopSettings(FrozenModel):
     """Conditions that end a training before its last iteration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     evaluations: int = Field(3, ge=1)
     """Number of evaluations in a row that must agree before the training is stopped."""
@@ -43,18 +43,21 @@ class EvaluationScores:
 
 
 @dataclass(frozen=True)
-class StopDecision:
-    """The rule's decision after the latest evaluation."""
+class Verdict:
+    """Result of an evaluation for the training loop."""
 
     stop: bool
     best: bool
-    """Whether no earlier evaluation was better, by the watching judges, or by the reward where there are none."""
-    best_iteration: int
+    """Whether no earlier evaluation was better, by the watching judges, or by the reward where there are none; the
+    editor's state is kept then."""
     reason: str
     """Why the training is stopped, in a sentence; empty where it goes on."""
+    best_iteration: int
+    figures: dict[str, float] = field(default_factory=dict)
+    """Measured values by name, for metrics and the progress line (`reward`)."""
 
 
-def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopSettings) -> StopDecision:
+def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopSettings) -> Verdict:
     """Decide whether to go on after the last evaluation.
 
     The training stops when a watching judge falls while the reward rises: in each of the last `settings.evaluations`,
@@ -74,7 +77,7 @@ def early_stopping_rule(evaluations: Sequence[EvaluationScores], settings: StopS
     values = [_mean_score(evaluation) for evaluation in evaluations]
     best = int(np.nanargmax(values)) if np.isfinite(values).any() else len(evaluations) - 1
     reason = _kl_limit_reason(evaluations[-1], settings) or _reward_hacking_reason(evaluations, settings)
-    return StopDecision(bool(reason), best == len(evaluations) - 1, evaluations[best].iteration, reason)
+    return Verdict(bool(reason), best == len(evaluations) - 1, reason, evaluations[best].iteration)
 
 
 def _mean_score(evaluation: EvaluationScores) -> float:
@@ -129,16 +132,15 @@ def chance_of_rise(before: Scores, now: Scores, *, falls: bool = False) -> float
     Returns:
         The p value, 0..1; 1 with fewer than two tasks.
     """
-    from scipy.stats import t
+    from scipy.stats import ttest_1samp
 
     change = (before - now) if falls else (now - before)
     change = change[np.isfinite(change)]
     if len(change) < 2:
         return 1.0
-    deviation = float(change.std(ddof=1))
-    if deviation == 0:
+    if change.std() == 0:
         return 0.0 if change[0] > 0 else 1.0
-    return float(t.sf(change.mean() / (deviation / np.sqrt(len(change))), len(change) - 1))
+    return float(ttest_1samp(change, 0, alternative="greater").pvalue)
 
 
 def _mean(scores: Scores) -> float:

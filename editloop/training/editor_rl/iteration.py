@@ -135,13 +135,10 @@ class Iteration:
             "encodings": spent[2],
         }
         first = rewards[next(iter(self.reward_weights))]
-        solved_indices = (
-            solved(first, self.settings.solved_spread, self.settings.solved_mean).nonzero().flatten().tolist()
-        )
+        is_solved = solved(first, self.settings.solved_spread, self.settings.solved_mean)
+        solved_indices = is_solved.nonzero().flatten().tolist() if self.settings.solved_spread else []
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-        return IterationSummary(
-            figures, [int(chosen[index]) for index in solved_indices] if self.settings.solved_spread else []
-        )
+        return IterationSummary(figures, [int(chosen[index]) for index in solved_indices])
 
     def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
         """Sample this rank's tasks in parts, and send each part to the judges."""
@@ -150,21 +147,14 @@ class Iteration:
         with self.algorithm.sampling_weights():
             for tasks in self._parts(mine):
                 encoded_tasks = self.prompts.encoded_tasks(tasks)
-                condition = join_conditions([encoded_task.condition for encoded_task in encoded_tasks]).to(
-                    self.editor.device
-                )
+                conditions = [encoded_task.condition for encoded_task in encoded_tasks]
+                condition = join_conditions(conditions).to(self.editor.device)
                 rollout = sample_rollout(settings, plan, self.editor, condition, tasks, iteration, self.counts)
                 edits = decode_rollout(self.editor, rollout, settings.micro_batch)
+                rows, parts = [self.prompts.rows[task] for task in tasks], slices(len(edits), settings.members)
                 groups = [
-                    EditGroup(
-                        self.prompts.rows[task].instruction,
-                        encoded_task.source,
-                        list(edits[part]),
-                        self.prompts.rows[task].id,
-                    )
-                    for task, encoded_task, part in zip(
-                        tasks, encoded_tasks, slices(len(edits), settings.members), strict=True
-                    )
+                    EditGroup(row.instruction, encoded_task.source, list(edits[part]), row.id)
+                    for row, encoded_task, part in zip(rows, encoded_tasks, parts, strict=True)
                 ]
                 sampled.append((rollout, self.reward_judges.ask(groups)))
         return sampled
@@ -200,14 +190,8 @@ class Iteration:
         except EditLoopError as error:
             failure = error
         flat = torch.stack(list(local_rewards.values())).flatten()
-        sums = all_reduce_sum(
-            [
-                *flat.nan_to_num(0.0).tolist(),
-                *flat.isfinite().double().tolist(),
-                float(failure is not None),
-                float(self.stop.requested),
-            ]
-        )
+        flags = [float(failure is not None), float(self.stop.requested)]
+        sums = all_reduce_sum([*flat.nan_to_num(0.0).tolist(), *flat.isfinite().double().tolist(), *flags])
         if sums[-2]:
             messages: list[str | None] = [None] * self.ranks
             distributed.all_gather_object(messages, str(failure) if failure else None)
@@ -247,7 +231,9 @@ class Iteration:
             advantage = advantage.to(rollout.latents.device)
             work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
         passes = max(int(value) for value in _gathered(float(len(work))))
-        spare = None if len(work) == passes else self._spare(rollouts, ahead, iteration)
+        spare = ahead[0] if ahead else None  # for passes of weight 0, which a rank makes while others still have edits
+        if spare is None and len(work) < passes:
+            spare = self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
         names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
         zero = torch.zeros((), dtype=torch.float64, device=rollouts[0].latents.device)
         sums = {name: zero.clone() for name in names}  # on the device: fetching one value would wait for it
@@ -278,12 +264,6 @@ class Iteration:
         figures = self.algorithm.finished_figures(means) | {"trained": float(count)}
         norm = self.engine.get_global_grad_norm()
         return figures | ({} if norm is None else {"gradient_norm": float(norm)})
-
-    def _spare(
-        self, rollouts: list[Rollout], ahead: list[list[UpdateLevel]] | None, iteration: int
-    ) -> list[UpdateLevel]:
-        """Return levels for passes of weight 0, which a rank makes while others still have edits."""
-        return ahead[0] if ahead else self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
 
 
 def _gathered(value: float) -> list[float]:

@@ -5,7 +5,7 @@ algorithm keeps, so a training that continues repeats what an unbroken one would
 """
 
 import logging
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as distributed
@@ -15,7 +15,8 @@ from editloop.errors import EditLoopError
 from editloop.models.editors.protocol import Editor
 from editloop.training.distributed import all_reduce_sum, broadcast_object
 from editloop.training.editor_rl.build_algorithm import build_algorithm
-from editloop.training.editor_rl.evaluator import Verdict
+from editloop.training.editor_rl.evaluator import Evaluator
+from editloop.training.editor_rl.guards import Verdict
 from editloop.training.editor_rl.iteration import Iteration, JudgesFailedError, Stopped
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
@@ -26,20 +27,6 @@ from editloop.training.training_run import TrainingRun
 from editloop.training.training_task import ParameterGroup
 
 log = logging.getLogger(__name__)
-
-
-class TrainingEvaluator(Protocol):
-    """Evaluates and guards a training; implemented by editloop.training.editor_rl.evaluator."""
-
-    def evaluate(self, iteration: int, editor: Editor, training: dict[str, float]) -> Verdict:
-        """Evaluate the editor with its present weights.
-
-        Args:
-            iteration: Number of iterations done; 0 is before the first.
-            editor: The editor, with the averaged weights swapped in.
-            training: Means of the training's figures since the last evaluation.
-        """
-        ...
 
 
 class RlTrainingResult(NamedTuple):
@@ -102,7 +89,7 @@ class Training:
         )
         self.reason = ""
 
-    def run(self, evaluator: TrainingEvaluator | None) -> RlTrainingResult:
+    def run(self, evaluator: Evaluator | None) -> RlTrainingResult:
         """Run the remaining iterations. Every rank calls it.
 
         Afterwards the editor has the averaged weights of the last iteration. Where a guard stopped the training, the
@@ -124,7 +111,7 @@ class Training:
         self.weights.swap(self.averages)
         return RlTrainingResult(self.training_run.history, self.reason)
 
-    def _go_on(self, evaluator: TrainingEvaluator | None) -> None:
+    def _go_on(self, evaluator: Evaluator | None) -> None:
         settings, run, history = self.settings, self.training_run, self.training_run.history
         iterate = Iteration(
             settings,
@@ -169,15 +156,13 @@ class Training:
                 done=step == settings.iterations or bool(history["ended"]),
             )
 
-    def _evaluate(self, evaluator: TrainingEvaluator | None) -> None:
+    def _evaluate(self, evaluator: Evaluator | None) -> None:
         """Evaluate the averaged editor. Save its state if it is the best so far; end the training if a guard says
         so."""
         with self.weights.swapped(self.averages):
-            verdict: Verdict | None = broadcast_object(
-                evaluator.evaluate(self.training_run.step, self.editor, self._means_since_evaluation())
-                if evaluator
-                else None
-            )
+            training_means = self._means_since_evaluation()
+            result = evaluator.evaluate(self.training_run.step, self.editor, training_means) if evaluator else None
+            verdict: Verdict | None = broadcast_object(result)
             if verdict is None:
                 return
             self.training_run.add_evaluation(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from editloop.models.editors.protocol import Editor
-from editloop.training.editor_rl.algorithm import Losses, UpdateLevel
+from editloop.training.editor_rl.algorithm import Losses, RlAlgorithm, UpdateLevel
 from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
-from editloop.training.editor_rl.rollout import TRAINING, Rollout, SamplingPlan, noise_generators, velocities
+from editloop.training.editor_rl.rollout import TRAINING, Rollout, noise_generators, standard_normal_like, velocities
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.trained_weights import TrainedWeights
 
@@ -88,10 +88,8 @@ class NftLevel:
         )
 
 
-class NftAlgorithm:
+class NftAlgorithm(RlAlgorithm):
     """DiffusionNFT, an `RlAlgorithm`."""
-
-    figure_names: tuple[str, ...] = ()
 
     def __init__(self, settings: RlSettings, nft: NftSettings, editor: Editor, weights: TrainedWeights):
         """Start with the present weights as the old policy.
@@ -107,28 +105,20 @@ class NftAlgorithm:
         self.old = weights.copy()
         """The old policy's values of the trained parameters."""
 
-    def sampling_plan(self, iteration: int) -> SamplingPlan:
-        return SamplingPlan()
-
     def sampling_weights(self) -> AbstractContextManager[None]:
         return self.weights.swapped(self.old)
 
     def update_levels(self, rollout: Rollout, iteration: int, *, with_base: bool) -> list[UpdateLevel]:
         names = [(task, 0) for task, _ in rollout.names] if self.nft.common_noise else rollout.names
         generators = noise_generators(self.settings, iteration, names, TRAINING)
-        shape, device = rollout.latents.shape[1:], rollout.latents.device
         levels: list[UpdateLevel] = []
         for _ in range(self.levels):
-            sigma = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
-            noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
-            level = NftLevel(
-                self.settings, self.nft, self.editor, rollout, noise, sigma, self.weights, self.old, with_base
-            )
+            sigma = torch.stack([torch.rand((), generator=generator) for generator in generators])
+            noise = standard_normal_like(rollout.latents, generators)
+            drawn = (noise, sigma.to(noise.device))
+            level = NftLevel(self.settings, self.nft, self.editor, rollout, *drawn, self.weights, self.old, with_base)
             levels.append(level)
         return levels
-
-    def finished_figures(self, means: dict[str, float]) -> dict[str, float]:
-        return means
 
     def end_iteration(self) -> None:
         """Move the old policy towards the trained weights."""

@@ -43,9 +43,7 @@ A_ROW = 4
 
 
 def training_page(
-    evaluations: Sequence[Mapping[str, Any]],
-    watching: Sequence[str],
-    pictures: Mapping[str, Path],
+    evaluations: Sequence[Mapping[str, Any]], watching: Sequence[str], pictures: Mapping[str, Path]
 ) -> str:
     """Return a self-contained HTML page.
 
@@ -62,29 +60,19 @@ def training_page(
     panels = [_panel(flat_records, name, _title(name, watching), colours.get(name, VIOLET)) for name in scores]
     panels.append(_panel(flat_records, "practised", "reward while practising", BLUE))
     guards = [_panel(flat_records, row.name, row.title, AMBER) for row in MEASURES]
+    first, last = flat_records[0], flat_records[-1]
     return render(
         Path(__file__).with_name("training_page.html.j2"),
         filters,
-        last=flat_records[-1],
+        last=last,
         best=evaluations[-1]["best_iteration"],
         stopped=evaluations[-1].get("stopped", ""),
         watching=watching,
-        scores=[
-            (
-                name,
-                _title(name, watching),
-                flat_records[0].get(name),
-                flat_records[-1].get(name),
-                _span(flat_records[-1], name),
-            )
-            for name in scores
-        ],
+        scores=[(name, _title(name, watching), first.get(name), last.get(name), _span(last, name)) for name in scores],
         score_plots=_plots("scores", panels),
         guard_plots=_plots("guards", guards),
         measures=[
-            (row, flat_records[0].get(row.name), flat_records[-1].get(row.name))
-            for row in MEASURES
-            if _is_measured(flat_records, row.name)
+            (row, first.get(row.name), last.get(row.name)) for row in MEASURES if _is_measured(flat_records, row.name)
         ],
         pictures={
             caption: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

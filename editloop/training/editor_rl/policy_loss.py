@@ -71,13 +71,3 @@ def clipped_mask(
         high: Clip range above 1.
     """
     return ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - low))
-
-
-def masked_mean(losses: Float[Tensor, " B"], counts: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Mean of losses over the edits that count; 0, with a gradient of 0, where none does.
-
-    Args:
-        losses: Losses.
-        counts: Which edits count.
-    """
-    return torch.where(counts, losses, 0.0).sum() / counts.sum().clamp_min(1)

@@ -6,13 +6,14 @@ from pathlib import Path
 from editloop.content import MANIFEST, read_manifest
 from editloop.data.edits_file import EditRow
 from editloop.errors import EditLoopError
+from editloop.evaluation.editors import ORACLE
 from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.editors.opening import outline_editor
 from editloop.scoring.opening import find_local, is_served, open_judge
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.reward_source import RewardSource
-from editloop.training.editor_rl.scoring import ORACLE, check_size
+from editloop.training.editor_rl.scoring import check_size, check_targets, teaching_watcher
 from editloop.training.editor_rl.settings import RlSettings
 
 
@@ -68,12 +69,7 @@ def check_watcher(address: str, held_out: Sequence[EditRow], reward_source: Rewa
         EditLoopError: There is no such judge, it is the reward judge, or it is the oracle and tasks have no target.
     """
     if address == ORACLE:
-        without = [row.id for row in held_out if row.target is None]
-        if without:
-            raise EditLoopError(
-                f"watch {ORACLE}: {len(without)} held-out tasks have no `target`, {without[0]!r} first; give each one, "
-                "or watch with another judge."
-            )
+        check_targets(held_out)
         return
     if is_served(address):
         version = open_judge(address).version
@@ -81,7 +77,4 @@ def check_watcher(address: str, held_out: Sequence[EditRow], reward_source: Rewa
         folder = find_local(address).folder
         version = str(read_manifest(folder)["sha256"]) if (folder / MANIFEST).is_file() else ""
     if version == reward_source.sha256:
-        raise EditLoopError(
-            f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever it is: "
-            "name another one."
-        )
+        raise teaching_watcher(address)

@@ -88,16 +88,8 @@ class Rollout:
         Args:
             indices: Indices of the edits, (n,).
         """
-        window = [
-            replace(
-                step,
-                before=step.before[indices],
-                after=step.after[indices],
-                mean=step.mean[indices],
-                log_prob=step.log_prob[indices],
-            )
-            for step in self.window
-        ]
+        by_edit = ("before", "after", "mean", "log_prob")
+        window = [replace(step, **{name: getattr(step, name)[indices] for name in by_edit}) for step in self.window]
         names = [self.names[index] for index in indices.tolist()]
         return replace(self, names=names, rows=self.rows[indices], latents=self.latents[indices], window=window)
 
@@ -236,10 +228,8 @@ def sample_rollout(
             continue
         mean, deviation = plan.step(x, v, sigma, following, plan.noise)
         assert isinstance(deviation, float)
-        before, after = (
-            x.to(plan.storage),
-            draw_gaussian(mean, deviation, standard_normal_like(x, draws)).to(plan.storage),
-        )
+        before = x.to(plan.storage)
+        after = draw_gaussian(mean, deviation, standard_normal_like(x, draws)).to(plan.storage)
         x = round_to_storage(after, plan.storage)
         rolled = log_prob(x, mean, deviation)
         steps.append(WindowStep(sigma, following, guidance, before, after, mean, rolled, deviation))

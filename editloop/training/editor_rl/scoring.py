@@ -20,6 +20,7 @@ from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image
 from editloop.data.picture_size import resized
 from editloop.errors import EditLoopError
+from editloop.evaluation.editors import ORACLE
 from editloop.evaluation.oracle import oracle
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.editors.settings import Size
@@ -29,8 +30,6 @@ from editloop.scoring.validation import validate_scores
 
 log = logging.getLogger(__name__)
 
-ORACLE = "oracle"
-"""Address of the oracle, which compares an edit with the task's target."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between two requests to an unavailable judge. Each pause is twice the one before."""
 
@@ -101,21 +100,12 @@ class OracleJudge:
         edits = np.stack([resized(edit, size) for edit in group.edits])
         targets = np.broadcast_to(resized(load_image(target), size), edits.shape)
         oracle_scores = oracle(np.broadcast_to(group.source, edits.shape), targets, edits)
-        axis_scores = zip(
-            oracle_scores.instruction_following.tolist(),
-            oracle_scores.visual_quality.tolist(),
-            oracle_scores.mean.tolist(),
-            strict=True,
-        )
-        return [
-            Score(
-                {"instruction_following": AxisScore(done, 0.0), "visual_quality": AxisScore(quality, 0.0)},
-                AxisScore(mean, 0.0),
-                mean,
-                mean,
-            )
-            for done, quality, mean in axis_scores
-        ]
+        columns = (oracle_scores.instruction_following, oracle_scores.visual_quality, oracle_scores.mean)
+        scores = []
+        for *axes, mean in np.stack(columns, axis=1).tolist():
+            axis_scores = {axis: AxisScore(value, 0.0) for axis, value in zip(self.axes, axes, strict=True)}
+            scores.append(Score(axis_scores, AxisScore(mean, 0.0), mean, mean))
+        return scores
 
 
 class RewardJudges:
@@ -205,6 +195,35 @@ def open_reward_judges(
         for size in set(sizes):
             check_size(address, getattr(getattr(judges[address], "model", None), "settings", None), size)
     return RewardJudges(judges, patience=patience)
+
+
+def check_targets(rows: Sequence[EditRow]) -> None:
+    """Refuse the oracle as judge of held-out tasks that have no target.
+
+    Args:
+        rows: The held-out tasks.
+
+    Raises:
+        EditLoopError: A task has no target.
+    """
+    without = [row.id for row in rows if row.target is None]
+    if without:
+        raise EditLoopError(
+            f"{ORACLE}: {len(without)} held-out tasks have no `target`, {without[0]!r} first; give each one, or take "
+            "another judge."
+        )
+
+
+def teaching_watcher(address: str) -> EditLoopError:
+    """Return the error about a watching judge that also teaches.
+
+    Args:
+        address: Address of the judge.
+    """
+    return EditLoopError(
+        f"watch {address}: it is the judge that teaches. What is learnt from it looks good to it whatever it is: name "
+        "another one."
+    )
 
 
 def check_size(address: str, settings: object, size: Size) -> None:

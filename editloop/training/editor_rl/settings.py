@@ -1,19 +1,18 @@
 """Settings and job file of an editor's online RL training. Imports no torch."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from editloop.models.lora_settings import LoraSettings, check_editor_adapter
-from editloop.settings_file import find_preset, preset_names, read_settings
+from editloop.settings_file import find_preset, read_settings
 from editloop.training.editor_rl.algorithm_settings import AnyAlgorithmSettings, NftSettings
 from editloop.training.editor_rl.guards import StopSettings
 from editloop.training.job import JobFile
 from editloop.training.settings import RunSettings
 
-PRESETS = Path(str(files("editloop.training.editor_rl"))) / "presets"
+PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 
@@ -140,11 +139,6 @@ class RlJob(JobFile):
         if overlap := set(self.rewards) & set(self.watch):
             raise ValueError(f"watch {', '.join(sorted(overlap))}: a judge that teaches cannot watch itself")
         return self
-
-
-def rl_preset_names() -> list[str]:
-    """Return the names of the presets that ship, sorted."""
-    return preset_names(PRESETS)
 
 
 def read_rl_preset(name: str, **overrides: Any) -> RlSettings:

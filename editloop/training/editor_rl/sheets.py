@@ -1,14 +1,13 @@
 """Contact sheets of an evaluation: the first held-out tasks, and the tasks that changed most for better and worse."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from editloop.content import write_file
+from editloop.data.picture_file import png_bytes
 from editloop.data.picture_size import Picture
 from editloop.evaluation.editors import EvaluationTask
 from editloop.pages.contact_sheet import contact_sheet
@@ -65,7 +64,7 @@ def write_sheets(
         columns |= {"now": [now[at] for at in places]} | ({"wanted": targets} if len(targets) == len(places) else {})
         notes = [_note(judge, before[at], after[at]) for at in places]
         sheet = contact_sheet([cases[at].instruction for at in places], columns, notes)
-        _write(sheet, folder / file)
+        write_file(folder / file, png_bytes(sheet))
         written[caption] = file
     return written
 
@@ -73,9 +72,3 @@ def write_sheets(
 def _note(judge: str, before: float, after: float) -> str:
     score_texts = ["missing" if np.isnan(score) else f"{score:.2f}" for score in (before, after)]
     return f"{judge}: {score_texts[0]}, now {score_texts[1]}"
-
-
-def _write(sheet: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    write_file(path, buffer.getvalue())

@@ -1,6 +1,5 @@
 """Settings and job file of an editor's supervised fine-tuning on target edits. Imports no torch."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,7 +10,7 @@ from editloop.settings_file import FrozenModel, find_preset, read_settings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
 
-PRESETS = Path(str(files("editloop.training.editor_sft"))) / "presets"
+PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 

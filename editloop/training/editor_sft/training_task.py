@@ -23,13 +23,7 @@ from editloop.models.editors.sampling import group_by_size, working_picture
 from editloop.models.editors.settings import Size
 from editloop.training.distributed import step_seed
 from editloop.training.editor_sft.settings import SftSettings
-from editloop.training.flow_matching import (
-    flow_matching_loss,
-    logit_normal_levels,
-    noised,
-    shifted,
-    uniform_levels,
-)
+from editloop.training.flow_matching import flow_matching_loss, logit_normal_levels, noised, shifted, uniform_levels
 from editloop.training.training_task import Batch, ParameterGroup, Split
 
 LEVELS = 4
