@@ -36,13 +36,7 @@ class Submission(NamedTuple):
     body: dict[str, Any]
 
 
-def answer_campaign(
-    campaign: Path,
-    candidates: Path,
-    *,
-    settings: ServiceSettings,
-    seed: int = 0,
-) -> int:
+def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettings, seed: int = 0) -> int:
     """Submit every missing answer of a campaign as simulated experts.
 
     Existing answers stay as they are.

@@ -126,7 +126,9 @@ def _follows(measured: Mapping[str, Measures], axis: Axis) -> Iterable[Finding]:
     if len(slopes) < LEAST_ANNOTATORS:
         return
     middle = float(np.median([slope.value for slope, _ in slopes.values()]))
-    for name, (slope, pages) in slopes.items() if middle >= LEAST_SLOPE else ():
+    if middle < LEAST_SLOPE:
+        return
+    for name, (slope, pages) in slopes.items():
         followed = f"{round(slope.value, 2) + 0:.2f} levels a level, the median annotator {middle:.2f}"
         log_p = _log_p_above(FOLLOWS * middle - slope.value, slope.error, pages)
         yield Finding(name, f"random: {AXIS_NAMES[axis]}: hardly follows the others ({followed})", log_p)
