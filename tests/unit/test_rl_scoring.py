@@ -58,13 +58,13 @@ def asked(judge: StandIn, patience: float = 60.0, count: int = 1) -> PendingRewa
     return found
 
 
-def test_a_judge_that_is_away_for_a_while_is_waited_for(pauses: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_that_is_away_for_a_while_is_waited_for(pauses: None, caplog: pytest.LogCaptureFixture) -> None:
     away = JudgeUnavailableError("no connection.")
     judge = StandIn(away, away, [told(0.25), told(0.75)])
     answer = asked(judge, count=2).answers()["stand-in"]
     assert answer.rewards.tolist() == [[0.25, 0.75], [0.25, 0.75]]
     assert judge.asked == [2, 2, 2]
-    assert capsys.readouterr().out.count("stand-in: no connection. Asked again in 0 s.") == 2
+    assert caplog.text.count("stand-in: no connection. Asked again in 0 s.") == 2
 
 
 def test_a_judge_that_stays_away_is_an_error_when_patience_ends(pauses: None) -> None:
