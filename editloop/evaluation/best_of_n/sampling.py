@@ -30,12 +30,7 @@ class SampledEdits(NamedTuple):
 
 
 def sample_edits(
-    editor: Editor,
-    rows: Sequence[EditRow],
-    judges: Mapping[str, Judge],
-    *,
-    edits_per_task: int,
-    steps: int,
+    editor: Editor, rows: Sequence[EditRow], judges: Mapping[str, Judge], *, edits_per_task: int, steps: int
 ) -> SampledEdits:
     """Make `edits_per_task` edits of each task, each from noise of its own, and score them.
 

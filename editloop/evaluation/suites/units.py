@@ -71,10 +71,8 @@ class Units:
             (N,), 0..1.
         """
         credit_by_outcome = np.zeros(len(PairOutcome))
-        credit_by_outcome[[PairOutcome.RIGHT, PairOutcome.BOTH_TIES]], credit_by_outcome[PairOutcome.MODEL_TIE] = (
-            1.0,
-            0.5,
-        )
+        credit_by_outcome[[PairOutcome.RIGHT, PairOutcome.BOTH_TIES]] = 1.0
+        credit_by_outcome[PairOutcome.MODEL_TIE] = 0.5
         credits = np.ones(len(self))
         np.multiply.at(credits, self.unit, credit_by_outcome[codes])
         return credits
