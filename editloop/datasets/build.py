@@ -206,9 +206,7 @@ def _write(
             )
         facts |= {"splits": counts, **total, "task_ids": [task.task_id for task in judged]}
         facts |= {"annotators": votes.people, "weights": labels.weights}
-        facts["withdrawn_votes"] = (
-            len(all_votes.judged) + len(all_votes.decided) - len(votes.judged) - len(votes.decided)
-        )
+        facts["withdrawn_votes"] = sum(map(len, all_votes)) - sum(map(len, votes))
     return {
         "pairs": total["pairs"],
         "groups": total["groups"],

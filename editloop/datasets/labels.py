@@ -144,13 +144,9 @@ def _ordered(task: EditTask, labels: PreferenceLabels) -> Iterator[dict[str, Any
         raters = sorted(votes[a].keys() & votes[b].keys())
         if not raters:
             continue
-        margin = {}
-        for axis in AXES:
-            mean = [
-                mean_rating({who: votes[candidate][who] for who in raters}, axis, labels.weights[axis])
-                for candidate in (a, b)
-            ]
-            margin[axis] = round(mean[0] - mean[1], DIGITS)
+        shared = [{who: votes[candidate][who] for who in raters} for candidate in (a, b)]
+        means = {axis: [mean_rating(ratings, axis, labels.weights[axis]) for ratings in shared] for axis in AXES}
+        margin = {axis: round(mean_a - mean_b, DIGITS) for axis, (mean_a, mean_b) in means.items()}
         yield {
             "task_id": task.task_id,
             "a": a,

@@ -1,7 +1,6 @@
 """Sources of a dataset's tasks and images: a candidates folder, or an earlier version of the dataset."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from editloop.content import sha256_bytes
@@ -34,7 +33,7 @@ class CandidatesFolder:
         Args:
             seed: Seed of the splits.
         """
-        return splits_of(self.tasks, seed, partial(_is_blank, self._images))
+        return splits_of(self.tasks, seed, lambda sha256: is_flat(load_image(self._images / f"{sha256}.png")))
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
         """Yield, for each task, its encoded images by sha256.
@@ -102,7 +101,3 @@ def read_sorted_tasks(path: Path) -> list[EditTask]:
         path: A `tasks.jsonl`.
     """
     return sorted(read_lines(path, EditTask), key=lambda task: task.task_id)
-
-
-def _is_blank(images: Path, sha256: str) -> bool:
-    return is_flat(load_image(images / f"{sha256}.png"))

@@ -22,11 +22,7 @@ PICTURES = ("source", "target", "image")
 Kind = Literal["candidates", "pairs"]
 
 CANDIDATE_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("task_id", pa.string()),
-    ("name", pa.string()),
-    ("task_type", pa.string()),
-    ("split", pa.string()),
-    ("instruction", pa.string()),
+    *((name, pa.string()) for name in ("task_id", "name", "task_type", "split", "instruction")),
     ("source", pa.binary()),
     ("target", pa.binary()),
     ("candidate_id", pa.string()),

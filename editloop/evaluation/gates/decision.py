@@ -180,8 +180,8 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
     verdict, why, p = _overall_verdict(settings, measurement, overall, old)
     low, high = overall["interval"]
     figures = (
-        f"{measurement.gate.suite}: {_signed(overall['change'])} ({_percent(overall['old'])} to "
-        f"{_percent(overall['new'])}), "
+        f"{measurement.gate.suite}: {_signed(overall['change'])} "
+        f"({_percent(overall['old'])} to {_percent(overall['new'])}), "
         f"{100 * (1 - settings.alpha):g} % interval {_signed(low)} to {_signed(high)}, on {overall['units']} units"
     )
     aside = "" if measurement.gate.required else " (shown, without a say)"

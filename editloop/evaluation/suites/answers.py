@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
@@ -82,7 +81,8 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
     axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
     facts = {"judge": judge.name, "version": judge.version}
-    with _locked_answers(folder, facts) as stream:
+    mismatch = f"{folder} holds answers", "give another folder, or remove it"
+    with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
         lines_by_edit = _read_answers(stream, folder / ANSWERS)
         edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
         with scoring_progress(transient=True, console=Console(stderr=True)) as progress:
@@ -176,16 +176,6 @@ def _axis_score(line: dict[str, Any], axis: str) -> float:
     if line["missing"]:
         return math.nan
     return float(line["axes"][axis][0] if axis else line["overall"])
-
-
-@contextmanager
-def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
-    """Open `answers.jsonl` for this call alone. EditLoopError if another call has it, or it is of another judge."""
-    with (
-        locked_folder(folder, JUDGE, facts, f"{folder} holds answers", "give another folder, or remove it"),
-        (folder / ANSWERS).open("a+b") as stream,
-    ):
-        yield stream
 
 
 def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:

@@ -51,11 +51,11 @@ class _Batches:
         try:
             if path.suffix == ".parquet":
                 file = parquet.ParquetFile(path)
-                self.columns, self.count = file.schema_arrow.names, file.num_row_groups
+                self.schema, self.count = file.schema_arrow, file.num_row_groups
                 self._read = lru_cache(1)(file.read_row_group)
             else:
                 table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-                self.columns, self.count, self._read = table.column_names, 1, lambda _: table
+                self.schema, self.count, self._read = table.schema, 1, lambda _: table
         except (OSError, pa.ArrowInvalid) as error:
             raise EditLoopError(f"{path}: not a {path.suffix[1:]} file ({first_line(error)}).") from None
 
@@ -131,18 +131,17 @@ def table_rows(
         EditLoopError: The file cannot be read or lacks one of the columns.
     """
     batches = _Batches(path)
-    lacking = [name for name in (*columns, *pictures) if name not in batches.columns]
+    lacking = [name for name in (*columns, *pictures) if name not in batches.schema.names]
     if lacking:
-        present = ", ".join(batches.columns)
+        present = ", ".join(batches.schema.names)
         raise EditLoopError(f"{path}: no column {', '.join(lacking)}; its columns are {present}. Another suite's file?")
-    value_columns = [name for name in batches.columns if name not in pictures]
+    value_columns = [
+        field.name for field in batches.schema if field.name not in pictures and not _holds_bytes(field.type)
+    ]
     number = 0
     for batch in range(batches.count):
         table = batches.read(batch)
-        values = table.select(
-            [name for name in value_columns if not _holds_bytes(table.schema.field(name).type)]
-        ).to_pylist()
-        for row, row_values in enumerate(values):
+        for row, row_values in enumerate(table.select(value_columns).to_pylist()):
             row_pictures = {
                 column: tuple(
                     _cell_picture(

@@ -1,6 +1,5 @@
 """Reads the team's own suites from a dataset's test split: pairs as its experts order them, or as the oracle does."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -41,7 +40,7 @@ def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[I
         EditLoopError: The folder is not a dataset, has changed since it was written, or cannot be read.
     """
     items = _tasks(data, loader)
-    votes = _votes(data, [item.key for item, _ in items])
+    votes = _votes(data)
     ordered_items = []
     for item, ratings in items:
         item_votes = votes.get(item.key, {})
@@ -121,14 +120,12 @@ def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | 
     return replace(item, comparisons=comparisons, ratings=ratings, raters=raters)
 
 
-def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
+def _votes(data: Path) -> dict[str, dict[tuple[str, str], float]]:
     """Overall ratings, 2..8, by task and (rater, candidate). Empty if the folder holds no votes."""
     if not (data / JUDGEMENTS).is_file():
         return {}
-    task_ids = set(tasks)
     ratings: dict[str, dict[tuple[str, str], float]] = {}
     for vote in read_votes(data).judged:
-        if vote.task_id in task_ids:
-            overall = float(vote.instruction_following + vote.visual_quality)
-            ratings.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
+        overall = float(vote.instruction_following + vote.visual_quality)
+        ratings.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
     return ratings
