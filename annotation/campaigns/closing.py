@@ -21,6 +21,7 @@ from editloop.content import canonical_json
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
 from editloop.errors import EditLoopError
 from editloop.statistics.agreement import agreement
+from editloop.statistics.judgement_table import judgement_table
 from infra.settings import ServiceSettings
 
 CLOSINGS = "editloop-closings: "
@@ -129,13 +130,14 @@ def readiness(
     exported = exported or snapshot(client, settings, campaign)
     answers = answers or read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
     judgements, _ = extract_judgements(pages, answers)
+    table = judgement_table(judgements)
     return Readiness(
         name=campaign.name,
         url=campaign.url,
         progress=progress(campaign, pages, answers),
         answers_sha256=exported.sha256,
         config_faults=config_faults(client, campaign),
-        agreement={axis: agreement(judgements, axis) for axis in AXES},
+        agreement={axis: agreement(table, axis) for axis in AXES},
         gates=campaign.gates,
         conflicts=len(conflicts(judgements)),
     )

@@ -10,6 +10,7 @@ from editloop.content import complete_folder, sha256_bytes, sha256_json, write_f
 from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import AXES, EditTask, Judgement
 from editloop.statistics.agreement import agreement
+from editloop.statistics.judgement_table import judgement_table
 
 
 def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path) -> None:
@@ -26,7 +27,8 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
     """
     content = source.read_bytes()
     rating = attrgetter("task_id", "candidate_id", "annotator", "instruction_following", "visual_quality")
-    agreements = {axis: agreement(judgements, axis) for axis in AXES}
+    table = judgement_table(judgements)
+    agreements = {axis: agreement(table, axis) for axis in AXES}
     measured = quality(judgements, [], [], [], tasks)
     summary = {
         "campaign": source.stem,

@@ -13,7 +13,7 @@ from annotation.quality.known_answers import Share, clustered_share, gold_answer
 from editloop.data.vocabulary import AXES, EditTask, Page
 from editloop.statistics.holm import holm
 from editloop.statistics.judgement_table import time_parts
-from editloop.statistics.reliability import reliability_of
+from editloop.statistics.reliability import reliability
 
 
 def annotator_quality(
@@ -36,7 +36,7 @@ def annotator_quality(
     """
     table = with_time_and_editor(table, tasks)
     evidence, flags = _flag_annotators(table, checks, pages)
-    weights = {axis: reliability_of(table, axis).weights for axis in AXES}
+    weights = {axis: reliability(table, axis).weights for axis in AXES}
     repeats, parts = repeated_answers(table, checks), _parts(table)
     answers = pd.concat([table, checks])[["annotator", "annotation_id"]].drop_duplicates()["annotator"].astype(str)
     return {

@@ -12,7 +12,7 @@ from annotation.quality.annotator_quality import annotator_quality
 from annotation.quality.conflicts import conflicts
 from annotation.quality.position_bias import position_effect
 from editloop.data.vocabulary import AXES, Axis, CannotJudge, EditTask, Judgement, Page
-from editloop.statistics.agreement import judged_agreement, order_agreement
+from editloop.statistics.agreement import agreement, order_agreement
 from editloop.statistics.judgement_table import judgement_table, time_parts
 
 
@@ -35,7 +35,7 @@ def quality(
     Returns:
         A dict that can be written as JSON. A figure that is not defined is None.
 
-        - axes: by axis, the figures of `judged_agreement`, `order_agreement`, `by_type` (agreement by task type) and
+        - axes: by axis, the figures of `agreement`, `order_agreement`, `by_type` (agreement by task type) and
           `over_time` (agreement of each part of the campaign, with `begin` and `end`)
         - position: by axis, the effect of the position on the page over all annotators: {means, p, pages}
         - annotators: by name, the figures of `annotator_quality`
@@ -66,12 +66,12 @@ def quality(
 
 def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis) -> dict[str, Any]:
     types = table["task_id"].astype(str).map({task.task_id: task.task_type for task in tasks})
-    by_type = {str(name): judged_agreement(table.loc[rows.index], axis) for name, rows in types.groupby(types)}
+    by_type = {str(name): agreement(table.loc[rows.index], axis) for name, rows in types.groupby(types)}
     over_time = [
-        {"begin": part.begin.isoformat(), "end": part.end.isoformat()} | judged_agreement(table[part.rows], axis)
+        {"begin": part.begin.isoformat(), "end": part.end.isoformat()} | agreement(table[part.rows], axis)
         for part in time_parts(table)
     ]
-    together = judged_agreement(table, axis)
+    together = agreement(table, axis)
     return together | {"order_agreement": order_agreement(table, axis), "by_type": by_type, "over_time": over_time}
 
 

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,7 @@ TASKS_A_TIME = 256
 """Tasks whose pairs are computed together."""
 NOTHING = Withdrawn()
 INPUTS = ("judgements_sha256", "candidates_sha256")
-FACTS_OF_JUDGEMENTS = (
-    "export_sha256",
-    "answers_sha256",
-    "config_sha256",
-    "campaign_key",
-    "gates",
-    "alpha",
-    "accepted",
-)
+FACTS_OF_JUDGEMENTS = ("export_sha256", "answers_sha256", "config_sha256", "campaign_key", "gates", "alpha", "accepted")
 """Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign."""
 
 
@@ -196,7 +189,7 @@ def _write(
         for split in SPLITS:
             split_tasks = [task for task in judged if splits[task.task_id] == split]
             with_pictures = zip(split_tasks, pool.pictures(split, split_tasks), strict=True)
-            with ShardWriter(folder, split, shard_megabytes) as writer:
+            with closing(ShardWriter(folder, split, shard_megabytes)) as writer:
                 for index, (task, pictures) in enumerate(
                     track(with_pictures, f"dataset: {split}", total=len(split_tasks), transient=True)
                 ):
@@ -213,9 +206,7 @@ def _write(
             )
         facts |= {"splits": counts, **total, "task_ids": [task.task_id for task in judged]}
         facts |= {"annotators": votes.people, "weights": labels.weights}
-        facts["withdrawn_votes"] = (
-            len(all_votes.judged) + len(all_votes.decided) - len(votes.judged) - len(votes.decided)
-        )
+        facts["withdrawn_votes"] = sum(map(len, all_votes)) - sum(map(len, votes))
     return {
         "pairs": total["pairs"],
         "groups": total["groups"],

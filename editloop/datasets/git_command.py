@@ -57,7 +57,7 @@ def git(folder: Path, *arguments: str, accepted: Collection[int] = (0,)) -> str:
     Raises:
         EditLoopError: git ended with another status. The message quotes git, in English.
     """
-    return _run(folder, arguments, accepted=accepted).decode(errors="replace").strip()
+    return _run(folder, arguments, accepted=accepted).stdout.decode(errors="replace").strip()
 
 
 def git_succeeds(folder: Path, *arguments: str) -> bool:
@@ -70,7 +70,7 @@ def git_succeeds(folder: Path, *arguments: str) -> bool:
     Raises:
         EditLoopError: git ended with another status.
     """
-    return _call(folder, arguments, b"", (0, 1)).returncode == 0
+    return _run(folder, arguments, accepted=(0, 1)).returncode == 0
 
 
 def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
@@ -83,7 +83,8 @@ def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
     Returns:
         One entry per name; None where there is no such object.
     """
-    output = io.BytesIO(_run(folder, ["cat-file", "--batch"], "".join(f"{name}\n" for name in names).encode()))
+    stdin = "".join(f"{name}\n" for name in names).encode()
+    output = io.BytesIO(_run(folder, ["cat-file", "--batch"], stdin).stdout)
     contents: list[bytes | None] = []
     for _ in names:
         size = output.readline().split(b" ")[-1].strip()
@@ -91,12 +92,8 @@ def git_objects(folder: Path, names: Sequence[str]) -> list[bytes | None]:
     return contents
 
 
-def _run(folder: Path, arguments: Sequence[str], stdin: bytes = b"", accepted: Collection[int] = (0,)) -> bytes:
-    return _call(folder, arguments, stdin, accepted).stdout
-
-
-def _call(
-    folder: Path, arguments: Sequence[str], stdin: bytes, accepted: Collection[int]
+def _run(
+    folder: Path, arguments: Sequence[str], stdin: bytes = b"", accepted: Collection[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     settings += [f"safe.directory={directory}" for directory in _trusted_directories(folder)]

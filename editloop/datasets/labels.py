@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask
+from editloop.data.vocabulary import AXES, Axis, EditTask
 from editloop.datasets.votes import Vote
-from editloop.statistics.reliability import reliability_of
+from editloop.statistics.judgement_table import TYPES, with_items
+from editloop.statistics.reliability import LEVELS, reliability
 
 LEAST_WEIGHT = 0.01
 """Smallest weight in a mean. Where all annotators of a candidate are uninformative, they count equally."""
@@ -21,10 +23,7 @@ DIGITS = 4
 
 Rating = tuple[int, int]
 """Instruction following and visual quality, each 1..4, in the order of AXES."""
-RATINGS = {
-    (following, quality): (following, quality)
-    for following, quality in product(range(LOWEST_RATING, HIGHEST_RATING + 1), repeat=2)
-}
+RATINGS: dict[Rating, Rating] = {rating: rating for rating in product(LEVELS, LEVELS)}
 """One object per rating, shared by all votes to save memory."""
 TaskVotes = dict[str, dict[str, Rating]]
 """candidate_id -> annotator -> rating."""
@@ -57,7 +56,7 @@ def fit_labels(judged: Sequence[Vote], decided: Sequence[Vote]) -> PreferenceLab
         by_annotator = votes.setdefault(vote.task_id, {}).setdefault(vote.candidate_id, {})
         by_annotator[vote.annotator] = RATINGS[vote.instruction_following, vote.visual_quality]
     table = _table(judged)
-    fits = {axis: reliability_of(table, axis) for axis in AXES}
+    fits = {axis: reliability(table, axis) for axis in AXES}
     weights = {axis: {who: round(weight, DIGITS) for who, weight in fit.weights.items()} for axis, fit in fits.items()}
     levels = {axis: dict(fit.posterior) for axis, fit in fits.items()}
     for decision in decided:
@@ -65,7 +64,7 @@ def fit_labels(judged: Sequence[Vote], decided: Sequence[Vote]) -> PreferenceLab
         votes.setdefault(decision.task_id, {})[decision.candidate_id] = {decision.annotator: rating}
         for axis, level in zip(AXES, rating, strict=True):
             weights[axis][decision.annotator] = 1.0
-            sure = np.arange(LOWEST_RATING, HIGHEST_RATING + 1) == level
+            sure = np.array(LEVELS) == level
             levels[axis][decision.task_id, decision.candidate_id] = sure.astype(np.float64)
     return PreferenceLabels(votes, weights, levels)
 
@@ -145,13 +144,9 @@ def _ordered(task: EditTask, labels: PreferenceLabels) -> Iterator[dict[str, Any
         raters = sorted(votes[a].keys() & votes[b].keys())
         if not raters:
             continue
-        margin = {}
-        for axis in AXES:
-            mean = [
-                mean_rating({who: votes[candidate][who] for who in raters}, axis, labels.weights[axis])
-                for candidate in (a, b)
-            ]
-            margin[axis] = round(mean[0] - mean[1], DIGITS)
+        shared = [{who: votes[candidate][who] for who in raters} for candidate in (a, b)]
+        means = {axis: [mean_rating(ratings, axis, labels.weights[axis]) for ratings in shared] for axis in AXES}
+        margin = {axis: round(mean_a - mean_b, DIGITS) for axis, (mean_a, mean_b) in means.items()}
         yield {
             "task_id": task.task_id,
             "a": a,
@@ -175,15 +170,9 @@ def _order(margin: float) -> int:
 
 
 def _table(judged: Sequence[Vote]) -> pd.DataFrame:
-    """Return the columns of a `judgement_table` that `reliability_of` reads."""
-    table = pd.DataFrame(
-        {
-            "task_id": pd.Categorical([vote.task_id for vote in judged]),
-            "candidate_id": pd.Categorical([vote.candidate_id for vote in judged]),
-            "annotator": pd.Categorical([vote.annotator for vote in judged]),
-            "if": np.array([vote.instruction_following for vote in judged], np.int8),
-            "vq": np.array([vote.visual_quality for vote in judged], np.int8),
-        }
+    """Return the columns of a `judgement_table` that `reliability` reads."""
+    columns = ["task_id", "candidate_id", "annotator", *AXES]
+    table = pd.DataFrame(map(attrgetter(*Vote._fields), judged), columns=columns).astype(
+        {column: TYPES[column] for column in columns}
     )
-    table["item"] = table.groupby(["task_id", "candidate_id"], observed=True, sort=True).ngroup().astype("int64")
-    return table
+    return with_items(table)

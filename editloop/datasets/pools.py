@@ -1,9 +1,7 @@
 """Sources of a dataset's tasks and images: a candidates folder, or an earlier version of the dataset."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from editloop.content import sha256_bytes
 from editloop.data.candidates_folder import read_lines
@@ -15,32 +13,6 @@ from editloop.datasets.splits import SPLITS, Split, picture_digests, splits_of
 from editloop.errors import EditLoopError
 
 TASKS = "tasks.jsonl"
-
-
-class TaskSource(Protocol):
-    """Tasks with candidates, their splits and their images."""
-
-    @property
-    def tasks(self) -> list[EditTask]:
-        """The tasks, sorted by id."""
-        ...
-
-    def splits(self, seed: int) -> dict[str, Split]:
-        """Return the split of every task, by task id.
-
-        Args:
-            seed: Seed of the splits. An earlier version ignores it.
-        """
-        ...
-
-    def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
-        """Yield, for each task, its encoded images by sha256.
-
-        Args:
-            split: The split of all these tasks.
-            tasks: Some tasks of the split, sorted by id.
-        """
-        ...
 
 
 class CandidatesFolder:
@@ -56,9 +28,20 @@ class CandidatesFolder:
         self.tasks = read_sorted_tasks(folder / TASKS)
 
     def splits(self, seed: int) -> dict[str, Split]:
-        return splits_of(self.tasks, seed, partial(_is_blank, self._images))
+        """Return the split of every task, by task id.
+
+        Args:
+            seed: Seed of the splits.
+        """
+        return splits_of(self.tasks, seed, lambda sha256: is_flat(load_image(self._images / f"{sha256}.png")))
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
+        """Yield, for each task, its encoded images by sha256.
+
+        Args:
+            split: The split of all these tasks.
+            tasks: Some tasks of the split, sorted by id.
+        """
         for task in tasks:
             yield {digest: self._read(digest) for digest in set(picture_digests(task))}
 
@@ -86,15 +69,29 @@ class EarlierVersion:
         self.tasks = read_sorted_tasks(folder / TASKS)
 
     def splits(self, seed: int) -> dict[str, Split]:
+        """Return the split of every task, by task id.
+
+        Args:
+            seed: Not used: tasks stay where they are.
+        """
         return {rows[0]["task_id"]: split for split in SPLITS for rows in rows_of_tasks(self._folder, split)}
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
+        """Yield, for each task, its encoded images by sha256.
+
+        Args:
+            split: The split of all these tasks.
+            tasks: Some tasks of the split, sorted by id.
+        """
         row_groups = rows_of_tasks(self._folder, split)
         for task in tasks:
             rows = next(rows for rows in row_groups if rows[0]["task_id"] == task.task_id)
             pictures = {task.source: rows[0]["source"]} | ({task.target: rows[0]["target"]} if task.target else {})
             encoded = {row["candidate_id"]: row["image"] for row in rows}
             yield pictures | {candidate.image: encoded[candidate.candidate_id] for candidate in task.candidates}
+
+
+TaskSource = CandidatesFolder | EarlierVersion
 
 
 def read_sorted_tasks(path: Path) -> list[EditTask]:
@@ -104,7 +101,3 @@ def read_sorted_tasks(path: Path) -> list[EditTask]:
         path: A `tasks.jsonl`.
     """
     return sorted(read_lines(path, EditTask), key=lambda task: task.task_id)
-
-
-def _is_blank(images: Path, sha256: str) -> bool:
-    return is_flat(load_image(images / f"{sha256}.png"))

@@ -15,7 +15,7 @@ from typing import TypedDict
 from pydantic import BaseModel
 
 from editloop.content import read_manifest, write_file
-from editloop.datasets.checkout import Checkout, checkout
+from editloop.datasets.checkout import checkout
 from editloop.datasets.git_command import git, git_objects
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
@@ -98,12 +98,14 @@ def commit_dataset(
             git(folder, "init", "--quiet")
         dvc_store.prepare(folder, remote)
         if not _has_tag(folder, tag):
-            _replace(dataset, folder / kind)
+            shutil.rmtree(folder / kind, ignore_errors=True)
+            shutil.copytree(dataset, folder / kind)
             files = {f"{kind}.dvc": dvc_store.put(folder, kind), **_origin_files(kind, sha256, origin)}
             while not _has_tag(folder, tag):
                 _commit(folder, kind, files, dvc_store.prepare(folder, remote), f"{message}\n\nsha256: {sha256}")
                 if work.push():
-                    _tag(work, tag, sha256)
+                    git(folder, "tag", "--annotate", tag, "--message", sha256)
+                    work.push_tag(tag)
         return DatasetVersion(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
 
 
@@ -152,11 +154,6 @@ def read_version(path: Path) -> DatasetVersion:
 
 def _has_tag(folder: Path, tag: str) -> bool:
     return bool(git(folder, "tag", "--list", tag))
-
-
-def _tag(work: Checkout, tag: str, sha256: str) -> None:
-    git(work.folder, "tag", "--annotate", tag, "--message", sha256)
-    work.push_tag(tag)
 
 
 def _commit(folder: Path, kind: str, files: dict[str, str], prepared: list[str], message: str) -> None:
@@ -212,7 +209,7 @@ def _check_history(folder: Path, version: DatasetVersion) -> None:
             f"{repo}: commit {revision or '(none recorded)'}, recorded with tag {tag}, is gone. Somebody rewrote the "
             "history; fetch that commit from another clone."
         )
-    if not git(folder, "tag", "--list", tag):
+    if not _has_tag(folder, tag):
         raise EditLoopError(f"{repo}: tag {tag} is gone. Put it back: git tag {tag} {revision}")
     tagged_commit = git(folder, "rev-list", "-n", "1", tag)
     if tagged_commit != revision:
@@ -226,12 +223,5 @@ def _check_history(folder: Path, version: DatasetVersion) -> None:
     if committed_sha256 != version["sha256"]:
         raise EditLoopError(
             f"{repo}: commit {revision} of {tag} holds {committed_sha256}, but {version['sha256']} was recorded. "
-            "Somebody "
-            "rewrote the history; fetch that version from another clone."
+            "Somebody rewrote the history; fetch that version from another clone."
         )
-
-
-def _replace(source: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(source, target)

@@ -5,7 +5,6 @@ All candidates of a task are in one shard, and its pairs in the shard of the sam
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -23,11 +22,7 @@ PICTURES = ("source", "target", "image")
 Kind = Literal["candidates", "pairs"]
 
 CANDIDATE_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("task_id", pa.string()),
-    ("name", pa.string()),
-    ("task_type", pa.string()),
-    ("split", pa.string()),
-    ("instruction", pa.string()),
+    *((name, pa.string()) for name in ("task_id", "name", "task_type", "split", "instruction")),
     ("source", pa.binary()),
     ("target", pa.binary()),
     ("candidate_id", pa.string()),
@@ -38,17 +33,9 @@ CANDIDATE_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("ratings", pa.int64()),
 ]
 PAIR_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("task_id", pa.string()),
-    ("a", pa.string()),
-    ("b", pa.string()),
-    ("if_order", pa.int8()),
-    ("vq_order", pa.int8()),
-    ("overall_order", pa.int8()),
-    ("if_margin", pa.float64()),
-    ("vq_margin", pa.float64()),
-    ("if_confidence", pa.float64()),
-    ("vq_confidence", pa.float64()),
-    ("confidence", pa.float64()),
+    *((name, pa.string()) for name in ("task_id", "a", "b")),
+    *((name, pa.int8()) for name in ("if_order", "vq_order", "overall_order")),
+    *((name, pa.float64()) for name in ("if_margin", "vq_margin", "if_confidence", "vq_confidence", "confidence")),
 ]
 CANDIDATE_ROWS, PAIR_ROWS = pa.schema(CANDIDATE_COLUMNS), pa.schema(PAIR_COLUMNS)
 SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_ROWS}
@@ -82,9 +69,9 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
 
 
 class ShardWriter:
-    """Context manager that writes the shards of one split, holding a bounded number of rows in memory.
+    """Writes the shards of one split, holding a bounded number of rows in memory. Equal rows give equal bytes.
 
-    Equal rows give equal bytes.
+    Call `close` at the end.
     """
 
     def __init__(self, folder: Path, split: Split, megabytes: float):
@@ -108,7 +95,7 @@ class ShardWriter:
         """
         size = sum(len(row[name] or b"") for row in candidates for name in PICTURES)
         if self._size and self._size + size > self._limit:
-            self._close()
+            self.close()
             self._open()
         self._size += size
         self._waiting += size
@@ -116,14 +103,6 @@ class ShardWriter:
         self._rows["pairs"] += pairs
         if self._waiting >= BYTES_A_GROUP or max(map(len, self._rows.values())) >= ROWS_A_GROUP:
             self._flush()
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
 
     def _open(self) -> None:
         self._size = self._waiting = 0
@@ -143,7 +122,8 @@ class ShardWriter:
             self._rows[kind] = []
         self._waiting = 0
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Write what is waiting and close the files."""
         self._flush()
         for writer in self._writers.values():
             writer.close()

@@ -72,27 +72,6 @@ def versions_with(repo: str, text: str) -> list[VersionLineage]:
         return [lineage for lineage in lineages if lineage.tag in matching_tags or text in (lineage.annotators or ())]
 
 
-def contents(repo: str, tag: str) -> dict[str, list[str]]:
-    """Return the task ids and images of one preference version.
-
-    Args:
-        repo: Folder or git address of the repository.
-        tag: The version's tag.
-
-    Returns:
-        {"task_ids", "images"}, images by sha256. Both are empty for a version from before lineages were recorded.
-
-    Raises:
-        EditLoopError: The repository has no such tag.
-    """
-    with _repository(repo) as folder:
-        if not folder or tag not in _tags(folder):
-            raise EditLoopError(f"{repo}: has no version {tag}; `editloop trace --dataset` lists what there is.")
-        (text,) = git_objects(folder, [f"{tag}:{CONTENTS}"])
-    version_contents: dict[str, list[str]] = json.loads(text) if text else {"task_ids": [], "images": []}
-    return version_contents
-
-
 @contextmanager
 def _repository(repo: str) -> Iterator[Path | None]:
     """Yield a folder in which git can read the repository: for an address, a bare clone. None: no repository."""

@@ -6,7 +6,6 @@ models.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,19 +43,6 @@ class Withdrawn:
     """Task ids."""
 
 
-def withdrawn_by(withdrawals: Sequence[Withdrawal]) -> Withdrawn:
-    """Return the annotators and tasks that a list withdraws.
-
-    Args:
-        withdrawals: The list.
-    """
-    names = {
-        kind: frozenset(withdrawal.name for withdrawal in withdrawals if withdrawal.kind == kind)
-        for kind in ("annotator", "task")
-    }
-    return Withdrawn(names["annotator"], names["task"])
-
-
 def read_withdrawn(repo: str) -> Withdrawn:
     """Return the annotators and tasks that the dataset repository's list withdraws.
 
@@ -66,7 +52,10 @@ def read_withdrawn(repo: str) -> Withdrawn:
     Raises:
         EditLoopError: The list is broken, with its faulty lines, or git refuses.
     """
-    return withdrawn_by(read_withdrawals(repo))
+    names: dict[str, set[str]] = {"annotator": set(), "task": set()}
+    for withdrawal in read_withdrawals(repo):
+        names[withdrawal.kind].add(withdrawal.name)
+    return Withdrawn(frozenset(names["annotator"]), frozenset(names["task"]))
 
 
 def read_withdrawals(repo: str) -> list[Withdrawal]:
@@ -111,26 +100,14 @@ def add_withdrawal(repo: str, new: Withdrawal) -> Withdrawal:
 
 
 def _read_list(folder: Path, repo: str) -> list[Withdrawal]:
-    (text,) = git_objects(folder, [f"HEAD:{LIST}"])
-    return parse_withdrawals(text.decode(errors="replace"), f"{repo}: {LIST}") if text else []
-
-
-def parse_withdrawals(text: str, source: str) -> list[Withdrawal]:
-    """Parse a list of withdrawals.
-
-    Args:
-        text: One JSON object per line.
-        source: What messages call the list.
-
-    Raises:
-        EditLoopError: Some lines are faulty; the message names each.
-    """
+    """Read the list of the last commit. An EditLoopError names its faulty lines."""
+    (content,) = git_objects(folder, [f"HEAD:{LIST}"])
     withdrawals, faults = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate((content or b"").decode(errors="replace").splitlines(), 1):
         try:
             withdrawals.append(Withdrawal.model_validate(json.loads(line)))
         except (ValidationError, ValueError) as error:
             faults.append(f"line {number}: {str(error).splitlines()[0]}")
     if faults:
-        raise EditLoopError(f"{source}: {'; '.join(faults)}. Restore the list from its git history.")
+        raise EditLoopError(f"{repo}: {LIST}: {'; '.join(faults)}. Restore the list from its git history.")
     return withdrawals

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED = (f"#01020{k}" for k in range(1, 10))
-"""Marker colours, which no drawing contains by chance."""
-VARIABLES = dict(
-    zip(
-        (INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED),
-        ("ink", "soft", "grid", "card", "blue", "violet", "green", "amber", "red"),
-        strict=True,
-    )
-)
+COLOURS = ("ink", "soft", "grid", "card", "blue", "violet", "green", "amber", "red")
+"""The page's CSS variables."""
+MARKERS = tuple(f"#01020{k}" for k in range(1, 1 + len(COLOURS)))
+"""The marker colours of COLOURS, which no drawing contains by chance."""
+INK, SOFT, GRID, CARD, BLUE, VIOLET, GREEN, AMBER, RED = MARKERS
 
 
 class IntervalRow(NamedTuple):
@@ -122,24 +118,19 @@ def intervals(
     height = top + bottom + 0.56 * len(rows)
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        figure.subplots_adjust(left=0.03, right=0.96, top=1 - top / height, bottom=bottom / height)
+        axes = figure.subplots(
+            gridspec_kw={"left": 0.03, "right": 0.96, "top": 1 - top / height, "bottom": bottom / height}
+        )
         behind = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
         for row_index, row in enumerate(reversed(rows)):
             if row.interval is not None:
-                axes.plot(
-                    row.interval,
-                    (row_index, row_index),
-                    color=row.colour,
-                    linewidth=5,
-                    alpha=0.35,
-                    solid_capstyle="round",
-                )
+                bar: dict[str, Any] = {"color": row.colour, "linewidth": 5, "alpha": 0.35, "solid_capstyle": "round"}
+                axes.plot(row.interval, (row_index, row_index), **bar)
             assert row.value is not None  # such rows are left out
             axes.plot(row.value, row_index, "o", color=row.colour, markersize=9, clip_on=False)
-            for side, text, weight in ((limits[0], row.label, "normal"), (limits[1], row.shown, "bold")):
-                align = "left" if weight == "normal" else "right"
-                axes.text(side, row_index + 0.25, text, color=INK, fontsize=10, weight=weight, ha=align, bbox=behind)
+            style: dict[str, Any] = {"color": INK, "fontsize": 10, "bbox": behind}
+            axes.text(limits[0], row_index + 0.25, row.label, ha="left", **style)
+            axes.text(limits[1], row_index + 0.25, row.shown, weight="bold", ha="right", **style)
         for mark in marks:
             axes.axvline(mark.at, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
             axes.text(mark.at, len(rows) - 0.2, mark.label, color=SOFT, fontsize=8.5, ha="center", va="bottom")
@@ -168,8 +159,8 @@ def curves(name: str, panels: Sequence[Curve]) -> Markup | None:
         return None
 
     def draw(figure: "Figure") -> None:
-        grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        figure.subplots_adjust(left=0.055, right=0.99, top=0.86, bottom=0.15, wspace=0.24)
+        margins = {"left": 0.055, "right": 0.99, "top": 0.86, "bottom": 0.15, "wspace": 0.24}
+        grid = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=margins)[0]
         for axes, panel in zip(grid, panels, strict=True):
             if panel.band:
                 low, high = zip(*panel.band, strict=True)
@@ -211,8 +202,7 @@ def trend(name: str, steps: Sequence[str], lines: Sequence[Line], zero: bool = F
         return None
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        figure.subplots_adjust(left=0.09, right=0.8, top=0.95, bottom=0.14)
+        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.8, "top": 0.95, "bottom": 0.14})
         ends = []
         for offset, line in enumerate(lines):
             measured = [(at, value) for at, value in enumerate(line.values) if value is not None]
@@ -272,8 +262,7 @@ def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) 
     width = 0.7 / len(groups)
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        figure.subplots_adjust(left=0.11, right=0.98, top=0.85, bottom=0.12)
+        axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "top": 0.85, "bottom": 0.12})
         for offset, group in enumerate(groups):
             places = [at + (offset - (len(groups) - 1) / 2) * width for at in range(len(steps))]
             axes.bar(places, [value or 0.0 for value in group.values], width * 0.9, color=group.colour)
@@ -303,8 +292,7 @@ def histogram(name: str, layers: Sequence[Layer], bins: int) -> Markup | None:
         return None
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        figure.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.12)
+        axes = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.98, "top": 0.87, "bottom": 0.12})
         colours = [layer.colour for layer in layers]
         axes.hist([layer.values for layer in layers], bins=bins, stacked=True, color=colours)
         for index, layer in enumerate(layers):
@@ -380,6 +368,6 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[["Figure"], None
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)
     drawing = re.sub(r"font-family: [^;]*; ", "", drawing)
     drawing = re.sub(r'<svg (.*?)width="[^"]*" height="[^"]*"', r'<svg class="plot" \1', drawing, count=1)
-    for colour, variable in VARIABLES.items():
+    for colour, variable in zip(MARKERS, COLOURS, strict=True):
         drawing = drawing.replace(colour, f"var(--{variable})")
     return Markup(drawing)

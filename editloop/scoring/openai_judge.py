@@ -18,31 +18,24 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from editloop.content import sha256_json
-from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.scores import score_of_answers
 from editloop.models.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.encoding import encode_png, limit_pixels
-from editloop.scoring.retrying_client import RetryingClient
+from editloop.scoring.retrying_client import ClientSettings, RetryingClient
 
 CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
 """Start of the control tokens in Qwen's format and in most others."""
 
 
-class OpenAISettings(EnvironmentSettings):
+class OpenAISettings(ClientSettings):
     """Settings of the client of an endpoint, from EDITLOOP_OPENAI_ environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="EDITLOOP_OPENAI_")
 
     key: SecretStr | None = None
     """EDITLOOP_OPENAI_KEY: the endpoint's API key, if it needs one."""
-    connections: int = Field(16, ge=1)
-    """Requests in flight at once."""
-    seconds: float = Field(300.0, gt=0)
-    """Longest wait for one answer, in seconds."""
-    patience: float = Field(300.0, ge=0)
-    """Seconds after which a request that keeps failing is given up."""
     questions: EditScoreSettings = EditScoreSettings()
     """As JSON: prompts, passes, sampling and seed."""
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -74,16 +67,8 @@ class OpenAIJudge:
                 "EDITLOOP_OPENAI_QUESTIONS: reasoning is false; an endpoint's scores are read from text."
             )
         self.name, self.settings = model, settings
-        self._client = RetryingClient(
-            url,
-            settings.key,
-            connections=settings.connections,
-            seconds=settings.seconds,
-            patience=settings.patience,
-            patience_name="EDITLOOP_OPENAI_PATIENCE",
-            key_advice="EDITLOOP_OPENAI_KEY is the endpoint's key",
-            transport=transport,
-        )
+        advice = "EDITLOOP_OPENAI_KEY is the endpoint's key"
+        self._client = RetryingClient(url, settings.key, settings, advice, transport)
         self.url = url
         self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
         """Digest of what the endpoint says about its model and of all questions; endpoints do not identify weights."""

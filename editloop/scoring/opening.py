@@ -108,13 +108,11 @@ def find_local(model: str) -> LocalModel:
     if model.startswith("models:/"):
         from editloop.lineage.registry import require_model
 
-        registered = require_model(model)
-        return LocalModel(_kind(registered, model), registered)
-    for package in ("edit_reward", "edit_score"):
-        shipped = Path(str(files(f"editloop.models.{package}"))) / "weights" / model
-        if "/" not in model and shipped.is_dir():
-            return LocalModel(_kind(shipped, model), shipped)
-    folder = Path(model)
+        folder = require_model(model)
+    else:
+        packages = () if "/" in model else ("edit_reward", "edit_score")
+        shipped = [Path(str(files(f"editloop.models.{package}"))) / "weights" / model for package in packages]
+        folder = next(filter(Path.is_dir, shipped), Path(model))
     if not folder.is_dir():
         raise EditLoopError(f"{model}: no such model; give {MODEL_FORMS}.")
     return LocalModel(_kind(folder, model), folder)

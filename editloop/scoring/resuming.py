@@ -1,11 +1,16 @@
 """What calls share that score in parts and go on where they stopped: a progress bar, and a check of what is saved."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from editloop.content import write_json
 from editloop.errors import EditLoopError
+from editloop.file_lock import file_lock
 
 
 def scoring_progress(**options: Any) -> Progress:
@@ -22,6 +27,29 @@ def scoring_progress(**options: Any) -> Progress:
         TimeRemainingColumn(),
         **options,
     )
+
+
+@contextmanager
+def locked_folder(folder: Path, name: str, facts: Mapping[str, Any], holds: str, advice: str) -> Iterator[None]:
+    """Lock a folder of saved scores within the block; it is created if it does not exist.
+
+    Args:
+        folder: The folder.
+        name: Name of the file in it that says what the scores depend on.
+        facts: What they must depend on.
+        holds: As for `check_facts`.
+        advice: As for `check_facts`.
+
+    Raises:
+        EditLoopError: Another call holds the folder, or its scores depend on something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "lock", f"{folder}: another call is writing there; wait for it or stop it."):
+        if (folder / name).is_file():
+            check_facts(json.loads((folder / name).read_text()), facts, holds, advice)
+        else:
+            write_json(folder / name, facts)
+        yield
 
 
 def check_facts(stored: Mapping[str, Any], facts: Mapping[str, Any], holds: str, advice: str) -> None:

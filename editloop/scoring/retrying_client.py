@@ -4,10 +4,11 @@ import json
 from functools import partial
 
 import httpx
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
+from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
 from editloop.retry import retry_call
@@ -18,6 +19,17 @@ RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed: the server's own, and those of a proxy before it."""
 MAX_REASON_CHARACTERS = 500
 """Longest reason of a refusal that an error message repeats."""
+
+
+class ClientSettings(EnvironmentSettings):
+    """What the settings of all remote judges have in common."""
+
+    connections: int = Field(16, ge=1)
+    """Requests in flight at once."""
+    seconds: float = Field(300.0, gt=0)
+    """Longest wait for one answer, in seconds."""
+    patience: float = Field(300.0, ge=0)
+    """Seconds after which a request that keeps failing is given up."""
 
 
 class _RetryLaterError(Exception):
@@ -33,11 +45,7 @@ class RetryingClient:
         self,
         url: str,
         key: SecretStr | None,
-        *,
-        connections: int,
-        seconds: float,
-        patience: float,
-        patience_name: str,
+        settings: ClientSettings,
         key_advice: str,
         transport: httpx.BaseTransport | None = None,
     ):
@@ -46,29 +54,22 @@ class RetryingClient:
         Args:
             url: Base address of the server.
             key: Sent as a bearer token; None sends none.
-            connections: Largest number of requests at once.
-            seconds: Longest wait for one answer.
-            patience: Seconds after which a request that keeps failing is given up.
-            patience_name: Environment variable that sets `patience`, for messages.
+            settings: Connections and time limits.
             key_advice: What to do if the key is refused, for messages.
             transport: Carries the requests; None for the network.
 
         Raises:
             EditLoopError: `url` is not a valid address.
         """
-        self.url, self.patience, self.patience_name, self.key_advice = url, patience, patience_name, key_advice
+        self.url, self.settings, self.key_advice = url, settings, key_advice
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections)
         try:
             self._http = httpx.Client(
-                base_url=url, headers=headers, timeout=seconds, limits=limits, transport=transport
+                base_url=url, headers=headers, timeout=settings.seconds, limits=limits, transport=transport
             )
         except httpx.InvalidURL as error:
             raise EditLoopError(f"{url}: {error}; give http(s)://HOST:PORT.") from None
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Send a request and return the body of its answer with status 200.
@@ -88,12 +89,13 @@ class RetryingClient:
             return retry_call(
                 partial(self._once, method, path, body),
                 lambda error: isinstance(error, _RetryLaterError),
-                seconds=self.patience,
+                seconds=self.settings.patience,
                 wait=_pause,
             )
         except _RetryLaterError as error:
+            variable = self.settings.variable("patience")
             raise JudgeUnavailableError(
-                f"{self.url}: {error}; given up after {self.patience:g} s ({self.patience_name})."
+                f"{self.url}: {error}; given up after {self.settings.patience:g} s ({variable})."
             ) from None
 
     def _once(self, method: str, path: str, body: bytes | None) -> bytes:

@@ -138,10 +138,9 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
     reasons: Counter[str] = Counter()
     with parts.opened(), scoring_progress() as progress:
         bar = progress.add_task("edits scored", total=survey.candidates, missing=0)
-        root = source if source.is_dir() else source.parent
         rows: list[ScoredEdit] = []
         count = 0
-        for piece in read_ahead(_pieces(parts, source, root, settings)):
+        for piece in read_ahead(_pieces(parts, source, settings)):
             if isinstance(piece, FinishedPart):
                 reasons.update(reason for reason in piece.missing if reason)
                 progress.update(bar, advance=len(piece.missing), missing=reasons.total())
@@ -183,9 +182,8 @@ def _check_missing(reasons: Counter[str], edits: int, settings: ScoringSettings)
         )
 
 
-def _pieces(
-    parts: ScoreParts, source: Path, root: Path, settings: ScoringSettings
-) -> Iterator[ScoringBatch | FinishedPart]:
+def _pieces(parts: ScoreParts, source: Path, settings: ScoringSettings) -> Iterator[ScoringBatch | FinishedPart]:
+    root = source if source.is_dir() else source.parent
     tasks = stream_edits(source, targets=settings.targets)
     part = 0
     while part_tasks := list(islice(tasks, settings.part_tasks)):

@@ -10,18 +10,16 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from editloop.content import write_json
 from editloop.errors import EditLoopError
-from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import Score
-from editloop.scoring.resuming import check_facts
+from editloop.scoring.resuming import check_facts, locked_folder
 
 FACTS_KEY = b"editloop"
 """Key of the facts in the table's metadata."""
@@ -55,40 +53,18 @@ def score_schema(axes: Sequence[str]) -> pa.Schema:
     columns: list[tuple[str, pa.DataType]] = [
         ("id", pa.string()),
         ("candidate", pa.int32()),
-        ("image", pa.string()),
-        ("editor", pa.string()),
-        ("source_sha256", pa.string()),
-        ("image_sha256", pa.string()),
+        *((name, pa.string()) for name in ("image", "editor", "source_sha256", "image_sha256")),
         *((name, pa.float64()) for name in numbers),
         ("missing", pa.string()),
     ]
     return pa.schema(columns)
 
 
-def to_arrow_table(rows: Sequence[ScoredEdit], axes: Sequence[str]) -> pa.Table:
-    """Return the rows as an Arrow table.
-
-    Args:
-        rows: The scored edits.
-        axes: The judge's axes.
-    """
-    return pa.Table.from_pylist([_columns(row) for row in rows], schema=score_schema(axes))
-
-
 def _columns(row: ScoredEdit) -> dict[str, Any]:
     beliefs = row.score.axes | ({"fused": row.score.fused} if row.score.fused else {})
-    numbers = {
-        f"{name}_{figure}": getattr(belief, figure) for name, belief in beliefs.items() for figure in ("mean", "sigma")
-    }
-    row_fields = row._asdict()
-    del row_fields["score"]
-    return {
-        **row_fields,
-        **numbers,
-        "overall": row.score.overall,
-        "reward": row.score.reward,
-        "missing": row.score.missing or None,
-    }
+    numbers = {f"{name}_{key}": value for name, belief in beliefs.items() for key, value in asdict(belief).items()}
+    numbers |= {"overall": row.score.overall, "reward": row.score.reward}
+    return row._asdict() | numbers | {"missing": row.score.missing or None}  # the schema leaves the score itself out
 
 
 @dataclass(frozen=True)
@@ -115,18 +91,13 @@ class ScoreParts:
             EditLoopError: The folder cannot be written, another call holds its lock, or it has parts of another model,
                 input or setting.
         """
-        busy = f"{self.folder}: another call is writing there; wait for it or stop it."
         with ExitStack() as held:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(file_lock(self.folder / "lock", busy))
+                held.enter_context(
+                    locked_folder(self.folder, "table.json", self.facts, *_mismatch(self.folder, self.output))
+                )
             except OSError as error:
                 raise EditLoopError(f"--out {self.output}: cannot be written there ({error.strerror}).") from None
-            facts_path = self.folder / "table.json"
-            if facts_path.is_file():
-                _check_facts(json.loads(facts_path.read_text()), self.facts, self.folder, self.output)
-            else:
-                write_json(facts_path, self.facts)
             yield
 
     def path(self, part: int) -> Path:
@@ -145,7 +116,8 @@ class ScoreParts:
             rows: Its scored edits.
         """
         temporary = self.path(part).with_suffix(".partial")
-        parquet.write_table(to_arrow_table(rows, self.axes), temporary)
+        table = pa.Table.from_pylist([_columns(row) for row in rows], schema=score_schema(self.axes))
+        parquet.write_table(table, temporary)
         temporary.replace(self.path(part))
 
     def join(self, parts: int, summary: dict[str, Any]) -> None:
@@ -197,9 +169,10 @@ def finished_facts(output: Path, facts: dict[str, Any]) -> dict[str, Any] | None
     if not output.exists():
         return None
     table_facts = read_facts(output)
-    _check_facts(table_facts, facts, output, output)
+    check_facts(table_facts, facts, *_mismatch(output, output))
     return table_facts
 
 
-def _check_facts(stored: dict[str, Any], facts: dict[str, Any], path: Path, output: Path) -> None:
-    check_facts(stored, facts, f"{path} holds scores", f"give another --out than {output}, or remove {path}")
+def _mismatch(path: Path, output: Path) -> tuple[str, str]:
+    """What `check_facts` says of a table, or of the folder of its parts, that belongs to other scores."""
+    return f"{path} holds scores", f"give another --out than {output}, or remove {path}"

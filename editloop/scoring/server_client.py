@@ -1,30 +1,26 @@
 """Client of `editloop serve`: a judge whose model runs elsewhere. A failed request raises; it never becomes a score."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.encoding import encode_png
-from editloop.scoring.retrying_client import RetryingClient
+from editloop.scoring.retrying_client import ClientSettings, RetryingClient
 from editloop.scoring.server_messages import ModelReply, ScoreReply, ScoreRequest, describe_validation_error
 
 
-class JudgeClientSettings(EnvironmentSettings):
+class JudgeClientSettings(ClientSettings):
     """Settings of the client, from EDITLOOP_JUDGE_ environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="EDITLOOP_JUDGE_")
 
     token: SecretStr | None = None
     """EDITLOOP_JUDGE_TOKEN: the server's EDITLOOP_SERVE_TOKEN."""
-    connections: int = Field(16, ge=1)
-    """Requests in flight at once; the server batches them."""
     seconds: float = Field(330.0, gt=0)
     """Longest wait for one answer, in seconds: a little more than the server's own default limit."""
     patience: float = Field(120.0, ge=0)
@@ -38,7 +34,6 @@ class ServedJudge:
         self,
         url: str,
         settings: JudgeClientSettings,
-        on_new_model: Callable[[str, str], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ):
         """Connect to a server and ask which model it serves.
@@ -46,39 +41,22 @@ class ServedJudge:
         Args:
             url: Address of the server, `http(s)://HOST:PORT`.
             settings: Token, connections and time limits.
-            on_new_model: Called as `on_new_model(old_version, new_version)` when the same model answers in a new
-                version; it may raise, and otherwise `version` becomes the new one. None makes a new version a
-                StaleJudgeError.
             transport: Carries the requests; None for the network.
 
         Raises:
             EditLoopError: The server is not an `editloop serve`.
             JudgeUnavailableError: The server cannot be reached or refuses.
         """
-        self.url, self.settings, self.on_new_model = url, settings, on_new_model
-        self._client = RetryingClient(
-            url,
-            settings.token,
-            connections=settings.connections,
-            seconds=settings.seconds,
-            patience=settings.patience,
-            patience_name="EDITLOOP_JUDGE_PATIENCE",
-            key_advice="EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN",
-            transport=transport,
-        )
-        self._lock = threading.Lock()
+        self.url, self.settings = url, settings
+        advice = "EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN"
+        self._client = RetryingClient(url, settings.token, settings, advice, transport)
         try:
-            model_reply = ModelReply.model_validate_json(self._client.ask("GET", "/v1/model"))
+            served = ModelReply.model_validate_json(self._client.ask("GET", "/v1/model"))
         except ValidationError as error:
             raise EditLoopError(
                 f"{url}: answers, but not as `editloop serve` does ({describe_validation_error(error)})."
             ) from None
-        self.name, self.version, self.axes, self.limits = (
-            model_reply.model,
-            model_reply.version,
-            model_reply.axes,
-            model_reply.limits,
-        )
+        self.name, self.version, self.axes, self.limits = served.model, served.version, served.axes, served.limits
 
     @classmethod
     def open(cls, url: str) -> "ServedJudge":
@@ -151,14 +129,8 @@ class ServedJudge:
         return scores
 
     def _check_model(self, reply: ScoreReply) -> None:
-        with self._lock:
-            if (reply.model, reply.version) == (self.name, self.version):
-                return
-            old = self.version
-            if self.on_new_model is None or reply.model != self.name:
-                raise StaleJudgeError(
-                    f"{self.url} serves {reply.model} {reply.version} now; it was {self.name} {old} when this began. "
-                    "Scores of two models do not compare: begin again."
-                )
-            self.on_new_model(old, reply.version)
-            self.version = reply.version
+        if (reply.model, reply.version) != (self.name, self.version):
+            raise StaleJudgeError(
+                f"{self.url} serves {reply.model} {reply.version} now; it was {self.name} {self.version} when this "
+                "began. Scores of two models do not compare: begin again."
+            )

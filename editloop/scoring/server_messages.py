@@ -4,13 +4,23 @@ import base64
 import binascii
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from editloop.models.judge_protocol import AxisScore, Score
+from editloop.models.judge_protocol import Score
 from editloop.scoring.server_settings import Limits
 
 MODEL_HEADER, VERSION_HEADER = "X-EditLoop-Model", "X-EditLoop-Version"
 """Headers with the name and the content address of the model, on every reply of the scoring API once it is known."""
+_SCORE = TypeAdapter(Score)
 
 
 def _decode_base64(value: object) -> bytes:
@@ -85,13 +95,7 @@ class ScoreMessage(Message):
 
     def score(self) -> Score:
         """The score that the message holds."""
-        return Score(
-            axes={name: AxisScore(axis.mean, axis.sigma) for name, axis in self.axes.items()},
-            fused=AxisScore(self.fused.mean, self.fused.sigma) if self.fused else None,
-            overall=self.overall,
-            reward=self.reward,
-            missing=self.missing,
-        )
+        return _SCORE.validate_python(self.model_dump())
 
 
 class ScoreReply(Message):

@@ -66,11 +66,8 @@ def backbone_states(groups: Sequence[EditGroupLike], model: RewardModel) -> list
         groups: The groups.
         model: The reward model.
     """
-    return [
-        state
-        for group in track(groups, description="reading the dataset", transient=True)
-        for state in model.states([group])
-    ]
+    tracked = track(groups, description="reading the dataset", transient=True)
+    return [state for group in tracked for state in model.states([group])]
 
 
 def load_pictures(folder: Path, digests: Sequence[str], side: int | None) -> list[Picture]:

@@ -7,25 +7,27 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from editloop.content import complete_folder, read_manifest, write_file, write_json
 from editloop.data.vocabulary import EditTask
 from editloop.datasets.preference_groups import PreferenceGroup, read_groups
+from editloop.datasets.splits import picture_digests
 from editloop.errors import EditLoopError
 from editloop.lineage.registry import require_model
 from editloop.models.backbones.placement import placement
 from editloop.models.edit_reward.model import RewardModel
 from editloop.selection.ensemble import EnsembleLabels, HeadEnsemble, fit_ensemble
 from editloop.selection.pool import CandidatePool, backbone_states, comparable_tasks, read_pool
-from editloop.selection.ranking import Proposal, propose_pages
+from editloop.selection.ranking import Floats, Proposal, propose_pages
 from editloop.training.edit_reward.train import pad_groups
 
 Strategy = Literal["active", "diverse", "random"]
 """random: a random sample. active: the pages with the most information. diverse: of a longer list of such pages, those
 that lie farthest apart."""
 STRATEGIES: tuple[Strategy, ...] = ("random", "active", "diverse")
+TaskScores = list[tuple[Floats, Floats]]
+"""mu and log_sigma of each task."""
 SHORTLIST = {"random": 1.0, "active": 1.0, "diverse": 1.5}
 """Pages that a strategy considers, as a multiple of the pages wanted; it takes those that lie farthest apart."""
 RANDOM_SHARE = 0.1
@@ -80,18 +82,16 @@ def run_propose(
         raise EditLoopError(
             f"{pool}: nothing left to ask, all its {len(judged_indices)} tasks are judged or have one candidate."
         )
-    scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
-    features: NDArray[np.floating]
+    scores: TaskScores
+    features: Floats
     if strategy == "random":
         scores = [(np.zeros((1, len(task.candidates), 1)),) * 2 for task in tasks]
         features = np.zeros((len(tasks), 1))
     else:
         reward = load_reward(model)
-        candidate_pool = read_pool(pool, tasks, reward)
-        scores = (
-            ensemble_scores(candidate_pool, dataset, reward, seed) if dataset else own_scores(candidate_pool, reward)
-        )
-        features = candidate_pool.features()
+        states = read_pool(pool, tasks, reward)
+        scores = ensemble_scores(states, dataset, reward, seed) if dataset else own_scores(states, reward)
+        features = states.features()
     proposals = propose_pages(
         scores,
         features,
@@ -108,7 +108,7 @@ def run_propose(
     with complete_folder(output, facts) as folder:
         (folder / "images").mkdir()
         chosen = [_with_proposed_candidates(tasks[proposal.task], proposal) for proposal in proposals]
-        for digest in {picture for task in chosen for picture in _pictures(task)}:
+        for digest in {picture for task in chosen for picture in picture_digests(task)}:
             shutil.copyfile(pool / "images" / f"{digest}.png", folder / "images" / f"{digest}.png")
         write_file(folder / "tasks.jsonl", "".join(task.model_dump_json(by_alias=True) + "\n" for task in chosen))
         write_json(
@@ -157,7 +157,7 @@ def load_reward(model: str) -> RewardModel:
     return RewardModel.load(folder, *placement())
 
 
-def own_scores(pool: CandidatePool, model: RewardModel) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+def own_scores(pool: CandidatePool, model: RewardModel) -> TaskScores:
     """Return the model's own scores as an ensemble of one member.
 
     A difference of mu is in the unit of the loss: the logit of the probability that one edit is preferred.
@@ -178,9 +178,7 @@ def own_scores(pool: CandidatePool, model: RewardModel) -> list[tuple[NDArray[np
     return by_task
 
 
-def ensemble_scores(
-    pool: CandidatePool, dataset: Path, model: RewardModel, seed: int
-) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+def ensemble_scores(pool: CandidatePool, dataset: Path, model: RewardModel, seed: int) -> TaskScores:
     """Fit an ensemble to the dataset's training split and score the pool with it.
 
     Args:
@@ -201,7 +199,7 @@ def ensemble_scores(
     return scores_of(fit_ensemble(ensemble_labels(groups, backbone_states(groups, model)), seed), pool.hidden)
 
 
-def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+def scores_of(ensemble: HeadEnsemble, hidden: list[Tensor]) -> TaskScores:
     """Score tasks with an ensemble.
 
     Members have sigma 0 (log_sigma -inf); uncertainty is their disagreement.
@@ -234,7 +232,3 @@ def ensemble_labels(groups: Sequence[PreferenceGroup], hidden: list[Tensor]) -> 
 
 def _with_proposed_candidates(task: EditTask, proposal: Proposal) -> EditTask:
     return task.model_copy(update={"candidates": tuple(task.candidates[index] for index in proposal.candidates)})
-
-
-def _pictures(task: EditTask) -> list[str]:
-    return [task.source, *([task.target] if task.target else []), *(candidate.image for candidate in task.candidates)]

@@ -11,7 +11,7 @@ sparse tables. A test compares alpha with the `krippendorff` package. That packa
 built on it took eleven times as long (`make bench`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,8 +20,8 @@ from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from editloop.data.vocabulary import Axis, Judgement
-from editloop.statistics.judgement_table import judgement_table
+from editloop.data.vocabulary import Axis
+from editloop.statistics.bootstrap import draw_counts
 
 Level = Literal["ordinal", "interval", "nominal"]
 RESAMPLES = 1000
@@ -30,24 +30,10 @@ BLOCK = 2_000_000
 Array: TypeAlias = NDArray[np.float64]
 
 
-def agreement(judgements: Sequence[Judgement], axis: Axis, *, seed: int = 0) -> dict[str, Any]:
+def agreement(table: pd.DataFrame, axis: Axis, *, seed: int = 0) -> dict[str, Any]:
     """Measure the agreement of annotators on one axis.
 
     An item is a candidate. Candidates of one task are not independent of each other, so whole tasks are resampled.
-
-    Args:
-        judgements: The judgements.
-        axis: The axis.
-        seed: Seed of the resampling.
-
-    Returns:
-        The figures of `table_agreement`.
-    """
-    return judged_agreement(judgement_table(judgements), axis, seed=seed)
-
-
-def judged_agreement(table: pd.DataFrame, axis: Axis, *, seed: int = 0) -> dict[str, Any]:
-    """Measure the agreement on one axis, as `agreement` does, from a table.
 
     Args:
         table: A `judgement_table`.
@@ -91,7 +77,8 @@ def table_agreement(
     if note := _degenerate(ratings, names):
         return figures | {"note": note}
     G = ratings.given.shape[0]
-    draws = np.concatenate([ratings.alphas(times) for times in _resampled(G, ratings.size, seed)])
+    blocks = draw_counts(G, RESAMPLES, BLOCK // max(*ratings.given.shape, ratings.pairs.shape[1]), seed=seed)
+    draws = np.concatenate([ratings.alphas(times) for times in blocks])
     defined = draws[~np.isnan(draws)]
     interval = [float(bound) for bound in np.percentile(defined, (2.5, 97.5))] if G > 1 and len(defined) else None
     return figures | {"alpha": float(ratings.alphas(np.ones((1, G)))[0]), "ci95": interval}
@@ -138,12 +125,6 @@ class _Ratings(NamedTuple):
         value_counts = csr_array((np.ones(len(item)), (group, code)), shape=(G, V))
         return cls(count, value_counts, coincidences, np.stack([pairs // max(1, V), pairs % max(1, V)]), domain, level)
 
-    @property
-    def size(self) -> int:
-        """How many numbers the widest table of one resample has."""
-        size: int = max(*self.given.shape, self.pairs.shape[1])
-        return size
-
     def alphas(self, times: Float[Array, "R G"]) -> Float[Array, " R"]:
         """Return alpha with each group counted so many times in each of R resamples, NaN where undefined."""
         value_counts: Array = (self.given.T @ times.T).T
@@ -166,16 +147,6 @@ class _Ratings(NamedTuple):
             between = 2 * n * (value_counts * scores**2).sum(axis=1) - 2 * (value_counts * scores).sum(axis=1) ** 2
         several: NDArray[np.bool_] = (value_counts > 0).sum(axis=1) > 1
         return np.where(several, 1 - (n - 1) * within / np.where(several, between, 1), np.nan)
-
-
-def _resampled(G: int, size: int, seed: int) -> Iterator[Float[Array, "R G"]]:
-    """Yield how often each of G groups is drawn, over RESAMPLES draws with replacement, in bounded blocks of R."""
-    rng = np.random.default_rng(seed)
-    block = max(1, min(RESAMPLES, BLOCK // size))
-    for start in range(0, RESAMPLES, block):
-        R = min(block, RESAMPLES - start)
-        drawn = rng.integers(G, size=(R, G)) + G * np.arange(R)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=R * G).reshape(R, G).astype(np.float64)
 
 
 def _degenerate(ratings: _Ratings, names: Sequence[str]) -> str | None:

@@ -5,7 +5,7 @@ A resample is a vector of how often each cluster was drawn, so one matrix produc
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,22 +45,38 @@ def resampled_ratios(
         resamples: Number of resamples.
     """
     clusters = len(hits)
-    draws = np.full((resamples, hits.shape[1]), np.nan)
-    rng = np.random.default_rng(seed)
     hits_and_counts = np.concatenate([hits, counts], axis=1)
-    step = max(1, DRAWS_AT_ONCE // max(clusters, 1))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(0, clusters, (rows, clusters), dtype=np.int32)
-        drawn += np.arange(rows, dtype=np.int32)[:, None] * clusters
-        draw_counts = np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters)
-        above, below = np.split(draw_counts.astype(np.float64) @ hits_and_counts, 2, axis=1)
-        np.divide(above, below, out=draws[start : start + rows], where=below > 0)
-    total: NDArray[np.float64] = counts.sum(axis=0)
-    values: NDArray[np.float64] = np.divide(
-        hits.sum(axis=0), total, out=np.full(hits.shape[1], np.nan), where=total > 0
-    )
-    return Resampled(values, draws, (counts > 0).sum(axis=0))
+    blocks = draw_counts(clusters, resamples, DRAWS_AT_ONCE // max(clusters, 1), seed=seed)
+    above, below = np.split(np.concatenate([block @ hits_and_counts for block in blocks]), 2, axis=1)
+    return Resampled(_ratios(hits.sum(axis=0), counts.sum(axis=0)), _ratios(above, below), (counts > 0).sum(axis=0))
+
+
+def draw_counts(
+    clusters: int, resamples: int, at_once: int, *, seed: int
+) -> Iterator[Float[NDArray[np.float64], "R clusters"]]:
+    """Yield how often each cluster is drawn, over resamples with replacement, in blocks of R resamples.
+
+    Args:
+        clusters: Number of clusters.
+        resamples: Number of resamples.
+        at_once: Most resamples in a block; a smaller number than 1 counts as 1. The draws do not depend on it.
+        seed: Seed of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, max(1, at_once)):
+        R = min(max(1, at_once), resamples - start)
+        drawn = rng.integers(0, clusters, (R, clusters), dtype=np.int32)
+        drawn += np.arange(R, dtype=np.int32)[:, None] * clusters
+        yield np.bincount(drawn.ravel(), minlength=R * clusters).reshape(R, clusters).astype(np.float64)
+
+
+def _ratios(
+    numerators: Float[NDArray[np.float64], "*shape"], denominators: Float[NDArray[np.float64], "*shape"]
+) -> Float[NDArray[np.float64], "*shape"]:
+    """Ratios, NaN where the denominator is 0."""
+    unmeasured = np.full(numerators.shape, np.nan)
+    ratios: NDArray[np.float64] = np.divide(numerators, denominators, out=unmeasured, where=denominators > 0)
+    return ratios
 
 
 def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> Float[NDArray[np.float64], "S 2"]:
@@ -77,15 +93,40 @@ def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> Float[ND
     Returns:
         Lower and upper ends. NaN where a figure rests on fewer than two clusters.
     """
-    ends = np.full((len(resampled.values), 2), np.nan)
-    for index in range(len(resampled.values)):
-        clusters = int(resampled.clusters[index])
-        draws = resampled.draws[:, index]
-        draws = draws[~np.isnan(draws)]
-        if clusters >= 2 and len(draws):
-            tail = expanded_tail((1 - level) / 2, clusters)
-            ends[index] = np.quantile(draws, [tail, 1 - tail])
-    return ends
+    figures = zip(resampled.draws.T, resampled.clusters.tolist(), strict=True)
+    ends = [percentile_interval(draws, clusters, level) or (np.nan, np.nan) for draws, clusters in figures]
+    return np.array(ends, dtype=np.float64).reshape(-1, 2)
+
+
+def percentile_interval(
+    draws: Float[NDArray[np.float64], " resamples"], clusters: int, level: float = LEVEL
+) -> list[float] | None:
+    """Return the interval of one figure, as `percentile_intervals` does.
+
+    Args:
+        draws: The figure in each resample; NaN where it has no value.
+        clusters: Number of clusters that the figure rests on.
+        level: Coverage of the interval, 0..1.
+
+    Returns:
+        [low, high]; None with fewer than two clusters, or where no resample has a value.
+    """
+    draws = draws[~np.isnan(draws)]
+    if clusters < 2 or not len(draws):
+        return None
+    tail = expanded_tail((1 - level) / 2, clusters)
+    return [float(end) for end in np.quantile(draws, [tail, 1 - tail])]
+
+
+def finite_mean(values: Float[NDArray[np.float64], "..."], axis: int) -> Float[NDArray[np.float64], "..."]:
+    """Return the mean along an axis over the values that are not NaN; NaN where there are none.
+
+    Args:
+        values: The values.
+        axis: The axis.
+    """
+    counts = (~np.isnan(values)).sum(axis=axis)
+    return np.asarray(np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan))
 
 
 def expanded_tail(tail: float, clusters: int) -> float:
@@ -115,15 +156,11 @@ def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float6
     """
     from scipy.stats import norm, t
 
-    chances = np.ones(len(resampled.values))
-    for index in range(len(resampled.values)):
-        clusters = int(resampled.clusters[index])
-        draws = resampled.draws[:, index]
-        draws = draws[~np.isnan(draws)]
-        if clusters >= 2 and len(draws):
-            share = (1 + np.count_nonzero(draws >= bound)) / (len(draws) + 1)
-            chances[index] = t.cdf(norm.ppf(share) * math.sqrt((clusters - 1) / clusters), clusters - 1)
-    return np.nan_to_num(chances, nan=1.0)
+    measured: NDArray[np.int64] = (~np.isnan(resampled.draws)).sum(axis=0)
+    share = (1 + (resampled.draws >= bound).sum(axis=0)) / (measured + 1)
+    clusters = np.maximum(resampled.clusters, 2)
+    chances = t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1)
+    return np.where((resampled.clusters >= 2) & (measured > 0), np.nan_to_num(chances, nan=1.0), 1.0)
 
 
 def sum_by_cluster(

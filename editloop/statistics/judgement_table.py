@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 from editloop.data.vocabulary import AXES, Judgement
 
 COLUMNS = ("kind", "task_id", "candidate_id", "annotator", *AXES, "position", "seconds", "annotation_id", "created_at")
+TYPES: dict[str, str] = {
+    **dict.fromkeys(("kind", "task_id", "candidate_id", "annotator"), "category"),
+    **{"if": "int8", "vq": "int8", "position": "int16", "seconds": "float64", "annotation_id": "int64"},
+}
+"""Types of the columns. Text is categorical, so that each text is stored once."""
 PARTS, LEAST_TASKS = 4, 10
 """Most equal parts of a short campaign, and the tasks that each needs."""
 MONDAY = pd.Timestamp("2001-01-01", tz="UTC")
@@ -26,28 +32,22 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
     Returns:
         The columns COLUMNS and `item`. `item` numbers the candidates from 0, sorted by (task, candidate). `if` and `vq`
-        are 1..4. `position` counts from 0. `seconds` is NaN where unknown. `created_at` is in UTC. Text columns are
-        categorical, so that each text is stored once.
+        are 1..4. `position` counts from 0. `seconds` is NaN where unknown. `created_at` is in UTC.
     """
-    table = pd.DataFrame(
-        {
-            "kind": pd.Categorical([judgement.kind for judgement in judgements]),
-            "task_id": pd.Categorical([judgement.task_id for judgement in judgements]),
-            "candidate_id": pd.Categorical([judgement.candidate_id for judgement in judgements]),
-            "annotator": pd.Categorical([judgement.annotator for judgement in judgements]),
-            "if": pd.array([judgement.instruction_following for judgement in judgements], dtype="int8").to_numpy(),
-            "vq": pd.array([judgement.visual_quality for judgement in judgements], dtype="int8").to_numpy(),
-            "position": pd.array([judgement.position for judgement in judgements], dtype="int16").to_numpy(),
-            "seconds": pd.Series([judgement.seconds for judgement in judgements], dtype="float64"),
-            "annotation_id": pd.array([judgement.annotation_id for judgement in judgements], dtype="int64").to_numpy(),
-            "created_at": pd.to_datetime(
-                pd.Series([judgement.created_at for judgement in judgements], dtype=object), utc=True
-            ),
-        },
-        columns=list(COLUMNS),
-    )
-    table["item"] = table.groupby(["task_id", "candidate_id"], observed=True, sort=True).ngroup().astype("int64")
-    return table
+    values = map(attrgetter(*Judgement.model_fields), judgements)
+    table = pd.DataFrame(values, columns=list(COLUMNS)).astype(TYPES)
+    table["created_at"] = pd.to_datetime(table["created_at"].astype(object), utc=True)
+    return with_items(table)
+
+
+def with_items(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `item`, which numbers the candidates from 0, sorted by (task, candidate).
+
+    Args:
+        table: A table with the columns `task_id` and `candidate_id`.
+    """
+    items = table.groupby(["task_id", "candidate_id"], observed=True, sort=True).ngroup()
+    return table.assign(item=items.astype("int64"))
 
 
 class TimePart(NamedTuple):

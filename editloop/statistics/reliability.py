@@ -1,6 +1,5 @@
 """How informative each annotator's ratings are, by Dawid and Skene's model of true levels and rating errors."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +8,7 @@ from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from editloop.data.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis, Judgement
-from editloop.statistics.judgement_table import judgement_table
+from editloop.data.vocabulary import HIGHEST_RATING, LOWEST_RATING, Axis
 
 LEVELS = range(LOWEST_RATING, HIGHEST_RATING + 1)
 ITERATIONS, TOLERANCE, LEAST = 100, 1e-5, 1e-10
@@ -31,23 +29,12 @@ class Reliability(NamedTuple):
     """By (task, candidate): probabilities of the true levels 1, 2, 3, 4; sums to 1."""
 
 
-def reliability(judgements: Sequence[Judgement], axis: Axis) -> Reliability:
+def reliability(table: pd.DataFrame, axis: Axis) -> Reliability:
     """Fit the model to the ratings of one axis.
 
     A weight is I(rating; true) / H(true) of an annotator's expected counts, with BORROWED ratings of all annotators
     added. All weights are 1 where nothing can be compared: there is one annotator, or only one level occurs. Two
     ratings of one candidate by one annotator both count. A. P. Dawid, A. M. Skene, Applied Statistics 28 (1979) 20-28.
-
-    Args:
-        judgements: The judgements.
-        axis: The axis.
-    """
-    table = judgement_table(judgements)
-    return reliability_of(table, axis)
-
-
-def reliability_of(table: pd.DataFrame, axis: Axis) -> Reliability:
-    """Fit the model to the ratings of one axis, as `reliability` does, from a table.
 
     Args:
         table: A `judgement_table`; its columns `task_id`, `candidate_id`, `annotator`, `item` and the axis are read.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def picture(seed: int) -> bytes:
 def write_training(target: Path, tasks: int) -> None:
     with complete_folder(target, {"seed": 0}) as folder:
         for split in SPLITS:
-            with ShardWriter(folder, split, 256) as writer:
+            with closing(ShardWriter(folder, split, 256)) as writer:
                 for task in range(tasks if split == "train" else 0):
                     source, right, *edits = (picture(6 * task + place) for place in range(2 + CANDIDATES))
                     writer.add(

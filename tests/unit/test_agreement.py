@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from editloop.data.vocabulary import Judgement
-from editloop.statistics.agreement import _Ratings, _resampled, agreement, order_agreement, table_agreement
+from editloop.statistics.agreement import RESAMPLES, _Ratings, agreement, order_agreement, table_agreement
+from editloop.statistics.bootstrap import draw_counts
 from editloop.statistics.judgement_table import judgement_table, time_parts
 
 
@@ -64,7 +65,7 @@ def test_the_interval_is_that_of_resampled_tasks_and_covers_the_truth():
     covered = [low <= true <= high for low, high in (campaign(60)["ci95"] for _ in range(60))]
     assert np.mean(covered) > 0.85
     many_alike = [said("t", f"c{i}", name, 1 + i % 4) for i in range(40) for name in "ab"]
-    assert agreement(many_alike, "if")["ci95"] is None  # one task says nothing of how tasks differ
+    assert agreement(judgement_table(many_alike), "if")["ci95"] is None  # one task says nothing of how tasks differ
 
 
 def test_an_interval_leaves_one_resample_of_forty_on_either_side():
@@ -72,7 +73,7 @@ def test_an_interval_leaves_one_resample_of_forty_on_either_side():
     values, items, raters = rng.integers(1, 5, 120), np.arange(120) // 3, np.arange(120) % 3
     low, high = table_agreement(values, items, raters, seed=5)["ci95"]
     ratings = _Ratings.of(values, items, items, "ordinal")
-    draws = np.concatenate([ratings.alphas(times) for times in _resampled(40, ratings.size, 5)])
+    draws = np.concatenate([ratings.alphas(times) for times in draw_counts(40, RESAMPLES, 100, seed=5)])
     assert len(draws) == 1000
     assert [(draws < low).mean(), (draws > high).mean()] == pytest.approx([0.025, 0.025], abs=1.5e-3)
 
@@ -88,8 +89,8 @@ def test_same_answers_agree_and_random_ones_do_not():
     rng = np.random.default_rng(1)
     same = [said(f"t{i}", "c", name, 1 + i % 4) for i in range(40) for name in "ab"]
     random = [said(f"t{i}", "c", name, int(rng.integers(1, 5))) for i in range(400) for name in "ab"]
-    assert agreement(same, "vq")["alpha"] == pytest.approx(1)
-    assert abs(agreement(random, "if")["alpha"]) < 0.15
+    assert agreement(judgement_table(same), "vq")["alpha"] == pytest.approx(1)
+    assert abs(agreement(judgement_table(random), "if")["alpha"]) < 0.15
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_same_answers_agree_and_random_ones_do_not():
     ],
 )
 def test_an_undefined_alpha_is_missing_and_says_why(judgements, note):
-    found = agreement(judgements, "if")
+    found = agreement(judgement_table(judgements), "if")
     assert found["alpha"] is None
     assert found["ci95"] is None
     assert note in found["note"]

@@ -1,5 +1,6 @@
 """The dataset repository: versions that can be had again, from a folder or a git address, and planted faults."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 from dvc.repo import Repo
 
 from editloop.content import read_manifest
-from editloop.datasets.repository import DatasetOrigin, DatasetVersion, fetch_dataset, tag_of
-from editloop.datasets.versions import contents, versions, versions_with
+from editloop.datasets.git_command import git_objects
+from editloop.datasets.repository import CONTENTS, DatasetOrigin, DatasetVersion, fetch_dataset, tag_of
+from editloop.datasets.versions import versions, versions_with
 from editloop.errors import EditLoopError
 from tests.dataset_repositories import commit_text, make_dataset, make_shared, run_git
 
@@ -101,9 +103,8 @@ def test_versions_of_a_repository_elsewhere_and_of_older_ones(tmp_path: Path) ->
     for text in ("Bö", "t1", "f" * 64):
         assert versions_with(address, text) == [second]
     assert versions_with(address, "B") == versions_with(address, "f" * 63) == []
-    assert contents(address, new["tag"]) == {"task_ids": ["t1"], "images": ["f" * 64]}
-    with pytest.raises(EditLoopError, match="has no version preferences-0"):
-        contents(address, "preferences-0")
+    (contents,) = git_objects(tmp_path / "shared.git", [f"{new['tag']}:{CONTENTS}"])
+    assert json.loads(contents) == {"task_ids": ["t1"], "images": ["f" * 64]}
 
 
 def test_lost_content_is_found(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from components.dataset.stage import run_dataset
 from editloop.content import complete_folder, read_manifest, sha256_bytes, write_json
 from editloop.data.vocabulary import Judgement
 from editloop.datasets.build import publish_dataset, rebuild_dataset, write_dataset
+from editloop.datasets.git_command import git_objects
 from editloop.datasets.pools import CandidatesFolder, read_sorted_tasks
-from editloop.datasets.repository import FOLDER
+from editloop.datasets.repository import CONTENTS, FOLDER
 from editloop.datasets.shards import rows_of_tasks
 from editloop.datasets.splits import SPLITS, split_of
-from editloop.datasets.versions import contents, versions, versions_with
+from editloop.datasets.versions import versions, versions_with
 from editloop.datasets.votes import read_votes
 from editloop.datasets.withdrawal import Withdrawn
 from editloop.errors import EditLoopError
@@ -223,7 +224,8 @@ def test_the_lineage_in_git_names_people_tasks_and_pictures(make_candidates, rep
     assert (old.parent, new.parent) == (None, old.sha256)
     assert old.judgements_sha256 == new.judgements_sha256 == facts["judgements_sha256"]
     pictures = {path.stem for path in (candidates / "images").iterdir()}
-    assert set(contents(str(repository), old.tag)["images"]) == pictures
+    (contents,) = git_objects(repository, [f"{old.tag}:{CONTENTS}"])
+    assert set(json.loads(contents)["images"]) == pictures
     assert versions_with(str(repository), pictures.pop()) == [old, new]
     assert versions_with(str(repository), "y") == [old]
     assert versions_with(str(repository), facts["task_ids"][0]) == [old, new]

@@ -1,6 +1,7 @@
 """Leaks: planted copies are found by bytes, looks and instruction; what is common or says nothing is none."""
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def row(task: str, instruction: str, source: bytes, image: bytes, split: str = "
 def training(folder: Path, rows: list[dict[str, object]]) -> Path:
     with complete_folder(folder, {"seed": 0}) as out:
         for split in SPLITS:
-            with ShardWriter(out, split, 256) as writer:
+            with closing(ShardWriter(out, split, 256)) as writer:
                 for one in rows:
                     if one["split"] == split:
                         writer.add([one], [])

@@ -9,6 +9,7 @@ import pytest
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
 from editloop.data.vocabulary import CannotJudge
+from editloop.statistics.judgement_table import judgement_table
 from editloop.statistics.reliability import reliability
 from tests.generated_campaign import BEGIN, Character, campaign
 
@@ -50,7 +51,7 @@ def test_figures_are_the_libraries_on_the_same_table(found):
                 krippendorff.alpha(matrix(inside, field), level_of_measurement="ordinal")
             )
         assert sum(one["items"] for one in figures["axes"][axis]["over_time"]) == figures["axes"][axis]["items"]
-        weights = reliability(made.judgements, axis).weights
+        weights = reliability(judgement_table(made.judgements), axis).weights
         assert {name: one["weight"][axis] for name, one in figures["annotators"].items()} == weights
     assert figures["cannot"]["by_reason"] == {"source broken": 2, "other": 1}
     assert figures["counts"]["judgements"] == len(made.judgements)

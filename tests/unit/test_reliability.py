@@ -4,6 +4,7 @@ import pytest
 from crowdkit.aggregation import DawidSkene
 
 from editloop.data.vocabulary import AXES
+from editloop.statistics.judgement_table import judgement_table
 from editloop.statistics.reliability import BORROWED, information_share, reliability
 from tests.generated_campaign import Character, campaign
 
@@ -30,7 +31,7 @@ def test_posterior_and_weights_are_those_of_the_library(judgements):
             columns=["task", "worker", "label"],
         )
         library = DawidSkene().fit(table)
-        found = reliability(judgements, axis)
+        found = reliability(judgement_table(judgements), axis)
         assert found.posterior.keys() == set(table["task"])
         for item, levels in found.posterior.items():
             np.testing.assert_allclose(levels, library.probas_.loc[[item], [1, 2, 3, 4]].to_numpy()[0], atol=1e-6)
@@ -45,7 +46,7 @@ def test_posterior_and_weights_are_those_of_the_library(judgements):
 
 def test_who_tells_more_weighs_more(judgements):
     for axis in AXES:
-        weights = reliability(judgements, axis).weights
+        weights = reliability(judgement_table(judgements), axis).weights
         assert weights["careful"] > weights["noisy"] > 0.1
         assert weights["spammer"] < 0.05
         assert weights["sleepy"] < 0.05
@@ -67,15 +68,15 @@ def test_told_is_information_over_entropy():
 
 def test_few_ratings_make_an_average_annotator(judgements):
     newcomer = [one.model_copy(update={"annotator": "new"}) for one in judgements if one.annotator == "spammer"][:2]
-    weights = reliability(judgements + newcomer, "if").weights
+    weights = reliability(judgement_table(judgements + newcomer), "if").weights
     assert abs(weights["new"] - np.mean(list(weights.values()))) < 0.2
 
 
 def test_what_cannot_be_told_apart_weighs_one(judgements):
-    alone = reliability([one for one in judgements if one.annotator == "noisy"], "if")
+    alone = reliability(judgement_table([one for one in judgements if one.annotator == "noisy"]), "if")
     assert alone.weights == {"noisy": 1.0}
     assert all(levels.max() > 0.999 for levels in alone.posterior.values())
-    equal = reliability([one.model_copy(update={"visual_quality": 4}) for one in judgements], "vq")
+    equal = reliability(judgement_table([one.model_copy(update={"visual_quality": 4}) for one in judgements]), "vq")
     assert set(equal.weights.values()) == {1.0}
     assert all(levels[3] > 0.999 for levels in equal.posterior.values())
-    assert reliability([], "if") == ({}, {})
+    assert reliability(judgement_table([]), "if") == ({}, {})

@@ -30,12 +30,7 @@ class SampledEdits(NamedTuple):
 
 
 def sample_edits(
-    editor: Editor,
-    rows: Sequence[EditRow],
-    judges: Mapping[str, Judge],
-    *,
-    edits_per_task: int,
-    steps: int,
+    editor: Editor, rows: Sequence[EditRow], judges: Mapping[str, Judge], *, edits_per_task: int, steps: int
 ) -> SampledEdits:
     """Make `edits_per_task` edits of each task, each from noise of its own, and score them.
 
@@ -57,8 +52,7 @@ def sample_edits(
     if without_target:
         raise EditLoopError(
             f"{len(without_target)} tasks have no target, {without_target[0]!r} first: what the best of N is worth "
-            "is told by the "
-            "right result. Give each row a `target`."
+            "is told by the right result. Give each row a `target`."
         )
     tasks = HeldOut(rows, editor, steps=steps, guidance=None, batch=BATCH)
     right = np.full((len(rows), edits_per_task), np.nan)

@@ -161,25 +161,13 @@ def power_plot(settings: GateSettings, rates: Sequence[VerdictRates]) -> bytes:
         size_rates = [rate for rate in rates if rate.tasks == size]
         gains = [100 * rate.gain for rate in size_rates]
         colour = colours[index % len(colours)]
-        axes.plot(
-            gains, [rate.promoted for rate in size_rates], "o-", color=colour, label=f"{size * PAIRS_A_TASK} pairs"
-        )
-        axes.fill_between(
-            gains,
-            [rate.interval[0] for rate in size_rates],
-            [rate.interval[1] for rate in size_rates],
-            color=colour,
-            alpha=0.15,
-            lw=0,
-        )
-    axes.axhline(settings.alpha / 2, color="#c23a3a", lw=1, ls="--")
-    axes.text(
-        max(100 * rate.gain for rate in rates),
-        settings.alpha / 2 + 0.02,
-        f"nominal {settings.alpha / 2:.1%}",
-        color="#c23a3a",
-        ha="right",
-    )
+        promoted, label = [rate.promoted for rate in size_rates], f"{size * PAIRS_A_TASK} pairs"
+        low, high = zip(*(rate.interval for rate in size_rates), strict=True)
+        axes.plot(gains, promoted, "o-", color=colour, label=label)
+        axes.fill_between(gains, low, high, color=colour, alpha=0.15, lw=0)
+    nominal, right = settings.alpha / 2, max(100 * rate.gain for rate in rates)
+    axes.axhline(nominal, color="#c23a3a", lw=1, ls="--")
+    axes.text(right, nominal + 0.02, f"nominal {nominal:.1%}", color="#c23a3a", ha="right")
     axes.set(xlabel="true gain in accuracy (points)", ylabel="share promoted", ylim=(-0.02, 1.02))
     axes.set_title(f"What gate '{settings.name}' promotes ({rates[0].simulated} simulations a point)", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

@@ -24,20 +24,25 @@ ALL = "all"
 """Name of the whole suite among its slices."""
 
 
-class _SliceReport(TypedDict):
-    """Figures of one slice in gate.json. `regressed` is None where it was not tested."""
+class _Figures(TypedDict):
+    """Figures of a suite or slice in gate.json."""
 
-    slice: str
     units: int
     new: float | None
     old: float | None
     change: float | None
     interval: list[float | None]
+
+
+class _SliceReport(_Figures):
+    """Figures of one slice in gate.json. `regressed` is None where it was not tested."""
+
+    slice: str
     p_regressed: float
     regressed: NotRequired[bool | None]
 
 
-class _SuiteReport(TypedDict):
+class _SuiteReport(_Figures):
     """Figures and verdict of one suite in gate.json. The reasons go to the top of it."""
 
     suite: str
@@ -47,11 +52,6 @@ class _SuiteReport(TypedDict):
     verdict: Verdict
     mcnemar_p: float | None
     missing: int
-    units: int
-    new: float | None
-    old: float | None
-    change: float | None
-    interval: list[float | None]
     slices: list[_SliceReport]
     reasons: NotRequired[list[str]]
 
@@ -180,8 +180,8 @@ def _suite_report(settings: GateSettings, measurement: SuiteMeasurement, seed: i
     verdict, why, p = _overall_verdict(settings, measurement, overall, old)
     low, high = overall["interval"]
     figures = (
-        f"{measurement.gate.suite}: {_signed(overall['change'])} ({_percent(overall['old'])} to "
-        f"{_percent(overall['new'])}), "
+        f"{measurement.gate.suite}: {_signed(overall['change'])} "
+        f"({_percent(overall['old'])} to {_percent(overall['new'])}), "
         f"{100 * (1 - settings.alpha):g} % interval {_signed(low)} to {_signed(high)}, on {overall['units']} units"
     )
     aside = "" if measurement.gate.required else " (shown, without a say)"

@@ -80,38 +80,32 @@ def normalise_instruction(instruction: str) -> str:
 def _read_row_group(row_group: tuple[Path, int]) -> Catalogue:
     path, group = row_group
     table = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS)
-    places, instructions, pictures, added = (
-        list[PictureLocation](),
-        list[str](),
-        list[tuple[str, bytes]](),
-        set[tuple[str, bytes]](),
-    )
+    rows: dict[tuple[str, bytes], tuple[PictureLocation, str]] = {}
     for row in table.to_pylist():
-        for part_name, data in (
-            ("source", row["source"]),
-            ("target", row["target"]),
-            (row["candidate_id"], row["image"]),
-        ):
-            if data is None or (row["task_id"], data) in added:
-                continue
-            added.add((row["task_id"], data))
-            places.append(PictureLocation(path.name, row["task_id"], part_name))
-            instructions.append(normalise_instruction(row["instruction"]))
-            pictures.append((f"{path.name}, task {row['task_id']}, {part_name}", data))
+        instruction = normalise_instruction(row["instruction"])
+        parts = (("source", row["source"]), ("target", row["target"]), (row["candidate_id"], row["image"]))
+        for part, data in parts:
+            if data is not None:
+                location = PictureLocation(path.name, row["task_id"], part)
+                rows.setdefault((row["task_id"], data), (location, instruction))
+    places, instructions = [location for location, _ in rows.values()], [text for _, text in rows.values()]
+    pictures = [
+        (f"{path.name}, task {location.task_id}, {location.part}", data)
+        for (_, data), location in zip(rows, places, strict=True)
+    ]
     return Catalogue(places, instructions, compute_fingerprints(pictures))
 
 
 def _merge_catalogues(parts: Sequence[Catalogue]) -> Catalogue:
-    fingerprint_sets = [part.pictures for part in parts]
+    prints = [compute_fingerprints([]), *(part.pictures for part in parts)]
     return Catalogue(
         [location for part in parts for location in part.places],
         [text for part in parts for text in part.instructions],
         Fingerprints(
-            [sha256 for fingerprint_set in fingerprint_sets for sha256 in fingerprint_set.sha256],
-            np.concatenate([fingerprint_set.bits for fingerprint_set in fingerprint_sets] or [np.zeros(0, np.uint64)]),
-            np.concatenate(
-                [fingerprint_set.colours for fingerprint_set in fingerprint_sets] or [np.zeros((0, 192), np.uint8)]
+            [sha256 for fingerprints in prints for sha256 in fingerprints.sha256],
+            *(
+                np.concatenate([getattr(fingerprints, name) for fingerprints in prints])
+                for name in ("bits", "colours", "flat")
             ),
-            np.concatenate([fingerprint_set.flat for fingerprint_set in fingerprint_sets] or [np.zeros(0, bool)]),
         ),
     )

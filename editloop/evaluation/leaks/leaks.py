@@ -6,8 +6,8 @@ evidence ("make it brighter" fits every image) and is reported separately. Image
 information and never leak.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from rich.progress import track
 from editloop.data.fingerprints import compute_fingerprints, similar_pairs
 from editloop.errors import listed_faults
 from editloop.evaluation.leaks.catalogue import Catalogue, normalise_instruction, read_catalogue
-from editloop.evaluation.suites.suite import Suite
+from editloop.evaluation.suites.suite import PictureRef, Suite
 
 PICTURES_A_TIME = 16
 """Images of the suite compared with all of the training data at once."""
@@ -106,7 +106,7 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
     starts = range(0, len(suite_pictures), PICTURES_A_TIME)
     for start in track(starts, f"{suite.name}'s pictures", transient=True):
         batch = suite_pictures[start : start + PICTURES_A_TIME]
-        batch_fingerprints = compute_fingerprints([(picture.name, picture.read()) for picture in batch])
+        batch_fingerprints = compute_fingerprints([(of_item.picture.name, of_item.picture.read()) for of_item in batch])
         same_instruction = (
             np.array([numbers.get(picture.instruction, -1) for picture in batch])[:, None] == taught_numbers[None]
         )
@@ -117,31 +117,15 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
             kind: LeakKind = "looks" if strictly else "instruction"
             if batch_fingerprints.sha256[batch_index] == taught.pictures.sha256[taught_index]:
                 kind = "bytes"
-            suite_picture = batch[batch_index]
-            file, task_id, part = taught.places[taught_index]
-            hit = Hit(
-                kind,
-                file,
-                task_id,
-                part,
-                suite_picture.key,
-                suite_picture.part,
-                bits,
-                bool(same_instruction[batch_index, taught_index]),
-            )
+            asked, (file, task_id, part) = batch[batch_index], taught.places[taught_index]
+            same = bool(same_instruction[batch_index, taught_index])
+            hit = Hit(kind, file, task_id, part, asked.key, asked.part, bits, same)
             strongest = hits_by_pair.setdefault((hit.task_id, hit.key), hit)
             if _strength(hit) < _strength(strongest):
                 hits_by_pair[hit.task_id, hit.key] = hit
     hits = tuple(sorted(hits_by_pair.values(), key=_strength))
-    return Leaks(
-        suite.name,
-        suite.sha256,
-        hits,
-        _shared_instructions(taught, suite, hits),
-        len(taught.places),
-        len(suite_pictures),
-        flat,
-    )
+    weak = _shared_instructions(taught, suite, hits)
+    return Leaks(suite.name, suite.sha256, hits, weak, len(taught.places), len(suite_pictures), flat)
 
 
 def check_leaks(training: Path, suite: Suite) -> Leaks:
@@ -188,14 +172,13 @@ class _SuitePicture(NamedTuple):
     key: str
     part: str
     instruction: str
-    name: str
-    read: Callable[[], bytes]
+    picture: PictureRef
 
 
 def _suite_pictures(suite: Suite) -> Iterator[_SuitePicture]:
     for item in suite.items:
         for part, picture in zip(("source", *item.candidates), item.pictures(), strict=suite.has_images):
-            yield _SuitePicture(item.key, part, normalise_instruction(item.instruction), picture.name, picture.read)
+            yield _SuitePicture(item.key, part, normalise_instruction(item.instruction), picture)
 
 
 def _strength(hit: Hit) -> tuple[int, int, bool, str, str]:
@@ -212,9 +195,7 @@ def _shared_instructions(taught: Catalogue, suite: Suite, hits: tuple[Hit, ...])
     for location, text in zip(taught.places, taught.instructions, strict=True):
         if location.task_id not in leaking:
             tasks[text].add(location.task_id)
-    items: dict[str, int] = defaultdict(int)
-    for item in suite.items:
-        items[normalise_instruction(item.instruction)] += 1
+    items = Counter(normalise_instruction(item.instruction) for item in suite.items)
     instructions = [
         SharedInstruction(text, len(tasks[text]), count) for text, count in items.items() if text and text in tasks
     ]

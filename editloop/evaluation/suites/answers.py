@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
@@ -18,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from editloop.content import sha256_json, write_json
+from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.file_lock import file_lock
 from editloop.models.judge_protocol import EditGroup, Judge, Score
 from editloop.scoring.chunks import score_in_chunks
-from editloop.scoring.resuming import check_facts, scoring_progress
+from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
 
 ANSWERS, JUDGE = "answers.jsonl", "judge.json"
@@ -52,23 +50,6 @@ class SuiteAnswers:
     """By comparison key. A missing verdict is None or has no entry. None if the answers are scores."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Number of missing answers, by reason."""
-
-
-@dataclass(frozen=True)
-class _Question:
-    """Edits of one source and instruction that have no score yet."""
-
-    item: Item
-    edits: tuple[PictureRef, ...]
-
-    def group(self) -> EditGroup:
-        assert self.item.source is not None
-        return EditGroup(
-            self.item.instruction,
-            decode_picture(self.item.source),
-            [decode_picture(edit) for edit in self.edits],
-            self.item.key,
-        )
 
 
 def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
@@ -100,7 +81,8 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
     axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
     facts = {"judge": judge.name, "version": judge.version}
-    with _locked_answers(folder, facts) as stream:
+    mismatch = f"{folder} holds answers", "give another folder, or remove it"
+    with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
         lines_by_edit = _read_answers(stream, folder / ANSWERS)
         edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
         with scoring_progress(transient=True, console=Console(stderr=True)) as progress:
@@ -111,8 +93,9 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
                 completed=len(edit_keys & lines_by_edit.keys()),
                 missing=missing,
             )
-            for questions, groups in _batches(suite.items, set(lines_by_edit)):
-                lines = _answer_lines(questions, score_in_chunks(judge, groups), judge)
+            for edits, groups in _batches(suite.items, set(lines_by_edit)):
+                scores = score_in_chunks(judge, groups)
+                lines = [_answer_line(*edit, score, judge) for edit, score in zip(edits, scores, strict=True)]
                 stream.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
                 stream.flush()
                 lines_by_edit |= {line["edit"]: line for line in lines}
@@ -121,11 +104,13 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     reasons = Counter(
         lines_by_edit[edit_key]["missing"] for edit_key in edit_keys if lines_by_edit[edit_key]["missing"]
     )
-    scores = {
+    axis_scores = {
         item.key: np.array([_axis_score(lines_by_edit[edit_key], axes[item.axis]) for edit_key in _edit_keys(item)])
         for item in suite.items
     }
-    return SuiteAnswers({"name": judge.name, "version": judge.version}, scores, reasons=dict(reasons.most_common()))
+    return SuiteAnswers(
+        {"name": judge.name, "version": judge.version}, axis_scores, reasons=dict(reasons.most_common())
+    )
 
 
 def _judge_axis(axis: AxisName, judge: Judge) -> str:
@@ -143,70 +128,54 @@ def _judge_axis(axis: AxisName, judge: Judge) -> str:
 
 def _edit_keys(item: Item) -> list[str]:
     """Keys of an item's edits in `answers.jsonl`: content addresses of source, instruction and edit."""
+    return [_edit_key(item, edit) for edit in item.edits]
+
+
+def _edit_key(item: Item, edit: PictureRef) -> str:
     assert item.source is not None
-    return [sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32] for edit in item.edits]
+    return sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32]
 
 
-def _batches(items: Sequence[Item], answered: set[str]) -> Iterator[tuple[list[_Question], list[EditGroup]]]:
+def _batches(
+    items: Sequence[Item], answered: set[str]
+) -> Iterator[tuple[list[tuple[Item, PictureRef]], list[EditGroup]]]:
     """Batches of the edits without a score, with their decoded images. `answered` grows by the edits that are read."""
-    questions, groups, edits, pixels = list[_Question](), list[EditGroup](), 0, 0
+    edits, groups, pixels = list[tuple[Item, PictureRef]](), list[EditGroup](), 0
     for item in items:
         new = {name: edit for name, edit in zip(_edit_keys(item), item.edits, strict=True) if name not in answered}
         answered |= new.keys()
         for start in range(0, len(new), EDITS_A_CALL):
-            question = _Question(item, tuple(new.values())[start : start + EDITS_A_CALL])
-            group = question.group()
-            questions.append(question)
-            groups.append(group)
-            edits += len(group.edits)
-            pixels += group.source[..., 0].size + sum(picture[..., 0].size for picture in group.edits)
-            if edits >= EDITS_A_CALL or pixels >= MEGAPIXELS_A_CALL * 1_000_000:
-                yield questions, groups
-                questions, groups, edits, pixels = [], [], 0, 0
-    if questions:
-        yield questions, groups
+            part = list(new.values())[start : start + EDITS_A_CALL]
+            source, *pictures = (decode_picture(picture) for picture in (item.source, *part) if picture)
+            groups.append(EditGroup(item.instruction, source, pictures, item.key))
+            edits += [(item, edit) for edit in part]
+            pixels += sum(picture[..., 0].size for picture in (source, *pictures))
+            if len(edits) >= EDITS_A_CALL or pixels >= MEGAPIXELS_A_CALL * 1_000_000:
+                yield edits, groups
+                edits, groups, pixels = [], [], 0
+    if edits:
+        yield edits, groups
 
 
-def _answer_lines(questions: Sequence[_Question], scores: Sequence[Score], judge: Judge) -> list[dict[str, Any]]:
-    item_edits = [(question.item, edit) for question in questions for edit in question.edits]
-    lines = []
-    for (item, edit), raw_score in zip(item_edits, scores, strict=True):
-        score = validate_scores(raw_score, judge.axes)
-        assert item.source is not None
-        lines.append(
-            {
-                "edit": sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32],
-                "item": item.key,
-                "source_sha256": item.source.sha256,
-                "edit_sha256": edit.sha256,
-                "axes": {name: [axis.mean, axis.sigma] for name, axis in score.axes.items()},
-                "overall": score.overall,
-                "missing": score.missing,
-                "answers": list(score.answers),
-            }
-        )
-    return lines
+def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -> dict[str, Any]:
+    score = validate_scores(raw_score, judge.axes)
+    assert item.source is not None
+    return {
+        "edit": _edit_key(item, edit),
+        "item": item.key,
+        "source_sha256": item.source.sha256,
+        "edit_sha256": edit.sha256,
+        "axes": {name: [axis.mean, axis.sigma] for name, axis in score.axes.items()},
+        "overall": score.overall,
+        "missing": score.missing,
+        "answers": list(score.answers),
+    }
 
 
 def _axis_score(line: dict[str, Any], axis: str) -> float:
     if line["missing"]:
         return math.nan
     return float(line["axes"][axis][0] if axis else line["overall"])
-
-
-@contextmanager
-def _locked_answers(folder: Path, facts: dict[str, Any]) -> Iterator[BufferedRandom]:
-    """Open `answers.jsonl` for this call alone. EditLoopError if another call has it, or it is of another judge."""
-    folder.mkdir(parents=True, exist_ok=True)
-    busy = f"{folder}: another call is writing there; wait for it or stop it."
-    with file_lock(folder / "lock", busy), (folder / ANSWERS).open("a+b") as stream:
-        judge_path = folder / JUDGE
-        if judge_path.is_file():
-            saved_facts = json.loads(judge_path.read_text())
-            check_facts(saved_facts, facts, f"{folder} holds answers", "give another folder, or remove it")
-        else:
-            write_json(judge_path, facts)
-        yield stream
 
 
 def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:

@@ -8,10 +8,13 @@ import numpy as np
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import ALL, Comparison, Item, Label, PictureRef
+from editloop.evaluation.suites.suite import ALL, Item, Label, PictureRef, pair_item
 
 PAIRS = "human_ratings_pairwise.json"
 POINTS = "human_ratings_updated_prompt.json"
+
+ScoredEdits = dict[str, tuple[tuple[PictureRef, ...], float]]
+"""Pictures (source and edit) and score, by editor."""
 
 
 def read_aurora_bench(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
@@ -48,24 +51,13 @@ def _pair_item(number: int, record: dict[str, Any], loader: PictureLoader, fault
     pictures = _pictures(record, [record.get("input"), *gens], name, loader, faults)
     if pictures is None:
         return None
-    return Item(
-        key=f"pair-{number}",
-        cluster=pictures[0].sha256,
-        slice=_kind(record),
-        instruction=record["prompt"],
-        candidates=("left", "right"),
-        comparisons=(Comparison(f"pair-{number}", 0, 1, labels[winner]),),
-        source=pictures[0],
-        edits=pictures[1:],
-    )
+    return pair_item(f"pair-{number}", labels[winner], record["prompt"], pictures, _kind(record))
 
 
 def _point_items(records: list[dict[str, Any]], loader: PictureLoader, faults: list[str]) -> list[Item]:
     """Items of the scored edits: one for each source and prompt; a second edit by the same editor starts another."""
-    groups: list[dict[str, tuple[PictureRef, ...]]] = []
-    scores: list[dict[str, float]] = []
-    first_records: list[dict[str, Any]] = []
-    open_group: dict[tuple[Any, Any], int] = {}
+    groups: list[tuple[dict[str, Any], ScoredEdits]] = []
+    open_groups: dict[tuple[Any, Any], ScoredEdits] = {}
     for number, record in enumerate(records):
         name, model, score = f"{POINTS} row {number}", str(record.get("model", "unknown")), record.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
@@ -75,27 +67,27 @@ def _point_items(records: list[dict[str, Any]], loader: PictureLoader, faults: l
         if pictures is None:
             continue
         task_key = (record["input"], record["prompt"])
-        if task_key not in open_group or model in groups[open_group[task_key]]:
-            open_group[task_key] = len(groups)
-            groups.append({})
-            scores.append({})
-            first_records.append(record)
-        groups[open_group[task_key]][model] = pictures
-        scores[open_group[task_key]][model] = float(score)
-    return [
-        Item(
-            key=f"point-{number}",
-            cluster=next(iter(group.values()))[0].sha256,
-            slice=_kind(first_record),
-            instruction=first_record["prompt"],
-            candidates=tuple(group),
-            ratings=np.array([list(model_scores.values())]),
-            raters=("published score",),
-            source=next(iter(group.values()))[0],
-            edits=tuple(pictures[1] for pictures in group.values()),
-        )
-        for number, (group, model_scores, first_record) in enumerate(zip(groups, scores, first_records, strict=True))
-    ]
+        if task_key not in open_groups or model in open_groups[task_key]:
+            open_groups[task_key] = {}
+            groups.append((record, open_groups[task_key]))
+        open_groups[task_key][model] = (pictures, float(score))
+    return [_point_item(number, record, edits) for number, (record, edits) in enumerate(groups)]
+
+
+def _point_item(number: int, first_record: dict[str, Any], edits: ScoredEdits) -> Item:
+    """The item of edits by several editors, one for each editor."""
+    source, _ = next(iter(edits.values()))[0]
+    return Item(
+        key=f"point-{number}",
+        cluster=source.sha256,
+        slice=_kind(first_record),
+        instruction=first_record["prompt"],
+        candidates=tuple(edits),
+        ratings=np.array([[score for _, score in edits.values()]]),
+        raters=("published score",),
+        source=source,
+        edits=tuple(pictures[1] for pictures, _ in edits.values()),
+    )
 
 
 def _pictures(

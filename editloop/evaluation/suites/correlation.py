@@ -15,12 +15,10 @@ from editloop.evaluation.suites.answers import SuiteAnswers
 from editloop.evaluation.suites.suite import Item
 from editloop.pages.plots import finite_or_none
 from editloop.statistics.agreement import table_agreement
-from editloop.statistics.bootstrap import expanded_tail
+from editloop.statistics.bootstrap import draw_counts, finite_mean, percentile_interval
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
-TAIL = 0.025
-"""Probability below, and above, the 95 % interval."""
 
 
 def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: int) -> dict[str, Any]:
@@ -50,23 +48,24 @@ def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: in
         rated[: len(item.raters), row, columns] = item.ratings
         judged[row, columns] = answers.scores[item.key]
     clusters = np.unique([item.cluster for item in items], return_inverse=True)[1]
-    times = _draw_counts(clusters, seed)
-    mean_ratings = _finite_mean(rated, 0)
+    cluster_count = int(clusters.max()) + 1
+    (cluster_draws,) = draw_counts(cluster_count, RESAMPLES, RESAMPLES, seed=seed)
+    times = cluster_draws[:, clusters]
+    mean_ratings = finite_mean(rated, 0)
     is_rated = ~np.isnan(mean_ratings)
     by_editor, draws = _spearman_by_editor(judged, mean_ratings, times)
     finite = by_editor[~np.isnan(by_editor)]
-    cluster_count = len(np.unique(clusters))
     with np.errstate(divide="ignore"):
         fisher = float(np.tanh(np.arctanh(finite).mean())) if len(finite) else None
     return {
         "spearman": float(finite.mean()) if len(finite) else None,
-        "ci95": _interval(_finite_mean(draws, 1), cluster_count),
+        "ci95": percentile_interval(finite_mean(draws, 1), cluster_count),
         "fisher": fisher,
         "published": float(np.tanh(finite.mean())) if len(finite) else None,
         "by_model": {
             name: {
                 "spearman": finite_or_none(by_editor[column]),
-                "ci95": _interval(draws[:, column], len(np.unique(clusters[is_rated[:, column]]))),
+                "ci95": percentile_interval(draws[:, column], len(np.unique(clusters[is_rated[:, column]]))),
                 "n": int(is_rated[:, column].sum()),
             }
             for column, name in enumerate(editors)
@@ -115,7 +114,7 @@ def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, 
     if len(rated) < 2:
         return None
     per_rater = [
-        _spearman_by_editor(rated[rater], _finite_mean(np.delete(rated, rater, axis=0), 0), times)
+        _spearman_by_editor(rated[rater], finite_mean(np.delete(rated, rater, axis=0), 0), times)
         for rater in range(len(rated))
     ]
     by_rater, draws = (np.concatenate(parts, axis=-1) for parts in zip(*per_rater, strict=True))
@@ -130,11 +129,11 @@ def _rater_agreement(rated: Floats, clusters: NDArray[np.int64], times: Floats, 
         rated[people, rows, columns], rows * rated.shape[2] + columns, people, groups=clusters[rows], seed=seed
     )
     return {
-        "value": finite_or_none(float(_finite_mean(by_rater, 0))),
-        "ci95": _interval(_finite_mean(draws, 1), len(np.unique(clusters))),
+        "value": finite_or_none(float(finite_mean(by_rater, 0))),
+        "ci95": percentile_interval(finite_mean(draws, 1), len(np.unique(clusters))),
         "raters": len(rated),
         "what": "Spearman of each rater with the mean of the others, averaged over raters and editors",
-        "inter_rater": finite_or_none(float(_finite_mean(np.concatenate(rater_pairs), 0))),
+        "inter_rater": finite_or_none(float(finite_mean(np.concatenate(rater_pairs), 0))),
         "alpha": alpha["alpha"],
         "alpha_ci95": alpha["ci95"],
     }
@@ -147,26 +146,3 @@ def _spearman_by_editor(first: Floats, second: Floats, times: Floats) -> tuple[F
         [spearman(first[:, column], second[:, column], with_all) for column in range(first.shape[1])], axis=1
     )
     return correlations[0], correlations[1:]
-
-
-def _draw_counts(clusters: NDArray[np.int64], seed: int) -> Floats:
-    """How often each of N items is drawn in resamples of whole clusters, (RESAMPLES, N)."""
-    count = int(clusters.max()) + 1
-    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count)) + count * np.arange(RESAMPLES)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count)
-    return times[:, clusters].astype(np.float64)
-
-
-def _finite_mean(values: Floats, axis: int) -> Floats:
-    """Mean along an axis over the values that are not NaN; NaN where there are none."""
-    counts = (~np.isnan(values)).sum(axis=axis)
-    return np.asarray(np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan))
-
-
-def _interval(draws: Floats, clusters: int) -> list[float] | None:
-    """The 95 % interval of resampled figures, (R,), by the expanded percentiles of `editloop.statistics.bootstrap`."""
-    finite_draws = draws[~np.isnan(draws)]
-    if clusters < 2 or not len(finite_draws):
-        return None
-    tail = expanded_tail(TAIL, clusters)
-    return [float(end) for end in np.quantile(finite_draws, [tail, 1 - tail])]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from editloop.evaluation.suites.hub_rows import HubRow, read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import AXIS_NAMES, Comparison, Item
+from editloop.evaluation.suites.suite import AXIS_NAMES, Item, pair_item
 
 GROUPS = {
     "subject": ("subject-add", "subject-remove", "subject-replace"),
@@ -51,15 +51,5 @@ def _item(row: HubRow, faults: list[str]) -> Item | None:
     faults += wrong
     if wrong or not sources[0] or not all(edits):
         return None
-    key = "|".join([*map(str, keys), dimension])
-    return Item(
-        key=key,
-        cluster=sources[0].sha256,
-        slice=task,
-        instruction=values["instruction"],
-        candidates=("left", "right"),
-        comparisons=(Comparison(key, 0, 1, "left"),),
-        axis=dimension,
-        source=sources[0],
-        edits=tuple(edit for edit in edits if edit),
-    )
+    pictures = [sources[0], *(edit for edit in edits if edit)]
+    return pair_item("|".join([*map(str, keys), dimension]), "left", values["instruction"], pictures, task, dimension)

@@ -91,7 +91,7 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
         "counts": {"units": 0, "missing": 0},
         "missing_reasons": answers.reasons,
     }
-    outcomes = _no_outcomes(suite)
+    outcomes = _outcomes(units, np.zeros(0, dtype=np.int64))
     if len(units):
         comparisons = comparison_outcomes(units, answers, seed=seed)
         report |= _accuracies(units, comparisons, seed)
@@ -218,7 +218,3 @@ def _outcomes(units: Units, published: Codes) -> Outcomes:
         right=_right_shares(published),
         missing=published == PairOutcome.MISSING,
     )
-
-
-def _no_outcomes(suite: Suite) -> Outcomes:
-    return Outcomes(suite.name, (), (), (), np.zeros(0), np.zeros(0, dtype=bool))

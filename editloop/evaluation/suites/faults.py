@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from editloop.errors import EditLoopError
+from editloop.errors import listed_faults
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -22,11 +22,8 @@ def raise_faults(faults: Sequence[str], what: str) -> None:
     Raises:
         EditLoopError: There are faults.
     """
-    if not faults:
-        return
-    omitted = [f"  and {len(faults) - FAULTS_LISTED} more"] if len(faults) > FAULTS_LISTED else []
-    listing = "\n".join([*(f"  {fault}" for fault in faults[:FAULTS_LISTED]), *omitted])
-    raise EditLoopError(f"{what}: {len(faults)} fault(s), nothing was measured:\n{listing}")
+    if faults:
+        raise listed_faults(f"{what}: {len(faults)} fault(s), nothing was measured:", faults, FAULTS_LISTED)
 
 
 def duplicates(keys: Iterable[Key]) -> list[Key]:

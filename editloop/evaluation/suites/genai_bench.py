@@ -4,14 +4,9 @@ from pathlib import Path
 
 from editloop.evaluation.suites.hub_rows import HubRow, read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import ALL, Comparison, Item, Label
+from editloop.evaluation.suites.suite import Item, Label, pair_item
 
-VOTES: dict[str, Label] = {
-    "leftvote": "left",
-    "rightvote": "right",
-    "tievote": "tie",
-    "bothbad_vote": "both_bad",
-}
+VOTES: dict[str, Label] = {"leftvote": "left", "rightvote": "right", "tievote": "tie", "bothbad_vote": "both_bad"}
 COLUMNS = ("instruct_prompt", "vote_type")
 PICTURES = ("source_image", "left_output_image", "right_output_image")
 KEYS = ("key", "id", "uid")
@@ -43,13 +38,4 @@ def _item(row: HubRow, faults: list[str]) -> Item | None:
     if vote not in VOTES or not isinstance(instruction, str) or not (source and left and right):
         return None
     key = str(next((row.values[name] for name in KEYS if row.values.get(name) is not None), row.place))
-    return Item(
-        key=key,
-        cluster=source.sha256,
-        slice=ALL,
-        instruction=instruction,
-        candidates=("left", "right"),
-        comparisons=(Comparison(key, 0, 1, VOTES[vote]),),
-        source=source,
-        edits=(left, right),
-    )
+    return pair_item(key, VOTES[vote], instruction, (source, left, right))

@@ -6,8 +6,9 @@ a time (a row group of parquet; arrow files are memory-mapped).
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,40 +42,28 @@ class HubRow:
     """Images by column; None for a missing image, which is a fault of the loader."""
 
 
-@dataclass
 class _Batches:
     """The batches of one file. The one read last stays in memory."""
 
-    path: Path
-    held: tuple[int, pa.Table] | None = None
-    _file: parquet.ParquetFile | pa.Table = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: Callable[[int], pa.Table]
         try:
-            if self.path.suffix == ".parquet":
-                self._file = parquet.ParquetFile(self.path)
+            if path.suffix == ".parquet":
+                file = parquet.ParquetFile(path)
+                self.schema, self.count = file.schema_arrow, file.num_row_groups
+                self._read = lru_cache(1)(file.read_row_group)
             else:
-                mapped = pa.memory_map(str(self.path))
-                self._file = pa.ipc.open_stream(mapped).read_all()
+                table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+                self.schema, self.count, self._read = table.schema, 1, lambda _: table
         except (OSError, pa.ArrowInvalid) as error:
-            raise EditLoopError(f"{self.path}: not a {self.path.suffix[1:]} file ({first_line(error)}).") from None
-
-    @property
-    def columns(self) -> list[str]:
-        return self._file.column_names if isinstance(self._file, pa.Table) else self._file.schema_arrow.names
-
-    def __len__(self) -> int:
-        return 1 if isinstance(self._file, pa.Table) else self._file.num_row_groups
+            raise EditLoopError(f"{path}: not a {path.suffix[1:]} file ({first_line(error)}).") from None
 
     def read(self, batch: int) -> pa.Table:
-        if isinstance(self._file, pa.Table):
-            return self._file
-        if self.held is None or self.held[0] != batch:
-            try:
-                self.held = (batch, self._file.read_row_group(batch))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise EditLoopError(f"{self.path}: row group {batch} cannot be read ({first_line(error)}).") from None
-        return self.held[1]
+        try:
+            return self._read(batch)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise EditLoopError(f"{self.path}: row group {batch} cannot be read ({first_line(error)}).") from None
 
 
 def data_files(data: Path) -> list[Path]:
@@ -142,18 +131,17 @@ def table_rows(
         EditLoopError: The file cannot be read or lacks one of the columns.
     """
     batches = _Batches(path)
-    lacking = [name for name in (*columns, *pictures) if name not in batches.columns]
+    lacking = [name for name in (*columns, *pictures) if name not in batches.schema.names]
     if lacking:
-        present = ", ".join(batches.columns)
+        present = ", ".join(batches.schema.names)
         raise EditLoopError(f"{path}: no column {', '.join(lacking)}; its columns are {present}. Another suite's file?")
-    value_columns = [name for name in batches.columns if name not in pictures]
+    value_columns = [
+        field.name for field in batches.schema if field.name not in pictures and not _holds_bytes(field.type)
+    ]
     number = 0
-    for batch in range(len(batches)):
+    for batch in range(batches.count):
         table = batches.read(batch)
-        values = table.select(
-            [name for name in value_columns if not _holds_bytes(table.schema.field(name).type)]
-        ).to_pylist()
-        for row, row_values in enumerate(values):
+        for row, row_values in enumerate(table.select(value_columns).to_pylist()):
             row_pictures = {
                 column: tuple(
                     _cell_picture(

@@ -7,9 +7,10 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
@@ -17,6 +18,9 @@ from editloop.evaluation.suites.suite import ALL, Item
 
 PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
+
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+_CELL = TypeAdapter(tuple[_Share, _Share])
 
 RaterScores = dict[str, dict[str, float]]
 """One rater's scores, by file name, then by editor."""
@@ -116,13 +120,7 @@ def _ratings(path: Path, faults: list[str]) -> RaterScores:
 def _score(cell: str) -> float | None:
     """sqrt(SC * PQ) of a cell `[SC, PQ]`, each 0..1; None for anything else."""
     try:
-        pair = json.loads(cell)
-    except ValueError:
+        consistency, quality = _CELL.validate_json(cell)
+    except ValidationError:
         return None
-    if not (isinstance(pair, list) and len(pair) == 2):
-        return None
-    if not all(
-        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1 for number in pair
-    ):
-        return None
-    return math.sqrt(pair[0] * pair[1])
+    return math.sqrt(consistency * quality)

@@ -18,7 +18,7 @@ from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.imagenhub import read_imagenhub
 from editloop.evaluation.suites.names import SUITES, suite_names
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import ALL, LABELS, Comparison, Counting, Item, Suite
+from editloop.evaluation.suites.suite import LABELS, Counting, Item, Suite, pair_item
 from editloop.evaluation.suites.team import read_heldout, read_scenes
 from editloop.plugins import load_plugin
 
@@ -115,8 +115,7 @@ def _items_of_labels(name: str, suite_format: SuiteFormat, path: Path) -> list[I
         elif suite_format.counting == "strict" and label not in ("left", "right"):
             faults.append(f"line {number}: label {label!r}; {name} has no ties, its pairs are left or right")
         else:
-            comparison = Comparison(str(key), 0, 1, label)
-            items.append(Item(str(key), str(key), ALL, "", ("left", "right"), (comparison,)))
+            items.append(pair_item(str(key), label, ""))
     faults += [f"key {key} comes twice" for key in duplicates(item.key for item in items)]
     raise_faults(faults, str(path))
     if not items:

@@ -33,16 +33,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         folder: Where to write; may hold the judge's answers already.
     """
     outcomes = evaluation.outcomes
-    rows = zip(
-        outcomes.keys,
-        outcomes.clusters,
-        outcomes.slices,
-        outcomes.right.tolist(),
-        outcomes.missing.tolist(),
-        strict=True,
-    )
+    columns = (outcomes.keys, outcomes.clusters, outcomes.slices, outcomes.right.tolist(), outcomes.missing.tolist())
     names = ("key", "cluster", "slice", "right", "missing")
-    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+    lines = [
+        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in zip(*columns, strict=True)
+    ]
     write_file(folder / "units.jsonl", "".join(lines))
     write_file(folder / "page.html", suite_page(evaluation.report))
     write_json(folder / "report.json", evaluation.report)

@@ -43,11 +43,7 @@ class PictureLoader:
         self._looked()
         sha256 = sha256_bytes(data)
         if sha256 not in self._seen:
-            pending = (
-                [future for future in self._seen.values() if not future.done()]
-                if len(self._seen) >= MAX_PENDING
-                else []
-            )
+            pending = [future for future in self._seen.values() if not future.done()]
             if len(pending) >= MAX_PENDING:
                 pending[0].result()
             self._seen[sha256] = self._pool.submit(_decode_fault, name, data)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.statistics.bootstrap import Resampled, percentile_intervals, resampled_ratios, sum_by_cluster
+from editloop.statistics.bootstrap import Resampled, finite_mean, percentile_interval, resampled_ratios, sum_by_cluster
 
 Floats = NDArray[np.float64]
 
@@ -72,12 +72,7 @@ class Ratios:
         indices = [columns.index(name) for name in names if self._counts[name].sum() > 0]
         if not indices:
             return RatioEstimate(None, None)
-        draws = self._found.draws[:, indices]
-        finite = ~np.isnan(draws)
-        totals = finite.sum(axis=1)
-        means = np.divide(np.nansum(draws, axis=1), totals, out=np.full(len(draws), np.nan), where=totals > 0)
+        means = finite_mean(self._found.draws[:, indices], 1)
         counted = np.sum([self._counts[columns[index]] for index in indices], axis=0) > 0
         clusters = len(np.unique(np.asarray(self._clusters)[counted]))
-        value = float(self._found.values[indices].mean())
-        low, high = percentile_intervals(Resampled(np.array([value]), means[:, None], np.array([clusters])))[0]
-        return RatioEstimate(value, None if np.isnan(low) else [float(low), float(high)])
+        return RatioEstimate(float(self._found.values[indices].mean()), percentile_interval(means, clusters))

@@ -112,30 +112,28 @@ def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
 def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
     if not path.is_file():
         raise EditLoopError(f"{path}: no such file.")
+    rows: list[dict[str, Any]]
     if path.suffix == ".csv":
         with path.open(newline="") as stream:
-            rows = csv.DictReader(stream)
-            _check_columns(path, rows.fieldnames or [])
-            return list(rows)
-    if path.suffix == ".parquet":
+            reader = csv.DictReader(stream)
+            names, rows = list(reader.fieldnames or []), list(reader)
+    elif path.suffix == ".parquet":
         try:
             table = parquet.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise EditLoopError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from None
-        _check_columns(path, table.column_names)
-        score_rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
-        return score_rows
-    if path.suffix in (".jsonl", ".json"):
-        records = read_records(path)
-        if records:
-            _check_columns(path, list(records[0]))
-        return records
-    raise EditLoopError(f"{path}: scores are a .csv, .parquet or .jsonl file.")
-
-
-def _check_columns(path: Path, names: Iterable[str]) -> None:
+        names, rows = (
+            table.column_names,
+            table.select([name for name in COLUMNS if name in table.schema.names]).to_pylist(),
+        )
+    elif path.suffix in (".jsonl", ".json"):
+        rows = read_records(path)
+        names = list(rows[0] if rows else COLUMNS)
+    else:
+        raise EditLoopError(f"{path}: scores are a .csv, .parquet or .jsonl file.")
     if lacking := [column for column in COLUMNS if column not in names]:
         raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
+    return rows
 
 
 def _candidate_index(item: Item, candidate: Any) -> int | None:

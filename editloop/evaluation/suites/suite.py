@@ -1,6 +1,6 @@
 """Data model of benchmark suites: sources, instructions, edits and human labels, independent of the file format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -74,6 +74,37 @@ class Item:
     def pictures(self) -> tuple[PictureRef, ...]:
         """Return the source and the edits; empty in a suite without images."""
         return (self.source, *self.edits) if self.source else ()
+
+
+def pair_item(
+    key: str,
+    label: Label,
+    instruction: str,
+    pictures: Sequence[PictureRef] = (),
+    slice: str = ALL,
+    axis: AxisName = "overall",
+) -> Item:
+    """Return the item of one pair, whose candidates are `left` and `right`.
+
+    Args:
+        key: Key of the item and of its comparison.
+        label: The human label.
+        instruction: The instruction.
+        pictures: Source, left and right edit; none in a suite without images, where each item is a cluster.
+        slice: Task type.
+        axis: The axis that people compared.
+    """
+    return Item(
+        key=key,
+        cluster=pictures[0].sha256 if pictures else key,
+        slice=slice,
+        instruction=instruction,
+        candidates=("left", "right"),
+        comparisons=(Comparison(key, 0, 1, label),),
+        axis=axis,
+        source=pictures[0] if pictures else None,
+        edits=tuple(pictures[1:]),
+    )
 
 
 @dataclass(frozen=True)

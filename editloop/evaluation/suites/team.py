@@ -1,6 +1,5 @@
 """Reads the team's own suites from a dataset's test split: pairs as its experts order them, or as the oracle does."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -40,12 +39,12 @@ def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[I
     Raises:
         EditLoopError: The folder is not a dataset, has changed since it was written, or cannot be read.
     """
-    items = _tasks(data, loader, faults)
-    votes = _votes(data, [item.key for item, _ in items])
+    items = _tasks(data, loader)
+    votes = _votes(data)
     ordered_items = []
     for item, ratings in items:
-        raters = tuple(sorted({rater for rater, _ in votes.get(item.key, {})}))
         item_votes = votes.get(item.key, {})
+        raters = tuple(sorted({rater for rater, _ in item_votes}))
         rater_ratings = [
             [item_votes.get((rater, candidate), np.nan) for candidate in item.candidates] for rater in raters
         ]
@@ -67,19 +66,18 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
     """
     from editloop.datasets.preference_groups import read_groups
 
-    items, groups = _tasks(data, loader, faults), read_groups(data, "test")
-    ordered_items, with_oracle = [], 0
-    for (item, _), group in zip(items, groups, strict=True):
-        oracle = oracle_of_group(group)
-        with_oracle += oracle is not None
-        if oracle is not None:
-            ordered_items.append(_with_comparisons(item, np.asarray(oracle.mean, np.float64), CLEAR_GAP, None, ()))
-    if not with_oracle:
+    items, groups = _tasks(data, loader), read_groups(data, "test")
+    ordered_items = [
+        _with_comparisons(item, np.asarray(oracle.mean, np.float64), CLEAR_GAP, None, ())
+        for (item, _), group in zip(items, groups, strict=True)
+        if (oracle := oracle_of_group(group)) is not None
+    ]
+    if not ordered_items:
         raise EditLoopError(f"--data {data}: no task of its test split has a known right result; take suite heldout.")
     return ordered_items
 
 
-def _tasks(data: Path, loader: PictureLoader, faults: list[str]) -> list[tuple[Item, Scores]]:
+def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
     """The test split's tasks, without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
     read_manifest(data, check=True)
     rows: dict[str, list[tuple[dict[str, object], tuple[PictureRef | None, ...]]]] = {}
@@ -122,14 +120,12 @@ def _with_comparisons(item: Item, scores: Scores, gap: float, ratings: Scores | 
     return replace(item, comparisons=comparisons, ratings=ratings, raters=raters)
 
 
-def _votes(data: Path, tasks: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
+def _votes(data: Path) -> dict[str, dict[tuple[str, str], float]]:
     """Overall ratings, 2..8, by task and (rater, candidate). Empty if the folder holds no votes."""
     if not (data / JUDGEMENTS).is_file():
         return {}
-    task_ids = set(tasks)
     ratings: dict[str, dict[tuple[str, str], float]] = {}
     for vote in read_votes(data).judged:
-        if vote.task_id in task_ids:
-            overall = float(vote.instruction_following + vote.visual_quality)
-            ratings.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
+        overall = float(vote.instruction_following + vote.visual_quality)
+        ratings.setdefault(vote.task_id, {})[vote.annotator, vote.candidate_id] = overall
     return ratings

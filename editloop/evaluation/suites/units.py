@@ -71,10 +71,8 @@ class Units:
             (N,), 0..1.
         """
         credit_by_outcome = np.zeros(len(PairOutcome))
-        credit_by_outcome[[PairOutcome.RIGHT, PairOutcome.BOTH_TIES]], credit_by_outcome[PairOutcome.MODEL_TIE] = (
-            1.0,
-            0.5,
-        )
+        credit_by_outcome[[PairOutcome.RIGHT, PairOutcome.BOTH_TIES]] = 1.0
+        credit_by_outcome[PairOutcome.MODEL_TIE] = 0.5
         credits = np.ones(len(self))
         np.multiply.at(credits, self.unit, credit_by_outcome[codes])
         return credits
@@ -142,14 +140,8 @@ def comparison_outcomes(units: Units, answers: SuiteAnswers, *, seed: int) -> Co
         codes = _outcomes_of_verdicts(units, answers)
         return ComparisonOutcomes(codes, codes, None, None, None)
     assert answers.scores is not None
-    difference = np.array(
-        [
-            answers.scores[item.key][comparison.left] - answers.scores[item.key][comparison.right]
-            for item in units.suite.items
-            for comparison in item.comparisons
-        ],
-        dtype=np.float64,
-    )
+    pairs = [(answers.scores[item.key], comparison) for item in units.suite.items for comparison in item.comparisons]
+    difference = np.array([scores[pair.left] - scores[pair.right] for scores, pair in pairs], dtype=np.float64)
     fits = units.can_tie
     plain = pair_outcomes(units.human, preference_signs(difference, 0.0))
     if not fits.any():

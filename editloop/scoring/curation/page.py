@@ -34,10 +34,9 @@ def curate_page(report: dict[str, Any], scored: ScoredTriples, selection: Select
     dropped, selected = scored_indices[~inside], scored_indices[inside]
     layers = [Layer("kept", selection.counted[selected], GREEN), Layer("not kept", selection.counted[dropped], SOFT)]
     by_score = {
-        "Kept, highest scores": selected[np.argsort(-selection.counted[selected], kind="stable")][:SHOWN],
-        "Kept, lowest scores": selected[np.argsort(selection.counted[selected], kind="stable")][:SHOWN],
-        "Not kept, highest scores": dropped[np.argsort(-selection.counted[dropped], kind="stable")][:SHOWN],
-        "Not kept, lowest scores": dropped[np.argsort(selection.counted[dropped], kind="stable")][:SHOWN],
+        f"{name}, {end} scores": indices[np.argsort(sign * selection.counted[indices], kind="stable")][:SHOWN]
+        for name, indices in (("Kept", selected), ("Not kept", dropped))
+        for end, sign in (("highest", -1), ("lowest", 1))
     }
     return render(
         Path(__file__).with_name("curate_page.html.j2"),

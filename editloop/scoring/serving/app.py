@@ -14,13 +14,13 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -47,19 +47,8 @@ LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 Answer = TypeVar("Answer")
 
 
-class HttpRefusal(Exception):  # noqa: N818
-    """A request that gets an error status instead of a result."""
-
-    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None):
-        """Create the refusal.
-
-        Args:
-            status: HTTP status.
-            reason: What is wrong, for the client.
-            headers: Additional headers; None for no others.
-        """
-        super().__init__(reason)
-        self.status, self.reason, self.headers = status, reason, headers or {}
+class HttpRefusal(HTTPException):
+    """A request that gets an error status instead of a result; `detail` says what is wrong, for the client."""
 
 
 class DecodedRequest:
@@ -164,7 +153,7 @@ def make_app(
     if token is None:  # stops DNS rebinding: a web page in a local browser that asks under its own host name
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
 
-    def reply(status: int, content: BaseModel, headers: dict[str, str] | None = None) -> Response:
+    def reply(status: int, content: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
         model_headers = (
             {MODEL_HEADER: batcher.facts.name, VERSION_HEADER: batcher.facts.version} if batcher.facts else {}
         )
@@ -184,7 +173,7 @@ def make_app(
 
     @app.exception_handler(HttpRefusal)
     async def refused(_: Request, refusal: HttpRefusal) -> Response:
-        return reply(refusal.status, ErrorReply(error=refusal.reason), refusal.headers)
+        return reply(refusal.status_code, ErrorReply(error=refusal.detail), refusal.headers)
 
     @app.post("/v1/score", response_model=ScoreReply, openapi_extra=_body_schema())
     async def score(request: Request) -> Response:
@@ -198,7 +187,7 @@ def make_app(
             meters.missing.inc(sum(bool(message.missing) for message in content.scores))
             return reply(200, content)
         except HttpRefusal as refusal:
-            status = refusal.status
+            status = refusal.status_code
             raise
         finally:
             meters.requests.labels(str(status)).inc()
@@ -240,8 +229,7 @@ def make_app(
             raise HttpRefusal(413, f"edits: {len(request.edits)} pictures; at most {limits.edits} a request")
         if len(request.instruction) > limits.instruction_characters:
             raise HttpRefusal(
-                422,
-                f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}",
+                422, f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}"
             )
         return DecodedRequest(request, limits.picture_megapixels * 1_000_000)
 

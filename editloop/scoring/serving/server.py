@@ -19,9 +19,6 @@ from editloop.scoring.serving.worker import Opener, Worker
 
 log = logging.getLogger(__name__)
 
-LOCAL = ("localhost",)
-"""Names of the loopback interface."""
-
 
 def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) -> None:
     """Serve a model until SIGTERM or Ctrl-C, then finish the accepted requests.
@@ -104,7 +101,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host in LOCAL
+        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

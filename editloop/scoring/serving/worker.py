@@ -64,11 +64,6 @@ class Worker:
         self._pipe: Connection | None = None
         self._stopping = threading.Event()
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker; None before its start."""
-        return self._process.pid if self._process else None
-
     def alive(self) -> bool:
         """Return whether the process is running."""
         return self._process is not None and self._process.is_alive()
