@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from editloop.lineage import tracking
-from editloop.lineage.registry import TAINTED, all_pages
+from editloop.lineage.registry import TAINTED
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -50,12 +50,12 @@ def read_models() -> list[ModelVersion]:
     """Return every version of every model in the registry."""
     api = tracking.client()
     aliases: dict[tuple[str, str], list[str]] = {}
-    for model in all_pages(api.search_registered_models):
+    for model in tracking.all_pages(api.search_registered_models):
         for alias, version in dict(model.aliases).items():
             aliases.setdefault((model.name, str(version)), []).append(alias)
     return [
         _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
-        for model_version in all_pages(api.search_model_versions)
+        for model_version in tracking.all_pages(api.search_model_versions)
     ]
 
 
