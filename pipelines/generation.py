@@ -15,7 +15,7 @@ import jinja2
 
 from editloop.lineage.stage import Stage
 from pipelines.catalogue import PIPELINES, STAGES, PipelineParameter, stage_parameters
-from pipelines.dvc_stages import dvc_file
+from pipelines.dvc_stages import dvc_stages, wrapped
 from pipelines.settings import LoopSettings
 from pipelines.stages import stage_example
 
@@ -30,7 +30,7 @@ def generated_files() -> dict[Path, str]:
         **components,
         Path("docs/stages.md"): reference_page(),
         Path("params.schema.json"): json.dumps(schema, indent=2) + "\n",
-        Path("dvc.yaml"): dvc_file(),
+        Path("dvc.yaml"): _render("dvc.yaml.j2", stages=dvc_stages()),
     }
 
 
@@ -82,12 +82,12 @@ def _render(template: str, **values: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Python and Markdown, no HTML
+        autoescape=False,  # Python, YAML and Markdown, no HTML
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["literal"] = _literal
+    environment.filters |= {"literal": _literal, "wrapped": wrapped}
     return environment.get_template(template).render(**values)
 
 
