@@ -63,12 +63,11 @@ def _component_parameters(stage: Stage) -> list[PipelineParameter]:
         ),
         PipelineParameter("job_id", str, "KFP's id of this run.", is_required=True),
     ]
-    own = stage_parameters(stage)
+    own = sorted(stage_parameters(stage), key=lambda entry: not entry.is_required)
     shared = [PipelineParameter("pipeline", str, "The pipeline that this is a step of.", stage.pipelines[0])]
     return [
         *run,
-        *(entry for entry in own if entry.is_required),
-        *(entry for entry in own if not entry.is_required),
+        *own,
         *(shared if len(stage.pipelines) > 1 else []),
     ]
 
