@@ -161,7 +161,7 @@ def _begin(
         saved.ready.touch()  # the call that started it may have been killed before this
         return saved
     stop_processes(home, name)
-    command = program_command(name, settings)
+    program = program_command(name, settings)
     service = Service(
         name,
         home,
@@ -176,14 +176,11 @@ def _begin(
         service.pictures.mkdir(exist_ok=True)
     else:
         write_mlflow_auth(service)
+    command = [*program, *program_arguments(service)]
     with defer_signals():
+        environment = program_environment(service)
         processes[name] = start_process(
-            home,
-            name,
-            [*command, *program_arguments(service)],
-            environment=program_environment(service),
-            folder=service.data,
-            log=service.log,
+            home, name, command, environment=environment, folder=service.data, log=service.log
         )
     return service
 

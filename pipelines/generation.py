@@ -54,22 +54,14 @@ def reference_page() -> str:
 
 def _component_parameters(stage: Stage) -> list[PipelineParameter]:
     """Return the parameters of a component: KFP's own, then those without a default, then the others."""
+    run_key = "Runs of one key share one MLflow run; without a key the job's id is the key."
     run = [
-        PipelineParameter(
-            "run_key",
-            str,
-            "Runs of one key share one MLflow run; without a key the job's id is the key.",
-            is_required=True,
-        ),
+        PipelineParameter("run_key", str, run_key, is_required=True),
         PipelineParameter("job_id", str, "KFP's id of this run.", is_required=True),
     ]
     own = sorted(stage_parameters(stage), key=lambda entry: not entry.is_required)
     shared = [PipelineParameter("pipeline", str, "The pipeline that this is a step of.", stage.pipelines[0])]
-    return [
-        *run,
-        *own,
-        *(shared if len(stage.pipelines) > 1 else []),
-    ]
+    return [*run, *own, *(shared if len(stage.pipelines) > 1 else [])]
 
 
 def _literal(value: object) -> str:

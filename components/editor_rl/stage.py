@@ -39,20 +39,13 @@ def run_editor_rl(edits: Path, output: Path, parameters: EditorRlParameters) -> 
     from editloop.training.editor_rl.settings import RlJob, read_rl_preset
 
     overrides = parameters.model_dump(include={"iterations", "tasks", "members", "learning_rate"})
-    settings = read_rl_preset(
-        parameters.preset, **{name: value for name, value in overrides.items() if value}, seed=parameters.seed
-    )
+    overrides = {name: value for name, value in overrides.items() if value} | {"seed": parameters.seed}
+    settings = read_rl_preset(parameters.preset, **overrides)
     rows = read_edits(edits)
     reward_source, start = champion_reward_source(parameters.reward), find_editor(parameters.editor)
     watching = parameters.watch.split()
-    check_job(
-        *split_held_out(rows, settings.evaluation_tasks, settings.seed),
-        start,
-        reward_source,
-        settings,
-        watching,
-        parameters.processes,
-    )
+    practised, held_out = split_held_out(rows, settings.evaluation_tasks, settings.seed)
+    check_job(practised, held_out, start, reward_source, settings, watching, parameters.processes)
     facts: dict[str, Any] = {
         "editor": parameters.editor,
         "judge": reward_source.name,

@@ -36,11 +36,8 @@ def show_withdrawal(report: WithdrawalReport) -> None:
         report: Result of the withdrawal.
     """
     console, withdrawal = Console(), report.withdrawal
-    console.print(
-        f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}",
-        markup=False,
-        highlight=False,
-    )
+    heading = f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}"
+    console.print(heading, markup=False, highlight=False)
     _show_datasets(console, "Versions that have it, and stay", report.held)
     for parent, version, folder in report.rebuilt:
         console.print(
@@ -51,11 +48,8 @@ def show_withdrawal(report: WithdrawalReport) -> None:
     if report.curated:
         _show_datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
     _show_models(console, "Tainted models", report.tainted)
-    aliased = [
-        f"{descendant.model.address} is {', '.join(descendant.model.aliases)}"
-        for descendant in report.tainted
-        if descendant.model.aliases
-    ]
+    models = [descendant.model for descendant in report.tainted]
+    aliased = [f"{model.address} is {', '.join(model.aliases)}" for model in models if model.aliases]
     if aliased:
         console.print(
             f"In use: {'; '.join(aliased)}. Train anew on the new version (`editloop stage reward --dataset ...`), "
