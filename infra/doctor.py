@@ -14,8 +14,8 @@ from infra.settings import LocalServiceSettings
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 """Versions of Python that pyproject.toml's requires-python allows."""
-SMALLEST_DISK = 3 * 2**30
-"""Bytes that a demo's data, models and databases may take."""
+SMALLEST_DISK = 3
+"""GiB that a demo's data, models and databases may take."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def check_machine(home: Path) -> list[Check]:
     except EditLoopError:
         label_studio = ""
     folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
-    disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
+    disk, memory = shutil.disk_usage(folder).free / 2**30, psutil.virtual_memory().available / 2**30
     checks = [
         Check("python", sys.version_info[:2] in PYTHONS, sys.version.split()[0], "Use Python 3.11, 3.12 or 3.13."),
         *(
@@ -49,10 +49,8 @@ def check_machine(home: Path) -> list[Check]:
             for program in ("git", "dvc", "mlflow", "deepspeed")
         ),
         Check("label-studio", bool(label_studio), label_studio or "missing", "Run `make setup`."),
-        Check("disk", disk >= SMALLEST_DISK, f"{disk / 2**30:.1f} GB free", "Free 3 GB, or choose another --out."),
-        Check(
-            "memory", memory >= 6 * 2**30, f"{memory / 2**30:.1f} GB free", "The loop may use 6 GB: close something."
-        ),
+        Check("disk", disk >= SMALLEST_DISK, f"{disk:.1f} GB free", "Free 3 GB, or choose another --out."),
+        Check("memory", memory >= 6, f"{memory:.1f} GB free", "The loop may use 6 GB: close something."),
     ]
     for status in services_status(home):
         state = f"{status.state}, {status.service.url}"

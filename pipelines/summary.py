@@ -54,9 +54,9 @@ class Turn:
         Args:
             key: Key of the pipeline run.
         """
-        for run in reversed(tracking.find_runs(pipeline_run=key)):
+        for run in reversed(tracking.find_runs(pipeline_run=key, finished=True)):
             stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
-            if stage not in STAGES or run.info.status != "FINISHED":
+            if stage not in STAGES:
                 continue
             self.outputs[stage] = Path(tags["editloop.uri.output"])
             if "editloop.uri.version" in tags:

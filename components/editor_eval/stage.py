@@ -137,12 +137,8 @@ class _EditorComparison:
         """Add one sample of each task of a part, by each editor. `first` marks the part's first sample."""
         on_sheet = first and not self.shown
         if on_sheet:
-            self.shown = {
-                "source": sources[:SHOWN],
-                **{name: editor_pictures[:SHOWN] for name, editor_pictures in edits_by_editor.items()},
-            }
-            if self.targets:
-                self.shown["wanted"] = targets[:SHOWN]
+            columns = {"source": sources, **edits_by_editor} | ({"wanted": targets} if self.targets else {})
+            self.shown = {name: pictures[:SHOWN] for name, pictures in columns.items()}
         if not self.targets:
             return
         for name, pictures in edits_by_editor.items():

@@ -303,8 +303,8 @@ def _carry_out(api: "MlflowClient", request: PromotionRequest, records: list[Pro
         if actual_version != request.version:
             raise OvertakenError(
                 f"{request.model}@{request.alias} was set to version {request.version}, and is "
-                f"{_version_text(actual_version)} now: somebody "
-                "set it by hand at the same moment. Look at it and decide again."
+                f"{_version_text(actual_version)} now: somebody set it by hand at the same moment. Look at it and "
+                "decide again."
             )
         return _record(api, request, lock.number, records)
 

@@ -74,13 +74,14 @@ def run_step(
     for name, path in sources.items():
         check_stage_input(stage.name, name, path)
     targets = {name: _path(value) for name, value in outputs.items()}
-    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, stage.recorded(values)) as run:
+    recorded = values.model_dump(mode="json", exclude=set(stage.tags))
+    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, recorded) as run:
         if stage.dataset_use and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], stage.dataset_use)
         run_name = {"pipeline_run": pipeline_run} if stage.takes_run else {}
         results = stage.function(**sources, **targets, parameters=values, **run_name)
-        if (targets["output"] / "gate.json").is_file():
-            describe_verdict(run.run_id, json.loads((targets["output"] / "gate.json").read_text()))
+        if (gate := targets["output"] / "gate.json").is_file():
+            describe_verdict(run.run_id, json.loads(gate.read_text()))
         produced = targets | {part: targets["output"] / part for part in stage.parts}
         artifacts = {**inputs, **outputs}
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
