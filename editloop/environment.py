@@ -60,10 +60,12 @@ class EnvironmentSettings(BaseSettings):
         """
         try:
             super().__init__(**values)
+            return
         except ValidationError as error:
-            raise _unusable([self._fault(details) for details in error.errors()]) from None
+            faults = "; ".join(self._fault(details) for details in error.errors())
         except SettingsError as error:  # a structured field whose text is not JSON
-            raise _unusable([self._json_fault(error)]) from None
+            faults = self._json_fault(error)
+        raise EditLoopError(f"{faults}. Correct the variable, or unset it to take the default.")
 
     @classmethod
     def variable(cls, field: str) -> str:
@@ -112,7 +114,3 @@ class EnvironmentSettings(BaseSettings):
             return f"{error} ({error.__cause__})"
         variable = cls.variable(named[1])
         return f"{variable}={shorten(os.environ.get(variable))}: not JSON ({error.__cause__})"
-
-
-def _unusable(faults: list[str]) -> EditLoopError:
-    return EditLoopError(f"{'; '.join(faults)}. Correct the variable, or unset it to take the default.")

@@ -55,8 +55,7 @@ def check_folder(name: str, path: Path) -> None:
     Raises:
         EditLoopError: It is missing, a file, or cannot be read.
     """
-    if not _exists(name, path):
-        raise EditLoopError(f"{name} {path}: no such folder. Correct the path.")
+    _check_exists(name, path, "no such folder. Correct the path.")
     if not path.is_dir():
         raise EditLoopError(f"{name} {path}: a file. Give a folder.")
 
@@ -71,8 +70,7 @@ def check_file(name: str, path: Path) -> None:
     Raises:
         EditLoopError: It is missing, a folder, or cannot be read.
     """
-    if not _exists(name, path):
-        raise EditLoopError(f"{name} {path}: no such file. Correct the path, or run the step that writes it.")
+    _check_exists(name, path, "no such file. Correct the path, or run the step that writes it.")
     if not path.is_file():
         raise EditLoopError(f"{name} {path}: a folder. Give a file.")
 
@@ -87,8 +85,7 @@ def check_file_or_folder(name: str, path: Path) -> None:
     Raises:
         EditLoopError: The path is missing or cannot be read, or the manifest is unreadable.
     """
-    if not _exists(name, path):
-        raise EditLoopError(f"{name} {path}: no such file or folder. Correct the path, or run the step that writes it.")
+    _check_exists(name, path, "no such file or folder. Correct the path, or run the step that writes it.")
     if (path / MANIFEST).is_file():
         try:
             read_manifest(path)
@@ -96,11 +93,13 @@ def check_file_or_folder(name: str, path: Path) -> None:
             raise EditLoopError(f"{name} {error}") from error
 
 
-def _exists(name: str, path: Path) -> bool:
+def _check_exists(name: str, path: Path, missing: str) -> None:
     try:
-        return path.exists()
+        exists = path.exists()
     except OSError as error:
         raise _unreadable(name, path, error) from error
+    if not exists:
+        raise EditLoopError(f"{name} {path}: {missing}")
 
 
 def _unreadable(name: str, path: Path, error: OSError) -> EditLoopError:

@@ -32,9 +32,9 @@ def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
     except psutil.NoSuchProcess:
         return
     for member in tree:
-        _quietly(member.terminate)
+        quietly(member.terminate)
     for member in psutil.wait_procs(tree, timeout=grace)[1]:
-        _quietly(member.kill)
+        quietly(member.kill)
 
 
 def end_with_supervisor() -> None:
@@ -48,15 +48,20 @@ def end_with_supervisor() -> None:
         return
 
     def watch() -> None:
-        _quietly(lambda: psutil.Process(pid).wait())
+        quietly(lambda: psutil.Process(pid).wait())
         for child in psutil.Process().children(recursive=True):
-            _quietly(child.kill)
+            quietly(child.kill)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="supervisor-watch").start()
 
 
-def _quietly(action: Callable[[], object]) -> None:
+def quietly(action: Callable[[], object]) -> None:
+    """Call a method of a process that may have ended.
+
+    Args:
+        action: The method.
+    """
     try:
         action()
     except psutil.NoSuchProcess:

@@ -57,11 +57,25 @@ def read_settings(model: type[Model], path: Path, kind: str, **overrides: Any) -
         values = {}
     if isinstance(values, dict):
         values |= overrides
+    return validate_settings(model, values, f"{kind} {path}", "Correct the file.")
+
+
+def validate_settings(model: type[Model], values: Any, source: str, advice: str) -> Model:
+    """Check the values of settings.
+
+    Args:
+        model: Class of the settings.
+        values: The values by key.
+        source: Where they come from, for the message.
+        advice: What to do about a fault, as a sentence.
+
+    Raises:
+        EditLoopError: A value is missing, unknown or not valid; one line that names every fault.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(setting_faults(error, model))
-        raise EditLoopError(f"{kind} {path}: {faults}. Correct the file.") from None
+        raise EditLoopError(f"{source}: {'; '.join(setting_faults(error, model))}. {advice}") from None
 
 
 def setting_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import psutil
 from editloop.errors import EditLoopError
 from infra.service_programs import label_studio_command
 from infra.services import services_status
-from infra.settings import local_service_settings
+from infra.settings import LocalServiceSettings
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 """Versions of Python that pyproject.toml's requires-python allows."""
-SMALLEST_DISK = 3 * 2**30
-"""Bytes that a demo's data, models and databases may take."""
+SMALLEST_DISK = 3
+"""GiB that a demo's data, models and databases may take."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,21 @@ def check_machine(home: Path) -> list[Check]:
     Args:
         home: Folder of the services, whose disk is checked. It need not exist.
     """
-    label_studio = _path_or_none(lambda: str(label_studio_command(local_service_settings())))
+    try:
+        label_studio = str(label_studio_command(LocalServiceSettings()))
+    except EditLoopError:
+        label_studio = ""
     folder = next(parent for parent in (home.resolve(), *home.resolve().parents) if parent.is_dir())
-    disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
+    disk, memory = shutil.disk_usage(folder).free / 2**30, psutil.virtual_memory().available / 2**30
     checks = [
         Check("python", sys.version_info[:2] in PYTHONS, sys.version.split()[0], "Use Python 3.11, 3.12 or 3.13."),
         *(
             Check(program, bool(path := _program(program)), path or "missing", f"Install {program}: run `make setup`.")
             for program in ("git", "dvc", "mlflow", "deepspeed")
         ),
-        Check("label-studio", label_studio is not None, label_studio or "missing", "Run `make setup`."),
-        Check("disk", disk >= SMALLEST_DISK, f"{disk / 2**30:.1f} GB free", "Free 3 GB, or choose another --out."),
-        Check(
-            "memory", memory >= 6 * 2**30, f"{memory / 2**30:.1f} GB free", "The loop may use 6 GB: close something."
-        ),
+        Check("label-studio", bool(label_studio), label_studio or "missing", "Run `make setup`."),
+        Check("disk", disk >= SMALLEST_DISK, f"{disk:.1f} GB free", "Free 3 GB, or choose another --out."),
+        Check("memory", memory >= 6, f"{memory:.1f} GB free", "The loop may use 6 GB: close something."),
     ]
     for status in services_status(home):
         state = f"{status.state}, {status.service.url}"
@@ -62,10 +62,3 @@ def check_machine(home: Path) -> list[Check]:
 def _program(name: str) -> str | None:
     beside = Path(sys.prefix) / "bin" / name
     return str(beside) if beside.is_file() else shutil.which(name)
-
-
-def _path_or_none(find_path: Callable[[], str]) -> str | None:
-    try:
-        return find_path()
-    except EditLoopError:
-        return None

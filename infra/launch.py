@@ -147,11 +147,8 @@ def run_trainjob(job: dict[str, Any], api: Any, poll_seconds: float, result: Pat
                     f"TrainJob {namespace}/{name} was deleted before it ended. Run the step again."
                 ) from error
             raise
-        conditions = {
-            condition["type"]: condition
-            for condition in state.get("conditions", [])
-            if condition.get("status") == "True"
-        }
+        states = state.get("conditions", [])
+        conditions = {condition["type"]: condition for condition in states if condition.get("status") == "True"}
         is_lost = not created and result is not None and not result.exists()
         if "Complete" in conditions and not is_lost:
             return

@@ -32,7 +32,7 @@ from infra.service_programs import (
     migration_environment,
     program_version,
 )
-from infra.settings import LocalServiceSettings, local_service_settings
+from infra.settings import LocalServiceSettings
 
 LOCK_SECONDS = 30
 """Seconds to wait for a database that another process has locked."""
@@ -216,7 +216,7 @@ def main() -> int:
     A cache that cannot be written is not an error: first starts only take longer.
     """
     try:
-        settings = local_service_settings()
+        settings = LocalServiceSettings()
         with interrupt_on_termination():
             for name in NAMES:
                 try:

@@ -5,12 +5,13 @@ reused pid is never mistaken for a service.
 """
 
 import os
-import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import psutil
+
+from editloop.processes import quietly
 
 MARK = "EDITLOOP_SERVICE"
 """The environment variable that marks a service's processes."""
@@ -94,19 +95,12 @@ def stop_processes(home: Path, name: str) -> bool:
     """
     processes = marked_processes(home, name)
     for process in processes:
-        _signal(process, signal.SIGTERM)
+        quietly(process.terminate)
     _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
     for process in {*alive, *marked_processes(home, name)}:
-        _signal(process, signal.SIGKILL)
+        quietly(process.kill)
     psutil.wait_procs(alive, timeout=STOP_SECONDS)
     return bool(processes)
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def is_free(port: int) -> bool:

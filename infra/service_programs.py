@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -80,20 +80,14 @@ class Service:
 
     def healthy(self) -> bool:
         """Return whether the service answers and accepts its credentials."""
+        account: dict[str, Any] = {"auth": (self.user, self.secret)}
+        path = "/api/2.0/mlflow/experiments/search?max_results=1"
+        if self.name == "label-studio":
+            path, account = "/api/current-user/whoami", {"headers": {"Authorization": f"Token {self.secret}"}}
         try:
-            if self.name == "label-studio":
-                reply = httpx.get(
-                    f"{self.url}/api/current-user/whoami", headers={"Authorization": f"Token {self.secret}"}, timeout=10
-                )
-            else:
-                reply = httpx.get(
-                    f"{self.url}/api/2.0/mlflow/experiments/search?max_results=1",
-                    auth=(self.user, self.secret),
-                    timeout=10,
-                )
+            return httpx.get(f"{self.url}{path}", timeout=10, **account).status_code == 200
         except httpx.HTTPError:
             return False
-        return reply.status_code == 200
 
 
 def program_command(name: ServiceName, settings: LocalServiceSettings) -> list[str]:

@@ -33,7 +33,7 @@ from infra.service_programs import (
     program_environment,
     write_mlflow_auth,
 )
-from infra.settings import LocalServiceSettings, local_service_settings
+from infra.settings import LocalServiceSettings
 
 USER = "admin@editloop.example"
 """Label Studio's account."""
@@ -101,7 +101,7 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
         EditLoopError: A port is in use, a program is missing, a service does not answer, or `home` cannot be written.
     """
     home = home.resolve()
-    settings = local_service_settings()
+    settings = LocalServiceSettings()
     names: list[ServiceName] = [name for name, use in zip(NAMES, (label_studio, mlflow), strict=True) if use]
     with interrupt_on_termination(), _home_lock(home):
         processes: dict[ServiceName, subprocess.Popen[bytes]] = {}
@@ -145,11 +145,10 @@ def services_status(home: Path) -> list[Status]:
     home = home.resolve()
     statuses = []
     for service in _load(home).values():
-        leader = find_leader(home, service.name)
-        state: Literal["running", "not answering", "stopped"] = "stopped"
-        if leader:
-            state = "running" if service.healthy() else "not answering"
-        statuses.append(Status(service, state, leader.pid if leader else None))
+        if leader := find_leader(home, service.name):
+            statuses.append(Status(service, "running" if service.healthy() else "not answering", leader.pid))
+        else:
+            statuses.append(Status(service, "stopped", None))
     return statuses
 
 
@@ -162,7 +161,7 @@ def _begin(
         saved.ready.touch()  # the call that started it may have been killed before this
         return saved
     stop_processes(home, name)
-    command = program_command(name, settings)
+    program = program_command(name, settings)
     service = Service(
         name,
         home,
@@ -175,16 +174,13 @@ def _begin(
     provide_databases(service, settings)
     if name == "label-studio":
         service.pictures.mkdir(exist_ok=True)
-    if name == "mlflow":
+    else:
         write_mlflow_auth(service)
+    command = [*program, *program_arguments(service)]
     with defer_signals():
+        environment = program_environment(service)
         processes[name] = start_process(
-            home,
-            name,
-            [*command, *program_arguments(service)],
-            environment=program_environment(service),
-            folder=service.data,
-            log=service.log,
+            home, name, command, environment=environment, folder=service.data, log=service.log
         )
     return service
 
@@ -240,10 +236,8 @@ def _load(home: Path) -> dict[ServiceName, Service]:
 
 def _save(home: Path, service: Service) -> None:
     services = _load(home) | {service.name: service}
-    credentials = {
-        name: {"port": saved.port, "user": saved.user, "password": saved.password, "secret": saved.secret}
-        for name, saved in services.items()
-    }
+    keys = ("port", "user", "password", "secret")
+    credentials = {name: {key: getattr(saved, key) for key in keys} for name, saved in services.items()}
     write_file(home / "credentials.json", json.dumps(credentials, indent=2) + "\n")  # mode 600: mkstemp's
 
 

@@ -47,8 +47,3 @@ class LocalServiceSettings(EnvironmentSettings):
 def service_settings() -> ServiceSettings:
     """Read the services' settings from the environment."""
     return ServiceSettings()
-
-
-def local_service_settings() -> LocalServiceSettings:
-    """Read the settings of the local services from the environment."""
-    return LocalServiceSettings()

@@ -15,7 +15,6 @@ from pipelines.scoring_cli import Passes, fetch_model
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
 if TYPE_CHECKING:
-    from editloop.evaluation.suites.answers import SuiteAnswers
     from editloop.evaluation.suites.suite import Suite
 
 BENCHMARKS = Path("runs/benchmarks")
@@ -94,9 +93,12 @@ def benchmark_command(
     by `|`; of groups a score's key is the group, its candidates A to D, and a verdict's key is the row's id; AURORA's
     are pair-N and point-N; ImagenHub's the file names. A pair's candidates are left and right, or 0 and 1.
     """
+    from editloop.evaluation.suites.answers import judge_suite
     from editloop.evaluation.suites.evaluation import evaluate
     from editloop.evaluation.suites.opening import open_suite
     from editloop.evaluation.suites.page import write_evaluation
+    from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
+    from editloop.scoring.opening import open_judge
 
     if sum(option is not None for option in (model, scores, verdicts)) != 1:
         raise EditLoopError("whose answers? Give one of --model, --scores and --verdicts.")
@@ -106,7 +108,17 @@ def benchmark_command(
             from editloop.evaluation.leaks.leaks import check_leaks
 
             check_leaks(training, opened)
-        answers, folder = _answers(opened, model, scores, verdicts, output, passes, device, services)
+        if model is not None:
+            judge = open_judge(fetch_model(model, services), device=device, passes=passes)
+            folder = output or _folder(opened, f"{judge.name}-{judge.version[:12]}")
+            answers = judge_suite(opened, judge, folder / "answers")
+        else:
+            if scores is not None:
+                answers = read_scores(scores, opened)
+            else:
+                assert verdicts is not None
+                answers = read_verdicts(verdicts, opened)
+            folder = output or _folder(opened, answers.judge["name"])
         evaluation = evaluate(opened, answers, seed=seed)
         write_evaluation(evaluation, folder)
     if as_json:
@@ -114,33 +126,6 @@ def benchmark_command(
     else:
         _show(evaluation.report)
         print(folder)
-
-
-def _answers(
-    suite: "Suite",
-    model: str | None,
-    scores: Path | None,
-    verdicts: Path | None,
-    output: Path | None,
-    passes: int | None,
-    device: str | None,
-    services: Path,
-) -> tuple["SuiteAnswers", Path]:
-    """Return the judge's answers, and the output folder."""
-    from editloop.evaluation.suites.answers import judge_suite
-    from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
-    from editloop.scoring.opening import open_judge
-
-    if model is not None:
-        judge = open_judge(fetch_model(model, services), device=device, passes=passes)
-        folder = output or _folder(suite, f"{judge.name}-{judge.version[:12]}")
-        return judge_suite(suite, judge, folder / "answers"), folder
-    if scores is not None:
-        answers = read_scores(scores, suite)
-    else:
-        assert verdicts is not None
-        answers = read_verdicts(verdicts, suite)
-    return answers, output or _folder(suite, answers.judge["name"])
 
 
 def _folder(suite: "Suite", judge: str) -> Path:

@@ -56,14 +56,10 @@ def best_of_n_command(
         judges = {name: open_judge(fetch_model(address, services)) for name, address in addresses.items()}
         opened = open_editor(editor)
     sampled = sample_edits(opened, rows, judges, edits_per_task=edits_per_task, steps=steps)
-    curves = best_of_curves(
-        sampled, sorted({*(count for count in COUNTS if count < edits_per_task), edits_per_task}), seed=seed
-    )
-    facts = {
-        "editor": editor,
-        "steps": steps,
-        **{f"judge {name}": named_judge.version for name, named_judge in judges.items()},
-    }
+    counts = sorted({*(count for count in COUNTS if count < edits_per_task), edits_per_task})
+    curves = best_of_curves(sampled, counts, seed=seed)
+    versions = {f"judge {name}": named_judge.version for name, named_judge in judges.items()}
+    facts = {"editor": editor, "steps": steps, **versions}
     with complete_folder(output, facts) as folder:
         write_best_of(sampled, curves, folder, facts)
     print(curves_table(curves))

@@ -27,21 +27,15 @@ def build_pipeline(name: str) -> Any:
     def run(*values: Any) -> Any:
         return _add_tasks(pipeline, dict(zip((entry.name for entry in parameters), values, strict=True)), outputs)
 
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature(
-        [
-            inspect.Parameter(
-                entry.name,
-                keyword,
-                annotation=entry.type,
-                default=inspect.Parameter.empty if entry.is_required else entry.default,
-            )
-            for entry in parameters
-        ],
-        return_annotation=outputs,
-    )
+    keyword, none = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    defaults = [none if entry.is_required else entry.default for entry in parameters]
+    described = [
+        inspect.Parameter(entry.name, keyword, annotation=entry.type, default=default)
+        for entry, default in zip(parameters, defaults, strict=True)
+    ]
     run.__name__ = name.replace("-", "_")
-    run.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature returns
+    # what inspect.signature returns
+    run.__signature__ = inspect.Signature(described, return_annotation=outputs)  # type: ignore[attr-defined]
     run.__annotations__ = {entry.name: entry.type for entry in parameters} | {"return": outputs}
     arguments = "\n".join(f"    {entry.name}: {entry.help}" for entry in parameters)
     run.__doc__ = f"{pipeline.description}\n\nArgs:\n{arguments}\n"

@@ -44,7 +44,8 @@ def campaign_status(name: str) -> dict[str, Any]:
     live = snapshot(client, settings, campaign)
     ready = readiness(client, settings, campaign, pages, live)
     earlier_closings = closings(client, campaign)
-    closed = bool(earlier_closings) and earlier_closings[-1].answers_sha256 == live.sha256
+    last_sha256 = earlier_closings[-1].answers_sha256 if earlier_closings else None
+    closed = last_sha256 == live.sha256
     queue = find_queue(client, settings, campaign)
     lead = lead_answers(client, campaign, pages, live.decisions)
     return {
@@ -60,9 +61,7 @@ def campaign_status(name: str) -> dict[str, Any]:
         "answers_sha256": live.sha256,
         "closings": [closing.model_dump(mode="json") for closing in earlier_closings],
         "closed": closed,
-        "edited": _edit_summary(campaign, earlier_closings[-1].answers_sha256, live)
-        if earlier_closings and not closed
-        else None,
+        "edited": _edit_summary(campaign, last_sha256, live) if last_sha256 and not closed else None,
         "hindrance": ready.closing_obstacle or ready.gate_shortfall,
     }
 
@@ -117,9 +116,9 @@ def show_status(status: dict[str, Any]) -> None:
 
 def _edit_summary(campaign: Campaign, closed_sha256: str, live: Snapshot) -> str:
     """Describe which annotations changed since a closing, if a collect run kept that closing's answers."""
-    for run in tracking.find_runs(stage="collect", campaign_key=campaign.key, answers_sha256=closed_sha256):
-        if run.info.status == "FINISHED":
-            return changed_annotations(logged_snapshot(run.info.run_id).digests, live.digests)
+    tags = {"campaign_key": campaign.key, "answers_sha256": closed_sha256}
+    for run in tracking.find_runs(tags, stage="collect", finished=True, limit=1):
+        return changed_annotations(logged_snapshot(run.info.run_id).digests, live.digests)
     return "something, and no collect run kept the closed answers to tell what"
 
 

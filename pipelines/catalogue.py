@@ -5,7 +5,7 @@ A pipeline is data here: which artifacts it imports, which stages it runs, what 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_origin
 
 from components.annotate.declaration import ANNOTATE
@@ -111,10 +111,7 @@ class Pipeline:
                 name = step.pipeline_name(parameter.name)
                 if name not in names:
                     names.add(name)
-                    entry = PipelineParameter(
-                        name, parameter.type, parameter.help, parameter.default, parameter.is_required
-                    )
-                    (required if entry.is_required else optional).append(entry)
+                    (required if parameter.is_required else optional).append(replace(parameter, name=name))
         run_key = PipelineParameter(
             "run_key", str, "Runs of one key are one piece of work; empty for a run of its own.", ""
         )
@@ -172,6 +169,8 @@ def _plain_type(annotation: Any) -> type:
     return plain.get(annotation, list if get_origin(annotation) is list else str)
 
 
+_HELD_OUT = Import("heldout", "Edits folder to compare on.", title="held-out tasks")
+_EDITOR_NAMES = {"base": "editor", "name": "registered_name"}
 _COLLECT_PREFERENCES = Pipeline(
     "collect-preferences",
     "Make candidate edits of a team's images, and ask experts about them in Label Studio.",
@@ -216,33 +215,22 @@ _CURATE_EDITOR = Pipeline(
             "Edits folder to choose from: its candidates, or its targets where no row has any.",
             title="noisy edits",
         ),
-        Import("heldout", "Edits folder to compare on.", title="held-out tasks"),
+        _HELD_OUT,
     ),
     steps=(
         Step(CURATE, {"noisy": "edits"}),
         Step(EDITOR_SFT, {"curated": "curate.curated", "version": "curate.version"}),
-        Step(
-            EDITOR_EVAL,
-            {"heldout": "heldout", "tuned": "editor_sft.tuned"},
-            {"base": "editor", "name": "registered_name"},
-        ),
+        Step(EDITOR_EVAL, {"heldout": "heldout", "tuned": "editor_sft.tuned"}, _EDITOR_NAMES),
     ),
     outputs={"curated": "curate.curated", "tuned": "editor_sft.tuned", "evaluation": "editor_eval.evaluation"},
 )
 _IMPROVE_EDITOR = Pipeline(
     "improve-editor",
     "Improve the editor by online RL with the champion reward model, and compare it with its base.",
-    imports=(
-        Import("prompts", "Edits folder to practise on."),
-        Import("heldout", "Edits folder to compare on.", title="held-out tasks"),
-    ),
+    imports=(Import("prompts", "Edits folder to practise on."), _HELD_OUT),
     steps=(
         Step(EDITOR_RL, {"prompts": "prompts"}),
-        Step(
-            EDITOR_EVAL,
-            {"heldout": "heldout", "tuned": "editor_rl.tuned"},
-            {"base": "editor", "name": "registered_name"},
-        ),
+        Step(EDITOR_EVAL, {"heldout": "heldout", "tuned": "editor_rl.tuned"}, _EDITOR_NAMES),
     ),
     outputs={"tuned": "editor_rl.tuned", "evaluation": "editor_eval.evaluation"},
 )

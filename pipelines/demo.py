@@ -30,7 +30,7 @@ from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
 from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
 from pipelines.settings import LoopSettings
-from pipelines.summary import Turn, summarise
+from pipelines.summary import CHAMPIONS, Turn, summarise
 from pipelines.verify import verify
 
 Experts = Literal["simulated", "human"]
@@ -58,19 +58,15 @@ def run_demo(
     began, console, keep_services = time.time(), Console(), False
     with interrupt_on_termination(), command_lock(out, "demo"):
         folder = out.absolute()
-        inputs = (
-            split_edits(folder / "edits", edits, loop.seed)
-            if edits
-            else draw_scenes(folder / "edits", loop.scenes, loop.seed)
-        )
-        home = folder / "services"
+        drawn, home = folder / "edits", folder / "services"
+        inputs = split_edits(drawn, edits, loop.seed) if edits else draw_scenes(drawn, loop.scenes, loop.seed)
         try:
             with console.status("Starting Label Studio and MLflow"):
                 services = start_services(home)
             os.environ.update(services.environment | local_environment(folder))
             turn = _turn(folder, loop, inputs, experts, console)
             with console.status("Verifying the lineage of both champions"):
-                chains = {name: verify(model) for name, model in turn.models.items()}
+                chains = {name: verify(model) for name, model in CHAMPIONS.items()}
             summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
             summary["services"] = {
                 "label_studio": service_settings().label_studio_url,

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from editloop.settings_file import read_yaml
 from pipelines.catalogue import PIPELINES, Pipeline, Step
 from pipelines.settings import PARAMS
@@ -58,22 +56,6 @@ def dvc_stages() -> Iterator[DvcStage]:
                 paths[f"{step.stage.name}.{file.artifact_name}"] = outputs[file.argument]
 
 
-def dvc_file() -> str:
-    """Return the text of dvc.yaml."""
-    template = (Path(__file__).parent / "templates" / "dvc.yaml.j2").read_text()
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # YAML, no HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        variable_start_string="<<",
-        variable_end_string=">>",
-    )
-    environment.filters["wrapped"] = _wrapped
-    return environment.from_string(template).render(stages=list(dvc_stages()), folder=FOLDER)
-
-
 def _dvc_stage(pipeline: Pipeline, step: Step, name: str, paths: dict[str, str], outputs: dict[str, str]) -> DvcStage:
     """Return a step as a stage of dvc.yaml, with its values from params.yaml."""
     stage, sections = step.stage, read_yaml(PARAMS)
@@ -101,8 +83,12 @@ def _dvc_stage(pipeline: Pipeline, step: Step, name: str, paths: dict[str, str],
     )
 
 
-def _wrapped(command: str) -> str:
-    """Break a command into lines of a YAML scalar; options stay with their values."""
+def wrapped(command: str) -> str:
+    """Break a command into lines of a YAML scalar; options stay with their values.
+
+    Args:
+        command: The command.
+    """
     joined = command.replace(" --", "\n--").split("\n")
     glued = " ".join(part.replace(" ", "\0") for part in joined)
     lines = textwrap.wrap(glued, 112, break_long_words=False, break_on_hyphens=False)

@@ -15,7 +15,7 @@ import jinja2
 
 from editloop.lineage.stage import Stage
 from pipelines.catalogue import PIPELINES, STAGES, PipelineParameter, stage_parameters
-from pipelines.dvc_stages import dvc_file
+from pipelines.dvc_stages import dvc_stages, wrapped
 from pipelines.settings import LoopSettings
 from pipelines.stages import stage_example
 
@@ -30,7 +30,7 @@ def generated_files() -> dict[Path, str]:
         **components,
         Path("docs/stages.md"): reference_page(),
         Path("params.schema.json"): json.dumps(schema, indent=2) + "\n",
-        Path("dvc.yaml"): dvc_file(),
+        Path("dvc.yaml"): _render("dvc.yaml.j2", stages=dvc_stages()),
     }
 
 
@@ -54,23 +54,14 @@ def reference_page() -> str:
 
 def _component_parameters(stage: Stage) -> list[PipelineParameter]:
     """Return the parameters of a component: KFP's own, then those without a default, then the others."""
+    run_key = "Runs of one key share one MLflow run; without a key the job's id is the key."
     run = [
-        PipelineParameter(
-            "run_key",
-            str,
-            "Runs of one key share one MLflow run; without a key the job's id is the key.",
-            is_required=True,
-        ),
+        PipelineParameter("run_key", str, run_key, is_required=True),
         PipelineParameter("job_id", str, "KFP's id of this run.", is_required=True),
     ]
-    own = stage_parameters(stage)
+    own = sorted(stage_parameters(stage), key=lambda entry: not entry.is_required)
     shared = [PipelineParameter("pipeline", str, "The pipeline that this is a step of.", stage.pipelines[0])]
-    return [
-        *run,
-        *(entry for entry in own if entry.is_required),
-        *(entry for entry in own if not entry.is_required),
-        *(shared if len(stage.pipelines) > 1 else []),
-    ]
+    return [*run, *own, *(shared if len(stage.pipelines) > 1 else [])]
 
 
 def _literal(value: object) -> str:
@@ -82,12 +73,12 @@ def _render(template: str, **values: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Python and Markdown, no HTML
+        autoescape=False,  # Python, YAML and Markdown, no HTML
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["literal"] = _literal
+    environment.filters |= {"literal": _literal, "wrapped": wrapped}
     return environment.get_template(template).render(**values)
 
 

@@ -66,14 +66,10 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
             source images for three folders.
     """
     rows = read_edits(edits)
-    pictures = [
-        path
-        for row in rows
-        for path in (row.source, row.target, *(candidate.image for candidate in row.candidates))
-        if path
-    ]
+    pictures = [(row.source, row.target, *(candidate.image for candidate in row.candidates)) for row in rows]
+    digests = [sha256_file(path) for paths in pictures for path in paths if path]
     texts = [[row.id, row.task, row.instruction, *(candidate.editor for candidate in row.candidates)] for row in rows]
-    facts = {"seed": seed, "content": sha256_json([texts, [sha256_file(path) for path in pictures]])}
+    facts = {"seed": seed, "content": sha256_json([texts, digests])}
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
     if not all(_holds(target, facts) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
         everything = folder / "all"
@@ -108,14 +104,9 @@ def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[
         for line in lines:
             if target.name != "judged":
                 line.pop("candidates", None)
-            names = [
-                line["source"],
-                line.get("target"),
-                *(candidate["image"] for candidate in line.get("candidates", [])),
-            ]
-            for name in names:
-                if name:
-                    shutil.copyfile(origin / name, folder / name)
+            candidates = [candidate["image"] for candidate in line.get("candidates", [])]
+            for name in filter(None, (line["source"], line.get("target"), *candidates)):
+                shutil.copyfile(origin / name, folder / name)
         (folder / "edits.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 

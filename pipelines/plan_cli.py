@@ -57,7 +57,7 @@ def plan_command(
     memory = estimate_memory(chosen, training, gpus)
     total_weights, trained = trained_weights(chosen, training)
     micro, passes = training.accumulation(gpus, training.batch)
-    load = pass_tokens(chosen, micro)
+    load, units = pass_tokens(chosen, micro), min(training.batch, gpus * micro * passes)
     table = Table(title=f"{preset} on {gpus} x {gpu_memory:g} GiB, ZeRO-{training.zero_stage}, bf16")
     table.add_column("on each GPU")
     table.add_column("GiB", justify="right")
@@ -67,11 +67,7 @@ def plan_command(
         ("gradients", memory.gradients, f"{trained / 1e9:.3g} B are trained"),
         ("optimiser", memory.optimiser, "AdamW: fp32 masters and two moments"),
         ("a pass", memory.passing, f"activations of {load.language} tokens, {load.patches} patches; or AdamW's step"),
-        (
-            "together",
-            memory.total,
-            f"{passes} passes make a step of {min(training.batch, gpus * micro * passes)} units",
-        ),
+        ("together", memory.total, f"{passes} passes make a step of {units} units"),
     )
     for name, value, words in rows:
         table.add_row(name, f"{value / GIB:.1f}", words)
@@ -89,16 +85,7 @@ def plan_command(
         console.print(f"it would with {', '.join(changes)} under `training:`")
     else:
         larger = (2**power for power in range(11) if 2**power > gpus)
-        enough_gpus = next(
-            (
-                gpu_count
-                for gpu_count in larger
-                if suggest_changes(chosen, training, gpu_count, gpu_memory * GIB) is not None
-            ),
-            None,
-        )
-        console.print(
-            f"no setting is enough on {gpus} GPUs"
-            + (f"; {enough_gpus} would do" if enough_gpus else "; train an adapter")
-        )
+        enough = (count for count in larger if suggest_changes(chosen, training, count, gpu_memory * GIB) is not None)
+        remedy = next((f"{count} would do" for count in enough), "train an adapter")
+        console.print(f"no setting is enough on {gpus} GPUs; {remedy}")
     raise typer.Exit(1)

@@ -45,11 +45,8 @@ def agreement_command(
         if axis_figures["alpha"] is None:
             print(f"{axis:<24} undefined: {axis_figures['note']} ({size})")
             continue
-        interval = (
-            "no interval"
-            if axis_figures["ci95"] is None
-            else f"95 % {axis_figures['ci95'][0]:.3f} to {axis_figures['ci95'][1]:.3f}"
-        )
+        ends = axis_figures["ci95"]
+        interval = f"95 % {ends[0]:.3f} to {ends[1]:.3f}" if ends is not None else "no interval"
         print(f"{axis:<24} alpha {axis_figures['alpha']:.3f}   {interval}   {size}")
 
 

@@ -142,8 +142,7 @@ def has_finished_run(pipeline: str, key: str) -> bool:
         pipeline: The pipeline, a key of LAST_STAGE.
         key: The run's key.
     """
-    runs = tracking.find_runs(stage=LAST_STAGE[pipeline], pipeline_run=key)
-    return any(run.info.status == "FINISHED" for run in runs)
+    return bool(tracking.find_runs(stage=LAST_STAGE[pipeline], pipeline_run=key, finished=True, limit=1))
 
 
 def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:

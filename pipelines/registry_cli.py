@@ -81,11 +81,7 @@ def registry_command(
     from editloop.lineage.tracking import client
 
     with services_of(services):
-        names = (
-            [_model_name(model)]
-            if model
-            else sorted(registered_model.name for registered_model in client().search_registered_models())
-        )
+        names = [_model_name(model)] if model else sorted(each.name for each in client().search_registered_models())
         models = {}
         for name in names:
             state = sync_registry_state(name)
@@ -125,14 +121,12 @@ def _versions(name: str) -> list[dict[str, Any]]:
     from editloop.lineage.tracking import client, quoted
 
     api = client()
-    aliases: dict[str, list[str]] = {}
-    for alias, version in api.get_registered_model(name).aliases.items():
-        aliases.setdefault(str(version), []).append(alias)
+    aliases = api.get_registered_model(name).aliases
     versions = api.search_model_versions(f"name = {quoted(name)}", order_by=["version_number DESC"])
     return [
         {
             "version": str(model_version.version),
-            "aliases": sorted(aliases.get(str(model_version.version), [])),
+            "aliases": sorted(key for key, number in aliases.items() if str(number) == str(model_version.version)),
             "sha256": model_version.tags.get("editloop.sha256"),
             "run_id": model_version.run_id,
             **{word: model_version.tags.get(tag) for tag, word in VERSION_TAGS.items()},
@@ -157,14 +151,8 @@ def _print(name: str, facts: dict[str, Any]) -> None:
         Console().print(rich_table)
 
     versions = [
-        [
-            version["version"],
-            ", ".join(version["aliases"]),
-            version["verdict"],
-            version["tainted"],
-            (version["sha256"] or "")[:12],
-        ]
-        for version in facts["versions"]
+        [row["version"], ", ".join(row["aliases"]), row["verdict"], row["tainted"], (row["sha256"] or "")[:12]]
+        for row in facts["versions"]
     ]
     table(name, ["version", "aliases", "verdict", "tainted", "content"], versions)
     records = [

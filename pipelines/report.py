@@ -7,6 +7,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,45 +82,36 @@ def write_report(out: Path) -> Path:
     evaluation = read["evaluation"] | _section(summary, "editor")
     stages = stage_rows(summary)
     gates, verify = _section(summary, "gate"), _section(summary, "verify")
-
-    filters = {
-        "percent": percent,
-        "points": points,
-        "figure": figure,
-        "seconds": seconds,
-        "interval": interval_text,
-    }
+    pictures = {"picture": partial(_picture, data), "sheet": partial(_picture, data, bounded=False)}
+    figures = {"percent": percent, "points": points, "figure": figure, "seconds": seconds, "interval": interval_text}
     html = render(
         Path(__file__).with_name("report.html.j2"),
-        filters,
+        figures | pictures,
         loop=Markup((Path(__file__).parent / "loop.svg").read_text()),
         summary=summary,
         headline=headline(summary),
         experts=_count(_section(summary, "annotation").get("annotators")),
         stages=stages,
-        together=sum(finite_or_none(row["seconds"]) or 0.0 for row in stages),
+        together=sum(finite_or_none(row.get("seconds")) or 0.0 for row in stages),
         folder=out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out,
-        judged=_judged(read["judged"], data),
-        agreement=read["agreement"],
+        read=read,
         quality_page=(data / "quality.html").is_file(),
         agreement_plot=_agreement_plot(read["agreement"]),
         benchmark=benchmark,
         accuracy_plot=_accuracy_plot(benchmark),
         training_plot=_training_plot(read["reward-training"]),
         rl_plots=_rl_plots(read["rl-training"]),
-        rl_reason=read["rl-training"].get("reason", ""),
         evaluation=evaluation,
         uplift_plot=_uplift_plot(evaluation),
-        gates=[
-            _gate("Reward model", read["reward-gate"] | _section(gates, "reward"), read["promotion"]),
-            _gate("Editor", read["editor-gate"] | _section(gates, "editor"), {}),
-        ],
-        before_after=_before_after(read["contact-sheet"], data),
-        contact_sheet=None if read["contact-sheet"] else _picture(data, "contact-sheet.png", bounded=False),
-        verified=[
-            _verified("models:/edit-reward@champion", _section(verify, "reward")),
-            _verified("models:/editor@champion", _section(verify, "editor")),
-        ],
+        gates={
+            "Reward model": read["reward-gate"] | _section(gates, "reward"),
+            "Editor": read["editor-gate"] | _section(gates, "editor"),
+        },
+        verdicts=VERDICTS,
+        verified={
+            "models:/edit-reward@champion": _section(verify, "reward"),
+            "models:/editor@champion": _section(verify, "editor"),
+        },
     )
     write_file(out / "report.html", html)
     return out / "report.html"
@@ -216,23 +208,15 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stages' rows: name, pipeline, status, seconds, and the width of the bar in percent of the longest.
+    """Return the stages' rows of the summary, each with the `width` of its bar in percent of the longest.
 
     Args:
         summary: The content of summary.json.
     """
-    rows = [row for row in summary.get("stages") or [] if isinstance(row, dict)]
-    longest = max([finite_or_none(row.get("seconds")) or 0.0 for row in rows], default=0.0) or 1.0
-    return [
-        {
-            "name": row.get("name", "?"),
-            "pipeline": row.get("pipeline") or "",
-            "status": row.get("status", "unknown"),
-            "seconds": row.get("seconds"),
-            "width": 100 * (finite_or_none(row.get("seconds")) or 0.0) / longest,
-        }
-        for row in rows
-    ]
+    rows = summary.get("stages") or []
+    durations = [finite_or_none(row.get("seconds")) or 0.0 for row in rows]
+    longest = max(durations, default=0.0) or 1.0
+    return [row | {"width": 100 * duration / longest} for row, duration in zip(rows, durations, strict=True)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -248,8 +232,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _section(summary: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a part of the summary; empty where it is missing or null."""
-    section = summary.get(key)
-    return section if isinstance(section, dict) else {}
+    return summary.get(key) or {}
 
 
 def _count(value: Any) -> Any:
@@ -343,55 +326,6 @@ def _watched(evaluations: Any, name: str, title: str, colour: str) -> Curve:
     (ends, low), (others, high) = (series(evaluations, f"{name}_{side}") for side in ("low", "high"))
     band = list(zip(low, high, strict=True)) if ends == others == steps else []
     return Curve(title, steps, values, colour, dots=True, percent=name == "right", band=band)
-
-
-def _gate(title: str, gate: Mapping[str, Any], promotion: Mapping[str, Any]) -> dict[str, Any]:
-    verdict = gate.get("verdict")
-    facts = []
-    if promotion.get("version"):
-        facts.append(f"Registered as {promotion.get('name', title)} version {promotion['version']}.")
-    return {
-        "title": title,
-        "verdict": verdict,
-        "words": VERDICTS.get(str(verdict), "No verdict yet."),
-        "reasons": gate.get("reasons", []),
-        "facts": facts,
-    }
-
-
-def _verified(model: str, chain: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "model": model,
-        "complete": chain.get("complete"),
-        "gap": chain.get("gap"),
-        "links": chain.get("links", []),
-    }
-
-
-def _judged(judged: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "instruction": task["instruction"],
-            "source": _picture(data, task["source"]),
-            "candidates": [
-                candidate | {"image": _picture(data, candidate["image"])} for candidate in task["candidates"]
-            ],
-        }
-        for task in judged.get("tasks", [])
-    ]
-
-
-def _before_after(sheet: Mapping[str, Any], data: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "instruction": edit.get("instruction", ""),
-            "pictures": [
-                {"label": label, "image": _picture(data, edit.get(key)), "right": edit.get(f"{key}_right")}
-                for key, label in (("source", "source"), ("base", "before"), ("tuned", "after"))
-            ],
-        }
-        for edit in sheet.get("edits", [])
-    ]
 
 
 def _picture(data: Path, name: Any, *, bounded: bool = True) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from editloop.content import write_file, write_json
+from editloop.data.candidates_folder import read_lines, read_tasks
 from editloop.data.picture_file import png_bytes
-from editloop.data.vocabulary import EditTask, Judgement
+from editloop.data.vocabulary import Judgement
 
 COPIED: dict[str, tuple[str, str]] = {
     "agreement.json": ("collect", "agreement.json"),
@@ -54,7 +56,7 @@ def gather_report_data(out: Path, stages: Mapping[str, Path]) -> Path:
     return data
 
 
-def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int = JUDGED_TASKS) -> None:
+def write_judged(data: Path, *, candidates: Path, judgements: Path) -> None:
     """Write `judged.json` and its images: the tasks whose candidates the experts rated most differently.
 
     Every task type comes once before any comes twice.
@@ -66,16 +68,13 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int =
         data: Folder to write.
         candidates: Candidates folder.
         judgements: Folder that stage collect wrote.
-        count: Largest number of tasks.
     """
-    tasks = [EditTask.model_validate_json(line) for line in _lines(candidates / "tasks.jsonl")]
     by_candidate: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
-    for line in _lines(judgements / "judgements.jsonl"):
-        judgement = Judgement.model_validate_json(line)
+    for judgement in read_lines(judgements / "judgements.jsonl", Judgement):
         by_candidate[judgement.task_id, judgement.candidate_id].append(judgement)
 
     rows: list[tuple[float, dict[str, Any]]] = []
-    for task in tasks:
+    for task in read_tasks(candidates):
         rated: list[dict[str, Any]] = [
             {
                 "image": candidate.image,
@@ -92,7 +91,7 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path, count: int =
             task_facts = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
             rows.append((spread, {**task_facts, "candidates": rated}))
 
-    selected = _one_of_each_type_first(rows)[:count]
+    selected = _one_of_each_type_first(rows)[:JUDGED_TASKS]
     for row in selected:
         row["source"] = _copy_picture(candidates, data, row["source"])
         for edit in row["candidates"]:
@@ -104,12 +103,10 @@ def _one_of_each_type_first(rows: list[tuple[float, dict[str, Any]]]) -> list[di
     """Sort rows by falling spread, but put the n-th row of every task type before the (n+1)-th of any."""
     counts: dict[str, int] = defaultdict(int)
     ranked = []
-    for spread, row in sorted(
-        rows, key=lambda scored_row: (-scored_row[0], scored_row[1]["source"], scored_row[1]["instruction"])
-    ):
-        ranked.append((counts[row["task"]], -spread, row))
+    for _, row in sorted(rows, key=lambda scored: (-scored[0], scored[1]["source"], scored[1]["instruction"])):
+        ranked.append((counts[row["task"]], row))
         counts[row["task"]] += 1
-    return [row for _, _, row in sorted(ranked, key=lambda ranked_row: ranked_row[:2])]
+    return [row for _, row in sorted(ranked, key=itemgetter(0))]
 
 
 def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
@@ -119,7 +116,3 @@ def _copy_picture(candidates: Path, data: Path, sha256: str) -> str:
         opened.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
         write_file(data / name, png_bytes(opened))
     return name
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line] if path.is_file() else []

@@ -8,8 +8,9 @@ from typing import Any
 from editloop.content import read_manifest
 from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
-from editloop.lineage import registry, tracking
+from editloop.lineage import tracking
 from editloop.lineage.chain import Chain
+from editloop.lineage.registry import CHAMPION
 from pipelines.catalogue import STAGES
 from pipelines.inputs import Inputs
 from pipelines.reconcile import LAST_STAGE
@@ -32,6 +33,10 @@ ANNOTATION_KEYS = (
 """Facts of the campaign that summary.json copies from collect's summary."""
 
 
+CHAMPIONS = {name: f"models:/{model}@{CHAMPION}" for name, model in (("reward", "edit-reward"), ("editor", "editor"))}
+"""Addresses of the models that a turn makes."""
+
+
 @dataclass
 class Turn:
     """The stages that finished: their outputs, how they ended, and their duration."""
@@ -42,12 +47,6 @@ class Turn:
     """Version file by stage, for stages that write one."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Row of summary.json by stage: {"name", "pipeline", "status", "seconds", "run_id"}."""
-    models: dict[str, str] = field(
-        default_factory=lambda: {
-            "reward": f"models:/edit-reward@{registry.CHAMPION}",
-            "editor": f"models:/editor@{registry.CHAMPION}",
-        }
-    )
 
     def read(self, key: str) -> None:
         """Add the finished stages of a pipeline run. Of several tries of a stage, the last finished one counts.
@@ -55,9 +54,9 @@ class Turn:
         Args:
             key: Key of the pipeline run.
         """
-        for run in reversed(tracking.find_runs(pipeline_run=key)):
+        for run in reversed(tracking.find_runs(pipeline_run=key, finished=True)):
             stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
-            if stage not in STAGES or run.info.status != "FINISHED":
+            if stage not in STAGES:
                 continue
             self.outputs[stage] = Path(tags["editloop.uri.output"])
             if "editloop.uri.version" in tags:

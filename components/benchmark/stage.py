@@ -63,16 +63,12 @@ def run_benchmark(dataset: Path, model: Path, output: Path, parameters: Benchmar
     base, old = _contenders(manifest, judge, parameters.champion)
     answers_folder = work_dir(output) / "answers"
     with complete_folder(output, {"model_sha256": manifest["sha256"], "dataset_sha256": facts["sha256"]}) as out:
-        new = {
-            name: _evaluate_suite(suite, judge, answers_folder, out / "suites" / name, parameters.seed)
-            for name, suite in suites.items()
-        }
-        of_base, of_old = (
+        new, of_base, of_old = (
             {
-                name: _evaluate_suite(suite, contender.judge, answers_folder, None, parameters.seed)
+                name: _evaluate_suite(suite, judged, answers_folder, folder and folder / name, parameters.seed)
                 for name, suite in suites.items()
             }
-            for contender in (base, old)
+            for judged, folder in ((judge, out / "suites"), (base.judge, None), (old.judge, None))
         )
         report = _figures(dataset, new, of_base)
         verdict = _verdict(settings, manifest["sha256"], new, of_old, old, parameters.seed)

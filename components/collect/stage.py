@@ -70,12 +70,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "judgements": len(judgements),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
-        "cannot": state.cannot,
-        "skipped": state.skipped,
-        "unfinished": state.unfinished,
-        "others": state.others,
-        "repeated": state.repeated,
-        "faults": state.faults,
+        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "faults"}),
         "conflicts": ready.conflicts,
         "decisions": len(lead_decisions),
         "gates": opened.gates,
@@ -84,18 +79,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "closings": [closing.model_dump(mode="json") for closing in history],
         "answers_sha256": exported.sha256,
         "export_sha256": sha256_bytes(exported.votes.data),
-        "ratings_sha256": sha256_json(
-            [
-                [
-                    judgement.task_id,
-                    judgement.candidate_id,
-                    judgement.annotator,
-                    judgement.instruction_following,
-                    judgement.visual_quality,
-                ]
-                for judgement in judgements
-            ]
-        ),
+        "ratings_sha256": sha256_json([_rating(judgement) for judgement in judgements]),
         "config_sha256": opened.config_sha256,
         "campaign_key": opened.key,
         "campaign": opened.name,
@@ -129,17 +113,16 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
 
 def _check_candidates(judgements: Sequence[Judgement], tasks: Sequence[EditTask], candidates: Path) -> None:
     expected = {(task.task_id, candidate.candidate_id) for task in tasks for candidate in task.candidates}
-    strange = sorted(
-        {
-            judgement.candidate_id
-            for judgement in judgements
-            if (judgement.task_id, judgement.candidate_id) not in expected
-        }
-    )
-    if strange:
+    judged = {(judgement.task_id, judgement.candidate_id) for judgement in judgements}
+    if strange := sorted({candidate_id for _, candidate_id in judged - expected}):
         raise EditLoopError(
             f"{len(strange)} judged candidates are none of {candidates} ({', '.join(strange[:3])}): was a task edited?"
         )
+
+
+def _rating(judgement: Judgement) -> tuple[str, str, str, int, int]:
+    axes = judgement.instruction_following, judgement.visual_quality
+    return judgement.task_id, judgement.candidate_id, judgement.annotator, *axes
 
 
 def _write_lines(path: Path, records: Iterable[BaseModel]) -> None:

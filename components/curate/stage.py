@@ -4,9 +4,6 @@ training data.
 
 import shutil
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from components.curate.declaration import CurateParameters
 from editloop.content import read_manifest, sha256_json, write_json
@@ -19,6 +16,7 @@ from editloop.models.judge_protocol import Judge
 from editloop.scoring.curation.curation import write_curated
 from editloop.scoring.curation.settings import CurateSettings
 from editloop.scoring.curation.triples import read_scored, score_triples
+from editloop.settings_file import validate_settings
 from editloop.work_dir import work_dir
 
 
@@ -43,13 +41,9 @@ def run_curate(edits: Path, output: Path, version: Path, parameters: CurateParam
     """
     from editloop.scoring.opening import open_judge
 
-    settings = curate_settings(
-        order=parameters.order,
-        best=parameters.best,
-        threshold=parameters.threshold or None,
-        uncertainty=parameters.uncertainty,
-        seed=parameters.seed,
-    )
+    choices = parameters.model_dump(include=set(CurateSettings.model_fields))
+    choices["threshold"] = parameters.threshold or None
+    settings = validate_settings(CurateSettings, choices, "curate", "`editloop stage curate --help` explains.")
     repo, remote = (DatasetSettings().require(f"dataset_{name}") for name in ("repo", "remote"))
     opened = open_judge(parameters.judge)
     name = registered_name(opened, parameters.judge)
@@ -62,22 +56,6 @@ def run_curate(edits: Path, output: Path, version: Path, parameters: CurateParam
     shutil.rmtree(scores_dir)
     metric_names = ("edits", "kept", "mean_all", "mean_kept", "lowest_kept")
     return {"missing": summary.missing, **{name: float(report[name]) for name in metric_names}}
-
-
-def curate_settings(**choices: Any) -> CurateSettings:
-    """Return the settings.
-
-    Args:
-        **choices: Values of the fields of `CurateSettings`.
-
-    Raises:
-        EditLoopError: The values are not valid.
-    """
-    try:
-        return CurateSettings(**choices)
-    except ValidationError as error:
-        wrong = "; ".join(".".join(map(str, (*fault["loc"], fault["msg"]))) for fault in error.errors())
-        raise EditLoopError(f"curate: {wrong}.") from None
 
 
 def registered_name(judge: Judge, address: str) -> str:

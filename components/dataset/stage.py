@@ -30,13 +30,7 @@ def run_dataset(
         EditLoopError: No task has a judged pair, the dataset repository is not set, or git or DVC refuses.
     """
     withdrawn = read_withdrawn(DatasetSettings().require("dataset_repo"))
-    figures = write_dataset(
-        judgements,
-        candidates,
-        output,
-        seed=parameters.seed,
-        withdrawn=withdrawn,
-        shard_megabytes=parameters.shard_megabytes,
-    )
+    choices = parameters.model_dump(exclude={"withdrawn_sha256"})
+    figures = write_dataset(judgements, candidates, output, withdrawn=withdrawn, **choices)
     write_json(version, publish_dataset(output))
     return figures

@@ -101,28 +101,19 @@ def run_editor_eval(
                 for opinion in opinions:
                     opinion.observe(start, part, sources, edited_pictures["base"], edited_pictures["tuned"])
     report = comparison.report(parameters.seed)
-    against = f"the base editor {parameters.base}"
+    measured, agreements = _measured(settings, rows, comparison), [opinion.agreement() for opinion in opinions]
     decision = decide(
-        settings,
-        _measured(settings, rows, comparison),
-        [opinion.agreement() for opinion in opinions],
-        against=against,
-        seed=parameters.seed,
+        settings, measured, agreements, against=f"the base editor {parameters.base}", seed=parameters.seed
     )
-    facts = {
-        "editor": parameters.base,
-        "tuned_sha256": read_manifest(editor)["sha256"],
-        "reward_sha256": reward_sha256,
-    }
+    tuned_sha256 = read_manifest(editor)["sha256"]
+    facts = {"editor": parameters.base, "tuned_sha256": tuned_sha256, "reward_sha256": reward_sha256}
     with complete_folder(output, facts) as out:
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", decision)
         contact_sheet([row.instruction for row in rows[:SHOWN]], comparison.shown).save(out / "contact-sheet.png")
         _write_pictures(out, rows[:SHOWN], comparison)
-        page = gate_page(
-            "Editor evaluation", decision, pictures={"The first held-out tasks": out / "contact-sheet.png"}
-        )
-        (out / "page.html").write_text(page)
+        pictures = {"The first held-out tasks": out / "contact-sheet.png"}
+        (out / "page.html").write_text(gate_page("Editor evaluation", decision, pictures=pictures))
     figures = {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
     if promotion:
         figures |= register_editor(output, editor, promotion, pipeline_run, name=parameters.name)
@@ -146,19 +137,14 @@ class _EditorComparison:
         """Add one sample of each task of a part, by each editor. `first` marks the part's first sample."""
         on_sheet = first and not self.shown
         if on_sheet:
-            self.shown = {
-                "source": sources[:SHOWN],
-                **{name: editor_pictures[:SHOWN] for name, editor_pictures in edits_by_editor.items()},
-            }
-            if self.targets:
-                self.shown["wanted"] = targets[:SHOWN]
+            columns = {"source": sources, **edits_by_editor} | ({"wanted": targets} if self.targets else {})
+            self.shown = {name: pictures[:SHOWN] for name, pictures in columns.items()}
         if not self.targets:
             return
         for name, pictures in edits_by_editor.items():
             opinions = [oracle(*triple) for triple in zip(sources, targets, pictures, strict=True)]
             axis_scores = np.array(
-                [(opinion.right, opinion.instruction_following, opinion.visual_quality) for opinion in opinions],
-                dtype=float,
+                [(opinion.right, opinion.instruction_following, opinion.visual_quality) for opinion in opinions], float
             )
             if first:
                 self.scores[name].append(axis_scores / self.samples)

@@ -39,20 +39,13 @@ def run_editor_rl(edits: Path, output: Path, parameters: EditorRlParameters) -> 
     from editloop.training.editor_rl.settings import RlJob, read_rl_preset
 
     overrides = parameters.model_dump(include={"iterations", "tasks", "members", "learning_rate"})
-    settings = read_rl_preset(
-        parameters.preset, **{name: value for name, value in overrides.items() if value}, seed=parameters.seed
-    )
+    overrides = {name: value for name, value in overrides.items() if value} | {"seed": parameters.seed}
+    settings = read_rl_preset(parameters.preset, **overrides)
     rows = read_edits(edits)
     reward_source, start = champion_reward_source(parameters.reward), find_editor(parameters.editor)
     watching = parameters.watch.split()
-    check_job(
-        *split_held_out(rows, settings.evaluation_tasks, settings.seed),
-        start,
-        reward_source,
-        settings,
-        watching,
-        parameters.processes,
-    )
+    practised, held_out = split_held_out(rows, settings.evaluation_tasks, settings.seed)
+    check_job(practised, held_out, start, reward_source, settings, watching, parameters.processes)
     facts: dict[str, Any] = {
         "editor": parameters.editor,
         "judge": reward_source.name,
@@ -78,21 +71,13 @@ def run_editor_rl(edits: Path, output: Path, parameters: EditorRlParameters) -> 
         facts={"what": sha256_json(content)},
     )
     launch_job("editloop.training.editor_rl.train", job, processes=parameters.processes, launch=launch)
-    curves, evaluations = read_curves(result_folder), json.loads((result_folder / "evaluations.json").read_text())
+    curves, evaluations = (
+        json.loads((result_folder / name).read_text()) for name in (HISTORY_FILE, "evaluations.json")
+    )
     with complete_folder(output, facts) as out:
         shutil.copytree(result_folder, out, dirs_exist_ok=True)
     remove_when_delivered(folder)
     return _figures(curves, evaluations)
-
-
-def read_curves(folder: Path) -> dict[str, Any]:
-    """Return the curves of a training: {"steps": [...], "evaluations": [...]}.
-
-    Args:
-        folder: The training's result folder.
-    """
-    curves: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
-    return curves
 
 
 def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[str, float]:
@@ -106,9 +91,8 @@ def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[
         if name in evaluation["figures"]
     }
     figures |= {name: float(value) for name, value in last["training"].items() if name in ("kl", "missing")}
-    stopped = float(bool(last["stopped"]))
     return figures | {
         "iterations": float(len(curves["steps"])),
-        "stopped": stopped,
+        "stopped": float(bool(last["stopped"])),
         "best": float(last["best_iteration"]),
     }

@@ -42,8 +42,7 @@ def run_editor_sft(edits: Path, version: Path, output: Path, parameters: EditorS
     if dataset_version["sha256"] != manifest["sha256"]:
         raise EditLoopError(
             f"{edits}: its content is {manifest['sha256'][:12]}, and {version} is of "
-            f"{dataset_version['sha256'][:12]}. Give both "
-            "as one curate step wrote them."
+            f"{dataset_version['sha256'][:12]}. Give both as one curate step wrote them."
         )
     settings = read_sft_preset(parameters.preset).changed(
         steps=parameters.updates, learning_rate=parameters.learning_rate, seed=parameters.seed
@@ -93,8 +92,7 @@ def fine_tune(
     if without_target:
         raise EditLoopError(
             f"{edits}: {len(without_target)} rows have no target, {without_target[0]!r} first. An edit to learn has "
-            "its result as "
-            "`target`; the curate stage writes such rows."
+            "its result as `target`; the curate stage writes such rows."
         )
     start = find_editor(editor)
     training_facts = {"editor": editor, "edits": read_manifest(edits)["sha256"], **facts}

@@ -7,7 +7,7 @@ from editloop.content import complete_folder, read_manifest, write_json
 from editloop.datasets.repository import read_version
 from editloop.lineage import registry
 from editloop.lineage.model_card import Link
-from editloop.lineage.registration import dataset_tags, output_link, register
+from editloop.lineage.registration import dataset_tags, dataset_version_links, output_link, register
 from editloop.scoring.opening import find_local
 
 
@@ -46,22 +46,14 @@ def run_promote(
     tags = dataset_tags(committed) | {"editloop.campaign_key": str(facts["campaign_key"])}
     chain = [
         output_link("dataset run", "dataset", committed["sha256"]),
-        Link("dataset", committed["sha256"]),
-        Link("DVC", f"{committed['tag']} of {committed['repo']}, commit {committed['dvc_rev']}"),
+        *dataset_version_links("dataset", committed),
         output_link("judgements run", "collect", str(facts.get("judgements_sha256"))),
         Link("campaign", str(facts["campaign_key"])),
         Link("annotators", str(len(facts.get("annotators", [])))),
         Link("preference pairs", str(facts.get("pairs", "unknown"))),
     ]
-    promotion = register(
-        parameters.name or find_local(str(model)).kind,
-        model,
-        benchmark,
-        stage="reward",
-        pipeline_run=pipeline_run,
-        tags=tags,
-        chain=chain,
-    )
+    name = parameters.name or find_local(str(model)).kind
+    promotion = register(name, model, benchmark, stage="reward", pipeline_run=pipeline_run, tags=tags, chain=chain)
     with complete_folder(output) as folder:
         write_json(folder / "promotion.json", promotion)
     return {"model_version": float(promotion["version"]), "promoted": float(promotion["alias"] == registry.CHAMPION)}

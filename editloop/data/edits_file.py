@@ -11,7 +11,9 @@ image is decoded, only plain image formats are opened, and the faults of all lin
 
 import codecs
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -75,6 +77,16 @@ class EditLine(BaseModel):
         candidates = [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(self.candidates)]
         return [("source", self.source), *targets, *candidates]
 
+    def row(self, folder: Path) -> EditRow:
+        """Return the row that the line states.
+
+        Args:
+            folder: The folder of the edits file.
+        """
+        candidates = tuple(GivenCandidate(folder / candidate.image, candidate.editor) for candidate in self.candidates)
+        target = None if self.target is None else folder / self.target
+        return EditRow(self.id, self.task, self.instruction, folder / self.source, target, candidates)
+
 
 def read_edits(path: Path) -> list[EditRow]:
     """Return the rows of an edits file, after every image was opened and checked. Writes nothing.
@@ -120,9 +132,25 @@ def edits_files(path: Path) -> list[Path]:
     return files
 
 
+def file_lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of an edits file that are not blank.
+
+    Args:
+        file: The file.
+
+    Yields:
+        File and line number, and the line's bytes without its end.
+    """
+    with file.open("rb") as stream:
+        for number, text in enumerate(stream, start=1):
+            content = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+            if content.strip():
+                yield f"{file}:{number}", content.removesuffix(b"\n")
+
+
 @dataclass
 class _Reading:
-    """The state of a read: good rows, faults, and the ids, tasks and images seen so far."""
+    """The state of a read: good rows, faults, and the ids and tasks seen so far."""
 
     rows: list[EditRow] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -130,77 +158,50 @@ class _Reading:
     """Location of the first line with each id."""
     tasks: dict[tuple[str, str], str] = field(default_factory=dict)
     """Location of the first line with each task, by (sha256 of the source, instruction)."""
-    pictures: dict[Path, str | None] = field(default_factory=dict)
-    """Fault of each image that was opened, or None."""
+    picture_fault: Callable[[Path, str], str | None] = field(default_factory=lambda: cache(_picture_fault))
+    """`_picture_fault`, which opens an image once."""
 
     def read_file(self, file: Path) -> None:
         try:
-            content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+            for location, text in file_lines(file):
+                self.read_line(location, file.parent, text)
         except OSError as error:
             self.faults.append(f"{file}: not a readable file ({error.strerror})")
-            return
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if line.strip():
-                self.read_line(file, number, line)
 
-    def read_line(self, file: Path, number: int, text: bytes) -> None:
-        location = f"{file}:{number}"
+    def read_line(self, location: str, folder: Path, text: bytes) -> None:
         before = len(self.faults)
         line, faults = parse_line(location, text)
         self.faults += faults
         if line is None:
             return
-
-        paths = [self._picture(location, file.parent, key, name) for key, name in line.pictures()]
-
+        row = line.row(folder)
+        for key, name in line.pictures():
+            if fault := self.picture_fault(folder, name):
+                self.faults.append(f"{location}: {key} = {printable_json(name)}: {fault}")
         if line.id in self.ids:
-            self.faults.append(
-                f"{location}: id = {printable_json(line.id)}: already used at {self.ids[line.id]}; ids are unique"
-            )
+            self.faults.append(repeated_id(location, line.id, self.ids[line.id]))
         self.ids.setdefault(line.id, location)
-        source = paths[0]
-        if source is not None:
-            task = (sha256_file(source), line.instruction)
+        if self.picture_fault(folder, line.source) is None:
+            task = (sha256_file(row.source), line.instruction)
             if task in self.tasks:
                 self.faults.append(
                     f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "
                     f"{self.tasks[task]}; give the candidates of one edit in one row"
                 )
             self.tasks.setdefault(task, location)
-        if len(self.faults) == before and source is not None:
-            remaining = iter(paths[1:])
-            self.rows.append(
-                EditRow(
-                    id=line.id,
-                    task=line.task,
-                    instruction=line.instruction,
-                    source=source,
-                    target=next(remaining) if line.target is not None else None,
-                    candidates=tuple(
-                        GivenCandidate(image, candidate.editor)
-                        for image, candidate in zip(remaining, line.candidates, strict=True)
-                        if image is not None
-                    ),
-                )
-            )
+        if len(self.faults) == before:
+            self.rows.append(row)
 
-    def _picture(self, location: str, folder: Path, key: str, name: str) -> Path | None:
-        """Return the path of a good image. For any other note a fault and return None."""
-        path = folder / name
-        fault = path_fault(folder, name)
-        try:
-            if fault is None and not path.is_file():
-                fault = f"no such file below {folder}"
-        except OSError as error:
-            fault = f"not a path ({first_line(error)})"
-        if fault is None:
-            if path not in self.pictures:
-                self.pictures[path] = _picture_fault(path)
-            fault = self.pictures[path]
-        if fault is not None:
-            self.faults.append(f"{location}: {key} = {printable_json(name)}: {fault}")
-            return None
-        return path
+
+def repeated_id(location: str, name: str, first: str) -> str:
+    """Return the fault of a line whose id repeats an earlier one.
+
+    Args:
+        location: File and number of the line.
+        name: The id.
+        first: File and number of the first line with the id.
+    """
+    return f"{location}: id = {printable_json(name)}: already used at {first}; ids are unique"
 
 
 def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
@@ -242,9 +243,17 @@ def path_fault(folder: Path, name: str) -> str | None:
     return None
 
 
-def _picture_fault(path: Path) -> str | None:
+def _picture_fault(folder: Path, name: str) -> str | None:
+    """Return what is wrong with the image that a file states as `name`, or None."""
+    path = folder / name
+    if fault := path_fault(folder, name):
+        return fault
     try:
+        if not path.is_file():
+            return f"no such file below {folder}"
         load_image(path)
+    except OSError as error:
+        return f"not a path ({first_line(error)})"
     except EditLoopError as error:
         return str(error).removeprefix(f"{path}: ")
     return None

@@ -4,11 +4,10 @@ All lines are checked before work starts. Images are not opened: among a million
 the caller has to handle and count them.
 """
 
-import codecs
 import hashlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,11 @@ from editloop.data.edits_file import (
     EditRow,
     GivenCandidate,
     edits_files,
+    file_lines,
     parse_line,
     path_fault,
     printable_json,
+    repeated_id,
 )
 from editloop.errors import EditLoopError
 
@@ -94,21 +95,17 @@ def stream_edits(path: Path, *, targets: bool = False) -> Iterator[EditRow]:
         line, faults = parse_line(location, text)
         if line is None:
             raise EditLoopError("\n".join([f"{path}: changed while it was read.", *faults]))
-        target = folder / line.target if line.target is not None else None
-        candidates = tuple(GivenCandidate(folder / candidate.image, candidate.editor) for candidate in line.candidates)
+        row = line.row(folder)
         if targets:
-            target, candidates = None, (GivenCandidate(target, TARGET),) if target else ()
-        yield EditRow(line.id, line.task, line.instruction, folder / line.source, target, candidates)
+            row = replace(row, target=None, candidates=(GivenCandidate(row.target, TARGET),) if row.target else ())
+        yield row
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, bytes]]:
     """Yield location, folder and bytes of each line that is not blank."""
     for file in edits_files(path):
-        with file.open("rb") as stream:
-            for number, text in enumerate(stream, start=1):
-                content = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
-                if content.strip():
-                    yield f"{file}:{number}", file.parent, content.strip()
+        for location, text in file_lines(file):
+            yield location, file.parent, text.strip()
 
 
 def _id_hash(name: str) -> int:
@@ -130,8 +127,6 @@ def _doubled_ids(path: Path, ids: "array[int]") -> list[str]:
         if line is None or _id_hash(line.id) not in doubled:
             continue
         if line.id in first:
-            faults.append(
-                f"{location}: id = {printable_json(line.id)}: already used at {first[line.id]}; ids are unique"
-            )
+            faults.append(repeated_id(location, line.id, first[line.id]))
         first.setdefault(line.id, location)
     return faults

@@ -34,20 +34,16 @@ def dataset_links(chain: Chain, version: "ModelVersion", run: "Run") -> tuple[di
     Raises:
         Gap: A link is missing or does not hold.
     """
-    sha256, repo = (
-        _training_data(chain, "dataset", version, run.data.tags.get("editloop.input.dataset")),
-        _repo(version),
-    )
+    sha256 = _training_data(chain, "dataset", version, run.data.tags.get("editloop.input.dataset"))
     with tempfile.TemporaryDirectory() as temporary:
         fetched = Path(temporary) / "dataset"
         facts = _fetch_data(chain, version, sha256, fetched)
         votes = look_up("dataset", lambda: read_votes(fetched))
-    _parent(chain, facts, repo)
-    _withdrawals(chain, facts, repo)
+    _parent(chain, facts, _repo(version))
+    _withdrawals(chain, facts, _repo(version))
     dataset_run = finished_run("dataset run", "dataset", sha256)
-    if not facts.get("parent") and dataset_run.data.tags.get("editloop.input.judgements") != facts.get(
-        "judgements_sha256"
-    ):
+    read = dataset_run.data.tags.get("editloop.input.judgements")
+    if not facts.get("parent") and read != facts.get("judgements_sha256"):
         raise Gap(f"dataset run: {dataset_run.info.run_id} read other judgements than {facts.get('judgements_sha256')}")
     chain.add("dataset run", dataset_run.info.run_id)
     return facts, votes
@@ -108,9 +104,8 @@ def _fetch_data(chain: Chain, version: "ModelVersion", sha256: str, target: Path
 def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
     """Add the versions from which withdrawals made this one. Their content may be deleted, often on purpose."""
     parent = facts.get("parent")
-    by_sha256 = (
-        {lineage.sha256: lineage for lineage in look_up("parent dataset", lambda: versions(repo))} if parent else {}
-    )
+    known = look_up("parent dataset", lambda: versions(repo)) if parent else []
+    by_sha256 = {lineage.sha256: lineage for lineage in known}
     while parent:
         if parent not in by_sha256:
             raise Gap(f"parent dataset: {repo} has no version {parent}, which this one was made from")
@@ -121,15 +116,11 @@ def _parent(chain: Chain, facts: dict[str, Any], repo: str) -> None:
 def _withdrawals(chain: Chain, facts: dict[str, Any], repo: str) -> None:
     """Add a warning about content of the dataset that was withdrawn later; the chain still holds."""
     held = {"annotator": set(facts.get("annotators", ())), "task": set(facts.get("task_ids", ()))}
-    listed = [
-        withdrawal
+    descriptions = [
+        f"{withdrawal.kind} {withdrawal.name} on {withdrawal.at:%Y-%m-%d}"
         for withdrawal in look_up("withdrawals", lambda: read_withdrawals(repo))
         if withdrawal.name in held[withdrawal.kind]
     ]
-    if listed:
-        descriptions = ", ".join(
-            f"{withdrawal.kind} {withdrawal.name} on {withdrawal.at:%Y-%m-%d}" for withdrawal in listed
-        )
-        chain.add(
-            "withdrawals", f"TAINTED: {descriptions} withdrew and is in this dataset; train anew without", warning=True
-        )
+    if descriptions:
+        text = f"TAINTED: {', '.join(descriptions)} withdrew and is in this dataset; train anew without"
+        chain.add("withdrawals", text, warning=True)

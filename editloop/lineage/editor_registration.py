@@ -8,7 +8,7 @@ from editloop.content import complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
 from editloop.lineage import registry
 from editloop.lineage.model_card import Link
-from editloop.lineage.registration import dataset_tags, output_link, register
+from editloop.lineage.registration import dataset_tags, dataset_version_links, output_link, register
 
 
 def register_editor(
@@ -37,34 +37,19 @@ def register_editor(
             f"{tuned}: learnt from {reward_sha256}, which is no version of {reward}; use a registered champion."
         )
     tags = {"editloop.reward": f"models:/{reward}/{version.version}"}
-    taught_by = Link(
-        "reward model",
-        f"{reward} version {version.version}, {reward_sha256}",
-        f"#/models/{reward}/versions/{version.version}",
-    )
-    chain = [taught_by]
+    number, address = version.version, f"#/models/{reward}/versions/{version.version}"
+    chain = [Link("reward model", f"{reward} version {number}, {reward_sha256}", address)]
     if curated:
         tags |= dataset_tags(curated)
-        chain = [
-            output_link("curate run", "curate", curated["sha256"]),
-            Link("curated edits", curated["sha256"]),
-            Link("DVC", f"{curated['tag']} of {curated['repo']}, commit {curated['dvc_rev']}"),
-            taught_by,
-        ]
+        curate_run = output_link("curate run", "curate", curated["sha256"])
+        chain = [curate_run, *dataset_version_links("curated edits", curated), *chain]
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "editor"
         with complete_folder(model, facts) as folder:
             shutil.copytree(
                 tuned / "editor", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json")
             )
-        promoted = register(
-            name,
-            model,
-            evaluation,
-            stage="editor_sft" if curated else "editor_rl",
-            pipeline_run=pipeline_run,
-            tags=tags,
-            chain=chain,
-        )
+        stage = "editor_sft" if curated else "editor_rl"
+        promoted = register(name, model, evaluation, stage=stage, pipeline_run=pipeline_run, tags=tags, chain=chain)
     write_json(promotion, promoted)
     return {"model_version": float(promoted["version"]), "promoted": float(promoted["alias"] == registry.CHAMPION)}

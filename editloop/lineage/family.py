@@ -1,11 +1,11 @@
 """Registered models with what each learnt from, and the search for everything that learnt from a dataset or a model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from editloop.lineage import tracking
-from editloop.lineage.registry import TAINTED, all_pages
+from editloop.lineage.registry import TAINTED
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -49,14 +49,8 @@ class Descendant:
 def read_models() -> list[ModelVersion]:
     """Return every version of every model in the registry."""
     api = tracking.client()
-    aliases: dict[tuple[str, str], list[str]] = {}
-    for model in all_pages(api.search_registered_models):
-        for alias, version in dict(model.aliases).items():
-            aliases.setdefault((model.name, str(version)), []).append(alias)
-    return [
-        _model(model_version, tuple(sorted(aliases.get((model_version.name, str(model_version.version)), ()))))
-        for model_version in all_pages(api.search_model_versions)
-    ]
+    aliases = {model.name: model.aliases for model in tracking.all_pages(api.search_registered_models)}
+    return [_model(version, aliases.get(version.name, {})) for version in tracking.all_pages(api.search_model_versions)]
 
 
 def find_descendants(
@@ -103,14 +97,15 @@ def find_descendants(
     return list(descendants.values())
 
 
-def _model(version: "RegisteredVersion", aliases: tuple[str, ...]) -> ModelVersion:
+def _model(version: "RegisteredVersion", aliases: Mapping[str, str]) -> ModelVersion:
+    """Return a version, with those of the model's aliases (versions by alias) that point at it."""
     tags = version.tags
     return ModelVersion(
         name=version.name,
         version=str(version.version),
         sha256=tags.get("editloop.sha256", ""),
         run_id=version.run_id or "",
-        aliases=aliases,
+        aliases=tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(version.version))),
         dataset=tags.get("editloop.dataset_sha256", ""),
         reward=tags.get("editloop.reward", ""),
         base=tags.get("editloop.base_sha256", ""),

@@ -67,20 +67,17 @@ def promotion_link(chain: Chain, model: str, version: "ModelVersion") -> Promoti
     champion_records = [
         record for record in records if record.alias == CHAMPION and record.version == str(version.version)
     ]
-    if by_alias and not champion_records:
-        raise Gap(
-            f"promotion record: {name} version {version.version} is {CHAMPION}, and no record says who made it so"
-        )
     if not champion_records:
+        if by_alias:
+            raise Gap(
+                f"promotion record: {name} version {version.version} is {CHAMPION}, and no record says who made it so"
+            )
         chain.add("promotion record", "none: it was never the champion")
         return None
     last = champion_records[-1]
     text = f"{last.number}: {last.action} by {last.actor} at {last.at}, {last.reason}"
-    chain.add(
-        "promotion record",
-        text + ("" if last.evidence or last.action == "by hand" else "; no evidence"),
-        warning=not last.evidence,
-    )
+    text += "" if last.evidence or last.action == "by hand" else "; no evidence"
+    chain.add("promotion record", text, warning=not last.evidence)
     return last
 
 
@@ -188,11 +185,8 @@ def independent_link(chain: Chain, gate: dict[str, Any]) -> None:
         chain: The chain to extend.
         gate: Content of gate.json.
     """
-    verdicts = [
-        f"{judge_verdict.get('judge')}: {judge_verdict.get('verdict')}"
-        for judge_verdict in gate.get("independent", ())
-        if judge_verdict.get("counts")
-    ]
+    opinions = [opinion for opinion in gate.get("independent", ()) if opinion.get("counts")]
+    verdicts = [f"{opinion.get('judge')}: {opinion.get('verdict')}" for opinion in opinions]
     chain.add("independent judge", ", ".join(verdicts) or "none was asked by this gate")
 
 
@@ -227,8 +221,5 @@ def _records(name: str, champion: str | None) -> list[Promotion]:
             raise EditLoopError(f"run {deleted[0].info.run_id} of {name}'s records was deleted; restore it in MLflow")
     records = registry.promotions(name)
     champion_versions = [record.version for record in records if record.alias == CHAMPION]
-    return (
-        records
-        if champion is None or champion_versions[-1:] == [champion]
-        else promotion.sync_registry_state(name).records
-    )
+    is_recorded = champion is None or champion_versions[-1:] == [champion]
+    return records if is_recorded else promotion.sync_registry_state(name).records

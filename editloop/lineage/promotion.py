@@ -5,7 +5,7 @@ MLflow sets an alias without checking where it points. Each move therefore takes
 number.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -31,26 +31,14 @@ from editloop.lineage.registry import (
     parse_model,
     promotions,
     read_promotion,
-    records_experiment,
     tolerate_error,
 )
-from editloop.lineage.tracking import client, quoted
+from editloop.lineage.tracking import client, quoted, require_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-BY_HAND = PromotionRequest(
-    action="by hand",
-    model="",
-    version="",
-    alias=CHAMPION,
-    actor="unknown",
-    reason="set by hand in MLflow, no evidence",
-    previous="",
-    verdict="",
-    evidence={},
-)
 MAX_TEXT_LENGTH = 1000
 """Longest actor or reason, in characters."""
 
@@ -163,21 +151,18 @@ def rollback_champion(name: str, *, actor: str, reason: str) -> Promotion:
     version = require_version(f"models:/{name}/{earlier_champions[-1]}")
     _refuse_tainted(version)
     fetch_version(version)
-    promotions_of_version = [
-        record
-        for record in reversed(state.records)
-        if record.alias == CHAMPION and record.version == earlier_champions[-1]
+    promoted = [
+        record for record in state.records if record.alias == CHAMPION and record.version == earlier_champions[-1]
     ]
     request = PromotionRequest(
         action="rollback",
         model=name,
         version=earlier_champions[-1],
-        alias=CHAMPION,
         actor=actor,
         reason=reason,
         previous=state.champion,
-        verdict=promotions_of_version[0].verdict,
-        evidence=promotions_of_version[0].evidence,
+        verdict=promoted[-1].verdict,
+        evidence=promoted[-1].evidence,
     )
     return _carry_out(client(), request, state.records)
 
@@ -237,7 +222,14 @@ def sync_registry_state(name: str) -> RegistryState:
     recorded = (champion_history(state.records) or [""])[-1]
     if state.champion == recorded:
         return state
-    request = replace(BY_HAND, model=name, version=state.champion, previous=recorded)
+    request = PromotionRequest(
+        action="by hand",
+        model=name,
+        version=state.champion,
+        actor="unknown",
+        reason="set by hand in MLflow, no evidence",
+        previous=recorded,
+    )
     try:
         with promotion_lock(api, request, next_record_number(state.records)) as lock:
             finished_record = _finish_abandoned(api, lock, state.records)
@@ -302,21 +294,17 @@ def _carry_out(api: "MlflowClient", request: PromotionRequest, records: list[Pro
         api.set_registered_model_alias(request.model, request.alias, request.version)
         actual_version = alias_version(api, request.model, request.alias)
         if is_superseded(api, lock):
-            own_records = [
-                record
-                for record in promotions(request.model)
-                if record.number == lock.number and record.actor == request.actor
-            ]
-            if own_records and own_records[0].version == request.version:
-                return own_records[0]
+            for record in promotions(request.model):
+                if (record.number, record.actor, record.version) == (lock.number, request.actor, request.version):
+                    return record
             raise OvertakenError(
                 f"{request.model}: this took so long that another took over; `editloop registry` tells."
             )
         if actual_version != request.version:
             raise OvertakenError(
                 f"{request.model}@{request.alias} was set to version {request.version}, and is "
-                f"{_version_text(actual_version)} now: somebody "
-                "set it by hand at the same moment. Look at it and decide again."
+                f"{_version_text(actual_version)} now: somebody set it by hand at the same moment. Look at it and "
+                "decide again."
             )
         return _record(api, request, lock.number, records)
 
@@ -336,7 +324,7 @@ def _record(api: "MlflowClient", request: PromotionRequest, number: int, records
     tags = asdict(request)
     tags |= tags.pop("evidence") | {"number": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     run = api.create_run(
-        _experiment(api),
+        require_experiment(api, RECORDS),
         run_name=f"{request.model} {number}: {request.alias} is {_version_text(request.version)}",
         tags={f"{PREFIX}{key}": value for key, value in tags.items()},
     )
@@ -361,11 +349,3 @@ def _check_texts(actor: str, reason: str) -> None:
 
 def _version_text(version: str) -> str:
     return f"version {version}" if version else "no version"
-
-
-def _experiment(api: "MlflowClient") -> str:
-    if experiment := records_experiment(api):
-        return experiment
-    with tolerate_error("RESOURCE_ALREADY_EXISTS"):
-        return str(api.create_experiment(RECORDS))
-    return str(records_experiment(api))

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -77,8 +77,7 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
             raise OvertakenError(
                 f"{rival.tags.get('actor')} began to move {request.model}@{rival.tags.get('alias')} to version "
                 f"{rival.tags.get('version')} {max(age, 0):.0f} s ago. Look at `editloop registry {request.model}`, "
-                "and "
-                f"decide again; after {LOCK_EXPIRY_SECONDS:.0f} s it counts as broken off."
+                f"and decide again; after {LOCK_EXPIRY_SECONDS:.0f} s it counts as broken off."
             )
         abandoned = _request_from_tags(rival.tags)
         expired.append(rival.experiment_id)
@@ -115,10 +114,8 @@ def format_promotion(record: Promotion) -> str:
 def _refuse_recorded(model: str, number: int) -> None:
     for record in promotions(model):
         if record.number >= number:
-            raise OvertakenError(
-                f"{model}: another was first: {format_promotion(record)}. Nothing was changed; look at it and decide "
-                "again."
-            )
+            first = f"{model}: another was first: {format_promotion(record)}"
+            raise OvertakenError(f"{first}. Nothing was changed; look at it and decide again.")
 
 
 def _lock_name(model: str, number: int, attempt: int) -> str:
@@ -137,10 +134,8 @@ def _create_experiment(api: "MlflowClient", name: str, tags: dict[str, str]) -> 
 
 
 def _request_tags(request: PromotionRequest) -> dict[str, str]:
-    plain = {
-        field.name: str(getattr(request, field.name)) for field in fields(PromotionRequest) if field.name != "evidence"
-    }
-    return plain | {f"evidence.{key}": value for key, value in request.evidence.items()}
+    tags = asdict(request)
+    return {f"evidence.{key}": value for key, value in tags.pop("evidence").items()} | tags
 
 
 def _request_from_tags(tags: dict[str, str]) -> PromotionRequest:

@@ -77,9 +77,9 @@ def promotion_sentence(record: Promotion) -> str:
     now = f"version {record.version}" if record.version else "no version"
     before = f"version {record.previous}" if record.previous else "none"
     return (
-        f"Record {record.number}, {promotion_time(record)}: {record.alias} is {now} ({record.action} by "
-        f"{record.actor}: "
-        f"{record.reason}). Before: {before}. Evidence: {evidence_words(record.evidence)}."
+        f"Record {record.number}, {promotion_time(record)}: {record.alias} is {now} "
+        f"({record.action} by {record.actor}: {record.reason}). Before: {before}. "
+        f"Evidence: {evidence_words(record.evidence)}."
     )
 
 

@@ -62,17 +62,10 @@ def register(
     version = registry.register_model(name, model, run_id, tags, evidence_tags)
     report = json.loads((evidence / REPORTS[kind]).read_text())
     card_kind = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
-    _write_card(
-        name,
-        version,
-        card_kind,
-        model,
-        gate,
-        report,
-        [*_run_links(run_id, kind, evidence_tags[f"editloop.{kind}"]), *chain],
-    )
-    registry.set_alias(name, registry.CHALLENGER, version)
+    links = [*_run_links(run_id, kind, evidence_tags[f"editloop.{kind}"]), *chain]
+    _write_card(name, version, card_kind, model, gate, report, links)
     alias = registry.CHALLENGER
+    registry.set_alias(name, alias, version)
     if gate["verdict"] == "promote":
         reason = str((gate["reasons"] or ["its gate said promote"])[0])[:900]
         promote_version(f"models:/{name}/{version}", actor=f"pipeline {pipeline_run}"[:900], reason=reason)
@@ -100,6 +93,17 @@ def dataset_tags(version: DatasetVersion) -> dict[str, str]:
         "editloop.dvc_tag": version["tag"],
         "editloop.dataset_repo": version["repo"],
     }
+
+
+def dataset_version_links(name: str, version: DatasetVersion) -> list[Link]:
+    """Return a card's links to the content of a dataset and to its place in DVC.
+
+    Args:
+        name: Name of the first link.
+        version: The dataset's version.
+    """
+    place = f"{version['tag']} of {version['repo']}, commit {version['dvc_rev']}"
+    return [Link(name, version["sha256"]), Link("DVC", place)]
 
 
 def run_link(name: str, run_id: str) -> Link:

@@ -4,23 +4,21 @@ The experiment `editloop-registry` holds one run for each move of an alias: who 
 `editloop.lineage.promotion` writes these records.
 """
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
-from editloop.lineage.tracking import TrackingSettings, client, quoted
+from editloop.lineage.tracking import TrackingSettings, all_pages, client, find_experiment, quoted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.tracking import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 RECORDS = "editloop-registry"
@@ -32,13 +30,9 @@ EVIDENCE = ("benchmark_sha256", "evaluation_sha256", "verdict_sha256")
 TAINTED = "editloop.tainted"
 """Tag of a version that learnt from data that was withdrawn since. Its text says what was withdrawn, and when."""
 PREFIX = "editloop.registry."
-PAGE = 1000
-"""Results a request."""
-_EXPERIMENTS: dict[str, str] = {}
-"""Id of the experiment RECORDS, by MLflow's address."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromotionRequest:
     """A move of an alias that a caller intends."""
 
@@ -47,18 +41,18 @@ class PromotionRequest:
     model: str
     version: str
     """Where the alias points after the move; empty where it was removed by hand."""
-    alias: str
+    alias: str = CHAMPION
     actor: str
     reason: str
     previous: str
     """Where the alias pointed before; empty where there was none."""
-    verdict: str
+    verdict: str = ""
     """The gate's verdict on the version at that time; empty for none."""
-    evidence: dict[str, str]
+    evidence: dict[str, str] = field(default_factory=dict)
     """sha256 by its name in EVIDENCE; empty where the alias was moved without evidence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promotion(PromotionRequest):
     """A record: who moved an alias of a model, when, why and on what evidence."""
 
@@ -84,23 +78,6 @@ def tolerate_error(code: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != code:
             raise
-
-
-def all_pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
-    """Yield everything that a search of the MlflowClient finds, page by page.
-
-    Args:
-        search: The search, which takes `max_results` and `page_token`.
-        *arguments: Its other arguments.
-        **options: Its other keywords.
-    """
-    token = None
-    while True:
-        page = search(*arguments, max_results=PAGE, page_token=token, **options)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def register_model(
@@ -277,7 +254,7 @@ def promotions(name: str) -> list[Promotion]:
         name: Name in the registry.
     """
     api = client()
-    experiment = records_experiment(api)
+    experiment = find_experiment(api, RECORDS)
     if experiment is None:
         return []
     records: dict[int, Promotion] = {}
@@ -286,21 +263,6 @@ def promotions(name: str) -> list[Promotion]:
         record = read_promotion(run)
         records.setdefault(record.number, record)  # a repeated request made a second run
     return [records[number] for number in sorted(records)]
-
-
-def records_experiment(api: "MlflowClient") -> str | None:
-    """Return the id of the experiment RECORDS; None where it does not exist yet. An id is remembered.
-
-    Args:
-        api: The MlflowClient.
-    """
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri not in _EXPERIMENTS:
-        experiment = api.get_experiment_by_name(RECORDS)
-        if experiment is None:
-            return None
-        _EXPERIMENTS[uri] = str(experiment.experiment_id)
-    return _EXPERIMENTS[uri]
 
 
 def read_promotion(run: "Run") -> Promotion:

@@ -67,7 +67,7 @@ def make_keys(folder: Path) -> Keys:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         write_file(keys.private, private)  # mode 600: mkstemp's
-    write_file(keys.public, _public_pem(_private_key(keys.private)))
+    write_file(keys.public, _public_pem(SIGNING_KEY, keys.private))
     return keys
 
 
@@ -87,7 +87,7 @@ def sign_folder(folder: Path, signature: Path) -> str:
             f"{SIGNING_KEY} is not set: models are signed when they are registered. Give it the PEM file of a private "
             "key; `editloop up` makes one and prints it."
         )
-    key = sha256_bytes(_public_pem(_private_key(path)))
+    key = sha256_bytes(_public_pem(SIGNING_KEY, path))
     from model_signing import signing
 
     config = signing.Config().set_hashing_config(_hashing()).use_elliptic_key_signer(private_key=path)
@@ -146,43 +146,28 @@ def _verify_keys() -> dict[str, Path]:
             f"{VERIFY_KEY} is not set: a model's signature is checked before it is loaded. Give it the PEM file of the "
             "public key; `editloop up` makes one and prints it."
         )
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    keys = {}
-    for path in map(Path, key_paths.split(os.pathsep)):
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise EditLoopError(f"{VERIFY_KEY}={path}: no public key in PEM can be read there ({error}).") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise EditLoopError(f"{VERIFY_KEY}={path}: not a key of an elliptic curve; `editloop up` makes one.")
-        keys[sha256_bytes(_pem(key))] = path
-    return keys
+    paths = map(Path, key_paths.split(os.pathsep))
+    return {sha256_bytes(_public_pem(VERIFY_KEY, path)): path for path in paths}
 
 
-def _private_key(path: Path) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        raise EditLoopError(f"{SIGNING_KEY}={path}: no private key in PEM can be read there ({error}).") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise EditLoopError(f"{SIGNING_KEY}={path}: not a key of an elliptic curve; `editloop up` makes one.")
-    return key
-
-
-def _public_pem(private: Any) -> bytes:
-    return _pem(private.public_key())
-
-
-def _pem(public: Any) -> bytes:
+def _public_pem(variable: str, path: Path) -> bytes:
+    """The public key in the PEM file of a key, or of a private key where `variable` is SIGNING_KEY."""
     from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
-    pem: bytes = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return pem
+    is_private = variable == SIGNING_KEY
+    try:
+        data = path.read_bytes()
+        key: Any = (
+            serialization.load_pem_private_key(data, None) if is_private else serialization.load_pem_public_key(data)
+        )
+    except (OSError, ValueError, TypeError) as error:
+        kind = "private" if is_private else "public"
+        raise EditLoopError(f"{variable}={path}: no {kind} key in PEM can be read there ({error}).") from error
+    public = key.public_key() if is_private else key
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise EditLoopError(f"{variable}={path}: not a key of an elliptic curve; `editloop up` makes one.")
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _signed_by(signature: Path) -> str:

@@ -7,7 +7,7 @@ A stage is declared once, in `components/NAME/declaration.py`. Its KFP component
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
@@ -70,11 +70,3 @@ class Stage:
         package = self.parameters.__module__.rpartition(".")[0]
         function: Callable[..., dict[str, float]] = getattr(import_module(f"{package}.stage"), f"run_{self.name}")
         return function
-
-    def recorded(self, parameters: StageParameters) -> dict[str, Any]:
-        """Return the parameters that MLflow records, by name.
-
-        Args:
-            parameters: The stage's parameters.
-        """
-        return parameters.model_dump(mode="json", exclude=set(self.tags))

@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 from editloop.content import MANIFEST, write_json
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
-from editloop.lineage.stage import Stage, StageParameters
+from editloop.lineage.stage import Stage
 from editloop.lineage.stage_inputs import check_stage_input
 from editloop.logs import log_to_stderr
 from editloop.processes import end_with_supervisor
-from editloop.settings_file import setting_faults
+from editloop.settings_file import validate_settings
 
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
 
@@ -68,20 +66,22 @@ def run_step(
     pipeline = pipeline or stage.pipelines[0]
     if pipeline not in stage.pipelines:
         raise EditLoopError(f"{stage.name} is no part of pipeline {pipeline}, but of {', '.join(stage.pipelines)}.")
-    values = check_parameters(stage, parameters)
+    advice = f"`editloop stage {stage.name} --help` explains."
+    values = validate_settings(stage.parameters, dict(parameters), f"stage {stage.name}", advice)
     log_to_stderr()
     end_with_supervisor()
     sources = {name: _path(value) for name, value in inputs.items()}
     for name, path in sources.items():
         check_stage_input(stage.name, name, path)
     targets = {name: _path(value) for name, value in outputs.items()}
-    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, stage.recorded(values)) as run:
+    recorded = values.model_dump(mode="json", exclude=set(stage.tags))
+    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, recorded) as run:
         if stage.dataset_use and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], stage.dataset_use)
         run_name = {"pipeline_run": pipeline_run} if stage.takes_run else {}
         results = stage.function(**sources, **targets, parameters=values, **run_name)
-        if (targets["output"] / "gate.json").is_file():
-            describe_verdict(run.run_id, json.loads((targets["output"] / "gate.json").read_text()))
+        if (gate := targets["output"] / "gate.json").is_file():
+            describe_verdict(run.run_id, json.loads(gate.read_text()))
         produced = targets | {part: targets["output"] / part for part in stage.parts}
         artifacts = {**inputs, **outputs}
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
@@ -116,23 +116,6 @@ def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
         metrics=arguments["metrics"],
         page=arguments.get("page"),
     )
-
-
-def check_parameters(stage: Stage, values: Mapping[str, Any]) -> StageParameters:
-    """Return a stage's parameters, the missing ones with their defaults.
-
-    Args:
-        stage: The stage.
-        values: Values by name.
-
-    Raises:
-        EditLoopError: A value is missing, unknown or not valid; one line that names every fault.
-    """
-    try:
-        return stage.parameters.model_validate(dict(values))
-    except ValidationError as error:
-        faults = "; ".join(setting_faults(error, stage.parameters))
-        raise EditLoopError(f"stage {stage.name}: {faults}. `editloop stage {stage.name} --help` explains.") from None
 
 
 def _path(value: Path | Artifact) -> Path:

@@ -169,11 +169,8 @@ def find_dataset(datasets: Sequence[VersionLineage], revision: str) -> VersionLi
     """
     matches = [version for version in datasets if version.tag == revision]
     if not matches and len(revision) >= LEAST_PREFIX:
-        matches = [
-            version
-            for version in datasets
-            if version.dvc_rev.startswith(revision) or version.sha256.startswith(revision)
-        ]
+        size = len(revision)
+        matches = [version for version in datasets if revision in (version.dvc_rev[:size], version.sha256[:size])]
     if len(matches) == 1:
         return matches[0]
     latest = ", ".join(version.tag for version in datasets[-3:]) or "none"

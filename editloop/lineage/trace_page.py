@@ -23,10 +23,10 @@ def show_trace(trace: LineageTrace) -> None:
     origin = {key: value for key, value in trace.came_from.items() if value}
     for key, value in origin.items():
         console.print(f"  came from {key}: {_value_text(value)}", markup=False, highlight=False)
-    _datasets(console, "Datasets that came of it", trace.datasets)
+    _show_datasets(console, "Datasets that came of it", trace.datasets)
     if trace.curated:
-        _datasets(console, "Curated edits that such a model chose", trace.curated)
-    _models(console, "Models that learnt from it", trace.models)
+        _show_datasets(console, "Curated edits that such a model chose", trace.curated)
+    _show_models(console, "Models that learnt from it", trace.models)
 
 
 def show_withdrawal(report: WithdrawalReport) -> None:
@@ -36,12 +36,9 @@ def show_withdrawal(report: WithdrawalReport) -> None:
         report: Result of the withdrawal.
     """
     console, withdrawal = Console(), report.withdrawal
-    console.print(
-        f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}",
-        markup=False,
-        highlight=False,
-    )
-    _datasets(console, "Versions that have it, and stay", report.held)
+    heading = f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}"
+    console.print(heading, markup=False, highlight=False)
+    _show_datasets(console, "Versions that have it, and stay", report.held)
     for parent, version, folder in report.rebuilt:
         console.print(
             f"new version {version['tag']} without it, of {parent.tag}: {folder}", markup=False, soft_wrap=True
@@ -49,13 +46,10 @@ def show_withdrawal(report: WithdrawalReport) -> None:
     for parent, reason in report.empty:
         console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})", markup=False)
     if report.curated:
-        _datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
-    _models(console, "Tainted models", report.tainted)
-    aliased = [
-        f"{descendant.model.address} is {', '.join(descendant.model.aliases)}"
-        for descendant in report.tainted
-        if descendant.model.aliases
-    ]
+        _show_datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
+    _show_models(console, "Tainted models", report.tainted)
+    models = [descendant.model for descendant in report.tainted]
+    aliased = [f"{model.address} is {', '.join(model.aliases)}" for model in models if model.aliases]
     if aliased:
         console.print(
             f"In use: {'; '.join(aliased)}. Train anew on the new version (`editloop stage reward --dataset ...`), "
@@ -64,34 +58,34 @@ def show_withdrawal(report: WithdrawalReport) -> None:
         )
 
 
-def _datasets(console: Console, title: str, versions: Sequence[VersionLineage]) -> None:
-    if not versions:
-        console.print(f"{title}: none")
-        return
-    table = Table(title=f"{title}: {len(versions)}", title_justify="left")
-    for heading in ("tag", "made", "commit", "annotators"):
-        table.add_column(heading, overflow="fold")
-    for version in versions:
-        tagged_at = datetime.fromtimestamp(version.at, UTC).strftime("%Y-%m-%d %H:%M")
-        table.add_row(
+def _show_datasets(console: Console, title: str, versions: Sequence[VersionLineage]) -> None:
+    rows = [
+        (
             version.tag,
-            tagged_at,
+            f"{datetime.fromtimestamp(version.at, UTC):%Y-%m-%d %H:%M}",
             version.dvc_rev[:12],
             "" if version.annotators is None else str(len(version.annotators)),
         )
-    console.print(table)
+        for version in versions
+    ]
+    _show_rows(console, title, ("tag", "made", "commit", "annotators"), rows)
 
 
-def _models(console: Console, title: str, descendants: Sequence[Descendant]) -> None:
-    if not descendants:
+def _show_models(console: Console, title: str, descendants: Sequence[Descendant]) -> None:
+    models = [(descendant.model, descendant.because) for descendant in descendants]
+    rows = [(f"{model.name} {model.version}", ", ".join(model.aliases), why, model.tainted) for model, why in models]
+    _show_rows(console, title, ("model", "aliases", "because", "tainted"), rows)
+
+
+def _show_rows(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
         console.print(f"{title}: none")
         return
-    table = Table(title=f"{title}: {len(descendants)}", title_justify="left")
-    for heading in ("model", "aliases", "because", "tainted"):
+    table = Table(title=f"{title}: {len(rows)}", title_justify="left")
+    for heading in headings:
         table.add_column(heading, no_wrap=heading == "model", overflow="fold")
-    for descendant in descendants:
-        name = f"{descendant.model.name} {descendant.model.version}"
-        table.add_row(name, ", ".join(descendant.model.aliases), descendant.because, descendant.model.tainted)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

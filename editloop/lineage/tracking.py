@@ -8,7 +8,7 @@ MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,8 +47,9 @@ PAGE = 1000
 TWIN_TRIES = 5
 """Most tries to log what another process logs at the same time. Each failed try means that another's write arrived."""
 
-_EXPERIMENTS: dict[str, str] = {}
-"""Ids by the server's address, because each query to a server with passwords takes a fifth of a second."""
+_EXPERIMENTS: dict[tuple[str, str], str] = {}
+"""Ids by the server's address and the experiment's name, because each query to a server with passwords takes a fifth of
+a second."""
 
 
 class TrackingSettings(EnvironmentSettings):
@@ -167,18 +168,6 @@ def digest(path: Path) -> str:
     return sha256_file(path)
 
 
-def lineage_facts(path: Path) -> dict[str, str]:
-    """Return the LINEAGE_FACTS in a folder's manifest; empty without a manifest.
-
-    Args:
-        path: The folder, or a file.
-    """
-    if not (path / MANIFEST).is_file():
-        return {}
-    facts = read_manifest(path)["facts"]
-    return {key: str(facts[key]) for key in LINEAGE_FACTS if facts.get(key) is not None}
-
-
 def find_runs(
     tags: Mapping[str, str] | None = None,
     /,
@@ -203,15 +192,25 @@ def find_runs(
     terms = [f"tags.`editloop.{key}` = {quoted(value)}" for key, value in {**(tags or {}), **named_tags}.items()]
     query = " and ".join([*terms, *(["attributes.status = 'FINISHED'"] if finished else [])])
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        page_size = PAGE if limit is None else min(PAGE, limit - len(runs))
-        page = api.search_runs([_experiment(api)], query, view, page_size, ["attributes.start_time DESC"], token)
-        runs += page
-        token = page.token
-        if not token or not page or (limit is not None and len(runs) >= limit):
-            return runs
+    experiments, order = [require_experiment(api, EXPERIMENT)], ["attributes.start_time DESC"]
+    return all_pages(api.search_runs, experiments, query, view, order_by=order, limit=limit)
+
+
+def all_pages(search: Callable[..., Any], *arguments: Any, limit: int | None = None, **options: Any) -> list[Any]:
+    """Return everything that a search of the MlflowClient finds.
+
+    Args:
+        search: The search, which takes `max_results` and `page_token`.
+        *arguments: Its other arguments.
+        limit: Most results; None for all.
+        **options: Its other keywords.
+    """
+    from mlflow.utils import get_results_from_paginated_fn
+
+    def read_page(size: int, token: str | None) -> Any:
+        return search(*arguments, max_results=size, page_token=token, **options)
+
+    return list(get_results_from_paginated_fn(read_page, PAGE, limit))
 
 
 def log_batch(api: "MlflowClient", run_id: str, **batch: Any) -> None:
@@ -279,32 +278,44 @@ def origin_tags(run_id: str) -> dict[str, str]:
     return {name: tags[key] for name, key in sources.items() if key in tags}
 
 
-def _experiment(api: "MlflowClient") -> str:
-    """The id of EXPERIMENT on the server in MLFLOW_TRACKING_URI, remembered."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri not in _EXPERIMENTS:
-        _EXPERIMENTS[uri] = _find_experiment(api)
-    return _EXPERIMENTS[uri]
+def find_experiment(api: "MlflowClient", name: str) -> str | None:
+    """Return the id of an experiment; None where it does not exist yet. An id is remembered.
+
+    Args:
+        api: The MlflowClient.
+        name: Name of the experiment.
+    """
+    key = os.environ["MLFLOW_TRACKING_URI"], name
+    if key not in _EXPERIMENTS:
+        experiment = api.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        _EXPERIMENTS[key] = str(experiment.experiment_id)
+    return _EXPERIMENTS[key]
 
 
-def _find_experiment(api: "MlflowClient") -> str:
+def require_experiment(api: "MlflowClient", name: str) -> str:
+    """Return the id of an experiment, which is created where it is missing.
+
+    Args:
+        api: The MlflowClient.
+        name: Name of the experiment.
+    """
     from mlflow.exceptions import MlflowException
 
-    experiment = api.get_experiment_by_name(EXPERIMENT)
-    if experiment:
-        return str(experiment.experiment_id)
+    if experiment := find_experiment(api, name):
+        return experiment
     try:
-        return str(api.create_experiment(EXPERIMENT))
-    except MlflowException as error:
-        experiment = api.get_experiment_by_name(EXPERIMENT) if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
-        if experiment is None:
-            raise
-        return str(experiment.experiment_id)
+        return str(api.create_experiment(name))
+    except MlflowException:
+        if experiment := find_experiment(api, name):  # another process created it at this moment
+            return experiment
+        raise
 
 
 def _begin(api: "MlflowClient", stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
     """The ids of the step's run and of its parent, both set to running."""
-    experiment = _experiment(api)
+    experiment = require_experiment(api, EXPERIMENT)
     parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
     tags = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
     run_id = _run(api, experiment, stage, tags)
@@ -351,15 +362,21 @@ def _run(api: "MlflowClient", experiment: str, name: str, tags: dict[str, str]) 
     return first
 
 
+def _lineage_tags(paths: Iterable[Path]) -> dict[str, str]:
+    """The LINEAGE_FACTS in the folders' manifests, as tags of a run."""
+    manifests = [read_manifest(path)["facts"] for path in paths if (path / MANIFEST).is_file()]
+    return {
+        f"editloop.{key}": str(facts[key]) for facts in manifests for key in LINEAGE_FACTS if facts.get(key) is not None
+    }
+
+
 def _log_before(
     api: "MlflowClient", run: StageRun, digests: dict[str, str], inputs: dict[str, Path], parameters: dict[str, Any]
 ) -> None:
     from mlflow.entities import Param, RunTag
 
     tags = {f"editloop.input.{name}": value for name, value in digests.items()}
-    tags["editloop.pipeline_run"] = run.pipeline_run
-    for path in inputs.values():
-        tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
+    tags |= {"editloop.pipeline_run": run.pipeline_run} | _lineage_tags(inputs.values())
     if commit := TrackingSettings().git_commit or checkout_commit():
         tags["mlflow.source.git.commit"] = commit
     if image := TrackingSettings().image:
@@ -376,8 +393,7 @@ def _log_after(api: "MlflowClient", run: StageRun, now: float) -> None:
     numbers = run.metrics | {"seconds": now - run.began}
     metrics = [Metric(name, float(value), int(now * 1000), 0) for name, value in numbers.items()]
     tags = {f"editloop.output.{name}": digest(path) for name, path in run.outputs.items()}
-    for path in run.outputs.values():
-        tags |= {f"editloop.{key}": value for key, value in lineage_facts(path).items()}
+    tags |= _lineage_tags(run.outputs.values())
     tags |= {f"editloop.{key}": value for key, value in run.tags.items()}
     for path in run.files:
         api.log_artifact(run.run_id, str(path))

@@ -84,9 +84,8 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     )
     report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
     _mark(report)
-    for version in track(
-        newest_versions(trace.datasets), description="datasets", transient=True, console=Console(stderr=True)
-    ):
+    newest, console = newest_versions(trace.datasets), Console(stderr=True)
+    for version in track(newest, description="datasets", transient=True, console=console):
         _rebuild(report, version, repo, out)
     return report
 
@@ -123,9 +122,8 @@ def _rebuild(report: WithdrawalReport, parent: VersionLineage, repo: str, out: P
         except EditLoopError as error:
             report.empty.append((parent, str(error)))
             return
-        with tracking.stage_run(
-            "dataset", "train-reward", f"withdrawal-{parent.tag}", {"dataset": earlier}, parameters
-        ) as run:
+        name = f"withdrawal-{parent.tag}"
+        with tracking.stage_run("dataset", "train-reward", name, {"dataset": earlier}, parameters) as run:
             version = publish_dataset(rebuilt)
             run.finish(figures, {"output": rebuilt})
         folder = out / version["tag"]

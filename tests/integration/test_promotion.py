@@ -45,7 +45,14 @@ def register(tmp_path: Path, mlflow_environment, monkeypatch: pytest.MonkeyPatch
 def move(name: str, version: str, previous: str, actor: str = "Ada") -> registry.PromotionRequest:
     """What a caller means to do that dies before its record."""
     return registry.PromotionRequest(
-        "promote", name, version, "champion", actor, "because", previous, "promote", {"benchmark_sha256": "6"}
+        action="promote",
+        model=name,
+        version=version,
+        actor=actor,
+        reason="because",
+        previous=previous,
+        verdict="promote",
+        evidence={"benchmark_sha256": "6"},
     )
 
 

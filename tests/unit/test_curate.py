@@ -1,12 +1,14 @@
 """Which noisy edits are kept: order, ties, missing scores, uncertainty, one edit a task, the random control."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.curate.stage import curate_settings
+from components.curate.declaration import CurateParameters
+from components.curate.stage import run_curate
 from editloop.content import read_manifest
 from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import load_image
@@ -81,8 +83,8 @@ def test_an_unsure_score_falls_behind_a_sure_one():
     "wrong", [{"order": "random", "threshold": 3.0}, {"order": "random", "uncertainty": 1.0}, {"best": -1}]
 )
 def test_settings_that_contradict_each_other_are_refused(wrong):
-    with pytest.raises(EditLoopError, match="curate: "):
-        curate_settings(**wrong)
+    with pytest.raises(EditLoopError, match=r"curate: .*explains"):
+        run_curate(Path("edits"), Path("output"), Path("version.json"), CurateParameters.model_construct(**wrong))
 
 
 class Brightness:
