@@ -29,9 +29,11 @@ from pipelines.service_option import DEFAULT_SERVICES, Services
 START, DATA, TRAIN = "Start here", "Data and people", "Train"
 EVALUATE, REGISTRY, SERVICES = "Evaluate", "Registry and lineage", "Services"
 DEFAULT_OUT = Path("runs/demo")
-Image = Annotated[
+ProfileName = Annotated[
     str | None,
-    typer.Option(help="Container image of the steps on a Kubeflow cluster, and of the TrainJobs that they start."),
+    typer.Option(
+        "--profile", help="Deployment profile for a Kubeflow cluster; by default the one in EDITLOOP_PROFILE."
+    ),
 ]
 
 
@@ -130,7 +132,7 @@ def reconcile_command(
         DEFAULT_OUT
     ),
     seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
-    image: Image = None,
+    profile: ProfileName = None,
 ) -> None:
     """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places.
 
@@ -143,7 +145,7 @@ def reconcile_command(
 
     with services_of(out):
         while True:
-            reconciled = look_once(make_starter(out, image), out)
+            reconciled = look_once(make_starter(out, profile), out)
             for pending in reconciled.waiting:
                 print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
             for campaign in reconciled.edited:
@@ -170,14 +172,14 @@ def run_command(
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
-    image: Image = None,
+    profile: ProfileName = None,
     show_help: Help = False,
 ) -> None:
     """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
 
     `editloop run NAME --help` lists the pipeline's parameters.
 
-    For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
+    For example: editloop run improve-editor --set edits_to_practise=/data/practice --set edits_held_out=/data/heldout
     """
     if show_help or not pipeline:
         print(context.get_help())
@@ -190,7 +192,7 @@ def run_command(
 
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):
-        make_starter(out, image)(pipeline, arguments)
+        make_starter(out, profile)(pipeline, arguments)
 
 
 @app.command(
@@ -222,15 +224,16 @@ def stage_command(
 @app.command("compile", rich_help_panel=TRAIN)
 def compile_command(
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
-    image: Image = None,
+    profile: Annotated[str, typer.Option(help="Deployment profile: a shipped one, or the path of a YAML file.")],
 ) -> None:
     """Compile the pipelines to YAML for a Kubeflow Pipelines server.
 
-    For example: editloop compile --out build/ours --image registry.example/editloop:2.1
+    For example: editloop compile --out build/ours --profile ours.yaml
     """
+    from infra.profile import read_profile
     from pipelines.compilation import compile_pipelines
 
-    for path in compile_pipelines(out, image):
+    for path in compile_pipelines(out, read_profile(profile)):
         print(path)
 
 

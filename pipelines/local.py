@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ def run_local(
         log = root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            environment_variables(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"),
+            environment_variables(
+                EDITLOOP_SUPERVISOR_PID=str(os.getpid()),
+                EDITLOOP_PIPELINE_RUN=f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
+                PYTHONUNBUFFERED="1",
+            ),
             log.open("w") as stream,
         ):
             try:

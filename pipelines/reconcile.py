@@ -21,6 +21,7 @@ from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
 from editloop.file_lock import file_lock
 from editloop.lineage import registry, tracking
 from infra.settings import service_settings
+from pipelines.catalogue import find_pipeline
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
 """The last stage of each pipeline, which tells whether a run finished."""
@@ -90,10 +91,7 @@ def reconcile(start: Start, root: Path) -> ReconcileResult:
             closing = campaign_closings[-1] if campaign_closings else close_campaign(client, campaign, ready)
             follow_up = json.loads(opened["editloop.follow_up"])
             training = {
-                "candidates_uri": opened["editloop.uri.candidates"],
-                "candidates_sha256": opened["editloop.input.candidates"],
-                "campaign_uri": opened["editloop.uri.output"],
-                "campaign_sha256": opened["editloop.output.output"],
+                "campaign": campaign.key,
                 "answers_sha256": closing.answers_sha256,
                 "withdrawn_sha256": withdrawals_sha256(campaign, pages, withdrawals),
             }
@@ -151,7 +149,7 @@ def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, 
     if has_finished_run(pipeline, key):
         reconciled.done.append(key)
         return
-    start(pipeline, arguments | {"run_key": key})
+    start(pipeline, find_pipeline(pipeline).arguments(arguments | {"run_key": key}))
     reconciled.started.append(key)
 
 

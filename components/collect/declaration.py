@@ -12,6 +12,7 @@ class CollectParameters(StageParameters):
 
 COLLECT = Stage(
     name="collect",
+    title="Collect the answers",
     summary="Export the judgements of a complete campaign, and measure how good they are.",
     parameters=CollectParameters,
     inputs=(

@@ -28,6 +28,7 @@ class CurateParameters(StageParameters):
 
 CURATE = Stage(
     name="curate",
+    title="Choose the best edits",
     summary="Keep the edits that a registered reward model scores best, as a dataset version to fine-tune on.",
     parameters=CurateParameters,
     inputs=(

@@ -14,8 +14,8 @@ def promote(
     promotion: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     run_key: str,
-    job_id: str,
-    name: str = "",
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Register the reward model as challenger, and as champion when its gate says so.
 
@@ -26,9 +26,9 @@ def promote(
         version: The version that stage dataset wrote with them, a JSON file.
         promotion: What the registry did.
         metrics: Figures for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        name: Name in the registry; empty for that of the model's kind, edit-reward or edit-score.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: name.
     """
     arguments = dict(locals())
     from components.promote.declaration import PROMOTE

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from editloop.content import MANIFEST, write_json
+from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
@@ -22,6 +23,14 @@ from editloop.processes import end_with_supervisor
 from editloop.settings_file import setting_faults
 
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
+
+
+class PipelineRunSettings(EnvironmentSettings):
+    """The pipeline run that a step belongs to."""
+
+    pipeline_run: str = ""
+    """Id of the run, which names it in MLflow where the run has no key. It is no parameter of the step, because KFP's
+    cache would never hit then."""
 
 
 class Artifact(Protocol):
@@ -108,11 +117,11 @@ def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """
     run_step(
         stage,
-        pipeline_run=arguments["run_key"] or arguments["job_id"],
+        pipeline_run=arguments["run_key"] or PipelineRunSettings().pipeline_run or "by-hand",
         inputs={file.argument: arguments[file.artifact_name] for file in stage.inputs},
         outputs={file.argument: arguments[file.artifact_name] for file in stage.outputs},
-        parameters={name: arguments[name] for name in stage.parameters.model_fields},
-        pipeline=arguments.get("pipeline", ""),
+        parameters=arguments["parameters"],
+        pipeline=arguments["pipeline"],
         metrics=arguments["metrics"],
         page=arguments.get("page"),
     )
