@@ -25,7 +25,10 @@ def deploy(task: Any, stage: str, profile: Profile) -> None:
     """
     resources = profile.resources(stage)
     task.set_container_image(profile.image)
-    for name, value in {LaunchSettings.variable("image"): profile.image, **profile.variables}.items():
+    variables = {LaunchSettings.variable("image"): profile.image, "AWS_DEFAULT_REGION": profile.storage.region}
+    if profile.storage.endpoint:
+        variables["AWS_ENDPOINT_URL"] = profile.storage.endpoint
+    for name, value in (variables | profile.variables).items():
         task.set_env_variable(name, value)
     kubernetes.use_field_path_as_env(task, PipelineRunSettings.variable("pipeline_run"), RUN_ID_LABEL)
     for config_map, variables in profile.config_maps.items():

@@ -106,7 +106,8 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
             if str(error) not in faults:
                 faults.append(str(error))
     if faults:
-        raise EditLoopError("\n".join([f"{name}: {len(faults)} faults, nothing was started.", *faults]))
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise EditLoopError("\n".join([f"{name}: {count}, nothing was started.", *faults]))
     return RunPlan(str(settings.get("run_key", "")), sources, parameters)
 
 
@@ -152,22 +153,18 @@ def find_edits(field: str, address: str) -> Source:
 
 def _bucket_digest(field: str, address: str) -> str:
     """Return the content address of a folder in a bucket: its manifest's, or else that of its edits.jsonl."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    import s3fs
+    from botocore.exceptions import BotoCoreError
 
-    parts = urlsplit(address)
-    client = boto3.client("s3")
+    remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    folder = address.rstrip("/")
     try:
-        for key in (MANIFEST, EDITS_FILE):
-            try:
-                body = client.get_object(Bucket=parts.netloc, Key=f"{parts.path.strip('/')}/{key}")["Body"].read()
-            except client.exceptions.NoSuchKey:
-                continue
-            return str(json.loads(body)["sha256"]) if key == MANIFEST else sha256_bytes(body)
-    except (BotoCoreError, ClientError) as error:
-        raise EditLoopError(
-            f"{field}: {address} cannot be read ({error}). Check the address and its log-in."
-        ) from error
+        if remote.exists(f"{folder}/{MANIFEST}"):
+            return str(json.loads(remote.cat_file(f"{folder}/{MANIFEST}"))["sha256"])
+        if remote.exists(f"{folder}/{EDITS_FILE}"):
+            return sha256_bytes(remote.cat_file(f"{folder}/{EDITS_FILE}"))
+    except (BotoCoreError, OSError) as error:
+        raise EditLoopError(f"{field}: {address} cannot be read ({error}). Check it and its log-in.") from error
     raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
 
 
