@@ -2,98 +2,62 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError, there_are
-from infra.profile import Profile, read_profile
+from infra.profile import read_profile
 from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
-from pipelines.compilation import compile_pipeline
+from pipelines.kfp_server import KfpServer, KfpSettings
 from pipelines.local import run_local
+from pipelines.run_status import RunStatus
 
 log = logging.getLogger("editloop.pipelines")
 
-
-class BackendSettings(EnvironmentSettings):
-    """Where pipelines run."""
-
-    kfp_endpoint: str | None = None
-    """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
-    kfp_experiment: str = "editloop"
-    """Experiment of the server that runs are listed under."""
-    profile: str | None = None
-    """Deployment profile of the server's runs: a shipped one, or the path of a YAML file."""
+Start = Callable[[str, dict[str, Any]], RunStatus]
+"""Runs a pipeline, given its name and form: to its end on this machine, or by submitting it to a server."""
 
 
-def make_starter(root: Path, profile: str | None = None) -> Callable[[str, dict[str, Any]], None]:
-    """Return a function that runs a pipeline, given its name and arguments, on this machine or on the server.
+def make_starter(root: Path, profile: str | None = None) -> Start:
+    """Return a function that runs a pipeline, given its name and form, on this machine or on the server.
 
     Args:
         root: Folder of steps, cache and logs on this machine.
         profile: Deployment profile of runs on the server; None for the one in EDITLOOP_PROFILE.
 
     Raises:
-        EditLoopError: A profile is given, but pipelines run on this machine; or the server has none.
+        EditLoopError: A profile is given, but pipelines run on this machine; or the server has none, or does not
+            answer.
     """
-    settings = BackendSettings()
-    if settings.kfp_endpoint:
-        name = profile or settings.require("profile")
-        deployment = read_profile(name)
-        return lambda pipeline, arguments: submit(pipeline, arguments, settings, deployment)
+    if KfpSettings().kfp_endpoint:
+        return open_server(profile).submit
     if profile:
         raise EditLoopError(
             f"--profile {profile}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
             "them on a Kubeflow Pipelines server, or leave --profile out."
         )
-    return lambda name, arguments: run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
+
+    def run_here(name: str, arguments: dict[str, Any]) -> RunStatus:
+        run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
+        return RunStatus(str(read_run_settings(arguments.get("settings", "")).get("run_key", name)), "started")
+
+    return run_here
 
 
-def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, profile: Profile) -> None:
-    """Submit a pipeline to the server, and print where it can be watched.
-
-    Where the arguments have a `run_key`, nothing is submitted if the server has a run of that key that is neither
-    failed nor cancelled.
-
-    Args:
-        name: The pipeline.
-        arguments: The pipeline's arguments, as `Pipeline.arguments` returns them.
-        settings: Address of the server, and the experiment.
-        profile: The deployment profile.
-    """
-    from kfp.client import Client
-
-    client = Client(host=settings.kfp_endpoint, namespace=profile.namespace)
-    key = str(read_run_settings(arguments.get("settings", "")).get("run_key", ""))
-    if key:
-        name_filter = json.dumps({"predicates": [{"key": "name", "operation": "EQUALS", "stringValue": key}]})
-        for earlier in client.list_runs(filter=name_filter).runs or []:
-            if earlier.state not in ("FAILED", "CANCELED"):
-                log.info("%s: %s already, %s", key, earlier.state.lower(), run_address(profile, earlier.run_id))
-                return
-    with tempfile.TemporaryDirectory() as folder:
-        package = compile_pipeline(name, Path(folder) / f"{name}.yaml", profile)
-        run = client.create_run_from_pipeline_package(
-            str(package),
-            arguments=arguments,
-            run_name=key or name,
-            experiment_name=settings.kfp_experiment,
-            service_account=profile.service_account,
-        )
-    log.info("%s: submitted, %s", key or name, run_address(profile, run.run_id))
-
-
-def run_address(profile: Profile, run_id: str) -> str:
-    """Return the page of a run in KFP's UI.
+def open_server(profile: str | None = None) -> KfpServer:
+    """Return the server in EDITLOOP_KFP_ENDPOINT.
 
     Args:
-        profile: The deployment profile.
-        run_id: KFP's id of the run.
+        profile: Deployment profile of its runs; None for the one in EDITLOOP_PROFILE.
+
+    Raises:
+        EditLoopError: A variable is not set, the profile is not valid, or nothing answers.
     """
-    return f"{profile.kfp_url.rstrip('/')}/#/runs/details/{run_id}"
+    settings = KfpSettings()
+    settings.require("kfp_endpoint")
+    return KfpServer(settings, read_profile(profile or settings.require("profile")))
 
 
 def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:

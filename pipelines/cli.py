@@ -12,6 +12,7 @@ from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
+from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
 from pipelines.edit_score_cli import adapter_command, teacher_app
 from pipelines.environment import services_of
@@ -150,10 +151,13 @@ def reconcile_command(
                 print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
             for campaign in reconciled.edited:
                 print(f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed")
-            for word, keys in (("done", reconciled.done), ("started", reconciled.started)):
-                for key in keys:
-                    print(f"{word:<8} {key}")
+            for run in reconciled.runs:
+                print(run)
+            for failure in reconciled.failures:
+                print(f"failed   {failure}", file=sys.stderr)
             if once:
+                if reconciled.failures:
+                    raise typer.Exit(1)
                 return
             time.sleep(seconds)
 
@@ -173,6 +177,10 @@ def run_command(
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
     profile: ProfileName = None,
+    wait: Annotated[bool, typer.Option("--wait", help="On a server: wait for the end, and print each step.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="On a server: start anew what a person stopped, or what failed.")
+    ] = False,
     show_help: Help = False,
 ) -> None:
     """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
@@ -188,11 +196,22 @@ def run_command(
 
             show_parameters(pipeline)
         return
-    from pipelines.backend import make_starter, parse_arguments
+    from pipelines.backend import make_starter, open_server, parse_arguments
+    from pipelines.kfp_server import KfpSettings
 
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):
-        make_starter(out, profile)(pipeline, arguments)
+        if not KfpSettings().kfp_endpoint:
+            make_starter(out, profile)(pipeline, arguments)
+            return
+        server = open_server(profile)
+        status = server.submit(pipeline, arguments, again=again)
+        print(status)
+        if wait and status.state in ("started", "running") and status.run_id:
+            status = server.wait(status.run_id)
+            print(status)
+        if status.state in ("failed", "stopped"):
+            raise typer.Exit(1)
 
 
 @app.command(
@@ -280,6 +299,7 @@ app.command("rollback", rich_help_panel=REGISTRY)(rollback_command)
 app.command("verify", rich_help_panel=REGISTRY)(verify_command)
 app.command("trace", rich_help_panel=REGISTRY)(trace_command)
 app.command("serve", rich_help_panel=SERVICES)(serve_command)
+app.add_typer(cluster_app, name="cluster", rich_help_panel=SERVICES)
 
 
 @app.command("up", rich_help_panel=SERVICES)

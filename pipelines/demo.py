@@ -21,7 +21,7 @@ from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.catalogue import find_pipeline
+from pipelines.catalogue import find_pipeline, read_run_settings
 from pipelines.command_lock import command_lock
 from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
@@ -29,6 +29,7 @@ from pipelines.local import run_local
 from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
 from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
+from pipelines.run_status import RunStatus
 from pipelines.settings import LoopSettings
 from pipelines.summary import Turn, summarise
 from pipelines.verify import verify
@@ -96,10 +97,11 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     """Run the three pipelines, with the experts' answers between the first and the second."""
     turn = Turn()
 
-    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+    def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
         with console.status(pipeline) as status:
             run_local(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
         console.print(f"[green]✓[/green] {pipeline}")
+        return RunStatus(read_run_settings(arguments["settings"])["run_key"], "started")
 
     arguments = {
         "edits": str(inputs.judged),
@@ -130,8 +132,10 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         last_news = news
         time.sleep(SECONDS_BETWEEN_LOOKS)
         reconciled = reconcile(start, folder)
-    for run_key in (*reconciled.done, *reconciled.started):
-        turn.read(run_key)
+    if reconciled.failures:
+        raise EditLoopError("\n".join(reconciled.failures))
+    for run in reconciled.runs:
+        turn.read(run.key)
     return turn
 
 

@@ -269,7 +269,11 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     assert again[0] == closing
     assert again[1].answers_sha256 == found["answers_sha256"]
     reconciling.reconcile(start, tmp_path)
-    assert started[-1] == {**first, "answers_sha256": again[1].answers_sha256, "run_key": started[-1]["run_key"]}
+    assert started[-1] == {
+        **first,
+        "collect": {"answers_sha256": again[1].answers_sha256},
+        "run_key": started[-1]["run_key"],
+    }
     assert started[-1]["run_key"] != first["run_key"]
     run_collect(one.folder, one.candidates, tmp_path / "new", CollectParameters(answers_sha256=again[1].answers_sha256))
     assert summary(tmp_path / "new")["ratings_sha256"] != before["facts"]["ratings_sha256"]

@@ -11,7 +11,7 @@ import yaml
 
 from editloop.errors import EditLoopError
 from infra.profile import Profile, read_profile
-from pipelines.backend import BackendSettings, make_starter, submit
+from pipelines.backend import make_starter
 from pipelines.catalogue import PIPELINES
 from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipeline
 from tests.unit.test_environment import CLASSES, WORDS
@@ -156,42 +156,13 @@ def test_a_faulty_profile_is_told_in_one_line(line: str, rule: str, tmp_path: Pa
     assert "\n" not in str(refused.value)
 
 
-class Server:
-    """A Kubeflow Pipelines server as far as a submission needs it: keeps what it is given."""
-
-    def __init__(self, host: str | None, namespace: str):
-        self.namespace = namespace
-
-    def list_runs(self, filter: str) -> Any:
-        return type("Reply", (), {"runs": []})()
-
-    def create_run_from_pipeline_package(self, package: str, **more: Any) -> Any:
-        images = {container["image"] for container, _ in executors(Path(package)).values()}
-        submitted.append((self.namespace, more["service_account"], images))
-        return type("Reply", (), {"run_id": "4-5"})()
-
-
-submitted: list[tuple[str, str, set[str]]] = []
-
-
-def test_a_submission_is_compiled_for_its_profile_and_says_where_it_runs(
-    monkeypatch: pytest.MonkeyPatch, ours: Profile, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "editloop")
-    monkeypatch.setattr("kfp.client.Client", Server)
-    monkeypatch.setenv("EDITLOOP_IMAGE", WORDS)
-    submitted.clear()
-    submit("improve-editor", {"edits_held_out": "/h"}, BackendSettings(kfp_endpoint="http://127.0.0.1:9"), ours)
-    assert submitted == [("ours", "steps", {ours.image})]
-    assert "https://kfp.example/#/runs/details/4-5" in caplog.text
-
-
 def test_a_profile_for_a_run_on_this_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDITLOOP_KFP_ENDPOINT", raising=False)
     with pytest.raises(EditLoopError, match="--profile example: pipelines run on this machine"):
         make_starter(tmp_path, "example")
     monkeypatch.setenv("EDITLOOP_KFP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("EDITLOOP_PROFILE", raising=False)
-    assert callable(make_starter(tmp_path, "example"))
     with pytest.raises(EditLoopError, match="EDITLOOP_PROFILE is not set"):
         make_starter(tmp_path)
+    with pytest.raises(EditLoopError, match=r"127\.0\.0\.1:9: no Kubeflow Pipelines server answers there"):
+        make_starter(tmp_path, "example")
