@@ -142,11 +142,13 @@ def reconcile_command(
     import time
 
     from pipelines.backend import make_starter
+    from pipelines.kfp_server import KfpSettings
     from pipelines.reconcile import reconcile as look_once
 
+    lock_folder = None if KfpSettings().kfp_endpoint else out
     with services_of(out):
         while True:
-            reconciled = look_once(make_starter(out, profile), out)
+            reconciled = look_once(make_starter(out, profile), lock_folder)
             for pending in reconciled.waiting:
                 print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
             for campaign in reconciled.edited:

@@ -19,6 +19,7 @@ from typing import Any
 from editloop.content import sha256_bytes, sha256_file, sha256_json
 from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
+from editloop.lineage.step import FAILURE_PREFIX
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
@@ -28,8 +29,8 @@ TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
 TASK_ENDS = " finished with status "
-MESSAGE = re.compile(rf"^\s*{re.escape(EditLoopError.__module__)}\.{EditLoopError.__name__}: ")
-"""How the traceback of a failed step ends."""
+MESSAGE = re.compile(rf"^\s*{re.escape(FAILURE_PREFIX)}")
+"""How the reason of a failed step begins."""
 
 
 def run_local(

@@ -38,9 +38,11 @@ def collect_preferences_preflight(
         settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
     """
     arguments = dict(locals())
+    from editloop.lineage.step import end_in_one_line
     from pipelines.preflight import preflight_outputs
 
-    return preflight_outputs("collect-preferences", arguments)
+    with end_in_one_line():
+        return preflight_outputs("collect-preferences", arguments)
 
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
@@ -77,9 +79,11 @@ def train_reward_preflight(
         settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
     """
     arguments = dict(locals())
+    from editloop.lineage.step import end_in_one_line
     from pipelines.preflight import preflight_outputs
 
-    return preflight_outputs("train-reward", arguments)
+    with end_in_one_line():
+        return preflight_outputs("train-reward", arguments)
 
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
@@ -118,9 +122,11 @@ def curate_editor_preflight(
         settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
     """
     arguments = dict(locals())
+    from editloop.lineage.step import end_in_one_line
     from pipelines.preflight import preflight_outputs
 
-    return preflight_outputs("curate-editor", arguments)
+    with end_in_one_line():
+        return preflight_outputs("curate-editor", arguments)
 
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
@@ -158,6 +164,8 @@ def improve_editor_preflight(
         settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
     """
     arguments = dict(locals())
+    from editloop.lineage.step import end_in_one_line
     from pipelines.preflight import preflight_outputs
 
-    return preflight_outputs("improve-editor", arguments)
+    with end_in_one_line():
+        return preflight_outputs("improve-editor", arguments)

@@ -7,6 +7,7 @@ twice.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class ReconcileResult:
     """Campaigns that could not be looked at, each with the reason."""
 
 
-def reconcile(start: Start, root: Path) -> ReconcileResult:
+def reconcile(start: Start, root: Path | None) -> ReconcileResult:
     """Close every campaign that can close, start train-reward for it, and improve-editor for a champion of it.
 
     The first time, a campaign closes by itself, when all pages are answered and its gates hold. After that only people
@@ -65,14 +66,15 @@ def reconcile(start: Start, root: Path) -> ReconcileResult:
 
     Args:
         start: Runs a pipeline.
-        root: Folder of the lock that keeps two passes on this machine apart.
+        root: Folder of the lock that keeps two passes on this machine apart; None where a server keeps runs apart.
 
     Returns:
         The pending and edited campaigns, where the runs stand, and the failures.
     """
     reconciled, settings = ReconcileResult(), service_settings()
-    root.mkdir(parents=True, exist_ok=True)
-    with file_lock(root / "reconcile.lock"):
+    if root:
+        root.mkdir(parents=True, exist_ok=True)
+    with file_lock(root / "reconcile.lock") if root else nullcontext():
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
         withdrawals = read_withdrawals(repo) if repo else []

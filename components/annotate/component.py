@@ -10,6 +10,7 @@ def annotate(
     candidates: dsl.Input[dsl.Dataset],
     campaign: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
     pipeline: str,
     parameters: dict,
@@ -20,6 +21,7 @@ def annotate(
         candidates: Tasks and candidate edits, as stage candidates wrote them.
         campaign: The open campaign.
         metrics: Figures for the UI.
+        page: Page for the UI.
         run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: name, annotators, overlap, lead, candidates_per_task, axes, gold_share, gold_answers, repeat_share, guidelines, alpha_if, alpha_vq, seed, follow_up.

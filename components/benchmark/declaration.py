@@ -35,6 +35,5 @@ BENCHMARK = Stage(
     ),
     outputs=(StageFile("output", "Figures on held-out pairs, and the gate's verdict.", "benchmark", "Artifact"),),
     pipelines=("train-reward",),
-    has_page=True,
     dataset_use="evaluation",
 )

@@ -10,6 +10,7 @@ def candidates(
     edits: dsl.Input[dsl.Dataset],
     candidates: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
     pipeline: str,
     parameters: dict,
@@ -20,6 +21,7 @@ def candidates(
         edits: An edits.jsonl, or a folder of them, with the images.
         candidates: Tasks and candidate edits.
         metrics: Figures for the UI.
+        page: Page for the UI.
         run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: editor, per_task, steps, seed.

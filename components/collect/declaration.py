@@ -21,5 +21,4 @@ COLLECT = Stage(
     ),
     outputs=(StageFile("output", "The experts' judgements.", "judgements"),),
     pipelines=("train-reward",),
-    has_page=True,
 )

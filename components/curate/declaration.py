@@ -39,5 +39,4 @@ CURATE = Stage(
         StageFile("version", "The version in the dataset repository, a JSON file.", type="Artifact"),
     ),
     pipelines=("curate-editor",),
-    has_page=True,
 )

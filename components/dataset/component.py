@@ -12,6 +12,7 @@ def dataset(
     dataset: dsl.Output[dsl.Dataset],
     version: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
     pipeline: str,
     parameters: dict,
@@ -24,6 +25,7 @@ def dataset(
         dataset: Preference pairs, versioned.
         version: The version in the dataset repository, a JSON file.
         metrics: Figures for the UI.
+        page: Page for the UI.
         run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: withdrawn_sha256, seed, shard_megabytes.

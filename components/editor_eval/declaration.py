@@ -46,6 +46,5 @@ EDITOR_EVAL = Stage(
         StageFile("promotion", "What the registry did, a JSON file.", type="Artifact", is_optional=True),
     ),
     pipelines=("improve-editor", "curate-editor"),
-    has_page=True,
     takes_run=True,
 )

@@ -49,6 +49,5 @@ EDITOR_RL = Stage(
     inputs=(StageFile("edits", "Edits folder of the tasks to practise on.", "prompts"),),
     outputs=(StageFile("output", "The tuned editor and its curves.", "tuned", "Model"),),
     pipelines=("improve-editor",),
-    has_page=True,
     parts=("editor",),
 )

@@ -43,6 +43,5 @@ EDITOR_SFT = Stage(
     ),
     outputs=(StageFile("output", "The fine-tuned editor and its curves.", "tuned", "Model"),),
     pipelines=("curate-editor",),
-    has_page=True,
     parts=("editor",),
 )

@@ -13,6 +13,7 @@ def promote(
     version: dsl.Input[dsl.Artifact],
     promotion: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
     pipeline: str,
     parameters: dict,
@@ -26,6 +27,7 @@ def promote(
         version: The version that stage dataset wrote with them, a JSON file.
         promotion: What the registry did.
         metrics: Figures for the UI.
+        page: Page for the UI.
         run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: name.

@@ -67,8 +67,6 @@ class Stage:
     outputs: tuple[StageFile, ...]
     pipelines: tuple[str, ...]
     """Pipelines that contain the stage, the main one first."""
-    has_page: bool = False
-    """Whether the output has a `page.html` for KFP's UI."""
     takes_run: bool = False
     """Whether the function takes the pipeline run's name as `pipeline_run`, because it registers a model."""
     dataset_use: Literal["", "training", "evaluation"] = ""
