@@ -1,5 +1,6 @@
 """Compilation: the committed files whatever the shell's environment, and what a profile gives each step."""
 
+import json
 import os
 import subprocess
 import sys
@@ -120,6 +121,23 @@ def test_every_step_gets_what_the_profile_says(name: str, ours: Profile, tmp_pat
     for stage, policy in retries(path).items():
         expected = {"maxRetryCount": 1, "backoffDuration": "5s", "backoffFactor": 2.0, "backoffMaxDuration": "3600s"}
         assert policy == (None if stage == "reward" else expected)
+
+
+def test_a_training_on_several_nodes_is_a_trainjob_with_the_stages_resources(tmp_path: Path) -> None:
+    values = yaml.safe_load(OURS)
+    values["stages"]["reward"] |= {"launcher": "trainjob", "nodes": 2, "memory": "64Gi"}
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(values))
+    compiled = compile_pipeline("train-reward", tmp_path / "c.yaml", read_profile(str(tmp_path / "ours.yaml")))
+    container, pod = executors(compiled)["reward"]
+    assert "accelerator" not in container["resources"], "the step's own pod trains nothing"
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert environment["EDITLOOP_LAUNCHER"] == "trainjob"
+    assert environment["EDITLOOP_TRAINJOB_NAMESPACE"] == "ours"
+    assert json.loads(environment["EDITLOOP_TRAINJOB_RESOURCES"])["amd.com/gpu"] == "2"
+    assert json.loads(environment["EDITLOOP_TRAINJOB_SECRETS"]) == {"EDITLOOP_LABEL_STUDIO_TOKEN": ["studio", "token"]}
+    paths = {entry["name"]: entry["fieldPath"] for entry in pod["fieldPathAsEnv"]}
+    assert paths["EDITLOOP_POD_UID"] == "metadata.uid"
+    assert "EDITLOOP_LAUNCHER" not in {entry["name"] for entry in executors(compiled)["benchmark"][0]["env"]}
 
 
 def test_the_committed_pipelines_are_the_examples_and_hold_no_secret() -> None:
