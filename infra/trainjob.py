@@ -8,10 +8,10 @@ the same path as in the calling pod.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -68,6 +68,22 @@ class TrainJobSettings(EnvironmentSettings):
     """Kubernetes' uid of the calling pod."""
 
 
+class TrainJobs(Protocol):
+    """The part of Kubernetes' CustomObjectsApi that TrainJobs need."""
+
+    def create_namespaced_custom_object(
+        self, *, group: str, version: str, plural: str, namespace: str, body: Mapping[str, object]
+    ) -> object: ...
+
+    def get_namespaced_custom_object(
+        self, *, group: str, version: str, plural: str, namespace: str, name: str
+    ) -> dict[str, dict[str, list[dict[str, str]]]]: ...
+
+    def delete_namespaced_custom_object(
+        self, *, group: str, version: str, plural: str, namespace: str, name: str
+    ) -> object: ...
+
+
 def trainjob_manifest(command: list[str], processes: int, settings: TrainJobSettings) -> dict[str, Any]:
     """Return the manifest of the TrainJob that runs a command.
 
@@ -86,16 +102,16 @@ def trainjob_manifest(command: list[str], processes: int, settings: TrainJobSett
             f"{processes} processes on {settings.trainjob_nodes} nodes: each node needs as many; change one of them."
         )
     name = f"editloop-{sha256_json([settings.image, command])[:16]}"
-    metadata: dict[str, Any] = {"name": name, "namespace": settings.trainjob_namespace}
+    metadata: dict[str, object] = {"name": name, "namespace": settings.trainjob_namespace}
     if settings.pod_name and settings.pod_uid:
         metadata["ownerReferences"] = [
             {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
         ]
     values = os.environ | {"OMP_NUM_THREADS": "1"}
-    plain = [
+    environment: list[dict[str, object]] = [
         {"name": name, "value": values[name]} for name in ("OMP_NUM_THREADS", *FORWARDED_VARIABLES) if values.get(name)
     ]
-    secret = [
+    environment += [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
         for name, (secret, key) in settings.trainjob_secrets.items()
     ]
@@ -111,7 +127,7 @@ def trainjob_manifest(command: list[str], processes: int, settings: TrainJobSett
                 "command": ["python", *command],
                 "numNodes": settings.trainjob_nodes,
                 "numProcPerNode": processes // settings.trainjob_nodes,
-                "env": plain + secret,
+                "env": environment,
                 **({"resourcesPerNode": {"requests": resources, "limits": resources}} if resources else {}),
             },
         },
@@ -143,7 +159,9 @@ def launch_trainjob(command: list[str], processes: int, settings: TrainJobSettin
     run_trainjob(job, client.CustomObjectsApi(), client.CoreV1Api(), settings.trainjob_poll_seconds, result)
 
 
-def run_trainjob(job: dict[str, Any], api: Any, core: Any, poll_seconds: float, result: Path | None = None) -> None:
+def run_trainjob(
+    job: Mapping[str, Any], api: TrainJobs, core: Any, poll_seconds: float, result: Path | None = None
+) -> None:
     """Create a TrainJob, or find the one of its name, and wait until it completes.
 
     A job from an earlier try is deleted and created again where it failed, or where it completed and its `result` is
@@ -160,7 +178,8 @@ def run_trainjob(job: dict[str, Any], api: Any, core: Any, poll_seconds: float, 
     Raises:
         EditLoopError: The job failed, cannot start, or somebody deleted it; or the cluster refuses it.
     """
-    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    metadata: dict[str, str] = job["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
     resource = RESOURCE | {"namespace": namespace}
     pods = _PodWatch(core, name, namespace)
     created = _create(api, resource, job)
@@ -193,6 +212,15 @@ class _CannotStartError(EditLoopError):
     """A pod cannot start, whatever the cluster does."""
 
 
+class WaitingPod(NamedTuple):
+    """A pod and why it does not run yet."""
+
+    name: str
+    reason: str
+    """Kubernetes' word for it; empty where the pod runs or has ended."""
+    message: str
+
+
 class _PodWatch:
     """The pods of a job: prints the new lines of their logs, and tells why one does not start."""
 
@@ -209,18 +237,15 @@ class _PodWatch:
         Raises:
             _CannotStartError: A pod cannot start, and could not for STUCK_SECONDS.
         """
-        with _answering():
-            pods = self.core.list_namespaced_pod(self.namespace, label_selector=f"{POD_LABEL}={self.name}").items
         hopeless = ""
-        for pod in pods:
-            reason, message = _waiting_reason(pod)
-            if reason and self.reasons.get(pod.metadata.name) != reason:
-                log.warning("%s does not start: %s: %s", pod.metadata.name, reason, message)
-            self.reasons[pod.metadata.name] = reason
-            if reason in HOPELESS:
-                hopeless = f"{pod.metadata.name}: {reason}: {message}"
-            if not reason:
-                self._print_log(pod)
+        for pod in self._pods():
+            if pod.reason and self.reasons.get(pod.name) != pod.reason:
+                log.warning("%s does not start: %s: %s", *pod)
+            self.reasons[pod.name] = pod.reason
+            if pod.reason in HOPELESS:
+                hopeless = f"{pod.name}: {pod.reason}: {pod.message}"
+            if not pod.reason:
+                self._print_log(pod.name)
         if not hopeless:
             self.stuck_since = None
             return
@@ -228,12 +253,16 @@ class _PodWatch:
         if time.monotonic() - self.stuck_since >= STUCK_SECONDS:
             raise _CannotStartError(f"TrainJob {self.namespace}/{self.name} cannot start: {hopeless}")
 
-    def _print_log(self, pod: Any) -> None:
+    def _pods(self) -> list[WaitingPod]:
+        with _answering():
+            pods = self.core.list_namespaced_pod(self.namespace, label_selector=f"{POD_LABEL}={self.name}").items
+        return [_waiting_pod(pod) for pod in pods]
+
+    def _print_log(self, name: str) -> None:
         from kubernetes.client.exceptions import ApiException
 
-        name = pod.metadata.name
         try:
-            text = self.core.read_namespaced_pod_log(name, self.namespace, timestamps=True, since_seconds=600)
+            text: str = self.core.read_namespaced_pod_log(name, self.namespace, timestamps=True, since_seconds=600)
         except ApiException:  # its container is being made, or its node is away
             return
         for line in text.splitlines():
@@ -243,19 +272,20 @@ class _PodWatch:
                 print(words, flush=True)
 
 
-def _waiting_reason(pod: Any) -> tuple[str, str]:
-    """Return why a pod does not run yet, as Kubernetes puts it; empty texts where it runs or has ended."""
+def _waiting_pod(pod: Any) -> WaitingPod:
+    """Return a pod as Kubernetes' client describes it."""
+    name: str = pod.metadata.name
     for status in pod.status.container_statuses or []:
         waiting = status.state.waiting if status.state else None
         if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
-            return waiting.reason, waiting.message or ""
+            return WaitingPod(name, waiting.reason, waiting.message or "")
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason or "Unschedulable", condition.message or ""
-    return "", ""
+            return WaitingPod(name, condition.reason or "Unschedulable", condition.message or "")
+    return WaitingPod(name, "", "")
 
 
-def _create(api: Any, resource: dict[str, str], job: dict[str, Any]) -> bool:
+def _create(api: TrainJobs, resource: dict[str, str], job: Mapping[str, object]) -> bool:
     """Create a job; return whether this call made it, and no earlier one."""
     from kubernetes.client.exceptions import ApiException
 
@@ -269,7 +299,7 @@ def _create(api: Any, resource: dict[str, str], job: dict[str, Any]) -> bool:
     return True
 
 
-def _conditions(api: Any, resource: dict[str, str], name: str) -> dict[str, Any] | None:
+def _conditions(api: TrainJobs, resource: dict[str, str], name: str) -> dict[str, dict[str, str]] | None:
     """Return a job's conditions that hold, by type; None where there is no such job."""
     from kubernetes.client.exceptions import ApiException
 
@@ -285,7 +315,7 @@ def _conditions(api: Any, resource: dict[str, str], name: str) -> dict[str, Any]
     }
 
 
-def _delete(api: Any, resource: dict[str, str], name: str) -> None:
+def _delete(api: TrainJobs, resource: dict[str, str], name: str) -> None:
     from kubernetes.client.exceptions import ApiException
 
     with _answering():

@@ -67,7 +67,7 @@ def status_command(
     run_id = server.find(run)
     steps = server.steps(run_id)
     if as_json:
-        rows = [dict(zip(("step", "state", "error"), step, strict=True)) for step in steps]
+        rows = [step._asdict() for step in steps]
         print(json.dumps({"run": run_id, "address": server.address(run_id), "steps": rows}, indent=1))
         return
     for title, state, error in steps:

@@ -8,10 +8,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
@@ -20,7 +20,7 @@ from editloop.lineage.run_claim import RunClaim, claim_run, latest_claim, record
 from infra.profile import Profile
 from pipelines.catalogue import find_pipeline, read_run_settings
 from pipelines.compilation import compile_pipeline
-from pipelines.run_status import RunState, RunStatus
+from pipelines.run_status import RunStatus
 
 log = logging.getLogger("editloop.pipelines")
 
@@ -41,6 +41,36 @@ class KfpSettings(EnvironmentSettings):
     """Experiment of the server that runs are listed under."""
     profile: str | None = None
     """Deployment profile of the server's runs: a shipped one, or the path of a YAML file."""
+
+
+class KfpStep(NamedTuple):
+    """A step of a run."""
+
+    title: str
+    state: str
+    """`waiting`, `running`, `succeeded`, `failed` and the like."""
+    error: str
+
+
+@dataclass(frozen=True)
+class KfpRun:
+    """A run as the server tells it."""
+
+    run_id: str
+    name: str
+    state: str
+    error: str
+    """Why it failed; empty where it did not."""
+    finished_at: datetime | None
+    was_terminated: bool
+    """Whether a person ended it. KFP writes FAILED then, but the run was CANCELING before."""
+    steps: list[KfpStep]
+    """In the order of their start."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended well."""
+        return self.state in ("SUCCEEDED", "SKIPPED")
 
 
 class KfpServer:
@@ -100,18 +130,17 @@ class KfpServer:
         Args:
             run_id: KFP's id of the run.
         """
-        seen: dict[str, str] = {}
+        seen: set[KfpStep] = set()
         while True:
             run = self._run(run_id)
             if run is None:
                 return RunStatus(run_id, "stopped", detail="the run was deleted")
-            for task in run.run_details.task_details or [] if run.run_details else []:
-                if seen.get(task.task_id) != task.state and task.state and not task.display_name.endswith("-driver"):
-                    seen[task.task_id] = task.state
-                    log.info("%s: %s", task.display_name, task.state.lower())
+            for step in run.steps:
+                if step not in seen and step.state != "waiting":
+                    seen.add(step)
+                    log.info("%s: %s", step.title, step.state)
             if run.state in ENDED:
-                state: RunState = "done" if run.state in ("SUCCEEDED", "SKIPPED") else "failed"
-                return RunStatus(run.display_name, state, self.address(run_id), _error_text(run))
+                return RunStatus(run.name, "done" if run.is_done else "failed", self.address(run_id), run.error)
             time.sleep(POLL_SECONDS)
 
     def stop(self, run_id: str) -> None:
@@ -160,20 +189,14 @@ class KfpServer:
             self.client.upload_pipeline_version(package, pipeline_version_name=version, pipeline_id=pipeline_id)
         return f"{self.profile.kfp_url.rstrip('/')}/#/pipelines/details/{pipeline_id}"
 
-    def steps(self, run_id: str) -> list[tuple[str, str, str]]:
-        """Return title, state and error of each step of a run, in the order of their start.
+    def steps(self, run_id: str) -> list[KfpStep]:
+        """Return the steps of a run, in the order of their start.
 
         Args:
             run_id: KFP's id of the run.
         """
         run = self._run(run_id)
-        details = run.run_details.task_details or [] if run is not None and run.run_details else []
-        ordered = sorted(details, key=lambda task: (task.start_time is None, task.start_time))
-        return [
-            (task.display_name, (task.state or "waiting").lower(), task.error.message if task.error else "")
-            for task in ordered
-            if not task.display_name.endswith("-driver")
-        ]
+        return run.steps if run else []
 
     def address(self, run_id: str) -> str:
         """Return the page of a run in KFP's UI.
@@ -206,27 +229,25 @@ class KfpServer:
     def _status(self, claim: RunClaim) -> RunStatus | None:
         """Return where the run of a claim stands; None where the next try is due."""
         if not claim.run_id:
-            return (
-                None if claim.is_abandoned else RunStatus(claim.key, "running", "", f"{claim.actor} is submitting it")
-            )
+            submitting = RunStatus(claim.key, "running", detail=f"{claim.actor} is submitting it")
+            return None if claim.is_abandoned else submitting
         address = self.address(claim.run_id)
         run = self._run(claim.run_id)
         if run is None:
             return RunStatus(claim.key, "stopped", "", "its run was deleted; `editloop run --again` starts it anew")
-        if run.state in ("SUCCEEDED", "SKIPPED"):
+        if run.is_done:
             return RunStatus(claim.key, "done", address)
         if run.state not in ENDED:
             return RunStatus(claim.key, "running", address, run_id=claim.run_id)
-        if was_terminated(run):
-            return RunStatus(
-                claim.key, "stopped", address, "a person stopped it; `editloop run --again` starts it anew"
-            )
+        if run.was_terminated:
+            detail = "a person stopped it; `editloop run --again` starts it anew"
+            return RunStatus(claim.key, "stopped", address, detail)
         if claim.attempt >= MOST_TRIES:
-            detail = f"{_error_text(run)}; {claim.attempt} runs failed, mend it and call `editloop run --again`"
+            detail = f"{run.error}; {claim.attempt} runs failed, mend it and call `editloop run --again`"
             return RunStatus(claim.key, "failed", address, detail)
         pause = FIRST_PAUSE_SECONDS * 3 ** (claim.attempt - 1) - _seconds_since(run.finished_at)
         if pause > 0:
-            detail = f"{_error_text(run)}; started again in {pause / 60:.0f} min"
+            detail = f"{run.error}; started again in {pause / 60:.0f} min"
             return RunStatus(claim.key, "failed", address, detail)
         return None
 
@@ -245,13 +266,13 @@ class KfpServer:
                 )
         return str(run.run_id)
 
-    def _run(self, run_id: str) -> Any | None:
+    def _run(self, run_id: str) -> KfpRun | None:
         """Return a run of the server; None where there is none."""
         from kfp_server_api.exceptions import ApiException
 
         with self._answering():
             try:
-                return self.client.get_run(run_id)
+                return _kfp_run(self.client.get_run(run_id))
             except ApiException as error:
                 if error.status in (400, 404):  # 400: this is no id
                     return None
@@ -266,23 +287,25 @@ class KfpServer:
         return str(found.runs[0].run_id) if found.runs else ""
 
 
-def was_terminated(run: Any) -> bool:
-    """Return whether a person ended a run. KFP writes FAILED then, but the run was CANCELING before.
-
-    Args:
-        run: KFP's run.
-    """
-    return run.state == "CANCELED" or any(past.state == "CANCELING" for past in run.state_history or [])
+def _kfp_run(run: Any) -> KfpRun:
+    """Return a run as KFP's client describes it."""
+    state: str = run.state
+    history: list[str] = [past.state for past in run.state_history or []]
+    error = "" if state in ("SUCCEEDED", "SKIPPED") else f"the run is {state}"
+    if run.error and run.error.message:
+        error = str(run.error.message)
+    details = run.run_details.task_details or [] if run.run_details else []
+    steps = [
+        KfpStep(task.display_name, (task.state or "waiting").lower(), task.error.message if task.error else "")
+        for task in sorted(details, key=lambda task: (task.start_time is None, task.start_time))
+        if not task.display_name.endswith("-driver")
+    ]
+    terminated = state == "CANCELED" or "CANCELING" in history
+    return KfpRun(str(run.run_id), str(run.display_name), state, error, run.finished_at, terminated, steps)
 
 
 def _run_name(key: str, attempt: int) -> str:
     return key if attempt == 1 else f"{key} (try {attempt})"
-
-
-def _error_text(run: Any) -> str:
-    if run.state in ("SUCCEEDED", "SKIPPED"):
-        return ""
-    return str(run.error.message) if run.error else f"the run is {run.state}"
 
 
 def _seconds_since(moment: datetime | None) -> float:
