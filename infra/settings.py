@@ -18,6 +18,8 @@ class ServiceSettings(EnvironmentSettings):
 
     label_studio_url: str | None = None
     """Address of Label Studio, such as http://127.0.0.1:8080."""
+    label_studio_public_url: str | None = None
+    """Address of Label Studio in people's browsers, for the links that they follow; else label_studio_url."""
     label_studio_token: SecretStr | None = None
     """API token of the account that owns the campaigns."""
     annotators_file: Path | None = None
@@ -26,6 +28,19 @@ class ServiceSettings(EnvironmentSettings):
     pictures: str | None = None
     """Where Label Studio finds the images of campaigns: the folder that is its LOCAL_FILES_DOCUMENT_ROOT, or
     s3://bucket/prefix (endpoint and credentials: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."""
+
+    @property
+    def label_studio_link(self) -> str:
+        """Address of Label Studio that people follow."""
+        return (self.label_studio_public_url or self.require("label_studio_url")).rstrip("/")
+
+    def project_link(self, project_id: int) -> str:
+        """Return the address at which people answer the pages of a project.
+
+        Args:
+            project_id: Label Studio's id of the project.
+        """
+        return f"{self.label_studio_link}/projects/{project_id}/data?labeling=1"
 
 
 class LocalServiceSettings(EnvironmentSettings):

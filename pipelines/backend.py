@@ -2,85 +2,70 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from editloop.environment import EnvironmentSettings
-from editloop.errors import EditLoopError
-from pipelines.catalogue import find_pipeline
-from pipelines.compilation import COMPILED, compile_pipeline
+from editloop.errors import EditLoopError, there_are
+from infra.profile import read_profile
+from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
+from pipelines.kfp_server import KfpServer, KfpSettings
 from pipelines.local import run_local
+from pipelines.run_status import RunStatus
 
 log = logging.getLogger("editloop.pipelines")
 
-
-class BackendSettings(EnvironmentSettings):
-    """Where pipelines run."""
-
-    kfp_endpoint: str | None = None
-    """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
-    kfp_experiment: str = "editloop"
-    """Experiment of the server that runs are listed under."""
+Start = Callable[[str, dict[str, Any]], RunStatus]
+"""Runs a pipeline, given its name and form: to its end on this machine, or by submitting it to a server."""
 
 
-def make_starter(root: Path, image: str | None = None) -> Callable[[str, dict[str, Any]], None]:
-    """Return a function that runs a pipeline, given its name and arguments, on this machine or on the server.
+def make_starter(root: Path, profile: str | None = None) -> Start:
+    """Return a function that runs a pipeline, given its name and form, on this machine or on the server.
 
     Args:
         root: Folder of steps, cache and logs on this machine.
-        image: Container image of the steps on the server; None for `DEFAULT_IMAGE`.
+        profile: Deployment profile of runs on the server; None for the one in EDITLOOP_PROFILE.
 
     Raises:
-        EditLoopError: An image is given, but pipelines run on this machine.
+        EditLoopError: A profile is given, but pipelines run on this machine; or the server has none, or does not
+            answer.
     """
-    settings = BackendSettings()
-    if settings.kfp_endpoint:
-        return lambda name, arguments: submit(name, arguments, settings, image)
-    if image:
+    if KfpSettings().kfp_endpoint:
+        return open_server(profile).submit
+    if profile:
         raise EditLoopError(
-            f"--image {image}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
-            "them on a Kubeflow Pipelines server, or leave --image out."
+            f"--profile {profile}: pipelines run on this machine, without containers. Set EDITLOOP_KFP_ENDPOINT to run "
+            "them on a Kubeflow Pipelines server, or leave --profile out."
         )
-    return lambda name, arguments: run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
+
+    def run_here(name: str, arguments: dict[str, Any]) -> RunStatus:
+        run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
+        return RunStatus(str(read_run_settings(arguments.get("settings", "")).get("run_key", name)), "started")
+
+    return run_here
 
 
-def submit(name: str, arguments: dict[str, Any], settings: BackendSettings, image: str | None = None) -> None:
-    """Submit a pipeline to the server.
-
-    Where the arguments have a `run_key`, nothing is submitted if the server has a run of that key that is neither
-    failed nor cancelled.
+def open_server(profile: str | None = None) -> KfpServer:
+    """Return the server in EDITLOOP_KFP_ENDPOINT.
 
     Args:
-        name: The pipeline.
-        arguments: The pipeline's arguments.
-        settings: Address of the server, and the experiment.
-        image: Container image of the steps; None submits the committed YAML file as it is.
-    """
-    from kfp.client import Client
+        profile: Deployment profile of its runs; None for the one in EDITLOOP_PROFILE.
 
-    client = Client(host=settings.kfp_endpoint)
-    key = arguments.get("run_key") or name
-    name_filter = json.dumps({"predicates": [{"key": "name", "operation": "EQUALS", "stringValue": key}]})
-    earlier_runs = client.list_runs(filter=name_filter).runs or []
-    if arguments.get("run_key") and any(run.state not in ("FAILED", "CANCELED") for run in earlier_runs):
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = COMPILED / f"{name}.yaml"
-        package = compile_pipeline(name, Path(folder) / path.name, image) if image else path
-        client.create_run_from_pipeline_package(
-            str(package), arguments=arguments, run_name=key, experiment_name=settings.kfp_experiment
-        )
+    Raises:
+        EditLoopError: A variable is not set, the profile is not valid, or nothing answers.
+    """
+    settings = KfpSettings()
+    settings.require("kfp_endpoint")
+    return KfpServer(settings, read_profile(profile or settings.require("profile")))
 
 
 def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
-    """Parse `name=value` texts into arguments of a pipeline, with the types that it declares.
+    """Parse `name=value` texts into a pipeline's form, with the types that it and its stages declare.
 
     Args:
         name: The pipeline.
-        texts: Texts `name=value`. The value of a parameter that is no string is JSON.
+        texts: Texts `name=value` of form fields and stages' parameters. The value of one that is no string is JSON.
 
     Returns:
         The arguments by name.
@@ -89,18 +74,22 @@ def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
         EditLoopError: There is no such pipeline or parameter, a value has the wrong form, or a required argument is
             missing.
     """
-    entries = {entry.name: entry for entry in find_pipeline(name).parameters}
-    arguments: dict[str, Any] = {}
+    pipeline = find_pipeline(name)
+    kinds = {"run_key": str, "seed": int}
+    for step in pipeline.steps:
+        kinds |= {step.pipeline_name(entry.name): entry.type for entry in stage_parameters(step.stage)}
+    kinds |= {entry.name: entry.type for entry in pipeline.form}
+    values: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or key not in entries:
-            raise EditLoopError(f"--set {text}: {name} takes name=value of {', '.join(entries)}.")
-        kind = entries[key].type
+        if not equals or key not in kinds:
+            raise EditLoopError(f"--set {text}: {name} takes name=value; {there_are(key, kinds)}")
+        kind = kinds[key]
         try:
-            arguments[key] = value if kind is str else json.loads(value)
+            values[key] = value if kind is str else json.loads(value)
         except ValueError as error:
             raise EditLoopError(f"--set {text}: {key} takes {kind.__name__} as JSON.") from error
-    missing = [key for key, entry in entries.items() if entry.is_required and key not in arguments]
+    missing = [entry.name for entry in pipeline.form if entry.is_required and entry.name not in values]
     if missing:
         raise EditLoopError(f"{name} also needs {', '.join(f'--set {key}=...' for key in missing)}.")
-    return arguments
+    return pipeline.arguments(values)

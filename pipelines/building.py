@@ -1,31 +1,36 @@
 """Make KFP's pipelines of the catalogue's."""
 
 import inspect
-from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from pipelines.catalogue import Pipeline, Step, find_pipeline, stage_parameters
+from infra.profile import Profile
+from pipelines.catalogue import Pipeline, find_pipeline
+from pipelines.deployment import FIRST_STEP, deploy
+
+FIRST_STEP_TITLE = "Check the settings, find the inputs"
 
 
-@cache
-def build_pipeline(name: str) -> Any:
-    """Return a pipeline as KFP's decorator makes it, with the parameters that the catalogue lists.
+def build_pipeline(name: str, profile: Profile | None = None) -> Any:
+    """Return a pipeline as KFP's decorator makes it, with the form that the catalogue lists.
 
     Args:
         name: The pipeline's name.
+        profile: What each step gets of the cluster; None for a run on this machine.
 
     Raises:
         EditLoopError: There is no such pipeline.
     """
     pipeline = find_pipeline(name)
-    parameters = pipeline.parameters
+    parameters = pipeline.form
     outputs = _outputs(pipeline)
 
     def run(*values: Any) -> Any:
-        return _add_tasks(pipeline, dict(zip((entry.name for entry in parameters), values, strict=True)), outputs)
+        return _add_tasks(
+            pipeline, dict(zip((entry.name for entry in parameters), values, strict=True)), outputs, profile
+        )
 
     keyword, none = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
     defaults = [none if entry.is_required else entry.default for entry in parameters]
@@ -51,34 +56,36 @@ def _outputs(pipeline: Pipeline) -> Any:
     return NamedTuple("Outputs", fields)
 
 
-def _add_tasks(pipeline: Pipeline, values: dict[str, Any], outputs: Any) -> Any:
+def _add_tasks(pipeline: Pipeline, values: dict[str, Any], outputs: Any, profile: Profile | None) -> Any:
     """Add the tasks of a pipeline to the graph that KFP is building, and return the pipeline's outputs."""
+    component = getattr(import_module("pipelines.preflight_components"), f"{pipeline.name.replace('-', '_')}_preflight")
+    first = component(**values)
+    first.set_display_name(FIRST_STEP_TITLE)
+    first.set_caching_options(False)  # a campaign of the same name may have other answers by now
+    tasks = {FIRST_STEP: first}
     sources: dict[str, Any] = {}
     for part in pipeline.imports:
-        task = dsl.importer(
-            artifact_uri=values[f"{part.name}_uri"],
+        # An importer keeps KFP's own name: consumers of a renamed one do not find its output (KFP's issue 11173).
+        sources[part.name] = dsl.importer(
+            artifact_uri=first.outputs[f"{part.name}_uri"],
             artifact_class=getattr(dsl, part.type),
-            metadata={"sha256": values[f"{part.name}_sha256"]},
-        )
-        task.set_display_name(part.title or part.name)
-        sources[part.name] = task.output
+            metadata={"sha256": first.outputs[f"{part.name}_sha256"]},
+        ).output
     for step in pipeline.steps:
-        task = _component(step)(**_arguments(pipeline, step, values, sources))
-        for file in step.stage.outputs:
-            sources[f"{step.stage.name}.{file.artifact_name}"] = task.outputs[file.artifact_name]
+        stage = step.stage
+        artifacts = {artifact: sources[source] for artifact, source in step.reads.items()}
+        run = getattr(import_module(f"components.{stage.name}.component"), stage.name)
+        task = run(
+            **artifacts,
+            run_key=first.outputs["run_key"],
+            pipeline=pipeline.name,
+            parameters=first.outputs[stage.name],
+        )
+        task.set_display_name(stage.title)
+        for file in stage.outputs:
+            sources[f"{stage.name}.{file.artifact_name}"] = task.outputs[file.artifact_name]
+        tasks[stage.name] = task
+    if profile:
+        for name, task in tasks.items():
+            deploy(task, name, profile)
     return outputs(**{name: sources[source] for name, source in pipeline.outputs.items()})
-
-
-def _component(step: Step) -> Any:
-    module = import_module(f"components.{step.stage.name}.component")
-    return getattr(module, step.stage.name)
-
-
-def _arguments(pipeline: Pipeline, step: Step, values: dict[str, Any], sources: dict[str, Any]) -> dict[str, Any]:
-    arguments = {artifact: sources[source] for artifact, source in step.reads.items()}
-    arguments |= {
-        parameter.name: values[step.pipeline_name(parameter.name)] for parameter in stage_parameters(step.stage)
-    }
-    if len(step.stage.pipelines) > 1:
-        arguments["pipeline"] = pipeline.name
-    return arguments | {"run_key": values["run_key"], "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}

@@ -6,7 +6,9 @@ A pipeline is data here: which artifacts it imports, which stages it runs, what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
 
 from components.annotate.declaration import ANNOTATE
 from components.benchmark.declaration import BENCHMARK
@@ -43,13 +45,14 @@ STAGES: dict[str, Stage] = {
 
 @dataclass(frozen=True)
 class Import:
-    """An artifact that a pipeline takes from outside, by the parameters `NAME_uri` and `NAME_sha256`."""
+    """An artifact that a pipeline takes from outside. The first step finds its address."""
 
     name: str
+    field: str
+    """The form's field that it is found by: an address, or `campaign` for a campaign's name."""
     help: str
+    """What the field is."""
     type: str = "Dataset"
-    title: str = ""
-    """Name in KFP's graph; empty for `name`."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,26 @@ class Step:
 
 
 @dataclass(frozen=True)
-class PipelineParameter:
-    """An entry of a pipeline's run form."""
+class Parameter:
+    """A parameter of a stage, or a field of a pipeline's run form."""
 
     name: str
     type: type
     help: str
     default: Any = None
     is_required: bool = False
+    choices: tuple[str, ...] = ()
+    """Names that ship, for a drop-down; empty where it is free."""
+
+
+SETTINGS = Parameter(
+    "settings",
+    str,
+    "Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs "
+    "of one key are one piece of work.",
+    "",
+)
+"""The form's last field."""
 
 
 @dataclass(frozen=True)
@@ -93,57 +108,112 @@ class Pipeline:
     steps: tuple[Step, ...]
     outputs: Mapping[str, str]
     """Source of each output, as `STAGE.ARTIFACT`."""
+    fields: tuple[str, ...]
+    """Parameters of stages, by their name in the pipeline, that are fields of the form. The others go to `settings`."""
 
     @property
-    def parameters(self) -> tuple[PipelineParameter, ...]:
-        """The run form: the required parameters first, then the digests of the imports, then what the stages take.
-
-        Stages that name a parameter alike share it, so it needs one default.
-        """
-        required = [PipelineParameter(f"{part.name}_uri", str, part.help, is_required=True) for part in self.imports]
-        optional = [
-            PipelineParameter(f"{part.name}_sha256", str, f"Content address of {part.name}_uri; empty for unknown.", "")
-            for part in self.imports
-        ]
-        names: set[str] = set()
+    def form(self) -> tuple[Parameter, ...]:
+        """The run form, in the order in which KFP's UI shows it: by name, the required fields first."""
+        entries = {part.field: Parameter(part.field, str, part.help, is_required=True) for part in self.imports}
         for step in self.steps:
             for parameter in stage_parameters(step.stage):
                 name = step.pipeline_name(parameter.name)
-                if name not in names:
-                    names.add(name)
-                    (required if parameter.is_required else optional).append(replace(parameter, name=name))
-        run_key = PipelineParameter(
-            "run_key", str, "Runs of one key are one piece of work; empty for a run of its own.", ""
-        )
-        seeds = [entry for entry in optional if entry.name == "seed"]
-        return (*required, *(entry for entry in optional if entry.name != "seed"), *seeds, run_key)
+                if name in self.fields:
+                    entries.setdefault(name, replace(parameter, name=name))
+        ordered = sorted(entries.values(), key=lambda entry: (not entry.is_required, entry.name))
+        return (*ordered, SETTINGS)
 
-    def arguments(self, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the pipeline's arguments for values of its stages' parameters.
+    def owners(self, name: str) -> list[tuple[str, str]]:
+        """Return the stages that take a parameter of the pipeline, each with its own name of it.
+
+        Args:
+            name: The parameter's name in the pipeline.
+        """
+        return [
+            (step.stage.name, parameter)
+            for step in self.steps
+            for parameter in step.stage.parameters.model_fields
+            if step.pipeline_name(parameter) == name
+        ]
+
+    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the form's values. Parameters of stages that are no fields go into `settings`.
+
+        Args:
+            values: Values by field; `seed`, `run_key` and any parameter of a stage, by its name in the pipeline, too.
+                `settings` is YAML text or a mapping.
+
+        Raises:
+            EditLoopError: A name is unknown, or `settings` is no mapping.
+        """
+        fields = {entry.name for entry in self.form}
+        settings = read_run_settings(values.get("settings", ""))
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            if name == "settings":
+                continue
+            if name in fields:
+                arguments[name] = value
+            elif name in ("seed", "run_key"):
+                settings[name] = value
+            elif owners := self.owners(name):
+                for stage, parameter in owners:
+                    settings.setdefault(stage, {})[parameter] = value
+            else:
+                known = [*fields, "seed", "run_key", *(step.stage.name for step in self.steps)]
+                raise EditLoopError(f"{self.name}: no parameter {name}; {there_are(name, known)}")
+        if settings:
+            arguments["settings"] = yaml.safe_dump(settings, default_flow_style=True, width=10**6).strip()
+        return arguments
+
+    def stage_values(self, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return values of stages' parameters by their names in the pipeline.
 
         Args:
             parameters: Values by parameter, by stage. Of stages that share a parameter, the first one's value counts.
         """
-        arguments: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for step in self.steps:
             for name, value in parameters.get(step.stage.name, {}).items():
-                arguments.setdefault(step.pipeline_name(name), value)
-        return arguments
+                values.setdefault(step.pipeline_name(name), value)
+        return values
 
 
-def stage_parameters(stage: Stage) -> tuple[PipelineParameter, ...]:
+def read_run_settings(settings: Any) -> dict[str, Any]:
+    """Return the mapping in a form's field `settings`.
+
+    Args:
+        settings: YAML text, or the mapping itself.
+
+    Raises:
+        EditLoopError: It is no YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(settings) if isinstance(settings, str) else settings
+    except yaml.YAMLError as error:
+        raise EditLoopError(f"settings: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise EditLoopError(f"settings: {values!r} is no mapping; write for example {{reward: {{epochs: 8}}}}")
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def stage_parameters(stage: Stage) -> tuple[Parameter, ...]:
     """Return the parameters of a stage with type, default and help.
 
     Args:
         stage: The stage.
     """
+    shipped = stage.parameters.choices()
     return tuple(
-        PipelineParameter(
+        Parameter(
             name,
             _plain_type(info.annotation),
             " ".join((info.description or "").split()),
             None if info.is_required() else info.default,
             info.is_required(),
+            tuple(shipped.get(name, get_args(info.annotation) if get_origin(info.annotation) is Literal else ())),
         )
         for name, info in stage.parameters.model_fields.items()
     )
@@ -169,24 +239,23 @@ def _plain_type(annotation: Any) -> type:
     return plain.get(annotation, list if get_origin(annotation) is list else str)
 
 
-_HELD_OUT = Import("heldout", "Edits folder to compare on.", title="held-out tasks")
-_EDITOR_NAMES = {"base": "editor", "name": "registered_name"}
 _COLLECT_PREFERENCES = Pipeline(
     "collect-preferences",
     "Make candidate edits of a team's images, and ask experts about them in Label Studio.",
-    imports=(Import("edits", "Folder with edits.jsonl and its images: a path here, s3:// on a cluster."),),
+    imports=(Import("edits", "edits", "Folder with edits.jsonl and its images: a path here, s3:// on a cluster."),),
     steps=(
-        Step(CANDIDATES, {"edits": "edits"}),
+        Step(CANDIDATES, {"edits": "edits"}, {"editor": "image_editor"}),
         Step(ANNOTATE, {"candidates": "candidates.candidates"}, {"name": "campaign"}),
     ),
     outputs={"candidates": "candidates.candidates", "campaign": "annotate.campaign"},
+    fields=("annotators", "campaign", "image_editor", "lead", "overlap"),
 )
 _TRAIN_REWARD = Pipeline(
     "train-reward",
     "Train the reward model on a complete campaign, measure it, and promote it as its gate says.",
     imports=(
-        Import("candidates", "Folder of candidate edits that collect-preferences made."),
-        Import("campaign", "Folder of the campaign that collect-preferences opened.", "Artifact"),
+        Import("candidates", "campaign", "Name or key of a complete campaign that collect-preferences opened."),
+        Import("campaign", "campaign", "Name or key of a complete campaign.", "Artifact"),
     ),
     steps=(
         Step(COLLECT, {"campaign": "campaign", "candidates": "candidates"}),
@@ -205,34 +274,44 @@ _TRAIN_REWARD = Pipeline(
         ),
     ),
     outputs={"model": "reward.model", "promotion": "promote.promotion"},
+    fields=("gate", "preset", "processes", "registered_name"),
 )
 _CURATE_EDITOR = Pipeline(
     "curate-editor",
     "Fine-tune the editor on the edits that the champion reward model keeps, and compare it with its base.",
     imports=(
-        Import(
-            "edits",
-            "Edits folder to choose from: its candidates, or its targets where no row has any.",
-            title="noisy edits",
-        ),
-        _HELD_OUT,
+        Import("edits", "edits", "Edits folder to choose from: its candidates, or its targets where no row has any."),
+        Import("heldout", "edits_held_out", "Edits folder to compare on."),
     ),
     steps=(
         Step(CURATE, {"noisy": "edits"}),
-        Step(EDITOR_SFT, {"curated": "curate.curated", "version": "curate.version"}),
-        Step(EDITOR_EVAL, {"heldout": "heldout", "tuned": "editor_sft.tuned"}, _EDITOR_NAMES),
+        Step(EDITOR_SFT, {"curated": "curate.curated", "version": "curate.version"}, {"editor": "image_editor"}),
+        Step(
+            EDITOR_EVAL,
+            {"heldout": "heldout", "tuned": "editor_sft.tuned"},
+            {"base": "image_editor", "name": "registered_name"},
+        ),
     ),
     outputs={"curated": "curate.curated", "tuned": "editor_sft.tuned", "evaluation": "editor_eval.evaluation"},
+    fields=("gate", "image_editor", "judge", "preset", "registered_name"),
 )
 _IMPROVE_EDITOR = Pipeline(
     "improve-editor",
     "Improve the editor by online RL with the champion reward model, and compare it with its base.",
-    imports=(Import("prompts", "Edits folder to practise on."), _HELD_OUT),
+    imports=(
+        Import("prompts", "edits_to_practise", "Edits folder to practise on."),
+        Import("heldout", "edits_held_out", "Edits folder to compare on."),
+    ),
     steps=(
-        Step(EDITOR_RL, {"prompts": "prompts"}),
-        Step(EDITOR_EVAL, {"heldout": "heldout", "tuned": "editor_rl.tuned"}, _EDITOR_NAMES),
+        Step(EDITOR_RL, {"prompts": "prompts"}, {"editor": "image_editor"}),
+        Step(
+            EDITOR_EVAL,
+            {"heldout": "heldout", "tuned": "editor_rl.tuned"},
+            {"base": "image_editor", "name": "registered_name"},
+        ),
     ),
     outputs={"tuned": "editor_rl.tuned", "evaluation": "editor_eval.evaluation"},
+    fields=("gate", "image_editor", "preset", "registered_name", "reward"),
 )
 PIPELINES: dict[str, Pipeline] = {
     pipeline.name: pipeline for pipeline in (_COLLECT_PREFERENCES, _TRAIN_REWARD, _CURATE_EDITOR, _IMPROVE_EDITOR)

@@ -12,6 +12,7 @@ from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
+from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
 from pipelines.edit_score_cli import adapter_command, teacher_app
 from pipelines.environment import services_of
@@ -29,9 +30,11 @@ from pipelines.service_option import DEFAULT_SERVICES, Services
 START, DATA, TRAIN = "Start here", "Data and people", "Train"
 EVALUATE, REGISTRY, SERVICES = "Evaluate", "Registry and lineage", "Services"
 DEFAULT_OUT = Path("runs/demo")
-Image = Annotated[
+ProfileName = Annotated[
     str | None,
-    typer.Option(help="Container image of the steps on a Kubeflow cluster, and of the TrainJobs that they start."),
+    typer.Option(
+        "--profile", help="Deployment profile for a Kubeflow cluster; by default the one in EDITLOOP_PROFILE."
+    ),
 ]
 
 
@@ -130,7 +133,7 @@ def reconcile_command(
         DEFAULT_OUT
     ),
     seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
-    image: Image = None,
+    profile: ProfileName = None,
 ) -> None:
     """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places.
 
@@ -139,19 +142,24 @@ def reconcile_command(
     import time
 
     from pipelines.backend import make_starter
+    from pipelines.kfp_server import KfpSettings
     from pipelines.reconcile import reconcile as look_once
 
+    lock_folder = None if KfpSettings().kfp_endpoint else out
     with services_of(out):
         while True:
-            reconciled = look_once(make_starter(out, image), out)
+            reconciled = look_once(make_starter(out, profile), lock_folder)
             for pending in reconciled.waiting:
                 print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
             for campaign in reconciled.edited:
                 print(f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed")
-            for word, keys in (("done", reconciled.done), ("started", reconciled.started)):
-                for key in keys:
-                    print(f"{word:<8} {key}")
+            for run in reconciled.runs:
+                print(run)
+            for failure in reconciled.failures:
+                print(f"failed   {failure}", file=sys.stderr)
             if once:
+                if reconciled.failures:
+                    raise typer.Exit(1)
                 return
             time.sleep(seconds)
 
@@ -170,14 +178,18 @@ def run_command(
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Steps, cache and logs go below this folder.")] = DEFAULT_OUT,
-    image: Image = None,
+    profile: ProfileName = None,
+    wait: Annotated[bool, typer.Option("--wait", help="On a server: wait for the end, and print each step.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="On a server: start anew what a person stopped, or what failed.")
+    ] = False,
     show_help: Help = False,
 ) -> None:
     """Run one pipeline, here or (with EDITLOOP_KFP_ENDPOINT set) on that Kubeflow Pipelines server.
 
     `editloop run NAME --help` lists the pipeline's parameters.
 
-    For example: editloop run improve-editor --set prompts_uri=/data/prompts --set heldout_uri=/data/heldout
+    For example: editloop run improve-editor --set edits_to_practise=/data/practice --set edits_held_out=/data/heldout
     """
     if show_help or not pipeline:
         print(context.get_help())
@@ -186,11 +198,22 @@ def run_command(
 
             show_parameters(pipeline)
         return
-    from pipelines.backend import make_starter, parse_arguments
+    from pipelines.backend import make_starter, open_server, parse_arguments
+    from pipelines.kfp_server import KfpSettings
 
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):
-        make_starter(out, image)(pipeline, arguments)
+        if not KfpSettings().kfp_endpoint:
+            make_starter(out, profile)(pipeline, arguments)
+            return
+        server = open_server(profile)
+        status = server.submit(pipeline, arguments, again=again)
+        print(status)
+        if wait and status.state in ("started", "running") and status.run_id:
+            status = server.wait(status.run_id)
+            print(status)
+        if status.state in ("failed", "stopped"):
+            raise typer.Exit(1)
 
 
 @app.command(
@@ -222,15 +245,16 @@ def stage_command(
 @app.command("compile", rich_help_panel=TRAIN)
 def compile_command(
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")],
-    image: Image = None,
+    profile: Annotated[str, typer.Option(help="Deployment profile: a shipped one, or the path of a YAML file.")],
 ) -> None:
     """Compile the pipelines to YAML for a Kubeflow Pipelines server.
 
-    For example: editloop compile --out build/ours --image registry.example/editloop:2.1
+    For example: editloop compile --out build/ours --profile ours.yaml
     """
+    from infra.profile import read_profile
     from pipelines.compilation import compile_pipelines
 
-    for path in compile_pipelines(out, image):
+    for path in compile_pipelines(out, read_profile(profile)):
         print(path)
 
 
@@ -277,6 +301,7 @@ app.command("rollback", rich_help_panel=REGISTRY)(rollback_command)
 app.command("verify", rich_help_panel=REGISTRY)(verify_command)
 app.command("trace", rich_help_panel=REGISTRY)(trace_command)
 app.command("serve", rich_help_panel=SERVICES)(serve_command)
+app.add_typer(cluster_app, name="cluster", rich_help_panel=SERVICES)
 
 
 @app.command("up", rich_help_panel=SERVICES)

@@ -1,14 +1,17 @@
-"""Compile pipelines to KFP's YAML. A cluster gets the committed files in `pipelines/compiled/`."""
+"""Compile pipelines to KFP's YAML for a deployment profile. Those in `pipelines/compiled/` are the example's."""
 
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from infra.launch import LaunchSettings
+from infra.profile import Profile
 from pipelines.catalogue import PIPELINES, find_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
+EXAMPLE_PROFILE = "example"
+"""Name of the shipped profile that the committed files are for."""
 
 
 def show_parameters(name: str) -> None:
@@ -23,61 +26,58 @@ def show_parameters(name: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    parameters = find_pipeline(name).parameters
+    parameters = find_pipeline(name).form
     table = Table("--set", "type", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
     for entry in parameters:
         default = "required" if entry.is_required else repr(entry.default)
-        table.add_row(entry.name, entry.type.__name__, default, entry.help)
+        table.add_row(entry.name, ", ".join(entry.choices) or entry.type.__name__, default, entry.help)
     Console().print(table)
 
 
-def compile_pipelines(out: Path, image: str | None = None) -> list[Path]:
+def compile_pipelines(out: Path, profile: Profile) -> list[Path]:
     """Write `<pipeline>.yaml` of every pipeline, and return the paths.
 
     Args:
         out: Folder to write; it is created where it is missing.
-        image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
+        profile: The deployment profile.
     """
     out.mkdir(parents=True, exist_ok=True)
-    return [compile_pipeline(name, out / f"{name}.yaml", image) for name in PIPELINES]
+    return [compile_pipeline(name, out / f"{name}.yaml", profile) for name in PIPELINES]
 
 
-def compile_pipeline(name: str, path: Path, image: str | None = None) -> Path:
+def compile_pipeline(name: str, path: Path, profile: Profile) -> Path:
     """Write a pipeline as KFP's YAML, and return the path.
 
-    The bytes depend on the sources and `image` alone, not on the environment.
+    The bytes depend on the sources and the profile alone, not on the environment.
 
     Args:
         name: The pipeline.
         path: File to write.
-        image: Container image of the steps, and of the TrainJobs that they start; None for `DEFAULT_IMAGE`.
+        profile: The deployment profile.
 
     Raises:
         EditLoopError: There is no such pipeline.
     """
     from kfp import compiler
 
-    from pipelines.building import build_pipeline
+    from pipelines.building import FIRST_STEP_TITLE, build_pipeline
 
-    compiler.Compiler().compile(build_pipeline(name), str(path))
-    path.write_text(_without_environment(path.read_text(), image))
+    compiler.Compiler().compile(build_pipeline(name, profile), str(path))
+    compiled = path.read_text()
+    header = takewhile(lambda line: line.startswith("#"), compiled.splitlines(keepends=True))
+    spec, *platforms = yaml.safe_load_all(compiled)
+    # What kfp itself writes for caching depends on the variable KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT.
+    for task in spec["root"]["dag"]["tasks"].values():
+        is_first = task["taskInfo"]["name"] == FIRST_STEP_TITLE
+        task["cachingOptions"] = {} if is_first else {"enableCache": True}
+    spec["defaultPipelineRoot"] = profile.storage.pipeline_root
+    _add_choices(spec["root"]["inputDefinitions"]["parameters"], name)
+    path.write_text("".join(header) + yaml.safe_dump_all([spec, *platforms]))
     return path
 
 
-def _without_environment(compiled: str, image: str | None) -> str:
-    """Return KFP's YAML with caching on in every task, and with another image where one is given.
-
-    What kfp itself writes for caching depends on the variable KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT.
-    """
-    header = takewhile(lambda line: line.startswith("#"), compiled.splitlines(keepends=True))
-    spec, *platforms = yaml.safe_load_all(compiled)
-    dags = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
-    for dag in dags:
-        for task in dag["tasks"].values():
-            task["cachingOptions"] = {"enableCache": True}
-    if image:
-        for executor in spec["deploymentSpec"]["executors"].values():
-            if container := executor.get("container"):  # an importer has none
-                container["image"] = image
-                container["env"] = [{"name": LaunchSettings.variable("image"), "value": image}]
-    return "".join(header) + yaml.safe_dump_all([spec, *platforms])
+def _add_choices(parameters: dict[str, Any], name: str) -> None:
+    """Make drop-downs of the form's fields with choices. KFP's UI shows them; its SDK cannot write them."""
+    for entry in find_pipeline(name).form:
+        if entry.choices:
+            parameters[entry.name]["literals"] = list(entry.choices)

@@ -21,7 +21,7 @@ from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.catalogue import find_pipeline
+from pipelines.catalogue import find_pipeline, read_run_settings
 from pipelines.command_lock import command_lock
 from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
@@ -29,6 +29,7 @@ from pipelines.local import run_local
 from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
 from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
+from pipelines.run_status import RunStatus
 from pipelines.settings import LoopSettings
 from pipelines.summary import CHAMPIONS, Turn, summarise
 from pipelines.verify import verify
@@ -92,22 +93,22 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     """Run the three pipelines, with the experts' answers between the first and the second."""
     turn = Turn()
 
-    def start(pipeline: str, arguments: dict[str, Any]) -> None:
+    def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
         with console.status(pipeline) as status:
             run_local(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
         console.print(f"[green]✓[/green] {pipeline}")
+        return RunStatus(read_run_settings(arguments["settings"])["run_key"], "started")
 
     arguments = {
-        "edits_uri": str(inputs.judged),
-        "edits_sha256": read_manifest(inputs.judged)["sha256"],
-        **_arguments("collect-preferences", loop, "candidates", "annotate"),
+        "edits": str(inputs.judged),
+        **_values("collect-preferences", loop, "candidates", "annotate"),
         "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
     if not any(_targets(inputs.judged)):
         arguments["gold_share"] = 0.0
-    key = f"collect-preferences-{sha256_json(arguments)[:16]}"
+    key = f"collect-preferences-{sha256_json([arguments, read_manifest(inputs.judged)['sha256']])[:16]}"
     if not has_finished_run("collect-preferences", key):
-        start("collect-preferences", arguments | {"run_key": key})
+        start("collect-preferences", find_pipeline("collect-preferences").arguments(arguments | {"run_key": key}))
     turn.read(key)
     campaign = read_campaign(turn.outputs["annotate"]).key
     if experts == "simulated":
@@ -127,29 +128,29 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         last_news = news
         time.sleep(SECONDS_BETWEEN_LOOKS)
         reconciled = reconcile(start, folder)
-    for run_key in (*reconciled.done, *reconciled.started):
-        turn.read(run_key)
+    if reconciled.failures:
+        raise EditLoopError("\n".join(reconciled.failures))
+    for run in reconciled.runs:
+        turn.read(run.key)
     return turn
 
 
 def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
     """Return the arguments of the pipelines that reconcile starts when the campaign is closed."""
     return {
-        "train-reward": _arguments("train-reward", loop, "reward", "benchmark"),
+        "train-reward": _values("train-reward", loop, "reward", "benchmark"),
         "improve-editor": {
-            "prompts_uri": str(inputs.prompts),
-            "prompts_sha256": read_manifest(inputs.prompts)["sha256"],
-            "heldout_uri": str(inputs.heldout),
-            "heldout_sha256": read_manifest(inputs.heldout)["sha256"],
-            **_arguments("improve-editor", loop, "editor_rl", "editor_eval"),
+            "edits_to_practise": str(inputs.prompts),
+            "edits_held_out": str(inputs.heldout),
+            **_values("improve-editor", loop, "editor_rl", "editor_eval"),
             **({} if all(_targets(inputs.prompts)) else {"watch": _without_oracle(loop.editor_rl.watch)}),
         },
     }
 
 
-def _arguments(pipeline: str, loop: LoopSettings, *stages: str) -> dict[str, Any]:
-    """Return the arguments of a pipeline that the settings of its stages give."""
-    return find_pipeline(pipeline).arguments({stage: loop.stage_values(stage) for stage in stages})
+def _values(pipeline: str, loop: LoopSettings, *stages: str) -> dict[str, Any]:
+    """Return the values that a turn's settings give for a pipeline's stages, by their names in the pipeline."""
+    return find_pipeline(pipeline).stage_values({stage: loop.stage_values(stage) for stage in stages})
 
 
 def _targets(edits: Path) -> list[bool]:

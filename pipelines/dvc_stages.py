@@ -70,10 +70,10 @@ def _dvc_stage(pipeline: Pipeline, step: Step, name: str, paths: dict[str, str],
         words.append(f"${{{stage.name}}}")
         params.append(stage.name)
     for parameter, shared in step.named.items():
-        owner = next((user.stage.name for user in pipeline.steps if shared in user.stage.parameters.model_fields), None)
-        if owner:
-            words.append(f"--{parameter} ${{{owner}.{shared}}}")
-            params.append(f"{owner}.{shared}")
+        owner, owned = pipeline.owners(shared)[0]
+        if owner != stage.name and owner in sections:
+            words.append(f"--{parameter} ${{{owner}.{owned}}}")
+            params.append(f"{owner}.{owned}")
     if "seed" in stage.parameters.model_fields:
         words.append("--seed ${seed}")
         params.append("seed")

@@ -3,7 +3,8 @@
     python -m pipelines.generation            # writes the files
     python -m pipelines.generation --check    # names those that differ, and exits with 1
 
-The files are components/*/component.py, docs/stages.md, params.schema.json, dvc.yaml and pipelines/compiled/*.yaml.
+The files are components/*/component.py, pipelines/preflight_components.py, docs/stages.md, params.schema.json, dvc.yaml
+and pipelines/compiled/*.yaml.
 """
 
 import json
@@ -14,8 +15,9 @@ from pathlib import Path
 import jinja2
 
 from editloop.lineage.stage import Stage
-from pipelines.catalogue import PIPELINES, STAGES, PipelineParameter, stage_parameters
+from pipelines.catalogue import PIPELINES, STAGES, stage_parameters
 from pipelines.dvc_stages import dvc_stages, wrapped
+from pipelines.preflight import preflight_fields
 from pipelines.settings import LoopSettings
 from pipelines.stages import stage_example
 
@@ -28,6 +30,7 @@ def generated_files() -> dict[Path, str]:
     schema = LoopSettings.model_json_schema()
     return {
         **components,
+        Path("pipelines/preflight_components.py"): preflight_source(),
         Path("docs/stages.md"): reference_page(),
         Path("params.schema.json"): json.dumps(schema, indent=2) + "\n",
         Path("dvc.yaml"): _render("dvc.yaml.j2", stages=dvc_stages()),
@@ -40,7 +43,13 @@ def component_source(stage: Stage) -> str:
     Args:
         stage: The stage.
     """
-    return _render("component.py.j2", stage=stage, parameters=_component_parameters(stage))
+    return _render("component.py.j2", stage=stage, parameters=stage_parameters(stage))
+
+
+def preflight_source() -> str:
+    """Return the source of the KFP components of the pipelines' first steps."""
+    outputs = {name: preflight_fields(pipeline) for name, pipeline in PIPELINES.items()}
+    return _render("preflight_components.py.j2", pipelines=PIPELINES.values(), outputs=outputs)
 
 
 def reference_page() -> str:
@@ -50,18 +59,6 @@ def reference_page() -> str:
     return _render(
         "stages.md.j2", stages=STAGES.values(), parameters=parameters, examples=examples, pipelines=PIPELINES.values()
     )
-
-
-def _component_parameters(stage: Stage) -> list[PipelineParameter]:
-    """Return the parameters of a component: KFP's own, then those without a default, then the others."""
-    run_key = "Runs of one key share one MLflow run; without a key the job's id is the key."
-    run = [
-        PipelineParameter("run_key", str, run_key, is_required=True),
-        PipelineParameter("job_id", str, "KFP's id of this run.", is_required=True),
-    ]
-    own = sorted(stage_parameters(stage), key=lambda entry: not entry.is_required)
-    shared = [PipelineParameter("pipeline", str, "The pipeline that this is a step of.", stage.pipelines[0])]
-    return [*run, *own, *(shared if len(stage.pipelines) > 1 else [])]
 
 
 def _literal(value: object) -> str:
@@ -89,10 +86,11 @@ def write_generated(check: bool) -> list[Path]:
         check: Write nothing.
     """
     different = [path for path, text in generated_files().items() if _differs(path, text, check)]
-    from pipelines.compilation import COMPILED, compile_pipelines
+    from infra.profile import read_profile
+    from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipelines
 
     with tempfile.TemporaryDirectory() as folder:
-        for path in compile_pipelines(Path(folder)):
+        for path in compile_pipelines(Path(folder), read_profile(EXAMPLE_PROFILE)):
             target = COMPILED.relative_to(TOP) / path.name
             different += [target] if _differs(target, path.read_text(), check) else []
     return different

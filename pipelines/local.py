@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from editloop.content import sha256_bytes, sha256_file, sha256_json
 from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
+from editloop.lineage.step import FAILURE_PREFIX
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
@@ -27,8 +29,8 @@ TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
 TASK_ENDS = " finished with status "
-MESSAGE = re.compile(rf"^\s*{re.escape(EditLoopError.__module__)}\.{EditLoopError.__name__}: ")
-"""How the traceback of a failed step ends."""
+MESSAGE = re.compile(rf"^\s*{re.escape(FAILURE_PREFIX)}")
+"""How the reason of a failed step begins."""
 
 
 def run_local(
@@ -65,7 +67,11 @@ def run_local(
         log = root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            environment_variables(EDITLOOP_SUPERVISOR_PID=str(os.getpid()), PYTHONUNBUFFERED="1"),
+            environment_variables(
+                EDITLOOP_SUPERVISOR_PID=str(os.getpid()),
+                EDITLOOP_PIPELINE_RUN=f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
+                PYTHONUNBUFFERED="1",
+            ),
             log.open("w") as stream,
         ):
             try:

@@ -6,7 +6,8 @@ twice.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,17 @@ from editloop.content import sha256_json
 from editloop.data.vocabulary import Page
 from editloop.datasets.settings import DatasetSettings
 from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
+from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
 from editloop.lineage import registry, tracking
-from infra.settings import service_settings
+from infra.settings import ServiceSettings, service_settings
+from pipelines.backend import Start
+from pipelines.catalogue import find_pipeline
+from pipelines.run_status import RunStatus
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
 """The last stage of each pipeline, which tells whether a run finished."""
 CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
-
-Start = Callable[[str, dict[str, Any]], None]
-"""Runs a pipeline, given its name and arguments: to its end on this machine, or by submitting it to a cluster."""
 
 
 @dataclass(frozen=True)
@@ -47,74 +49,88 @@ class ReconcileResult:
     waiting: list[PendingCampaign] = field(default_factory=list)
     edited: list[Campaign] = field(default_factory=list)
     """Campaigns whose answers were edited after their last closing. Closing them again starts a new training."""
-    started: list[str] = field(default_factory=list)
-    """Keys of the runs that this pass started."""
-    done: list[str] = field(default_factory=list)
-    """Keys of the runs that had finished before."""
+    runs: list[RunStatus] = field(default_factory=list)
+    """Where the runs stand that are due."""
+    failures: list[str] = field(default_factory=list)
+    """Campaigns that could not be looked at, each with the reason."""
 
 
-def reconcile(start: Start, root: Path) -> ReconcileResult:
+def reconcile(start: Start, root: Path | None) -> ReconcileResult:
     """Close every campaign that can close, start train-reward for it, and improve-editor for a champion of it.
 
     The first time, a campaign closes by itself, when all pages are answered and its gates hold. After that only people
     close it again (`editloop campaign close`). Train-reward starts for the latest closing, and again after an annotator
     or a task of the campaign was withdrawn. The arguments are those of the campaign's `follow_up` (a parameter of
-    collect-preferences). Without arguments for improve-editor, that pipeline does not start.
+    collect-preferences). Without arguments for improve-editor, that pipeline does not start. A campaign that fails does
+    not stop the others.
 
     Args:
         start: Runs a pipeline.
-        root: Folder of the lock that keeps two passes on this machine apart.
+        root: Folder of the lock that keeps two passes on this machine apart; None where a server keeps runs apart.
 
     Returns:
-        The pending and edited campaigns, and the runs that were started or had finished.
+        The pending and edited campaigns, where the runs stand, and the failures.
     """
     reconciled, settings = ReconcileResult(), service_settings()
-    root.mkdir(parents=True, exist_ok=True)
-    with file_lock(root / "reconcile.lock"):
+    if root:
+        root.mkdir(parents=True, exist_ok=True)
+    with file_lock(root / "reconcile.lock") if root else nullcontext():
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
         withdrawals = read_withdrawals(repo) if repo else []
         for campaign in find_campaigns(client, settings):
-            runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
-            if not runs:
-                continue  # being opened at this moment, or opened where another MLflow keeps the record
-            pages = load_pages(campaign_files(campaign, runs).folder)
-            ready = readiness(client, settings, campaign, pages)
-            campaign_closings = closings(client, campaign)
-            if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
-                reconciled.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
-                continue
-            opened: dict[str, str] = runs[0].data.tags
-            if "editloop.uri.candidates" not in opened:
-                continue  # opened by `dvc repro` or stage by stage: whoever did so goes on
-            closing = campaign_closings[-1] if campaign_closings else close_campaign(client, campaign, ready)
-            follow_up = json.loads(opened["editloop.follow_up"])
-            training = {
-                "candidates_uri": opened["editloop.uri.candidates"],
-                "candidates_sha256": opened["editloop.input.candidates"],
-                "campaign_uri": opened["editloop.uri.output"],
-                "campaign_sha256": opened["editloop.output.output"],
-                "answers_sha256": closing.answers_sha256,
-                "withdrawn_sha256": withdrawals_sha256(campaign, pages, withdrawals),
-            }
-            training |= follow_up.get("train-reward", {})
-            if closing.answers_sha256 != ready.answers_sha256:
-                reconciled.edited.append(campaign)
-                if not has_finished_run("train-reward", _key("train-reward", campaign.key, training)):
-                    reason = (
-                        f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
-                        f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
-                    )
-                    reconciled.waiting.append(PendingCampaign(campaign, ready.progress, reason))
-                    continue
-            _once(reconciled, start, "train-reward", campaign.key, training)
-            champion = registry.find_version(CHAMPION)
-            if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
-                continue  # not this campaign's model: its own campaign improves the editor
-            if "improve-editor" in follow_up:
-                cause = champion.tags["editloop.sha256"][:16]
-                _once(reconciled, start, "improve-editor", cause, follow_up["improve-editor"])
+            try:
+                _advance(reconciled, start, client, settings, campaign, withdrawals)
+            except EditLoopError as error:
+                reconciled.failures.append(f"{campaign.name} ({campaign.key}): {error}")
     return reconciled
+
+
+def _advance(
+    reconciled: ReconcileResult,
+    start: Start,
+    client: Any,
+    settings: ServiceSettings,
+    campaign: Campaign,
+    withdrawals: Sequence[Withdrawal],
+) -> None:
+    """Close a campaign that can close, and start what is due for it."""
+    runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+    if not runs:
+        return  # being opened at this moment, or opened where another MLflow keeps the record
+    pages = load_pages(campaign_files(campaign, runs).folder)
+    ready = readiness(client, settings, campaign, pages)
+    campaign_closings = closings(client, campaign)
+    if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
+        reconciled.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
+        return
+    opened: dict[str, str] = runs[0].data.tags
+    if "editloop.uri.candidates" not in opened:
+        return  # opened by `dvc repro` or stage by stage: whoever did so goes on
+    closing = campaign_closings[-1] if campaign_closings else close_campaign(client, campaign, ready)
+    follow_up = json.loads(opened["editloop.follow_up"])
+    training = {
+        "campaign": campaign.key,
+        "answers_sha256": closing.answers_sha256,
+        "withdrawn_sha256": withdrawals_sha256(campaign, pages, withdrawals),
+        **follow_up.get("train-reward", {}),
+    }
+    if closing.answers_sha256 != ready.answers_sha256:
+        reconciled.edited.append(campaign)
+        if not has_finished_run("train-reward", _key("train-reward", campaign.key, training)):
+            reason = (
+                f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
+                f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
+            )
+            reconciled.waiting.append(PendingCampaign(campaign, ready.progress, reason))
+            return
+    _once(reconciled, start, "train-reward", campaign.key, training)
+    champion = registry.find_version(CHAMPION)
+    if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
+        return  # not this campaign's model: its own campaign improves the editor
+    if "improve-editor" in follow_up:
+        cause = champion.tags["editloop.sha256"][:16]
+        _once(reconciled, start, "improve-editor", cause, follow_up["improve-editor"])
 
 
 def withdrawals_sha256(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
@@ -148,10 +164,9 @@ def has_finished_run(pipeline: str, key: str) -> bool:
 def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:
     key = _key(pipeline, cause, arguments)
     if has_finished_run(pipeline, key):
-        reconciled.done.append(key)
+        reconciled.runs.append(RunStatus(key, "done"))
         return
-    start(pipeline, arguments | {"run_key": key})
-    reconciled.started.append(key)
+    reconciled.runs.append(start(pipeline, find_pipeline(pipeline).arguments(arguments | {"run_key": key})))
 
 
 def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:

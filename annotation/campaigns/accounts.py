@@ -105,8 +105,8 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
     url = settings.require("label_studio_url")
     if missing and settings.annotators_file is None:
         raise EditLoopError(
-            f"Not in Label Studio yet: {', '.join(missing)}. Invite them: {url} > Organization > Add People, or name "
-            "annotators who are there."
+            f"Not in Label Studio yet: {', '.join(missing)}. Invite them: {settings.label_studio_link} > "
+            "Organization > Add People, or name annotators who are there."
         )
     for name in missing:
         password = secrets.token_urlsafe(16)

@@ -209,7 +209,7 @@ def campaign_of(project_id: int, facts: dict[str, Any], settings: ServiceSetting
     Raises:
         EditLoopError: The facts are not as EditLoop wrote them.
     """
-    url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
+    url = settings.project_link(project_id)
     try:
         return Campaign(project_id=project_id, url=url, **facts)
     except (ValidationError, TypeError) as error:

@@ -82,7 +82,7 @@ def queue_of(campaign: Campaign, project_id: int, settings: ServiceSettings) -> 
         project_id: Label Studio's id of the queue's project.
         settings: Address of Label Studio.
     """
-    url = f"{settings.require('label_studio_url')}/projects/{project_id}/data?labeling=1"
+    url = settings.project_link(project_id)
     people = (str(campaign.lead),)
     return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
 

@@ -37,12 +37,13 @@ class AnnotateParameters(StageParameters):
     """Seed of every order and draw."""
     follow_up: str = "{}"
     """Arguments of the pipelines that start when the campaign is complete, by pipeline, as JSON: {"train-reward":
-    {"epochs": 8}, "improve-editor": {"prompts_uri": "s3://...", "heldout_uri": "s3://..."}}. improve-editor starts only
-    if it is named."""
+    {"epochs": 8}, "improve-editor": {"edits_to_practise": "s3://...", "edits_held_out": "s3://..."}}. improve-editor
+    starts only if it is named."""
 
 
 ANNOTATE = Stage(
     name="annotate",
+    title="Open the campaign",
     summary="Open a campaign in Label Studio, without waiting for the experts.",
     parameters=AnnotateParameters,
     inputs=(StageFile("candidates", "Tasks and candidate edits, as stage candidates wrote them."),),

@@ -13,10 +13,8 @@ def benchmark(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    champion: str = "",
-    gate: str = "reward",
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Measure the reward model on held-out pairs, and decide whether it may replace the champion.
 
@@ -26,11 +24,9 @@ def benchmark(
         benchmark: Figures on held-out pairs, and the gate's verdict.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        champion: The model to beat; empty for the champion of the model's own kind.
-        gate: The gate that a model must pass to be promoted: a shipped one (reward, open), or the path of a YAML file.
-        seed: Seed of the bootstrap.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: champion, gate, seed.
     """
     arguments = dict(locals())
     from components.benchmark.declaration import BENCHMARK

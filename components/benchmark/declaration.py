@@ -1,5 +1,8 @@
 """What stage benchmark is."""
 
+from collections.abc import Sequence
+
+from editloop.evaluation.gates.settings import read_gate
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 
 
@@ -13,9 +16,17 @@ class BenchmarkParameters(StageParameters):
     seed: int = 0
     """Seed of the bootstrap."""
 
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        return {"gate": ("reward", "open")}
+
+    def check(self) -> None:
+        read_gate(self.gate)
+
 
 BENCHMARK = Stage(
     name="benchmark",
+    title="Measure the reward model",
     summary="Measure the reward model on held-out pairs, and decide whether it may replace the champion.",
     parameters=BenchmarkParameters,
     inputs=(
@@ -24,6 +35,5 @@ BENCHMARK = Stage(
     ),
     outputs=(StageFile("output", "Figures on held-out pairs, and the gate's verdict.", "benchmark", "Artifact"),),
     pipelines=("train-reward",),
-    has_page=True,
     dataset_use="evaluation",
 )

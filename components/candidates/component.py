@@ -10,12 +10,10 @@ def candidates(
     edits: dsl.Input[dsl.Dataset],
     candidates: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    editor: str = "tiny-editor",
-    per_task: int = 4,
-    steps: int = 8,
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Make several edits of each source image and instruction, beside those that the input brings along.
 
@@ -23,12 +21,10 @@ def candidates(
         edits: An edits.jsonl, or a folder of them, with the images.
         candidates: Tasks and candidate edits.
         metrics: Figures for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        editor: The editor: a diffusers folder, a shipped name, or models:/editor@champion.
-        per_task: Edits per task. They are compared with each other, so the number of pairs grows with the square.
-        steps: Denoising steps of an edit.
-        seed: Seed of the noise.
+        page: Page for the UI.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: editor, per_task, steps, seed.
     """
     arguments = dict(locals())
     from components.candidates.declaration import CANDIDATES

@@ -20,6 +20,7 @@ class CandidatesParameters(StageParameters):
 
 CANDIDATES = Stage(
     name="candidates",
+    title="Make candidate edits",
     summary="Make several edits of each source image and instruction, beside those that the input brings along.",
     parameters=CandidatesParameters,
     inputs=(StageFile("edits", "An edits.jsonl, or a folder of them, with the images."),),

@@ -13,8 +13,8 @@ def collect(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    answers_sha256: str = "",
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Export the judgements of a complete campaign, and measure how good they are.
 
@@ -24,9 +24,9 @@ def collect(
         judgements: The experts' judgements.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        answers_sha256: Content address of the answers that the campaign was closed with; empty takes the present answers.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: answers_sha256.
     """
     arguments = dict(locals())
     from components.collect.declaration import COLLECT

@@ -12,6 +12,7 @@ class CollectParameters(StageParameters):
 
 COLLECT = Stage(
     name="collect",
+    title="Collect the answers",
     summary="Export the judgements of a complete campaign, and measure how good they are.",
     parameters=CollectParameters,
     inputs=(
@@ -20,5 +21,4 @@ COLLECT = Stage(
     ),
     outputs=(StageFile("output", "The experts' judgements.", "judgements"),),
     pipelines=("train-reward",),
-    has_page=True,
 )

@@ -13,14 +13,8 @@ def curate(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    judge: str = "models:/edit-reward@champion",
-    order: str = "best",
-    best: int = 0,
-    threshold: float = 0.0,
-    uncertainty: float = 0.0,
-    most_missing: float = 0.1,
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Keep the edits that a registered reward model scores best, as a dataset version to fine-tune on.
 
@@ -30,15 +24,9 @@ def curate(
         version: The version in the dataset repository, a JSON file.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        judge: The reward model that chooses: a registered one, or the address of a server that serves it.
-        order: best: the edits with the highest scores; random: the control that shows how much the scores are worth.
-        best: Number of edits to keep, at most one per task; 0 for all.
-        threshold: Lowest score to keep, on the scale of the judge's `overall`; 0 for no limit.
-        uncertainty: Number of standard deviations to subtract from each score.
-        most_missing: Largest share of the edits that may have no score, 0 to 1.
-        seed: Seed of the random order.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: judge, order, best, threshold, uncertainty, most_missing, seed.
     """
     arguments = dict(locals())
     from components.curate.declaration import CURATE

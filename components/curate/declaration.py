@@ -28,6 +28,7 @@ class CurateParameters(StageParameters):
 
 CURATE = Stage(
     name="curate",
+    title="Choose the best edits",
     summary="Keep the edits that a registered reward model scores best, as a dataset version to fine-tune on.",
     parameters=CurateParameters,
     inputs=(
@@ -38,5 +39,4 @@ CURATE = Stage(
         StageFile("version", "The version in the dataset repository, a JSON file.", type="Artifact"),
     ),
     pipelines=("curate-editor",),
-    has_page=True,
 )

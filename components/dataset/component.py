@@ -12,11 +12,10 @@ def dataset(
     dataset: dsl.Output[dsl.Dataset],
     version: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    withdrawn_sha256: str = "",
-    seed: int = 0,
-    shard_megabytes: int = 256,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Turn judgements into preference pairs, split by shared images, and version them in DVC.
 
@@ -26,11 +25,10 @@ def dataset(
         dataset: Preference pairs, versioned.
         version: The version in the dataset repository, a JSON file.
         metrics: Figures for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        withdrawn_sha256: Content address of the withdrawals that concern the judgements. It only keeps a cached step from being reused after a further withdrawal: the list itself is in the dataset repository, and is always read as it is now.
-        seed: Seed of the splits.
-        shard_megabytes: Largest size of a shard's images, in MiB.
+        page: Page for the UI.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: withdrawn_sha256, seed, shard_megabytes.
     """
     arguments = dict(locals())
     from components.dataset.declaration import DATASET

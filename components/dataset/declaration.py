@@ -19,6 +19,7 @@ class DatasetParameters(StageParameters):
 
 DATASET = Stage(
     name="dataset",
+    title="Build the dataset",
     summary="Turn judgements into preference pairs, split by shared images, and version them in DVC.",
     parameters=DatasetParameters,
     inputs=(

@@ -14,14 +14,8 @@ def editor_eval(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    base: str = "tiny-editor",
-    samples: int = 1,
-    steps: int = 8,
-    gate: str = "editor",
-    name: str = "editor",
-    seed: int = 0,
-    pipeline: str = "improve-editor",
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Compare the tuned editor with its base on held-out tasks, and register it as its gate says.
 
@@ -32,15 +26,9 @@ def editor_eval(
         promotion: What the registry did, a JSON file.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        base: The editor to compare with: a pipeline's folder, a shipped name, or models:/editor@champion.
-        samples: Edits per task and editor, with the same noise for both editors.
-        steps: Denoising steps of an edit.
-        gate: The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file.
-        name: Name in the registry.
-        seed: Seed of the noise and of the bootstrap.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: base, samples, steps, gate, name, seed.
     """
     arguments = dict(locals())
     from components.editor_eval.declaration import EDITOR_EVAL

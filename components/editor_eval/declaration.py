@@ -1,7 +1,10 @@
 """What stage editor_eval is."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
+from editloop.evaluation.gates.settings import read_gate
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 
 
@@ -21,9 +24,17 @@ class EditorEvalParameters(StageParameters):
     seed: int = 0
     """Seed of the noise and of the bootstrap."""
 
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        return {"gate": ("editor", "open")}
+
+    def check(self) -> None:
+        read_gate(self.gate)
+
 
 EDITOR_EVAL = Stage(
     name="editor_eval",
+    title="Compare with the base editor",
     summary="Compare the tuned editor with its base on held-out tasks, and register it as its gate says.",
     parameters=EditorEvalParameters,
     inputs=(
@@ -35,6 +46,5 @@ EDITOR_EVAL = Stage(
         StageFile("promotion", "What the registry did, a JSON file.", type="Artifact", is_optional=True),
     ),
     pipelines=("improve-editor", "curate-editor"),
-    has_page=True,
     takes_run=True,
 )

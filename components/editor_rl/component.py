@@ -12,17 +12,8 @@ def editor_rl(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    editor: str = "tiny-editor",
-    reward: str = "models:/edit-reward@champion",
-    preset: str = "tiny",
-    iterations: int = 0,
-    tasks: int = 0,
-    members: int = 0,
-    learning_rate: float = 0.0,
-    watch: str = "",
-    processes: int = 2,
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Improve the editor by online RL with the champion reward model.
 
@@ -31,18 +22,9 @@ def editor_rl(
         tuned: The tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
-        reward: The reward model that scores the edits: a champion, or the address of a server that serves it.
-        preset: Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file.
-        iterations: Updates of the editor; 0 for the preset's.
-        tasks: Tasks per update; 0 for the preset's.
-        members: Edits per task, which are compared with each other; 0 for the preset's.
-        learning_rate: Learning rate; 0 for the preset's.
-        watch: Addresses of judges that do not give rewards, separated by spaces; `oracle` where every task has a target. Empty for none. The training stops when their scores fall while the reward rises, and its best state is kept.
-        processes: Processes (GPUs) that share the training.
-        seed: Seed of prompts and noise.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: editor, reward, preset, iterations, tasks, members, learning_rate, watch, processes, seed.
     """
     arguments = dict(locals())
     from components.editor_rl.declaration import EDITOR_RL

@@ -1,8 +1,11 @@
 """What stage editor_rl is."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from editloop.lineage.stage import Stage, StageFile, StageParameters
+from editloop.training.editor_rl.settings import read_rl_preset, rl_preset_names
 
 
 class EditorRlParameters(StageParameters):
@@ -30,14 +33,21 @@ class EditorRlParameters(StageParameters):
     seed: int = 0
     """Seed of prompts and noise."""
 
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        return {"preset": rl_preset_names()}
+
+    def check(self) -> None:
+        read_rl_preset(self.preset)
+
 
 EDITOR_RL = Stage(
     name="editor_rl",
+    title="Improve the editor by RL",
     summary="Improve the editor by online RL with the champion reward model.",
     parameters=EditorRlParameters,
     inputs=(StageFile("edits", "Edits folder of the tasks to practise on.", "prompts"),),
     outputs=(StageFile("output", "The tuned editor and its curves.", "tuned", "Model"),),
     pipelines=("improve-editor",),
-    has_page=True,
     parts=("editor",),
 )

@@ -13,13 +13,8 @@ def editor_sft(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    editor: str = "tiny-editor",
-    preset: str = "tiny",
-    updates: int = 0,
-    learning_rate: float = 0.0,
-    processes: int = 2,
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Fine-tune the editor on curated edits by flow matching.
 
@@ -29,14 +24,9 @@ def editor_sft(
         tuned: The fine-tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
-        preset: Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file.
-        updates: Updates of the editor; 0 for the preset's.
-        learning_rate: Peak learning rate; 0 for the preset's.
-        processes: Processes (GPUs) that share the training.
-        seed: Seed of batches and noise.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: editor, preset, updates, learning_rate, processes, seed.
     """
     arguments = dict(locals())
     from components.editor_sft.declaration import EDITOR_SFT

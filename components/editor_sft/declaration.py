@@ -1,8 +1,11 @@
 """What stage editor_sft is."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from editloop.lineage.stage import Stage, StageFile, StageParameters
+from editloop.training.editor_sft.settings import read_sft_preset, sft_preset_names
 
 
 class EditorSftParameters(StageParameters):
@@ -21,9 +24,17 @@ class EditorSftParameters(StageParameters):
     seed: int = 0
     """Seed of batches and noise."""
 
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        return {"preset": sft_preset_names()}
+
+    def check(self) -> None:
+        read_sft_preset(self.preset)
+
 
 EDITOR_SFT = Stage(
     name="editor_sft",
+    title="Fine-tune the editor",
     summary="Fine-tune the editor on curated edits by flow matching.",
     parameters=EditorSftParameters,
     inputs=(
@@ -32,6 +43,5 @@ EDITOR_SFT = Stage(
     ),
     outputs=(StageFile("output", "The fine-tuned editor and its curves.", "tuned", "Model"),),
     pipelines=("curate-editor",),
-    has_page=True,
     parts=("editor",),
 )

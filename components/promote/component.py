@@ -13,9 +13,10 @@ def promote(
     version: dsl.Input[dsl.Artifact],
     promotion: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    name: str = "",
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Register the reward model as challenger, and as champion when its gate says so.
 
@@ -26,9 +27,10 @@ def promote(
         version: The version that stage dataset wrote with them, a JSON file.
         promotion: What the registry did.
         metrics: Figures for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        name: Name in the registry; empty for that of the model's kind, edit-reward or edit-score.
+        page: Page for the UI.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: name.
     """
     arguments = dict(locals())
     from components.promote.declaration import PROMOTE

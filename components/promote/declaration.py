@@ -12,6 +12,7 @@ class PromoteParameters(StageParameters):
 
 PROMOTE = Stage(
     name="promote",
+    title="Register and promote",
     summary="Register the reward model as challenger, and as champion when its gate says so.",
     parameters=PromoteParameters,
     inputs=(

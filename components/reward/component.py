@@ -10,14 +10,10 @@ def reward(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
     run_key: str,
-    job_id: str,
-    preset: str = "editreward-tiny",
-    base: str = "",
-    epochs: int = 0,
-    learning_rate: float = 0.0,
-    processes: int = 2,
-    seed: int = 0,
+    pipeline: str,
+    parameters: dict,
 ) -> None:
     """Train the reward model on the preferences.
 
@@ -25,14 +21,10 @@ def reward(
         dataset: Preference pairs that stage dataset wrote, or `editloop teacher import`.
         model: The trained reward model.
         metrics: Figures for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the job's id is the key.
-        job_id: KFP's id of this run.
-        preset: Preset of model and training: a shipped name (`editloop plan` lists them), or the path of a YAML file.
-        base: Model to start from, a folder or a shipped name; empty for the preset's.
-        epochs: Passes over the training pairs; 0 for the preset's. The state that is best on the validation pairs is kept.
-        learning_rate: Peak learning rate; 0 for the preset's.
-        processes: Processes (GPUs) that share the training.
-        seed: Seed of the order and of new weights.
+        page: Page for the UI.
+        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
+        pipeline: The pipeline that this is a step of.
+        parameters: The stage's parameters: preset, base, epochs, learning_rate, processes, seed.
     """
     arguments = dict(locals())
     from components.reward.declaration import REWARD

@@ -1,8 +1,11 @@
 """What stage reward is."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from editloop.lineage.stage import Stage, StageFile, StageParameters
+from editloop.training.presets import load_preset, reward_presets
 
 
 class RewardParameters(StageParameters):
@@ -21,9 +24,17 @@ class RewardParameters(StageParameters):
     seed: int = 0
     """Seed of the order and of new weights."""
 
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        return {"preset": reward_presets()}
+
+    def check(self) -> None:
+        load_preset(self.preset)
+
 
 REWARD = Stage(
     name="reward",
+    title="Train the reward model",
     summary="Train the reward model on the preferences.",
     parameters=RewardParameters,
     inputs=(StageFile("dataset", "Preference pairs that stage dataset wrote, or `editloop teacher import`."),),

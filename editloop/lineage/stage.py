@@ -4,7 +4,7 @@ A stage is declared once, in `components/NAME/declaration.py`. Its KFP component
 `editloop stage NAME`, the schema of params.yaml and its entry in docs/stages.md follow from the declaration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
@@ -18,6 +18,18 @@ class StageParameters(FrozenModel):
     """Base of a stage's parameters. The string below a field is its help wherever users meet it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    @classmethod
+    def choices(cls) -> dict[str, Sequence[str]]:
+        """Return the names that ship with EditLoop, by parameter that takes such a name or a path."""
+        return {}
+
+    def check(self) -> None:
+        """Check what a value refers to, before anything runs.
+
+        Raises:
+            EditLoopError: There is no such preset, gate or the like.
+        """
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Stage:
     """A stage of the loop. Its function is `run_NAME` in `stage.py` beside the class of its parameters."""
 
     name: str
+    title: str
+    """What it does in a few words, as KFP's graph shows it."""
     summary: str
     """What the stage does, in one sentence."""
     parameters: type[StageParameters]
@@ -53,8 +67,6 @@ class Stage:
     outputs: tuple[StageFile, ...]
     pipelines: tuple[str, ...]
     """Pipelines that contain the stage, the main one first."""
-    has_page: bool = False
-    """Whether the output has a `page.html` for KFP's UI."""
     takes_run: bool = False
     """Whether the function takes the pipeline run's name as `pipeline_run`, because it registers a model."""
     dataset_use: Literal["", "training", "evaluation"] = ""

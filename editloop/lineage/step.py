@@ -4,22 +4,37 @@ KFP components, `editloop stage` and `dvc repro` all call `run_step`, so each of
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from editloop.content import MANIFEST, write_json
+from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.stage import Stage
 from editloop.lineage.stage_inputs import check_stage_input
+from editloop.lineage.step_page import step_page
 from editloop.logs import log_to_stderr
 from editloop.processes import end_with_supervisor
 from editloop.settings_file import validate_settings
 
+FAILURE_PREFIX = "editloop: "
+"""How the last line of a failed step's log begins."""
+TRACEBACK_CALLS = 6
+"""Innermost calls that the log shows of an unexpected error."""
 LOGGED_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".png")
+
+
+class PipelineRunSettings(EnvironmentSettings):
+    """The pipeline run that a step belongs to."""
+
+    pipeline_run: str = ""
+    """Id of the run, which names it in MLflow where the run has no key. It is no parameter of the step, because KFP's
+    cache would never hit then."""
 
 
 class Artifact(Protocol):
@@ -54,7 +69,7 @@ def run_step(
         pipeline: Name of the pipeline, for a stage that is part of several; empty means its first one.
         tags: Further tags of the MLflow run, without the prefix "editloop.".
         metrics: KFP's metrics artifact to fill; None for none.
-        page: KFP's HTML artifact, which gets a copy of the output's page.html; None for none.
+        page: KFP's HTML artifact, which gets the step's page; None for none.
 
     Returns:
         The stage's metrics by name.
@@ -95,7 +110,7 @@ def run_step(
             metrics.log_metric(name, number)
         write_json(Path(metrics.path), results)  # kfp.local counts a step without this file as unfinished
     if page is not None:
-        shutil.copyfile(targets["output"] / "page.html", page.path)
+        Path(page.path).write_text(step_page(stage, targets["output"], results, run.run_id))
     return results
 
 
@@ -106,16 +121,35 @@ def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
         stage: The stage.
         arguments: Everything that KFP passes to the stage's component, by name.
     """
-    run_step(
-        stage,
-        pipeline_run=arguments["run_key"] or arguments["job_id"],
-        inputs={file.argument: arguments[file.artifact_name] for file in stage.inputs},
-        outputs={file.argument: arguments[file.artifact_name] for file in stage.outputs},
-        parameters={name: arguments[name] for name in stage.parameters.model_fields},
-        pipeline=arguments.get("pipeline", ""),
-        metrics=arguments["metrics"],
-        page=arguments.get("page"),
-    )
+    with end_in_one_line():
+        run_step(
+            stage,
+            pipeline_run=arguments["run_key"] or PipelineRunSettings().pipeline_run or "by-hand",
+            inputs={file.argument: arguments[file.artifact_name] for file in stage.inputs},
+            outputs={file.argument: arguments[file.artifact_name] for file in stage.outputs},
+            parameters=arguments["parameters"],
+            pipeline=arguments["pipeline"],
+            metrics=arguments["metrics"],
+            page=arguments["page"],
+        )
+
+
+@contextmanager
+def end_in_one_line() -> Iterator[None]:
+    """End the process with status 1 where the block fails, with the reason as the last line of its log.
+
+    People look for the reason at the end of a log. A mistake of theirs needs no traceback, and of one that is not
+    theirs the last calls are enough.
+    """
+    try:
+        yield
+    except EditLoopError as error:
+        raise SystemExit(f"{FAILURE_PREFIX}{error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"{FAILURE_PREFIX}stopped; a retry goes on at the last checkpoint") from None
+    except Exception as error:
+        traceback.print_exception(error, limit=-TRACEBACK_CALLS, chain=False)
+        raise SystemExit(f"{FAILURE_PREFIX}{type(error).__name__}: {error}") from None
 
 
 def _path(value: Path | Artifact) -> Path:

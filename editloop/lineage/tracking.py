@@ -155,6 +155,15 @@ def stage_run(
     retry_while_unreachable(_end, api, (run_id, parent), "FINISHED")
 
 
+def experiment_of(run_id: str) -> str:
+    """Return the id of a run's experiment.
+
+    Args:
+        run_id: The run.
+    """
+    return str(client().get_run(run_id).info.experiment_id)
+
+
 def digest(path: Path) -> str:
     """Return the sha256 of a stage's input or output: the manifest's for a folder, or that of a file's bytes.
 

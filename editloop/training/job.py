@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from editloop.content import sha256_json, write_file
+from editloop.interruption import interrupt_on_termination
 from editloop.lineage.retries import retry_while_unreachable
+from editloop.training.checkpoint_mirror import mirror_of, mirrored
 from editloop.training.launch import Launcher, launch_ranks
 from editloop.work_dir import work_dir
 
@@ -61,7 +63,8 @@ def launch_job(module: str, job: JobFile, *, processes: int, launch: Launcher = 
     """
     path = job.checkpoints / "job.json"
     write_file(path, job.model_dump_json(indent=1))
-    launch(module, [str(path)], processes=processes, result=job.output / HISTORY_FILE)
+    with interrupt_on_termination(), mirrored(job.checkpoints):
+        launch(module, [str(path)], processes=processes, result=job.output / HISTORY_FILE)
 
 
 def remove_when_delivered(folder: Path) -> None:
@@ -74,6 +77,8 @@ def remove_when_delivered(folder: Path) -> None:
 
     try:
         retry_while_unreachable(send_metrics, folder)
+        if mirror := mirror_of(folder):
+            mirror.remove()
         shutil.rmtree(folder)
     except Exception as error:  # the result is complete without its curves in MLflow
         log.warning("%s: kept, MLflow has not taken all of its curves (%s)", folder, type(error).__name__)

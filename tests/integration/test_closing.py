@@ -30,7 +30,7 @@ from editloop.lineage.chain import Chain, Gap
 from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
-from pipelines.catalogue import STAGES
+from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.cli import app
 
 PEOPLE = ["closer-1", "closer-2"]
@@ -202,8 +202,8 @@ def test_whose_annotator_withdrew_is_trained_anew_and_no_other_campaign(opened, 
     started = []
 
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
-        if arguments["campaign_uri"] == str(one.folder):
-            started.append(arguments)
+        if arguments["campaign"] == one.campaign.key:
+            started.append(read_run_settings(arguments["settings"]))
 
     def withdraw(*names: str) -> None:
         lines = [{"kind": "annotator", "name": name, "reason": "", "at": "2026-01-01T00:00:00Z"} for name in names]
@@ -216,12 +216,12 @@ def test_whose_annotator_withdrew_is_trained_anew_and_no_other_campaign(opened, 
     withdraw("somebody else")
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(repo))
     reconciling.reconcile(start, tmp_path)
-    assert [one["withdrawn_sha256"] for one in started] == [""]
+    assert [one["dataset"]["withdrawn_sha256"] for one in started] == [""]
     withdraw("somebody else", one.campaign.annotators[0])
     reconciling.reconcile(start, tmp_path)
-    assert len(started[1]["withdrawn_sha256"]) == 64
+    assert len(started[1]["dataset"]["withdrawn_sha256"]) == 64
     assert started[1]["run_key"] != started[0]["run_key"]
-    assert {**started[1], "withdrawn_sha256": "", "run_key": ""} == {**started[0], "run_key": ""}
+    assert started[1]["collect"] == started[0]["collect"]
 
 
 def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tmp_path):
@@ -231,13 +231,13 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     started = []
 
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
-        if arguments["campaign_uri"] == str(one.folder):
-            started.append(arguments)
+        if arguments["campaign"] == one.campaign.key:
+            started.append(read_run_settings(arguments["settings"]))
 
     reconciling.reconcile(start, tmp_path)
     (first,) = started
     (closing,) = closings(client, one.campaign)
-    assert first["answers_sha256"] == closing.answers_sha256
+    assert first["collect"]["answers_sha256"] == closing.answers_sha256
     run_step(
         STAGES["collect"],
         pipeline_run="late",
@@ -269,7 +269,11 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     assert again[0] == closing
     assert again[1].answers_sha256 == found["answers_sha256"]
     reconciling.reconcile(start, tmp_path)
-    assert started[-1] == {**first, "answers_sha256": again[1].answers_sha256, "run_key": started[-1]["run_key"]}
+    assert started[-1] == {
+        **first,
+        "collect": {"answers_sha256": again[1].answers_sha256},
+        "run_key": started[-1]["run_key"],
+    }
     assert started[-1]["run_key"] != first["run_key"]
     run_collect(one.folder, one.candidates, tmp_path / "new", CollectParameters(answers_sha256=again[1].answers_sha256))
     assert summary(tmp_path / "new")["ratings_sha256"] != before["facts"]["ratings_sha256"]

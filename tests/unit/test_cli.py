@@ -127,7 +127,7 @@ def test_a_stages_help_explains_every_option_and_has_an_example(stage: str) -> N
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_pipelines_help_explains_every_parameter(pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parameters = PIPELINES[pipeline].parameters
+    parameters = PIPELINES[pipeline].form
     assert [entry.name for entry in parameters] == list(build_pipeline(pipeline).component_spec.inputs)
     assert [entry.name for entry in parameters if not entry.help] == []
     show_parameters(pipeline)

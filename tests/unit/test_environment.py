@@ -15,7 +15,8 @@ from editloop.environment import PREFIX, EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage.tracking import TrackingSettings
 from editloop.training.launch import torchrun_arguments
-from infra.launch import LaunchSettings, trainjob_manifest
+from infra.launch import LaunchSettings
+from infra.trainjob import trainjob_manifest
 
 TOP = Path(__file__).parents[2]
 ROOMS = ("editloop", "infra", "annotation", "components", "pipelines")
@@ -151,7 +152,7 @@ def test_a_rule_of_several_variables_is_one_line_too() -> None:
 def test_several_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "x")
     monkeypatch.setenv("EDITLOOP_TRAINJOB_POLL_SECONDS", "y")
-    with pytest.raises(EditLoopError, match=r"EDITLOOP_LAUNCHER=x: .*; EDITLOOP_TRAINJOB_POLL_SECONDS=y: "):
+    with pytest.raises(EditLoopError, match=r"EDITLOOP_TRAINJOB_POLL_SECONDS=y: .*; EDITLOOP_LAUNCHER=x: "):
         LaunchSettings()
 
 

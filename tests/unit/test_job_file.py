@@ -21,7 +21,8 @@ from editloop.content import complete_folder, read_manifest
 from editloop.training.editor_rl.reward_source import RewardSource
 from editloop.training.job import JobFile, launch_job
 from editloop.training.launch import torchrun_arguments
-from infra.launch import LaunchSettings, launch, trainjob_manifest
+from infra.launch import LaunchSettings, launch
+from infra.trainjob import trainjob_manifest
 
 TOP = Path(__file__).parents[2]
 Stage = Callable[[Path, Path, int], Any]
@@ -72,7 +73,7 @@ def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(trainjob_manifest(command, processes, settings)["metadata"]["name"])
         raise StepInterruptedError
 
-    monkeypatch.setattr("infra.launch._launch_trainjob", waits)
+    monkeypatch.setattr("infra.launch.launch_trainjob", waits)
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "trainjob")
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
     teacher = RewardSource("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +15,9 @@ from kubernetes.client.exceptions import ApiException
 
 from editloop.errors import EditLoopError
 from editloop.training.launch import torchrun_arguments
-from infra.launch import LaunchSettings, launch, run_trainjob, trainjob_manifest
+from infra import trainjob
+from infra.launch import LaunchSettings, launch
+from infra.trainjob import run_trainjob, trainjob_manifest
 
 RANK = """
 import os, sys, time
@@ -121,6 +125,30 @@ class FullCluster(Cluster):
         return super().get_namespaced_custom_object(**arguments)
 
 
+class Pods:
+    """The pods of a job: `looks` are what each look finds, as (name, waiting reason); `logs` their lines."""
+
+    def __init__(self, *looks: list[tuple[str, str]], logs: dict[str, list[str]] | None = None):
+        self.looks, self.logs = list(looks), logs or {}
+
+    def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+        assert label_selector == f"jobset.sigs.k8s.io/jobset-name={JOB['metadata']['name']}"
+        found = self.looks.pop(0) if len(self.looks) > 1 else [*self.looks, []][0]
+        return SimpleNamespace(items=[self.pod(name, reason) for name, reason in found])
+
+    @staticmethod
+    def pod(name: str, reason: str) -> Any:
+        waiting = SimpleNamespace(reason=reason, message="no such image") if reason else None
+        status = SimpleNamespace(state=SimpleNamespace(waiting=waiting))
+        return SimpleNamespace(
+            metadata=SimpleNamespace(name=name), status=SimpleNamespace(container_statuses=[status], conditions=[])
+        )
+
+    def read_namespaced_pod_log(self, name: str, namespace: str, **options: Any) -> str:
+        lines = self.logs.get(name, [])
+        return "".join(f"2026-01-01T00:00:{number:02d}Z {line}\n" for number, line in enumerate(lines))
+
+
 JOB = trainjob_manifest(torchrun_arguments("m", [], 1), 1, LaunchSettings())
 RUNNING = {"type": "Suspended", "status": "False"}
 COMPLETE = {"type": "Complete", "status": "True"}
@@ -130,7 +158,7 @@ FAILED = {"type": "Failed", "status": "True", "reason": "OOM", "message": "kille
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_job_is_made_or_found_and_waited_for(taken: bool) -> None:
     cluster = Cluster([RUNNING, RUNNING, COMPLETE], taken)
-    run_trainjob(JOB, cluster, poll_seconds=0)
+    run_trainjob(JOB, cluster, Pods(), poll_seconds=0)
     assert cluster.created == (0 if taken else 1)
     assert cluster.states == []
 
@@ -144,16 +172,16 @@ def test_a_job_is_made_or_found_and_waited_for(taken: bool) -> None:
 )
 def test_every_other_end_of_a_job_is_an_error(states: list[dict], words: str) -> None:
     with pytest.raises(EditLoopError, match=words):
-        run_trainjob(JOB, Cluster(states), poll_seconds=0)
+        run_trainjob(JOB, Cluster(states), Pods(), poll_seconds=0)
 
 
 def test_a_failed_job_of_an_earlier_try_is_made_anew_but_only_once() -> None:
     cluster = FullCluster([RUNNING, COMPLETE])
-    run_trainjob(JOB, cluster, poll_seconds=0)
+    run_trainjob(JOB, cluster, Pods(), poll_seconds=0)
     assert (cluster.deleted, cluster.created) == (1, 1)
     again = FullCluster([RUNNING, FAILED])
     with pytest.raises(EditLoopError, match="goes on at the last checkpoint"):
-        run_trainjob(JOB, again, poll_seconds=0)
+        run_trainjob(JOB, again, Pods(), poll_seconds=0)
     assert (again.deleted, again.created) == (1, 1)
 
 
@@ -161,12 +189,76 @@ def test_a_complete_job_whose_result_is_gone_is_made_anew(tmp_path: Path) -> Non
     result = tmp_path / "training.json"
     again = FullCluster([RUNNING, COMPLETE])
     again.states = [COMPLETE]
-    run_trainjob(JOB, again, poll_seconds=0, result=result)
+    run_trainjob(JOB, again, Pods(), poll_seconds=0, result=result)
     assert (again.deleted, again.created) == (1, 1)
     result.write_text("{}")
     complete = Cluster([COMPLETE], taken=True)
-    run_trainjob(JOB, complete, poll_seconds=0, result=result)
+    run_trainjob(JOB, complete, Pods(), poll_seconds=0, result=result)
     assert complete.created == 0
+
+
+def test_the_lines_of_the_pods_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    pods = Pods([("rank-0", "")], logs={"rank-0": ["step 1: loss 0.5", "step 2: loss 0.4"]})
+    run_trainjob(JOB, Cluster([RUNNING, RUNNING, COMPLETE]), pods, poll_seconds=0)
+    assert capsys.readouterr().out == "step 1: loss 0.5\nstep 2: loss 0.4\n"
+
+
+def test_a_pod_that_cannot_start_is_reported_and_ends_the_job(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = [("rank-0", "ImagePullBackOff")]
+    run_trainjob(JOB, Cluster([RUNNING, RUNNING, COMPLETE]), Pods(waits, waits, []), poll_seconds=0)
+    assert caplog.text.count("rank-0 does not start: ImagePullBackOff: no such image") == 1
+    monkeypatch.setattr(trainjob, "STUCK_SECONDS", 0.0)
+    stuck = FullCluster([RUNNING] * 3)
+    stuck.taken = False
+    with pytest.raises(EditLoopError, match="cannot start: rank-0: ImagePullBackOff: no such image"):
+        run_trainjob(JOB, stuck, Pods(waits), poll_seconds=0)
+    assert stuck.deleted == 1, "it would wait for ever"
+
+
+def test_an_interrupt_deletes_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FullCluster([RUNNING] * 3)
+    cluster.taken = False
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainjob.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_trainjob(JOB, cluster, Pods(), poll_seconds=0)
+    assert cluster.deleted == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"), [(403, "Bind the role editloop-trainjobs"), (404, "Install Kubeflow Trainer v2")]
+)
+def test_a_cluster_that_refuses_is_told_with_its_cure(status: int, cure: str) -> None:
+    class Refusing(Cluster):
+        def create_namespaced_custom_object(self, **arguments: object) -> None:
+            raise ApiException(status=status, reason="no")
+
+    with pytest.raises(EditLoopError, match=cure):
+        run_trainjob(JOB, Refusing([]), Pods(), poll_seconds=0)
+
+
+def test_pods_share_the_ranks_and_get_resources_and_secrets_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = LaunchSettings(
+        trainjob_nodes=2,
+        trainjob_resources={"nvidia.com/gpu": "4"},
+        trainjob_secrets={"MLFLOW_TRACKING_PASSWORD": ("mlflow", "password")},
+        pod_name="step",
+        pod_uid="u-1",
+    )
+    job = trainjob_manifest(torchrun_arguments("m", [], 4), 8, settings)
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
+    assert trainer["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": "4"}
+    secret = {"name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "mlflow", "key": "password"}}}
+    assert secret in trainer["env"]
+    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "step", "uid": "u-1"}]
+    with pytest.raises(EditLoopError, match="7 processes on 2 nodes"):
+        trainjob_manifest([], 7, settings)
 
 
 def test_pods_learn_which_run_they_report_to_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ def test_a_failed_step_says_its_own_message(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "prompts" / "manifest.json").write_text("no JSON")
     folder = str(tmp_path / "prompts")
     with pytest.raises(EditLoopError) as raised:
-        run_local("improve-editor", {"prompts_uri": folder, "heldout_uri": folder, "run_key": "r"}, tmp_path / "run")
+        run_local("improve-editor", {"edits_to_practise": folder, "edits_held_out": folder}, tmp_path / "run")
     first, *others = str(raised.value).splitlines()
-    assert first.startswith("improve-editor, step 'editor-rl': stage editor_rl: --edits ")
+    assert first.startswith("improve-editor, step 'improve-editor-preflight': improve-editor: 1 fault")
     assert "Traceback" not in str(raised.value)
     assert "The whole log is" in others[-1]

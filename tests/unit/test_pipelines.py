@@ -14,14 +14,14 @@ from editloop.lineage.stage import Stage
 from editloop.lineage.step import run_step
 from pipelines import generation
 from pipelines.backend import parse_arguments
-from pipelines.catalogue import PIPELINES, STAGES, stage_parameters
+from pipelines.catalogue import PIPELINES, STAGES, Pipeline, stage_parameters
 from pipelines.compilation import COMPILED
 from pipelines.settings import PARAMS, PRESETS, LoopSettings, read_params
 from pipelines.stages import stage_parser
 
 TOP = Path(__file__).parents[2]
 IMPORTED = {"candidates_uri": "candidates", "campaign_uri": "annotate"}
-"""Pipeline parameters by which a pipeline takes another's outputs; other addresses come from outside the loop."""
+"""Outputs of a first step that are another pipeline's outputs; other addresses come from outside the loop."""
 Step = tuple[str, str]
 """A pipeline and a stage of it."""
 Graph = dict[Step, set[Step]]
@@ -41,17 +41,18 @@ def kfp_graph() -> Graph:
         origin = {}
         for task, body in tasks.items():
             if task.startswith("importer"):
-                parameter = body["inputs"]["parameters"]["uri"]["componentInputParameter"]
+                parameter = body["inputs"]["parameters"]["uri"]["taskOutputParameter"]["outputParameterKey"]
                 made = IMPORTED.get(parameter)
                 origin[task] = (STAGES[made].pipelines[0], made) if made else None
             else:
                 origin[task] = (name, task.replace("-", "_"))
         for task, body in tasks.items():
-            if task.startswith("importer"):
+            if task.startswith("importer") or task.endswith("preflight"):
                 continue
             artifacts = body["inputs"].get("artifacts", {}).values()
             before = {origin[one["taskOutputArtifact"]["producerTask"]] for one in artifacts} - {None}
-            if {"reward", "judge"} & set(body["inputs"]["parameters"]):  # the champion, by its alias
+            fields = STAGES[origin[task][1]].parameters.model_fields
+            if {"reward", "judge"} & fields.keys():  # the champion, by its alias
                 before.add((STAGES["promote"].pipelines[0], "promote"))
             graph[origin[task]] = before
     return graph
@@ -76,7 +77,8 @@ def test_dvc_and_kfp_name_the_same_stages_with_the_same_dependencies() -> None:
 
 def test_every_component_reads_the_pipeline_it_is_recorded_under() -> None:
     for name in PIPELINES:
-        tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"] if "importer" not in task}
+        tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"]}
+        tasks = {task for task in tasks if not task.startswith("importer") and not task.endswith("preflight")}
         assert tasks == {stage.name for stage in STAGES.values() if name in stage.pipelines}
 
 
@@ -127,16 +129,11 @@ def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_component_takes_what_its_stage_declares(stage: Stage) -> None:
     component = getattr(import_module(f"components.{stage.name}.component"), stage.name).component_spec
-    declared = {entry.name: entry for entry in stage_parameters(stage)}
-    assert declared.keys() == component.inputs.keys() - {"run_key", "job_id", "pipeline"} - {
+    assert component.inputs.keys() == {"run_key", "pipeline", "parameters"} | {
         file.artifact_name for file in stage.inputs
     }
-    for name, entry in declared.items():
-        assert (component.inputs[name].optional, component.inputs[name].default) == (
-            not entry.is_required,
-            entry.default,
-        )
-        assert component.inputs[name].description == entry.help
+    for entry in stage_parameters(stage):
+        assert entry.name in component.inputs["parameters"].description
     taken = inspect.signature(stage.function).parameters
     assert {file.argument for file in (*stage.inputs, *stage.outputs)} <= taken.keys()
     assert taken["parameters"].annotation in (stage.parameters, stage.parameters.__name__)
@@ -182,8 +179,40 @@ def test_a_dvc_command_is_one_that_the_stage_takes() -> None:
 
 
 def test_pipeline_arguments_are_typed_and_checked() -> None:
-    given = parse_arguments("collect-preferences", ["edits_uri=/e", "campaign=5", 'annotators=["a"]', "overlap=2"])
-    assert given == {"edits_uri": "/e", "campaign": "5", "annotators": ["a"], "overlap": 2}
-    for wrong in (["edit=/e"], ["edits_uri"], ["overlap=two"], ["edits_uri=/e"]):
+    texts = ["edits=/e", "campaign=5", 'annotators=["a"]', "overlap=2", "gold_share=0.1", "seed=3", "run_key=k"]
+    arguments = parse_arguments("collect-preferences", texts)
+    settings = yaml.safe_load(arguments.pop("settings"))
+    assert arguments == {"edits": "/e", "campaign": "5", "annotators": ["a"], "overlap": 2}
+    assert settings == {"annotate": {"gold_share": 0.1}, "seed": 3, "run_key": "k"}
+    for wrong in (["edit=/e"], ["edits"], ["overlap=two"], ["edits=/e"]):
         with pytest.raises(EditLoopError):
             parse_arguments("collect-preferences", wrong)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_a_run_form_is_short_and_in_the_order_in_which_kfp_shows_it(pipeline: Pipeline) -> None:
+    names = [entry.name for entry in pipeline.form]
+    assert len(names) <= 8
+    assert names == sorted(names), "KFP's UI sorts by name: required fields need names that come first"
+    inputs = compiled(pipeline.name)["root"]["inputDefinitions"]["parameters"]
+    assert inputs.keys() == set(names)
+    for entry in pipeline.form:
+        assert tuple(inputs[entry.name].get("literals", ())) == entry.choices
+        assert not entry.choices or entry.default in entry.choices
+
+
+def test_no_importer_has_a_name_of_its_own() -> None:
+    """KFP does not find the output of a renamed importer."""
+    for name in PIPELINES:
+        tasks = compiled(name)["root"]["dag"]["tasks"]
+        importers = {key: task["taskInfo"]["name"] for key, task in tasks.items() if key.startswith("importer")}
+        assert importers
+        assert all(key == title for key, title in importers.items())
+
+
+def test_every_step_but_the_first_may_come_from_the_cache() -> None:
+    """Nothing among a step's parameters tells one run from another that does the same."""
+    for name in PIPELINES:
+        for key, task in compiled(name)["root"]["dag"]["tasks"].items():
+            assert task["cachingOptions"] == ({} if key.endswith("preflight") else {"enableCache": True})
+        assert "pipeline_job_id" not in (COMPILED / f"{name}.yaml").read_text()

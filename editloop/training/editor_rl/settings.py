@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from editloop.models.lora_settings import LoraSettings, check_editor_adapter
-from editloop.settings_file import find_preset, read_settings
+from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.editor_rl.algorithm_settings import AnyAlgorithmSettings, NftSettings
 from editloop.training.editor_rl.guards import StopSettings
 from editloop.training.job import JobFile
@@ -139,6 +139,11 @@ class RlJob(JobFile):
         if overlap := set(self.rewards) & set(self.watch):
             raise ValueError(f"watch {', '.join(sorted(overlap))}: a judge that teaches cannot watch itself")
         return self
+
+
+def rl_preset_names() -> list[str]:
+    """Return the names of the presets that ship, sorted."""
+    return preset_names(PRESETS)
 
 
 def read_rl_preset(name: str, **overrides: Any) -> RlSettings:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from editloop.models.lora_settings import check_editor_adapter
-from editloop.settings_file import FrozenModel, find_preset, read_settings
+from editloop.settings_file import FrozenModel, find_preset, preset_names, read_settings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
 
@@ -65,6 +65,11 @@ class SftJob(JobFile):
     settings: SftSettings
     facts: dict[str, Any]
     """What the editor is trained on. A checkpoint with other facts belongs to another training."""
+
+
+def sft_preset_names() -> list[str]:
+    """Return the names of the presets that ship, sorted."""
+    return preset_names(PRESETS)
 
 
 def read_sft_preset(name: str) -> SftSettings:

@@ -1,0 +1,149 @@
+"""What a cluster lacks for a deployment profile's runs, all of it at once, each with its cure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from editloop.errors import EditLoopError
+from infra.doctor import Check
+from infra.profile import Profile
+from pipelines.kfp_server import KfpServer, KfpSettings
+
+RUN_ID_LABEL = "pipeline/runid"
+KFP_ROOT_CONFIG = "kfp-launcher"
+"""ConfigMap in which KFP's launcher finds the endpoint and the log-in of object storage."""
+
+
+def check_cluster(settings: KfpSettings, profile: Profile) -> list[Check]:
+    """Check the Kubeflow Pipelines server, and what the profile names in its namespace.
+
+    Args:
+        settings: Address of the server.
+        profile: The deployment profile.
+
+    Raises:
+        EditLoopError: There is no access to a cluster.
+    """
+    checks = [_server_check(settings, profile)]
+    core = _core_api()
+    namespace = profile.namespace
+
+    def exists(kind: str, name: str, read: Any, *keys: str, advice: str = "") -> None:
+        found = _read(read, name, namespace)
+        label = f"{kind} {name}"
+        create = advice or f"kubectl -n {namespace} create {kind} {name}"
+        if found is None:
+            checks.append(Check(label, False, "missing", create))
+            return
+        missing = sorted(set(keys) - set(found.data or {}))
+        state = f"lacks {', '.join(missing)}" if missing else "there"
+        checks.append(Check(label, not missing, state, f"add the keys: kubectl -n {namespace} edit {kind} {name}"))
+
+    if _read(lambda name, namespace: core.read_namespace(name), namespace, "") is None:
+        checks.append(Check(f"namespace {namespace}", False, "missing", f"kubectl create namespace {namespace}"))
+        return checks
+    checks.append(Check(f"namespace {namespace}", True, "there", ""))
+    account = _read(core.read_namespaced_service_account, profile.service_account, namespace)
+    advice = f"kubectl -n {namespace} create serviceaccount {profile.service_account}"
+    state = "there" if account else "missing"
+    checks.append(Check(f"service account {profile.service_account}", account is not None, state, advice))
+    secrets = {secret.secret: set(secret.variables.values()) for secret in profile.secrets}
+    for name in [*(folder.secret for folder in profile.secret_folders), *profile.pull_secrets]:
+        secrets.setdefault(name, set())
+    for name, keys in secrets.items():
+        exists("secret", name, core.read_namespaced_secret, *keys)
+    for name, variables in profile.config_maps.items():
+        exists("configmap", name, core.read_namespaced_config_map, *variables.values())
+    if not profile.storage.pipeline_root.startswith("minio://"):
+        advice = "it names endpoint, region and log-in of the storage to KFP: kubeflow.org, Object Store Configuration"
+        exists("configmap", KFP_ROOT_CONFIG, core.read_namespaced_config_map, "providers", advice=advice)
+    return checks + list(_gpu_checks(core, profile))
+
+
+def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]]:
+    """Yield title and last lines of the pods of a run's steps.
+
+    Args:
+        namespace: Namespace of the pods.
+        run_id: KFP's id of the run.
+        tail: Lines of each pod.
+
+    Raises:
+        EditLoopError: There is no access to a cluster.
+    """
+    core = _core_api()
+    with _answering():
+        pods = core.list_namespaced_pod(namespace, label_selector=f"{RUN_ID_LABEL}={run_id}").items
+    for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
+        if "driver" not in pod.metadata.name:
+            with _answering():
+                text = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main", tail_lines=tail)
+            yield pod.metadata.name, text
+
+
+def _server_check(settings: KfpSettings, profile: Profile) -> Check:
+    advice = "set EDITLOOP_KFP_ENDPOINT to its address, such as http://127.0.0.1:8888 behind kubectl port-forward"
+    if not settings.kfp_endpoint:
+        return Check("Kubeflow Pipelines", False, "EDITLOOP_KFP_ENDPOINT is not set", advice)
+    try:
+        KfpServer(settings, profile)
+    except EditLoopError as error:
+        return Check("Kubeflow Pipelines", False, str(error), advice)
+    return Check("Kubeflow Pipelines", True, settings.kfp_endpoint, "")
+
+
+def _gpu_checks(core: Any, profile: Profile) -> Iterator[Check]:
+    """Check that a node has the GPUs that a stage's pod asks for."""
+    needs: dict[tuple[str, int], list[str]] = {}
+    for stage in profile.stages:
+        resources = profile.resources(stage)
+        if resources.gpus:
+            needs.setdefault((resources.gpu_kind, resources.gpus), []).append(stage)
+    if not needs:
+        return
+    with _answering():
+        nodes = core.list_node().items
+    for (kind, count), stages in needs.items():
+        most = max((int((node.status.allocatable or {}).get(kind, 0)) for node in nodes), default=0)
+        advice = f"add such a node, or lower `gpus` of {', '.join(stages)} in the profile"
+        yield Check(f"{count} {kind} on a node", most >= count, f"the largest node has {most}", advice)
+
+
+def _read(read: Any, name: str, namespace: str) -> Any | None:
+    """Return an object of the cluster; None where there is none."""
+    from kubernetes.client.exceptions import ApiException
+
+    with _answering():
+        try:
+            return read(name, namespace)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+
+def _core_api() -> Any:
+    from kubernetes import client, config
+
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        try:
+            config.load_kube_config()
+        except config.ConfigException as error:
+            raise EditLoopError(f"no access to a cluster ({error}). Log in first.") from error
+    return client.CoreV1Api()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn what the Kubernetes client raises within the block into an EditLoopError of one line."""
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        raise EditLoopError(f"Kubernetes refuses ({error.status} {error.reason}). Ask for access to it.") from error
+    except HTTPError as error:
+        raise EditLoopError(f"Kubernetes does not answer ({type(error).__name__}). Log in to the cluster.") from error

@@ -1,0 +1,92 @@
+"""Give a pipeline's tasks what a deployment profile says: image, environment, secrets, resources, retries."""
+
+import json
+from typing import Any
+
+from kfp import kubernetes
+
+from editloop.lineage.step import PipelineRunSettings
+from infra.launch import LaunchSettings
+from infra.profile import Profile, StageResources
+
+FIRST_STEP = "preflight"
+"""Name of the first step in a profile's `stages`."""
+LONGEST_BACKOFF_SECONDS = 3600
+RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
+"""Where KFP writes the run's id on a pod."""
+
+
+def deploy(task: Any, stage: str, profile: Profile) -> None:
+    """Set what the pod of a task gets.
+
+    Args:
+        task: KFP's task.
+        stage: The stage's name, or FIRST_STEP.
+        profile: The deployment profile.
+    """
+    resources = profile.resources(stage)
+    task.set_container_image(profile.image)
+    variables = {LaunchSettings.variable("image"): profile.image, "AWS_DEFAULT_REGION": profile.storage.region}
+    if profile.storage.endpoint:
+        variables["AWS_ENDPOINT_URL"] = profile.storage.endpoint
+    for name, value in (variables | profile.variables).items():
+        task.set_env_variable(name, value)
+    kubernetes.use_field_path_as_env(task, PipelineRunSettings.variable("pipeline_run"), RUN_ID_LABEL)
+    if resources.launcher == "trainjob":
+        _launch_trainjobs(task, resources, profile)
+    for config_map, variables in profile.config_maps.items():
+        for name, key in variables.items():
+            kubernetes.use_config_map_as_env(task, config_map, {key: name})
+    for secret in profile.secrets:
+        for name, key in secret.variables.items():
+            kubernetes.use_secret_as_env(task, secret.secret, {key: name})
+    for folder in profile.secret_folders:
+        kubernetes.use_secret_as_volume(task, folder.secret, folder.path)
+    kubernetes.set_image_pull_policy(task, profile.pull_policy)
+    if profile.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(profile.pull_secrets))
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.gpus and resources.launcher == "pod":
+        task.set_accelerator_type(resources.gpu_kind).set_accelerator_limit(resources.gpus)
+    if resources.shared_memory:
+        kubernetes.empty_dir_mount(
+            task, "shared-memory", "/dev/shm", medium="Memory", size_limit=resources.shared_memory
+        )
+    for label, value in resources.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in resources.tolerations:
+        kubernetes.add_toleration(
+            task,
+            key=toleration.key,
+            operator=toleration.operator,
+            value=toleration.value or None,
+            effect=toleration.effect or None,
+        )
+    kubernetes.set_timeout(task, round(resources.timeout_hours * 3600))
+    if resources.retries:
+        task.set_retry(
+            num_retries=resources.retries,
+            backoff_duration=f"{resources.backoff_seconds}s",
+            backoff_factor=2.0,
+            backoff_max_duration=f"{LONGEST_BACKOFF_SECONDS}s",
+        )
+
+
+def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) -> None:
+    """Let a task start its trainings as TrainJobs, which get the stage's resources; the task's own pod needs few."""
+    per_node = {"cpu": resources.cpu, "memory": resources.memory}
+    if resources.gpus:
+        per_node[resources.gpu_kind] = str(resources.gpus)
+    secrets = {name: [secret.secret, key] for secret in profile.secrets for name, key in secret.variables.items()}
+    values = {
+        "launcher": "trainjob",
+        "trainjob_namespace": profile.namespace,
+        "trainjob_nodes": str(resources.nodes),
+        "trainjob_resources": json.dumps(per_node),
+        "trainjob_secrets": json.dumps(secrets),
+    }
+    for field, value in values.items():
+        task.set_env_variable(LaunchSettings.variable(field), value)
+    for field, path in (("pod_name", "metadata.name"), ("pod_uid", "metadata.uid")):
+        kubernetes.use_field_path_as_env(task, LaunchSettings.variable(field), path)
