@@ -6,7 +6,7 @@ A resample is a vector of how often each cluster was drawn, so one matrix produc
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 DRAWS_AT_ONCE = 1_000_000
 """Drawn clusters in memory at once, 8 bytes each."""
+Figures: TypeAlias = NDArray[np.float64]
 
 
 class Resampled(NamedTuple):
@@ -45,10 +46,12 @@ def resampled_ratios(
         resamples: Number of resamples.
     """
     clusters = len(hits)
-    hits_and_counts = np.concatenate([hits, counts], axis=1)
+    hits_and_counts: Figures = np.concatenate([hits, counts], axis=1)
     blocks = draw_counts(clusters, resamples, DRAWS_AT_ONCE // max(clusters, 1), seed=seed)
-    above, below = np.split(np.concatenate([block @ hits_and_counts for block in blocks]), 2, axis=1)
-    return Resampled(_ratios(hits.sum(axis=0), counts.sum(axis=0)), _ratios(above, below), (counts > 0).sum(axis=0))
+    sums: Figures = np.concatenate([block @ hits_and_counts for block in blocks])
+    above, below = sums[:, : hits.shape[1]], sums[:, hits.shape[1] :]
+    measured: NDArray[np.int64] = (counts > 0).sum(axis=0)
+    return Resampled(_ratios(hits.sum(axis=0), counts.sum(axis=0)), _ratios(above, below), measured)
 
 
 def draw_counts(
@@ -74,7 +77,7 @@ def _ratios(
     numerators: Float[NDArray[np.float64], "*shape"], denominators: Float[NDArray[np.float64], "*shape"]
 ) -> Float[NDArray[np.float64], "*shape"]:
     """Ratios, NaN where the denominator is 0."""
-    unmeasured = np.full(numerators.shape, np.nan)
+    unmeasured: Figures = np.full(numerators.shape, np.nan)
     ratios: NDArray[np.float64] = np.divide(numerators, denominators, out=unmeasured, where=denominators > 0)
     return ratios
 
@@ -93,8 +96,10 @@ def percentile_intervals(resampled: Resampled, level: float = LEVEL) -> Float[ND
     Returns:
         Lower and upper ends. NaN where a figure rests on fewer than two clusters.
     """
-    figures = zip(resampled.draws.T, resampled.clusters.tolist(), strict=True)
-    ends = [percentile_interval(draws, clusters, level) or (np.nan, np.nan) for draws, clusters in figures]
+    columns: list[Figures] = list(resampled.draws.T)
+    clusters: list[int] = resampled.clusters.tolist()
+    figures = zip(columns, clusters, strict=True)
+    ends = [percentile_interval(draws, count, level) or [math.nan, math.nan] for draws, count in figures]
     return np.array(ends, dtype=np.float64).reshape(-1, 2)
 
 
@@ -125,8 +130,9 @@ def finite_mean(values: Float[NDArray[np.float64], "..."], axis: int) -> Float[N
         values: The values.
         axis: The axis.
     """
-    counts = (~np.isnan(values)).sum(axis=axis)
-    return np.asarray(np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan))
+    counts: NDArray[np.int64] = (~np.isnan(values)).sum(axis=axis)
+    sums: Figures = np.nansum(values, axis=axis)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), dtype=np.float64)
 
 
 def expanded_tail(tail: float, clusters: int) -> float:
@@ -157,9 +163,10 @@ def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float6
     from scipy.stats import norm, t
 
     measured: NDArray[np.int64] = (~np.isnan(resampled.draws)).sum(axis=0)
-    share = (1 + (resampled.draws >= bound).sum(axis=0)) / (measured + 1)
+    above: NDArray[np.int64] = (resampled.draws >= bound).sum(axis=0)
+    share: Figures = (1 + above) / (measured + 1)
     clusters = np.maximum(resampled.clusters, 2)
-    chances = t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1)
+    chances: Figures = t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1)
     return np.where((resampled.clusters >= 2) & (measured > 0), np.nan_to_num(chances, nan=1.0), 1.0)
 
 
