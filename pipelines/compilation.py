@@ -10,6 +10,8 @@ from infra.profile import Profile
 from pipelines.catalogue import PIPELINES, find_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
+FIRST_STEP_TITLE = "Check the settings, find the inputs"
+"""Name of a pipeline's first step in KFP's graph."""
 EXAMPLE_PROFILE = "example"
 """Name of the shipped profile that the committed files are for."""
 
@@ -60,16 +62,17 @@ def compile_pipeline(name: str, path: Path, profile: Profile) -> Path:
     """
     from kfp import compiler
 
-    from pipelines.building import FIRST_STEP_TITLE, build_pipeline
+    from pipelines.building import build_pipeline
 
     compiler.Compiler().compile(build_pipeline(name, profile), str(path))
     compiled = path.read_text()
     header = takewhile(lambda line: line.startswith("#"), compiled.splitlines(keepends=True))
     spec, *platforms = yaml.safe_load_all(compiled)
     # What kfp itself writes for caching depends on the variable KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT.
-    for task in spec["root"]["dag"]["tasks"].values():
-        is_first = task["taskInfo"]["name"] == FIRST_STEP_TITLE
-        task["cachingOptions"] = {} if is_first else {"enableCache": True}
+    for part in (spec["root"], *spec["components"].values()):
+        for task in part.get("dag", {}).get("tasks", {}).values():
+            is_first = task["taskInfo"]["name"] == FIRST_STEP_TITLE
+            task["cachingOptions"] = {} if is_first else {"enableCache": True}
     spec["defaultPipelineRoot"] = profile.storage.pipeline_root
     _add_choices(spec["root"]["inputDefinitions"]["parameters"], name)
     path.write_text("".join(header) + yaml.safe_dump_all([spec, *platforms]))

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_claim import RunClaim, claim_run, latest_claim, record_run
 from infra.profile import Profile
-from pipelines.catalogue import find_pipeline, read_run_settings
-from pipelines.compilation import compile_pipeline
+from pipelines.catalogue import PIPELINES, STAGES, find_pipeline, read_run_settings
+from pipelines.compilation import FIRST_STEP_TITLE, compile_pipeline
 from pipelines.run_status import RunStatus
 
 log = logging.getLogger("editloop.pipelines")
@@ -89,7 +90,8 @@ class KfpServer:
         from kfp.client import Client
 
         self.settings, self.profile = settings, profile
-        with self._answering():
+        with self._answering(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about servers before 2.0
             self.client = Client(host=settings.kfp_endpoint, namespace=profile.namespace)
             self.client.get_kfp_healthz(sleep_duration=1)
 
@@ -294,11 +296,13 @@ def _kfp_run(run: Any) -> KfpRun:
     error = "" if state in ("SUCCEEDED", "SKIPPED") else f"the run is {state}"
     if run.error and run.error.message:
         error = str(run.error.message)
+    titles = {stage.name.replace("_", "-"): stage.title for stage in STAGES.values()}
+    titles |= {f"{name}-preflight": FIRST_STEP_TITLE for name in PIPELINES}
     details = run.run_details.task_details or [] if run.run_details else []
     steps = [
-        KfpStep(task.display_name, (task.state or "waiting").lower(), task.error.message if task.error else "")
+        KfpStep(titles[task.display_name], (task.state or "waiting").lower(), task.error.message if task.error else "")
         for task in sorted(details, key=lambda task: (task.start_time is None, task.start_time))
-        if not task.display_name.endswith("-driver")
+        if task.display_name in titles
     ]
     terminated = state == "CANCELED" or "CANCELING" in history
     return KfpRun(str(run.run_id), str(run.display_name), state, error, run.finished_at, terminated, steps)

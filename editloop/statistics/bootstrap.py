@@ -166,7 +166,7 @@ def p_value_below(resampled: Resampled, bound: float) -> Float[NDArray[np.float6
     above: NDArray[np.int64] = (resampled.draws >= bound).sum(axis=0)
     share: Figures = (1 + above) / (measured + 1)
     clusters = np.maximum(resampled.clusters, 2)
-    chances: Figures = t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1)
+    chances: Figures = np.asarray(t.cdf(norm.ppf(share) * np.sqrt((clusters - 1) / clusters), clusters - 1))
     return np.where((resampled.clusters >= 2) & (measured > 0), np.nan_to_num(chances, nan=1.0), 1.0)
 
 
