@@ -1,5 +1,6 @@
 """What a cluster lacks for a deployment profile's runs, all of it at once, each with its cure."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 from editloop.errors import EditLoopError
 from infra.doctor import Check
 from infra.profile import Profile
-from pipelines.kfp_server import KfpServer, KfpSettings
+from pipelines.kfp_server import KfpServer, KfpSettings, step_titles
 
 RUN_ID_LABEL = "pipeline/runid"
+NODE_ANNOTATION = "workflows.argoproj.io/node-name"
+"""Annotation with a pod's place in the graph: PIPELINE-xxxxx(0).root(0).PIPELINE-steps(0).STEP(0).executor(0)."""
+OF_THE_LAUNCHER = re.compile(r"^([IWEF]\d{4} |time=|Error: exit status|\[KFP Executor)")
+"""Beginning of lines that KFP's and Argo's own programs write around a step's."""
 KFP_ROOT_CONFIG = "kfp-launcher"
 """ConfigMap in which KFP's launcher finds the endpoint and the log-in of object storage."""
 
@@ -74,11 +79,16 @@ def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]
     core = _core_api()
     with _answering():
         pods = core.list_namespaced_pod(namespace, label_selector=f"{RUN_ID_LABEL}={run_id}").items
+    titles = step_titles()
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
-        if "driver" not in pod.metadata.name:
+        node: str = (pod.metadata.annotations or {}).get(NODE_ANNOTATION, "")
+        names = [part.partition("(")[0] for part in node.split(".")]
+        title = next((titles[name] for name in reversed(names) if name in titles), "")
+        if title and names[-1] == "executor":
             with _answering():
-                text = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main", tail_lines=tail)
-            yield pod.metadata.name, text
+                text: str = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main")
+            lines = [line for line in text.splitlines() if not OF_THE_LAUNCHER.match(line)]
+            yield title, "\n".join(lines[-tail:])
 
 
 def _server_check(settings: KfpSettings, profile: Profile) -> Check:

@@ -289,6 +289,12 @@ class KfpServer:
         return str(found.runs[0].run_id) if found.runs else ""
 
 
+def step_titles() -> dict[str, str]:
+    """Return the titles of all steps, by the names that KFP's backend gives their tasks."""
+    titles = {stage.name.replace("_", "-"): stage.title for stage in STAGES.values()}
+    return titles | {f"{name}-preflight": FIRST_STEP_TITLE for name in PIPELINES}
+
+
 def _kfp_run(run: Any) -> KfpRun:
     """Return a run as KFP's client describes it."""
     state: str = run.state
@@ -296,8 +302,7 @@ def _kfp_run(run: Any) -> KfpRun:
     error = "" if state in ("SUCCEEDED", "SKIPPED") else f"the run is {state}"
     if run.error and run.error.message:
         error = str(run.error.message)
-    titles = {stage.name.replace("_", "-"): stage.title for stage in STAGES.values()}
-    titles |= {f"{name}-preflight": FIRST_STEP_TITLE for name in PIPELINES}
+    titles = step_titles()
     details = run.run_details.task_details or [] if run.run_details else []
     steps = [
         KfpStep(titles[task.display_name], (task.state or "waiting").lower(), task.error.message if task.error else "")

@@ -72,8 +72,11 @@ def executors(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def retries(path: Path) -> dict[str, Any]:
-    tasks = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]
-    return {name: task.get("retryPolicy") for name, task in tasks.items() if not name.startswith("importer")}
+    spec = next(yaml.safe_load_all(path.read_text()))
+    dags = [part["dag"]["tasks"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
+    tasks = {name: task for dag in dags for name, task in dag.items()}
+    no_pod = ("importer", "steps")
+    return {name: task.get("retryPolicy") for name, task in tasks.items() if not any(word in name for word in no_pod)}
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -32,22 +32,27 @@ def compiled(name: str) -> dict[str, Any]:
     return found
 
 
+def steps_of(name: str) -> dict[str, Any]:
+    """The tasks of a pipeline but its first step: those of the pipeline nested in it."""
+    found: dict[str, Any] = compiled(name)["components"][f"comp-{name}-steps"]["dag"]["tasks"]
+    return found
+
+
 def kfp_graph() -> Graph:
     """Step -> steps whose artifacts (or registered models) it reads, over all pipelines."""
     graph: Graph = {}
     for name in PIPELINES:
-        spec = compiled(name)
-        tasks = spec["root"]["dag"]["tasks"]
+        tasks = steps_of(name)
         origin = {}
         for task, body in tasks.items():
             if task.startswith("importer"):
-                parameter = body["inputs"]["parameters"]["uri"]["taskOutputParameter"]["outputParameterKey"]
+                parameter = body["inputs"]["parameters"]["uri"]["componentInputParameter"]
                 made = IMPORTED.get(parameter)
                 origin[task] = (STAGES[made].pipelines[0], made) if made else None
             else:
                 origin[task] = (name, task.replace("-", "_"))
         for task, body in tasks.items():
-            if task.startswith("importer") or task.endswith("preflight"):
+            if task.startswith("importer"):
                 continue
             artifacts = body["inputs"].get("artifacts", {}).values()
             before = {origin[one["taskOutputArtifact"]["producerTask"]] for one in artifacts} - {None}
@@ -77,16 +82,14 @@ def test_dvc_and_kfp_name_the_same_stages_with_the_same_dependencies() -> None:
 
 def test_every_component_reads_the_pipeline_it_is_recorded_under() -> None:
     for name in PIPELINES:
-        tasks = {task.replace("-", "_") for task in compiled(name)["root"]["dag"]["tasks"]}
-        tasks = {task for task in tasks if not task.startswith("importer") and not task.endswith("preflight")}
+        tasks = {task.replace("-", "_") for task in steps_of(name) if not task.startswith("importer")}
         assert tasks == {stage.name for stage in STAGES.values() if name in stage.pipelines}
 
 
 def test_a_shared_stage_is_recorded_under_the_pipeline_that_it_runs_in() -> None:
     for stage in (stage for stage in STAGES.values() if len(stage.pipelines) > 1):
         for name in stage.pipelines:
-            tasks = compiled(name)["root"]["dag"]["tasks"]
-            given = tasks[stage.name.replace("_", "-")]["inputs"]["parameters"]["pipeline"]
+            given = steps_of(name)[stage.name.replace("_", "-")]["inputs"]["parameters"]["pipeline"]
             assert given == {"runtimeValue": {"constant": name}}
     with pytest.raises(EditLoopError, match="curate is no part of pipeline improve-editor, but of curate-editor"):
         run_step(STAGES["curate"], pipeline_run="x", inputs={}, outputs={}, parameters={}, pipeline="improve-editor")
@@ -201,18 +204,22 @@ def test_a_run_form_is_short_and_in_the_order_in_which_kfp_shows_it(pipeline: Pi
         assert not entry.choices or entry.default in entry.choices
 
 
-def test_no_importer_has_a_name_of_its_own() -> None:
-    """KFP does not find the output of a renamed importer."""
+def test_an_importer_can_be_resolved_by_a_real_backend() -> None:
+    """KFP does not find the output of a renamed importer, and resolves addresses from its pipeline's inputs alone."""
     for name in PIPELINES:
-        tasks = compiled(name)["root"]["dag"]["tasks"]
-        importers = {key: task["taskInfo"]["name"] for key, task in tasks.items() if key.startswith("importer")}
+        importers = {key: task for key, task in steps_of(name).items() if key.startswith("importer")}
         assert importers
-        assert all(key == title for key, title in importers.items())
+        for key, task in importers.items():
+            assert task["taskInfo"]["name"] == key
+            assert "dependentTasks" not in task
+            assert all("componentInputParameter" in value for value in task["inputs"]["parameters"].values())
+        assert not [key for key in compiled(name)["root"]["dag"]["tasks"] if key.startswith("importer")]
 
 
 def test_every_step_but_the_first_may_come_from_the_cache() -> None:
     """Nothing among a step's parameters tells one run from another that does the same."""
     for name in PIPELINES:
-        for key, task in compiled(name)["root"]["dag"]["tasks"].items():
-            assert task["cachingOptions"] == ({} if key.endswith("preflight") else {"enableCache": True})
+        first = compiled(name)["root"]["dag"]["tasks"][f"{name}-preflight"]
+        assert first["cachingOptions"] == {}
+        assert {str(task["cachingOptions"]) for task in steps_of(name).values()} == {"{'enableCache': True}"}
         assert "pipeline_job_id" not in (COMPILED / f"{name}.yaml").read_text()
