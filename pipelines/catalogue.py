@@ -139,6 +139,8 @@ class Pipeline:
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the form's values. Parameters of stages that are no fields go into `settings`.
 
+        So do values that a drop-down does not have, such as the path of a gate: Kubeflow's backend refuses them.
+
         Args:
             values: Values by field; `seed`, `run_key` and any parameter of a stage, by its name in the pipeline, too.
                 `settings` is YAML text or a mapping.
@@ -146,13 +148,13 @@ class Pipeline:
         Raises:
             EditLoopError: A name is unknown, or `settings` is no mapping.
         """
-        fields = {entry.name for entry in self.form}
+        fields = {entry.name: entry for entry in self.form}
         settings = read_run_settings(values.get("settings", ""))
         arguments: dict[str, Any] = {}
         for name, value in values.items():
             if name == "settings":
                 continue
-            if name in fields:
+            if name in fields and (value in fields[name].choices or not fields[name].choices):
                 arguments[name] = value
             elif name in ("seed", "run_key"):
                 settings[name] = value

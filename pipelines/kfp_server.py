@@ -217,7 +217,7 @@ class KfpServer:
         try:
             yield
         except ApiException as error:
-            reason = " ".join(str(error.body or error.reason).split())[:400]
+            reason = _refusal(str(error.body or error.reason))
             raise EditLoopError(f"{self.settings.kfp_endpoint} refuses ({error.status}): {reason}") from error
         except HTTPError as error:
             raise EditLoopError(
@@ -287,6 +287,16 @@ class KfpServer:
         with self._answering():
             found = self.client.list_runs(filter=name_filter, sort_by="created_at desc", page_size=1)
         return str(found.runs[0].run_id) if found.runs else ""
+
+
+def _refusal(body: str) -> str:
+    """Return the message in the server's answer, which is JSON, as one line."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = body
+    message = str(answer.get("message", body)) if isinstance(answer, dict) else body
+    return " ".join(message.split())[:400]
 
 
 def step_titles() -> dict[str, str]:

@@ -187,6 +187,9 @@ def test_pipeline_arguments_are_typed_and_checked() -> None:
     settings = yaml.safe_load(arguments.pop("settings"))
     assert arguments == {"edits": "/e", "campaign": "5", "annotators": ["a"], "overlap": 2}
     assert settings == {"annotate": {"gold_share": 0.1}, "seed": 3, "run_key": "k"}
+    own_gate = parse_arguments("train-reward", ["campaign=c", "gate=/gates/ours.yaml", "preset=editreward-tiny"])
+    assert own_gate.keys() == {"campaign", "preset", "settings"}
+    assert yaml.safe_load(own_gate["settings"]) == {"benchmark": {"gate": "/gates/ours.yaml"}}, "no drop-down has it"
     for wrong in (["edit=/e"], ["edits"], ["overlap=two"], ["edits=/e"]):
         with pytest.raises(EditLoopError):
             parse_arguments("collect-preferences", wrong)
