@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from annotation.campaigns.answers import changed_annotations, read_export
+from annotation.campaigns.answers import CampaignProgress, changed_annotations, read_export
 from annotation.campaigns.campaign import Campaign, connect, load_pages, locate_campaign
 from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
@@ -72,20 +72,22 @@ def show_status(status: dict[str, Any]) -> None:
     Args:
         status: What `campaign_status` returned.
     """
-    console, progress = Console(), status["progress"]
+    console = Console()
+    values = {name: value for name, value in status["progress"].items() if name in CampaignProgress.model_fields}
+    progress = CampaignProgress.model_validate(values)
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
     rows = [
-        ("pages answered", f"{progress['answered']} of {progress['pages']}"),
-        ("answers", f"{progress['annotations']} of {progress['wanted']}"),
-        *((f"  {name}", str(count)) for name, count in progress["by_annotator"].items()),
-        *((f"  cannot judge: {reason}", str(count)) for reason, count in progress["cannot"].items()),
-        ("skipped without a reason", str(progress["skipped"])),
-        ("lack a rating", str(progress["unfinished"])),
-        ("given twice, the later counts", str(progress["repeated"])),
-        ("by others, not used", str(progress["others"])),
-        ("pages not in Label Studio", str(progress["missing"])),
+        ("pages answered", f"{progress.answered} of {progress.pages}"),
+        ("answers", f"{progress.annotations} of {progress.wanted}"),
+        *((f"  {name}", str(count)) for name, count in progress.by_annotator.items()),
+        *((f"  cannot judge: {reason}", str(count)) for reason, count in progress.cannot.items()),
+        ("skipped without a reason", str(progress.skipped)),
+        ("lack a rating", str(progress.unfinished)),
+        ("given twice, the later counts", str(progress.repeated)),
+        ("by others, not used", str(progress.others)),
+        ("pages not in Label Studio", str(progress.missing)),
         *(
             (f"agreement: {AXIS_NAMES[axis]}", _agreement_text(status["agreement"][axis], status["gates"].get(axis)))
             for axis in AXES
@@ -99,7 +101,7 @@ def show_status(status: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)
-    faults = progress["faults"]
+    faults = progress.faults
     for line in [*status["config_faults"], *faults[:LISTED_FAULTS]]:
         console.print(f"! {line}", markup=False)
     if len(faults) > LISTED_FAULTS:

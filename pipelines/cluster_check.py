@@ -1,8 +1,9 @@
 """What a cluster lacks for a deployment profile's runs, all of it at once, each with its cure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from editloop.errors import EditLoopError
@@ -33,35 +34,33 @@ def check_cluster(settings: KfpSettings, profile: Profile) -> list[Check]:
     core = _core_api()
     namespace = profile.namespace
 
-    def exists(kind: str, name: str, read: Any, *keys: str, advice: str = "") -> None:
-        found = _read(read, name, namespace)
-        label = f"{kind} {name}"
-        create = advice or f"kubectl -n {namespace} create {kind} {name}"
-        if found is None:
+    def add(kind: str, name: str, keys: set[str] | None, needed: Iterable[str] = (), advice: str = "") -> None:
+        label, create = f"{kind} {name}", advice or f"kubectl -n {namespace} create {kind} {name}"
+        if keys is None:
             checks.append(Check(label, False, "missing", create))
             return
-        missing = sorted(set(keys) - set(found.data or {}))
+        missing = sorted(set(needed) - keys)
         state = f"lacks {', '.join(missing)}" if missing else "there"
         checks.append(Check(label, not missing, state, f"add the keys: kubectl -n {namespace} edit {kind} {name}"))
 
-    if _read(lambda name, namespace: core.read_namespace(name), namespace, "") is None:
-        checks.append(Check(f"namespace {namespace}", False, "missing", f"kubectl create namespace {namespace}"))
+    there = _keys(lambda: core.read_namespace(namespace))
+    add("namespace", namespace, there, advice=f"kubectl create namespace {namespace}")
+    if there is None:
         return checks
-    checks.append(Check(f"namespace {namespace}", True, "there", ""))
-    account = _read(core.read_namespaced_service_account, profile.service_account, namespace)
-    advice = f"kubectl -n {namespace} create serviceaccount {profile.service_account}"
-    state = "there" if account else "missing"
-    checks.append(Check(f"service account {profile.service_account}", account is not None, state, advice))
+    account = profile.service_account
+    add("serviceaccount", account, _keys(lambda: core.read_namespaced_service_account(account, namespace)))
     secrets = {secret.secret: set(secret.variables.values()) for secret in profile.secrets}
     for name in [*(folder.secret for folder in profile.secret_folders), *profile.pull_secrets]:
         secrets.setdefault(name, set())
-    for name, keys in secrets.items():
-        exists("secret", name, core.read_namespaced_secret, *keys)
+    for name, needed in secrets.items():
+        add("secret", name, _keys(partial(core.read_namespaced_secret, name, namespace)), needed)
     for name, variables in profile.config_maps.items():
-        exists("configmap", name, core.read_namespaced_config_map, *variables.values())
+        keys = _keys(partial(core.read_namespaced_config_map, name, namespace))
+        add("configmap", name, keys, variables.values())
     if not profile.storage.pipeline_root.startswith("minio://"):
-        advice = "it names endpoint, region and log-in of the storage to KFP: kubeflow.org, Object Store Configuration"
-        exists("configmap", KFP_ROOT_CONFIG, core.read_namespaced_config_map, "providers", advice=advice)
+        advice = "it names endpoint, region and log-in of the storage to KFP: infra/k8s/base/storage.yaml"
+        keys = _keys(lambda: core.read_namespaced_config_map(KFP_ROOT_CONFIG, namespace))
+        add("configmap", KFP_ROOT_CONFIG, keys, ["providers"], advice)
     return checks + list(_gpu_checks(core, profile))
 
 
@@ -112,24 +111,25 @@ def _gpu_checks(core: Any, profile: Profile) -> Iterator[Check]:
     if not needs:
         return
     with _answering():
-        nodes = core.list_node().items
+        nodes: list[dict[str, str]] = [node.status.allocatable or {} for node in core.list_node().items]
     for (kind, count), stages in needs.items():
-        most = max((int((node.status.allocatable or {}).get(kind, 0)) for node in nodes), default=0)
+        most = max((int(node.get(kind, 0)) for node in nodes), default=0)
         advice = f"add such a node, or lower `gpus` of {', '.join(stages)} in the profile"
         yield Check(f"{count} {kind} on a node", most >= count, f"the largest node has {most}", advice)
 
 
-def _read(read: Any, name: str, namespace: str) -> Any | None:
-    """Return an object of the cluster; None where there is none."""
+def _keys(read: Callable[[], Any]) -> set[str] | None:
+    """Return the keys of an object's data, which is empty for most kinds; None where the cluster has no such object."""
     from kubernetes.client.exceptions import ApiException
 
     with _answering():
         try:
-            return read(name, namespace)
+            data: dict[str, str] | None = getattr(read(), "data", None)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise
+    return set(data or {})
 
 
 def _core_api() -> Any:

@@ -17,7 +17,7 @@ from editloop.content import MANIFEST, read_manifest, sha256_bytes
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage import tracking
 from editloop.settings_file import setting_faults, shorten
-from pipelines.catalogue import Pipeline, find_pipeline, read_run_settings
+from pipelines.catalogue import Pipeline, Step, find_pipeline, read_run_settings
 
 EDITS_FILE = "edits.jsonl"
 
@@ -111,7 +111,7 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
     return RunPlan(str(settings.get("run_key", "")), sources, parameters)
 
 
-def _is_given(step: Any, field: str, arguments: Mapping[str, Any]) -> bool:
+def _is_given(step: Step, field: str, arguments: Mapping[str, Any]) -> bool:
     return arguments.get(step.pipeline_name(field)) is not None
 
 

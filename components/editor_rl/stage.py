@@ -84,13 +84,10 @@ def _figures(curves: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[
     """Return the stage's metrics, from the first and the last evaluation and the end of the training."""
     first, last = evaluations[0], evaluations[-1]
     names = ("reward", "oracle", "right", "preservation", "diversity")
-    figures = {
-        f"{name}_{when}": float(evaluation["figures"][name])
-        for name in names
-        for when, evaluation in (("first", first), ("last", last))
-        if name in evaluation["figures"]
-    }
-    figures |= {name: float(value) for name, value in last["training"].items() if name in ("kl", "missing")}
+    measured: dict[str, dict[str, float]] = {"first": first["figures"], "last": last["figures"]}
+    training: dict[str, float] = last["training"]
+    figures = {f"{name}_{when}": values[name] for name in names for when, values in measured.items() if name in values}
+    figures |= {name: value for name, value in training.items() if name in ("kl", "missing")}
     return figures | {
         "iterations": float(len(curves["steps"])),
         "stopped": float(bool(last["stopped"])),

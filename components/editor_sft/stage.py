@@ -69,7 +69,7 @@ def run_editor_sft(edits: Path, version: Path, output: Path, parameters: EditorS
 
 def fine_tune(
     edits: Path, output: Path, *, editor: str, settings: SftSettings, facts: dict[str, Any], processes: int = 1
-) -> dict[str, Any]:
+) -> dict[str, list[dict[str, float]]]:
     """Fine-tune an editor and write `output`, without a dataset version or the registry.
 
     Args:
@@ -110,7 +110,7 @@ def fine_tune(
         facts=training_facts,
     )
     launch_job("editloop.training.editor_sft.train", job, processes=processes, launch=launch)
-    history: dict[str, Any] = json.loads((result_folder / HISTORY_FILE).read_text())
+    history: dict[str, list[dict[str, float]]] = json.loads((result_folder / HISTORY_FILE).read_text())
     with complete_folder(output, training_facts | {"training": training}) as out:
         shutil.copytree(result_folder, out, dirs_exist_ok=True)
         write_file(out / "page.html", sft_page(history, training_facts))

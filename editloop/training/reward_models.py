@@ -79,7 +79,7 @@ def train_reward_model(
         facts=facts | {"training": training.model_dump(mode="json")},
     )
     launch_job(MODULES[training_preset.model], job, processes=processes, launch=launch)
-    history = json.loads((result / HISTORY_FILE).read_text())
+    history: dict[str, list[dict[str, float]]] = json.loads((result / HISTORY_FILE).read_text())
     with complete_folder(output, read_manifest(result)["facts"]) as out:
         shutil.copytree(result, out, dirs_exist_ok=True)
     remove_when_delivered(folder)
