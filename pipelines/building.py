@@ -14,9 +14,8 @@ from kfp import dsl
 
 from infra.profile import Profile
 from pipelines.catalogue import Parameter, Pipeline, find_pipeline
-from pipelines.compilation import FIRST_STEP_TITLE
 from pipelines.deployment import FIRST_STEP, deploy
-from pipelines.preflight import preflight_fields
+from pipelines.preflight import FIRST_STEP_TITLE, preflight_fields
 
 NESTED_TITLE = "Steps"
 

@@ -8,10 +8,9 @@ import yaml
 
 from infra.profile import Profile
 from pipelines.catalogue import PIPELINES, find_pipeline
+from pipelines.preflight import FIRST_STEP_TITLE
 
 COMPILED = Path(__file__).parent / "compiled"
-FIRST_STEP_TITLE = "Check the settings, find the inputs"
-"""Name of a pipeline's first step in KFP's graph."""
 EXAMPLE_PROFILE = "example"
 """Name of the shipped profile that the committed files are for."""
 

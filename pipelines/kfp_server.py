@@ -20,7 +20,8 @@ from editloop.lineage import tracking
 from editloop.lineage.run_claim import RunClaim, claim_run, latest_claim, record_run
 from infra.profile import Profile
 from pipelines.catalogue import PIPELINES, STAGES, find_pipeline, read_run_settings
-from pipelines.compilation import FIRST_STEP_TITLE, compile_pipeline
+from pipelines.compilation import compile_pipeline
+from pipelines.preflight import FIRST_STEP_TITLE
 from pipelines.run_status import RunStatus
 
 log = logging.getLogger("editloop.pipelines")
