@@ -4,6 +4,7 @@ import getpass
 import io
 import json
 import logging
+import math
 import tempfile
 import time
 import warnings
@@ -250,7 +251,7 @@ class KfpServer:
             return RunStatus(claim.key, "failed", address, detail)
         pause = FIRST_PAUSE_SECONDS * 3 ** (claim.attempt - 1) - _seconds_since(run.finished_at)
         if pause > 0:
-            detail = f"{run.error}; started again in {pause / 60:.0f} min"
+            detail = f"{run.error}; started again in {math.ceil(pause / 60)} min"
             return RunStatus(claim.key, "failed", address, detail)
         return None
 

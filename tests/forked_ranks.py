@@ -7,6 +7,7 @@ arguments and environment; torchrun itself is tested in test_launch.py, by the l
 
 import multiprocessing
 import os
+import random
 import runpy
 import socket
 import sys
@@ -38,10 +39,18 @@ TAIL_LINES = 40
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that nobody listens on, below those that Linux gives to outgoing connections.
+
+    Ranks take a second to listen on it. Meanwhile any connection of this machine may get one of the others.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def start_ranks(

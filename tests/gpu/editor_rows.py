@@ -139,7 +139,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         prompts,
         training.reward_judges,
         job.rewards,
-        training.engine,
+        training.training_run.engine,
         training.algorithm,
         StopRequest(),
     )

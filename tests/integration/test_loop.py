@@ -25,7 +25,7 @@ from editloop.content import read_manifest
 from editloop.lineage import registry, tracking
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from pipelines.catalogue import STAGES
+from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
 from pipelines.settings import SMALLEST
@@ -109,7 +109,7 @@ def test_reconciling_again_starts_nothing(turn: Path) -> None:
         raise AssertionError(f"{pipeline} was started a second time")
 
     look = reconcile(start, turn)
-    assert len(look.done) == 2
+    assert [run.state for run in look.runs] == ["done", "done"]
     assert not look.waiting
 
 
@@ -160,7 +160,7 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     look = reconcile(start, turn)
     assert look.edited == [campaign]
     assert not started
-    assert len(look.done) == 2
+    assert [run.state for run in look.runs] == ["done", "done"]
     pages = load_pages(locate_campaign(client, settings, campaign.key).folder)
     closing = close_campaign(client, campaign, readiness(client, settings, campaign, pages))
     assert closings(client, campaign) == [*before, closing]
@@ -170,7 +170,8 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     assert answers.startswith(before[0].answers_sha256)
     assert "closed again" in answers
     reconcile(start, turn)
-    assert [one["answers_sha256"] for one in started] == [closing.answers_sha256]
+    (settings_of_run,) = [read_run_settings(one["settings"]) for one in started]
+    assert settings_of_run["collect"]["answers_sha256"] == closing.answers_sha256
 
 
 def _fault(turn: Path, broken: str) -> Any:

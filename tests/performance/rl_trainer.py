@@ -106,7 +106,7 @@ def iterations(training: "Training") -> "Iteration":
         training.prompts,
         training.reward_judges,
         training.job.rewards,
-        training.engine,
+        training.training_run.engine,
         training.algorithm,
         StopRequest(),
     )
