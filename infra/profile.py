@@ -5,15 +5,14 @@ gets of the cluster. `editloop compile --profile FILE` writes pipelines for it. 
 """
 
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from editloop.settings_file import FrozenModel, find_preset, preset_names, read_settings
+from editloop.settings_file import FrozenModel, find_preset, read_settings
 
-PROFILES = Path(str(files("infra"))) / "profiles"
+PROFILES = Path(__file__).with_name("profiles")
 """Those that ship."""
 IMAGE = re.compile(r"^[a-z0-9./:_-]+?(:(?P<tag>[\w.-]+))?(@sha256:(?P<digest>[0-9a-f]{64}))?$")
 QUANTITY = re.compile(r"^\d+(\.\d+)?(m|[kMGTP]i?)?$")
@@ -188,8 +187,3 @@ def read_profile(name: str) -> Profile:
         EditLoopError: There is no such profile, or it is not valid.
     """
     return read_settings(Profile, find_preset(name, PROFILES, "profile"), "profile")
-
-
-def profile_names() -> list[str]:
-    """Return the names of the profiles that ship, sorted."""
-    return preset_names(PROFILES)

@@ -8,8 +8,7 @@ the same path as in the calling pod.
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ from pydantic import Field
 from editloop.content import sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
+from infra.cluster_access import answering, log_in
 from infra.settings import DEFAULT_IMAGE
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,11 @@ FORWARDED_VARIABLES = (
 )
 """Variables that the pods of a TrainJob get from this process. Secrets are passed by reference."""
 RESOURCE = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
+CURES = {
+    403: "Bind the role editloop-trainjobs (infra/k8s/base/access.yaml) to the step's account",
+    404: "Install Kubeflow Trainer v2, or correct EDITLOOP_TRAINJOB_NAMESPACE",
+}
+"""What to do where Kubernetes refuses a TrainJob."""
 POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """Label by which the pods of a TrainJob are found; its value is the job's name."""
 STUCK_SECONDS = 300.0
@@ -146,15 +151,9 @@ def launch_trainjob(command: list[str], processes: int, settings: TrainJobSettin
     Raises:
         EditLoopError: There is no cluster, it refuses the job, or the job fails.
     """
-    from kubernetes import client, config
+    from kubernetes import client
 
-    try:
-        config.load_incluster_config()
-    except config.ConfigException:
-        try:
-            config.load_kube_config()
-        except config.ConfigException as error:
-            raise EditLoopError(f"EDITLOOP_LAUNCHER=trainjob: no access to a cluster ({error}).") from error
+    log_in()
     job = trainjob_manifest(command, processes, settings)
     run_trainjob(job, client.CustomObjectsApi(), client.CoreV1Api(), settings.trainjob_poll_seconds, result)
 
@@ -254,7 +253,7 @@ class _PodWatch:
             raise _CannotStartError(f"TrainJob {self.namespace}/{self.name} cannot start: {hopeless}")
 
     def _pods(self) -> list[WaitingPod]:
-        with _answering():
+        with answering(CURES):
             pods = self.core.list_namespaced_pod(self.namespace, label_selector=f"{POD_LABEL}={self.name}").items
         return [_waiting_pod(pod) for pod in pods]
 
@@ -289,7 +288,7 @@ def _create(api: TrainJobs, resource: dict[str, str], job: Mapping[str, object])
     """Create a job; return whether this call made it, and no earlier one."""
     from kubernetes.client.exceptions import ApiException
 
-    with _answering():
+    with answering(CURES):
         try:
             api.create_namespaced_custom_object(**resource, body=job)
         except ApiException as error:
@@ -303,7 +302,7 @@ def _conditions(api: TrainJobs, resource: dict[str, str], name: str) -> dict[str
     """Return a job's conditions that hold, by type; None where there is no such job."""
     from kubernetes.client.exceptions import ApiException
 
-    with _answering():
+    with answering(CURES):
         try:
             state = api.get_namespaced_custom_object(**resource, name=name).get("status", {})
         except ApiException as error:
@@ -318,29 +317,9 @@ def _conditions(api: TrainJobs, resource: dict[str, str], name: str) -> dict[str
 def _delete(api: TrainJobs, resource: dict[str, str], name: str) -> None:
     from kubernetes.client.exceptions import ApiException
 
-    with _answering():
+    with answering(CURES):
         try:
             api.delete_namespaced_custom_object(**resource, name=name)
         except ApiException as error:
             if error.status != 404:
                 raise
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Turn a refusal of the Kubernetes API within the block into an EditLoopError with its cure."""
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        cures = {
-            403: "Bind the role editloop-trainjobs (infra/k8s/base/access.yaml) to the step's account",
-            404: "Install Kubeflow Trainer v2 and correct EDITLOOP_TRAINJOB_NAMESPACE",
-        }
-        reason = " ".join(str(error.body or error.reason).split())[:300]
-        cure = cures.get(error.status, "Read what it says")
-        raise EditLoopError(f"TrainJob: Kubernetes refuses ({error.status} {reason}). {cure}.") from error
-    except HTTPError as error:
-        raise EditLoopError(f"TrainJob: Kubernetes does not answer ({type(error).__name__}).") from error

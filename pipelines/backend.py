@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from editloop.errors import EditLoopError, there_are
-from infra.profile import read_profile
 from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
+from pipelines.compilation import read_deployment
 from pipelines.kfp_server import KfpServer, KfpSettings
 from pipelines.local import run_local
 from pipelines.run_status import RunStatus
@@ -57,7 +57,7 @@ def open_server(profile: str | None = None) -> KfpServer:
     """
     settings = KfpSettings()
     settings.require("kfp_endpoint")
-    return KfpServer(settings, read_profile(profile or settings.require("profile")))
+    return KfpServer(settings, read_deployment(profile or settings.require("profile")))
 
 
 def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from kfp import dsl
 
 from infra.profile import Profile
 from pipelines.catalogue import Parameter, Pipeline, find_pipeline
-from pipelines.deployment import FIRST_STEP, deploy
-from pipelines.preflight import FIRST_STEP_TITLE, preflight_fields
+from pipelines.deployment import deploy
+from pipelines.preflight import FIRST_STEP, FIRST_STEP_TITLE, preflight_fields
 
 NESTED_TITLE = "Steps"
 

@@ -251,10 +251,9 @@ def compile_command(
 
     For example: editloop compile --out build/ours --profile ours.yaml
     """
-    from infra.profile import read_profile
-    from pipelines.compilation import compile_pipelines
+    from pipelines.compilation import compile_pipelines, read_deployment
 
-    for path in compile_pipelines(out, read_profile(profile)):
+    for path in compile_pipelines(out, read_deployment(profile)):
         print(path)
 
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from editloop.errors import EditLoopError
+from infra.cluster_access import answering, log_in
 from infra.doctor import Check
 from infra.profile import Profile
 from pipelines.kfp_server import KfpServer, KfpSettings, step_titles
@@ -76,7 +76,7 @@ def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]
         EditLoopError: There is no access to a cluster.
     """
     core = _core_api()
-    with _answering():
+    with answering():
         pods = core.list_namespaced_pod(namespace, label_selector=f"{RUN_ID_LABEL}={run_id}").items
     titles = step_titles()
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
@@ -84,7 +84,7 @@ def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]
         names = [part.partition("(")[0] for part in node.split(".")]
         title = next((titles[name] for name in reversed(names) if name in titles), "")
         if title and names[-1] == "executor":
-            with _answering():
+            with answering():
                 text: str = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main")
             lines = [line for line in text.splitlines() if not OF_THE_LAUNCHER.match(line)]
             yield title, "\n".join(lines[-tail:])
@@ -110,7 +110,7 @@ def _gpu_checks(core: Any, profile: Profile) -> Iterator[Check]:
             needs.setdefault((resources.gpu_kind, resources.gpus), []).append(stage)
     if not needs:
         return
-    with _answering():
+    with answering():
         nodes: list[dict[str, str]] = [node.status.allocatable or {} for node in core.list_node().items]
     for (kind, count), stages in needs.items():
         most = max((int(node.get(kind, 0)) for node in nodes), default=0)
@@ -122,7 +122,7 @@ def _keys(read: Callable[[], Any]) -> set[str] | None:
     """Return the keys of an object's data, which is empty for most kinds; None where the cluster has no such object."""
     from kubernetes.client.exceptions import ApiException
 
-    with _answering():
+    with answering():
         try:
             data: dict[str, str] | None = getattr(read(), "data", None)
         except ApiException as error:
@@ -133,27 +133,7 @@ def _keys(read: Callable[[], Any]) -> set[str] | None:
 
 
 def _core_api() -> Any:
-    from kubernetes import client, config
+    from kubernetes import client
 
-    try:
-        config.load_incluster_config()
-    except config.ConfigException:
-        try:
-            config.load_kube_config()
-        except config.ConfigException as error:
-            raise EditLoopError(f"no access to a cluster ({error}). Log in first.") from error
+    log_in()
     return client.CoreV1Api()
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Turn what the Kubernetes client raises within the block into an EditLoopError of one line."""
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        raise EditLoopError(f"Kubernetes refuses ({error.status} {error.reason}). Ask for access to it.") from error
-    except HTTPError as error:
-        raise EditLoopError(f"Kubernetes does not answer ({type(error).__name__}). Log in to the cluster.") from error

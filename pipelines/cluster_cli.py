@@ -21,12 +21,12 @@ def preflight_command(profile: ProfileName = None) -> None:
 
     For example: editloop cluster preflight --profile ours.yaml
     """
-    from infra.profile import read_profile
     from pipelines.cluster_check import check_cluster
+    from pipelines.compilation import read_deployment
     from pipelines.kfp_server import KfpSettings
 
     settings = KfpSettings()
-    checks = check_cluster(settings, read_profile(profile or settings.require("profile")))
+    checks = check_cluster(settings, read_deployment(profile or settings.require("profile")))
     for check in checks:
         print(f"{'✓' if check.ok else '✗'} {check.name:<34} {check.state}" + ("" if check.ok else f"   {check.advice}"))
     if not all(check.ok for check in checks):

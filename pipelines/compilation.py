@@ -6,13 +6,31 @@ from typing import Any
 
 import yaml
 
-from infra.profile import Profile
-from pipelines.catalogue import PIPELINES, find_pipeline
-from pipelines.preflight import FIRST_STEP_TITLE
+from editloop.errors import EditLoopError, there_are
+from infra.profile import Profile, read_profile
+from pipelines.catalogue import PIPELINES, STAGES, find_pipeline
+from pipelines.preflight import FIRST_STEP, FIRST_STEP_TITLE
 
 COMPILED = Path(__file__).parent / "compiled"
 EXAMPLE_PROFILE = "example"
 """Name of the shipped profile that the committed files are for."""
+
+
+def read_deployment(name: str) -> Profile:
+    """Read a deployment profile, and check that the stages that it names are stages.
+
+    Args:
+        name: The name of a shipped profile, or the path of a YAML file.
+
+    Raises:
+        EditLoopError: There is no such profile, or it is not valid.
+    """
+    profile = read_profile(name)
+    stages = (FIRST_STEP, *STAGES)
+    for stage in profile.stages:
+        if stage not in stages:
+            raise EditLoopError(f"profile {name}: stages.{stage}: no such stage; {there_are(stage, stages)}")
+    return profile
 
 
 def show_parameters(name: str) -> None:

@@ -9,8 +9,6 @@ from editloop.lineage.step import PipelineRunSettings
 from infra.launch import LaunchSettings
 from infra.profile import Profile, StageResources
 
-FIRST_STEP = "preflight"
-"""Name of the first step in a profile's `stages`."""
 LONGEST_BACKOFF_SECONDS = 3600
 RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 """Where KFP writes the run's id on a pod."""
@@ -21,7 +19,7 @@ def deploy(task: Any, stage: str, profile: Profile) -> None:
 
     Args:
         task: KFP's task.
-        stage: The stage's name, or FIRST_STEP.
+        stage: The stage's name, or that of the first step.
         profile: The deployment profile.
     """
     resources = profile.resources(stage)

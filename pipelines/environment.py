@@ -54,7 +54,7 @@ def services_of(out: Path) -> Iterator[None]:
     """Make sure that the environment names services within the block.
 
     Where MLFLOW_TRACKING_URI is not set, the services are those of the folder. They are started for the block if they
-    do not run. After the block the environment is restored.
+    do not run. After the block the environment is restored. Runs on a cluster need the cluster's MLflow.
 
     Args:
         out: Folder of a demo or of `editloop up`.
@@ -67,6 +67,11 @@ def services_of(out: Path) -> Iterator[None]:
     from infra.services import services_status, start_services, stop_services
 
     home = out.absolute() / "services"
+    if os.environ.get("EDITLOOP_KFP_ENDPOINT") and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise EditLoopError(
+            "MLFLOW_TRACKING_URI is not set. Runs on the server in EDITLOOP_KFP_ENDPOINT need the MLflow of its steps: "
+            "set it, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         check_reachable(uri)
         yield

@@ -19,6 +19,8 @@ from editloop.lineage import tracking
 from editloop.settings_file import setting_faults, shorten
 from pipelines.catalogue import Pipeline, Step, find_pipeline, read_run_settings
 
+FIRST_STEP = "preflight"
+"""Name of a pipeline's first step in a profile's `stages`."""
 FIRST_STEP_TITLE = "Check the settings, find the inputs"
 """Name of a pipeline's first step in KFP's graph."""
 EDITS_FILE = "edits.jsonl"

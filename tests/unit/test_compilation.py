@@ -14,7 +14,7 @@ from editloop.errors import EditLoopError
 from infra.profile import Profile, read_profile
 from pipelines.backend import make_starter
 from pipelines.catalogue import PIPELINES
-from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipeline
+from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipeline, read_deployment
 from tests.unit.test_environment import CLASSES, WORDS
 
 COMPILE = "import sys; from pathlib import Path; from infra.profile import read_profile; "
@@ -160,6 +160,7 @@ def test_the_committed_pipelines_are_the_examples_and_hold_no_secret() -> None:
         ("image: 'no image'", "write REGISTRY/NAME:TAG"),
         ("namespace: Ours", "no name of a Kubernetes object"),
         ("variables: {MLFLOW_TRACKING_PASSWORD: x}", "name the Secret that holds it"),
+        ("stages: {rewrd: {gpus: 1}}", "editor_eval. Did you mean reward?"),
         ("stages: {reward: {gpus: -1}}", "greater than or equal to 0"),
         ("stages: {reward: {gpu: 1}}", "gpu"),
         ("stages: {reward: {nodes: 2}}", "only a trainjob has several pods"),
@@ -172,7 +173,7 @@ def test_a_faulty_profile_is_told_in_one_line(line: str, rule: str, tmp_path: Pa
     values = yaml.safe_load(OURS) | yaml.safe_load(line)
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(EditLoopError) as refused:
-        read_profile(str(tmp_path / "ours.yaml"))
+        read_deployment(str(tmp_path / "ours.yaml"))
     assert rule in str(refused.value)
     assert "\n" not in str(refused.value)
 
