@@ -98,7 +98,8 @@ def commit_dataset(
             git(folder, "init", "--quiet")
         dvc_store.prepare(folder, remote)
         if not _has_tag(folder, tag):
-            shutil.rmtree(folder / kind, ignore_errors=True)
+            if (folder / kind).exists():
+                shutil.rmtree(folder / kind)
             shutil.copytree(dataset, folder / kind)
             files = {f"{kind}.dvc": dvc_store.put(folder, kind), **_origin_files(kind, sha256, origin)}
             while not _has_tag(folder, tag):

@@ -32,6 +32,7 @@ from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
 from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.cli import app
+from pipelines.run_status import RunStatus
 
 PEOPLE = ["closer-1", "closer-2"]
 REASON = next(iter(REASONS))
@@ -222,6 +223,25 @@ def test_whose_annotator_withdrew_is_trained_anew_and_no_other_campaign(opened, 
     assert len(started[1]["dataset"]["withdrawn_sha256"]) == 64
     assert started[1]["run_key"] != started[0]["run_key"]
     assert started[1]["collect"] == started[0]["collect"]
+
+
+def test_a_campaign_that_fails_stops_no_other(opened):
+    """On a cluster, where no folder keeps passes apart."""
+    failing, going = opened("failing", recorded=True), opened("going", recorded=True)
+    failing.answer(agree)
+    going.answer(agree)
+    started = []
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
+        if arguments["campaign"] == failing.campaign.key:
+            raise EditLoopError("the server refuses it")
+        started.append(arguments["campaign"])
+        return RunStatus("key", "started")
+
+    result = reconciling.reconcile(start, None)
+    assert going.campaign.key in started
+    assert failing.campaign.key not in started
+    assert f"failing ({failing.campaign.key}): the server refuses it" in result.failures
 
 
 def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tmp_path):
