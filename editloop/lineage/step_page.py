@@ -94,7 +94,7 @@ def _with_links(page: str, links: list[PageLink]) -> str:
         Markup('<a href="{}" target="_blank" rel="noopener">{}</a>').format(link.address, link.title) for link in links
     )
     head, body, rest = page.partition("<body>")
-    return f"{head}{body}\n<p>{anchors}</p>{rest}" if body and links else page
+    return f'{head}{body}\n<nav style="padding: 1rem 1.75rem 0">{anchors}</nav>{rest}' if body and links else page
 
 
 def _read(path: Path) -> dict[str, Any]:
