@@ -10,7 +10,8 @@ from typing import Any
 from editloop.errors import EditLoopError, there_are
 from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
 from pipelines.compilation import read_deployment
-from pipelines.kfp_server import KfpServer, KfpSettings
+from pipelines.kfp_server import KfpServer
+from pipelines.kfp_settings import KfpSettings
 from pipelines.local import run_local
 from pipelines.run_status import RunStatus
 

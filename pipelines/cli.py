@@ -142,7 +142,7 @@ def reconcile_command(
     import time
 
     from pipelines.backend import make_starter
-    from pipelines.kfp_server import KfpSettings
+    from pipelines.kfp_settings import KfpSettings
     from pipelines.reconcile import reconcile as look_once
 
     lock_folder = None if KfpSettings().kfp_endpoint else out
@@ -199,7 +199,7 @@ def run_command(
             show_parameters(pipeline)
         return
     from pipelines.backend import make_starter, open_server, parse_arguments
-    from pipelines.kfp_server import KfpSettings
+    from pipelines.kfp_settings import KfpSettings
 
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):

@@ -9,7 +9,8 @@ from editloop.errors import EditLoopError
 from infra.cluster_access import answering, log_in
 from infra.doctor import Check
 from infra.profile import Profile
-from pipelines.kfp_server import KfpServer, KfpSettings, step_titles
+from pipelines.kfp_server import KfpServer, step_titles
+from pipelines.kfp_settings import KfpSettings
 
 RUN_ID_LABEL = "pipeline/runid"
 NODE_ANNOTATION = "workflows.argoproj.io/node-name"

@@ -23,7 +23,7 @@ def preflight_command(profile: ProfileName = None) -> None:
     """
     from pipelines.cluster_check import check_cluster
     from pipelines.compilation import read_deployment
-    from pipelines.kfp_server import KfpSettings
+    from pipelines.kfp_settings import KfpSettings
 
     settings = KfpSettings()
     checks = check_cluster(settings, read_deployment(profile or settings.require("profile")))

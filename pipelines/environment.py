@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from editloop.errors import EditLoopError
+from pipelines.kfp_settings import KfpSettings
 
 CONNECT_SECONDS = 3.0
 """Longest time that an address may take to accept a connection."""
@@ -67,7 +68,7 @@ def services_of(out: Path) -> Iterator[None]:
     from infra.services import services_status, start_services, stop_services
 
     home = out.absolute() / "services"
-    if os.environ.get("EDITLOOP_KFP_ENDPOINT") and not os.environ.get("MLFLOW_TRACKING_URI"):
+    if KfpSettings().kfp_endpoint and not os.environ.get("MLFLOW_TRACKING_URI"):
         raise EditLoopError(
             "MLFLOW_TRACKING_URI is not set. Runs on the server in EDITLOOP_KFP_ENDPOINT need the MLflow of its steps: "
             "set it, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_claim import RunClaim, claim_run, latest_claim, record_run
 from infra.profile import Profile
 from pipelines.catalogue import PIPELINES, STAGES, find_pipeline, read_run_settings
 from pipelines.compilation import compile_pipeline
+from pipelines.kfp_settings import KfpSettings
 from pipelines.preflight import FIRST_STEP_TITLE
 from pipelines.run_status import RunStatus
 
@@ -33,17 +33,6 @@ FIRST_PAUSE_SECONDS = 600.0
 """Pause between a failed run and the next one; each pause is three times as long as the one before."""
 POLL_SECONDS = 10.0
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-
-
-class KfpSettings(EnvironmentSettings):
-    """The Kubeflow Pipelines server."""
-
-    kfp_endpoint: str | None = None
-    """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
-    kfp_experiment: str = "editloop"
-    """Experiment of the server that runs are listed under."""
-    profile: str | None = None
-    """Deployment profile of the server's runs: a shipped one, or the path of a YAML file."""
 
 
 class KfpStep(NamedTuple):

@@ -15,7 +15,8 @@ from editloop.lineage.run_claim import claim_run, latest_claim
 from infra.profile import read_profile
 from infra.services import Services
 from pipelines.cli import app
-from pipelines.kfp_server import KfpServer, KfpSettings
+from pipelines.kfp_server import KfpServer
+from pipelines.kfp_settings import KfpSettings
 from pipelines.run_status import RunStatus
 from tests.kfp_stub import KfpStub, kfp_stub
 

@@ -12,7 +12,7 @@ from infra.profile import Profile, read_profile
 from pipelines import cluster_check
 from pipelines.cli import app
 from pipelines.cluster_check import check_cluster, pod_logs
-from pipelines.kfp_server import KfpSettings
+from pipelines.kfp_settings import KfpSettings
 
 LAUNCHER = "I1128 13:44:43.7 11 launcher_v2.go:867] Executing\ntime=2026 level=INFO msg=x\n"
 
