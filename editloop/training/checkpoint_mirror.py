@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,22 @@ class CheckpointMirror:
         for gone in sorted(self._complete(names) - present.keys()):
             self.remote.rm_file(f"{self.address}/{gone}/{MANIFEST}")  # first: without it the rest does not count
             self.remote.rm(f"{self.address}/{gone}", recursive=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file of the copy; None where there is none."""
+        try:
+            data: bytes = self.remote.cat_file(f"{self.address}/{name}")
+        except FileNotFoundError:
+            return None
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the copy."""
+        self.remote.pipe_file(f"{self.address}/{name}", data)
+
+    def restore_loose_files(self) -> None:
+        """Copy the files that grow while a training runs, in their last state."""
+        self._download(name for name in self._names() if any(fnmatch(name, p) for p in LOOSE_FILES))
 
     def remove(self) -> None:
         """Remove the copy."""

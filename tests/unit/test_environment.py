@@ -14,9 +14,8 @@ from pydantic_settings import BaseSettings
 from editloop.environment import PREFIX, EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage.tracking import TrackingSettings
-from editloop.training.launch import torchrun_arguments
 from infra.launch import LaunchSettings
-from infra.trainjob import trainjob_manifest
+from infra.trainjob import trainjob
 
 TOP = Path(__file__).parents[2]
 ROOMS = ("editloop", "infra", "annotation", "components", "pipelines")
@@ -163,10 +162,7 @@ def test_models_are_never_cached_in_the_working_folder_and_no_trainjob_is_withou
         monkeypatch.setenv(variable, "")
     assert TrackingSettings().cache == Path.home() / ".cache" / "editloop"
     assert TrackingSettings().stage_run is None
-    assert (
-        trainjob_manifest(torchrun_arguments("m", [], 1), 1, LaunchSettings())["spec"]["trainer"]["image"]
-        == "editloop:latest"
-    )
+    assert trainjob("s3://b/o/1", 1, LaunchSettings()).to_dict()["spec"]["trainer"]["image"] == "editloop:latest"
 
 
 def _environment_reads(path: Path) -> Iterator[str]:
