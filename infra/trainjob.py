@@ -102,15 +102,18 @@ def launch_trainjob(module: str, job_file: Path, processes: int, settings: Train
         raise EditLoopError("EDITLOOP_CHECKPOINTS: no s3:// address. A TrainJob's pods keep their checkpoints there.")
     address = send_job(module, job_file, _ranks_per_pod(processes, settings), objects)
     log_in()
-    TrainJobRun(
+    run = TrainJobRun(
         trainjob(address, processes, settings),
         client.CustomObjectsApi(),
         client.CoreV1Api(),
         settings,
         is_delivered=lambda: is_delivered(mirror, address),
         beat=lambda: mirror.write(HEARTBEAT, datetime.now(UTC).isoformat().encode()),
-    ).wait()
+    )
+    if not is_delivered(mirror, address):  # by the job of an earlier try, which may be gone
+        run.wait()
     fetch_result(mirror, address)
+    run.delete()
 
 
 def trainjob(address: str, processes: int, settings: TrainJobSettings) -> "TrainerV1alpha1TrainJob":
@@ -279,7 +282,7 @@ class TrainJobRun:
                         is_ours = self._again(state, is_ours)
                 time.sleep(self.settings.trainjob_poll_seconds)
         except BaseException:
-            self._delete()
+            self.delete()
             raise
 
     def _again(self, state: JobState, is_ours: bool) -> bool:
@@ -308,7 +311,7 @@ class TrainJobRun:
                 )
             self.lost_jobs += 1
             log.warning("%s: %s; started again, it goes on at the last checkpoint", self, end.reason)
-        self._delete()
+        self.delete()
         self.pods.forget()
         return False
 
@@ -351,7 +354,7 @@ class TrainJobRun:
                 return JobState(condition["type"], reason, "deletionTimestamp" in found["metadata"])
         return JobState("", "", "deletionTimestamp" in found["metadata"])
 
-    def _delete(self) -> None:
+    def delete(self) -> None:
         """Delete the job and, before it is gone, its pods."""
         from kubernetes.client.exceptions import ApiException
 

@@ -6,6 +6,7 @@ reads. The pods fetch it, keep their checkpoints in the training's mirror, and l
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -105,7 +106,8 @@ def receive_job(address: str, work: Path) -> ReceivedJob:
     for name, place in places.items():
         fetch_folder(name, Path(place))
     folder = work / sent.name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # a container that is started again begins as one on a new node does
+    folder.mkdir(parents=True)
     job = _replace(sent.job, places)
     assert isinstance(job, dict)
     job_file = folder / "job.json"

@@ -41,7 +41,7 @@ def run_node(address: str) -> None:
     Raises:
         EditLoopError: A rank fails, or object storage does not answer.
     """
-    received = receive_job(address, Path(tempfile.gettempdir()) / "editloop")
+    received = receive_job(address, Path(tempfile.gettempdir()) / "trainjob")
     mirror = mirror_of(received.job_file.parent)
     if mirror is None:
         raise EditLoopError("EDITLOOP_CHECKPOINTS: no s3:// address. A TrainJob's pods keep their checkpoints there.")

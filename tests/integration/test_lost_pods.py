@@ -72,3 +72,6 @@ def test_a_training_whose_pod_is_lost_goes_on_elsewhere_and_its_result_comes_bac
     history = json.loads((folder / RESULT_FOLDER / HISTORY_FILE).read_text())
     assert [step["step"] for step in history["steps"]] == list(range(1, STEPS + 1))
     assert read_manifest(folder / RESULT_FOLDER, check=True)["facts"]["data"]
+    assert trainer.pods == {}, "nobody else deletes the job"
+    launch_trainjob("tests.toy_job", folder / "job.json", 2, settings)
+    assert trainer.created == 2, "a step that is repeated takes the result that is there"
