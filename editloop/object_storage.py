@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 SCHEME = "s3://"
 LISTING = ".listing.json"
 """Stands for the manifest in the copy of a folder that has none."""
-PARALLEL_TRANSFERS = 8
+PARALLEL_TRANSFERS = 16
 """Files, or parts of large files, that are under way at a time."""
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 """Time after which a silent connection is given up; botocore then tries again."""

@@ -25,6 +25,7 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
         "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
+    folder.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]

@@ -114,7 +114,7 @@ def test_a_bucket_that_is_not_there_is_told(s3, service_environment, monkeypatch
         monkeypatch.setenv(name, value)
     path = next((make_candidates(1) / "images").iterdir())
     store = picture_store(service_settings().model_copy(update={"pictures": "s3://no-such-bucket/x"}))
-    with pytest.raises(EditLoopError, match=r"do not go to s3://no-such-bucket/x.*EDITLOOP_PICTURES") as error:
+    with pytest.raises(EditLoopError, match=r"EDITLOOP_PICTURES: s3://no-such-bucket/x/.*: cannot be read") as error:
         store.put(CAMPAIGN, {path.stem: path})
     assert s3["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
     client, project = connect(service_settings()), project_without_tasks()
