@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,25 +15,16 @@ from editloop.training import checkpoint_mirror
 from editloop.training.checkpoint_mirror import CheckpointMirror, mirror_of, mirrored
 from editloop.work_dir import work_dir
 from tests.forked_ranks import run_ranks, start_ranks
-from tests.s3_server import s3_server
+from tests.s3_server import BUCKET
 
-BUCKET = "checkpoints"
 SETTINGS = {"learning_rate": 0.02, "epochs": 2, "batch": 8, "evaluate_every": 5, "checkpoint_every": 2}
 STEPS = 10
 
 
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as environment:
-        yield environment
-
-
 @pytest.fixture
 def mirror(
-    storage: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> CheckpointMirror:
-    for name, value in storage.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", f"s3://{BUCKET}/{request.node.name[:40]}/")
     mirror = mirror_of(tmp_path / "reward-0123")
     assert mirror is not None
