@@ -23,6 +23,7 @@ from editloop.content import (
     MANIFEST,
     canonical_json,
     file_digests,
+    is_skipped,
     read_manifest,
     sha256_bytes,
     sha256_file,
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 SCHEME = "s3://"
 LISTING = ".listing.json"
 """Stands for the manifest in the copy of a folder that has none."""
-PARALLEL_TRANSFERS = 8
+PARALLEL_TRANSFERS = 16
 """Files, or parts of large files, that are under way at a time."""
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 """Time after which a silent connection is given up; botocore then tries again."""
@@ -257,22 +258,21 @@ def put_folder(folder: Path, address: str) -> str:
         EditLoopError: A file is not what the folder's manifest says.
         StorageError: The storage cannot be written.
     """
-    if (folder / MANIFEST).is_file():
-        read_manifest(folder, check=True)
-        marker, listing = MANIFEST, (folder / MANIFEST).read_bytes()
-    else:
-        files = file_digests(folder)
-        marker, listing = LISTING, canonical_json({"sha256": sha256_json(files), "files": files})
+    marker, listing = _listing_of(folder)
     remote = ObjectFolder(f"{address.rstrip('/')}/{sha256_bytes(listing)}")
     if remote.read(marker) == listing:
         return remote.address
+    if marker == MANIFEST:
+        read_manifest(folder, check=True)
     remote.upload({name: folder / name for name in FolderListing.model_validate_json(listing).files})
     if not remote.write(marker, listing, only_new=True) and remote.read(marker) != listing:
         raise _damaged(remote, marker)
     return remote.address
 
 
-def fetch_folder(address: str, target: Path, names: Collection[str] | None = None) -> None:
+def fetch_folder(
+    address: str, target: Path, names: Collection[str] | None = None, *, skip: Collection[str] = ()
+) -> None:
     """Fetch a stored folder. It appears whole or not at all; every file is compared with the folder's manifest.
 
     Args:
@@ -280,6 +280,7 @@ def fetch_folder(address: str, target: Path, names: Collection[str] | None = Non
         target: The folder to write; an existing one is replaced. It gets the manifest too, where the stored folder has
             one.
         names: Files to fetch, by relative path; None for all.
+        skip: Shell patterns of files to leave out.
 
     Raises:
         EditLoopError: Nothing is stored there, or it has no file of such a name.
@@ -288,21 +289,51 @@ def fetch_folder(address: str, target: Path, names: Collection[str] | None = Non
     remote = ObjectFolder(address)
     marker, listing = _read_listing(remote)
     files = FolderListing.model_validate_json(listing).files
-    selected = files if names is None else dict.fromkeys(names)
-    if unknown := sorted(selected.keys() - files.keys()):
+    selected = files.keys() if names is None else set(names)
+    if unknown := sorted(selected - files.keys()):
         raise EditLoopError(f"{address}: has no {', '.join(unknown)}. Give names of its manifest.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        _fetch_checked(remote, {name: files[name] for name in selected}, temporary)
+    with _new_folder(target) as temporary:
+        _fetch_checked(remote, {name: files[name] for name in selected if not is_skipped(name, skip)}, temporary)
         if marker == MANIFEST:
             (temporary / MANIFEST).write_bytes(listing)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def has_folder(folder: Path, address: str, *, skip: Collection[str] = ()) -> bool:
+    """Return whether a folder is what `fetch_folder` wrote. Every file is read.
+
+    Args:
+        folder: The folder, which may be missing.
+        address: Its content address.
+        skip: Shell patterns of the files that were left out.
+    """
+    if not folder.is_dir():
+        return False
+    _, listing = _listing_of(folder)
+    if sha256_bytes(listing) != address.rsplit("/", 1)[-1]:
+        return False
+    files = FolderListing.model_validate_json(listing).files
+    return file_digests(folder) == {name: digest for name, digest in files.items() if not is_skipped(name, skip)}
+
+
+def fetch_named_folder(address: str, target: Path) -> None:
+    """Fetch a folder that somebody put under an address of their own. With a manifest, every file is compared with it.
+
+    Args:
+        address: s3://BUCKET/PREFIX of the folder.
+        target: The folder to write; an existing one is replaced.
+
+    Raises:
+        EditLoopError: Nothing is there, or it is not what its manifest says.
+        StorageError: The storage cannot be read.
+    """
+    remote = ObjectFolder(address)
+    names = remote.names()
+    if not names:
+        raise EditLoopError(f"{address}: nothing is there. Correct the address.")
+    with _new_folder(target) as temporary:
+        remote.download(names, temporary)
+        if MANIFEST in names:
+            read_manifest(temporary, check=True)
 
 
 def folder_digest(address: str) -> str | None:
@@ -321,6 +352,29 @@ def folder_digest(address: str) -> str | None:
         return sha256_json(FolderListing.model_validate_json(manifest).files)
     except ValidationError as error:
         raise StorageError(f"{address}/{MANIFEST}: no manifest of ours. Write the folder again.") from error
+
+
+def _listing_of(folder: Path) -> tuple[str, bytes]:
+    """Return the name and the bytes of what lists a folder's files, whose sha256 names the folder."""
+    if (folder / MANIFEST).is_file():
+        return MANIFEST, (folder / MANIFEST).read_bytes()
+    files = file_digests(folder)
+    return LISTING, canonical_json({"sha256": sha256_json(files), "files": files})
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder, which replaces `target` when the block ends without error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _read_listing(remote: ObjectFolder) -> tuple[str, bytes]:

@@ -4,18 +4,17 @@ A fault is told here, all faults at once, and not by the stage that would meet i
 campaign, a folder of edits) is looked up, and its address and digest go to the steps.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from editloop.content import MANIFEST, read_manifest, sha256_bytes
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage import tracking
+from editloop.object_storage import ObjectFolder, StorageError, folder_digest, is_address
 from editloop.settings_file import setting_faults, shorten
 from pipelines.catalogue import Pipeline, Step, find_pipeline, read_run_settings
 
@@ -147,7 +146,7 @@ def find_edits(field: str, address: str) -> Source:
     Raises:
         EditLoopError: Nothing is there, or the storage does not answer.
     """
-    if urlsplit(address).scheme == "s3":
+    if is_address(address):
         return Source(address, _bucket_digest(field, address))
     folder = Path(address)
     if not folder.exists():
@@ -157,19 +156,15 @@ def find_edits(field: str, address: str) -> Source:
 
 def _bucket_digest(field: str, address: str) -> str:
     """Return the content address of a folder in a bucket: its manifest's, or else that of its edits.jsonl."""
-    import s3fs
-    from botocore.exceptions import BotoCoreError
-
-    remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    folder = address.rstrip("/")
     try:
-        if remote.exists(f"{folder}/{MANIFEST}"):
-            return str(json.loads(remote.cat_file(f"{folder}/{MANIFEST}"))["sha256"])
-        if remote.exists(f"{folder}/{EDITS_FILE}"):
-            return sha256_bytes(remote.cat_file(f"{folder}/{EDITS_FILE}"))
-    except (BotoCoreError, OSError) as error:
-        raise EditLoopError(f"{field}: {address} cannot be read ({error}). Check it and its log-in.") from error
-    raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
+        if digest := folder_digest(address):
+            return digest
+        edits = ObjectFolder(address).read(EDITS_FILE)
+    except StorageError as error:
+        raise EditLoopError(f"{field}: {error}") from error
+    if edits is None:
+        raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
+    return sha256_bytes(edits)
 
 
 def _campaign_source(name: str, campaign: str) -> Source:

@@ -15,16 +15,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
 READY_SECONDS = 60
+BUCKET = "editloop"
 
 
 @contextmanager
-def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
-    """The environment by which a running server with one bucket is found; its files lie in `folder`."""
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment by which a running server with the bucket BUCKET is found; its files lie in `folder`."""
     identity = {
         "name": "editloop",
         "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
+    folder.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
@@ -41,7 +43,7 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        _make_bucket(environment, bucket, server, folder / "log")
+        _make_bucket(environment, server, folder / "log")
         yield environment
     finally:
         server.kill()  # its files are thrown away: an orderly end takes 20 s
@@ -64,7 +66,7 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _make_bucket(environment: dict[str, str], server: subprocess.Popen[bytes], log: Path) -> None:
     client = boto3.client(
         "s3",
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
@@ -76,7 +78,7 @@ def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Po
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
-            client.create_bucket(Bucket=bucket)
+            client.create_bucket(Bucket=BUCKET)
             return
         except (BotoCoreError, ClientError):  # the former where it does not listen yet
             if server.poll() is not None or time.monotonic() > deadline:

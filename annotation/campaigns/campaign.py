@@ -13,6 +13,7 @@ from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import Axis, Page, Record
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.stored_folders import recorded_folder
 from infra.settings import ServiceSettings
 
 FACTS = "editloop: "
@@ -226,8 +227,8 @@ def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
 def _candidates_folder(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
     """Return the candidates folder that the campaign's runs name; None if it is not on this machine."""
     for run in runs:
-        folder = Path(run.data.tags.get("editloop.uri.candidates", ""))
-        if (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == campaign.candidates_sha256:
+        folder = recorded_folder(run.data.tags, "candidates")
+        if folder and (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == campaign.candidates_sha256:
             return folder
     return None
 
