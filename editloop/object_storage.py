@@ -29,7 +29,6 @@ from editloop.content import (
     sha256_file,
     sha256_json,
 )
-from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.retry import retry_call
 
@@ -56,13 +55,6 @@ DELETED_AT_ONCE = 1000
 DAMAGED_UPLOAD = ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
 """Error codes of a store that got another content than was sent."""
 CHECK = "Check the address, AWS_ENDPOINT_URL and the AWS credentials."
-
-
-class ObjectSettings(EnvironmentSettings):
-    """Where folders are stored by content address."""
-
-    objects: str | None = None
-    """s3://BUCKET/PREFIX of what steps hand on, each folder under its content address."""
 
 
 class StorageError(EditLoopError):

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue
 from editloop.content import sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
-from editloop.object_storage import ObjectSettings
+from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.training.checkpoint_mirror import mirror_of
 from infra.cluster_access import answering, log_in
 from infra.settings import DEFAULT_IMAGE
@@ -97,7 +97,7 @@ def launch_trainjob(module: str, job_file: Path, processes: int, settings: Train
     """
     from kubernetes import client
 
-    objects, mirror = ObjectSettings().require("objects"), mirror_of(job_file.parent)
+    objects, mirror = StoredFolderSettings().require("objects"), mirror_of(job_file.parent)
     if mirror is None:
         raise EditLoopError("EDITLOOP_CHECKPOINTS: no s3:// address. A TrainJob's pods keep their checkpoints there.")
     address = send_job(module, job_file, _ranks_per_pod(processes, settings), objects)
@@ -108,7 +108,7 @@ def launch_trainjob(module: str, job_file: Path, processes: int, settings: Train
         client.CoreV1Api(),
         settings,
         is_delivered=lambda: is_delivered(mirror, address),
-        beat=lambda: mirror.write(HEARTBEAT, datetime.now(UTC).isoformat().encode()),
+        beat=lambda: mirror.remote.write(HEARTBEAT, datetime.now(UTC).isoformat().encode()),
     )
     if not is_delivered(mirror, address):  # by the job of an earlier try, which may be gone
         run.wait()

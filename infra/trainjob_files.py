@@ -130,7 +130,7 @@ def deliver_result(mirror: CheckpointMirror, job: str, objects: str) -> None:
         objects: s3://BUCKET/PREFIX of folders by content address.
     """
     delivered = DeliveredResult(job=job, result=put_folder(mirror.folder / RESULT_FOLDER, objects))
-    mirror.write(RESULT_ADDRESS, delivered.model_dump_json().encode())
+    mirror.remote.write(RESULT_ADDRESS, delivered.model_dump_json().encode())
 
 
 def is_delivered(mirror: CheckpointMirror, job: str) -> bool:
@@ -157,7 +157,7 @@ def fetch_result(mirror: CheckpointMirror, job: str) -> None:
 
 
 def _delivered(mirror: CheckpointMirror, job: str) -> DeliveredResult | None:
-    text = mirror.read(RESULT_ADDRESS)
+    text = mirror.remote.read(RESULT_ADDRESS)
     delivered = DeliveredResult.model_validate_json(text) if text is not None else None
     return delivered if delivered and delivered.job == job else None
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
+from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.logs import log_to_stderr
-from editloop.object_storage import ObjectSettings
 from editloop.training.checkpoint_mirror import CheckpointMirror, mirror_of, mirrored
 from editloop.training.launch import run_torchrun, torchrun_arguments
 from infra.trainjob_files import HEARTBEAT, deliver_result, receive_job
@@ -50,7 +50,7 @@ def run_node(address: str) -> None:
         if int(os.environ.get("PET_NODE_RANK", "0")) == 0:
             with mirrored(mirror.folder):
                 run_torchrun(command)
-            deliver_result(mirror, address, ObjectSettings().require("objects"))
+            deliver_result(mirror, address, StoredFolderSettings().require("objects"))
         else:
             mirror.restore()
             run_torchrun(command)
@@ -66,10 +66,10 @@ def stop_without_step(mirror: CheckpointMirror) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        last, unchanged = mirror.read(HEARTBEAT), 0.0
+        last, unchanged = mirror.remote.read(HEARTBEAT), 0.0
         while not over.wait(LOOK_SECONDS):
             try:
-                found = mirror.read(HEARTBEAT)
+                found = mirror.remote.read(HEARTBEAT)
             except EditLoopError:  # the storage is away: that says nothing about the step
                 continue
             unchanged = unchanged + LOOK_SECONDS if found == last else 0.0

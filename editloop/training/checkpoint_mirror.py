@@ -74,21 +74,10 @@ class CheckpointMirror:
             self.remote.delete([f"{gone}/{MANIFEST}"])  # first: without it the rest does not count
             self.remote.delete(name for name in names if name.startswith(f"{gone}/"))
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file of the copy; None where there is none."""
-        try:
-            data: bytes = self.remote.cat_file(f"{self.address}/{name}")
-        except FileNotFoundError:
-            return None
-        return data
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file of the copy."""
-        self.remote.pipe_file(f"{self.address}/{name}", data)
-
     def restore_loose_files(self) -> None:
         """Copy the files that grow while a training runs, in their last state."""
-        self._download(name for name in self._names() if any(fnmatch(name, p) for p in LOOSE_FILES))
+        names = self.remote.names()
+        self.remote.download((name for name in names if any(fnmatch(name, part) for part in LOOSE_FILES)), self.folder)
 
     def remove(self) -> None:
         """Remove the copy."""

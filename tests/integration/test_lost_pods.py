@@ -14,28 +14,24 @@ from editloop.object_storage import ObjectFolder
 from editloop.training.job import HISTORY_FILE, RESULT_FOLDER
 from infra.trainjob import TrainJobSettings, launch_trainjob
 from tests.local_trainer import LocalTrainer
-from tests.s3_server import s3_server
+from tests.s3_server import BUCKET
 
-BUCKET = "trainings"
+CHECKPOINTS = f"s3://{BUCKET}/lost-pods/checkpoints"
 SETTINGS = {"learning_rate": 0.02, "epochs": 2, "batch": 8, "evaluate_every": 5, "checkpoint_every": 2}
 STEPS = 10
 
 
 @pytest.fixture
-def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTrainer]:
-    (tmp_path / "s3").mkdir()
-    with s3_server(tmp_path / "s3", BUCKET) as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("EDITLOOP_OBJECTS", f"s3://{BUCKET}/objects")
-        monkeypatch.setenv("EDITLOOP_CHECKPOINTS", f"s3://{BUCKET}/checkpoints")
-        keys = {("storage", "key"): "AWS_ACCESS_KEY_ID", ("storage", "secret"): "AWS_SECRET_ACCESS_KEY"}
-        local = LocalTrainer(tmp_path / "pods", {place: environment[name] for place, name in keys.items()})
-        monkeypatch.setattr("kubernetes.client.CustomObjectsApi", lambda: local)
-        monkeypatch.setattr("kubernetes.client.CoreV1Api", lambda: local)
-        monkeypatch.setattr("infra.trainjob.log_in", lambda: None)
-        yield local
-        local.delete_namespaced_custom_object()
+def trainer(s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTrainer]:
+    monkeypatch.setenv("EDITLOOP_OBJECTS", f"s3://{BUCKET}/lost-pods/objects")
+    monkeypatch.setenv("EDITLOOP_CHECKPOINTS", CHECKPOINTS)
+    keys = {("storage", "key"): "AWS_ACCESS_KEY_ID", ("storage", "secret"): "AWS_SECRET_ACCESS_KEY"}
+    local = LocalTrainer(tmp_path / "pods", {place: s3_environment[name] for place, name in keys.items()})
+    monkeypatch.setattr("kubernetes.client.CustomObjectsApi", lambda: local)
+    monkeypatch.setattr("kubernetes.client.CoreV1Api", lambda: local)
+    monkeypatch.setattr("infra.trainjob.log_in", lambda: None)
+    yield local
+    local.delete_namespaced_custom_object()
 
 
 @pytest.mark.floats
@@ -57,7 +53,7 @@ def test_a_training_whose_pod_is_lost_goes_on_elsewhere_and_its_result_comes_bac
     )
 
     def lose_a_pod() -> None:
-        copy = ObjectFolder(f"s3://{BUCKET}/checkpoints/{folder.name}")
+        copy = ObjectFolder(f"{CHECKPOINTS}/{folder.name}")
         while not any(re.match(r"step-.*/manifest\.json$", name) for name in copy.names()):
             time.sleep(0.1)
         trainer.delete_pod("node-1")

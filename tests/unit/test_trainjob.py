@@ -271,7 +271,7 @@ class Beats:
     """A mirror whose heartbeat changes `count` times."""
 
     def __init__(self, count: int):
-        self.left = count
+        self.left, self.remote = count, self
 
     def read(self, name: str) -> bytes:
         assert name == HEARTBEAT
