@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from editloop.errors import EditLoopError
 from infra.cluster_access import answering, log_in
@@ -65,8 +65,17 @@ def check_cluster(settings: KfpSettings, profile: Profile) -> list[Check]:
     return checks + list(_gpu_checks(core, profile))
 
 
-def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]]:
-    """Yield title and last lines of the pods of a run's steps.
+class StepLog(NamedTuple):
+    """End of the log of a step's pod."""
+
+    step: str
+    """Name of the step in the run: its stage's, with dashes."""
+    title: str
+    text: str
+
+
+def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[StepLog]:
+    """Yield the ends of the logs of a run's steps.
 
     Args:
         namespace: Namespace of the pods.
@@ -83,12 +92,12 @@ def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
         node: str = (pod.metadata.annotations or {}).get(NODE_ANNOTATION, "")
         names = [part.partition("(")[0] for part in node.split(".")]
-        title = next((titles[name] for name in reversed(names) if name in titles), "")
-        if title and names[-1] == "executor":
+        step = next((name for name in reversed(names) if name in titles), "")
+        if step and names[-1] == "executor":
             with answering():
                 text: str = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main")
             lines = [line for line in text.splitlines() if not OF_THE_LAUNCHER.match(line)]
-            yield title, "\n".join(lines[-tail:])
+            yield StepLog(step, titles[step], "\n".join(lines[-tail:]))
 
 
 def _server_check(settings: KfpSettings, profile: Profile) -> Check:
