@@ -114,30 +114,48 @@ def file_digests(folder: Path, skip: Collection[str] = ()) -> dict[str, str]:
 
 
 @contextmanager
-def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder, which becomes `target` with a manifest when the block ends without error.
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder, which becomes `target` when the block ends without error.
 
-    An existing `target` is replaced. After an error in the block it stays as it was.
+    An existing `target` is replaced. After an error it stays as it was.
 
     Args:
         target: The folder to write. Missing parent folders are created.
-        facts: Stored in the manifest under "facts". May be filled inside the block.
 
     Yields:
         The temporary folder, to write the files into.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    replaced = temporary.with_name(f"{temporary.name}.replaced")
     try:
         yield temporary
-        files = file_digests(temporary)
-        write_json(temporary / MANIFEST, {"sha256": sha256_json(files), "files": files, "facts": facts or {}})
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(replaced)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists():
+            replaced.rename(target)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Write a folder as `new_folder` does, with a manifest.
+
+    Args:
+        target: The folder to write.
+        facts: Stored in the manifest under "facts". May be filled inside the block.
+
+    Yields:
+        The temporary folder, to write the files into.
+    """
+    with new_folder(target) as temporary:
+        yield temporary
+        files = file_digests(temporary)
+        write_json(temporary / MANIFEST, {"sha256": sha256_json(files), "files": files, "facts": facts or {}})
 
 
 def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = ()) -> dict[str, Any]:

@@ -9,8 +9,6 @@ AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
 """
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +22,7 @@ from editloop.content import (
     canonical_json,
     file_digests,
     is_skipped,
+    new_folder,
     read_manifest,
     sha256_bytes,
     sha256_file,
@@ -284,7 +283,7 @@ def fetch_folder(
     selected = files.keys() if names is None else set(names)
     if unknown := sorted(selected - files.keys()):
         raise EditLoopError(f"{address}: has no {', '.join(unknown)}. Give names of its manifest.")
-    with _new_folder(target) as temporary:
+    with new_folder(target) as temporary:
         _fetch_checked(remote, {name: files[name] for name in selected if not is_skipped(name, skip)}, temporary)
         if marker == MANIFEST:
             (temporary / MANIFEST).write_bytes(listing)
@@ -322,7 +321,7 @@ def fetch_named_folder(address: str, target: Path) -> None:
     names = remote.names()
     if not names:
         raise EditLoopError(f"{address}: nothing is there. Correct the address.")
-    with _new_folder(target) as temporary:
+    with new_folder(target) as temporary:
         remote.download(names, temporary)
         if MANIFEST in names:
             read_manifest(temporary, check=True)
@@ -352,21 +351,6 @@ def _listing_of(folder: Path) -> tuple[str, bytes]:
         return MANIFEST, (folder / MANIFEST).read_bytes()
     files = file_digests(folder)
     return LISTING, canonical_json({"sha256": sha256_json(files), "files": files})
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces `target` when the block ends without error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _read_listing(remote: ObjectFolder) -> tuple[str, bytes]:
