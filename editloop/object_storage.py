@@ -9,6 +9,7 @@ AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
 """
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCHEME = "s3://"
+DIGEST = re.compile("[0-9a-f]{64}")
 LISTING = ".listing.json"
 """Stands for the manifest in the copy of a folder that has none."""
 PARALLEL_TRANSFERS = 16
@@ -230,7 +232,7 @@ class ObjectFolder:
             yield
         except RetriesExceededError as error:
             raise StorageError(f"{self.address}: {fault} ({error.last_exception}). {CHECK}") from error
-        except (BotoCoreError, ClientError, OSError) as error:
+        except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last of an address of no form
             raise StorageError(f"{self.address}: {fault} ({error}). {CHECK}") from error
 
 
@@ -300,7 +302,7 @@ def has_folder(folder: Path, address: str, *, skip: Collection[str] = ()) -> boo
     if not folder.is_dir():
         return False
     _, listing = _listing_of(folder)
-    if sha256_bytes(listing) != address.rsplit("/", 1)[-1]:
+    if sha256_bytes(listing) != content_digest(address):
         return False
     files = FolderListing.model_validate_json(listing).files
     return file_digests(folder) == {name: digest for name, digest in files.items() if not is_skipped(name, skip)}
@@ -325,6 +327,21 @@ def fetch_named_folder(address: str, target: Path) -> None:
         remote.download(names, temporary)
         if MANIFEST in names:
             read_manifest(temporary, check=True)
+
+
+def content_digest(address: str) -> str:
+    """Return the sha256 that ends a content address.
+
+    Args:
+        address: What `put_folder` returned.
+
+    Raises:
+        EditLoopError: It is no content address.
+    """
+    digest = address.rsplit("/", 1)[-1]
+    if not DIGEST.fullmatch(digest):
+        raise EditLoopError(f"{address}: no content address. Give one that ends in a sha256, as a step wrote it.")
+    return digest
 
 
 def folder_digest(address: str) -> str | None:
@@ -355,7 +372,7 @@ def _listing_of(folder: Path) -> tuple[str, bytes]:
 
 def _read_listing(remote: ObjectFolder) -> tuple[str, bytes]:
     """Return the name and the bytes of what lists a stored folder's files. Their sha256 ends the address."""
-    digest = remote.address.rsplit("/", 1)[-1]
+    digest = content_digest(remote.address)
     for _ in range(READS):
         marker, listing = MANIFEST, remote.read(MANIFEST)
         if listing is None:

@@ -19,7 +19,7 @@ from editloop.environment import EnvironmentSettings
 from editloop.file_lock import file_lock
 from editloop.lineage import tracking
 from editloop.lineage.stage import Stage
-from editloop.object_storage import fetch_folder, fetch_named_folder, has_folder, is_address, put_folder
+from editloop.object_storage import content_digest, fetch_folder, fetch_named_folder, has_folder, is_address, put_folder
 from editloop.settings_file import FrozenModel
 
 LARGEST_POINTER = 2000
@@ -123,12 +123,13 @@ def replace_by_pointer(folder: Path, address: str) -> None:
     write_file(folder, pointer.model_dump_json(indent=1) + "\n")
 
 
-def recorded_folder(tags: Mapping[str, str], name: str) -> Path | None:
+def recorded_folder(tags: Mapping[str, str], name: str, *, skip: Collection[str] = ()) -> Path | None:
     """Return an input or output of a step by the tags of its MLflow run, fetched where it is in object storage.
 
     Args:
         tags: Tags of the run.
         name: Name of the input or output.
+        skip: Shell patterns of files that need not be fetched.
 
     Returns:
         The path, which may be one of another machine; None where the run has none.
@@ -137,7 +138,7 @@ def recorded_folder(tags: Mapping[str, str], name: str) -> Path | None:
         EditLoopError: It cannot be fetched.
     """
     if address := tags.get(f"editloop.object.{name}"):
-        with _cached(address, ()) as folder:
+        with _cached(address, skip) as folder:
             return folder
     recorded = tags.get(f"editloop.uri.{name}")
     return Path(recorded) if recorded else None
@@ -165,7 +166,7 @@ def _cached(address: str, skip: Collection[str]) -> Iterator[Path]:
     """Yield a stored folder, from the cache if it is there; no process removes it before the block ends."""
     cache = tracking.TrackingSettings().cache / "objects"
     cache.mkdir(parents=True, exist_ok=True)
-    digest = address.rsplit("/", 1)[-1]
+    digest = content_digest(address)
     folder = cache / (f"{digest}-{sha256_json(sorted(skip))[:16]}" if skip else digest)
     used = folder.with_suffix(".used")
     with used.open("a") as in_use:

@@ -25,9 +25,10 @@ from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
 from editloop.content import read_manifest
 from editloop.lineage import registry, tracking
-from editloop.object_storage import ObjectFolder
+from editloop.object_storage import ObjectFolder, content_digest
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from pipelines.campaign_report import live_report
 from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
@@ -56,7 +57,8 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("loop") / "demo"
     before = dict(os.environ)
     with ExitStack() as stack:
-        stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+        stack.callback(os.environ.update, before)
+        stack.callback(os.environ.clear)
         os.environ.update(stack.enter_context(s3_server(out.with_name("s3"))) | IN_STORAGE)
         stack.callback(stop_services, out / "services")
         first = demo(out)
@@ -105,6 +107,16 @@ def test_what_steps_hand_on_is_in_object_storage(turn: Path) -> None:
     for variable in ("EDITLOOP_PICTURES", "EDITLOOP_DATASET_REMOTE"):
         assert ObjectFolder(IN_STORAGE[variable]).names()
     assert not (turn / "dataset-remote").exists()
+
+
+def test_a_report_on_the_answers_finds_the_candidates_there(turn: Path) -> None:
+    settings = service_settings()
+    (campaign,) = find_campaigns(connect(settings), settings)
+    assert live_report(campaign.key, None).quality["axes"]["if"]["by_type"]
+    address = tracking.find_runs(stage="candidates", finished=True)[0].data.tags["editloop.object.output"]
+    parts = (turn / "cache" / "objects").glob(f"{content_digest(address)}-*")
+    (candidates,) = (path for path in parts if path.is_dir())
+    assert [path.name for path in sorted(candidates.iterdir())] == ["manifest.json", "tasks.jsonl"], "no images"
 
 
 def test_a_killed_demo_leaves_no_double(turn: Path) -> None:

@@ -175,12 +175,18 @@ def test_what_cannot_be_reached_is_one_line(
     missing = f"{address}/{'0' * 64}"
     with pytest.raises(EditLoopError, match="nothing is stored there"):
         fetch_folder(missing, folder.with_name("back"))
+    with pytest.raises(EditLoopError, match="no content address"):
+        fetch_folder(f"{address}/..", folder.with_name("back"))
     for wrong in ("s3://", "/data/objects"):
         with pytest.raises(EditLoopError, match=r"Write it as s3://BUCKET/PREFIX\.$"):
             put_folder(folder, wrong)
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/.* cannot be"):
         put_folder(folder, "s3://no-such-bucket/objects")
-    for name, value in (("AWS_SECRET_ACCESS_KEY", "not-the-key"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")):
+    for name, value in (
+        ("AWS_SECRET_ACCESS_KEY", "not-the-key"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL", "minio"),
+    ):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         monkeypatch.setenv(name, value)
         with pytest.raises(StorageError, match=r"cannot be read \(.*AWS credentials\.$") as error:
