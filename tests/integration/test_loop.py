@@ -279,3 +279,24 @@ def test_a_command_leaves_the_environment_as_it_was(turn: Path, monkeypatch: pyt
         with services_of(turn):
             assert os.environ["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
         assert dict(os.environ) == before
+
+
+SECRET_FILES = ("annotators.json", "credentials.json", "signing-key.pem", "mlflow-auth.ini", "label_studio.sqlite3")
+"""Files of the services that are there to keep a secret, in a folder that only its owner may open."""
+
+
+def test_secrets_are_only_where_they_are_kept(turn: Path) -> None:
+    """Not in logs, reports, what steps hand on, MLflow's runs, the dataset repository or object storage."""
+    services = turn / "services"
+    accounts = json.loads((services / "annotators.json").read_text()).values()
+    secrets = [account[kind] for account in accounts for kind in ("password", "token")]
+    secrets += [os.environ[name] for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")]
+    secrets += [os.environ["EDITLOOP_LABEL_STUDIO_TOKEN"], (services / "signing-key.pem").read_text().splitlines()[1]]
+    files = [path for path in turn.rglob("*") if path.is_file()]
+    assert {path.name for path in files} > set(SECRET_FILES)
+    assert services.stat().st_mode & 0o077 == 0
+    places = {str(path): path.read_bytes() for path in files if path.name not in SECRET_FILES}
+    stored = ObjectFolder(f"s3://{BUCKET}")
+    places |= {name: stored.read(name) or b"" for name in stored.names()}
+    assert len(places) > 200
+    assert [name for name, content in places.items() for secret in secrets if secret.encode() in content] == []
