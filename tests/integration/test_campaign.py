@@ -297,7 +297,7 @@ def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candi
     opened = read_campaign(output)
     for name in (str(output), "to be found", opened.key):
         found = locate_campaign(client, settings, name)
-        assert found == (opened, output, candidates)
+        assert (found.campaign, found.folder, found.find_candidates()) == (opened, output, candidates)
     output.rename(tmp_path / "elsewhere")
     fetched = locate_campaign(client, settings, "to be found")
     assert fetched.campaign == opened

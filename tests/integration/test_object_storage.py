@@ -71,6 +71,7 @@ def test_only_the_files_that_are_read_are_fetched(folder: Path, address: str, pr
     fetch_folder(stored, folder.with_name("part"), ["shards/train-0"])
     assert file_digests(folder.with_name("part")).keys() == {"shards/train-0"}
     assert not proxy.statuses("GET", "test-0")
+    assert put_folder(folder.with_name("part"), address) == stored, "the whole is there already"
     fetch_folder(stored, folder.with_name("other"), skip=["*/train-*"])
     assert file_digests(folder.with_name("other")).keys() == {"shards/test-0"}
     with pytest.raises(EditLoopError, match=r"has no shards/train-1\. Give names of its manifest\.$"):

@@ -1,6 +1,7 @@
 """What steps hand on through object storage: an address in KFP's artifact, and a bounded cache on each node."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def handed_on(folder: Path) -> KfpArtifact:
 
 def fetched(artifact: KfpArtifact, stage: str = "dataset", argument: str = "judgements") -> Path:
     with opened_inputs(STAGES[stage], {argument: artifact}) as sources:
+        time.sleep(0.02)  # times of files are exact to some milliseconds
         return sources[argument]
 
 
@@ -104,14 +106,16 @@ def test_a_stage_fetches_the_shards_that_it_reads(objects: str, tmp_path: Path) 
 def test_the_cache_keeps_what_is_in_use_and_what_was_used_last(
     objects: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = (handed_on(dataset(tmp_path / name, name)) for name in ("first", "second", "third"))
-    folders = [fetched(artifact) for artifact in (first, second)]
-    monkeypatch.setenv("EDITLOOP_OBJECT_CACHE", "3kB")
+    artifacts = [handed_on(dataset(tmp_path / name, name)) for name in ("one", "two", "six")]
+    first, second, third = sorted(artifacts, key=lambda artifact: Path(artifact.path).read_text())
+    folders = [fetched(artifact) for artifact in (first, second, first)]
+    monkeypatch.setenv("EDITLOOP_OBJECT_CACHE", "7kB")  # two of them
+    folders[2] = fetched(third)
+    assert [folder.is_dir() for folder in folders] == [True, False, True], "the second was not used for longest"
+    monkeypatch.setenv("EDITLOOP_OBJECT_CACHE", "1kB")
     with opened_inputs(STAGES["dataset"], {"judgements": first}):
-        fetched(third)
-        assert [folder.is_dir() for folder in folders] == [True, False]
-    fetched(second)
-    assert [folder.is_dir() for folder in folders] == [False, True]
+        fetched(second)
+        assert [folder.is_dir() for folder in folders] == [True, True, False]
 
 
 def test_without_the_setting_nothing_is_stored(objects: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
