@@ -1,8 +1,14 @@
 """Label Studio's and MLflow's own webhooks reach the reconciler."""
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import httpx
 
 from annotation.campaigns.campaign import read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
@@ -70,3 +76,36 @@ def test_a_new_champion_in_mlflow_is_a_hint(mlflow_environment: Services) -> Non
     finally:
         for hook in hooks:
             api.delete_webhook(hook.webhook_id)
+
+
+def test_the_command_gives_projects_their_webhook_at_each_hint(
+    service_environment: Services, make_candidates: Callable[..., Path], tmp_path: Path
+) -> None:
+    parameters = AnnotateParameters(name="listening", annotators=["hinting"], overlap=1)
+    run_annotate(make_candidates(2, candidates=2, seed=5), tmp_path / "campaign", parameters)
+    project, api = read_campaign(tmp_path / "campaign").project_id, LabelStudioApi(service_settings())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = {"EDITLOOP_HINT_SECRET": SECRET, "EDITLOOP_HINT_URL": f"http://{address}/hint"}
+    call = "import sys; from pipelines.cli import main; sys.exit(main())"
+    words = ["reconcile", "--listen", address, "--seconds", "600", "--out", str(tmp_path / "out")]
+
+    def webhook_after_a_pass() -> int:
+        while True:
+            assert command.poll() is None
+            for webhook in api.call("GET", "/api/webhooks/"):
+                if (webhook["project"], webhook["url"]) == (project, variables["EDITLOOP_HINT_URL"]):
+                    return int(webhook["id"])
+            time.sleep(0.1)
+
+    with subprocess.Popen([sys.executable, "-c", call, *words], env=os.environ | variables) as command:
+        try:
+            api.call("DELETE", f"/api/webhooks/{webhook_after_a_pass()}/")
+            wrong = httpx.post(variables["EDITLOOP_HINT_URL"], headers={"Authorization": "Bearer wrong"})
+            right = httpx.post(variables["EDITLOOP_HINT_URL"], headers={"Authorization": f"Bearer {SECRET}"})
+            assert (wrong.status_code, right.status_code) == (401, 202)
+            api.call("DELETE", f"/api/webhooks/{webhook_after_a_pass()}/")
+            command.terminate()
+            assert command.wait(60) == 130
+        finally:
+            command.kill()
