@@ -4,16 +4,21 @@
     python -m pipelines.generation --check    # names those that differ, and exits with 1
 
 The files are components/*/component.py, pipelines/preflight_components.py, docs/stages.md, params.schema.json, dvc.yaml
-and pipelines/compiled/*.yaml.
+and pipelines/compiled/*.yaml. In docs/sizing.md, the output below each `$ editloop plan` is written.
 """
 
+import io
 import json
+import re
+import shlex
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import jinja2
 
+from editloop.environment import environment_variables
 from editloop.lineage.stage import Stage
 from pipelines.catalogue import PIPELINES, STAGES, stage_parameters
 from pipelines.dvc_stages import dvc_stages, wrapped
@@ -22,6 +27,11 @@ from pipelines.settings import LoopSettings
 from pipelines.stages import stage_example
 
 TOP = Path(__file__).parent.parent
+SIZING = Path("docs/sizing.md")
+PLAN_BLOCK = re.compile(r"^```\n\$ editloop plan (.*)\n(?:.*\n)*?```$", re.MULTILINE)
+"""A command in SIZING and its output."""
+PLAN_COLUMNS = "100"
+"""Width of the output."""
 
 
 def generated_files() -> dict[Path, str]:
@@ -34,6 +44,7 @@ def generated_files() -> dict[Path, str]:
         Path("docs/stages.md"): reference_page(),
         Path("params.schema.json"): json.dumps(schema, indent=2) + "\n",
         Path("dvc.yaml"): _render("dvc.yaml.j2", stages=dvc_stages()),
+        SIZING: PLAN_BLOCK.sub(_plan_block, (TOP / SIZING).read_text()),
     }
 
 
@@ -59,6 +70,19 @@ def reference_page() -> str:
     return _render(
         "stages.md.j2", stages=STAGES.values(), parameters=parameters, examples=examples, pipelines=PIPELINES.values()
     )
+
+
+def _plan_block(block: re.Match[str]) -> str:
+    """Return the block with what the command prints now."""
+    from typer.main import get_command
+
+    from pipelines.cli import app
+
+    output = io.StringIO()
+    with environment_variables(COLUMNS=PLAN_COLUMNS), redirect_stdout(output):
+        get_command(app).main(["plan", *shlex.split(block[1])], standalone_mode=False)
+    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    return "\n".join(["```", f"$ editloop plan {block[1]}", *lines, "```"])
 
 
 def _literal(value: object) -> str:

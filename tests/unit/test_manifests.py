@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from infra.profile import read_profile
+from pipelines.reconcile_settings import ReconcilePolicy
 
 BASE = Path(__file__).parents[2] / "infra" / "k8s" / "base"
 VERSION = "1.36"
@@ -22,7 +23,6 @@ def manifests() -> list[dict[str, Any]]:
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
     for manifest in manifests():
         spec = manifest.get("spec", {})
-        spec = spec.get("jobTemplate", {}).get("spec", spec)
         if "template" in spec:
             yield manifest["metadata"]["name"], spec["template"]["spec"]
 
@@ -67,9 +67,23 @@ def test_the_example_profile_and_the_manifests_name_the_same_things() -> None:
     assert ("ServiceAccount", profile.service_account) in names
     assert ("Namespace", profile.namespace) in names
     secrets = {one.secret for one in profile.secrets} | {one.secret for one in profile.secret_folders}
-    referenced = {"editloop-reward-service"} | secrets
+    referenced = {"editloop-reward-service", "editloop-hints"} | secrets
     for _, pod in pods():
         used = [
             entry["valueFrom"]["secretKeyRef"]["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry
         ]
         assert set(used) <= referenced
+
+
+def test_the_reconciler_has_the_default_policy_and_takes_hints_where_the_service_leads() -> None:
+    objects = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests()}
+    policy = yaml.safe_load(objects["ConfigMap", "editloop-policy"]["data"]["policy.yaml"])
+    assert ReconcilePolicy.model_validate(policy) == ReconcilePolicy()
+    container = objects["Deployment", "reconcile"]["spec"]["template"]["spec"]["containers"][0]
+    (port,) = objects["Service", "reconcile"]["spec"]["ports"]
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert variables["EDITLOOP_HINT_URL"] == f"http://reconcile.editloop.svc:{port['port']}/hint"
+    assert container["args"][2:4] == ["--listen", f"0.0.0.0:{container['ports'][0]['containerPort']}"]
+    assert port["targetPort"] == container["ports"][0]["name"]
+    (ingress,) = objects["NetworkPolicy", "reconcile"]["spec"]["ingress"]
+    assert ingress["ports"] == [{"protocol": "TCP", "port": container["ports"][0]["containerPort"]}]

@@ -1,0 +1,51 @@
+"""The plan of work, against counts by hand."""
+
+import pytest
+
+from editloop.training.editor_rl.settings import read_rl_preset
+from editloop.training.memory_plan import pass_tokens, trained_weights
+from editloop.training.presets import load_preset
+from editloop.training.work_plan import rl_work, training_work
+
+
+def test_the_steps_of_a_million_rows() -> None:
+    preset = load_preset("editscore-qwen2.5-vl-72b")
+    plan = training_work(preset, preset.training, 16, 1_000_000)
+    assert plan.steps == 3 * 1_000_000 / 64
+    _, trained = trained_weights(preset, preset.training)
+    assert plan.checkpoint == 14 * trained
+
+
+def test_an_adapter_saves_the_gradients_of_the_weights_and_checkpointing_costs_a_pass() -> None:
+    preset = load_preset("editscore-qwen2.5-vl-7b")
+    plain = preset.training.model_copy(update={"gradient_checkpointing": False})
+    repeated = preset.training.model_copy(update={"gradient_checkpointing": True})
+    vision = preset.architecture.vision.weights(preset.architecture.language.width)
+    weights, _ = trained_weights(preset, plain)
+    tokens = pass_tokens(preset, 1)
+    rows = training_work(preset, plain, 1, 6400).steps * plain.batch
+    forward = 2.0 * tokens.language * (weights - vision) * rows
+    tower = 2.0 * tokens.patches * vision * rows
+    assert training_work(preset, plain, 1, 6400).operations == pytest.approx(2 * forward + tower)
+    assert training_work(preset, repeated, 1, 6400).operations == pytest.approx(3 * forward + tower)
+
+
+def test_traffic_follows_the_zero_stage() -> None:
+    preset = load_preset("editreward-qwen2.5-vl-7b")
+    weights, trained = trained_weights(preset, preset.training)
+    _, passes = preset.training.accumulation(8, preset.training.batch)
+    by_stage = {
+        stage: training_work(preset, preset.training.model_copy(update={"zero_stage": stage}), 8, 1000).traffic
+        for stage in (2, 3)
+    }
+    assert by_stage[2] == pytest.approx(7 / 8 * 2 * 2 * trained)
+    assert by_stage[3] == pytest.approx(7 / 8 * (2 * 2 * weights * passes + 2 * trained))
+    alone = training_work(preset, preset.training, 1, 1000)
+    assert alone.traffic == 0
+
+
+def test_an_iteration_of_online_rl() -> None:
+    nft = rl_work(read_rl_preset("edit-r1"), 1e9, 1000)  # 288 edits, 6 steps, 3 levels; old policy and base compared
+    assert nft == (288, 288 * 6 * 2e12, 288 * 3 * 4 * 2e12)
+    grpo = rl_work(read_rl_preset("editscore-omnigen2"), 1e9, 1000)  # guided: each pass twice; the base compared
+    assert grpo == (144, 144 * 20 * 2 * 2e12, 144 * 12 * 3 * 2 * 2e12)
