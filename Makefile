@@ -31,7 +31,7 @@ setup:
 $(LABEL_STUDIO)/stamp: constraints-label-studio.txt
 	$(PYTHON) -m venv $(LABEL_STUDIO)
 	$(LABEL_STUDIO)/bin/python -m pip install --quiet --upgrade pip
-	$(LABEL_STUDIO)/bin/python -m pip install --quiet --constraint constraints-label-studio.txt label-studio
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --constraint constraints-label-studio.txt label-studio gunicorn
 	touch $@
 
 demo: setup
