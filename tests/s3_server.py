@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import s3fs
-from botocore.exceptions import BotoCoreError
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
 READY_SECONDS = 60
@@ -64,18 +65,20 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    remote = s3fs.S3FileSystem(
-        key=environment["AWS_ACCESS_KEY_ID"],
-        secret=environment["AWS_SECRET_ACCESS_KEY"],
+    client = boto3.client(
+        "s3",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         endpoint_url=environment["AWS_ENDPOINT_URL"],
-        skip_instance_cache=True,
+        region_name=environment["AWS_DEFAULT_REGION"],
+        config=Config(retries={"total_max_attempts": 1}),
     )
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
-            remote.mkdir(bucket)
+            client.create_bucket(Bucket=bucket)
             return
-        except (OSError, BotoCoreError):  # the latter where it does not listen yet
+        except (BotoCoreError, ClientError):  # the former where it does not listen yet
             if server.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(log.read_text()[-2000:]) from None
             time.sleep(0.3)
