@@ -70,12 +70,16 @@ def restore_database(database: str, backup: ObjectFolder) -> None:
 
 def _run(program: str, database: str, *arguments: str) -> None:
     try:
-        done = subprocess.run([program, f"--dbname={database}", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, f"--dbname={database}", *arguments], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise EditLoopError(f"{program} is not installed. Install PostgreSQL's client programs.") from None
     if done.returncode:
         reason = " ".join(done.stderr.split())
-        raise EditLoopError(f"{program} of {database}: {reason} Nothing was changed; a restore needs an empty database.")
+        raise EditLoopError(
+            f"{program} of {database}: {reason} Nothing was changed; a restore needs an empty database."
+        )
 
 
 def main() -> int:
