@@ -43,7 +43,8 @@ def back_up_database(database: str, backup: ObjectFolder) -> int:
     """
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / f"{database}.dump"
-        _run("pg_dump", database, f"--file={dump}", "--format=custom", "--no-owner", "--no-privileges")
+        arguments = ("--format=custom", "--no-owner", "--no-privileges", f"--file={dump}")
+        _run("pg_dump", database, *arguments, advice="Check PGHOST, PGPORT, PGUSER and PGPASSWORD.")
         backup.upload({dump.name: dump})
         return dump.stat().st_size
 
@@ -65,10 +66,12 @@ def restore_database(database: str, backup: ObjectFolder) -> None:
     with tempfile.TemporaryDirectory() as folder:
         backup.download([dump], Path(folder))
         arguments = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error", f"{folder}/{dump}")
-        _run("pg_restore", database, *arguments)
+        advice = "Nothing was restored. It needs an empty database: infra/README.md has how to empty one."
+        _run("pg_restore", database, *arguments, advice=advice)
 
 
-def _run(program: str, database: str, *arguments: str) -> None:
+def _run(program: str, database: str, *arguments: str, advice: str) -> None:
+    """Run one of PostgreSQL's clients; EditLoopError with its reason and the advice where it fails."""
     try:
         done = subprocess.run(
             [program, f"--dbname={database}", *arguments], capture_output=True, text=True, check=False
@@ -76,10 +79,9 @@ def _run(program: str, database: str, *arguments: str) -> None:
     except FileNotFoundError:
         raise EditLoopError(f"{program} is not installed. Install PostgreSQL's client programs.") from None
     if done.returncode:
-        reason = " ".join(done.stderr.split())
-        raise EditLoopError(
-            f"{program} of {database}: {reason} Nothing was changed; a restore needs an empty database."
-        )
+        lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+        reason = next((line for line in lines if "error:" in line), lines[-1])
+        raise EditLoopError(f"{database}: {reason.strip()}. {advice}")
 
 
 def main() -> int:

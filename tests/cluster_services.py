@@ -1,4 +1,4 @@
-"""MLflow, Label Studio and the back-ups of infra/k8s as processes of this machine: the manifests' commands and variables."""
+"""Containers of infra/k8s as processes of this machine, with the manifests' commands and variables."""
 
 import os
 import re
@@ -193,5 +193,6 @@ def _wait(cluster: Cluster, name: str, server: subprocess.Popen[bytes]) -> None:
         except httpx.HTTPError:
             pass
         log = cluster.folder / f"{name}.log"
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)

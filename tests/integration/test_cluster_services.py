@@ -1,4 +1,4 @@
-"""The services as on a cluster: on PostgreSQL and S3, with the manifests' commands and variables; backed up, restored."""
+"""The services as on a cluster, on PostgreSQL and S3: used, backed up, restored."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ from editloop.content import complete_folder, read_manifest
 from editloop.lineage import registry, tracking
 from editloop.lineage.promotion import alias_version, promote_version
 from infra.settings import service_settings
-from tests.cluster_services import SECRETS, Cluster, cluster_services
+from tests.cluster_services import Cluster, cluster_services
 from tests.kubernetes_manifests import FOLDER, workload
 from tests.postgresql_server import find_programs, postgresql_server
 from tests.s3_server import s3_server
@@ -92,9 +92,9 @@ def projects(variables: dict[str, str]) -> httpx.Response:
 
 
 def back_up(cluster: Cluster, **variables: str) -> list[str]:
-    """The last lines of the back-up's containers."""
+    """Exit code and output of each of the back-up's containers."""
     results = [cluster.run(container, **variables) for container in workload("database-backup").containers]
-    return [f"{done.returncode} {done.stdout.splitlines()[-1]}" for done in results]
+    return [f"{done.returncode} {done.stdout.strip()}" for done in results]
 
 
 def test_what_people_did_comes_back_from_a_backup(
@@ -122,8 +122,24 @@ def test_what_people_did_comes_back_from_a_backup(
     assert [line.rpartition(" ")[2] for line in made] == names
     for statement in EMPTY_DATABASES:
         cluster.postgresql.psql("--command", statement)
-    assert [reply.status_code for reply in (first_experiment(environment), projects(environment))] == [404, 500]
+    assert [reply.status_code for reply in (first_experiment(environment), projects(environment))] == [400, 500]
     assert [line[0] for line in back_up(cluster, EDITLOOP_RESTORE="nightly")] == ["0", "0"]
     assert read_facts(campaign, candidates, tmp_path / "after") == before
-    assert all("already exists" in line for line in back_up(cluster, EDITLOOP_RESTORE="nightly"))
-    assert read_facts(campaign, candidates, tmp_path / "still") == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"EDITLOOP_RESTORE": "never"}, r"s3://team/backups/never/mlflow\.dump: no such back-up\..*EDITLOOP_RESTORE.*"),
+        ({"PGPASSWORD": "wrong"}, r"mlflow: .*password authentication failed.*Check PGHOST.*"),
+        ({"PGDATABASE": ""}, r"PGDATABASE is not set\..*"),
+        ({"EDITLOOP_RESTORE": "nightly"}, r"mlflow: .* already exists.*It needs an empty database.*"),
+    ],
+)
+def test_a_fault_of_a_backup_is_one_line(
+    cluster: Cluster, environment: dict[str, str], variables: dict[str, str], fault: str
+) -> None:
+    container = workload("database-backup").containers[0]
+    done = cluster.run(container, **{"EDITLOOP_BACKUP_NAME": "nightly", **variables})
+    assert done.returncode == 1
+    assert re.fullmatch(f"editloop: {fault}\n", done.stdout), done.stdout

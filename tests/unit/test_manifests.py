@@ -19,7 +19,6 @@ from tests.kubernetes_manifests import (
     PATCHES,
     Workload,
     config_map,
-    manifest_files,
     manifests,
     secret_references,
     workload,
