@@ -31,6 +31,7 @@ PAGE = FOLDER.parent / "README.md"
 PINNED = re.compile(r".+(:[\w.-]*\d[\w.-]*|@sha256:[0-9a-f]{64})$")
 """An image with a version's tag, or a digest."""
 
+PART = {"app.kubernetes.io/part-of": "editloop"}
 SECRET = re.compile(r"TOKEN$|PASSWORD|USER$|USERNAME|SECRET|ACCESS_KEY")
 """Names of variables with values that no manifest may have; a switch of such a name has the value true."""
 
@@ -120,7 +121,7 @@ def test_every_pod_has_network_policies_of_its_own(each: Workload) -> None:
     for manifest in manifests():
         if manifest["kind"] == "NetworkPolicy":
             selected = manifest["spec"]["podSelector"].get("matchLabels")
-            if selected and selected.items() <= labels.items():
+            if selected and selected != PART and selected.items() <= labels.items():
                 directions |= set(manifest["spec"]["policyTypes"])
     serves = any("ports" in container for container in each.pod["containers"])
     connects = each.kind != "StatefulSet"
@@ -128,8 +129,13 @@ def test_every_pod_has_network_policies_of_its_own(each: Workload) -> None:
 
 
 def test_nothing_may_pass_that_no_policy_names() -> None:
-    (policy,) = (each for each in manifests() if each["metadata"]["name"] == "default-deny")
-    assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    policies = {each["metadata"]["name"]: each["spec"] for each in manifests() if each["kind"] == "NetworkPolicy"}
+    for name in ("services", "steps"):
+        assert policies[name]["policyTypes"] == ["Ingress", "Egress"]
+        assert "ingress" not in policies[name]
+    assert policies["services"]["podSelector"] == {"matchLabels": PART}
+    assert all(PART.items() <= each.template["metadata"]["labels"].items() for each in workloads())
+    assert all(policy["podSelector"] for policy in policies.values()), "other pods of the namespace stay as they are"
 
 
 def test_the_secrets_are_the_same_everywhere() -> None:
