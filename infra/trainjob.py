@@ -56,8 +56,8 @@ class TrainJobSettings(EnvironmentSettings):
     """Container image of the pods; it has the project installed."""
     trainjob_namespace: str = "default"
     """Namespace in which TrainJobs are created."""
-    trainjob_runtime: str = "editloop-torch"
-    """Name of the TrainingRuntime (infra/k8s/components/training-runtime) in that namespace."""
+    trainjob_runtime: str = "torch-distributed"
+    """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
     trainjob_nodes: int = Field(1, ge=1)
     """Pods that share the ranks."""
     trainjob_resources: dict[str, str] = Field(default_factory=dict)
@@ -126,7 +126,7 @@ def trainjob_manifest(command: list[str], processes: int, settings: TrainJobSett
         "kind": "TrainJob",
         "metadata": metadata,
         "spec": {
-            "runtimeRef": {"kind": "TrainingRuntime", "name": settings.trainjob_runtime},
+            "runtimeRef": {"name": settings.trainjob_runtime},
             "trainer": {
                 "image": settings.image,
                 "command": ["python", *command],

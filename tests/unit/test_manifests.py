@@ -13,7 +13,6 @@ import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 
 from infra.profile import read_profile
-from infra.trainjob import TrainJobSettings
 from tests.kubernetes_manifests import (
     FOLDER,
     PATCHES,
@@ -161,7 +160,6 @@ def test_the_example_profile_and_the_manifests_name_the_same_things() -> None:
     names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests()}
     assert ("ServiceAccount", profile.service_account) in names
     assert ("Namespace", profile.namespace) in names
-    assert ("TrainingRuntime", TrainJobSettings().trainjob_runtime) in names
     addresses = config_map("editloop-addresses")
     assert {name: value for name, value in profile.variables.items() if name in addresses}.items() <= addresses.items()
 
