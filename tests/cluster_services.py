@@ -27,6 +27,8 @@ from tests.postgresql_server import Postgresql
 START_SECONDS = 240
 DATABASES = FOLDER / "components" / "postgresql" / "databases.sql"
 DOCKERFILE = FOLDER.parents[1] / "Dockerfile.label-studio"
+ONE_PROCESS = {"MLFLOW_WORKERS": "1", "WEB_CONCURRENCY": "1"}
+"""In place of the manifests' two of each service: they start in half the time."""
 SECRETS = {
     ("editloop-mlflow", "username"): "lead",
     ("editloop-mlflow", "password"): "a password of the tests' MLflow",
@@ -133,7 +135,7 @@ def cluster_services(cluster: Cluster) -> Iterator[dict[str, str]]:
             list(pool.map(lambda name: _initialise(cluster, name), cluster.ports))
         for name in cluster.ports:
             with (cluster.folder / f"{name}.log").open("w") as log:
-                servers.append(cluster.start(workload(name).pod["containers"][0], log))
+                servers.append(cluster.start(workload(name).pod["containers"][0], log, **ONE_PROCESS))
         for name, server in zip(cluster.ports, servers, strict=True):
             _wait(cluster, name, server)
         yield dict(cluster.s3) | {
