@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +60,7 @@ class Cluster:
 
     def run(self, container: dict[str, Any], **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a container to its end."""
-        with (self.folder / "output").open("w+") as output:
+        with tempfile.TemporaryFile("w+") as output:
             process = self.start(container, output, **variables)
             process.wait(START_SECONDS)
             output.seek(0)
@@ -96,7 +97,8 @@ class Cluster:
             "/etc/mlflow": str(self.folder),
             "/tmp/label-studio": str(self.folder / "label-studio"),
         }
-        return re.sub("|".join(map(re.escape, places)), lambda match: places[match[0]], text)
+        pattern = "|".join(map(re.escape, places))
+        return re.sub(rf"(?<!\d)({pattern})(?!\d)", lambda match: places[match[0]], text)
 
     def _addresses(self) -> dict[str, str]:
         """What a team writes into the ConfigMaps."""
@@ -150,20 +152,20 @@ def cluster_services(cluster: Cluster) -> Iterator[dict[str, str]]:
         }
     finally:
         for server in servers:
-            stop_tree(psutil.Process(server.pid), grace=5)
+            if server.poll() is None:
+                stop_tree(psutil.Process(server.pid), grace=5)
 
 
 def _initialise(cluster: Cluster, name: str) -> None:
     """Run a service's init containers. Label Studio's first migration is kept and copied, as those of SQLite are."""
     version = program_version("label-studio", LocalServiceSettings())
     template = template_root(LocalServiceSettings()) / f"label-studio-{version}.dump"
-    is_kept = name == "label-studio" and template.is_file()
-    if is_kept:
+    if name == "label-studio" and template.is_file():
         _client(cluster, "pg_restore", "--dbname=label_studio", "--no-owner", "--exit-on-error", str(template))
     for container in workload(name).pod["initContainers"]:
         done = cluster.run(container)
         assert done.returncode == 0, done.stdout
-        if container["image"] == "editloop-label-studio" and not template.is_file():
+        if name == "label-studio" and not template.is_file():
             write_file(template, _client(cluster, "pg_dump", "--format=custom", "--no-owner", "label_studio"))
 
 

@@ -29,9 +29,10 @@ PAGE = (FOLDER.parent / "README.md").read_text()
 EMPTY_DATABASES = re.findall(r"-c '([^']+)'", PAGE.partition("## Back up and restore")[2])
 """The statements before a restore."""
 
-pytestmark = pytest.mark.skipif(
-    PROGRAMS is None, reason="PostgreSQL is not installed (Debian: apt-get install postgresql)"
-)
+pytestmark = [
+    pytest.mark.timeout(600),  # Label Studio's first migration, on a busy machine
+    pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed (Debian: apt-get install postgresql)"),
+]
 
 
 def free_port() -> int:
