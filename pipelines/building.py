@@ -106,7 +106,7 @@ def _add_steps(pipeline: Pipeline, found: Mapping[str, Any], profile: Profile | 
         stage = step.stage
         artifacts = {artifact: sources[source] for artifact, source in step.reads.items()}
         run = getattr(import_module(f"components.{stage.name}.component"), stage.name)
-        task = run(**artifacts, run_key=found["run_key"], pipeline=pipeline.name, parameters=found[stage.name])
+        task = run(**artifacts, pipeline=pipeline.name, parameters=found[stage.name])
         task.set_display_name(stage.title)
         for file in stage.outputs:
             sources[f"{stage.name}.{file.artifact_name}"] = task.outputs[file.artifact_name]

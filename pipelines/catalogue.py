@@ -244,7 +244,13 @@ def _plain_type(annotation: Any) -> type:
 _COLLECT_PREFERENCES = Pipeline(
     "collect-preferences",
     "Make candidate edits of a team's images, and ask experts about them in Label Studio.",
-    imports=(Import("edits", "edits", "Folder with edits.jsonl and its images: a path here, s3:// on a cluster."),),
+    imports=(
+        Import(
+            "edits",
+            "edits",
+            "Name of an edits folder in EDITLOOP_EDITS, or its address: a path here, s3:// on a cluster.",
+        ),
+    ),
     steps=(
         Step(CANDIDATES, {"edits": "edits"}, {"editor": "image_editor"}),
         Step(ANNOTATE, {"candidates": "candidates.candidates"}, {"name": "campaign"}),
@@ -282,8 +288,12 @@ _CURATE_EDITOR = Pipeline(
     "curate-editor",
     "Fine-tune the editor on the edits that the champion reward model keeps, and compare it with its base.",
     imports=(
-        Import("edits", "edits", "Edits folder to choose from: its candidates, or its targets where no row has any."),
-        Import("heldout", "edits_held_out", "Edits folder to compare on."),
+        Import(
+            "edits",
+            "edits",
+            "Edits folder, by name or address: its candidates are chosen from, or else its targets.",
+        ),
+        Import("heldout", "edits_held_out", "Edits folder to compare on, by name or address."),
     ),
     steps=(
         Step(CURATE, {"noisy": "edits"}),
@@ -301,8 +311,8 @@ _IMPROVE_EDITOR = Pipeline(
     "improve-editor",
     "Improve the editor by online RL with the champion reward model, and compare it with its base.",
     imports=(
-        Import("prompts", "edits_to_practise", "Edits folder to practise on."),
-        Import("heldout", "edits_held_out", "Edits folder to compare on."),
+        Import("prompts", "edits_to_practise", "Edits folder to practise on, by name or address."),
+        Import("heldout", "edits_held_out", "Edits folder to compare on, by name or address."),
     ),
     steps=(
         Step(EDITOR_RL, {"prompts": "prompts"}, {"editor": "image_editor"}),

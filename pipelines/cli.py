@@ -22,22 +22,14 @@ from pipelines.leaks_cli import leaks_command
 from pipelines.lineage_cli import dataset_app, trace_command, verify_command
 from pipelines.plan_cli import plan_command
 from pipelines.ratings_cli import agreement_command, ratings_app
+from pipelines.reconcile_cli import reconcile_command
 from pipelines.registry_cli import promote_command, registry_command, rollback_command
 from pipelines.scoring_cli import score_command, serve_command
 from pipelines.selection_cli import learning_curves_command, propose_command
-from pipelines.service_option import DEFAULT_SERVICES, Services
+from pipelines.service_option import DEFAULT_OUT, DEFAULT_SERVICES, ProfileName, Services
 
 START, DATA, TRAIN = "Start here", "Data and people", "Train"
 EVALUATE, REGISTRY, SERVICES = "Evaluate", "Registry and lineage", "Services"
-DEFAULT_OUT = Path("runs/demo")
-ProfileName = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", help="Deployment profile for a Kubeflow cluster; by default the one in EDITLOOP_PROFILE."
-    ),
-]
-
-
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
 
 
@@ -126,44 +118,7 @@ campaign_app.command("propose")(propose_command)
 campaign_app.command("learning-curves")(learning_curves_command)
 
 
-@app.command("reconcile", rich_help_panel=DATA)
-def reconcile_command(
-    once: Annotated[bool, typer.Option("--once", help="Look once and end, as a CronJob does.")] = False,
-    out: Annotated[Path, typer.Option(help="Steps, cache and logs of what is started here go below this folder.")] = (
-        DEFAULT_OUT
-    ),
-    seconds: Annotated[float, typer.Option(help="Seconds between two looks without --once.")] = 30.0,
-    profile: ProfileName = None,
-) -> None:
-    """Start the next pipeline for every campaign that is complete. Safe to run twice or in two places.
-
-    With what arguments, was said when the campaign was opened: collect-preferences' `follow_up`.
-    """
-    import time
-
-    from pipelines.backend import make_starter
-    from pipelines.kfp_settings import KfpSettings
-    from pipelines.reconcile import reconcile as look_once
-
-    lock_folder = None if KfpSettings().kfp_endpoint else out
-    with services_of(out):
-        while True:
-            reconciled = look_once(make_starter(out, profile), lock_folder)
-            for pending in reconciled.waiting:
-                print(f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}")
-            for campaign in reconciled.edited:
-                print(f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed")
-            for run in reconciled.runs:
-                print(run)
-            for failure in reconciled.failures:
-                print(f"failed   {failure}", file=sys.stderr)
-            if once:
-                if reconciled.failures:
-                    raise typer.Exit(1)
-                return
-            time.sleep(seconds)
-
-
+app.command("reconcile", rich_help_panel=DATA)(reconcile_command)
 app.add_typer(ratings_app, name="ratings", rich_help_panel=DATA)
 app.command("agreement", rich_help_panel=DATA)(agreement_command)
 app.add_typer(teacher_app, name="teacher", rich_help_panel=DATA)

@@ -6,12 +6,9 @@ from typing import Annotated
 import typer
 
 from editloop.errors import EditLoopError
+from pipelines.service_option import ProfileName
 
 cluster_app = typer.Typer(no_args_is_help=True, help="Check a cluster, upload pipelines to it, watch and stop runs.")
-ProfileName = Annotated[
-    str | None,
-    typer.Option("--profile", help="Deployment profile; by default the one in EDITLOOP_PROFILE."),
-]
 Run = Annotated[str, typer.Argument(help="Key, name or id of the run.")]
 
 

@@ -27,6 +27,7 @@ from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
 from pipelines.local import run_local
 from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
+from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
 from pipelines.run_status import RunStatus
@@ -116,7 +117,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
         console.print(f"[green]✓[/green] simulated experts: {answer_count} pages answered")
-    reconciled, last_news = reconcile(start, folder), ""
+    reconciled, last_news = reconcile(start, folder, ReconcilePolicy()), ""
     while pending_campaign := next(
         (pending for pending in reconciled.waiting if pending.campaign.key == campaign), None
     ):
@@ -127,7 +128,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
             _invite(console, pending_campaign)
         last_news = news
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        reconciled = reconcile(start, folder)
+        reconciled = reconcile(start, folder, ReconcilePolicy())
     if reconciled.failures:
         raise EditLoopError("\n".join(reconciled.failures))
     for run in reconciled.runs:

@@ -15,12 +15,13 @@ CONNECT_SECONDS = 3.0
 
 
 def local_environment(folder: Path) -> dict[str, str]:
-    """Return the variables that stages need beside those of the services: dataset repository, model cache, checkpoints.
+    """Return the variables beside those of the services: edits, dataset repository, model cache, checkpoints.
 
     Args:
         folder: Folder of a demo or of `editloop up`.
     """
     return {
+        "EDITLOOP_EDITS": str(folder / "edits"),
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
         "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
         "EDITLOOP_CACHE": str(folder / "cache"),

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+import re
 import tempfile
 import time
 import warnings
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import httpx
 
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
@@ -160,6 +163,17 @@ class KfpServer:
         if not run_id:
             raise EditLoopError(f"{name}: no run of this name, key or id on {self.settings.kfp_endpoint}.")
         return run_id
+
+    def version(self) -> str:
+        """Return the server's version; empty where it does not tell."""
+        try:
+            reply = httpx.get(
+                f"{str(self.settings.kfp_endpoint).rstrip('/')}/apis/v2beta1/healthz", timeout=POLL_SECONDS
+            )
+        except httpx.HTTPError:
+            return ""
+        tag = re.search(r'"(?:tag_name|tagName)":\s*"([^"]*)"', reply.text)
+        return tag[1] if tag else ""
 
     def upload(self, name: str, version: str) -> str:
         """Upload a pipeline, or a further version of it, for runs from the UI, and return its page's address.

@@ -1,7 +1,8 @@
 """Run a pipeline on this machine with kfp.local: a process per step, and finished steps are kept for a retry.
 
 The runner's cache is keyed by a step's arguments and the addresses and sha256 of its inputs. EditLoop adds the source
-code to the key: after a change of the code, all steps run again.
+code to the key: after a change of the code, all steps run again. It also adds the run's key, so that MLflow has every
+step of a run under that key.
 """
 
 import ast
@@ -20,6 +21,7 @@ from editloop.content import sha256_bytes, sha256_file, sha256_json
 from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
 from editloop.lineage.step import FAILURE_PREFIX
+from pipelines.catalogue import read_run_settings
 
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
@@ -51,6 +53,7 @@ def run_local(
         EditLoopError: There is no such pipeline, or a step failed. The message is the failed step's own, or the end of
             the log.
     """
+    key = str(read_run_settings(arguments.get("settings", "")).get("run_key", ""))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from kfp import local
@@ -62,14 +65,14 @@ def run_local(
             pipeline_root=str(root / "steps"),
             workspace_root=str(root / "workspace"),
             enable_caching=True,
-            cache_root=str(root / "cache" / code_digest()[:16]),
+            cache_root=str(root / "cache" / sha256_json([code_digest(), key])[:16]),
         )
         log = root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
             environment_variables(
                 EDITLOOP_SUPERVISOR_PID=str(os.getpid()),
-                EDITLOOP_PIPELINE_RUN=f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
+                EDITLOOP_PIPELINE_RUN=key or f"{name}-{datetime.now():%Y%m%d-%H%M%S}",
                 PYTHONUNBUFFERED="1",
             ),
             log.open("w") as stream,

@@ -1,38 +1,29 @@
 """First step of every pipeline: check all settings, and find what the run reads.
 
 A fault is told here, all faults at once, and not by the stage that would meet it hours later. What the form names (a
-campaign, a folder of edits) is looked up, and its address and digest go to the steps.
+campaign, a folder of edits, a model) is looked up. Its address and digest, or its version, go to the steps.
 """
 
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from editloop.content import MANIFEST, read_manifest, sha256_bytes
+from components.collect.declaration import COLLECT
 from editloop.errors import EditLoopError, there_are
-from editloop.lineage import tracking
+from editloop.lineage.run_key import record_run_key
+from editloop.lineage.step import PipelineRunSettings
 from editloop.settings_file import setting_faults, shorten
 from pipelines.catalogue import Pipeline, Step, find_pipeline, read_run_settings
+from pipelines.run_inputs import Source, find_campaign_files, find_edits, pin_models, present_answers
+from pipelines.service_checks import check_services
 
 FIRST_STEP = "preflight"
 """Name of a pipeline's first step in a profile's `stages`."""
 FIRST_STEP_TITLE = "Check the settings, find the inputs"
 """Name of a pipeline's first step in KFP's graph."""
-EDITS_FILE = "edits.jsonl"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an input of a run is."""
-
-    address: str
-    sha256: str
-    """Content address; empty where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +39,23 @@ class RunPlan:
 
 
 def preflight_outputs(name: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the outputs of a pipeline's first step, in the order of `preflight_fields`.
+    """Return the outputs of a pipeline's first step, in the order of `preflight_fields`, and record the run's key.
 
     Args:
         name: The pipeline.
         arguments: The form's values.
 
     Raises:
-        EditLoopError: A value or an input is faulty; a line for each.
+        EditLoopError: A service refuses or is away, or a value or an input is faulty; a line for each.
     """
-    plan = plan_run(name, arguments)
+    faults = [f"{check.name}: {check.state}; {check.advice}" for check in check_services(os.environ) if not check.ok]
+    if faults:  # the form cannot be checked without them
+        raise _refusal(name, faults)
+    plan, run_id = plan_run(name, arguments), PipelineRunSettings().pipeline_run
+    if plan.run_key and run_id not in ("", plan.run_key):
+        record_run_key(name, plan.run_key, run_id)
     found = [value for source in plan.sources.values() for value in (source.address, source.sha256)]
-    return (plan.run_key, *found, *plan.parameters.values())
+    return (*found, *plan.parameters.values())
 
 
 def preflight_fields(pipeline: Pipeline) -> dict[str, type]:
@@ -69,7 +65,7 @@ def preflight_fields(pipeline: Pipeline) -> dict[str, type]:
         pipeline: The pipeline.
     """
     found = {f"{part.name}_{kind}": str for part in pipeline.imports for kind in ("uri", "sha256")}
-    return {"run_key": str, **found, **{step.stage.name: dict for step in pipeline.steps}}
+    return {**found, **{step.stage.name: dict for step in pipeline.steps}}
 
 
 def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
@@ -97,7 +93,7 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
         try:
             checked = stage.parameters.model_validate(values)
             checked.check()
-            parameters[stage.name] = checked.model_dump(mode="json")
+            parameters[stage.name] = pin_models(stage.name, checked.model_dump(mode="json"))
         except ValidationError as error:
             faults += [f"{stage.name}: {fault}" for fault in setting_faults(error, stage.parameters)]
         except EditLoopError as error:
@@ -109,10 +105,17 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
         except EditLoopError as error:
             if str(error) not in faults:
                 faults.append(str(error))
+    collected = parameters.get(COLLECT.name, {})
+    if not faults and collected.get("answers_sha256") == "":  # as they are now: content, which a cache may compare
+        collected["answers_sha256"] = present_answers(str(arguments["campaign"]))
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise EditLoopError("\n".join([f"{name}: {count}, nothing was started.", *faults]))
+        raise _refusal(name, faults)
     return RunPlan(str(settings.get("run_key", "")), sources, parameters)
+
+
+def _refusal(name: str, faults: Sequence[str]) -> EditLoopError:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return EditLoopError("\n".join([f"{name}: {count}, nothing was started.", *faults]))
 
 
 def _is_given(step: Step, field: str, arguments: Mapping[str, Any]) -> bool:
@@ -133,64 +136,5 @@ def _unknown_settings(pipeline: Pipeline, settings: Mapping[str, Any]) -> list[s
 
 def _find_source(name: str, field: str, value: str) -> Source:
     if field == "campaign":
-        return _campaign_source(name, value)
+        return find_campaign_files(name, value)
     return find_edits(field, value)
-
-
-def find_edits(field: str, address: str) -> Source:
-    """Find a folder of edits.
-
-    Args:
-        field: The form's field, for messages.
-        address: A path, or s3://BUCKET/PREFIX.
-
-    Raises:
-        EditLoopError: Nothing is there, or the storage does not answer.
-    """
-    if urlsplit(address).scheme == "s3":
-        return Source(address, _bucket_digest(field, address))
-    folder = Path(address)
-    if not folder.exists():
-        raise EditLoopError(f"{field}: {address} does not exist. Give a folder with {EDITS_FILE}.")
-    return Source(address, str(read_manifest(folder)["sha256"]) if (folder / MANIFEST).is_file() else "")
-
-
-def _bucket_digest(field: str, address: str) -> str:
-    """Return the content address of a folder in a bucket: its manifest's, or else that of its edits.jsonl."""
-    import s3fs
-    from botocore.exceptions import BotoCoreError
-
-    remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    folder = address.rstrip("/")
-    try:
-        if remote.exists(f"{folder}/{MANIFEST}"):
-            return str(json.loads(remote.cat_file(f"{folder}/{MANIFEST}"))["sha256"])
-        if remote.exists(f"{folder}/{EDITS_FILE}"):
-            return sha256_bytes(remote.cat_file(f"{folder}/{EDITS_FILE}"))
-    except (BotoCoreError, OSError) as error:
-        raise EditLoopError(f"{field}: {address} cannot be read ({error}). Check it and its log-in.") from error
-    raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
-
-
-def _campaign_source(name: str, campaign: str) -> Source:
-    """Find a campaign's files by its name or key, as the run that opened it recorded them."""
-    opened = [
-        run
-        for run in tracking.find_runs(stage="annotate")
-        if campaign in (run.data.params.get("name"), run.data.tags.get("editloop.campaign_key"))
-        and "editloop.uri.candidates" in run.data.tags
-    ]
-    if not opened:
-        raise EditLoopError(
-            f"campaign: MLflow knows no run that opened {campaign!r} by a pipeline. Its name is the title "
-            "of its project in Label Studio; one that was opened in another way is trained stage by stage."
-        )
-    keys = sorted({str(run.data.tags.get("editloop.campaign_key")) for run in opened})
-    if len(keys) > 1:
-        raise EditLoopError(
-            f"campaign: {campaign!r} is the name of {len(keys)} campaigns; give a key: {', '.join(keys)}"
-        )
-    tags = opened[0].data.tags
-    if name == "candidates":
-        return Source(tags["editloop.uri.candidates"], tags["editloop.input.candidates"])
-    return Source(tags["editloop.uri.output"], tags["editloop.output.output"])

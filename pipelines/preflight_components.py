@@ -19,7 +19,6 @@ def collect_preferences_preflight(
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Outputs",
     [
-        ("run_key", str),
         ("edits_uri", str),
         ("edits_sha256", str),
         ("candidates", dict),
@@ -31,8 +30,8 @@ def collect_preferences_preflight(
     Args:
         annotators: Account names of the experts.
         campaign: Name of the campaign in Label Studio.
-        edits: Folder with edits.jsonl and its images: a path here, s3:// on a cluster.
-        image_editor: The editor: a diffusers folder, a shipped name, or models:/editor@champion.
+        edits: Name of an edits folder in EDITLOOP_EDITS, or its address: a path here, s3:// on a cluster.
+        image_editor: The editor: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a registered editor, which means its champion.
         lead: Account name of the lead, who decides tasks in conflict; empty for none.
         overlap: Number of experts who judge each task; agreement needs two or more.
         settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
@@ -56,7 +55,6 @@ def train_reward_preflight(
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Outputs",
     [
-        ("run_key", str),
         ("candidates_uri", str),
         ("candidates_sha256", str),
         ("campaign_uri", str),
@@ -99,7 +97,6 @@ def curate_editor_preflight(
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Outputs",
     [
-        ("run_key", str),
         ("edits_uri", str),
         ("edits_sha256", str),
         ("heldout_uri", str),
@@ -112,10 +109,10 @@ def curate_editor_preflight(
     """Check the settings of curate-editor, and find its inputs.
 
     Args:
-        edits: Edits folder to choose from: its candidates, or its targets where no row has any.
-        edits_held_out: Edits folder to compare on.
+        edits: Edits folder, by name or address: its candidates are chosen from, or else its targets.
+        edits_held_out: Edits folder to compare on, by name or address.
         gate: The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file.
-        image_editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
+        image_editor: The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a registered editor, which means its champion.
         judge: The reward model that chooses: a registered one, or the address of a server that serves it.
         preset: Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file.
         registered_name: Name in the registry.
@@ -142,7 +139,6 @@ def improve_editor_preflight(
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Outputs",
     [
-        ("run_key", str),
         ("prompts_uri", str),
         ("prompts_sha256", str),
         ("heldout_uri", str),
@@ -154,10 +150,10 @@ def improve_editor_preflight(
     """Check the settings of improve-editor, and find its inputs.
 
     Args:
-        edits_held_out: Edits folder to compare on.
-        edits_to_practise: Edits folder to practise on.
+        edits_held_out: Edits folder to compare on, by name or address.
+        edits_to_practise: Edits folder to practise on, by name or address.
         gate: The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file.
-        image_editor: The editor to start from: a diffusers folder, a shipped name, or models:/editor@champion.
+        image_editor: The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a registered editor, which means its champion.
         preset: Preset of the training: one shipped with `editloop.training.editor_rl`, or the path of a YAML file.
         registered_name: Name in the registry.
         reward: The reward model that scores the edits: a champion, or the address of a server that serves it.

@@ -1,16 +1,18 @@
-"""One reconcile pass: close the campaigns that are complete, start the pipelines that are due, and return.
+"""One reconcile pass: close the campaigns that are complete, start or report the pipelines that are due, and return.
 
 The pass keeps no state of its own: Label Studio knows which campaigns are complete and closed, MLflow which pipelines
-ran. Each pipeline starts under a key made of its inputs, so that a second pass, here or elsewhere, starts nothing
-twice.
+ran and which models are champions. Each pipeline starts under a key made of its inputs, so that a second pass, here or
+elsewhere, starts nothing twice.
 """
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from annotation.campaigns.answers import CampaignProgress
 from annotation.campaigns.campaign import Campaign, campaign_files, connect, find_campaigns, load_pages
@@ -22,14 +24,26 @@ from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
 from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
 from editloop.lineage import registry, tracking
+from editloop.lineage.run_claim import latest_claim
 from infra.settings import ServiceSettings, service_settings
 from pipelines.backend import Start
 from pipelines.catalogue import find_pipeline
+from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.run_status import RunStatus
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
 """The last stage of each pipeline, which tells whether a run finished."""
-CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
+REWARD_CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
+EDITOR_CHAMPION = f"models:/editor@{registry.CHAMPION}"
+OF_AN_EDITOR = re.compile(r", editor \d+$")
+"""End of the name of a campaign that asks about an improved editor's edits."""
+Arguments = dict[str, object]
+"""Values of a run form, by field or parameter."""
+FollowUp = dict[str, Arguments]
+"""A campaign's `follow_up`: arguments by pipeline."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class PendingCampaign:
 class ReconcileResult:
     """Result of one reconcile pass."""
 
+    campaigns: list[Campaign] = field(default_factory=list)
+    """All campaigns."""
     waiting: list[PendingCampaign] = field(default_factory=list)
     edited: list[Campaign] = field(default_factory=list)
     """Campaigns whose answers were edited after their last closing. Closing them again starts a new training."""
@@ -54,83 +70,152 @@ class ReconcileResult:
     failures: list[str] = field(default_factory=list)
     """Campaigns that could not be looked at, each with the reason."""
 
+    def lines(self) -> list[str]:
+        """Return everything but the failures as lines for people."""
+        return [
+            *(
+                f"waiting  {pending.campaign.name} ({pending.campaign.key}): {pending.reason}"
+                for pending in self.waiting
+            ),
+            *(
+                f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed"
+                for campaign in self.edited
+            ),
+            *map(str, self.runs),
+        ]
 
-def reconcile(start: Start, root: Path | None) -> ReconcileResult:
-    """Close every campaign that can close, start train-reward for it, and improve-editor for a champion of it.
+
+def reconcile(start: Start, root: Path | None, policy: ReconcilePolicy) -> ReconcileResult:
+    """Close every campaign that can close, and start what follows from it or report it as due, as the policy says.
 
     The first time, a campaign closes by itself, when all pages are answered and its gates hold. After that only people
-    close it again (`editloop campaign close`). Train-reward starts for the latest closing, and again after an annotator
-    or a task of the campaign was withdrawn. The arguments are those of the campaign's `follow_up` (a parameter of
-    collect-preferences). Without arguments for improve-editor, that pipeline does not start. A campaign that fails does
-    not stop the others.
+    close it again (`editloop campaign close`). Train-reward is due for the latest closing, and again after an annotator
+    or a task of the campaign was withdrawn; improve-editor for a reward champion that learnt from the campaign;
+    collect-preferences, the next campaign, for an editor champion that learnt from such a reward model. The arguments
+    are those of the campaign's `follow_up` (a parameter of collect-preferences). Without arguments for improve-editor
+    or collect-preferences, that pipeline is not due. A campaign that fails does not stop the others.
 
     Args:
         start: Runs a pipeline.
         root: Folder of the lock that keeps two passes on this machine apart; None where a server keeps runs apart.
+        policy: What is started and what is reported.
 
     Returns:
         The pending and edited campaigns, where the runs stand, and the failures.
     """
-    reconciled, settings = ReconcileResult(), service_settings()
+    settings = service_settings()
     if root:
         root.mkdir(parents=True, exist_ok=True)
     with file_lock(root / "reconcile.lock") if root else nullcontext():
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
-        withdrawals = read_withdrawals(repo) if repo else []
-        for campaign in find_campaigns(client, settings):
+        current_pass = _Pass(start, policy, client, settings, read_withdrawals(repo) if repo else [])
+        current_pass.result.campaigns.extend(find_campaigns(client, settings))
+        for campaign in current_pass.result.campaigns:
             try:
-                _advance(reconciled, start, client, settings, campaign, withdrawals)
+                current_pass.advance(campaign)
             except EditLoopError as error:
-                reconciled.failures.append(f"{campaign.name} ({campaign.key}): {error}")
-    return reconciled
+                current_pass.result.failures.append(f"{campaign.name} ({campaign.key}): {error}")
+    return current_pass.result
 
 
-def _advance(
-    reconciled: ReconcileResult,
-    start: Start,
-    client: Any,
-    settings: ServiceSettings,
-    campaign: Campaign,
-    withdrawals: Sequence[Withdrawal],
-) -> None:
-    """Close a campaign that can close, and start what is due for it."""
-    runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
-    if not runs:
-        return  # being opened at this moment, or opened where another MLflow keeps the record
-    pages = load_pages(campaign_files(campaign, runs).folder)
-    ready = readiness(client, settings, campaign, pages)
-    campaign_closings = closings(client, campaign)
-    if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
-        reconciled.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
-        return
-    opened: dict[str, str] = runs[0].data.tags
-    if "editloop.uri.candidates" not in opened:
-        return  # opened by `dvc repro` or stage by stage: whoever did so goes on
-    closing = campaign_closings[-1] if campaign_closings else close_campaign(client, campaign, ready)
-    follow_up = json.loads(opened["editloop.follow_up"])
-    training = {
-        "campaign": campaign.key,
-        "answers_sha256": closing.answers_sha256,
-        "withdrawn_sha256": withdrawals_sha256(campaign, pages, withdrawals),
-        **follow_up.get("train-reward", {}),
-    }
-    if closing.answers_sha256 != ready.answers_sha256:
-        reconciled.edited.append(campaign)
-        if not has_finished_run("train-reward", _key("train-reward", campaign.key, training)):
-            reason = (
-                f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
-                f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
-            )
-            reconciled.waiting.append(PendingCampaign(campaign, ready.progress, reason))
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over all campaigns."""
+
+    start: Start
+    policy: ReconcilePolicy
+    client: Any
+    settings: ServiceSettings
+    withdrawals: Sequence[Withdrawal]
+    result: ReconcileResult = field(default_factory=ReconcileResult)
+
+    def advance(self, campaign: Campaign) -> None:
+        """Close a campaign that can close, and start or report what is due for it."""
+        runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+        if not runs:
+            return  # being opened at this moment, or opened where another MLflow keeps the record
+        pages = load_pages(campaign_files(campaign, runs).folder)
+        ready = readiness(self.client, self.settings, campaign, pages)
+        campaign_closings = closings(self.client, campaign)
+        if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
+            self.result.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
             return
-    _once(reconciled, start, "train-reward", campaign.key, training)
-    champion = registry.find_version(CHAMPION)
-    if champion is None or champion.tags.get("editloop.campaign_key") != campaign.key:
-        return  # not this campaign's model: its own campaign improves the editor
-    if "improve-editor" in follow_up:
-        cause = champion.tags["editloop.sha256"][:16]
-        _once(reconciled, start, "improve-editor", cause, follow_up["improve-editor"])
+        opened: dict[str, str] = runs[0].data.tags
+        if "editloop.uri.candidates" not in opened:
+            return  # opened by `dvc repro` or stage by stage: whoever did so goes on
+        closing = campaign_closings[-1] if campaign_closings else close_campaign(self.client, campaign, ready)
+        follow_up: FollowUp = json.loads(opened["editloop.follow_up"])
+        training = {
+            "campaign": campaign.key,
+            "answers_sha256": closing.answers_sha256,
+            "withdrawn_sha256": withdrawals_sha256(campaign, pages, self.withdrawals),
+            **follow_up.get("train-reward", {}),
+        }
+        if closing.answers_sha256 != ready.answers_sha256:
+            self.result.edited.append(campaign)
+            if not has_finished_run("train-reward", _key("train-reward", campaign.key, training)):
+                reason = (
+                    f"Answers of campaign {campaign.name} were edited after it closed, and nothing was trained on "
+                    f'it yet: `editloop campaign close "{campaign.name}"` takes them as they are now.'
+                )
+                self.result.waiting.append(PendingCampaign(campaign, ready.progress, reason))
+                return
+        self.once("train-reward", campaign.key, training)
+        self.follow_champions(campaign, follow_up)
+
+    def follow_champions(self, campaign: Campaign, follow_up: FollowUp) -> None:
+        """Start or report what is due for champions that learnt from a campaign."""
+        improvement = follow_up.get("improve-editor", {})
+        address = str(improvement.get("reward", REWARD_CHAMPION))
+        reward = registry.find_version(address if address.startswith("models:/") else REWARD_CHAMPION)
+        if reward and _learnt_from(reward, campaign) and "improve-editor" in follow_up:
+            self.once("improve-editor", _short_sha256(reward), improvement)
+        if "collect-preferences" not in follow_up:
+            return
+        name = improvement.get("registered_name")
+        editor = registry.find_version(f"models:/{name}@{registry.CHAMPION}" if name else EDITOR_CHAMPION)
+        teacher = registry.find_version(editor.tags["editloop.reward"]) if editor else None
+        if editor and teacher and _learnt_from(teacher, campaign):
+            arguments = next_campaign(campaign, follow_up, f"models:/{editor.name}/{editor.version}")
+            self.once("collect-preferences", _short_sha256(editor), arguments)
+
+    def once(self, pipeline: str, cause: str, arguments: Arguments) -> None:
+        """Start a run of its key unless there is one, or report it as due."""
+        key = _key(pipeline, cause, arguments)
+        if has_finished_run(pipeline, key):
+            self.result.runs.append(RunStatus(key, "done"))
+            return
+        form = find_pipeline(pipeline).arguments(arguments | {"run_key": key})
+        if self.policy.decision(pipeline) == "report" and latest_claim(tracking.client(), key) is None:
+            options = " ".join(f"--set {shlex.quote(f'{name}={_option_text(value)}')}" for name, value in form.items())
+            detail = f"the policy leaves it to people: editloop run {pipeline} {options}"
+            self.result.runs.append(RunStatus(key, "due", detail=detail))
+            return
+        self.result.runs.append(self.start(pipeline, form))
+
+
+def next_campaign(campaign: Campaign, follow_up: FollowUp, editor: str) -> Arguments:
+    """Return the arguments of the campaign about a new editor's edits.
+
+    People and overlap are those of the campaign before, and so is what follows, where `follow_up` does not say
+    otherwise. The name says which version of the editor is asked about.
+
+    Args:
+        campaign: The campaign that the editor learnt from.
+        follow_up: Its `follow_up`, with arguments of collect-preferences: the edits folder, at least.
+        editor: Address of the editor's version.
+    """
+    name = f"{OF_AN_EDITOR.sub('', campaign.name)}, editor {editor.rpartition('/')[2]}"
+    return {
+        "campaign": name,
+        "annotators": list(campaign.annotators),
+        "overlap": campaign.overlap,
+        "lead": campaign.lead or "",
+        "follow_up": json.dumps(follow_up, sort_keys=True),
+        **follow_up["collect-preferences"],
+        "image_editor": editor,
+    }
 
 
 def withdrawals_sha256(campaign: Campaign, pages: Mapping[str, Page], withdrawals: Sequence[Withdrawal]) -> str:
@@ -161,13 +246,19 @@ def has_finished_run(pipeline: str, key: str) -> bool:
     return bool(tracking.find_runs(stage=LAST_STAGE[pipeline], pipeline_run=key, finished=True, limit=1))
 
 
-def _once(reconciled: ReconcileResult, start: Start, pipeline: str, cause: str, arguments: dict[str, Any]) -> None:
-    key = _key(pipeline, cause, arguments)
-    if has_finished_run(pipeline, key):
-        reconciled.runs.append(RunStatus(key, "done"))
-        return
-    reconciled.runs.append(start(pipeline, find_pipeline(pipeline).arguments(arguments | {"run_key": key})))
-
-
-def _key(pipeline: str, cause: str, arguments: dict[str, Any]) -> str:
+def _key(pipeline: str, cause: str, arguments: Arguments) -> str:
     return f"{pipeline}-{cause}-{sha256_json(arguments)[:8]}"
+
+
+def _learnt_from(reward: "ModelVersion", campaign: Campaign) -> bool:
+    return bool(reward.tags.get("editloop.campaign_key") == campaign.key)
+
+
+def _short_sha256(version: "ModelVersion") -> str:
+    """Return the beginning of the content address of a registered model."""
+    return str(version.tags["editloop.sha256"])[:16]
+
+
+def _option_text(value: object) -> str:
+    """Return a form's value as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-RunState = Literal["started", "running", "done", "failed", "stopped"]
+RunState = Literal["due", "started", "running", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,12 @@ class RunStatus:
 
     key: str
     state: RunState
-    """`started`: by this call. `stopped`: a person terminated it, so that nothing starts it again unasked."""
+    """`due`: left to people. `started`: by this call. `stopped`: a person terminated it; nothing starts it again
+    unasked."""
     address: str = ""
     """Page of the run in KFP's UI; empty for a run on this machine, and while another caller submits it."""
     detail: str = ""
-    """What failed, and what follows."""
+    """What failed, and what follows; or how to start it."""
     run_id: str = ""
     """KFP's id of the run; empty where there is no address."""
 

@@ -1,4 +1,4 @@
-"""The option that names the folder whose services a command uses."""
+"""Options that several commands share: whose services are used, where results go, the profile of a cluster's runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,4 +12,8 @@ Services = Annotated[
         help="Folder of the demo or of `editloop up` whose services are used, where MLFLOW_TRACKING_URI is not set.",
     ),
 ]
-DEFAULT_SERVICES = Path("runs/demo")
+DEFAULT_SERVICES = DEFAULT_OUT = Path("runs/demo")
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", help="Deployment profile of a cluster's runs; by default the one in EDITLOOP_PROFILE."),
+]

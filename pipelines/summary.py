@@ -10,10 +10,9 @@ from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain
-from editloop.lineage.registry import CHAMPION
 from pipelines.catalogue import STAGES
 from pipelines.inputs import Inputs
-from pipelines.reconcile import LAST_STAGE
+from pipelines.reconcile import EDITOR_CHAMPION, LAST_STAGE, REWARD_CHAMPION
 from pipelines.settings import LoopSettings
 
 TURN_STAGES = tuple(name for name, stage in STAGES.items() if stage.pipelines[0] in LAST_STAGE)
@@ -33,7 +32,7 @@ ANNOTATION_KEYS = (
 """Facts of the campaign that summary.json copies from collect's summary."""
 
 
-CHAMPIONS = {name: f"models:/{model}@{CHAMPION}" for name, model in (("reward", "edit-reward"), ("editor", "editor"))}
+CHAMPIONS = {"reward": REWARD_CHAMPION, "editor": EDITOR_CHAMPION}
 """Addresses of the models that a turn makes."""
 
 

@@ -34,6 +34,7 @@ SECRETS = {
     ("editloop-mlflow", "username"): "lead",
     ("editloop-mlflow", "password"): "a password of the tests' MLflow",
     ("editloop-mlflow", "session-key"): "a session key",
+    ("editloop-mlflow", "webhook-key"): "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     ("editloop-mlflow-database", "username"): "mlflow",
     ("editloop-mlflow-database", "password"): "it's @ pass:word/of MLflow's",
     ("editloop-label-studio", "username"): "lead@editloop.example",

@@ -34,6 +34,11 @@ os.environ |= {  # the tests' own git and DVC do not read the user's settings
     "DVC_NO_ANALYTICS": "true",
     "XDG_CONFIG_HOME": "/nonexistent",
 }
+os.environ |= {  # webhooks of the tests' services reach this machine, which both forbid elsewhere
+    "SSRF_PROTECTION_ENABLED": "false",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+}
 
 EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
 

@@ -19,6 +19,7 @@ class KfpStub:
         self.url = url
         self.runs: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()
+        self.version = "2.17.0"
         self.create_seconds = 0.0
         """How long a creation takes."""
 
@@ -53,7 +54,7 @@ def kfp_stub() -> Iterator[KfpStub]:
             address = urlsplit(self.path)
             path, query = address.path.removeprefix(API), parse_qs(address.query)
             if path == "/healthz":
-                return self.reply({"multi_user": False})
+                return self.reply({"commit_sha": "c", "tag_name": stub.version, "multi_user": False})
             if path == "/experiments":
                 return self.reply(
                     {"experiments": [{"experiment_id": "e", "display_name": "editloop", "namespace": ""}]}

@@ -11,7 +11,6 @@ def annotate(
     campaign: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -22,7 +21,6 @@ def annotate(
         campaign: The open campaign.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: name, annotators, overlap, lead, candidates_per_task, axes, gold_share, gold_answers, repeat_share, guidelines, alpha_if, alpha_vq, seed, follow_up.
     """

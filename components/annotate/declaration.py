@@ -36,9 +36,10 @@ class AnnotateParameters(StageParameters):
     seed: int = 0
     """Seed of every order and draw."""
     follow_up: str = "{}"
-    """Arguments of the pipelines that start when the campaign is complete, by pipeline, as JSON: {"train-reward":
-    {"epochs": 8}, "improve-editor": {"edits_to_practise": "s3://...", "edits_held_out": "s3://..."}}. improve-editor
-    starts only if it is named."""
+    """Arguments of the pipelines that follow the campaign, by pipeline, as JSON: {"train-reward": {"epochs": 8},
+    "improve-editor": {"edits_to_practise": "kitchens", "edits_held_out": "kitchens-test"}, "collect-preferences":
+    {"edits": "kitchens-2"}}. improve-editor and collect-preferences (the next campaign) follow only if they are
+    named."""
 
 
 ANNOTATE = Stage(

@@ -12,7 +12,6 @@ def benchmark(
     benchmark: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -24,7 +23,6 @@ def benchmark(
         benchmark: Figures on held-out pairs, and the gate's verdict.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: champion, gate, seed.
     """

@@ -12,7 +12,6 @@ def collect(
     judgements: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -24,7 +23,6 @@ def collect(
         judgements: The experts' judgements.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: answers_sha256.
     """

@@ -11,7 +11,6 @@ def editor_rl(
     tuned: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -22,7 +21,6 @@ def editor_rl(
         tuned: The tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: editor, reward, preset, iterations, tasks, members, learning_rate, watch, processes, seed.
     """

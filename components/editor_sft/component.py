@@ -12,7 +12,6 @@ def editor_sft(
     tuned: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -24,7 +23,6 @@ def editor_sft(
         tuned: The fine-tuned editor and its curves.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: editor, preset, updates, learning_rate, processes, seed.
     """

@@ -14,7 +14,6 @@ def promote(
     promotion: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    run_key: str,
     pipeline: str,
     parameters: dict,
 ) -> None:
@@ -28,7 +27,6 @@ def promote(
         promotion: What the registry did.
         metrics: Figures for the UI.
         page: Page for the UI.
-        run_key: Runs of one key share one MLflow run; without a key the run's id is the key.
         pipeline: The pipeline that this is a step of.
         parameters: The stage's parameters: name.
     """

@@ -1,8 +1,8 @@
 """Git commands for the dataset repository, with results that do not depend on the user's machine.
 
-Commands within a repository read only its own settings. Commands that contact another repository (clone, fetch, push)
-also read the user's, because credentials, proxies and trusted folders are set there; settings that would change the
-result are overridden.
+Commands within a repository read only its own settings. Commands that contact another repository (clone, fetch,
+ls-remote, push) also read the user's, because credentials, proxies and trusted folders are set there; settings that
+would change the result are overridden.
 """
 
 import io
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from editloop.errors import EditLoopError
 
-NETWORK_COMMANDS = ("clone", "fetch", "push")
+NETWORK_COMMANDS = ("clone", "fetch", "ls-remote", "push")
 """Commands that contact another repository."""
 SETTINGS = {
     "color.ui": "false",

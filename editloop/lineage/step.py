@@ -15,6 +15,7 @@ from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
+from editloop.lineage.run_key import find_run_key
 from editloop.lineage.stage import Stage
 from editloop.lineage.stage_inputs import check_stage_input
 from editloop.lineage.step_page import step_page
@@ -33,8 +34,8 @@ class PipelineRunSettings(EnvironmentSettings):
     """The pipeline run that a step belongs to."""
 
     pipeline_run: str = ""
-    """Id of the run, which names it in MLflow where the run has no key. It is no parameter of the step, because KFP's
-    cache would never hit then."""
+    """Id of the run, by which its key is found; it names the run in MLflow where it has none. Neither is a parameter of
+    the step, because KFP's cache would never hit then."""
 
 
 class Artifact(Protocol):
@@ -122,9 +123,10 @@ def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
         arguments: Everything that KFP passes to the stage's component, by name.
     """
     with end_in_one_line():
+        run_id = PipelineRunSettings().pipeline_run
         run_step(
             stage,
-            pipeline_run=arguments["run_key"] or PipelineRunSettings().pipeline_run or "by-hand",
+            pipeline_run=find_run_key(run_id) if run_id else "by-hand",
             inputs={file.argument: arguments[file.artifact_name] for file in stage.inputs},
             outputs={file.argument: arguments[file.artifact_name] for file in stage.outputs},
             parameters=arguments["parameters"],

@@ -322,10 +322,21 @@ def require_experiment(api: "MlflowClient", name: str) -> str:
         raise
 
 
+def pipeline_parent(api: "MlflowClient", pipeline: str, pipeline_run: str) -> str:
+    """Return the id of the run that is the parent of a pipeline run's steps. It is created where it is missing.
+
+    Args:
+        api: The MlflowClient.
+        pipeline: Name of the pipeline.
+        pipeline_run: Name of the pipeline run.
+    """
+    tags = {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run}
+    return _run(api, require_experiment(api, EXPERIMENT), pipeline_run, tags)
+
+
 def _begin(api: "MlflowClient", stage: str, pipeline: str, pipeline_run: str, step: str) -> tuple[str, str]:
     """The ids of the step's run and of its parent, both set to running."""
-    experiment = require_experiment(api, EXPERIMENT)
-    parent = _run(api, experiment, pipeline_run, {"editloop.pipeline": pipeline, "editloop.pipeline_run": pipeline_run})
+    experiment, parent = require_experiment(api, EXPERIMENT), pipeline_parent(api, pipeline, pipeline_run)
     tags = {"mlflow.parentRunId": parent, "editloop.stage": stage, "editloop.step": step}
     run_id = _run(api, experiment, stage, tags)
     for started_id in (parent, run_id):

@@ -1,6 +1,7 @@
 """Closing a campaign in a real Label Studio: below its gate, accepted, edited afterwards, judged anew."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,16 +23,20 @@ from components.collect.declaration import CollectParameters
 from components.collect.stage import run_collect
 from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
-from editloop.content import read_manifest
+from editloop.content import read_manifest, sha256_json
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
-from editloop.lineage import tracking
+from editloop.lineage import registry, tracking
 from editloop.lineage.chain import Chain, Gap
+from editloop.lineage.run_claim import claim_run
 from editloop.lineage.step import run_step
 from infra.settings import ServiceSettings, service_settings
 from pipelines import reconcile as reconciling
+from pipelines.backend import parse_arguments
 from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.cli import app
+from pipelines.preflight import plan_run
+from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.run_status import RunStatus
 
 PEOPLE = ["closer-1", "closer-2"]
@@ -216,10 +221,10 @@ def test_whose_annotator_withdrew_is_trained_anew_and_no_other_campaign(opened, 
     subprocess.run(["git", "init", "-q", str(repo)], check=True)
     withdraw("somebody else")
     monkeypatch.setenv("EDITLOOP_DATASET_REPO", str(repo))
-    reconciling.reconcile(start, tmp_path)
+    reconciling.reconcile(start, tmp_path, ReconcilePolicy())
     assert [one["dataset"]["withdrawn_sha256"] for one in started] == [""]
     withdraw("somebody else", one.campaign.annotators[0])
-    reconciling.reconcile(start, tmp_path)
+    reconciling.reconcile(start, tmp_path, ReconcilePolicy())
     assert len(started[1]["dataset"]["withdrawn_sha256"]) == 64
     assert started[1]["run_key"] != started[0]["run_key"]
     assert started[1]["collect"] == started[0]["collect"]
@@ -238,10 +243,73 @@ def test_a_campaign_that_fails_stops_no_other(opened):
         started.append(arguments["campaign"])
         return RunStatus("key", "started")
 
-    result = reconciling.reconcile(start, None)
+    result = reconciling.reconcile(start, None, ReconcilePolicy())
     assert going.campaign.key in started
     assert failing.campaign.key not in started
     assert f"failing ({failing.campaign.key}): the server refuses it" in result.failures
+
+
+def registered(name: str, **tags: str) -> str:
+    """A new champion, and its address."""
+    api = tracking.client()
+    with registry.tolerate_error("RESOURCE_ALREADY_EXISTS"):
+        api.create_registered_model(name)
+    sha256 = sha256_json([name, tags])
+    marks = {f"editloop.{key}": value for key, value in (tags | {"sha256": sha256}).items()}
+    number = str(api.create_model_version(name, "s3://nowhere/model", tags=marks).version)
+    registry.set_alias(name, registry.CHAMPION, number)
+    return f"models:/{name}/{number}"
+
+
+def test_champions_lead_on_to_the_editor_and_the_next_campaign_once_each(opened, tmp_path):
+    improve = {
+        "edits_to_practise": "/p",
+        "edits_held_out": "/h",
+        "reward": "models:/led-reward@champion",
+        "registered_name": "led-editor",
+    }
+    follow_up = {"improve-editor": improve, "collect-preferences": {"edits": "/next"}}
+    one = opened("leading, editor 1", recorded=True, follow_up=json.dumps(follow_up))
+    one.answer(agree)
+    started: dict[str, dict[str, Any]] = {}
+
+    def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
+        key = str(read_run_settings(arguments["settings"])["run_key"])
+        if arguments.get("campaign") != one.campaign.key and pipeline == "train-reward":
+            return RunStatus(key, "running")
+        started[key] = {"pipeline": pipeline, **arguments}
+        return RunStatus(key, "started")
+
+    def pipelines_of(policy: ReconcilePolicy) -> list[str]:
+        started.clear()
+        reconciling.reconcile(start, tmp_path, policy)
+        return [arguments["pipeline"] for arguments in started.values()]
+
+    every = ReconcilePolicy(next_campaign="start")
+    other = registered("led-reward", campaign_key="another campaign's")
+    registered("led-editor", reward=other)
+    assert pipelines_of(every) == ["train-reward"], "what other campaigns led to is not this one's"
+    reward = registered("led-reward", campaign_key=one.campaign.key)
+    editor = registered("led-editor", reward=reward)
+    assert pipelines_of(every) == ["train-reward", "improve-editor", "collect-preferences"]
+    key, form = list(started.items())[-1]
+    assert form["image_editor"] == editor
+    assert form["campaign"] == f"leading, editor {editor[-1]}"
+    assert (form["edits"], form["annotators"], form["overlap"]) == ("/next", PEOPLE, 2)
+    assert json.loads(read_run_settings(form["settings"])["annotate"]["follow_up"]) == follow_up
+
+    shown = reconciling.reconcile(start, tmp_path, ReconcilePolicy()).lines()
+    (due,) = [line for line in shown if line.startswith("due ")]
+    words = shlex.split(due.partition("editloop run ")[2])
+    assert parse_arguments(words[0], words[2::2]) == {key: value for key, value in form.items() if key != "pipeline"}
+    claim_run(tracking.client(), key, 1, "a person")
+    assert pipelines_of(ReconcilePolicy())[-1] == "collect-preferences", "which a person began: it is watched"
+    assert list(started)[-1] == key, "the same champion, the same key"
+    registered("led-editor", reward=reward, another="1")
+    pipelines_of(every)
+    assert list(started)[-1] != key, "the next champion, the next campaign"
+    for name in ("led-reward", "led-editor"):  # the campaign stays, for the tests that follow
+        tracking.client().delete_registered_model_alias(name, registry.CHAMPION)
 
 
 def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tmp_path):
@@ -254,7 +322,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
         if arguments["campaign"] == one.campaign.key:
             started.append(read_run_settings(arguments["settings"]))
 
-    reconciling.reconcile(start, tmp_path)
+    reconciling.reconcile(start, tmp_path, ReconcilePolicy())
     (first,) = started
     (closing,) = closings(client, one.campaign)
     assert first["collect"]["answers_sha256"] == closing.answers_sha256
@@ -275,7 +343,7 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     shown = command("status", str(one.folder)).stdout
     assert "EDITED SINCE" in shown
     assert f"annotation {annotation}" in shown
-    look = reconciling.reconcile(start, tmp_path)
+    look = reconciling.reconcile(start, tmp_path, ReconcilePolicy())
     assert one.campaign in look.edited
     assert len(started) == 1, "nothing is trained on answers that nobody closed"
     with pytest.raises(EditLoopError, match="not those it was closed with"):
@@ -286,9 +354,11 @@ def test_a_late_edit_is_noticed_and_a_new_closing_gives_a_new_version(opened, tm
     assert command("close", "late").exit_code == 0
     assert json.loads(command("status", "late", "--json").stdout)["closed"]
     again = closings(client, one.campaign)
+    by_hand = plan_run("train-reward", {"campaign": "late"})
+    assert by_hand.parameters["collect"] == {"answers_sha256": again[1].answers_sha256}, "what a cache may compare"
     assert again[0] == closing
     assert again[1].answers_sha256 == found["answers_sha256"]
-    reconciling.reconcile(start, tmp_path)
+    reconciling.reconcile(start, tmp_path, ReconcilePolicy())
     assert started[-1] == {
         **first,
         "collect": {"answers_sha256": again[1].answers_sha256},
@@ -314,7 +384,7 @@ def test_a_config_changed_in_mid_campaign_keeps_it_from_closing(opened, tmp_path
     refused = command("close", "reworded", "--accept", "whatever")
     assert isinstance(refused.exception, EditLoopError)
     assert "was changed" in str(refused.exception)
-    look = reconciling.reconcile(lambda *_: None, tmp_path)
+    look = reconciling.reconcile(lambda *_: None, tmp_path, ReconcilePolicy())
     assert [one for one in look.waiting if one.campaign.name == "reworded" and "was changed" in one.reason]
     with pytest.raises(EditLoopError, match="was changed"):
         run_collect(one.folder, one.candidates, tmp_path / "judgements", CollectParameters())

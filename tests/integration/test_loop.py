@@ -28,6 +28,7 @@ from infra.settings import service_settings
 from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
+from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.settings import SMALLEST
 from pipelines.summary import TURN_STAGES
 from pipelines.verify import verify
@@ -108,7 +109,7 @@ def test_reconciling_again_starts_nothing(turn: Path) -> None:
     def start(pipeline: str, arguments: dict[str, Any]) -> None:
         raise AssertionError(f"{pipeline} was started a second time")
 
-    look = reconcile(start, turn)
+    look = reconcile(start, turn, ReconcilePolicy())
     assert [run.state for run in look.runs] == ["done", "done"]
     assert not look.waiting
 
@@ -157,7 +158,7 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
         assert pipeline == "train-reward"
         started.append(arguments)
 
-    look = reconcile(start, turn)
+    look = reconcile(start, turn, ReconcilePolicy())
     assert look.edited == [campaign]
     assert not started
     assert [run.state for run in look.runs] == ["done", "done"]
@@ -169,7 +170,7 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     (answers,) = [link["value"] for link in chain.links if link["name"] == "answers"]
     assert answers.startswith(before[0].answers_sha256)
     assert "closed again" in answers
-    reconcile(start, turn)
+    reconcile(start, turn, ReconcilePolicy())
     (settings_of_run,) = [read_run_settings(one["settings"]) for one in started]
     assert settings_of_run["collect"]["answers_sha256"] == closing.answers_sha256
 

@@ -13,6 +13,7 @@ import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 
 from infra.profile import read_profile
+from pipelines.reconcile_settings import ReconcilePolicy
 from tests.kubernetes_manifests import (
     FOLDER,
     PATCHES,
@@ -180,6 +181,21 @@ def test_addresses_are_those_of_the_services() -> None:
     local = yaml.safe_load_all((FOLDER / PATCHES[0]).read_text())
     endpoints = [patch["data"]["AWS_ENDPOINT_URL"] for patch in local if "AWS_ENDPOINT_URL" in patch["data"]]
     assert {urlsplit(endpoint).netloc for endpoint in endpoints} <= services
+
+
+def test_the_reconciler_has_the_default_policy_and_takes_hints_where_the_service_leads() -> None:
+    assert (
+        ReconcilePolicy.model_validate(yaml.safe_load(config_map("editloop-policy")["policy.yaml"]))
+        == ReconcilePolicy()
+    )
+    objects = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests()}
+    (container,) = workload("reconcile").containers
+    (port,) = objects["Service", "reconcile"]["spec"]["ports"]
+    assert config_map("editloop-addresses")["EDITLOOP_HINT_URL"] == f"http://reconcile.editloop.svc:{port['port']}/hint"
+    assert container["args"][2:4] == ["--listen", f"0.0.0.0:{container['ports'][0]['containerPort']}"]
+    assert port["targetPort"] == container["ports"][0]["name"]
+    (ingress,) = objects["NetworkPolicy", "reconcile"]["spec"]["ingress"]
+    assert ingress["ports"] == [{"protocol": "TCP", "port": container["ports"][0]["containerPort"]}]
 
 
 def test_images_are_pinned_in_one_place() -> None:

@@ -132,9 +132,7 @@ def test_every_preset_is_whole_and_unknown_keys_are_rejected() -> None:
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_component_takes_what_its_stage_declares(stage: Stage) -> None:
     component = getattr(import_module(f"components.{stage.name}.component"), stage.name).component_spec
-    assert component.inputs.keys() == {"run_key", "pipeline", "parameters"} | {
-        file.artifact_name for file in stage.inputs
-    }
+    assert component.inputs.keys() == {"pipeline", "parameters"} | {file.artifact_name for file in stage.inputs}
     for entry in stage_parameters(stage):
         assert entry.name in component.inputs["parameters"].description
     taken = inspect.signature(stage.function).parameters

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import s3fs
 
 from editloop.content import complete_folder, read_manifest
 from editloop.errors import EditLoopError
+from pipelines import run_inputs
 from pipelines.catalogue import PIPELINES
-from pipelines.preflight import find_edits, plan_run, preflight_fields, preflight_outputs
+from pipelines.preflight import plan_run, preflight_fields, preflight_outputs
+from pipelines.run_inputs import find_edits
 from tests.s3_server import s3_server
 
 
@@ -21,24 +24,45 @@ def edits(tmp_path: Path) -> Path:
     return tmp_path / "edits"
 
 
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has one model, edit-reward; tests/integration/test_run_inputs.py asks a real one."""
+    version = SimpleNamespace(name="edit-reward", version="3")
+    versions = {"models:/edit-reward@champion": version}
+    monkeypatch.setattr(run_inputs.registry, "find_version", versions.get)
+    for name in ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "EDITLOOP_DATASET_REPO"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def form(edits: Path, **more: Any) -> dict[str, Any]:
     return {"edits_to_practise": str(edits), "edits_held_out": str(edits), **more}
 
 
 def test_the_form_and_its_settings_reach_each_stage(edits: Path) -> None:
     settings = "{seed: 7, run_key: k, editor_rl: {iterations: 3, learning_rate: 0.5}, editor_eval: {samples: 2}}"
-    plan = plan_run("improve-editor", form(edits, image_editor="mine", preset="smallest", settings=settings))
+    plan = plan_run("improve-editor", form(edits, image_editor="./mine", preset="smallest", settings=settings))
     rl, evaluation = plan.parameters["editor_rl"], plan.parameters["editor_eval"]
     assert (rl["editor"], rl["preset"], rl["iterations"], rl["learning_rate"], rl["seed"]) == (
-        "mine",
+        "./mine",
         "smallest",
         3,
         0.5,
         7,
     )
-    assert (evaluation["base"], evaluation["samples"], evaluation["seed"]) == ("mine", 2, 7)
+    assert (evaluation["base"], evaluation["samples"], evaluation["seed"]) == ("./mine", 2, 7)
     assert plan.run_key == "k"
+    assert rl["reward"] == "models:/edit-reward/3", "the champion of this moment"
     assert {source.sha256 for source in plan.sources.values()} == {read_manifest(edits)["sha256"]}
+
+
+def test_edits_are_found_by_name(edits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITLOOP_EDITS", str(edits.parent))
+    assert find_edits("edits", "edits") == find_edits("edits", str(edits))
+    with pytest.raises(EditLoopError, match=r"edits: 'edit' is no folder .* there are edits\. Did you mean edits\?"):
+        find_edits("edits", "edit")
+    monkeypatch.delenv("EDITLOOP_EDITS")
+    with pytest.raises(EditLoopError, match=r"edits: edits does not exist.*EDITLOOP_EDITS"):
+        find_edits("edits", "edits")
 
 
 def test_outputs_come_in_the_order_of_their_names(edits: Path) -> None:
@@ -48,6 +72,17 @@ def test_outputs_come_in_the_order_of_their_names(edits: Path) -> None:
     named = dict(zip(fields, outputs, strict=True))
     assert named["prompts_uri"] == named["heldout_uri"] == str(edits)
     assert named["editor_eval"]["gate"] == "editor"
+
+
+def test_services_that_are_away_are_told_together(edits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(EditLoopError) as refused:
+        preflight_outputs("improve-editor", form(edits))
+    first, mlflow, label_studio = str(refused.value).splitlines()
+    assert first == "improve-editor: 2 faults, nothing was started."
+    assert mlflow.startswith("MLflow: http://127.0.0.1:9 does not answer (ConnectError); start it, or correct MLFLOW_")
+    assert label_studio.startswith("Label Studio: http://127.0.0.1:9 does not answer")
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
@@ -88,6 +123,10 @@ def test_a_folder_in_a_bucket_has_the_digest_of_its_content(tmp_path: Path, monk
         before = find_edits("edits", "s3://edits/plain").sha256
         remote.pipe_file("edits/plain/edits.jsonl", b"{ }")
         assert find_edits("edits", "s3://edits/plain").sha256 != before
+        monkeypatch.setenv("EDITLOOP_EDITS", "s3://edits")
+        assert find_edits("edits", "plain") == find_edits("edits", "s3://edits/plain")
+        with pytest.raises(EditLoopError, match=r"there are plain\. Did you mean plain\?"):
+            find_edits("edits", "plian")
         with pytest.raises(EditLoopError, match=r"edits: s3://edits/none has no edits\.jsonl"):
             find_edits("edits", "s3://edits/none")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

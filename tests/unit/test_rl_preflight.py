@@ -119,7 +119,7 @@ def keys(table: str) -> set[str]:
     return {name for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", cell)}
 
 
-@pytest.mark.parametrize("reward", ["models:/edit-reward/3", "models:/edit-reward@challenger", "tiny-reward"])
+@pytest.mark.parametrize("reward", ["models:/edit-reward@challenger", "tiny-reward"])
 def test_only_a_champion_may_teach(reward: str) -> None:
     with pytest.raises(EditLoopError, match="only a registered champion may teach"):
         champion_reward_source(reward)

@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 import os
-import socket
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from editloop.scoring.opening import find_local, open_judge
 from editloop.scoring.server_settings import ServeSettings, ServeToken
 from editloop.scoring.serving.app import make_app
 from editloop.scoring.serving.batching import Batcher
+from editloop.scoring.serving.listener import open_listener
 from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.worker import Opener, Worker
 
@@ -49,7 +49,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         server.should_exit = True
 
     app = make_app(settings, Batcher(workers, settings, Meters()), token, on_failure=fail)
-    with _listen(settings.host, settings.port) as listener:
+    with open_listener(settings.host, settings.port, f"--host {settings.host} --port {settings.port}") as listener:
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -102,17 +102,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        raise EditLoopError(f"--host {host} --port {port}: cannot listen there ({error.strerror}).") from None
-    return listener
 
 
 def worker_devices(workers: int) -> list[str | None]:

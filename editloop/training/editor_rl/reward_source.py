@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from editloop.content import read_manifest
 from editloop.errors import EditLoopError
-from editloop.lineage.registry import CHAMPION, fetch_version, find_version, parse_model
+from editloop.lineage.registry import CHAMPION, fetch_version, find_version, parse_model, promotions
 
 
 class RewardSource(NamedTuple):
@@ -25,7 +25,8 @@ def champion_reward_source(reward: str) -> RewardSource:
     """Return the champion behind an address.
 
     Args:
-        reward: `models:/NAME@champion`, or `http(s)://HOST:PORT` of a server that serves such a champion.
+        reward: `models:/NAME@champion`, `models:/NAME/VERSION` of one that is or was champion (a run goes on with the
+            one that it began with), or `http(s)://HOST:PORT` of a server that serves a champion.
 
     Raises:
         EditLoopError: The address is of another model, there is no champion, its files or its signature are not valid,
@@ -33,16 +34,27 @@ def champion_reward_source(reward: str) -> RewardSource:
     """
     if reward.startswith(("http://", "https://")):
         return _served(reward)
-    if not reward.startswith("models:/") or parse_model(reward)[1] != CHAMPION:
+    if not reward.startswith("models:/") or not _is_champion(reward):
         raise EditLoopError(
-            f"reward {reward!r}: only a registered champion may teach; give models:/NAME@{CHAMPION}, or the address "
-            "http://HOST:PORT of `editloop serve` with that champion."
+            f"reward {reward!r}: only a registered champion may teach; give models:/NAME@{CHAMPION}, the number of one "
+            "that is or was champion, or the address http://HOST:PORT of `editloop serve` with that champion."
         )
     version = find_version(reward)
     if version is None:
         raise EditLoopError(f"{reward}: there is no champion. Train and promote a reward model first (train-reward).")
     folder = fetch_version(version)
     return RewardSource(str(folder), version.name, str(read_manifest(folder)["sha256"]), folder)
+
+
+def _is_champion(reward: str) -> bool:
+    """Whether an address in the registry is that of a champion, by its alias or by a number that is or was champion."""
+    name, alias, number = parse_model(reward)
+    if number is None:
+        return alias == CHAMPION
+    champion = find_version(f"models:/{name}@{CHAMPION}")
+    if champion is not None and str(champion.version) == number:
+        return True
+    return any(record.alias == CHAMPION and record.version == number for record in promotions(name))
 
 
 def _served(address: str) -> RewardSource:

@@ -1,0 +1,121 @@
+"""Hints of webhooks: who may send them, and that a burst makes one pass."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from mlflow.webhooks.delivery import _generate_hmac_signature
+from typer.testing import CliRunner
+
+from editloop.errors import EditLoopError
+from pipelines import hints
+from pipelines.cli import app
+from pipelines.hints import HintQueue, listen_for_hints, make_hint_app
+from pipelines.reconcile_settings import ReconcilePolicy, read_policy
+
+SECRET = "a long secret"
+BODY = '{"entity": "model_version_alias"}'
+
+
+class Queue(HintQueue):
+    """Counts the hints."""
+
+    count = 0
+
+    def add(self) -> None:
+        super().add()
+        self.count += 1
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(60, settle_seconds=0.1)
+
+
+@pytest.fixture
+def client(queue: Queue) -> TestClient:
+    return TestClient(make_hint_app(queue, SECRET))
+
+
+def signed(secret: str, body: str = BODY) -> dict[str, str]:
+    """As MLflow's own webhooks are."""
+    signature = _generate_hmac_signature(secret, "id-1", "1700000000", body)
+    return {"X-MLflow-Delivery-Id": "id-1", "X-MLflow-Timestamp": "1700000000", "X-MLflow-Signature": signature}
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {SECRET}"}, signed(SECRET)])
+def test_who_knows_the_secret_may_hint(client: TestClient, queue: Queue, headers: dict[str, str]) -> None:
+    assert client.post("/hint", content=BODY, headers=headers).status_code == 202
+    assert queue.count == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer another"},
+        {"Authorization": SECRET},
+        {"Authorization": f"Basic {SECRET}"},
+        signed("another"),
+        signed(SECRET, "another body"),
+    ],
+)
+def test_nobody_else_may(client: TestClient, queue: Queue, headers: dict[str, str]) -> None:
+    assert client.post("/hint", content=BODY, headers=headers).status_code == 401
+    assert queue.count == 0
+
+
+def test_a_large_body_is_not_read(client: TestClient, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "LONGEST_BODY", len(BODY) - 1)
+    assert client.post("/hint", content=BODY, headers=signed(SECRET)).status_code == 401
+    assert client.post("/hint", content=BODY, headers={"Authorization": f"Bearer {SECRET}"}).status_code == 202
+
+
+def test_a_burst_makes_one_pass_and_a_hint_during_a_pass_makes_another() -> None:
+    queue = HintQueue(1.0, settle_seconds=0.1)
+
+    def seconds_until_due() -> float:
+        began = time.monotonic()
+        queue.wait()
+        return time.monotonic() - began
+
+    for _ in range(50):
+        queue.add()
+    threading.Timer(0.05, queue.add).start()  # within the pause
+    assert seconds_until_due() < 0.5
+    queue.add()  # while the pass is made
+    assert seconds_until_due() < 0.5
+    assert seconds_until_due() >= 1.0, "no hint is left: the schedule's pass"
+
+
+def test_health_tells_of_a_pass_that_does_not_end(
+    client: TestClient, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/healthz").status_code == 200
+    monkeypatch.setattr(hints, "STUCK_SECONDS", -60.0)
+    assert client.get("/healthz").status_code == 503
+
+
+@pytest.mark.parametrize("address", ["8421", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999", "nowhere.invalid:8421"])
+def test_an_address_that_is_none_is_refused(queue: Queue, address: str) -> None:
+    with pytest.raises(EditLoopError, match=f"--listen {address}: "), listen_for_hints(address, queue, SECRET):
+        pytest.fail("it listens")
+
+
+def test_listening_needs_a_secret_and_more_than_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDITLOOP_HINT_SECRET", raising=False)
+    for words, reason in (([], "EDITLOOP_HINT_SECRET is not set"), (["--once"], "takes no hints")):
+        called = CliRunner().invoke(app, ["reconcile", "--listen", "127.0.0.1:0", *words])
+        assert isinstance(called.exception, EditLoopError)
+        assert reason in str(called.exception)
+
+
+def test_the_shipped_policy_is_the_default_and_a_misspelt_key_is_told(tmp_path: Path) -> None:
+    assert read_policy("default") == ReconcilePolicy()
+    (tmp_path / "ours.yaml").write_text("{next_campain: start}")
+    with pytest.raises(EditLoopError, match="did you mean next_campaign"):
+        read_policy(str(tmp_path / "ours.yaml"))
+    with pytest.raises(EditLoopError, match=r"policy 'defualt': no such file or name; .*Did you mean default"):
+        read_policy("defualt")
