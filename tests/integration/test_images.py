@@ -41,17 +41,16 @@ def buildah(*arguments: str, without_network: bool = False) -> str:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+def base() -> str:
     """A small Debian 12, kept for the next time."""
     if reason := obstacle():
         pytest.skip(f"no image can be built here: {reason}")
     if not buildah("images", "--quiet", "--filter", f"reference={BASE}"):
-        root = tmp_path_factory.mktemp("debian") / "root"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root, ARCHIVE], check=True
-        )
         container = buildah("from", "scratch").strip()
-        buildah("add", "--quiet", container, str(root), "/")
+        root = buildah("mount", container).strip()
+        command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root, ARCHIVE]
+        subprocess.run(command, check=True)
+        buildah("umount", container)
         buildah("commit", "--rm", container, BASE)
     return BASE
 
