@@ -30,7 +30,7 @@ def obstacle() -> str:
     return ""
 
 
-pytestmark = pytest.mark.extended("builds two images of gigabytes, twenty minutes")
+pytestmark = pytest.mark.extended("builds two images of gigabytes, up to half an hour")
 
 
 def buildah(*arguments: str, without_network: bool = False) -> str:
