@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint generate bench mutants chromium
+.PHONY: setup demo check test test-pythons test-all lint generate bench mutants chromium postgresql
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -31,7 +31,7 @@ setup:
 $(LABEL_STUDIO)/stamp: constraints-label-studio.txt
 	$(PYTHON) -m venv $(LABEL_STUDIO)
 	$(LABEL_STUDIO)/bin/python -m pip install --quiet --upgrade pip
-	$(LABEL_STUDIO)/bin/python -m pip install --quiet --constraint constraints-label-studio.txt label-studio
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --constraint constraints-label-studio.txt label-studio gunicorn
 	touch $@
 
 demo: setup
@@ -57,7 +57,7 @@ check: lint
 	$(PYTEST) -q -m "not slow and not extended" tests/unit
 
 # What a change must pass.
-test: lint chromium
+test: lint chromium postgresql
 	$(PYTEST) -m "not extended"
 
 # The unit tests that need no torch, on the other Pythons that EditLoop supports and this machine has.
@@ -65,7 +65,7 @@ test-pythons: setup
 	$(BIN)/python -m tests.pythons
 
 # Scale, long races, repeated faults, the other Pythons, and the tests that compare floats on other kernels.
-test-all: lint chromium
+test-all: lint chromium postgresql
 	$(PYTEST) --timeout 1800
 	$(BIN)/python -m tests.pythons
 	$(BIN)/python -m tests.variants
@@ -84,4 +84,15 @@ chromium:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	else \
 		echo "The browser test needs chromium: install it (Debian: apt-get install chromium) and run make test again."; exit 1; \
+	fi
+
+# Tests start a PostgreSQL of their own; Debian's package starts one too, unless it is told not to.
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		mkdir -p /etc/postgresql-common/createcluster.d && \
+		echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main-cluster.conf && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; \
+	else \
+		echo "Without PostgreSQL (Debian: apt-get install postgresql), tests/integration/test_cluster_services.py is skipped."; \
 	fi
