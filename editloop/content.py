@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -88,54 +89,82 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def file_digests(folder: Path) -> dict[str, str]:
+def is_skipped(name: str, skip: Collection[str]) -> bool:
+    """Return whether a file is one that a reader of its folder does not need.
+
+    Args:
+        name: Relative path of the file.
+        skip: Shell patterns of such files.
+    """
+    return any(fnmatchcase(name, pattern) for pattern in skip)
+
+
+def file_digests(folder: Path, skip: Collection[str] = ()) -> dict[str, str]:
     """Return the sha256 of every file below a folder except its top-level manifest.
 
     Args:
         folder: The folder to read.
+        skip: Shell patterns of further files to leave out.
 
     Returns:
         Hex sha256 by relative POSIX path.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        relative: sha256_file(path) for path in files if (relative := path.relative_to(folder).as_posix()) != MANIFEST
-    }
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: sha256_file(path) for name, path in files.items() if name != MANIFEST and not is_skipped(name, skip)}
 
 
 @contextmanager
-def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder, which becomes `target` with a manifest when the block ends without error.
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder, which becomes `target` when the block ends without error.
 
-    An existing `target` is replaced. After an error in the block it stays as it was.
+    An existing `target` is replaced. After an error it stays as it was.
 
     Args:
         target: The folder to write. Missing parent folders are created.
-        facts: Stored in the manifest under "facts". May be filled inside the block.
 
     Yields:
         The temporary folder, to write the files into.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    replaced = temporary.with_name(f"{temporary.name}.replaced")
     try:
         yield temporary
-        files = file_digests(temporary)
-        write_json(temporary / MANIFEST, {"sha256": sha256_json(files), "files": files, "facts": facts or {}})
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(replaced)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists():
+            replaced.rename(target)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
-def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
+@contextmanager
+def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Write a folder as `new_folder` does, with a manifest.
+
+    Args:
+        target: The folder to write.
+        facts: Stored in the manifest under "facts". May be filled inside the block.
+
+    Yields:
+        The temporary folder, to write the files into.
+    """
+    with new_folder(target) as temporary:
+        yield temporary
+        files = file_digests(temporary)
+        write_json(temporary / MANIFEST, {"sha256": sha256_json(files), "files": files, "facts": facts or {}})
+
+
+def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = ()) -> dict[str, Any]:
     """Return the manifest of a complete folder.
 
     Args:
         folder: The folder to read.
         check: Also compare the bytes of every file with the manifest.
+        skip: Shell patterns of files that are not compared, because the caller does not read them.
 
     Returns:
         {"sha256": of `files`, "files": {path: sha256}, "facts": {...}}.
@@ -153,8 +182,8 @@ def read_manifest(folder: Path, *, check: bool = False) -> dict[str, Any]:
         raise EditLoopError(f"{folder}: no {MANIFEST}; the step that writes it has not finished. Run that step again.")
     manifest = _parse_manifest(path)
     if check:
-        digests = file_digests(folder)
-        recorded = manifest["files"]
+        digests = file_digests(folder, skip)
+        recorded = {name: sha256 for name, sha256 in manifest["files"].items() if not is_skipped(name, skip)}
         changed = sorted(name for name in recorded.keys() | digests.keys() if recorded.get(name) != digests.get(name))
         if changed:
             raise EditLoopError(

@@ -96,7 +96,7 @@ class StageResources(ProfileModel):
     launcher: Literal["pod", "trainjob"] = "pod"
     """`pod`: the ranks of a training are processes of the step's own pod. `trainjob`: pods of a Kubeflow TrainJob."""
     nodes: int = Field(1, ge=1)
-    """Pods of a TrainJob, each with the stage's processes."""
+    """Pods of a TrainJob, which share the stage's processes equally."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

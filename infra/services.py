@@ -21,6 +21,7 @@ from editloop.errors import EditLoopError
 from editloop.file_lock import locked_folder
 from editloop.interruption import defer_signals, interrupt_on_termination
 from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
+from editloop.object_storage import is_address
 from infra.service_databases import log_tail, provide_databases
 from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
@@ -33,7 +34,7 @@ from infra.service_programs import (
     program_environment,
     write_mlflow_auth,
 )
-from infra.settings import LocalServiceSettings
+from infra.settings import LocalServiceSettings, ServiceSettings
 
 USER = "admin@editloop.example"
 """Label Studio's account."""
@@ -60,8 +61,9 @@ class Services:
                 "EDITLOOP_LABEL_STUDIO_URL": self.label_studio.url,
                 "EDITLOOP_LABEL_STUDIO_TOKEN": self.label_studio.secret,
                 "EDITLOOP_ANNOTATORS_FILE": str(self.home / "annotators.json"),
-                "EDITLOOP_PICTURES": str(self.label_studio.pictures),
             }
+            if not is_address(ServiceSettings().pictures or ""):  # else Label Studio reads them there
+                variables["EDITLOOP_PICTURES"] = str(self.label_studio.pictures)
         if self.mlflow:
             variables |= {
                 "MLFLOW_TRACKING_URI": self.mlflow.url,

@@ -1,29 +1,38 @@
-"""Distributed work as a Kubeflow Trainer v2 TrainJob: its manifest, and its life from creation to its end.
+"""Trainings as Kubeflow Trainer v2 TrainJobs: the job, and its life from creation to its end.
 
-A job is named after what it does, so a retried step finds the job of its first try. Its pods run the same module with
-the same arguments as ranks on one machine would. Paths in the arguments must lie on a volume that the runtime mounts at
-the same path as in the calling pod.
+A job is named after what it trains, so a retried step finds the job of its first try. Its pods share nothing with the
+step but object storage (`infra.trainjob_files`).
 """
 
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from editloop.content import sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
+from editloop.lineage.stored_folders import StoredFolderSettings
+from editloop.training.checkpoint_mirror import mirror_of
 from infra.cluster_access import answering, log_in
 from infra.settings import DEFAULT_IMAGE
+from infra.trainjob_files import HEARTBEAT, fetch_result, is_delivered, send_job
+from infra.trainjob_pods import JobPods
+
+if TYPE_CHECKING:
+    from kubeflow_trainer_api.models import IoK8sApiCoreV1EnvVar, TrainerV1alpha1RuntimePatch, TrainerV1alpha1TrainJob
 
 log = logging.getLogger(__name__)
 
 FORWARDED_VARIABLES = (
     "EDITLOOP_STAGE_RUN",
+    "EDITLOOP_OBJECTS",
+    "EDITLOOP_CHECKPOINTS",
     "MLFLOW_TRACKING_URI",
     "AWS_ENDPOINT_URL",
     "AWS_DEFAULT_REGION",
@@ -35,18 +44,11 @@ CURES = {
     404: "Install Kubeflow Trainer v2, or correct EDITLOOP_TRAINJOB_NAMESPACE",
 }
 """What to do where Kubernetes refuses a TrainJob."""
-POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
-"""Label by which the pods of a TrainJob are found; its value is the job's name."""
-STUCK_SECONDS = 300.0
-"""Longest time that a pod may be unable to start for a reason that waiting does not cure."""
-HOPELESS = (
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-)
-"""Reasons for which a container does not start, whatever the cluster does."""
+HEARTBEAT_SECONDS = 30.0
+"""Time between two signs to the pods that this step still waits for them."""
+TRAINJOB_CONTAINER = "node"
+"""Name of the ranks' container, and of its job, in Kubeflow Trainer's runtimes for torch."""
+COMPLETE, FAILED = "Complete", "Failed"
 
 
 class TrainJobSettings(EnvironmentSettings):
@@ -57,7 +59,9 @@ class TrainJobSettings(EnvironmentSettings):
     trainjob_namespace: str = "default"
     """Namespace in which TrainJobs are created."""
     trainjob_runtime: str = "torch-distributed"
-    """Name of the ClusterTrainingRuntime; its pods mount the volume that holds the stages' folders."""
+    """Name of the training runtime."""
+    trainjob_runtime_kind: str = "ClusterTrainingRuntime"
+    """Kind of the training runtime: ClusterTrainingRuntime, or the namespace's own TrainingRuntime."""
     trainjob_nodes: int = Field(1, ge=1)
     """Pods that share the ranks."""
     trainjob_resources: dict[str, str] = Field(default_factory=dict)
@@ -65,6 +69,12 @@ class TrainJobSettings(EnvironmentSettings):
     trainjob_secrets: dict[str, tuple[str, str]] = Field(default_factory=dict)
     """Secret and key of variables whose values are secret, as JSON: {"MLFLOW_TRACKING_PASSWORD": ["mlflow",
     "password"]}."""
+    trainjob_pod: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the pods get beside the runtime's template, as JSON: a PodSpecPatch of Kubeflow Trainer, such as
+    {"nodeSelector": {"gpu": "h100"}}."""
+    trainjob_retries: int = Field(2, ge=0)
+    """Further jobs for a training whose pods were lost (evicted, preempted, deleted). Each goes on at the last
+    checkpoint."""
     trainjob_poll_seconds: float = Field(5.0, gt=0)
     """Seconds between two polls of a TrainJob."""
     pod_name: str = ""
@@ -73,253 +83,286 @@ class TrainJobSettings(EnvironmentSettings):
     """Kubernetes' uid of the calling pod."""
 
 
-class TrainJobs(Protocol):
-    """The part of Kubernetes' CustomObjectsApi that TrainJobs need."""
-
-    def create_namespaced_custom_object(
-        self, *, group: str, version: str, plural: str, namespace: str, body: Mapping[str, object]
-    ) -> object: ...
-
-    def get_namespaced_custom_object(
-        self, *, group: str, version: str, plural: str, namespace: str, name: str
-    ) -> dict[str, dict[str, list[dict[str, str]]]]: ...
-
-    def delete_namespaced_custom_object(
-        self, *, group: str, version: str, plural: str, namespace: str, name: str
-    ) -> object: ...
-
-
-def trainjob_manifest(command: list[str], processes: int, settings: TrainJobSettings) -> dict[str, Any]:
-    """Return the manifest of the TrainJob that runs a command.
-
-    Its name depends only on the image and the command, so a retry finds its job.
+def launch_trainjob(module: str, job_file: Path, processes: int, settings: TrainJobSettings) -> None:
+    """Run a training as a TrainJob, wait for its end, and fetch its result into the training's folder.
 
     Args:
-        command: Arguments of `python`.
+        module: Python module that each rank runs.
+        job_file: The training's job file, in the training's folder.
+        processes: Number of ranks, over all pods.
+        settings: Image, namespace, runtime and resources.
+
+    Raises:
+        EditLoopError: There is no cluster or no object storage, the cluster refuses the job, or the job fails.
+    """
+    from kubernetes import client
+
+    objects, mirror = StoredFolderSettings().require("objects"), mirror_of(job_file.parent)
+    if mirror is None:
+        raise EditLoopError("EDITLOOP_CHECKPOINTS: no s3:// address. A TrainJob's pods keep their checkpoints there.")
+    address = send_job(module, job_file, _ranks_per_pod(processes, settings), objects)
+    log_in()
+    run = TrainJobRun(
+        trainjob(address, processes, settings),
+        client.CustomObjectsApi(),
+        client.CoreV1Api(),
+        settings,
+        is_delivered=lambda: is_delivered(mirror, address),
+        beat=lambda: mirror.remote.write(HEARTBEAT, datetime.now(UTC).isoformat().encode()),
+    )
+    if not is_delivered(mirror, address):  # by the job of an earlier try, which may be gone
+        run.wait()
+    fetch_result(mirror, address)
+    run.delete()
+
+
+def trainjob(address: str, processes: int, settings: TrainJobSettings) -> "TrainerV1alpha1TrainJob":
+    """Return the TrainJob that runs a training.
+
+    Its name depends only on the image and the training, so a retry finds its job.
+
+    Args:
+        address: Address of the training in object storage.
         processes: Number of ranks, over all pods.
         settings: Image, namespace, runtime and resources.
 
     Raises:
         EditLoopError: The ranks cannot be shared equally by the pods.
     """
-    if processes % settings.trainjob_nodes:
+    from kubeflow_trainer_api import models
+
+    command = ["python", "-m", "infra.trainjob_node", address]
+    metadata = models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
+        name=f"editloop-{sha256_json([settings.image, command])[:16]}", namespace=settings.trainjob_namespace
+    )
+    if settings.pod_name and settings.pod_uid:
+        owner = models.IoK8sApimachineryPkgApisMetaV1OwnerReference(
+            apiVersion="v1", kind="Pod", name=settings.pod_name, uid=settings.pod_uid
+        )
+        metadata.owner_references = [owner]
+    amounts = {
+        name: models.IoK8sApimachineryPkgApiResourceQuantity(amount)
+        for name, amount in settings.trainjob_resources.items()
+    }
+    trainer = models.TrainerV1alpha1Trainer(
+        image=settings.image,
+        command=command,
+        numNodes=settings.trainjob_nodes,
+        numProcPerNode=_ranks_per_pod(processes, settings),
+        env=_environment(settings),
+        resourcesPerNode=models.IoK8sApiCoreV1ResourceRequirements(requests=amounts, limits=amounts),
+    )
+    runtime = models.TrainerV1alpha1RuntimeRef(
+        apiGroup=RESOURCE["group"], kind=settings.trainjob_runtime_kind, name=settings.trainjob_runtime
+    )
+    return models.TrainerV1alpha1TrainJob(
+        apiVersion=f"{RESOURCE['group']}/{RESOURCE['version']}",
+        kind="TrainJob",
+        metadata=metadata,
+        spec=models.TrainerV1alpha1TrainJobSpec(
+            runtimeRef=runtime, trainer=trainer, runtimePatches=[_pod_patch(settings.trainjob_pod)]
+        ),
+    )
+
+
+def _pod_patch(pod: dict[str, JsonValue]) -> "TrainerV1alpha1RuntimePatch":
+    from kubeflow_trainer_api import models
+
+    patch = models.TrainerV1alpha1PodSpecPatch.from_dict(pod)
+    template = models.TrainerV1alpha1JobTemplatePatch(
+        spec=models.TrainerV1alpha1JobSpecPatch(template=models.TrainerV1alpha1PodTemplatePatch(spec=patch))
+    )
+    job = models.TrainerV1alpha1ReplicatedJobPatch(name=TRAINJOB_CONTAINER, template=template)
+    return models.TrainerV1alpha1RuntimePatch(
+        manager="editloop.io/step",
+        trainingRuntimeSpec=models.TrainerV1alpha1TrainingRuntimeSpecPatch(
+            template=models.TrainerV1alpha1JobSetTemplatePatch(
+                spec=models.TrainerV1alpha1JobSetSpecPatch(replicatedJobs=[job])
+            )
+        ),
+    )
+
+
+def _ranks_per_pod(processes: int, settings: TrainJobSettings) -> int:
+    per_pod, rest = divmod(processes, settings.trainjob_nodes)
+    if rest:
         raise EditLoopError(
             f"{processes} processes on {settings.trainjob_nodes} nodes: each node needs as many; change one of them."
         )
-    name = f"editloop-{sha256_json([settings.image, command])[:16]}"
-    metadata: dict[str, object] = {"name": name, "namespace": settings.trainjob_namespace}
-    if settings.pod_name and settings.pod_uid:
-        metadata["ownerReferences"] = [
-            {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
-        ]
-    values = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment: list[dict[str, object]] = [
-        {"name": name, "value": values[name]} for name in ("OMP_NUM_THREADS", *FORWARDED_VARIABLES) if values.get(name)
+    return per_pod
+
+
+def _environment(settings: TrainJobSettings) -> "list[IoK8sApiCoreV1EnvVar]":
+    from kubeflow_trainer_api import models
+
+    plain = [
+        models.IoK8sApiCoreV1EnvVar(name=name, value=os.environ[name])
+        for name in FORWARDED_VARIABLES
+        if os.environ.get(name)
     ]
-    environment += [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+    return plain + [
+        models.IoK8sApiCoreV1EnvVar(
+            name=name,
+            valueFrom=models.IoK8sApiCoreV1EnvVarSource(
+                secretKeyRef=models.IoK8sApiCoreV1SecretKeySelector(name=secret, key=key)
+            ),
+        )
         for name, (secret, key) in settings.trainjob_secrets.items()
     ]
-    resources = settings.trainjob_resources
-    return {
-        "apiVersion": f"{RESOURCE['group']}/{RESOURCE['version']}",
-        "kind": "TrainJob",
-        "metadata": metadata,
-        "spec": {
-            "runtimeRef": {"name": settings.trainjob_runtime},
-            "trainer": {
-                "image": settings.image,
-                "command": ["python", *command],
-                "numNodes": settings.trainjob_nodes,
-                "numProcPerNode": processes // settings.trainjob_nodes,
-                "env": environment,
-                **({"resourcesPerNode": {"requests": resources, "limits": resources}} if resources else {}),
-            },
-        },
-    }
 
 
-def launch_trainjob(command: list[str], processes: int, settings: TrainJobSettings, result: Path | None) -> None:
-    """Run a command as a TrainJob, and wait for its end.
+class JobState(NamedTuple):
+    """What Kubernetes says of a job."""
 
-    Args:
-        command: Arguments of `python`.
-        processes: Number of ranks, over all pods.
-        settings: Image, namespace, runtime and resources.
-        result: File that the job writes; None: do not check for it.
-
-    Raises:
-        EditLoopError: There is no cluster, it refuses the job, or the job fails.
-    """
-    from kubernetes import client
-
-    log_in()
-    job = trainjob_manifest(command, processes, settings)
-    run_trainjob(job, client.CustomObjectsApi(), client.CoreV1Api(), settings.trainjob_poll_seconds, result)
-
-
-def run_trainjob(
-    job: Mapping[str, Any], api: TrainJobs, core: Any, poll_seconds: float, result: Path | None = None
-) -> None:
-    """Create a TrainJob, or find the one of its name, and wait until it completes.
-
-    A job from an earlier try is deleted and created again where it failed, or where it completed and its `result` is
-    gone. The training then continues at its checkpoints. The pods' log lines are printed as they come, and a pod that
-    cannot start is reported with Kubernetes' reason. An interrupt deletes the job: its pods save and end.
-
-    Args:
-        job: Manifest of the TrainJob.
-        api: The CustomObjectsApi of the Kubernetes client.
-        core: The CoreV1Api.
-        poll_seconds: Seconds between two polls.
-        result: File that the job writes; None: do not check for it.
-
-    Raises:
-        EditLoopError: The job failed, cannot start, or somebody deleted it; or the cluster refuses it.
-    """
-    metadata: dict[str, str] = job["metadata"]
-    name, namespace = metadata["name"], metadata["namespace"]
-    resource = RESOURCE | {"namespace": namespace}
-    pods = _PodWatch(core, name, namespace)
-    created = _create(api, resource, job)
-    try:
-        while True:
-            conditions = _conditions(api, resource, name)
-            if conditions is None:
-                if created:
-                    raise EditLoopError(f"TrainJob {namespace}/{name} was deleted before it ended. Run the step again.")
-                created = _create(api, resource, job)  # an earlier try's job is deleted by now
-                continue
-            pods.look()
-            is_lost = not created and result is not None and not result.exists()
-            if "Complete" in conditions and not is_lost:
-                return
-            if conditions.keys() & {"Complete", "Failed"} and not created:
-                _delete(api, resource, name)
-            elif failed := conditions.get("Failed"):
-                raise EditLoopError(
-                    f"TrainJob {namespace}/{name} failed: {failed.get('reason')}: {failed.get('message')}. Its log is "
-                    "above; run the step again: it goes on at the last checkpoint."
-                )
-            time.sleep(poll_seconds)
-    except (KeyboardInterrupt, _CannotStartError):
-        _delete(api, resource, name)
-        raise
-
-
-class _CannotStartError(EditLoopError):
-    """A pod cannot start, whatever the cluster does."""
-
-
-class WaitingPod(NamedTuple):
-    """A pod and why it does not run yet."""
-
-    name: str
+    ended: str
+    """COMPLETE, FAILED, or empty."""
     reason: str
-    """Kubernetes' word for it; empty where the pod runs or has ended."""
-    message: str
+    """Why it failed."""
+    is_going: bool
+    """Whether it is being deleted."""
 
 
-class _PodWatch:
-    """The pods of a job: prints the new lines of their logs, and tells why one does not start."""
+class TrainJobRun:
+    """A TrainJob from its creation to its end."""
 
-    def __init__(self, core: Any, name: str, namespace: str):
-        self.core, self.name, self.namespace = core, name, namespace
-        self.printed: dict[str, str] = {}
-        """Time stamp of each pod's last printed line."""
-        self.reasons: dict[str, str] = {}
-        self.stuck_since: float | None = None
+    def __init__(
+        self,
+        job: "TrainerV1alpha1TrainJob",
+        api: Any,
+        core: Any,
+        settings: TrainJobSettings,
+        *,
+        is_delivered: Callable[[], bool],
+        beat: Callable[[], object],
+    ):
+        """Take the job.
 
-    def look(self) -> None:
-        """Print what is new.
+        Args:
+            job: The TrainJob.
+            api: The CustomObjectsApi of the Kubernetes client.
+            core: The CoreV1Api.
+            settings: Namespace, retries and the pause between two polls.
+            is_delivered: Tells whether the job's result is in object storage.
+            beat: Shows the pods that this step still waits for them.
+        """
+        self.job, self.api, self.settings = job, api, settings
+        self.is_delivered, self.beat = is_delivered, beat
+        self.name = str(job.metadata.name)
+        self.pods = JobPods(core, self.name, settings.trainjob_namespace)
+        self.resource = RESOURCE | {"namespace": settings.trainjob_namespace}
+        self.lost_jobs = 0
+        self._beaten_at = 0.0
+
+    def wait(self) -> None:
+        """Create the job, or find the one of its name, and wait until its result is delivered.
+
+        A job from an earlier try is deleted and created again where it failed, or where its result is gone. So is one
+        whose pods were lost, `trainjob_retries` times. The training then continues at its checkpoints. The pods' log
+        lines are printed as they come, and a pod that cannot start is reported with Kubernetes' reason. An interrupt
+        deletes the job: its pods save and end.
 
         Raises:
-            _CannotStartError: A pod cannot start, and could not for STUCK_SECONDS.
+            EditLoopError: The job failed, cannot start, or somebody deleted it; or the cluster refuses it.
         """
-        hopeless = ""
-        for pod in self._pods():
-            if pod.reason and self.reasons.get(pod.name) != pod.reason:
-                log.warning("%s does not start: %s: %s", *pod)
-            self.reasons[pod.name] = pod.reason
-            if pod.reason in HOPELESS:
-                hopeless = f"{pod.name}: {pod.reason}: {pod.message}"
-            if not pod.reason:
-                self._print_log(pod.name)
-        if not hopeless:
-            self.stuck_since = None
-            return
-        self.stuck_since = self.stuck_since or time.monotonic()
-        if time.monotonic() - self.stuck_since >= STUCK_SECONDS:
-            raise _CannotStartError(f"TrainJob {self.namespace}/{self.name} cannot start: {hopeless}")
+        is_ours = self._create()
+        try:
+            while True:
+                self._beat()
+                state = self._state()
+                if state is None:
+                    if is_ours:
+                        raise EditLoopError(f"{self} was deleted before it ended. Run the step again.")
+                    is_ours = self._create()
+                    continue
+                if not state.is_going:
+                    self.pods.look()
+                    if state.ended == COMPLETE and self.is_delivered():
+                        return
+                    if state.ended:
+                        is_ours = self._again(state, is_ours)
+                time.sleep(self.settings.trainjob_poll_seconds)
+        except BaseException:
+            self.delete()
+            raise
 
-    def _pods(self) -> list[WaitingPod]:
-        with answering(CURES):
-            pods = self.core.list_namespaced_pod(self.namespace, label_selector=f"{POD_LABEL}={self.name}").items
-        return [_waiting_pod(pod) for pod in pods]
+    def _again(self, state: JobState, is_ours: bool) -> bool:
+        """Delete a job that ended without a result, so that another one is created.
 
-    def _print_log(self, name: str) -> None:
+        Args:
+            state: The job's.
+            is_ours: Whether this call created it.
+
+        Returns:
+            False: the next job is not there yet.
+
+        Raises:
+            EditLoopError: It is this call's, and its pods were not just lost.
+        """
+        if is_ours:
+            if state.ended == COMPLETE:
+                raise EditLoopError(
+                    f"{self} ended without a result. Look whether its pods can write to EDITLOOP_CHECKPOINTS."
+                )
+            end = self.pods.first_end
+            if end is None or not end.is_lost or self.lost_jobs == self.settings.trainjob_retries:
+                raise EditLoopError(
+                    f"{self} failed: {end.reason if end else state.reason}. Its log is above; run the step again: it "
+                    "goes on at the last checkpoint."
+                )
+            self.lost_jobs += 1
+            log.warning("%s: %s; started again, it goes on at the last checkpoint", self, end.reason)
+        self.delete()
+        self.pods.forget()
+        return False
+
+    def __str__(self) -> str:
+        return f"TrainJob {self.settings.trainjob_namespace}/{self.name}"
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten_at >= HEARTBEAT_SECONDS or not self._beaten_at:
+            self.beat()
+            self._beaten_at = now
+
+    def _create(self) -> bool:
+        """Create the job; return whether this call made it, and no earlier one."""
         from kubernetes.client.exceptions import ApiException
 
-        try:
-            text: str = self.core.read_namespaced_pod_log(name, self.namespace, timestamps=True, since_seconds=600)
-        except ApiException:  # its container is being made, or its node is away
-            return
-        for line in text.splitlines():
-            stamp, _, words = line.partition(" ")
-            if stamp > self.printed.get(name, ""):
-                self.printed[name] = stamp
-                print(words, flush=True)
+        with answering(CURES):
+            try:
+                self.api.create_namespaced_custom_object(**self.resource, body=self.job.to_dict())
+            except ApiException as error:
+                if error.status != 409:
+                    raise
+                return False
+        return True
 
+    def _state(self) -> JobState | None:
+        """Return the job's state; None where there is no such job."""
+        from kubernetes.client.exceptions import ApiException
 
-def _waiting_pod(pod: Any) -> WaitingPod:
-    """Return a pod as Kubernetes' client describes it."""
-    name: str = pod.metadata.name
-    for status in pod.status.container_statuses or []:
-        waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
-            return WaitingPod(name, waiting.reason, waiting.message or "")
-    for condition in pod.status.conditions or []:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return WaitingPod(name, condition.reason or "Unschedulable", condition.message or "")
-    return WaitingPod(name, "", "")
-
-
-def _create(api: TrainJobs, resource: dict[str, str], job: Mapping[str, object]) -> bool:
-    """Create a job; return whether this call made it, and no earlier one."""
-    from kubernetes.client.exceptions import ApiException
-
-    with answering(CURES):
-        try:
-            api.create_namespaced_custom_object(**resource, body=job)
-        except ApiException as error:
-            if error.status != 409:
+        with answering(CURES):
+            try:
+                found = self.api.get_namespaced_custom_object(**self.resource, name=self.name)
+            except ApiException as error:
+                if error.status == 404:
+                    return None
                 raise
-            return False
-    return True
+        for condition in found.get("status", {}).get("conditions", []):
+            if condition["type"] in (COMPLETE, FAILED) and condition["status"] == "True":
+                reason = f"{condition.get('reason')}: {condition.get('message')}"
+                return JobState(condition["type"], reason, "deletionTimestamp" in found["metadata"])
+        return JobState("", "", "deletionTimestamp" in found["metadata"])
 
+    def delete(self) -> None:
+        """Delete the job and, before it is gone, its pods."""
+        from kubernetes.client.exceptions import ApiException
 
-def _conditions(api: TrainJobs, resource: dict[str, str], name: str) -> dict[str, dict[str, str]] | None:
-    """Return a job's conditions that hold, by type; None where there is no such job."""
-    from kubernetes.client.exceptions import ApiException
-
-    with answering(CURES):
-        try:
-            state = api.get_namespaced_custom_object(**resource, name=name).get("status", {})
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-    return {
-        condition["type"]: condition for condition in state.get("conditions", []) if condition.get("status") == "True"
-    }
-
-
-def _delete(api: TrainJobs, resource: dict[str, str], name: str) -> None:
-    from kubernetes.client.exceptions import ApiException
-
-    with answering(CURES):
-        try:
-            api.delete_namespaced_custom_object(**resource, name=name)
-        except ApiException as error:
-            if error.status != 404:
-                raise
+        with answering(CURES):
+            try:
+                self.api.delete_namespaced_custom_object(
+                    **self.resource, name=self.name, propagation_policy="Foreground"
+                )
+            except ApiException as error:
+                if error.status != 404:
+                    raise

@@ -41,7 +41,7 @@ def live_report(name: str, candidates: Path | None) -> QualityReport:
     judged, cannot = extract_judgements(pages, answers)
     checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
     measured = quality(
-        judged, checks, [*cannot, *cannot_check], list(pages.values()), _tasks(candidates or located.candidates)
+        judged, checks, [*cannot, *cannot_check], list(pages.values()), _tasks(candidates or located.find_candidates())
     )
     return QualityReport(located.campaign.name, measured)
 

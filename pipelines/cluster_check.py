@@ -29,6 +29,8 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "AWS_ENDPOINT_U
 """Variables whose values in this shell are used instead of the profile's."""
 NEEDED_VARIABLES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "EDITLOOP_DATASET_REPO")
 """Variables without which a turn of the loop does not come to its end."""
+CLUSTER_RUNTIME = "ClusterTrainingRuntime"
+"""Kind of the training runtimes that are looked up. One of the namespace alone is its owner's to check."""
 Data = Mapping[str, str]
 """What a Secret or ConfigMap holds, by key."""
 
@@ -144,8 +146,17 @@ def _object_checks(core: CoreApi, profile: Profile, variables: dict[str, str]) -
     return checks
 
 
-def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]]:
-    """Yield title and last lines of the pods of a run's steps.
+class StepLog(NamedTuple):
+    """End of the log of a step's pod."""
+
+    step: str
+    """Name of the step in the run: its stage's, with dashes."""
+    title: str
+    text: str
+
+
+def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[StepLog]:
+    """Yield the ends of the logs of a run's steps.
 
     Args:
         namespace: Namespace of the pods.
@@ -162,12 +173,12 @@ def pod_logs(namespace: str, run_id: str, tail: int) -> Iterator[tuple[str, str]
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
         node: str = (pod.metadata.annotations or {}).get(NODE_ANNOTATION, "")
         names = [part.partition("(")[0] for part in node.split(".")]
-        title = next((titles[name] for name in reversed(names) if name in titles), "")
-        if title and names[-1] == "executor":
+        step = next((name for name in reversed(names) if name in titles), "")
+        if step and names[-1] == "executor":
             with answering():
                 text: str = core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main")
             lines = [line for line in text.splitlines() if not OF_THE_LAUNCHER.match(line)]
-            yield title, "\n".join(lines[-tail:])
+            yield StepLog(step, titles[step], "\n".join(lines[-tail:]))
 
 
 def _server_check(settings: KfpSettings, profile: Profile) -> Check:
@@ -249,7 +260,8 @@ def _runtime_checks(runtimes: RuntimeApi, profile: Profile) -> Iterator[Check]:
     from kubernetes.client.exceptions import ApiException
 
     stages = [stage for stage in STAGES if profile.resources(stage).launcher == "trainjob"]
-    if not stages:
+    kind_variable = TrainJobSettings.variable("trainjob_runtime_kind")
+    if not stages or profile.variables.get(kind_variable, CLUSTER_RUNTIME) != CLUSTER_RUNTIME:
         return
     variable = TrainJobSettings.variable("trainjob_runtime")
     name = profile.variables.get(variable, str(TrainJobSettings.model_fields["trainjob_runtime"].default))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from pipelines.service_option import ProfileName
 
 cluster_app = typer.Typer(no_args_is_help=True, help="Check a cluster, upload pipelines to it, watch and stop runs.")
@@ -75,7 +75,7 @@ def status_command(
 @cluster_app.command("logs")
 def logs_command(
     run: Run,
-    step: Annotated[str, typer.Option(help="Part of a step's title; by default all steps.")] = "",
+    step: Annotated[str, typer.Option(help="A step's stage, or part of its title; by default all steps.")] = "",
     tail: Annotated[int, typer.Option(help="Lines of each step.", min=1)] = 40,
     profile: ProfileName = None,
 ) -> None:
@@ -87,15 +87,17 @@ def logs_command(
     from pipelines.cluster_check import pod_logs
 
     server = open_server(profile)
-    printed = False
-    for title, text in pod_logs(server.profile.namespace, server.find(run), tail):
-        if step.lower() in title.lower():
-            printed = True
-            print(f"--- {title}\n{text.rstrip()}")
-    if not printed:
+    logs = list(pod_logs(server.profile.namespace, server.find(run), tail))
+    if not logs:
         raise EditLoopError(
             f"{run}: no pod of it is left in namespace {server.profile.namespace}. See its page in the UI."
         )
+    chosen = [found for found in logs if step.lower() in found.title.lower() or step.replace("_", "-") == found.step]
+    if not chosen:
+        steps = sorted({found.step for found in logs})
+        raise EditLoopError(f"--step {step}: no pod of such a step in {run}; {there_are(step, steps)}")
+    for found in chosen:
+        print(f"--- {found.title}\n{found.text.rstrip()}")
 
 
 @cluster_app.command("stop")

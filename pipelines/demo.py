@@ -19,6 +19,8 @@ from annotation.simulated_experts import answer_campaign
 from editloop.content import read_manifest, sha256_json, write_json
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
+from editloop.lineage.stored_folders import StoredFolderSettings
+from editloop.object_storage import put_folder
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.catalogue import find_pipeline, read_run_settings
@@ -101,7 +103,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         return RunStatus(read_run_settings(arguments["settings"])["run_key"], "started")
 
     arguments = {
-        "edits": str(inputs.judged),
+        "edits": _handed_over(inputs.judged),
         **_values("collect-preferences", loop, "candidates", "annotate"),
         "follow_up": json.dumps(_follow_up(loop, inputs), sort_keys=True),
     }
@@ -141,12 +143,18 @@ def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
     return {
         "train-reward": _values("train-reward", loop, "reward", "benchmark"),
         "improve-editor": {
-            "edits_to_practise": str(inputs.prompts),
-            "edits_held_out": str(inputs.heldout),
+            "edits_to_practise": _handed_over(inputs.prompts),
+            "edits_held_out": _handed_over(inputs.heldout),
             **_values("improve-editor", loop, "editor_rl", "editor_eval"),
             **({} if all(_targets(inputs.prompts)) else {"watch": _without_oracle(loop.editor_rl.watch)}),
         },
     }
+
+
+def _handed_over(edits: Path) -> str:
+    """Return where a pipeline finds an edits folder: in object storage, where its steps keep what they write."""
+    objects = StoredFolderSettings().objects
+    return put_folder(edits, objects) if objects else str(edits)
 
 
 def _values(pipeline: str, loop: LoopSettings, *stages: str) -> dict[str, Any]:

@@ -4,14 +4,18 @@ import json
 from typing import Any
 
 from kfp import kubernetes
+from pydantic import JsonValue
 
 from editloop.lineage.step import PipelineRunSettings
 from infra.launch import LaunchSettings
 from infra.profile import Profile, StageResources
+from infra.trainjob import TRAINJOB_CONTAINER
 
 LONGEST_BACKOFF_SECONDS = 3600
 RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 """Where KFP writes the run's id on a pod."""
+GRACE_SECONDS = 180
+"""Time in which a TrainJob's pods save and send a checkpoint after they were told to end."""
 
 
 def deploy(task: Any, stage: str, profile: Profile) -> None:
@@ -23,6 +27,7 @@ def deploy(task: Any, stage: str, profile: Profile) -> None:
         profile: The deployment profile.
     """
     resources = profile.resources(stage)
+    own = profile.defaults if resources.launcher == "trainjob" else resources  # of the step's pod itself
     task.set_container_image(profile.image)
     variables = {LaunchSettings.variable("image"): profile.image, "AWS_DEFAULT_REGION": profile.storage.region}
     if profile.storage.endpoint:
@@ -43,17 +48,15 @@ def deploy(task: Any, stage: str, profile: Profile) -> None:
     kubernetes.set_image_pull_policy(task, profile.pull_policy)
     if profile.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(profile.pull_secrets))
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
-    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
-    if resources.gpus and resources.launcher == "pod":
-        task.set_accelerator_type(resources.gpu_kind).set_accelerator_limit(resources.gpus)
-    if resources.shared_memory:
-        kubernetes.empty_dir_mount(
-            task, "shared-memory", "/dev/shm", medium="Memory", size_limit=resources.shared_memory
-        )
-    for label, value in resources.node_selector.items():
+    task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu)
+    task.set_memory_request(own.memory).set_memory_limit(own.memory)
+    if own.gpus:
+        task.set_accelerator_type(own.gpu_kind).set_accelerator_limit(own.gpus)
+    if own.shared_memory:
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=own.shared_memory)
+    for label, value in own.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
-    for toleration in resources.tolerations:
+    for toleration in own.tolerations:
         kubernetes.add_toleration(
             task,
             key=toleration.key,
@@ -72,7 +75,7 @@ def deploy(task: Any, stage: str, profile: Profile) -> None:
 
 
 def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) -> None:
-    """Let a task start its trainings as TrainJobs, which get the stage's resources; the task's own pod needs few."""
+    """Let a task start its trainings as TrainJobs, which get the stage's resources."""
     per_node = {"cpu": resources.cpu, "memory": resources.memory}
     if resources.gpus:
         per_node[resources.gpu_kind] = str(resources.gpus)
@@ -83,8 +86,41 @@ def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) ->
         "trainjob_nodes": str(resources.nodes),
         "trainjob_resources": json.dumps(per_node),
         "trainjob_secrets": json.dumps(secrets),
+        "trainjob_retries": str(resources.retries),
+        "trainjob_pod": json.dumps(_trainjob_pod(resources, profile)),
     }
     for field, value in values.items():
         task.set_env_variable(LaunchSettings.variable(field), value)
     for field, path in (("pod_name", "metadata.name"), ("pod_uid", "metadata.uid")):
         kubernetes.use_field_path_as_env(task, LaunchSettings.variable(field), path)
+
+
+def _trainjob_pod(resources: StageResources, profile: Profile) -> dict[str, JsonValue]:
+    """Return what a TrainJob's pods get beside the runtime's template: a PodSpecPatch of Kubeflow Trainer."""
+    volumes: list[JsonValue] = [{"name": "scratch", "emptyDir": {}}]
+    mounts: list[JsonValue] = [{"name": "scratch", "mountPath": "/tmp"}]
+    if resources.shared_memory:
+        memory: JsonValue = {"medium": "Memory", "sizeLimit": resources.shared_memory}
+        volumes.append({"name": "shared-memory", "emptyDir": memory})
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    container: JsonValue = {
+        "name": TRAINJOB_CONTAINER,
+        "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "nodeSelector": dict(resources.node_selector),
+        "tolerations": [
+            {name: value for name, value in toleration.model_dump().items() if value}
+            for toleration in resources.tolerations
+        ],
+        "imagePullSecrets": [{"name": name} for name in profile.pull_secrets],
+        "volumes": volumes,
+        "containers": [container],
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from editloop.errors import EditLoopError
+from editloop.object_storage import is_address
 from pipelines.kfp_settings import KfpSettings
 
 CONNECT_SECONDS = 3.0
@@ -17,16 +18,19 @@ CONNECT_SECONDS = 3.0
 def local_environment(folder: Path) -> dict[str, str]:
     """Return the variables beside those of the services: edits, dataset repository, model cache, checkpoints.
 
+    A variable that is an address in object storage already keeps it.
+
     Args:
         folder: Folder of a demo or of `editloop up`.
     """
-    return {
+    variables = {
         "EDITLOOP_EDITS": str(folder / "edits"),
         "EDITLOOP_DATASET_REPO": str(folder / "dataset"),
         "EDITLOOP_DATASET_REMOTE": str(folder / "dataset-remote"),
         "EDITLOOP_CACHE": str(folder / "cache"),
         "EDITLOOP_CHECKPOINTS": str(folder / "checkpoints"),
     }
+    return {name: value for name, value in variables.items() if not is_address(os.environ.get(name, ""))}
 
 
 def check_reachable(uri: str) -> None:

@@ -1,12 +1,10 @@
 """What a run's form names: edits folders, campaigns, editors and models, looked up by the first step."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from annotation.campaigns.campaign import connect, find_campaigns
 from annotation.campaigns.lead_queue import snapshot
@@ -14,6 +12,7 @@ from editloop.content import MANIFEST, read_manifest, sha256_bytes
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage import registry, tracking
+from editloop.object_storage import ObjectFolder, StorageError, folder_digest, is_address
 from infra.settings import service_settings
 
 EDITS_FILE = "edits.jsonl"
@@ -59,7 +58,7 @@ def find_edits(field: str, address: str) -> Source:
                 f"{there_are(address, names)}"
             )
         address = f"{root.rstrip('/')}/{address}"
-    if urlsplit(address).scheme == "s3":
+    if is_address(address):
         return Source(address, _bucket_digest(field, address))
     folder = Path(address)
     if not folder.exists():
@@ -165,31 +164,23 @@ def _pinned(parameter: str, address: str) -> str:
 
 def _edits_names(field: str, root: str) -> list[str]:
     """Return the names of the edits folders in a folder or below a bucket's prefix."""
-    if urlsplit(root).scheme != "s3":
+    if not is_address(root):
         return sorted(path.parent.name for path in Path(root).glob(f"*/{EDITS_FILE}"))
-    import s3fs
-    from botocore.exceptions import BotoCoreError
-
-    remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     try:
-        edits_files: list[str] = remote.glob(f"{root.rstrip('/')}/*/{EDITS_FILE}")
-    except (BotoCoreError, OSError) as error:
-        raise EditLoopError(f"{field}: EDITLOOP_EDITS={root} cannot be read ({error}). Check its log-in.") from error
-    return sorted(path.split("/")[-2] for path in edits_files)
+        names = ObjectFolder(root).names()
+    except StorageError as error:
+        raise EditLoopError(f"{field}: EDITLOOP_EDITS: {error}") from error
+    return sorted(name.split("/")[0] for name in names if name.count("/") == 1 and name.endswith(f"/{EDITS_FILE}"))
 
 
 def _bucket_digest(field: str, address: str) -> str:
     """Return the content address of a folder in a bucket: its manifest's, or else that of its edits.jsonl."""
-    import s3fs
-    from botocore.exceptions import BotoCoreError
-
-    remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    folder = address.rstrip("/")
     try:
-        if remote.exists(f"{folder}/{MANIFEST}"):
-            return str(json.loads(remote.cat_file(f"{folder}/{MANIFEST}"))["sha256"])
-        if remote.exists(f"{folder}/{EDITS_FILE}"):
-            return sha256_bytes(remote.cat_file(f"{folder}/{EDITS_FILE}"))
-    except (BotoCoreError, OSError) as error:
-        raise EditLoopError(f"{field}: {address} cannot be read ({error}). Check it and its log-in.") from error
-    raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
+        if digest := folder_digest(address):
+            return digest
+        edits = ObjectFolder(address).read(EDITS_FILE)
+    except StorageError as error:
+        raise EditLoopError(f"{field}: {error}") from error
+    if edits is None:
+        raise EditLoopError(f"{field}: {address} has no {EDITS_FILE}. Give a folder with edits.")
+    return sha256_bytes(edits)

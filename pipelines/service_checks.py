@@ -18,7 +18,7 @@ from editloop.errors import EditLoopError
 from infra.doctor import Check
 
 ANSWER_SECONDS = 20.0
-BUCKET_VARIABLES = ("EDITLOOP_PICTURES", "EDITLOOP_CHECKPOINTS", "EDITLOOP_EDITS")
+BUCKET_VARIABLES = ("EDITLOOP_PICTURES", "EDITLOOP_CHECKPOINTS", "EDITLOOP_EDITS", "EDITLOOP_OBJECTS")
 """Variables whose s3:// addresses are tried beside KFP's own."""
 PROBE = b"written by editloop to try the storage; may be deleted\n"
 OLDEST_MLFLOW, OLDEST_LABEL_STUDIO, OLDEST_KFP = (3,), (1, 20), (2, 17)

@@ -10,6 +10,7 @@ from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain
+from editloop.lineage.stored_folders import recorded_folder
 from pipelines.catalogue import STAGES
 from pipelines.inputs import Inputs
 from pipelines.reconcile import EDITOR_CHAMPION, LAST_STAGE, REWARD_CHAMPION
@@ -57,9 +58,10 @@ class Turn:
             stage, tags = run.data.tags.get("editloop.stage"), run.data.tags
             if stage not in STAGES:
                 continue
-            self.outputs[stage] = Path(tags["editloop.uri.output"])
-            if "editloop.uri.version" in tags:
-                self.versions[stage] = Path(tags["editloop.uri.version"])
+            if output := recorded_folder(tags, "output"):
+                self.outputs[stage] = output
+            if version := recorded_folder(tags, "version"):
+                self.versions[stage] = version
             self.stages[stage] = {
                 "name": stage,
                 "pipeline": STAGES[stage].pipelines[0],

@@ -15,6 +15,7 @@ from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.studies.world.scenes import random_edit
 from infra.services import Services, start_services, stop_services
 from tests import shape_checks
+from tests.s3_server import s3_server
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure
 
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
@@ -63,6 +64,21 @@ def services(service_home: Path) -> Services:
 def mlflow_alone(service_home: Path) -> Services:
     """The session's MLflow server, for tests that need no Label Studio."""
     return start_services(service_home, label_studio=False)
+
+
+@pytest.fixture(scope="session")
+def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of an S3 server, started for this session; a test uses a prefix of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3_environment(s3_storage: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The running S3 server, with the environment that it is found through."""
+    for name, value in s3_storage.items():
+        monkeypatch.setenv(name, value)
+    return s3_storage
 
 
 @pytest.fixture

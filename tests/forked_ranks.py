@@ -104,15 +104,13 @@ def run_ranks(module: str, arguments: list[str], processes: int, log: Path) -> N
 def forked_launches() -> Iterator[None]:
     """Within it `editloop.training.launch.launch_ranks` forks its ranks instead of starting torchrun."""
 
-    def launch_here(command: list[str], log: Path | None, grace: float) -> None:
+    def run_here(command: list[str]) -> None:
         start = len(command) - 1 - command[::-1].index("-m")
         processes = int(command[command.index("--nproc-per-node") + 1])
         with tempfile.TemporaryDirectory() as folder:
-            if log:
-                log.parent.mkdir(parents=True, exist_ok=True)
-            run_ranks(command[start + 1], command[start + 2 :], processes, log or Path(folder) / "ranks.log")
+            run_ranks(command[start + 1], command[start + 2 :], processes, Path(folder) / "ranks.log")
 
-    with patch.object(launch, "_run_torchrun", launch_here):
+    with patch.object(launch, "run_torchrun", run_here):
         yield
 
 

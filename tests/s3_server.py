@@ -9,21 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import s3fs
-from botocore.exceptions import BotoCoreError
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
 READY_SECONDS = 60
+BUCKET = "editloop"
 
 
 @contextmanager
-def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
-    """The environment by which a running server with one bucket is found; its files lie in `folder`."""
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment by which a running server with the bucket BUCKET is found; its files lie in `folder`."""
     identity = {
         "name": "editloop",
         "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
+    folder.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
@@ -40,7 +43,7 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        _make_bucket(environment, bucket, server, folder / "log")
+        _make_bucket(environment, server, folder / "log")
         yield environment
     finally:
         server.kill()  # its files are thrown away: an orderly end takes 20 s
@@ -63,19 +66,21 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    remote = s3fs.S3FileSystem(
-        key=environment["AWS_ACCESS_KEY_ID"],
-        secret=environment["AWS_SECRET_ACCESS_KEY"],
+def _make_bucket(environment: dict[str, str], server: subprocess.Popen[bytes], log: Path) -> None:
+    client = boto3.client(
+        "s3",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         endpoint_url=environment["AWS_ENDPOINT_URL"],
-        skip_instance_cache=True,
+        region_name=environment["AWS_DEFAULT_REGION"],
+        config=Config(retries={"total_max_attempts": 1}),
     )
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
-            remote.mkdir(bucket)
+            client.create_bucket(Bucket=BUCKET)
             return
-        except (OSError, BotoCoreError):  # the latter where it does not listen yet
+        except (BotoCoreError, ClientError):  # the former where it does not listen yet
             if server.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(log.read_text()[-2000:]) from None
             time.sleep(0.3)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -13,7 +13,11 @@ from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import Axis, Page, Record
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.stored_folders import recorded_folder
 from infra.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 FACTS = "editloop: "
 """Prefix of the line in a project's description that holds the campaign's facts as JSON."""
@@ -130,12 +134,24 @@ def load_pages(folder: Path) -> dict[str, Page]:
 
 
 class CampaignFiles(NamedTuple):
-    """A campaign with its folder and its candidates folder."""
+    """A campaign with its folder."""
 
     campaign: Campaign
     folder: Path
-    candidates: Path | None
-    """None if it is not on this machine."""
+    runs: Sequence["Run"]
+    """Its annotate runs in MLflow."""
+
+    def find_candidates(self) -> Path | None:
+        """Return the candidates folder that the runs name; None if it is not on this machine.
+
+        One in object storage is fetched without its images.
+        """
+        sha256 = self.campaign.candidates_sha256
+        for run in self.runs:
+            folder = recorded_folder(run.data.tags, "candidates", skip=("images/*",))
+            if folder and (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == sha256:
+                return folder
+        return None
 
 
 def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> CampaignFiles:
@@ -150,7 +166,7 @@ def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> Campai
         name: Folder, name or key of the campaign.
 
     Returns:
-        The campaign and its folders.
+        The campaign and its folder.
 
     Raises:
         EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
@@ -159,7 +175,7 @@ def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> Campai
     if (folder / "campaign.json").is_file():
         campaign = read_campaign(folder)
         runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
-        return CampaignFiles(campaign, folder, _candidates_folder(campaign, runs))
+        return CampaignFiles(campaign, folder, runs)
     campaigns = find_campaigns(client, settings)
     matches = [campaign for campaign in campaigns if name in (campaign.name, campaign.key)]
     if len(matches) != 1:
@@ -174,7 +190,7 @@ def locate_campaign(client: Any, settings: ServiceSettings, name: str) -> Campai
     return campaign_files(matches[0], runs)
 
 
-def campaign_files(campaign: Campaign, runs: Sequence[Any]) -> CampaignFiles:
+def campaign_files(campaign: Campaign, runs: Sequence["Run"]) -> CampaignFiles:
     """Return where a campaign's files are: in a run's output folder on this machine, else in a copy from MLflow.
 
     Args:
@@ -184,8 +200,8 @@ def campaign_files(campaign: Campaign, runs: Sequence[Any]) -> CampaignFiles:
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder) == campaign:
-            return CampaignFiles(campaign, folder, _candidates_folder(campaign, runs))
-    return CampaignFiles(campaign, _downloaded_files(campaign, runs[0].info.run_id), _candidates_folder(campaign, runs))
+            return CampaignFiles(campaign, folder, runs)
+    return CampaignFiles(campaign, _downloaded_files(campaign, runs[0].info.run_id), runs)
 
 
 def live_config_sha256(client: Any, campaign: Campaign) -> str:
@@ -221,15 +237,6 @@ def _not_a_campaign(project_id: int, error: Exception) -> EditLoopError:
         f'The line "{FACTS}..." in the description of Label Studio\'s project {project_id} is not as EditLoop wrote it '
         f"({' '.join(str(error).split())[:120]}). Restore it; without that line the project is passed over."
     )
-
-
-def _candidates_folder(campaign: Campaign, runs: Sequence[Any]) -> Path | None:
-    """Return the candidates folder that the campaign's runs name; None if it is not on this machine."""
-    for run in runs:
-        folder = Path(run.data.tags.get("editloop.uri.candidates", ""))
-        if (folder / MANIFEST).is_file() and read_manifest(folder)["sha256"] == campaign.candidates_sha256:
-            return folder
-    return None
 
 
 def _downloaded_files(campaign: Campaign, run_id: str) -> Path:

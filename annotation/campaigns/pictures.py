@@ -8,22 +8,19 @@ address reveals only the campaign's key and the image's digest.
 import os
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from editloop.content import sha256_bytes
+from editloop.content import sha256_file
 from editloop.errors import EditLoopError
+from editloop.object_storage import SCHEME, ObjectFolder, StorageError, is_address
 from infra.settings import ServiceSettings
 
-BUCKET = "s3://"
 NO_TASKS = "^$"
 """Pattern that matches no file name. Otherwise the "Sync" button of a storage would create a task for each image."""
 PRIVATE = "reserved network address"
 """Part of Label Studio's error for an endpoint in a private network that is not its own S3_ENDPOINT."""
-UPLOADS = 16
-"""Images that are uploaded to a bucket at the same time."""
 
 
 class PictureStore(Protocol):
@@ -73,9 +70,9 @@ def picture_store(settings: ServiceSettings) -> PictureStore:
         EditLoopError: The location is not set, or it names no bucket.
     """
     location = settings.require("pictures")
-    if not location.startswith(BUCKET):
+    if not is_address(location):
         return FolderStore(Path(location).absolute())
-    bucket, _, prefix = location.removeprefix(BUCKET).strip("/").partition("/")
+    bucket, _, prefix = location.removeprefix(SCHEME).strip("/").partition("/")
     if not bucket:
         raise EditLoopError(f"EDITLOOP_PICTURES={location} names no bucket: write it as s3://bucket/prefix.")
     return BucketStore(bucket, prefix)
@@ -93,7 +90,7 @@ class FolderStore:
         existing = {entry.name for entry in os.scandir(folder)}
         for digest, path in pictures.items():
             if f"{digest}.png" not in existing:
-                _read_checked(digest, path)
+                _check_content(digest, path)
                 _link_or_copy(path, folder / f"{digest}.png")
 
     def address(self, campaign: str, sha256: str) -> str:
@@ -127,27 +124,18 @@ class BucketStore:
     prefix: str
 
     def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
-        import s3fs
-
-        folder = self._key(campaign)
-        remote = s3fs.S3FileSystem(use_listings_cache=False)
+        folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
         try:
-            existing = {path.rsplit("/", 1)[-1] for path in remote.find(f"{self.bucket}/{folder}")}
-            missing = {digest: path for digest, path in pictures.items() if f"{digest}.png" not in existing}
-
-            def send(digest: str) -> None:
-                remote.pipe_file(f"{self.bucket}/{folder}/{digest}.png", _read_checked(digest, missing[digest]))
-
-            with ThreadPoolExecutor(UPLOADS) as pool:
-                list(pool.map(send, missing))
-        except OSError as error:
-            raise EditLoopError(
-                f"The pictures do not go to {BUCKET}{self.bucket}/{folder}: {error}. Check EDITLOOP_PICTURES, "
-                "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the bucket is there."
-            ) from error
+            existing = folder.names()
+            missing = {f"{digest}.png": path for digest, path in pictures.items() if f"{digest}.png" not in existing}
+            for name, path in missing.items():
+                _check_content(name.removesuffix(".png"), path)
+            folder.upload(missing)
+        except StorageError as error:
+            raise EditLoopError(f"The pictures do not go to the bucket of EDITLOOP_PICTURES: {error}") from error
 
     def address(self, campaign: str, sha256: str) -> str:
-        return f"{BUCKET}{self.bucket}/{self._key(campaign)}/{sha256}.png"
+        return f"{SCHEME}{self.bucket}/{self._key(campaign)}/{sha256}.png"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         prefix = self._key(campaign)
@@ -165,7 +153,7 @@ class BucketStore:
                 self._create(client, project, prefix, None)
         except Exception as error:
             raise EditLoopError(
-                f"Label Studio cannot reach the pictures in {BUCKET}{self.bucket}/{prefix}: {_error_text(error)} It "
+                f"Label Studio cannot reach the pictures in {SCHEME}{self.bucket}/{prefix}: {_error_text(error)} It "
                 "needs "
                 "the same AWS_ENDPOINT_URL and credentials, from where it runs; it must be started with S3_ENDPOINT "
                 "where that address is of a private network."
@@ -190,12 +178,10 @@ class BucketStore:
         return f"{self.prefix}/{campaign}" if self.prefix else campaign
 
 
-def _read_checked(digest: str, path: Path) -> bytes:
-    """Return the file's bytes. Raises EditLoopError if they do not match the digest."""
-    data = path.read_bytes()
-    if (actual := sha256_bytes(data)) != digest:
+def _check_content(digest: str, path: Path) -> None:
+    """Raise EditLoopError if a file does not have the digest."""
+    if (actual := sha256_file(path)) != digest:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
-    return data
 
 
 def _link_or_copy(path: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from editloop.datasets.splits import unread_shards
 from editloop.evaluation.gates.settings import read_gate
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 
@@ -30,7 +31,7 @@ BENCHMARK = Stage(
     summary="Measure the reward model on held-out pairs, and decide whether it may replace the champion.",
     parameters=BenchmarkParameters,
     inputs=(
-        StageFile("dataset", "Preference pairs, as stage dataset wrote them."),
+        StageFile("dataset", "Preference pairs, as stage dataset wrote them.", skip=unread_shards("test")),
         StageFile("model", "The reward model, as stage reward wrote it.", type="Model"),
     ),
     outputs=(StageFile("output", "Figures on held-out pairs, and the gate's verdict.", "benchmark", "Artifact"),),

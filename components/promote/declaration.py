@@ -1,5 +1,6 @@
 """What stage promote is."""
 
+from editloop.datasets.splits import unread_shards
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 
 
@@ -18,7 +19,7 @@ PROMOTE = Stage(
     inputs=(
         StageFile("model", "The reward model, as stage reward wrote it.", type="Model"),
         StageFile("benchmark", "Figures and verdict, as stage benchmark wrote them.", type="Artifact"),
-        StageFile("dataset", "The preference pairs that the model was trained on."),
+        StageFile("dataset", "The preference pairs that the model was trained on.", skip=unread_shards()),
         StageFile("version", "The version that stage dataset wrote with them, a JSON file.", type="Artifact"),
     ),
     outputs=(StageFile("output", "What the registry did.", "promotion", "Artifact"),),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from editloop.datasets.splits import unread_shards
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 from editloop.training.presets import load_preset, reward_presets
 
@@ -37,7 +38,13 @@ REWARD = Stage(
     title="Train the reward model",
     summary="Train the reward model on the preferences.",
     parameters=RewardParameters,
-    inputs=(StageFile("dataset", "Preference pairs that stage dataset wrote, or `editloop teacher import`."),),
+    inputs=(
+        StageFile(
+            "dataset",
+            "Preference pairs that stage dataset wrote, or `editloop teacher import`.",
+            skip=unread_shards("train", "validation"),
+        ),
+    ),
     outputs=(StageFile("output", "The trained reward model.", "model", "Model"),),
     pipelines=("train-reward",),
     dataset_use="training",

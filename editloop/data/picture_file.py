@@ -20,7 +20,7 @@ SHORTEST_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
 """The formats that are opened. Their decoders do nothing but decode."""
 
-ORIENTATION, LYING = 0x0112, 5
+ORIENTATION, LYING = 0x0112, range(5, 9)
 """EXIF's tag for the orientation, and the first of its values that swap height and width."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
@@ -53,7 +53,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         (height, width) in pixels, with the EXIF orientation applied.
     """
     with Image.open(path, formats=FORMATS) as opened:
-        lies = opened.getexif().get(ORIENTATION, 1) >= LYING
+        lies = opened.getexif().get(ORIENTATION) in LYING
         return (opened.width, opened.height) if lies else (opened.height, opened.width)
 
 

@@ -13,6 +13,15 @@ SHARES = {"train": 70, "validation": 10, "test": 20}
 """Percent of source images in each split."""
 
 
+def unread_shards(*splits: Split) -> tuple[str, ...]:
+    """Return shell patterns of the shards in a dataset folder that a reader of some splits does not need.
+
+    Args:
+        *splits: The splits that are read; none for a reader of the manifest.
+    """
+    return tuple(f"*-{split}-*.parquet" for split in SPLITS if split not in splits)
+
+
 def split_of(source: str, seed: int) -> Split:
     """Return the split of a source image, by a hash of its sha256 and the seed.
 

@@ -44,6 +44,8 @@ class StageFile:
     """Name of KFP's artifact; empty for `argument`."""
     type: Literal["Artifact", "Dataset", "Model"] = "Dataset"
     """Class of KFP's artifact."""
+    skip: tuple[str, ...] = ()
+    """Input only: shell patterns of files that the stage does not read. They are not fetched from object storage."""
     is_optional: bool = False
     """Output only: whether a call of the stage may do without it."""
 

@@ -6,9 +6,9 @@ KFP components, `editloop stage` and `dvc repro` all call `run_step`, so each of
 import json
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from editloop.content import MANIFEST, write_json
 from editloop.environment import EnvironmentSettings
@@ -19,6 +19,7 @@ from editloop.lineage.run_key import find_run_key
 from editloop.lineage.stage import Stage
 from editloop.lineage.stage_inputs import check_stage_input
 from editloop.lineage.step_page import step_page
+from editloop.lineage.stored_folders import Artifact, opened_inputs, replace_by_pointer, store_outputs, stored_addresses
 from editloop.logs import log_to_stderr
 from editloop.processes import end_with_supervisor
 from editloop.settings_file import validate_settings
@@ -36,14 +37,6 @@ class PipelineRunSettings(EnvironmentSettings):
     pipeline_run: str = ""
     """Id of the run, by which its key is found; it names the run in MLflow where it has none. Neither is a parameter of
     the step, because KFP's cache would never hit then."""
-
-
-class Artifact(Protocol):
-    """The part of a KFP artifact that this module uses."""
-
-    path: str
-    uri: str
-    metadata: dict[str, Any]
 
 
 def run_step(
@@ -86,12 +79,13 @@ def run_step(
     values = validate_settings(stage.parameters, dict(parameters), f"stage {stage.name}", advice)
     log_to_stderr()
     end_with_supervisor()
-    sources = {name: _path(value) for name, value in inputs.items()}
-    for name, path in sources.items():
-        check_stage_input(stage.name, name, path)
-    targets = {name: _path(value) for name, value in outputs.items()}
+    targets = {name: value if isinstance(value, Path) else Path(value.path) for name, value in outputs.items()}
     recorded = values.model_dump(mode="json", exclude=set(stage.tags))
-    with tracking.stage_run(stage.name, pipeline, pipeline_run, sources, recorded) as run:
+    with ExitStack() as stack:
+        sources = stack.enter_context(opened_inputs(stage, inputs))
+        for name, path in sources.items():
+            check_stage_input(stage.name, name, path)
+        run = stack.enter_context(tracking.stage_run(stage.name, pipeline, pipeline_run, sources, recorded))
         if stage.dataset_use and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], stage.dataset_use)
         run_name = {"pipeline_run": pipeline_run} if stage.takes_run else {}
@@ -99,8 +93,9 @@ def run_step(
         if (gate := targets["output"] / "gate.json").is_file():
             describe_verdict(run.run_id, json.loads(gate.read_text()))
         produced = targets | {part: targets["output"] / part for part in stage.parts}
-        artifacts = {**inputs, **outputs}
+        artifacts, stored = {**inputs, **outputs}, store_outputs(outputs)
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}
+        addresses |= {f"object.{name}": address for name, address in (stored_addresses(inputs) | stored).items()}
         stage_tags = {name: str(getattr(values, name)) for name in stage.tags}
         run.finish(results, produced, tags=addresses | stage_tags | dict(tags or {}), files=_logged_files(targets))
     for name, value in outputs.items():
@@ -112,6 +107,8 @@ def run_step(
         write_json(Path(metrics.path), results)  # kfp.local counts a step without this file as unfinished
     if page is not None:
         Path(page.path).write_text(step_page(stage, targets["output"], results, run.run_id))
+    for name, address in stored.items():
+        replace_by_pointer(targets[name], address)
     return results
 
 
@@ -152,10 +149,6 @@ def end_in_one_line() -> Iterator[None]:
     except Exception as error:
         traceback.print_exception(error, limit=-TRACEBACK_CALLS, chain=False)
         raise SystemExit(f"{FAILURE_PREFIX}{type(error).__name__}: {error}") from None
-
-
-def _path(value: Path | Artifact) -> Path:
-    return value if isinstance(value, Path) else Path(value.path)
 
 
 def _logged_files(targets: dict[str, Path]) -> list[Path]:

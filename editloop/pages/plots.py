@@ -265,7 +265,8 @@ def bars(name: str, steps: Sequence[str], groups: Sequence[Line], limit: float) 
         axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "top": 0.85, "bottom": 0.12})
         for offset, group in enumerate(groups):
             places = [at + (offset - (len(groups) - 1) / 2) * width for at in range(len(steps))]
-            axes.bar(places, [value or 0.0 for value in group.values], width * 0.9, color=group.colour)
+            present = [(at, value) for at, value in zip(places, group.values, strict=True) if value is not None]
+            axes.bar([at for at, _ in present], [value for _, value in present], width * 0.9, color=group.colour)
             axes.text(offset / len(groups), 1.06, group.label, color=group.colour, fontsize=9, transform=axes.transAxes)
         reach = max([limit, *(1.1 * abs(value or 0.0) for group in groups for value in group.values)])
         axes.set_ylim(-reach, reach)

@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +20,13 @@ from torch import Tensor
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
-from editloop.training.distributed import broadcast_object
+from editloop.training.distributed import broadcast_object, gather_files, is_first_on_machine
 from editloop.training.engine import trainable_state
 
 ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
 BEST, STATE = "best", "trained.safetensors"
+UNIVERSAL = ".universal"
+"""Folder beside the checkpoints, while one is read in the universal form."""
 
 
 class TrainingProgress(NamedTuple):
@@ -73,17 +74,18 @@ def save(
     target = folder / f"step-{progress.step:08d}"
     facts = {"identity": identity, "step": progress.step, **_layout(engine)}
     with ExitStack() as stack:
-        checkpoint_path = broadcast_object(str(stack.enter_context(complete_folder(target, facts))) if first else None)
+        # Each machine has its own folder of this name
+        out = folder / broadcast_object(stack.enter_context(complete_folder(target, facts)).name if first else None)
         partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
-        engine.save_checkpoint(checkpoint_path, ENGINE, save_latest=False, exclude_frozen_parameters=partial)
+        engine.save_checkpoint(str(out), ENGINE, save_latest=False, exclude_frozen_parameters=partial)
         if first:
-            write_json(Path(checkpoint_path) / PROGRESS, progress._asdict())
+            write_json(out / PROGRESS, progress._asdict())
             if extra_tensors:
                 save_file(
                     {name: value.detach().cpu() for name, value in extra_tensors.items()},
-                    Path(checkpoint_path) / EXTRA_TENSORS,
+                    out / EXTRA_TENSORS,
                 )
-        distributed.barrier()
+        gather_files(out)
     if first:
         for old in _complete(folder)[:-checkpoints_kept]:
             (old / MANIFEST).unlink()  # without it the checkpoint does not count, even if the deletion is cut short
@@ -116,7 +118,7 @@ def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpo
     shared_checkpoint: SavedCheckpoint | EditLoopError | None = broadcast_object(newest_checkpoint)
     if isinstance(shared_checkpoint, EditLoopError):
         raise shared_checkpoint
-    return shared_checkpoint
+    return shared_checkpoint and shared_checkpoint._replace(folder=folder / shared_checkpoint.folder.name)
 
 
 def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
@@ -134,14 +136,16 @@ def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
     """
     source = checkpoint.folder
     if checkpoint.as_universal:
-        universal_folder = _universal(checkpoint.folder) if distributed.get_rank() == 0 else None
-        source = Path(broadcast_object(None if universal_folder is None else str(universal_folder)))
+        source = checkpoint.folder.parent / UNIVERSAL
+        if is_first_on_machine():
+            _write_universal(checkpoint.folder, source)
+        distributed.barrier()
     partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
     path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
     if path is None:
         raise EditLoopError(f"{checkpoint.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
     distributed.barrier()
-    if checkpoint.as_universal and distributed.get_rank() == 0:
+    if checkpoint.as_universal and is_first_on_machine():
         shutil.rmtree(source)
     return TrainingProgress(**json.loads((checkpoint.folder / PROGRESS).read_text()))
 
@@ -218,9 +222,9 @@ def _layout(engine: Any) -> dict[str, int]:
     return {"ranks": distributed.get_world_size(), "zero_stage": engine.zero_optimization_stage()}
 
 
-def _universal(checkpoint: Path) -> Path:
-    """Return the checkpoint in the form that a job of any size reads, in a scratch folder beside it."""
-    universal_folder = Path(tempfile.mkdtemp(dir=checkpoint.parent, prefix=".universal."))
+def _write_universal(checkpoint: Path, universal_folder: Path) -> None:
+    """Write a checkpoint in the form that a job of any size reads."""
+    shutil.rmtree(universal_folder, ignore_errors=True)
     command = [
         sys.executable,
         "-m",
@@ -237,4 +241,3 @@ def _universal(checkpoint: Path) -> Path:
             f"{checkpoint}: cannot be read by a job of another size: {done.stderr.strip()[-2000:]}. Go on with "
             f"{read_manifest(checkpoint)['facts']['ranks']} processes."
         )
-    return universal_folder

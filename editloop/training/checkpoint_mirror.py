@@ -1,29 +1,26 @@
 """Copy of a training's folder in object storage, so that a job on another node resumes from the last checkpoint.
 
 A pod's own disk is gone with the pod. Where EDITLOOP_CHECKPOINTS is an s3:// address, a thread of the step copies each
-complete checkpoint there while the ranks go on, its manifest last: a folder without one does not exist. Endpoint and
-credentials come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+complete checkpoint there while the ranks go on, its manifest last: a folder without one does not exist.
 """
 
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from editloop.content import MANIFEST, read_manifest
 from editloop.errors import EditLoopError
+from editloop.object_storage import ObjectFolder, StorageError
 from editloop.work_dir import WorkDirSettings
 
 log = logging.getLogger(__name__)
 
 MIRROR_SECONDS = 5.0
 """Pause between two looks for new checkpoints."""
-TRANSFERS = 8
-"""Files that are copied at a time."""
 COMPLETE_FOLDERS = ("step-*", "best")
 """Folders of a training that have a manifest, and are copied whole."""
 LOOSE_FILES = ("curves.jsonl", "curves-sent.json", "watch/**/*")
@@ -40,33 +37,30 @@ class CheckpointMirror:
             folder: The training's folder.
             address: s3://BUCKET/PREFIX of the copy.
         """
-        import s3fs
-
-        self.folder, self.address = folder, address.rstrip("/")
-        self.remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-        self._sizes: dict[str, tuple[int, float]] = {}
+        self.folder, self.remote = folder, ObjectFolder(address)
+        self._sizes: dict[Path, tuple[int, float]] = {}
 
     def restore(self) -> None:
         """Copy the newest intact checkpoint to an empty folder, and what belongs to it. One that is damaged is passed
         over."""
         if any(self.folder.glob(f"step-*/{MANIFEST}")):
             return
-        names = self._names()
-        for step in sorted((name for name in self._complete(names) if name.startswith("step-")), reverse=True):
-            self._download(name for name in names if name.startswith(f"{step}/"))
+        names = self.remote.names()
+        for step in sorted((name for name in _complete(names) if name.startswith("step-")), reverse=True):
+            self.remote.download((name for name in names if name.startswith(f"{step}/")), self.folder)
             try:
                 read_manifest(self.folder / step, check=True)
             except EditLoopError as error:
-                log.warning("%s/%s: passed over, %s", self.address, step, error)
+                log.warning("%s/%s: passed over, %s", self.remote.address, step, error)
                 shutil.rmtree(self.folder / step)
                 continue
-            self._download(name for name in names if not name.startswith("step-"))
-            log.info("%s: goes on at %s of %s", self.folder.name, step, self.address)
+            self.remote.download((name for name in names if not name.startswith("step-")), self.folder)
+            log.info("%s: goes on at %s of %s", self.folder.name, step, self.remote.address)
             return
 
     def push(self) -> None:
         """Copy what is new, and remove copies of checkpoints that the training has deleted."""
-        names = self._names()
+        names = self.remote.names()
         present = {
             path.name: path
             for pattern in COMPLETE_FOLDERS
@@ -76,63 +70,50 @@ class CheckpointMirror:
         for name, path in present.items():
             self._push_folder(name, path, names)
         self._push_loose_files()
-        for gone in sorted(self._complete(names) - present.keys()):
-            self.remote.rm_file(f"{self.address}/{gone}/{MANIFEST}")  # first: without it the rest does not count
-            self.remote.rm(f"{self.address}/{gone}", recursive=True)
+        for gone in sorted(_complete(names) - present.keys()):
+            self.remote.delete([f"{gone}/{MANIFEST}"])  # first: without it the rest does not count
+            self.remote.delete(name for name in names if name.startswith(f"{gone}/"))
+
+    def restore_loose_files(self) -> None:
+        """Copy the files that grow while a training runs, in their last state."""
+        names = self.remote.names()
+        self.remote.download((name for name in names if any(fnmatch(name, part) for part in LOOSE_FILES)), self.folder)
 
     def remove(self) -> None:
         """Remove the copy."""
-        if self.remote.exists(self.address):
-            self.remote.rm(self.address, recursive=True)
+        self.remote.delete(self.remote.names())
 
     def _push_folder(self, name: str, path: Path, names: set[str]) -> None:
         """Copy a complete folder, unless the copy has the same manifest."""
         manifest = (path / MANIFEST).read_bytes()
-        target = f"{self.address}/{name}/{MANIFEST}"
-        if f"{name}/{MANIFEST}" in names:
-            if self.remote.cat_file(target) == manifest:
+        target = f"{name}/{MANIFEST}"
+        if target in names:
+            if self.remote.read(target) == manifest:
                 return
-            self.remote.rm_file(target)
-        files = [file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST]
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            list(pool.map(lambda file: self._put(file), files))
-        self.remote.pipe_file(target, manifest)
+            self.remote.delete([target])
+        self._upload(file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST)
+        self.remote.write(target, manifest)
 
     def _push_loose_files(self) -> None:
-        for pattern in LOOSE_FILES:
-            for file in self.folder.glob(pattern):
-                if file.is_file():
-                    stat = file.stat()
-                    state = (stat.st_size, stat.st_mtime)
-                    key = str(file.relative_to(self.folder))
-                    if self._sizes.get(key) != state:
-                        self._put(file)
-                        self._sizes[key] = state
-
-    def _put(self, file: Path) -> None:
-        self.remote.put_file(str(file), f"{self.address}/{file.relative_to(self.folder).as_posix()}")
-
-    def _download(self, names: Any) -> None:
-        def fetch(name: str) -> None:
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.remote.get_file(f"{self.address}/{name}", str(target))
-
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            list(pool.map(fetch, names))
-
-    def _names(self) -> set[str]:
-        """Return the names of all files of the copy, relative to it."""
-        prefix = f"{self.address.removeprefix('s3://')}/"
-        return {path.removeprefix(prefix) for path in self.remote.find(self.address)}
-
-    def _complete(self, names: set[str]) -> set[str]:
-        """Return the folders of the copy that have a manifest."""
-        return {
-            name.removesuffix(f"/{MANIFEST}")
-            for name in names
-            if name.endswith(f"/{MANIFEST}") and name.count("/") == 1
+        """Copy the further files that have changed since the last call."""
+        sizes = {
+            file: (file.stat().st_size, file.stat().st_mtime)
+            for pattern in LOOSE_FILES
+            for file in self.folder.glob(pattern)
+            if file.is_file()
         }
+        self._upload(file for file, state in sizes.items() if self._sizes.get(file) != state)
+        self._sizes = sizes
+
+    def _upload(self, files: Iterable[Path]) -> None:
+        self.remote.upload({file.relative_to(self.folder).as_posix(): file for file in files})
+
+
+def _complete(names: Iterable[str]) -> set[str]:
+    """Return the folders that have a manifest, of the objects below a training's address."""
+    return {
+        name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}") and name.count("/") == 1
+    }
 
 
 def mirror_of(folder: Path) -> CheckpointMirror | None:
@@ -161,14 +142,10 @@ def mirrored(folder: Path) -> Iterator[None]:
     if mirror is None:
         yield
         return
-    from botocore.exceptions import BotoCoreError
-
     try:
         mirror.restore()
-    except (BotoCoreError, OSError) as error:
-        raise EditLoopError(
-            f"{mirror.address}: checkpoints cannot be read ({error}). Check EDITLOOP_CHECKPOINTS and the storage."
-        ) from error
+    except StorageError as error:
+        raise EditLoopError(f"EDITLOOP_CHECKPOINTS: {error}") from error
     over = threading.Event()
 
     def keep_pushing() -> None:
@@ -181,7 +158,7 @@ def mirrored(folder: Path) -> Iterator[None]:
                 is_failing = False
             except Exception as error:  # whatever the storage raises, the training goes on
                 if not is_failing:
-                    log.warning("%s: checkpoints do not go there (%s); tried again", mirror.address, error)
+                    log.warning("%s: checkpoints do not go there (%s); tried again", mirror.remote.address, error)
                 is_failing = True
 
     thread = threading.Thread(target=keep_pushing, daemon=True, name="checkpoint mirror")

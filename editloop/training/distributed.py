@@ -1,8 +1,10 @@
 """Ranks of a training job: start and end, collectives, seeds, and requests to stop."""
 
 import os
+import shutil
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -11,6 +13,9 @@ import torch.distributed as distributed
 from torch import Tensor
 
 from editloop.logs import log_to_stderr
+
+TRANSFER_BYTES = 64 * 2**20
+"""Size of the parts in which a file goes from machine to machine."""
 
 
 def start_rank() -> None:
@@ -86,6 +91,50 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def is_first_on_machine() -> bool:
+    """Return whether this is the first rank of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def gather_files(folder: Path) -> None:
+    """Move what the ranks of other machines wrote in their folder to rank 0's. Every rank calls it.
+
+    On one machine nothing happens.
+
+    Args:
+        folder: This machine's folder.
+    """
+    distributed.barrier()  # all files are written
+    rank, here = distributed.get_rank(), None
+    if int(os.environ.get("GROUP_RANK", "0")) and is_first_on_machine():  # GROUP_RANK: torchrun's number of the machine
+        here = [(str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()]
+    listed: list[list[tuple[str, int]] | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(listed, here)
+    for sender, files in enumerate(listed):
+        for name, size in files or ():
+            if rank == sender:
+                _send_file(folder / name)
+            elif rank == 0:
+                _receive_file(folder / name, size, sender)
+    if here is not None:
+        shutil.rmtree(folder)
+
+
+def _send_file(path: Path) -> None:
+    with path.open("rb") as file:
+        while part := file.read(TRANSFER_BYTES):
+            distributed.send(torch.frombuffer(bytearray(part), dtype=torch.uint8).to(device()), dst=0)
+
+
+def _receive_file(path: Path, size: int, sender: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        while rest := size - file.tell():
+            part = torch.empty(min(rest, TRANSFER_BYTES), dtype=torch.uint8, device=device())
+            distributed.recv(part, src=sender)
+            file.write(part.cpu().numpy().data)
 
 
 def to_device(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

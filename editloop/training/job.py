@@ -1,8 +1,7 @@
 """Shared by the stages that train: the job file for the ranks, the launch, and the clean-up.
 
-A TrainJob (Kubeflow) is named after its command line. Only the job file's path in it tells one training from another.
-The path follows from the training data and the settings, never from the output folder. A retry of the step therefore
-finds the TrainJob of its first try.
+A training's folder is named after its data and settings, never after the output. A retry of the step therefore finds
+the checkpoints of its first try.
 """
 
 import logging
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from editloop.content import sha256_json, write_file
 from editloop.interruption import interrupt_on_termination
 from editloop.lineage.retries import retry_while_unreachable
-from editloop.training.checkpoint_mirror import mirror_of, mirrored
+from editloop.training.checkpoint_mirror import mirror_of
 from editloop.training.launch import Launcher, launch_ranks
 from editloop.work_dir import work_dir
 
@@ -63,8 +62,8 @@ def launch_job(module: str, job: JobFile, *, processes: int, launch: Launcher = 
     """
     path = job.checkpoints / "job.json"
     write_file(path, job.model_dump_json(indent=1))
-    with interrupt_on_termination(), mirrored(job.checkpoints):
-        launch(module, [str(path)], processes=processes, result=job.output / HISTORY_FILE)
+    with interrupt_on_termination():
+        launch(module, path, processes=processes)
 
 
 def remove_when_delivered(folder: Path) -> None:

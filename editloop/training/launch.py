@@ -16,6 +16,7 @@ from pydantic import Field
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.processes import stop_tree
+from editloop.training.checkpoint_mirror import mirrored
 
 TAIL_LINES = 40
 """Number of last output lines of the ranks that an error message shows."""
@@ -29,57 +30,50 @@ class LocalLaunchSettings(EnvironmentSettings):
 
 
 class Launcher(Protocol):
-    """Runs `python -m MODULE ARGUMENTS` as the ranks of one torch.distributed job and waits for its end."""
+    """Runs a training's ranks as one torch.distributed job and waits for its end."""
 
-    def __call__(
-        self, module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
-    ) -> None:
-        """Run the job.
+    def __call__(self, module: str, job_file: Path, *, processes: int) -> None:
+        """Run `python -m MODULE JOB_FILE` as ranks.
 
         Args:
             module: Python module that each rank runs.
-            arguments: The module's command-line arguments.
+            job_file: The training's job file, in the training's folder.
             processes: Number of ranks.
-            log: File that receives the output of local ranks, in addition to stdout.
-            result: File that the job leaves when it succeeds.
 
         Raises:
             EditLoopError: The job does not succeed.
         """
 
 
-def launch_ranks(
-    module: str, arguments: list[str], *, processes: int, log: Path | None = None, result: Path | None = None
-) -> None:
-    """Run a job on this machine by torchrun (a `Launcher`). An interrupt stops all ranks.
+def launch_ranks(module: str, job_file: Path, *, processes: int) -> None:
+    """Run a training on this machine by torchrun (a `Launcher`). An interrupt stops all ranks.
+
+    Checkpoints are copied to object storage where EDITLOOP_CHECKPOINTS names one.
 
     Args:
         module: Python module that each rank runs.
-        arguments: The module's command-line arguments.
+        job_file: The training's job file, in the training's folder.
         processes: Number of ranks.
-        log: File that receives the ranks' output, in addition to stdout.
-        result: Unused here: torchrun's exit status says whether the job succeeded.
 
     Raises:
         EditLoopError: A rank fails. The message has the last lines of the output.
     """
-    _run_torchrun(
-        torchrun_arguments(module, arguments, processes, _free_port()), log, LocalLaunchSettings().stop_seconds
-    )
+    with mirrored(job_file.parent):
+        run_torchrun(torchrun_arguments(module, job_file, processes, _free_port()))
 
 
-def torchrun_arguments(module: str, arguments: list[str], processes: int, port: int | None = None) -> list[str]:
+def torchrun_arguments(module: str, job_file: Path, processes: int, port: int | None = None) -> list[str]:
     """Return the job's command line after the interpreter.
 
     Args:
         module: Python module that each rank runs.
-        arguments: The module's command-line arguments.
+        job_file: Its argument.
         processes: Number of ranks on this machine.
         port: Port of the rendezvous; None leaves it to torchrun's environment.
     """
     port_option = ["--master-port", str(port)] if port else []
     options = ["--nproc-per-node", str(processes), *port_option]
-    return ["-m", "torch.distributed.run", *options, "-m", module, *arguments]
+    return ["-m", "torch.distributed.run", *options, "-m", module, str(job_file)]
 
 
 def _free_port() -> int:
@@ -94,7 +88,16 @@ def _terminate_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _run_torchrun(command: list[str], log: Path | None, grace: float) -> None:
+def run_torchrun(command: list[str]) -> None:
+    """Run torchrun, show what the ranks print, and wait for its end. An interrupt stops all ranks.
+
+    Args:
+        command: Arguments of `python`.
+
+    Raises:
+        EditLoopError: A rank fails. The message has the last lines of the output.
+    """
+    grace = LocalLaunchSettings().stop_seconds
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
@@ -112,24 +115,17 @@ def _run_torchrun(command: list[str], log: Path | None, grace: float) -> None:
     )
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     failed = False
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
     try:
         assert process.stdout is not None
-        with (log or Path(os.devnull)).open("w") as copy:
-            for line in process.stdout:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                copy.write(line)
-                failed = failed or "failed (exitcode" in line  # what follows is torchrun's own report
-                if not failed:
-                    tail.append(line)
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            failed = failed or "failed (exitcode" in line  # what follows is torchrun's own report
+            if not failed:
+                tail.append(line)
         status = process.wait()
     except BaseException:
         stop_tree(psutil.Process(process.pid), grace)
         raise
     if status:
-        raise EditLoopError(
-            f"{' '.join(command)}: ended with status {status}. The ranks' last lines:\n{''.join(tail)}"
-            + (f"The whole log is {log}." if log else "")
-        )
+        raise EditLoopError(f"{' '.join(command)}: ended with status {status}. The ranks' last lines:\n{''.join(tail)}")

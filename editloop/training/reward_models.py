@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.datasets.splits import unread_shards
 from editloop.errors import EditLoopError
 from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
 from editloop.training.launch import Launcher, launch_ranks
@@ -57,7 +58,7 @@ def train_reward_model(
     from editloop.training.presets import choose_base, load_preset
     from editloop.training.reward_job import TrainingJob
 
-    manifest = read_manifest(dataset, check=True)
+    manifest = read_manifest(dataset, check=True, skip=unread_shards("train", "validation"))
     if not (manifest["facts"].get("pairs") or manifest["facts"].get("taught")):
         raise EditLoopError(f"{dataset}: no pairs to learn from. Collect judgements that tell candidates apart first.")
     training_preset = load_preset(preset)

@@ -61,9 +61,9 @@ def shipped_reward(dataset: Path, output: Path, parameters: RewardParameters) ->
 def killed_soon(checkpoints: Path) -> Callable[..., None]:
     """In the place of `launch`: all ranks killed soon after the first checkpoint."""
 
-    def launch(module: str, arguments: list[str], *, processes: int, result: Path) -> None:
+    def launch(module: str, job_file: Path, *, processes: int) -> None:
         log = checkpoints.parent / "killed.log"
-        ranks = start_ranks(module, arguments, processes, log)
+        ranks = start_ranks(module, [str(job_file)], processes, log)
         while not list(checkpoints.glob("*/step-*/manifest.json")):
             assert all(rank.is_alive() for rank in ranks), log.read_text()
             time.sleep(0.01)

@@ -8,21 +8,11 @@ import pytest
 from editloop.content import complete_folder, read_manifest
 from editloop.datasets.repository import commit_dataset, fetch_dataset
 from editloop.errors import EditLoopError
-from tests.s3_server import s3_server
-
-BUCKET = "datasets"
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as environment:
-        yield environment
+from tests.s3_server import BUCKET
 
 
 @pytest.fixture
-def dataset(s3, monkeypatch, tmp_path):
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
+def dataset(s3_environment, tmp_path):
     with complete_folder(tmp_path / "data") as folder:
         (folder / "rows.parquet").write_bytes(b"rows" * 1000)
     return tmp_path / "data"
@@ -53,7 +43,7 @@ def test_a_wrong_key_is_told_without_the_secret(dataset, tmp_path, monkeypatch):
     assert "not-the-secret" not in str(error.value)
 
 
-def test_credentials_that_change_between_two_calls_count(dataset, tmp_path, monkeypatch, s3):
+def test_credentials_that_change_between_two_calls_count(dataset, tmp_path, monkeypatch, s3_environment):
     """In one process, as where a session's token is renewed while `reconcile` runs."""
     place = {"repo": str(tmp_path / "repo"), "remote": f"s3://{BUCKET}/team-d"}
     version = commit_dataset(dataset, message="rows", **place)
@@ -63,7 +53,7 @@ def test_credentials_that_change_between_two_calls_count(dataset, tmp_path, monk
         monkeypatch.setenv(name, wrong)
         with pytest.raises(EditLoopError, match="get"):
             fetch_dataset(version, tmp_path / "back")
-        monkeypatch.setenv(name, s3[name])
+        monkeypatch.setenv(name, s3_environment[name])
     fetch_dataset(version, tmp_path / "back")
 
 

@@ -1,4 +1,6 @@
-"""The whole loop in its smallest size, with every real part: Label Studio, MLflow, DVC, DeepSpeed, kfp.local.
+"""The whole loop in its smallest size, with every real part: Label Studio, MLflow, DVC, DeepSpeed, kfp.local, S3.
+
+Edits, pictures, what steps hand on, checkpoints and the dataset's remote are in object storage.
 
 It is killed in the middle of a stage and called again, then its lineage is walked and broken on purpose.
 """
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from annotation.campaigns.labelling import result_of
 from annotation.campaigns.opening import task_rows
 from editloop.content import read_manifest
 from editloop.lineage import registry, tracking
+from editloop.object_storage import ObjectFolder, content_digest
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
+from pipelines.campaign_report import live_report
 from pipelines.catalogue import STAGES, read_run_settings
 from pipelines.environment import local_environment, services_of
 from pipelines.reconcile import reconcile
@@ -32,10 +36,15 @@ from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.settings import SMALLEST
 from pipelines.summary import TURN_STAGES
 from pipelines.verify import verify
+from tests.s3_server import BUCKET, s3_server
 
 pytestmark = pytest.mark.timeout(600)
 CALL = "import sys; from pipelines.cli import main; sys.exit(main())"
 KILLED_IN = "reward"
+IN_STORAGE = {
+    f"EDITLOOP_{name}": f"s3://{BUCKET}/{name.lower()}"
+    for name in ("PICTURES", "OBJECTS", "CHECKPOINTS", "DATASET_REMOTE")
+}
 
 
 def demo(out: Path) -> subprocess.Popen[bytes]:
@@ -48,7 +57,11 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a demo that was killed in a stage and then finished; the environment names its running services."""
     out = tmp_path_factory.mktemp("loop") / "demo"
     before = dict(os.environ)
-    try:
+    with ExitStack() as stack:
+        stack.callback(os.environ.update, before)
+        stack.callback(os.environ.clear)
+        os.environ.update(stack.enter_context(s3_server(out.with_name("s3"))) | IN_STORAGE)
+        stack.callback(stop_services, out / "services")
         first = demo(out)
         log = out / "logs" / f"{STAGES[KILLED_IN].pipelines[0]}.log"
         while not (log.is_file() and f"Executing task '{KILLED_IN}'" in log.read_text()):
@@ -59,10 +72,6 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert demo(out).wait() == 0
         os.environ.update(start_services(out / "services").environment | local_environment(out))
         yield out
-    finally:
-        stop_services(out / "services")
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,26 @@ def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn
     assert editor["uplift"] == pytest.approx(editor["tuned"] - editor["base"])
     assert summary["gate"]["reward"]["verdict"] == summary["gate"]["editor"]["verdict"] == "promote"
     assert "<html" in (turn / "report.html").read_text()
+
+
+def test_what_steps_hand_on_is_in_object_storage(turn: Path) -> None:
+    for stage in TURN_STAGES:
+        (tags, *_) = [run.data.tags for run in tracking.find_runs(stage=stage, finished=True)]
+        assert tags["editloop.object.output"].startswith(f"{IN_STORAGE['EDITLOOP_OBJECTS']}/")
+        assert Path(tags["editloop.uri.output"]).is_file(), "KFP keeps an address, not the folder"
+    for variable in ("EDITLOOP_PICTURES", "EDITLOOP_DATASET_REMOTE"):
+        assert ObjectFolder(IN_STORAGE[variable]).names()
+    assert not (turn / "dataset-remote").exists()
+
+
+def test_a_report_on_the_answers_finds_the_candidates_there(turn: Path) -> None:
+    settings = service_settings()
+    (campaign,) = find_campaigns(connect(settings), settings)
+    assert live_report(campaign.key, None).quality["axes"]["if"]["by_type"]
+    address = tracking.find_runs(stage="candidates", finished=True)[0].data.tags["editloop.object.output"]
+    parts = (turn / "cache" / "objects").glob(f"{content_digest(address)}-*")
+    (candidates,) = (path for path in parts if path.is_dir())
+    assert [path.name for path in sorted(candidates.iterdir())] == ["manifest.json", "tasks.jsonl"], "no images"
 
 
 def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
@@ -177,14 +206,24 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
 
 def _fault(turn: Path, broken: str) -> Any:
     @contextmanager
-    def moved(*paths: Path) -> Iterator[None]:
-        for path in paths:
-            path.rename(path.with_name(path.name + ".away"))
+    def moved(path: Path) -> Iterator[None]:
+        path.rename(path.with_name(path.name + ".away"))
         try:
             yield
         finally:
-            for path in paths:
-                path.with_name(path.name + ".away").rename(path)
+            path.with_name(path.name + ".away").rename(path)
+
+    @contextmanager
+    def remote_gone() -> Iterator[None]:
+        remote, copy = ObjectFolder(IN_STORAGE["EDITLOOP_DATASET_REMOTE"]), turn / "dataset-remote.away"
+        names = remote.names()
+        remote.download(names, copy)
+        remote.delete(names)
+        try:
+            with moved(turn / "dataset" / ".dvc" / "cache"):
+                yield
+        finally:
+            remote.upload({name: copy / name for name in names})
 
     @contextmanager
     def config_changed() -> Iterator[None]:
@@ -218,7 +257,7 @@ def _fault(turn: Path, broken: str) -> Any:
             api.set_registered_model_alias("edit-reward", "champion", version)
 
     if broken == "DVC revision":
-        return moved(turn / "dataset-remote", turn / "dataset" / ".dvc" / "cache")
+        return remote_gone()
     if broken == "label export":
         (export,) = (turn / "services").rglob("export.json")
         return bytes_changed(export)

@@ -14,27 +14,24 @@ from editloop.content import sha256_bytes
 from editloop.errors import EditLoopError
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
-from tests.s3_server import s3_server
+from tests.s3_server import BUCKET
 
-BUCKET, PREFIX, CAMPAIGN = "pictures", "team-a", "0123456789abcdef"
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    """The environment of an S3 server with one bucket."""
-    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as environment:
-        yield environment
+PREFIX, CAMPAIGN = "pictures", "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def beside_s3(s3, tmp_path_factory):
+def beside_s3(s3_storage, tmp_path_factory):
     """A Label Studio that was started where the S3 server is known; the whole environment."""
     home = tmp_path_factory.mktemp("beside-s3")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3.items():
+        for name, value in s3_storage.items():
             patch.setenv(name, value)
         try:
-            yield s3 | start_services(home, mlflow=False).environment | {"EDITLOOP_PICTURES": f"s3://{BUCKET}/{PREFIX}"}
+            yield (
+                s3_storage
+                | start_services(home, mlflow=False).environment
+                | {"EDITLOOP_PICTURES": f"s3://{BUCKET}/{PREFIX}"}
+            )
         finally:
             stop_services(home)
 
@@ -81,13 +78,11 @@ def test_pictures_arrive_whole_for_members_and_not_at_all_for_others(store, make
         assert sha256_bytes(stranger.content) != digest
 
 
-def test_a_bucket_gives_nothing_to_strangers(s3, monkeypatch, make_candidates):
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
+def test_a_bucket_gives_nothing_to_strangers(s3_environment, make_candidates):
     store = picture_store(service_settings().model_copy(update={"pictures": f"s3://{BUCKET}/{PREFIX}"}))
     path = next((make_candidates(1) / "images").iterdir())
     store.put(CAMPAIGN, {path.stem: path})
-    direct = f"{s3['AWS_ENDPOINT_URL']}/{BUCKET}/{PREFIX}/{CAMPAIGN}/{path.name}"
+    direct = f"{s3_environment['AWS_ENDPOINT_URL']}/{BUCKET}/{PREFIX}/{CAMPAIGN}/{path.name}"
     assert requests.get(direct, timeout=60).status_code == 403
 
 
@@ -109,18 +104,16 @@ def test_a_storage_is_attached_once_and_its_sync_makes_no_tasks(store, make_cand
     assert client.projects.get(project).task_number == 1
 
 
-def test_a_bucket_that_is_not_there_is_told(s3, service_environment, monkeypatch, make_candidates):
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
+def test_a_bucket_that_is_not_there_is_told(s3_environment, service_environment, make_candidates):
     path = next((make_candidates(1) / "images").iterdir())
     store = picture_store(service_settings().model_copy(update={"pictures": "s3://no-such-bucket/x"}))
-    with pytest.raises(EditLoopError, match=r"do not go to s3://no-such-bucket/x.*EDITLOOP_PICTURES") as error:
+    with pytest.raises(EditLoopError, match=r"EDITLOOP_PICTURES: s3://no-such-bucket/x/.*: cannot be read") as error:
         store.put(CAMPAIGN, {path.stem: path})
-    assert s3["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
     client, project = connect(service_settings()), project_without_tasks()
     with pytest.raises(EditLoopError, match=r"cannot reach the pictures in s3://no-such-bucket/x") as error:
         store.attach(client, project, CAMPAIGN)
-    assert s3["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
 
 
 def project_without_tasks():

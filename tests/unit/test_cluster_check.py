@@ -12,7 +12,7 @@ from editloop.errors import EditLoopError
 from infra.profile import Profile, read_profile
 from pipelines import cluster_check
 from pipelines.cli import app
-from pipelines.cluster_check import check_cluster, pod_logs
+from pipelines.cluster_check import StepLog, check_cluster, pod_logs
 from pipelines.kfp_settings import KfpSettings
 from tests.kfp_stub import kfp_stub
 
@@ -198,9 +198,29 @@ def test_the_server_s_version_is_checked(
 def test_logs_are_those_of_the_steps_without_the_launchers_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_check, "_cluster_apis", lambda: (Core({}), Core({})))
     assert list(pod_logs("editloop", "r", 2)) == [
-        ("Check the settings, find the inputs", "step 2\neditloop: pod 3 says why"),
-        ("Train the reward model", "step 2\neditloop: pod 0 says why"),
+        ("train-reward-preflight", "Check the settings, find the inputs", "step 2\neditloop: pod 3 says why"),
+        ("reward", "Train the reward model", "step 2\neditloop: pod 0 says why"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("reward", "--- Train the reward model\nepoch 1\n"),
+        ("check THE", "--- Check the settings, find the inputs\nfine\n"),
+        ("rewrd", "--step rewrd: no pod of such a step in r; there are preflight, reward. Did you mean reward?"),
+    ],
+)
+def test_logs_are_of_the_steps_that_are_asked_for(step: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = [
+        StepLog("preflight", "Check the settings, find the inputs", "fine\n"),
+        StepLog("reward", "Train the reward model", "epoch 1\n"),
+    ]
+    monkeypatch.setattr(cluster_check, "pod_logs", lambda namespace, run_id, tail: iter(logs))
+    server = SimpleNamespace(profile=SimpleNamespace(namespace="editloop"), find=lambda run: "id")
+    monkeypatch.setattr("pipelines.backend.open_server", lambda profile: server)
+    called = CliRunner().invoke(app, ["cluster", "logs", "r", "--step", step])
+    assert told in (called.stdout or str(called.exception))
 
 
 def test_the_command_fails_where_something_is_missing(monkeypatch: pytest.MonkeyPatch, example: Profile) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1PodSpecPatch as PodSpecPatch
 
 from editloop.errors import EditLoopError
 from infra.profile import Profile, read_profile
@@ -132,12 +133,21 @@ def test_a_training_on_several_nodes_is_a_trainjob_with_the_stages_resources(tmp
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(values))
     compiled = compile_pipeline("train-reward", tmp_path / "c.yaml", read_profile(str(tmp_path / "ours.yaml")))
     container, pod = executors(compiled)["reward"]
-    assert "accelerator" not in container["resources"], "the step's own pod trains nothing"
+    resources = container["resources"]
+    assert "accelerator" not in resources, "the step's own pod trains nothing"
+    assert (resources["resourceCpuLimit"], resources["resourceMemoryLimit"]) == ("500m", "1Gi")
+    assert not pod.keys() & {"emptyDirMounts", "nodeSelector", "tolerations"}
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     assert environment["EDITLOOP_LAUNCHER"] == "trainjob"
     assert environment["EDITLOOP_TRAINJOB_NAMESPACE"] == "ours"
     assert json.loads(environment["EDITLOOP_TRAINJOB_RESOURCES"])["amd.com/gpu"] == "2"
     assert json.loads(environment["EDITLOOP_TRAINJOB_SECRETS"]) == {"EDITLOOP_LABEL_STUDIO_TOKEN": ["studio", "token"]}
+    ranks = json.loads(environment["EDITLOOP_TRAINJOB_POD"])
+    assert PodSpecPatch.from_dict(ranks).to_dict() == ranks, "a field that Kubeflow Trainer does not know"
+    assert ranks["nodeSelector"] == {"pool": "gpu"}
+    assert ranks["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in ranks["volumes"]
+    assert ranks["imagePullSecrets"] == [{"name": "registry"}]
     paths = {entry["name"]: entry["fieldPath"] for entry in pod["fieldPathAsEnv"]}
     assert paths["EDITLOOP_POD_UID"] == "metadata.uid"
     assert "EDITLOOP_LAUNCHER" not in {entry["name"] for entry in executors(compiled)["benchmark"][0]["env"]}

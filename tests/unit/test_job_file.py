@@ -18,11 +18,12 @@ from components.editor_sft.stage import run_editor_sft
 from components.reward.declaration import RewardParameters
 from components.reward.stage import run_reward
 from editloop.content import complete_folder, read_manifest
+from editloop.lineage.tracking import digest
 from editloop.training.editor_rl.reward_source import RewardSource
 from editloop.training.job import JobFile, launch_job
-from editloop.training.launch import torchrun_arguments
 from infra.launch import LaunchSettings, launch
-from infra.trainjob import trainjob_manifest
+from infra.trainjob import trainjob
+from infra.trainjob_files import send_job
 
 TOP = Path(__file__).parents[2]
 Stage = Callable[[Path, Path, int], Any]
@@ -69,10 +70,11 @@ def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the TrainJobs that steps wait for; each step is interrupted there."""
     names: list[str] = []
 
-    def waits(command: list[str], processes: int, settings: LaunchSettings, result: Path) -> None:
-        names.append(trainjob_manifest(command, processes, settings)["metadata"]["name"])
+    def waits(module: str, job_file: Path, processes: int, settings: LaunchSettings) -> None:
+        names.append(trainjob(send_job(module, job_file, processes, "s3://b/o"), processes, settings).metadata.name)
         raise StepInterruptedError
 
+    monkeypatch.setattr("infra.trainjob_files.put_folder", lambda folder, address: f"{address}/{digest(folder)}")
     monkeypatch.setattr("infra.launch.launch_trainjob", waits)
     monkeypatch.setenv("EDITLOOP_LAUNCHER", "trainjob")
     monkeypatch.setenv("EDITLOOP_CHECKPOINTS", str(tmp_path / "checkpoints"))
@@ -110,9 +112,8 @@ def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypa
     outcome = {"steps": [{"step": 1, "loss": 0.5, "learning_rate": 0.1, "edits_per_second": 1.0, "waiting": 0.0}]}
     outcome |= {"evaluations": [{"loss": 0.4, "step": 1, "peak_megabytes": 9.0}]}
 
-    def ranks(module: str, arguments: list[str], *, processes: int, result: Path) -> None:
-        job = json.loads(Path(arguments[0]).read_text())
-        assert result.parent == Path(job["output"])
+    def ranks(module: str, job_file: Path, *, processes: int) -> None:
+        job = json.loads(job_file.read_text())
         with complete_folder(Path(job["output"]), {"kind": "a model", **job["facts"]}) as out:
             (out / "weights").write_text("trained")
             (out / "training.json").write_text(json.dumps(outcome))
@@ -138,6 +139,5 @@ def test_a_job_file_is_written_where_its_checkpoints_lie(tmp_path: Path, job_nam
     job = JobFile(output=tmp_path / "result", checkpoints=tmp_path / "work")
     with pytest.raises(StepInterruptedError):
         launch_job("m", job, processes=2, launch=launch)
-    command = torchrun_arguments("m", [str(tmp_path / "work" / "job.json")], 2)
-    assert job_names == [trainjob_manifest(command, 2, LaunchSettings())["metadata"]["name"]]
+    assert len(job_names) == 1
     assert JobFile.model_validate_json((tmp_path / "work" / "job.json").read_text()) == job

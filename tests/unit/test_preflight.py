@@ -1,20 +1,18 @@
 """A pipeline's first step: all faults of a form at once, and what it finds for the steps."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import s3fs
 
 from editloop.content import complete_folder, read_manifest
 from editloop.errors import EditLoopError
+from editloop.object_storage import ObjectFolder
 from pipelines import run_inputs
 from pipelines.catalogue import PIPELINES
 from pipelines.preflight import plan_run, preflight_fields, preflight_outputs
 from pipelines.run_inputs import find_edits
-from tests.s3_server import s3_server
 
 
 @pytest.fixture
@@ -112,23 +110,22 @@ def test_settings_that_are_no_mapping_are_refused(edits: Path, settings: str) ->
 
 
 @pytest.mark.slow("starts an S3 server")
-def test_a_folder_in_a_bucket_has_the_digest_of_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_server(tmp_path, "edits") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        remote = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-        remote.pipe_file("edits/whole/manifest.json", json.dumps({"sha256": "d1"}).encode())
-        remote.pipe_file("edits/plain/edits.jsonl", b"{}")
-        assert find_edits("edits", "s3://edits/whole/").sha256 == "d1"
-        before = find_edits("edits", "s3://edits/plain").sha256
-        remote.pipe_file("edits/plain/edits.jsonl", b"{ }")
-        assert find_edits("edits", "s3://edits/plain").sha256 != before
-        monkeypatch.setenv("EDITLOOP_EDITS", "s3://edits")
-        assert find_edits("edits", "plain") == find_edits("edits", "s3://edits/plain")
-        with pytest.raises(EditLoopError, match=r"there are plain\. Did you mean plain\?"):
-            find_edits("edits", "plian")
-        with pytest.raises(EditLoopError, match=r"edits: s3://edits/none has no edits\.jsonl"):
-            find_edits("edits", "s3://edits/none")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(EditLoopError, match="s3://edits/plain cannot be read"):
-            find_edits("edits", "s3://edits/plain")
+def test_a_folder_in_a_bucket_has_the_digest_of_its_content(
+    edits: Path, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = ObjectFolder("s3://editloop/edits")
+    remote.upload({f"whole/{name}": edits / name for name in ("manifest.json", "edits.jsonl")})
+    remote.write("plain/edits.jsonl", b"{}")
+    assert find_edits("edits", "s3://editloop/edits/whole/").sha256 == find_edits("edits", str(edits)).sha256
+    before = find_edits("edits", "s3://editloop/edits/plain").sha256
+    remote.write("plain/edits.jsonl", b"{ }")
+    assert find_edits("edits", "s3://editloop/edits/plain").sha256 != before
+    monkeypatch.setenv("EDITLOOP_EDITS", "s3://editloop/edits")
+    assert find_edits("edits", "plain") == find_edits("edits", "s3://editloop/edits/plain")
+    with pytest.raises(EditLoopError, match=r"there are plain, whole\. Did you mean plain\?"):
+        find_edits("edits", "plian")
+    with pytest.raises(EditLoopError, match=r"edits: s3://editloop/edits/none has no edits\.jsonl"):
+        find_edits("edits", "s3://editloop/edits/none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(EditLoopError, match="edits: s3://editloop/edits/plain: cannot be read"):
+        find_edits("edits", "s3://editloop/edits/plain")

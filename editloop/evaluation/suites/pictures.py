@@ -1,6 +1,7 @@
 """Loads a suite's images: decodes each once and collects faults, before a judge scores anything."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,8 @@ class PictureLoader:
         self.root, self._looked = root, on_picture
         self.faults: list[str] = []
         self._seen: dict[str, Future[str]] = {}
+        self._pending: deque[Future[str]] = deque()
+        """The latest ones, oldest first."""
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
     def put(self, name: str, data: bytes, read: Callable[[], bytes]) -> PictureRef:
@@ -43,10 +46,10 @@ class PictureLoader:
         self._looked()
         sha256 = sha256_bytes(data)
         if sha256 not in self._seen:
-            pending = [future for future in self._seen.values() if not future.done()]
-            if len(pending) >= MAX_PENDING:
-                pending[0].result()
+            if len(self._pending) == MAX_PENDING:
+                self._pending.popleft().result()
             self._seen[sha256] = self._pool.submit(_decode_fault, name, data)
+            self._pending.append(self._seen[sha256])
         return PictureRef(name, sha256, read)
 
     def file(self, path: str, name: str) -> PictureRef | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from editloop.content import read_manifest
 from editloop.datasets.labels import TIE
+from editloop.datasets.splits import unread_shards
 from editloop.datasets.votes import JUDGEMENTS, read_votes
 from editloop.errors import EditLoopError
 from editloop.evaluation.oracle import oracle_of_group
@@ -79,7 +80,7 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
 
 def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
     """The test split's tasks, without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
-    read_manifest(data, check=True)
+    read_manifest(data, check=True, skip=unread_shards("test"))
     rows: dict[str, list[tuple[dict[str, object], tuple[PictureRef | None, ...]]]] = {}
     paths = sorted(data.glob("candidates-test-*.parquet"))
     if not paths:

@@ -1,0 +1,421 @@
+"""Files and folders in S3-compatible object storage: the only module that talks to it.
+
+A folder is stored under its content address, s3://BUCKET/PREFIX/<sha256 of its manifest>. The manifest is written last,
+so an address without one does not exist, and it has the sha256 of every file, so whatever arrives is checked.
+
+boto3 reads AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+AWS_CA_BUNDLE and AWS_MAX_ATTEMPTS (tries per request). A store that refuses the checksums of newer clients needs
+AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from editloop.content import (
+    MANIFEST,
+    canonical_json,
+    file_digests,
+    is_skipped,
+    new_folder,
+    read_manifest,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+)
+from editloop.errors import EditLoopError
+from editloop.retry import retry_call
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from s3transfer.manager import TransferManager
+
+log = logging.getLogger(__name__)
+
+SCHEME = "s3://"
+DIGEST = re.compile("[0-9a-f]{64}")
+LISTING = ".listing.json"
+"""Stands for the manifest in the copy of a folder that has none."""
+PARALLEL_TRANSFERS = 16
+"""Files, or parts of large files, that are under way at a time."""
+CONNECT_SECONDS, READ_SECONDS = 10, 60
+"""Time after which a silent connection is given up; botocore then tries again."""
+READS = 3
+"""Times that an object is read whose body is cut off, or is not what the manifest says."""
+UPLOADS = 3
+"""Times that an object is sent whose content changes on the way."""
+DELETED_AT_ONCE = 1000
+"""Most objects that S3 deletes by one request."""
+DAMAGED_UPLOAD = ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
+"""Error codes of a store that got another content than was sent."""
+CHECK = "Check the address, AWS_ENDPOINT_URL and the AWS credentials."
+
+
+class StorageError(EditLoopError):
+    """Object storage cannot be reached, refuses a request, or returned another content than was stored."""
+
+
+class FolderListing(BaseModel):
+    """The part of a manifest that this module reads."""
+
+    files: dict[str, str]
+    """sha256 of each file, by relative POSIX path."""
+
+
+def is_address(location: str) -> bool:
+    """Return whether a location is in object storage rather than a path.
+
+    Args:
+        location: s3://BUCKET/PREFIX, or a path.
+    """
+    return location.startswith(SCHEME)
+
+
+class ObjectFolder:
+    """The objects below an address, by their names relative to it.
+
+    Every method raises StorageError, in one line, where the storage cannot be reached or refuses.
+    """
+
+    def __init__(self, address: str):
+        """Take an address; nothing is read.
+
+        Args:
+            address: s3://BUCKET/PREFIX.
+
+        Raises:
+            EditLoopError: The address is of another form.
+        """
+        self.address = address.rstrip("/")
+        self.bucket, _, self._prefix = self.address.removeprefix(SCHEME).partition("/")
+        if not is_address(address) or not self.bucket:
+            raise EditLoopError(f"{address}: no address in object storage. Write it as s3://BUCKET/PREFIX.")
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        """A client of this folder's own: credentials that change count for the next one."""
+        from boto3.session import Session
+        from botocore.config import Config
+
+        settings = Config(
+            retries={"mode": "standard"},
+            response_checksum_validation="when_required",  # the sha256s of a manifest say more
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=PARALLEL_TRANSFERS,
+            tcp_keepalive=True,
+        )
+        client = Session().client("s3", config=settings)
+        # the stubs know handlers without an answer only
+        client.meta.events.register("needs-retry.s3", _send_again)  # type: ignore[arg-type]
+        return client
+
+    def names(self) -> set[str]:
+        """Return the names of all objects."""
+        with self._errors("cannot be read"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""))
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        # SeaweedFS lists empty folders as objects whose names end in a slash
+        return {key.removeprefix(self._key("")) for key in keys if not key.endswith("/")}
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a small object; None where there is none.
+
+        Args:
+            name: The object.
+        """
+        from botocore.exceptions import HTTPClientError
+
+        def read() -> bytes:
+            return self._client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
+
+        def is_cut_off(error: BaseException) -> bool:  # while the body is read, which botocore does not repeat
+            return isinstance(error, HTTPClientError)
+
+        with self._errors("cannot be read"):
+            try:
+                return retry_call(read, is_cut_off, tries=READS)
+            except self._client.exceptions.NoSuchKey:
+                return None
+
+    def write(self, name: str, data: bytes, *, only_new: bool = False) -> bool:
+        """Write a small object.
+
+        Args:
+            name: The object.
+            data: Its content.
+            only_new: Leave an object that exists as it is, also where two writers meet.
+
+        Returns:
+            Whether it was written.
+        """
+        from botocore.exceptions import ClientError
+
+        key = self._key(name)
+        with self._errors("cannot be written"):
+            if not only_new:
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+                return True
+            try:
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+                return True
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    raise
+                return False
+
+    def upload(self, files: Mapping[str, Path]) -> None:
+        """Upload files, several at a time, large ones in parts.
+
+        Args:
+            files: Files by the objects' names.
+        """
+        with self._errors("cannot be written"), self._transfers() as manager:
+            futures = [manager.upload(str(path), self.bucket, self._key(name)) for name, path in files.items()]
+            for future in futures:
+                future.result()
+
+    def download(self, names: Iterable[str], target: Path) -> None:
+        """Download objects to files of the same names below a folder, several at a time, large ones in parts.
+
+        Args:
+            names: The objects.
+            target: The folder. Missing ones are created.
+        """
+        with self._errors("cannot be read"), self._transfers() as manager:
+            futures = []
+            for name in names:
+                path = target / _inside(self.address, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                futures.append(manager.download(self.bucket, self._key(name), str(path)))
+            for future in futures:
+                future.result()
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects. One that is not there counts as deleted.
+
+        Args:
+            names: The objects.
+        """
+        keys = [self._key(name) for name in names]
+        with self._errors("cannot be written"):
+            for start in range(0, len(keys), DELETED_AT_ONCE):
+                batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]]
+                reply = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+                if faults := reply.get("Errors"):
+                    raise OSError(f"{faults[0].get('Key')}: {faults[0].get('Message')}")
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    @contextmanager
+    def _transfers(self) -> Iterator["TransferManager"]:
+        from boto3.s3.transfer import TransferConfig, create_transfer_manager
+
+        with create_transfer_manager(self._client, TransferConfig(max_concurrency=PARALLEL_TRANSFERS)) as manager:
+            yield manager
+
+    @contextmanager
+    def _errors(self, fault: str) -> Iterator[None]:
+        """Make one line of whatever botocore, s3transfer and the disk raise."""
+        from botocore.exceptions import BotoCoreError, ClientError
+        from s3transfer.exceptions import RetriesExceededError
+
+        try:
+            yield
+        except RetriesExceededError as error:
+            raise StorageError(f"{self.address}: {fault} ({error.last_exception}). {CHECK}") from error
+        except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last of an address of no form
+            raise StorageError(f"{self.address}: {fault} ({error}). {CHECK}") from error
+
+
+def put_folder(folder: Path, address: str) -> str:
+    """Store a folder under its content address. A folder that is there already is not sent again.
+
+    Args:
+        folder: The folder. One with a manifest is named by the sha256 of that file, so by its facts too; another by
+            the sha256 of a listing of its files.
+        address: s3://BUCKET/PREFIX of all stored folders.
+
+    Returns:
+        The content address, s3://BUCKET/PREFIX/<sha256>.
+
+    Raises:
+        EditLoopError: A file is not what the folder's manifest says.
+        StorageError: The storage cannot be written.
+    """
+    marker, listing = _listing_of(folder)
+    remote = ObjectFolder(f"{address.rstrip('/')}/{sha256_bytes(listing)}")
+    if remote.read(marker) == listing:
+        return remote.address
+    if marker == MANIFEST:
+        read_manifest(folder, check=True)
+    remote.upload({name: folder / name for name in FolderListing.model_validate_json(listing).files})
+    if not remote.write(marker, listing, only_new=True) and remote.read(marker) != listing:
+        raise _damaged(remote, marker)
+    return remote.address
+
+
+def fetch_folder(
+    address: str, target: Path, names: Collection[str] | None = None, *, skip: Collection[str] = ()
+) -> None:
+    """Fetch a stored folder. It appears whole or not at all; every file is compared with the folder's manifest.
+
+    Args:
+        address: What `put_folder` returned.
+        target: The folder to write; an existing one is replaced. It gets the manifest too, where the stored folder has
+            one.
+        names: Files to fetch, by relative path; None for all.
+        skip: Shell patterns of files to leave out.
+
+    Raises:
+        EditLoopError: Nothing is stored there, or it has no file of such a name.
+        StorageError: The storage cannot be read, or returned another content every time.
+    """
+    remote = ObjectFolder(address)
+    marker, listing = _read_listing(remote)
+    files = FolderListing.model_validate_json(listing).files
+    selected = files.keys() if names is None else set(names)
+    if unknown := sorted(selected - files.keys()):
+        raise EditLoopError(f"{address}: has no {', '.join(unknown)}. Give names of its manifest.")
+    with new_folder(target) as temporary:
+        _fetch_checked(remote, {name: files[name] for name in selected if not is_skipped(name, skip)}, temporary)
+        if marker == MANIFEST:
+            (temporary / MANIFEST).write_bytes(listing)
+
+
+def has_folder(folder: Path, address: str, *, skip: Collection[str] = ()) -> bool:
+    """Return whether a folder is what `fetch_folder` wrote. Every file is read.
+
+    Args:
+        folder: The folder, which may be missing.
+        address: Its content address.
+        skip: Shell patterns of the files that were left out.
+    """
+    if not folder.is_dir():
+        return False
+    _, listing = _listing_of(folder)
+    if sha256_bytes(listing) != content_digest(address):
+        return False
+    files = FolderListing.model_validate_json(listing).files
+    return file_digests(folder) == {name: digest for name, digest in files.items() if not is_skipped(name, skip)}
+
+
+def fetch_named_folder(address: str, target: Path) -> None:
+    """Fetch a folder that somebody put under an address of their own. With a manifest, every file is compared with it.
+
+    Args:
+        address: s3://BUCKET/PREFIX of the folder.
+        target: The folder to write; an existing one is replaced.
+
+    Raises:
+        EditLoopError: Nothing is there, or it is not what its manifest says.
+        StorageError: The storage cannot be read.
+    """
+    remote = ObjectFolder(address)
+    names = remote.names()
+    if not names:
+        raise EditLoopError(f"{address}: nothing is there. Correct the address.")
+    with new_folder(target) as temporary:
+        remote.download(names, temporary)
+        if MANIFEST in names:
+            read_manifest(temporary, check=True)
+
+
+def content_digest(address: str) -> str:
+    """Return the sha256 that ends a content address.
+
+    Args:
+        address: What `put_folder` returned.
+
+    Raises:
+        EditLoopError: It is no content address.
+    """
+    digest = address.rsplit("/", 1)[-1]
+    if not DIGEST.fullmatch(digest):
+        raise EditLoopError(f"{address}: no content address. Give one that ends in a sha256, as a step wrote it.")
+    return digest
+
+
+def folder_digest(address: str) -> str | None:
+    """Return the sha256 of a folder's content, from its manifest in object storage; None where it has none.
+
+    Args:
+        address: s3://BUCKET/PREFIX of the folder, which need not be a content address.
+
+    Raises:
+        StorageError: The storage cannot be read, or the manifest is none.
+    """
+    manifest = ObjectFolder(address).read(MANIFEST)
+    if manifest is None:
+        return None
+    try:
+        return sha256_json(FolderListing.model_validate_json(manifest).files)
+    except ValidationError as error:
+        raise StorageError(f"{address}/{MANIFEST}: no manifest of ours. Write the folder again.") from error
+
+
+def _listing_of(folder: Path) -> tuple[str, bytes]:
+    """Return the name and the bytes of what lists a folder's files, whose sha256 names the folder."""
+    if (folder / MANIFEST).is_file():
+        return MANIFEST, (folder / MANIFEST).read_bytes()
+    files = file_digests(folder)
+    return LISTING, canonical_json({"sha256": sha256_json(files), "files": files})
+
+
+def _read_listing(remote: ObjectFolder) -> tuple[str, bytes]:
+    """Return the name and the bytes of what lists a stored folder's files. Their sha256 ends the address."""
+    digest = content_digest(remote.address)
+    for _ in range(READS):
+        marker, listing = MANIFEST, remote.read(MANIFEST)
+        if listing is None:
+            marker, listing = LISTING, remote.read(LISTING)
+        if listing is None:
+            raise EditLoopError(f"{remote.address}: nothing is stored there. Run the step that writes it again.")
+        if sha256_bytes(listing) == digest:
+            return marker, listing
+    raise _damaged(remote, marker)
+
+
+def _fetch_checked(remote: ObjectFolder, digests: Mapping[str, str], target: Path) -> None:
+    """Download files and compare them with their sha256; those that differ are fetched again."""
+    missing = list(digests)
+    for attempt in range(READS):
+        remote.download(missing, target)
+        missing = [name for name in missing if sha256_file(target / name) != digests[name]]
+        if not missing:
+            return
+        log.warning("%s: %s damaged (try %d of %d)", remote.address, ", ".join(missing), attempt + 1, READS)
+    raise _damaged(remote, missing[0])
+
+
+def _send_again(response: "tuple[object, Mapping[str, object]] | None", attempts: int, **context: object) -> int | None:
+    """Return the seconds after which botocore repeats a request; None leaves it to its own rules.
+
+    Those give up where a store got another content than was sent.
+    """
+    error = response[1].get("Error") if response else None
+    is_damaged = isinstance(error, dict) and error.get("Code") in DAMAGED_UPLOAD
+    return 0 if is_damaged and attempts < UPLOADS else None
+
+
+def _damaged(remote: ObjectFolder, name: str) -> StorageError:
+    return StorageError(
+        f"{remote.address}/{name}: is not what was stored, {READS} times. Delete the folder there and run the step "
+        "that writes it again."
+    )
+
+
+def _inside(address: str, name: str) -> PurePosixPath:
+    """Return an object's name as a relative path that does not leave its folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise EditLoopError(f"{address}/{name}: leads out of its folder. Write it by `editloop` alone.")
+    return path
