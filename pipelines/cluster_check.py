@@ -29,6 +29,8 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "AWS_ENDPOINT_U
 """Variables whose values in this shell are used instead of the profile's."""
 NEEDED_VARIABLES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "EDITLOOP_DATASET_REPO")
 """Variables without which a turn of the loop does not come to its end."""
+CLUSTER_RUNTIME = "ClusterTrainingRuntime"
+"""Kind of the training runtimes that are looked up. One of the namespace alone is its owner's to check."""
 Data = Mapping[str, str]
 """What a Secret or ConfigMap holds, by key."""
 
@@ -258,7 +260,8 @@ def _runtime_checks(runtimes: RuntimeApi, profile: Profile) -> Iterator[Check]:
     from kubernetes.client.exceptions import ApiException
 
     stages = [stage for stage in STAGES if profile.resources(stage).launcher == "trainjob"]
-    if not stages:
+    kind_variable = TrainJobSettings.variable("trainjob_runtime_kind")
+    if not stages or profile.variables.get(kind_variable, CLUSTER_RUNTIME) != CLUSTER_RUNTIME:
         return
     variable = TrainJobSettings.variable("trainjob_runtime")
     name = profile.variables.get(variable, str(TrainJobSettings.model_fields["trainjob_runtime"].default))

@@ -5,7 +5,6 @@ from pathlib import Path
 from infra.doctor import Check
 from infra.services import Services
 from pipelines.service_checks import check_services
-from tests.s3_server import s3_server
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -32,13 +31,14 @@ def test_services_that_answer_pass_and_a_wrong_log_in_is_told(services: Services
         assert "does not answer (ConnectError)" in check.state
 
 
-def test_storage_is_written_and_read_and_a_repository_is_reached(tmp_path: Path) -> None:
-    with s3_server(tmp_path, "editloop") as variables:
-        variables |= {"EDITLOOP_PICTURES": "s3://editloop/pictures", "EDITLOOP_CHECKPOINTS": str(tmp_path)}
-        for check in check_services(variables, "s3://editloop/pipelines"):
-            assert (check.ok, check.state) == (True, "written and read")
-        (refused, _) = check_services(variables | {"AWS_SECRET_ACCESS_KEY": "wrong"}, "s3://editloop/pipelines")
-        assert (refused.name, refused.ok) == ("storage s3://editloop/pipelines", False)
-        assert "\n" not in refused.state
+def test_storage_is_written_and_read_and_a_repository_is_reached(
+    s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    variables = s3_environment | {"EDITLOOP_PICTURES": "s3://editloop/pictures", "EDITLOOP_CHECKPOINTS": str(tmp_path)}
+    for check in check_services(variables, "s3://editloop/pipelines"):
+        assert (check.ok, check.state) == (True, "written and read")
+    (refused, _) = check_services(variables | {"AWS_SECRET_ACCESS_KEY": "wrong"}, "s3://editloop/pipelines")
+    assert (refused.name, refused.ok) == ("storage s3://editloop/pipelines", False)
+    assert "\n" not in refused.state
     (gone,) = check_services({"EDITLOOP_DATASET_REPO": f"file://{tmp_path}/none"})
     assert (gone.name, gone.ok) == ("dataset repository", False)
