@@ -133,6 +133,14 @@ class Storage(ProfileModel):
     region: str = "us-east-1"
 
 
+class TrainingRuntime(ProfileModel):
+    """Kubeflow Trainer's template of the pods of TrainJobs."""
+
+    name: ObjectName = "editloop-torch"
+    kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
+    """`TrainingRuntime`: one of the namespace. `ClusterTrainingRuntime`: one of the whole cluster."""
+
+
 class Profile(ProfileModel):
     """Where pipelines run on a cluster."""
 
@@ -154,6 +162,8 @@ class Profile(ProfileModel):
     """ConfigMaps with further variables: key in the ConfigMap, by variable."""
     secrets: tuple[SecretVariables, ...] = ()
     secret_folders: tuple[SecretFolder, ...] = ()
+    training_runtime: TrainingRuntime = TrainingRuntime()
+    """What TrainJobs are made from, where a stage's launcher is trainjob."""
     defaults: StageResources = StageResources()
     """What a stage gets that `stages` does not name."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -58,10 +58,10 @@ class TrainJobSettings(EnvironmentSettings):
     """Container image of the pods; it has the project installed."""
     trainjob_namespace: str = "default"
     """Namespace in which TrainJobs are created."""
-    trainjob_runtime: str = "torch-distributed"
+    trainjob_runtime: str = "editloop-torch"
     """Name of the training runtime."""
-    trainjob_runtime_kind: str = "ClusterTrainingRuntime"
-    """Kind of the training runtime: ClusterTrainingRuntime, or the namespace's own TrainingRuntime."""
+    trainjob_runtime_kind: str = "TrainingRuntime"
+    """Kind of the training runtime: TrainingRuntime of the namespace, or ClusterTrainingRuntime."""
     trainjob_nodes: int = Field(1, ge=1)
     """Pods that share the ranks."""
     trainjob_resources: dict[str, str] = Field(default_factory=dict)

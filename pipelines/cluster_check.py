@@ -12,7 +12,7 @@ from editloop.errors import EditLoopError
 from infra.cluster_access import answering, log_in
 from infra.doctor import Check
 from infra.profile import Profile
-from infra.trainjob import RESOURCE, TrainJobSettings
+from infra.trainjob import RESOURCE
 from pipelines.catalogue import STAGES
 from pipelines.kfp_server import KfpServer, step_titles
 from pipelines.kfp_settings import KfpSettings
@@ -29,8 +29,6 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "AWS_ENDPOINT_U
 """Variables whose values in this shell are used instead of the profile's."""
 NEEDED_VARIABLES = ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "EDITLOOP_DATASET_REPO")
 """Variables without which a turn of the loop does not come to its end."""
-CLUSTER_RUNTIME = "ClusterTrainingRuntime"
-"""Kind of the training runtimes that are looked up. One of the namespace alone is its owner's to check."""
 Data = Mapping[str, str]
 """What a Secret or ConfigMap holds, by key."""
 
@@ -67,6 +65,9 @@ class RuntimeApi(Protocol):
     """The part of Kubernetes' CustomObjectsApi that the checks need."""
 
     def get_cluster_custom_object(self, *, group: str, version: str, plural: str, name: str) -> object: ...
+    def get_namespaced_custom_object(
+        self, *, group: str, version: str, plural: str, namespace: str, name: str
+    ) -> object: ...
 
 
 def check_cluster(settings: KfpSettings, profile: Profile) -> list[Check]:
@@ -260,22 +261,24 @@ def _runtime_checks(runtimes: RuntimeApi, profile: Profile) -> Iterator[Check]:
     from kubernetes.client.exceptions import ApiException
 
     stages = [stage for stage in STAGES if profile.resources(stage).launcher == "trainjob"]
-    kind_variable = TrainJobSettings.variable("trainjob_runtime_kind")
-    if not stages or profile.variables.get(kind_variable, CLUSTER_RUNTIME) != CLUSTER_RUNTIME:
+    if not stages:
         return
-    variable = TrainJobSettings.variable("trainjob_runtime")
-    name = profile.variables.get(variable, str(TrainJobSettings.model_fields["trainjob_runtime"].default))
-    kind = {"group": RESOURCE["group"], "version": RESOURCE["version"], "plural": "clustertrainingruntimes"}
-    advice = f"install Kubeflow Trainer v2 with this runtime, or name another in {variable}"
+    runtime = profile.training_runtime
+    kind = {"group": RESOURCE["group"], "version": RESOURCE["version"], "plural": f"{runtime.kind.lower()}s"}
+    check = f"{runtime.kind} {runtime.name}"
     with answering():
         try:
-            runtimes.get_cluster_custom_object(**kind, name=name)
+            if runtime.kind == "TrainingRuntime":
+                runtimes.get_namespaced_custom_object(**kind, namespace=profile.namespace, name=runtime.name)
+            else:
+                runtimes.get_cluster_custom_object(**kind, name=runtime.name)
         except ApiException as error:
             if error.status != 404:
                 raise
-            yield Check(f"runtime {name}", False, f"missing, and {', '.join(stages)} need it", advice)
+            advice = "install infra/k8s/components/training-runtime, or name another in the profile's training_runtime"
+            yield Check(check, False, f"missing, and {', '.join(stages)} need it", advice)
             return
-    yield Check(f"runtime {name}", True, "there")
+    yield Check(check, True, "there")
 
 
 def _data(read: Callable[[], KubernetesObject]) -> Data | None:

@@ -83,6 +83,8 @@ def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) ->
     values = {
         "launcher": "trainjob",
         "trainjob_namespace": profile.namespace,
+        "trainjob_runtime": profile.training_runtime.name,
+        "trainjob_runtime_kind": profile.training_runtime.kind,
         "trainjob_nodes": str(resources.nodes),
         "trainjob_resources": json.dumps(per_node),
         "trainjob_secrets": json.dumps(secrets),

@@ -9,7 +9,7 @@ from kubernetes.client.exceptions import ApiException
 from typer.testing import CliRunner
 
 from editloop.errors import EditLoopError
-from infra.profile import Profile, read_profile
+from infra.profile import Profile, TrainingRuntime, read_profile
 from pipelines import cluster_check
 from pipelines.cli import app
 from pipelines.cluster_check import StepLog, check_cluster, pod_logs
@@ -26,7 +26,7 @@ class Core:
         self.objects, self.gpus, self.status = objects, gpus, status
         self.quotas: dict[str, str] = {}
         self.limits: dict[str, str] = {}
-        self.runtime = "torch-distributed"
+        self.runtimes = {("trainingruntimes", "editloop-torch"), ("clustertrainingruntimes", "torch-distributed")}
 
     def read(self, kind: str, name: str) -> Any:
         if (kind, name) not in self.objects:
@@ -43,9 +43,12 @@ class Core:
         return SimpleNamespace(items=[SimpleNamespace(metadata=metadata, spec=spec)])
 
     def get_cluster_custom_object(self, *, group: str, version: str, plural: str, name: str) -> Any:
-        if (group, plural, name) != ("trainer.kubeflow.org", "clustertrainingruntimes", self.runtime):
+        if group != "trainer.kubeflow.org" or (plural, name) not in self.runtimes:
             raise ApiException(status=404, reason="no")
         return {}
+
+    def get_namespaced_custom_object(self, *, namespace: str, **runtime: str) -> Any:
+        return self.get_cluster_custom_object(**runtime)
 
     def read_namespace(self, name: str) -> Any:
         return self.read("namespace", name)
@@ -178,8 +181,13 @@ def test_quotas_and_limits_are_compared_with_the_largest_stage(
     core.quotas, core.limits = {"requests.nvidia.com/gpu": "1"}, {}
     (gpus,) = faults(monkeypatch, core, jobs).values()
     assert gpus.startswith("1; editor_rl asks 2 x 1: raise it")
-    core.quotas, core.runtime = {}, "another"
-    assert faults(monkeypatch, core, jobs)["runtime torch-distributed"].startswith("missing, and editor_rl need it")
+    core.quotas = {}
+    stock = TrainingRuntime(name="torch-distributed", kind="ClusterTrainingRuntime")
+    for runtime in (jobs.training_runtime, stock):
+        core.runtimes = {(f"{runtime.kind.lower()}s", runtime.name)}
+        assert not faults(monkeypatch, core, jobs.model_copy(update={"training_runtime": runtime}))
+    told = faults(monkeypatch, core, jobs)["TrainingRuntime editloop-torch"]
+    assert told.startswith("missing, and editor_rl need it: install infra/k8s/components/training-runtime")
 
 
 @pytest.mark.parametrize(("version", "ok"), [("2.17.0", True), ("2.16.9", False), ("3.0", True), ("unknown", True)])
