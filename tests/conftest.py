@@ -39,6 +39,7 @@ os.environ |= {  # webhooks of the tests' services reach this machine, which bot
     "SSRF_PROTECTION_ENABLED": "false",
     "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",  # which webhooks there are: else remembered for a minute
 }
 
 EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
