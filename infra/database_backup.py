@@ -66,7 +66,7 @@ def restore_database(database: str, backup: ObjectFolder) -> None:
     with tempfile.TemporaryDirectory() as folder:
         backup.download([dump], Path(folder))
         arguments = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error", f"{folder}/{dump}")
-        advice = "Nothing was restored. It needs an empty database: infra/README.md has how to empty one."
+        advice = "Nothing was restored. It needs an empty database: docs/cluster.md has how to empty one."
         _run("pg_restore", database, *arguments, advice=advice)
 
 

@@ -25,7 +25,7 @@ from tests.postgresql_server import find_programs, postgresql_server
 from tests.s3_server import s3_server
 
 PROGRAMS = find_programs()
-PAGE = (FOLDER.parent / "README.md").read_text()
+PAGE = (FOLDER.parents[1] / "docs" / "cluster.md").read_text()
 EMPTY_DATABASES = re.findall(r"-c '([^']+)'", PAGE.partition("## Back up and restore")[2])
 """The statements before a restore."""
 
