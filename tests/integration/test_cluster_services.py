@@ -22,7 +22,7 @@ from infra.settings import service_settings
 from tests.cluster_services import Cluster, cluster_services
 from tests.kubernetes_manifests import FOLDER, workload
 from tests.postgresql_server import find_programs, postgresql_server
-from tests.s3_server import s3_server
+from tests.s3_server import BUCKET, s3_server
 
 PROGRAMS = find_programs()
 PAGE = (FOLDER.parents[1] / "docs" / "cluster.md").read_text()
@@ -45,8 +45,8 @@ def free_port() -> int:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert PROGRAMS is not None
     ports = {name: free_port() for name in ("mlflow", "label-studio")}
-    with s3_server(tmp_path_factory.mktemp("s3"), "team") as s3, postgresql_server(PROGRAMS) as postgresql:
-        yield Cluster(tmp_path_factory.mktemp("pods"), postgresql, s3, "team", ports)
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3, postgresql_server(PROGRAMS) as postgresql:
+        yield Cluster(tmp_path_factory.mktemp("pods"), postgresql, s3, BUCKET, ports)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_what_people_did_comes_back_from_a_backup(
     assert before[2:4] == (version, "Ada")
 
     made = back_up(cluster, EDITLOOP_BACKUP_NAME="nightly")
-    names = [f"s3://team/backups/nightly/{database}.dump" for database in ("mlflow", "label_studio")]
+    names = [f"s3://{BUCKET}/backups/nightly/{database}.dump" for database in ("mlflow", "label_studio")]
     assert [line.rpartition(" ")[2] for line in made] == names
     for statement in EMPTY_DATABASES:
         cluster.postgresql.psql("--command", statement)
@@ -133,7 +133,7 @@ def test_what_people_did_comes_back_from_a_backup(
 @pytest.mark.parametrize(
     ("variables", "fault"),
     [
-        ({"EDITLOOP_RESTORE": "never"}, r"s3://team/backups/never/mlflow\.dump: no such back-up\..*EDITLOOP_RESTORE.*"),
+        ({"EDITLOOP_RESTORE": "never"}, r"s3://.*/never/mlflow\.dump: no such back-up\..*EDITLOOP_RESTORE.*"),
         ({"PGPASSWORD": "wrong"}, r"mlflow: .*password authentication failed.*Check PGHOST.*"),
         ({"PGDATABASE": ""}, r"PGDATABASE is not set\..*"),
     ],
