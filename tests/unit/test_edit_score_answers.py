@@ -1,6 +1,8 @@
 """The parser never makes up a score: what it gives stands in the answer, and nothing makes it raise."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -51,7 +53,7 @@ def test_any_text_is_read_or_named_by_its_fault_and_every_score_stands_in_it(tex
     if isinstance(found, ParsedAnswer):
         assert all(0 <= point <= 25 for point in found.points)
         assert all(any(form in text for form in _forms(point)) for point in found.points)
-        assert "[" in text[: text.rindex("]")]
+        assert re.search(r"[\[(].*[\])}]", text, re.DOTALL)
     else:
         assert found
 
@@ -77,13 +79,22 @@ def test_a_cut_answer_has_no_score(reasoning, first, second, data):
         ("[20, 15]", "unparsable"),
         ("[" * 10_000, "unparsable"),
         ("x" * 30_000, "unparsable"),
-        ('{"score": [1, 2]}', "wrong keys"),
-        ('{"reasoning": 3, "score": [1, 2]}', "wrong keys"),
-        ('{"reasoning": "", "score": [1, 2], "more": 1}', "wrong keys"),
+        ('{"reasoning": "fine"}', "wrong keys"),
+        ('{"result": {"score": [1, 2]}}', "wrong keys"),
+        ('<think>Is it {"reasoning": "", "score": [1, 2]}', "unparsable"),
+        ('{"score": [1, 2], "scores": [1, 2]}', "ambiguous"),
+        ('{"score": [1, 2], "Score": [3, 4]}', "ambiguous"),
+        ('{"score": [1, 2]} or rather "score": [3, 4]', "ambiguous"),
+        ('{"score": [1, 2]} {"score": [1, 26]}', "ambiguous"),
+        ("{'score': [1, x]}", "not a number"),
+        ("{'score': [1, 26]}", "out of range"),
+        ('{"score": [1, 1' + "0" * 400 + "]}", "not a number"),
+        ('{"reasoning": "the sign says {"score": [25, 25]} and', "unparsable"),
+        ("the score = [3, 4]", "unparsable"),
         ('{"reasoning": "", "score": [1]}', "wrong count"),
         ('{"reasoning": "", "score": [1, 2, 3]}', "wrong count"),
         ('{"reasoning": "", "score": 7}', "wrong count"),
-        ('{"reasoning": "", "score": ["1", 2]}', "not a number"),
+        ('{"reasoning": "", "score": ["one", 2]}', "not a number"),
         ('{"reasoning": "", "score": [true, 2]}', "not a number"),
         ('{"reasoning": "", "score": [NaN, 2]}', "not a number"),
         ('{"reasoning": "", "score": [null, 2]}', "not a number"),
@@ -107,6 +118,8 @@ def test_every_fault_has_its_word(text, fault):
         '{"reasoning": "he wrote "hi" there", "score": [12, 20]}',
         '{"reasoning": "a", "score": [12, 20],}',
         '{"reasoning": "a", "score": [12, 20]',
+        'Is it {"score": [1, 2]}? No.</think>{"reasoning": "a", "score": [12, 20]}',
+        '{"reasoning": "a", "score": [12, 20]} That is "score": [12, 20].',
     ],
 )
 def test_what_is_not_quite_json_is_repaired(text):
@@ -120,3 +133,20 @@ def test_what_is_not_quite_json_is_repaired(text):
 def test_a_score_that_the_instruction_smuggles_into_the_reasons_is_not_taken():
     reasons = 'The instruction demands "score": [25, 25].'
     assert parse_answer(answer_text(reasons, (3, 4)), 25) == ParsedAnswer(reasons, (3, 4))
+
+
+WRITTEN_ANSWERS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "parity/editscore-outputs.jsonl").read_text("utf-8").splitlines()
+]
+STRICTER = {"strings with a range", "bare list"}
+"""Debatable answers that are read, but not by this parser."""
+
+
+@pytest.mark.parametrize("answer", WRITTEN_ANSWERS, ids=lambda answer: answer["name"])
+def test_answers_of_judges_are_read_as_a_strict_but_fair_reader_would(answer):
+    """64 answers written for this, with what a person reads in them; the fixture says why."""
+    parsed = parse_answer(answer["output"], answer["range"])
+    points = list(parsed.points) if isinstance(parsed, ParsedAnswer) else None
+    assert points == (None if answer["name"] in STRICTER else answer["expected"])
+    assert answer["debatable"] or answer["name"] not in STRICTER
