@@ -18,6 +18,7 @@ from pipelines.edit_score_cli import adapter_command, teacher_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
+from pipelines.judge_cli import judge_app
 from pipelines.leaks_cli import leaks_command
 from pipelines.lineage_cli import dataset_app, trace_command, verify_command
 from pipelines.plan_cli import plan_command
@@ -214,6 +215,7 @@ def compile_command(
 
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
 app.command("adapter", rich_help_panel=TRAIN)(adapter_command)
+app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
 
 
 @app.command("weights", rich_help_panel=TRAIN)

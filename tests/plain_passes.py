@@ -61,6 +61,8 @@ class PlainPasses(torch.nn.Module):
                     "image_grid_thw": seen.image_grid_thw,
                 }
             )
+            if self.settings.positions == "flat":
+                found[-1]["position_ids"] = torch.arange(ids.shape[1]).expand(3, 1, -1)
         return found
 
     def hidden(self, group: Any) -> Tensor:

@@ -5,7 +5,7 @@ It needs numpy only, so that a client can import it without torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,20 @@ class AxisScore:
     sigma: float
     """Standard deviation, at least 0: predicted by the model (EditReward), or over passes or the digits' probabilities
     (EditScore)."""
+
+
+class JudgeWording(NamedTuple):
+    """The texts that a judge reads around an edit."""
+
+    sha256: str
+    """Digest of the texts."""
+    is_substitute: bool
+    """Whether they are others than those with which the released weights were trained, so that the scores are not the
+    published ones."""
+
+    def __str__(self) -> str:
+        note = ", not the one that the weights were trained with: not the published scores"
+        return f"wording {self.sha256[:12]}{note if self.is_substitute else ''}"
 
 
 @dataclass(frozen=True)
@@ -93,3 +107,13 @@ class Judge(Protocol):
             EditLoopError: A group cannot be judged at all.
             JudgeUnavailableError: The judge cannot score anything now.
         """
+
+
+def wording_of(judge: Judge) -> JudgeWording | None:
+    """Return the wording of a judge, from its attribute `wording`; None where it has none that is known.
+
+    Args:
+        judge: The judge.
+    """
+    wording: JudgeWording | None = getattr(judge, "wording", None)
+    return wording

@@ -9,10 +9,9 @@ from transformers import Qwen2_5_VLModel, Qwen3VLModel
 
 from editloop.errors import EditLoopError
 from editloop.models.edit_reward import model as reward_model
-from editloop.models.edit_reward.inputs import REWARD_TOKEN
 from editloop.models.edit_reward.judge import NOT_FINITE, RewardJudge
 from editloop.models.edit_reward.model import RewardModel, Scores, fuse, reward_head
-from editloop.models.edit_reward.settings import Calibration, RewardSettings
+from editloop.models.edit_reward.settings import REWARD_TOKEN, Calibration, RewardSettings
 from editloop.models.judge_protocol import EditGroup
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 from editloop.studies.world.scenes import random_edit
@@ -62,9 +61,11 @@ def test_rubrics_may_begin_with_the_instruction_and_nothing_stand_before_them(or
     assert (model.hidden(model.collate(groups)) - alone).abs().max() <= 2e-5
 
 
-@pytest.mark.parametrize("order", ["official", "rubric-first"])
-def test_hidden_states_and_gradients_are_those_of_separate_passes(family, order, groups):
-    model = built(family, order)
+@pytest.mark.parametrize(
+    ("order", "positions"), [("official", "mrope"), ("rubric-first", "mrope"), ("official", "flat")]
+)
+def test_hidden_states_and_gradients_are_those_of_separate_passes(family, order, positions, groups):
+    model = built(family, order, positions=positions)
     plain = PlainPasses(model)
     shared = model.hidden(model.collate(groups))
     alone = torch.cat([plain.hidden(group) for group in groups])

@@ -1,17 +1,15 @@
-"""Read Qwen2.5-VL and Qwen3-VL from Hugging Face folders, and check every key.
+"""Read Qwen2.5-VL and Qwen3-VL from Hugging Face folders, after a check of every key.
 
 The keys have Qwen's newer names (`model.language_model.*`, `model.visual.*`) or older ones (`model.layers.*`,
 `visual.*`).
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     GenerationConfig,
@@ -24,6 +22,8 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.image_processor import ImageProcessor, read_image_processor
+from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
 
 
 class BackboneFamily(NamedTuple):
@@ -48,144 +48,79 @@ FAMILIES = {
 """Families by the `model_type` of a config.json."""
 OUTPUT_LAYER = "lm_head."
 """Prefix of the keys of a generator's output layer."""
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-"""Suffixes of pickled weights, which are refused."""
-KEYS_LISTED = 4
-"""Keys that an error message lists, at most."""
+LAYER_COUNTS = ("num_hidden_layers", "depth")
+"""Keys of a configuration that say how many layers are made."""
+MAX_LAYERS = 1000
+"""Most layers of a model that is opened. The largest of these families have 94; a folder that asks for millions would
+take all memory before its weights are looked at."""
 
 
-def empty_backbone(folder: Path, *, generates: bool) -> Any:
-    """Return a folder's model without weights, on the meta device. Code in the folder is not run.
+def empty_backbone(config: Any, *, generates: bool) -> Any:
+    """Return a model without weights, on the meta device.
 
     Args:
-        folder: The folder.
+        config: Its configuration, as `read_config` returns it.
         generates: Whether the model has its output layer.
 
     Raises:
-        EditLoopError: The configuration is missing, unreadable or of another model.
+        EditLoopError: The configuration's values make no model.
     """
-    config = _config(folder)
     family = FAMILIES[config.model_type]
-    with torch.device("meta"):
-        return (family.generator if generates else family.encoder)._from_config(config)
+    try:
+        with torch.device("meta"):
+            return (family.generator if generates else family.encoder)._from_config(config)
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RuntimeError) as error:
+        raise EditLoopError(
+            f"config of {config.model_type}: makes no model ({one_line(error)}). Take the config.json that the "
+            "checkpoint was published with."
+        ) from None
 
 
-def load_backbone(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype, *, generates: bool) -> Any:
+def load_backbone(folder: Path, dtype: torch.dtype, *, generates: bool) -> Any:
     """Return a folder's model, in evaluation mode. A missing output layer may be tied to the input embedding.
 
+    Keys, shapes and types are checked before a tensor is read.
+
     Args:
-        folder: The folder with the configuration.
-        weights: Its tensors, as `read_weights` returns them.
+        folder: The folder with configuration and weights.
         dtype: Type of the weights in memory.
         generates: Whether the model has its output layer.
 
     Raises:
-        EditLoopError: The configuration cannot be used, or the keys do not fit it.
+        EditLoopError: The configuration or the weights cannot be used, or the keys do not fit it.
     """
-    empty = empty_backbone(folder, generates=generates)
-    expected = empty.state_dict()
-    used = {key: value for key, value in weights.items() if generates or not key.startswith(OUTPUT_LAYER)}
-    state = {
-        key if key.startswith(OUTPUT_LAYER) else "model." * generates + backbone_key(key): value
-        for key, value in used.items()
+    config = read_config(folder)
+    used = {
+        key: stored for key, stored in survey_weights(folder).items() if generates or not key.startswith(OUTPUT_LAYER)
     }
-    if empty.config.tie_word_embeddings:
-        expected = {key: value for key, value in expected.items() if key in state or not key.startswith(OUTPUT_LAYER)}
-    check_keys(state, expected, str(folder))
+    empty = empty_backbone(config, generates=generates)
+    expected = empty.state_dict()
+    renamed = {
+        key if key.startswith(OUTPUT_LAYER) else "model." * generates + backbone_key(key): stored
+        for key, stored in used.items()
+    }
+    if config.tie_word_embeddings:
+        expected = {key: value for key, value in expected.items() if key in renamed or not key.startswith(OUTPUT_LAYER)}
+    check_keys(renamed, expected, str(folder))
     # A generator gets the keys as they are: transformers renames them, and back again where the model is saved.
-    stored = used if generates else state
-    backbone = type(empty).from_pretrained(None, config=empty.config, state_dict=stored, dtype=dtype)
+    state = dict(read_tensors(used if generates else renamed))
+    backbone = type(empty).from_pretrained(None, config=empty.config, state_dict=state, dtype=dtype)
     if generates and (folder / GENERATION_CONFIG_NAME).is_file():
         backbone.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return backbone
 
 
-def image_normalisation(folder: Path) -> dict[str, tuple[float, ...]]:
-    """Return `image_mean` and `image_std` of a folder's image processor, or else its family's.
+def image_processor_of(folder: Path) -> ImageProcessor:
+    """Return what a checkpoint says of its pictures; without a processor's file, its family's normalisation.
 
     Args:
-        folder: The folder.
+        folder: The checkpoint's folder.
 
     Raises:
-        EditLoopError: The configuration is missing, unreadable or of another model.
+        EditLoopError: The configuration or the processor's file cannot be used.
     """
-    family, path = FAMILIES[_config(folder).model_type], folder / "preprocessor_config.json"
-    preprocessor = json.loads(path.read_text()) if path.is_file() else {}
-    return {name: tuple(preprocessor.get(name, getattr(family, name))) for name in ("image_mean", "image_std")}
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a folder's safetensors files, by key. With an index, only the files that it names are read.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        EditLoopError: There are only pickled weights or none, a file is missing or unreadable, the files do not match
-            the index, or a key occurs twice.
-    """
-    index = folder / "model.safetensors.index.json"
-    shard_by_key: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
-    names = sorted(set(shard_by_key.values()) or {path.name for path in folder.glob("*.safetensors")})
-    if not names:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        reason = f"only pickled ones ({', '.join(pickled)}), which run code when they are opened" if pickled else "none"
-        raise EditLoopError(f"{folder}: no safetensors weights, {reason}. Convert the checkpoint to safetensors.")
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        path = folder / name
-        if path.resolve().parent != folder.resolve() and not path.is_file():
-            raise EditLoopError(f"{index}: names {name!r}; a shard is a file of that folder.")
-        shard = open_shard(path)
-        for key in shard.keys():  # noqa: SIM118
-            if key in tensors or (shard_by_key and shard_by_key.get(key) != name):
-                raise EditLoopError(f"{path}: key {key} is not expected here; the shards and the index disagree.")
-            tensors[key] = shard.get_tensor(key)
-    absent = sorted(shard_by_key.keys() - tensors.keys())
-    if absent:
-        raise EditLoopError(f"{folder}: the index names {_first_keys(absent)}, which no shard holds. Fetch it again.")
-    return tensors
-
-
-def open_shard(path: Path) -> Any:
-    """Open a safetensors file to read its keys and tensors.
-
-    Args:
-        path: The file.
-
-    Raises:
-        EditLoopError: It is not readable.
-    """
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise EditLoopError(f"{path}: not a readable safetensors file ({error}). Fetch the checkpoint again.") from None
-
-
-def check_keys(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """Check that tensors have the expected keys and shapes.
-
-    Args:
-        stored: The tensors to check.
-        expected: Tensors with the expected keys and shapes.
-        what: What the message calls the checkpoint.
-
-    Raises:
-        EditLoopError: Keys are missing or surplus, or shapes are wrong. The message names the first of each.
-    """
-    missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
-    wrong = [
-        f"{key} {tuple(stored[key].shape)} for {tuple(expected[key].shape)}"
-        for key in sorted(expected.keys() & stored.keys())
-        if stored[key].shape != expected[key].shape
-    ]
-    faults = [
-        f"{kind} {_first_keys(keys)}"
-        for kind, keys in (("missing", missing), ("surplus", surplus), ("of wrong shape", wrong))
-        if keys
-    ]
-    if faults:
-        raise EditLoopError(f"{what}: {'; '.join(faults)}. This is not a checkpoint of that model, or not a whole one.")
+    family = FAMILIES[read_config(folder).model_type]
+    return read_image_processor(folder) or ImageProcessor(family.image_mean, family.image_std, None, None)
 
 
 def backbone_key(key: str) -> str:
@@ -200,11 +135,24 @@ def backbone_key(key: str) -> str:
     return f"language_model.{inner}" if inner != key else key
 
 
-def _config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """Return the configuration of a checkpoint. Code in the folder is not run.
+
+    Args:
+        folder: The checkpoint's folder.
+
+    Raises:
+        EditLoopError: It is missing, unreadable, of another model, of a quantised one, or asks for too many layers.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise EditLoopError(f"{folder}: no config.json; give the folder of a checkpoint in Hugging Face's layout.")
     try:
+        values = json.loads(path.read_bytes())
+        _check_values(values, path)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise EditLoopError(f"{folder}: its config cannot be read ({error}).") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StrictDataclassError) as error:
+        raise EditLoopError(f"{folder}: its config cannot be read ({one_line(error)}).") from None
     if config.model_type not in FAMILIES:
         raise EditLoopError(
             f"{folder}: model_type {config.model_type!r}; backbones are {', '.join(FAMILIES)} (MiMo-VL is the first)."
@@ -212,5 +160,28 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _first_keys(keys: list[str]) -> str:
-    return ", ".join(keys[:KEYS_LISTED]) + (f" and {len(keys) - KEYS_LISTED} more" if len(keys) > KEYS_LISTED else "")
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line.
+
+    Args:
+        error: The error.
+    """
+    return " ".join(str(error).split())
+
+
+def _check_values(values: object, path: Path) -> None:
+    """Refuse, before a model is made of it, a configuration of quantised weights or of too many layers."""
+    if not isinstance(values, dict):
+        return
+    if values.get("quantization_config"):
+        raise EditLoopError(
+            f"{path}: quantization_config says that the weights are quantised. Take the checkpoint that was not."
+        )
+    for key in LAYER_COUNTS:
+        if isinstance(values.get(key), int | float) and not 0 < values[key] <= MAX_LAYERS:
+            raise EditLoopError(
+                f"{path}: {key} is {values[key]:,}; a model of 1 to {MAX_LAYERS:,} layers is opened. Take the "
+                "config.json that the checkpoint was published with."
+            )
+    for value in values.values():
+        _check_values(value, path)

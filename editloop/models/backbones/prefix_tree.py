@@ -58,12 +58,14 @@ def markers(config: Any) -> Markers:
     )
 
 
-def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
+def pack(forest: Sequence[Node], marks: Markers, *, flat_positions: bool = False) -> dict[str, Tensor]:
     """Pack all nodes, depth first, into one sequence of L tokens.
 
     Args:
         forest: The root nodes.
         marks: Markers of the backbone.
+        flat_positions: Number the tokens of an image one after the other, like text, in place of numbering them by
+            frame, row and column on three axes.
 
     Returns:
         Tensors on the CPU. `input_ids` is (1, L). `position_ids` is (3, 1, L); each branch continues from the end of
@@ -96,6 +98,8 @@ def pack(forest: Sequence[Node], marks: Markers) -> dict[str, Tensor]:
 
     def add_picture(picture: Patches, position: int) -> int:
         pictures.append(picture)
+        if flat_positions:
+            return add_text([marks.start, *[marks.image] * picture.tokens(marks.merge), marks.end], position)
         position = add_text([marks.start], position)
         ids.extend([marks.image] * picture.tokens(marks.merge))
         frames, rows, columns = picture.grid[0], picture.grid[1] // marks.merge, picture.grid[2] // marks.merge

@@ -20,11 +20,9 @@ from editloop.models.backbones.picture_inputs import (
 )
 from editloop.models.backbones.prefix_tree import Node, markers, node_ends, pack
 from editloop.models.backbones.text import control_id, control_text_ids, text_ids, truncate_text
-from editloop.models.edit_reward.settings import INSTRUCTION, RewardSettings
+from editloop.models.edit_reward.settings import INSTRUCTION, REWARD_TOKEN, RewardSettings
 from editloop.models.judge_protocol import EditGroup, Picture
 
-REWARD_TOKEN = "<|Reward|>"
-"""The token at whose hidden state a head reads the score."""
 TEXT_CACHE_SIZE = 256
 """Instructions whose token ids are cached. A group is measured before it is packed, and comes again each epoch."""
 PICTURE_MARKER_TOKENS = 2
@@ -78,7 +76,7 @@ class InputMaker:
             sequence, edits in order.
         """
         forest, reads = self.forest(groups)
-        batch = pack(forest, self.marks)
+        batch = pack(forest, self.marks, flat_positions=self.settings.positions == "flat")
         table = torch.tensor(reads).reshape(len(reads), len(self.settings.axes), 2)
         return batch | {"reads": node_ends(batch)[table[..., 0]] - table[..., 1]}
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from editloop.content import MANIFEST, file_digests, read_manifest, sha256_json
+from editloop.content import read_manifest
 from editloop.models.backbones.placement import placement
 from editloop.models.edit_reward.model import RewardModel, fuse, shipped_reward
-from editloop.models.judge_protocol import AxisScore, EditGroup, Score
+from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeWording, Score
 
 NOT_FINITE = "the model gave no finite score"
 """Reason of a missing score."""
@@ -29,6 +29,7 @@ class RewardJudge:
             version: Content address of its folder.
         """
         self.model, self.version, self.axes = model, version, model.settings.axes
+        self.wording = JudgeWording(model.settings.wording_sha256, model.settings.wording == "substitute")
 
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None) -> "RewardJudge":
@@ -41,7 +42,8 @@ class RewardJudge:
         Raises:
             EditLoopError: The model cannot be loaded.
         """
-        return cls(RewardModel.load(model, *placement(device)), version_of(shipped_reward(str(model)) or Path(model)))
+        opened = RewardModel.load(model, *placement(device))
+        return cls(opened, str(read_manifest(shipped_reward(str(model)) or Path(model))["sha256"]))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score every edit of some groups. A score that is not finite is missing.
@@ -74,16 +76,3 @@ class RewardJudge:
         ]
         edits = iter(flat)
         return [[next(edits) for _ in group.edits] for group in groups]
-
-
-def version_of(folder: Path) -> str:
-    """Return the content address of a model's folder.
-
-    It is the manifest's, or a digest of all files of a released checkpoint.
-
-    Args:
-        folder: The folder.
-    """
-    if (folder / MANIFEST).is_file():
-        return str(read_manifest(folder)["sha256"])
-    return sha256_json(file_digests(folder))

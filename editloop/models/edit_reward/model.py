@@ -1,6 +1,6 @@
 """EditReward: a vision-language backbone with one head per axis, which reads the last hidden state at `<|Reward|>`.
 
-    model = RewardModel.load("tiny-reward")                  # or a folder: EditLoop's, or a released checkpoint
+    model = RewardModel.load("tiny-reward")                  # or a model's folder
     scores = model.score([EditGroup("make it red", source, edits)])
     model.overall(scores)                                    # sum of two ratings, 2..8
 
@@ -8,28 +8,32 @@ Edits of a group share a prefix tree (editloop.models.backbones.prefix_tree): wh
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from editloop.content import complete_folder
 from editloop.errors import EditLoopError
-from editloop.models.backbones.checkpoints import check_keys
+from editloop.models.backbones.checkpoints import image_processor_of
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
-from editloop.models.edit_reward.checkpoints import LoadedBackbone, add_reward_token, open_backbone, open_released
+from editloop.models.edit_reward.checkpoints import HEADS, add_reward_token, open_backbone
 from editloop.models.edit_reward.inputs import EditGroupLike, InputMaker
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup
+from editloop.settings_file import validate_settings
 
-SETTINGS, HEADS = "reward.json", "heads.safetensors"
+LOG = logging.getLogger(__name__)
+SETTINGS, HEADS_FILE = "reward.json", "heads.safetensors"
 LOG_SIGMA_BOUNDS = (-5.0, 3.0)
 """Log sigma is clamped to this range."""
 BATCH_TOKENS = 16384
@@ -112,10 +116,7 @@ class RewardModel(nn.Module):
     def load(
         cls, model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> "RewardModel":
-        """Open a model: a folder that `save` wrote (its digests are checked), a released checkpoint, or a shipped name.
-
-        A released checkpoint is a Hugging Face folder with heads among its keys. A `reward.json` in it gives the
-        settings with which it was trained; without one the defaults apply.
+        """Open a model: a folder that `save` or `editloop judge add` wrote, or a shipped name. Its digests are checked.
 
         Args:
             model: The folder, or the name of a shipped model (`tiny-reward`).
@@ -130,21 +131,27 @@ class RewardModel(nn.Module):
                 are pickled, or the tokenizer has no `<|Reward|>`.
         """
         folder = shipped_reward(str(model)) or Path(model)
-        if (folder / "backbone").is_dir() and (folder / SETTINGS).is_file():
-            check_model_folder(folder)
-            opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype)
-            heads = load_file(folder / HEADS)
-        elif (folder / "config.json").is_file():
-            opened, heads = open_released(folder, dtype)
-        else:
+        if not (folder / SETTINGS).is_file():
             raise EditLoopError(
-                f"reward model {str(model)!r}: neither {SETTINGS} beside a backbone nor a checkpoint's config.json "
-                "there. Give `tiny-reward` or a model folder."
+                f"reward model {str(model)!r}: no {SETTINGS} there. Give `tiny-reward` or a model's folder; released "
+                "weights become one by `editloop judge add editreward`."
             )
-        loaded = cls(opened.backbone, opened.tokenizer, _settings(folder, opened))
-        check_keys(heads, loaded.rm_heads.state_dict(prefix="rm_heads."), f"{folder}: heads")
+        check_model_folder(folder)
+        settings = validate_settings(
+            RewardSettings, _read_json(folder / SETTINGS), f"reward model {folder / SETTINGS}", "Restore the file."
+        )
+        if settings.wording == "substitute":
+            LOG.warning(
+                "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
+                "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",
+                folder,
+            )
+        heads = survey_weights(folder / HEADS_FILE)
+        opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype)
+        loaded = cls(opened.backbone, opened.tokenizer, settings)
+        check_keys(heads, loaded.rm_heads.state_dict(prefix=HEADS), f"{folder}: heads")
         loaded.rm_heads.load_state_dict(
-            {name.removeprefix("rm_heads."): value.float() for name, value in heads.items()}
+            {name.removeprefix(HEADS): value.float() for name, value in read_tensors(heads)}
         )
         return loaded.to(device or "cpu").eval()
 
@@ -162,9 +169,10 @@ class RewardModel(nn.Module):
         Raises:
             EditLoopError: The backbone cannot be loaded.
         """
+        normalisation = image_processor_of(Path(base)).normalisation
         opened = open_backbone(Path(base), Path(base), dtype)
         add_reward_token(opened)
-        return cls(opened.backbone, opened.tokenizer, settings.model_copy(update=opened.normalisation))
+        return cls(opened.backbone, opened.tokenizer, settings.model_copy(update=normalisation))
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
         """Write the model folder, manifest last.
@@ -174,11 +182,11 @@ class RewardModel(nn.Module):
             facts: Stored in the manifest.
             extra: JSON values by file name, written beside the weights.
         """
-        with complete_folder(folder, facts) as out:
+        with complete_folder(folder, wording_facts(self.settings) | facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
             self.tokenizer.save_pretrained(out / "tokenizer")
-            heads = self.rm_heads.state_dict(prefix="rm_heads.")
-            save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS)
+            heads = self.rm_heads.state_dict(prefix=HEADS)
+            save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS_FILE)
             (out / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
             for name, value in (extra or {}).items():
                 (out / name).write_text(json.dumps(value, indent=1) + "\n")
@@ -305,11 +313,20 @@ class RewardModel(nn.Module):
             yield batch
 
 
-def _settings(folder: Path, opened: LoadedBackbone) -> RewardSettings:
-    path = folder / SETTINGS
-    if path.is_file():
-        return RewardSettings.model_validate_json(path.read_text())
-    return RewardSettings().model_copy(update=opened.normalisation)
+def wording_facts(settings: RewardSettings) -> dict[str, object]:
+    """Return what a model's manifest says of its wording.
+
+    Args:
+        settings: The model's settings.
+    """
+    return {"wording": settings.wording, "wording_sha256": settings.wording_sha256}
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Restore the file.") from None
 
 
 def shipped_reward(name: str) -> Path | None:

@@ -4,10 +4,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from editloop.content import sha256_json
 from editloop.settings_file import FrozenModel
 
 INSTRUCTION = "{instruction}"
 """Placeholder for the instruction in a rubric."""
+REWARD_TOKEN = "<|Reward|>"
+"""The token at whose hidden state a head reads the score."""
 OPENING = "<|im_start|>user\n"
 INSTRUCTION_INTRO = """\
 The first picture is the original. The second was made from it by an editor who was told:
@@ -79,6 +82,14 @@ class RewardSettings(FrozenModel):
     rubrics. A released checkpoint needs the wording with which it was trained."""
     opening: str = OPENING
     """Text before everything else, in which control tokens become tokens. `paired` has none."""
+    wording: Literal["trained", "substitute"] = "trained"
+    """`trained`: rubrics and opening are those with which the weights are trained. `substitute`: released weights whose
+    wording was not given are read with EditLoop's own, so that their scores are not the published ones."""
+    wording_sha256: str = Field(default="", validate_default=True)
+    """Digest of opening and rubrics. Empty computes it; any other value must be theirs."""
+    positions: Literal["mrope", "flat"] = "mrope"
+    """How the tokens of an image are numbered. `mrope`: by frame, row and column on three axes, as the backbones do.
+    `flat`: one after the other, like text, as the published code did for Qwen2.5-VL and MiMo-VL."""
     side: int | None = Field(default=None, ge=1)
     """Pixels a side of the squares to which `paired` scales images. None for the other orders, which keep the aspect
     ratio."""
@@ -99,6 +110,14 @@ class RewardSettings(FrozenModel):
     @classmethod
     def _worded(cls, rubrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return rubrics or WORDING.get(info.data.get("order", "paired"), ())
+
+    @field_validator("wording_sha256")
+    @classmethod
+    def _digested(cls, sha256: str, info: ValidationInfo) -> str:
+        digest = sha256_json([info.data.get("opening"), info.data.get("rubrics")])
+        if sha256 not in ("", digest):
+            raise ValueError(f"the opening and the rubrics here have {digest[:12]}; they were changed. Leave it out")
+        return digest
 
     @model_validator(mode="after")
     def _fits(self) -> "RewardSettings":

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
-from editloop.models.backbones.checkpoints import empty_backbone, image_normalisation, load_backbone, read_weights
+from editloop.models.backbones.checkpoints import empty_backbone, image_processor_of, load_backbone, read_config
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
@@ -102,8 +102,8 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
             raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
         settings, weights, tokenizer = read_settings(folder), folder / "backbone", folder / "tokenizer"
     else:
-        settings, weights, tokenizer = EditScoreSettings(**image_normalisation(folder)), folder, folder
-    backbone = load_backbone(weights, read_weights(weights), dtype, generates=True)
+        settings, weights, tokenizer = _released_settings(folder), folder, folder
+    backbone = load_backbone(weights, dtype, generates=True)
     return LoadedBase(backbone, _tokenizer(tokenizer), settings)
 
 
@@ -224,8 +224,8 @@ def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: s
     base_path, lora = base_folder(base), read_adapter(adapter)
     check_base_name(lora, base_path, base_name)
     inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
-    check_fits(empty_backbone(inner, generates=True), lora)
-    settings = read_settings(base_path) if inner != base_path else EditScoreSettings(**image_normalisation(base_path))
+    check_fits(empty_backbone(read_config(inner), generates=True), lora)
+    settings = read_settings(base_path) if inner != base_path else _released_settings(base_path)
     save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
 
@@ -240,6 +240,11 @@ def write_settings(out: Path, settings: EditScoreSettings, extra: dict[str, obje
     (out / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n")
     for name, value in extra.items():
         (out / name).write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _released_settings(folder: Path) -> EditScoreSettings:
+    """The published settings, with the image normalisation of a released checkpoint."""
+    return EditScoreSettings().model_copy(update=image_processor_of(folder).normalisation)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -21,9 +21,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLModel
 
 from editloop.evaluation.oracle import oracle
 from editloop.models.backbones.prefix_tree import last_hidden
-from editloop.models.edit_reward.inputs import REWARD_TOKEN
 from editloop.models.edit_reward.model import RewardModel, reward_head
-from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.edit_reward.settings import REWARD_TOKEN, RewardSettings
 from editloop.models.judge_protocol import EditGroup
 from editloop.studies.tiny_models.backbone import tiny_config
 from editloop.studies.world.scenes import WORDS, random_edit

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from editloop.evaluation.oracle import oracle
 from editloop.models.backbones.picture_inputs import Patches
 from editloop.models.backbones.prefix_tree import last_hidden
-from editloop.models.edit_reward.inputs import REWARD_TOKEN
 from editloop.models.edit_reward.model import RewardModel
+from editloop.models.edit_reward.settings import REWARD_TOKEN
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import PackedRows, PromptRow
 from editloop.models.edit_score.settings import AXES, DIGITS, EditScoreSettings

@@ -16,7 +16,6 @@ from torch import Tensor
 from editloop.datasets.preference_groups import PreferenceGroup, PreferenceGroups, read_groups
 from editloop.errors import EditLoopError, there_are
 from editloop.models.edit_reward.calibration import fit_calibration
-from editloop.models.edit_reward.checkpoints import is_released
 from editloop.models.edit_reward.model import RewardModel, Scores
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.lora import add_adapter, merge_adapter
@@ -140,7 +139,7 @@ def _open_base(job: TrainingJob) -> RewardModel:
     """Return the model that a job starts from, with its adapter. New weights are drawn from the job's seed."""
     torch.manual_seed(job.training.seed)
     dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
-    if (Path(job.base) / "config.json").is_file() and not is_released(Path(job.base)):
+    if (Path(job.base) / "config.json").is_file():
         model = RewardModel.from_base(job.base, RewardSettings(**job.preset.settings), dtype=dtype)
     else:
         model = RewardModel.load(job.base, dtype=dtype)
@@ -160,7 +159,7 @@ def _write_model(job: TrainingJob, state: Path, history: dict[str, Any], validat
     mu = model.score(groups).mu.cpu().numpy()
     ratings = pad_groups(groups)
     fitted = fit_calibration(mu, ratings[0][ratings[1]].numpy())
-    model.settings = model.settings.model_copy(update={"calibration": fitted})
+    model.settings = model.settings.model_copy(update={"calibration": fitted, "wording": "trained"})
     model.save(job.output, job.facts, {"training.json": history})
 
 

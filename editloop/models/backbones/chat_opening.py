@@ -1,0 +1,59 @@
+"""What a chat model reads before the first picture of a user's message: its chat template's opening."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from editloop.errors import EditLoopError
+
+TEXT = "text"
+"""Stands for a message's text while the opening is looked for."""
+
+
+def chat_opening(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what a base's chat template puts before two pictures and a text of a user's message.
+
+    A template may begin with a system message of its own, as Qwen2.5-VL's does.
+
+    Args:
+        folder: The base's folder. Its template is rendered in a sandbox.
+        config: Its configuration.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        EditLoopError: There is no template, it cannot be rendered, or it puts more than the pictures' own tokens
+            between the pictures and the text.
+    """
+    content: Any = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": TEXT}]
+    try:
+        message = str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], chat_template=_template(folder), tokenize=False
+            )
+        )
+    except (TemplateError, ValueError, TypeError, KeyError, OSError) as error:
+        raise EditLoopError(
+            f"{folder}: its chat template cannot be rendered ({' '.join(str(error).split())[:200]}). Take the base's "
+            "chat_template.jinja, or give `opening` in the file of the wording."
+        ) from None
+    ids = (config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)
+    picture = "".join(map(str, tokenizer.convert_ids_to_tokens(list(ids))))
+    opening, found, _ = message.partition(2 * picture + TEXT)
+    if not found:
+        raise EditLoopError(
+            f"{folder}: its chat template writes two pictures and a text as {message!r}; {2 * picture + TEXT!r} is not "
+            "in it. Take the base's own chat_template.jinja, or give `opening` in the file of the wording."
+        )
+    return opening
+
+
+def _template(folder: Path) -> str | None:
+    """The template in a file of its own; None where the tokenizer has it."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text()
+    if (folder / "chat_template.json").is_file():
+        return str(json.loads((folder / "chat_template.json").read_text())["chat_template"])
+    return None
