@@ -139,6 +139,7 @@ def _show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from editloop.evaluation.suites.page import format_interval, format_share, key_figures, report_tables
+    from editloop.models.judge_protocol import JudgeWording, wording_note
 
     console = Console()
     table = Table(
@@ -155,5 +156,7 @@ def _show(report: dict[str, Any]) -> None:
     if threshold := report.get("threshold"):
         print(f"scores within {threshold['published']:.4g} are a tie: chosen on the suite itself, as published")
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items() if count))
+    if wording := report["judge"].get("wording"):
+        print(f"{report['judge']['name']} {report['judge']['version'][:12]}{wording_note(JudgeWording(**wording))}")
     for reason, count in report["missing_reasons"].items():
         print(f"  {count} x missing: {reason}")

@@ -55,6 +55,7 @@ def score_command(
 
     For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --out scores.parquet
     """
+    from editloop.models.judge_protocol import wording_note, wording_of
     from editloop.scoring.opening import open_judge
     from editloop.scoring.score_file import ScoringSettings, score_edits
 
@@ -63,9 +64,8 @@ def score_command(
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
     judge = open_judge(fetch_model(model, services), device=device, passes=passes)
     summary = score_edits(judge, source, output, settings)
-    print(
-        f"{judge.name} {judge.version[:12]}: {summary.edits} edits of {summary.tasks} tasks, {summary.missing} missing"
-    )
+    title = f"{judge.name} {judge.version[:12]}{wording_note(wording_of(judge))}"
+    print(f"{title}: {summary.edits} edits of {summary.tasks} tasks, {summary.missing} missing")
     for reason, count in list(summary.reasons.items())[:10]:
         print(f"  {count} x {reason}")
     print(output)

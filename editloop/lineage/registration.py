@@ -148,6 +148,12 @@ def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
     return [run_link("training run", run_id), measured, Link("evidence", f"{kind} {sha256}")]
 
 
+def _wording(facts: dict[str, Any]) -> str:
+    """What a card says of a judge's wording."""
+    note = ", another than the weights were trained with" if facts["wording"] == "substitute" else ""
+    return f"{facts['wording_sha256']}{note}"
+
+
 def _write_card(
     name: str, version: str, kind: str, model: Path, gate: dict[str, Any], report: dict[str, Any], chain: list[Link]
 ) -> None:
@@ -158,6 +164,7 @@ def _write_card(
     chain = [
         Link("registered as", f"{name} version {version}"),
         Link("content", str(manifest["sha256"])),
+        *([Link("wording", _wording(facts))] if "wording_sha256" in facts else []),
         Link("signed with key", registered.tags.get("editloop.signing_key", "none")),
         *chain,
         Link("pipeline run", registered.tags.get("editloop.pipeline_run", "unknown")),

@@ -47,10 +47,6 @@ class JudgeWording(NamedTuple):
     """Whether they are others than those with which the released weights were trained, so that the scores are not the
     published ones."""
 
-    def __str__(self) -> str:
-        note = ", not the one that the weights were trained with: not the published scores"
-        return f"wording {self.sha256[:12]}{note if self.is_substitute else ''}"
-
 
 @dataclass(frozen=True)
 class Score:
@@ -107,6 +103,18 @@ class Judge(Protocol):
             EditLoopError: A group cannot be judged at all.
             JudgeUnavailableError: The judge cannot score anything now.
         """
+
+
+def wording_note(wording: JudgeWording | None) -> str:
+    """Return what is said of a judge's wording behind its name and version; empty where none is known.
+
+    Args:
+        wording: The wording.
+    """
+    if wording is None:
+        return ""
+    warning = " (another than the weights were trained with: these are not the published scores)"
+    return f", wording {wording.sha256[:12]}{warning if wording.is_substitute else ''}"
 
 
 def wording_of(judge: Judge) -> JudgeWording | None:

@@ -20,7 +20,7 @@ from editloop.data.edits_file import EditRow
 from editloop.data.edits_stream import stream_edits, survey_edits
 from editloop.data.picture_file import first_line, read_picture
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import scoring_progress
 from editloop.scoring.score_table import ScoredEdit, ScoreParts, finished_facts
@@ -156,7 +156,8 @@ def score_edits(judge: Judge, source: Path, output: Path, settings: ScoringSetti
             _check_missing(reasons, survey.candidates, settings)
         reason_counts = dict(reasons.most_common())
         summary = ScoringSummary(survey.tasks, survey.candidates, reasons.total(), reason_counts)
-        parts.join(count, summary._asdict())
+        wording = wording_of(judge)
+        parts.join(count, summary._asdict() | {"wording": wording and wording._asdict()})
     return summary
 
 

@@ -8,7 +8,14 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
+from editloop.models.judge_protocol import (
+    EditGroup,
+    JudgeUnavailableError,
+    JudgeWording,
+    Picture,
+    Score,
+    StaleJudgeError,
+)
 from editloop.scoring.encoding import encode_png
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
 from editloop.scoring.server_messages import ModelReply, ScoreReply, ScoreRequest, describe_validation_error
@@ -57,6 +64,7 @@ class ServedJudge:
                 f"{url}: answers, but not as `editloop serve` does ({describe_validation_error(error)})."
             ) from None
         self.name, self.version, self.axes, self.limits = served.model, served.version, served.axes, served.limits
+        self.wording = JudgeWording(**served.wording.model_dump()) if served.wording else None
 
     @classmethod
     def open(cls, url: str) -> "ServedJudge":

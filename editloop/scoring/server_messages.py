@@ -106,6 +106,14 @@ class ScoreReply(Message):
     scores: list[ScoreMessage]
 
 
+class WordingMessage(Message):
+    """The texts that a judge reads around an edit."""
+
+    sha256: str
+    is_substitute: bool
+    """Whether the released weights were trained with others."""
+
+
 class ModelReply(Message):
     """GET /v1/model: the model that is served, and the limits of a request."""
 
@@ -113,6 +121,7 @@ class ModelReply(Message):
     version: str
     axes: tuple[str, ...]
     limits: Limits
+    wording: WordingMessage | None = None
 
 
 class ErrorReply(Message):

@@ -20,7 +20,7 @@ from rich.console import Console
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.models.judge_protocol import EditGroup, Judge, Score
+from editloop.models.judge_protocol import EditGroup, Judge, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
@@ -43,7 +43,7 @@ class SuiteAnswers:
     """A judge's answers to a suite: either scores of edits or verdicts on comparisons."""
 
     judge: dict[str, Any]
-    """{"name", "version"} of the judge; the version is a content address."""
+    """{"name", "version"} of the judge, and its "wording" where one is known; the version is a content address."""
     scores: Mapping[str, NDArray[np.float64]] | None = None
     """By item key: (K,), scores on the item's axis, NaN where missing. None if the answers are verdicts."""
     verdicts: Mapping[str, Label | None] | None = None
@@ -108,9 +108,10 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
         item.key: np.array([_axis_score(lines_by_edit[edit_key], axes[item.axis]) for edit_key in _edit_keys(item)])
         for item in suite.items
     }
-    return SuiteAnswers(
-        {"name": judge.name, "version": judge.version}, axis_scores, reasons=dict(reasons.most_common())
-    )
+    described: dict[str, object] = {"name": judge.name, "version": judge.version}
+    if wording := wording_of(judge):
+        described["wording"] = wording._asdict()
+    return SuiteAnswers(described, axis_scores, reasons=dict(reasons.most_common()))
 
 
 def _judge_axis(axis: AxisName, judge: Judge) -> str:

@@ -35,6 +35,7 @@ from editloop.scoring.server_messages import (
     ModelReply,
     ScoreReply,
     ScoreRequest,
+    WordingMessage,
     describe_validation_error,
 )
 from editloop.scoring.server_settings import ServeSettings
@@ -239,7 +240,11 @@ def make_app(
         if batcher.facts is None:
             raise HttpRefusal(503, "the model is being loaded", {"Retry-After": "1"})
         facts = batcher.facts
-        return reply(200, ModelReply(model=facts.name, version=facts.version, axes=facts.axes, limits=limits))
+        wording = WordingMessage(**facts.wording._asdict()) if facts.wording else None
+        return reply(
+            200,
+            ModelReply(model=facts.name, version=facts.version, axes=facts.axes, limits=limits, wording=wording),
+        )
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:

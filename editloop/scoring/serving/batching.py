@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import Picture
+from editloop.models.judge_protocol import Picture, wording_note
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.server_settings import ServeSettings
 from editloop.scoring.serving.meters import Meters
@@ -212,6 +212,7 @@ class Batcher:
         self.ready += 1
         self.meters.ready.set(self.ready)
         self.meters.model.labels(self.facts.name, self.facts.version).set(1)
+        log.info("a worker has %s %s%s", self.facts.name, self.facts.version, wording_note(self.facts.wording))
         return True
 
     async def _judge(self, worker: Worker, batch: list[QueuedRequest]) -> None:

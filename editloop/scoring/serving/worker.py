@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Judge, JudgeUnavailableError
+from editloop.models.judge_protocol import EditGroup, Judge, JudgeUnavailableError, JudgeWording, wording_of
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.validation import validate_scores
 
@@ -36,6 +36,7 @@ class ModelFacts(NamedTuple):
     name: str
     version: str
     axes: tuple[str, ...]
+    wording: JudgeWording | None = None
 
 
 class Refusal(NamedTuple):
@@ -96,7 +97,8 @@ class Worker:
             ) from None
         if "failed" in hello:
             raise EditLoopError(hello["failed"])
-        facts = ModelFacts(hello["name"], hello["version"], tuple(hello["axes"]))
+        wording = JudgeWording(*hello["wording"]) if hello["wording"] else None
+        facts = ModelFacts(hello["name"], hello["version"], tuple(hello["axes"]), wording)
         if self.facts is not None and facts != self.facts:
             self._end()
             raise EditLoopError(
@@ -172,7 +174,7 @@ def serve_judge(pipe: Connection, model: str, device: str | None, opener: Opener
     except EditLoopError as error:
         pipe.send_bytes(json.dumps({"failed": str(error)}).encode())
         return
-    facts = {"name": judge.name, "version": judge.version, "axes": list(judge.axes)}
+    facts = {"name": judge.name, "version": judge.version, "axes": list(judge.axes), "wording": wording_of(judge)}
     pipe.send_bytes(json.dumps(facts).encode())
     while True:
         try:
