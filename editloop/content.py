@@ -182,6 +182,8 @@ def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = 
         raise EditLoopError(f"{folder}: no {MANIFEST}; the step that writes it has not finished. Run that step again.")
     manifest = _parse_manifest(path)
     if check:
+        if manifest["sha256"] != sha256_json(manifest["files"]):
+            raise EditLoopError(f"{path}: its sha256 is not that of the files that it lists. {RESTORE}")
         digests = file_digests(folder, skip)
         recorded = {name: sha256 for name, sha256 in manifest["files"].items() if not is_skipped(name, skip)}
         changed = sorted(name for name in recorded.keys() | digests.keys() if recorded.get(name) != digests.get(name))

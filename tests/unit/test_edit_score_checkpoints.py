@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from editloop.errors import EditLoopError
@@ -12,7 +12,7 @@ from editloop.models.edit_score import checkpoints
 from editloop.models.edit_score.adapters import CONFIG, WEIGHTS, write_adapter
 from editloop.models.edit_score.generation import next_token_probabilities
 from editloop.models.edit_score.model import EditScoreModel
-from editloop.models.lora import add_adapter
+from editloop.models.lora import TARGET_MODULES, add_adapter
 from editloop.models.lora_settings import LoraSettings
 from tests.edit_score_models import CLASSES, plain_inputs, some_groups, tiny_score
 
@@ -109,6 +109,27 @@ def test_keys_of_older_classes_are_found(tmp_path):
     assert torch.equal(said(new), said(old))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True}, {"exclude_modules": ["up_proj"]}, {"task_type": "FEATURE_EXTRACTION"}]
+)
+def test_adapters_as_peft_saves_them_are_read(tmp_path, options):
+    """Every setting of this PEFT is in the file, those that change nothing too."""
+    checkpoint(tmp_path / "base")
+    torch.manual_seed(0)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": TARGET_MODULES} | options)
+    model = get_peft_model(CLASSES["qwen2.5-vl"].from_pretrained(tmp_path / "base"), config).eval()
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    ours = with_adapter(tmp_path / "base", tmp_path / "adapter", base_name="base")
+    row = rows_of(ours)[0]
+    with torch.no_grad():
+        expected = model(**plain_inputs(ours, row)).logits[0, -1].softmax(-1)
+    found = next_token_probabilities(ours, [row], range(len(ours.tokenizer)))[0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-3)
+
+
 def test_a_trained_folder_holds_its_adapter_and_names_its_base(tmp_path):
     base = tiny_score(temperature=0.5)
     base.save(tmp_path / "base", {})
@@ -128,8 +149,13 @@ def test_a_trained_folder_holds_its_adapter_and_names_its_base(tmp_path):
         EditScoreModel.load(tmp_path / "model")
 
 
-def test_a_released_adapter_becomes_a_model_folder(tmp_path):
+@pytest.mark.parametrize("transformers", [4, 5])
+def test_a_released_adapter_becomes_a_model_folder(tmp_path, transformers):
     checkpoint(tmp_path / "base")
+    if transformers == 5:
+        values = json.loads((tmp_path / "base" / "preprocessor_config.json").read_text())
+        (tmp_path / "base" / "preprocessor_config.json").unlink()
+        (tmp_path / "base" / "processor_config.json").write_text(json.dumps({"image_processor": values}))
     adapter(tmp_path / "adapter")
     checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
     found = EditScoreModel.load(tmp_path / "model")
@@ -166,6 +192,27 @@ WRONG = {
     ),
     "targets it has not": (lambda folder: adapter(folder, target_modules=["q_proj", "gate_up_proj"]), "gate_up_proj"),
     "no plain LoRA": (lambda folder: adapter(folder, use_dora=True), "use_dora = True"),
+    "a LoRA that begins at some tokens": (
+        lambda folder: adapter(folder, alora_invocation_tokens=[5, 6]),
+        "alora_invoc",
+    ),
+    "from no token on": (
+        lambda folder: adapter(folder, alora_invocation_tokens=[]),
+        r"alora_invocation_tokens = \[]",
+    ),
+    "a LoRA that changes its base": (
+        lambda folder: adapter(folder, init_lora_weights="pissa"),
+        "= pissa is not understood",
+    ),
+    "a setting that PEFT does not have yet": (lambda folder: adapter(folder, new_kind={"scale": 2}), "new_kind = "),
+    "NaN": (
+        lambda folder: rewritten(adapter(folder), lambda key, one: [(key, one * torch.nan)]),
+        "has NaN or infinite",
+    ),
+    "a git-lfs pointer": (
+        lambda folder: (adapter(folder) / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1"),
+        "git-lfs pointer",
+    ),
     "no LoRA": (lambda folder: adapter(folder, peft_type="IA3"), "IA3"),
 }
 
@@ -178,6 +225,18 @@ def test_an_adapter_of_another_base_is_refused_and_changes_nothing(tmp_path, wro
     with pytest.raises(EditLoopError, match=told):
         checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_broken_base_is_refused_where_the_adapter_is_brought_in(tmp_path):
+    checkpoint(tmp_path / "base")
+    adapter(tmp_path / "adapter")
+    weights = tmp_path / "base" / "model.safetensors"
+    stored = load_file(weights)
+    key = next(key for key in stored if key.endswith("layers.0.mlp.up_proj.weight"))
+    stored[key][0, 0] = torch.nan
+    save_file(stored, weights, metadata={"format": "pt"})
+    with pytest.raises(EditLoopError, match=r"up_proj\.weight has NaN"):
+        with_adapter(tmp_path / "base", tmp_path / "adapter")
 
 
 def test_a_base_under_another_name_is_taken_when_it_is_said(tmp_path):

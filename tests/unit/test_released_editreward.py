@@ -173,6 +173,76 @@ def test_a_configuration_with_the_text_models_values_at_its_top_is_read(release,
     assert all(torch.equal(value, flat[key]) for key, value in whole.items())
 
 
+def manifest_of_another_digest(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "0" * 64}))
+
+
+def manifest_that_is_no_json(folder):
+    (folder / "manifest.json").write_text('{"files": ')
+
+
+def manifest_that_lists_no_digests(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+
+
+def pipe_as_manifest(folder):
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+
+
+def pipe_as_shard(folder):
+    (folder / "backbone" / "model.safetensors").unlink()
+    os.mkfifo(folder / "backbone" / "model.safetensors")
+
+
+def pipe_as_heads(folder):
+    (folder / "heads.safetensors").unlink()
+    os.mkfifo(folder / "heads.safetensors")
+
+
+def pickle_as_heads(folder):
+    (folder / "heads.safetensors").write_bytes(pickle.dumps(Bomb(folder / "exploded")))
+
+
+def changed_wording(folder):
+    path = folder / "reward.json"
+    path.write_text(path.read_text().replace("picture", "image"))
+
+
+def shard_elsewhere(folder):
+    shard = folder / "backbone" / "model.safetensors"
+    (folder / "backbone" / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"norm.weight": "../../elsewhere.safetensors"}})
+    )
+    shard.rename(folder.parent / "elsewhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("fault", "match"),
+    [
+        (manifest_of_another_digest, "its sha256 is not that of the files"),
+        (manifest_that_is_no_json, "cannot be read"),
+        (manifest_that_lists_no_digests, "its sha256 is not that of the files"),
+        (pipe_as_manifest, "no manifest.json"),
+        (pipe_as_shard, "changed since it was written: backbone/model.safetensors"),
+        (pipe_as_heads, "changed since it was written: heads.safetensors"),
+        (pickle_as_heads, "changed since it was written: heads.safetensors"),
+        (changed_wording, "changed since it was written: reward.json"),
+        (shard_elsewhere, "changed since it was written"),
+    ],
+)
+def test_a_model_that_was_broken_since_is_refused(release, fault, match):
+    release.add()
+    fault(release.out)
+    with pytest.raises(EditLoopError) as refusal:
+        RewardModel.load(release.out)
+    assert match in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (release.out / "exploded").exists()
+
+
 def test_a_folder_that_is_no_model_is_not_replaced(release):
     release.out.mkdir()
     (release.out / "notes.txt").write_text("mine")

@@ -23,7 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from editloop.errors import EditLoopError
 from editloop.models.backbones.image_processor import ImageProcessor, read_image_processor
-from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
+from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
 
 
 class BackboneFamily(NamedTuple):
@@ -89,25 +89,50 @@ def load_backbone(folder: Path, dtype: torch.dtype, *, generates: bool) -> Any:
     Raises:
         EditLoopError: The configuration or the weights cannot be used, or the keys do not fit it.
     """
-    config = read_config(folder)
-    used = {
-        key: stored for key, stored in survey_weights(folder).items() if generates or not key.startswith(OUTPUT_LAYER)
-    }
-    empty = empty_backbone(config, generates=generates)
-    expected = empty.state_dict()
-    renamed = {
-        key if key.startswith(OUTPUT_LAYER) else "model." * generates + backbone_key(key): stored
-        for key, stored in used.items()
-    }
-    if config.tie_word_embeddings:
-        expected = {key: value for key, value in expected.items() if key in renamed or not key.startswith(OUTPUT_LAYER)}
-    check_keys(renamed, expected, str(folder))
+    empty = empty_backbone(read_config(folder), generates=generates)
     # A generator gets the keys as they are: transformers renames them, and back again where the model is saved.
-    state = dict(read_tensors(used if generates else renamed))
-    backbone = type(empty).from_pretrained(None, config=empty.config, state_dict=state, dtype=dtype)
+    tensors = {
+        stored.key if generates else name: stored for name, stored in _fitting_tensors(folder, empty, generates).items()
+    }
+    backbone = type(empty).from_pretrained(
+        None, config=empty.config, state_dict=dict(read_tensors(tensors)), dtype=dtype
+    )
     if generates and (folder / GENERATION_CONFIG_NAME).is_file():
         backbone.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return backbone
+
+
+def outline_backbone(folder: Path, *, generates: bool) -> Any:
+    """Return a folder's model without weights, after a check of all that `load_backbone` would read.
+
+    Args:
+        folder: The folder with configuration and weights.
+        generates: Whether the model has its output layer.
+
+    Raises:
+        EditLoopError: As for `load_backbone`.
+    """
+    empty = empty_backbone(read_config(folder), generates=generates)
+    for _ in read_tensors(_fitting_tensors(folder, empty, generates)):
+        pass  # each is looked at and let go
+    return empty
+
+
+def _fitting_tensors(folder: Path, empty: Any, generates: bool) -> dict[str, StoredTensor]:
+    """Return a folder's tensors by their names in the empty model, after a check of keys and shapes."""
+    tensors: dict[str, StoredTensor] = {}
+    for key, stored in survey_weights(folder).items():
+        is_output = key.startswith(OUTPUT_LAYER)
+        name = key if is_output else "model." * generates + backbone_key(key)
+        if name in tensors:
+            raise EditLoopError(f"{folder}: {key} and {tensors[name].key} are one weight. Fetch the checkpoint again.")
+        if generates or not is_output:
+            tensors[name] = stored
+    expected = empty.state_dict()
+    if empty.config.tie_word_embeddings:
+        expected = {key: value for key, value in expected.items() if key in tensors or not key.startswith(OUTPUT_LAYER)}
+    check_keys(tensors, expected, str(folder))
+    return tensors
 
 
 def image_processor_of(folder: Path) -> ImageProcessor:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.weight_files import read_tensors, survey_weights
 from editloop.models.lora_settings import LoraSettings
+from editloop.settings_file import shorten
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
@@ -26,18 +27,24 @@ LEGACY_PREFIXES = (
     (re.compile(r"visual\."), "model.visual."),
 )
 """Prefixes of module names in the classes that older adapters were trained with, and the present ones."""
-UNSUPPORTED_SETTINGS = {
-    "use_dora": (False, None),
-    "bias": ("none", None),
-    "modules_to_save": (None, []),
-    "fan_in_fan_out": (False, None),
-    "lora_bias": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layers_to_transform": (None, []),
-    "init_lora_weights": (True, False, None, "gaussian"),
+UNDERSTOOD_SETTINGS = frozenset(
+    {
+        *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target_modules"),  # read here
+        *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout"),  # notes
+        *("exclude_modules", "layers_pattern"),  # which modules are adapted, which the weights themselves say
+        *("megatron_core", "qalora_group_size"),  # details of what another setting switches on
+    }
+)
+"""PEFT settings that may have any value in an adapter that is read."""
+UNUSED_VALUES: tuple[object, ...] = (None, False, {})
+"""Values of any other PEFT setting that does not change what the weights mean."""
+PLAIN_VALUES: dict[str, tuple[object, ...]] = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian"),
+    "layers_to_transform": ([],),
+    "modules_to_save": ([],),
 }
-"""PEFT settings that change the meaning of an adapter, with the values under which it is a plain LoRA."""
+"""Further values of a PEFT setting under which an adapter is a plain LoRA."""
 
 
 class Adapter(NamedTuple):
@@ -96,12 +103,8 @@ def read_adapter(folder: Path) -> Adapter:
         contents = f"only {', '.join(pickles)}, which can run code when read" if pickles else "no weights"
         raise EditLoopError(f"adapter {folder}: {contents}; it must have {WEIGHTS}. Convert it where you trust it.")
     config = _config(folder)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise EditLoopError(f"adapter {folder}/{WEIGHTS}: not a safetensors file ({error}). Fetch it again.") from error
     halves: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, value in tensors.items():
+    for key, value in read_tensors(survey_weights(folder / WEIGHTS)):
         match = KEY.fullmatch(key)
         if match is None:
             raise EditLoopError(f"adapter {folder}: key {key!r} is no LoRA weight; only plain LoRA adapters are read.")
@@ -190,11 +193,11 @@ def _config(folder: Path) -> dict[str, Any]:
             f"adapter {folder}/{CONFIG}: peft_type {config.get('peft_type')!r}, r {rank!r}, lora_alpha {alpha!r}; only "
             "plain LoRA adapters are read. Merge it with PEFT and give the whole weights."
         )
-    for key, plain in UNSUPPORTED_SETTINGS.items():
-        if key in config and config[key] not in plain:
+    for key, value in config.items():
+        if key not in UNDERSTOOD_SETTINGS and value not in (*UNUSED_VALUES, *PLAIN_VALUES.get(key, ())):
             raise EditLoopError(
-                f"adapter {folder}/{CONFIG}: {key} = {config[key]!r} is not read, only {plain[0]!r}. Merge the adapter "
-                "with PEFT and give the whole weights."
+                f"adapter {folder}/{CONFIG}: {key} = {shorten(value)} is not understood, so the adapter may mean "
+                "something else than its weights say. Merge it with PEFT and give the whole weights."
             )
     return dict(config)
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
-from editloop.models.backbones.checkpoints import empty_backbone, image_processor_of, load_backbone, read_config
+from editloop.models.backbones.checkpoints import image_processor_of, load_backbone, outline_backbone
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
 from editloop.models.edit_score.settings import EditScoreSettings
@@ -209,8 +209,8 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
 def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: str | None = None) -> None:
     """Write a model's folder from a released adapter and its base, after checking that they belong together.
 
-    The base's weights are read for their digest only. The settings are those of an EditScore base, or the published
-    ones for a released checkpoint.
+    The base's weights are checked, and read for their digest. The settings are those of an EditScore base, or the
+    published ones for a released checkpoint.
 
     Args:
         base: Folder or shipped name of the base.
@@ -224,7 +224,7 @@ def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: s
     base_path, lora = base_folder(base), read_adapter(adapter)
     check_base_name(lora, base_path, base_name)
     inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
-    check_fits(empty_backbone(read_config(inner), generates=True), lora)
+    check_fits(outline_backbone(inner, generates=True), lora)
     settings = read_settings(base_path) if inner != base_path else _released_settings(base_path)
     save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
