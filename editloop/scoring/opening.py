@@ -45,8 +45,7 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
     """Open the judge behind a model's address.
 
     Args:
-        model: One of: a folder (EditReward or EditScore, EditLoop's own or as released); the name of a shipped model
-            (`tiny-reward`); `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry; `http(s)://HOST:PORT` of
+        model: One of: a model's folder (EditReward or EditScore); the name of a shipped model (`tiny-reward`); `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry; `http(s)://HOST:PORT` of
             `editloop serve` (token: EDITLOOP_JUDGE_TOKEN); `openai:http://HOST/v1#MODEL` of any OpenAI-compatible
             endpoint (key: EDITLOOP_OPENAI_KEY); `NAME` or `NAME:REST` of a judge that another package declares as an
             `editloop.judges` entry point, which is called with REST.
@@ -121,8 +120,8 @@ def find_local(model: str) -> LocalModel:
 def _kind(folder: Path, model: str) -> Kind:
     """Return the kind of model in a folder.
 
-    EditScore's folders have an `editscore.json`. Any other folder that looks like a checkpoint is taken for
-    EditReward's, whose loader checks the keys itself.
+    EditScore's folders have an `editscore.json`, EditReward's a `reward.json`. A checkpoint in Hugging Face's layout is
+    taken for EditReward's, whose loader says what to do with it.
     """
     if (folder / "editscore.json").is_file():
         return "edit-score"
