@@ -45,9 +45,10 @@ def open_judge(model: str, *, device: str | None = None, passes: int | None = No
     """Open the judge behind a model's address.
 
     Args:
-        model: One of: a model's folder (EditReward or EditScore); the name of a shipped model (`tiny-reward`); `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry; `http(s)://HOST:PORT` of
-            `editloop serve` (token: EDITLOOP_JUDGE_TOKEN); `openai:http://HOST/v1#MODEL` of any OpenAI-compatible
-            endpoint (key: EDITLOOP_OPENAI_KEY); `NAME` or `NAME:REST` of a judge that another package declares as an
+        model: One of: a model's folder (EditReward or EditScore); the name of a shipped model (`tiny-reward`);
+            `models:/NAME@ALIAS` or `models:/NAME/VERSION` of the registry; `http(s)://HOST:PORT` of `editloop
+            serve` (token: EDITLOOP_JUDGE_TOKEN); `openai:http://HOST/v1#MODEL` of any OpenAI-compatible endpoint
+            (key: EDITLOOP_OPENAI_KEY); `NAME` or `NAME:REST` of a judge that another package declares as an
             `editloop.judges` entry point, which is called with REST.
         device: Device of a local model (`cpu`, `cuda:1`); None takes the first GPU, or the CPU where there is none.
         passes: K of EditScore's Avg@K; None takes the model's own.

@@ -411,7 +411,7 @@ def no_config(release):
 
 CONFIG_FAULTS = [
     (quantised, "quantization_config says that the weights are quantised"),
-    (millions_of_layers, "num_hidden_layers is 3,000,000; a model of 1 to 1,000 layers"),
+    (millions_of_layers, "num_hidden_layers is 3,000,000; a model of at most 1,000 layers"),
     (deep_vision, "depth is 3,000,000"),
     (no_layers, "num_hidden_layers is -1"),
     (words_for_numbers, "its config cannot be read"),

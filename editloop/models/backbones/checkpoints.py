@@ -4,7 +4,6 @@ The keys have Qwen's newer names (`model.language_model.*`, `model.visual.*`) or
 `visual.*`).
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.image_processor import ImageProcessor, read_image_processor
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
 
@@ -48,11 +48,6 @@ FAMILIES = {
 """Families by the `model_type` of a config.json."""
 OUTPUT_LAYER = "lm_head."
 """Prefix of the keys of a generator's output layer."""
-LAYER_COUNTS = ("num_hidden_layers", "depth")
-"""Keys of a configuration that say how many layers are made."""
-MAX_LAYERS = 1000
-"""Most layers of a model that is opened. The largest of these families have 94; a folder that asks for millions would
-take all memory before its weights are looked at."""
 
 
 def empty_backbone(config: Any, *, generates: bool) -> Any:
@@ -173,8 +168,7 @@ def read_config(folder: Path) -> Any:
     if not path.is_file():
         raise EditLoopError(f"{folder}: no config.json; give the folder of a checkpoint in Hugging Face's layout.")
     try:
-        values = json.loads(path.read_bytes())
-        _check_values(values, path)
+        check_config_values(path)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StrictDataclassError) as error:
         raise EditLoopError(f"{folder}: its config cannot be read ({one_line(error)}).") from None
@@ -192,21 +186,3 @@ def one_line(error: Exception) -> str:
         error: The error.
     """
     return " ".join(str(error).split())
-
-
-def _check_values(values: object, path: Path) -> None:
-    """Refuse, before a model is made of it, a configuration of quantised weights or of too many layers."""
-    if not isinstance(values, dict):
-        return
-    if values.get("quantization_config"):
-        raise EditLoopError(
-            f"{path}: quantization_config says that the weights are quantised. Take the checkpoint that was not."
-        )
-    for key in LAYER_COUNTS:
-        if isinstance(values.get(key), int | float) and not 0 < values[key] <= MAX_LAYERS:
-            raise EditLoopError(
-                f"{path}: {key} is {values[key]:,}; a model of 1 to {MAX_LAYERS:,} layers is opened. Take the "
-                "config.json that the checkpoint was published with."
-            )
-    for value in values.values():
-        _check_values(value, path)

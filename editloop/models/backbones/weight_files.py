@@ -18,6 +18,8 @@ from editloop.errors import EditLoopError
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 """Suffixes of pickled weights, which are refused."""
 INDEX = "model.safetensors.index.json"
+ANY_INDEX = "*.safetensors.index.json"
+"""Pattern of the indexes of models and of parts of pipelines."""
 LFS_POINTER = b"version https://git-lfs"
 """Beginning of the small text that git leaves in place of a file that git-lfs has not fetched."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -57,6 +59,31 @@ class _Shard(Protocol):
     def get_tensor(self, key: str) -> Tensor: ...
 
 
+def check_weight_files(folder: Path) -> None:
+    """Check, before any is opened, that a folder's weights are plain safetensors files and that none is lost.
+
+    Args:
+        folder: The folder of a model, or of a part of a pipeline. It may have no weights at all.
+
+    Raises:
+        EditLoopError: There are only pickled weights, an index cannot be read or names a file that is lost or outside
+            the folder, or a file is a pipe or a git-lfs pointer.
+    """
+    for index in sorted(folder.glob(ANY_INDEX)):
+        lost = [name for name in sorted(set(_read_index(index).values())) if not (folder / name).exists()]
+        if lost:
+            raise EditLoopError(f"{folder}: {_first(lost)} missing, which {index.name} names. Fetch it again.")
+    paths = sorted(folder.glob("*.safetensors"))
+    for path in paths:
+        _check_plain(path)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickled and not paths:
+        raise EditLoopError(
+            f"{folder}: no safetensors weights, only pickled ones ({', '.join(pickled)}), which run code when they are "
+            "opened. Convert the checkpoint to safetensors."
+        )
+
+
 def survey_weights(weights: Path) -> dict[str, StoredTensor]:
     """Read the headers of all safetensors files of a checkpoint. With an index, these are the files that it names.
 
@@ -74,16 +101,12 @@ def survey_weights(weights: Path) -> dict[str, StoredTensor]:
         return dict(_file_tensors(weights))
     if not weights.is_dir():
         raise EditLoopError(f"{weights}: no such folder or file of weights. Correct the path; nothing is fetched.")
+    check_weight_files(weights)
     index = weights / INDEX
     file_by_key = _read_index(index) if index.is_file() else {}
     names = sorted(set(file_by_key.values()) or {path.name for path in weights.glob("*.safetensors")})
     if not names:
-        pickled = sorted(path.name for path in weights.iterdir() if path.suffix in PICKLES)
-        reason = f"only pickled ones ({', '.join(pickled)}), which run code when they are opened" if pickled else "none"
-        raise EditLoopError(f"{weights}: no safetensors weights, {reason}. Convert the checkpoint to safetensors.")
-    lost = [name for name in names if not (weights / name).exists()]
-    if lost:
-        raise EditLoopError(f"{weights}: {_first(lost)} missing, which {index.name} names. Fetch the checkpoint again.")
+        raise EditLoopError(f"{weights}: no safetensors weights there. Give the folder that they lie in.")
     tensors: dict[str, StoredTensor] = {}
     for name in names:
         for key, tensor in _file_tensors(weights / name):
@@ -179,15 +202,19 @@ def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
         yield key, StoredTensor(path, key, tuple(described.get_shape()), dtype)
 
 
-def _open_shard(path: Path) -> _Shard:
+def _check_plain(path: Path) -> None:
     if not path.is_file():
         raise EditLoopError(f"{path}: no plain file, so no safetensors file. Fetch the checkpoint again.")
     if path.suffix in PICKLES:
         raise EditLoopError(f"{path}: pickled weights, which run code when they are opened. Convert it to safetensors.")
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise EditLoopError(f"{path}: a git-lfs pointer, not the weights. Run `git lfs pull` there.")
+
+
+def _open_shard(path: Path) -> _Shard:
+    _check_plain(path)
     try:
-        with path.open("rb") as stream:
-            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise EditLoopError(f"{path}: a git-lfs pointer, not the weights. Run `git lfs pull` there.")
         return cast(_Shard, safe_open(path, framework="pt"))
     except (OSError, SafetensorError) as error:
         raise EditLoopError(f"{path}: not a readable safetensors file ({error}). Fetch the checkpoint again.") from None

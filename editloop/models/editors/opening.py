@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from editloop.content import MANIFEST
 from editloop.errors import EditLoopError
-from editloop.models.backbones.placement import placement
+from editloop.models.backbones.config_values import check_config_values
+from editloop.models.backbones.placement import check_model_folder, placement
+from editloop.models.backbones.weight_files import check_weight_files
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from editloop.plugins import load_plugin, plugin_names
@@ -52,6 +55,8 @@ def open_editor(
         'FluxKontextPipeline'
     """
     kind = _kind_of(str(address))
+    if (kind.folder / MANIFEST).is_file():
+        check_model_folder(kind.folder)
     chosen_settings = settings or kind.settings
     if chosen_settings.pipeline != kind.pipeline.__name__:
         raise EditLoopError(
@@ -63,7 +68,9 @@ def open_editor(
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to(weights)  # from_pretrained does not convert parts that are passed in
-    pipeline = kind.pipeline.from_pretrained(kind.folder, **parts, dtype=weights, local_files_only=True)
+    pipeline = kind.pipeline.from_pretrained(
+        kind.folder, **parts, dtype=weights, local_files_only=True, use_safetensors=True
+    )
     pipeline.set_progress_bar_config(disable=True)
     return kind.editor(pipeline.to(target), chosen_settings)
 
@@ -110,8 +117,8 @@ def _kind_of(address: str) -> _Kind:
     import diffusers
 
     folder = find_editor(address)
-    index = json.loads((folder / "model_index.json").read_text())
-    name = index.get("_class_name")
+    index = _read_index(folder)
+    name = str(index.get("_class_name"))
     editor = _editor_class(name)
     if editor is None:
         names = (*EDITORS, *plugin_names("editloop.editors"))
@@ -122,6 +129,27 @@ def _kind_of(address: str) -> _Kind:
     settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
     pipeline = getattr(diffusers, name, None) or editor.pipeline_class()
     return _Kind(folder, index, pipeline, editor, settings)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Return the content of model_index.json, after a check of each part's files. No weights are read."""
+    path = folder / "model_index.json"
+    try:
+        index = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
+    if not isinstance(index, dict):
+        raise EditLoopError(f"{path}: no pipeline's parts by name. Take the one that was published.")
+    for part in sorted(name for name, value in index.items() if isinstance(value, list)):
+        if Path(part).name != part:
+            raise EditLoopError(
+                f"{path}: names a part {part!r}; a part is a folder there. Take the one that was published."
+            )
+        if (folder / part).is_dir():
+            check_weight_files(folder / part)
+            if (folder / part / "config.json").exists():
+                check_config_values(folder / part / "config.json")
+    return index
 
 
 def _editor_class(pipeline: str) -> type[PipelineEditor] | None:
