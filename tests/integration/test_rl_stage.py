@@ -15,6 +15,7 @@ from editloop.lineage import registry, tracking
 from editloop.lineage.signing import VERIFY_KEY, SignatureError, make_keys
 from editloop.lineage.step import run_step
 from editloop.studies.world.scenes import write_edits
+from editloop.training.editor_rl.reward_source import champion_reward_source
 from infra.services import Services
 from pipelines.catalogue import STAGES
 
@@ -23,16 +24,23 @@ NAME = "stage-reward"
 REWARD = f"models:/{NAME}@champion"
 
 
+SHIPPED = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
+
+
 @pytest.fixture
 def champion(mlflow_environment: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The shipped reward model, registered and signed; its sha256."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "cache"))
-    shipped = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
-    with tracking.stage_run("reward", "train-reward", NAME, {}, {}) as run:
-        version = registry.register_model(NAME, shipped, run.run_id, {})
-        run.finish({}, {"output": shipped})
-    registry.set_alias(NAME, "champion", version)
-    return str(read_manifest(shipped)["sha256"])
+    registry.set_alias(NAME, "champion", register(NAME))
+    return str(read_manifest(SHIPPED)["sha256"])
+
+
+def register(name: str) -> str:
+    """Register the shipped reward model under a name; its version."""
+    with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
+        version = registry.register_model(name, SHIPPED, run.run_id, {})
+        run.finish({}, {"output": SHIPPED})
+    return version
 
 
 @pytest.fixture
@@ -78,7 +86,8 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
         return str(error.value)
 
     assert "there is no champion. Train and promote" in refused("models:/no-such@champion")
-    assert "only a registered champion may teach" in refused(f"models:/{NAME}/1")
+    assert "only a registered champion may teach" in refused(f"models:/never-champion/{register('never-champion')}")
+    assert champion_reward_source(f"models:/{NAME}/1").sha256 == champion, "a run goes on with what it began with"
     assert "it is the judge that teaches" in refused(REWARD, watch=f"models:/{NAME}/1")
     with monkeypatch.context() as strange:
         strange.setenv(VERIFY_KEY, str(make_keys(tmp_path / "stranger").public))
