@@ -89,6 +89,32 @@ def test_from_tensors(family, folder):
     torch.testing.assert_close(torch.stack(scores, dim=-1), expected, atol=TENSORS_TOLERANCE, rtol=0)
 
 
+def test_from_tensors_in_plain_passes(family, folder):
+    """The published code's padded batch, a pass a head, through transformers' own attention."""
+    tensors = load_file(release_folder(family) / "fixture.safetensors")
+    model = RewardModel.load(folder)
+    plain = PlainPasses(model)
+    hidden = []
+    for head in range(2):
+        ids, mask = (tensors[f"tensors.in.head{head}.{name}"] for name in ("input_ids", "attention_mask"))
+        positions = {}
+        if model.settings.positions == "flat":
+            positions["position_ids"] = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1).expand(3, -1, -1)
+        states = plain.backbone(
+            input_ids=ids,
+            attention_mask=mask,
+            pixel_values=tensors["tensors.in.head0.pixel_values"].float(),
+            image_grid_thw=tensors["tensors.in.head0.image_grid_thw"],
+            mm_token_type_ids=(ids == model.inputs.marks.image).int(),
+            use_cache=False,
+            **positions,
+        ).last_hidden_state
+        hidden.append(states[ids == model.inputs.reward])
+    scores = model.read(torch.stack(hidden, dim=1))
+    expected = tensors["tensors.out.mu_logsigma"]
+    torch.testing.assert_close(torch.stack(scores, dim=-1), expected, atol=TENSORS_TOLERANCE, rtol=0)
+
+
 def test_token_ids_and_patches_of_a_picture_are_those_of_the_published_code(family, folder, expected):
     tensors = load_file(release_folder(family) / "fixture.safetensors")
     batch = RewardModel.load(folder).collate([expected.groups[0]])

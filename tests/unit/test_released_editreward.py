@@ -245,10 +245,11 @@ def test_a_model_that_was_broken_since_is_refused(release, fault, match):
 
 def test_a_folder_that_is_no_model_is_not_replaced(release):
     release.out.mkdir()
-    (release.out / "notes.txt").write_text("mine")
-    with pytest.raises(EditLoopError, match="no model's folder"):
-        release.add()
-    assert (release.out / "notes.txt").read_text() == "mine"
+    for name in ("notes.txt", "manifest.json"):
+        (release.out / name).write_text("mine")
+        with pytest.raises(EditLoopError, match="no reward model's folder"):
+            release.add()
+        assert (release.out / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ def add_editreward(
     Raises:
         EditLoopError: The weights or the base cannot be used, do not belong together, or `out` is another folder.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise EditLoopError(f"--out {out}: is there, and no model's folder. Give a new folder.")
+    if out.exists() and not ((out / MANIFEST).is_file() and (out / SETTINGS).is_file()):
+        raise EditLoopError(f"--out {out}: is there, and no reward model's folder. Give a new folder.")
     if wording is None:
         LOG.warning(
             "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not "
