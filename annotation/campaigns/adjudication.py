@@ -18,11 +18,11 @@ from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.closing import config_faults
 from annotation.campaigns.guidelines import guidelines_html
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, read_project
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import Snapshot, decided
 from annotation.campaigns.pictures import picture_store
-from annotation.campaigns.project import TITLE, PlannedTask, import_tasks, make_project, task_rows
+from annotation.campaigns.project import TITLE, PlannedTask, import_tasks, kept_by_page, make_project, task_rows
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.quality.conflicts import conflicts
 from editloop.data.vocabulary import Page, Record
@@ -87,17 +87,21 @@ def adjudicate(
     judgements, _ = extract_judgements(pages, live.answers)
     tasks = conflicts(judgements)
     conflict_pages = {key: page for key, page in pages.items() if page.kind == "task" and page.task_id in tasks}
-    queue = record.queue.campaign if record.queue else None
+    store, api = picture_store(settings), LabelStudioApi(settings)
+    queue = _live_queue(api, record)
     if queue is None:
-        if not conflict_pages:
+        if not conflict_pages and not live.lead.given:
             return AdjudicationState(url="", conflicts=0, tasks=0, decided=0)
         queue = _open(client, settings, record, folder)
-    store, api = picture_store(settings), LabelStudioApi(settings)
     store.attach(client, queue.project_id, campaign.key)
     queued = task_rows(settings, queue)
-    queue_pages = [page for key, page in pages.items() if key in queued or key in conflict_pages]
+    wanted = {*queued, *conflict_pages, *(answer.page for answer in live.lead.given)}
+    queue_pages = [page for key, page in pages.items() if key in wanted]
+    kept = kept_by_page(record, wanted - queued.keys(), queue=True)
     planned = [
-        PlannedTask(data=task_data(page, lambda sha256: store.address(campaign.key, sha256)), annotations=[])
+        PlannedTask(
+            data=task_data(page, lambda sha256: store.address(campaign.key, sha256)), annotations=kept.get(page.key, [])
+        )
         for page in queue_pages
     ]
     rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
@@ -105,6 +109,18 @@ def adjudicate(
     for key in track(decided_keys, "votes", transient=True):
         _show_votes(api, rows[key].id, [answer for answer in live.answers.counting().values() if answer.page == key])
     return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
+
+
+def _live_queue(api: LabelStudioApi, record: CampaignRecord) -> Campaign | None:
+    """Return the lead's queue; None where there is none, or its project was deleted."""
+    if record.queue is None:
+        return None
+    campaign = record.queue.campaign
+    try:
+        read_project(api, campaign.project_id, campaign.name)
+    except NotThereError:
+        return None
+    return campaign
 
 
 def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder: Path) -> Campaign:

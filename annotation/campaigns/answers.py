@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -256,6 +256,36 @@ def read_export(data: bytes) -> AnswerExport:
         for row in _iterate_rows(data)
     )
     return AnswerExport(data, tuple(tasks))
+
+
+def kept_export(answers: Iterable[KeptAnswer]) -> AnswerExport:
+    """Return answers of a campaign's record as the export of the deleted project that they were in.
+
+    Args:
+        answers: The answers.
+    """
+    tasks = [
+        ExportedTask(
+            task_id=0,
+            key=answer.page,
+            annotations=[
+                Annotation(
+                    id=answer.annotation_id,
+                    completed_by=None,
+                    updated_by=None,
+                    import_id=None,
+                    result=answer.result,
+                    was_cancelled=answer.skipped,
+                    lead_time=answer.seconds,
+                    created_at=answer.created_at,
+                )
+            ],
+            drafts=0,
+            predictions=0,
+        )
+        for answer in answers
+    ]
+    return AnswerExport(b"[]", tuple(tasks))
 
 
 def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:

@@ -11,9 +11,11 @@ from annotation.campaigns.answers import (
     PageAnswer,
     answers_sha256,
     export_answers,
+    kept_export,
     read_answers,
 )
-from annotation.campaigns.kept_answers import KeptAnswer
+from annotation.campaigns.kept_answers import KeptAnswer, read_kept_answers
+from annotation.campaigns.label_studio import NotThereError
 from annotation.campaigns.record import CampaignRecord
 from editloop.data.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
@@ -73,10 +75,14 @@ def snapshot(settings: ServiceSettings, record: CampaignRecord, pages: Mapping[s
         EditLoopError: The project was deleted, or Label Studio does not answer.
     """
     votes = export_answers(settings, record.campaign)
-    queue = record.queue
-    decisions = export_answers(settings, queue.campaign) if queue else NO_ANSWERS
-    lead = read_answers(decisions, pages, queue) if queue else CampaignAnswers((), {})
-    return Snapshot(votes, decisions, read_answers(votes, pages, record), lead)
+    answers, queue = read_answers(votes, pages, record), record.queue
+    if queue is None:
+        return Snapshot(votes, NO_ANSWERS, answers, CampaignAnswers((), {}))
+    try:
+        decisions = export_answers(settings, queue.campaign)
+    except NotThereError:  # deleted: `adjudicate` makes it anew, with the same decisions
+        decisions = kept_export(answer for answer in read_kept_answers(record.campaign.key).values() if answer.queue)
+    return Snapshot(votes, decisions, answers, read_answers(decisions, pages, queue))
 
 
 def decided(answers: CampaignAnswers) -> list[PageAnswer]:

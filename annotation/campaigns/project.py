@@ -13,7 +13,7 @@ from rich.progress import track
 from annotation.campaigns.answers import CampaignAnswers, export_answers, read_answers, wanted_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.guidelines import guidelines_html
-from annotation.campaigns.kept_answers import KeptAnswer, latest_copy, read_kept_answers
+from annotation.campaigns.kept_answers import latest_copy, read_kept_answers
 from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, read_project
 from annotation.campaigns.labelling import config_sha256, task_data
 from annotation.campaigns.locating import CONFIG
@@ -141,11 +141,11 @@ def mend_project(
         answers = read_answers(export_answers(settings, campaign), pages, record)
     answered = Counter(answer.task_id for answer in answers.given)
     rows = task_rows(settings, campaign)
-    kept = _kept_by_page(record, pages.keys() - rows.keys())
+    kept = kept_by_page(record, pages.keys() - rows.keys(), queue=False)
     planned = [
         PlannedTask(
             data=task_data(page, lambda sha256: store.address(campaign.key, sha256)),
-            annotations=[_import_of(answer, record) for answer in kept.get(page.key, [])],
+            annotations=kept.get(page.key, []),
         )
         for page in pages.values()
     ]
@@ -245,6 +245,35 @@ def import_tasks(
     return tasks
 
 
+def kept_by_page(record: CampaignRecord, missing: Collection[str], *, queue: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return the answers on missing pages that the record keeps, as Label Studio imports them.
+
+    The id that an answer had before makes it known as the record's own.
+
+    Args:
+        record: The campaign's record.
+        missing: Keys of the pages.
+        queue: Whether they are pages of the lead's queue.
+
+    Returns:
+        Answers by page key.
+    """
+    by_page: dict[str, list[dict[str, Any]]] = {}
+    ids = {name: user_id for user_id, name in record.accounts.items()}
+    for answer in read_kept_answers(record.campaign.key).values() if missing else ():
+        if answer.page in missing and answer.queue == queue:
+            fields: dict[str, Any] = {
+                "id": answer.annotation_id,
+                "completed_by": ids.get(answer.annotator),
+                "result": answer.result,
+                "was_cancelled": answer.skipped,
+                "lead_time": answer.seconds,
+                "ground_truth": False,
+            }
+            by_page.setdefault(answer.page, []).append(fields)
+    return by_page
+
+
 def _made_anew(api: LabelStudioApi, settings: ServiceSettings, record: CampaignRecord) -> CampaignRecord:
     """Make a project in place of a deleted one, and return the record with it."""
     campaign = record.campaign
@@ -296,28 +325,6 @@ def _rows_by_key(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Task
         key = task["data"].get("key") or f"task {task['id']} without a key"
         rows_by_key.setdefault(key, []).append(TaskRow(task["id"], task["overlap"]))
     return {key: sorted(rows) for key, rows in rows_by_key.items()}
-
-
-def _kept_by_page(record: CampaignRecord, missing: Collection[str]) -> dict[str, list[KeptAnswer]]:
-    """The annotators' answers on missing pages that the record keeps, by page."""
-    by_page: dict[str, list[KeptAnswer]] = {}
-    for answer in read_kept_answers(record.campaign.key).values() if missing else ():
-        if answer.page in missing and not answer.queue:
-            by_page.setdefault(answer.page, []).append(answer)
-    return by_page
-
-
-def _import_of(answer: KeptAnswer, record: CampaignRecord) -> dict[str, Any]:
-    """A kept answer as Label Studio imports it. The id it had makes it known as the record's own."""
-    fields: dict[str, Any] = {
-        "id": answer.annotation_id,
-        "result": answer.result,
-        "was_cancelled": answer.skipped,
-        "lead_time": answer.seconds,
-        "ground_truth": False,
-    }
-    author = next((user for user, name in record.accounts.items() if name == answer.annotator), None)
-    return fields if author is None else {**fields, "completed_by": author}
 
 
 def _set_overlaps(
