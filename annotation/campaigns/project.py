@@ -40,7 +40,7 @@ SETTINGS: dict[str, object] = {
     # Otherwise a page would start with a suggested answer filled in.
     "show_collab_predictions": False,
     "sampling": "Sequential sampling",
-    "skip_queue": "REQUEUE_FOR_OTHERS",
+    "skip_queue": "REQUEUE_FOR_ME",
 }
 """Settings of every project of EditLoop's."""
 
@@ -351,7 +351,9 @@ def _set_overlaps(
 
     def set_overlap(row: TaskRow) -> None:
         path = f"/api/tasks/{row.id}"
-        overlap = api.call("PATCH", path, json={"overlap": planned[row.id]})["overlap"]
+        # Label Studio leaves `is_labeled` as it was, and would never give out a complete page whose overlap grew.
+        change = {"overlap": planned[row.id], "is_labeled": live[row.id] >= planned[row.id]}
+        overlap = api.call("PATCH", path, json=change)["overlap"]
         if overlap != planned[row.id]:
             raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {planned[row.id]}.")
 
