@@ -35,6 +35,8 @@ class ExportedTask(NamedTuple):
     """Key of the page in the task's data; "None" where it has none."""
     annotations: list[dict[str, Any]]
     """Its annotations as Label Studio sends them."""
+    total_annotations: int
+    """Label Studio's own count of the annotations that were not cancelled."""
 
 
 class AnswerExport(NamedTuple):
@@ -170,7 +172,8 @@ def read_export(data: bytes) -> AnswerExport:
         TruncatedExportError: The export is no JSON list or ends too early.
     """
     tasks = (
-        ExportedTask(int(row["id"]), str(row["data"].get("key")), row["annotations"]) for row in _iterate_rows(data)
+        ExportedTask(int(row["id"]), str(row["data"].get("key")), row["annotations"], int(row["total_annotations"]))
+        for row in _iterate_rows(data)
     )
     return AnswerExport(data, tuple(tasks))
 
@@ -257,7 +260,7 @@ def read_answers(export: AnswerExport, pages: Mapping[str, Page], names: Mapping
         names: The campaign's annotators by Label Studio's user id.
     """
     answers, rows = [], {}
-    for task_id, key, annotations in export.tasks:
+    for task_id, key, annotations, _ in export.tasks:
         rows[key] = task_id
         page = pages.get(key)
         for annotation in annotations:

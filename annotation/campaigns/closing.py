@@ -14,6 +14,7 @@ from pydantic import Field
 from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import CampaignAnswers, CampaignProgress, extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.counters import repair_counters
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot, snapshot
 from annotation.quality.conflicts import conflicts
@@ -117,7 +118,7 @@ def readiness(
     exported: Snapshot | None = None,
     answers: CampaignAnswers | None = None,
 ) -> Readiness:
-    """Return whether a campaign can close, and what is missing.
+    """Return whether a campaign can close, and what is missing. Label Studio's own counters are set right on the way.
 
     Args:
         client: A LabelStudio client of the account that owns the campaigns.
@@ -128,6 +129,7 @@ def readiness(
         answers: The answers in `exported`; None to read them.
     """
     exported = exported or snapshot(client, settings, campaign)
+    repair_counters(settings, campaign, pages, exported.votes)
     answers = answers or read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
     judgements, _ = extract_judgements(pages, answers)
     table = judgement_table(judgements)

@@ -236,11 +236,14 @@ def _rows_by_key(api: LabelStudioApi, campaign: Campaign) -> dict[str, list[Task
 
 
 def _set_overlaps(api: LabelStudioApi, pages: Sequence[Page], rows: dict[str, TaskRow]) -> None:
-    """Set the overlap of each task whose overlap differs from its page's."""
+    """Set the overlap of each task whose overlap differs from its page's.
+
+    Label Studio leaves `is_labeled` as it was, and would never serve a complete page whose overlap grew.
+    """
 
     def set_overlap(page: Page) -> None:
         path = f"/api/tasks/{rows[page.key].id}"
-        overlap = api.call("PATCH", path, json={"overlap": page.overlap})["overlap"]
+        overlap = api.call("PATCH", path, json={"overlap": page.overlap, "is_labeled": False})["overlap"]
         if overlap != page.overlap:
             raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {page.overlap}.")
 
