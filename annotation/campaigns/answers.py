@@ -196,6 +196,16 @@ def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def task_links(url: str, export: AnswerExport) -> dict[str, str]:
+    """Return the address in Label Studio of each task, by page key.
+
+    Args:
+        url: Address of the project's page for annotators.
+        export: Label Studio's export.
+    """
+    return {task.key: f"{url.partition('?')[0]}?task={task.task_id}" for task in export.tasks}
+
+
 def answer_digests(export: AnswerExport) -> dict[int, str]:
     """Return the content address of each annotation: its page, its author and its answer.
 
