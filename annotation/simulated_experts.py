@@ -54,7 +54,8 @@ def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettin
     Raises:
         EditLoopError: An annotator has no account in the accounts file, or a task has no target.
     """
-    opened, pages = read_campaign(campaign), load_pages(campaign)
+    opened = read_campaign(campaign)
+    pages = {key: page for key, page in load_pages(campaign).items() if page.kind != "training"}
     accounts = read_accounts(settings)
     unknown = [name for name in opened.annotators if name not in accounts]
     if unknown:

@@ -120,10 +120,10 @@ def adjudicate_command(name: Name, as_json: Json = False, services: Services = D
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
     """
-    from annotation.campaigns.accounts import names_by_id
     from annotation.campaigns.adjudication import adjudicate as bring_up_to_date
-    from annotation.campaigns.answers import export_answers, read_answers
+    from annotation.campaigns.answers import export_answers
     from annotation.campaigns.campaign import connect, load_pages, locate_campaign
+    from annotation.campaigns.training import campaign_answers
     from infra.settings import service_settings
 
     with services_of(services):
@@ -131,8 +131,8 @@ def adjudicate_command(name: Name, as_json: Json = False, services: Services = D
         client = connect(settings)
         located = locate_campaign(client, settings, name)
         pages = load_pages(located.folder)
-        names = names_by_id(client, located.campaign.annotators)
-        answers = read_answers(export_answers(settings, located.campaign), pages, names)
+        votes = export_answers(settings, located.campaign)
+        answers = campaign_answers(client, settings, located.campaign, pages, votes)
         queue = bring_up_to_date(client, settings, located.campaign, located.folder, pages, answers)
     if as_json:
         print(queue.model_dump_json(indent=2))

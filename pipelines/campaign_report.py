@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import extract_judgements, read_answers, read_export, task_links
+from annotation.campaigns.answers import extract_judgements, read_export, task_links
 from annotation.campaigns.campaign import connect, load_pages, locate_campaign
 from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
 from annotation.campaigns.pictures import campaign_pictures
+from annotation.campaigns.training import campaign_answers
 from annotation.quality.page_cards import Answered, ReviewPages
 from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
@@ -41,9 +41,8 @@ def live_report(name: str, candidates: Path | None) -> QualityReport:
     client = connect(settings)
     located = locate_campaign(client, settings, name)
     pages = load_pages(located.folder)
-    names = names_by_id(client, located.campaign.annotators)
     live = snapshot(client, settings, located.campaign)
-    answers = read_answers(live.votes, pages, names)
+    answers = campaign_answers(client, settings, located.campaign, pages, live.votes)
     judged, cannot = extract_judgements(pages, answers)
     checks, cannot_check = extract_judgements(pages, answers, CHECK_KINDS)
     candidates = candidates or located.find_candidates()

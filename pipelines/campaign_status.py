@@ -11,6 +11,7 @@ from annotation.campaigns.answers import CampaignProgress, changed_annotations, 
 from annotation.campaigns.campaign import Campaign, connect, load_pages, locate_campaign
 from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
+from annotation.campaigns.training import TrainingState, training_state
 from editloop.data.vocabulary import AXES, AXIS_NAMES
 from editloop.lineage import tracking
 from infra.settings import service_settings
@@ -27,9 +28,10 @@ def campaign_status(name: str) -> dict[str, Any]:
 
     Returns:
         {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
-        "conflicts", "adjudication", "answers_sha256", "closings": [...], "closed", "edited", "hindrance"}.
+        "conflicts", "adjudication", "training", "answers_sha256", "closings": [...], "closed", "edited", "hindrance"}.
 
         - adjudication: {"url", "tasks", "decided"} of the lead's queue; None where no queue is open.
+        - training: how each annotator does in the training round; None without one.
         - closed: whether the present answers are those of the last closing.
         - edited: what changed since the last closing; None for nothing, or without a closing.
         - hindrance: why the campaign cannot close; None where it can.
@@ -48,6 +50,7 @@ def campaign_status(name: str) -> dict[str, Any]:
     closed = last_sha256 == live.sha256
     queue = find_queue(client, settings, campaign)
     lead = lead_answers(client, campaign, pages, live.decisions)
+    training = training_state(client, settings, campaign, pages)
     return {
         "name": campaign.name,
         "key": campaign.key,
@@ -58,6 +61,7 @@ def campaign_status(name: str) -> dict[str, Any]:
         "gates": campaign.gates,
         "conflicts": ready.conflicts,
         "adjudication": {"url": queue.url, "tasks": len(lead.rows), "decided": len(decided(lead))} if queue else None,
+        "training": training.model_dump(mode="json") if training else None,
         "answers_sha256": live.sha256,
         "closings": [closing.model_dump(mode="json") for closing in earlier_closings],
         "closed": closed,
@@ -87,6 +91,7 @@ def show_status(status: dict[str, Any]) -> None:
         ("lack a rating", str(progress.unfinished)),
         ("given twice, the later counts", str(progress.repeated)),
         ("by others, not used", str(progress.others)),
+        *_training_rows(status["training"], progress.untrained),
         ("pages not in Label Studio", str(progress.missing)),
         *(
             (f"agreement: {AXIS_NAMES[axis]}", _agreement_text(status["agreement"][axis], status["gates"].get(axis)))
@@ -149,6 +154,20 @@ def _agreement_text(agreement: dict[str, Any], gate: float | None) -> str:
         low, high = agreement["ci95"] or (None, None)
         text = f"alpha {agreement['alpha']:.3f}" + ("" if low is None else f" (95 % {low:.3f} to {high:.3f})")
     return text if gate is None else f"{text}, gate {gate:.2f}"
+
+
+def _training_rows(training: dict[str, Any] | None, untrained: int) -> list[tuple[str, str]]:
+    if training is None:
+        return []
+    state = TrainingState.model_validate(training)
+    effect = f"{untrained} answers do not count yet" if state.required else "everybody's answers count"
+    rows = [("training", f"{state.passing:.0%} right to pass, {effect}, {state.url}")]
+    for name, result in state.annotators.items():
+        share = "" if result.right is None else f", {result.right:.0%} right"
+        changed = f", {result.changed} changed afterwards" if result.changed else ""
+        verdict = "passed" if result.passed else "NOT PASSED" if result.answered == result.pages else "not finished"
+        rows.append((f"  {name}", f"{verdict}: {result.answered} of {result.pages} pages{share}{changed}"))
+    return rows
 
 
 def _adjudication_text(queue: dict[str, Any] | None) -> str:

@@ -20,7 +20,7 @@ from annotation.campaigns.guidelines import guidelines_html
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
-from annotation.campaigns.opening import import_tasks, live_tasks
+from annotation.campaigns.opening import TITLE, import_tasks, live_tasks
 from annotation.campaigns.pictures import picture_store
 from annotation.quality.conflicts import conflicts
 from editloop.content import canonical_json
@@ -28,8 +28,6 @@ from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
-TITLE = 50
-"""Longest project title that Label Studio accepts, in characters."""
 GUIDELINES = """# Adjudication
 
 Annotators disagree on these tasks. Rate every candidate as you see it, and write the reason for your decision.

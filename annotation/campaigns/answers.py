@@ -87,10 +87,16 @@ class CampaignAnswers:
     """All annotations by anyone, sorted by id (oldest first)."""
     rows: Mapping[str, int]
     """Label Studio's task id by page key."""
+    untrained: frozenset[str] = frozenset()
+    """Annotators who have not passed a training that is required; none of their answers counts."""
 
     def counting(self) -> dict[tuple[str, str], PageAnswer]:
         """Return the answer that counts, by (page, annotator): the latest one that answers the page."""
-        return {(answer.page, str(answer.annotator)): answer for answer in self.given if answer.counts}
+        return {
+            (answer.page, str(answer.annotator)): answer
+            for answer in self.given
+            if answer.counts and answer.annotator not in self.untrained
+        }
 
 
 class CampaignProgress(Record):
@@ -114,6 +120,8 @@ class CampaignProgress(Record):
     """Annotations by accounts that are not the campaign's annotators; they are not used."""
     repeated: int
     """Answers that a later answer by the same annotator on the same page replaces."""
+    untrained: int = 0
+    """Answers by annotators who have not passed a training that is required; they count once the annotator passes."""
     missing: int
     """Pages that are not in Label Studio."""
     faults: list[str]
@@ -303,6 +311,7 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
         pages: Its pages by key.
         answers: Its answers.
     """
+    pages = {key: page for key, page in pages.items() if page.kind != "training"}
     counting = answers.counting()
     answer_counts = Counter(page for page, _ in counting)
     by_annotator = Counter(annotator for _, annotator in counting)
@@ -318,7 +327,9 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
         skipped=sum(answer.skipped and not answer.counts for answer in campaign_answers),
         unfinished=sum(not answer.skipped and not answer.counts for answer in campaign_answers),
         others=sum(answer.annotator is None for answer in answers.given),
-        repeated=sum(answer.counts for answer in campaign_answers) - len(counting),
+        repeated=sum(answer.counts for answer in campaign_answers if answer.annotator not in answers.untrained)
+        - len(counting),
+        untrained=sum(answer.counts for answer in campaign_answers if answer.annotator in answers.untrained),
         missing=len(pages.keys() - answers.rows.keys()),
         faults=[fault for answer in answers.given if answer.annotator is not None for fault in answer.faults],
     )

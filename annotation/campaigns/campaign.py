@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from annotation.campaigns.campaign_settings import Training
 from annotation.campaigns.labelling import config_sha256
 from editloop.content import MANIFEST, complete_folder, read_manifest
 from editloop.data.candidates_folder import read_lines
@@ -53,6 +54,8 @@ class Campaign(Record):
     annotators: tuple[str, ...]
     lead: str | None
     """Account name of the lead, who decides tasks in conflict; None for none."""
+    training: Training | None = None
+    """The training round; None where there is none."""
     gates: dict[Axis, float]
     """Lowest alpha to close at, by axis. An axis without an entry has no gate."""
     seed: int

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import Field
 
-from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import CampaignAnswers, CampaignProgress, extract_judgements, progress, read_answers
+from annotation.campaigns.answers import CampaignAnswers, CampaignProgress, extract_judgements, progress
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.counters import repair_counters
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.campaigns.training import campaign_answers
 from annotation.quality.conflicts import conflicts
 from editloop.content import canonical_json
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
@@ -87,6 +87,7 @@ class Readiness(Record):
             f"{state.annotations} of {state.wanted} answers are there",
             f"{state.skipped} were skipped without a reason",
             f"{state.unfinished} lack a rating",
+            *([f"{state.untrained} are by people who have not passed the training"] if state.untrained else []),
             *([f"{state.missing} pages are not in Label Studio (open the campaign again)"] if state.missing else []),
         ]
         faults = [*state.faults[:SHOWN_FAULTS], *(["..."] if len(state.faults) > SHOWN_FAULTS else [])]
@@ -130,7 +131,7 @@ def readiness(
     """
     exported = exported or snapshot(client, settings, campaign)
     repair_counters(settings, campaign, pages, exported.votes)
-    answers = answers or read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
+    answers = answers or campaign_answers(client, settings, campaign, pages, exported.votes)
     judgements, _ = extract_judgements(pages, answers)
     table = judgement_table(judgements)
     return Readiness(

@@ -39,6 +39,8 @@ SETTLE_SECONDS = 300
 """Longest time to wait until imported tasks appear."""
 FIRST_PAUSE = 0.1
 """Seconds between the first two checks for them. The pause doubles each time, up to one second."""
+TITLE = 50
+"""Longest project title that Label Studio accepts, in characters."""
 ROWS = 1000
 """Tasks in one request when they are listed."""
 
@@ -82,18 +84,21 @@ def open_campaign(
     pages = plan_pages(
         tasks, campaign_settings, config_sha256=config_sha256(config), images=images, gold_images=folder / "images"
     )
+    asked = [page for page in pages if page.kind != "training"]
     facts = {
         **campaign_settings.model_dump(include={"name", "overlap", "annotators", "lead", "seed"}),
         "config_sha256": config_sha256(config),
         "candidates_sha256": read_manifest(candidates)["sha256"],
         "pages_sha256": sha256_json([page.model_dump(mode="json") for page in pages]),
-        "pages": len(pages),
-        "wanted": sum(page.overlap for page in pages),
+        "pages": len(asked),
+        "wanted": sum(page.overlap for page in asked),
         "tasks": sum(page.kind == "task" for page in pages),
         "places": places,
         "tiny": tiny,
         "gates": campaign_settings.gates.alpha,
     }
+    if campaign_settings.training.pages:
+        facts["training"] = campaign_settings.training.model_dump()
     facts["key"] = key = sha256_json(facts)[:16]
     ensure_annotators(client, set(filter(None, (*campaign_settings.annotators, campaign_settings.lead))), settings)
     guidelines = campaign_settings.guidelines or default_guidelines()
@@ -109,8 +114,8 @@ def open_campaign(
     store = picture_store(settings)
     store.put(key, _pictures(pages, images, folder / "images"))
     store.attach(client, campaign.project_id, key)
-    rows = import_tasks(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in pages])
-    _set_overlaps(api, pages, rows)
+    rows = import_tasks(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in asked])
+    _set_overlaps(api, asked, rows)
     write_json(folder / "campaign.json", campaign.model_dump(mode="json"))
     write_file(folder / "pages.jsonl", "".join(page.model_dump_json() + "\n" for page in pages))
     write_json(folder / "settings.json", campaign_settings.model_dump(mode="json"))
@@ -155,7 +160,7 @@ def live_tasks(
 def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], config: str) -> Campaign:
     words = f"{facts['pages']} pages, {facts['overlap']} annotators each."
     project = client.projects.create(
-        title=facts["name"][:50],
+        title=facts["name"][:TITLE],
         description=f"{words}\n{FACTS}{canonical_json(facts).decode()}",
         label_config=config,
         show_instruction=True,

@@ -20,6 +20,8 @@ from editloop.statistics.judgement_table import judgement_table, time_parts
 
 HARDEST = 10
 """Tasks that the page shows as the hardest."""
+HARD = 1.1
+"""Least difficulty of a task that is called hard."""
 
 
 def quality(
@@ -46,7 +48,7 @@ def quality(
         - position: by axis, the effect of the position on the page over all annotators: {means, p, pages}
         - annotators: by name, the figures of `annotator_quality`
         - conflicts: number of tasks in conflict
-        - hardest: the HARDEST most difficult tasks, hardest first: {task_id, factor}; see `task_difficulty`
+        - hardest: up to HARDEST tasks of difficulty HARD or more, hardest first: {task_id, factor}; see `task_difficulty`
         - cannot: {answers, tasks, by_reason, by_annotator}
         - counts: {judgements, checks, tasks, candidates}
     """
@@ -91,7 +93,7 @@ def reviewed_quality(
 
 def _hardest(table: pd.DataFrame) -> list[dict[str, str | float]]:
     difficulty = sorted(task_difficulty(table).items(), key=lambda task: (-task[1], task[0]))
-    return [{"task_id": task, "factor": factor} for task, factor in difficulty[:HARDEST] if factor > 1]
+    return [{"task_id": task, "factor": factor} for task, factor in difficulty[:HARDEST] if factor >= HARD]
 
 
 def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis) -> dict[str, Any]:

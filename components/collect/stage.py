@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import extract_judgements, read_answers, task_links
+from annotation.campaigns.answers import extract_judgements, task_links
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import closing_of, closings, readiness
 from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
 from annotation.campaigns.pictures import campaign_pictures
+from annotation.campaigns.training import campaign_answers
 from annotation.quality.page_cards import Answered
 from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
@@ -53,7 +53,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
             f'{parameters.answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, '
             f'`editloop campaign close "{opened.name}"` takes it as it is now.'
         )
-    answers = read_answers(exported.votes, pages, names_by_id(client, opened.annotators))
+    answers = campaign_answers(client, settings, opened, pages, exported.votes)
     ready = readiness(client, settings, opened, pages, exported, answers)
     closed = closing_of(history := closings(client, opened), exported.sha256)
     accepted = closed.accepted if closed else None
@@ -75,7 +75,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "judgements": len(judgements),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
-        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "faults"}),
+        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "untrained", "faults"}),
         "conflicts": ready.conflicts,
         "decisions": len(lead_decisions),
         "gates": opened.gates,
