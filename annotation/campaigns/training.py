@@ -1,8 +1,9 @@
 """The training round of a campaign: gold pages in a Label Studio project of its own, and who passed it.
 
-Every page of the project has its known answer as a prediction. The label stream of the community edition does not show
-predictions of such a project, and an annotator who goes back to a page that they submitted sees the known answer beside
-their own. Whoever changes an answer afterwards may have copied it, so changed answers count as wrong.
+Every page of the project has its known answer as a prediction. The label stream ("Label All Tasks") of the community
+edition does not show predictions of such a project; a page that is opened from the project's list of tasks shows it
+beside the answers. Nothing keeps an annotator from opening the list first. Whoever changes an answer may have copied
+it, so changed answers count as wrong.
 """
 
 from collections.abc import Mapping
@@ -29,17 +30,17 @@ from infra.settings import ServiceSettings
 
 FACTS = "editloop-training: "
 """Prefix of the line in a project's description that names the training's campaign as JSON."""
-KNOWN = "the known answer"
-"""What Label Studio calls the prediction."""
+KNOWN = "known-answer"
+"""What Label Studio calls the prediction. Its tab abbreviates several words to their initials."""
 OPEN_TO = 1000
 """Overlap of a training page: whoever joins later still gets it."""
 CHANGED_SECONDS = 5
 """An answer that was updated so long after it was submitted was changed. Label Studio itself takes milliseconds."""
 GUIDELINES = """# Training
 
-Rate these pages with **Label All Tasks** before the campaign. After you have submitted a page, go back to
-it by the arrow beside the task's number: *the known answer* stands beside yours. There 4 means 3 or 4, and 1 means 1 or
-2, unless the lead gave one level. Where it says nothing, any rating is right.
+Rate these pages with **Label All Tasks** before the campaign. Then click the project's name, and open a page that you
+have submitted: the tab **known-answer** stands beside yours. There 4 means 3 or 4, and 1 means 1 or 2, unless the lead
+gave one level. Where it says nothing, any rating is right.
 
 Do not change an answer afterwards: a changed answer counts as wrong.
 """

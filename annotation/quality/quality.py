@@ -48,7 +48,7 @@ def quality(
         - position: by axis, the effect of the position on the page over all annotators: {means, p, pages}
         - annotators: by name, the figures of `annotator_quality`
         - conflicts: number of tasks in conflict
-        - hardest: up to HARDEST tasks of difficulty HARD or more, hardest first: {task_id, factor}; see `task_difficulty`
+        - hardest: up to HARDEST tasks of difficulty HARD or more, hardest first: {task_id, factor} (`task_difficulty`)
         - cannot: {answers, tasks, by_reason, by_annotator}
         - counts: {judgements, checks, tasks, candidates}
     """
