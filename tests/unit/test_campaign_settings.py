@@ -107,6 +107,13 @@ def test_overlap_needs_that_many_people(folder):
         read_campaign_settings(write(folder, "name: n\ncandidates: candidates\nannotators: [a, b]\noverlap: 3\n"))
 
 
+@pytest.mark.parametrize("checks", ["gold", "repeats"])
+def test_a_share_and_a_count_at_once_are_refused(folder, checks):
+    text = f"name: n\ncandidates: candidates\nannotators: [a, b]\n{checks}: {{share: 0.1, pages: 3}}\n"
+    with pytest.raises(EditLoopError, match=rf"{checks}: share 0.1 and pages 3 say the same thing"):
+        read_campaign_settings(write(folder, text))
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \x00"])
 def test_what_is_no_campaign_file_is_told(folder, text):
     with pytest.raises(EditLoopError, match=r"campaign\.yaml: "):
