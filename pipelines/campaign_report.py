@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotation.campaigns.answers import extract_judgements, read_export, task_links
-from annotation.campaigns.campaign import connect, load_pages, locate_campaign
-from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
+from annotation.campaigns.campaign import connect
+from annotation.campaigns.lead_queue import decisions, snapshot
+from annotation.campaigns.locating import locate_campaign
 from annotation.campaigns.pictures import campaign_pictures
-from annotation.campaigns.training import campaign_answers
 from annotation.quality.page_cards import Answered, ReviewPages
 from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
@@ -38,19 +38,18 @@ def live_report(name: str, candidates: Path | None) -> QualityReport:
         EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
     """
     settings = service_settings()
-    client = connect(settings)
-    located = locate_campaign(client, settings, name)
-    pages = load_pages(located.folder)
-    live = snapshot(client, settings, located.campaign)
-    answers = campaign_answers(client, settings, located.campaign, pages, live.votes)
-    judged, cannot = extract_judgements(pages, answers)
-    checks, cannot_check = extract_judgements(pages, answers, CHECK_KINDS)
+    connect(settings)
+    located = locate_campaign(settings, name)
+    pages = located.pages()
+    live = snapshot(settings, located.record, pages)
+    judged, cannot = extract_judgements(pages, live.answers)
+    checks, cannot_check = extract_judgements(pages, live.answers, CHECK_KINDS)
     candidates = candidates or located.find_candidates()
     answered = Answered(
         judged,
         checks,
         [*cannot, *cannot_check],
-        decisions(pages, lead_answers(client, located.campaign, pages, live.decisions)),
+        decisions(pages, live.lead),
         list(pages.values()),
         task_links(located.campaign.url, live.votes),
     )

@@ -7,16 +7,17 @@ page that is complete then counts as open for good. A change of a task's overlap
 
 from collections.abc import Mapping
 
-from annotation.campaigns.answers import AnswerExport, ExportedTask
-from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.answers import ExportedTask, wanted_answers
 from annotation.campaigns.label_studio import LabelStudioApi
-from annotation.campaigns.opening import live_tasks
+from annotation.campaigns.lead_queue import Snapshot
+from annotation.campaigns.project import live_tasks
+from annotation.campaigns.record import CampaignRecord
 from editloop.data.vocabulary import Page
 from infra.settings import ServiceSettings
 
 
 def repair_counters(
-    settings: ServiceSettings, campaign: Campaign, pages: Mapping[str, Page], export: AnswerExport
+    settings: ServiceSettings, record: CampaignRecord, pages: Mapping[str, Page], live: Snapshot
 ) -> int:
     """Correct the tasks whose counters differ from their annotations. No annotation is touched.
 
@@ -24,15 +25,16 @@ def repair_counters(
 
     Args:
         settings: Address and token of Label Studio.
-        campaign: The campaign.
+        record: The campaign's record.
         pages: The campaign's pages by key.
-        export: Label Studio's export of the campaign, just made.
+        live: Its answers, just exported.
 
     Returns:
         The number of tasks that were corrected.
     """
-    api = LabelStudioApi(settings)
-    finished = sum(task.key in pages and _answering(task) >= pages[task.key].overlap for task in export.tasks)
+    api, campaign, export = LabelStudioApi(settings), record.campaign, live.votes
+    wanted = wanted_answers(record, pages, live.answers)
+    finished = sum(task.key in wanted and _answering(task) >= wanted[task.key] for task in export.tasks)
     project = api.call("GET", f"/api/projects/{campaign.project_id}/", params={"include": "id,finished_task_number"})
     counts_are_right = all(task.total_annotations == _submitted(task) for task in export.tasks)
     if counts_are_right and project["finished_task_number"] == finished:

@@ -5,7 +5,6 @@ from pathlib import Path
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.campaign_settings import settings_of
 from annotation.campaigns.opening import open_campaign
-from annotation.campaigns.training import open_training
 from components.annotate.declaration import ANNOTATE, AnnotateParameters
 from editloop.content import complete_folder
 from infra.settings import service_settings
@@ -35,6 +34,5 @@ def run_annotate(candidates: Path, output: Path, parameters: AnnotateParameters)
     facts: dict[str, str] = {}
     with complete_folder(output, facts) as folder:
         opened = open_campaign(client, settings, candidates, campaign_settings, folder)
-        open_training(client, settings, opened, folder)
         facts |= {"campaign_key": opened.key, "config_sha256": opened.config_sha256}
     return {"tasks": opened.tasks, "pages": opened.pages, "annotations_wanted": opened.wanted}

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 
 from annotation.campaigns.answers import extract_judgements, task_links
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
-from annotation.campaigns.closing import closing_of, closings, readiness
-from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
+from annotation.campaigns.closing import DIGESTS, closing_of, readiness
+from annotation.campaigns.lead_queue import decisions, snapshot
 from annotation.campaigns.pictures import campaign_pictures
-from annotation.campaigns.training import campaign_answers
+from annotation.campaigns.record import read_record
 from annotation.quality.page_cards import Answered
 from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
@@ -30,7 +30,8 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         candidates: Candidates folder of the campaign.
         output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on other pages),
             cannot.jsonl, decisions.jsonl (the lead's), pages.jsonl, export.json and adjudication.json (Label Studio's
-            exports), agreement.json, quality.json, page.html and summary.json.
+            exports), answers.json (content addresses of the answers), agreement.json, quality.json, page.html and
+            summary.json.
         parameters: The stage's parameters.
 
     Returns:
@@ -45,17 +46,18 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     if read_manifest(candidates)["sha256"] != opened.candidates_sha256:
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
-    client = connect(settings)
-    exported = snapshot(client, settings, opened)
+    connect(settings)
+    record = read_record(settings, opened.key)
+    exported = snapshot(settings, record, pages)
     if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
             f"The answers of campaign {opened.name} are not those it was closed with: {exported.sha256}, closed with "
             f'{parameters.answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, '
             f'`editloop campaign close "{opened.name}"` takes it as it is now.'
         )
-    answers = campaign_answers(client, settings, opened, pages, exported.votes)
-    ready = readiness(client, settings, opened, pages, exported, answers)
-    closed = closing_of(history := closings(client, opened), exported.sha256)
+    answers = exported.answers
+    ready = readiness(settings, record, pages, exported)
+    closed = closing_of(record.closings, exported.sha256)
     accepted = closed.accepted if closed else None
     if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
         raise EditLoopError(obstacle)
@@ -63,8 +65,8 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     judgements, cannot = extract_judgements(pages, answers)
     _check_candidates(judgements, tasks, candidates)
     checks, cannot_check = extract_judgements(pages, answers, CHECK_KINDS)
-    lead_decisions = decisions(pages, lead_answers(client, opened, pages, exported.decisions))
-    links = task_links(opened.url, exported.votes)
+    lead_decisions = decisions(pages, exported.lead)
+    links = task_links(record.campaign.url, exported.votes)
     answered = Answered(judgements, checks, [*cannot, *cannot_check], lead_decisions, list(pages.values()), links)
     folders = [candidates / "images", campaign / "images", *campaign_pictures(settings, opened.key)]
     measured, review = reviewed_quality(answered, tasks, folders)
@@ -81,15 +83,15 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "gates": opened.gates,
         "alpha": ready.alpha,
         "accepted": accepted.model_dump() if accepted else None,
-        "closings": [closing.model_dump(mode="json") for closing in history],
+        "closings": [closing.model_dump(mode="json") for closing in record.closings],
         "answers_sha256": exported.sha256,
         "export_sha256": sha256_bytes(exported.votes.data),
         "ratings_sha256": sha256_json([_rating(judgement) for judgement in judgements]),
         "config_sha256": opened.config_sha256,
         "campaign_key": opened.key,
         "campaign": opened.name,
-        "project_id": opened.project_id,
-        "url": opened.url,
+        "project_id": record.campaign.project_id,
+        "url": record.campaign.url,
     }
     with complete_folder(output, summary) as folder:
         for name, records in (
@@ -100,6 +102,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
             ("pages", pages.values()),
         ):
             _write_lines(folder / f"{name}.jsonl", records)
+        write_json(folder / DIGESTS, exported.digests)
         write_file(folder / "export.json", exported.votes.data)
         write_file(folder / "adjudication.json", exported.decisions.data)
         write_json(folder / "agreement.json", ready.agreement)

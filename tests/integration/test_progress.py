@@ -8,7 +8,9 @@ from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.lead_queue import snapshot
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_record
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from infra.settings import service_settings
@@ -42,7 +44,9 @@ def test_progress_is_right_after_parallel_answers_and_a_changed_overlap(service_
     # What the slower of two submissions leaves; whether that happens above is a matter of milliseconds.
     late = {"is_labeled": False, "total_annotations": 2}
     owner.call("PATCH", f"/api/tasks/{ids[asked_of_all[0]]}", json=late)
-    assert readiness(client, settings, campaign, pages).progress.complete
+    record = read_record(settings, campaign.key)
+    live = snapshot(settings, record, pages)
+    assert readiness(settings, record, pages, live).progress.complete
     project = owner.call("GET", f"/api/projects/{campaign.project_id}")
     assert project["finished_task_number"] == project["task_number"] == len(pages)
     for task in export_answers(settings, campaign).tasks:

@@ -3,13 +3,15 @@
 import pytest
 from typer.testing import CliRunner
 
-from annotation.campaigns.accounts import author_id, names_by_id, read_accounts
+from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.answers import export_answers
-from annotation.campaigns.campaign import connect, load_pages, read_campaign
+from annotation.campaigns.campaign import read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
-from annotation.campaigns.training import KNOWN, find_training
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_record
+from annotation.campaigns.training import training_pages
+from annotation.campaigns.training_project import KNOWN
 from annotation.simulated_experts import answer_campaign
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
@@ -34,10 +36,11 @@ def test_only_who_passed_the_training_counts_and_norming_pages_stand_side_by_sid
     settings, candidates, folder = service_settings(), make_candidates(6, seed=81, candidates=3), tmp_path / "campaign"
     for _ in range(2):
         run_annotate(candidates, folder, PARAMETERS)
-    campaign, pages, client = read_campaign(folder), load_pages(folder), connect(settings)
-    training = find_training(client, settings, campaign)
+    campaign = read_campaign(folder)
+    record = read_record(settings, campaign.key)
+    training, known_pages = record.training.campaign, training_pages(record)
     rows, owner = task_rows(settings, training), LabelStudioApi(settings)
-    assert set(rows) == {key for key, page in pages.items() if page.kind == "training"}
+    assert rows.keys() == known_pages.keys()
     assert not set(rows) & set(task_rows(settings, campaign))
     assert len(owner.call("GET", "/api/predictions/", params={"project": training.project_id})) == len(rows) == 2
 
@@ -45,7 +48,7 @@ def test_only_who_passed_the_training_counts_and_norming_pages_stand_side_by_sid
         api = LabelStudioApi(settings, read_accounts(settings)[name].token)
         path = f"/api/projects/{training.project_id}/next"
         while (reply := api.session.get(f"{api.url}{path}", timeout=60)).status_code == 200:
-            task, page = reply.json(), pages[reply.json()["data"]["key"]]
+            task, page = reply.json(), known_pages[reply.json()["data"]["key"]]
             assert task["predictions"] == []
             levels = []
             for candidate in page.candidates:
@@ -79,13 +82,23 @@ def test_only_who_passed_the_training_counts_and_norming_pages_stand_side_by_sid
         run_collect(folder, candidates, tmp_path / "judgements", CollectParameters())
 
     # Another try: the lead deletes the answers.
-    (second,) = names_by_id(client, PEOPLE[1:])
     for task in export_answers(settings, training).tasks:
         for annotation in task.annotations:
-            if author_id(annotation) == second:
+            if record.accounts[annotation["completed_by"]] == PEOPLE[1]:
                 owner.call("DELETE", f"/api/annotations/{annotation['id']}/")
     train(PEOPLE[1], right=True)
     assert campaign_status(str(folder))["progress"]["complete"], "what was answered before counts now"
+
+    # Passing is kept in the campaign's record, whatever becomes of the training's project.
+    run_annotate(candidates, folder, PARAMETERS)
+    owner.call("DELETE", f"/api/projects/{training.project_id}/")
+    status = campaign_status(str(folder))
+    assert status["training"]["deleted"]
+    assert status["progress"]["complete"]
+    run_annotate(candidates, folder, PARAMETERS)
+    anew = read_record(settings, campaign.key).training.campaign
+    assert anew.project_id != training.project_id
+    assert task_rows(settings, anew).keys() == known_pages.keys()
 
     figures = run_collect(folder, candidates, tmp_path / "judgements", CollectParameters())
     assert figures["tasks"] == campaign.tasks == 3

@@ -1,15 +1,18 @@
 """Who passes a training round: by the known ratings, on all pages, with answers as they were first given."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from annotation.campaigns.answers import read_answers, read_export
+from annotation.campaigns.answers import progress, read_answers, read_export
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import Training
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.training import TrainingState, training_results
+from annotation.campaigns.record import CampaignRecord
+from annotation.campaigns.training import TrainingResult, TrainingState, training_results
 from editloop.data.vocabulary import Page
 
 NAMES = {1: "ada", 2: "bo"}
@@ -30,12 +33,12 @@ PAGES = {
 RIGHT, TWO_OF_THREE, WRONG = [(4, 3), (1, 4)], [(4, 2), (1, 1)], [(1, 1), (4, 4)]
 
 
-def campaign(passing: float = 0.8) -> Campaign:
-    return Campaign(
+def record(passing: float = 0.8, required: bool = True, **given: Any) -> CampaignRecord:
+    campaign = Campaign(
         key="k",
         name="kitchen",
         project_id=7,
-        url="",
+        url="http://studio/projects/7/data?labeling=1",
         config_sha256="",
         candidates_sha256="",
         pages_sha256="",
@@ -47,10 +50,11 @@ def campaign(passing: float = 0.8) -> Campaign:
         overlap=1,
         annotators=("ada", "bo"),
         lead=None,
-        training=Training(pages=2, passing=passing),
+        training=Training(pages=2, passing=passing, required=required),
         gates={},
         seed=0,
     )
+    return CampaignRecord(campaign, campaign, {}, NAMES, given.pop("left", {}), {}, "run", training_id=8, **given)
 
 
 def answer(who: int, levels: list[tuple[int, int]] | str, updated: str = "00.4") -> dict[str, Any]:
@@ -58,6 +62,7 @@ def answer(who: int, levels: list[tuple[int, int]] | str, updated: str = "00.4")
     ratings = [] if isinstance(levels, str) else [{"if": one, "vq": other} for one, other in levels]
     return {
         "completed_by": who,
+        "updated_by": who,
         "result": result_of(ratings, reason),
         "was_cancelled": False,
         "created_at": "2026-03-02T10:00:00.1Z",
@@ -65,7 +70,7 @@ def answer(who: int, levels: list[tuple[int, int]] | str, updated: str = "00.4")
     }
 
 
-def results(passing: float = 0.8, **answers: list[dict[str, Any]]):
+def results(opened: CampaignRecord | None = None, **answers: list[dict[str, Any]]) -> dict[str, TrainingResult]:
     rows = [
         {
             "id": number,
@@ -75,7 +80,10 @@ def results(passing: float = 0.8, **answers: list[dict[str, Any]]):
         }
         for number, (key, given) in enumerate(answers.items(), 1)
     ]
-    return training_results(PAGES, read_export(json.dumps(rows).encode()), NAMES, campaign(passing))
+    training = (opened or record()).training
+    assert training
+    assert training.campaign.url == "http://studio/projects/8/data?labeling=1"
+    return training_results(PAGES, read_export(json.dumps(rows).encode()), training)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +109,26 @@ def test_nobody_passes_before_all_pages_are_answered_and_the_setting_is_the_limi
     assert not results(one=[answer(2, RIGHT)])["bo"].passed
     slips = {"one": [answer(2, TWO_OF_THREE)], "two": [answer(2, TWO_OF_THREE)]}
     assert not results(**slips)["bo"].passed
-    assert results(passing=4 / 6, **slips)["bo"].passed
+    assert results(record(passing=4 / 6), **slips)["bo"].passed
+
+
+def test_who_passed_once_has_passed_whatever_becomes_of_the_answers():
+    found = results(record(passed=frozenset({"bo"})), one=[answer(1, RIGHT)], two=[answer(1, RIGHT)])
+    assert {name for name, result in found.items() if result.passed} == {"ada", "bo"}
+    assert found["bo"].right is None
 
 
 def test_only_a_required_training_keeps_answers_from_counting():
     found = results(one=[answer(1, RIGHT)], two=[answer(1, RIGHT)])
-    for required, untrained in ((True, {"bo"}), (False, set())):
-        state = TrainingState(url="", passing=0.8, required=required, annotators=found)
-        assert state.untrained == untrained
-    given = [{"id": 5, **answer(who, RIGHT)} for who in NAMES]
+    left = {"chi": datetime(2026, 3, 1, tzinfo=UTC), "dia": datetime(2026, 3, 1, tzinfo=UTC)}
+    for required, untrained in ((True, {"bo", "dia"}), (False, set())):
+        state = TrainingState(url="", deleted=False, passing=0.8, required=required, annotators=found)
+        assert state.untrained(record(required=required, left=left, passed=frozenset({"chi"}))) == untrained
+    given = [{"id": who, **answer(who, RIGHT)} for who in NAMES]
     row = {"id": 1, "data": {"key": "one"}, "annotations": given, "total_annotations": 2}
-    answers = read_answers(read_export(json.dumps([row]).encode()), PAGES, NAMES)
+    answers = read_answers(read_export(json.dumps([row]).encode()), PAGES, record())
     assert {name for _, name in answers.counting()} == {"ada", "bo"}
+    trained = replace(answers, untrained=frozenset({"bo"}))
+    assert {name for _, name in trained.counting()} == {"ada"}
+    state = progress(record(), PAGES, trained)
+    assert (state.annotations, state.untrained, state.repeated) == (1, 1, 0)
