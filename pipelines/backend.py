@@ -1,6 +1,5 @@
 """Run pipelines on this machine with kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
 
-import json
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.errors import EditLoopError, there_are
+from editloop.settings_file import parse_json, shorten
 from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
 from pipelines.compilation import read_deployment
 from pipelines.kfp_server import KfpServer
@@ -84,12 +84,9 @@ def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in kinds:
-            raise EditLoopError(f"--set {text}: {name} takes name=value; {there_are(key, kinds)}")
+            raise EditLoopError(f"--set {shorten(text)}: {name} takes name=value; {there_are(key, kinds)}")
         kind = kinds[key]
-        try:
-            values[key] = value if kind is str else json.loads(value)
-        except ValueError as error:
-            raise EditLoopError(f"--set {text}: {key} takes {kind.__name__} as JSON.") from error
+        values[key] = value if kind is str else parse_json(value, f"--set {shorten(text)}: {key} takes {kind.__name__}")
     missing = [entry.name for entry in pipeline.form if entry.is_required and entry.name not in values]
     if missing:
         raise EditLoopError(f"{name} also needs {', '.join(f'--set {key}=...' for key in missing)}.")

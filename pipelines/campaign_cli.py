@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from editloop.errors import EditLoopError
 from pipelines.environment import services_of
 from pipelines.input_options import input_file, input_folder
 from pipelines.service_option import DEFAULT_SERVICES, Services
@@ -33,22 +32,21 @@ def open_campaign_command(
     """
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
-    from components.annotate.declaration import ANNOTATE
+    from components.annotate.declaration import ANNOTATE, AnnotateParameters
     from editloop.lineage.step import run_step
+    from pipelines.follow_up import read_follow_up
 
     settings, candidates = read_campaign_settings(file)
     candidates, output = candidates.resolve(), out.resolve()
-    try:
-        json.loads(follow_up)
-    except ValueError as error:
-        raise EditLoopError(f"--follow-up {follow_up}: not JSON ({error}).") from error
+    parameters = stage_parameters(settings) | {"follow_up": follow_up}
+    read_follow_up(AnnotateParameters.model_validate(parameters))
     with services_of(services):
         run_step(
             ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
             inputs={"candidates": candidates},
             outputs={"output": output},
-            parameters=stage_parameters(settings) | {"follow_up": follow_up},
+            parameters=parameters,
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from annotation.campaigns.answers import CampaignProgress, changed_annotations, read_export
@@ -13,6 +12,7 @@ from annotation.campaigns.closing import closings, readiness
 from annotation.campaigns.lead_queue import Snapshot, decided, find_queue, lead_answers, snapshot
 from editloop.data.vocabulary import AXES, AXIS_NAMES
 from editloop.lineage import tracking
+from editloop.terminal import text_console
 from infra.settings import service_settings
 
 LISTED_FAULTS = 10
@@ -72,7 +72,7 @@ def show_status(status: dict[str, Any]) -> None:
     Args:
         status: What `campaign_status` returned.
     """
-    console = Console()
+    console = text_console()
     values = {name: value for name, value in status["progress"].items() if name in CampaignProgress.model_fields}
     progress = CampaignProgress.model_validate(values)
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
@@ -100,20 +100,19 @@ def show_status(status: dict[str, Any]) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     faults = progress.faults
     for line in [*status["config_faults"], *faults[:LISTED_FAULTS]]:
-        console.print(f"! {line}", markup=False)
+        console.print(f"! {line}")
     if len(faults) > LISTED_FAULTS:
         console.print(f"! and {len(faults) - LISTED_FAULTS} more faults; --json has all")
     if status["edited"]:
         console.print(
             f"! Edited after the campaign closed: {status['edited']}. What was made of the closed answers stays as it "
             f'is; `editloop campaign close "{status["name"]}"` takes the answers as they are now.',
-            markup=False,
         )
     elif status["hindrance"] and not status["closed"]:
-        console.print(status["hindrance"], markup=False)
+        console.print(status["hindrance"])
 
 
 def _edit_summary(campaign: Campaign, closed_sha256: str, live: Snapshot) -> str:

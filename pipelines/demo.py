@@ -21,6 +21,7 @@ from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.object_storage import put_folder
+from editloop.terminal import text_console
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.catalogue import find_pipeline, read_run_settings
@@ -59,7 +60,7 @@ def run_demo(
     Raises:
         EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, or a step failed.
     """
-    began, console, keep_services = time.time(), Console(), False
+    began, console, keep_services = time.time(), text_console(), False
     with interrupt_on_termination(), command_lock(out, "demo"):
         folder = out.absolute()
         drawn, home = folder / "edits", folder / "services"
@@ -99,7 +100,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
         with console.status(pipeline) as status:
             run_local(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
-        console.print(f"[green]✓[/green] {pipeline}")
+        console.print(f"✓ {pipeline}", style="green")
         return RunStatus(read_run_settings(arguments["settings"])["run_key"], "started")
 
     arguments = {
@@ -118,7 +119,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         answer_count = answer_campaign(
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
-        console.print(f"[green]✓[/green] simulated experts: {answer_count} pages answered")
+        console.print(f"✓ simulated experts: {answer_count} pages answered", style="green")
     reconciled, last_news = reconcile(start, folder, ReconcilePolicy()), ""
     while pending_campaign := next(
         (pending for pending in reconciled.waiting if pending.campaign.key == campaign), None
@@ -174,12 +175,12 @@ def _without_oracle(watch: str) -> str:
 
 def _invite(console: Console, pending: PendingCampaign) -> None:
     """Print where people answer and their log-ins, or why the campaign cannot close."""
-    console.print(pending.reason, markup=False)
+    console.print(pending.reason)
     if not pending.progress.complete:
         accounts = read_accounts(service_settings())
         for name in pending.campaign.annotators:
             if name in accounts:
-                console.print(f"  {accounts[name].email}  {accounts[name].password}", markup=False)
+                console.print(f"  {accounts[name].email}  {accounts[name].password}")
     console.print("The loop goes on by itself when the campaign closes; Ctrl-C stops it, and the next call goes on.")
 
 
@@ -207,7 +208,6 @@ def _show(console: Console, summary: dict[str, Any], report: Path) -> None:
         lines.append(f"lineage of {name:<8} {'complete' if chain['complete'] else 'GAP: ' + str(chain['gap'])}")
     console.print(
         "\n".join([*lines, f"report              {report}", f"whole call          {summary['seconds']:.0f} s"]),
-        markup=False,
     )
 
 

@@ -28,6 +28,7 @@ from editloop.lineage.run_claim import latest_claim
 from infra.settings import ServiceSettings, service_settings
 from pipelines.backend import Start
 from pipelines.catalogue import find_pipeline
+from pipelines.follow_up import Arguments, FollowUp
 from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.run_status import RunStatus
 
@@ -40,10 +41,6 @@ REWARD_CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
 EDITOR_CHAMPION = f"models:/editor@{registry.CHAMPION}"
 OF_AN_EDITOR = re.compile(r", editor \d+$")
 """End of the name of a campaign that asks about an improved editor's edits."""
-Arguments = dict[str, object]
-"""Values of a run form, by field or parameter."""
-FollowUp = dict[str, Arguments]
-"""A campaign's `follow_up`: arguments by pipeline."""
 
 
 @dataclass(frozen=True)

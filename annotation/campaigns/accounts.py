@@ -15,12 +15,11 @@ from typing import Any
 import httpx
 
 from editloop.content import write_file
+from editloop.data.account_name import account_name, email_of
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
 from infra.settings import ServiceSettings
 
-DOMAIN = "editloop.example"
-"""Domain of the address of an annotator whose name has no @."""
 TIMEOUT = 60
 
 
@@ -31,15 +30,6 @@ class Account(FrozenModel):
     email: str
     password: str
     token: str
-
-
-def email_of(name: str) -> str:
-    """Return the address of an annotator.
-
-    Args:
-        name: An address, or a name in DOMAIN.
-    """
-    return name if "@" in name else f"{name}@{DOMAIN}"
 
 
 def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
@@ -53,7 +43,7 @@ def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
         Names by user id, without annotators who have no account.
     """
     ids = _members(client)
-    return {ids[email]: name for name in names if (email := email_of(name).lower()) in ids}
+    return {ids[spelling]: name for name in names if (spelling := _spelling(name)) in ids}
 
 
 def author_id(annotation: dict[str, Any]) -> int:
@@ -125,7 +115,16 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
 
 
 def _members(client: Any) -> dict[str, int]:
-    return {user.email.lower(): user.id for user in client.users.list()}
+    """Return Label Studio's user ids by account name."""
+    return {_spelling(user.email): user.id for user in client.users.list()}
+
+
+def _spelling(name: str) -> str:
+    """Return the one spelling of an account name; of what is none, the text in small letters."""
+    try:
+        return account_name(name)
+    except ValueError:
+        return name.lower()
 
 
 def _sign_up(url: str, invite: str, account: Account) -> None:

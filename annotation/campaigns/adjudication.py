@@ -17,7 +17,7 @@ from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.closing import config_faults
 from annotation.campaigns.guidelines import guidelines_html
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, project_title
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
 from annotation.campaigns.opening import import_tasks, live_tasks
@@ -28,8 +28,6 @@ from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
-TITLE = 50
-"""Longest project title that Label Studio accepts, in characters."""
 GUIDELINES = """# Adjudication
 
 Annotators disagree on these tasks. Rate every candidate as you see it, and write the reason for your decision.
@@ -109,9 +107,8 @@ def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Pa
     ensure_annotators(client, [str(campaign.lead)], settings)
     words = CampaignSettings.model_validate_json((folder / "settings.json").read_text()).axes
     facts = {"campaign_key": campaign.key, "lead": campaign.lead}
-    ending = ": adjudication"
     project = client.projects.create(
-        title=campaign.name[: TITLE - len(ending)] + ending,
+        title=project_title(campaign.name, ": adjudication"),
         description=f"For {campaign.lead} to decide.\n{FACTS}{canonical_json(facts).decode()}",
         label_config=labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
         expert_instruction=guidelines_html(GUIDELINES),

@@ -20,6 +20,9 @@ AWAY = (502, 503, 504)
 AWAY_ERRORS = (httpx.TransportError, httpx.HTTPStatusError)
 THREADS = 4
 
+LONGEST_TITLE = 50
+"""Characters of the longest title of a project that Label Studio takes."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -116,3 +119,14 @@ class LabelStudioApi:
             message = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
+
+
+def project_title(name: str, ending: str = "") -> str:
+    """Return the title of a campaign's project. A name that is too long ends in an ellipsis.
+
+    Args:
+        name: The campaign's name.
+        ending: What follows the name.
+    """
+    room = LONGEST_TITLE - len(ending)
+    return (name if len(name) <= room else f"{name[: room - 1].rstrip()}…") + ending

@@ -15,7 +15,7 @@ from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import FACTS, Campaign, campaign_of, find_campaigns, live_config_sha256
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.guidelines import default_guidelines, guidelines_html
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, project_title
 from annotation.campaigns.labelling import (
     AXIS_WORDS,
     FEWEST,
@@ -155,7 +155,7 @@ def live_tasks(
 def _create(client: Any, settings: ServiceSettings, facts: dict[str, Any], config: str) -> Campaign:
     words = f"{facts['pages']} pages, {facts['overlap']} annotators each."
     project = client.projects.create(
-        title=facts["name"][:50],
+        title=project_title(facts["name"]),
         description=f"{words}\n{FACTS}{canonical_json(facts).decode()}",
         label_config=config,
         show_instruction=True,
