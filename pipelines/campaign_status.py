@@ -177,5 +177,6 @@ def _closing_text(status: dict[str, Any]) -> str:
     if not status["closings"]:
         return "no"
     last = status["closings"][-1]
-    text = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
+    closed_by = f" by {last['by']}" if last["by"] else ""
+    text = f"{last['at']}{closed_by}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
     return text + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")

@@ -10,10 +10,11 @@ import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import httpx
 
+from annotation.campaigns.label_studio import LabelStudioApi
 from editloop.content import write_file
 from editloop.data.account_name import account_name, email_of
 from editloop.errors import EditLoopError
@@ -65,7 +66,7 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
         EditLoopError: Label Studio refuses a sign-up or a login.
     """
     names = list(names)
-    ids = member_ids(client)
+    ids = member_ids(settings)
     accounts = read_accounts(settings)
     missing = [name for name in names if spelling(name) not in ids] if settings.annotators_file else []
     url = settings.require("label_studio_url")
@@ -81,17 +82,18 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
             _write_accounts(settings.annotators_file, accounts)
     if missing:
         _reset_invitation(url, settings)
-        ids = member_ids(client)
+        ids = member_ids(settings)
     return {name: ids[spelling(name)] for name in names if spelling(name) in ids}
 
 
-def member_ids(client: Any) -> dict[str, int]:
+def member_ids(settings: ServiceSettings) -> dict[str, int]:
     """Return the user ids of all who have an account in Label Studio, by account name.
 
     Args:
-        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address and token of Label Studio.
     """
-    return {spelling(user.email): user.id for user in client.users.list()}
+    users: list[_User] = LabelStudioApi(settings).call("GET", "/api/users/")
+    return {spelling(user["email"]): user["id"] for user in users}
 
 
 def spelling(name: str) -> str:
@@ -104,6 +106,13 @@ def spelling(name: str) -> str:
         return account_name(name)
     except ValueError:
         return name.lower()
+
+
+class _User(TypedDict):
+    """An account as Label Studio describes it."""
+
+    id: int
+    email: str
 
 
 def _sign_up(url: str, invite: str, account: Account) -> None:

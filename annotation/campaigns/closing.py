@@ -163,6 +163,7 @@ def close_campaign(
         config_sha256=campaign.config_sha256,
         at=at,
         alpha=ready.alpha,
+        by=by,
         accepted=accepted if ready.gate_shortfall else None,
     )
     keep_answers(campaign.key, live.kept_answers(), live.sha256)

@@ -9,6 +9,7 @@ from annotation.campaigns.answers import extract_judgements
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import DIGESTS, closing_of, readiness
 from annotation.campaigns.lead_queue import decisions, snapshot
+from annotation.campaigns.people import record_joined
 from annotation.campaigns.record import read_record
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
@@ -45,7 +46,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     connect(settings)
-    record = read_record(settings, opened.key)
+    record = record_joined(settings, read_record(settings, opened.key))
     exported = snapshot(settings, record, pages)
     if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
