@@ -262,7 +262,7 @@ app.add_typer(cluster_app, name="cluster", rich_help_panel=SERVICES)
 
 @app.command("up", rich_help_panel=SERVICES)
 def up_command(services: Services = DEFAULT_SERVICES) -> None:
-    """Start Label Studio and MLflow here, and print the variables by which stages find them."""
+    """Start Label Studio and MLflow here, and print the variables by which stages find them, and people's log-ins."""
     import shlex
 
     from infra.services import start_services
@@ -271,6 +271,8 @@ def up_command(services: Services = DEFAULT_SERVICES) -> None:
     started = start_services(services.absolute() / "services")
     for key, value in (started.environment | local_environment(services.absolute())).items():
         print(f"export {key}={shlex.quote(value)}")
+    for line in started.log_ins:
+        print(f"# {line}")
 
 
 @app.command("down", rich_help_panel=SERVICES)

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import read_campaign
+from annotation.campaigns.invitations import invitation_lines, invitations
 from annotation.simulated_experts import answer_campaign
 from editloop.content import read_manifest, sha256_json, write_json
 from editloop.errors import EditLoopError
@@ -86,10 +86,8 @@ def run_demo(
             if not keep_services:
                 stop_services(home)
         if keep:
-            console.print(
-                f"Label Studio: {summary['services']['label_studio']}  MLflow: {summary['services']['mlflow']}"
-            )
-            console.print(f"Log-ins are in {home}/credentials.json; `editloop down --services {out}` stops both.")
+            for line in (*services.log_ins, f"`editloop down --services {out}` stops both."):
+                console.print(line, soft_wrap=True)
     return summary
 
 
@@ -177,10 +175,8 @@ def _invite(console: Console, pending: PendingCampaign) -> None:
     """Print where people answer and their log-ins, or why the campaign cannot close."""
     console.print(pending.reason)
     if not pending.progress.complete:
-        accounts = read_accounts(service_settings())
-        for name in pending.campaign.annotators:
-            if name in accounts:
-                console.print(f"  {accounts[name].email}  {accounts[name].password}")
+        for line in invitation_lines(invitations(service_settings(), pending.campaign), passwords=True):
+            console.print(line, soft_wrap=True)
     console.print("The loop goes on by itself when the campaign closes; Ctrl-C stops it, and the next call goes on.")
 
 
