@@ -1,6 +1,5 @@
 """`editloop campaign`: commands of a campaign lead."""
 
-import getpass
 import json
 import logging
 import re
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from editloop.environment import login_name
 from editloop.errors import EditLoopError
 from editloop.settings_file import shorten
 from editloop.terminal import text_console
@@ -371,4 +371,4 @@ def _account_names(record: "CampaignRecord", people: list[str]) -> list[str]:
 
 
 def _actor(given: str | None) -> str:
-    return given or getpass.getuser()
+    return given or login_name()

@@ -53,6 +53,23 @@ def read_follow_up(opening: AnnotateParameters) -> FollowUp:
     return follow_up
 
 
+def kept_follow_up(text: str) -> FollowUp:
+    """Read the `follow_up` that an open campaign's run in MLflow keeps. It was checked when the campaign opened.
+
+    Args:
+        text: The run's tag.
+
+    Raises:
+        EditLoopError: Somebody changed the tag, and it is no object of objects any more.
+    """
+    follow_up = parse_json(text, f"tag editloop.follow_up = {shorten(text)}")
+    if not isinstance(follow_up, dict) or not all(isinstance(arguments, dict) for arguments in follow_up.values()):
+        raise EditLoopError(
+            f"tag editloop.follow_up = {shorten(text)}: no arguments by pipeline. Open the campaign again."
+        )
+    return follow_up
+
+
 def _faults(name: str, arguments: object, opening: AnnotateParameters) -> list[str]:
     """Return what is wrong with the arguments of one pipeline, a sentence for each."""
     if name not in GIVEN:

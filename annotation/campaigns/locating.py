@@ -86,13 +86,14 @@ def locate_campaign(settings: ServiceSettings, name: str) -> CampaignFiles:
     return campaign_files(record_joined(settings, matches[0]))
 
 
-def campaign_files(record: CampaignRecord) -> CampaignFiles:
+def campaign_files(record: CampaignRecord, runs: "Sequence[Run] | None" = None) -> CampaignFiles:
     """Return where a campaign's files are: in a run's output folder on this machine, else in a copy from MLflow.
 
     Args:
         record: The campaign's record.
+        runs: Its annotate runs; None to look for them.
     """
-    runs = annotate_runs(record)
+    runs = annotate_runs(record) if runs is None else runs
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder).key == record.campaign.key:

@@ -3,6 +3,7 @@
 Everything here is idempotent. A task is identified by the content key in its data.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ SETTLE_SECONDS = 300
 """Longest time to wait until imported tasks appear."""
 FIRST_PAUSE = 0.1
 """Seconds between the first two checks for them. The pause doubles each time, up to one second."""
+OPENED = re.compile(r"Opened by EditLoop as campaign ([0-9a-f]{16})")
+"""Finds the campaign's key in a project's description, where nobody changed it."""
 ROWS = 1000
 """Tasks in one request when they are listed."""
 SETTINGS: dict[str, object] = {
@@ -105,6 +108,18 @@ def describe(campaign: Campaign) -> str:
         f"{campaign.pages} pages, {campaign.overlap} annotators each. Opened by EditLoop as campaign {campaign.key}; "
         "this text may be changed freely."
     )
+
+
+def campaign_projects(settings: ServiceSettings) -> dict[str, str]:
+    """Return the titles of the projects whose descriptions still say which campaign they were made for, by its key.
+
+    Args:
+        settings: Address and token of Label Studio.
+    """
+    query = {"page_size": 10_000, "include": "id,title,description"}
+    projects = LabelStudioApi(settings).call("GET", "/api/projects/", params=query)["results"]
+    matches = ((OPENED.search(project["description"] or ""), str(project["title"])) for project in projects)
+    return {match[1]: title for match, title in matches if match}
 
 
 def mend_project(

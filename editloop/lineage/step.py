@@ -14,6 +14,7 @@ from editloop.content import MANIFEST, write_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.run_key import find_run_key
 from editloop.lineage.stage import Stage, StageParameters
@@ -154,7 +155,8 @@ def end_in_one_line() -> Iterator[None]:
     theirs the last calls are enough.
     """
     try:
-        yield
+        with mlflow_errors_in_one_line():
+            yield
     except EditLoopError as error:
         raise SystemExit(f"{FAILURE_PREFIX}{error}") from None
     except KeyboardInterrupt:
