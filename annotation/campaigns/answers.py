@@ -420,37 +420,38 @@ def _decode(
     )
 
 
-def wanted_answers(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> dict[str, int]:
+def wanted_answers(record: CampaignRecord, pages: Mapping[str, Page], answers: CampaignAnswers) -> dict[str, int]:
     """Return how many answers complete each page.
 
-    Everybody answers gold, repeats and the pages that are repeated: all present annotators, beside the answers of
-    former ones.
+    Pages that everybody was asked at the opening, such as gold and repeats, are asked of all present annotators, beside
+    the answers of former ones.
 
     Args:
-        campaign: The campaign, with the present annotators.
+        record: The campaign's record.
         pages: Its pages by key.
         answers: Its answers.
     """
+    present, everybody = record.campaign.annotators, len(record.opened.annotators)
     repeated = {page.task_id for page in pages.values() if page.kind == "repeat"}
-    former = Counter(page for page, annotator in answers.counting() if annotator not in campaign.annotators)
+    former = Counter(page for page, annotator in answers.counting() if annotator not in present)
     return {
-        key: len(campaign.annotators) + former[key]
-        if page.kind != "task" or page.task_id in repeated
-        else campaign.overlap
+        key: len(present) + former[key]
+        if page.overlap == everybody and (page.kind != "task" or page.task_id in repeated)
+        else page.overlap
         for key, page in pages.items()
     }
 
 
-def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
+def progress(record: CampaignRecord, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
     """Compute the progress of a campaign.
 
     Args:
-        campaign: The campaign, with the present annotators.
+        record: The campaign's record.
         pages: Its pages by key.
         answers: Its answers.
     """
     counting = answers.counting()
-    wanted = wanted_answers(campaign, pages, answers)
+    wanted = wanted_answers(record, pages, answers)
     answer_counts = Counter(page for page, _ in counting)
     by_annotator = Counter(annotator for _, annotator in counting)
     standings = Counter(answer.standing for answer in answers.given)
@@ -461,7 +462,7 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
         answered=sum(answer_counts[key] >= wanted[key] for key in pages),
         annotations=len(counting),
         wanted=sum(wanted.values()),
-        by_annotator={name: by_annotator[name] for name in sorted({*campaign.annotators, *by_annotator})},
+        by_annotator={name: by_annotator[name] for name in sorted({*record.campaign.annotators, *by_annotator})},
         cannot={str(reason): count for reason, count in sorted(cannot.items(), key=str)},
         skipped=sum(answer.skipped and not answer.counts for answer in campaign_answers),
         unfinished=sum(not answer.skipped and not answer.counts for answer in campaign_answers),

@@ -103,7 +103,7 @@ def readiness(
     return Readiness(
         name=campaign.name,
         url=campaign.url,
-        progress=progress(campaign, pages, live.answers),
+        progress=progress(record, pages, live.answers),
         answers_sha256=live.sha256,
         config_faults=config_faults(settings, campaign),
         agreement={axis: agreement(table, axis) for axis in AXES},
@@ -157,7 +157,7 @@ def close_campaign(
         raise EditLoopError(obstacle)
     if record.closings and record.closings[-1].answers_sha256 == ready.answers_sha256:
         return record.closings[-1]
-    campaign, at = record.campaign, now()
+    campaign, at = record.campaign, now().replace(microsecond=0)
     closing = Closing(
         answers_sha256=ready.answers_sha256,
         config_sha256=campaign.config_sha256,

@@ -186,7 +186,7 @@ def mend_project(
         api.call("POST", "/api/dm/actions", params=query, json=everything)
         repairs.append(f"{answers.predictions} suggested answers were deleted")
     doubles = {row for key in tasks for row in rows.get(key, []) if row != tasks[key] and answered[row.id]}
-    _set_overlaps(api, wanted_answers(campaign, pages, answers), answers, tasks, doubles)
+    _set_overlaps(api, wanted_answers(record, pages, answers), answers, tasks, doubles)
     return MendedProject(record, repairs, tasks)
 
 
