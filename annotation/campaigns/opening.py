@@ -17,7 +17,7 @@ from annotation.campaigns.locating import CONFIG, FILES, campaign_files
 from annotation.campaigns.people import name_people
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.plan import places_of, plan_pages
-from annotation.campaigns.project import describe, make_project, mend_project
+from annotation.campaigns.project import describe, make_project, mend_project, project_title
 from annotation.campaigns.record import (
     CampaignRecord,
     Opened,
@@ -172,7 +172,7 @@ def _begin(
     """
     api, key = LabelStudioApi(settings), sha256_json(facts)[:16]
     campaign = Campaign(key=key, project_id=0, url="", **{name: facts[name] for name in facts if name not in NO_FIELDS})
-    project_id = _left_behind(api, key) or make_project(api, campaign.name, describe(campaign), config)
+    project_id = _left_behind(api, key) or make_project(api, project_title(campaign.name), describe(campaign), config)
     campaign = campaign.model_copy(update={"project_id": project_id, "url": settings.project_link(project_id)})
     contents = {"campaign.json": campaign.model_dump_json(), **files}
     assert {*FILES, CONFIG} == contents.keys() - {TRAINING_PAGES}

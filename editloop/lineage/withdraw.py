@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.progress import track
 
 from editloop.content import read_manifest, write_json
@@ -24,6 +23,7 @@ from editloop.lineage import tracking
 from editloop.lineage.family import Descendant
 from editloop.lineage.registry import TAINTED
 from editloop.lineage.trace import dataset_row, descendant_rows, trace_annotator, trace_task
+from editloop.terminal import text_console
 
 
 @dataclass
@@ -84,7 +84,7 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     )
     report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
     _mark(report)
-    newest, console = newest_versions(trace.datasets), Console(stderr=True)
+    newest, console = newest_versions(trace.datasets), text_console(stderr=True)
     for version in track(newest, description="datasets", transient=True, console=console):
         _rebuild(report, version, repo, out)
     return report
