@@ -16,6 +16,8 @@ from editloop.settings_file import FrozenModel, read_yaml, setting_faults
 
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
+NO_GATE = -1.0
+"""Value of the stage's parameters where an axis has no gate. No alpha is lower."""
 
 
 class Gold(FrozenModel):
@@ -39,8 +41,8 @@ class Repeats(FrozenModel):
 class Gates(FrozenModel):
     """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
-    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
-    """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
+    alpha: dict[Axis, Annotated[float, Field(gt=NO_GATE, le=1)]] = Field(default_factory=dict)
+    """Lowest Krippendorff alpha by axis, above -1 and up to 1. An axis without an entry has no gate."""
 
 
 class CampaignSettings(FrozenModel):
@@ -154,8 +156,8 @@ def settings_of(
         gold_answers: The lead's known answers as CSV text; "" for none.
         repeat_share: Repeated pages per task.
         guidelines: Guidelines in Markdown; "" for the default ones.
-        alpha_if: Lowest alpha of instruction following to close at; 0 for no gate.
-        alpha_vq: Lowest alpha of visual quality to close at; 0 for no gate.
+        alpha_if: Lowest alpha of instruction following to close at; NO_GATE for no gate.
+        alpha_vq: Lowest alpha of visual quality to close at; NO_GATE for no gate.
         seed: Seed of all draws and orders.
 
     Returns:
@@ -168,7 +170,7 @@ def settings_of(
         words = json.loads(axes)
     except ValueError as error:
         raise EditLoopError(f"axes = {axes}: not JSON ({error}).") from error
-    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate}
+    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate != NO_GATE}
     try:
         return CampaignSettings.model_validate(
             {
@@ -212,8 +214,8 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
         "gold_answers": settings.gold.answers,
         "repeat_share": settings.repeats.share,
         "guidelines": settings.guidelines,
-        "alpha_if": settings.gates.alpha.get("if", 0.0),
-        "alpha_vq": settings.gates.alpha.get("vq", 0.0),
+        "alpha_if": settings.gates.alpha.get("if", NO_GATE),
+        "alpha_vq": settings.gates.alpha.get("vq", NO_GATE),
         "seed": settings.seed,
     }
 
