@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from rich.progress import track
 
 from editloop.content import RESTORE, complete_folder, read_manifest, write_file
 from editloop.data.vocabulary import AXES, EditTask
@@ -22,6 +21,7 @@ from editloop.datasets.splits import SPLITS, Split, picture_digests
 from editloop.datasets.votes import Votes, read_votes, write_votes
 from editloop.datasets.withdrawal import Withdrawn
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 TASKS_A_TIME = 256
 """Tasks whose pairs are computed together."""
@@ -204,7 +204,7 @@ def _write(
             with_pictures = zip(split_tasks, pool.pictures(split, split_tasks), strict=True)
             with closing(ShardWriter(folder, split, shard_megabytes)) as writer:
                 for index, (task, pictures) in enumerate(
-                    track(with_pictures, f"dataset: {split}", total=len(split_tasks), transient=True)
+                    track(with_pictures, f"dataset: {split}", total=len(split_tasks))
                 ):
                     if index % TASKS_A_TIME == 0:
                         rows = _pairs_of(split_tasks[index : index + TASKS_A_TIME], labels)

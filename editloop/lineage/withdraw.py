@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import track
-
 from editloop.content import read_manifest, write_json
 from editloop.datasets.build import NoPairsError, publish_dataset, rebuild_dataset
 from editloop.datasets.repository import DatasetVersion, fetch_dataset
@@ -23,6 +20,7 @@ from editloop.lineage import tracking
 from editloop.lineage.family import Descendant
 from editloop.lineage.registry import TAINTED
 from editloop.lineage.trace import dataset_row, descendant_rows, trace_annotator, trace_task
+from editloop.progress import track
 
 
 @dataclass
@@ -84,8 +82,7 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     )
     report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
     _mark(report)
-    newest, console = newest_versions(trace.datasets), Console(stderr=True)
-    for version in track(newest, description="datasets", transient=True, console=console):
+    for version in track(newest_versions(trace.datasets), "datasets"):
         _rebuild(report, version, repo, out)
     return report
 

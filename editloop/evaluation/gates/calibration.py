@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
 from editloop.evaluation.gates.settings import GateSettings, SuiteGate
 from editloop.evaluation.outcomes import Outcomes
+from editloop.progress import track
 
 PAIRS_A_TASK = 6
 """Judged pairs per task."""
