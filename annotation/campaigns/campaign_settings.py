@@ -24,6 +24,8 @@ JOINERS = "\u00a0\u200c\u200d"
 """Characters that join others, in scripts and emoji, and are no letters themselves."""
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
+NO_GATE = -1.0
+"""Value of the stage's parameters where an axis has no gate. No alpha is lower."""
 
 
 def campaign_name(text: str) -> str:
@@ -91,8 +93,8 @@ class Norming(FrozenModel):
 class Gates(FrozenModel):
     """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
-    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
-    """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
+    alpha: dict[Axis, Annotated[float, Field(gt=NO_GATE, le=1)]] = Field(default_factory=dict)
+    """Lowest Krippendorff alpha by axis, above -1 and up to 1. An axis without an entry has no gate."""
 
 
 class CampaignSettings(FrozenModel):
@@ -237,8 +239,8 @@ def settings_of(
         training_required: Whether answers count only from annotators who passed.
         norming_pages: Norming pages; 0 for none.
         guidelines: Guidelines in Markdown; "" for the default ones.
-        alpha_if: Lowest alpha of instruction following to close at; 0 for no gate.
-        alpha_vq: Lowest alpha of visual quality to close at; 0 for no gate.
+        alpha_if: Lowest alpha of instruction following to close at; NO_GATE for no gate.
+        alpha_vq: Lowest alpha of visual quality to close at; NO_GATE for no gate.
         seed: Seed of all draws and orders.
 
     Returns:
@@ -248,7 +250,7 @@ def settings_of(
         EditLoopError: The parameters have faults; the message lists all of them.
     """
     words = parse_json(axes, f"axes = {shorten(axes)}")
-    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate}
+    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate != NO_GATE}
     try:
         return CampaignSettings.model_validate(
             {
@@ -300,8 +302,8 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
         "training_required": settings.training.required,
         "norming_pages": settings.norming.pages,
         "guidelines": settings.guidelines,
-        "alpha_if": settings.gates.alpha.get("if", 0.0),
-        "alpha_vq": settings.gates.alpha.get("vq", 0.0),
+        "alpha_if": settings.gates.alpha.get("if", NO_GATE),
+        "alpha_vq": settings.gates.alpha.get("vq", NO_GATE),
         "seed": settings.seed,
     }
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.progress import track
 
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import Campaign
@@ -33,6 +32,7 @@ from editloop.content import read_manifest, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import EditTask, Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 NO_FIELDS = {"opened_before", "training_sha256"}
@@ -206,7 +206,7 @@ def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
 
     One larger image is enough for False: without smoothing, thin lines vanish when it is shrunk.
     """
-    for task in track(tasks, "sizes", transient=True):
+    for task in track(tasks, "sizes"):
         for digest in (task.source, *(candidate.image for candidate in task.candidates)):
             with Image.open(images / f"{digest}.png") as picture:
                 if max(picture.size) > TINY:

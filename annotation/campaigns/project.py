@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from rich.progress import track
-
 from annotation.campaigns.answers import CampaignAnswers, export_answers, read_answers, wanted_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.guidelines import guidelines_html
@@ -24,6 +22,7 @@ from annotation.campaigns.record import CampaignRecord, ProjectMade, append_even
 from annotation.campaigns.training import former_untrained, keep_trained, training_state
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 LONGEST_TITLE = 50
@@ -256,7 +255,7 @@ def import_tasks(
     keys = {str(task["data"]["key"]) for task in planned}
     missing = [task for task in planned if task["data"]["key"] not in present]
     parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
-    for part in track(parts, "import", transient=True):
+    for part in track(parts, "import"):
         api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
     deadline, pause = time.monotonic() + SETTLE_SECONDS, FIRST_PAUSE
     while missing and not keys <= (present := _rows_by_key(api, campaign)).keys():
@@ -395,5 +394,5 @@ def _set_overlaps(
             raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {planned[row.id]}.")
 
     wrong = [row for row in (*tasks.values(), *doubles) if row.overlap != planned[row.id]]
-    for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong), transient=True):
+    for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong)):
         pass

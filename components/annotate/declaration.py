@@ -40,10 +40,10 @@ class AnnotateParameters(StageParameters):
     """Tasks that every expert rates first, to be discussed together; they teach no model."""
     guidelines: str = ""
     """Guidelines for annotators, in Markdown; empty for the default ones."""
-    alpha_if: float = Field(0.0, ge=-1, le=1)
-    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; 0 for no
+    alpha_if: float = Field(-1.0, ge=-1, le=1)
+    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; -1 for no
     gate."""
-    alpha_vq: float = Field(0.0, ge=-1, le=1)
+    alpha_vq: float = Field(-1.0, ge=-1, le=1)
     """Lowest agreement on visual quality, likewise."""
     seed: int = 0
     """Seed of every order and draw."""

@@ -61,6 +61,14 @@ def test_the_stages_parameters_say_the_same_as_the_file(folder):
     assert settings_of(**stage_parameters(least)) == least
 
 
+def test_a_gate_at_zero_is_a_gate(folder):
+    settings, _ = read_campaign_settings(write(folder, example().replace("if: 0.6", "if: 0")))
+    assert settings.gates.alpha == {"if": 0.0, "vq": 0.4}
+    assert settings_of(**stage_parameters(settings)) == settings
+    with pytest.raises(EditLoopError, match=r"gates\.alpha\.if=-1: Input should be greater than -1"):
+        read_campaign_settings(write(folder, example().replace("if: 0.6", "if: -1")))
+
+
 def test_the_stages_defaults_are_the_files_defaults():
     least = stage_parameters(CampaignSettings(name="least", annotators=("ada", "bo")))
     stage = AnnotateParameters(name="least", annotators=["ada", "bo"])
