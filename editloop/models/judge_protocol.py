@@ -3,8 +3,10 @@
 It needs numpy only, so that a client can import it without torch.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from editloop.errors import EditLoopError
 
+LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 """(height, width, 3), RGB, 0..255. Sizes may differ from image to image."""
 
@@ -103,6 +106,21 @@ class Judge(Protocol):
             EditLoopError: A group cannot be judged at all.
             JudgeUnavailableError: The judge cannot score anything now.
         """
+
+
+def warn_of_substitute(wording: str, model: Path) -> None:
+    """Log a warning where a model's wording is not that of its weights.
+
+    Args:
+        wording: `trained` or `substitute`, of the model's settings.
+        model: The model's folder.
+    """
+    if wording == "substitute":
+        LOG.warning(
+            "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
+            "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",
+            model,
+        )
 
 
 def wording_note(wording: JudgeWording | None) -> str:
