@@ -58,7 +58,7 @@ class Score:
     axes: dict[str, AxisScore] = field(default_factory=dict)
     """Scores by the judge's axis names; empty where the score is missing."""
     fused: AxisScore | None = None
-    """The axes combined into one score, on the judge's own scale."""
+    """The axes combined into one score, on the judge's own scale: the published score, by which suites rank."""
     overall: float | None = None
     """One number that orders the edits of a task, on a familiar scale: EditReward's is the sum of two ratings of 1..4
     (2..8), EditScore's is O, 0..10."""

@@ -64,8 +64,11 @@ def test_an_edit_is_asked_once_and_each_dimension_reads_its_axis(bench: Suite, t
     scores = {key: values.tolist() for key, values in answers.scores.items()}
     assert scores["p-1|p-2|prompt_following"] == [90, 10]
     assert scores["p-1|p-2|consistency"] == [245, 165]
-    assert scores["p-1|p-2|overall"] == [0.9, 0.1]
-    assert scores["q-1|q-2|overall"][0] == 0.9
+    assert scores["p-1|p-2|overall"] == [90, 10], "the fused score, by which publications rank"
+    assert answers.overall is not None
+    assert answers.overall["p-1|p-2|overall"].tolist() == [0.9, 0.1]
+    assert answers.overall["p-1|p-2|consistency"].tolist() == [245, 165]
+    assert scores["q-1|q-2|overall"][0] == 90
     assert np.isnan(scores["q-1|q-2|overall"][1])
     assert answers.reasons == {"no JSON in it": 1}
     report = evaluate(bench, answers).report
