@@ -15,6 +15,7 @@ from pipelines.claims_cli import claims_command
 from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
 from pipelines.edit_score_cli import teacher_app
+from pipelines.editor_cli import editor_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
@@ -215,6 +216,7 @@ def compile_command(
 
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
 app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
+app.add_typer(editor_app, name="editor", rich_help_panel=TRAIN)
 
 
 @app.command("weights", rich_help_panel=TRAIN)

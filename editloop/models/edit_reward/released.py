@@ -42,6 +42,8 @@ LOG = logging.getLogger(__name__)
 EMBEDDING = "language_model.embed_tokens.weight"
 POSITIONS: dict[str, Literal["mrope", "flat"]] = {"qwen2_5_vl": "flat", "qwen3_vl": "mrope"}
 """Positions with which the released weights of a family were trained."""
+INSTRUCTION_TOKENS = 4096
+"""Tokens of an instruction that is read whole. The published code cuts none."""
 FIXED_PIXELS = {"qwen2_5_vl": 448 * 448}
 """Pixels to which a family's pictures were scaled in training. Without one they had the bounds of the processor."""
 
@@ -174,6 +176,7 @@ def _settings(
             "positions": positions or POSITIONS[config.model_type],
             "min_pixels": bounds[0],
             "max_pixels": bounds[1],
+            "instruction_tokens": INSTRUCTION_TOKENS,
             **processor.normalisation,
         }
     )
