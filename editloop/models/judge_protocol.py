@@ -129,10 +129,17 @@ def wording_note(wording: JudgeWording | None) -> str:
     Args:
         wording: The wording.
     """
-    if wording is None:
-        return ""
+    return f", wording {describe_wording(wording)}" if wording else ""
+
+
+def describe_wording(wording: JudgeWording) -> str:
+    """Return a wording's digest, with a warning where it is not that of the weights.
+
+    Args:
+        wording: The wording.
+    """
     warning = " (another than the weights were trained with: these are not the published scores)"
-    return f", wording {wording.sha256[:12]}{warning if wording.is_substitute else ''}"
+    return f"{wording.sha256[:12]}{warning if wording.is_substitute else ''}"
 
 
 def wording_of(judge: Judge) -> JudgeWording | None:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.models.judge_protocol import EditGroup, Judge, Score, wording_of
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
@@ -145,7 +146,8 @@ def _edit_keys(item: Item) -> list[str]:
 
 def _edit_key(item: Item, edit: PictureRef) -> str:
     assert item.source is not None
-    return sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32]
+    content = [item.source.sha256, item.instruction, edit.sha256]
+    return sha256_json([*content, "at the source's size"] if item.edits_at_source_size else content)[:32]
 
 
 def _batches(
@@ -159,6 +161,8 @@ def _batches(
         for start in range(0, len(new), EDITS_A_CALL):
             part = list(new.values())[start : start + EDITS_A_CALL]
             source, *pictures = (decode_picture(picture) for picture in (item.source, *part) if picture)
+            if item.edits_at_source_size:
+                pictures = [_at_size_of(source, picture) for picture in pictures]
             groups.append(EditGroup(item.instruction, source, pictures, item.key))
             edits += [(item, edit) for edit in part]
             pixels += sum(picture[..., 0].size for picture in (source, *pictures))
@@ -167,6 +171,13 @@ def _batches(
                 edits, groups, pixels = [], [], 0
     if edits:
         yield edits, groups
+
+
+def _at_size_of(source: Picture, picture: Picture) -> Picture:
+    """Return the picture at the source's size, by Pillow's default filter, as EditScore's evaluation shows it."""
+    if picture.shape == source.shape:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((source.shape[1], source.shape[0])))
 
 
 def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -> dict[str, Any]:
