@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
-from annotation.campaigns.campaign import connect, load_pages, locate_campaign
+from annotation.campaigns.campaign import connect
+from annotation.campaigns.locating import locate_campaign
 from annotation.quality.quality import quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import read_manifest, write_file, write_json
@@ -33,11 +33,10 @@ def live_report(name: str, candidates: Path | None) -> QualityReport:
         EditLoopError: No campaign or several campaigns match, or MLflow has no annotate run of it.
     """
     settings = service_settings()
-    client = connect(settings)
-    located = locate_campaign(client, settings, name)
-    pages = load_pages(located.folder)
-    names = names_by_id(client, located.campaign.annotators)
-    answers = read_answers(export_answers(settings, located.campaign), pages, names)
+    connect(settings)
+    located = locate_campaign(settings, name)
+    pages = located.pages()
+    answers = read_answers(export_answers(settings, located.campaign), pages, located.record)
     judged, cannot = extract_judgements(pages, answers)
     checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
     measured = quality(

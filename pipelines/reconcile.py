@@ -1,7 +1,7 @@
 """One reconcile pass: close the campaigns that are complete, start or report the pipelines that are due, and return.
 
-The pass keeps no state of its own: Label Studio knows which campaigns are complete and closed, MLflow which pipelines
-ran and which models are champions. Each pipeline starts under a key made of its inputs, so that a second pass, here or
+The pass keeps no state of its own: Label Studio has the answers, MLflow the campaigns' records, which pipelines ran and
+which models are champions. Each pipeline starts under a key made of its inputs, so that a second pass, here or
 elsewhere, starts nothing twice.
 """
 
@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotation.campaigns.answers import CampaignProgress
-from annotation.campaigns.campaign import Campaign, campaign_files, connect, find_campaigns, load_pages
-from annotation.campaigns.closing import close_campaign, closings, readiness
+from annotation.campaigns.campaign import Campaign, connect
+from annotation.campaigns.closing import close_campaign, readiness
+from annotation.campaigns.kept_answers import keep_answers, latest_copy
+from annotation.campaigns.label_studio import NotThereError
+from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.campaigns.locating import CampaignFiles, campaign_files
+from annotation.campaigns.project import mend_project
+from annotation.campaigns.record import CampaignRecord, now, read_records
 from editloop.content import sha256_json
 from editloop.data.vocabulary import Page
 from editloop.datasets.settings import DatasetSettings
@@ -40,6 +46,10 @@ REWARD_CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
 EDITOR_CHAMPION = f"models:/editor@{registry.CHAMPION}"
 OF_AN_EDITOR = re.compile(r", editor \d+$")
 """End of the name of a campaign that asks about an improved editor's edits."""
+ACTOR = "editloop reconcile"
+"""Who a closing is by that no person made."""
+COPY_SECONDS = 600
+"""Seconds after which changed answers are copied into the campaign's record again."""
 Arguments = dict[str, object]
 """Values of a run form, by field or parameter."""
 FollowUp = dict[str, Arguments]
@@ -67,6 +77,8 @@ class ReconcileResult:
     """Campaigns whose answers were edited after their last closing. Closing them again starts a new training."""
     runs: list[RunStatus] = field(default_factory=list)
     """Where the runs stand that are due."""
+    repairs: list[str] = field(default_factory=list)
+    """What was mended in campaigns' projects, each with the campaign."""
     failures: list[str] = field(default_factory=list)
     """Campaigns that could not be looked at, each with the reason."""
 
@@ -81,6 +93,7 @@ class ReconcileResult:
                 f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed"
                 for campaign in self.edited
             ),
+            *(f"mended   {repair}" for repair in self.repairs),
             *map(str, self.runs),
         ]
 
@@ -110,12 +123,14 @@ def reconcile(start: Start, root: Path | None, policy: ReconcilePolicy) -> Recon
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
         current_pass = _Pass(start, policy, client, settings, read_withdrawals(repo) if repo else [])
-        current_pass.result.campaigns.extend(find_campaigns(client, settings))
-        for campaign in current_pass.result.campaigns:
+        for record in read_records(settings):
+            if record.cancelled:
+                continue
+            current_pass.result.campaigns.append(record.campaign)
             try:
-                current_pass.advance(campaign)
+                current_pass.advance(record)
             except EditLoopError as error:
-                current_pass.result.failures.append(f"{campaign.name} ({campaign.key}): {error}")
+                current_pass.result.failures.append(f"{record.campaign.name} ({record.campaign.key}): {error}")
     return current_pass.result
 
 
@@ -130,21 +145,24 @@ class _Pass:
     withdrawals: Sequence[Withdrawal]
     result: ReconcileResult = field(default_factory=ReconcileResult)
 
-    def advance(self, campaign: Campaign) -> None:
-        """Close a campaign that can close, and start or report what is due for it."""
-        runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+    def advance(self, record: CampaignRecord) -> None:
+        """Mend a campaign's project, close it if it can close, and start or report what is due for it."""
+        files = campaign_files(record)
+        runs, campaign = files.runs, record.campaign
         if not runs:
-            return  # being opened at this moment, or opened where another MLflow keeps the record
-        pages = load_pages(campaign_files(campaign, runs).folder)
-        ready = readiness(self.client, self.settings, campaign, pages)
-        campaign_closings = closings(self.client, campaign)
+            return  # being opened at this moment
+        pages = files.pages()
+        record, live = self.mend(files, pages)
+        campaign = record.campaign
+        ready = readiness(self.settings, record, pages, live)
+        campaign_closings = record.closings
         if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
             self.result.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
             return
         opened: dict[str, str] = runs[0].data.tags
         if "editloop.uri.candidates" not in opened:
             return  # opened by `dvc repro` or stage by stage: whoever did so goes on
-        closing = campaign_closings[-1] if campaign_closings else close_campaign(self.client, campaign, ready)
+        closing = campaign_closings[-1] if campaign_closings else close_campaign(record, ready, live, by=ACTOR)
         follow_up: FollowUp = json.loads(opened["editloop.follow_up"])
         training = {
             "campaign": campaign.key,
@@ -163,6 +181,26 @@ class _Pass:
                 return
         self.once("train-reward", campaign.key, training)
         self.follow_champions(campaign, follow_up)
+
+    def mend(self, files: CampaignFiles, pages: Mapping[str, Page]) -> tuple[CampaignRecord, Snapshot]:
+        """Undo what people did to a campaign's project, keep a copy of its answers, and return those."""
+        record = files.record
+        try:
+            live = snapshot(self.settings, record, pages)
+        except NotThereError:
+            live = None
+        if live is None or live.answers.disturbed(pages):
+            guidelines = (files.folder / "guidelines.md").read_text()
+            answers = live.answers if live else None
+            mended = mend_project(self.client, self.settings, record, pages, guidelines, answers)
+            record = mended.record
+            self.result.repairs += [f"{record.campaign.name}: {repair}" for repair in mended.repairs]
+            live = snapshot(self.settings, record, pages)
+        copy = latest_copy(record.campaign.key)
+        stale = copy is None or (now() - copy.at).total_seconds() > COPY_SECONDS
+        if stale and live.digests and (copy is None or copy.answers_sha256 != live.sha256):
+            keep_answers(record.campaign.key, live.kept_answers(), live.sha256)
+        return record, live
 
     def follow_champions(self, campaign: Campaign, follow_up: FollowUp) -> None:
         """Start or report what is due for champions that learnt from a campaign."""

@@ -42,30 +42,6 @@ def email_of(name: str) -> str:
     return name if "@" in name else f"{name}@{DOMAIN}"
 
 
-def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
-    """Return annotators' names by Label Studio's user id.
-
-    Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        names: Annotators' names.
-
-    Returns:
-        Names by user id, without annotators who have no account.
-    """
-    ids = _members(client)
-    return {ids[email]: name for name in names if (email := email_of(name).lower()) in ids}
-
-
-def author_id(annotation: dict[str, Any]) -> int:
-    """Return the user id of an annotation's author.
-
-    Args:
-        annotation: An annotation from Label Studio; some of its replies hold the author's id, others the user.
-    """
-    author = annotation["completed_by"]
-    return int(author["id"] if isinstance(author, dict) else author)
-
-
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
     """Read the accounts file.
 

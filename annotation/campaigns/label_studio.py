@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import httpx
 
@@ -22,6 +22,10 @@ THREADS = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class NotThereError(EditLoopError):
+    """Label Studio has no such thing, or no longer."""
 
 
 class LabelStudioApi:
@@ -56,7 +60,8 @@ class LabelStudioApi:
             The decoded JSON; None for an empty reply.
 
         Raises:
-            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error.
+            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error; NotThereError
+                where it has nothing at this path.
         """
         content = self.fetch(method, path, **request)
         return json.loads(content) if content else None
@@ -112,7 +117,39 @@ class LabelStudioApi:
             )
         if reply.status_code in AWAY:
             reply.raise_for_status()
+        if reply.status_code == 404:
+            raise NotThereError(f"Label Studio has nothing at {path}.")
         if not reply.is_success:
             message = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
+
+
+class ProjectData(TypedDict):
+    """A project as Label Studio describes it, as far as campaigns need it."""
+
+    id: int
+    description: str | None
+    label_config: str
+    task_number: int
+
+
+def read_project(api: LabelStudioApi, project_id: int, name: str) -> ProjectData:
+    """Return what Label Studio says of a campaign's project.
+
+    Args:
+        api: The API.
+        project_id: The project.
+        name: Name of the campaign, for the message.
+
+    Raises:
+        NotThereError: The project was deleted; the message says how it comes back.
+    """
+    try:
+        project: ProjectData = api.call("GET", f"/api/projects/{project_id}/")
+    except NotThereError as error:
+        raise NotThereError(
+            f"Campaign {name}: its project {project_id} was deleted in Label Studio. `editloop reconcile --once` makes "
+            "it anew, with the answers that the campaign's record keeps; so does opening the campaign again."
+        ) from error
+    return project
