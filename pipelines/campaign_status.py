@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from annotation.campaigns.answers import CampaignProgress, changed_annotations
@@ -12,6 +11,7 @@ from annotation.campaigns.lead_queue import decided, snapshot
 from annotation.campaigns.locating import locate_campaign
 from annotation.campaigns.training import TrainingState
 from editloop.data.vocabulary import AXES, AXIS_NAMES
+from editloop.terminal import text_console
 from infra.settings import service_settings
 
 LISTED_FAULTS = 10
@@ -80,7 +80,7 @@ def show_status(status: dict[str, Any]) -> None:
     Args:
         status: What `campaign_status` returned.
     """
-    console = Console()
+    console = text_console()
     values = {name: value for name, value in status["progress"].items() if name in CampaignProgress.model_fields}
     progress = CampaignProgress.model_validate(values)
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
@@ -116,22 +116,21 @@ def show_status(status: dict[str, Any]) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     faults = [*_accidents(progress), *progress.faults, *(f"In the record: {line}" for line in status["strangers"])]
     for line in [*status["config_faults"], *faults[:LISTED_FAULTS]]:
-        console.print(f"! {line}", markup=False)
+        console.print(f"! {line}")
     if len(faults) > LISTED_FAULTS:
         console.print(f"! and {len(faults) - LISTED_FAULTS} more faults; --json has all")
     if status["cancelled"]:
-        console.print(f"! {status['cancelled']}", markup=False)
+        console.print(f"! {status['cancelled']}")
     elif status["edited"]:
         console.print(
             f"! Edited after the campaign closed: {status['edited']}. What was made of the closed answers stays as it "
             f'is; `editloop campaign close "{status["name"]}"` takes the answers as they are now.',
-            markup=False,
         )
     elif status["hindrance"] and not status["closed"]:
-        console.print(status["hindrance"], markup=False)
+        console.print(status["hindrance"])
 
 
 def _accidents(progress: CampaignProgress) -> list[str]:
@@ -197,5 +196,6 @@ def _closing_text(status: dict[str, Any]) -> str:
     if not status["closings"]:
         return "no"
     last = status["closings"][-1]
-    text = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
+    closed_by = f" by {last['by']}" if last["by"] else ""
+    text = f"{last['at']}{closed_by}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
     return text + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")

@@ -377,13 +377,14 @@ def read_answers(export: AnswerExport, pages: Mapping[str, Page], record: Campai
     """
     answers: list[PageAnswer] = []
     rows: dict[str, int] = {}
-    live_ids = {annotation["id"] for task in export.tasks for annotation in task.annotations}
-    unsettled = any(not _is_own(annotation) for task in export.tasks for annotation in task.annotations)
+    annotations = [annotation for task in export.tasks for annotation in task.annotations]
+    given_ids = {annotation["id"] for annotation in annotations if annotation["import_id"] is None}
+    unsettled = any(not _is_own(annotation) or annotation["import_id"] for annotation in annotations)
     kept = read_kept_answers(record.campaign.key) if unsettled else {}
     for task in export.tasks:
         rows.setdefault(task.key, task.task_id)
         for annotation in task.annotations:
-            answers.append(_decode(annotation, task, pages.get(task.key), record, kept, live_ids))
+            answers.append(_decode(annotation, task, pages.get(task.key), record, kept, given_ids))
     return CampaignAnswers(
         given=tuple(sorted(answers, key=lambda answer: answer.annotation_id)),
         rows=rows,
@@ -403,10 +404,11 @@ def _decode(
     page: Page | None,
     record: CampaignRecord,
     kept: Mapping[int, KeptAnswer],
-    live_ids: Collection[int],
+    given_ids: Collection[int],
 ) -> PageAnswer:
-    imported = annotation.get("import_id")
-    restored = imported is not None and imported in kept and imported not in live_ids
+    imported = annotation["import_id"]
+    # An answer that was put back has the id that it had: Label Studio's own ids may be given a second time.
+    restored = imported is not None and imported in kept and imported not in given_ids
     annotation_id = imported if restored and imported is not None else annotation["id"]
     author, created_at = annotation["completed_by"], annotation["created_at"]
     result, skipped, seconds = annotation["result"], bool(annotation["was_cancelled"]), annotation.get("lead_time")
@@ -416,7 +418,7 @@ def _decode(
     if author is not None and _is_own(annotation):
         annotator = record.annotator(author, datetime.fromisoformat(created_at))
         standing = "own" if annotator else "guest"
-    elif copy and copy.page == task.key:
+    elif copy and copy.page == task.key and record.accounts.get(author or 0, copy.annotator) == copy.annotator:
         annotator, standing, created_at = copy.annotator, "kept", copy.created_at
         result, skipped, seconds = copy.result, copy.skipped, copy.seconds
     elif author is None:

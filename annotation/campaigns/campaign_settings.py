@@ -4,18 +4,49 @@ docs/campaign.md explains every key to the lead; docs/campaign.example.yaml cont
 """
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
+from editloop.data.account_name import account_name
 from editloop.data.vocabulary import AXES, Axis
 from editloop.errors import EditLoopError
-from editloop.settings_file import FrozenModel, read_yaml, setting_faults
+from editloop.settings_file import FrozenModel, parse_json, read_yaml, setting_faults, shorten
+from editloop.text_file import read_text_file
 
+SHORTEST_NAME, LONGEST_NAME = 3, 150
+"""Characters of a campaign's name. Label Studio refuses a project's title below three, and more than a line is no name.
+"""
+JOINERS = "\u00a0\u200c\u200d"
+"""Characters that join others, in scripts and emoji, and are no letters themselves."""
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
+NO_GATE = -1.0
+"""Value of the stage's parameters where an axis has no gate. No alpha is lower."""
+
+
+def campaign_name(text: str) -> str:
+    """Return the one spelling of a campaign's name, without spaces around it and in Unicode's composed form.
+
+    Args:
+        text: The name as a person wrote it.
+
+    Raises:
+        ValueError: It has characters that a terminal or a page obeys instead of showing, or another length than
+            SHORTEST_NAME to LONGEST_NAME.
+    """
+    name = unicodedata.normalize("NFC", text).strip()
+    hidden = [character for character in name if not character.isprintable() and character not in JOINERS]
+    if hidden:
+        raise ValueError(f"has the character U+{ord(hidden[0]):04X}, which cannot be seen; use letters, digits, signs")
+    if not SHORTEST_NAME <= len(name) <= LONGEST_NAME:
+        raise ValueError(f"has {len(name)} characters; a campaign's name has {SHORTEST_NAME} to {LONGEST_NAME}")
+    if "'" in name and '"' in name:
+        raise ValueError("has both kinds of quotes; MLflow could not find it")
+    return name
 
 
 class Gold(FrozenModel):
@@ -62,21 +93,22 @@ class Norming(FrozenModel):
 class Gates(FrozenModel):
     """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
-    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
-    """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
+    alpha: dict[Axis, Annotated[float, Field(gt=NO_GATE, le=1)]] = Field(default_factory=dict)
+    """Lowest Krippendorff alpha by axis, above -1 and up to 1. An axis without an entry has no gate."""
 
 
 class CampaignSettings(FrozenModel):
     """Settings of an annotation campaign."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, AfterValidator(campaign_name)]
     """The campaign's name in Label Studio and on the command line."""
     annotators: tuple[str, ...] = Field(min_length=1)
     """Account names of the annotators: an address, or the part before the @ of an account that EditLoop made."""
     overlap: int = Field(2, ge=1)
     """Number of annotators who judge each page; agreement needs two or more."""
-    lead: str | None = None
-    """Account name of the lead, who decides tasks in conflict. Without a lead there is no adjudication."""
+    lead: Annotated[str, AfterValidator(account_name)] | None = None
+    """Account name of the lead, who decides tasks in conflict. Without a lead there is no adjudication. The lead may be
+    an annotator too."""
     candidates_per_task: int | None = Field(None, ge=FEWEST, le=MOST)
     """Candidates on a page; of a task with more, this many are drawn. None: all are shown."""
     axes: dict[Axis, AxisWords] = Field(default_factory=dict)
@@ -93,10 +125,19 @@ class CampaignSettings(FrozenModel):
 
     @field_validator("annotators")
     @classmethod
-    def _sorted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if doubled := sorted({name for name in value if value.count(name) > 1}):
-            raise ValueError(f"{', '.join(doubled)} named twice")
-        return tuple(sorted(value))
+    def _one_name_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        spellings: dict[str, list[str]] = {}
+        for text in value:
+            spellings.setdefault(account_name(text), []).append(text)
+        doubled = [
+            f"{name} named twice"
+            + (f" ({' and '.join(map(shorten, texts))} are one account)" if set(texts) != {name} else "")
+            for name, texts in sorted(spellings.items())
+            if len(texts) > 1
+        ]
+        if doubled:
+            raise ValueError("; ".join(doubled))
+        return tuple(sorted(spellings))
 
     @model_validator(mode="after")
     def _share_or_pages(self) -> "CampaignSettings":
@@ -198,8 +239,8 @@ def settings_of(
         training_required: Whether answers count only from annotators who passed.
         norming_pages: Norming pages; 0 for none.
         guidelines: Guidelines in Markdown; "" for the default ones.
-        alpha_if: Lowest alpha of instruction following to close at; 0 for no gate.
-        alpha_vq: Lowest alpha of visual quality to close at; 0 for no gate.
+        alpha_if: Lowest alpha of instruction following to close at; NO_GATE for no gate.
+        alpha_vq: Lowest alpha of visual quality to close at; NO_GATE for no gate.
         seed: Seed of all draws and orders.
 
     Returns:
@@ -208,11 +249,8 @@ def settings_of(
     Raises:
         EditLoopError: The parameters have faults; the message lists all of them.
     """
-    try:
-        words = json.loads(axes)
-    except ValueError as error:
-        raise EditLoopError(f"axes = {axes}: not JSON ({error}).") from error
-    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate}
+    words = parse_json(axes, f"axes = {shorten(axes)}")
+    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate != NO_GATE}
     try:
         return CampaignSettings.model_validate(
             {
@@ -233,7 +271,7 @@ def settings_of(
         )
     except ValidationError as error:
         faults = setting_faults(error, CampaignSettings)
-        text = "\n".join([f"Campaign {name}: {len(faults)} faults in its settings:", *faults])
+        text = "\n".join([f"Campaign {shorten(name)}: {len(faults)} faults in its settings:", *faults])
         raise EditLoopError(text) from error
 
 
@@ -264,8 +302,8 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
         "training_required": settings.training.required,
         "norming_pages": settings.norming.pages,
         "guidelines": settings.guidelines,
-        "alpha_if": settings.gates.alpha.get("if", 0.0),
-        "alpha_vq": settings.gates.alpha.get("vq", 0.0),
+        "alpha_if": settings.gates.alpha.get("if", NO_GATE),
+        "alpha_vq": settings.gates.alpha.get("vq", NO_GATE),
         "seed": settings.seed,
     }
 
@@ -274,8 +312,9 @@ def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str
     """Replace the path at `key` by the text of that file; add to `faults` if it cannot be read."""
     if key not in content:
         return
+    path = folder / str(content[key])
     try:
-        content[key] = (folder / str(content[key])).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{key} = {content[key]}: cannot be read ({type(error).__name__}); name a text file")
+        content[key] = read_text_file(path)
+    except EditLoopError as error:
+        faults.append(f"{key} = {shorten(content[key])}: {str(error).removeprefix(f'{path}: ')}")
         content[key] = ""

@@ -167,6 +167,7 @@ def close_campaign(
         config_sha256=campaign.config_sha256,
         at=at,
         alpha=ready.alpha,
+        by=by,
         accepted=accepted if ready.gate_shortfall else None,
     )
     keep_trained(record, live.training)

@@ -5,6 +5,7 @@ answered) into the task's row, without a lock. Of two submissions at once the sl
 page that is complete then counts as open for good. A change of a task's overlap leaves `is_labeled` as it was.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from annotation.campaigns.answers import ExportedTask, wanted_answers
@@ -33,8 +34,9 @@ def repair_counters(
         The number of tasks that were corrected.
     """
     api, campaign, export = LabelStudioApi(settings), record.campaign, live.votes
-    wanted = wanted_answers(record, pages, live.answers)
-    finished = sum(task.key in wanted and _answering(task) >= wanted[task.key] for task in export.tasks)
+    given = Counter(page for page, _ in live.answers.counting())
+    done = {key: given[key] >= wanted for key, wanted in wanted_answers(record, pages, live.answers).items()}
+    finished = sum(done.get(task.key, False) for task in export.tasks)
     project = api.call("GET", f"/api/projects/{campaign.project_id}/", params={"include": "id,finished_task_number"})
     counts_are_right = all(task.total_annotations == _submitted(task) for task in export.tasks)
     if counts_are_right and project["finished_task_number"] == finished:
@@ -42,9 +44,9 @@ def repair_counters(
     exported = {task.task_id: task for task in export.tasks}
     corrections: list[tuple[int, dict[str, int | bool]]] = []
     for row in live_tasks(api, campaign, "task_only"):
-        if (task := exported.get(row["id"])) is None:
+        if (task := exported.get(row["id"])) is None or task.key not in done:
             continue
-        correct = {"total_annotations": _submitted(task), "is_labeled": _answering(task) >= row["overlap"]}
+        correct = {"total_annotations": _submitted(task), "is_labeled": done[task.key]}
         if any(row[name] != value for name, value in correct.items()):
             corrections.append((task.task_id, correct))
     list(api.each(lambda change: api.call("PATCH", f"/api/tasks/{change[0]}/", json=change[1]), corrections))
@@ -53,8 +55,3 @@ def repair_counters(
 
 def _submitted(task: ExportedTask) -> int:
     return sum(not annotation["was_cancelled"] for annotation in task.annotations)
-
-
-def _answering(task: ExportedTask) -> int:
-    """Return the number of people whose annotations count towards the overlap, as Label Studio counts them."""
-    return len({str(annotation["completed_by"]) for annotation in task.annotations if not annotation["was_cancelled"]})

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.progress import track
 
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import Campaign
@@ -17,7 +16,7 @@ from annotation.campaigns.locating import CONFIG, FILES, campaign_files
 from annotation.campaigns.people import name_people
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.plan import places_of, plan_pages
-from annotation.campaigns.project import describe, make_project, mend_project
+from annotation.campaigns.project import describe, make_project, mend_project, project_title
 from annotation.campaigns.record import (
     CampaignRecord,
     Opened,
@@ -33,6 +32,7 @@ from editloop.content import read_manifest, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import EditTask, Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 NO_FIELDS = {"opened_before", "training_sha256"}
@@ -172,7 +172,7 @@ def _begin(
     """
     api, key = LabelStudioApi(settings), sha256_json(facts)[:16]
     campaign = Campaign(key=key, project_id=0, url="", **{name: facts[name] for name in facts if name not in NO_FIELDS})
-    project_id = _left_behind(api, key) or make_project(api, campaign.name, describe(campaign), config)
+    project_id = _left_behind(api, key) or make_project(api, project_title(campaign.name), describe(campaign), config)
     campaign = campaign.model_copy(update={"project_id": project_id, "url": settings.project_link(project_id)})
     contents = {"campaign.json": campaign.model_dump_json(), **files}
     assert {*FILES, CONFIG} == contents.keys() - {TRAINING_PAGES}
@@ -206,7 +206,7 @@ def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
 
     One larger image is enough for False: without smoothing, thin lines vanish when it is shrunk.
     """
-    for task in track(tasks, "sizes", transient=True):
+    for task in track(tasks, "sizes"):
         for digest in (task.source, *(candidate.image for candidate in task.candidates)):
             with Image.open(images / f"{digest}.png") as picture:
                 if max(picture.size) > TINY:

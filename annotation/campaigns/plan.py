@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from rich.progress import track
-
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.gold import GoldTask, KnownRatings, can_be_gold, make_gold_task, read_gold_answers
 from annotation.campaigns.labelling import FEWEST, MOST
 from editloop.content import sha256_json
 from editloop.data.vocabulary import EditTask, Kind, Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 
 def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
@@ -126,7 +125,7 @@ def plan_pages(
             if reordered == candidates:
                 reordered = [*candidates[1:], candidates[0]]
             pages.append(page(task, "repeat", reordered, everybody, {}))
-    pages += [known_page(task, "gold") for task in track(gold, "gold pages", transient=True)]
+    pages += [known_page(task, "gold") for task in track(gold, "gold pages")]
     pages += [known_page(task, "training") for task in training if task.task_id not in answers]
     return _queue_order(pages)
 

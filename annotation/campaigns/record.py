@@ -51,6 +51,8 @@ class Closing(Record):
     at: datetime
     alpha: dict[Axis, float | None]
     """Krippendorff's alpha at the closing, by axis; None where it is undefined."""
+    by: str = ""
+    """Who closed it; empty in records of earlier versions."""
     accepted: Acceptance | None = None
     """Set only if a gate was not reached."""
 

@@ -11,12 +11,12 @@ from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, rea
 from annotation.campaigns.labelling import result_of, task_data
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.project import (
-    TITLE,
     PlannedTask,
     TaskRow,
     import_tasks,
     make_project,
     opened_config,
+    project_title,
     task_rows,
 )
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
@@ -54,10 +54,9 @@ def mend_training(client: Any, settings: ServiceSettings, record: CampaignRecord
     if campaign.training is None:
         return record
     if not _is_there(api, record):
-        ending = ": training"
         project_id = make_project(
             api,
-            campaign.name[: TITLE - len(ending)] + ending,
+            project_title(campaign.name, ": training"),
             f"Before the campaign {campaign.name}. This text may be changed freely.",
             opened_config(record),
         )

@@ -1,6 +1,6 @@
 """What stage annotate is."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from editloop.lineage.stage import Stage, StageFile, StageParameters
 
@@ -40,10 +40,10 @@ class AnnotateParameters(StageParameters):
     """Tasks that every expert rates first, to be discussed together; they teach no model."""
     guidelines: str = ""
     """Guidelines for annotators, in Markdown; empty for the default ones."""
-    alpha_if: float = Field(0.0, ge=-1, le=1)
-    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; 0 for no
+    alpha_if: float = Field(-1.0, ge=-1, le=1)
+    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; -1 for no
     gate."""
-    alpha_vq: float = Field(0.0, ge=-1, le=1)
+    alpha_vq: float = Field(-1.0, ge=-1, le=1)
     """Lowest agreement on visual quality, likewise."""
     seed: int = 0
     """Seed of every order and draw."""
@@ -52,6 +52,23 @@ class AnnotateParameters(StageParameters):
     "improve-editor": {"edits_to_practise": "kitchens", "edits_held_out": "kitchens-test"}, "collect-preferences":
     {"edits": "kitchens-2"}}. improve-editor and collect-preferences (the next campaign) follow only if they are
     named."""
+
+    @field_validator("name")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        from annotation.campaigns.campaign_settings import campaign_name
+
+        return campaign_name(value)
+
+    def check(self) -> None:
+        """Check the campaign's settings as a whole, before candidates are made for it.
+
+        Raises:
+            EditLoopError: The settings have faults.
+        """
+        from annotation.campaigns.campaign_settings import settings_of
+
+        settings_of(**self.model_dump(exclude={"follow_up"}))
 
 
 ANNOTATE = Stage(

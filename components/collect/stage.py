@@ -9,6 +9,7 @@ from annotation.campaigns.answers import extract_judgements, task_links
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import DIGESTS, closing_of, readiness
 from annotation.campaigns.lead_queue import decisions, snapshot
+from annotation.campaigns.people import record_joined
 from annotation.campaigns.pictures import campaign_pictures
 from annotation.campaigns.record import read_record
 from annotation.quality.page_cards import Answered
@@ -47,7 +48,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     connect(settings)
-    record = read_record(settings, opened.key)
+    record = record_joined(settings, read_record(settings, opened.key))
     exported = snapshot(settings, record, pages)
     if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
