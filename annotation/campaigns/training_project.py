@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from rich.progress import track
-
 from annotation.campaigns.guidelines import guidelines_html
 from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, read_project
 from annotation.campaigns.labelling import result_of, task_data
@@ -22,6 +20,7 @@ from annotation.campaigns.project import (
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.campaigns.training import training_pages
 from editloop.data.vocabulary import HIGHEST_RATING, Axis, Page, Range
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 KNOWN = "known-answer"
@@ -99,7 +98,7 @@ def _show_known_answers(
         int(prediction["task"]) for prediction in api.call("GET", "/api/predictions/", params={"project": project_id})
     }
     hidden = [page for page in pages.values() if rows[page.key].id not in shown]
-    for page in track(hidden, "known answers", transient=True):
+    for page in track(hidden, "known answers"):
         ratings = [_clear_ratings(page.expected.get(candidate, {})) for candidate in page.candidates]
         body = {"task": rows[page.key].id, "result": result_of(ratings), "model_version": KNOWN}
         api.call("POST", "/api/predictions/", json=body)
