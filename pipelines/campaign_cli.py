@@ -48,6 +48,7 @@ def open_campaign_command(
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
     from annotation.campaigns.invitations import invitation_lines, invitations
+    from annotation.campaigns.record import read_record
     from components.annotate.declaration import ANNOTATE, AnnotateParameters
     from editloop.lineage.step import run_step
     from infra.settings import service_settings
@@ -68,11 +69,14 @@ def open_campaign_command(
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
+        training = read_record(service_settings(), opened.key).training
         invited = invitation_lines(invitations(service_settings(), opened), passwords=True)
     print(f"campaign  {opened.name} ({opened.key})")
-    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats and gold")
+    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats, gold and norming")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
+    if training:
+        print(f"training  {training.campaign.url}, which everybody does first")
     print("people    send each of them their two lines:")
     print("\n".join(invited))
 
