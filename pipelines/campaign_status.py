@@ -9,6 +9,7 @@ from annotation.campaigns.campaign import connect
 from annotation.campaigns.closing import cancellation_text, closed_digests, readiness
 from annotation.campaigns.lead_queue import decided, snapshot
 from annotation.campaigns.locating import locate_campaign
+from annotation.campaigns.training import TrainingState
 from editloop.data.vocabulary import AXES, AXIS_NAMES
 from editloop.terminal import text_console
 from infra.settings import service_settings
@@ -25,10 +26,11 @@ def campaign_status(name: str) -> dict[str, Any]:
 
     Returns:
         {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
-        "conflicts", "adjudication", "answers_sha256", "closings": [...], "closed", "edited", "cancelled", "left",
-        "strangers", "hindrance"}.
+        "conflicts", "adjudication", "training", "answers_sha256", "closings": [...], "closed", "edited", "cancelled",
+        "left", "strangers", "hindrance"}.
 
         - adjudication: {"url", "tasks", "decided"} of the lead's queue; None where no queue is open.
+        - training: how each annotator does in the training round; None without one.
         - closed: whether the present answers are those of the last closing.
         - edited: what changed since the last closing; None for nothing, or without a closing.
         - cancelled: who cancelled the campaign and why; None where nobody did.
@@ -60,6 +62,7 @@ def campaign_status(name: str) -> dict[str, Any]:
         "adjudication": (
             {"url": queue.campaign.url, "tasks": len(lead.rows), "decided": len(decided(lead))} if queue else None
         ),
+        "training": live.training.model_dump(mode="json") if live.training else None,
         "answers_sha256": live.sha256,
         "closings": [closing.model_dump(mode="json") for closing in record.closings],
         "closed": closed,
@@ -95,6 +98,7 @@ def show_status(status: dict[str, Any]) -> None:
         ("lack a rating", str(progress.unfinished)),
         ("given twice, the later counts", str(progress.repeated)),
         ("by others, not used", str(progress.others)),
+        *_training_rows(status["training"], progress.untrained),
         ("by deleted accounts, not used", str(progress.deleted_accounts)),
         ("changed by somebody else, not used", str(len(progress.changed_by_others))),
         ("read from the record instead", str(progress.kept)),
@@ -167,6 +171,21 @@ def _agreement_text(agreement: dict[str, Any], gate: float | None) -> str:
         low, high = agreement["ci95"] or (None, None)
         text = f"alpha {agreement['alpha']:.3f}" + ("" if low is None else f" (95 % {low:.3f} to {high:.3f})")
     return text if gate is None else f"{text}, gate {gate:.2f}"
+
+
+def _training_rows(training: dict[str, Any] | None, untrained: int) -> list[tuple[str, str]]:
+    if training is None:
+        return []
+    state = TrainingState.model_validate(training)
+    effect = f"{untrained} answers do not count yet" if state.required else "everybody's answers count"
+    address = "its project was deleted, and reconcile makes it anew" if state.deleted else state.url
+    rows = [("training", f"{state.passing:.0%} right to pass, {effect}, {address}")]
+    for name, result in state.annotators.items():
+        share = "" if result.right is None else f", {result.right:.0%} right"
+        changed = f", {result.changed} changed afterwards" if result.changed else ""
+        verdict = "passed" if result.passed else "NOT PASSED" if result.answered == result.pages else "not finished"
+        rows.append((f"  {name}", f"{verdict}: {result.answered} of {result.pages} pages{share}{changed}"))
+    return rows
 
 
 def _adjudication_text(queue: dict[str, Any] | None) -> str:

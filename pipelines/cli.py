@@ -15,7 +15,8 @@ from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
 from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
-from pipelines.edit_score_cli import adapter_command, teacher_app
+from pipelines.edit_score_cli import teacher_app
+from pipelines.editor_cli import editor_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
@@ -217,8 +218,8 @@ def compile_command(
 
 
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
-app.command("adapter", rich_help_panel=TRAIN)(adapter_command)
 app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
+app.add_typer(editor_app, name="editor", rich_help_panel=TRAIN)
 
 
 @app.command("weights", rich_help_panel=TRAIN)

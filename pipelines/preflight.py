@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.annotate.declaration import ANNOTATE, AnnotateParameters
+from components.benchmark.declaration import BENCHMARK
 from components.collect.declaration import COLLECT
+from components.reward.declaration import REWARD
 from editloop.errors import EditLoopError
 from editloop.lineage.run_key import record_run_key
 from editloop.lineage.step import PipelineRunSettings
+from editloop.training.presets import load_preset
 from pipelines.catalogue import Pipeline, find_pipeline, read_run_settings
 from pipelines.follow_up import read_follow_up
 from pipelines.form_check import check_form
-from pipelines.run_inputs import Source, find_campaign_files, find_edits, pin_models, present_answers
+from pipelines.run_inputs import Source, find_campaign_files, find_edits, pin_models, present_answers, present_champion
 from pipelines.service_checks import check_services
 
 FIRST_STEP = "preflight"
@@ -103,6 +106,9 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
     collected = parameters.get(COLLECT.name, {})
     if not faults and collected.get("answers_sha256") == "":  # as they are now: content, which a cache may compare
         collected["answers_sha256"] = present_answers(str(arguments["campaign"]))
+    measured = parameters.get(BENCHMARK.name, {})
+    if not faults and measured.get("champion") == "":
+        measured["champion"] = present_champion(load_preset(parameters[REWARD.name]["preset"]).model)
     if faults:
         raise _refusal(name, faults)
     return RunPlan(str(settings.get("run_key", "")), sources, parameters)

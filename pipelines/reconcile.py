@@ -25,6 +25,8 @@ from annotation.campaigns.locating import CampaignFiles, annotate_runs, campaign
 from annotation.campaigns.people import record_joined
 from annotation.campaigns.project import campaign_projects, mend_project
 from annotation.campaigns.record import CampaignRecord, now, read_records
+from annotation.campaigns.training import keep_trained
+from annotation.campaigns.training_project import mend_training
 from editloop.content import sha256_json
 from editloop.data.vocabulary import Page
 from editloop.datasets.settings import DatasetSettings
@@ -280,6 +282,11 @@ class _Pass:
             record = mended.record
             self.result.repairs += [f"{record.campaign.name}: {repair}" for repair in mended.repairs]
             live = snapshot(self.settings, record, pages)
+        if live.training and live.training.deleted:
+            guidelines = (files.folder / "guidelines.md").read_text()
+            record = mend_training(self.client, self.settings, record, guidelines)
+            self.result.repairs.append(f"{record.campaign.name}: its training project was deleted, and is made anew")
+        record = keep_trained(record, live.training)
         copy = latest_copy(record.campaign.key)
         stale = copy is None or (now() - copy.at).total_seconds() > COPY_SECONDS
         if stale and live.digests and (copy is None or copy.answers_sha256 != live.sha256):

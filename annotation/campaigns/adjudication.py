@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.answers import PageAnswer, extract_judgements
 from annotation.campaigns.campaign import Campaign
@@ -27,6 +25,7 @@ from annotation.campaigns.record import CampaignRecord, ProjectMade, append_even
 from annotation.quality.conflicts import conflicts
 from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 GUIDELINES = """# Adjudication
@@ -106,7 +105,7 @@ def adjudicate(
     ]
     rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
     decided_keys = [answer.page for answer in decided(live.lead)]
-    for key in track(decided_keys, "votes", transient=True):
+    for key in track(decided_keys, "votes"):
         _show_votes(api, rows[key].id, [answer for answer in live.answers.counting().values() if answer.page == key])
     return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
 

@@ -24,6 +24,8 @@ JOINERS = "\u00a0\u200c\u200d"
 """Characters that join others, in scripts and emoji, and are no letters themselves."""
 LARGEST_SHARE = 0.5
 """Largest share of gold or of repeats: with more, the campaign would test annotators rather than collect ratings."""
+NO_GATE = -1.0
+"""Value of the stage's parameters where an axis has no gate. No alpha is lower."""
 
 
 def campaign_name(text: str) -> str:
@@ -52,6 +54,9 @@ class Gold(FrozenModel):
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
     """Gold pages per task, 0..0.5; 0 = none. Pages beyond those of `answers` are made from tasks with a target."""
+    pages: int = Field(0, ge=0)
+    """Gold pages in all, instead of `share`. Everybody rates them, so with many annotators a share of the tasks takes
+    most of everybody's time."""
     answers: str = ""
     """The lead's own known answers as CSV text with columns task,candidate,if,vq (in the YAML file: a path to it). A
     rating is a level (4) or a range (3-4), empty if unknown. The pages of those tasks become gold, so no model is
@@ -63,13 +68,33 @@ class Repeats(FrozenModel):
 
     share: float = Field(0.0, ge=0, le=LARGEST_SHARE)
     """Repeated pages per task, 0..0.5; 0 = none."""
+    pages: int = Field(0, ge=0)
+    """Repeated pages in all, instead of `share`."""
+
+
+class Training(FrozenModel):
+    """Training round: gold pages in a project of its own, which show the known answer after an annotator's."""
+
+    pages: int = Field(0, ge=0, le=100)
+    """Training pages; 0 = no training round."""
+    passing: float = Field(0.8, gt=0, le=1)
+    """Share of the known ratings that an annotator must get right to pass, above 0 to 1."""
+    required: bool = True
+    """Whether answers in the campaign count only from annotators who passed, also those that they gave before."""
+
+
+class Norming(FrozenModel):
+    """Norming: tasks that everybody rates first, to be discussed together on the quality page."""
+
+    pages: int = Field(0, ge=0, le=100)
+    """Norming pages; 0 = none. They teach no model."""
 
 
 class Gates(FrozenModel):
     """Gates: agreement that a campaign must reach to close without an acceptance by a person."""
 
-    alpha: dict[Axis, Annotated[float, Field(ge=-1, le=1)]] = Field(default_factory=dict)
-    """Lowest Krippendorff alpha by axis, -1..1. An axis without an entry has no gate."""
+    alpha: dict[Axis, Annotated[float, Field(gt=NO_GATE, le=1)]] = Field(default_factory=dict)
+    """Lowest Krippendorff alpha by axis, above -1 and up to 1. An axis without an entry has no gate."""
 
 
 class CampaignSettings(FrozenModel):
@@ -90,6 +115,8 @@ class CampaignSettings(FrozenModel):
     """Other words for an axis: its name and its four levels, worst first. Axes without an entry keep the default."""
     gold: Gold = Gold()
     repeats: Repeats = Repeats()
+    training: Training = Training()
+    norming: Norming = Norming()
     guidelines: str = ""
     """Guidelines for annotators as Markdown text (in the YAML file: a path to it). Empty: the default guidelines."""
     gates: Gates = Gates()
@@ -111,6 +138,13 @@ class CampaignSettings(FrozenModel):
         if doubled:
             raise ValueError("; ".join(doubled))
         return tuple(sorted(spellings))
+
+    @model_validator(mode="after")
+    def _share_or_pages(self) -> "CampaignSettings":
+        for name, checks in (("gold", self.gold), ("repeats", self.repeats)):
+            if checks.share and checks.pages:
+                raise ValueError(f"{name}: share {checks.share} and pages {checks.pages} say the same thing: give one")
+        return self
 
     @model_validator(mode="after")
     def _enough_people(self) -> "CampaignSettings":
@@ -172,8 +206,14 @@ def settings_of(
     candidates_per_task: int,
     axes: str,
     gold_share: float,
+    gold_pages: int,
     gold_answers: str,
     repeat_share: float,
+    repeat_pages: int,
+    training_pages: int,
+    training_passing: float,
+    training_required: bool,
+    norming_pages: int,
     guidelines: str,
     alpha_if: float,
     alpha_vq: float,
@@ -189,11 +229,17 @@ def settings_of(
         candidates_per_task: Candidates on a page; 0 for all.
         axes: JSON object of words by axis.
         gold_share: Gold pages per task.
+        gold_pages: Gold pages in all, instead of a share; 0 for none.
         gold_answers: The lead's known answers as CSV text; "" for none.
         repeat_share: Repeated pages per task.
+        repeat_pages: Repeated pages in all, instead of a share; 0 for none.
+        training_pages: Training pages; 0 for no training round.
+        training_passing: Share of known ratings to get right in the training round.
+        training_required: Whether answers count only from annotators who passed.
+        norming_pages: Norming pages; 0 for none.
         guidelines: Guidelines in Markdown; "" for the default ones.
-        alpha_if: Lowest alpha of instruction following to close at; 0 for no gate.
-        alpha_vq: Lowest alpha of visual quality to close at; 0 for no gate.
+        alpha_if: Lowest alpha of instruction following to close at; NO_GATE for no gate.
+        alpha_vq: Lowest alpha of visual quality to close at; NO_GATE for no gate.
         seed: Seed of all draws and orders.
 
     Returns:
@@ -203,7 +249,7 @@ def settings_of(
         EditLoopError: The parameters have faults; the message lists all of them.
     """
     words = parse_json(axes, f"axes = {shorten(axes)}")
-    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate}
+    gates = {axis: gate for axis, gate in zip(AXES, (alpha_if, alpha_vq), strict=True) if gate != NO_GATE}
     try:
         return CampaignSettings.model_validate(
             {
@@ -213,8 +259,10 @@ def settings_of(
                 "lead": lead or None,
                 "candidates_per_task": candidates_per_task or None,
                 "axes": words,
-                "gold": {"share": gold_share, "answers": gold_answers},
-                "repeats": {"share": repeat_share},
+                "gold": {"share": gold_share, "pages": gold_pages, "answers": gold_answers},
+                "repeats": {"share": repeat_share, "pages": repeat_pages},
+                "training": {"pages": training_pages, "passing": training_passing, "required": training_required},
+                "norming": {"pages": norming_pages},
                 "guidelines": guidelines,
                 "gates": {"alpha": gates},
                 "seed": seed,
@@ -242,11 +290,17 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
         "candidates_per_task": settings.candidates_per_task or 0,
         "axes": json.dumps(axes, sort_keys=True, ensure_ascii=False),
         "gold_share": settings.gold.share,
+        "gold_pages": settings.gold.pages,
         "gold_answers": settings.gold.answers,
         "repeat_share": settings.repeats.share,
+        "repeat_pages": settings.repeats.pages,
+        "training_pages": settings.training.pages,
+        "training_passing": settings.training.passing,
+        "training_required": settings.training.required,
+        "norming_pages": settings.norming.pages,
         "guidelines": settings.guidelines,
-        "alpha_if": settings.gates.alpha.get("if", 0.0),
-        "alpha_vq": settings.gates.alpha.get("vq", 0.0),
+        "alpha_if": settings.gates.alpha.get("if", NO_GATE),
+        "alpha_vq": settings.gates.alpha.get("vq", NO_GATE),
         "seed": settings.seed,
     }
 

@@ -7,9 +7,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict
-
-from rich.progress import track
 
 from annotation.campaigns.answers import CampaignAnswers, export_answers, read_answers, wanted_answers
 from annotation.campaigns.campaign import Campaign
@@ -20,8 +19,10 @@ from annotation.campaigns.labelling import config_sha256, task_data
 from annotation.campaigns.locating import CONFIG
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_file, read_record
+from annotation.campaigns.training import former_untrained, keep_trained, training_state
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 LONGEST_TITLE = 50
@@ -43,7 +44,7 @@ SETTINGS: dict[str, object] = {
     # Otherwise a page would start with a suggested answer filled in.
     "show_collab_predictions": False,
     "sampling": "Sequential sampling",
-    "skip_queue": "REQUEUE_FOR_OTHERS",
+    "skip_queue": "REQUEUE_FOR_ME",
 }
 """Settings of every project of EditLoop's."""
 
@@ -152,6 +153,7 @@ def mend_project(
         EditLoopError: Label Studio does not accept a setting or a task, or does not answer.
     """
     api, repairs = LabelStudioApi(settings), list[str]()
+    record = keep_trained(record, training_state(settings, record))
     try:
         read_project(api, record.campaign.project_id, record.campaign.name)
     except NotThereError:
@@ -185,6 +187,8 @@ def mend_project(
         everything = {"selectedItems": {"all": True, "excluded": []}}
         api.call("POST", "/api/dm/actions", params=query, json=everything)
         repairs.append(f"{answers.predictions} suggested answers were deleted")
+    # Present annotators may still pass the training; what former ones answered without is asked for again.
+    answers = replace(answers, untrained=former_untrained(record))
     doubles = {row for key in tasks for row in rows.get(key, []) if row != tasks[key] and answered[row.id]}
     _set_overlaps(api, wanted_answers(record, pages, answers), answers, tasks, doubles)
     return MendedProject(record, repairs, tasks)
@@ -251,7 +255,7 @@ def import_tasks(
     keys = {str(task["data"]["key"]) for task in planned}
     missing = [task for task in planned if task["data"]["key"] not in present]
     parts = [missing[start : start + IMPORT_PAGES] for start in range(0, len(missing), IMPORT_PAGES)]
-    for part in track(parts, "import", transient=True):
+    for part in track(parts, "import"):
         api.call("POST", f"/api/projects/{campaign.project_id}/import", json=part)
     deadline, pause = time.monotonic() + SETTLE_SECONDS, FIRST_PAUSE
     while missing and not keys <= (present := _rows_by_key(api, campaign)).keys():
@@ -303,14 +307,18 @@ def kept_by_page(record: CampaignRecord, missing: Collection[str], *, queue: boo
 def _made_anew(api: LabelStudioApi, settings: ServiceSettings, record: CampaignRecord) -> CampaignRecord:
     """Make a project in place of a deleted one, and return the record with it."""
     campaign = record.campaign
-    project_id = make_project(api, project_title(campaign.name), describe(campaign), _config(record))
+    project_id = make_project(api, project_title(campaign.name), describe(campaign), opened_config(record))
     event = ProjectMade(key=campaign.key, at=now(), by="EditLoop", project_id=project_id, queue=False)
     append_event(event, campaign.name)
     return read_record(settings, campaign.key)
 
 
-def _config(record: CampaignRecord) -> str:
-    """The labelling config that a campaign opened with."""
+def opened_config(record: CampaignRecord) -> str:
+    """Return the labelling config that a campaign opened with.
+
+    Args:
+        record: The campaign's record.
+    """
     return read_file(record.run_id, CONFIG).decode()
 
 
@@ -319,7 +327,7 @@ def _put_back_config(api: LabelStudioApi, record: CampaignRecord) -> list[str]:
     campaign = record.campaign
     if config_sha256(read_project(api, campaign.project_id, campaign.name)["label_config"]) == campaign.config_sha256:
         return []
-    api.call("PATCH", f"/api/projects/{campaign.project_id}/", json={"label_config": _config(record)})
+    api.call("PATCH", f"/api/projects/{campaign.project_id}/", json={"label_config": opened_config(record)})
     copy = latest_copy(campaign.key)
     since = f" after {copy.at:%Y-%m-%d %H:%M} UTC" if copy else ""
     return [f"its labelling config was changed and is put back: look at the answers given{since} on the changed page"]
@@ -364,6 +372,8 @@ def _set_overlaps(
 
     That is the number of answers wanted, one more for each answer on the task that does not count, and one less for
     each that counts on a second task of the page. Such a second task is given out no more.
+
+    Label Studio leaves `is_labeled` as it was, and would never give out a complete page whose overlap grew.
     """
     counting = answers.counting()
     ids = {answer.annotation_id for answer in counting.values()}
@@ -374,13 +384,15 @@ def _set_overlaps(
     for key, row in tasks.items():
         elsewhere = per_page[key] - here[row.id]
         planned[row.id] = max(1, wanted[key] - elsewhere + live[row.id] - here[row.id])
+    done = {row.id for row in doubles} | {row.id for key, row in tasks.items() if per_page[key] >= wanted[key]}
 
     def set_overlap(row: TaskRow) -> None:
         path = f"/api/tasks/{row.id}"
-        overlap = api.call("PATCH", path, json={"overlap": planned[row.id]})["overlap"]
+        change = {"overlap": planned[row.id], "is_labeled": row.id in done}
+        overlap = api.call("PATCH", path, json=change)["overlap"]
         if overlap != planned[row.id]:
             raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {planned[row.id]}.")
 
     wrong = [row for row in (*tasks.values(), *doubles) if row.overlap != planned[row.id]]
-    for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong), transient=True):
+    for _ in track(api.each(set_overlap, wrong), "overlaps", total=len(wrong)):
         pass

@@ -22,16 +22,28 @@ class AnnotateParameters(StageParameters):
     """Other words for the axes, as JSON: {"if": {"name": ..., "levels": [...]}}."""
     gold_share: float = Field(0.0, ge=0, le=0.5)
     """Gold pages (pages with a known answer) per task, 0 to 0.5, made where tasks have a target."""
+    gold_pages: int = Field(0, ge=0)
+    """Gold pages in all, instead of a share of the tasks; every expert rates them."""
     gold_answers: str = ""
     """The lead's own known answers for gold pages, as CSV text with the columns task, candidate, if, vq."""
     repeat_share: float = Field(0.0, ge=0, le=0.5)
     """Pages per task that are repeated, 0 to 0.5, with the candidates in another order."""
+    repeat_pages: int = Field(0, ge=0)
+    """Repeated pages in all, instead of a share of the tasks."""
+    training_pages: int = Field(0, ge=0, le=100)
+    """Training pages: gold in a project of its own, which show the known answer after an expert's; 0 for none."""
+    training_passing: float = Field(0.8, gt=0, le=1)
+    """Share of the known ratings that an expert must get right to pass the training."""
+    training_required: bool = True
+    """Whether answers count only from experts who passed the training."""
+    norming_pages: int = Field(0, ge=0, le=100)
+    """Tasks that every expert rates first, to be discussed together; they teach no model."""
     guidelines: str = ""
     """Guidelines for annotators, in Markdown; empty for the default ones."""
-    alpha_if: float = Field(0.0, ge=-1, le=1)
-    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; 0 for no
+    alpha_if: float = Field(-1.0, ge=-1, le=1)
+    """Lowest agreement (Krippendorff's alpha) on instruction following at which a campaign closes by itself; -1 for no
     gate."""
-    alpha_vq: float = Field(0.0, ge=-1, le=1)
+    alpha_vq: float = Field(-1.0, ge=-1, le=1)
     """Lowest agreement on visual quality, likewise."""
     seed: int = 0
     """Seed of every order and draw."""

@@ -48,8 +48,9 @@ def test_the_documented_example_loads_and_has_every_key(folder):
     assert set(given) == set(CampaignSettings.model_fields) | {"candidates"}
     told = set(re.findall(r"^\| `([\w.]+)`", (DOCS / "campaign.md").read_text(), re.MULTILINE))
     assert told == {
-        *(given.keys() - {"gold", "repeats", "gates"}),
-        *("gold.share", "gold.answers", "repeats.share", "gates.alpha"),
+        *(given.keys() - {"gold", "repeats", "gates", "training", "norming"}),
+        *("gold.share", "gold.pages", "gold.answers", "repeats.share", "repeats.pages", "gates.alpha"),
+        *("training.pages", "training.passing", "training.required", "norming.pages"),
     }
 
 
@@ -58,6 +59,14 @@ def test_the_stages_parameters_say_the_same_as_the_file(folder):
     assert settings_of(**stage_parameters(settings)) == settings
     least = CampaignSettings(name="least", annotators=("ada", "bo"))
     assert settings_of(**stage_parameters(least)) == least
+
+
+def test_a_gate_at_zero_is_a_gate(folder):
+    settings, _ = read_campaign_settings(write(folder, example().replace("if: 0.6", "if: 0")))
+    assert settings.gates.alpha == {"if": 0.0, "vq": 0.4}
+    assert settings_of(**stage_parameters(settings)) == settings
+    with pytest.raises(EditLoopError, match=r"gates\.alpha\.if=-1: Input should be greater than -1"):
+        read_campaign_settings(write(folder, example().replace("if: 0.6", "if: -1")))
 
 
 def test_the_stages_defaults_are_the_files_defaults():
@@ -104,6 +113,13 @@ colour: blue
 def test_overlap_needs_that_many_people(folder):
     with pytest.raises(EditLoopError, match="overlap 3 of 2 annotators"):
         read_campaign_settings(write(folder, "name: three\ncandidates: candidates\nannotators: [a, b]\noverlap: 3\n"))
+
+
+@pytest.mark.parametrize("checks", ["gold", "repeats"])
+def test_a_share_and_a_count_at_once_are_refused(folder, checks):
+    text = f"name: n\ncandidates: candidates\nannotators: [a, b]\n{checks}: {{share: 0.1, pages: 3}}\n"
+    with pytest.raises(EditLoopError, match=rf"{checks}: share 0.1 and pages 3 say the same thing"):
+        read_campaign_settings(write(folder, text))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \x00"])

@@ -11,7 +11,7 @@ from editloop.errors import EditLoopError, there_are
 from editloop.evaluation.suites.aurora_bench import read_aurora_bench
 from editloop.evaluation.suites.editreward_bench import read_editreward_bench
 from editloop.evaluation.suites.editscore_bench import read_editscore_bench
-from editloop.evaluation.suites.faults import duplicates, raise_faults
+from editloop.evaluation.suites.faults import NothingToMeasureError, duplicates, raise_faults
 from editloop.evaluation.suites.genai_bench import read_genai_bench
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.imagenhub import read_imagenhub
@@ -59,9 +59,9 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
             no images, and only saved answers can be measured on it.
 
     Raises:
-        EditLoopError: There is no such suite, both or none of `data` and `labels` are given, there is nothing to
-            measure, or the content has faults. The message lists them: missing or broken images, keys that occur twice,
-            unknown words.
+        NothingToMeasureError: The content has no pair or rating of the suite.
+        EditLoopError: There is no such suite, both or none of `data` and `labels` are given, or the content has faults.
+            The message lists them: missing or broken images, keys that occur twice, unknown words.
 
     Examples:
         >>> import editloop
@@ -95,7 +95,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
     faults += [f"key {key} comes twice" for key in dict.fromkeys(keys)]
     raise_faults(faults, f"--data {data}")
     if not any(item.comparisons or item.ratings is not None for item in items):
-        raise EditLoopError(f"--data {data}: nothing to measure in it, no pair or rating of {name}.")
+        raise NothingToMeasureError(f"--data {data}: nothing to measure in it, no pair or rating of {name}.")
     return _suite(name, suite_format, items)
 
 
