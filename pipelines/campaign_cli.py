@@ -50,6 +50,8 @@ def open_campaign_command(
     from annotation.campaigns.invitations import invitation_lines, invitations
     from annotation.campaigns.record import read_record
     from components.annotate.declaration import ANNOTATE, AnnotateParameters
+    from editloop.datasets.repository_check import check_dataset_repository
+    from editloop.datasets.settings import DatasetSettings
     from editloop.lineage.step import run_step
     from infra.settings import service_settings
     from pipelines.follow_up import read_follow_up
@@ -60,6 +62,8 @@ def open_campaign_command(
     read_follow_up(AnnotateParameters.model_validate(parameters))
     logging.getLogger("editloop.annotate").setLevel("WARNING")  # what it says follows below, with the passwords
     with services_of(services):
+        if (dataset := DatasetSettings()).dataset_repo:
+            check_dataset_repository(dataset.dataset_repo, dataset.dataset_remote)
         run_step(
             ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
