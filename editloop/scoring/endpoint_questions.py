@@ -23,7 +23,7 @@ from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.scores import SCALE, expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES, DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import AxisScore, JudgeWording, Score
+from editloop.models.judge_protocol import AxisScore, JudgeWording, Score, judge_wording
 from editloop.scoring.aspect_answers import read_aspects
 from editloop.settings_file import FrozenModel, read_yaml, validate_settings
 
@@ -64,8 +64,8 @@ class ChatReply(NamedTuple):
     text: str
     is_cut: bool = False
     """Whether the answer ended because it was too long."""
-    first_token: dict[str, float] | None = None
-    """Probabilities of the likeliest first tokens; None where the endpoint gave none."""
+    first_token: tuple[tuple[str, float], ...] | None = None
+    """The likeliest first tokens with their probabilities; None where the endpoint gave none."""
 
 
 class EndpointQuestions(Protocol):
@@ -109,7 +109,7 @@ class EditScoreQuestions:
         """
         self.settings = settings
         self.max_pixels: int | None = settings.max_pixels
-        self.wording = JudgeWording(settings.wording_sha256, settings.wording == "substitute")
+        self.wording = judge_wording(settings)
 
     def digest(self) -> str:
         """Return the digest of texts and settings."""
@@ -414,7 +414,7 @@ def token_chances(reply: ChatReply, tokens: Sequence[str]) -> list[float]:
             "model with vLLM, or take a judge that writes its scores."
         )
     chances: dict[str, float] = defaultdict(float)
-    for token, chance in reply.first_token.items():
+    for token, chance in reply.first_token:
         chances[_token_name(token)] += chance
     return [chances[_token_name(token)] for token in tokens]
 
