@@ -23,7 +23,7 @@ from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.scores import SCALE, expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES, DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import AxisScore, JudgeWording, Score, judge_wording
+from editloop.models.judge_protocol import AxisScore, JudgeWording, Score, judge_wording, warn_of_substitute
 from editloop.scoring.aspect_answers import read_aspects
 from editloop.settings_file import FrozenModel, read_yaml, validate_settings
 
@@ -438,7 +438,9 @@ def read_judge_file(path: Path) -> EndpointQuestions:
     if kind != "edit-score":
         raise EditLoopError(f"{source}: kind {kind!r}; there are edit-score, aspects and tokens. {advice}")
     own = {key: value for key, value in values.items() if key != "kind"} if isinstance(values, dict) else values
-    return EditScoreQuestions(validate_settings(EditScoreSettings, own, source, advice))
+    settings = validate_settings(EditScoreSettings, own, source, advice)
+    warn_of_substitute(settings, path)
+    return EditScoreQuestions(settings)
 
 
 def _token_name(token: str) -> str:
