@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from rich.progress import track
 
 from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.answers import export_answers, read_answers
@@ -22,6 +21,7 @@ from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import Axis, EditTask, Page
 from editloop.errors import EditLoopError
 from editloop.evaluation.oracle import oracle_of_task
+from editloop.progress import track
 from editloop.studies.world.characters import PageView, answer_page, assigned_annotators, expert
 from infra.settings import ServiceSettings
 
@@ -87,7 +87,7 @@ def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettin
         apis[submission.annotator].call("POST", path, json=submission.body)
 
     owner = LabelStudioApi(settings)
-    for _ in track(owner.each(submit, pending), "answers", total=len(pending), transient=True):
+    for _ in track(owner.each(submit, pending), "answers", total=len(pending)):
         pass
     return len(pending)
 
@@ -117,7 +117,7 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
             "from nowhere else: give targets, or use --experts human."
         )
     scores: Scores = {}
-    for task_id, images in track(images_by_task.items(), "oracle", transient=True):
+    for task_id, images in track(images_by_task.items(), "oracle"):
         task, edits = targets[task_id], sorted(images)
         source, target = (_picture(folders, digest) for digest in (task.source, str(task.target)))
         score = oracle_of_task(source, target, (_picture(folders, digest) for digest in edits))

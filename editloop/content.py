@@ -135,10 +135,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists():
+        if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from editloop.errors import EditLoopError, there_are
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.logs import log_to_stderr
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
@@ -161,7 +162,9 @@ def run_command(
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):
         if not KfpSettings().kfp_endpoint:
-            make_starter(out, profile)(pipeline, arguments)
+            status = make_starter(out, profile)(pipeline, arguments)
+            if status.state != "started":
+                print(status)
             return
         server = open_server(profile)
         status = server.submit(pipeline, arguments, again=again)
@@ -263,7 +266,7 @@ app.add_typer(cluster_app, name="cluster", rich_help_panel=SERVICES)
 
 @app.command("up", rich_help_panel=SERVICES)
 def up_command(services: Services = DEFAULT_SERVICES) -> None:
-    """Start Label Studio and MLflow here, and print the variables by which stages find them."""
+    """Start Label Studio and MLflow here, and print the variables by which stages find them, and people's log-ins."""
     import shlex
 
     from infra.services import start_services
@@ -272,6 +275,8 @@ def up_command(services: Services = DEFAULT_SERVICES) -> None:
     started = start_services(services.absolute() / "services")
     for key, value in (started.environment | local_environment(services.absolute())).items():
         print(f"export {key}={shlex.quote(value)}")
+    for line in started.log_ins:
+        print(f"# {line}")
 
 
 @app.command("down", rich_help_panel=SERVICES)
@@ -308,7 +313,8 @@ def main() -> Any:
     """Run the command line. An EditLoopError is printed as one message and gives 1; an interrupt gives 130."""
     try:
         log_to_stderr()
-        return app()
+        with mlflow_errors_in_one_line():
+            return app()
     except EditLoopError as error:
         print(f"editloop: {error}", file=sys.stderr)
         return 1

@@ -140,6 +140,16 @@ def pin_models(stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return pinned
 
 
+def present_champion(name: str) -> str:
+    """Return the address of the version that is champion now; empty where there is none.
+
+    Args:
+        name: Name in the registry.
+    """
+    version = registry.find_version(f"{MODELS}{name}@{registry.CHAMPION}")
+    return f"{MODELS}{name}/{version.version}" if version else ""
+
+
 def _editor_address(parameter: str, editor: str) -> str:
     """Return an editor's address, where it is given by its name in the registry."""
     shipped = [entry.name for entry in (files("editloop.models.editors") / "weights").iterdir()]

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.answers import PageAnswer, extract_judgements
 from annotation.campaigns.campaign import Campaign
@@ -22,11 +20,12 @@ from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, rea
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import Snapshot, decided
 from annotation.campaigns.pictures import picture_store
-from annotation.campaigns.project import TITLE, PlannedTask, import_tasks, kept_by_page, make_project, task_rows
+from annotation.campaigns.project import PlannedTask, import_tasks, kept_by_page, make_project, project_title, task_rows
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.quality.conflicts import conflicts
 from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
 GUIDELINES = """# Adjudication
@@ -106,7 +105,7 @@ def adjudicate(
     ]
     rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
     decided_keys = [answer.page for answer in decided(live.lead)]
-    for key in track(decided_keys, "votes", transient=True):
+    for key in track(decided_keys, "votes"):
         _show_votes(api, rows[key].id, [answer for answer in live.answers.counting().values() if answer.page == key])
     return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
 
@@ -127,10 +126,9 @@ def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder
     campaign = record.campaign
     ensure_annotators(client, [str(campaign.lead)], settings)
     words = CampaignSettings.model_validate_json((folder / "settings.json").read_text()).axes
-    ending = ": adjudication"
     project_id = make_project(
         LabelStudioApi(settings),
-        campaign.name[: TITLE - len(ending)] + ending,
+        project_title(campaign.name, ": adjudication"),
         f"For {campaign.lead} to decide.",
         labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
         guidelines_html(GUIDELINES),

@@ -87,13 +87,25 @@ class EndpointQuestions(Protocol):
         """Return the digest of texts and settings."""
 
     def with_passes(self, passes: int) -> "EndpointQuestions":
-        """Return the questions with another number of passes."""
+        """Return the questions with another number of passes.
+
+        Args:
+            passes: Number of passes.
+        """
 
     def ask(self, instruction: str) -> list[ChatQuestion]:
-        """Return the requests of one edit."""
+        """Return the requests of one edit.
+
+        Args:
+            instruction: The edit's instruction.
+        """
 
     def score(self, replies: Sequence[ChatReply]) -> Score:
-        """Return the score of the replies to `ask`, in order."""
+        """Return the score of an edit.
+
+        Args:
+            replies: The replies to the requests that `ask` returned, in their order.
+        """
 
 
 class EditScoreQuestions:

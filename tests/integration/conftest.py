@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from annotation.campaigns.record import Cancelled, append_event, now
 from infra.services import Services
 from tests.answered_campaigns import Opened, open_one
 from tests.command_line import EditLoop, command_line
@@ -30,14 +31,21 @@ def forked_ranks() -> Iterator[None]:
 @pytest.fixture
 def opened(
     service_environment: Services, make_candidates: Callable[..., Path], tmp_path: Path
-) -> Callable[..., Opened]:
-    """opened(name, recorded=False, **parameters): an open campaign of four tasks with three edits each."""
+) -> Iterator[Callable[..., Opened]]:
+    """opened(name, recorded=False, **parameters): an open campaign of four tasks with three edits each.
+
+    After the test it is cancelled, so that the passes of later tests need not look at it.
+    """
+    campaigns: list[Opened] = []
 
     def open_it(name: str, **options: Any) -> Opened:
         candidates = make_candidates(4, seed=sum(map(ord, name)), candidates=3)
-        return open_one(candidates, tmp_path / name, name, **options)
+        campaigns.append(open_one(candidates, tmp_path / name, name, **options))
+        return campaigns[-1]
 
-    return open_it
+    yield open_it
+    for one in campaigns:
+        append_event(Cancelled(key=one.campaign.key, at=now(), by="test", reason="over"), one.campaign.name)
 
 
 @pytest.fixture

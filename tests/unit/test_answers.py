@@ -66,7 +66,10 @@ def rated(*levels: int) -> list[dict[str, Any]]:
 
 
 def exported(**pages: list[dict[str, Any]]) -> AnswerExport:
-    rows = [{"id": 100 + n, "data": {"key": key}, "annotations": given} for n, (key, given) in enumerate(pages.items())]
+    rows = [
+        {"id": 100 + n, "data": {"key": key}, "annotations": given, "total_annotations": len(given)}
+        for n, (key, given) in enumerate(pages.items())
+    ]
     return read_export(json.dumps(rows).encode())
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
@@ -25,6 +24,7 @@ from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wor
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
+from editloop.terminal import text_console
 
 ANSWERS, JUDGE = "answers.jsonl", "judge.json"
 EDITS_A_CALL = 64
@@ -90,7 +90,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
         lines_by_edit = _read_answers(stream, folder / ANSWERS)
         edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
-        with scoring_progress(transient=True, console=Console(stderr=True)) as progress:
+        with scoring_progress(transient=True, console=text_console(stderr=True)) as progress:
             missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
             bar = progress.add_task(
                 f"{judge.name} is asked {suite.name}",
