@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,14 +108,57 @@ class Judge(Protocol):
         """
 
 
-def warn_of_substitute(wording: str, model: Path) -> None:
+class WordedSettings(Protocol):
+    """Settings of a model that is asked in words."""
+
+    @property
+    def wording(self) -> Literal["trained", "substitute"]:
+        """`substitute` where the texts are others than those with which the released weights were trained."""
+
+    @property
+    def wording_sha256(self) -> str:
+        """Digest of the texts."""
+
+
+def judge_wording(settings: WordedSettings) -> JudgeWording:
+    """Return the wording of a model.
+
+    Args:
+        settings: The model's settings.
+    """
+    return JudgeWording(settings.wording_sha256, settings.wording == "substitute")
+
+
+def wording_facts(settings: WordedSettings) -> dict[str, object]:
+    """Return what a model's manifest says of its wording.
+
+    Args:
+        settings: The model's settings.
+    """
+    return {"wording": settings.wording, "wording_sha256": settings.wording_sha256}
+
+
+def warn_of_no_wording(weights: Path) -> None:
+    """Log a warning that a release becomes a model without its wording.
+
+    Args:
+        weights: The release.
+    """
+    LOG.warning(
+        "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not the "
+        "published ones, and results say so. Give --wording or --reference-repo.",
+        weights,
+    )
+
+
+def warn_of_substitute(settings: WordedSettings, model: Path) -> None:
     """Log a warning where a model's wording is not that of its weights.
 
     Args:
-        wording: `trained` or `substitute`, of the model's settings.
+        settings: The model's settings.
         model: The model's folder.
     """
-    if wording == "substitute":
+    if settings.wording == "substitute":
         LOG.warning(
             "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
             "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",

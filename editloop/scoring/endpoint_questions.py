@@ -23,7 +23,7 @@ from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.scores import SCALE, expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES, DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import AxisScore, JudgeWording, Score
+from editloop.models.judge_protocol import AxisScore, JudgeWording, Score, judge_wording, warn_of_substitute
 from editloop.scoring.aspect_answers import read_aspects
 from editloop.settings_file import FrozenModel, read_yaml, validate_settings
 
@@ -64,8 +64,8 @@ class ChatReply(NamedTuple):
     text: str
     is_cut: bool = False
     """Whether the answer ended because it was too long."""
-    first_token: dict[str, float] | None = None
-    """Probabilities of the likeliest first tokens; None where the endpoint gave none."""
+    first_token: tuple[tuple[str, float], ...] | None = None
+    """The likeliest first tokens with their probabilities; None where the endpoint gave none."""
 
 
 class EndpointQuestions(Protocol):
@@ -121,7 +121,7 @@ class EditScoreQuestions:
         """
         self.settings = settings
         self.max_pixels: int | None = settings.max_pixels
-        self.wording = JudgeWording(settings.wording_sha256, settings.wording == "substitute")
+        self.wording = judge_wording(settings)
 
     def digest(self) -> str:
         """Return the digest of texts and settings."""
@@ -426,7 +426,7 @@ def token_chances(reply: ChatReply, tokens: Sequence[str]) -> list[float]:
             "model with vLLM, or take a judge that writes its scores."
         )
     chances: dict[str, float] = defaultdict(float)
-    for token, chance in reply.first_token.items():
+    for token, chance in reply.first_token:
         chances[_token_name(token)] += chance
     return [chances[_token_name(token)] for token in tokens]
 
@@ -450,7 +450,9 @@ def read_judge_file(path: Path) -> EndpointQuestions:
     if kind != "edit-score":
         raise EditLoopError(f"{source}: kind {kind!r}; there are edit-score, aspects and tokens. {advice}")
     own = {key: value for key, value in values.items() if key != "kind"} if isinstance(values, dict) else values
-    return EditScoreQuestions(validate_settings(EditScoreSettings, own, source, advice))
+    settings = validate_settings(EditScoreSettings, own, source, advice)
+    warn_of_substitute(settings, path)
+    return EditScoreQuestions(settings)
 
 
 def _token_name(token: str) -> str:

@@ -8,7 +8,6 @@ import base64
 import json
 import math
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -207,10 +206,10 @@ def _read_choice(choice: Any) -> ChatReply:
     logprobs = choice.get("logprobs")
     if not logprobs or not logprobs.get("content"):
         return ChatReply(text, choice.get("finish_reason") == "length")
-    chances: dict[str, float] = defaultdict(float)
+    chances: list[tuple[str, float]] = []
     for candidate in logprobs["content"][0]["top_logprobs"]:
         logprob = float(candidate["logprob"])
         if math.isnan(logprob):
             raise ValueError(f"log-probability NaN of {candidate['token']!r}")
-        chances[str(candidate["token"])] += math.exp(min(0.0, logprob))
-    return ChatReply(text, choice.get("finish_reason") == "length", dict(chances))
+        chances.append((str(candidate["token"]), math.exp(min(0.0, logprob))))
+    return ChatReply(text, choice.get("finish_reason") == "length", tuple(chances))

@@ -146,12 +146,15 @@ class TestRequests:
             assert any("{edit}{instruction}{top}<\u200b|im_end|>" in text for text in texts)
             assert texts.count("<edit>") == len(endpoint.bodies)
 
-    def test_an_edit_score_models_own_file_is_a_judges_file(self, endpoint: ChatEndpoint, tmp_path: Path) -> None:
+    def test_an_edit_score_models_own_file_is_a_judges_file(
+        self, endpoint: ChatEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         settings = EditScoreSettings(**EDIT_SCORE, wording="substitute")
         (tmp_path / "editscore.json").write_text(settings.model_dump_json())
         endpoint_judge = endpoint.judge(judge=tmp_path / "editscore.json")
         assert endpoint_judge.version == endpoint.judge(EditScoreQuestions(settings)).version
         assert endpoint_judge.wording == (settings.wording_sha256, True)
+        assert "not the published ones" in caplog.text
 
 
 class TestProbabilities:

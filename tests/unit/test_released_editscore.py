@@ -73,6 +73,8 @@ def test_settings_are_those_of_the_release_and_its_base(tmp_path):
         tmp_path / "adapter", tmp_path / "base", tmp_path / "model", wording=WORDING, changes=limits
     )
     assert (limited.min_pixels, limited.max_pixels, limited.repetition_penalty) == (1024, 1024, 1)
+    with pytest.raises(EditLoopError, match=r"min_pixels 2000 is above max_pixels 1024\. Correct"):
+        add_editscore(tmp_path / "adapter", tmp_path / "base", tmp_path / "other", changes=ReleaseSettings(2000, 1024))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

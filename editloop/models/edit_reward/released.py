@@ -34,9 +34,10 @@ from editloop.models.backbones.weight_files import (
 )
 from editloop.models.edit_reward.checkpoints import HEADS, add_token, read_tokenizer
 from editloop.models.edit_reward.inputs import InputMaker
-from editloop.models.edit_reward.model import HEADS_FILE, SETTINGS, reward_head, wording_facts
+from editloop.models.edit_reward.model import HEADS_FILE, SETTINGS, reward_head
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_reward.wording import ReleasedWording
+from editloop.models.judge_protocol import warn_of_no_wording, wording_facts
 
 LOG = logging.getLogger(__name__)
 EMBEDDING = "language_model.embed_tokens.weight"
@@ -85,11 +86,7 @@ def add_editreward(
     if out.exists() and not ((out / MANIFEST).is_file() and (out / SETTINGS).is_file()):
         raise EditLoopError(f"--out {out}: is there, and no reward model's folder. Give a new folder.")
     if wording is None:
-        LOG.warning(
-            "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not "
-            "the published ones, and results say so. Give --wording or --reference-repo.",
-            weights,
-        )
+        warn_of_no_wording(weights)
     config, tokenizer = read_config(base), read_tokenizer(base)
     parts = _parts(survey_weights(weights), weights)
     add_token(tokenizer)

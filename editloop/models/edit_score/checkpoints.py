@@ -23,6 +23,7 @@ from editloop.models.backbones.checkpoints import image_processor_of, load_backb
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.edit_score.adapters import Adapter
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import wording_facts
 from editloop.settings_file import FrozenModel
 
 SETTINGS, BASE = "editscore.json", "base.json"
@@ -203,15 +204,6 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
             f"{', '.join(sorted(names - {''}))}. Give that base; if this folder holds it under another name, say so "
             f"(base name {expected_name!r})."
         )
-
-
-def wording_facts(settings: EditScoreSettings) -> dict[str, object]:
-    """Return what a model's manifest says of its wording.
-
-    Args:
-        settings: The model's settings.
-    """
-    return {"wording": settings.wording, "wording_sha256": settings.wording_sha256}
 
 
 def write_settings(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:

@@ -29,12 +29,13 @@ from editloop.models.edit_score.checkpoints import (
     check_base_name,
     read_tokenizer,
     save_adapter_model,
-    wording_facts,
     write_settings,
 )
 from editloop.models.edit_score.rows import RowMaker
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.edit_score.wording import ScoreWording
+from editloop.models.judge_protocol import warn_of_no_wording, wording_facts
+from editloop.settings_file import validate_settings
 
 LOG = logging.getLogger(__name__)
 PICTURE_MARKS = {"qwen2_5_vl": "<img{n}>: ", "qwen3_vl": ""}
@@ -82,11 +83,7 @@ def add_editscore(
     if out.exists() and not ((out / MANIFEST).is_file() and (out / SETTINGS).is_file()):
         raise EditLoopError(f"--out {out}: is there, and no EditScore model's folder. Give a new folder.")
     if wording is None:
-        LOG.warning(
-            "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not "
-            "the published ones, and results say so. Give --wording or --reference-repo.",
-            weights,
-        )
+        warn_of_no_wording(weights)
     config, tokenizer = read_config(base), read_tokenizer(base)
     settings = _settings(base, config, tokenizer, wording, changes)
     RowMaker(config, tokenizer, settings)  # checks that the tokenizer has the chat format's tokens
@@ -116,8 +113,9 @@ def _settings(
     base: Path, config: Any, tokenizer: Any, wording: ScoreWording | None, changes: ReleaseSettings
 ) -> EditScoreSettings:
     processor = image_processor_of(base)
-    min_pixels = changes.min_pixels or processor.min_pixels
     max_pixels = changes.max_pixels or processor.max_pixels
+    least = processor.min_pixels
+    min_pixels = changes.min_pixels or (least and max_pixels and min(least, max_pixels))
     if min_pixels is None or max_pixels is None:
         raise EditLoopError(
             f"{base}: no file of its image processor says how large pictures are (size, or min_pixels and max_pixels). "
@@ -126,15 +124,18 @@ def _settings(
     system = wording.system if wording and wording.system is not None else system_message(base, config, tokenizer)
     questions = {"sc": wording.sc, "pq": wording.pq, "closing": ""} if wording else {}
     penalty = changes.repetition_penalty or generation_values(base).repetition_penalty
-    return EditScoreSettings.model_validate(
+    return validate_settings(
+        EditScoreSettings,
         {
             **questions,
             "system": system,
             "picture_mark": PICTURE_MARKS[config.model_type],
             "repetition_penalty": penalty,
             "wording": "trained" if wording else "substitute",
-            "min_pixels": min(min_pixels, max_pixels),
+            "min_pixels": min_pixels,
             "max_pixels": max_pixels,
             **processor.normalisation,
-        }
+        },
+        f"release on {base}",
+        "Correct the options.",
     )
