@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-from editloop.content import write_file
+from editloop.content import sha256_bytes, write_file
 from editloop.errors import EditLoopError
 from infra.settings import LocalServiceSettings
 
@@ -46,9 +46,9 @@ class Service:
     user: str
     """Name of the account; for Label Studio its email address."""
     password: str = field(repr=False)
-    """Label Studio's password, or the key of MLflow's sessions."""
+    """Password of the account."""
     secret: str = field(repr=False)
-    """Label Studio's API token, or MLflow's password."""
+    """What programs log in with: Label Studio's API token, or MLflow's password again."""
 
     @property
     def url(self) -> str:
@@ -164,7 +164,7 @@ def program_environment(service: Service) -> dict[str, str]:
         }
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": service.password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": sha256_bytes(f"sessions {service.secret}".encode()),
         **MLFLOW_OFFLINE,
     }
 

@@ -1,22 +1,32 @@
 """`editloop campaign`: commands of a campaign lead."""
 
-import getpass
 import json
+import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from editloop.environment import login_name
 from editloop.errors import EditLoopError
+from editloop.settings_file import shorten
+from editloop.terminal import text_console
 from pipelines.environment import services_of
 from pipelines.input_options import input_file, input_folder
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
+if TYPE_CHECKING:
+    from annotation.campaigns.record import CampaignRecord
+
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
+
+
+def _checked_actor(given: str | None) -> str | None:
+    if given is not None and not (given.strip() and given.isprintable()):
+        raise EditLoopError(f"--actor {shorten(given)}: give a name, in characters that can be seen.")
+    return given
 
 
 @campaign_app.command("open")
@@ -37,34 +47,42 @@ def open_campaign_command(
     """
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
-    from components.annotate.declaration import ANNOTATE
+    from annotation.campaigns.invitations import invitation_lines, invitations
+    from components.annotate.declaration import ANNOTATE, AnnotateParameters
     from editloop.lineage.step import run_step
+    from infra.settings import service_settings
+    from pipelines.follow_up import read_follow_up
 
     settings, candidates = read_campaign_settings(file)
     candidates, output = candidates.resolve(), out.resolve()
-    try:
-        json.loads(follow_up)
-    except ValueError as error:
-        raise EditLoopError(f"--follow-up {follow_up}: not JSON ({error}).") from error
+    parameters = stage_parameters(settings) | {"follow_up": follow_up}
+    read_follow_up(AnnotateParameters.model_validate(parameters))
+    logging.getLogger("editloop.annotate").setLevel("WARNING")  # what it says follows below, with the passwords
     with services_of(services):
         run_step(
             ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
             inputs={"candidates": candidates},
             outputs={"output": output},
-            parameters=stage_parameters(settings) | {"follow_up": follow_up},
+            parameters=parameters,
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
+        invited = invitation_lines(invitations(service_settings(), opened), passwords=True)
     print(f"campaign  {opened.name} ({opened.key})")
     print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats and gold")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
+    print("people    send each of them their two lines:")
+    print("\n".join(invited))
 
 
 Name = Annotated[str, typer.Argument(help="The campaign's name, key, or folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Actor = Annotated[str | None, typer.Option("--actor", help="Who does this, for the record; else your log-in name.")]
+Actor = Annotated[
+    str | None,
+    typer.Option("--actor", callback=_checked_actor, help="Who does this, for the record; else your log-in name."),
+]
 
 
 @campaign_app.command("status")
@@ -86,7 +104,15 @@ def close_campaign_command(
     accept: Annotated[
         str | None, typer.Option(help="Why it is closed although agreement is below its gate; kept in the lineage.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Who accepts it; by default the account of the token.")] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            "--actor",
+            "--by",
+            callback=_checked_actor,
+            help="Who closes and accepts it, for the record; else the token's account.",
+        ),
+    ] = None,
     as_json: Json = False,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
@@ -103,7 +129,7 @@ def close_campaign_command(
 
     with services_of(services):
         settings = service_settings()
-        actor = by or str(connect(settings).users.whoami().email)
+        actor = actor or str(connect(settings).users.whoami().email)
         located = locate_campaign(settings, name)
         pages = located.pages()
         live = snapshot(settings, located.record, pages)
@@ -114,7 +140,7 @@ def close_campaign_command(
         print(closing.model_dump_json(indent=2))
         return
     outcome = "was closed with these answers before" if closing in located.record.closings else "closed"
-    print(f"{located.campaign.name}: {outcome}, {closing.at:%Y-%m-%d %H:%M} UTC")
+    print(f"{located.campaign.name}: {outcome}, {closing.at:%Y-%m-%d %H:%M} UTC, by {closing.by}")
     print(f"answers   {closing.answers_sha256}")
     for axis, alpha in closing.alpha.items():
         print(f"alpha {axis}  {'undefined' if alpha is None else f'{alpha:.3f}'}")
@@ -151,8 +177,8 @@ def list_campaigns_command(as_json: Json = False, services: Services = DEFAULT_S
             campaign.lead or "",
             campaign.url,
         )
-        table.add_row(*map(escape, row))
-    Console().print(table if records else "no campaign was opened yet")
+        table.add_row(*row)
+    text_console().print(table if records else "no campaign was opened yet")
 
 
 @campaign_app.command("cancel")
@@ -308,6 +334,7 @@ def _change_people(name: str, *, joining: list[str], leaving: list[str], actor: 
     from annotation.campaigns.accounts import ensure_annotators
     from annotation.campaigns.campaign import connect
     from annotation.campaigns.closing import cancellation_text
+    from annotation.campaigns.invitations import invitation_lines, invitations
     from annotation.campaigns.locating import locate_campaign
     from annotation.campaigns.people import check_people, name_people, with_people
     from annotation.campaigns.project import mend_project
@@ -320,16 +347,28 @@ def _change_people(name: str, *, joining: list[str], leaving: list[str], actor: 
         record, campaign = located.record, located.campaign
         if record.cancelled:
             raise EditLoopError(cancellation_text(record))
-        annotators = with_people(record, joining, leaving)
+        annotators = with_people(record, *(_account_names(record, people) for people in (joining, leaving)))
         check_people(record, annotators)
         people = {*annotators, *filter(None, [campaign.lead])}
         accounts = ensure_annotators(client, people, settings)
         record = name_people(settings, record, annotators, campaign.lead, accounts, _actor(actor))
         guidelines = (located.folder / "guidelines.md").read_text()
         record = mend_project(client, settings, record, located.pages(), guidelines).record
+        invited = invitation_lines(invitations(settings, record.campaign), passwords=True)
     print(f"{campaign.name}: annotators are {', '.join(record.campaign.annotators)}")
     print(f"address   {record.campaign.url}")
+    print("\n".join(invited))
+
+
+def _account_names(record: "CampaignRecord", people: list[str]) -> list[str]:
+    """Return the account names of people, of which an annotator's is spelled as in the record."""
+    from editloop.data.account_name import account_name
+
+    try:
+        return [person if person in record.campaign.annotators else account_name(person) for person in people]
+    except ValueError as error:
+        raise EditLoopError(f"{error}.") from None
 
 
 def _actor(given: str | None) -> str:
-    return given or getpass.getuser()
+    return given or login_name()

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from annotation.campaigns.answers import CampaignProgress, changed_annotations
@@ -10,7 +9,9 @@ from annotation.campaigns.campaign import connect
 from annotation.campaigns.closing import cancellation_text, closed_digests, readiness
 from annotation.campaigns.lead_queue import decided, snapshot
 from annotation.campaigns.locating import locate_campaign
+from annotation.campaigns.training import TrainingState
 from editloop.data.vocabulary import AXES, AXIS_NAMES
+from editloop.terminal import text_console
 from infra.settings import service_settings
 
 LISTED_FAULTS = 10
@@ -25,10 +26,11 @@ def campaign_status(name: str) -> dict[str, Any]:
 
     Returns:
         {"name", "key", "url", "progress": {...}, "config_faults": [...], "agreement": {axis: {...}}, "gates",
-        "conflicts", "adjudication", "answers_sha256", "closings": [...], "closed", "edited", "cancelled", "left",
-        "strangers", "hindrance"}.
+        "conflicts", "adjudication", "training", "answers_sha256", "closings": [...], "closed", "edited", "cancelled",
+        "left", "strangers", "hindrance"}.
 
         - adjudication: {"url", "tasks", "decided"} of the lead's queue; None where no queue is open.
+        - training: how each annotator does in the training round; None without one.
         - closed: whether the present answers are those of the last closing.
         - edited: what changed since the last closing; None for nothing, or without a closing.
         - cancelled: who cancelled the campaign and why; None where nobody did.
@@ -60,6 +62,7 @@ def campaign_status(name: str) -> dict[str, Any]:
         "adjudication": (
             {"url": queue.campaign.url, "tasks": len(lead.rows), "decided": len(decided(lead))} if queue else None
         ),
+        "training": live.training.model_dump(mode="json") if live.training else None,
         "answers_sha256": live.sha256,
         "closings": [closing.model_dump(mode="json") for closing in record.closings],
         "closed": closed,
@@ -77,7 +80,7 @@ def show_status(status: dict[str, Any]) -> None:
     Args:
         status: What `campaign_status` returned.
     """
-    console = Console()
+    console = text_console()
     values = {name: value for name, value in status["progress"].items() if name in CampaignProgress.model_fields}
     progress = CampaignProgress.model_validate(values)
     table = Table(title=f"{status['name']} ({status['key']})", show_header=False, title_justify="left")
@@ -95,6 +98,7 @@ def show_status(status: dict[str, Any]) -> None:
         ("lack a rating", str(progress.unfinished)),
         ("given twice, the later counts", str(progress.repeated)),
         ("by others, not used", str(progress.others)),
+        *_training_rows(status["training"], progress.untrained),
         ("by deleted accounts, not used", str(progress.deleted_accounts)),
         ("changed by somebody else, not used", str(len(progress.changed_by_others))),
         ("read from the record instead", str(progress.kept)),
@@ -112,22 +116,21 @@ def show_status(status: dict[str, Any]) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     faults = [*_accidents(progress), *progress.faults, *(f"In the record: {line}" for line in status["strangers"])]
     for line in [*status["config_faults"], *faults[:LISTED_FAULTS]]:
-        console.print(f"! {line}", markup=False)
+        console.print(f"! {line}")
     if len(faults) > LISTED_FAULTS:
         console.print(f"! and {len(faults) - LISTED_FAULTS} more faults; --json has all")
     if status["cancelled"]:
-        console.print(f"! {status['cancelled']}", markup=False)
+        console.print(f"! {status['cancelled']}")
     elif status["edited"]:
         console.print(
             f"! Edited after the campaign closed: {status['edited']}. What was made of the closed answers stays as it "
             f'is; `editloop campaign close "{status["name"]}"` takes the answers as they are now.',
-            markup=False,
         )
     elif status["hindrance"] and not status["closed"]:
-        console.print(status["hindrance"], markup=False)
+        console.print(status["hindrance"])
 
 
 def _accidents(progress: CampaignProgress) -> list[str]:
@@ -170,6 +173,21 @@ def _agreement_text(agreement: dict[str, Any], gate: float | None) -> str:
     return text if gate is None else f"{text}, gate {gate:.2f}"
 
 
+def _training_rows(training: dict[str, Any] | None, untrained: int) -> list[tuple[str, str]]:
+    if training is None:
+        return []
+    state = TrainingState.model_validate(training)
+    effect = f"{untrained} answers do not count yet" if state.required else "everybody's answers count"
+    address = "its project was deleted, and reconcile makes it anew" if state.deleted else state.url
+    rows = [("training", f"{state.passing:.0%} right to pass, {effect}, {address}")]
+    for name, result in state.annotators.items():
+        share = "" if result.right is None else f", {result.right:.0%} right"
+        changed = f", {result.changed} changed afterwards" if result.changed else ""
+        verdict = "passed" if result.passed else "NOT PASSED" if result.answered == result.pages else "not finished"
+        rows.append((f"  {name}", f"{verdict}: {result.answered} of {result.pages} pages{share}{changed}"))
+    return rows
+
+
 def _adjudication_text(queue: dict[str, Any] | None) -> str:
     return "no queue is open" if queue is None else f"{queue['decided']} of {queue['tasks']} decided, {queue['url']}"
 
@@ -178,5 +196,6 @@ def _closing_text(status: dict[str, Any]) -> str:
     if not status["closings"]:
         return "no"
     last = status["closings"][-1]
-    text = f"{last['at']}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
+    closed_by = f" by {last['by']}" if last["by"] else ""
+    text = f"{last['at']}{closed_by}, {'as the answers are now' if status['closed'] else 'EDITED SINCE'}"
     return text + (f", accepted by {last['accepted']['by']}: {last['accepted']['reason']}" if last["accepted"] else "")

@@ -20,7 +20,7 @@ from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, rea
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import Snapshot, decided
 from annotation.campaigns.pictures import picture_store
-from annotation.campaigns.project import TITLE, PlannedTask, import_tasks, kept_by_page, make_project, task_rows
+from annotation.campaigns.project import PlannedTask, import_tasks, kept_by_page, make_project, project_title, task_rows
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.quality.conflicts import conflicts
 from editloop.data.vocabulary import Page, Record
@@ -126,10 +126,9 @@ def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder
     campaign = record.campaign
     ensure_annotators(client, [str(campaign.lead)], settings)
     words = CampaignSettings.model_validate_json((folder / "settings.json").read_text()).axes
-    ending = ": adjudication"
     project_id = make_project(
         LabelStudioApi(settings),
-        campaign.name[: TITLE - len(ending)] + ending,
+        project_title(campaign.name, ": adjudication"),
         f"For {campaign.lead} to decide.",
         labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
         guidelines_html(GUIDELINES),

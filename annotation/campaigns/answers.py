@@ -43,6 +43,7 @@ class Annotation(TypedDict):
     was_cancelled: bool
     lead_time: float | None
     created_at: str
+    updated_at: str
 
 
 class ExportedTask(NamedTuple):
@@ -57,6 +58,8 @@ class ExportedTask(NamedTuple):
     """Answers that were begun and not submitted."""
     predictions: int
     """Answers that a program suggests. EditLoop puts none on a campaign's pages."""
+    total_annotations: int
+    """Label Studio's own count of the annotations that were not cancelled."""
 
 
 class AnswerExport(NamedTuple):
@@ -129,6 +132,8 @@ class CampaignAnswers:
     """All annotations by anyone, sorted by id (oldest first)."""
     rows: Mapping[str, int]
     """Label Studio's task id by page key."""
+    untrained: frozenset[str] = frozenset()
+    """Annotators who have not passed a training that is required; none of their answers counts."""
     drafts: int = 0
     """Answers that were begun and not submitted."""
     predictions: int = 0
@@ -152,7 +157,11 @@ class CampaignAnswers:
 
     def counting(self) -> dict[tuple[str, str], PageAnswer]:
         """Return the answer that counts, by (page, annotator): the latest one that answers the page."""
-        return {(answer.page, str(answer.annotator)): answer for answer in self.given if answer.counts}
+        return {
+            (answer.page, str(answer.annotator)): answer
+            for answer in self.given
+            if answer.counts and answer.annotator not in self.untrained
+        }
 
 
 class CampaignProgress(Record):
@@ -189,6 +198,8 @@ class CampaignProgress(Record):
     """Tasks that show a page a second time."""
     repeated: int
     """Answers that a later answer by the same annotator on the same page replaces."""
+    untrained: int = 0
+    """Answers by annotators who have not passed a training that is required; they count once the annotator passes."""
     missing: int
     """Pages that are not in Label Studio."""
     faults: list[str]
@@ -252,6 +263,7 @@ def read_export(data: bytes) -> AnswerExport:
             row["annotations"],
             len(row.get("drafts") or ()),
             len(row.get("predictions") or ()),
+            int(row["total_annotations"]),
         )
         for row in _iterate_rows(data)
     )
@@ -278,10 +290,12 @@ def kept_export(answers: Iterable[KeptAnswer]) -> AnswerExport:
                     was_cancelled=answer.skipped,
                     lead_time=answer.seconds,
                     created_at=answer.created_at,
+                    updated_at=answer.created_at,
                 )
             ],
             drafts=0,
             predictions=0,
+            total_annotations=1,
         )
         for answer in answers
     ]
@@ -304,6 +318,16 @@ def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise TruncatedExportError(f"its JSON ends at character {at}") from error
         yield row
+
+
+def task_links(url: str, export: AnswerExport) -> dict[str, str]:
+    """Return the address in Label Studio of each task, by page key.
+
+    Args:
+        url: Address of the project's page for annotators.
+        export: Label Studio's export.
+    """
+    return {task.key: f"{url.partition('?')[0]}?task={task.task_id}" for task in export.tasks}
 
 
 def answers_sha256(digests: Mapping[int, str]) -> str:
@@ -353,13 +377,14 @@ def read_answers(export: AnswerExport, pages: Mapping[str, Page], record: Campai
     """
     answers: list[PageAnswer] = []
     rows: dict[str, int] = {}
-    live_ids = {annotation["id"] for task in export.tasks for annotation in task.annotations}
-    unsettled = any(not _is_own(annotation) for task in export.tasks for annotation in task.annotations)
+    annotations = [annotation for task in export.tasks for annotation in task.annotations]
+    given_ids = {annotation["id"] for annotation in annotations if annotation["import_id"] is None}
+    unsettled = any(not _is_own(annotation) or annotation["import_id"] for annotation in annotations)
     kept = read_kept_answers(record.campaign.key) if unsettled else {}
     for task in export.tasks:
         rows.setdefault(task.key, task.task_id)
         for annotation in task.annotations:
-            answers.append(_decode(annotation, task, pages.get(task.key), record, kept, live_ids))
+            answers.append(_decode(annotation, task, pages.get(task.key), record, kept, given_ids))
     return CampaignAnswers(
         given=tuple(sorted(answers, key=lambda answer: answer.annotation_id)),
         rows=rows,
@@ -379,10 +404,11 @@ def _decode(
     page: Page | None,
     record: CampaignRecord,
     kept: Mapping[int, KeptAnswer],
-    live_ids: Collection[int],
+    given_ids: Collection[int],
 ) -> PageAnswer:
-    imported = annotation.get("import_id")
-    restored = imported is not None and imported in kept and imported not in live_ids
+    imported = annotation["import_id"]
+    # An answer that was put back has the id that it had: Label Studio's own ids may be given a second time.
+    restored = imported is not None and imported in kept and imported not in given_ids
     annotation_id = imported if restored and imported is not None else annotation["id"]
     author, created_at = annotation["completed_by"], annotation["created_at"]
     result, skipped, seconds = annotation["result"], bool(annotation["was_cancelled"]), annotation.get("lead_time")
@@ -392,7 +418,7 @@ def _decode(
     if author is not None and _is_own(annotation):
         annotator = record.annotator(author, datetime.fromisoformat(created_at))
         standing = "own" if annotator else "guest"
-    elif copy and copy.page == task.key:
+    elif copy and copy.page == task.key and record.accounts.get(author or 0, copy.annotator) == copy.annotator:
         annotator, standing, created_at = copy.annotator, "kept", copy.created_at
         result, skipped, seconds = copy.result, copy.skipped, copy.seconds
     elif author is None:
@@ -420,37 +446,38 @@ def _decode(
     )
 
 
-def wanted_answers(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> dict[str, int]:
+def wanted_answers(record: CampaignRecord, pages: Mapping[str, Page], answers: CampaignAnswers) -> dict[str, int]:
     """Return how many answers complete each page.
 
-    Everybody answers gold, repeats and the pages that are repeated: all present annotators, beside the answers of
-    former ones.
+    Pages that everybody was asked at the opening, such as gold and repeats, are asked of all present annotators, beside
+    the answers of former ones.
 
     Args:
-        campaign: The campaign, with the present annotators.
+        record: The campaign's record.
         pages: Its pages by key.
         answers: Its answers.
     """
+    present, everybody = record.campaign.annotators, len(record.opened.annotators)
     repeated = {page.task_id for page in pages.values() if page.kind == "repeat"}
-    former = Counter(page for page, annotator in answers.counting() if annotator not in campaign.annotators)
+    former = Counter(page for page, annotator in answers.counting() if annotator not in present)
     return {
-        key: len(campaign.annotators) + former[key]
-        if page.kind != "task" or page.task_id in repeated
-        else campaign.overlap
+        key: len(present) + former[key]
+        if page.overlap == everybody and (page.kind != "task" or page.task_id in repeated)
+        else page.overlap
         for key, page in pages.items()
     }
 
 
-def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
+def progress(record: CampaignRecord, pages: Mapping[str, Page], answers: CampaignAnswers) -> CampaignProgress:
     """Compute the progress of a campaign.
 
     Args:
-        campaign: The campaign, with the present annotators.
+        record: The campaign's record.
         pages: Its pages by key.
         answers: Its answers.
     """
     counting = answers.counting()
-    wanted = wanted_answers(campaign, pages, answers)
+    wanted = wanted_answers(record, pages, answers)
     answer_counts = Counter(page for page, _ in counting)
     by_annotator = Counter(annotator for _, annotator in counting)
     standings = Counter(answer.standing for answer in answers.given)
@@ -461,7 +488,7 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
         answered=sum(answer_counts[key] >= wanted[key] for key in pages),
         annotations=len(counting),
         wanted=sum(wanted.values()),
-        by_annotator={name: by_annotator[name] for name in sorted({*campaign.annotators, *by_annotator})},
+        by_annotator={name: by_annotator[name] for name in sorted({*record.campaign.annotators, *by_annotator})},
         cannot={str(reason): count for reason, count in sorted(cannot.items(), key=str)},
         skipped=sum(answer.skipped and not answer.counts for answer in campaign_answers),
         unfinished=sum(not answer.skipped and not answer.counts for answer in campaign_answers),
@@ -476,7 +503,9 @@ def progress(campaign: Campaign, pages: Mapping[str, Page], answers: CampaignAns
         drafts=answers.drafts,
         predictions=answers.predictions,
         duplicates=answers.duplicates,
-        repeated=sum(answer.counts for answer in campaign_answers) - len(counting),
+        repeated=sum(answer.counts for answer in campaign_answers if answer.annotator not in answers.untrained)
+        - len(counting),
+        untrained=sum(answer.counts for answer in campaign_answers if answer.annotator in answers.untrained),
         missing=len(pages.keys() - answers.rows.keys()),
         faults=[fault for answer in answers.given if answer.annotator is not None for fault in answer.faults],
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from annotation.campaigns.campaign_settings import Training
 from editloop.content import read_manifest
 from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import Axis, Page, Record
@@ -31,7 +32,7 @@ class Campaign(Record):
     wanted: int
     """Number of answers that complete the campaign with the annotators that it opened with."""
     tasks: int
-    """Pages that are neither repeats nor gold."""
+    """Pages of kind `task`: those that models learn from."""
     places: int
     """Candidates on a page."""
     tiny: bool
@@ -41,6 +42,8 @@ class Campaign(Record):
     annotators: tuple[str, ...]
     lead: str | None
     """Account name of the lead, who decides tasks in conflict; None for none."""
+    training: Training | None = None
+    """The training round; None where there is none."""
     gates: dict[Axis, float]
     """Lowest alpha to close at, by axis. An axis without an entry has no gate."""
     seed: int

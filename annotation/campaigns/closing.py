@@ -10,11 +10,13 @@ from typing import Any
 
 from annotation.campaigns.answers import CampaignProgress, answers_sha256, extract_judgements, progress
 from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.counters import repair_counters
 from annotation.campaigns.kept_answers import keep_answers
 from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from annotation.campaigns.labelling import check_config, config_sha256
 from annotation.campaigns.lead_queue import Snapshot
 from annotation.campaigns.record import Acceptance, CampaignRecord, Closed, Closing, append_event, now, read_file
+from annotation.campaigns.training import keep_trained
 from annotation.quality.conflicts import conflicts
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
 from editloop.errors import EditLoopError
@@ -63,6 +65,7 @@ class Readiness(Record):
             f"{state.annotations} of {state.wanted} answers are there",
             f"{state.skipped} were skipped without a reason",
             f"{state.unfinished} lack a rating",
+            *([f"{state.untrained} are by people who have not passed the training"] if state.untrained else []),
             *([f"{state.missing} pages are not in Label Studio (open the campaign again)"] if state.missing else []),
         ]
         faults = [*state.faults[:SHOWN_FAULTS], *(["..."] if len(state.faults) > SHOWN_FAULTS else [])]
@@ -89,7 +92,7 @@ class Readiness(Record):
 def readiness(
     settings: ServiceSettings, record: CampaignRecord, pages: Mapping[str, Page], live: Snapshot
 ) -> Readiness:
-    """Return whether a campaign can close, and what is missing.
+    """Return whether a campaign can close, and what is missing. Label Studio's own counters are set right on the way.
 
     Args:
         settings: Address and token of Label Studio.
@@ -98,12 +101,13 @@ def readiness(
         live: Its answers.
     """
     campaign = record.campaign
+    repair_counters(settings, record, pages, live)
     judgements, _ = extract_judgements(pages, live.answers)
     table = judgement_table(judgements)
     return Readiness(
         name=campaign.name,
         url=campaign.url,
-        progress=progress(campaign, pages, live.answers),
+        progress=progress(record, pages, live.answers),
         answers_sha256=live.sha256,
         config_faults=config_faults(settings, campaign),
         agreement={axis: agreement(table, axis) for axis in AXES},
@@ -157,14 +161,16 @@ def close_campaign(
         raise EditLoopError(obstacle)
     if record.closings and record.closings[-1].answers_sha256 == ready.answers_sha256:
         return record.closings[-1]
-    campaign, at = record.campaign, now()
+    campaign, at = record.campaign, now().replace(microsecond=0)
     closing = Closing(
         answers_sha256=ready.answers_sha256,
         config_sha256=campaign.config_sha256,
         at=at,
         alpha=ready.alpha,
+        by=by,
         accepted=accepted if ready.gate_shortfall else None,
     )
+    keep_trained(record, live.training)
     keep_answers(campaign.key, live.kept_answers(), live.sha256)
     digests = {DIGESTS: json.dumps(live.digests, sort_keys=True).encode()}
     append_event(Closed(key=campaign.key, at=at, by=by, closing=closing), campaign.name, digests)

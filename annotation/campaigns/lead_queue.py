@@ -1,7 +1,7 @@
 """Read the answers of a campaign and its lead's queue (the tasks in conflict), and the decisions in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from annotation.campaigns.answers import (
 from annotation.campaigns.kept_answers import KeptAnswer, read_kept_answers
 from annotation.campaigns.label_studio import NotThereError
 from annotation.campaigns.record import CampaignRecord
+from annotation.campaigns.training import TrainingState, training_state
 from editloop.data.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
 
@@ -33,6 +34,8 @@ class Snapshot:
     answers: CampaignAnswers
     lead: CampaignAnswers
     """The lead's answers."""
+    training: TrainingState | None = None
+    """How the annotators do in the training round; None without one."""
 
     @cached_property
     def digests(self) -> dict[int, str]:
@@ -74,15 +77,16 @@ def snapshot(settings: ServiceSettings, record: CampaignRecord, pages: Mapping[s
     Raises:
         EditLoopError: The project was deleted, or Label Studio does not answer.
     """
-    votes = export_answers(settings, record.campaign)
-    answers, queue = read_answers(votes, pages, record), record.queue
+    votes, training = export_answers(settings, record.campaign), training_state(settings, record)
+    untrained = training.untrained(record) if training else frozenset()
+    answers, queue = replace(read_answers(votes, pages, record), untrained=untrained), record.queue
     if queue is None:
-        return Snapshot(votes, NO_ANSWERS, answers, CampaignAnswers((), {}))
+        return Snapshot(votes, NO_ANSWERS, answers, CampaignAnswers((), {}), training)
     try:
         decisions = export_answers(settings, queue.campaign)
     except NotThereError:  # deleted: `adjudicate` makes it anew, with the same decisions
         decisions = kept_export(answer for answer in read_kept_answers(record.campaign.key).values() if answer.queue)
-    return Snapshot(votes, decisions, answers, read_answers(decisions, pages, queue))
+    return Snapshot(votes, decisions, answers, read_answers(decisions, pages, queue), training)
 
 
 def decided(answers: CampaignAnswers) -> list[PageAnswer]:

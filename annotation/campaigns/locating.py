@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
+from annotation.campaigns.people import record_joined
 from annotation.campaigns.record import CampaignRecord, read_file, read_record, read_records
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
 from editloop.data.vocabulary import Page
@@ -68,7 +69,7 @@ def locate_campaign(settings: ServiceSettings, name: str) -> CampaignFiles:
     """
     folder = Path(name)
     if (folder / "campaign.json").is_file():
-        record = read_record(settings, read_campaign(folder).key)
+        record = record_joined(settings, read_record(settings, read_campaign(folder).key))
         return CampaignFiles(record, folder, annotate_runs(record))
     records = read_records(settings)
     matches = [record for record in records if name in (record.campaign.name, record.campaign.key)]
@@ -82,16 +83,17 @@ def locate_campaign(settings: ServiceSettings, name: str) -> CampaignFiles:
         elif near := get_close_matches(name, [campaign.name for campaign in campaigns], n=1):
             problem = f"no such campaign or folder. Did you mean {near[0]}? There are"
         raise EditLoopError("\n".join([f"{name}: {problem}:", *(lines or ["  none"])]))
-    return campaign_files(matches[0])
+    return campaign_files(record_joined(settings, matches[0]))
 
 
-def campaign_files(record: CampaignRecord) -> CampaignFiles:
+def campaign_files(record: CampaignRecord, runs: "Sequence[Run] | None" = None) -> CampaignFiles:
     """Return where a campaign's files are: in a run's output folder on this machine, else in a copy from MLflow.
 
     Args:
         record: The campaign's record.
+        runs: Its annotate runs; None to look for them.
     """
-    runs = annotate_runs(record)
+    runs = annotate_runs(record) if runs is None else runs
     for run in runs:
         folder = Path(run.data.tags.get("editloop.uri.output", ""))
         if (folder / MANIFEST).is_file() and read_campaign(folder).key == record.campaign.key:

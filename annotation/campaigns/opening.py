@@ -16,7 +16,7 @@ from annotation.campaigns.locating import CONFIG, FILES, campaign_files
 from annotation.campaigns.people import name_people
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.plan import places_of, plan_pages
-from annotation.campaigns.project import describe, make_project, mend_project
+from annotation.campaigns.project import describe, make_project, mend_project, project_title
 from annotation.campaigns.record import (
     CampaignRecord,
     Opened,
@@ -26,6 +26,8 @@ from annotation.campaigns.record import (
     read_records,
     settings_texts,
 )
+from annotation.campaigns.training import TRAINING_PAGES
+from annotation.campaigns.training_project import mend_training
 from editloop.content import read_manifest, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import EditTask, Page
@@ -33,6 +35,8 @@ from editloop.errors import EditLoopError
 from editloop.progress import track
 from infra.settings import ServiceSettings
 
+NO_FIELDS = {"opened_before", "training_sha256"}
+"""Facts that a campaign's key depends on, beside those that are fields of the campaign."""
 CHANGEABLE = {"name", "annotators", "lead", "guidelines"}
 """Settings that are not compared when an open campaign is opened again: the others stay as they are."""
 
@@ -89,6 +93,8 @@ def open_campaign(
         images=images,
         gold_images=folder / "images",
     )
+    training = [page for page in pages if page.kind == "training"]
+    pages = [page for page in pages if page.kind != "training"]
     if record and _pages_sha256(pages) != record.opened.pages_sha256:
         pages = list(campaign_files(record).pages().values())
     people = set(filter(None, (*campaign_settings.annotators, campaign_settings.lead)))
@@ -99,6 +105,8 @@ def open_campaign(
         "settings.json": campaign_settings.model_dump_json(),
         "guidelines.md": guidelines,
     }
+    if training:
+        files[TRAINING_PAGES] = "".join(page.model_dump_json() + "\n" for page in training)
     if record is None:
         facts = {
             **campaign_settings.model_dump(include={"name", "overlap", "annotators", "lead", "seed"}),
@@ -112,13 +120,16 @@ def open_campaign(
             "tiny": tiny,
             "gates": campaign_settings.gates.alpha,
         }
+        if training:
+            facts |= {"training": campaign_settings.training.model_dump(), "training_sha256": _pages_sha256(training)}
         if cancelled := sum(record.campaign.name == campaign_settings.name for record in records):
             facts["opened_before"] = cancelled
         record = _begin(settings, facts, config, {**files, CONFIG: config}, texts, accounts, by)
     record = name_people(settings, record, campaign_settings.annotators, campaign_settings.lead, accounts, by)
     store = picture_store(settings)
-    store.put(record.campaign.key, _pictures(pages, images, folder / "images"))
+    store.put(record.campaign.key, _pictures([*pages, *training], images, folder / "images"))
     record = mend_project(client, settings, record, {page.key: page for page in pages}, guidelines).record
+    record = mend_training(client, settings, record, guidelines)
     write_json(folder / "campaign.json", record.campaign.model_dump(mode="json"))
     for name, text in files.items():
         write_file(folder / name, text)
@@ -160,13 +171,11 @@ def _begin(
     opened the campaign at the same time, its project is the campaign's.
     """
     api, key = LabelStudioApi(settings), sha256_json(facts)[:16]
-    campaign = Campaign(
-        key=key, project_id=0, url="", **{name: facts[name] for name in facts if name != "opened_before"}
-    )
-    project_id = _left_behind(api, key) or make_project(api, campaign.name, describe(campaign), config)
+    campaign = Campaign(key=key, project_id=0, url="", **{name: facts[name] for name in facts if name not in NO_FIELDS})
+    project_id = _left_behind(api, key) or make_project(api, project_title(campaign.name), describe(campaign), config)
     campaign = campaign.model_copy(update={"project_id": project_id, "url": settings.project_link(project_id)})
     contents = {"campaign.json": campaign.model_dump_json(), **files}
-    assert {*FILES, CONFIG} == contents.keys()
+    assert {*FILES, CONFIG} == contents.keys() - {TRAINING_PAGES}
     event = Opened(key=key, at=now(), by=by, campaign=campaign, settings=texts, accounts=accounts)
     append_event(event, campaign.name, {name: text.encode() for name, text in contents.items()})
     record = read_record(settings, key)

@@ -5,9 +5,12 @@ who leaves go to the others by themselves; answers that an account gives after i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from annotation.campaigns.accounts import member_ids, spelling
 from annotation.campaigns.record import CampaignRecord, PeopleChanged, append_event, now, read_record
 from editloop.errors import EditLoopError
+from editloop.lineage.signing import SigningSettings
 from infra.settings import ServiceSettings
 
 
@@ -86,3 +89,30 @@ def name_people(
     )
     append_event(event, campaign.name)
     return read_record(settings, campaign.key)
+
+
+def record_joined(settings: ServiceSettings, record: CampaignRecord) -> CampaignRecord:
+    """Record the accounts of listed people who joined Label Studio after the campaign had opened.
+
+    Args:
+        settings: Address and token of Label Studio.
+        record: The campaign's record.
+
+    Returns:
+        The record with their accounts. Where no key to sign with is at hand, only this call knows them.
+    """
+    campaign = record.campaign
+    people = {*campaign.annotators, *filter(None, [campaign.lead])}
+    known = {name: user_id for user_id, name in record.accounts.items() if name in people}
+    lacking = people - known.keys()
+    if not lacking or record.cancelled:
+        return record
+    ids = member_ids(settings)
+    joined = {name: user_id for name in lacking if (user_id := ids.get(spelling(name), 0))}
+    joined = {name: user_id for name, user_id in joined.items() if user_id not in record.accounts}
+    if not joined:
+        return record
+    if SigningSettings().signing_key is None:
+        names = {user_id: name for name, user_id in joined.items()}
+        return replace(record, accounts={**record.accounts, **names})
+    return name_people(settings, record, campaign.annotators, campaign.lead, known | joined, "EditLoop")

@@ -78,6 +78,17 @@ def picture_store(settings: ServiceSettings) -> PictureStore:
     return BucketStore(bucket, prefix)
 
 
+def campaign_pictures(settings: ServiceSettings, campaign: str) -> list[Path]:
+    """Return the folders of this machine that hold a campaign's images for Label Studio; empty for a bucket.
+
+    Args:
+        settings: Settings with the store's location.
+        campaign: Key of the campaign.
+    """
+    location = settings.pictures
+    return [Path(location) / campaign] if location and not is_address(location) else []
+
+
 @dataclass(frozen=True)
 class FolderStore:
     """Images in a folder of this machine, which is Label Studio's LOCAL_FILES_DOCUMENT_ROOT under the same path."""

@@ -3,9 +3,11 @@
 Everything here is idempotent. A task is identified by the content key in its data.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from annotation.campaigns.answers import CampaignAnswers, export_answers, read_answers, wanted_answers
@@ -17,19 +19,22 @@ from annotation.campaigns.labelling import config_sha256, task_data
 from annotation.campaigns.locating import CONFIG
 from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_file, read_record
+from annotation.campaigns.training import former_untrained, keep_trained, training_state
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
 from editloop.progress import track
 from infra.settings import ServiceSettings
 
-TITLE = 50
-"""Longest project title that Label Studio accepts, in characters."""
+LONGEST_TITLE = 50
+"""Characters of the longest title of a project that Label Studio takes."""
 IMPORT_PAGES = 500
 """Pages in one import request. It takes a few seconds, so little is repeated if Label Studio goes away."""
 SETTLE_SECONDS = 300
 """Longest time to wait until imported tasks appear."""
 FIRST_PAUSE = 0.1
 """Seconds between the first two checks for them. The pause doubles each time, up to one second."""
+OPENED = re.compile(r"Opened by EditLoop as campaign ([0-9a-f]{16})")
+"""Finds the campaign's key in a project's description, where nobody changed it."""
 ROWS = 1000
 """Tasks in one request when they are listed."""
 SETTINGS: dict[str, object] = {
@@ -39,7 +44,7 @@ SETTINGS: dict[str, object] = {
     # Otherwise a page would start with a suggested answer filled in.
     "show_collab_predictions": False,
     "sampling": "Sequential sampling",
-    "skip_queue": "REQUEUE_FOR_OTHERS",
+    "skip_queue": "REQUEUE_FOR_ME",
 }
 """Settings of every project of EditLoop's."""
 
@@ -73,14 +78,25 @@ def make_project(api: LabelStudioApi, title: str, description: str, config: str,
 
     Args:
         api: The API.
-        title: Its title; it is cut at TITLE characters.
+        title: Its title, as `project_title` returns it.
         description: Its description, for people. Nothing is ever read from it.
         config: Its labelling config.
         guidelines: Its guidelines as HTML.
     """
-    texts = {"title": title[:TITLE], "description": description, "expert_instruction": guidelines}
+    texts = {"title": title, "description": description, "expert_instruction": guidelines}
     body = {**texts, "label_config": config, **SETTINGS}
     return int(api.call("POST", "/api/projects/", json=body)["id"])
+
+
+def project_title(name: str, ending: str = "") -> str:
+    """Return the title of a campaign's project. A name that is too long ends in an ellipsis.
+
+    Args:
+        name: The campaign's name.
+        ending: What follows the name.
+    """
+    room = LONGEST_TITLE - len(ending)
+    return (name if len(name) <= room else f"{name[: room - 1].rstrip()}…") + ending
 
 
 def describe(campaign: Campaign) -> str:
@@ -93,6 +109,18 @@ def describe(campaign: Campaign) -> str:
         f"{campaign.pages} pages, {campaign.overlap} annotators each. Opened by EditLoop as campaign {campaign.key}; "
         "this text may be changed freely."
     )
+
+
+def campaign_projects(settings: ServiceSettings) -> dict[str, str]:
+    """Return the titles of the projects whose descriptions still say which campaign they were made for, by its key.
+
+    Args:
+        settings: Address and token of Label Studio.
+    """
+    query = {"page_size": 10_000, "include": "id,title,description"}
+    projects = LabelStudioApi(settings).call("GET", "/api/projects/", params=query)["results"]
+    matches = ((OPENED.search(project["description"] or ""), str(project["title"])) for project in projects)
+    return {match[1]: title for match, title in matches if match}
 
 
 def mend_project(
@@ -125,6 +153,7 @@ def mend_project(
         EditLoopError: Label Studio does not accept a setting or a task, or does not answer.
     """
     api, repairs = LabelStudioApi(settings), list[str]()
+    record = keep_trained(record, training_state(settings, record))
     try:
         read_project(api, record.campaign.project_id, record.campaign.name)
     except NotThereError:
@@ -158,8 +187,10 @@ def mend_project(
         everything = {"selectedItems": {"all": True, "excluded": []}}
         api.call("POST", "/api/dm/actions", params=query, json=everything)
         repairs.append(f"{answers.predictions} suggested answers were deleted")
+    # Present annotators may still pass the training; what former ones answered without is asked for again.
+    answers = replace(answers, untrained=former_untrained(record))
     doubles = {row for key in tasks for row in rows.get(key, []) if row != tasks[key] and answered[row.id]}
-    _set_overlaps(api, wanted_answers(campaign, pages, answers), answers, tasks, doubles)
+    _set_overlaps(api, wanted_answers(record, pages, answers), answers, tasks, doubles)
     return MendedProject(record, repairs, tasks)
 
 
@@ -276,14 +307,18 @@ def kept_by_page(record: CampaignRecord, missing: Collection[str], *, queue: boo
 def _made_anew(api: LabelStudioApi, settings: ServiceSettings, record: CampaignRecord) -> CampaignRecord:
     """Make a project in place of a deleted one, and return the record with it."""
     campaign = record.campaign
-    project_id = make_project(api, campaign.name, describe(campaign), _config(record))
+    project_id = make_project(api, project_title(campaign.name), describe(campaign), opened_config(record))
     event = ProjectMade(key=campaign.key, at=now(), by="EditLoop", project_id=project_id, queue=False)
     append_event(event, campaign.name)
     return read_record(settings, campaign.key)
 
 
-def _config(record: CampaignRecord) -> str:
-    """The labelling config that a campaign opened with."""
+def opened_config(record: CampaignRecord) -> str:
+    """Return the labelling config that a campaign opened with.
+
+    Args:
+        record: The campaign's record.
+    """
     return read_file(record.run_id, CONFIG).decode()
 
 
@@ -292,7 +327,7 @@ def _put_back_config(api: LabelStudioApi, record: CampaignRecord) -> list[str]:
     campaign = record.campaign
     if config_sha256(read_project(api, campaign.project_id, campaign.name)["label_config"]) == campaign.config_sha256:
         return []
-    api.call("PATCH", f"/api/projects/{campaign.project_id}/", json={"label_config": _config(record)})
+    api.call("PATCH", f"/api/projects/{campaign.project_id}/", json={"label_config": opened_config(record)})
     copy = latest_copy(campaign.key)
     since = f" after {copy.at:%Y-%m-%d %H:%M} UTC" if copy else ""
     return [f"its labelling config was changed and is put back: look at the answers given{since} on the changed page"]
@@ -337,6 +372,8 @@ def _set_overlaps(
 
     That is the number of answers wanted, one more for each answer on the task that does not count, and one less for
     each that counts on a second task of the page. Such a second task is given out no more.
+
+    Label Studio leaves `is_labeled` as it was, and would never give out a complete page whose overlap grew.
     """
     counting = answers.counting()
     ids = {answer.annotation_id for answer in counting.values()}
@@ -347,10 +384,12 @@ def _set_overlaps(
     for key, row in tasks.items():
         elsewhere = per_page[key] - here[row.id]
         planned[row.id] = max(1, wanted[key] - elsewhere + live[row.id] - here[row.id])
+    done = {row.id for row in doubles} | {row.id for key, row in tasks.items() if per_page[key] >= wanted[key]}
 
     def set_overlap(row: TaskRow) -> None:
         path = f"/api/tasks/{row.id}"
-        overlap = api.call("PATCH", path, json={"overlap": planned[row.id]})["overlap"]
+        change = {"overlap": planned[row.id], "is_labeled": row.id in done}
+        overlap = api.call("PATCH", path, json=change)["overlap"]
         if overlap != planned[row.id]:
             raise EditLoopError(f"Label Studio keeps an overlap of {overlap} for task {path}, not {planned[row.id]}.")
 

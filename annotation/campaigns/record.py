@@ -51,6 +51,8 @@ class Closing(Record):
     at: datetime
     alpha: dict[Axis, float | None]
     """Krippendorff's alpha at the closing, by axis; None where it is undefined."""
+    by: str = ""
+    """Who closed it; empty in records of earlier versions."""
     accepted: Acceptance | None = None
     """Set only if a gate was not reached."""
 
@@ -86,11 +88,19 @@ class PeopleChanged(Event):
 
 
 class ProjectMade(Event):
-    """A project in Label Studio was made: in place of a deleted one, or as the lead's queue."""
+    """A project in Label Studio was made: in place of a deleted one, as the lead's queue, or for the training."""
 
     kind: Literal["project"] = "project"
     project_id: int
     queue: bool
+    training: bool = False
+
+
+class Trained(Event):
+    """Annotators passed the training round; that holds, whatever becomes of its project."""
+
+    kind: Literal["trained"] = "trained"
+    passed: tuple[str, ...]
 
 
 class Closed(Event):
@@ -107,7 +117,7 @@ class Cancelled(Event):
     reason: str
 
 
-AnyEvent = Annotated[Opened | PeopleChanged | ProjectMade | Closed | Cancelled, Field(discriminator="kind")]
+AnyEvent = Annotated[Opened | PeopleChanged | ProjectMade | Trained | Closed | Cancelled, Field(discriminator="kind")]
 _EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 
 
@@ -130,6 +140,10 @@ class CampaignRecord:
     """The MLflow run of the opening, which has the campaign's files as artifacts."""
     queue_id: int | None = None
     """Project of the lead's queue; None where there is none yet."""
+    training_id: int | None = None
+    """Project of the training round; None where there is none."""
+    passed: frozenset[str] = frozenset()
+    """Annotators who passed the training."""
     closings: tuple[Closing, ...] = ()
     """Oldest first."""
     closing_runs: tuple[str, ...] = ()
@@ -148,16 +162,18 @@ class CampaignRecord:
         """The lead's queue, as a campaign whose only annotator is the lead; None where there is none yet."""
         if self.queue_id is None or self.campaign.lead is None:
             return None
-        base = self.campaign.url.rpartition("/projects/")[0]
-        campaign = self.campaign.model_copy(
-            update={
-                "project_id": self.queue_id,
-                "url": f"{base}/projects/{self.queue_id}/data?labeling=1",
-                "overlap": 1,
-                "annotators": (self.campaign.lead,),
-            }
-        )
-        return replace(self, campaign=campaign, left=self.leads_left)
+        people = {"overlap": 1, "annotators": (self.campaign.lead,)}
+        return replace(self, campaign=self._project(self.queue_id, people), left=self.leads_left)
+
+    @property
+    def training(self) -> "CampaignRecord | None":
+        """The training round, as a campaign with the same annotators; None where there is none."""
+        return None if self.training_id is None else replace(self, campaign=self._project(self.training_id, {}))
+
+    def _project(self, project_id: int, changes: dict[str, object]) -> Campaign:
+        """The campaign in another of its projects."""
+        url = f"{self.campaign.url.rpartition('/projects/')[0]}/projects/{project_id}/data?labeling=1"
+        return self.campaign.model_copy(update={"project_id": project_id, "url": url, **changes})
 
     def annotator(self, user_id: int, at: datetime) -> str | None:
         """Return who answered as annotator of the campaign.
@@ -351,6 +367,10 @@ def _with_event(
             return replace(record, campaign=people, accounts=accounts, left=left, leads_left=leads_left)
         case ProjectMade(queue=True):
             return replace(record, queue_id=event.project_id)
+        case ProjectMade(training=True):
+            return replace(record, training_id=event.project_id)
+        case Trained():
+            return replace(record, passed=record.passed | frozenset(event.passed))
         case ProjectMade():
             url = settings.project_link(event.project_id)
             return replace(record, campaign=campaign.model_copy(update={"project_id": event.project_id, "url": url}))

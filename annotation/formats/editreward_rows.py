@@ -136,7 +136,7 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
             (folder / "images" / f"{picture.sha256}.png").write_bytes(picture.png)
         lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
         write_file(folder / "tasks.jsonl", "".join(lines))
-    write_imported(judgements, imported_judgements, list(tasks.values()), path)
+    write_imported(judgements, imported_judgements, list(tasks.values()), path, candidates / "images")
     return {"rows": len(rows), "tasks": len(tasks), "judgements": len(imported_judgements)}
 
 

@@ -5,17 +5,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from annotation.campaigns.answers import extract_judgements
+from annotation.campaigns.answers import extract_judgements, task_links
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import DIGESTS, closing_of, readiness
 from annotation.campaigns.lead_queue import decisions, snapshot
+from annotation.campaigns.people import record_joined
+from annotation.campaigns.pictures import campaign_pictures
 from annotation.campaigns.record import read_record
-from annotation.quality.quality import quality
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
 from components.collect.declaration import CollectParameters
 from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
-from editloop.data.vocabulary import EditTask, Judgement
+from editloop.data.vocabulary import CHECK_KINDS, EditTask, Judgement
 from editloop.errors import EditLoopError
 from infra.settings import service_settings
 
@@ -26,7 +29,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     Args:
         campaign: Folder that stage annotate wrote.
         candidates: Candidates folder of the campaign.
-        output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on repeats and gold),
+        output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on other pages),
             cannot.jsonl, decisions.jsonl (the lead's), pages.jsonl, export.json and adjudication.json (Label Studio's
             exports), answers.json (content addresses of the answers), agreement.json, quality.json, page.html and
             summary.json.
@@ -45,7 +48,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
     connect(settings)
-    record = read_record(settings, opened.key)
+    record = record_joined(settings, read_record(settings, opened.key))
     exported = snapshot(settings, record, pages)
     if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
@@ -62,9 +65,12 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     tasks = read_tasks(candidates)
     judgements, cannot = extract_judgements(pages, answers)
     _check_candidates(judgements, tasks, candidates)
-    checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
+    checks, cannot_check = extract_judgements(pages, answers, CHECK_KINDS)
     lead_decisions = decisions(pages, exported.lead)
-    measured = quality(judgements, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
+    links = task_links(record.campaign.url, exported.votes)
+    answered = Answered(judgements, checks, [*cannot, *cannot_check], lead_decisions, list(pages.values()), links)
+    folders = [candidates / "images", campaign / "images", *campaign_pictures(settings, opened.key)]
+    measured, review = reviewed_quality(answered, tasks, folders)
     state = ready.progress
     summary = {
         "tasks": opened.tasks,
@@ -72,7 +78,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "judgements": len(judgements),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
-        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "faults"}),
+        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "untrained", "faults"}),
         "conflicts": ready.conflicts,
         "decisions": len(lead_decisions),
         "gates": opened.gates,
@@ -86,6 +92,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "campaign_key": opened.key,
         "campaign": opened.name,
         "project_id": record.campaign.project_id,
+        "url": record.campaign.url,
     }
     with complete_folder(output, summary) as folder:
         for name, records in (
@@ -101,7 +108,7 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         write_file(folder / "adjudication.json", exported.decisions.data)
         write_json(folder / "agreement.json", ready.agreement)
         write_json(folder / "quality.json", measured)
-        write_file(folder / "page.html", quality_page(measured, opened.name))
+        write_file(folder / "page.html", quality_page(measured, opened.name, review))
         write_json(folder / "summary.json", summary)
     return {
         "tasks": opened.tasks,

@@ -3,8 +3,10 @@
 It needs numpy only, so that a client can import it without torch.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from editloop.errors import EditLoopError
 
+LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 """(height, width, 3), RGB, 0..255. Sizes may differ from image to image."""
 
@@ -55,7 +58,7 @@ class Score:
     axes: dict[str, AxisScore] = field(default_factory=dict)
     """Scores by the judge's axis names; empty where the score is missing."""
     fused: AxisScore | None = None
-    """The axes combined into one score, on the judge's own scale."""
+    """The axes combined into one score, on the judge's own scale: the published score, by which suites rank."""
     overall: float | None = None
     """One number that orders the edits of a task, on a familiar scale: EditReward's is the sum of two ratings of 1..4
     (2..8), EditScore's is O, 0..10."""
@@ -105,16 +108,38 @@ class Judge(Protocol):
         """
 
 
+def warn_of_substitute(wording: str, model: Path) -> None:
+    """Log a warning where a model's wording is not that of its weights.
+
+    Args:
+        wording: `trained` or `substitute`, of the model's settings.
+        model: The model's folder.
+    """
+    if wording == "substitute":
+        LOG.warning(
+            "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
+            "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",
+            model,
+        )
+
+
 def wording_note(wording: JudgeWording | None) -> str:
     """Return what is said of a judge's wording behind its name and version; empty where none is known.
 
     Args:
         wording: The wording.
     """
-    if wording is None:
-        return ""
+    return f", wording {describe_wording(wording)}" if wording else ""
+
+
+def describe_wording(wording: JudgeWording) -> str:
+    """Return a wording's digest, with a warning where it is not that of the weights.
+
+    Args:
+        wording: The wording.
+    """
     warning = " (another than the weights were trained with: these are not the published scores)"
-    return f", wording {wording.sha256[:12]}{warning if wording.is_substitute else ''}"
+    return f"{wording.sha256[:12]}{warning if wording.is_substitute else ''}"
 
 
 def wording_of(judge: Judge) -> JudgeWording | None:

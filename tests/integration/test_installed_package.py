@@ -235,6 +235,8 @@ def test_an_editor_of_another_package_edits(with_plugin: EditLoop, tmp_path: Pat
         str(folder),
         "--judge",
         "b=brightness",
+        "--judge",
+        "reward=tiny-reward",
         "--made",
         "2",
         "--tasks",
@@ -245,7 +247,9 @@ def test_an_editor_of_another_package_edits(with_plugin: EditLoop, tmp_path: Pat
         "best",
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "best" / "best-of-n.json").is_file()
+    report = json.loads((tmp_path / "best" / "best-of-n.json").read_text())
+    assert f"reward: {report['wording of reward']}" in done.stdout
+    assert "wording of b" not in report, "a judge of another package has none that is known"
 
 
 def test_a_plug_in_that_cannot_be_imported_is_one_line(with_plugin: EditLoop, pictures: Path) -> None:

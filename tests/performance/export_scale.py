@@ -17,11 +17,12 @@ from annotation.campaigns.answers import export_answers, extract_judgements, pro
 from annotation.campaigns.campaign import Campaign, connect, load_pages
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import labelling_config, result_of
-from annotation.quality.quality import quality
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import write_json
 from editloop.data.candidates_folder import read_tasks
-from editloop.data.vocabulary import Axis
+from editloop.data.vocabulary import CHECK_KINDS, Axis
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from tests.performance.bench import peak_megabytes
@@ -132,9 +133,10 @@ def _report(folder: Path) -> dict[str, Any]:
     answers = read_answers(export_answers(service_settings(), campaign), pages, names)
     state = progress(campaign, pages, answers)
     found, cannot = extract_judgements(pages, answers)
-    checks, _ = extract_judgements(pages, answers, ("repeat", "gold"))
-    measured = quality(found, checks, cannot, list(pages.values()), tasks)
-    page = quality_page(measured, campaign.name)
+    checks, _ = extract_judgements(pages, answers, CHECK_KINDS)
+    answered = Answered(found, checks, cannot, [], list(pages.values()), {})
+    measured, review = reviewed_quality(answered, tasks, [])
+    page = quality_page(measured, campaign.name, review)
     seconds = time.perf_counter() - began
     assert state.complete
     assert page

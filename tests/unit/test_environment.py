@@ -120,11 +120,12 @@ def test_a_bad_launcher_setting_names_the_rule(
 
 
 def test_a_part_of_a_structured_value_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    from editloop.scoring.openai_judge import OpenAISettings
+    class Nested(EnvironmentSettings):
+        counts: dict[str, int] | None = None
 
-    monkeypatch.setenv("EDITLOOP_OPENAI_QUESTIONS", json.dumps({"passes": 0}))
-    with pytest.raises(EditLoopError, match=r"EDITLOOP_OPENAI_QUESTIONS\[passes\]=0: Input should be greater"):
-        OpenAISettings()
+    monkeypatch.setenv("EDITLOOP_COUNTS", json.dumps({"passes": "x"}))
+    with pytest.raises(EditLoopError, match=r"EDITLOOP_COUNTS\[passes\]=x: Input should be a valid integer"):
+        Nested()
 
 
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

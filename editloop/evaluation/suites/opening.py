@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from editloop.content import sha256_json
@@ -21,6 +20,7 @@ from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import LABELS, Counting, Item, Suite, pair_item
 from editloop.evaluation.suites.team import read_heldout, read_scenes
 from editloop.plugins import load_plugin
+from editloop.terminal import text_console
 
 Reader = Callable[[Path, PictureLoader, list[str]], list[Item]]
 """(data, loader, faults) -> items. A reader adds the faults that it finds to `faults`, and leaves such items out."""
@@ -81,7 +81,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
         return _suite(name, suite_format, _items_of_labels(name, suite_format, labels))
     faults = list[str]()
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    with Progress(*columns, transient=True, console=text_console(stderr=True)) as progress:
         bar = progress.add_task(f"{name} is looked through", total=None)
         loader = PictureLoader(data if data.is_dir() else data.parent, lambda: progress.advance(bar))
         try:
