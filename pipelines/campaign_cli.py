@@ -48,7 +48,6 @@ def open_campaign_command(
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
     from annotation.campaigns.invitations import invitation_lines, invitations
-    from annotation.campaigns.record import read_record
     from components.annotate.declaration import ANNOTATE, AnnotateParameters
     from editloop.datasets.repository_check import check_dataset_repository
     from editloop.datasets.settings import DatasetSettings
@@ -73,14 +72,11 @@ def open_campaign_command(
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
-        training = read_record(service_settings(), opened.key).training
         invited = invitation_lines(invitations(service_settings(), opened), passwords=True)
     print(f"campaign  {opened.name} ({opened.key})")
     print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats, gold and norming")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
-    if training:
-        print(f"training  {training.campaign.url}, which everybody does first")
     print("people    send each of them their two lines:")
     print("\n".join(invited))
 
