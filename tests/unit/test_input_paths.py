@@ -228,6 +228,8 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("benchmark",),
         ("leaks",),
         ("editor", "add"),
+        ("judge", "add", "editreward"),
+        ("judge", "add", "editscore"),
         ("agreement",),
         ("campaign", "open"),
         ("campaign", "simulate"),
