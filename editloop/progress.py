@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich import progress
-from rich.console import Console
+
+from editloop.terminal import text_console
 
 Item = TypeVar("Item")
 
@@ -17,7 +18,7 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
         description: What the bar says.
         total: Number of items, where `items` does not know it.
     """
-    console = Console(stderr=True)
+    console = text_console(stderr=True)
     yield from progress.track(
         items, description, total=total, console=console, transient=True, disable=not console.is_terminal
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
+from editloop.certificates import shared_certificates
 from editloop.content import sha256_bytes, write_file
 from editloop.errors import EditLoopError
 from infra.settings import LocalServiceSettings
@@ -85,7 +86,8 @@ class Service:
         if self.name == "label-studio":
             path, account = "/api/current-user/whoami", {"headers": {"Authorization": f"Token {self.secret}"}}
         try:
-            return httpx.get(f"{self.url}{path}", timeout=10, **account).status_code == 200
+            reply = httpx.get(f"{self.url}{path}", timeout=10, verify=shared_certificates(), **account)
+            return reply.status_code == 200
         except httpx.HTTPError:
             return False
 

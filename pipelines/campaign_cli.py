@@ -48,7 +48,10 @@ def open_campaign_command(
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
     from annotation.campaigns.invitations import invitation_lines, invitations
+    from annotation.campaigns.record import read_record
     from components.annotate.declaration import ANNOTATE, AnnotateParameters
+    from editloop.datasets.repository_check import check_dataset_repository
+    from editloop.datasets.settings import DatasetSettings
     from editloop.lineage.step import run_step
     from infra.settings import service_settings
     from pipelines.follow_up import read_follow_up
@@ -59,6 +62,8 @@ def open_campaign_command(
     read_follow_up(AnnotateParameters.model_validate(parameters))
     logging.getLogger("editloop.annotate").setLevel("WARNING")  # what it says follows below, with the passwords
     with services_of(services):
+        if (dataset := DatasetSettings()).dataset_repo:
+            check_dataset_repository(dataset.dataset_repo, dataset.dataset_remote)
         run_step(
             ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
@@ -68,11 +73,14 @@ def open_campaign_command(
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
+        training = read_record(service_settings(), opened.key).training
         invited = invitation_lines(invitations(service_settings(), opened), passwords=True)
     print(f"campaign  {opened.name} ({opened.key})")
-    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats and gold")
+    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats, gold and norming")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
+    if training:
+        print(f"training  {training.campaign.url}, which everybody does first")
     print("people    send each of them their two lines:")
     print("\n".join(invited))
 

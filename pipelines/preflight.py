@@ -51,7 +51,8 @@ def preflight_outputs(name: str, arguments: Mapping[str, Any]) -> tuple[Any, ...
     Raises:
         EditLoopError: A service refuses or is away, or a value or an input is faulty; a line for each.
     """
-    faults = [f"{check.name}: {check.state}; {check.advice}" for check in check_services(os.environ) if not check.ok]
+    checks = check_services(os.environ, own_folders=True)
+    faults = [f"{check.name}: {check.state}; {check.advice}" for check in checks if not check.ok]
     if faults:  # the form cannot be checked without them
         raise _refusal(name, faults)
     plan, run_id = plan_run(name, arguments), PipelineRunSettings().pipeline_run

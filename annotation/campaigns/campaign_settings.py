@@ -193,8 +193,7 @@ def read_campaign_settings(path: Path) -> CampaignFile:
     except ValidationError as error:
         faults += setting_faults(error, CampaignSettings)
     if settings is None or faults:
-        heading = f"{path}: {len(faults)} faults in the campaign's settings (docs/campaign.md explains every key):"
-        raise EditLoopError("\n".join([heading, *faults]))
+        raise _refusal(str(path), faults)
     return CampaignFile(settings, folder)
 
 
@@ -270,9 +269,7 @@ def settings_of(
             }
         )
     except ValidationError as error:
-        faults = setting_faults(error, CampaignSettings)
-        text = "\n".join([f"Campaign {shorten(name)}: {len(faults)} faults in its settings:", *faults])
-        raise EditLoopError(text) from error
+        raise _refusal(f"Campaign {shorten(name)}", setting_faults(error, CampaignSettings)) from error
 
 
 def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
@@ -306,6 +303,14 @@ def stage_parameters(settings: CampaignSettings) -> dict[str, Any]:
         "alpha_vq": settings.gates.alpha.get("vq", NO_GATE),
         "seed": settings.seed,
     }
+
+
+def _refusal(source: str, faults: list[str]) -> EditLoopError:
+    """Return the error of faulty settings: one line for one fault, else a heading and a line for each."""
+    advice = "docs/campaign.md explains every key"
+    if len(faults) == 1:
+        return EditLoopError(f"{source}: {faults[0]} ({advice})")
+    return EditLoopError("\n".join([f"{source}: {len(faults)} faults in the campaign's settings ({advice}):", *faults]))
 
 
 def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:

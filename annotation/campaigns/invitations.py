@@ -8,6 +8,7 @@ from urllib.parse import quote
 from annotation.campaigns.accounts import member_ids, read_accounts, spelling
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.record import read_record
 from editloop.data.account_name import email_of
 from editloop.pages.templates import render
 from infra.settings import ServiceSettings
@@ -33,8 +34,8 @@ class Invitations(NamedTuple):
     """What a lead sends to a campaign's people."""
 
     people: Sequence[Invitation]
-    validity: Sequence[str]
-    """How long the addresses and log-ins hold, a sentence each."""
+    notes: Sequence[str]
+    """What else to tell, and how long the addresses and log-ins hold: a sentence each."""
 
 
 def invitations(settings: ServiceSettings, campaign: Campaign) -> Invitations:
@@ -52,7 +53,9 @@ def invitations(settings: ServiceSettings, campaign: Campaign) -> Invitations:
     log_in = f"{settings.label_studio_link}/user/login/?next={quote(path, safe='')}"
     names = dict.fromkeys((*campaign.annotators, *filter(None, [campaign.lead])))
     people: list[Invitation] = []
-    validity = ["Log-ins hold until the account is deleted in Label Studio."]
+    notes = ["Log-ins hold until the account is deleted in Label Studio."]
+    if campaign.training and (training := read_record(settings, campaign.key).training):
+        notes.insert(0, f"Annotators begin with the training round: {training.campaign.url}")
     sign_up = ""
     for name in names:
         role = " and ".join(
@@ -67,12 +70,12 @@ def invitations(settings: ServiceSettings, campaign: Campaign) -> Invitations:
             if not sign_up:
                 token = LabelStudioApi(settings).call("GET", "/api/invite")["token"]
                 sign_up = f"{settings.label_studio_link}/user/signup/?token={token}&next={quote(path, safe='')}"
-                validity.append(
+                notes.append(
                     "The sign-up link is one for all, so send it to these people alone. It holds until it is reset in "
                     "Label Studio (Organization > Add People > Reset link), which EditLoop does after it made accounts."
                 )
             people.append(Invitation(name, role, f"sign up as {email_of(name)}, with exactly this address", sign_up))
-    return Invitations(people, validity)
+    return Invitations(people, notes)
 
 
 def invitation_lines(invited: Invitations, *, passwords: bool) -> list[str]:
@@ -89,7 +92,7 @@ def invitation_lines(invited: Invitations, *, passwords: bool) -> list[str]:
             f"  {person.name} ({person.role}): {person.task}{secret if person.password else ''}",
             f"    {person.address}",
         ]
-    return [*lines, *invited.validity]
+    return [*lines, *invited.notes]
 
 
 def write_page(invited: Invitations, campaign: Campaign, target: Path) -> None:

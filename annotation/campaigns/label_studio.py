@@ -8,6 +8,7 @@ from typing import Any, TypedDict, TypeVar
 
 import httpx
 
+from editloop.certificates import shared_certificates
 from editloop.errors import EditLoopError
 from editloop.retry import retry_call
 from infra.settings import ServiceSettings
@@ -43,7 +44,9 @@ class LabelStudioApi:
         """
         self.url = settings.require("label_studio_url").rstrip("/")
         headers = {"Authorization": f"Token {token or settings.require('label_studio_token')}"}
-        self.session = httpx.Client(headers=headers, timeout=REQUEST_SECONDS, follow_redirects=True)
+        self.session = httpx.Client(
+            headers=headers, timeout=REQUEST_SECONDS, follow_redirects=True, verify=shared_certificates()
+        )
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """Send a request and return the JSON of the reply.

@@ -141,12 +141,15 @@ def _has_name(record: CampaignRecord, name: str) -> bool:
 
 
 def _check_settings(record: CampaignRecord, texts: Mapping[str, str]) -> None:
-    """Raise EditLoopError if an open campaign has other settings than it is opened with now."""
+    """Raise EditLoopError if an open campaign has other settings than it is opened with now.
+
+    Settings that the version that opened it did not know are not compared.
+    """
     name = record.campaign.name
     changes = [
-        f"{setting} = {record.settings.get(setting, 'not set')}, now {text}"
+        f"{setting} = {record.settings[setting]}, now {text}"
         for setting, text in texts.items()
-        if record.settings.get(setting) != text
+        if record.settings.get(setting, text) != text
     ]
     if changes:
         raise EditLoopError(

@@ -54,6 +54,7 @@ class PageCard(NamedTuple):
     """Address of the page in Label Studio."""
     source: Thumbnail | None
     candidates: list[Thumbnail | None]
+    """Empty on a card without ratings."""
     rows: list[CardRow]
     decision: CardRow | None
     """The lead's ratings."""
@@ -79,7 +80,7 @@ class ReviewPages(NamedTuple):
     norming: CardSection
     """Norming pages, which everybody rates."""
     tasks: Mapping[str, PageCard]
-    """The hardest tasks by id, without ratings."""
+    """The hardest tasks by id, without ratings and candidates."""
 
 
 NOTHING_TO_REVIEW = ReviewPages(CardSection([], 0), CardSection([], 0), {})
@@ -163,7 +164,7 @@ class _Book:
             instruction=page.instruction if page else row.instruction if row else "",
             link=self.links.get(page.key) if page else None,
             source=self._thumbnail(page.source if page else row.source if row else None),
-            candidates=[self._thumbnail(pictures.get(candidate)) for candidate in candidates],
+            candidates=[self._thumbnail(pictures.get(candidate)) for candidate in candidates] if ratings else [],
             rows=[
                 CardRow(person, [_rating(ratings.get(name, {}), person) for name in candidates]) for person in people
             ],

@@ -21,8 +21,8 @@ def run_annotate(candidates: Path, output: Path, parameters: AnnotateParameters)
 
     Args:
         candidates: Candidates folder.
-        output: Folder to write: campaign.json, pages.jsonl, settings.json, guidelines.md, page.html (what the lead
-            sends to whom), and the images that only gold pages show.
+        output: Folder to write: campaign.json, pages.jsonl, settings.json, guidelines.md, training.jsonl (where there
+            is a training round), page.html (what the lead sends to whom), and the images that only gold pages show.
         parameters: The stage's parameters.
 
     Returns:

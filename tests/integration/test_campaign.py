@@ -329,17 +329,6 @@ def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings,
     assert json.loads(told["follow_up"]) == {"train-reward": {"epochs": 1}}
 
 
-def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, monkeypatch):
-    monkeypatch.delenv("EDITLOOP_ANNOTATORS_FILE")
-    with pytest.raises(EditLoopError, match=r"Not in Label Studio yet: someone@team\.example"):
-        run_annotate(
-            make_candidates(2),
-            tmp_path / "x",
-            AnnotateParameters(name="team", annotators=["someone@team.example"], overlap=1),
-        )
-    assert not (tmp_path / "x").exists()
-
-
 def test_a_token_that_is_refused_and_a_label_studio_out_of_reach_are_told_apart(settings, monkeypatch):
     monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_TOKEN", "expired")
     with pytest.raises(EditLoopError, match="refuses EDITLOOP_LABEL_STUDIO_TOKEN"):

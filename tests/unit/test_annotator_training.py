@@ -63,6 +63,8 @@ def answer(who: int, levels: list[tuple[int, int]] | str, updated: str = "00.4")
     return {
         "completed_by": who,
         "updated_by": who,
+        "import_id": None,
+        "lead_time": None,
         "result": result_of(ratings, reason),
         "was_cancelled": False,
         "created_at": "2026-03-02T10:00:00.1Z",

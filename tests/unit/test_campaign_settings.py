@@ -148,9 +148,9 @@ NAMES_THAT_BITE = {
 def test_a_name_that_bites_is_one_line(folder, text):
     with pytest.raises(EditLoopError) as refused:
         read_campaign_settings(write(folder, f"name: {text}\ncandidates: candidates\nannotators: [ada, bo]\n"))
-    _, fault = str(refused.value).splitlines()
-    assert NAMES_THAT_BITE[text] in fault
-    assert len(fault) < 250
+    (line,) = str(refused.value).splitlines()
+    assert NAMES_THAT_BITE[text] in line
+    assert len(line) < 350
     assert "\x1b" not in str(refused.value)
 
 

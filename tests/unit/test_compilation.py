@@ -18,6 +18,7 @@ from pipelines.catalogue import PIPELINES
 from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipeline, read_deployment
 from tests.unit.test_environment import CLASSES, WORDS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 COMPILE = "import sys; from pathlib import Path; from infra.profile import read_profile; "
 COMPILE += "from pipelines.compilation import compile_pipelines; "
 COMPILE += "compile_pipelines(Path(sys.argv[1]), read_profile('example'))"
