@@ -227,7 +227,9 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("best-of-n",),
         ("benchmark",),
         ("leaks",),
-        ("adapter",),
+        ("editor", "add"),
+        ("judge", "add", "editreward"),
+        ("judge", "add", "editscore"),
         ("agreement",),
         ("campaign", "open"),
         ("campaign", "simulate"),
@@ -263,7 +265,7 @@ FOLDER_COMMANDS = {
     ("teacher", "import", "FILE"): "file",
     ("agreement", "FILE"): "file",
     ("benchmark", "--scores"): "file",
-    ("adapter", "FOLDER"): "folder",
+    ("editor", "add", "FOLDER"): "folder",
 }
 """Commands' inputs by what they must be."""
 COMMAND_CASES = [(words, fault) for words, check in FOLDER_COMMANDS.items() for fault in faults_of(check)]
