@@ -117,7 +117,7 @@ def test_overlap_needs_that_many_people(folder):
 
 @pytest.mark.parametrize("checks", ["gold", "repeats"])
 def test_a_share_and_a_count_at_once_are_refused(folder, checks):
-    text = f"name: n\ncandidates: candidates\nannotators: [a, b]\n{checks}: {{share: 0.1, pages: 3}}\n"
+    text = f"name: name\ncandidates: candidates\nannotators: [ada, bo]\n{checks}: {{share: 0.1, pages: 3}}\n"
     with pytest.raises(EditLoopError, match=rf"{checks}: share 0.1 and pages 3 say the same thing"):
         read_campaign_settings(write(folder, text))
 
