@@ -21,7 +21,7 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
 from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
 from annotation.campaigns.opening import import_tasks, live_tasks
-from annotation.campaigns.pictures import picture_store
+from annotation.campaigns.pictures import picture_store, read_large_pictures, shown_pictures
 from annotation.quality.conflicts import conflicts
 from editloop.content import canonical_json
 from editloop.data.vocabulary import Page, Record
@@ -96,7 +96,8 @@ def adjudicate(
     store.attach(client, queue.project_id, campaign.key)
     queued_keys = {task["data"]["key"] for task in live_tasks(api, queue, "task_only")}
     queue_pages = [page for key, page in pages.items() if key in queued_keys or key in conflict_pages]
-    planned = [task_data(page, lambda sha256: store.address(campaign.key, sha256)) for page in queue_pages]
+    shown = shown_pictures(store, campaign.key, read_large_pictures(folder))
+    planned = [task_data(page, shown) for page in queue_pages]
     rows = import_tasks(api, queue, planned)
     lead = lead_answers(client, campaign, pages, export_answers(settings, queue))
     decided_keys = [answer.page for answer in decided(lead)]

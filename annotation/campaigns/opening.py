@@ -25,7 +25,7 @@ from annotation.campaigns.labelling import (
     labelling_config,
     task_data,
 )
-from annotation.campaigns.pictures import picture_store
+from annotation.campaigns.pictures import LARGE_PICTURES, large_pictures, picture_store, shown_pictures
 from annotation.campaigns.plan import places_of, plan_pages
 from editloop.content import canonical_json, read_manifest, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
@@ -107,12 +107,16 @@ def open_campaign(
     api = LabelStudioApi(settings)
     _set_project(api, campaign, guidelines_html(guidelines))
     store = picture_store(settings)
-    store.put(key, _pictures(pages, images, folder / "images"))
+    pictures = _pictures(pages, images, folder / "images")
+    large = large_pictures(pictures)
+    store.put(key, pictures, large)
     store.attach(client, campaign.project_id, key)
-    rows = import_tasks(api, campaign, [task_data(page, lambda sha256: store.address(key, sha256)) for page in pages])
+    shown = shown_pictures(store, key, large)
+    rows = import_tasks(api, campaign, [task_data(page, shown) for page in pages])
     _set_overlaps(api, pages, rows)
     write_json(folder / "campaign.json", campaign.model_dump(mode="json"))
     write_file(folder / "pages.jsonl", "".join(page.model_dump_json() + "\n" for page in pages))
+    write_json(folder / LARGE_PICTURES, large)
     write_json(folder / "settings.json", campaign_settings.model_dump(mode="json"))
     write_file(folder / "guidelines.md", guidelines)
     return campaign

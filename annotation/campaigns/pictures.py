@@ -1,22 +1,39 @@
 """Stores of a campaign's images for Label Studio: a folder that it serves, or an S3 bucket.
 
-Both hold `<campaign key>/<sha256>.png`. Label Studio serves an image only to people who are logged in: from a folder
-through its local-files storage, from a bucket through its S3 storage without presigned links. No link is public, and an
-address reveals only the campaign's key and the image's digest.
+Both hold `<campaign key>/<sha256>.png`, and of a picture that is larger than a screen needs also a display copy, a much
+smaller `<sha256>.webp`: pages show the copy, and the picture itself where its pixels are looked at. Label Studio serves
+an image only to people who are logged in: from a folder through its local-files storage, from a bucket through its S3
+storage without presigned links. No link is public, and an address reveals only the campaign's key and the
+image's digest.
 """
 
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+from pydantic import TypeAdapter
+from rich.progress import track
+
+from annotation.campaigns.labelling import ShownPicture
 from editloop.content import sha256_file
 from editloop.errors import EditLoopError
 from editloop.object_storage import SCHEME, ObjectFolder, StorageError, is_address
 from infra.settings import ServiceSettings
 
+DISPLAY_SIDE = 1024
+"""Pixels of a display copy's longer side. A picture that is no larger has no copy."""
+DISPLAY_QUALITY = 90
+"""WebP quality of display copies: about 150 KB, where the PNG of 2048 pixels is some MB."""
+THREADS = 4
+"""Threads that make display copies; Pillow decodes and encodes without Python's lock."""
+LARGE_PICTURES = "large_pictures.json"
+"""File of a campaign's folder: the sizes of its pictures that have a display copy, by sha256."""
 NO_TASKS = "^$"
 """Pattern that matches no file name. Otherwise the "Sync" button of a storage would create a task for each image."""
 PRIVATE = "reserved network address"
@@ -26,23 +43,24 @@ PRIVATE = "reserved network address"
 class PictureStore(Protocol):
     """Store of campaigns' images that Label Studio can read."""
 
-    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
         """Copy images into the campaign's folder of the store; existing ones stay as they are.
 
         Args:
             campaign: Key of the campaign.
             pictures: Image files by sha256.
+            large: Those of them that get a display copy, see `large_pictures`.
 
         Raises:
             EditLoopError: A file's content does not match its sha256, or the store cannot be written.
         """
 
-    def address(self, campaign: str, sha256: str) -> str:
-        """Return an image's address for a task's data.
+    def address(self, campaign: str, name: str) -> str:
+        """Return the address of a file of the campaign for a task's data.
 
         Args:
             campaign: Key of the campaign.
-            sha256: sha256 of the image.
+            name: Name of the file, see `file_name` and `copy_name`.
         """
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
@@ -58,6 +76,67 @@ class PictureStore(Protocol):
         Raises:
             EditLoopError: Label Studio cannot reach the images.
         """
+
+
+def large_pictures(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
+    """Return width and height of the pictures that are shown by a display copy, by sha256.
+
+    Args:
+        pictures: Image files by sha256.
+    """
+    sizes = {}
+    for digest, path in track(pictures.items(), "sizes", transient=True):
+        with Image.open(path) as picture:
+            sizes[digest] = picture.size
+    return {digest: size for digest, size in sizes.items() if max(size) > DISPLAY_SIDE}
+
+
+def read_large_pictures(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return what `large_pictures` returned when a campaign was opened; {} for one from before there were copies.
+
+    Args:
+        folder: The campaign's folder.
+    """
+    path = folder / LARGE_PICTURES
+    return TypeAdapter(dict[str, tuple[int, int]]).validate_json(path.read_bytes()) if path.exists() else {}
+
+
+def shown_pictures(
+    store: PictureStore, campaign: str, large: Mapping[str, tuple[int, int]]
+) -> Callable[[str], ShownPicture]:
+    """Return the function that tells how a campaign's pages show an image, from its sha256.
+
+    Args:
+        store: Store of the images.
+        campaign: Key of the campaign.
+        large: The images with a display copy and their sizes, as `large_pictures` returns them.
+    """
+
+    def shown(sha256: str) -> ShownPicture:
+        full = store.address(campaign, file_name(sha256))
+        if sha256 not in large:
+            return ShownPicture(full)
+        return ShownPicture(store.address(campaign, copy_name(sha256)), full, large[sha256])
+
+    return shown
+
+
+def file_name(sha256: str) -> str:
+    """Return the name of an image's file in a store.
+
+    Args:
+        sha256: sha256 of the image.
+    """
+    return f"{sha256}.png"
+
+
+def copy_name(sha256: str) -> str:
+    """Return the name of an image's display copy in a store.
+
+    Args:
+        sha256: sha256 of the image.
+    """
+    return f"{sha256}.webp"
 
 
 def picture_store(settings: ServiceSettings) -> PictureStore:
@@ -84,17 +163,18 @@ class FolderStore:
 
     root: Path
 
-    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
         folder = self.root / campaign
         folder.mkdir(parents=True, exist_ok=True)
         existing = {entry.name for entry in os.scandir(folder)}
         for digest, path in pictures.items():
-            if f"{digest}.png" not in existing:
+            if file_name(digest) not in existing:
                 _check_content(digest, path)
-                _link_or_copy(path, folder / f"{digest}.png")
+                _link_or_copy(path, folder / file_name(digest))
+        _write_copies(((pictures[digest], folder / copy_name(digest)) for digest in large), existing)
 
-    def address(self, campaign: str, sha256: str) -> str:
-        return f"/data/local-files/?d={campaign}/{sha256}.png"
+    def address(self, campaign: str, name: str) -> str:
+        return f"/data/local-files/?d={campaign}/{name}"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         path = str(self.root / campaign)
@@ -123,19 +203,24 @@ class BucketStore:
     bucket: str
     prefix: str
 
-    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
         folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
         try:
             existing = folder.names()
-            missing = {f"{digest}.png": path for digest, path in pictures.items() if f"{digest}.png" not in existing}
-            for name, path in missing.items():
-                _check_content(name.removesuffix(".png"), path)
-            folder.upload(missing)
+            missing = {digest: path for digest, path in pictures.items() if file_name(digest) not in existing}
+            for digest, path in missing.items():
+                _check_content(digest, path)
+            folder.upload({file_name(digest): path for digest, path in missing.items()})
+            with tempfile.TemporaryDirectory() as scratch:
+                copies = {copy_name(digest): digest for digest in large}
+                targets = {name: Path(scratch) / name for name in copies if name not in existing}
+                _write_copies(((pictures[copies[name]], target) for name, target in targets.items()), existing)
+                folder.upload(targets)
         except StorageError as error:
             raise EditLoopError(f"The pictures do not go to the bucket of EDITLOOP_PICTURES: {error}") from error
 
-    def address(self, campaign: str, sha256: str) -> str:
-        return f"{SCHEME}{self.bucket}/{self._key(campaign)}/{sha256}.png"
+    def address(self, campaign: str, name: str) -> str:
+        return f"{SCHEME}{self.bucket}/{self._key(campaign)}/{name}"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         prefix = self._key(campaign)
@@ -182,6 +267,21 @@ def _check_content(digest: str, path: Path) -> None:
     """Raise EditLoopError if a file does not have the digest."""
     if (actual := sha256_file(path)) != digest:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
+
+
+def _write_copies(files: Iterable[tuple[Path, Path]], existing: Collection[str]) -> None:
+    """Write the display copy of each (picture, target) whose target does not exist."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(_write_copy, *zip(*(file for file in files if file[1].name not in existing), strict=True)))
+
+
+def _write_copy(path: Path, target: Path) -> None:
+    """Write a picture's display copy; a partial copy never appears under the target's name."""
+    part = target.with_suffix(f".{os.getpid()}.part")
+    with Image.open(path) as picture:
+        picture.thumbnail((DISPLAY_SIDE, DISPLAY_SIDE), Image.Resampling.LANCZOS)
+        picture.save(part, "WEBP", quality=DISPLAY_QUALITY, method=2)
+    os.replace(part, target)
 
 
 def _link_or_copy(path: Path, target: Path) -> None:
