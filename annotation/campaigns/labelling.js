@@ -512,6 +512,7 @@
   function onKey(event) {
     if (!page?.root.isConnected) return;
     const isSubmit = (event.ctrlKey || event.metaKey) && event.key === "Enter";
+    if (isSubmit && isTyping(event.target)) return event.preventDefault(), submitButton()?.click();
     if (isSubmit) return submits(event);
     if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = keyOf(event);
@@ -519,6 +520,7 @@
       if (RATING_KEYS.test(key) || REASON_KEYS.test(key)) event.stopImmediatePropagation();
       return;
     }
+    if (event.key === " " && event.target.matches?.(":focus-visible:is(button, input)")) return; // it presses that one
     if (event.target.matches?.("input")) event.target.blur(); // else Label Studio takes no keys after a click on a rating
     const act = ACTIONS[event.key] ?? ACTIONS[key];
     if (act) {
@@ -526,7 +528,7 @@
       event.stopImmediatePropagation();
       act(event);
     } else if (RATING_KEYS.test(key)) refuses(event);
-    else if (REASON_KEYS.test(key)) refuses(event, true);
+    else if (REASON_KEYS.test(key) && !refuses(event, true)) setTimeout(() => page.root.querySelector(".el-note textarea")?.focus());
   }
 
   /* Label Studio takes a note with Shift Enter alone: what is typed is taken before it submits. */
