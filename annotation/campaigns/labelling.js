@@ -502,7 +502,7 @@
     else localStorage.setItem(readUnder(), text);
   }
 
-  const dialog = () => document.querySelector(".lsf-modal-ls, .ant-modal-wrap:not([style*='display: none'])");
+  const dialog = () => document.querySelector(".lsf-modal-ls_visible, .ant-modal-wrap:not([style*='display: none'])");
 
   // ---------------------------------------------------------------------------------------------------------------- keys
 
@@ -514,6 +514,7 @@
     const isSubmit = (event.ctrlKey || event.metaKey) && event.key === "Enter";
     if (isSubmit && isTyping(event.target)) return event.preventDefault(), submitButton()?.click();
     if (isSubmit) return submits(event);
+    if (isTyping(event.target) && event.key === "Escape") event.target.blur();
     if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = keyOf(event);
     if (dialog()) {

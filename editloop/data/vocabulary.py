@@ -109,7 +109,7 @@ class CannotJudge(Record):
     annotator: str
     reason: str
     note: str | None = Field(default=None, exclude_if=lambda note: note is None)
-    """What the reason is, in the annotator's words. Left out where there is none, as in files before there were notes."""
+    """What the reason is, in the annotator's words. Files leave it out where there is none."""
     annotation_id: int
     created_at: datetime
 

@@ -28,7 +28,7 @@ from infra.settings import service_settings
 from tests.browser.conftest import sign_up
 
 SCREENS = [(1366, 768), (1920, 1080), (820, 1180)]
-PAGES = 12
+PAGES = 8
 WIDTH, HEIGHT, TILE = 2048, 1408, 128
 RED = np.array((250, 20, 20))
 EDITS = 4
@@ -134,7 +134,7 @@ def window(annotator: Annotator, service_environment: Any) -> Iterator[Any]:
     page = annotator.window
     page.bring_to_front()
     page.wait_for_selector(".el-page[data-shown]")
-    press(page, "Escape")
+    press(page, "Escape", "Escape")  # out of the note, then out of what is looked at
     for box in (".el-cannot .ant-checkbox-checked", ".el-page .ant-radio-checked"):
         while page.locator(box).count():
             page.locator(f"label:has({box})").first.click()
@@ -264,13 +264,14 @@ def test_pixels_are_real_and_all_pictures_move_together(screen, screenshot):
     assert page.locator(".el-tile[data-large]").count() == 0, "a drag is no click"
 
     box = frames(page)[2]
-    point = (middle[0] - box["x"]) / box["width"]
+    pointer = middle[0] - 50
+    point = (pointer - box["x"]) / box["width"]
     page.mouse.wheel(0, -50)
     page.wait_for_function("document.querySelector('.el-scale').textContent.startsWith('125 %')")
     assert {label.split(" of")[0] for label in labels(page)} == {"125 %"}, "enlarged, and told so"
     assert page.locator(".el-scale.el-enlarged").count() == EDITS + 1
     box = frames(page)[2]
-    assert (middle[0] - box["x"]) / box["width"] == pytest.approx(point, abs=0.002), "what is under the pointer stays"
+    assert (pointer - box["x"]) / box["width"] == pytest.approx(point, abs=0.002), "what is under the pointer stays"
 
     press(page, "Escape")
     assert frames(page) == fit
@@ -370,8 +371,8 @@ def test_the_next_page_is_there_within_a_second_at_20_megabits(annotator, window
         assert timing[1] >= EDITS + 1
         assert timing[2] == 0, "the pictures were there before"
     print("next page after", seconds)
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)  # other tests run beside this one
-    assert min(seconds) < (2.5 if busy else 1.0)
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)  # above 1, the browser shares its core
+    assert min(seconds) < max(1.0, 2 * waiting)
 
 
 def test_ratings_outlive_a_session(annotator, window):

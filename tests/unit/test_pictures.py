@@ -1,9 +1,20 @@
 import os
 
 import pytest
+from PIL import Image
 
-from annotation.campaigns.pictures import BucketStore, FolderStore, picture_store
-from editloop.content import sha256_bytes
+from annotation.campaigns.labelling import ShownPicture
+from annotation.campaigns.pictures import (
+    DISPLAY_SIDE,
+    LARGE_PICTURES,
+    BucketStore,
+    FolderStore,
+    large_pictures,
+    picture_store,
+    read_large_pictures,
+    shown_pictures,
+)
+from editloop.content import sha256_bytes, sha256_file, write_json
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
@@ -67,6 +78,36 @@ def test_the_setting_names_a_folder_or_a_bucket(tmp_path):
 
 
 def test_an_address_tells_the_digest_alone(tmp_path):
-    assert FolderStore(tmp_path).address("c", "abc") == "/data/local-files/?d=c/abc.png"
-    assert BucketStore("team", "edits").address("c", "abc") == "s3://team/edits/c/abc.png"
-    assert BucketStore("team", "").address("c", "abc") == "s3://team/c/abc.png"
+    assert FolderStore(tmp_path).address("c", "abc.png") == "/data/local-files/?d=c/abc.png"
+    assert BucketStore("team", "edits").address("c", "abc.png") == "s3://team/edits/c/abc.png"
+    assert BucketStore("team", "").address("c", "abc.png") == "s3://team/c/abc.png"
+
+
+def test_a_picture_larger_than_a_screen_gets_a_display_copy_once(tmp_path):
+    sizes = [(DISPLAY_SIDE, 8), (2 * DISPLAY_SIDE, DISPLAY_SIDE)]
+    pictures = {}
+    for size in sizes:
+        path = tmp_path / f"{size[0]}.png"
+        Image.new("RGB", size, (200, 40, 40)).save(path)
+        pictures[sha256_file(path)] = path
+    small, big = pictures
+    large = large_pictures(pictures)
+    assert large == {big: sizes[1]}
+
+    store = FolderStore(tmp_path / "root")
+    store.put("campaign", pictures, large)
+    names = {path.name for path in (store.root / "campaign").iterdir()}
+    assert names == {f"{small}.png", f"{big}.png", f"{big}.webp"}
+    copy = store.root / "campaign" / f"{big}.webp"
+    with Image.open(copy) as picture:
+        assert picture.size == (DISPLAY_SIDE, DISPLAY_SIDE // 2)
+    before = copy.stat().st_mtime_ns
+    store.put("campaign", pictures, large)
+    assert copy.stat().st_mtime_ns == before
+
+    write_json(tmp_path / LARGE_PICTURES, large)
+    shown = shown_pictures(store, "campaign", read_large_pictures(tmp_path))
+    at = "/data/local-files/?d=campaign"
+    assert shown(small) == ShownPicture(f"{at}/{small}.png")
+    assert shown(big) == ShownPicture(f"{at}/{big}.webp", f"{at}/{big}.png", sizes[1])
+    assert read_large_pictures(tmp_path / "root") == {}, "of a campaign from before there were copies"
