@@ -181,7 +181,7 @@
   }
 
   function restoreAnswers() {
-    for (const key of Object.keys(localStorage).filter((name) => name.startsWith("editloop:") && !name.endsWith(":read")))
+    for (const key of Object.keys(localStorage).filter((name) => /^editloop:.*\d$/.test(name)))
       if (Date.now() - JSON.parse(localStorage.getItem(key)).time > KEPT_DAYS * 86_400_000) localStorage.removeItem(key);
     const kept = JSON.parse(localStorage.getItem(keptUnder(page.task.id)) ?? "null");
     const controls = inputs(page.root);
@@ -265,7 +265,8 @@
       const scale = page.scale ?? this.fit();
       const [width, height] = [(this.width * scale) / ratio, (this.height * scale) / ratio];
       const place = (room, length, centre) => {
-        const start = length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, room / 2 - centre * length));
+        const start =
+          length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, room / 2 - centre * length));
         return Math.round(start * ratio) / ratio;
       };
       const x = place(this.viewer.clientWidth, width, page.centre.x);
@@ -465,24 +466,27 @@
     tools.peek.title = "Hold to see the source in each edit's place";
     tools.share.addEventListener("input", () => page.root.style.setProperty("--el-share", tools.share.value / 100));
     tools.peek.addEventListener("pointerdown", () => peek(true));
-    for (const type of ["pointerup", "pointerleave", "pointercancel"]) tools.peek.addEventListener(type, () => peek(false));
+    for (const type of ["pointerup", "pointerleave", "pointercancel"])
+      tools.peek.addEventListener(type, () => peek(false));
     return tools;
   }
 
   async function showProgress(shownPage) {
-    const { queue_total: total, queue_done: done } = await ask(`/api/projects/${project()}`, { include: "queue_total,queue_done" });
+    const counts = await ask(`/api/projects/${project()}`, { include: "queue_total,queue_done" });
+    const { queue_total: total, queue_done: done } = counts;
     shownPage.progress.textContent = `${total - done} of ${total} left for you`;
   }
 
   /* Fetch what will be shown next: the display copies of the pages ahead, then the pixels of this page's pictures. What
    * Label Studio's server says of its cache lets the next page find them there. */
   async function fetchAhead(shownPage) {
-    const get = (url) => plainFetch(url, { signal: shownPage.later.signal, priority: "low" }).then((reply) => reply.blob());
+    const { signal } = shownPage.later;
+    const get = (url) => plainFetch(url, { signal, priority: "low" }).then((reply) => reply.blob());
     const others = filter("annotators", "not_contains", "List", user());
     const open = await findTasks(PAGES_AHEAD + 1, others, filter("completed_at", "empty", "Datetime", "true"));
-    for (const { id, data } of open.filter((task) => task.id !== shownPage.task.id).slice(0, PAGES_AHEAD)) {
+    for (const { data } of open.filter((task) => task.id !== shownPage.task.id).slice(0, PAGES_AHEAD)) {
       const names = Object.keys(data).filter((name) => /^(original|image_\d)$/.test(name));
-      if (id) await Promise.all(names.map((name) => get(data[name])));
+      await Promise.all(names.map((name) => get(data[name])));
     }
     if (navigator.connection?.saveData) return;
     for (const tile of shownPage.tiles) if (tile.full !== tile.small) await get(tile.full);
@@ -529,7 +533,8 @@
       event.stopImmediatePropagation();
       act(event);
     } else if (RATING_KEYS.test(key)) refuses(event);
-    else if (REASON_KEYS.test(key) && !refuses(event, true)) setTimeout(() => page.root.querySelector(".el-note textarea")?.focus());
+    else if (REASON_KEYS.test(key) && !refuses(event, true))
+      setTimeout(() => page.root.querySelector(".el-note textarea")?.focus()); // once Label Studio shows it
   }
 
   /* Label Studio takes a note with Shift Enter alone: what is typed is taken before it submits. */
@@ -562,7 +567,9 @@
       if (page.mode) setMode(page.mode);
       setScale(null);
     },
-    ...Object.fromEntries(Object.entries(ARROWS).map(([key, move]) => [key, () => (page.large ?? page.tiles[0]).panBy(...move)])),
+    ...Object.fromEntries(
+      Object.entries(ARROWS).map(([key, move]) => [key, () => (page.large ?? page.tiles[0]).panBy(...move)]),
+    ),
   };
 
   function onClick(event) {
@@ -576,7 +583,8 @@
   window.addEventListener("blur", () => page && peek(false));
   window.addEventListener("click", onClick, true);
   window.addEventListener("resize", () => page?.root.isConnected && draw());
-  for (const type of ["keyup", "click"]) window.addEventListener(type, () => page?.root.isConnected && !page.isSent && setTimeout(keepAnswers));
+  for (const type of ["keyup", "click"])
+    window.addEventListener(type, () => page?.root.isConnected && !page.isSent && setTimeout(keepAnswers));
   document.addEventListener("visibilitychange", async () => {
     if (!document.hidden && page && !page.isSent && (await isAnswered(page.task.id))) notify(answeredElsewhere);
   });
@@ -621,7 +629,8 @@
     if (document.activeElement?.matches("button, input")) document.activeElement.blur(); // keys belong to the page
     new ResizeObserver(() => page === shownPage && draw()).observe(page.pictures);
     showProgress(shownPage).catch(() => {});
-    await Promise.all(page.tiles.map((tile) => tile.load().then(() => page === shownPage && draw(tile.number ? [tile] : page.tiles))));
+    const drawLoaded = (tile) => page === shownPage && draw(tile.number ? [tile] : page.tiles);
+    await Promise.all(page.tiles.map((tile) => tile.load().then(() => drawLoaded(tile))));
     if (page !== shownPage) return;
     restoreAnswers();
     page.status.classList.remove("el-alert");
