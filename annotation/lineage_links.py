@@ -4,14 +4,19 @@ Curated edits lead to the judge that chose them. Preferences lead to the annotat
 the campaign, its answers and its candidates.
 """
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from annotation.campaigns.answers import TruncatedExportError, changed_annotations, read_export
-from annotation.campaigns.campaign import Campaign, connect, find_campaigns, live_config_sha256
-from annotation.campaigns.closing import Closing, closing_of, closings
-from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.campaigns.answers import answers_sha256, changed_annotations
+from annotation.campaigns.campaign import Campaign, connect
+from annotation.campaigns.closing import DIGESTS, closing_of
+from annotation.campaigns.label_studio import LabelStudioApi, read_project
+from annotation.campaigns.labelling import config_sha256
+from annotation.campaigns.lead_queue import snapshot
+from annotation.campaigns.locating import campaign_files
+from annotation.campaigns.record import CampaignRecord, read_records
 from editloop.content import sha256_bytes
 from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from editloop.lineage import tracking
@@ -19,8 +24,8 @@ from editloop.lineage.chain import Chain, Gap, finished_run, look_up
 from editloop.lineage.kept_artifacts import fetch_logged_files
 from infra.settings import service_settings
 
-EXPORT_FILES, VOTE_FILES = ("export.json", "adjudication.json"), (JUDGEMENTS, DECISIONS)
-"""Files that a collect run logs: the exports from Label Studio, and the votes read from them."""
+EXPORT, VOTE_FILES = "export.json", (JUDGEMENTS, DECISIONS)
+"""Files that a collect run logs: Label Studio's export, and the votes read from it. DIGESTS is one too."""
 
 
 def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
@@ -53,57 +58,58 @@ def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> 
     run = finished_run("judgements", "collect", judgements)
     chain.add("judgements", judgements)
     with tempfile.TemporaryDirectory() as temporary:
-        files = look_up("label export", lambda: fetch_logged_files(run, Path(temporary), (*EXPORT_FILES, *VOTE_FILES)))
-        vote_data, decision_data = (files[name].read_bytes() for name in EXPORT_FILES)
+        files = look_up(
+            "label export", lambda: fetch_logged_files(run, Path(temporary), (EXPORT, DIGESTS, *VOTE_FILES))
+        )
+        vote_data = files[EXPORT].read_bytes()
+        digests: dict[int, str] = {
+            int(annotation): digest for annotation, digest in json.loads(files[DIGESTS].read_bytes()).items()
+        }
         collected_votes = look_up("judgements", lambda: read_votes(Path(temporary)))
     if sha256_bytes(vote_data) != facts.get("export_sha256"):
         raise Gap(
             f"label export: run {run.info.run_id} keeps {sha256_bytes(vote_data)}, not {facts.get('export_sha256')}"
         )
-    try:
-        exported = Snapshot(read_export(vote_data), read_export(decision_data))
-    except TruncatedExportError as error:
-        raise Gap(f"label export: run {run.info.run_id} keeps a damaged one: {error}") from error
     if votes is not None and not (
         set(votes.judged) <= set(collected_votes.judged) and set(votes.decided) <= set(collected_votes.decided)
     ):
         raise Gap(f"judgements: the dataset has ratings that nobody gave in {judgements}")
     chain.add("label export", str(facts["export_sha256"]))
-    campaign = _campaign(chain, facts, exported)
+    campaign = _campaign(chain, facts, digests)
     _candidates(chain, facts, campaign)
 
 
-def _campaign(chain: Chain, facts: dict[str, Any], exported: Snapshot) -> Campaign:
+def _campaign(chain: Chain, facts: dict[str, Any], digests: dict[int, str]) -> Campaign:
     """Add the campaign, its labelling config and its answers, compared with what Label Studio has now."""
     key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
-    studio = look_up("campaign", lambda: connect(settings))
-    campaigns = look_up("campaign", lambda: find_campaigns(studio, settings))
-    campaign = next((open_campaign for open_campaign in campaigns if open_campaign.key == key), None)
-    if campaign is None:
-        raise Gap(f"campaign: Label Studio has none with key {key}")
+    records = look_up("campaign", lambda: read_records(settings, key))
+    if not records:
+        raise Gap(f"campaign: MLflow has no record of {key}")
+    record: CampaignRecord = records[0]
+    campaign = record.campaign
+    look_up("campaign", lambda: connect(settings))
+    project = look_up("campaign", lambda: read_project(LabelStudioApi(settings), campaign.project_id, campaign.name))
     chain.add("campaign", f"{campaign.name} ({key})")
-    live = live_config_sha256(studio, campaign)
+    live = config_sha256(project["label_config"])
     if live != expected:
         raise Gap(f"labelling config: campaign {key} was judged with {expected}, Label Studio has {live}")
     chain.add("labelling config", live)
-    _answers(chain, facts, exported, campaign, closings(studio, campaign))
+    _answers(chain, facts, digests, record)
     _gate(chain, facts)
     return campaign
 
 
-def _answers(
-    chain: Chain, facts: dict[str, Any], exported: Snapshot, campaign: Campaign, campaign_closings: list[Closing]
-) -> None:
+def _answers(chain: Chain, facts: dict[str, Any], digests: dict[int, str], record: CampaignRecord) -> None:
     """Compare the answers that the judgements were read from with those that Label Studio has now."""
-    settings, trained = service_settings(), facts.get("answers_sha256")
-    if exported.sha256 != trained:
-        raise Gap(f"answers: the export holds {exported.sha256}, the judgements were of {trained}")
-    live = look_up("answers", lambda: snapshot(connect(settings), settings, campaign))
+    settings, trained, campaign = service_settings(), facts.get("answers_sha256"), record.campaign
+    if answers_sha256(digests) != trained:
+        raise Gap(f"answers: the collect run kept {answers_sha256(digests)}, the judgements were of {trained}")
+    live = look_up("answers", lambda: snapshot(settings, record, campaign_files(record).pages()))
     if live.sha256 == trained:
         chain.add("answers", str(trained))
         return
-    changed = changed_annotations(exported.digests, live.digests)
-    closing = closing_of(campaign_closings, live.sha256)
+    changed = changed_annotations(digests, live.digests)
+    closing = closing_of(record.closings, live.sha256)
     if closing is None:
         raise Gap(
             f"answers: edited since the judgements were read: {changed}. Restore them, or take them as they are now by "

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from rich.progress import track
 
-from annotation.campaigns.accounts import author_id, names_by_id, read_accounts
-from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.campaigns.accounts import read_accounts
+from annotation.campaigns.answers import export_answers, read_answers
+from annotation.campaigns.campaign import load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import live_tasks, task_rows
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_record
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import Axis, EditTask, Page
 from editloop.errors import EditLoopError
 from editloop.evaluation.oracle import oracle_of_task
+from editloop.progress import track
 from editloop.studies.world.characters import PageView, answer_page, assigned_annotators, expert
 from infra.settings import ServiceSettings
 
@@ -54,7 +56,8 @@ def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettin
     Raises:
         EditLoopError: An annotator has no account in the accounts file, or a task has no target.
     """
-    opened, pages = read_campaign(campaign), load_pages(campaign)
+    pages, record = load_pages(campaign), read_record(settings, read_campaign(campaign).key)
+    opened = record.campaign
     accounts = read_accounts(settings)
     unknown = [name for name in opened.annotators if name not in accounts]
     if unknown:
@@ -64,14 +67,15 @@ def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettin
         )
     scores = oracle_scores([campaign / "images", candidates / "images"], read_tasks(candidates), pages.values())
     experts = {name: expert(name, seed) for name in opened.annotators}
-    submitted = _submitted_answers(settings, opened)
+    given = read_answers(export_answers(settings, opened), pages, record).given
+    submitted = {(answer.page, answer.annotator) for answer in given}
     rows = task_rows(settings, opened)
     pending = []
     for number, page in enumerate(pages.values()):
         question = PageView(page.kind, page.task_id, page.candidates, number / max(1, len(pages) - 1))
         task = rows[page.key][0].id
         for name in assigned_annotators(page.task_id, opened.annotators, page.overlap, seed):
-            if (task, name) not in submitted:
+            if (page.key, name) not in submitted:
                 page_scores = [scores[page.task_id, image] for image in page.images]
                 simulated = answer_page(experts[name], question, page_scores, seed)
                 body = {"result": result_of(simulated.ratings), "lead_time": simulated.seconds, "was_cancelled": False}
@@ -83,7 +87,7 @@ def answer_campaign(campaign: Path, candidates: Path, *, settings: ServiceSettin
         apis[submission.annotator].call("POST", path, json=submission.body)
 
     owner = LabelStudioApi(settings)
-    for _ in track(owner.each(submit, pending), "answers", total=len(pending), transient=True):
+    for _ in track(owner.each(submit, pending), "answers", total=len(pending)):
         pass
     return len(pending)
 
@@ -113,7 +117,7 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
             "from nowhere else: give targets, or use --experts human."
         )
     scores: Scores = {}
-    for task_id, images in track(images_by_task.items(), "oracle", transient=True):
+    for task_id, images in track(images_by_task.items(), "oracle"):
         task, edits = targets[task_id], sorted(images)
         source, target = (_picture(folders, digest) for digest in (task.source, str(task.target)))
         score = oracle_of_task(source, target, (_picture(folders, digest) for digest in edits))
@@ -125,14 +129,3 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
 def _picture(folders: Sequence[Path], digest: str) -> Image.Image:
     """Open the image from the first folder that has it; its pixels are decoded on first use."""
     return Image.open(next(path for folder in folders if (path := folder / f"{digest}.png").is_file()))
-
-
-def _submitted_answers(settings: ServiceSettings, campaign: Campaign) -> set[tuple[int, str]]:
-    """Return (Label Studio's task id, annotator) of the existing answers."""
-    names = names_by_id(connect(settings), campaign.annotators)
-    return {
-        (task["id"], name)
-        for task in live_tasks(LabelStudioApi(settings), campaign, "all")
-        for annotation in task["annotations"]
-        if (name := names.get(author_id(annotation)))
-    }

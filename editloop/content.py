@@ -135,10 +135,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists():
+        if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextmanager
@@ -154,8 +155,20 @@ def complete_folder(target: Path, facts: dict[str, Any] | None = None) -> Iterat
     """
     with new_folder(target) as temporary:
         yield temporary
-        files = file_digests(temporary)
-        write_json(temporary / MANIFEST, {"sha256": sha256_json(files), "files": files, "facts": facts or {}})
+        write_manifest(temporary, facts or {})
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
+    """Write the manifest of a folder that is complete, and return the content address in it.
+
+    Args:
+        folder: The folder. A manifest that is there is replaced.
+        facts: Stored in the manifest.
+    """
+    files = file_digests(folder)
+    sha256 = sha256_json(files)
+    write_json(folder / MANIFEST, {"sha256": sha256, "files": files, "facts": facts})
+    return sha256
 
 
 def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = ()) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 MLflow reads its own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD).
 """
 
+import getpass
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ from editloop.settings_file import shorten
 PREFIX = "EDITLOOP_"
 NAMED_FIELD = re.compile(r'field "(\w+)"')
 """Finds the field in pydantic-settings' message about a text that it cannot parse."""
+
+
+def login_name() -> str:
+    """Return the name of the user whose program this is; in a container without that name, the user's number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 @contextmanager

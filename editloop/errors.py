@@ -1,14 +1,27 @@
 """The one exception that a person is meant to read."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""Control characters other than the end of a line."""
 
 
 class EditLoopError(Exception):
     """Something a user can mend: the message names the thing, its value, the rule and the next step.
 
     The command line prints the message alone and exits with 1; any other exception is a defect and keeps its traceback.
+    Control characters of a value in the message are shown, not obeyed by the terminal.
     """
+
+    def __init__(self, message: str):
+        """Keep the message with its control characters escaped, apart from ends of lines.
+
+        Args:
+            message: One line, or a heading with a line for each fault.
+        """
+        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], message))
 
 
 def there_are(name: str, names: Iterable[str]) -> str:

@@ -72,7 +72,7 @@ def check_file(name: str, path: Path) -> None:
     """
     _check_exists(name, path, "no such file. Correct the path, or run the step that writes it.")
     if not path.is_file():
-        raise EditLoopError(f"{name} {path}: a folder. Give a file.")
+        raise EditLoopError(f"{name} {path}: {'a folder' if path.is_dir() else 'no regular file'}. Give a file.")
 
 
 def check_file_or_folder(name: str, path: Path) -> None:

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from editloop.errors import EditLoopError
 from editloop.retry import retry_call
 
 if TYPE_CHECKING:
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from s3transfer.manager import TransferManager
@@ -103,6 +104,7 @@ class ObjectFolder:
         """A client of this folder's own: credentials that change count for the next one."""
         from boto3.session import Session
         from botocore.config import Config
+        from botocore.session import get_session
 
         settings = Config(
             retries={"mode": "standard"},
@@ -112,7 +114,9 @@ class ObjectFolder:
             max_pool_connections=PARALLEL_TRANSFERS,
             tcp_keepalive=True,
         )
-        client = Session().client("s3", config=settings)
+        session = get_session()
+        session.register_component("data_loader", _service_descriptions())
+        client = Session(botocore_session=session).client("s3", config=settings)
         # the stubs know handlers without an answer only
         client.meta.events.register("needs-retry.s3", _send_again)  # type: ignore[arg-type]
         return client
@@ -234,6 +238,14 @@ class ObjectFolder:
             raise StorageError(f"{self.address}: {fault} ({error.last_exception}). {CHECK}") from error
         except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last of an address of no form
             raise StorageError(f"{self.address}: {fault} ({error}). {CHECK}") from error
+
+
+@cache
+def _service_descriptions() -> "Loader":
+    """botocore's descriptions of services, read once: reading them takes ten times what the rest of a client does."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def put_folder(folder: Path, address: str) -> str:

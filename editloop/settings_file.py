@@ -1,5 +1,6 @@
 """YAML settings: one reader, one way to find a preset, one format of messages for all files that users write."""
 
+import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,11 +11,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editloop.errors import EditLoopError, there_are
+from editloop.text_file import read_text_file
 
 Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST_VALUE = 80
 """Characters of a value in a message."""
+LARGEST_YAML = 2**18
+"""Bytes of the largest YAML file: about two seconds to read."""
+DEEPEST = 32
+"""Most levels of settings inside each other: an honest file has a handful."""
+MOST_VALUES = 100_000
+"""Most values of a text, aliases counted as often as they are used: a short text can name itself a billion times."""
 
 
 class FrozenModel(BaseModel):
@@ -32,12 +40,76 @@ def read_yaml(path: Path) -> Any:
     Raises:
         EditLoopError: The file does not exist, or is not valid YAML in UTF-8.
     """
+    return parse_yaml(read_text_file(path, LARGEST_YAML), str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of a YAML text that a person wrote.
+
+    Args:
+        text: The text.
+        source: Where it comes from, for the message.
+
+    Raises:
+        EditLoopError: The text is not valid YAML, nests deeper than DEEPEST, or stands for more than MOST_VALUES.
+    """
     try:
-        return yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise EditLoopError(f"{path}: cannot be read ({error.strerror}). Give a YAML file.") from error
-    except yaml.YAMLError as error:
-        raise EditLoopError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}). Correct it.") from error
+        return yaml.load(text, _BoundedLoader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date that is none
+        raise EditLoopError(
+            f"{source}: cannot be read as YAML ({' '.join(str(error).split())}). Correct it."
+        ) from error
+
+
+def parse_json(text: str, source: str) -> Any:
+    """Return the value of a JSON text that a person wrote.
+
+    Args:
+        text: The text.
+        source: Where it comes from, for the message.
+
+    Raises:
+        EditLoopError: The text is not JSON, or nests deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise EditLoopError(f"{source}: not JSON ({error}). Correct it.") from error
+    except RecursionError:
+        raise EditLoopError(f"{source}: too many levels of JSON inside each other. Correct it.") from None
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """A safe loader that refuses what would take the machine's memory or Python's stack."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels inside each other")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _count_values(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"aliases that stand for more than {MOST_VALUES} values")
+        return node
+
+
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Return the number of values of a node, those behind an alias counted each time. `counts` has those known."""
+    if id(node) not in counts:
+        counts[id(node)] = MOST_VALUES + 1  # what a node that contains itself comes to
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(node)]
 
 
 def read_settings(model: type[Model], path: Path, kind: str, **overrides: Any) -> Model:

@@ -6,6 +6,12 @@ from contextlib import contextmanager
 from editloop.errors import EditLoopError
 
 NO_CURES: Mapping[int, str] = {}
+TOO_MANY_REQUESTS, SERVER_ERROR = 429, 500
+"""HTTP status of a busy API server, and the first one of a fault of its own."""
+
+
+class ClusterAwayError(EditLoopError):
+    """Kubernetes cannot be reached or cannot answer now, which may pass."""
 
 
 def log_in() -> None:
@@ -33,7 +39,8 @@ def answering(cures: Mapping[int, str] = NO_CURES) -> Iterator[None]:
         cures: What to do about a refusal, by its HTTP status.
 
     Raises:
-        EditLoopError: Kubernetes refuses a call in the block, or does not answer.
+        ClusterAwayError: Kubernetes does not answer a call in the block, or is too busy.
+        EditLoopError: Kubernetes refuses a call in the block.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -42,7 +49,11 @@ def answering(cures: Mapping[int, str] = NO_CURES) -> Iterator[None]:
         yield
     except ApiException as error:
         reason = " ".join(str(error.body or error.reason).split())[:300]
+        if error.status == TOO_MANY_REQUESTS or error.status >= SERVER_ERROR:
+            raise ClusterAwayError(f"Kubernetes cannot answer ({error.status} {reason}). Try again later.") from error
         cure = cures.get(error.status, "Ask for access to it, or read what it says")
         raise EditLoopError(f"Kubernetes refuses ({error.status} {reason}). {cure}.") from error
     except HTTPError as error:
-        raise EditLoopError(f"Kubernetes does not answer ({type(error).__name__}). Log in to the cluster.") from error
+        raise ClusterAwayError(
+            f"Kubernetes does not answer ({type(error).__name__}). Log in to the cluster, or try again later."
+        ) from error

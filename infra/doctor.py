@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from editloop.datasets.repository_check import check_dataset_repository
+from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
 from infra.service_programs import label_studio_command
 from infra.services import services_status
@@ -52,11 +54,30 @@ def check_machine(home: Path) -> list[Check]:
         Check("disk", disk >= SMALLEST_DISK, f"{disk:.1f} GB free", "Free 3 GB, or choose another --out."),
         Check("memory", memory >= 6, f"{memory:.1f} GB free", "The loop may use 6 GB: close something."),
     ]
+    settings = DatasetSettings()
+    repository = settings.dataset_repo or str(home.parent / "dataset")
+    if settings.dataset_repo or Path(repository).exists():
+        checks.append(repository_check(repository, settings.dataset_remote))
     for status in services_status(home):
         state = f"{status.state}, {status.service.url}"
         advice = f"See {status.service.log}, then `editloop down` and `editloop up`."
         checks.append(Check(f"service {status.service.name}", status.state != "not answering", state, advice))
     return checks
+
+
+def repository_check(repository: str, remote: str | None) -> Check:
+    """Check that the dataset repository will take a version.
+
+    Args:
+        repository: Folder or git address.
+        remote: The DVC remote; None where it is not set.
+    """
+    try:
+        check_dataset_repository(repository, remote)
+    except EditLoopError as error:
+        advice = "Correct EDITLOOP_DATASET_REPO or EDITLOOP_DATASET_REMOTE, or give their credentials to git."
+        return Check("dataset repository", False, " ".join(str(error).split()), advice)
+    return Check("dataset repository", True, repository)
 
 
 def _program(name: str) -> str | None:

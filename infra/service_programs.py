@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import httpx
 
-from editloop.content import write_file
+from editloop.certificates import shared_certificates
+from editloop.content import sha256_bytes, write_file
 from editloop.errors import EditLoopError
 from infra.settings import LocalServiceSettings
 
@@ -52,9 +53,9 @@ class Service:
     user: str
     """Name of the account; for Label Studio its email address."""
     password: str = field(repr=False)
-    """Label Studio's password, or the key of MLflow's sessions."""
+    """Password of the account."""
     secret: str = field(repr=False)
-    """Label Studio's API token, or MLflow's password."""
+    """What programs log in with: Label Studio's API token, or MLflow's password again."""
 
     @property
     def url(self) -> str:
@@ -91,7 +92,8 @@ class Service:
         if self.name == "label-studio":
             path, account = "/api/current-user/whoami", {"headers": {"Authorization": f"Token {self.secret}"}}
         try:
-            return httpx.get(f"{self.url}{path}", timeout=10, **account).status_code == 200
+            reply = httpx.get(f"{self.url}{path}", timeout=10, verify=shared_certificates(), **account)
+            return reply.status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -171,7 +173,7 @@ def program_environment(service: Service) -> dict[str, str]:
         }
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": service.password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": sha256_bytes(f"sessions {service.secret}".encode()),
         **MLFLOW_OFFLINE,
     }
 

@@ -53,6 +53,16 @@ class Services:
     """None where it was not requested."""
 
     @property
+    def log_ins(self) -> list[str]:
+        """Where people log in to each service, and as whom: a line each."""
+        started = {"Label Studio": self.label_studio, "MLflow": self.mlflow}
+        return [
+            f"{title}: {service.url}, log in as {service.user}, password {service.password}"
+            for title, service in started.items()
+            if service
+        ]
+
+    @property
     def environment(self) -> dict[str, str]:
         """Variables that stages need in os.environ to reach the services."""
         variables: dict[str, str] = {}
@@ -164,14 +174,11 @@ def _begin(
         return saved
     stop_processes(home, name)
     program = program_command(name, settings)
-    service = Service(
-        name,
-        home,
-        _port(name, saved, settings),
-        USER if name == "label-studio" else "editloop",
-        saved.password if saved else secrets.token_urlsafe(18),
-        saved.secret if saved else secrets.token_hex(20),
-    )
+    secret = saved.secret if saved else secrets.token_hex(20)
+    user, password = "editloop", secret
+    if name == "label-studio":
+        user, password = USER, saved.password if saved else secrets.token_urlsafe(18)
+    service = Service(name, home, _port(name, saved, settings), user, password, secret)
     _save(home, service)
     provide_databases(service, settings)
     if name == "label-studio":

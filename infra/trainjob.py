@@ -18,8 +18,9 @@ from editloop.content import sha256_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage.stored_folders import StoredFolderSettings
+from editloop.object_storage import StorageError
 from editloop.training.checkpoint_mirror import mirror_of
-from infra.cluster_access import answering, log_in
+from infra.cluster_access import ClusterAwayError, answering, log_in
 from infra.settings import DEFAULT_IMAGE
 from infra.trainjob_files import HEARTBEAT, fetch_result, is_delivered, send_job
 from infra.trainjob_pods import JobPods
@@ -37,7 +38,7 @@ FORWARDED_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_DEFAULT_REGION",
 )
-"""Variables that the pods of a TrainJob get from this process. Secrets are passed by reference."""
+"""Variables that the pods of a TrainJob always get from this process. Secrets are passed by reference."""
 RESOURCE = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 CURES = {
     403: "Bind the role editloop-trainjobs (infra/k8s/base/access.yaml) to the step's account",
@@ -46,6 +47,8 @@ CURES = {
 """What to do where Kubernetes refuses a TrainJob."""
 HEARTBEAT_SECONDS = 30.0
 """Time between two signs to the pods that this step still waits for them."""
+AWAY_SECONDS = 600.0
+"""Longest time for which Kubernetes or object storage may not answer: an upgrade of the control plane takes minutes."""
 TRAINJOB_CONTAINER = "node"
 """Name of the ranks' container, and of its job, in Kubeflow Trainer's runtimes for torch."""
 COMPLETE, FAILED = "Complete", "Failed"
@@ -69,6 +72,8 @@ class TrainJobSettings(EnvironmentSettings):
     trainjob_secrets: dict[str, tuple[str, str]] = Field(default_factory=dict)
     """Secret and key of variables whose values are secret, as JSON: {"MLFLOW_TRACKING_PASSWORD": ["mlflow",
     "password"]}."""
+    trainjob_variables: tuple[str, ...] = ()
+    """Further variables that the pods get from this process, as JSON: ["NCCL_SOCKET_IFNAME", "HTTPS_PROXY"]."""
     trainjob_pod: dict[str, JsonValue] = Field(default_factory=dict)
     """What the pods get beside the runtime's template, as JSON: a PodSpecPatch of Kubeflow Trainer, such as
     {"nodeSelector": {"gpu": "h100"}}."""
@@ -113,7 +118,7 @@ def launch_trainjob(module: str, job_file: Path, processes: int, settings: Train
     if not is_delivered(mirror, address):  # by the job of an earlier try, which may be gone
         run.wait()
     fetch_result(mirror, address)
-    run.delete()
+    run.remove()
 
 
 def trainjob(address: str, processes: int, settings: TrainJobSettings) -> "TrainerV1alpha1TrainJob":
@@ -197,7 +202,7 @@ def _environment(settings: TrainJobSettings) -> "list[IoK8sApiCoreV1EnvVar]":
 
     plain = [
         models.IoK8sApiCoreV1EnvVar(name=name, value=os.environ[name])
-        for name in FORWARDED_VARIABLES
+        for name in sorted({*FORWARDED_VARIABLES, *settings.trainjob_variables} - settings.trainjob_secrets.keys())
         if os.environ.get(name)
     ]
     return plain + [
@@ -251,54 +256,78 @@ class TrainJobRun:
         self.pods = JobPods(core, self.name, settings.trainjob_namespace)
         self.resource = RESOURCE | {"namespace": settings.trainjob_namespace}
         self.lost_jobs = 0
+        self._is_ours = False
+        """Whether this call created the job that is there."""
         self._beaten_at = 0.0
+        self._away_since: float | None = None
+        """When Kubernetes or object storage stopped to answer."""
 
     def wait(self) -> None:
         """Create the job, or find the one of its name, and wait until its result is delivered.
 
         A job from an earlier try is deleted and created again where it failed, or where its result is gone. So is one
         whose pods were lost, `trainjob_retries` times. The training then continues at its checkpoints. The pods' log
-        lines are printed as they come, and a pod that cannot start is reported with Kubernetes' reason. An interrupt
-        deletes the job: its pods save and end.
+        lines are printed as they come, and a pod that cannot start is reported with Kubernetes' reason. Where
+        Kubernetes or the storage does not answer, the job goes on, and this call asks again for AWAY_SECONDS. An
+        interrupt deletes the job: its pods save and end.
 
         Raises:
             EditLoopError: The job failed, cannot start, or somebody deleted it; or the cluster refuses it.
         """
-        is_ours = self._create()
         try:
-            while True:
-                self._beat()
-                state = self._state()
-                if state is None:
-                    if is_ours:
-                        raise EditLoopError(f"{self} was deleted before it ended. Run the step again.")
-                    is_ours = self._create()
-                    continue
-                if not state.is_going:
-                    self.pods.look()
-                    if state.ended == COMPLETE and self.is_delivered():
-                        return
-                    if state.ended:
-                        is_ours = self._again(state, is_ours)
+            while not self._poll():
                 time.sleep(self.settings.trainjob_poll_seconds)
         except BaseException:
-            self.delete()
+            self.remove()
             raise
 
-    def _again(self, state: JobState, is_ours: bool) -> bool:
+    def _poll(self) -> bool:
+        """Return whether the result is delivered; not yet, where Kubernetes or the storage is away for a while.
+
+        Raises:
+            ClusterAwayError: Kubernetes has been away for AWAY_SECONDS.
+            StorageError: Object storage has.
+            EditLoopError: `wait` says when.
+        """
+        try:
+            self._beat()
+            is_over = self._look()
+        except (ClusterAwayError, StorageError) as error:
+            now = time.monotonic()
+            if self._away_since is None:
+                self._away_since = now
+                log.warning("%s goes on; this step waits until it can ask again: %s", self, error)
+            if now - self._away_since >= AWAY_SECONDS:
+                raise
+            return False
+        self._away_since = None
+        return is_over
+
+    def _look(self) -> bool:
+        """Return whether the result is delivered. Create the job where there is none, or none that can deliver it."""
+        state = self._state()
+        if state is None:
+            if self._is_ours:
+                raise EditLoopError(f"{self} was deleted before it ended. Run the step again.")
+            self._is_ours = self._create()
+        elif not state.is_going:
+            self.pods.look()
+            if state.ended == COMPLETE and self.is_delivered():
+                return True
+            if state.ended:
+                self._replace(state)
+        return False
+
+    def _replace(self, state: JobState) -> None:
         """Delete a job that ended without a result, so that another one is created.
 
         Args:
             state: The job's.
-            is_ours: Whether this call created it.
-
-        Returns:
-            False: the next job is not there yet.
 
         Raises:
-            EditLoopError: It is this call's, and its pods were not just lost.
+            EditLoopError: This call created it, and its pods were not just lost.
         """
-        if is_ours:
+        if self._is_ours:
             if state.ended == COMPLETE:
                 raise EditLoopError(
                     f"{self} ended without a result. Look whether its pods can write to EDITLOOP_CHECKPOINTS."
@@ -310,10 +339,17 @@ class TrainJobRun:
                     "goes on at the last checkpoint."
                 )
             self.lost_jobs += 1
+            self._is_ours = False  # first: where Kubernetes does not answer the deletion, the job may be gone
             log.warning("%s: %s; started again, it goes on at the last checkpoint", self, end.reason)
-        self.delete()
+        self._delete()
         self.pods.forget()
-        return False
+
+    def remove(self) -> None:
+        """Delete the job and, before it is gone, its pods. Where Kubernetes does not do so, a warning says that."""
+        try:
+            self._delete()
+        except EditLoopError as error:
+            log.warning("%s is not deleted: %s", self, error)
 
     def __str__(self) -> str:
         return f"TrainJob {self.settings.trainjob_namespace}/{self.name}"
@@ -354,8 +390,7 @@ class TrainJobRun:
                 return JobState(condition["type"], reason, "deletionTimestamp" in found["metadata"])
         return JobState("", "", "deletionTimestamp" in found["metadata"])
 
-    def delete(self) -> None:
-        """Delete the job and, before it is gone, its pods."""
+    def _delete(self) -> None:
         from kubernetes.client.exceptions import ApiException
 
         with answering(CURES):

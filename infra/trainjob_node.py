@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from editloop.background import running_beside
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from editloop.lineage.stored_folders import StoredFolderSettings
@@ -63,10 +64,10 @@ def stop_without_step(mirror: CheckpointMirror) -> Iterator[None]:
     Args:
         mirror: Mirror of the training's folder, where the heartbeat is.
     """
-    over = threading.Event()
 
-    def watch() -> None:
-        last, unchanged = mirror.remote.read(HEARTBEAT), 0.0
+    def watch(over: threading.Event) -> None:
+        last: bytes | None = None
+        unchanged = 0.0
         while not over.wait(LOOK_SECONDS):
             try:
                 found = mirror.remote.read(HEARTBEAT)
@@ -79,13 +80,8 @@ def stop_without_step(mirror: CheckpointMirror) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    thread = threading.Thread(target=watch, daemon=True, name="step watch")
-    thread.start()
-    try:
+    with running_beside(watch, "step watch"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def main() -> None:

@@ -111,12 +111,13 @@ class JobPods:
 
     def _print_log(self, name: str) -> None:
         from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
 
         try:
             text: str = self.core.read_namespaced_pod_log(
                 name, self.namespace, timestamps=True, since_seconds=LOG_SECONDS
             )
-        except ApiException:  # its container is being made, or its node is away
+        except (ApiException, HTTPError):  # its container is being made, or its node is away
             return
         for line in text.splitlines():
             stamp, _, words = line.partition(" ")

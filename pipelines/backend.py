@@ -1,13 +1,17 @@
 """Run pipelines on this machine with kfp.local, or on the Kubeflow Pipelines server in EDITLOOP_KFP_ENDPOINT."""
 
-import json
 import logging
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from editloop.environment import login_name
 from editloop.errors import EditLoopError, there_are
+from editloop.lineage import tracking
+from editloop.lineage.run_claim import claim_run, kept_alive, latest_claim
+from editloop.settings_file import parse_json, shorten
 from pipelines.catalogue import find_pipeline, read_run_settings, stage_parameters
 from pipelines.compilation import read_deployment
 from pipelines.kfp_server import KfpServer
@@ -23,6 +27,8 @@ Start = Callable[[str, dict[str, Any]], RunStatus]
 
 def make_starter(root: Path, profile: str | None = None) -> Start:
     """Return a function that runs a pipeline, given its name and form, on this machine or on the server.
+
+    Of a key (`run_key` in the form's settings), one run exists at a time, whoever starts it where.
 
     Args:
         root: Folder of steps, cache and logs on this machine.
@@ -41,8 +47,22 @@ def make_starter(root: Path, profile: str | None = None) -> Start:
         )
 
     def run_here(name: str, arguments: dict[str, Any]) -> RunStatus:
-        run_local(name, arguments, root.absolute(), partial(log.info, "%s: %s", name))
-        return RunStatus(str(read_run_settings(arguments.get("settings", "")).get("run_key", name)), "started")
+        tell = partial(log.info, "%s: %s", name)
+        key = str(read_run_settings(arguments.get("settings", "")).get("run_key", ""))
+        if not key:
+            run_local(name, arguments, root.absolute(), tell)
+            return RunStatus(name, "started")
+        api = tracking.client()
+        latest = latest_claim(api, key)
+        if latest and not latest.run_id and not latest.is_abandoned:
+            return RunStatus(key, "running", detail=f"{latest.actor} does it")
+        actor = f"{login_name()} on {socket.gethostname()}"
+        claim = claim_run(api, key, latest.attempt + 1 if latest else 1, actor)
+        if claim is None:
+            return RunStatus(key, "running", detail="another caller began it at this moment")
+        with kept_alive(api, claim):
+            run_local(name, arguments, root.absolute(), tell)
+        return RunStatus(key, "started")
 
     return run_here
 
@@ -84,12 +104,9 @@ def parse_arguments(name: str, texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in kinds:
-            raise EditLoopError(f"--set {text}: {name} takes name=value; {there_are(key, kinds)}")
+            raise EditLoopError(f"--set {shorten(text)}: {name} takes name=value; {there_are(key, kinds)}")
         kind = kinds[key]
-        try:
-            values[key] = value if kind is str else json.loads(value)
-        except ValueError as error:
-            raise EditLoopError(f"--set {text}: {key} takes {kind.__name__} as JSON.") from error
+        values[key] = value if kind is str else parse_json(value, f"--set {shorten(text)}: {key} takes {kind.__name__}")
     missing = [entry.name for entry in pipeline.form if entry.is_required and entry.name not in values]
     if missing:
         raise EditLoopError(f"{name} also needs {', '.join(f'--set {key}=...' for key in missing)}.")

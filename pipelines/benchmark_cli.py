@@ -135,13 +135,13 @@ def _folder(suite: "Suite", judge: str) -> Path:
 def _show(report: dict[str, Any]) -> None:
     """Print the report as tables, with figures times 100."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from editloop.evaluation.suites.page import format_interval, format_share, key_figures, report_tables
     from editloop.models.judge_protocol import JudgeWording, wording_note
+    from editloop.terminal import text_console
 
-    console = Console()
+    console = text_console()
     table = Table(
         "figure", "value", "95 % interval", box=box.SIMPLE, title=f"{report['judge']['name']} on {report['suite']}"
     )

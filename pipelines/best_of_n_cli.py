@@ -44,6 +44,7 @@ def best_of_n_command(
     from editloop.evaluation.best_of_n.sampling import sample_edits
     from editloop.evaluation.editors import ORACLE
     from editloop.models.editors.opening import open_editor
+    from editloop.models.judge_protocol import describe_wording, wording_of
     from editloop.scoring.opening import open_judge
     from pipelines.environment import services_of
 
@@ -59,10 +60,17 @@ def best_of_n_command(
     counts = sorted({*(count for count in COUNTS if count < edits_per_task), edits_per_task})
     curves = best_of_curves(sampled, counts, seed=seed)
     versions = {f"judge {name}": named_judge.version for name, named_judge in judges.items()}
-    facts = {"editor": editor, "steps": steps, **versions}
+    wordings = {
+        f"wording of {name}": describe_wording(wording)
+        for name, named_judge in judges.items()
+        if (wording := wording_of(named_judge))
+    }
+    facts = {"editor": editor, "steps": steps, **versions, **wordings}
     with complete_folder(output, facts) as folder:
         write_best_of(sampled, curves, folder, facts)
     print(curves_table(curves))
+    for name, wording_text in wordings.items():
+        print(f"{name}: {wording_text}")
     print(output / "page.html")
 
 

@@ -1,18 +1,32 @@
 """`editloop campaign`: commands of a campaign lead."""
 
 import json
+import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
+from editloop.environment import login_name
 from editloop.errors import EditLoopError
+from editloop.settings_file import shorten
+from editloop.terminal import text_console
 from pipelines.environment import services_of
 from pipelines.input_options import input_file, input_folder
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
+if TYPE_CHECKING:
+    from annotation.campaigns.record import CampaignRecord
+
 campaign_app = typer.Typer(no_args_is_help=True, help="Open, follow, judge and close an annotation campaign.")
+
+
+def _checked_actor(given: str | None) -> str | None:
+    if given is not None and not (given.strip() and given.isprintable()):
+        raise EditLoopError(f"--actor {shorten(given)}: give a name, in characters that can be seen.")
+    return given
 
 
 @campaign_app.command("open")
@@ -33,33 +47,50 @@ def open_campaign_command(
     """
     from annotation.campaigns.campaign import read_campaign
     from annotation.campaigns.campaign_settings import read_campaign_settings, stage_parameters
-    from components.annotate.declaration import ANNOTATE
+    from annotation.campaigns.invitations import invitation_lines, invitations
+    from annotation.campaigns.record import read_record
+    from components.annotate.declaration import ANNOTATE, AnnotateParameters
+    from editloop.datasets.repository_check import check_dataset_repository
+    from editloop.datasets.settings import DatasetSettings
     from editloop.lineage.step import run_step
+    from infra.settings import service_settings
+    from pipelines.follow_up import read_follow_up
 
     settings, candidates = read_campaign_settings(file)
     candidates, output = candidates.resolve(), out.resolve()
-    try:
-        json.loads(follow_up)
-    except ValueError as error:
-        raise EditLoopError(f"--follow-up {follow_up}: not JSON ({error}).") from error
+    parameters = stage_parameters(settings) | {"follow_up": follow_up}
+    read_follow_up(AnnotateParameters.model_validate(parameters))
+    logging.getLogger("editloop.annotate").setLevel("WARNING")  # what it says follows below, with the passwords
     with services_of(services):
+        if (dataset := DatasetSettings()).dataset_repo:
+            check_dataset_repository(dataset.dataset_repo, dataset.dataset_remote)
         run_step(
             ANNOTATE,
             pipeline_run=re.sub(r"[^\w.-]+", "-", f"campaign-{settings.name}"),
             inputs={"candidates": candidates},
             outputs={"output": output},
-            parameters=stage_parameters(settings) | {"follow_up": follow_up},
+            parameters=parameters,
             tags={"uri.candidates": str(candidates), "uri.output": str(output)},
         )
         opened = read_campaign(output)
+        training = read_record(service_settings(), opened.key).training
+        invited = invitation_lines(invitations(service_settings(), opened), passwords=True)
     print(f"campaign  {opened.name} ({opened.key})")
-    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats and gold")
+    print(f"pages     {opened.pages}, of which {opened.tasks} are tasks and the others repeats, gold and norming")
     print(f"answers   {opened.wanted} wanted from {', '.join(opened.annotators)}")
     print(f"address   {opened.url}")
+    if training:
+        print(f"training  {training.campaign.url}, which everybody does first")
+    print("people    send each of them their two lines:")
+    print("\n".join(invited))
 
 
 Name = Annotated[str, typer.Argument(help="The campaign's name, key, or folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Actor = Annotated[
+    str | None,
+    typer.Option("--actor", callback=_checked_actor, help="Who does this, for the record; else your log-in name."),
+]
 
 
 @campaign_app.command("status")
@@ -81,7 +112,15 @@ def close_campaign_command(
     accept: Annotated[
         str | None, typer.Option(help="Why it is closed although agreement is below its gate; kept in the lineage.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Who accepts it; by default the account of the token.")] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            "--actor",
+            "--by",
+            callback=_checked_actor,
+            help="Who closes and accepts it, for the record; else the token's account.",
+        ),
+    ] = None,
     as_json: Json = False,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
@@ -89,23 +128,27 @@ def close_campaign_command(
 
     What was made of an earlier closing stays as it is. `editloop reconcile` trains on the latest closing.
     """
-    from annotation.campaigns.campaign import connect, load_pages, locate_campaign
-    from annotation.campaigns.closing import Acceptance, close_campaign, closings, readiness
+    from annotation.campaigns.campaign import connect
+    from annotation.campaigns.closing import close_campaign, readiness
+    from annotation.campaigns.lead_queue import snapshot
+    from annotation.campaigns.locating import locate_campaign
+    from annotation.campaigns.record import Acceptance
     from infra.settings import service_settings
 
     with services_of(services):
         settings = service_settings()
-        client = connect(settings)
-        located = locate_campaign(client, settings, name)
-        ready = readiness(client, settings, located.campaign, load_pages(located.folder))
-        accepted = Acceptance(reason=accept, by=by or client.users.whoami().email) if accept else None
-        earlier_closings = closings(client, located.campaign)
-        closing = close_campaign(client, located.campaign, ready, accepted)
+        actor = actor or str(connect(settings).users.whoami().email)
+        located = locate_campaign(settings, name)
+        pages = located.pages()
+        live = snapshot(settings, located.record, pages)
+        ready = readiness(settings, located.record, pages, live)
+        accepted = Acceptance(reason=accept, by=actor) if accept else None
+        closing = close_campaign(located.record, ready, live, accepted, by=actor)
     if as_json:
         print(closing.model_dump_json(indent=2))
         return
-    outcome = "was closed with these answers before" if closing in earlier_closings else "closed"
-    print(f"{located.campaign.name}: {outcome}, {closing.at:%Y-%m-%d %H:%M} UTC")
+    outcome = "was closed with these answers before" if closing in located.record.closings else "closed"
+    print(f"{located.campaign.name}: {outcome}, {closing.at:%Y-%m-%d %H:%M} UTC, by {closing.by}")
     print(f"answers   {closing.answers_sha256}")
     for axis, alpha in closing.alpha.items():
         print(f"alpha {axis}  {'undefined' if alpha is None else f'{alpha:.3f}'}")
@@ -114,26 +157,127 @@ def close_campaign_command(
     print("`editloop reconcile --once` trains on it")
 
 
+@campaign_app.command("list")
+def list_campaigns_command(as_json: Json = False, services: Services = DEFAULT_SERVICES) -> None:
+    """List all campaigns, with their state and their people."""
+    from annotation.campaigns.record import read_records
+    from infra.settings import service_settings
+
+    with services_of(services):
+        records = read_records(service_settings())
+    if as_json:
+        rows = [
+            {**record.campaign.model_dump(mode="json"), "state": record.state, "left": sorted(record.left)}
+            for record in records
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("campaign", "key", "state", "pages", "annotators", "lead", "address", box=None)
+    for record in records:
+        campaign = record.campaign
+        people = ", ".join(campaign.annotators)
+        row = (
+            campaign.name,
+            campaign.key,
+            record.state,
+            str(campaign.pages),
+            people,
+            campaign.lead or "",
+            campaign.url,
+        )
+        table.add_row(*row)
+    text_console().print(table if records else "no campaign was opened yet")
+
+
+@campaign_app.command("cancel")
+def cancel_campaign_command(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the campaign's record.")],
+    actor: Actor = None,
+    services: Services = DEFAULT_SERVICES,
+) -> None:
+    """Cancel a campaign: nothing follows from it any more, and its name is free for another one.
+
+    Its project and answers stay in Label Studio.
+
+    For example: editloop campaign cancel kitchens --reason "opened with the wrong guidelines"
+    """
+    from annotation.campaigns.closing import cancellation_text
+    from annotation.campaigns.locating import locate_campaign
+    from annotation.campaigns.record import Cancelled, append_event, now
+    from infra.settings import service_settings
+
+    with services_of(services):
+        record = locate_campaign(service_settings(), name).record
+        if record.cancelled:
+            raise EditLoopError(cancellation_text(record))
+        campaign = record.campaign
+        append_event(Cancelled(key=campaign.key, at=now(), by=_actor(actor), reason=reason), campaign.name)
+    print(f"{campaign.name} ({campaign.key}): cancelled; its project stays at {campaign.url}")
+
+
+@campaign_app.command("add-annotator")
+def add_annotator_command(
+    name: Name,
+    annotators: Annotated[list[str], typer.Argument(help="Account names of those who join.")],
+    actor: Actor = None,
+    services: Services = DEFAULT_SERVICES,
+) -> None:
+    """Add annotators to an open campaign. They get the pages that still need answers, and all that everybody answers.
+
+    For example: editloop campaign add-annotator kitchens cara@example.org
+    """
+    _change_people(name, joining=annotators, leaving=[], actor=actor, services=services)
+
+
+@campaign_app.command("remove-annotator")
+def remove_annotator_command(
+    name: Name,
+    annotators: Annotated[list[str], typer.Argument(help="Account names of those who leave.")],
+    actor: Actor = None,
+    services: Services = DEFAULT_SERVICES,
+) -> None:
+    """Remove annotators from an open campaign. Their answers stay and count; the others get their pages.
+
+    For example: editloop campaign remove-annotator kitchens bo@example.org
+    """
+    _change_people(name, joining=[], leaving=annotators, actor=actor, services=services)
+
+
+@campaign_app.command("replace")
+def replace_annotator_command(
+    name: Name,
+    leaving: Annotated[str, typer.Argument(help="Account name of the annotator who leaves.")],
+    joining: Annotated[str, typer.Argument(help="Account name of the annotator who takes over.")],
+    actor: Actor = None,
+    services: Services = DEFAULT_SERVICES,
+) -> None:
+    """Replace an annotator of an open campaign by another. The answers given so far stay and count.
+
+    For example: editloop campaign replace kitchens bo@example.org cara@example.org
+    """
+    _change_people(name, joining=[joining], leaving=[leaving], actor=actor, services=services)
+
+
 @campaign_app.command("adjudicate")
 def adjudicate_command(name: Name, as_json: Json = False, services: Services = DEFAULT_SERVICES) -> None:
     """Bring the lead's queue up to date: tasks that annotators disagree on, without their votes.
 
     Open it at any time and as often as you like. The votes are shown to the lead on tasks that the lead has decided.
     """
-    from annotation.campaigns.accounts import names_by_id
     from annotation.campaigns.adjudication import adjudicate as bring_up_to_date
-    from annotation.campaigns.answers import export_answers, read_answers
-    from annotation.campaigns.campaign import connect, load_pages, locate_campaign
+    from annotation.campaigns.campaign import connect
+    from annotation.campaigns.lead_queue import snapshot
+    from annotation.campaigns.locating import locate_campaign
     from infra.settings import service_settings
 
     with services_of(services):
         settings = service_settings()
         client = connect(settings)
-        located = locate_campaign(client, settings, name)
-        pages = load_pages(located.folder)
-        names = names_by_id(client, located.campaign.annotators)
-        answers = read_answers(export_answers(settings, located.campaign), pages, names)
-        queue = bring_up_to_date(client, settings, located.campaign, located.folder, pages, answers)
+        located = locate_campaign(settings, name)
+        pages = located.pages()
+        live = snapshot(settings, located.record, pages)
+        queue = bring_up_to_date(client, settings, located.record, located.folder, pages, live)
     if as_json:
         print(queue.model_dump_json(indent=2))
         return
@@ -192,3 +336,47 @@ def campaign_report_command(
             quality_report = live_report(name, candidates)
     for path in write_quality_report(quality_report, out):
         print(path)
+
+
+def _change_people(name: str, *, joining: list[str], leaving: list[str], actor: str | None, services: Path) -> None:
+    from annotation.campaigns.accounts import ensure_annotators
+    from annotation.campaigns.campaign import connect
+    from annotation.campaigns.closing import cancellation_text
+    from annotation.campaigns.invitations import invitation_lines, invitations
+    from annotation.campaigns.locating import locate_campaign
+    from annotation.campaigns.people import check_people, name_people, with_people
+    from annotation.campaigns.project import mend_project
+    from infra.settings import service_settings
+
+    with services_of(services):
+        settings = service_settings()
+        client = connect(settings)
+        located = locate_campaign(settings, name)
+        record, campaign = located.record, located.campaign
+        if record.cancelled:
+            raise EditLoopError(cancellation_text(record))
+        annotators = with_people(record, *(_account_names(record, people) for people in (joining, leaving)))
+        check_people(record, annotators)
+        people = {*annotators, *filter(None, [campaign.lead])}
+        accounts = ensure_annotators(client, people, settings)
+        record = name_people(settings, record, annotators, campaign.lead, accounts, _actor(actor))
+        guidelines = (located.folder / "guidelines.md").read_text()
+        record = mend_project(client, settings, record, located.pages(), guidelines).record
+        invited = invitation_lines(invitations(settings, record.campaign), passwords=True)
+    print(f"{campaign.name}: annotators are {', '.join(record.campaign.annotators)}")
+    print(f"address   {record.campaign.url}")
+    print("\n".join(invited))
+
+
+def _account_names(record: "CampaignRecord", people: list[str]) -> list[str]:
+    """Return the account names of people, of which an annotator's is spelled as in the record."""
+    from editloop.data.account_name import account_name
+
+    try:
+        return [person if person in record.campaign.annotators else account_name(person) for person in people]
+    except ValueError as error:
+        raise EditLoopError(f"{error}.") from None
+
+
+def _actor(given: str | None) -> str:
+    return given or login_name()

@@ -6,6 +6,7 @@ A pipeline is data here: which artifacts it imports, which stages it runs, what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -23,6 +24,7 @@ from components.promote.declaration import PROMOTE
 from components.reward.declaration import REWARD
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage.stage import Stage
+from editloop.settings_file import parse_yaml, shorten
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -163,7 +165,11 @@ class Pipeline:
                     settings.setdefault(stage, {})[parameter] = value
             else:
                 known = [*fields, "seed", "run_key", *(step.stage.name for step in self.steps)]
-                raise EditLoopError(f"{self.name}: no parameter {name}; {there_are(name, known)}")
+                inner = (
+                    step.pipeline_name(field) for step in self.steps for field in step.stage.parameters.model_fields
+                )
+                known += get_close_matches(name, set(inner).difference(known), n=1)
+                raise EditLoopError(f"{self.name}: no parameter {shorten(name)}; {there_are(name, known)}")
         if settings:
             arguments["settings"] = yaml.safe_dump(settings, default_flow_style=True, width=10**6).strip()
         return arguments
@@ -190,14 +196,11 @@ def read_run_settings(settings: Any) -> dict[str, Any]:
     Raises:
         EditLoopError: It is no YAML, or no mapping.
     """
-    try:
-        values = yaml.safe_load(settings) if isinstance(settings, str) else settings
-    except yaml.YAMLError as error:
-        raise EditLoopError(f"settings: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    values = parse_yaml(settings, "settings") if isinstance(settings, str) else settings
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise EditLoopError(f"settings: {values!r} is no mapping; write for example {{reward: {{epochs: 8}}}}")
+        raise EditLoopError(f"settings: {shorten(values)} is no mapping; write for example {{reward: {{epochs: 8}}}}")
     return {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
 
 

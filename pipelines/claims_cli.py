@@ -34,18 +34,18 @@ def claims_command(
 
     An hour on two cores. Ctrl-C keeps what is done; the same call goes on there, more seeds add to it.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     from editloop.interruption import interrupt_on_termination
     from editloop.studies.claims.claims import measure_claims, plan_claims
     from editloop.studies.claims.settings import SIZES
     from editloop.studies.claims.store import Store
+    from editloop.terminal import text_console
     from pipelines.command_lock import command_lock
 
     if size not in SIZES:
         raise EditLoopError(f"--size {size}: no such size; {there_are(size, SIZES)}")
-    numbers, store, console = _numbers(claim), Store(out, SIZES[size]), Console()
+    numbers, store, console = _numbers(claim), Store(out, SIZES[size]), text_console()
     with interrupt_on_termination(), command_lock(out, "claims"):
         waiting, seconds = plan_claims(store, numbers, seeds, processes)
         console.print(f"{len(waiting)} pieces to measure, about {_duration(seconds)} by {processes} processes.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from editloop.errors import EditLoopError, there_are
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.logs import log_to_stderr
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.best_of_n_cli import best_of_n_command
@@ -14,7 +15,8 @@ from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
 from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
-from pipelines.edit_score_cli import adapter_command, teacher_app
+from pipelines.edit_score_cli import teacher_app
+from pipelines.editor_cli import editor_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file_or_folder
@@ -160,7 +162,9 @@ def run_command(
     arguments = parse_arguments(pipeline, argument)
     with services_of(out):
         if not KfpSettings().kfp_endpoint:
-            make_starter(out, profile)(pipeline, arguments)
+            status = make_starter(out, profile)(pipeline, arguments)
+            if status.state != "started":
+                print(status)
             return
         server = open_server(profile)
         status = server.submit(pipeline, arguments, again=again)
@@ -214,8 +218,8 @@ def compile_command(
 
 
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
-app.command("adapter", rich_help_panel=TRAIN)(adapter_command)
 app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
+app.add_typer(editor_app, name="editor", rich_help_panel=TRAIN)
 
 
 @app.command("weights", rich_help_panel=TRAIN)
@@ -262,7 +266,7 @@ app.add_typer(cluster_app, name="cluster", rich_help_panel=SERVICES)
 
 @app.command("up", rich_help_panel=SERVICES)
 def up_command(services: Services = DEFAULT_SERVICES) -> None:
-    """Start Label Studio and MLflow here, and print the variables by which stages find them."""
+    """Start Label Studio and MLflow here, and print the variables by which stages find them, and people's log-ins."""
     import shlex
 
     from infra.services import start_services
@@ -271,6 +275,8 @@ def up_command(services: Services = DEFAULT_SERVICES) -> None:
     started = start_services(services.absolute() / "services")
     for key, value in (started.environment | local_environment(services.absolute())).items():
         print(f"export {key}={shlex.quote(value)}")
+    for line in started.log_ins:
+        print(f"# {line}")
 
 
 @app.command("down", rich_help_panel=SERVICES)
@@ -307,7 +313,8 @@ def main() -> Any:
     """Run the command line. An EditLoopError is printed as one message and gives 1; an interrupt gives 130."""
     try:
         log_to_stderr()
-        return app()
+        with mlflow_errors_in_one_line():
+            return app()
     except EditLoopError as error:
         print(f"editloop: {error}", file=sys.stderr)
         return 1

@@ -42,15 +42,16 @@ def show_parameters(name: str) -> None:
     Raises:
         EditLoopError: There is no such pipeline.
     """
-    from rich.console import Console
     from rich.table import Table
+
+    from editloop.terminal import text_console
 
     parameters = find_pipeline(name).form
     table = Table("--set", "type", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
     for entry in parameters:
         default = "required" if entry.is_required else repr(entry.default)
         table.add_row(entry.name, ", ".join(entry.choices) or entry.type.__name__, default, entry.help)
-    Console().print(table)
+    text_console().print(table)
 
 
 def compile_pipelines(out: Path, profile: Profile) -> list[Path]:

@@ -13,14 +13,15 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import read_campaign
+from annotation.campaigns.invitations import invitation_lines, invitations
 from annotation.simulated_experts import answer_campaign
 from editloop.content import read_manifest, sha256_json, write_json
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.object_storage import put_folder
+from editloop.terminal import text_console
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.catalogue import find_pipeline, read_run_settings
@@ -59,7 +60,7 @@ def run_demo(
     Raises:
         EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, or a step failed.
     """
-    began, console, keep_services = time.time(), Console(), False
+    began, console, keep_services = time.time(), text_console(), False
     with interrupt_on_termination(), command_lock(out, "demo"):
         folder = out.absolute()
         drawn, home = folder / "edits", folder / "services"
@@ -85,10 +86,8 @@ def run_demo(
             if not keep_services:
                 stop_services(home)
         if keep:
-            console.print(
-                f"Label Studio: {summary['services']['label_studio']}  MLflow: {summary['services']['mlflow']}"
-            )
-            console.print(f"Log-ins are in {home}/credentials.json; `editloop down --services {out}` stops both.")
+            for line in (*services.log_ins, f"`editloop down --services {out}` stops both."):
+                console.print(line, soft_wrap=True)
     return summary
 
 
@@ -99,7 +98,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     def start(pipeline: str, arguments: dict[str, Any]) -> RunStatus:
         with console.status(pipeline) as status:
             run_local(pipeline, arguments, folder, lambda step: status.update(f"{pipeline}: {step}"))
-        console.print(f"[green]✓[/green] {pipeline}")
+        console.print(f"✓ {pipeline}", style="green")
         return RunStatus(read_run_settings(arguments["settings"])["run_key"], "started")
 
     arguments = {
@@ -118,7 +117,7 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
         answer_count = answer_campaign(
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
-        console.print(f"[green]✓[/green] simulated experts: {answer_count} pages answered")
+        console.print(f"✓ simulated experts: {answer_count} pages answered", style="green")
     reconciled, last_news = reconcile(start, folder, ReconcilePolicy()), ""
     while pending_campaign := next(
         (pending for pending in reconciled.waiting if pending.campaign.key == campaign), None
@@ -174,12 +173,10 @@ def _without_oracle(watch: str) -> str:
 
 def _invite(console: Console, pending: PendingCampaign) -> None:
     """Print where people answer and their log-ins, or why the campaign cannot close."""
-    console.print(pending.reason, markup=False)
+    console.print(pending.reason)
     if not pending.progress.complete:
-        accounts = read_accounts(service_settings())
-        for name in pending.campaign.annotators:
-            if name in accounts:
-                console.print(f"  {accounts[name].email}  {accounts[name].password}", markup=False)
+        for line in invitation_lines(invitations(service_settings(), pending.campaign), passwords=True):
+            console.print(line, soft_wrap=True)
     console.print("The loop goes on by itself when the campaign closes; Ctrl-C stops it, and the next call goes on.")
 
 
@@ -207,7 +204,6 @@ def _show(console: Console, summary: dict[str, Any], report: Path) -> None:
         lines.append(f"lineage of {name:<8} {'complete' if chain['complete'] else 'GAP: ' + str(chain['gap'])}")
     console.print(
         "\n".join([*lines, f"report              {report}", f"whole call          {summary['seconds']:.0f} s"]),
-        markup=False,
     )
 
 

@@ -1,6 +1,7 @@
 """Give a pipeline's tasks what a deployment profile says: image, environment, secrets, resources, retries."""
 
 import json
+from pathlib import PurePosixPath
 from typing import Any
 
 from kfp import kubernetes
@@ -88,6 +89,7 @@ def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) ->
         "trainjob_nodes": str(resources.nodes),
         "trainjob_resources": json.dumps(per_node),
         "trainjob_secrets": json.dumps(secrets),
+        "trainjob_variables": json.dumps(_trainjob_variables(profile)),
         "trainjob_retries": str(resources.retries),
         "trainjob_pod": json.dumps(_trainjob_pod(resources, profile)),
     }
@@ -95,6 +97,16 @@ def _launch_trainjobs(task: Any, resources: StageResources, profile: Profile) ->
         task.set_env_variable(LaunchSettings.variable(field), value)
     for field, path in (("pod_name", "metadata.name"), ("pod_uid", "metadata.uid")):
         kubernetes.use_field_path_as_env(task, LaunchSettings.variable(field), path)
+
+
+def _trainjob_variables(profile: Profile) -> list[str]:
+    """Return the profile's variables that a TrainJob's pods get: all but paths of secrets, which only steps have."""
+    plain = [
+        name
+        for name, value in profile.variables.items()
+        if not any(PurePosixPath(value).is_relative_to(folder.path) for folder in profile.secret_folders)
+    ]
+    return plain + [name for variables in profile.config_maps.values() for name in variables]
 
 
 def _trainjob_pod(resources: StageResources, profile: Profile) -> dict[str, JsonValue]:

@@ -1,11 +1,11 @@
-"""`editloop teacher import` and `editloop adapter`: import distilled edits and released adapters for EditScore."""
+"""`editloop teacher import`: import distilled edits for EditScore."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.input_options import input_file, plain_folder
+from pipelines.input_options import input_file
 
 teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a strong model has judged.")
 
@@ -35,23 +35,3 @@ def import_teacher_command(
     counts = import_distillation_rows(file, out, top=top, least_best=least_best, least_spread=least_spread)
     for name, count in counts.items():
         print(f"{name:<28} {count:>8,}")
-
-
-def adapter_command(
-    base: Annotated[str, typer.Argument(help="Folder of the base's checkpoint, or a shipped name.")],
-    folder: Annotated[
-        Path, typer.Argument(callback=plain_folder, help="The adapter's folder as PEFT wrote it (safetensors).")
-    ],
-    out: Annotated[Path, typer.Option(help="The model folder to write: what `score` and `serve` take as --model.")],
-    base_name: Annotated[
-        str | None, typer.Option(help="What model the base's folder holds, if its own name does not tell.")
-    ] = None,
-) -> None:
-    """Make an EditScore model of a released adapter and its base, after checking that they belong together.
-
-    For example: editloop adapter models/Qwen3-VL-8B-Instruct models/EditScore-Qwen3-VL-8B --out models/edit-score
-    """
-    from editloop.models.edit_score.checkpoints import import_released_adapter
-
-    import_released_adapter(base, folder, out, base_name=base_name)
-    print(out)

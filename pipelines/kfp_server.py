@@ -1,6 +1,5 @@
 """Runs on a Kubeflow Pipelines server: submit one per piece of work, watch, read the logs, stop."""
 
-import getpass
 import io
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from editloop.environment import login_name
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.run_claim import RunClaim, claim_run, latest_claim, record_run
@@ -113,7 +113,7 @@ class KfpServer:
             if status is not None and not (again and status.state in ("failed", "stopped")):
                 return status
         attempt = latest.attempt + 1 if latest else 1
-        claim = claim_run(api, key, attempt, getpass.getuser())
+        claim = claim_run(api, key, attempt, login_name())
         if claim is None:
             return RunStatus(key, "running", "", "another caller is submitting it")
         run_id = self._create(name, arguments, _run_name(key, attempt))

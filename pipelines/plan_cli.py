@@ -31,9 +31,9 @@ def plan_command(
     setting, copy the preset's file, edit it, and give its path here and to the reward stage as `preset`. With --units,
     and for a preset of online RL, it also estimates GPU hours. docs/sizing.md has examples.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from editloop.terminal import text_console
     from editloop.training.editor_rl.settings import read_rl_preset, rl_preset_names
     from editloop.training.memory_plan import (
         USABLE_SHARE,
@@ -45,7 +45,7 @@ def plan_command(
     from editloop.training.presets import load_preset, reward_presets
     from editloop.training.work_plan import rl_work, training_work
 
-    console = Console()
+    console = text_console()
     if not preset:
         table = Table(title="Presets")
         for heading in ("name", "starts from", "weights", "trained", "ZeRO"):

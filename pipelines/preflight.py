@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
+from components.annotate.declaration import ANNOTATE, AnnotateParameters
+from components.benchmark.declaration import BENCHMARK
 from components.collect.declaration import COLLECT
-from editloop.errors import EditLoopError, there_are
+from components.reward.declaration import REWARD
+from editloop.errors import EditLoopError
 from editloop.lineage.run_key import record_run_key
 from editloop.lineage.step import PipelineRunSettings
-from editloop.settings_file import setting_faults, shorten
-from pipelines.catalogue import Pipeline, Step, find_pipeline, read_run_settings
-from pipelines.run_inputs import Source, find_campaign_files, find_edits, pin_models, present_answers
+from editloop.training.presets import load_preset
+from pipelines.catalogue import Pipeline, find_pipeline, read_run_settings
+from pipelines.follow_up import read_follow_up
+from pipelines.form_check import check_form
+from pipelines.run_inputs import Source, find_campaign_files, find_edits, pin_models, present_answers, present_champion
 from pipelines.service_checks import check_services
 
 FIRST_STEP = "preflight"
@@ -48,7 +51,8 @@ def preflight_outputs(name: str, arguments: Mapping[str, Any]) -> tuple[Any, ...
     Raises:
         EditLoopError: A service refuses or is away, or a value or an input is faulty; a line for each.
     """
-    faults = [f"{check.name}: {check.state}; {check.advice}" for check in check_services(os.environ) if not check.ok]
+    checks = check_services(os.environ, own_folders=True)
+    faults = [f"{check.name}: {check.state}; {check.advice}" for check in checks if not check.ok]
     if faults:  # the form cannot be checked without them
         raise _refusal(name, faults)
     plan, run_id = plan_run(name, arguments), PipelineRunSettings().pipeline_run
@@ -80,24 +84,18 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
     """
     pipeline = find_pipeline(name)
     settings = read_run_settings(arguments.get("settings", ""))
-    faults = _unknown_settings(pipeline, settings)
+    checked, faults = check_form(pipeline, arguments)
     parameters: dict[str, dict[str, Any]] = {}
-    for step in pipeline.steps:
-        stage = step.stage
-        fields = stage.parameters.model_fields
-        values = {field: arguments[step.pipeline_name(field)] for field in fields if _is_given(step, field, arguments)}
-        if "seed" in fields and "seed" in settings:
-            values["seed"] = settings["seed"]
-        own = settings.get(stage.name)
-        values |= own if isinstance(own, dict) else {}
+    for stage, values in checked.items():
         try:
-            checked = stage.parameters.model_validate(values)
-            checked.check()
-            parameters[stage.name] = pin_models(stage.name, checked.model_dump(mode="json"))
-        except ValidationError as error:
-            faults += [f"{stage.name}: {fault}" for fault in setting_faults(error, stage.parameters)]
+            parameters[stage] = pin_models(stage, values.model_dump(mode="json"))
         except EditLoopError as error:
-            faults.append(f"{stage.name}: {error}")
+            faults.append(f"{stage}: {error}")
+    if isinstance(opening := checked.get(ANNOTATE.name), AnnotateParameters):
+        try:
+            read_follow_up(opening)
+        except EditLoopError as error:
+            faults.append(f"{ANNOTATE.name}: {error}")
     sources: dict[str, Source] = {}
     for part in pipeline.imports:
         try:
@@ -108,6 +106,9 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
     collected = parameters.get(COLLECT.name, {})
     if not faults and collected.get("answers_sha256") == "":  # as they are now: content, which a cache may compare
         collected["answers_sha256"] = present_answers(str(arguments["campaign"]))
+    measured = parameters.get(BENCHMARK.name, {})
+    if not faults and measured.get("champion") == "":
+        measured["champion"] = present_champion(load_preset(parameters[REWARD.name]["preset"]).model)
     if faults:
         raise _refusal(name, faults)
     return RunPlan(str(settings.get("run_key", "")), sources, parameters)
@@ -116,22 +117,6 @@ def plan_run(name: str, arguments: Mapping[str, Any]) -> RunPlan:
 def _refusal(name: str, faults: Sequence[str]) -> EditLoopError:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return EditLoopError("\n".join([f"{name}: {count}, nothing was started.", *faults]))
-
-
-def _is_given(step: Step, field: str, arguments: Mapping[str, Any]) -> bool:
-    return arguments.get(step.pipeline_name(field)) is not None
-
-
-def _unknown_settings(pipeline: Pipeline, settings: Mapping[str, Any]) -> list[str]:
-    """Return a fault for each key of `settings` that is none, and each stage's section that is no mapping."""
-    stages = [step.stage.name for step in pipeline.steps]
-    known = ["seed", "run_key", *stages]
-    faults = [f"settings: no stage or setting {key!r}; {there_are(str(key), known)}" for key in settings.keys() - known]
-    return faults + [
-        f"settings.{stage}: {shorten(settings[stage])} is no mapping of parameters"
-        for stage in stages
-        if not isinstance(settings.get(stage, {}), dict)
-    ]
 
 
 def _find_source(name: str, field: str, value: str) -> Source:

@@ -80,7 +80,7 @@ def import_ratings_command(
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
     judgements = judgements_of_table(file, tasks)
-    write_imported(out, judgements, tasks, file)
+    write_imported(out, judgements, tasks, file, candidates / "images")
     print(f"{len(judgements)} judgements")
 
 

@@ -1,7 +1,7 @@
 """One reconcile pass: close the campaigns that are complete, start or report the pipelines that are due, and return.
 
-The pass keeps no state of its own: Label Studio knows which campaigns are complete and closed, MLflow which pipelines
-ran and which models are champions. Each pipeline starts under a key made of its inputs, so that a second pass, here or
+The pass keeps no state of its own: Label Studio has the answers, MLflow the campaigns' records, which pipelines ran and
+which models are champions. Each pipeline starts under a key made of its inputs, so that a second pass, here or
 elsewhere, starts nothing twice.
 """
 
@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotation.campaigns.answers import CampaignProgress
-from annotation.campaigns.campaign import Campaign, campaign_files, connect, find_campaigns, load_pages
-from annotation.campaigns.closing import close_campaign, closings, readiness
+from annotation.campaigns.campaign import Campaign, connect
+from annotation.campaigns.campaign_settings import LONGEST_NAME
+from annotation.campaigns.closing import close_campaign, readiness
+from annotation.campaigns.kept_answers import keep_answers, latest_copy
+from annotation.campaigns.label_studio import NotThereError
+from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.campaigns.locating import CampaignFiles, annotate_runs, campaign_files
+from annotation.campaigns.people import record_joined
+from annotation.campaigns.project import campaign_projects, mend_project
+from annotation.campaigns.record import CampaignRecord, now, read_records
+from annotation.campaigns.training import keep_trained
+from annotation.campaigns.training_project import mend_training
 from editloop.content import sha256_json
 from editloop.data.vocabulary import Page
 from editloop.datasets.settings import DatasetSettings
@@ -24,14 +34,25 @@ from editloop.datasets.withdrawal import Withdrawal, read_withdrawals
 from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
 from editloop.lineage import registry, tracking
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line, server_name
 from editloop.lineage.run_claim import latest_claim
+from editloop.settings_file import shorten
 from infra.settings import ServiceSettings, service_settings
 from pipelines.backend import Start
 from pipelines.catalogue import find_pipeline
+from pipelines.follow_up import Arguments, FollowUp, kept_follow_up
+from pipelines.reconcile_failures import (
+    CampaignFailure,
+    failure_reason,
+    forget_failure,
+    keep_failure,
+    read_failure,
+)
 from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.run_status import RunStatus
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 LAST_STAGE = {"collect-preferences": "annotate", "train-reward": "promote", "improve-editor": "editor_eval"}
@@ -40,10 +61,16 @@ REWARD_CHAMPION = f"models:/edit-reward@{registry.CHAMPION}"
 EDITOR_CHAMPION = f"models:/editor@{registry.CHAMPION}"
 OF_AN_EDITOR = re.compile(r", editor \d+$")
 """End of the name of a campaign that asks about an improved editor's edits."""
-Arguments = dict[str, object]
-"""Values of a run form, by field or parameter."""
-FollowUp = dict[str, Arguments]
-"""A campaign's `follow_up`: arguments by pipeline."""
+ACTOR = "editloop reconcile"
+"""Who a closing is by that no person made."""
+COPY_SECONDS = 600
+"""Seconds after which changed answers are copied into the campaign's record again."""
+
+
+SHOWN_TITLES = 5
+"""Campaigns without a record that a note names."""
+OPENING = 20
+"""Latest openings of campaigns among which one that goes on at this moment is looked for."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +94,17 @@ class ReconcileResult:
     """Campaigns whose answers were edited after their last closing. Closing them again starts a new training."""
     runs: list[RunStatus] = field(default_factory=list)
     """Where the runs stand that are due."""
+    repairs: list[str] = field(default_factory=list)
+    """What was mended in campaigns' projects, each with the campaign."""
+    notes: list[str] = field(default_factory=list)
+    """What keeps pipelines from following, and no campaign's failure."""
     failures: list[str] = field(default_factory=list)
     """Campaigns that could not be looked at, each with the reason."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a campaign could not be looked at, or a run that is due has failed."""
+        return bool(self.failures) or any(run.state == "failed" for run in self.runs)
 
     def lines(self) -> list[str]:
         """Return everything but the failures as lines for people."""
@@ -81,11 +117,13 @@ class ReconcileResult:
                 f"edited   {campaign.name} ({campaign.key}): `editloop campaign status` tells what changed"
                 for campaign in self.edited
             ),
+            *(f"mended   {repair}" for repair in self.repairs),
+            *(f"note     {note}" for note in dict.fromkeys(self.notes)),
             *map(str, self.runs),
         ]
 
 
-def reconcile(start: Start, root: Path | None, policy: ReconcilePolicy) -> ReconcileResult:
+def reconcile(start: Start, root: Path | None, policy: ReconcilePolicy, *, again: bool = False) -> ReconcileResult:
     """Close every campaign that can close, and start what follows from it or report it as due, as the policy says.
 
     The first time, a campaign closes by itself, when all pages are answered and its gates hold. After that only people
@@ -93,29 +131,37 @@ def reconcile(start: Start, root: Path | None, policy: ReconcilePolicy) -> Recon
     or a task of the campaign was withdrawn; improve-editor for a reward champion that learnt from the campaign;
     collect-preferences, the next campaign, for an editor champion that learnt from such a reward model. The arguments
     are those of the campaign's `follow_up` (a parameter of collect-preferences). Without arguments for improve-editor
-    or collect-preferences, that pipeline is not due. A campaign that fails does not stop the others.
+    or collect-preferences, that pipeline is not due. A campaign that fails, by whatever error, does not stop the
+    others; later passes leave it alone for a while (`pipelines.reconcile_failures`).
 
     Args:
         start: Runs a pipeline.
         root: Folder of the lock that keeps two passes on this machine apart; None where a server keeps runs apart.
         policy: What is started and what is reported.
+        again: Look also at campaigns that failed a short while ago.
 
     Returns:
         The pending and edited campaigns, where the runs stand, and the failures.
+
+    Raises:
+        EditLoopError: A service is away or refuses the log-in, or an experiment of MLflow's was deleted.
     """
     settings = service_settings()
+    tracking.forget_experiments()
+    tracking.find_experiment(tracking.client(), tracking.EXPERIMENT)  # where it was deleted, no campaign can be read
     if root:
         root.mkdir(parents=True, exist_ok=True)
     with file_lock(root / "reconcile.lock") if root else nullcontext():
         client = connect(settings)
         repo = DatasetSettings().dataset_repo
-        current_pass = _Pass(start, policy, client, settings, read_withdrawals(repo) if repo else [])
-        current_pass.result.campaigns.extend(find_campaigns(client, settings))
-        for campaign in current_pass.result.campaigns:
-            try:
-                current_pass.advance(campaign)
-            except EditLoopError as error:
-                current_pass.result.failures.append(f"{campaign.name} ({campaign.key}): {error}")
+        current_pass = _Pass(start, policy, client, settings, read_withdrawals(repo) if repo else [], again)
+        projects = campaign_projects(settings)
+        records = read_records(settings)
+        current_pass.note_unrecorded(projects, records)
+        for record in records:
+            if not record.cancelled:
+                current_pass.result.campaigns.append(record.campaign)
+                current_pass.look_at(record)
     return current_pass.result
 
 
@@ -128,24 +174,67 @@ class _Pass:
     client: Any
     settings: ServiceSettings
     withdrawals: Sequence[Withdrawal]
+    again: bool
     result: ReconcileResult = field(default_factory=ReconcileResult)
 
-    def advance(self, campaign: Campaign) -> None:
-        """Close a campaign that can close, and start or report what is due for it."""
-        runs = tracking.find_runs(stage="annotate", campaign_key=campaign.key)
+    def note_unrecorded(self, projects: Mapping[str, str], records: Sequence[CampaignRecord]) -> None:
+        """Note the campaigns in Label Studio of which MLflow has no record: nothing follows from them."""
+        unrecorded = [
+            title for key, title in projects.items() if key not in {record.campaign.key for record in records}
+        ]
+        if unrecorded:
+            titles = ", ".join(map(shorten, unrecorded[:SHOWN_TITLES])) + (", ..." if unrecorded[SHOWN_TITLES:] else "")
+            self.result.notes.append(
+                f"{server_name()} has no record of {len(unrecorded)} campaigns in Label Studio ({titles}), so nothing "
+                "follows from them: is MLFLOW_TRACKING_URI the server that they were opened with?"
+            )
+
+    def look_at(self, record: CampaignRecord) -> None:
+        """Advance a campaign; where that fails, keep the failure for later passes."""
+        campaign, runs = record.campaign, list["Run"]()
+        failure: CampaignFailure | None = None
+        try:
+            runs = annotate_runs(record)
+            failure = read_failure(runs[0]) if runs else None
+            if failure and now() < failure.retry_at and not self.again:
+                self.result.failures.append(f"{campaign.name} ({campaign.key}): {failure}")
+                return
+            self.advance(record, runs)
+            if failure:
+                forget_failure(runs[0])
+        except Exception as error:
+            self.check_services()  # where one is away, that is no campaign's failure
+            reason = failure_reason(error)
+            self.result.failures.append(f"{campaign.name} ({campaign.key}): {reason}")
+            if runs:
+                keep_failure(runs[0], reason, failure)
+
+    def check_services(self) -> None:
+        """Raise EditLoopError where Label Studio or MLflow is away."""
+        connect(self.settings)
+        with mlflow_errors_in_one_line():
+            tracking.client().search_experiments(max_results=1)
+
+    def advance(self, record: CampaignRecord, runs: "Sequence[Run]") -> None:
+        """Mend a campaign's project, close it if it can close, and start or report what is due for it."""
         if not runs:
-            return  # being opened at this moment, or opened where another MLflow keeps the record
-        pages = load_pages(campaign_files(campaign, runs).folder)
-        ready = readiness(self.client, self.settings, campaign, pages)
-        campaign_closings = closings(self.client, campaign)
+            self.note_unopened(record)
+            return
+        record = record_joined(self.settings, record)
+        files, campaign = campaign_files(record, runs), record.campaign
+        pages = files.pages()
+        record, live = self.mend(files, pages)
+        campaign = record.campaign
+        ready = readiness(self.settings, record, pages, live)
+        campaign_closings = record.closings
         if not campaign_closings and (hindrance := ready.closing_obstacle or ready.gate_shortfall):
             self.result.waiting.append(PendingCampaign(campaign, ready.progress, hindrance))
             return
         opened: dict[str, str] = runs[0].data.tags
         if "editloop.uri.candidates" not in opened:
             return  # opened by `dvc repro` or stage by stage: whoever did so goes on
-        closing = campaign_closings[-1] if campaign_closings else close_campaign(self.client, campaign, ready)
-        follow_up: FollowUp = json.loads(opened["editloop.follow_up"])
+        closing = campaign_closings[-1] if campaign_closings else close_campaign(record, ready, live, by=ACTOR)
+        follow_up = kept_follow_up(opened.get("editloop.follow_up", "{}"))
         training = {
             "campaign": campaign.key,
             "answers_sha256": closing.answers_sha256,
@@ -164,6 +253,46 @@ class _Pass:
         self.once("train-reward", campaign.key, training)
         self.follow_champions(campaign, follow_up)
 
+    def note_unopened(self, record: CampaignRecord) -> None:
+        """Note that no run opened a campaign, unless one does at this moment."""
+        campaign = record.campaign
+        for run in tracking.find_runs(stage="annotate", campaign_key=campaign.key, deleted=True, limit=1):
+            raise EditLoopError(
+                f"{server_name()}: run {run.info.run_id}, which opened it, was deleted, so nothing follows. Restore "
+                f"it: `mlflow runs restore --run-id {run.info.run_id}`."
+            )
+        opening = [run for run in tracking.find_runs(stage="annotate", limit=OPENING) if run.info.status == "RUNNING"]
+        if campaign.name not in [run.data.params.get("name") for run in opening]:
+            self.result.notes.append(
+                f"{campaign.name} ({campaign.key}): {server_name()} has no run that opened it, so nothing follows. "
+                "Open it again."
+            )
+
+    def mend(self, files: CampaignFiles, pages: Mapping[str, Page]) -> tuple[CampaignRecord, Snapshot]:
+        """Undo what people did to a campaign's project, keep a copy of its answers, and return those."""
+        record = files.record
+        try:
+            live = snapshot(self.settings, record, pages)
+        except NotThereError:
+            live = None
+        if live is None or live.answers.disturbed(pages):
+            guidelines = (files.folder / "guidelines.md").read_text()
+            answers = live.answers if live else None
+            mended = mend_project(self.client, self.settings, record, pages, guidelines, answers)
+            record = mended.record
+            self.result.repairs += [f"{record.campaign.name}: {repair}" for repair in mended.repairs]
+            live = snapshot(self.settings, record, pages)
+        if live.training and live.training.deleted:
+            guidelines = (files.folder / "guidelines.md").read_text()
+            record = mend_training(self.client, self.settings, record, guidelines)
+            self.result.repairs.append(f"{record.campaign.name}: its training project was deleted, and is made anew")
+        record = keep_trained(record, live.training)
+        copy = latest_copy(record.campaign.key)
+        stale = copy is None or (now() - copy.at).total_seconds() > COPY_SECONDS
+        if stale and live.digests and (copy is None or copy.answers_sha256 != live.sha256):
+            keep_answers(record.campaign.key, live.kept_answers(), live.sha256)
+        return record, live
+
     def follow_champions(self, campaign: Campaign, follow_up: FollowUp) -> None:
         """Start or report what is due for champions that learnt from a campaign."""
         improvement = follow_up.get("improve-editor", {})
@@ -175,10 +304,22 @@ class _Pass:
             return
         name = improvement.get("registered_name")
         editor = registry.find_version(f"models:/{name}@{registry.CHAMPION}" if name else EDITOR_CHAMPION)
-        teacher = registry.find_version(editor.tags["editloop.reward"]) if editor else None
+        teacher = self.teacher_of(editor) if editor else None
         if editor and teacher and _learnt_from(teacher, campaign):
             arguments = next_campaign(campaign, follow_up, f"models:/{editor.name}/{editor.version}")
             self.once("collect-preferences", _short_sha256(editor), arguments)
+
+    def teacher_of(self, editor: "ModelVersion") -> "ModelVersion | None":
+        """Return the reward model that an editor learnt from; None, with a note, where nothing says which."""
+        address = editor.tags.get("editloop.reward")
+        teacher = registry.find_version(address) if address else None
+        if teacher is None:
+            trouble = f"its reward model {address} is gone" if address else "it has no tag editloop.reward"
+            self.result.notes.append(
+                f"models:/{editor.name}/{editor.version}, the champion, leads to no campaign: {trouble}. Promote a "
+                "version that stage editor_eval registered."
+            )
+        return teacher
 
     def once(self, pipeline: str, cause: str, arguments: Arguments) -> None:
         """Start a run of its key unless there is one, or report it as due."""
@@ -206,7 +347,8 @@ def next_campaign(campaign: Campaign, follow_up: FollowUp, editor: str) -> Argum
         follow_up: Its `follow_up`, with arguments of collect-preferences: the edits folder, at least.
         editor: Address of the editor's version.
     """
-    name = f"{OF_AN_EDITOR.sub('', campaign.name)}, editor {editor.rpartition('/')[2]}"
+    ending = f", editor {editor.rpartition('/')[2]}"
+    name = f"{OF_AN_EDITOR.sub('', campaign.name)[: LONGEST_NAME - len(ending)].rstrip()}{ending}"
     return {
         "campaign": name,
         "annotators": list(campaign.annotators),
@@ -256,7 +398,13 @@ def _learnt_from(reward: "ModelVersion", campaign: Campaign) -> bool:
 
 def _short_sha256(version: "ModelVersion") -> str:
     """Return the beginning of the content address of a registered model."""
-    return str(version.tags["editloop.sha256"])[:16]
+    sha256 = version.tags.get("editloop.sha256")
+    if not sha256:
+        raise EditLoopError(
+            f"models:/{version.name}/{version.version} has no tag editloop.sha256: somebody registered it by hand. "
+            "Promote a version that a pipeline registered."
+        )
+    return str(sha256)[:16]
 
 
 def _option_text(value: object) -> str:

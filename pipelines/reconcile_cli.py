@@ -27,6 +27,9 @@ def reconcile_command(
         DEFAULT_OUT
     ),
     seconds: Annotated[float, typer.Option(min=1, help="Seconds between two passes without --once.")] = 30.0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Look also at campaigns that failed just now and have to wait.")
+    ] = False,
     profile: ProfileName = None,
 ) -> None:
     """Start or report the next pipeline for complete campaigns and new champions. Safe to run twice or in two places.
@@ -36,12 +39,10 @@ def reconcile_command(
 
     For example: editloop reconcile --listen 0.0.0.0:8421 --seconds 300
     """
-    from mlflow.exceptions import MlflowException
-
     from annotation.campaigns.label_studio import LabelStudioApi
     from annotation.campaigns.webhooks import ensure_webhooks
     from editloop.interruption import interrupt_on_termination
-    from editloop.lineage.retries import is_unreachable
+    from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
     from infra.settings import service_settings
     from pipelines.backend import make_starter
     from pipelines.environment import services_of
@@ -71,14 +72,15 @@ def reconcile_command(
             print(f"hints    {endpoint}", flush=True)
         while True:
             try:
-                result = reconcile(make_starter(out, profile), lock_folder, rules)
+                with mlflow_errors_in_one_line():
+                    result = reconcile(make_starter(out, profile), lock_folder, rules, again=again)
+                _print_result(result)
                 if listen and settings.hint_url:
                     ensure_webhooks(LabelStudioApi(service_settings()), result.campaigns, settings.hint_url, secret)
-                _print_result(result)
                 if once:
-                    raise typer.Exit(1 if result.failures else 0)
-            except (EditLoopError, MlflowException) as error:  # a service is away: the next pass may find it
-                if once or not (isinstance(error, EditLoopError) or is_unreachable(error)):
+                    raise typer.Exit(1 if result.has_failed else 0)
+            except EditLoopError as error:  # a service is away, say: the next pass may find it
+                if once:
                     raise
                 print(f"failed   {error}", file=sys.stderr, flush=True)
             hints.wait()

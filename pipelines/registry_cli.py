@@ -136,11 +136,11 @@ def _versions(name: str) -> list[dict[str, Any]]:
 
 
 def _print(name: str, facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from editloop.lineage.promotion_pages import evidence_words
+    from editloop.terminal import text_console
 
     def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
         rich_table = Table(title=title, title_justify="left")
@@ -148,7 +148,7 @@ def _print(name: str, facts: dict[str, Any]) -> None:
             rich_table.add_column(word, overflow="fold")
         for row in rows:
             rich_table.add_row(*(Text(str(value if value not in (None, "") else "—")) for value in row))
-        Console().print(rich_table)
+        text_console().print(rich_table)
 
     versions = [
         [row["version"], ", ".join(row["aliases"]), row["verdict"], row["tainted"], (row["sha256"] or "")[:12]]

@@ -6,8 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from annotation.campaigns.campaign import connect, find_campaigns
+from annotation.campaigns.campaign import connect
 from annotation.campaigns.lead_queue import snapshot
+from annotation.campaigns.locating import locate_campaign
 from editloop.content import MANIFEST, read_manifest, sha256_bytes
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError, there_are
@@ -107,14 +108,12 @@ def present_answers(campaign: str) -> str:
         campaign: The campaign's name or key.
 
     Raises:
-        EditLoopError: Label Studio has no such campaign, or does not answer.
+        EditLoopError: There is no such campaign, or Label Studio does not answer.
     """
     settings = service_settings()
-    client = connect(settings)
-    for candidate in find_campaigns(client, settings):
-        if campaign in (candidate.name, candidate.key):
-            return str(snapshot(client, settings, candidate).sha256)
-    raise EditLoopError(f"campaign: Label Studio has no project of campaign {campaign!r}. Restore or open it there.")
+    connect(settings)
+    located = locate_campaign(settings, campaign)
+    return snapshot(settings, located.record, located.pages()).sha256
 
 
 def pin_models(stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +138,16 @@ def pin_models(stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
             words = (_pinned(name, word) if word.startswith(MODELS) else word for word in value.split())
             pinned[name] = " ".join(words)
     return pinned
+
+
+def present_champion(name: str) -> str:
+    """Return the address of the version that is champion now; empty where there is none.
+
+    Args:
+        name: Name in the registry.
+    """
+    version = registry.find_version(f"{MODELS}{name}@{registry.CHAMPION}")
+    return f"{MODELS}{name}/{version.version}" if version else ""
 
 
 def _editor_address(parameter: str, editor: str) -> str:

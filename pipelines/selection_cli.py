@@ -73,11 +73,11 @@ def learning_curves_command(
     seeds: Annotated[int, typer.Option(min=1, help="Worlds to measure; those measured before are kept.")] = 5,
 ) -> None:
     """Measure on drawn scenes how many judgements active selection saves against random choice."""
-    from rich.console import Console
     from rich.table import Table
 
     from editloop.studies.learning_curves.learning_curves import learning_curves as measure
     from editloop.studies.learning_curves.plot import plot_curves, saving_phrases
+    from editloop.terminal import text_console
 
     curves = measure(out, seeds=seeds)
     plot_curves(curves, out / "learning-curves.png")
@@ -87,7 +87,7 @@ def learning_curves_command(
     for index, judgements in enumerate(curves["judgements"]):
         means = (sum(accuracies[index] for accuracies in rows) / len(rows) for rows in curves["accuracy"].values())
         table.add_row(f"{judgements}", *(f"{mean:.3f}" for mean in means))
-    console = Console()
+    console = text_console()
     console.print(table)
     for line in (*saving_phrases(curves), f"picture: {out / 'learning-curves.png'}"):
-        console.print(line, markup=False)
+        console.print(line)

@@ -5,33 +5,34 @@ environment.
 """
 
 import re
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import httpx
 
-from editloop.datasets.git_command import git
+from editloop.datasets.checkout import is_url
 from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
 from editloop.object_storage import ObjectFolder, is_address
-from infra.doctor import Check
+from infra.doctor import Check, repository_check
 
 ANSWER_SECONDS = 20.0
-BUCKET_VARIABLES = ("EDITLOOP_PICTURES", "EDITLOOP_CHECKPOINTS", "EDITLOOP_EDITS", "EDITLOOP_OBJECTS")
+BUCKET_VARIABLES = (
+    *("EDITLOOP_PICTURES", "EDITLOOP_CHECKPOINTS", "EDITLOOP_EDITS", "EDITLOOP_OBJECTS", "EDITLOOP_DATASET_REMOTE"),
+)
 """Variables whose s3:// addresses are tried beside KFP's own."""
 PROBE = b"written by editloop to try the storage; may be deleted\n"
 OLDEST_MLFLOW, OLDEST_LABEL_STUDIO, OLDEST_KFP = (3,), (1, 20), (2, 17)
 """Oldest versions that EditLoop works with."""
 
 
-def check_services(variables: Mapping[str, str], pipeline_root: str = "") -> list[Check]:
+def check_services(variables: Mapping[str, str], pipeline_root: str = "", *, own_folders: bool = False) -> list[Check]:
     """Check MLflow, Label Studio, object storage and the dataset repository, as far as the variables name them.
 
     Args:
         variables: Environment variables of a step, secrets too.
         pipeline_root: Address below which KFP keeps what steps write; empty where it is not known.
+        own_folders: Whether the folders that the variables name are this machine's.
     """
     checks: list[Check] = []
     if uri := variables.get("MLFLOW_TRACKING_URI", ""):
@@ -42,8 +43,10 @@ def check_services(variables: Mapping[str, str], pipeline_root: str = "") -> lis
     addresses = [pipeline_root, *(variables.get(name, "") for name in BUCKET_VARIABLES)]
     for address in dict.fromkeys(address for address in addresses if is_address(address)):
         checks.append(_storage_check(address, variables))
-    if repository := variables.get("EDITLOOP_DATASET_REPO", ""):
-        checks += _repository_checks(repository)
+    repository = variables.get("EDITLOOP_DATASET_REPO", "")
+    if repository and (own_folders or is_url(repository)):
+        remote = variables.get("EDITLOOP_DATASET_REMOTE") if own_folders else None
+        checks.append(repository_check(repository, remote or None))
     return checks
 
 
@@ -119,17 +122,3 @@ def _storage_check(address: str, variables: Mapping[str, str]) -> Check:
     except EditLoopError as error:
         return Check(check, False, str(error), "the account must write, read and delete there")
     return Check(check, is_same, "written and read" if is_same else "gives back other bytes than were written")
-
-
-def _repository_checks(repository: str) -> Iterator[Check]:
-    """Check that git reaches the dataset repository. A folder on this machine is made when it is first needed."""
-    if Path(repository).is_absolute():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            git(Path(folder), "ls-remote", "--heads", repository)
-        except EditLoopError as error:
-            advice = "correct EDITLOOP_DATASET_REPO, or give its credentials to git"
-            yield Check("dataset repository", False, " ".join(str(error).split()), advice)
-            return
-    yield Check("dataset repository", True, repository)

@@ -89,7 +89,7 @@ SMALLEST = _changed(
     DEMO,
     scenes={"train": 24, "prompts": 16, "heldout": 24},
     candidates={"per_task": 3, "steps": 4},
-    annotate={"annotators": ["ada", "bo"], "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": 0.0, "alpha_vq": 0.0},
+    annotate={"annotators": ["ada", "bo"], "gold_share": 0.05, "repeat_share": 0.05, "alpha_if": -1, "alpha_vq": -1},
     reward={"epochs": 1},
     benchmark={"gate": "open"},
     curate={"best": 16},

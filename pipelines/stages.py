@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from components.annotate.declaration import AnnotateParameters
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage.stage import Stage
-from editloop.lineage.step import run_step
+from editloop.lineage.step import run_step, validate_parameters
 from pipelines.catalogue import STAGES, stage_parameters
+from pipelines.follow_up import read_follow_up
 
 EXAMPLES = {
     "annotators": "ada bo",
@@ -46,12 +48,15 @@ def run_stage(name: str, texts: list[str]) -> None:
     stage = STAGES[name]
     options = vars(stage_parser(stage).parse_args(texts))
     run, pipeline = options.pop("run"), options.pop("pipeline", "")
+    parameters = {key: options[key] for key in stage.parameters.model_fields}
+    if isinstance(opening := validate_parameters(stage, parameters), AnnotateParameters):
+        read_follow_up(opening)
     metrics = run_step(
         stage,
         pipeline_run=run,
         inputs={file.argument: options[file.argument] for file in stage.inputs},
         outputs={file.argument: options[file.argument] for file in stage.outputs if options[file.argument]},
-        parameters={key: options[key] for key in stage.parameters.model_fields},
+        parameters=parameters,
         pipeline=pipeline,
     )
     for key, value in metrics.items():

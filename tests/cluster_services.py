@@ -16,6 +16,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
+from editloop.certificates import shared_certificates
 from editloop.content import write_file
 from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 from editloop.processes import stop_tree
@@ -198,7 +199,8 @@ def _wait(cluster: Cluster, name: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            if httpx.get(f"{cluster.url(name)}{path}", timeout=10).status_code == 200:
+            reply = httpx.get(f"{cluster.url(name)}{path}", timeout=10, verify=shared_certificates())
+            if reply.status_code == 200:
                 return
         except httpx.HTTPError:
             pass

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import hypothesis
 import numpy as np
@@ -96,6 +97,21 @@ def mlflow_environment(mlflow_alone: Services, monkeypatch: pytest.MonkeyPatch) 
     for name, value in mlflow_alone.environment.items():
         monkeypatch.setenv(name, value)
     return mlflow_alone
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """KFP without its look at the call stack for each setting of a task, which names the setting in an error.
+
+    It goes through all modules that are imported: in this process thousands, 0.1 s a setting.
+    """
+    from kfp.dsl.pipeline_task import PipelineTask
+
+    def check(task: PipelineTask) -> None:
+        assert task.container_spec is not None
+
+    with patch.object(PipelineTask, "_ensure_container_spec_exists", check):
+        yield
 
 
 @pytest.fixture

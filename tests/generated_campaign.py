@@ -44,16 +44,23 @@ class Generated(NamedTuple):
     checks: list[Judgement]
     pages: list[Page]
     tasks: list[EditTask]
+    hardness: dict[str, float]
+    """By task: what everybody's noise is multiplied by."""
 
 
-def campaign(characters, tasks=200, places=4, overlap=3, gold=0.05, repeats=0.05, days=20, seed=0):
-    """`characters`: {name: Character}. Gold (right edits and untouched sources) and repeats are asked of everybody."""
+def campaign(characters, tasks=200, places=4, overlap=3, gold=0.05, repeats=0.05, days=20, seed=0, hardness=0.0):
+    """`characters`: {name: Character}. Gold (right edits and untouched sources) and repeats are asked of everybody.
+
+    `hardness` is the standard deviation, over tasks, of the logarithm of what a task multiplies everybody's noise by.
+    """
     rng = np.random.default_rng(seed)
+    hard = np.exp(np.random.default_rng([seed, 1]).normal(0, hardness, tasks + round(gold * tasks)))
     names = list(characters)
-    made, pages, asked = [], [], []
+    made, pages, asked, factors = [], [], [], {}
     kinds = ["task"] * tasks + ["gold"] * round(gold * tasks)
     for number, kind in enumerate(kinds):
         task = f"t{number:05d}"
+        factors[task] = float(hard[number])
         # Edits fail outright, succeed, or lie between: as in a campaign, much lies at the ends of the scale.
         level = np.where(
             rng.random((places, 2)) < 0.4, rng.choice([1.0, 4.0], (places, 2)), rng.uniform(1, 4, (places, 2))
@@ -106,7 +113,8 @@ def campaign(characters, tasks=200, places=4, overlap=3, gold=0.05, repeats=0.05
     for number, (page, level, by, who) in enumerate(shuffled):
         for name in who:
             answered[name] += 1
-            given = ratings(characters[name], level, by, (answered[name] - 0.5) / totals[name], rng)
+            who_here = characters[name]._replace(noise=characters[name].noise * factors[page.task_id])
+            given = ratings(who_here, level, by, (answered[name] - 0.5) / totals[name], rng)
             rows = judgements if page.kind == "task" else checks
             when = BEGIN + timedelta(days=days * number / len(shuffled), seconds=int(rng.integers(3600)))
             seconds = float(characters[name].seconds * rng.lognormal(0, 0.4))
@@ -125,7 +133,7 @@ def campaign(characters, tasks=200, places=4, overlap=3, gold=0.05, repeats=0.05
                         created_at=when,
                     )
                 )
-    return Generated(judgements, checks, pages, made)
+    return Generated(judgements, checks, pages, made, factors)
 
 
 def bounds(level):

@@ -20,7 +20,7 @@ from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.project import task_rows
 from components.editor_eval.declaration import EditorEvalParameters
 from components.reward.declaration import RewardParameters
 from editloop.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json

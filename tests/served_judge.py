@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import psutil
 
+from editloop.certificates import shared_certificates
 from editloop.models.judge_protocol import EditGroup
 from editloop.scoring.encoding import encode_png
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
@@ -54,7 +55,7 @@ class Server:
         return ServedJudge(self.url, JudgeClientSettings(token=TOKEN, **{"patience": 60.0, **settings}))
 
     def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.url}/metrics", headers=ADDRESS).text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", headers=ADDRESS, verify=shared_certificates()).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
@@ -91,7 +92,7 @@ def served(folder: Path, model: str = "pixel", **settings: Any) -> Iterator[Serv
 
 def ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return httpx.get(f"{url}/readyz", verify=shared_certificates()).status_code == 200
     except httpx.TransportError:
         return False
 

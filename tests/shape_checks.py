@@ -27,6 +27,7 @@ MODULES = (
     "editloop.models.edit_score.scores",
     f"{STATISTICS}.agreement",
     f"{STATISTICS}.bootstrap",
+    f"{STATISTICS}.difficulty",
     f"{STATISTICS}.holm",
     f"{STATISTICS}.judgement_table",
     f"{STATISTICS}.mcnemar",

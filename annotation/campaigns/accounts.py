@@ -2,7 +2,7 @@
 
 With an accounts file (`EDITLOOP_ANNOTATORS_FILE`, mode 600), EditLoop signs missing annotators up through the
 invitation link, each with a random password that is stored only in that file, and then resets the link. Without the
-file, annotators join on their own, and EditLoop only checks that they are there.
+file, annotators join on their own, by the invitation link.
 """
 
 import json
@@ -10,17 +10,17 @@ import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import httpx
 
+from annotation.campaigns.label_studio import LabelStudioApi
 from editloop.content import write_file
+from editloop.data.account_name import account_name, email_of
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
 from infra.settings import ServiceSettings
 
-DOMAIN = "editloop.example"
-"""Domain of the address of an annotator whose name has no @."""
 TIMEOUT = 60
 
 
@@ -31,39 +31,6 @@ class Account(FrozenModel):
     email: str
     password: str
     token: str
-
-
-def email_of(name: str) -> str:
-    """Return the address of an annotator.
-
-    Args:
-        name: An address, or a name in DOMAIN.
-    """
-    return name if "@" in name else f"{name}@{DOMAIN}"
-
-
-def names_by_id(client: Any, names: Iterable[str]) -> dict[int, str]:
-    """Return annotators' names by Label Studio's user id.
-
-    Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        names: Annotators' names.
-
-    Returns:
-        Names by user id, without annotators who have no account.
-    """
-    ids = _members(client)
-    return {ids[email]: name for name in names if (email := email_of(name).lower()) in ids}
-
-
-def author_id(annotation: dict[str, Any]) -> int:
-    """Return the user id of an annotation's author.
-
-    Args:
-        annotation: An annotation from Label Studio; some of its replies hold the author's id, others the user.
-    """
-    author = annotation["completed_by"]
-    return int(author["id"] if isinstance(author, dict) else author)
 
 
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
@@ -82,9 +49,10 @@ def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
 
 
 def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettings) -> dict[str, int]:
-    """Make sure that every annotator has an account in Label Studio.
+    """Make sure, where there is an accounts file, that every annotator has an account in Label Studio.
 
-    With an accounts file, missing annotators are signed up. The file is written before each sign-up.
+    Missing annotators are signed up. The file is written before each sign-up. Without the file they join by the
+    invitation link (`annotation.campaigns.invitations`), now or later.
 
     Args:
         client: A LabelStudio client of the account that owns the campaigns.
@@ -92,22 +60,16 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
         settings: Address and token of Label Studio, and the accounts file.
 
     Returns:
-        Label Studio's user id by name.
+        Label Studio's user id by name, of those who have an account.
 
     Raises:
-        EditLoopError: Annotators are missing and there is no accounts file, or Label Studio refuses a sign-up or a
-            login.
+        EditLoopError: Label Studio refuses a sign-up or a login.
     """
     names = list(names)
-    ids = _members(client)
+    ids = member_ids(settings)
     accounts = read_accounts(settings)
-    missing = [name for name in names if email_of(name).lower() not in ids]
+    missing = [name for name in names if spelling(name) not in ids] if settings.annotators_file else []
     url = settings.require("label_studio_url")
-    if missing and settings.annotators_file is None:
-        raise EditLoopError(
-            f"Not in Label Studio yet: {', '.join(missing)}. Invite them: {settings.label_studio_link} > "
-            "Organization > Add People, or name annotators who are there."
-        )
     for name in missing:
         password = secrets.token_urlsafe(16)
         # Written before it is used: an account whose password is lost could never log in.
@@ -120,12 +82,37 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
             _write_accounts(settings.annotators_file, accounts)
     if missing:
         _reset_invitation(url, settings)
-        ids = _members(client)
-    return {name: ids[email_of(name).lower()] for name in names}
+        ids = member_ids(settings)
+    return {name: ids[spelling(name)] for name in names if spelling(name) in ids}
 
 
-def _members(client: Any) -> dict[str, int]:
-    return {user.email.lower(): user.id for user in client.users.list()}
+def member_ids(settings: ServiceSettings) -> dict[str, int]:
+    """Return the user ids of all who have an account in Label Studio, by account name.
+
+    Args:
+        settings: Address and token of Label Studio.
+    """
+    users: list[_User] = LabelStudioApi(settings).call("GET", "/api/users/")
+    return {spelling(user["email"]): user["id"] for user in users}
+
+
+def spelling(name: str) -> str:
+    """Return the one spelling of an account name; of what is none, the text in small letters.
+
+    Args:
+        name: An account name or an address, of a campaign that an earlier version opened or from Label Studio.
+    """
+    try:
+        return account_name(name)
+    except ValueError:
+        return name.lower()
+
+
+class _User(TypedDict):
+    """An account as Label Studio describes it."""
+
+    id: int
+    email: str
 
 
 def _sign_up(url: str, invite: str, account: Account) -> None:

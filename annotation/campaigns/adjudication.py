@@ -5,31 +5,29 @@ predictions, one per voter, which Label Studio shows beside the lead's own answe
 votes; nothing here changes a vote.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from annotation.campaigns.accounts import ensure_annotators
-from annotation.campaigns.answers import CampaignAnswers, PageAnswer, export_answers, extract_judgements
+from annotation.campaigns.answers import PageAnswer, extract_judgements
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.closing import config_faults
 from annotation.campaigns.guidelines import guidelines_html
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, read_project
 from annotation.campaigns.labelling import AXIS_WORDS, labelling_config, result_of, task_data
-from annotation.campaigns.lead_queue import FACTS, decided, find_queue, lead_answers, queue_of
-from annotation.campaigns.opening import import_tasks, live_tasks
-from annotation.campaigns.pictures import picture_store, read_large_pictures, shown_pictures
+from annotation.campaigns.lead_queue import Snapshot, decided
+from annotation.campaigns.pictures import picture_store
+from annotation.campaigns.project import PlannedTask, import_tasks, kept_by_page, make_project, project_title, task_rows
+from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.quality.conflicts import conflicts
-from editloop.content import canonical_json
 from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
+from editloop.progress import track
 from infra.settings import ServiceSettings
 
-TITLE = 50
-"""Longest project title that Label Studio accepts, in characters."""
 GUIDELINES = """# Adjudication
 
 Annotators disagree on these tasks. Rate every candidate as you see it, and write the reason for your decision.
@@ -55,10 +53,10 @@ class AdjudicationState(Record):
 def adjudicate(
     client: Any,
     settings: ServiceSettings,
-    campaign: Campaign,
+    record: CampaignRecord,
     folder: Path,
     pages: Mapping[str, Page],
-    answers: CampaignAnswers,
+    live: Snapshot,
 ) -> AdjudicationState:
     """Bring the lead's queue up to date: open it, add tasks now in conflict, and show the votes on decided tasks.
 
@@ -67,10 +65,10 @@ def adjudicate(
     Args:
         client: A LabelStudio client of the account that owns the campaigns.
         settings: Addresses and credentials of the services.
-        campaign: The campaign.
+        record: The campaign's record.
         folder: The campaign's folder.
         pages: The campaign's pages by key.
-        answers: The answers that Label Studio has now.
+        live: The answers that Label Studio has now.
 
     Returns:
         The state of the queue.
@@ -78,51 +76,65 @@ def adjudicate(
     Raises:
         EditLoopError: The campaign has no lead, or its labelling config was changed in Label Studio.
     """
+    campaign = record.campaign
     if campaign.lead is None:
         raise EditLoopError(
             f"Campaign {campaign.name} has no lead who could decide: name one (`lead:` in its file) and open it again."
         )
-    if faults := config_faults(client, campaign):
+    if faults := config_faults(settings, campaign):
         raise EditLoopError(" ".join(faults))
-    judgements, _ = extract_judgements(pages, answers)
+    judgements, _ = extract_judgements(pages, live.answers)
     tasks = conflicts(judgements)
     conflict_pages = {key: page for key, page in pages.items() if page.kind == "task" and page.task_id in tasks}
-    queue = find_queue(client, settings, campaign)
-    if queue is None:
-        if not conflict_pages:
-            return AdjudicationState(url="", conflicts=0, tasks=0, decided=0)
-        queue = _open(client, settings, campaign, folder)
     store, api = picture_store(settings), LabelStudioApi(settings)
+    queue = _live_queue(api, record)
+    if queue is None:
+        if not conflict_pages and not live.lead.given:
+            return AdjudicationState(url="", conflicts=0, tasks=0, decided=0)
+        queue = _open(client, settings, record, folder)
     store.attach(client, queue.project_id, campaign.key)
-    queued_keys = {task["data"]["key"] for task in live_tasks(api, queue, "task_only")}
-    queue_pages = [page for key, page in pages.items() if key in queued_keys or key in conflict_pages]
-    shown = shown_pictures(store, campaign.key, read_large_pictures(folder))
-    planned = [task_data(page, shown) for page in queue_pages]
-    rows = import_tasks(api, queue, planned)
-    lead = lead_answers(client, campaign, pages, export_answers(settings, queue))
-    decided_keys = [answer.page for answer in decided(lead)]
-    for key in track(decided_keys, "votes", transient=True):
-        _show_votes(api, rows[key].id, [answer for answer in answers.counting().values() if answer.page == key])
+    queued = task_rows(settings, queue)
+    wanted = {*queued, *conflict_pages, *(answer.page for answer in live.lead.given)}
+    queue_pages = [page for key, page in pages.items() if key in wanted]
+    kept = kept_by_page(record, wanted - queued.keys(), queue=True)
+    shown = store.shown(campaign.key)
+    planned = [PlannedTask(data=task_data(page, shown), annotations=kept.get(page.key, [])) for page in queue_pages]
+    rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
+    decided_keys = [answer.page for answer in decided(live.lead)]
+    for key in track(decided_keys, "votes"):
+        _show_votes(api, rows[key].id, [answer for answer in live.answers.counting().values() if answer.page == key])
     return AdjudicationState(url=queue.url, conflicts=len(tasks), tasks=len(queue_pages), decided=len(decided_keys))
 
 
-def _open(client: Any, settings: ServiceSettings, campaign: Campaign, folder: Path) -> Campaign:
+def _live_queue(api: LabelStudioApi, record: CampaignRecord) -> Campaign | None:
+    """Return the lead's queue; None where there is none, or its project was deleted."""
+    if record.queue is None:
+        return None
+    campaign = record.queue.campaign
+    try:
+        read_project(api, campaign.project_id, campaign.name)
+    except NotThereError:
+        return None
+    return campaign
+
+
+def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder: Path) -> Campaign:
+    campaign = record.campaign
     ensure_annotators(client, [str(campaign.lead)], settings)
     words = CampaignSettings.model_validate_json((folder / "settings.json").read_text()).axes
-    facts = {"campaign_key": campaign.key, "lead": campaign.lead}
-    ending = ": adjudication"
-    project = client.projects.create(
-        title=campaign.name[: TITLE - len(ending)] + ending,
-        description=f"For {campaign.lead} to decide.\n{FACTS}{canonical_json(facts).decode()}",
-        label_config=labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
-        expert_instruction=guidelines_html(GUIDELINES),
-        show_instruction=True,
-        show_skip_button=False,
-        enable_empty_annotation=False,
-        # Otherwise a page would start with a vote filled in.
-        show_collab_predictions=False,
+    project_id = make_project(
+        LabelStudioApi(settings),
+        project_title(campaign.name, ": adjudication"),
+        f"For {campaign.lead} to decide.",
+        labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
+        guidelines_html(GUIDELINES),
     )
-    return queue_of(campaign, project.id, settings)
+    append_event(
+        ProjectMade(key=campaign.key, at=now(), by="EditLoop", project_id=project_id, queue=True), campaign.name
+    )
+    queue = read_record(settings, campaign.key).queue
+    assert queue
+    return queue.campaign
 
 
 def _show_votes(api: LabelStudioApi, task: int, votes: list[PageAnswer]) -> None:

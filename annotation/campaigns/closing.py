@@ -1,53 +1,32 @@
 """Close a campaign: record the content address of its answers once they are complete and reach the agreement gates.
 
-Closings are stored in a line of the Label Studio project's description, so that everybody who sees the campaign sees
-them. Answers that are edited later no longer match the last closing; closing again acknowledges the edits.
+Closings are events of the campaign's record. Answers that are edited later no longer match the last closing; closing
+again acknowledges the edits.
 """
 
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
-
-from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import CampaignAnswers, CampaignProgress, extract_judgements, progress, read_answers
+from annotation.campaigns.answers import CampaignProgress, answers_sha256, extract_judgements, progress
 from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.counters import repair_counters
+from annotation.campaigns.kept_answers import keep_answers
+from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from annotation.campaigns.labelling import check_config, config_sha256
-from annotation.campaigns.lead_queue import Snapshot, snapshot
+from annotation.campaigns.lead_queue import Snapshot
+from annotation.campaigns.record import Acceptance, CampaignRecord, Closed, Closing, append_event, now, read_file
+from annotation.campaigns.training import keep_trained
 from annotation.quality.conflicts import conflicts
-from editloop.content import canonical_json
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis, Page, Record
 from editloop.errors import EditLoopError
 from editloop.statistics.agreement import agreement
 from editloop.statistics.judgement_table import judgement_table
 from infra.settings import ServiceSettings
 
-CLOSINGS = "editloop-closings: "
-"""Prefix of the line in a project's description that holds the closings as JSON."""
-WRITE_TRIES = 5
+DIGESTS = "answers.json"
+"""File of a closing: the content addresses of the answers by annotation id."""
 SHOWN_FAULTS = 5
-
-
-class Acceptance(Record):
-    """Reason why a campaign closes below a gate, and who gave it."""
-
-    reason: str = Field(min_length=1)
-    by: str = Field(min_length=1)
-
-
-class Closing(Record):
-    """Record of one closing of a campaign."""
-
-    answers_sha256: str
-    """Content address of all votes and of the lead's decisions."""
-    config_sha256: str
-    at: datetime
-    alpha: dict[Axis, float | None]
-    """Krippendorff's alpha at the closing, by axis; None where it is undefined."""
-    accepted: Acceptance | None = None
-    """Set only if a gate was not reached."""
 
 
 class Readiness(Record):
@@ -86,6 +65,7 @@ class Readiness(Record):
             f"{state.annotations} of {state.wanted} answers are there",
             f"{state.skipped} were skipped without a reason",
             f"{state.unfinished} lack a rating",
+            *([f"{state.untrained} are by people who have not passed the training"] if state.untrained else []),
             *([f"{state.missing} pages are not in Label Studio (open the campaign again)"] if state.missing else []),
         ]
         faults = [*state.faults[:SHOWN_FAULTS], *(["..."] if len(state.faults) > SHOWN_FAULTS else [])]
@@ -110,125 +90,130 @@ class Readiness(Record):
 
 
 def readiness(
-    client: Any,
-    settings: ServiceSettings,
-    campaign: Campaign,
-    pages: Mapping[str, Page],
-    exported: Snapshot | None = None,
-    answers: CampaignAnswers | None = None,
+    settings: ServiceSettings, record: CampaignRecord, pages: Mapping[str, Page], live: Snapshot
 ) -> Readiness:
-    """Return whether a campaign can close, and what is missing.
+    """Return whether a campaign can close, and what is missing. Label Studio's own counters are set right on the way.
 
     Args:
-        client: A LabelStudio client of the account that owns the campaigns.
         settings: Address and token of Label Studio.
-        campaign: The campaign.
+        record: The campaign's record.
         pages: The campaign's pages by key.
-        exported: An export of the campaign; None to export it now.
-        answers: The answers in `exported`; None to read them.
+        live: Its answers.
     """
-    exported = exported or snapshot(client, settings, campaign)
-    answers = answers or read_answers(exported.votes, pages, names_by_id(client, campaign.annotators))
-    judgements, _ = extract_judgements(pages, answers)
+    campaign = record.campaign
+    repair_counters(settings, record, pages, live)
+    judgements, _ = extract_judgements(pages, live.answers)
     table = judgement_table(judgements)
     return Readiness(
         name=campaign.name,
         url=campaign.url,
-        progress=progress(campaign, pages, answers),
-        answers_sha256=exported.sha256,
-        config_faults=config_faults(client, campaign),
+        progress=progress(record, pages, live.answers),
+        answers_sha256=live.sha256,
+        config_faults=config_faults(settings, campaign),
         agreement={axis: agreement(table, axis) for axis in AXES},
         gates=campaign.gates,
         conflicts=len(conflicts(judgements)),
     )
 
 
-def config_faults(client: Any, campaign: Campaign) -> list[str]:
+def config_faults(settings: ServiceSettings, campaign: Campaign) -> list[str]:
     """Return how the labelling config differs from the one that the campaign opened with.
 
     Args:
-        client: A LabelStudio client of the account that owns the campaigns.
+        settings: Address and token of Label Studio.
         campaign: The campaign.
 
     Returns:
         One sentence per difference; empty without a change.
     """
-    live = client.projects.get(campaign.project_id).label_config
+    live = read_project(LabelStudioApi(settings), campaign.project_id, campaign.name)["label_config"]
     if config_sha256(live) == campaign.config_sha256:
         return []
     return [
         f"The labelling config of {campaign.url} was changed in Label Studio, so answers may mean something else: "
-        "restore it there, or open a campaign of another name.",
+        "restore it there, or open the campaign again, which does.",
         *check_config(live, campaign.places),
     ]
 
 
-def closings(client: Any, campaign: Campaign) -> list[Closing]:
-    """Return the campaign's closings, oldest first.
-
-    Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        campaign: The campaign.
-    """
-    return _read_closings(client.projects.get(campaign.project_id).description or "")
-
-
-def close_campaign(client: Any, campaign: Campaign, ready: Readiness, accepted: Acceptance | None = None) -> Closing:
+def close_campaign(
+    record: CampaignRecord, ready: Readiness, live: Snapshot, accepted: Acceptance | None = None, *, by: str
+) -> Closing:
     """Close a campaign with its present answers. Closing again with the same answers changes nothing.
 
     Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        campaign: The campaign.
+        record: The campaign's record, which gets the closing and a copy of the answers.
         ready: The campaign's state, as `readiness` returns it.
+        live: The answers that `ready` is of.
         accepted: Reason to close below a gate. It is stored only if a gate is not reached.
+        by: Who closes it.
 
     Returns:
         The closing; the existing one if the last closing has the same answers.
 
     Raises:
-        EditLoopError: Answers are missing, the labelling config was changed, a gate is not reached and that is not
-            accepted, or Label Studio does not store the closing.
+        EditLoopError: The campaign was cancelled, answers are missing, the labelling config was changed, or a gate is
+            not reached and that is not accepted.
     """
+    if record.cancelled:
+        raise EditLoopError(cancellation_text(record))
     if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
         raise EditLoopError(obstacle)
+    if record.closings and record.closings[-1].answers_sha256 == ready.answers_sha256:
+        return record.closings[-1]
+    campaign, at = record.campaign, now().replace(microsecond=0)
     closing = Closing(
         answers_sha256=ready.answers_sha256,
         config_sha256=campaign.config_sha256,
-        at=datetime.now(UTC).replace(microsecond=0),
+        at=at,
         alpha=ready.alpha,
+        by=by,
         accepted=accepted if ready.gate_shortfall else None,
     )
-    for _ in range(WRITE_TRIES):
-        description = client.projects.get(campaign.project_id).description or ""
-        history = _read_closings(description)
-        if history and history[-1].answers_sha256 == closing.answers_sha256:
-            return history[-1]
-        client.projects.update(campaign.project_id, description=_with_closings(description, [*history, closing]))
-        # Another process may write at the same time: read back, and try again if its line replaced ours.
-        if closing in closings(client, campaign):
-            return closing
-    raise EditLoopError(f"{campaign.url}: Label Studio does not keep the closing in the project's description.")
+    keep_trained(record, live.training)
+    keep_answers(campaign.key, live.kept_answers(), live.sha256)
+    digests = {DIGESTS: json.dumps(live.digests, sort_keys=True).encode()}
+    append_event(Closed(key=campaign.key, at=at, by=by, closing=closing), campaign.name, digests)
+    return closing
 
 
-def closing_of(history: list[Closing], answers_sha256: str) -> Closing | None:
+def closed_digests(record: CampaignRecord) -> dict[int, str]:
+    """Return the content addresses of the answers of the last closing, by annotation id.
+
+    Args:
+        record: The campaign's record, with a closing at least.
+
+    Raises:
+        EditLoopError: The addresses in MLflow are not those of the closing.
+    """
+    run_id = record.closing_runs[-1]
+    digests: dict[int, str] = {
+        int(annotation): digest for annotation, digest in json.loads(read_file(run_id, DIGESTS)).items()
+    }
+    if answers_sha256(digests) != record.closings[-1].answers_sha256:
+        raise EditLoopError(f"{DIGESTS} of MLflow's run {run_id} is not what the campaign was closed with.")
+    return digests
+
+
+def cancellation_text(record: CampaignRecord) -> str:
+    """Return that a campaign was cancelled, by whom and why.
+
+    Args:
+        record: The record of a cancelled campaign.
+    """
+    cancelled, name = record.cancelled, record.campaign.name
+    assert cancelled
+    return f"Campaign {name} was cancelled on {cancelled.at:%Y-%m-%d} by {cancelled.by}: {cancelled.reason}"
+
+
+def closing_of(history: Sequence[Closing], sha256: str) -> Closing | None:
     """Return the latest closing with these answers; None if there is none.
 
     Args:
         history: Closings, oldest first.
-        answers_sha256: Content address of the answers.
+        sha256: Content address of the answers.
     """
-    return next((closing for closing in reversed(history) if closing.answers_sha256 == answers_sha256), None)
-
-
-def _read_closings(description: str) -> list[Closing]:
-    lines = [line.removeprefix(CLOSINGS) for line in description.splitlines() if line.startswith(CLOSINGS)]
-    return [Closing.model_validate(fields) for fields in json.loads(lines[0])] if lines else []
-
-
-def _with_closings(description: str, history: list[Closing]) -> str:
-    other_lines = [line for line in description.splitlines() if not line.startswith(CLOSINGS)]
-    encoded = canonical_json([closing.model_dump(mode="json") for closing in history]).decode()
-    return "\n".join([*other_lines, f"{CLOSINGS}{encoded}"])
+    return next((closing for closing in reversed(history) if closing.answers_sha256 == sha256), None)
 
 
 def _alpha_text(alpha: float | None) -> str:

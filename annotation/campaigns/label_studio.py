@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import httpx
 
+from editloop.certificates import shared_certificates
 from editloop.errors import EditLoopError
 from editloop.retry import retry_call
 from infra.settings import ServiceSettings
@@ -22,6 +23,10 @@ THREADS = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class NotThereError(EditLoopError):
+    """Label Studio has no such thing, or no longer."""
 
 
 class LabelStudioApi:
@@ -39,7 +44,9 @@ class LabelStudioApi:
         """
         self.url = settings.require("label_studio_url").rstrip("/")
         headers = {"Authorization": f"Token {token or settings.require('label_studio_token')}"}
-        self.session = httpx.Client(headers=headers, timeout=REQUEST_SECONDS, follow_redirects=True)
+        self.session = httpx.Client(
+            headers=headers, timeout=REQUEST_SECONDS, follow_redirects=True, verify=shared_certificates()
+        )
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """Send a request and return the JSON of the reply.
@@ -56,7 +63,8 @@ class LabelStudioApi:
             The decoded JSON; None for an empty reply.
 
         Raises:
-            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error.
+            EditLoopError: Label Studio stays unreachable, refuses the token, or answers with an error; NotThereError
+                where it has nothing at this path.
         """
         content = self.fetch(method, path, **request)
         return json.loads(content) if content else None
@@ -112,7 +120,39 @@ class LabelStudioApi:
             )
         if reply.status_code in AWAY:
             reply.raise_for_status()
+        if reply.status_code == 404:
+            raise NotThereError(f"Label Studio has nothing at {path}.")
         if not reply.is_success:
             message = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
+
+
+class ProjectData(TypedDict):
+    """A project as Label Studio describes it, as far as campaigns need it."""
+
+    id: int
+    description: str | None
+    label_config: str
+    task_number: int
+
+
+def read_project(api: LabelStudioApi, project_id: int, name: str) -> ProjectData:
+    """Return what Label Studio says of a campaign's project.
+
+    Args:
+        api: The API.
+        project_id: The project.
+        name: Name of the campaign, for the message.
+
+    Raises:
+        NotThereError: The project was deleted; the message says how it comes back.
+    """
+    try:
+        project: ProjectData = api.call("GET", f"/api/projects/{project_id}/")
+    except NotThereError as error:
+        raise NotThereError(
+            f"Campaign {name}: its project {project_id} was deleted in Label Studio. `editloop reconcile --once` makes "
+            "it anew, with the answers that the campaign's record keeps; so does opening the campaign again."
+        ) from error
+    return project

@@ -186,7 +186,7 @@ def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> 
     """Encode an answer as Label Studio's annotation result.
 
     Args:
-        ratings: Ratings of each candidate, {axis: 1..4}, in the order of the page.
+        ratings: Ratings of each candidate, {axis: 1..4}, in the order of the page. An axis that is missing stays open.
         reason: Why the page cannot be judged, one of REASONS; then `ratings` are ignored.
     """
     if reason is not None:
@@ -195,6 +195,7 @@ def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> 
         _chosen(f"{axis}_{number}", f"image_{number}", str(rating[axis]))
         for number, rating in enumerate(ratings, 1)
         for axis in AXES
+        if axis in rating
     ]
 
 

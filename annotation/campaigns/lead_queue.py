@@ -1,102 +1,92 @@
-"""Read the lead's queue of a campaign (its tasks in conflict) and the decisions in it."""
+"""Read the answers of a campaign and its lead's queue (the tasks in conflict), and the decisions in it."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import (
     AnswerExport,
     CampaignAnswers,
     PageAnswer,
-    answer_digests,
     answers_sha256,
     export_answers,
+    kept_export,
     read_answers,
 )
-from annotation.campaigns.campaign import Campaign
+from annotation.campaigns.kept_answers import KeptAnswer, read_kept_answers
+from annotation.campaigns.label_studio import NotThereError
+from annotation.campaigns.record import CampaignRecord
+from annotation.campaigns.training import TrainingState, training_state
 from editloop.data.vocabulary import Decision, Page
 from infra.settings import ServiceSettings
 
-FACTS = "editloop-adjudication: "
-"""Prefix of the line in a project's description that names the queue's campaign and lead as JSON."""
+NO_ANSWERS = AnswerExport(b"[]", ())
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Label Studio's exports of a campaign's annotations and of the lead's decisions at one time."""
+    """A campaign's answers and its lead's decisions at one time, with Label Studio's exports."""
 
     votes: AnswerExport
     decisions: AnswerExport
     """Export of the lead's queue; empty if there is none."""
+    answers: CampaignAnswers
+    lead: CampaignAnswers
+    """The lead's answers."""
+    training: TrainingState | None = None
+    """How the annotators do in the training round; None without one."""
 
     @cached_property
     def digests(self) -> dict[int, str]:
-        """Content address of each annotation, by its id."""
-        return answer_digests(self.votes) | answer_digests(self.decisions)
+        """Content address of each answer, by annotation id."""
+        return self.answers.digests | self.lead.digests
 
     @property
     def sha256(self) -> str:
-        """Content address of all annotations: equal for two exports between which nothing changed."""
+        """Content address of all answers: equal for two snapshots between which no annotator or lead changed one."""
         return answers_sha256(self.digests)
 
+    def kept_answers(self) -> list[KeptAnswer]:
+        """Return the answers as the campaign's record keeps them."""
+        return [
+            KeptAnswer(
+                annotation_id=answer.annotation_id,
+                queue=queue,
+                page=answer.page,
+                annotator=answer.annotator,
+                skipped=answer.skipped,
+                result=answer.result,
+                seconds=answer.seconds,
+                created_at=answer.created_at,
+            )
+            for queue, answers in ((False, self.answers), (True, self.lead))
+            for answer in answers.given
+            if answer.annotator is not None
+        ]
 
-def snapshot(client: Any, settings: ServiceSettings, campaign: Campaign) -> Snapshot:
-    """Export a campaign's annotations and its lead's decisions as Label Studio has them now.
+
+def snapshot(settings: ServiceSettings, record: CampaignRecord, pages: Mapping[str, Page]) -> Snapshot:
+    """Read a campaign's answers and its lead's decisions as Label Studio has them now.
 
     Args:
-        client: A LabelStudio client of the account that owns the campaigns.
         settings: Address and token of Label Studio.
-        campaign: The campaign.
-    """
-    queue = find_queue(client, settings, campaign)
-    no_decisions = AnswerExport(b"[]", ())
-    return Snapshot(export_answers(settings, campaign), export_answers(settings, queue) if queue else no_decisions)
-
-
-def find_queue(client: Any, settings: ServiceSettings, campaign: Campaign) -> Campaign | None:
-    """Find the lead's queue of a campaign.
-
-    Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        settings: Address of Label Studio.
-        campaign: The campaign.
-
-    Returns:
-        The queue, as a campaign with the lead as its only annotator; None if there is none.
-    """
-    for project in client.projects.list():
-        lines = [line for line in (project.description or "").splitlines() if line.startswith(FACTS)]
-        if lines and json.loads(lines[0].removeprefix(FACTS))["campaign_key"] == campaign.key:
-            return queue_of(campaign, project.id, settings)
-    return None
-
-
-def queue_of(campaign: Campaign, project_id: int, settings: ServiceSettings) -> Campaign:
-    """Return the lead's queue of a campaign, as a campaign with the lead as its only annotator.
-
-    Args:
-        campaign: The campaign.
-        project_id: Label Studio's id of the queue's project.
-        settings: Address of Label Studio.
-    """
-    url = settings.project_link(project_id)
-    people = (str(campaign.lead),)
-    return campaign.model_copy(update={"project_id": project_id, "url": url, "overlap": 1, "annotators": people})
-
-
-def lead_answers(client: Any, campaign: Campaign, pages: Mapping[str, Page], export: AnswerExport) -> CampaignAnswers:
-    """Read the lead's answers from an export of the queue.
-
-    Args:
-        client: A LabelStudio client of the account that owns the campaigns.
-        campaign: The campaign.
+        record: The campaign's record.
         pages: The campaign's pages by key.
-        export: Label Studio's export of the queue.
+
+    Raises:
+        EditLoopError: The project was deleted, or Label Studio does not answer.
     """
-    return read_answers(export, pages, names_by_id(client, [campaign.lead] if campaign.lead else []))
+    votes, training = export_answers(settings, record.campaign), training_state(settings, record)
+    untrained = training.untrained(record) if training else frozenset()
+    answers, queue = replace(read_answers(votes, pages, record), untrained=untrained), record.queue
+    if queue is None:
+        return Snapshot(votes, NO_ANSWERS, answers, CampaignAnswers((), {}), training)
+    try:
+        decisions = export_answers(settings, queue.campaign)
+    except NotThereError:  # deleted: `adjudicate` makes it anew, with the same decisions
+        decisions = kept_export(answer for answer in read_kept_answers(record.campaign.key).values() if answer.queue)
+    return Snapshot(votes, decisions, answers, read_answers(decisions, pages, queue), training)
 
 
 def decided(answers: CampaignAnswers) -> list[PageAnswer]:

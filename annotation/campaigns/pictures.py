@@ -1,24 +1,23 @@
 """Stores of a campaign's images for Label Studio: a folder that it serves, or an S3 bucket.
 
 Both hold `<campaign key>/<sha256>.png`, and of a picture that is larger than a screen needs also a display copy, a much
-smaller `<sha256>.webp`: pages show the copy, and the picture itself where its pixels are looked at. Label Studio serves
-an image only to people who are logged in: from a folder through its local-files storage, from a bucket through its S3
-storage without presigned links. No link is public, and an address reveals only the campaign's key and the
-image's digest.
+smaller `<sha256>.<width>x<height>.webp`: pages show the copy, and the picture itself where its pixels are looked at.
+Label Studio serves an image only to people who are logged in: from a folder through its local-files storage, from a
+bucket through its S3 storage without presigned links. No link is public, and an address reveals only the campaign's key
+and the image's digest.
 """
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
-from pydantic import TypeAdapter
-from rich.progress import track
+from PIL import Image, UnidentifiedImageError
 
 from annotation.campaigns.labelling import ShownPicture
 from editloop.content import sha256_file
@@ -32,8 +31,8 @@ DISPLAY_QUALITY = 90
 """WebP quality of display copies: about 150 KB, where the PNG of 2048 pixels is some MB."""
 THREADS = 4
 """Threads that make display copies; Pillow decodes and encodes without Python's lock."""
-LARGE_PICTURES = "large_pictures.json"
-"""File of a campaign's folder: the sizes of its pictures that have a display copy, by sha256."""
+COPY = re.compile(r"([0-9a-f]{64})\.(\d+)x(\d+)\.webp")
+"""Name of a display copy: the picture's sha256, width and height."""
 NO_TASKS = "^$"
 """Pattern that matches no file name. Otherwise the "Sync" button of a storage would create a task for each image."""
 PRIVATE = "reserved network address"
@@ -43,13 +42,12 @@ PRIVATE = "reserved network address"
 class PictureStore(Protocol):
     """Store of campaigns' images that Label Studio can read."""
 
-    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
         """Copy images into the campaign's folder of the store; existing ones stay as they are.
 
         Args:
             campaign: Key of the campaign.
             pictures: Image files by sha256.
-            large: Those of them that get a display copy, see `large_pictures`.
 
         Raises:
             EditLoopError: A file's content does not match its sha256, or the store cannot be written.
@@ -60,7 +58,14 @@ class PictureStore(Protocol):
 
         Args:
             campaign: Key of the campaign.
-            name: Name of the file, see `file_name` and `copy_name`.
+            name: Name of the file, see `file_name`.
+        """
+
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        """Return the function that tells how the campaign's pages show an image, from its sha256.
+
+        Args:
+            campaign: Key of the campaign.
         """
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
@@ -78,49 +83,6 @@ class PictureStore(Protocol):
         """
 
 
-def large_pictures(pictures: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
-    """Return width and height of the pictures that are shown by a display copy, by sha256.
-
-    Args:
-        pictures: Image files by sha256.
-    """
-    sizes = {}
-    for digest, path in track(pictures.items(), "sizes", transient=True):
-        with Image.open(path) as picture:
-            sizes[digest] = picture.size
-    return {digest: size for digest, size in sizes.items() if max(size) > DISPLAY_SIDE}
-
-
-def read_large_pictures(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return what `large_pictures` returned when a campaign was opened; {} for one from before there were copies.
-
-    Args:
-        folder: The campaign's folder.
-    """
-    path = folder / LARGE_PICTURES
-    return TypeAdapter(dict[str, tuple[int, int]]).validate_json(path.read_bytes()) if path.exists() else {}
-
-
-def shown_pictures(
-    store: PictureStore, campaign: str, large: Mapping[str, tuple[int, int]]
-) -> Callable[[str], ShownPicture]:
-    """Return the function that tells how a campaign's pages show an image, from its sha256.
-
-    Args:
-        store: Store of the images.
-        campaign: Key of the campaign.
-        large: The images with a display copy and their sizes, as `large_pictures` returns them.
-    """
-
-    def shown(sha256: str) -> ShownPicture:
-        full = store.address(campaign, file_name(sha256))
-        if sha256 not in large:
-            return ShownPicture(full)
-        return ShownPicture(store.address(campaign, copy_name(sha256)), full, large[sha256])
-
-    return shown
-
-
 def file_name(sha256: str) -> str:
     """Return the name of an image's file in a store.
 
@@ -128,15 +90,6 @@ def file_name(sha256: str) -> str:
         sha256: sha256 of the image.
     """
     return f"{sha256}.png"
-
-
-def copy_name(sha256: str) -> str:
-    """Return the name of an image's display copy in a store.
-
-    Args:
-        sha256: sha256 of the image.
-    """
-    return f"{sha256}.webp"
 
 
 def picture_store(settings: ServiceSettings) -> PictureStore:
@@ -157,13 +110,24 @@ def picture_store(settings: ServiceSettings) -> PictureStore:
     return BucketStore(bucket, prefix)
 
 
+def campaign_pictures(settings: ServiceSettings, campaign: str) -> list[Path]:
+    """Return the folders of this machine that hold a campaign's images for Label Studio; empty for a bucket.
+
+    Args:
+        settings: Settings with the store's location.
+        campaign: Key of the campaign.
+    """
+    location = settings.pictures
+    return [Path(location) / campaign] if location and not is_address(location) else []
+
+
 @dataclass(frozen=True)
 class FolderStore:
     """Images in a folder of this machine, which is Label Studio's LOCAL_FILES_DOCUMENT_ROOT under the same path."""
 
     root: Path
 
-    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
         folder = self.root / campaign
         folder.mkdir(parents=True, exist_ok=True)
         existing = {entry.name for entry in os.scandir(folder)}
@@ -171,7 +135,12 @@ class FolderStore:
             if file_name(digest) not in existing:
                 _check_content(digest, path)
                 _link_or_copy(path, folder / file_name(digest))
-        _write_copies(((pictures[digest], folder / copy_name(digest)) for digest in large), existing)
+        _write_copies({folder / name: path for name, path in _copies(pictures).items() if name not in existing})
+
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        folder = self.root / campaign
+        names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+        return _shown(self, campaign, names)
 
     def address(self, campaign: str, name: str) -> str:
         return f"/data/local-files/?d={campaign}/{name}"
@@ -203,7 +172,7 @@ class BucketStore:
     bucket: str
     prefix: str
 
-    def put(self, campaign: str, pictures: Mapping[str, Path], large: Collection[str] = ()) -> None:
+    def put(self, campaign: str, pictures: Mapping[str, Path]) -> None:
         folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
         try:
             existing = folder.names()
@@ -212,9 +181,9 @@ class BucketStore:
                 _check_content(digest, path)
             folder.upload({file_name(digest): path for digest, path in missing.items()})
             with tempfile.TemporaryDirectory() as scratch:
-                copies = {copy_name(digest): digest for digest in large}
-                targets = {name: Path(scratch) / name for name in copies if name not in existing}
-                _write_copies(((pictures[copies[name]], target) for name, target in targets.items()), existing)
+                copies = {name: path for name, path in _copies(pictures).items() if name not in existing}
+                targets = {name: Path(scratch) / name for name in copies}
+                _write_copies({targets[name]: path for name, path in copies.items()})
                 folder.upload(targets)
         except StorageError as error:
             raise EditLoopError(f"The pictures do not go to the bucket of EDITLOOP_PICTURES: {error}") from error
@@ -244,6 +213,13 @@ class BucketStore:
                 "where that address is of a private network."
             ) from error
 
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
+        try:
+            return _shown(self, campaign, folder.names())
+        except StorageError as error:
+            raise EditLoopError(f"The pictures in the bucket of EDITLOOP_PICTURES cannot be listed: {error}") from error
+
     def _create(self, client: Any, project: int, prefix: str, endpoint: str | None) -> None:
         client.import_storage.s3.create(
             project=project,
@@ -269,10 +245,37 @@ def _check_content(digest: str, path: Path) -> None:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
 
 
-def _write_copies(files: Iterable[tuple[Path, Path]], existing: Collection[str]) -> None:
-    """Write the display copy of each (picture, target) whose target does not exist."""
+def _shown(store: PictureStore, campaign: str, names: Iterable[str]) -> Callable[[str], ShownPicture]:
+    """Return how a campaign's pages show an image, from the names in its folder of the store."""
+    copies = {match[1]: match for match in map(COPY.fullmatch, names) if match}
+
+    def shown(sha256: str) -> ShownPicture:
+        full, copy = store.address(campaign, file_name(sha256)), copies.get(sha256)
+        if copy is None:
+            return ShownPicture(full)
+        return ShownPicture(store.address(campaign, copy[0]), full, (int(copy[2]), int(copy[3])))
+
+    return shown
+
+
+def _copies(pictures: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the picture of each display copy, by the copy's name."""
+    copies = {}
+    for digest, path in pictures.items():
+        try:
+            with Image.open(path) as picture:
+                width, height = picture.size
+        except UnidentifiedImageError:
+            continue  # the page says that it does not load
+        if max(width, height) > DISPLAY_SIDE:
+            copies[f"{digest}.{width}x{height}.webp"] = path
+    return copies
+
+
+def _write_copies(pictures: Mapping[Path, Path]) -> None:
+    """Write display copies, by their paths."""
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(_write_copy, *zip(*(file for file in files if file[1].name not in existing), strict=True)))
+        list(pool.map(_write_copy, pictures.values(), pictures.keys()))
 
 
 def _write_copy(path: Path, target: Path) -> None:

@@ -1,9 +1,7 @@
 """Plan a campaign: its pages, how many annotators rate each, and their order, before anything is opened."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-
-from rich.progress import track
 
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.gold import GoldTask, KnownRatings, can_be_gold, make_gold_task, read_gold_answers
@@ -11,6 +9,7 @@ from annotation.campaigns.labelling import FEWEST, MOST
 from editloop.content import sha256_json
 from editloop.data.vocabulary import EditTask, Kind, Page
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 
 def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
@@ -44,9 +43,10 @@ def plan_pages(
 
     There is one page per task, and gold pages and repeats among them. The page of a task with known answers of the lead
     is itself gold. The order of candidates on a page is drawn from (seed, task, kind). The numbers of gold pages and
-    repeats are shares of the number of tasks, rounded, and at least one if the share is above 0. A repeat shows a
-    task's candidates in another order, half the queue away from the original. All annotators rate gold, repeats and
-    the originals of repeats.
+    repeats are shares of the number of tasks, rounded, and at least one if the share is above 0, or are given. A repeat
+    shows a task's candidates in another order, half the queue away from the original. Norming pages stand first;
+    training pages, which are in a project of their own, last. A task of theirs has no other page but gold. All
+    annotators rate gold, norming and training pages, repeats and the originals of repeats.
 
     Args:
         tasks: Tasks with two or more candidates.
@@ -56,20 +56,33 @@ def plan_pages(
         gold_images: Folder that gets the additional images of gold pages.
 
     Raises:
-        EditLoopError: Gold is wanted but there are neither known answers nor tasks with a target, or the settings do
-            not fit the tasks.
+        EditLoopError: Gold or training is wanted but there are too few known answers and tasks with a target, or the
+            settings do not fit the tasks.
     """
     places, seed = places_of(tasks, settings), settings.seed
     answers = read_gold_answers(settings.gold.answers, tasks) if settings.gold.answers else {}
     unanswered = [task for task in tasks if task.task_id not in answers]
     eligible = [task for task in unanswered if can_be_gold(task)]
-    gold = _draw_tasks(eligible, _count(settings.gold.share, tasks) - len(answers), seed, "gold")
-    if settings.gold.share and not (gold or answers):
+    wanted_gold = settings.gold.pages or _count(settings.gold.share, tasks)
+    gold = _draw_tasks(eligible, wanted_gold - len(answers), seed, "gold")
+    if wanted_gold and not (gold or answers):
         raise EditLoopError(
             "Gold pages are made of tasks with a target, and none has one: give gold answers or share 0."
         )
-    repeated = _draw_tasks(unanswered, _count(settings.repeats.share, tasks), seed, "repeat", last=gold)
-    repeats = {task.task_id for task in repeated}
+    hidden = {task.task_id for task in gold}
+    targets = [task for task in eligible if task.task_id not in hidden]
+    training = _draw_training(tasks, targets, answers, settings)
+    trained = {task.task_id for task in training}
+    untrained = [task for task in unanswered if task.task_id not in trained]
+    norming = {task.task_id for task in _draw_tasks(untrained, settings.norming.pages, seed, "norming", last=gold)}
+    asked = [task for task in untrained if task.task_id not in norming]
+    if not asked:
+        raise EditLoopError(
+            f"Of {len(tasks)} tasks {len(trained)} are for training, {len(norming)} for norming and {len(answers)} are "
+            "gold by your answers: none is left to ask. Ask for fewer pages, or give more tasks."
+        )
+    wanted_repeats = settings.repeats.pages or _count(settings.repeats.share, tasks)
+    repeats = {task.task_id for task in _draw_tasks(asked, wanted_repeats, seed, "repeat", last=gold)}
     everybody = len(settings.annotators)
 
     def page(
@@ -88,12 +101,22 @@ def plan_pages(
             expected=expected,
         )
 
+    def known_page(task: EditTask, kind: Kind) -> Page:
+        known: GoldTask = make_gold_task(task, tasks, places, seed, images, gold_images)
+        return page(task, kind, _shuffle_candidates(known.shown, seed, task.task_id, kind), everybody, known.expected)
+
     pages = []
     for task in tasks:
         expected = answers.get(task.task_id, {})
+        if task.task_id in trained and not expected:
+            continue
         candidates = _shuffle_candidates(_draw_candidates(task, places, seed, expected), seed, task.task_id, "task")
         if expected:
-            pages.append(page(task, "gold", candidates, everybody, expected))
+            kind: Kind = "training" if task.task_id in trained else "gold"
+            pages.append(page(task, kind, candidates, everybody, expected))
+            continue
+        if task.task_id in norming:
+            pages.append(page(task, "norming", candidates, everybody, {}))
             continue
         is_repeated = task.task_id in repeats
         pages.append(page(task, "task", candidates, everybody if is_repeated else settings.overlap, {}))
@@ -102,11 +125,28 @@ def plan_pages(
             if reordered == candidates:
                 reordered = [*candidates[1:], candidates[0]]
             pages.append(page(task, "repeat", reordered, everybody, {}))
-    for task in track(gold, "gold pages", transient=True):
-        gold_task: GoldTask = make_gold_task(task, tasks, places, seed, images, gold_images)
-        candidates = _shuffle_candidates(gold_task.shown, seed, task.task_id, "gold")
-        pages.append(page(task, "gold", candidates, everybody, gold_task.expected))
+    pages += [known_page(task, "gold") for task in track(gold, "gold pages")]
+    pages += [known_page(task, "training") for task in training if task.task_id not in answers]
     return _queue_order(pages)
+
+
+def _draw_training(
+    tasks: Sequence[EditTask],
+    targets: Sequence[EditTask],
+    answers: Mapping[str, KnownRatings],
+    settings: CampaignSettings,
+) -> list[EditTask]:
+    """Draw the tasks of the training round, from tasks with a target before those with known answers of the lead."""
+    count, seed = settings.training.pages, settings.seed
+    training = _draw_tasks(targets, count, seed, "training")
+    answered = [task for task in tasks if task.task_id in answers]
+    training += _draw_tasks(answered, count - len(training), seed, "training")
+    if len(training) < count:
+        raise EditLoopError(
+            f"training.pages = {count}: only {len(training)} tasks have a target or known answers of yours and are not "
+            "gold. Ask for fewer, or add lines to gold answers."
+        )
+    return training
 
 
 def _count(share: float, tasks: Sequence[EditTask]) -> int:
@@ -133,7 +173,7 @@ def _shuffle_candidates(candidates: list[tuple[str, str]], seed: int, task: str,
 
 
 def _queue_order(pages: Sequence[Page]) -> list[Page]:
-    """Sort pages by key, with gold spread evenly and each repeat half a queue away from its original."""
+    """Sort pages by key: norming first, gold spread evenly, each repeat half a queue away from its original."""
     tasks = sorted((page for page in pages if page.kind == "task"), key=lambda page: page.key)
     gold = sorted((page for page in pages if page.kind == "gold"), key=lambda page: page.key)
     places = {page.task_id: (number + 0.5) / len(tasks) for number, page in enumerate(tasks)}
@@ -144,4 +184,6 @@ def _queue_order(pages: Sequence[Page]) -> list[Page]:
             position = places[page.task_id] + 0.5
             # On a tie with a task's page the repeat goes to the side that is farther from its original.
             order.append((position, 1, page) if position < 1 else (position - 1, -1, page))
-    return [page for _, _, page in sorted(order, key=lambda slot: (*slot[:2], slot[2].key))]
+    queue = [page for _, _, page in sorted(order, key=lambda slot: (*slot[:2], slot[2].key))]
+    first, last = ([page for page in pages if page.kind == kind] for kind in ("norming", "training"))
+    return [*first, *queue, *last]

@@ -12,6 +12,7 @@ relative to the file.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +26,8 @@ from editloop.content import complete_folder, sha256_bytes, write_file
 from editloop.data.picture_file import load_image, png_bytes
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from editloop.errors import EditLoopError, listed_faults
+
+log = logging.getLogger(__name__)
 
 Score = Annotated[int, Field(ge=1, le=4)]
 RATER = "editreward"
@@ -133,7 +136,7 @@ def import_rows(path: Path, candidates: Path, judgements: Path) -> dict[str, int
             (folder / "images" / f"{picture.sha256}.png").write_bytes(picture.png)
         lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
         write_file(folder / "tasks.jsonl", "".join(lines))
-    write_imported(judgements, imported_judgements, list(tasks.values()), path)
+    write_imported(judgements, imported_judgements, list(tasks.values()), path, candidates / "images")
     return {"rows": len(rows), "tasks": len(tasks), "judgements": len(imported_judgements)}
 
 
@@ -146,7 +149,7 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
 
     Args:
         judgements: The judgements to export.
-        tasks: Tasks of the candidates folder. Judgements of other candidates of a task are left out.
+        tasks: Tasks of the candidates folder. Judgements of other candidates are left out; a warning counts them.
         candidates: The candidates folder, which holds the images.
         output: Folder to write.
 
@@ -161,11 +164,12 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
     for judgement in judgements:
         by_annotator = ratings.setdefault(judgement.task_id, {}).setdefault(judgement.annotator, {})
         by_annotator[judgement.candidate_id] = (judgement.instruction_following, judgement.visual_quality)
-    rows, used = [], set()
+    rows, used, strangers = [], set(), 0
     for key, task_ratings in sorted(ratings.items()):
         if key not in tasks_by_id:
             raise EditLoopError(f"Task {key} is judged, but not in {candidates}: give the folder that was asked about.")
         by_id = {candidate.candidate_id: candidate for candidate in tasks_by_id[key].candidates}
+        strangers += sum(len(levels.keys() - by_id.keys()) for levels in task_ratings.values())
         for a, b in combinations(sorted(by_id), 2):
             pair_ratings = {
                 who: (levels[a], levels[b])
@@ -176,6 +180,8 @@ def export_rows(judgements: Sequence[Judgement], tasks: Sequence[EditTask], cand
                 row for who in pair_ratings for row in _rows(tasks_by_id[key], by_id[a], by_id[b], pair_ratings, who)
             ]
             used |= {tasks_by_id[key].source, by_id[a].image, by_id[b].image} if pair_ratings else set()
+    if strangers:
+        log.warning("%d judgements left out: %s does not have their candidates", strangers, candidates)
     with complete_folder(output, {"rows": len(rows)}) as folder:
         (folder / "images").mkdir()
         for image in sorted(used):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from annotation.quality.quality import quality
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import complete_folder, sha256_bytes, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_lines
@@ -13,7 +14,9 @@ from editloop.statistics.agreement import agreement
 from editloop.statistics.judgement_table import judgement_table
 
 
-def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path) -> None:
+def write_imported(
+    output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path, images: Path
+) -> None:
     """Write a folder of imported judgements, with their agreement, their quality and a copy of the source file.
 
     There is no campaign behind them, so there is no closing, gate or acceptance, and `checks`, `cannot`, `decisions`
@@ -24,12 +27,13 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
         judgements: The imported judgements.
         tasks: Tasks of the candidates folder.
         source: The file that the judgements were read from; it is kept as `imported` with its ending.
+        images: Folder of the tasks' images, `<sha256>.png`.
     """
     content = source.read_bytes()
     rating = attrgetter("task_id", "candidate_id", "annotator", "instruction_following", "visual_quality")
     table = judgement_table(judgements)
     agreements = {axis: agreement(table, axis) for axis in AXES}
-    measured = quality(judgements, [], [], [], tasks)
+    measured, review = reviewed_quality(Answered(judgements, [], [], [], [], {}), tasks, [images])
     summary = {
         "campaign": source.stem,
         "tasks": len({judgement.task_id for judgement in judgements}),
@@ -48,7 +52,7 @@ def write_imported(output: Path, judgements: Sequence[Judgement], tasks: Sequenc
         write_file(folder / f"imported{source.suffix}", content)
         write_json(folder / "agreement.json", agreements)
         write_json(folder / "quality.json", measured)
-        write_file(folder / "page.html", quality_page(measured, source.stem))
+        write_file(folder / "page.html", quality_page(measured, source.stem, review))
         write_json(folder / "summary.json", summary)
 
 

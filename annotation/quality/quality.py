@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,17 @@ from numpy.typing import NDArray
 
 from annotation.quality.annotator_quality import annotator_quality
 from annotation.quality.conflicts import conflicts
+from annotation.quality.page_cards import Answered, ReviewPages, review_pages
 from annotation.quality.position_bias import position_effect
 from editloop.data.vocabulary import AXES, Axis, CannotJudge, EditTask, Judgement, Page
 from editloop.statistics.agreement import agreement, order_agreement
+from editloop.statistics.difficulty import task_difficulty
 from editloop.statistics.judgement_table import judgement_table, time_parts
+
+HARDEST = 10
+"""Tasks that the page shows as the hardest."""
+HARD = 1.1
+"""Least difficulty of a task that is called hard."""
 
 
 def quality(
@@ -27,7 +35,7 @@ def quality(
 
     Args:
         judgements: Judgements on pages of kind `task`.
-        checks: Judgements on repeats and gold.
+        checks: Judgements on pages of the other kinds: repeats, gold and norming.
         cannot: Answers that a page cannot be judged.
         pages: The campaign's pages, which hold the known answers.
         tasks: Tasks of the candidates folder, which hold task types and editors; may be empty.
@@ -40,6 +48,7 @@ def quality(
         - position: by axis, the effect of the position on the page over all annotators: {means, p, pages}
         - annotators: by name, the figures of `annotator_quality`
         - conflicts: number of tasks in conflict
+        - hardest: up to HARDEST tasks of difficulty HARD or more, hardest first: {task_id, factor} (`task_difficulty`)
         - cannot: {answers, tasks, by_reason, by_annotator}
         - counts: {judgements, checks, tasks, candidates}
     """
@@ -49,6 +58,7 @@ def quality(
         "position": {axis: _position(pd.concat([table, checked], ignore_index=True), axis) for axis in AXES},
         "annotators": annotator_quality(table, checked, pages, tasks),
         "conflicts": len(conflicts(judgements)),
+        "hardest": _hardest(table),
         "cannot": {
             "answers": len(cannot),
             "tasks": len({refusal.task_id for refusal in cannot}),
@@ -62,6 +72,28 @@ def quality(
             "candidates": int(table["item"].nunique()),
         },
     }
+
+
+def reviewed_quality(
+    answered: Answered, tasks: Sequence[EditTask], folders: Sequence[Path]
+) -> tuple[dict[str, Any], ReviewPages]:
+    """Return the quality statistics of a campaign, and the pages that its lead looks at.
+
+    Args:
+        answered: The answers.
+        tasks: Tasks of the candidates folder; may be empty.
+        folders: Folders of pictures, `<sha256>.png`.
+
+    Returns:
+        What `quality` returns, and what `review_pages` returns.
+    """
+    figures = quality(answered.judgements, answered.checks, answered.cannot, answered.pages, tasks)
+    return figures, review_pages(answered, tasks, folders, [task["task_id"] for task in figures["hardest"]])
+
+
+def _hardest(table: pd.DataFrame) -> list[dict[str, str | float]]:
+    difficulty = sorted(task_difficulty(table).items(), key=lambda task: (-task[1], task[0]))
+    return [{"task_id": task, "factor": factor} for task, factor in difficulty[:HARDEST] if factor >= HARD]
 
 
 def _axis(table: pd.DataFrame, tasks: Sequence[EditTask], axis: Axis) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from annotation.quality.annotator_flags import FAST_RATING, LEVEL, SHIFT
+from annotation.quality.page_cards import NOTHING_TO_REVIEW, ReviewPages
 from editloop.data.vocabulary import AXES, AXIS_NAMES, Axis
 from editloop.pages.plots import (
     BLUE,
@@ -29,12 +30,13 @@ USABLE, GOOD = 0.667, 0.8
 """Lowest alpha for tentative and for firm conclusions, by Krippendorff."""
 
 
-def quality_page(quality: Mapping[str, Any], title: str) -> str:
+def quality_page(quality: Mapping[str, Any], title: str, review: ReviewPages = NOTHING_TO_REVIEW) -> str:
     """Render the quality of a campaign as one self-contained HTML page.
 
     Args:
         quality: The statistics that `annotation.quality.quality.quality` returns.
         title: Name of the campaign.
+        review: The pages that the lead looks at: in conflict, for norming, and the hardest.
 
     Returns:
         The HTML text.
@@ -59,6 +61,7 @@ def quality_page(quality: Mapping[str, Any], title: str) -> str:
         filters,
         **quality,
         title=title,
+        review=review,
         names=[(axis, AXIS_NAMES[axis]) for axis in AXES],
         remarkable=remarkable,
         editors=sorted(editors),

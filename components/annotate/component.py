@@ -22,7 +22,7 @@ def annotate(
         metrics: Figures for the UI.
         page: Page for the UI.
         pipeline: The pipeline that this is a step of.
-        parameters: The stage's parameters: name, annotators, overlap, lead, candidates_per_task, axes, gold_share, gold_answers, repeat_share, guidelines, alpha_if, alpha_vq, seed, follow_up.
+        parameters: The stage's parameters: name, annotators, overlap, lead, candidates_per_task, axes, gold_share, gold_pages, gold_answers, repeat_share, repeat_pages, training_pages, training_passing, training_required, norming_pages, guidelines, alpha_if, alpha_vq, seed, follow_up.
     """
     arguments = dict(locals())
     from components.annotate.declaration import ANNOTATE

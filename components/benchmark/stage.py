@@ -18,6 +18,7 @@ from editloop.evaluation.gates.settings import DATASET_SUITES, GateSettings, rea
 from editloop.evaluation.outcomes import Outcomes
 from editloop.evaluation.suites.answers import SuiteAnswers, judge_suite
 from editloop.evaluation.suites.evaluation import Evaluation, evaluate
+from editloop.evaluation.suites.faults import NothingToMeasureError
 from editloop.evaluation.suites.opening import open_suite
 from editloop.evaluation.suites.page import write_evaluation
 from editloop.evaluation.suites.suite import Suite
@@ -110,16 +111,18 @@ class JudgedSuite:
 
 
 def _open_suites(settings: GateSettings, dataset: Path) -> dict[str, Suite]:
-    """Open the gate's suites, by name. A suite that is not required and cannot be opened is left out."""
+    """Open the gate's suites, by name. One that is not required is left out where there is nothing to measure, or its
+    data is not on this machine."""
     suites = {}
     for suite_gate in settings.suites:
         if not suite_gate.data and suite_gate.suite not in DATASET_SUITES:
             raise EditLoopError(f"gate {settings.name}: suite {suite_gate.suite} has no data; name its folder.")
+        data = Path(suite_gate.data) if suite_gate.data else dataset
         try:
-            suites[suite_gate.suite] = open_suite(
-                suite_gate.suite, Path(suite_gate.data) if suite_gate.data else dataset
-            )
-        except EditLoopError as error:
+            if not suite_gate.required and not data.exists():
+                raise NothingToMeasureError(f"{data} does not exist")
+            suites[suite_gate.suite] = open_suite(suite_gate.suite, data)
+        except NothingToMeasureError as error:
             if suite_gate.required:
                 raise
             log.warning("%s: left out, it has no say (%s)", suite_gate.suite, error)

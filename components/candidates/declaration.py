@@ -9,8 +9,8 @@ class CandidatesParameters(StageParameters):
     """Parameters of stage candidates."""
 
     editor: str = "tiny-editor"
-    """The editor: a diffusers folder, a shipped name, models:/editor@champion, or in a
-    run form the name of a registered editor, which means its champion."""
+    """The editor: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a
+    registered editor, which means its champion."""
     per_task: int = Field(4, ge=1)
     """Edits per task. They are compared with each other, so the number of pairs grows with the square."""
     steps: int = Field(8, ge=1)

@@ -5,17 +5,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from annotation.campaigns.accounts import names_by_id
-from annotation.campaigns.answers import extract_judgements, read_answers
+from annotation.campaigns.answers import extract_judgements, task_links
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
-from annotation.campaigns.closing import closing_of, closings, readiness
-from annotation.campaigns.lead_queue import decisions, lead_answers, snapshot
-from annotation.quality.quality import quality
+from annotation.campaigns.closing import DIGESTS, closing_of, readiness
+from annotation.campaigns.lead_queue import decisions, snapshot
+from annotation.campaigns.people import record_joined
+from annotation.campaigns.pictures import campaign_pictures
+from annotation.campaigns.record import read_record
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
 from components.collect.declaration import CollectParameters
 from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
-from editloop.data.vocabulary import EditTask, Judgement
+from editloop.data.vocabulary import CHECK_KINDS, EditTask, Judgement
 from editloop.errors import EditLoopError
 from infra.settings import service_settings
 
@@ -26,9 +29,10 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     Args:
         campaign: Folder that stage annotate wrote.
         candidates: Candidates folder of the campaign.
-        output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on repeats and gold),
+        output: Folder to write: judgements.jsonl (the training data), checks.jsonl (answers on other pages),
             cannot.jsonl, decisions.jsonl (the lead's), pages.jsonl, export.json and adjudication.json (Label Studio's
-            exports), agreement.json, quality.json, page.html and summary.json.
+            exports), answers.json (content addresses of the answers), agreement.json, quality.json, page.html and
+            summary.json.
         parameters: The stage's parameters.
 
     Returns:
@@ -43,26 +47,30 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
     if read_manifest(candidates)["sha256"] != opened.candidates_sha256:
         raise EditLoopError(f"{candidates} is not what campaign {opened.name} ({opened.key}) asked about.")
     settings = service_settings()
-    client = connect(settings)
-    exported = snapshot(client, settings, opened)
+    connect(settings)
+    record = record_joined(settings, read_record(settings, opened.key))
+    exported = snapshot(settings, record, pages)
     if parameters.answers_sha256 and exported.sha256 != parameters.answers_sha256:
         raise EditLoopError(
             f"The answers of campaign {opened.name} are not those it was closed with: {exported.sha256}, closed with "
             f'{parameters.answers_sha256}. `editloop campaign status "{opened.name}"` tells what was edited, '
             f'`editloop campaign close "{opened.name}"` takes it as it is now.'
         )
-    answers = read_answers(exported.votes, pages, names_by_id(client, opened.annotators))
-    ready = readiness(client, settings, opened, pages, exported, answers)
-    closed = closing_of(history := closings(client, opened), exported.sha256)
+    answers = exported.answers
+    ready = readiness(settings, record, pages, exported)
+    closed = closing_of(record.closings, exported.sha256)
     accepted = closed.accepted if closed else None
     if obstacle := ready.closing_obstacle or (None if accepted else ready.gate_shortfall):
         raise EditLoopError(obstacle)
     tasks = read_tasks(candidates)
     judgements, cannot = extract_judgements(pages, answers)
     _check_candidates(judgements, tasks, candidates)
-    checks, cannot_check = extract_judgements(pages, answers, ("repeat", "gold"))
-    lead_decisions = decisions(pages, lead_answers(client, opened, pages, exported.decisions))
-    measured = quality(judgements, checks, [*cannot, *cannot_check], list(pages.values()), tasks)
+    checks, cannot_check = extract_judgements(pages, answers, CHECK_KINDS)
+    lead_decisions = decisions(pages, exported.lead)
+    links = task_links(record.campaign.url, exported.votes)
+    answered = Answered(judgements, checks, [*cannot, *cannot_check], lead_decisions, list(pages.values()), links)
+    folders = [candidates / "images", campaign / "images", *campaign_pictures(settings, opened.key)]
+    measured, review = reviewed_quality(answered, tasks, folders)
     state = ready.progress
     summary = {
         "tasks": opened.tasks,
@@ -70,20 +78,21 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
         "judgements": len(judgements),
         "annotators": sorted(state.by_annotator),
         "answers": state.by_annotator,
-        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "faults"}),
+        **state.model_dump(include={"cannot", "skipped", "unfinished", "others", "repeated", "untrained", "faults"}),
         "conflicts": ready.conflicts,
         "decisions": len(lead_decisions),
         "gates": opened.gates,
         "alpha": ready.alpha,
         "accepted": accepted.model_dump() if accepted else None,
-        "closings": [closing.model_dump(mode="json") for closing in history],
+        "closings": [closing.model_dump(mode="json") for closing in record.closings],
         "answers_sha256": exported.sha256,
         "export_sha256": sha256_bytes(exported.votes.data),
         "ratings_sha256": sha256_json([_rating(judgement) for judgement in judgements]),
         "config_sha256": opened.config_sha256,
         "campaign_key": opened.key,
         "campaign": opened.name,
-        "project_id": opened.project_id,
+        "project_id": record.campaign.project_id,
+        "url": record.campaign.url,
     }
     with complete_folder(output, summary) as folder:
         for name, records in (
@@ -94,11 +103,12 @@ def run_collect(campaign: Path, candidates: Path, output: Path, parameters: Coll
             ("pages", pages.values()),
         ):
             _write_lines(folder / f"{name}.jsonl", records)
+        write_json(folder / DIGESTS, exported.digests)
         write_file(folder / "export.json", exported.votes.data)
         write_file(folder / "adjudication.json", exported.decisions.data)
         write_json(folder / "agreement.json", ready.agreement)
         write_json(folder / "quality.json", measured)
-        write_file(folder / "page.html", quality_page(measured, opened.name))
+        write_file(folder / "page.html", quality_page(measured, opened.name, review))
         write_json(folder / "summary.json", summary)
     return {
         "tasks": opened.tasks,

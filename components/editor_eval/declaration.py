@@ -12,8 +12,8 @@ class EditorEvalParameters(StageParameters):
     """Parameters of stage editor_eval."""
 
     base: str = "tiny-editor"
-    """The editor to compare with: a pipeline's folder, a shipped name, models:/editor@champion, or in a
-    run form the name of a registered editor, which means its champion."""
+    """The editor to compare with: a pipeline's folder, a shipped name, models:/editor@champion, or in a run form the
+    name of a registered editor, which means its champion."""
     samples: int = Field(1, ge=1)
     """Edits per task and editor, with the same noise for both editors."""
     steps: int = Field(8, ge=1)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
@@ -24,6 +23,7 @@ from editloop.evaluation.second_opinion import second_opinions
 from editloop.lineage.editor_registration import register_editor
 from editloop.models.editors.candidates import noise_seed
 from editloop.pages.contact_sheet import COLUMNS, contact_sheet
+from editloop.progress import track
 from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
 
 CHUNK = 64
@@ -86,7 +86,7 @@ def run_editor_eval(
             f"{set(sizes)}); give the editor that it was tuned from."
         )
     comparison = _EditorComparison(rows, parameters.samples, bool(settings.right_edits))
-    for start in track(range(0, len(rows), CHUNK), description="editor_eval", transient=True):
+    for start in track(range(0, len(rows), CHUNK), description="editor_eval"):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
         sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
         targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]

@@ -12,8 +12,8 @@ class EditorRlParameters(StageParameters):
     """Parameters of stage editor_rl."""
 
     editor: str = "tiny-editor"
-    """The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a
-    run form the name of a registered editor, which means its champion."""
+    """The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name
+    of a registered editor, which means its champion."""
     reward: str = "models:/edit-reward@champion"
     """The reward model that scores the edits: a champion, or the address of a server that serves it."""
     preset: str = "tiny"

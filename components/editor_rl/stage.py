@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.editor_rl.declaration import EditorRlParameters
-from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_json
+from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import read_edits
 from editloop.lineage.tracking import digest
 from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
@@ -54,10 +54,9 @@ def run_editor_rl(edits: Path, output: Path, parameters: EditorRlParameters) -> 
         "training": settings.model_dump(mode="json"),
         "watch": watching,
         "seed": parameters.seed,
+        "base_sha256": digest(start),
     }
-    if (start / MANIFEST).is_file():
-        facts["base_sha256"] = read_manifest(start)["sha256"]
-    content = [facts, digest(edits), digest(start)]
+    content = [facts, digest(edits)]
     folder = work_folder(output, "editor-rl", content)
     result_folder = folder / RESULT_FOLDER
     job = RlJob(

@@ -12,8 +12,8 @@ class EditorSftParameters(StageParameters):
     """Parameters of stage editor_sft."""
 
     editor: str = "tiny-editor"
-    """The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a
-    run form the name of a registered editor, which means its champion."""
+    """The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name
+    of a registered editor, which means its champion."""
     preset: str = "tiny"
     """Preset of the training: one shipped with `editloop.training.editor_sft`, or the path of a YAML file."""
     updates: int = Field(0, ge=0)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from components.editor_sft.declaration import EditorSftParameters
-from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
+from editloop.content import complete_folder, read_manifest, write_file
 from editloop.data.edits_file import read_edits
 from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
+from editloop.lineage.tracking import digest
 from editloop.training.editor_sft.page import sft_page
 from editloop.training.editor_sft.settings import SftJob, SftSettings, read_sft_preset
 from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
@@ -95,9 +96,12 @@ def fine_tune(
             "its result as `target`; the curate stage writes such rows."
         )
     start = find_editor(editor)
-    training_facts = {"editor": editor, "edits": read_manifest(edits)["sha256"], **facts}
-    if (start / MANIFEST).is_file():
-        training_facts["base_sha256"] = read_manifest(start)["sha256"]
+    training_facts = {
+        "editor": editor,
+        "edits": read_manifest(edits)["sha256"],
+        **facts,
+        "base_sha256": digest(start),
+    }
     training = settings.model_dump(mode="json")
     folder = work_folder(output, "editor-sft", training_facts | {"settings": training})
     result_folder = folder / RESULT_FOLDER

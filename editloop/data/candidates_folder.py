@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
+from editloop.content import RESTORE
 from editloop.data.vocabulary import EditTask, Record
+from editloop.errors import EditLoopError
+from editloop.settings_file import setting_faults
 
 Line = TypeVar("Line", bound=Record)
 
@@ -14,9 +19,23 @@ def read_lines(path: Path, kind: type[Line]) -> list[Line]:
     Args:
         path: The file.
         kind: What each line holds.
+
+    Raises:
+        EditLoopError: The file cannot be read, or a line is no such record.
     """
-    with path.open() as lines:
-        return [kind.model_validate_json(line) for line in lines if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EditLoopError(f"{path}: cannot be read ({type(error).__name__}). {RESTORE}") from error
+    return [_record(path, number, line, kind) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _record(path: Path, number: int, line: str, kind: type[Line]) -> Line:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        fault = setting_faults(error, kind)[0]
+        raise EditLoopError(f"{path}: line {number} is no {kind.__name__} ({fault}). {RESTORE}") from error
 
 
 def read_tasks(candidates: Path) -> list[EditTask]:
@@ -24,5 +43,8 @@ def read_tasks(candidates: Path) -> list[EditTask]:
 
     Args:
         candidates: The candidates folder.
+
+    Raises:
+        EditLoopError: The file cannot be read, or is damaged.
     """
     return read_lines(candidates / "tasks.jsonl", EditTask)

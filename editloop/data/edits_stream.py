@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from editloop.data.edits_file import (
     EditRow,
@@ -24,6 +23,7 @@ from editloop.data.edits_file import (
     repeated_id,
 )
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 TARGET = "target"
 """Editor of a candidate that is a row's target."""
@@ -55,7 +55,7 @@ def survey_edits(path: Path, most_candidates: int | None = None, *, targets: boo
     """
     digest, ids, faults = hashlib.sha256(), array("q"), []
     candidates = 0
-    for location, folder, text in track(_lines(path), description="edits checked", transient=True):
+    for location, folder, text in track(_lines(path), description="edits checked"):
         digest.update(text + b"\n")
         line, line_faults = parse_line(location, text)
         if line is not None:

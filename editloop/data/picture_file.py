@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 """The formats that are opened. Their decoders do nothing but decode."""
 
 ORIENTATION, LYING = 0x0112, range(5, 9)
-"""EXIF's tag for the orientation, and the first of its values that swap height and width."""
+"""EXIF's tag for the orientation, and those of its values that swap height and width."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on broken bytes."""

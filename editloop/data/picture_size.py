@@ -2,7 +2,7 @@
 
 An edit may differ in size and shape from its source, and from the other edits of its task. Wherever pixels are
 compared, `resized` brings each image to the size of the reference, which is the source. Wherever a model reads images
-or people look at them, each image keeps its own size.
+or people look at them, each image keeps its own size, but for a suite whose publication shows edits otherwise.
 """
 
 import numpy as np

@@ -50,9 +50,12 @@ class EditTask(Record):
     candidates: tuple[Candidate, ...] = ()
 
 
-Kind = Literal["task", "repeat", "gold"]
-"""Why a page is shown: for its own sake, a second time to measure an annotator's consistency, or because the answer is
-known (gold). Annotators cannot tell the kinds apart."""
+Kind = Literal["task", "repeat", "gold", "norming", "training"]
+"""Why a page is shown: for its own sake, a second time to measure an annotator's consistency, because the answer is
+known (gold), or to everybody so that they discuss their ratings (norming). Annotators cannot tell these apart. Training
+pages are gold in a project of their own, which shows the known answer after an annotator's."""
+CHECK_KINDS: tuple[Kind, ...] = ("repeat", "gold", "norming")
+"""Kinds of pages whose ratings say something of the annotators; models do not learn from them."""
 
 Range = tuple[int, int]
 """Lowest and highest correct rating, both inclusive."""
@@ -78,7 +81,7 @@ class Page(Record):
     images: tuple[str, ...]
     """sha256 of the candidates' images, in the same order."""
     overlap: int = Field(ge=1)
-    """Number of annotators who get the page. Every annotator gets repeats and gold pages."""
+    """Number of annotators who get the page. Every annotator gets the pages of all kinds but `task`."""
     expected: dict[str, dict[Axis, Range]] = {}
     """Known answers of a gold page, by candidate and axis. Whatever is not listed has no known answer."""
 

@@ -3,15 +3,14 @@
 `publish_dataset` puts the result into the dataset repository as a version.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from editloop.content import complete_folder, read_manifest, write_file
+from editloop.content import RESTORE, complete_folder, read_manifest, write_file
 from editloop.data.vocabulary import AXES, EditTask
 from editloop.datasets.labels import PreferenceLabels, fit_labels, mean_rating, preference_pairs
 from editloop.datasets.pools import TASKS, CandidatesFolder, EarlierVersion, TaskSource, read_sorted_tasks
@@ -22,6 +21,7 @@ from editloop.datasets.splits import SPLITS, Split, picture_digests
 from editloop.datasets.votes import Votes, read_votes, write_votes
 from editloop.datasets.withdrawal import Withdrawn
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 TASKS_A_TIME = 256
 """Tasks whose pairs are computed together."""
@@ -29,6 +29,10 @@ NOTHING = Withdrawn()
 INPUTS = ("judgements_sha256", "candidates_sha256")
 FACTS_OF_JUDGEMENTS = ("export_sha256", "answers_sha256", "config_sha256", "campaign_key", "gates", "alpha", "accepted")
 """Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign."""
+
+
+class NoPairsError(EditLoopError):
+    """No task has two candidates that one annotator rated."""
 
 
 def write_dataset(
@@ -59,9 +63,10 @@ def write_dataset(
         share of pairs that are ties overall.
 
     Raises:
-        EditLoopError: No task has a judged pair, or a manifest, a vote or an image is broken.
+        NoPairsError: No task has a judged pair.
+        EditLoopError: A manifest, a vote or an image is broken.
     """
-    summary = json.loads((judgements / "summary.json").read_text())
+    summary = _read_summary(judgements / "summary.json")
     facts = {
         "judgements_sha256": read_manifest(judgements)["sha256"],
         "candidates_sha256": read_manifest(candidates)["sha256"],
@@ -90,7 +95,8 @@ def rebuild_dataset(
         The counts of `write_dataset`.
 
     Raises:
-        EditLoopError: No pair is left, or the earlier folder has changed since it was written.
+        NoPairsError: No pair is left.
+        EditLoopError: The earlier folder has changed since it was written.
     """
     manifest = read_manifest(earlier, check=True)
     fact_keys = (*INPUTS, *FACTS_OF_JUDGEMENTS, "seed")
@@ -127,6 +133,13 @@ def publish_dataset(folder: Path) -> DatasetVersion:
             parent=facts["parent"],
         ),
     )
+
+
+def _read_summary(path: Path) -> dict[str, JsonValue]:
+    try:
+        return TypeAdapter(dict[str, JsonValue]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise EditLoopError(f"{path}: no summary of judgements. {RESTORE}") from error
 
 
 def candidate_rows(
@@ -191,7 +204,7 @@ def _write(
             with_pictures = zip(split_tasks, pool.pictures(split, split_tasks), strict=True)
             with closing(ShardWriter(folder, split, shard_megabytes)) as writer:
                 for index, (task, pictures) in enumerate(
-                    track(with_pictures, f"dataset: {split}", total=len(split_tasks), transient=True)
+                    track(with_pictures, f"dataset: {split}", total=len(split_tasks))
                 ):
                     if index % TASKS_A_TIME == 0:
                         rows = _pairs_of(split_tasks[index : index + TASKS_A_TIME], labels)
@@ -201,7 +214,7 @@ def _write(
             counts[split]["groups"] = len(split_tasks)
         total = {key: sum(count[key] for count in counts.values()) for key in ("groups", "pairs")}
         if not total["pairs"]:
-            raise EditLoopError(
+            raise NoPairsError(
                 f"{output}: no task has two candidates that one annotator rated; collect more judgements."
             )
         facts |= {"splits": counts, **total, "task_ids": [task.task_id for task in judged]}

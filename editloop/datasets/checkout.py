@@ -1,5 +1,6 @@
 """Exclusive working folders of the dataset repository."""
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from filelock import FileLock
 from editloop.datasets.git_command import git, git_succeeds
 from editloop.errors import EditLoopError
 
+SCP_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+:")
+"""Beginning of an address in scp's form, such as git@HOST:PATH."""
 INDEX_LOCK_SECONDS = 10.0
 """How long to wait for another git command in the folder, such as a person's."""
 
@@ -75,7 +78,7 @@ def is_url(repo: str) -> bool:
     Args:
         repo: Folder or git address.
     """
-    return "://" in repo or repo.startswith("git@")
+    return "://" in repo or SCP_ADDRESS.match(repo) is not None
 
 
 def is_repository(repo: str) -> bool:

@@ -14,6 +14,7 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement
 from editloop.evaluation.gates.settings import IndependentJudge
 from editloop.models.judge_protocol import EditGroup, Judge
+from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.opening import open_judge
 
 PEOPLE = "verdicts:"
@@ -62,7 +63,7 @@ class JudgeOpinion:
         self.preferences = np.full(len(self.clusters), np.nan)
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
-        """Score both edits of each task, as far as `gate_judge.tasks` reaches.
+        """Score both edits of each task, as far as `gate_judge.tasks` reaches. What the judge refuses is missing.
 
         Args:
             start: Index of the first of these tasks among all held-out tasks.
@@ -70,12 +71,16 @@ class JudgeOpinion:
             sources: Their source images, one per task.
             base: The base editor's edits, one per task.
             tuned: The tuned editor's edits, one per task.
+
+        Raises:
+            JudgeUnavailableError: The judge cannot be reached.
         """
         groups = [
             EditGroup(row.instruction, source, pair, row.id)
             for row, source, *pair in zip(rows, sources, base, tuned, strict=True)
         ][: max(0, self.gate_judge.tasks - start)]
-        for offset, (of_base, of_tuned) in enumerate(self.judge.judge(groups) if groups else []):
+        scores = score_in_chunks(self.judge, groups)
+        for offset, (of_base, of_tuned) in enumerate(zip(scores[::2], scores[1::2], strict=True)):
             if of_base.overall is not None and of_tuned.overall is not None:
                 self.preferences[start + offset] = np.sign(of_tuned.overall - of_base.overall)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.mlflow_errors import translate_error
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -61,7 +62,7 @@ def look_up(name: str, look: Callable[[], Found]) -> Found:
     try:
         return look()
     except (EditLoopError, MlflowException, OSError, ValueError) as error:
-        raise Gap(f"{name}: {error}") from error
+        raise Gap(f"{name}: {translate_error(error) or error}") from error
 
 
 def finished_run(name: str, stage: str, output: str, **inputs: str) -> "Run":

@@ -102,15 +102,15 @@ def promote_version(
     state = sync_registry_state(name)
     api = client()
     previous = state.champion if alias == CHAMPION else alias_version(api, name, alias)
+    records = [record for record in state.records if record.alias == alias and record.version == number]
+    if previous == number and records:
+        return records[-1]
     if replaces is not None and previous != replaces:
         last = f": {format_promotion(state.records[-1])}" if state.records else ""
         raise OvertakenError(
             f"{name}@{alias} is {_version_text(previous)} by now, not {_version_text(replaces)}{last}. Nothing "
-            "was changed."
+            "was changed. Compare the new version with that one first."
         )
-    records = [record for record in state.records if record.alias == alias and record.version == number]
-    if previous == number and records:
-        return records[-1]
     request = PromotionRequest(
         action="promote",
         model=name,

@@ -32,7 +32,7 @@ def register(
     """Register a model folder, with its card, as `challenger`; as `champion` too where the gate's verdict is "promote".
 
     The version belongs to the MLflow run of `stage` that trained the model. A move of the champion gets a promotion
-    record with the pipeline run as its actor.
+    record with the pipeline run as its actor. It replaces no other champion than the one of the verdict's comparison.
 
     Args:
         name: Name in the registry.
@@ -47,6 +47,7 @@ def register(
         The content of promotion.json: {"name", "version", "alias", "verdict", "reasons", "run_id", "sha256"}.
 
     Raises:
+        OvertakenError: Another version has become the champion since the comparison. It is an EditLoopError too.
         EditLoopError: No run of `stage` in MLflow made the model, or it cannot be signed or promoted.
     """
     gate = json.loads((evidence / "gate.json").read_text())
@@ -68,7 +69,12 @@ def register(
     registry.set_alias(name, alias, version)
     if gate["verdict"] == "promote":
         reason = str((gate["reasons"] or ["its gate said promote"])[0])[:900]
-        promote_version(f"models:/{name}/{version}", actor=f"pipeline {pipeline_run}"[:900], reason=reason)
+        promote_version(
+            f"models:/{name}/{version}",
+            actor=f"pipeline {pipeline_run}"[:900],
+            reason=reason,
+            replaces=_version_of(name, str(gate["against"])),
+        )
         alias = registry.CHAMPION
     return {
         "name": name,
@@ -146,6 +152,12 @@ def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
     else:
         measured = output_link(f"{stage.replace('_', ' ')} run", stage, sha256)
     return [run_link("training run", run_id), measured, Link("evidence", f"{kind} {sha256}")]
+
+
+def _version_of(name: str, against: str) -> str | None:
+    """Return the version of a registered model that a verdict compares with; None where it names none."""
+    number = against.removeprefix(f"models:/{name}/")
+    return number if number.isdigit() else None
 
 
 def _wording(facts: dict[str, Any]) -> str:

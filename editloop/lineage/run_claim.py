@@ -3,15 +3,25 @@
 Two callers that submit the same piece of work at once would start it twice, because Kubeflow Pipelines allows any
 number of runs of one name. The server of MLflow creates only one experiment of each name, and counts deleted ones too.
 To start try n of a piece of work, a caller creates the experiment `editloop-runs/KEY/n`, submits the run, writes its id
-into the experiment's tags and deletes the experiment, so that it is out of sight and its name stays taken.
+into the experiment's tags and deletes the experiment, so that it is out of sight and its name stays taken. A caller
+that does the work itself shows every BEAT_SECONDS that it lives.
 """
 
+import logging
+import os
+import socket
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+import psutil
+
+from editloop.lineage.mlflow_errors import translate_error
 from editloop.lineage.registry import tolerate_error
 
 if TYPE_CHECKING:
@@ -20,7 +30,12 @@ if TYPE_CHECKING:
 CLAIMS = "editloop-runs"
 SUBMISSION_SECONDS = 120.0
 """Seconds after which a claim without a run counts as abandoned. A submission takes one or two."""
-RUN_TAG, TOKEN_TAG, ACTOR_TAG = "run", "token", "actor"
+BEAT_SECONDS = 15.0
+"""Seconds between two signs of life of a caller that does the work itself; it misses several before it counts as dead.
+"""
+RUN_TAG, TOKEN_TAG, ACTOR_TAG, BEAT_TAG, PROCESS_TAG, ENDED_TAG = "run", "token", "actor", "beat", "process", "ended"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,14 @@ class RunClaim:
     """Id of the run on its server; empty while it is being submitted, and where its caller died before that."""
     actor: str
     age_seconds: float
+    """Since its beginning, or its caller's last sign of life."""
+    has_ended: bool = False
+    """Whether its caller did the work itself, and ended, well or not."""
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether its caller died before it had submitted the run."""
-        return not self.run_id and self.age_seconds > SUBMISSION_SECONDS
+        """Whether its caller ended before it had submitted the run, or before it had done the work."""
+        return not self.run_id and (self.has_ended or self.age_seconds > SUBMISSION_SECONDS)
 
 
 def latest_claim(api: "MlflowClient", key: str) -> RunClaim | None:
@@ -54,10 +72,16 @@ def latest_claim(api: "MlflowClient", key: str) -> RunClaim | None:
         experiment = api.get_experiment_by_name(_name(key, attempt))
         if experiment is None:
             return latest
-        age = time.time() - experiment.creation_time / 1000 if experiment.creation_time else 0.0
         tags = experiment.tags
+        last_sign = max((experiment.creation_time or 0) / 1000, float(tags.get(BEAT_TAG, 0.0)))
         latest = RunClaim(
-            key, attempt, experiment.experiment_id, tags.get(RUN_TAG, ""), tags.get(ACTOR_TAG, ""), max(age, 0.0)
+            key,
+            attempt,
+            experiment.experiment_id,
+            tags.get(RUN_TAG, ""),
+            tags.get(ACTOR_TAG, ""),
+            max(time.time() - last_sign, 0.0),
+            ENDED_TAG in tags or _is_dead(tags.get(PROCESS_TAG, "")),
         )
     raise AssertionError("count() does not end")
 
@@ -92,6 +116,54 @@ def record_run(api: "MlflowClient", claim: RunClaim, run_id: str) -> None:
     """
     api.set_experiment_tag(claim.experiment_id, RUN_TAG, run_id)
     api.delete_experiment(claim.experiment_id)
+
+
+@contextmanager
+def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
+    """Show that a claim's caller lives while it does the work in the block, and that it ended after it.
+
+    Args:
+        api: The MlflowClient.
+        claim: The claim.
+    """
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            try:
+                api.set_experiment_tag(claim.experiment_id, BEAT_TAG, str(time.time()))
+            except Exception as error:  # an MLflow that is away is away for other callers too
+                log.debug("no sign of life of %s: %s", claim.key, translate_error(error) or error)
+
+    api.set_experiment_tag(claim.experiment_id, PROCESS_TAG, _this_process())
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        try:
+            api.set_experiment_tag(claim.experiment_id, ENDED_TAG, "yes")
+            api.delete_experiment(claim.experiment_id)
+        except Exception as error:  # what happened to the work matters more; without signs of life it ends as well
+            log.warning("MLflow does not know that %s ended: %s", claim.key, translate_error(error) or error)
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+
+def _is_dead(process: str) -> bool:
+    """Whether a process, as `_this_process` names it, was one of this machine's and is gone."""
+    host, _, rest = process.partition("/")
+    if host != socket.gethostname():
+        return False
+    number, _, begin = rest.partition("/")
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" != begin
+    except (psutil.NoSuchProcess, ValueError):
+        return True
 
 
 def _name(key: str, attempt: int) -> str:

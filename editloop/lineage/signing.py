@@ -1,10 +1,11 @@
-"""Model signatures, made at registration and checked before loading, with `model-signing` and a P-256 key.
+"""Signatures with a P-256 key: of models, checked before they are loaded, and of short texts, such as a closing.
 
-A signature is a Sigstore bundle over the sha256 of every file in the folder, the manifest included. Only registration
-needs the private key; loading needs the public one. A key's id is the sha256 of its public half in PEM, 64 hex
-characters.
+A model's signature is a Sigstore bundle over the sha256 of every file in the folder, the manifest included, made by
+`model-signing`. Only those who register models or run campaigns need the private key; checking needs the public one. A
+key's id is the sha256 of its public half in PEM, 64 hex characters.
 """
 
+import base64
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +18,26 @@ SIGNING_KEY, VERIFY_KEY = "EDITLOOP_SIGNING_KEY", "EDITLOOP_VERIFY_KEY"
 
 
 class SignatureError(EditLoopError):
-    """A model without a signature, or with one of an untrusted key or of other files."""
+    """A model or text without a signature, or with one of an untrusted key or of other content."""
 
 
 class SigningSettings(EnvironmentSettings):
-    """The keys for signing and checking models."""
+    """The keys for signing and checking."""
 
     signing_key: Path | None = None
-    """PEM file of the private key (elliptic curve), for registering."""
+    """PEM file of the private key (elliptic curve), for registering models and keeping campaigns' records."""
     verify_key: str | None = None
-    """PEM file of the public key, for loading. Separate several with ":", for example to keep trusting a replaced
-    key."""
+    """PEM file of the public key, for loading models and reading records. Separate several with ":", for example to
+    keep trusting a replaced key."""
+
+
+class TextSignature(NamedTuple):
+    """A signature of bytes."""
+
+    key: str
+    """Id of the key that made it."""
+    value: str
+    """The ECDSA signature over their SHA-256, in base64."""
 
 
 class Keys(NamedTuple):
@@ -81,12 +91,7 @@ def sign_folder(folder: Path, signature: Path) -> str:
     Raises:
         EditLoopError: There is no usable key, or the folder cannot be signed.
     """
-    path = SigningSettings().signing_key
-    if path is None:
-        raise EditLoopError(
-            f"{SIGNING_KEY} is not set: models are signed when they are registered. Give it the PEM file of a private "
-            "key; `editloop up` makes one and prints it."
-        )
+    path = _signing_key("models are signed when they are registered")
     key = sha256_bytes(_public_pem(SIGNING_KEY, path))
     from model_signing import signing
 
@@ -114,7 +119,7 @@ def verify_folder(folder: Path, signature: Path) -> str:
     from cryptography.exceptions import InvalidSignature
     from model_signing import verifying
 
-    keys = _verify_keys()
+    keys = _verify_keys("a model's signature is checked before it is loaded")
     key = _signed_by(signature)
     if key not in keys:
         raise SignatureError(
@@ -131,6 +136,48 @@ def verify_folder(folder: Path, signature: Path) -> str:
     return key
 
 
+def sign_bytes(data: bytes) -> TextSignature:
+    """Sign bytes with the key in EDITLOOP_SIGNING_KEY.
+
+    Args:
+        data: What to sign.
+
+    Raises:
+        EditLoopError: There is no usable key.
+    """
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    path = _signing_key("what is recorded of campaigns is signed")
+    key, private = sha256_bytes(_public_pem(SIGNING_KEY, path)), _read_key(SIGNING_KEY, path)
+    return TextSignature(key, base64.b64encode(private.sign(data, ec.ECDSA(hashes.SHA256()))).decode())
+
+
+def verify_bytes(data: bytes, signature: TextSignature) -> None:
+    """Check that a trusted key signed these bytes. Trusted keys are those in EDITLOOP_VERIFY_KEY.
+
+    Args:
+        data: The bytes.
+        signature: Their signature.
+
+    Raises:
+        SignatureError: The signature is of another key or of other bytes.
+        EditLoopError: EDITLOOP_VERIFY_KEY is unset or holds no usable key.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = _verify_keys("the signatures of campaigns' records are checked")
+    if signature.key not in keys:
+        raise SignatureError(f"signed with key {signature.key[:12] or 'none'}, which {VERIFY_KEY} does not hold")
+    public = _read_key(VERIFY_KEY, keys[signature.key])
+    try:
+        public.verify(base64.b64decode(signature.value), data, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError) as error:
+        raise SignatureError(f"not what key {signature.key[:12]} signed") from error
+
+
 def _hashing() -> Any:
     """Hashing of every file, including those that git handles itself, such as .git and .gitignore."""
     from model_signing import hashing
@@ -138,13 +185,24 @@ def _hashing() -> Any:
     return hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
 
 
-def _verify_keys() -> dict[str, Path]:
-    """The trusted public keys' files, by key id."""
+def _signing_key(reason: str) -> Path:
+    """The private key's file. `reason` says why it is needed."""
+    path = SigningSettings().signing_key
+    if path is None:
+        raise EditLoopError(
+            f"{SIGNING_KEY} is not set: {reason}. Give it the PEM file of a private key; `editloop up` makes one and "
+            "prints it."
+        )
+    return path
+
+
+def _verify_keys(reason: str) -> dict[str, Path]:
+    """The trusted public keys' files, by key id. `reason` says why they are needed."""
     key_paths = SigningSettings().verify_key
     if key_paths is None:
         raise EditLoopError(
-            f"{VERIFY_KEY} is not set: a model's signature is checked before it is loaded. Give it the PEM file of the "
-            "public key; `editloop up` makes one and prints it."
+            f"{VERIFY_KEY} is not set: {reason}. Give it the PEM file of the public key; `editloop up` makes one and "
+            "prints it."
         )
     paths = map(Path, key_paths.split(os.pathsep))
     return {sha256_bytes(_public_pem(VERIFY_KEY, path)): path for path in paths}
@@ -155,19 +213,26 @@ def _public_pem(variable: str, path: Path) -> bytes:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    is_private = variable == SIGNING_KEY
-    try:
-        data = path.read_bytes()
-        key: Any = (
-            serialization.load_pem_private_key(data, None) if is_private else serialization.load_pem_public_key(data)
-        )
-    except (OSError, ValueError, TypeError) as error:
-        kind = "private" if is_private else "public"
-        raise EditLoopError(f"{variable}={path}: no {kind} key in PEM can be read there ({error}).") from error
-    public = key.public_key() if is_private else key
+    key = _read_key(variable, path)
+    public = key.public_key() if variable == SIGNING_KEY else key
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise EditLoopError(f"{variable}={path}: not a key of an elliptic curve; `editloop up` makes one.")
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _read_key(variable: str, path: Path) -> Any:
+    """The key in a PEM file: a private one where `variable` is SIGNING_KEY, else a public one."""
+    from cryptography.hazmat.primitives import serialization
+
+    is_private = variable == SIGNING_KEY
+    try:
+        data = path.read_bytes()
+        if is_private:
+            return serialization.load_pem_private_key(data, None)
+        return serialization.load_pem_public_key(data)
+    except (OSError, ValueError, TypeError) as error:
+        kind = "private" if is_private else "public"
+        raise EditLoopError(f"{variable}={path}: no {kind} key in PEM can be read there ({error}).") from error
 
 
 def _signed_by(signature: Path) -> str:

@@ -14,9 +14,10 @@ from editloop.content import MANIFEST, write_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.run_key import find_run_key
-from editloop.lineage.stage import Stage
+from editloop.lineage.stage import Stage, StageParameters
 from editloop.lineage.stage_inputs import check_stage_input
 from editloop.lineage.step_page import step_page
 from editloop.lineage.stored_folders import Artifact, opened_inputs, replace_by_pointer, store_outputs, stored_addresses
@@ -75,8 +76,7 @@ def run_step(
     pipeline = pipeline or stage.pipelines[0]
     if pipeline not in stage.pipelines:
         raise EditLoopError(f"{stage.name} is no part of pipeline {pipeline}, but of {', '.join(stage.pipelines)}.")
-    advice = f"`editloop stage {stage.name} --help` explains."
-    values = validate_settings(stage.parameters, dict(parameters), f"stage {stage.name}", advice)
+    values = validate_parameters(stage, parameters)
     log_to_stderr()
     end_with_supervisor()
     targets = {name: value if isinstance(value, Path) else Path(value.path) for name, value in outputs.items()}
@@ -112,6 +112,20 @@ def run_step(
     return results
 
 
+def validate_parameters(stage: Stage, values: Mapping[str, Any]) -> StageParameters:
+    """Return a stage's parameters.
+
+    Args:
+        stage: The stage.
+        values: Values by parameter; those that are missing have their defaults.
+
+    Raises:
+        EditLoopError: A parameter is not valid; one line that names every fault.
+    """
+    advice = f"`editloop stage {stage.name} --help` explains."
+    return validate_settings(stage.parameters, dict(values), f"stage {stage.name}", advice)
+
+
 def run_component(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Run a stage as a step of a KFP pipeline.
 
@@ -141,7 +155,8 @@ def end_in_one_line() -> Iterator[None]:
     theirs the last calls are enough.
     """
     try:
-        yield
+        with mlflow_errors_in_one_line():
+            yield
     except EditLoopError as error:
         raise SystemExit(f"{FAILURE_PREFIX}{error}") from None
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from editloop.datasets.versions import VersionLineage
 from editloop.lineage.family import Descendant
 from editloop.lineage.trace import LineageTrace
 from editloop.lineage.withdraw import WithdrawalReport
+from editloop.terminal import text_console
 
 
 def show_trace(trace: LineageTrace) -> None:
@@ -18,11 +19,11 @@ def show_trace(trace: LineageTrace) -> None:
     Args:
         trace: The trace.
     """
-    console = Console()
-    console.print(f"{trace.kind} {trace.name}", markup=False, highlight=False)
+    console = text_console()
+    console.print(f"{trace.kind} {trace.name}", highlight=False)
     origin = {key: value for key, value in trace.came_from.items() if value}
     for key, value in origin.items():
-        console.print(f"  came from {key}: {_value_text(value)}", markup=False, highlight=False)
+        console.print(f"  came from {key}: {_value_text(value)}", highlight=False)
     _show_datasets(console, "Datasets that came of it", trace.datasets)
     if trace.curated:
         _show_datasets(console, "Curated edits that such a model chose", trace.curated)
@@ -35,16 +36,14 @@ def show_withdrawal(report: WithdrawalReport) -> None:
     Args:
         report: Result of the withdrawal.
     """
-    console, withdrawal = Console(), report.withdrawal
+    console, withdrawal = text_console(), report.withdrawal
     heading = f"{withdrawal.kind} {withdrawal.name} is withdrawn since {withdrawal.at:%Y-%m-%d}"
-    console.print(heading, markup=False, highlight=False)
+    console.print(heading, highlight=False)
     _show_datasets(console, "Versions that have it, and stay", report.held)
     for parent, version, folder in report.rebuilt:
-        console.print(
-            f"new version {version['tag']} without it, of {parent.tag}: {folder}", markup=False, soft_wrap=True
-        )
+        console.print(f"new version {version['tag']} without it, of {parent.tag}: {folder}", soft_wrap=True)
     for parent, reason in report.empty:
-        console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})", markup=False)
+        console.print(f"no new version of {parent.tag}: nothing to learn from is left ({reason})")
     if report.curated:
         _show_datasets(console, "Curated edits that a tainted model chose: curate them anew", report.curated)
     _show_models(console, "Tainted models", report.tainted)
@@ -54,7 +53,6 @@ def show_withdrawal(report: WithdrawalReport) -> None:
         console.print(
             f"In use: {'; '.join(aliased)}. Train anew on the new version (`editloop stage reward --dataset ...`), "
             "gate and promote; until then `editloop rollback` goes back to an earlier champion.",
-            markup=False,
         )
 
 

@@ -21,6 +21,7 @@ from editloop.content import MANIFEST, file_digests, read_manifest, sha256_file,
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage.checkout_commit import checkout_commit
+from editloop.lineage.mlflow_errors import deleted_experiment, server_name
 from editloop.lineage.retries import is_unreachable, retry_while_unreachable
 from editloop.retry import retry_call
 
@@ -271,6 +272,11 @@ def find_producer_run(stage: str, sha256: str) -> str:
     for name in PRODUCED_OUTPUTS:
         if runs := find_runs({f"output.{name}": sha256}, stage=stage, limit=1):
             return str(runs[0].info.run_id)
+        for run in find_runs({f"output.{name}": sha256}, stage=stage, deleted=True, limit=1):
+            raise EditLoopError(
+                f"{server_name()}: run {run.info.run_id} of stage {stage}, which made {sha256}, was deleted. Restore "
+                f"it: `mlflow runs restore --run-id {run.info.run_id}`."
+            )
     raise EditLoopError(f"No run of stage {stage} in MLflow made {sha256}; run the stage with MLflow reachable.")
 
 
@@ -293,14 +299,24 @@ def find_experiment(api: "MlflowClient", name: str) -> str | None:
     Args:
         api: The MlflowClient.
         name: Name of the experiment.
+
+    Raises:
+        EditLoopError: It was deleted, and can be restored.
     """
     key = os.environ["MLFLOW_TRACKING_URI"], name
     if key not in _EXPERIMENTS:
         experiment = api.get_experiment_by_name(name)
         if experiment is None:
             return None
+        if experiment.lifecycle_stage == "deleted":
+            raise deleted_experiment(name, str(experiment.experiment_id))
         _EXPERIMENTS[key] = str(experiment.experiment_id)
     return _EXPERIMENTS[key]
+
+
+def forget_experiments() -> None:
+    """Ask the server for experiments' ids anew, as a program does that runs for days: they may be deleted meanwhile."""
+    _EXPERIMENTS.clear()
 
 
 def require_experiment(api: "MlflowClient", name: str) -> str:
@@ -309,6 +325,9 @@ def require_experiment(api: "MlflowClient", name: str) -> str:
     Args:
         api: The MlflowClient.
         name: Name of the experiment.
+
+    Raises:
+        EditLoopError: It was deleted, and can be restored.
     """
     from mlflow.exceptions import MlflowException
 

@@ -10,20 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import track
-
 from editloop.content import read_manifest, write_json
-from editloop.datasets.build import publish_dataset, rebuild_dataset
+from editloop.datasets.build import NoPairsError, publish_dataset, rebuild_dataset
 from editloop.datasets.repository import DatasetVersion, fetch_dataset
 from editloop.datasets.settings import DatasetSettings
 from editloop.datasets.versions import VersionLineage
 from editloop.datasets.withdrawal import Withdrawal, add_withdrawal, read_withdrawn
-from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.family import Descendant
 from editloop.lineage.registry import TAINTED
 from editloop.lineage.trace import dataset_row, descendant_rows, trace_annotator, trace_task
+from editloop.progress import track
 
 
 @dataclass
@@ -75,7 +72,8 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
         out: Folder for the new versions.
 
     Raises:
-        EditLoopError: No version of the dataset contains it. Nothing is listed then.
+        EditLoopError: No version of the dataset contains it, and nothing is listed then. Or a version cannot be
+            fetched, rebuilt or published.
     """
     repo = DatasetSettings().require("dataset_repo")
     trace = trace_annotator(name) if kind == "annotator" else trace_task(name)
@@ -84,8 +82,7 @@ def withdraw(kind: Literal["annotator", "task"], name: str, reason: str, out: Pa
     )
     report = WithdrawalReport(listed, trace.datasets, trace.models, trace.curated)
     _mark(report)
-    newest, console = newest_versions(trace.datasets), Console(stderr=True)
-    for version in track(newest, description="datasets", transient=True, console=console):
+    for version in track(newest_versions(trace.datasets), "datasets"):
         _rebuild(report, version, repo, out)
     return report
 
@@ -119,7 +116,7 @@ def _rebuild(report: WithdrawalReport, parent: VersionLineage, repo: str, out: P
         parameters = {"withdrawn": len(withdrawn.annotators) + len(withdrawn.tasks)}
         try:
             figures = rebuild_dataset(earlier, rebuilt, withdrawn=withdrawn)
-        except EditLoopError as error:
+        except NoPairsError as error:
             report.empty.append((parent, str(error)))
             return
         name = f"withdrawal-{parent.tag}"

@@ -3,15 +3,18 @@
 It needs numpy only, so that a client can import it without torch.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editloop.errors import EditLoopError
 
+LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 """(height, width, 3), RGB, 0..255. Sizes may differ from image to image."""
 
@@ -55,7 +58,7 @@ class Score:
     axes: dict[str, AxisScore] = field(default_factory=dict)
     """Scores by the judge's axis names; empty where the score is missing."""
     fused: AxisScore | None = None
-    """The axes combined into one score, on the judge's own scale."""
+    """The axes combined into one score, on the judge's own scale: the published score, by which suites rank."""
     overall: float | None = None
     """One number that orders the edits of a task, on a familiar scale: EditReward's is the sum of two ratings of 1..4
     (2..8), EditScore's is O, 0..10."""
@@ -105,16 +108,81 @@ class Judge(Protocol):
         """
 
 
+class WordedSettings(Protocol):
+    """Settings of a model that is asked in words."""
+
+    @property
+    def wording(self) -> Literal["trained", "substitute"]:
+        """`substitute` where the texts are others than those with which the released weights were trained."""
+
+    @property
+    def wording_sha256(self) -> str:
+        """Digest of the texts."""
+
+
+def judge_wording(settings: WordedSettings) -> JudgeWording:
+    """Return the wording of a model.
+
+    Args:
+        settings: The model's settings.
+    """
+    return JudgeWording(settings.wording_sha256, settings.wording == "substitute")
+
+
+def wording_facts(settings: WordedSettings) -> dict[str, object]:
+    """Return what a model's manifest says of its wording.
+
+    Args:
+        settings: The model's settings.
+    """
+    return {"wording": settings.wording, "wording_sha256": settings.wording_sha256}
+
+
+def warn_of_no_wording(weights: Path) -> None:
+    """Log a warning that a release becomes a model without its wording.
+
+    Args:
+        weights: The release.
+    """
+    LOG.warning(
+        "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not the "
+        "published ones, and results say so. Give --wording or --reference-repo.",
+        weights,
+    )
+
+
+def warn_of_substitute(settings: WordedSettings, model: Path) -> None:
+    """Log a warning where a model's wording is not that of its weights.
+
+    Args:
+        settings: The model's settings.
+        model: The model's folder.
+    """
+    if settings.wording == "substitute":
+        LOG.warning(
+            "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
+            "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",
+            model,
+        )
+
+
 def wording_note(wording: JudgeWording | None) -> str:
     """Return what is said of a judge's wording behind its name and version; empty where none is known.
 
     Args:
         wording: The wording.
     """
-    if wording is None:
-        return ""
+    return f", wording {describe_wording(wording)}" if wording else ""
+
+
+def describe_wording(wording: JudgeWording) -> str:
+    """Return a wording's digest, with a warning where it is not that of the weights.
+
+    Args:
+        wording: The wording.
+    """
     warning = " (another than the weights were trained with: these are not the published scores)"
-    return f", wording {wording.sha256[:12]}{warning if wording.is_substitute else ''}"
+    return f"{wording.sha256[:12]}{warning if wording.is_substitute else ''}"
 
 
 def wording_of(judge: Judge) -> JudgeWording | None:

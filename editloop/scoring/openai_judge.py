@@ -1,32 +1,36 @@
-"""EditScore over an OpenAI-compatible endpoint such as vLLM.
+"""Judges over an OpenAI-compatible endpoint such as vLLM: EditScore, VIEScore and others, by texts in a file.
 
-It uses EditScore's prompts and parser with whatever model the endpoint serves. Each edit takes two chat completions of
-K choices each: SC, with the source and the edited image, and PQ, with the edited image alone.
+Each question and each pass is a chat completion of its own, with a seed of its own. `endpoint_questions` says what is
+asked; this module asks it.
 """
 
 import base64
 import json
-import re
+import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-from pydantic import Field, SecretStr
+from pydantic import Field, JsonValue, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
-from editloop.models.edit_score.scores import score_of_answers
-from editloop.models.edit_score.settings import AXES, INSTRUCTION, EditScoreSettings
+from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.encoding import encode_png, limit_pixels
+from editloop.scoring.endpoint_questions import (
+    ChatQuestion,
+    ChatReply,
+    EditScoreQuestions,
+    EndpointQuestions,
+    read_judge_file,
+)
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
-
-CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
-"""Start of the control tokens in Qwen's format and in most others."""
 
 
 class OpenAISettings(ClientSettings):
@@ -36,41 +40,45 @@ class OpenAISettings(ClientSettings):
 
     key: SecretStr | None = None
     """EDITLOOP_OPENAI_KEY: the endpoint's API key, if it needs one."""
-    questions: EditScoreSettings = EditScoreSettings()
-    """As JSON: prompts, passes, sampling and seed."""
-    extra: dict[str, Any] = Field(default_factory=dict)
-    """As JSON: additional fields of the request that this endpoint needs, such as {"top_k": 20}; null removes one of
-    the default fields."""
+    judge: Path | None = None
+    """A file of the judge's texts and settings, such as the `editscore.json` of a model's folder; see
+    `endpoint_questions`. Without one, EditScore's questions in EditLoop's wording."""
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    """As JSON: additional fields of the request that this endpoint needs; null removes one of the default fields, such
+    as {"top_k": null, "repetition_penalty": null} for an endpoint that knows OpenAI's own alone."""
 
 
 class OpenAIJudge:
     """A judge (editloop.models.judge_protocol) that asks an endpoint. Several threads may use it at once."""
 
-    axes = AXES
-
-    def __init__(self, url: str, model: str, settings: OpenAISettings, transport: httpx.BaseTransport | None = None):
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        settings: OpenAISettings,
+        questions: EndpointQuestions | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ):
         """Connect to an endpoint and ask which models it has.
 
         Args:
             url: Base address, such as http://host:8000/v1.
             model: The endpoint's name of the model.
-            settings: Key, connections, time limits and questions.
+            settings: Key, connections and time limits.
+            questions: What it is asked; None takes the file of the settings.
             transport: Carries the requests; None for the network.
 
         Raises:
-            EditLoopError: The endpoint does not list the model, or `settings.questions.reasoning` is false. Scoring
-                without reasoning needs token probabilities, which such endpoints do not give.
+            EditLoopError: The endpoint does not list the model, or the judge's file is not valid.
             JudgeUnavailableError: The endpoint cannot be reached or refuses.
         """
-        if not settings.questions.reasoning:
-            raise EditLoopError(
-                "EDITLOOP_OPENAI_QUESTIONS: reasoning is false; an endpoint's scores are read from text."
-            )
         self.name, self.settings = model, settings
+        self.questions = questions or _questions_of(settings)
+        self.axes, self.wording = self.questions.axes, self.questions.wording
         advice = "EDITLOOP_OPENAI_KEY is the endpoint's key"
         self._client = RetryingClient(url, settings.key, settings, advice, transport)
         self.url = url
-        self.version = sha256_json([model, self._model_facts(), settings.questions.model_dump(), settings.extra])
+        self.version = sha256_json([model, self._model_facts(), self.questions.digest(), settings.extra])
         """Digest of what the endpoint says about its model and of all questions; endpoints do not identify weights."""
         self._answering: str | None = None
         self._lock = threading.Lock()
@@ -81,95 +89,77 @@ class OpenAIJudge:
 
         Args:
             address: `http(s)://HOST:PORT/v1#MODEL`.
-            passes: Number of passes per edit; None takes that of the settings.
+            passes: Number of passes per edit; None takes that of the judge's file.
 
         Returns:
             The judge.
 
         Raises:
-            EditLoopError: The address is malformed, or the endpoint does not have the model.
+            EditLoopError: The address is malformed, the endpoint does not have the model, or the judge has no passes.
         """
         url, _, model = address.partition("#")
         if not (model and url.startswith(("http://", "https://"))):
             raise EditLoopError(f"openai:{address}: write openai:http://HOST:PORT/v1#MODEL.")
         settings = OpenAISettings()
-        if passes is not None:
-            questions = settings.questions.model_copy(update={"passes": passes})
-            settings = settings.model_copy(update={"questions": questions})
-        return cls(url, model, settings)
+        questions = _questions_of(settings)
+        return cls(url, model, settings, questions if passes is None else questions.with_passes(passes))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """Score edits by Avg@K over the passes whose two answers can be parsed.
+        """Score edits by the answers that can be read.
 
         Args:
             groups: The groups to score.
 
         Returns:
-            One list of scores per group, one score per edit. Where too few passes can be parsed, the score is missing
+            One list of scores per group, one score per edit. Where too few answers can be read, the score is missing
             and names the faults.
 
         Raises:
-            EditLoopError: The endpoint refuses a request.
+            EditLoopError: The endpoint refuses a request, or gives no probabilities where the judge reads these.
             JudgeUnavailableError: The endpoint cannot be reached, or its answer is not a chat completion.
             StaleJudgeError: Another model answers than before.
         """
         with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
-            futures = []
+            futures: list[list[Future[ChatReply]]] = []
             for group in groups:
-                source_uri = self._shown(group.source)
+                questions = self.questions.ask(group.instruction)
+                source = self._shown(group.source)
                 for edit in group.edits:
-                    futures.append(
-                        pool.submit(self._answers, 0, group.instruction, [source_uri, edit_uri := self._shown(edit)])
-                    )
-                    futures.append(pool.submit(self._answers, 1, group.instruction, [edit_uri]))
+                    pictures = {"source": source, "edit": self._shown(edit)}
+                    futures.append([pool.submit(self._answer, question, pictures) for question in questions])
             try:
-                answers = iter([future.result() for future in futures])
+                replies = iter([[future.result() for future in edit_futures] for edit_futures in futures])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        questions = self.settings.questions
-        return [[score_of_answers(next(answers), next(answers), questions) for _ in group.edits] for group in groups]
+        return [[self.questions.score(next(replies)) for _ in group.edits] for group in groups]
 
-    def _answers(self, question: int, instruction: str, pictures: list[str]) -> list[str]:
-        """Return K answers to a question.
-
-        Where the endpoint gives fewer choices than requested, the rest is requested with other seeds.
-        """
-        passes, answers = self.settings.questions.passes, list[str]()
-        while len(answers) < passes:
-            answers += self._choices(question, instruction, pictures, passes - len(answers), len(answers))
-        return answers
-
-    def _choices(
-        self, question: int, instruction: str, pictures: list[str], count: int, answered_count: int
-    ) -> list[str]:
-        settings = self.settings.questions
-        # The endpoint's tokenizer would read these as control tokens; a zero-width space keeps them plain text
-        text = settings.questions[question].text.replace(INSTRUCTION, CONTROL_TOKEN_START.sub("<\u200b", instruction))
-        content = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
-        body = {
-            "model": self.name,
-            "messages": [
-                *([{"role": "system", "content": settings.system}] if settings.system else []),
-                {"role": "user", "content": [*content, {"type": "text", "text": text}]},
-            ],
-            "n": count,
-            "seed": settings.seed + answered_count,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "max_tokens": settings.max_new_tokens,
-        } | self.settings.extra
-        body = {key: value for key, value in body.items() if value is not None}
+    def _answer(self, question: ChatQuestion, pictures: dict[str, str]) -> ChatReply:
+        body = {key: value for key, value in self._body(question, pictures).items() if value is not None}
         try:
-            sent = json.dumps(body).encode()
-            reply = json.loads(self._client.ask("POST", "/chat/completions", sent))
-            choices = [choice["message"]["content"] or "" for choice in reply["choices"]]
-            if not choices or not all(isinstance(choice, str) for choice in choices):
-                raise TypeError("no text")
+            reply = json.loads(self._client.ask("POST", "/chat/completions", json.dumps(body).encode()))
+            chat_reply = _read_choice(reply["choices"][0])
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise JudgeUnavailableError(f"{self.url}: its answer is no chat completion ({error!r}).") from None
         self._check_model(str(reply.get("model", self.name)))
-        return choices[:count]
+        return chat_reply
+
+    def _body(self, question: ChatQuestion, pictures: dict[str, str]) -> dict[str, JsonValue]:
+        """The request, with the fields that `extra` sets or removes."""
+        content: list[JsonValue] = [
+            {"type": "text", "text": part.text}
+            if part.kind == "text"
+            else {"type": "image_url", "image_url": {"url": pictures[part.kind]}}
+            for part in question.parts
+        ]
+        messages: list[JsonValue] = [{"role": "user", "content": content}]
+        if question.system:
+            messages.insert(0, {"role": "system", "content": question.system})
+        body: dict[str, JsonValue] = {"model": self.name, "messages": messages, **question.fields}
+        if question.answer_start:
+            messages.append({"role": "assistant", "content": question.answer_start})
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return body | self.settings.extra
 
     def _check_model(self, answering: str) -> None:
         with self._lock:
@@ -182,7 +172,8 @@ class OpenAIJudge:
 
     def _shown(self, picture: Picture) -> str:
         """The image as a data URI, scaled down to the questions' `max_pixels`."""
-        scaled = np.asarray(limit_pixels(picture, self.settings.questions.max_pixels))
+        limit = self.questions.max_pixels
+        scaled = picture if limit is None else np.asarray(limit_pixels(picture, limit))
         return f"data:image/png;base64,{base64.b64encode(encode_png(scaled)).decode()}"
 
     def _model_facts(self) -> dict[str, Any]:
@@ -197,3 +188,28 @@ class OpenAIJudge:
         if self.name not in models_by_id:
             raise EditLoopError(f"{self.url}: has no model {self.name}; there are {', '.join(sorted(models_by_id))}.")
         return {key: models_by_id[self.name].get(key) for key in ("root", "parent")}
+
+
+def _questions_of(settings: OpenAISettings) -> EndpointQuestions:
+    return read_judge_file(settings.judge) if settings.judge else EditScoreQuestions(EditScoreSettings())
+
+
+def _read_choice(choice: Any) -> ChatReply:
+    """Read a choice of a chat completion.
+
+    Raises:
+        KeyError, TypeError, IndexError, ValueError: It is none.
+    """
+    text = choice["message"]["content"] or ""
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    logprobs = choice.get("logprobs")
+    if not logprobs or not logprobs.get("content"):
+        return ChatReply(text, choice.get("finish_reason") == "length")
+    chances: list[tuple[str, float]] = []
+    for candidate in logprobs["content"][0]["top_logprobs"]:
+        logprob = float(candidate["logprob"])
+        if math.isnan(logprob):
+            raise ValueError(f"log-probability NaN of {candidate['token']!r}")
+        chances.append((str(candidate["token"]), math.exp(min(0.0, logprob))))
+    return ChatReply(text, choice.get("finish_reason") == "length", tuple(chances))

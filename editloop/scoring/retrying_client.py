@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
+from editloop.certificates import shared_certificates
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
@@ -66,7 +67,12 @@ class RetryingClient:
         limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections)
         try:
             self._http = httpx.Client(
-                base_url=url, headers=headers, timeout=settings.seconds, limits=limits, transport=transport
+                base_url=url,
+                headers=headers,
+                timeout=settings.seconds,
+                limits=limits,
+                transport=transport,
+                verify=shared_certificates(),
             )
         except httpx.InvalidURL as error:
             raise EditLoopError(f"{url}: {error}; give http(s)://HOST:PORT.") from None

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
 from editloop.data.candidates_folder import read_tasks
@@ -16,6 +15,7 @@ from editloop.data.vocabulary import EditTask
 from editloop.models.edit_reward.inputs import EditGroupLike
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.judge_protocol import EditGroup, Picture
+from editloop.progress import track
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Candid
         The tasks with their states.
     """
     hidden: list[Tensor] = []
-    for task in track(tasks, description="reading the pool", transient=True):
+    for task in track(tasks, description="reading the pool"):
         images = [candidate.image for candidate in task.candidates]
         source, *edits = load_pictures(folder, (task.source, *images), model.settings.side)
         hidden += model.states([EditGroup(task.instruction, source, edits)])
@@ -66,7 +66,7 @@ def backbone_states(groups: Sequence[EditGroupLike], model: RewardModel) -> list
         groups: The groups.
         model: The reward model.
     """
-    tracked = track(groups, description="reading the dataset", transient=True)
+    tracked = track(groups, description="reading the dataset")
     return [state for group in tracked for state in model.states([group])]
 
 

@@ -30,12 +30,14 @@ UNIVERSAL = ".universal"
 
 
 class TrainingProgress(NamedTuple):
-    """Step and history of a training."""
+    """Step and history of a training, and why it stopped early."""
 
     step: int
     """Number of optimiser steps done."""
     history: dict[str, list[dict[str, float]]]
     """`steps` and `evaluations` so far. Online RL adds `solved` and `ended`."""
+    reason: str = ""
+    """Why it stopped early; empty where it did not."""
 
 
 class SavedCheckpoint(NamedTuple):

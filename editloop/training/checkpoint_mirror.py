@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
+from editloop.background import running_beside
 from editloop.content import MANIFEST, read_manifest
 from editloop.errors import EditLoopError
 from editloop.object_storage import ObjectFolder, StorageError
@@ -146,9 +147,8 @@ def mirrored(folder: Path) -> Iterator[None]:
         mirror.restore()
     except StorageError as error:
         raise EditLoopError(f"EDITLOOP_CHECKPOINTS: {error}") from error
-    over = threading.Event()
 
-    def keep_pushing() -> None:
+    def keep_pushing(over: threading.Event) -> None:
         is_failing = False
         is_over = False
         while not is_over:
@@ -161,10 +161,5 @@ def mirrored(folder: Path) -> Iterator[None]:
                     log.warning("%s: checkpoints do not go there (%s); tried again", mirror.remote.address, error)
                 is_failing = True
 
-    thread = threading.Thread(target=keep_pushing, daemon=True, name="checkpoint mirror")
-    thread.start()
-    try:
+    with running_beside(keep_pushing, "checkpoint mirror"):
         yield
-    finally:
-        over.set()
-        thread.join()

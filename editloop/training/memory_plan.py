@@ -202,25 +202,26 @@ def suggest_changes(preset: Preset, training: TrainingSettings, gpus: int, capac
     Returns:
         The changes as lines of YAML, in order; None if all of them together are not enough.
     """
-    changes: list[tuple[str, dict[str, object]]] = [
-        ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
-        ("micro_batch: 1", {"micro_batch": 1}),
-        ("zero_stage: 2", {"zero_stage": 2}),
-        ("zero_stage: 3", {"zero_stage": 3}),
-        ("offload: optimizer", {"offload": "optimizer"}),
-        ("offload: parameters", {"offload": "parameters"}),
+    changes: list[dict[str, int | str]] = [
+        {"gradient_checkpointing": True},
+        {"micro_batch": 1},
+        {"zero_stage": 2},
+        {"zero_stage": 3},
+        {"zero_stage": 1, "offload": "optimizer"},
+        {"zero_stage": 3, "offload": "parameters"},
     ]
-    advice: list[str] = []
+    advice: dict[str, int | str] = {}
     before = estimate_memory(preset, training, gpus).total
-    for wording, change in changes:
-        if training.zero_stage >= int(str(change.get("zero_stage", 4))):
-            continue
-        tried = training.model_copy(update=change)
+    for change in changes:
+        changed = {
+            key: value for key, value in change.items() if key != "zero_stage" or int(value) > training.zero_stage
+        }
+        tried = training.model_copy(update=changed)
         after = estimate_memory(preset, tried, gpus).total
         if after >= before:
             continue
         training, before = tried, after
-        advice = [line for line in advice if line.split(":")[0] != wording.split(":")[0]] + [wording]
+        advice = {key: value for key, value in advice.items() if key not in changed} | changed
         if after <= capacity * USABLE_SHARE:
-            return advice
+            return [f"{key}: {str(value).lower()}" for key, value in advice.items()]
     return None

@@ -149,6 +149,17 @@ class TrainingRun:
             self.metric_log.add(self.step, {f"validation_{name}": value for name, value in figures.items()})
             log.info("%s %d/%d: validation %s", self.unit, self.step, total, summary)
 
+    def note_early_end(self, reason: str) -> None:
+        """Note that the training ends at this step, for its checkpoint and its result.
+
+        Args:
+            reason: Why.
+        """
+        self.progress = self.progress._replace(reason=reason)
+        self.history["ended"].append({"step": self.step})
+        if self.is_first:
+            log.info("stopped after %s %d: %s", self.unit, self.step, reason)
+
     def end_step(self, *, save: bool, stop_asked: bool, done: bool) -> None:
         """Save a checkpoint where one is due, and leave where a rank was asked to stop.
 

@@ -21,7 +21,7 @@ SCRIPT_PATH = "/editloop/labelling.js"
 """Where Label Studio serves it."""
 APP = b'id="app-settings"'
 """Only the pages of Label Studio's application have this, not its log-in."""
-PICTURE = re.compile(r"/[0-9a-f]{64}\.(png|webp)$")
+PICTURE = re.compile(r"/[0-9a-f]{64}\.(png|\d+x\d+\.webp)$")
 """How the name of a campaign's picture ends: its content is its name, so it never changes."""
 YEAR = "private, max-age=31536000, immutable"
 

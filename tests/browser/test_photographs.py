@@ -16,10 +16,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
-from annotation.campaigns.campaign import Campaign, connect, load_pages, read_campaign
+from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.record import read_record
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from editloop.content import complete_folder, sha256_bytes, write_file
@@ -432,8 +432,8 @@ def test_a_page_answered_in_another_window_is_told_and_not_answered_twice(annota
 
 def read_all(annotator: Annotator) -> Any:
     pages = load_pages(annotator.folder)
-    names = names_by_id(connect(service_settings()), annotator.campaign.annotators)
-    return read_answers(export_answers(service_settings(), annotator.campaign), pages, names)
+    record = read_record(service_settings(), annotator.campaign.key)
+    return read_answers(export_answers(service_settings(), annotator.campaign), pages, record)
 
 
 def test_the_reason_other_is_told_in_words(annotator, window):

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from annotation.campaigns.accounts import names_by_id
 from annotation.campaigns.answers import export_answers, progress, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
+from annotation.campaigns.record import read_record
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from editloop.data.candidates_folder import read_tasks
@@ -170,8 +170,8 @@ def test_what_an_invited_annotator_does_is_what_is_exported(
             assert ratings_of(answer["result"], 4) == said
             assert reason_of(answer["result"]) is None
     pages = load_pages(tmp_path / "campaign")
-    names = names_by_id(connect(settings), campaign.annotators)
-    stands = progress(campaign, pages, read_answers(whole, pages, names))
+    record = read_record(settings, campaign.key)
+    stands = progress(record, pages, read_answers(whole, pages, record))
     assert (stands.answered, stands.wanted, stands.cannot) == (3, 3, {REASON: 1})
     assert stands.by_annotator == {who: 3}
 

@@ -12,8 +12,9 @@ from annotation.campaigns.campaign import Campaign, connect, load_pages, read_ca
 from annotation.campaigns.closing import close_campaign, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.lead_queue import find_queue
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.lead_queue import snapshot
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_record
 from components.collect.declaration import CollectParameters
 from components.collect.stage import run_collect
 from editloop.content import read_manifest
@@ -44,9 +45,9 @@ class Disputed(NamedTuple):
         return LabelStudioApi(self.settings, read_accounts(self.settings)[name].token)
 
     def queue(self) -> Campaign:
-        queue = find_queue(connect(self.settings), self.settings, self.campaign)
+        queue = read_record(self.settings, self.campaign.key).queue
         assert queue is not None
-        return queue
+        return queue.campaign
 
     def tasks(self) -> dict[str, int]:
         """The queue's tasks by page key."""
@@ -119,7 +120,7 @@ def test_the_queue_has_the_conflicts_and_opening_it_again_adds_nothing(disputed)
     projects = [
         project
         for project in connect(disputed.settings).projects.list()
-        if disputed.campaign.key in project.description
+        if project.title.startswith(disputed.campaign.name[:30])
     ]
     assert len(projects) == 2, "the campaign and its queue"
 
@@ -174,12 +175,14 @@ def test_decisions_and_reasons_stand_beside_the_votes(disputed, tmp_path):
 
 def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
     adjudicate(disputed)
-    client, settings, campaign = connect(disputed.settings), disputed.settings, disputed.campaign
+    settings, campaign = disputed.settings, disputed.campaign
 
-    def ready():
-        return readiness(client, settings, campaign, disputed.pages)
+    def close():
+        record = read_record(settings, campaign.key)
+        live = snapshot(settings, record, disputed.pages)
+        return close_campaign(record, readiness(settings, record, disputed.pages, live), live, by="lea")
 
-    before = close_campaign(client, campaign, ready())
+    before = close()
     run_step(
         STAGES["collect"],
         pipeline_run="decided-late",
@@ -192,7 +195,7 @@ def test_a_decision_after_closing_asks_for_a_new_closing(disputed, tmp_path):
     assert not found["closed"]
     assert found["edited"] == f"1 added (annotation {number})"
     assert found["adjudication"] | {"url": ""} == {"url": "", "tasks": 2, "decided": 1}
-    after = close_campaign(client, campaign, ready())
+    after = close()
     metrics = run_collect(
         disputed.folder, disputed.candidates, tmp_path / "new", CollectParameters(answers_sha256=after.answers_sha256)
     )

@@ -9,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation import simulated_experts as experts
-from annotation.campaigns import opening
-from annotation.campaigns.accounts import names_by_id, read_accounts
+from annotation.campaigns import project as project_module
+from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
-from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate_campaign, read_campaign
+from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.locating import locate_campaign
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_record, read_records
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
 from editloop.content import read_manifest
@@ -23,6 +25,7 @@ from editloop.errors import EditLoopError
 from editloop.lineage.step import run_step
 from editloop.lineage.tracking import find_runs
 from infra.settings import service_settings
+from pipelines.campaign_status import campaign_status
 from pipelines.catalogue import STAGES
 from pipelines.cli import app
 from tests.gateway import gateway
@@ -55,8 +58,7 @@ def open_one(settings, make_candidates, tmp_path):
 def judged(settings, folder):
     """The judgements of a campaign as {(kind, task, candidate, annotator): (if, vq)}."""
     campaign, pages = read_campaign(folder), load_pages(folder)
-    names = names_by_id(connect(settings), campaign.annotators)
-    answers = read_answers(export_answers(settings, campaign), pages, names)
+    answers = read_answers(export_answers(settings, campaign), pages, read_record(settings, campaign.key))
     found, _ = extract_judgements(pages, answers, ("task", "repeat", "gold"))
     return {
         (one.kind, one.task_id, one.candidate_id, one.annotator): (one.instruction_following, one.visual_quality)
@@ -72,21 +74,21 @@ def test_opening_twice_is_opening_once(client, settings, make_candidates, tmp_pa
     one, two = read_campaign(tmp_path / "first"), read_campaign(tmp_path / "second")
     assert one == two
     assert read_manifest(tmp_path / "first")["sha256"] == read_manifest(tmp_path / "second")["sha256"]
-    assert [found for found in find_campaigns(client, settings) if found.key == one.key] == [one]
+    assert [record.campaign for record in read_records(settings) if record.campaign.name == "twice"] == [one]
     rows, pages = task_rows(settings, one), load_pages(tmp_path / "first")
     assert rows.keys() == pages.keys()
     assert all(len(found) == 1 for found in rows.values())
     assert {key: found[0].overlap for key, found in rows.items()} == {key: page.overlap for key, page in pages.items()}
     ids = [rows[key][0].id for key in pages]
     assert ids == sorted(ids), "Label Studio's queue is the plan's"
-    run_annotate(candidates, tmp_path / "third", AnnotateParameters(overlap=3, **given))
-    assert read_campaign(tmp_path / "third").key != one.key
+    with pytest.raises(EditLoopError, match=r"twice is open already, with other settings: overlap = 2, now 3\. .*name"):
+        run_annotate(candidates, tmp_path / "third", AnnotateParameters(overlap=3, **given))
 
 
 def test_a_task_tells_nothing_but_what_is_shown(settings, open_one):
     candidates, folder = open_one("blind", 8, seed=10, gold_share=0.2, repeat_share=0.2)
     campaign, pages = read_campaign(folder), load_pages(folder)
-    tasks = list(opening.live_tasks(LabelStudioApi(settings), campaign, "all"))
+    tasks = list(project_module.live_tasks(LabelStudioApi(settings), campaign, "all"))
     for task in tasks:
         assert set(task["data"]) == {"key", "instruction", "original", "image_1", "image_2", "image_3", "image_4"}
         assert (task["meta"] or {}) == {}
@@ -106,7 +108,7 @@ def test_an_import_that_was_cut_off_is_mended(client, settings, make_candidates,
     run_annotate(candidates, tmp_path / "campaign", AnnotateParameters(**given))
     campaign = read_campaign(tmp_path / "campaign")
     api = LabelStudioApi(settings)
-    tasks = list(opening.live_tasks(api, campaign, "task_only"))
+    tasks = list(project_module.live_tasks(api, campaign, "task_only"))
     for task in tasks[:3]:
         api.call("DELETE", f"/api/tasks/{task['id']}")
     doubles = [{"data": task["data"]} for task in tasks[3:5]]
@@ -127,7 +129,7 @@ def test_label_studio_away_in_mid_import_loses_and_doubles_nothing(
 ):
     with gateway(service_environment.label_studio.url) as door:
         monkeypatch.setenv("EDITLOOP_LABEL_STUDIO_URL", door.url)
-        monkeypatch.setattr(opening, "IMPORT_PAGES", 4)
+        monkeypatch.setattr(project_module, "IMPORT_PAGES", 4)
         call, imports, met = LabelStudioApi._call, [], []
 
         def disturbed(self, method, path, **request):
@@ -242,29 +244,27 @@ def test_resumed_answers_equal_unbroken_ones(settings, open_one, monkeypatch):
     assert len(said[0]) == 4 * 4 * 3
 
 
-def test_a_config_changed_in_label_studio_is_not_taken_for_ours(client, make_candidates, tmp_path):
-    candidates = make_candidates(2, seed=16)
-    run_annotate(candidates, tmp_path / "campaign", AnnotateParameters(name="changed", annotators=PEOPLE))
-    project = read_campaign(tmp_path / "campaign").project_id
+def test_settings_and_words_that_people_change_in_label_studio_change_nothing(client, settings, open_one, tmp_path):
+    candidates, folder = open_one("changed", 2, seed=16)
+    project = read_campaign(folder).project_id
     config = client.projects.get(project).label_config
-    client.projects.update(project, label_config=config.replace("with a slip", "good"))
-    with pytest.raises(EditLoopError, match="was changed in Label Studio"):
-        run_annotate(candidates, tmp_path / "again", AnnotateParameters(name="changed", annotators=PEOPLE))
-    assert not (tmp_path / "again").exists()
-
-
-def test_a_description_that_was_changed_is_told_and_one_without_facts_passed_over(client, settings, open_one):
-    _, folder = open_one("described", 2, seed=22)
-    campaign = read_campaign(folder)
-    words = client.projects.get(campaign.project_id).description
-    for changed in (words.replace('"overlap":2', '"overlap":0'), words.replace('"key"', '"key'), words + " !"):
-        client.projects.update(campaign.project_id, description=changed)
-        with pytest.raises(EditLoopError, match=rf"project {campaign.project_id} is not as EditLoop wrote it"):
-            find_campaigns(client, settings)
-    client.projects.update(campaign.project_id, description="Notes of our own.")
-    assert campaign not in find_campaigns(client, settings)
-    client.projects.update(campaign.project_id, description=words)
-    assert campaign in find_campaigns(client, settings)
+    client.projects.update(
+        project,
+        title="Herbst",
+        description="Herbstkampagne, bitte bis Freitag fertig.",
+        label_config=config.replace("with a slip", "good"),
+        expert_instruction="Rate as you like.",
+        show_collab_predictions=True,
+        maximum_annotations=5,
+    )
+    assert "was changed in Label Studio" in campaign_status("changed")["config_faults"][0]
+    run_annotate(candidates, tmp_path / "again", AnnotateParameters(name="changed", annotators=PEOPLE))
+    found = client.projects.get(project)
+    assert (found.label_config, found.maximum_annotations, found.show_collab_predictions) == (config, 2, False)
+    assert "How to rate" in found.expert_instruction
+    assert found.description.startswith("Herbst"), "people's own words stay: nothing is read from them"
+    assert campaign_status("changed")["config_faults"] == []
+    assert read_campaign(tmp_path / "again") == read_campaign(folder)
 
 
 def test_better_guidelines_reach_an_open_campaign_and_its_overlaps_stay(client, settings, make_candidates, tmp_path):
@@ -296,14 +296,14 @@ def test_a_campaign_is_found_by_folder_name_and_key(client, settings, make_candi
     )
     opened = read_campaign(output)
     for name in (str(output), "to be found", opened.key):
-        found = locate_campaign(client, settings, name)
+        found = locate_campaign(settings, name)
         assert (found.campaign, found.folder, found.find_candidates()) == (opened, output, candidates)
     output.rename(tmp_path / "elsewhere")
-    fetched = locate_campaign(client, settings, "to be found")
+    fetched = locate_campaign(settings, "to be found")
     assert fetched.campaign == opened
     assert load_pages(fetched.folder) == load_pages(tmp_path / "elsewhere")
     with pytest.raises(EditLoopError, match="no such campaign or folder"):
-        locate_campaign(client, settings, "never opened")
+        locate_campaign(settings, "never opened")
 
 
 def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings, make_candidates, tmp_path):
@@ -320,24 +320,13 @@ def test_a_file_opens_a_campaign_that_reconcile_can_go_on_from(client, settings,
         assert "7, of which 5 are tasks" in done.output
     opened = read_campaign(out)
     assert (opened.name, opened.lead, opened.gates, opened.pages) == ("Lea's kitchen", "lea", {"if": 0.5}, 7)
-    assert [one for one in find_campaigns(client, settings) if one.name == opened.name] == [opened]
+    assert [one.campaign for one in read_records(settings) if one.campaign.name == opened.name] == [opened]
     (run,) = find_runs(stage="annotate", campaign_key=opened.key)
     told = {key.removeprefix("editloop."): value for key, value in run.data.tags.items()}
     assert (told["uri.candidates"], told["uri.output"]) == (str(candidates), str(out))
     assert told["input.candidates"] == read_manifest(candidates)["sha256"]
     assert told["output.output"] == read_manifest(out)["sha256"]
     assert json.loads(told["follow_up"]) == {"train-reward": {"epochs": 1}}
-
-
-def test_people_of_a_team_must_have_joined(settings, make_candidates, tmp_path, monkeypatch):
-    monkeypatch.delenv("EDITLOOP_ANNOTATORS_FILE")
-    with pytest.raises(EditLoopError, match=r"Not in Label Studio yet: someone@team\.example"):
-        run_annotate(
-            make_candidates(2),
-            tmp_path / "x",
-            AnnotateParameters(name="team", annotators=["someone@team.example"], overlap=1),
-        )
-    assert not (tmp_path / "x").exists()
 
 
 def test_a_token_that_is_refused_and_a_label_studio_out_of_reach_are_told_apart(settings, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from annotation.campaigns.campaign import connect, find_campaigns
+from annotation.campaigns.record import read_records
 from annotation.simulated_experts import answer_campaign
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
@@ -73,7 +73,7 @@ def read_facts(campaign: Path, candidates: Path, output: Path) -> Facts:
     model = registry.resolve_model("models:/edit-reward@champion")
     assert model is not None
     return Facts(
-        [each.name for each in find_campaigns(connect(settings), settings)],
+        [record.campaign.name for record in read_records(settings)],
         read_manifest(output)["sha256"],
         alias_version(tracking.client(), "edit-reward", "champion"),
         registry.promotions("edit-reward")[-1].actor,

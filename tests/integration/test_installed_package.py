@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from PIL import Image
 
 import editloop
 from editloop.studies.world.scenes import write_edits
+from tests.command_line import EditLoop
 
 pytestmark = pytest.mark.slow("builds and installs two packages")
 TOP = Path(__file__).parents[2]
-CLI = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 PLUGIN = '''
 """A judge that likes bright edits, a suite of pairs, and an editor whose pipeline is a class of our own."""
@@ -134,18 +135,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def run(code: str, *arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(path)}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_the_wheel_works_in_a_repository_with_components_of_its_own(site: Path, tmp_path: Path) -> None:
     for name in ("components", "pipelines", "infra", "annotation"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('the team has a package of this name')\n")
-    done = run(USE, str(site), cwd=tmp_path, path=site)
+    environment, command = os.environ | {"PYTHONPATH": str(site)}, [sys.executable, "-c", USE, str(site)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "used"
 
@@ -177,17 +172,24 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def with_plugin(
+    plugin: Path, editloop: EditLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EditLoop]:
+    """Calls of the command line, in the test's folder, where the plug-in is installed."""
+    monkeypatch.syspath_prepend(str(plugin))
+    monkeypatch.chdir(tmp_path)
+    yield editloop
+    sys.modules.pop("team_plugin", None)
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     for name, value in (("source", 100), ("bright", 220), ("dark", 20)):
         Image.new("RGB", (32, 32), (value, value, value)).save(tmp_path / f"{name}.png")
     return tmp_path
 
 
-def command(*arguments: str, plugin: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run(CLI, *arguments, cwd=cwd, path=Path(f"{plugin}{os.pathsep}{TOP}"))
-
-
-def test_a_judge_of_another_package_scores_a_file(plugin: Path, pictures: Path) -> None:
+def test_a_judge_of_another_package_scores_a_file(with_plugin: EditLoop, pictures: Path) -> None:
     import pyarrow.parquet as parquet
 
     candidates = [{"image": f"{name}.png", "editor": "us"} for name in ("bright", "dark")]
@@ -195,38 +197,27 @@ def test_a_judge_of_another_package_scores_a_file(plugin: Path, pictures: Path) 
     (pictures / "edits.jsonl").write_text(json.dumps(row))
     for address, order in (("brightness", 1), ("brightness:dark", -1)):
         out = f"{order}.parquet"
-        done = command("score", "--model", address, "--input", "edits.jsonl", "--out", out, plugin=plugin, cwd=pictures)
+        done = with_plugin("score", "--model", address, "--input", "edits.jsonl", "--out", out)
         assert done.returncode == 0, done.stderr
         bright, dark = parquet.read_table(pictures / out)["overall"].to_pylist()
         assert np.sign(bright - dark) == order
 
 
-def test_a_suite_of_another_package_is_measured(plugin: Path, pictures: Path) -> None:
+def test_a_suite_of_another_package_is_measured(with_plugin: EditLoop, pictures: Path) -> None:
     pairs = [
         {"key": str(number), "instruction": "brighten", "source": "source.png", "left": left, "right": right}
         | {"label": "left" if left == "bright.png" else "right"}
         for number, (left, right) in enumerate([("bright.png", "dark.png"), ("dark.png", "bright.png")])
     ]
     (pictures / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    done = command(
-        "benchmark",
-        "--suite",
-        "team-bench",
-        "--data",
-        ".",
-        "--model",
-        "brightness",
-        "--json",
-        "--out",
-        "bench",
-        plugin=plugin,
-        cwd=pictures,
+    done = with_plugin(
+        "benchmark", "--suite", "team-bench", "--data", ".", "--model", "brightness", "--json", "--out", "bench"
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accuracy"] == 1.0
 
 
-def test_an_editor_of_another_package_edits(plugin: Path, tmp_path: Path) -> None:
+def test_an_editor_of_another_package_edits(with_plugin: EditLoop, tmp_path: Path) -> None:
     from importlib.resources import files
 
     folder = tmp_path / "team-editor"
@@ -236,7 +227,7 @@ def test_an_editor_of_another_package_edits(plugin: Path, tmp_path: Path) -> Non
     settings = folder / "editor.json"
     settings.write_text(settings.read_text().replace("FluxKontextPipeline", "TeamPipeline"))
     write_edits(tmp_path / "heldout", 3, 0)
-    done = command(
+    done = with_plugin(
         "best-of-n",
         "--edits",
         "heldout",
@@ -244,6 +235,8 @@ def test_an_editor_of_another_package_edits(plugin: Path, tmp_path: Path) -> Non
         str(folder),
         "--judge",
         "b=brightness",
+        "--judge",
+        "reward=tiny-reward",
         "--made",
         "2",
         "--tasks",
@@ -252,20 +245,18 @@ def test_an_editor_of_another_package_edits(plugin: Path, tmp_path: Path) -> Non
         "2",
         "--out",
         "best",
-        plugin=plugin,
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "best" / "best-of-n.json").is_file()
+    report = json.loads((tmp_path / "best" / "best-of-n.json").read_text())
+    assert f"reward: {report['wording of reward']}" in done.stdout
+    assert "wording of b" not in report, "a judge of another package has none that is known"
 
 
-def test_a_plug_in_that_cannot_be_imported_is_one_line(plugin: Path, pictures: Path) -> None:
+def test_a_plug_in_that_cannot_be_imported_is_one_line(with_plugin: EditLoop, pictures: Path) -> None:
     (pictures / "edits.jsonl").write_text("")
-    done = command(
-        "score", "--model", "broken", "--input", "edits.jsonl", "--out", "s.parquet", plugin=plugin, cwd=pictures
-    )
+    done = with_plugin("score", "--model", "broken", "--input", "edits.jsonl", "--out", "s.parquet")
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("editloop: editloop.judges broken: team_plugin:nothing_of_this_name of team-plugin")
-    done = command("benchmark", "--suite", "team-banch", "--data", ".", "--model", "b", plugin=plugin, cwd=pictures)
+    done = with_plugin("benchmark", "--suite", "team-banch", "--data", ".", "--model", "b")
     assert "Did you mean team-bench?" in textwrap.dedent(done.stderr)

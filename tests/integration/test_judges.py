@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from editloop.certificates import shared_certificates
 from editloop.content import read_manifest, sha256_bytes, write_json
 from editloop.datasets.preference_groups import read_groups
 from editloop.datasets.repository import commit_dataset
@@ -63,7 +64,7 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
         if found:
             url = found[0].rstrip(".,")
             try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
+                if httpx.get(f"{url}/readyz", verify=shared_certificates()).status_code == 200:
                     return url
             except httpx.TransportError:
                 pass

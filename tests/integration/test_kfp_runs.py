@@ -20,6 +20,8 @@ from pipelines.kfp_settings import KfpSettings
 from pipelines.run_status import RunStatus
 from tests.kfp_stub import KfpStub, kfp_stub
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def kfp(mlflow_environment: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpStub]:

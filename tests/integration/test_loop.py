@@ -18,11 +18,15 @@ from typing import Any
 
 import pytest
 
-from annotation.campaigns.campaign import connect, find_campaigns, load_pages, locate_campaign
-from annotation.campaigns.closing import close_campaign, closings, readiness
+from annotation.campaigns.accounts import read_accounts
+from annotation.campaigns.campaign import Campaign, connect
+from annotation.campaigns.closing import close_campaign, readiness
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.lead_queue import snapshot
+from annotation.campaigns.locating import campaign_files
+from annotation.campaigns.project import task_rows
+from annotation.campaigns.record import read_records
 from editloop.content import read_manifest
 from editloop.lineage import registry, tracking
 from editloop.object_storage import ObjectFolder, content_digest
@@ -111,8 +115,7 @@ def test_what_steps_hand_on_is_in_object_storage(turn: Path) -> None:
 
 
 def test_a_report_on_the_answers_finds_the_candidates_there(turn: Path) -> None:
-    settings = service_settings()
-    (campaign,) = find_campaigns(connect(settings), settings)
+    campaign = the_campaign()
     assert live_report(campaign.key, None).quality["axes"]["if"]["by_type"]
     address = tracking.find_runs(stage="candidates", finished=True)[0].data.tags["editloop.object.output"]
     parts = (turn / "cache" / "objects").glob(f"{content_digest(address)}-*")
@@ -121,9 +124,7 @@ def test_a_report_on_the_answers_finds_the_candidates_there(turn: Path) -> None:
 
 
 def test_a_killed_demo_leaves_no_double(turn: Path) -> None:
-    settings = service_settings()
-    client = connect(settings)
-    (campaign,) = find_campaigns(client, settings)
+    settings, campaign = service_settings(), the_campaign()
     assert all(len(rows) == 1 for rows in task_rows(settings, campaign).values())
     api = tracking.client()
     for name in ("edit-reward", "editor"):
@@ -144,10 +145,8 @@ def test_reconciling_again_starts_nothing(turn: Path) -> None:
 
 
 def test_both_champions_lead_back_to_the_annotators(turn: Path, summary: dict[str, Any]) -> None:
-    settings = service_settings()
-    client = connect(settings)
-    (campaign,) = find_campaigns(client, settings)
-    (closing,) = closings(client, campaign)
+    (record,) = read_records(service_settings())
+    (closing,) = record.closings
     for model in ("models:/edit-reward@champion", "models:/editor@champion"):
         chain = verify(model)
         assert chain.gap is None
@@ -170,12 +169,13 @@ def test_a_broken_link_is_named(turn: Path, broken: str) -> None:
 
 def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) -> None:
     model, settings = "models:/edit-reward@champion", service_settings()
-    client, api = connect(settings), LabelStudioApi(settings)
-    (campaign,) = find_campaigns(client, settings)
-    before = closings(client, campaign)
+    (record,) = read_records(settings)
+    campaign, before = record.campaign, record.closings
     task = next(iter(task_rows(settings, campaign).values()))[0].id
-    annotation = api.call("GET", f"/api/tasks/{task}/annotations/")[0]["id"]
+    given = LabelStudioApi(settings).call("GET", f"/api/tasks/{task}/annotations/")[0]
+    annotation, author = given["id"], record.accounts[given["completed_by"]]
     result = result_of([{"if": 1, "vq": 1}] * campaign.places)
+    api = LabelStudioApi(settings, read_accounts(settings)[author].token)
     api.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result})
     gap = verify(model).gap
     assert gap is not None
@@ -191,9 +191,11 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     assert look.edited == [campaign]
     assert not started
     assert [run.state for run in look.runs] == ["done", "done"]
-    pages = load_pages(locate_campaign(client, settings, campaign.key).folder)
-    closing = close_campaign(client, campaign, readiness(client, settings, campaign, pages))
-    assert closings(client, campaign) == [*before, closing]
+    pages = campaign_files(record).pages()
+    live = snapshot(settings, record, pages)
+    closing = close_campaign(record, readiness(settings, record, pages, live), live, by="lea")
+    (record,) = read_records(settings)
+    assert record.closings == (*before, closing)
     chain = verify(model)
     assert chain.gap is None
     (answers,) = [link["value"] for link in chain.links if link["name"] == "answers"]
@@ -202,6 +204,11 @@ def test_a_late_edit_breaks_the_chain_until_somebody_closes_again(turn: Path) ->
     reconcile(start, turn, ReconcilePolicy())
     (settings_of_run,) = [read_run_settings(one["settings"]) for one in started]
     assert settings_of_run["collect"]["answers_sha256"] == closing.answers_sha256
+
+
+def the_campaign() -> Campaign:
+    (record,) = read_records(service_settings())
+    return record.campaign
 
 
 def _fault(turn: Path, broken: str) -> Any:
@@ -227,9 +234,7 @@ def _fault(turn: Path, broken: str) -> Any:
 
     @contextmanager
     def config_changed() -> Iterator[None]:
-        settings = service_settings()
-        client = connect(settings)
-        (campaign,) = find_campaigns(client, settings)
+        client, campaign = connect(service_settings()), the_campaign()
         config = client.projects.get(campaign.project_id).label_config
         client.projects.update(campaign.project_id, label_config=config.replace("</View>", "<!-- --></View>", 1))
         try:

@@ -4,13 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from editloop.content import complete_folder, read_manifest
+from editloop.content import complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
 from editloop.lineage import promotion_lock as promotion_claims
-from editloop.lineage import registry, tracking
+from editloop.lineage import registration, registry, tracking
 from editloop.lineage.promotion import (
     alias_version,
     champion_history,
@@ -113,6 +114,27 @@ def test_what_a_challenger_replaces_is_the_challenger(register: Register) -> Non
     with pytest.raises(OvertakenError, match="rivals@challenger is version 2 by now, not version 1"):
         promote_version("models:/rivals/3", actor="Bo", reason="to try", alias="challenger", replaces="1")
     promote_version("models:/rivals/3", actor="Bo", reason="to try", alias="challenger", replaces="2")
+
+
+def test_a_run_replaces_no_champion_that_its_model_was_not_compared_with(register: Register, tmp_path: Path) -> None:
+    """Two runs are under way at a time: each compares with the champion of its beginning."""
+    for content in ("one", "two", "three"):
+        register("two-runs", content)
+    promote_version("models:/two-runs/1", actor="Ada", reason="the first")
+    evidence = tmp_path / "evidence"
+    with complete_folder(evidence) as folder:
+        write_json(folder / "benchmark.json", {})
+        write_json(folder / "gate.json", {"verdict": "promote", "reasons": ["better"], "against": "models:/two-runs/1"})
+
+    def finish(content: str) -> dict[str, Any]:
+        place = {"stage": "reward", "pipeline_run": content, "tags": {}, "chain": []}
+        return registration.register("two-runs", tmp_path / content, evidence, **place)
+
+    assert finish("two")["alias"] == "champion"
+    assert finish("two")["alias"] == "champion", "a step that is tried again"
+    with pytest.raises(OvertakenError, match="two-runs@champion is version 2 by now, not version 1"):
+        finish("three")
+    assert [record.version for record in registry.promotions("two-runs")] == ["1", "2"]
 
 
 def test_what_is_champion_stays_so_without_a_second_record(register: Register) -> None:

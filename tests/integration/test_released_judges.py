@@ -1,4 +1,4 @@
-"""A release of EditReward, from `judge add` to scores by the command line, over HTTP and in Python."""
+"""Releases of EditReward and EditScore, from `judge add` to scores by the command line, over HTTP and in Python."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ from editloop.scoring.opening import open_judge
 from editloop.scoring.score_table import read_facts
 from tests.command_line import EditLoop
 from tests.editreward_releases import FAMILIES, PICTURES_TOLERANCE, expected_scores, release_folder
+from tests.editscore_releases import PROMPTS, write_release
 from tests.public_suites import genai_row, write_genai
 from tests.served_judge import TOKEN, served
 
@@ -87,3 +88,36 @@ def test_a_checkpoint_that_is_no_model_yet_names_the_command(tmp_path: Path, edi
         *("--wording", str(fixture / "wording.json"), "--reference-repo", str(fixture), "--out", str(tmp_path / "out")),
     )
     assert "Give one of them." in both.stderr
+
+
+def test_an_editscore_release_is_asked_in_its_wording_and_says_so(tmp_path: Path, editloop: EditLoop) -> None:
+    """Its tiny random weights write no scores that can be read: which texts they read is what is shown here."""
+    write_release("qwen2.5-vl", tmp_path)
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    judge = tmp_path / "judge"
+    add = ("judge", "add", "editscore", "--weights", str(tmp_path / "adapter"), "--base", str(tmp_path / "base"))
+    done = editloop(*add, "--reference-repo", str(tmp_path), "--max-pixels", "1024", "--out", str(judge))
+    assert done.returncode == 0, done.stderr
+    assert "'<img1>: ' before a picture, 1024 to 1024 pixels" in done.stdout
+    assert "top_k 20, repetition_penalty 1.05, seed 42" in done.stdout
+    wording = wording_of(open_judge(str(judge), device="cpu"))
+    assert wording is not None
+    assert f"wording {wording.sha256[:12]}\n" in done.stdout
+
+    edits, scores = write_edits(tmp_path), tmp_path / "scores.parquet"
+    score = ("score", "--input", str(edits), "--passes", "1", "--most-missing", "1")
+    done = editloop(*score, "--model", str(judge), "--out", str(scores))
+    assert done.returncode == 0, done.stderr
+    assert f", wording {wording.sha256[:12]}: 1 edits of 1 tasks, 1 missing" in done.stdout
+    assert read_facts(scores)["wording"] == {"sha256": wording.sha256, "is_substitute": False}
+
+
+def write_edits(folder: Path) -> Path:
+    """An edits file of one candidate, with a fixture's pictures."""
+    pictures = release_folder("qwen2.5-vl") / "pictures"
+    for name in ("0_source.png", "0_edit0.png"):
+        shutil.copy(pictures / name, folder)
+    candidates = [{"editor": "e", "image": "0_edit0.png"}]
+    row = {"id": "0", "instruction": "make it red", "source": "0_source.png", "candidates": candidates}
+    (folder / "edits.jsonl").write_text(json.dumps(row) + "\n")
+    return folder / "edits.jsonl"

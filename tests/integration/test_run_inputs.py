@@ -9,7 +9,7 @@ from editloop.lineage import registry, tracking
 from editloop.lineage.run_key import find_run_key, record_run_key
 from editloop.training.editor_rl.reward_source import champion_reward_source
 from infra.services import Services
-from pipelines.run_inputs import pin_models
+from pipelines.run_inputs import pin_models, present_champion
 
 
 def test_a_champion_is_pinned_and_an_editor_has_a_name(mlflow_environment: Services) -> None:
@@ -24,6 +24,7 @@ def test_a_champion_is_pinned_and_an_editor_has_a_name(mlflow_environment: Servi
         "reward": f"models:/{name}/2",
         "watch": f"oracle models:/{name}/2",
     }
+    assert (present_champion(name), present_champion("none")) == (f"models:/{name}/2", "")
     assert pin_models("reward", {"base": "tiny-reward"}) == {"base": "tiny-reward"}
     assert pin_models("editor_eval", {"base": "tiny-editor"}) == {"base": "tiny-editor"}
     with pytest.raises(EditLoopError, match=rf"base: no editor '{name[:-1]}'; .*Did you mean {name}"):

@@ -1,6 +1,8 @@
 """Real services survive what happens to a demo: a second call, a killed server, a killed caller."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 import requests
 
 from infra.services import services_status, start_services, stop_services
+from pipelines.cli import up_command
 
 COMMAND = """
 import signal, sys
@@ -24,6 +27,9 @@ from pathlib import Path
 from infra.services import start_services
 start_services(Path(sys.argv[1]), label_studio=False)
 """
+
+
+LOG_IN = r"^# (.*): (http\S+), log in as (\S+), password (\S+)$"
 
 
 def pids(home):
@@ -52,6 +58,28 @@ def test_both_ask_for_credentials(services):
         requests.get(f"{services.mlflow.url}/api/2.0/mlflow/experiments/search?max_results=1", timeout=30).status_code
         == 401
     )
+
+
+def test_people_log_in_with_exactly_what_is_printed(services, monkeypatch, capsys):
+    monkeypatch.setattr("infra.services.start_services", lambda home: services)
+    up_command(services.home.parent)
+    printed = capsys.readouterr().out
+    found = {title: rest for title, *rest in re.findall(LOG_IN, printed, re.MULTILINE)}
+    assert set(found) == {"Label Studio", "MLflow"}
+    kept = json.loads((services.home / "credentials.json").read_text())
+    for title, name in (("Label Studio", "label-studio"), ("MLflow", "mlflow")):
+        assert found[title][1:] == [kept[name]["user"], kept[name]["password"]]
+    url, user, password = found["MLflow"]
+    query = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert requests.get(query, auth=(user, password), timeout=30).status_code == 200
+    assert requests.get(query, auth=(user, f"{password}x"), timeout=30).status_code == 401
+    url, user, password = found["Label Studio"]
+    session = requests.Session()
+    token = re.search(r'csrfmiddlewaretoken" value="([^"]+)"', session.get(f"{url}/user/login/", timeout=30).text)[1]
+    form = {"csrfmiddlewaretoken": token, "email": user, "password": password}
+    session.post(f"{url}/user/login/", data=form, headers={"Referer": f"{url}/user/login/"}, timeout=30)
+    assert session.get(f"{url}/api/current-user/whoami", timeout=30).json()["email"] == user
+    assert all(line.startswith(("export ", "# ")) for line in printed.splitlines()), 'eval "$(editloop up)"'
 
 
 def test_nothing_serves_beyond_this_machine(services):

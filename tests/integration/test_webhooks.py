@@ -13,7 +13,7 @@ import httpx
 from annotation.campaigns.campaign import read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
-from annotation.campaigns.opening import task_rows
+from annotation.campaigns.project import task_rows
 from annotation.campaigns.webhooks import Webhook, ensure_webhooks
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate

@@ -40,6 +40,7 @@ TESTS = {
     f"{DATASETS}/splits.py": _unit("splits"),
     f"{STATISTICS}/agreement.py": _unit("agreement"),
     "annotation/quality/conflicts.py": _unit("conflicts"),
+    f"{STATISTICS}/difficulty.py": _unit("difficulty"),
     f"{STATISTICS}/reliability.py": _unit("reliability"),
     f"{EVALUATION}/suites/ties.py": _unit("suite_figures"),
 }

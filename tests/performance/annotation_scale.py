@@ -39,7 +39,7 @@ def opening(tasks: int = TASKS) -> dict[str, float]:
         folder = Path(place)
         draw_candidates(folder / "candidates", tasks)
         home = folder / "services"
-        services = start_services(home, mlflow=False)
+        services = start_services(home)
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "tests.performance.annotation_scale", str(folder)],

@@ -5,6 +5,7 @@ python -m tests.performance.export_scale
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,13 @@ from annotation.campaigns.answers import export_answers, extract_judgements, pro
 from annotation.campaigns.campaign import Campaign, connect, load_pages
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import labelling_config, result_of
-from annotation.quality.quality import quality
+from annotation.campaigns.record import CampaignRecord
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
 from editloop.content import write_json
 from editloop.data.candidates_folder import read_tasks
-from editloop.data.vocabulary import Axis
+from editloop.data.vocabulary import CHECK_KINDS, Axis
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from tests.performance.bench import peak_megabytes
@@ -89,6 +92,10 @@ def _fill(folder: Path, tasks: int) -> None:
     api = LabelStudioApi(settings)
     for start in range(0, len(rows), PART):
         api.call("POST", f"/api/projects/{project.id}/import", json=rows[start : start + PART])
+    database = sqlite3.connect(folder / "services" / "label-studio" / "label_studio.sqlite3")
+    with database:  # as of answers that were submitted: of imported ones nobody can say who gave them
+        database.execute("UPDATE task_completion SET updated_by_id = completed_by_id")
+    database.close()
     write_json(folder / "names.json", {number: name for name, number in ids.items()} | {"project": project.id})
 
 
@@ -129,12 +136,14 @@ def _report(folder: Path) -> dict[str, Any]:
         gates={},
         seed=0,
     )
-    answers = read_answers(export_answers(service_settings(), campaign), pages, names)
-    state = progress(campaign, pages, answers)
+    record = CampaignRecord(campaign, campaign, {}, names, {}, {}, "")
+    answers = read_answers(export_answers(service_settings(), campaign), pages, record)
+    state = progress(record, pages, answers)
     found, cannot = extract_judgements(pages, answers)
-    checks, _ = extract_judgements(pages, answers, ("repeat", "gold"))
-    measured = quality(found, checks, cannot, list(pages.values()), tasks)
-    page = quality_page(measured, campaign.name)
+    checks, _ = extract_judgements(pages, answers, CHECK_KINDS)
+    answered = Answered(found, checks, cannot, [], list(pages.values()), {})
+    measured, review = reviewed_quality(answered, tasks, [])
+    page = quality_page(measured, campaign.name, review)
     seconds = time.perf_counter() - began
     assert state.complete
     assert page

@@ -48,8 +48,9 @@ def test_the_documented_example_loads_and_has_every_key(folder):
     assert set(given) == set(CampaignSettings.model_fields) | {"candidates"}
     told = set(re.findall(r"^\| `([\w.]+)`", (DOCS / "campaign.md").read_text(), re.MULTILINE))
     assert told == {
-        *(given.keys() - {"gold", "repeats", "gates"}),
-        *("gold.share", "gold.answers", "repeats.share", "gates.alpha"),
+        *(given.keys() - {"gold", "repeats", "gates", "training", "norming"}),
+        *("gold.share", "gold.pages", "gold.answers", "repeats.share", "repeats.pages", "gates.alpha"),
+        *("training.pages", "training.passing", "training.required", "norming.pages"),
     }
 
 
@@ -58,6 +59,14 @@ def test_the_stages_parameters_say_the_same_as_the_file(folder):
     assert settings_of(**stage_parameters(settings)) == settings
     least = CampaignSettings(name="least", annotators=("ada", "bo"))
     assert settings_of(**stage_parameters(least)) == least
+
+
+def test_a_gate_at_zero_is_a_gate(folder):
+    settings, _ = read_campaign_settings(write(folder, example().replace("if: 0.6", "if: 0")))
+    assert settings.gates.alpha == {"if": 0.0, "vq": 0.4}
+    assert settings_of(**stage_parameters(settings)) == settings
+    with pytest.raises(EditLoopError, match=r"gates\.alpha\.if=-1: Input should be greater than -1"):
+        read_campaign_settings(write(folder, example().replace("if: 0.6", "if: -1")))
 
 
 def test_the_stages_defaults_are_the_files_defaults():
@@ -103,7 +112,14 @@ colour: blue
 
 def test_overlap_needs_that_many_people(folder):
     with pytest.raises(EditLoopError, match="overlap 3 of 2 annotators"):
-        read_campaign_settings(write(folder, "name: n\ncandidates: candidates\nannotators: [a, b]\noverlap: 3\n"))
+        read_campaign_settings(write(folder, "name: three\ncandidates: candidates\nannotators: [a, b]\noverlap: 3\n"))
+
+
+@pytest.mark.parametrize("checks", ["gold", "repeats"])
+def test_a_share_and_a_count_at_once_are_refused(folder, checks):
+    text = f"name: n\ncandidates: candidates\nannotators: [a, b]\n{checks}: {{share: 0.1, pages: 3}}\n"
+    with pytest.raises(EditLoopError, match=rf"{checks}: share 0.1 and pages 3 say the same thing"):
+        read_campaign_settings(write(folder, text))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \x00"])
@@ -112,3 +128,58 @@ def test_what_is_no_campaign_file_is_told(folder, text):
         read_campaign_settings(write(folder, text))
     with pytest.raises(EditLoopError, match="cannot be read"):
         read_campaign_settings(folder / "missing.yaml")
+
+
+NAMES_THAT_BITE = {
+    '"x"': "has 1 characters",
+    '"  x   "': "has 1 characters",
+    "x" * 400: "has 400 characters; a campaign's name has 3 to 150",
+    r'"red \e[31m"': "U+001B",
+    r'"a\nb"': "U+000A",
+    r'"nul \0"': "U+0000",
+    r'"right to left \u202e"': "U+202E",
+    r'"line \u2028 end"': "U+2028",
+    r'''"it's \"both\""''': "both kinds of quotes",
+    "2026": "Input should be a valid string",
+}
+
+
+@pytest.mark.parametrize("text", NAMES_THAT_BITE)
+def test_a_name_that_bites_is_one_line(folder, text):
+    with pytest.raises(EditLoopError) as refused:
+        read_campaign_settings(write(folder, f"name: {text}\ncandidates: candidates\nannotators: [ada, bo]\n"))
+    (line,) = str(refused.value).splitlines()
+    assert NAMES_THAT_BITE[text] in line
+    assert len(line) < 350
+    assert "\x1b" not in str(refused.value)
+
+
+def test_a_name_may_hold_what_people_write(folder):
+    for name in ("[/red]", "[bold]:art: Küche & Bad / Herbst 2026 — Möbel 🎨👩‍🎨", "日本語の名前", "x" * 150):
+        content = {"name": f" {name}", "candidates": "candidates", "annotators": ["ada", "bo"]}
+        settings, _ = read_campaign_settings(write(folder, yaml.safe_dump(content)))
+        assert settings.name == name
+    assert CampaignSettings(name="Ku\u0308che", annotators=("ada", "bo")).name == "K\u00fcche"
+
+
+@pytest.mark.parametrize("other", ["Ada", '" ada "', "ada@editloop.example", "ADA@EditLoop.Example"])
+def test_two_spellings_of_one_person_are_an_error(folder, other):
+    with pytest.raises(EditLoopError, match=r"ada named twice \(.* are one account\)"):
+        read_campaign_settings(write(folder, f"name: abc\ncandidates: candidates\nannotators: [ada, {other}]\n"))
+
+
+def test_another_spelling_of_the_list_is_the_same_campaign():
+    first = CampaignSettings(name="abc", annotators=("Ann@Team.Example", "bo"), lead="Ann@team.example")
+    again = CampaignSettings(
+        name="abc", annotators=("bo@editloop.example", "ann@team.example"), lead="ANN@TEAM.EXAMPLE"
+    )
+    assert first == again
+    assert first.lead in first.annotators
+
+
+@pytest.mark.timeout(20)
+def test_files_that_never_end_are_told_at_once(folder):
+    texts = "guidelines: /dev/zero\ngold: {answers: /dev/zero}\n"
+    with pytest.raises(EditLoopError) as refused:
+        read_campaign_settings(write(folder, f"name: abc\ncandidates: candidates\nannotators: [ada, bo]\n{texts}"))
+    assert str(refused.value).count("= /dev/zero: a device. Give a text file.") == 2

@@ -18,6 +18,7 @@ from pipelines.catalogue import PIPELINES
 from pipelines.compilation import COMPILED, EXAMPLE_PROFILE, compile_pipeline, read_deployment
 from tests.unit.test_environment import CLASSES, WORDS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 COMPILE = "import sys; from pathlib import Path; from infra.profile import read_profile; "
 COMPILE += "from pipelines.compilation import compile_pipelines; "
 COMPILE += "compile_pipelines(Path(sys.argv[1]), read_profile('example'))"
@@ -130,6 +131,7 @@ def test_every_step_gets_what_the_profile_says(name: str, ours: Profile, tmp_pat
 def test_a_training_on_several_nodes_is_a_trainjob_with_the_stages_resources(tmp_path: Path) -> None:
     values = yaml.safe_load(OURS)
     values["stages"]["reward"] |= {"launcher": "trainjob", "nodes": 2, "memory": "64Gi"}
+    values["variables"] |= {"NCCL_SOCKET_IFNAME": "eth0", "EDITLOOP_SIGNING_KEY": "/keys/signing-key.pem"}
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(values))
     compiled = compile_pipeline("train-reward", tmp_path / "c.yaml", read_profile(str(tmp_path / "ours.yaml")))
     container, pod = executors(compiled)["reward"]
@@ -142,6 +144,8 @@ def test_a_training_on_several_nodes_is_a_trainjob_with_the_stages_resources(tmp
     assert environment["EDITLOOP_TRAINJOB_NAMESPACE"] == "ours"
     assert json.loads(environment["EDITLOOP_TRAINJOB_RESOURCES"])["amd.com/gpu"] == "2"
     assert json.loads(environment["EDITLOOP_TRAINJOB_SECRETS"]) == {"EDITLOOP_LABEL_STUDIO_TOKEN": ["studio", "token"]}
+    variables = ["MLFLOW_TRACKING_URI", "NCCL_SOCKET_IFNAME", "EDITLOOP_LABEL_STUDIO_URL"]
+    assert json.loads(environment["EDITLOOP_TRAINJOB_VARIABLES"]) == variables, "no path of a secret"
     ranks = json.loads(environment["EDITLOOP_TRAINJOB_POD"])
     assert PodSpecPatch.from_dict(ranks).to_dict() == ranks, "a field that Kubeflow Trainer does not know"
     assert ranks["nodeSelector"] == {"pool": "gpu"}

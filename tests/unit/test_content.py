@@ -30,4 +30,25 @@ def test_what_was_there_stays_where_the_new_folder_cannot_take_its_place(
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(OSError, match="the disk is away"), new_folder(tmp_path / "folder") as out:
         (out / "new").write_text("new")
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/old"]
+    assert _files(tmp_path) == ["folder", "folder/old"]
+
+
+def test_an_interrupt_right_after_the_last_rename_leaves_the_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> None:
+        rename(path, target)
+        if (target / "new").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "folder") as out:
+        (out / "new").write_text("new")
+    assert _files(tmp_path) == ["folder", "folder/new"]
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))

@@ -3,9 +3,11 @@
 import io
 import json
 import shutil
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
 from editloop.content import complete_folder, read_manifest, sha256_bytes, write_json
 from editloop.data.vocabulary import Judgement
-from editloop.datasets.build import publish_dataset, rebuild_dataset, write_dataset
+from editloop.datasets.build import NoPairsError, publish_dataset, rebuild_dataset, write_dataset
 from editloop.datasets.git_command import git_objects
 from editloop.datasets.pools import CandidatesFolder, read_sorted_tasks
 from editloop.datasets.repository import CONTENTS, FOLDER
@@ -23,8 +25,9 @@ from editloop.datasets.shards import rows_of_tasks
 from editloop.datasets.splits import SPLITS, split_of
 from editloop.datasets.versions import versions, versions_with
 from editloop.datasets.votes import read_votes
-from editloop.datasets.withdrawal import Withdrawn
+from editloop.datasets.withdrawal import Withdrawal, Withdrawn
 from editloop.errors import EditLoopError
+from editloop.lineage import withdraw
 from tests.dataset_repositories import run_git
 
 
@@ -169,9 +172,43 @@ def test_withdrawing_everybody_is_an_error(make_candidates, tmp_path) -> None:
     candidates = make_candidates(5)
     judge(tmp_path / "judged", candidates, first_id=1)
     write_dataset(tmp_path / "judged", candidates, tmp_path / "whole")
-    with pytest.raises(EditLoopError, match="no task has two candidates"):
+    with pytest.raises(NoPairsError, match="no task has two candidates"):
         rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"x", "y"})))
     assert not (tmp_path / "rebuilt").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_damaged_summary_of_judgements_is_one_line(make_candidates, tmp_path, text: str | None) -> None:
+    candidates = make_candidates(2)
+    judge(tmp_path / "judged", candidates, first_id=1)
+    (tmp_path / "judged" / "summary.json").unlink()
+    if text is not None:
+        (tmp_path / "judged" / "summary.json").write_text(text)
+    with pytest.raises(
+        EditLoopError, match=r"^\S*/summary\.json: no summary of judgements\. Restore it, or run the step"
+    ):
+        write_dataset(tmp_path / "judged", candidates, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(NoPairsError("none left"), False), (EditLoopError("shard 3 was changed"), True)]
+)
+def test_only_a_version_without_pairs_counts_as_empty(
+    error: EditLoopError, is_told: bool, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be rebuilt for another reason is no success with a gap."""
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(withdraw, "fetch_dataset", lambda version, folder: None)
+    monkeypatch.setattr(withdraw, "read_withdrawn", lambda repo: Withdrawn(frozenset({"x"})))
+    monkeypatch.setattr(withdraw, "rebuild_dataset", fails)
+    parent = SimpleNamespace(dvc_rev="1" * 40, tag="preferences-1", sha256="2" * 64)
+    report = withdraw.WithdrawalReport(Withdrawal(kind="annotator", name="x", reason="", at=datetime.now(UTC)), [], [])
+    with pytest.raises(EditLoopError, match="shard 3") if is_told else nullcontext():
+        withdraw._rebuild(report, parent, "repo", tmp_path)
+    assert report.empty == ([] if is_told else [(parent, "none left")])
 
 
 def test_a_plain_target_of_several_drawn_scenes_joins_none(make_candidates, tmp_path) -> None:

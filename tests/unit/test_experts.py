@@ -95,7 +95,7 @@ def test_each_faulty_character_has_its_fault_and_no_other():
 def test_the_oracle_sees_better_edits_as_better(make_candidates, tmp_path):
     folder = make_candidates(5)
     tasks = read_tasks(folder)
-    settings = CampaignSettings(name="n", annotators=("ada", "bo"))
+    settings = CampaignSettings(name="one", annotators=("ada", "bo"))
     images = folder / "images"
     pages = plan_pages(tasks, settings, config_sha256="c", images=images, gold_images=tmp_path / "made")
     scores = oracle_scores([images], tasks, pages)

@@ -111,7 +111,7 @@ def stage_arguments(folder: Path, stage: str, bad: str, path: Path) -> list[str]
     """All that the stage needs, in good order but for the input `bad`, which is `path`."""
     arguments = ["stage", stage]
     for action in stage_parser(STAGES[stage])._actions:
-        value = "1"
+        value = "111"
         if _is_path(action):
             value = str(path if action.dest == bad else _good(folder, action.dest))
         if action.required:

@@ -30,6 +30,16 @@ def test_a_shortened_text_is_the_longest_beginning_that_fits(text, limit):
         assert len(text_ids(TOKENIZER, text[: len(kept) + 1])) > limit
 
 
+def test_what_is_cut_is_said_once_and_nothing_else_is(caplog):
+    truncate_text(TOKENIZER, "make it red", 11)
+    assert not caplog.text
+    for _ in range(2):
+        assert truncate_text(TOKENIZER, "make it red\nand the sky blue", 15) == "make it red\nand"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("instruction of 28 tokens: the model reads 15 (instruction_tokens), up to")
+    assert "\n" not in record.getMessage()
+
+
 def test_ten_thousand_characters_of_any_script():
     for letter in ("x", "ж", "絵", "🎨", "ا"):
         assert len(text_ids(TOKENIZER, truncate_text(TOKENIZER, letter * 10_000, 512))) <= 512

@@ -6,15 +6,11 @@ from PIL import Image
 from annotation.campaigns.labelling import ShownPicture
 from annotation.campaigns.pictures import (
     DISPLAY_SIDE,
-    LARGE_PICTURES,
     BucketStore,
     FolderStore,
-    large_pictures,
     picture_store,
-    read_large_pictures,
-    shown_pictures,
 )
-from editloop.content import sha256_bytes, sha256_file, write_json
+from editloop.content import sha256_bytes, sha256_file
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
@@ -91,23 +87,18 @@ def test_a_picture_larger_than_a_screen_gets_a_display_copy_once(tmp_path):
         Image.new("RGB", size, (200, 40, 40)).save(path)
         pictures[sha256_file(path)] = path
     small, big = pictures
-    large = large_pictures(pictures)
-    assert large == {big: sizes[1]}
-
+    name = f"{big}.{2 * DISPLAY_SIDE}x{DISPLAY_SIDE}.webp"
     store = FolderStore(tmp_path / "root")
-    store.put("campaign", pictures, large)
+    store.put("campaign", pictures)
     names = {path.name for path in (store.root / "campaign").iterdir()}
-    assert names == {f"{small}.png", f"{big}.png", f"{big}.webp"}
-    copy = store.root / "campaign" / f"{big}.webp"
+    assert names == {f"{small}.png", f"{big}.png", name}
+    copy = store.root / "campaign" / name
     with Image.open(copy) as picture:
         assert picture.size == (DISPLAY_SIDE, DISPLAY_SIDE // 2)
     before = copy.stat().st_mtime_ns
-    store.put("campaign", pictures, large)
+    store.put("campaign", pictures)
     assert copy.stat().st_mtime_ns == before
 
-    write_json(tmp_path / LARGE_PICTURES, large)
-    shown = shown_pictures(store, "campaign", read_large_pictures(tmp_path))
-    at = "/data/local-files/?d=campaign"
+    shown, at = store.shown("campaign"), "/data/local-files/?d=campaign"
     assert shown(small) == ShownPicture(f"{at}/{small}.png")
-    assert shown(big) == ShownPicture(f"{at}/{big}.webp", f"{at}/{big}.png", sizes[1])
-    assert read_large_pictures(tmp_path / "root") == {}, "of a campaign from before there were copies"
+    assert shown(big) == ShownPicture(f"{at}/{name}", f"{at}/{big}.png", sizes[1])

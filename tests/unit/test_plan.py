@@ -182,3 +182,48 @@ def test_a_page_is_another_one_where_its_config_or_order_is(plan):
     keys = {page.key for page in pages}
     assert not keys & {page.key for page in plan(5, config="another")[2]}
     assert keys == {page.key for page in plan(5, annotators=["somebody", "else"])[2]}
+
+
+def test_counts_of_gold_and_repeats_need_no_share_and_do_not_depend_on_the_people(plan):
+    for people in (PEOPLE, [f"p{k}" for k in range(40)]):
+        pages = plan(60, gold={"pages": 4}, repeats={"pages": 2}, annotators=people)[2]
+        assert Counter(page.kind for page in pages) == {"task": 60, "gold": 4, "repeat": 2}
+
+
+def test_training_and_norming_take_their_tasks_out_of_the_campaign(plan):
+    _, tasks, pages = plan(20, gold={"pages": 3}, repeats={"pages": 3}, training={"pages": 5}, norming={"pages": 4})
+    assert Counter(page.kind for page in pages) == {"task": 11, "gold": 3, "repeat": 3, "training": 5, "norming": 4}
+    tasks_of = {kind: {page.task_id for page in kinds(pages, kind)} for kind in ("task", "norming", "training", "gold")}
+    assert set.union(*tasks_of.values()) == {task.task_id for task in tasks}
+    assert not tasks_of["task"] & (tasks_of["norming"] | tasks_of["training"])
+    assert not tasks_of["training"] & (tasks_of["gold"] | tasks_of["norming"])
+    assert [page.kind for page in pages[:4]] == ["norming"] * 4, "to be discussed before the campaign goes on"
+    assert [page.kind for page in pages[-5:]] == ["training"] * 5
+    for page in pages:
+        assert bool(page.expected) is (page.kind in ("gold", "training"))
+        assert page.overlap == (2 if page.kind == "task" and page.task_id not in repeated(pages) else 3)
+
+
+def repeated(pages):
+    return {page.task_id for page in kinds(pages, "repeat")}
+
+
+def test_training_takes_the_leads_answers_where_targets_are_too_few(make_candidates, tmp_path):
+    folder = make_candidates(6)
+    tasks = [task.model_copy(update={"target": None}) for task in read_tasks(folder)]
+    given = {"gold": {"answers": "task,candidate,if,vq\nscene-1,1,4,4\nscene-2,1,,1\n"}}
+
+    def planned(pages):
+        made = settings(training={"pages": pages}, **given)
+        return plan_pages(tasks, made, config_sha256="c", images=folder / "images", gold_images=tmp_path / "made")
+
+    pages = planned(1)
+    assert Counter(page.kind for page in pages) == {"task": 4, "gold": 1, "training": 1}
+    assert {page.task_id for page in pages if page.expected} == {tasks[1].task_id, tasks[2].task_id}
+    with pytest.raises(EditLoopError, match=r"training\.pages = 3: only 2 tasks have a target or known answers"):
+        planned(3)
+
+
+def test_a_campaign_of_nothing_but_training_and_norming_is_refused(plan):
+    with pytest.raises(EditLoopError, match="Of 4 tasks 2 are for training, 2 for norming and 0 are gold"):
+        plan(4, training={"pages": 2}, norming={"pages": 2})

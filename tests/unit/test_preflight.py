@@ -9,10 +9,12 @@ import pytest
 from editloop.content import complete_folder, read_manifest
 from editloop.errors import EditLoopError
 from editloop.object_storage import ObjectFolder
-from pipelines import run_inputs
+from pipelines import preflight, run_inputs
 from pipelines.catalogue import PIPELINES
 from pipelines.preflight import plan_run, preflight_fields, preflight_outputs
-from pipelines.run_inputs import find_edits
+from pipelines.run_inputs import Source, find_edits
+
+EARLIER = SimpleNamespace(name="edit-reward", version="1")
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def edits(tmp_path: Path) -> Path:
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has one model, edit-reward; tests/integration/test_run_inputs.py asks a real one."""
     version = SimpleNamespace(name="edit-reward", version="3")
-    versions = {"models:/edit-reward@champion": version}
+    versions = {"models:/edit-reward@champion": version, "models:/edit-reward/1": EARLIER}
     monkeypatch.setattr(run_inputs.registry, "find_version", versions.get)
     for name in ("MLFLOW_TRACKING_URI", "EDITLOOP_LABEL_STUDIO_URL", "EDITLOOP_DATASET_REPO"):
         monkeypatch.delenv(name, raising=False)
@@ -51,6 +53,25 @@ def test_the_form_and_its_settings_reach_each_stage(edits: Path) -> None:
     assert plan.run_key == "k"
     assert rl["reward"] == "models:/edit-reward/3", "the champion of this moment"
     assert {source.sha256 for source in plan.sources.values()} == {read_manifest(edits)["sha256"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "champion"),
+    [
+        ("{reward: {preset: editreward-tiny}}", "models:/edit-reward/3"),
+        ("{reward: {preset: editscore-tiny}}", ""),
+        ("{benchmark: {champion: 'models:/edit-reward/1'}}", "models:/edit-reward/1"),
+    ],
+    ids=["of its kind", "none of its kind yet", "named"],
+)
+def test_what_a_new_reward_model_must_beat_is_a_version(
+    settings: str, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that only knew "the champion" would give a later run the comparison with an earlier one."""
+    monkeypatch.setattr(preflight, "find_campaign_files", lambda name, campaign: Source(f"/{name}", "0" * 64))
+    monkeypatch.setattr(preflight, "present_answers", lambda campaign: "1" * 64)
+    plan = plan_run("train-reward", {"campaign": "kitchens", "settings": settings})
+    assert plan.parameters["benchmark"]["champion"] == champion
 
 
 def test_edits_are_found_by_name(edits: Path, monkeypatch: pytest.MonkeyPatch) -> None:

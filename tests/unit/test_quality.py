@@ -6,9 +6,12 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotation.quality.quality import quality
+from annotation.quality import page_cards
+from annotation.quality.page_cards import Answered
+from annotation.quality.quality import quality, reviewed_quality
 from annotation.quality.quality_page import quality_page
-from editloop.data.vocabulary import CannotJudge
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.vocabulary import CannotJudge, Decision, Judgement, Page
 from editloop.statistics.judgement_table import judgement_table
 from editloop.statistics.reliability import reliability
 from tests.generated_campaign import BEGIN, Character, campaign
@@ -107,6 +110,78 @@ def test_the_page_shows_the_figures_and_needs_nothing_else(found):
     for flag in figures["annotators"]["<i>eva</i>"]["flags"]:
         assert flag.split(": ", 1)[0] in text
     assert "source broken" in text
+
+
+def test_the_page_shows_conflicts_and_norming_pages_with_pictures_and_ratings(make_candidates, monkeypatch):
+    folder = make_candidates(4, seed=71, candidates=2)
+    tasks = read_tasks(folder)
+    pages = [
+        Page(
+            key=f"key-{n}",
+            kind="norming" if n == 3 else "task",
+            task_id=task.task_id,
+            instruction=task.instruction,
+            source=task.source,
+            candidates=tuple(one.candidate_id for one in task.candidates),
+            images=tuple(one.image for one in task.candidates),
+            overlap=2,
+        )
+        for n, task in enumerate(tasks)
+    ]
+    votes = {"ada": [(1, 1), (1, 2), (3, 3), (2, 2)], "<b>bo": [(4, 1), (4, 4), (3, 3), (3, 2)]}
+    judged = [
+        Judgement.model_validate(
+            {
+                "kind": pages[n].kind,
+                "task_id": task.task_id,
+                "candidate_id": candidate,
+                "annotator": who,
+                "if": levels[n][0],
+                "vq": levels[n][1],
+                "position": place,
+                "annotation_id": n,
+                "created_at": BEGIN,
+            }
+        )
+        for who, levels in votes.items()
+        for n, task in enumerate(tasks)
+        for place, candidate in enumerate(pages[n].candidates)
+    ]
+    decided = {"task_id": tasks[1].task_id, "candidate_id": pages[1].candidates[0], "lead": "lea", "if": 4, "vq": 3}
+    decision = Decision.model_validate({**decided, "reason": "It is red.", "annotation_id": 9, "created_at": BEGIN})
+    answered = Answered(
+        [one for one in judged if one.kind == "task"],
+        [one for one in judged if one.kind == "norming"],
+        [],
+        [decision],
+        pages,
+        {"key-0": "http://studio/projects/7/data?task=100"},
+    )
+    figures, review = reviewed_quality(answered, tasks, [folder / "images"])
+    assert [card.task_id for card in review.conflicts.cards] == [tasks[0].task_id, tasks[1].task_id]
+    assert [card.task_id for card in review.norming.cards] == [tasks[3].task_id]
+    first, second = review.conflicts.cards
+    assert [rating.far for row in first.rows for rating in row.ratings] == [True] * 4
+    assert (first.decision, second.decision.person) == (None, "lea")
+    assert [rating and rating.levels for rating in second.decision.ratings] == [{"if": 4, "vq": 3}, None]
+    assert first.reasons[0] == "Instruction following of edit 1: 1 to 4"
+    page = quality_page(json.loads(json.dumps(figures)), "With pictures", review)
+    assert page.count("data:image/webp") == 3 * (2 + 1) + len(figures["hardest"])
+    for shown in (
+        "It is red.",
+        "&lt;b&gt;bo",
+        'href="http://studio/projects/7/data?task=100"',
+        "Norming",
+        "Hardest tasks",
+    ):
+        assert shown in page
+    assert "<b>bo" not in page
+    monkeypatch.setattr(page_cards, "PICTURE_BYTES", 1)
+    _, short = reviewed_quality(answered, tasks, [folder / "images"])
+    assert (len(short.norming.cards), short.conflicts.left_out) == (1, 2)
+    assert "2 more tasks in conflict are not shown here" in quality_page(figures, "Short", short)
+    _, blind = reviewed_quality(answered, tasks, [])
+    assert blind.conflicts.cards[0].source is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])

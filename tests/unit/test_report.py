@@ -16,7 +16,7 @@ from PIL import Image
 from editloop.content import file_digests, sha256_file
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from editloop.errors import EditLoopError
-from editloop.pages.plots import finite_or_none, running_mean, series
+from editloop.pages.plots import Line, bars, finite_or_none, running_mean, series
 from pipelines.report import percent, points, seconds, write_report
 from pipelines.report_data import gather_report_data
 
@@ -198,3 +198,18 @@ def test_a_lost_figure_is_never_a_number() -> None:
 def test_running_mean_looks_back_only() -> None:
     assert running_mean([4.0, 2.0, 6.0, 1.0], 2) == [4.0, 3.0, 4.0, 3.5]
     assert running_mean([4.0, 2.0], 1) == [4.0, 2.0]
+
+
+def test_a_missing_value_has_no_bar_and_moves_no_other() -> None:
+    full, gap = (
+        bars("p", ["a", "b", "c"], [Line("x", [0.1, *middle, -0.5], "#111111"), Line("y", [None] * 3, "#222222")], 0.3)
+        for middle in ([0.2], [None])
+    )
+    assert full is not None
+    assert gap is not None
+    drawn = [re.findall(r'<path d="([^"]+)" clip-path="[^"]+" style="fill: #111111"/>', svg) for svg in (full, gap)]
+    assert [len(paths) for paths in drawn] == [3, 2]
+    assert drawn[1] == [drawn[0][0], drawn[0][2]]
+    assert "fill: #222222" in gap, "its label"
+    assert not re.search('<path [^>]*style="fill: #222222"', gap)
+    assert bars("p", [], [], 0.3) is None

@@ -97,7 +97,9 @@ def test_the_distance_to_the_base_is_told_before_evaluations_alone_where_it_is_n
 def test_a_verdict_ends_the_training_with_its_reason(tmp_path: Path) -> None:
     improved = trained(tmp_path, iterations=6, evaluate_every=2).run(Onlooker(stops_at=2))
     assert len(improved.history["steps"]) == 2
-    assert (improved.reason, improved.history["ended"]) == ("enough", [{"step": 2}])
+    again = trained(tmp_path, iterations=6, evaluate_every=2).run(Onlooker())  # killed before it wrote its result
+    for result in (improved, again):
+        assert (result.reason, result.history["ended"]) == ("enough", [{"step": 2}])
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 

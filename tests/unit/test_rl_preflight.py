@@ -134,7 +134,7 @@ def test_an_outline_knows_what_the_editor_knows(kind: str, tmp_path: Path) -> No
     assert all(weight.is_meta for weight in outline.network.parameters())
 
 
-@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+@pytest.mark.parametrize("turned", [1, 3, 6, 8, 9])
 def test_the_size_of_a_turned_photo_is_that_of_the_picture(turned: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = turned

@@ -15,11 +15,13 @@ from editloop.models.judge_protocol import Score
 
 
 class Brightness:
-    """Likes bright edits; does not answer on black ones."""
+    """Likes bright edits; does not answer on black ones, and refuses whole calls with white ones."""
 
     name, version, axes = "brightness", "b" * 64, ("if",)
 
     def judge(self, groups):
+        if any((edit == 255).all() for group in groups for edit in group.edits):
+            raise EditLoopError("white")
         return [
             [Score(overall=float(edit.mean())) if edit.any() else Score(missing="black") for edit in group.edits]
             for group in groups
@@ -51,6 +53,9 @@ def test_a_reward_model_prefers_what_it_scores_higher_and_its_silence_is_missing
     assert len(said.preferences) == 4  # the fifth task is beyond what it is asked
     assert said.clusters[0] == said.clusters[1] != said.clusters[2]  # rows 0 and 1 are edits of one picture
     assert not said.trained_it
+    (opinion,) = second_opinions([IndependentJudge(judge="models:/x@champion")], rows, "c" * 64)
+    opinion.observe(0, rows[:3], pictures(1, 1, 1), pictures(10, 255, 30), pictures(20, 10, 20))
+    assert opinion.agreement().preferences[:3].tolist() == pytest.approx([1, np.nan, -1], nan_ok=True)
     (teacher,) = second_opinions([IndependentJudge(judge="models:/x@champion")], rows, "b" * 64)
     assert teacher.agreement().trained_it
 

@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
 
+from editloop.data.picture_file import png_bytes
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.answers import judge_suite
 from editloop.evaluation.suites.evaluation import evaluate
 from editloop.evaluation.suites.opening import open_suite
 from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
-from editloop.evaluation.suites.suite import Suite
+from editloop.evaluation.suites.suite import PictureRef, Suite
 from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeUnavailableError, Score
 from tests.pixel_judge import PixelJudge
 from tests.public_suites import editscore_row, genai_row, group_rows, write_editscore, write_genai, write_groups
@@ -56,6 +60,30 @@ def bench(tmp_path: Path) -> Suite:
     return open_suite("editscore-bench", tmp_path / "bench")
 
 
+def test_editscores_bench_shows_edits_at_their_sources_size(bench: Suite, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source, edit = rng.integers(0, 256, (20, 30, 3), np.uint8), rng.integers(0, 256, (17, 16, 3), np.uint8)
+    pictures = [
+        PictureRef(name, name, partial(png_bytes, Image.fromarray(pixels)))
+        for name, pixels in (("s", source), ("e", edit))
+    ]
+    item = replace(bench.items[0], source=pictures[0], edits=(pictures[1],) * 2, comparisons=())
+    seen: list[EditGroup] = []
+
+    class Watching(WordyJudge):
+        def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+            seen.extend(groups)
+            return super().judge(groups)
+
+    for at_source_size in (True, False):
+        items = (replace(item, edits_at_source_size=at_source_size),)
+        judge_suite(replace(bench, items=items), Watching(), tmp_path / "answers")
+    expected = np.asarray(Image.fromarray(edit).resize((30, 20), Image.Resampling.BICUBIC))
+    assert np.array_equal(seen[0].edits[0], expected)
+    assert np.array_equal(seen[1].edits[0], edit), "and one size's answers are not those of the other"
+    assert all(item.edits_at_source_size for item in bench.items)
+
+
 def test_an_edit_is_asked_once_and_each_dimension_reads_its_axis(bench: Suite, tmp_path: Path) -> None:
     judge = WordyJudge()
     answers = judge_suite(bench, judge, tmp_path / "answers")
@@ -64,8 +92,11 @@ def test_an_edit_is_asked_once_and_each_dimension_reads_its_axis(bench: Suite, t
     scores = {key: values.tolist() for key, values in answers.scores.items()}
     assert scores["p-1|p-2|prompt_following"] == [90, 10]
     assert scores["p-1|p-2|consistency"] == [245, 165]
-    assert scores["p-1|p-2|overall"] == [0.9, 0.1]
-    assert scores["q-1|q-2|overall"][0] == 0.9
+    assert scores["p-1|p-2|overall"] == [90, 10], "the fused score, by which publications rank"
+    assert answers.overall is not None
+    assert answers.overall["p-1|p-2|overall"].tolist() == [0.9, 0.1]
+    assert answers.overall["p-1|p-2|consistency"].tolist() == [245, 165]
+    assert scores["q-1|q-2|overall"][0] == 90
     assert np.isnan(scores["q-1|q-2|overall"][1])
     assert answers.reasons == {"no JSON in it": 1}
     report = evaluate(bench, answers).report

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -170,6 +171,30 @@ def test_a_group_is_right_only_if_all_its_comparisons_are() -> None:
     assert report["counts"]["missing"] == 1
     assert report["half_credit_accuracy"] == pytest.approx((1 + 1 + 0.5 + 1 + 0) / 5)
     assert len(evaluate(suite_of(items, "groups"), answers).outcomes) == 6
+
+
+def test_the_published_overall_figure_of_groups_lets_no_threshold_cost_anything() -> None:
+    """EditReward prints 56.99, 36.00 and 10.81, which are 106, 54 and 16 groups of 484, and 36.78, which is 178."""
+    items = [*(group(f"k2-{n}", "tie") for n in range(3)), group("near", "left"), group("k3", *["left"] * 3)]
+    report = figures(suite_of(items, "groups"), scored(items, [5, 1], [1, 5], [2, 6], [3, 1], [3, 2, 1]))
+    assert report["threshold"]["published"] == 4
+    assert report["by_task"]["2pair"]["accuracy"] == pytest.approx(3 / 4)
+    assert (report["accuracy"], report["accuracy_as_published"]) == pytest.approx((4 / 5, 5 / 5))
+    assert "one threshold for all pairs" in suite_page(report)
+    assert "only where people call a tie" in suite_page(report)
+    assert "accuracy_as_published" not in figures(suite_of(items[-1:], "groups"), scored(items[-1:], [3, 2, 1]))
+
+
+def test_suites_rank_by_the_published_score_and_show_the_other_beside_it() -> None:
+    items = [pair("a", "left"), pair("b", "left", axis="consistency"), pair("c", "right")]
+    answers = replace(
+        scored(items, [2, 1], [2, 1], [1, 2]),
+        overall={"a": np.array([1, 2]), "b": np.array([2, 1]), "c": np.array([1, 2])},
+    )
+    report = figures(suite_of(items, "strict"), answers)
+    assert (report["accuracy"], report["accuracy_by_overall"]) == pytest.approx((1, 2 / 3))
+    assert "Accuracy by the judge&#39;s own overall score" in suite_page(report)
+    assert "accuracy_by_overall" not in figures(suite_of(items, "strict"), scored(items, [2, 1], [2, 1], [1, 2]))
 
 
 def test_published_micro_average_over_groups_is_the_accuracy_of_all() -> None:

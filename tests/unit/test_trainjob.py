@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from kubernetes.client.exceptions import ApiException
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
+from editloop.object_storage import StorageError
 from infra import trainjob as module
 from infra import trainjob_node, trainjob_pods
+from infra.cluster_access import ClusterAwayError
 from infra.launch import LaunchSettings
 from infra.trainjob import TrainJobRun, TrainJobSettings, trainjob
 from infra.trainjob_files import HEARTBEAT
@@ -153,8 +157,17 @@ def test_pods_share_the_ranks_and_get_resources_and_secrets_by_name() -> None:
 def test_pods_learn_which_run_they_report_to_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITLOOP_STAGE_RUN", "r1")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")
-    job = trainjob(ADDRESS, 2, SETTINGS).to_dict()
-    assert {"name": "EDITLOOP_STAGE_RUN", "value": "r1"} in job["spec"]["trainer"]["env"]
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "not named")
+    monkeypatch.setenv("EDITLOOP_TRAINJOB_VARIABLES", '["NCCL_SOCKET_IFNAME", "HTTPS_PROXY", "EDITLOOP_STAGE_RUN"]')
+    settings = TrainJobSettings(trainjob_secrets={"MLFLOW_TRACKING_PASSWORD": ("mlflow", "password")})
+    job = trainjob(ADDRESS, 2, settings).to_dict()
+    environment = job["spec"]["trainer"]["env"]
+    assert environment[:2] == [
+        {"name": "EDITLOOP_STAGE_RUN", "value": "r1"},
+        {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"},
+    ]
+    assert [entry["name"] for entry in environment[2:]] == ["MLFLOW_TRACKING_PASSWORD"]
     assert "hidden" not in str(job)
     assert job["metadata"]["name"] == JOB.metadata.name
 
@@ -267,14 +280,120 @@ def test_a_cluster_that_refuses_is_told_with_its_cure(status: int, cure: str) ->
         wait(Refusing([]))
 
 
+class Faults:
+    """What every call asks first: each of the next ones fails, as often as `left` says."""
+
+    def __init__(self, error: Exception, left: int):
+        self.error, self.left = error, left
+
+    def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise self.error
+
+
+class FaultyCluster(Cluster):
+    """A cluster whose API server fails from time to time."""
+
+    def __init__(self, faults: Faults, *jobs: list[dict]):
+        super().__init__(*jobs)
+        self.faults = faults
+
+    def create_namespaced_custom_object(self, *, body: dict, **resource: str) -> None:
+        super().create_namespaced_custom_object(body=body, **resource)
+        self.faults()  # the answer is lost
+
+    def get_namespaced_custom_object(self, **resource: str) -> dict:
+        self.faults()
+        return super().get_namespaced_custom_object(**resource)
+
+    def delete_namespaced_custom_object(self, *, propagation_policy: str, **resource: str) -> None:
+        self.faults()
+        super().delete_namespaced_custom_object(propagation_policy=propagation_policy, **resource)
+
+
+AWAY = [ApiException(status=503), ApiException(status=429), MaxRetryError(HTTPConnectionPool("kubernetes"), "/apis")]
+
+
+@pytest.mark.parametrize("error", AWAY, ids=["unavailable", "busy", "unreachable"])
+def test_a_cluster_that_is_away_for_a_while_costs_no_job(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FaultyCluster(Faults(error, 3), [RUNNING, RUNNING, COMPLETE])
+    wait(cluster)
+    assert (cluster.created, cluster.deleted, cluster.faults.left) == (1, 0, 0)
+    assert caplog.text.count("this step waits until it can ask again") == 1
+    cluster = FaultyCluster(Faults(error, 0), [RUNNING, RUNNING, COMPLETE])
+
+    def lose_the_answer(create: Any = cluster.create_namespaced_custom_object, **arguments: Any) -> None:
+        cluster.faults.left = 1
+        create(**arguments)
+
+    cluster.create_namespaced_custom_object = lose_the_answer  # type: ignore[method-assign]
+    wait(cluster)
+    assert (cluster.created, cluster.deleted) == (1, 0), "the job that was made is waited for"
+
+
+def test_a_lost_pods_job_whose_deletion_is_not_answered_counts_once() -> None:
+    cluster = FaultyCluster(Faults(ApiException(status=500), 0), [FAILED, FAILED], [COMPLETE])
+
+    class Preempted(Pods):
+        def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+            cluster.faults.left = 1 if cluster.created == 1 and not lost else 0
+            lost.append(True)
+            return super().list_namespaced_pod(namespace, label_selector)
+
+    lost: list[bool] = []
+    wait(cluster, Preempted([pod("rank-0", disrupted_at=NOW)], []), retries=1)
+    assert (cluster.created, cluster.deleted, cluster.faults.left) == (2, 1, 0)
+
+
+def test_storage_that_is_away_for_a_while_costs_no_job() -> None:
+    fault = Faults(StorageError("s3://editloop: cannot be written"), 2)
+    cluster = Cluster([RUNNING, COMPLETE, COMPLETE])
+
+    def is_delivered() -> bool:
+        fault.left += not delivered
+        delivered.append(True)
+        fault()
+        return True
+
+    delivered: list[bool] = []
+    TrainJobRun(JOB, cluster, Pods(), SETTINGS, is_delivered=is_delivered, beat=fault).wait()
+    assert (cluster.created, cluster.deleted, fault.left, len(delivered)) == (1, 0, 0, 2)
+
+
+def test_what_stays_away_ends_the_step_with_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "AWAY_SECONDS", 0.01)
+    cluster = FaultyCluster(Faults(ApiException(status=503, reason="Service Unavailable"), 10**9), [RUNNING])
+    with pytest.raises(ClusterAwayError, match=r"^Kubernetes cannot answer \(503 Service Unavailable\)"):
+        wait(cluster)
+    assert f"TrainJob default/{JOB.metadata.name} is not deleted: Kubernetes cannot answer" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ApiException(status=400), ReadTimeoutError(HTTPConnectionPool("node"), "/logs", "")])
+def test_a_log_that_cannot_be_read_ends_nothing(error: Exception) -> None:
+    class NoLogs(Pods):
+        def read_namespaced_pod_log(self, name: str, namespace: str, **options: Any) -> str:
+            raise error
+
+    cluster = Cluster([RUNNING, COMPLETE])
+    wait(cluster, NoLogs([pod("rank-0")]))
+    assert (cluster.created, cluster.deleted) == (1, 0)
+
+
 class Beats:
-    """A mirror whose heartbeat changes `count` times."""
+    """A mirror whose heartbeat changes `count` times, after a first look that the storage does not answer."""
 
     def __init__(self, count: int):
         self.left, self.remote = count, self
+        self.is_away = True
 
     def read(self, name: str) -> bytes:
         assert name == HEARTBEAT
+        if self.is_away:
+            self.is_away = False
+            raise StorageError("s3://editloop: cannot be read")
         self.left = max(0, self.left - 1)
         return b"%d" % self.left
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import track
 
 from editloop.content import sha256_file
 from editloop.data.edits_file import EditRow
@@ -13,6 +12,7 @@ from editloop.evaluation.best_of_n.curve import Values
 from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
 from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge
+from editloop.progress import track
 
 BATCH = 64
 """Tasks edited at once."""
@@ -57,7 +57,7 @@ def sample_edits(
     tasks = HeldOut(rows, editor, steps=steps, guidance=None, batch=BATCH)
     right = np.full((len(rows), edits_per_task), np.nan)
     scores = {name: np.full_like(right, np.nan) for name in (ORACLE, *judges)}
-    for number in track(range(edits_per_task), description="edits", transient=True):
+    for number in track(range(edits_per_task), description="edits"):
         edits = tasks.edits(editor, number)
         oracle_scores = oracle_view(tasks.cases, edits)
         right[:, number], scores[ORACLE][:, number] = oracle_scores.right, oracle_scores.mean

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
 from editloop.evaluation.gates.settings import GateSettings, SuiteGate
 from editloop.evaluation.outcomes import Outcomes
+from editloop.progress import track
 
 PAIRS_A_TASK = 6
 """Judged pairs per task."""
@@ -22,6 +22,8 @@ ACCURACY = 0.75
 TASK_SD, PAIR_SD, MODEL_TASK_SD = 0.4, 0.7, 0.35
 """Standard deviations of the components of difficulty, whose variances sum to 1: of a task, shared by both models; of a
 pair, shared by both models; and of a task for one model. What is left is a model's own, pair by pair."""
+HELDOUT = SuiteGate(suite="heldout")
+"""The suite of a gate that names none."""
 SIMULATIONS = 500
 """Simulated comparisons for each size and gain."""
 RESAMPLES = 2000
@@ -69,15 +71,22 @@ def _simulated_models(
 
 def _simulated_verdicts(settings: GateSettings, tasks: int, gain: float, simulated: int, seed: int) -> Iterator[str]:
     """Yield the gate's verdict on each simulated comparison."""
-    suite = SuiteGate(suite="heldout", margin=settings.suites[0].margin if settings.suites else 0.0, minimum=1)
+    deciding = [suite for suite in settings.suites if suite.required] or [settings.right_edits or HELDOUT]
+    suites = [suite.model_copy(update={"minimum": 1}) for suite in deciding]
     for number in range(simulated):
         rng = np.random.default_rng([seed, number, tasks, int(1e6 * gain)])
-        new, old, clusters = _simulated_models(tasks, gain, rng)
-        keys = tuple(map(str, range(len(new))))
-        slices = tuple(f"kind {index // PAIRS_A_TASK % 5}" for index in range(len(new)))
-        none_missing = np.zeros(len(new), dtype=bool)
-        outcomes = (Outcomes("heldout", keys, clusters, slices, right, none_missing) for right in (new, old))
-        yield str(decide(settings, [SuiteMeasurement(suite, *outcomes)], against="an equal", seed=number)["verdict"])
+        measured = [_simulated_measurement(suite, tasks, gain, rng) for suite in suites]
+        yield str(decide(settings, measured, against="an equal", seed=number)["verdict"])
+
+
+def _simulated_measurement(suite: SuiteGate, tasks: int, gain: float, rng: np.random.Generator) -> SuiteMeasurement:
+    """Simulate both models on a suite of its own tasks, of five kinds."""
+    new, old, clusters = _simulated_models(tasks, gain, rng)
+    keys = tuple(map(str, range(len(new))))
+    slices = tuple(f"kind {index // PAIRS_A_TASK % 5}" for index in range(len(new)))
+    none_missing = np.zeros(len(new), dtype=bool)
+    outcomes = (Outcomes(suite.suite, keys, clusters, slices, right, none_missing) for right in (new, old))
+    return SuiteMeasurement(suite, *outcomes)
 
 
 def simulate_gate(
@@ -90,8 +99,8 @@ def simulate_gate(
 ) -> list[VerdictRates]:
     """Simulate a gate's verdicts for each size and true gain.
 
-    The gate's own alpha and slice rules apply, and the margin of its first suite. The bootstrap takes RESAMPLES
-    resamples to be fast.
+    The gate's own alpha and slice rules apply, and the margins of the suites that decide. Each suite has tasks of its
+    own, and the same gain. Independent judges are not simulated. The bootstrap takes RESAMPLES resamples to be fast.
 
     Args:
         settings: The gate.

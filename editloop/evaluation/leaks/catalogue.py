@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.progress import track
 
 from editloop.data.fingerprints import Fingerprints, compute_fingerprints
 from editloop.datasets.shards import shards
+from editloop.progress import track
 
 TRAINING_SPLITS = ("train", "validation")
 """Splits that training sees."""
@@ -62,9 +62,7 @@ def read_catalogue(dataset: Path) -> Catalogue:
         return _merge_catalogues([_read_row_group(row_group) for row_group in row_groups])
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         return _merge_catalogues(
-            list(
-                track(pool.map(_read_row_group, row_groups), "training pictures", total=len(row_groups), transient=True)
-            )
+            list(track(pool.map(_read_row_group, row_groups), "training pictures", total=len(row_groups)))
         )
 
 

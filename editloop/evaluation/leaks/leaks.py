@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from rich.progress import track
 
 from editloop.data.fingerprints import compute_fingerprints, similar_pairs
 from editloop.errors import listed_faults
 from editloop.evaluation.leaks.catalogue import Catalogue, normalise_instruction, read_catalogue
 from editloop.evaluation.suites.suite import PictureRef, Suite
+from editloop.progress import track
 
 PICTURES_A_TIME = 16
 """Images of the suite compared with all of the training data at once."""
@@ -104,7 +104,7 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
     hits_by_pair: dict[tuple[str, str], Hit] = {}
     flat = int(taught.pictures.flat.sum())
     starts = range(0, len(suite_pictures), PICTURES_A_TIME)
-    for start in track(starts, f"{suite.name}'s pictures", transient=True):
+    for start in track(starts, f"{suite.name}'s pictures"):
         batch = suite_pictures[start : start + PICTURES_A_TIME]
         batch_fingerprints = compute_fingerprints([(of_item.picture.name, of_item.picture.read()) for of_item in batch])
         same_instruction = (

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
+from PIL import Image
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.models.judge_protocol import EditGroup, Judge, Score, wording_of
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
+from editloop.terminal import text_console
 
 ANSWERS, JUDGE = "answers.jsonl", "judge.json"
 EDITS_A_CALL = 64
@@ -45,7 +46,11 @@ class SuiteAnswers:
     judge: dict[str, Any]
     """{"name", "version"} of the judge, and its "wording" where one is known; the version is a content address."""
     scores: Mapping[str, NDArray[np.float64]] | None = None
-    """By item key: (K,), scores on the item's axis, NaN where missing. None if the answers are verdicts."""
+    """By item key: (K,), scores on the item's axis, NaN where missing. None if the answers are verdicts. On the overall
+    axis it is the judge's `fused` score, which publications rank by."""
+    overall: Mapping[str, NDArray[np.float64]] | None = None
+    """The same with the judge's `overall` on the overall axis, such as EditReward's calibrated sum of ratings. None
+    where that is the same number."""
     verdicts: Mapping[str, Label | None] | None = None
     """By comparison key. A missing verdict is None or has no entry. None if the answers are scores."""
     reasons: dict[str, int] = field(default_factory=dict)
@@ -85,7 +90,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
         lines_by_edit = _read_answers(stream, folder / ANSWERS)
         edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
-        with scoring_progress(transient=True, console=Console(stderr=True)) as progress:
+        with scoring_progress(transient=True, console=text_console(stderr=True)) as progress:
             missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
             bar = progress.add_task(
                 f"{judge.name} is asked {suite.name}",
@@ -104,14 +109,21 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     reasons = Counter(
         lines_by_edit[edit_key]["missing"] for edit_key in edit_keys if lines_by_edit[edit_key]["missing"]
     )
-    axis_scores = {
-        item.key: np.array([_axis_score(lines_by_edit[edit_key], axes[item.axis]) for edit_key in _edit_keys(item)])
-        for item in suite.items
-    }
+    fused_scores, overall_scores = (
+        {
+            item.key: np.array(
+                [_axis_score(lines_by_edit[edit_key], axes[item.axis], number) for edit_key in _edit_keys(item)]
+            )
+            for item in suite.items
+        }
+        for number in ("fused", "overall")
+    )
+    differs = any(not np.array_equal(fused_scores[key], overall_scores[key], equal_nan=True) for key in fused_scores)
     described: dict[str, object] = {"name": judge.name, "version": judge.version}
     if wording := wording_of(judge):
         described["wording"] = wording._asdict()
-    return SuiteAnswers(described, axis_scores, reasons=dict(reasons.most_common()))
+    overall = overall_scores if differs else None
+    return SuiteAnswers(described, fused_scores, overall, reasons=dict(reasons.most_common()))
 
 
 def _judge_axis(axis: AxisName, judge: Judge) -> str:
@@ -134,7 +146,8 @@ def _edit_keys(item: Item) -> list[str]:
 
 def _edit_key(item: Item, edit: PictureRef) -> str:
     assert item.source is not None
-    return sha256_json([item.source.sha256, item.instruction, edit.sha256])[:32]
+    content = [item.source.sha256, item.instruction, edit.sha256]
+    return sha256_json([*content, "at the source's size"] if item.edits_at_source_size else content)[:32]
 
 
 def _batches(
@@ -148,6 +161,8 @@ def _batches(
         for start in range(0, len(new), EDITS_A_CALL):
             part = list(new.values())[start : start + EDITS_A_CALL]
             source, *pictures = (decode_picture(picture) for picture in (item.source, *part) if picture)
+            if item.edits_at_source_size:
+                pictures = [_at_size_of(source, picture) for picture in pictures]
             groups.append(EditGroup(item.instruction, source, pictures, item.key))
             edits += [(item, edit) for edit in part]
             pixels += sum(picture[..., 0].size for picture in (source, *pictures))
@@ -156,6 +171,13 @@ def _batches(
                 edits, groups, pixels = [], [], 0
     if edits:
         yield edits, groups
+
+
+def _at_size_of(source: Picture, picture: Picture) -> Picture:
+    """Return the picture at the source's size, by Pillow's default filter, as EditScore's evaluation shows it."""
+    if picture.shape == source.shape:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((source.shape[1], source.shape[0])))
 
 
 def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -> dict[str, Any]:
@@ -167,16 +189,18 @@ def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -
         "source_sha256": item.source.sha256,
         "edit_sha256": edit.sha256,
         "axes": {name: [axis.mean, axis.sigma] for name, axis in score.axes.items()},
+        "fused": score.fused and score.fused.mean,
         "overall": score.overall,
         "missing": score.missing,
         "answers": list(score.answers),
     }
 
 
-def _axis_score(line: dict[str, Any], axis: str) -> float:
+def _axis_score(line: dict[str, Any], axis: str, number: str) -> float:
+    """Return the score on an axis; on the overall one, whose name is empty, the `number` of that name."""
     if line["missing"]:
         return math.nan
-    return float(line["axes"][axis][0] if axis else line["overall"])
+    return float(line["axes"][axis][0] if axis else line[number])
 
 
 def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:
@@ -188,6 +212,7 @@ def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any
             break
         try:
             line = json.loads(raw)
+            _ = line["fused"]  # which earlier versions did not save
             lines_by_edit[str(line["edit"])] = line
         except (ValueError, KeyError, TypeError):
             raise EditLoopError(f"{path}: line {number} is no answer; remove the folder and ask again.") from None

@@ -1,5 +1,6 @@
 """Reads EditScore's EditReward-Bench (arXiv 2509.23909) from the Hugging Face hub: rows are pairs, preferred first."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from editloop.evaluation.suites.hub_rows import HubRow, read_rows
@@ -52,4 +53,5 @@ def _item(row: HubRow, faults: list[str]) -> Item | None:
     if wrong or not sources[0] or not all(edits):
         return None
     pictures = [sources[0], *(edit for edit in edits if edit)]
-    return pair_item("|".join([*map(str, keys), dimension]), "left", values["instruction"], pictures, task, dimension)
+    item = pair_item("|".join([*map(str, keys), dimension]), "left", values["instruction"], pictures, task, dimension)
+    return replace(item, edits_at_source_size=True)

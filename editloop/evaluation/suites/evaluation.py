@@ -1,6 +1,6 @@
 """Figures of a judge on a suite: as published, and with missing answers, ties and held-out thresholds made explicit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,16 @@ COUNTS = {
 }
 FIGURES = (
     "accuracy",
+    "accuracy_as_published",
+    "accuracy_by_overall",
     "accuracy_answered",
     "accuracy_without_ties",
     "half_credit_accuracy",
     "tie_rate",
     "accuracy_held_out",
 )
+NOT_EVERYWHERE = ("accuracy_as_published", "accuracy_by_overall")
+"""Figures that only some suites, or some judges, have."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
 
     - `accuracy` is as published. A judge's tie on a pair that people order is wrong, and so is a missing answer;
       `accuracy_answered` leaves missing answers out.
+    - `accuracy_as_published` is in place of it where publications count by an odder rule: EditReward-Bench's overall
+      figure lets the threshold make ties in pairs that people call a tie, and nowhere else, so that no threshold costs
+      anything. `accuracy` uses one threshold for all pairs.
+    - `accuracy_by_overall` ranks by the judge's `overall` (EditReward's calibrated sum of ratings), where that is
+      another number than the published score, `fused`, that all other figures rank by.
     - Where people could call a tie, scores that differ by no more than a threshold are a tie. `accuracy` uses the
       threshold that is best on the suite itself; `threshold` also has the accuracy with thresholds fitted to other
       clusters.
@@ -94,7 +103,9 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
     outcomes = _outcomes(units, np.zeros(0, dtype=np.int64))
     if len(units):
         comparisons = comparison_outcomes(units, answers, seed=seed)
-        report |= _accuracies(units, comparisons, seed)
+        others = _by_overall(answers)
+        by_overall = comparison_outcomes(units, others, seed=seed) if others else None
+        report |= _accuracies(units, comparisons, by_overall, seed)
         if answers.verdicts is not None:
             report["confusion"] = _confusion(units, answers)
         report["human_ceiling"] = human_ceiling(suite, seed=seed)
@@ -103,6 +114,8 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
     if rated and answers.scores is not None:
         report["correlation"] = (correlation := correlation_report(rated, answers, seed=seed))
         report["spearman"] = correlation["spearman"]
+        if others := _by_overall(answers):
+            correlation["by_overall"] = correlation_report(rated, others, seed=seed)["spearman"]
         if not len(units):
             report |= {key: correlation[key] for key in ("ci95", "counts", "human_ceiling")}
     elif not len(units):
@@ -110,13 +123,22 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
     return Evaluation(report, outcomes)
 
 
-def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dict[str, Any]:
+def _by_overall(answers: SuiteAnswers) -> SuiteAnswers | None:
+    """The answers with the judge's `overall` as scores; None where these are no other numbers."""
+    return None if answers.overall is None else replace(answers, scores=answers.overall)
+
+
+def _accuracies(
+    units: Units, comparisons: ComparisonOutcomes, by_overall: ComparisonOutcomes | None, seed: int
+) -> dict[str, Any]:
     """The part of the report about units: accuracies, their slices and intervals, counts, threshold."""
     published = units.unit_outcomes(comparisons.published)
     slices, axes = np.array(units.slices), np.array(units.axes)
     ratios = Ratios(units.clusters)
     everything = np.ones(len(units), dtype=bool)
     columns = _columns(units, comparisons, published)
+    if by_overall is not None:
+        columns["accuracy_by_overall"] = (_right_shares(units.unit_outcomes(by_overall.published)), everything)
     parts = {("", ""): everything}
     for task in np.unique(slices):
         parts["", str(task)] = slices == task
@@ -139,7 +161,7 @@ def _accuracies(units: Units, comparisons: ComparisonOutcomes, seed: int) -> dic
         missing = int((published[inside] == PairOutcome.MISSING).sum())
         return {"accuracy": values.value, "ci95": values.ci95, "n": int(inside.sum()), "missing": missing}
 
-    figures = {name: figure(name) for name in FIGURES}
+    figures = {name: figure(name) for name in FIGURES if name in columns or name not in NOT_EVERYWHERE}
     held_out = figures.pop("accuracy_held_out")
     threshold = None
     if comparisons.threshold is not None:
@@ -189,6 +211,9 @@ def _columns(units: Units, comparisons: ComparisonOutcomes, published: Codes) ->
         "half_credit_accuracy": (units.credit(comparisons.plain) * human, human),
         "tie_rate": (ties & answered, answered),
     }
+    if units.suite.counting == "groups" and comparisons.threshold is not None:
+        odd = np.where(units.human == 0, comparisons.published, comparisons.plain)
+        columns["accuracy_as_published"] = (_right_shares(units.unit_outcomes(odd)), everything)
     if comparisons.held_out is not None:
         columns["accuracy_held_out"] = (_right_shares(units.unit_outcomes(comparisons.held_out)), everything)
     return columns

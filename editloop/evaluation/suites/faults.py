@@ -4,12 +4,16 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from editloop.errors import listed_faults
+from editloop.errors import EditLoopError, listed_faults
 
 Key = TypeVar("Key", bound=Hashable)
 
 FAULTS_LISTED = 20
 """Most faults that a message lists."""
+
+
+class NothingToMeasureError(EditLoopError):
+    """A suite's folder is there and sound, but has nothing that the suite measures."""
 
 
 def raise_faults(faults: Sequence[str], what: str) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from editloop.content import sha256_json
@@ -12,7 +11,7 @@ from editloop.errors import EditLoopError, there_are
 from editloop.evaluation.suites.aurora_bench import read_aurora_bench
 from editloop.evaluation.suites.editreward_bench import read_editreward_bench
 from editloop.evaluation.suites.editscore_bench import read_editscore_bench
-from editloop.evaluation.suites.faults import duplicates, raise_faults
+from editloop.evaluation.suites.faults import NothingToMeasureError, duplicates, raise_faults
 from editloop.evaluation.suites.genai_bench import read_genai_bench
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.imagenhub import read_imagenhub
@@ -21,6 +20,7 @@ from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import LABELS, Counting, Item, Suite, pair_item
 from editloop.evaluation.suites.team import read_heldout, read_scenes
 from editloop.plugins import load_plugin
+from editloop.terminal import text_console
 
 Reader = Callable[[Path, PictureLoader, list[str]], list[Item]]
 """(data, loader, faults) -> items. A reader adds the faults that it finds to `faults`, and leaves such items out."""
@@ -59,9 +59,9 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
             no images, and only saved answers can be measured on it.
 
     Raises:
-        EditLoopError: There is no such suite, both or none of `data` and `labels` are given, there is nothing to
-            measure, or the content has faults. The message lists them: missing or broken images, keys that occur twice,
-            unknown words.
+        NothingToMeasureError: The content has no pair or rating of the suite.
+        EditLoopError: There is no such suite, both or none of `data` and `labels` are given, or the content has faults.
+            The message lists them: missing or broken images, keys that occur twice, unknown words.
 
     Examples:
         >>> import editloop
@@ -81,7 +81,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
         return _suite(name, suite_format, _items_of_labels(name, suite_format, labels))
     faults = list[str]()
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    with Progress(*columns, transient=True, console=text_console(stderr=True)) as progress:
         bar = progress.add_task(f"{name} is looked through", total=None)
         loader = PictureLoader(data if data.is_dir() else data.parent, lambda: progress.advance(bar))
         try:
@@ -95,7 +95,7 @@ def open_suite(name: str, data: Path | None, labels: Path | None = None) -> Suit
     faults += [f"key {key} comes twice" for key in dict.fromkeys(keys)]
     raise_faults(faults, f"--data {data}")
     if not any(item.comparisons or item.ratings is not None for item in items):
-        raise EditLoopError(f"--data {data}: nothing to measure in it, no pair or rating of {name}.")
+        raise NothingToMeasureError(f"--data {data}: nothing to measure in it, no pair or rating of {name}.")
     return _suite(name, suite_format, items)
 
 

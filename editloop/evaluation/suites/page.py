@@ -14,6 +14,8 @@ from editloop.pages.templates import render
 
 FIGURE_TITLES = {
     "accuracy": "Accuracy, as published",
+    "accuracy_as_published": "Accuracy, as published: the threshold only where people call a tie",
+    "accuracy_by_overall": "Accuracy by the judge's own overall score",
     "accuracy_answered": "Accuracy without missing replies",
     "accuracy_held_out": "Accuracy with held-out thresholds",
     "accuracy_without_ties": "Right orders of the pairs that people order",
@@ -21,6 +23,9 @@ FIGURE_TITLES = {
     "tie_rate": "Ties of the judge",
     "spearman": "Spearman's correlation",
 }
+BY_OVERALL = "Spearman's correlation by the judge's own overall score"
+ONE_THRESHOLD = "Accuracy, one threshold for all pairs"
+"""Title of `accuracy` where `accuracy_as_published` is another figure."""
 MIN_UNITS_SHOWN = 2
 """A slice with fewer units has no row in the plot."""
 
@@ -72,9 +77,10 @@ def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[fl
     ci95_by_name = report.get("intervals", {})
     strict = report["counting"] == "strict"
     redundant = ("accuracy_without_ties",) if strict else ()
+    titles = FIGURE_TITLES | ({"accuracy": ONE_THRESHOLD} if "accuracy_as_published" in ci95_by_name else {})
     figures = [
-        (FIGURE_TITLES[name], report[name], ci95_by_name[name])
-        for name in FIGURE_TITLES
+        (titles[name], report[name], ci95_by_name[name])
+        for name in titles
         if name in ci95_by_name and name not in redundant
     ]
     if threshold := report.get("threshold"):
@@ -83,6 +89,8 @@ def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[fl
         )
     if correlation := report.get("correlation"):
         figures.append((FIGURE_TITLES["spearman"], correlation["spearman"], correlation["ci95"]))
+        if "by_overall" in correlation:
+            figures.append((BY_OVERALL, correlation["by_overall"], None))
         ceiling = correlation["human_ceiling"]
         if ceiling:
             figures.append((f"The same of {ceiling['raters']} people", ceiling["value"], ceiling["ci95"]))

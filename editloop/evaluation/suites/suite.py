@@ -70,6 +70,8 @@ class Item:
     """The source image; None in a suite without images."""
     edits: tuple[PictureRef, ...] = ()
     """K images; empty in a suite without images."""
+    edits_at_source_size: bool = False
+    """Whether a judge sees the edits at the size of the source, as the suite's publication shows them."""
 
     def pictures(self) -> tuple[PictureRef, ...]:
         """Return the source and the edits; empty in a suite without images."""

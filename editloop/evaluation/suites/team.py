@@ -13,6 +13,7 @@ from editloop.datasets.splits import unread_shards
 from editloop.datasets.votes import JUDGEMENTS, read_votes
 from editloop.errors import EditLoopError
 from editloop.evaluation.oracle import oracle_of_group
+from editloop.evaluation.suites.faults import NothingToMeasureError
 from editloop.evaluation.suites.hub_rows import table_rows
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import Comparison, Item, PictureRef
@@ -62,8 +63,8 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
         faults: Part of the readers' signature; not used, as all faults of a dataset folder are errors or the loader's.
 
     Raises:
-        EditLoopError: No task of the test split has a known right result, or the folder is not a dataset, has changed
-            since it was written, or cannot be read.
+        NothingToMeasureError: No task of the test split has a known right result.
+        EditLoopError: The folder is not a dataset, has changed since it was written, or cannot be read.
     """
     from editloop.datasets.preference_groups import read_groups
 
@@ -74,7 +75,9 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
         if (oracle := oracle_of_group(group)) is not None
     ]
     if not ordered_items:
-        raise EditLoopError(f"--data {data}: no task of its test split has a known right result; take suite heldout.")
+        raise NothingToMeasureError(
+            f"--data {data}: no task of its test split has a known right result; take suite heldout."
+        )
     return ordered_items
 
 

@@ -1,6 +1,7 @@
 """What a chat model reads before the first picture of a user's message: its chat template's opening."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from editloop.errors import EditLoopError
 
 TEXT = "text"
 """Stands for a message's text while the opening is looked for."""
+OPENING = re.compile(r"(?:<\|im_start\|>system\n(?P<system>.*)<\|im_end\|>\n)?<\|im_start\|>user\n", re.DOTALL)
+"""The opening of Qwen's chat format, with or without a system message."""
 
 
 def chat_opening(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -37,7 +40,7 @@ def chat_opening(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) 
     except (TemplateError, ValueError, TypeError, KeyError, OSError) as error:
         raise EditLoopError(
             f"{folder}: its chat template cannot be rendered ({' '.join(str(error).split())[:200]}). Take the base's "
-            "chat_template.jinja, or give `opening` in the file of the wording."
+            "chat_template.jinja, or give the text before the pictures in the file of the wording."
         ) from None
     ids = (config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)
     picture = "".join(map(str, tokenizer.convert_ids_to_tokens(list(ids))))
@@ -45,9 +48,31 @@ def chat_opening(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) 
     if not found:
         raise EditLoopError(
             f"{folder}: its chat template writes two pictures and a text as {message!r}; {2 * picture + TEXT!r} is not "
-            "in it. Take the base's own chat_template.jinja, or give `opening` in the file of the wording."
+            "in it. Take the base's own chat_template.jinja, or give the text before the pictures in the file of the "
+            "wording."
         )
     return opening
+
+
+def system_message(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the system message with which a base's chat template begins by itself; empty where it has none.
+
+    Args:
+        folder: The base's folder.
+        config: Its configuration.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        EditLoopError: As for `chat_opening`, or the template is not in Qwen's format.
+    """
+    opening = chat_opening(folder, config, tokenizer)
+    match = OPENING.fullmatch(opening)
+    if match is None:
+        raise EditLoopError(
+            f"{folder}: its chat template begins with {opening!r}, which is not Qwen's format. Take the base's own "
+            "chat_template.jinja, or give `system` in the file of the wording."
+        )
+    return match["system"] or ""
 
 
 def _template(folder: Path) -> str | None:

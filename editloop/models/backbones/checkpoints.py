@@ -4,11 +4,13 @@ The keys have Qwen's newer names (`model.language_model.*`, `model.visual.*`) or
 `visual.*`).
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import BaseModel, Field
 from transformers import (
     AutoConfig,
     GenerationConfig,
@@ -24,6 +26,7 @@ from editloop.errors import EditLoopError
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.image_processor import ImageProcessor, read_image_processor
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
+from editloop.settings_file import validate_settings
 
 
 class BackboneFamily(NamedTuple):
@@ -87,7 +90,8 @@ def load_backbone(folder: Path, dtype: torch.dtype, *, generates: bool) -> Any:
     empty = empty_backbone(read_config(folder), generates=generates)
     # A generator gets the keys as they are: transformers renames them, and back again where the model is saved.
     tensors = {
-        stored.key if generates else name: stored for name, stored in _fitting_tensors(folder, empty, generates).items()
+        stored.key if generates else name: stored
+        for name, stored in fitting_tensors(folder, empty, generates=generates).items()
     }
     backbone = type(empty).from_pretrained(
         None, config=empty.config, state_dict=dict(read_tensors(tensors)), dtype=dtype
@@ -108,13 +112,22 @@ def outline_backbone(folder: Path, *, generates: bool) -> Any:
         EditLoopError: As for `load_backbone`.
     """
     empty = empty_backbone(read_config(folder), generates=generates)
-    for _ in read_tensors(_fitting_tensors(folder, empty, generates)):
+    for _ in read_tensors(fitting_tensors(folder, empty, generates=generates)):
         pass  # each is looked at and let go
     return empty
 
 
-def _fitting_tensors(folder: Path, empty: Any, generates: bool) -> dict[str, StoredTensor]:
-    """Return a folder's tensors by their names in the empty model, after a check of keys and shapes."""
+def fitting_tensors(folder: Path, empty: Any, *, generates: bool) -> dict[str, StoredTensor]:
+    """Return a folder's tensors by their names in the empty model, after a check of keys and shapes.
+
+    Args:
+        folder: The folder of the weights.
+        empty: The model, as `empty_backbone` returns it.
+        generates: Whether the model has its output layer.
+
+    Raises:
+        EditLoopError: The weights cannot be used, or do not fit the model.
+    """
     tensors: dict[str, StoredTensor] = {}
     for key, stored in survey_weights(folder).items():
         is_output = key.startswith(OUTPUT_LAYER)
@@ -141,6 +154,31 @@ def image_processor_of(folder: Path) -> ImageProcessor:
     """
     family = FAMILIES[read_config(folder).model_type]
     return read_image_processor(folder) or ImageProcessor(family.image_mean, family.image_std, None, None)
+
+
+class GenerationValues(BaseModel):
+    """What is read of a checkpoint's generation settings."""
+
+    repetition_penalty: float = Field(1.0, gt=0)
+
+
+def generation_values(folder: Path) -> GenerationValues:
+    """Return a checkpoint's generation settings; without a file of them, those that change nothing.
+
+    Args:
+        folder: The checkpoint's folder.
+
+    Raises:
+        EditLoopError: The file cannot be read, or a value is not valid.
+    """
+    path = folder / GENERATION_CONFIG_NAME
+    if not path.is_file():
+        return GenerationValues()
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EditLoopError(f"{path}: cannot be read as JSON ({one_line(error)}). Fetch it again.") from None
+    return validate_settings(GenerationValues, content, f"generation settings {path}", "Fetch the file again.")
 
 
 def backbone_key(key: str) -> str:

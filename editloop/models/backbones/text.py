@@ -4,9 +4,16 @@ A control token (`<|Reward|>`, `<|image_pad|>`, `<|im_end|>`) that is spelt out 
 letter, like any other text. It never becomes the token.
 """
 
+import logging
+from functools import lru_cache
+
 from transformers import PreTrainedTokenizerBase
 
 from editloop.errors import EditLoopError
+
+LOG = logging.getLogger(__name__)
+SHOWN_CHARACTERS = 40
+"""Characters of a text's end that a warning repeats."""
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -44,7 +51,7 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def truncate_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> str:
     """Return the longest beginning of a text with at most `limit` tokens, cut between characters.
 
-    This is what a model sees of an instruction that is too long.
+    This is what a model sees of an instruction that is too long. A warning says so, once for each text.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -54,12 +61,26 @@ def truncate_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> 
     Raises:
         EditLoopError: The tokenizer turns part of the text into a control token.
     """
-    if len(text_ids(tokenizer, text)) <= limit:
+    count = len(text_ids(tokenizer, text))
+    if count <= limit:
         return text
     spans = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     ).offset_mapping
-    return text[: spans[limit][0]]
+    beginning = text[: spans[limit][0]]
+    _warn_of_cut(text, beginning, count, limit)
+    return beginning
+
+
+@lru_cache(maxsize=1024)
+def _warn_of_cut(text: str, beginning: str, count: int, limit: int) -> None:
+    LOG.warning(
+        "instruction of %d tokens: the model reads %d (instruction_tokens), up to %r. Nothing after that has a part in "
+        "the score; shorten the instruction.",
+        count,
+        limit,
+        f"...{beginning[-SHOWN_CHARACTERS:]}",
+    )
 
 
 def control_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

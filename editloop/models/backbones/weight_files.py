@@ -5,16 +5,20 @@ refused by name before a tensor is read: pickles, git-lfs pointers, pipes, lost 
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from editloop.errors import EditLoopError
 
+LOG = logging.getLogger(__name__)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 """Suffixes of pickled weights, which are refused."""
 INDEX = "model.safetensors.index.json"
@@ -24,6 +28,8 @@ LFS_POINTER = b"version https://git-lfs"
 """Beginning of the small text that git leaves in place of a file that git-lfs has not fetched."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types of weights that are read, by their names in safetensors. All others are those of quantised weights."""
+SHARD_BYTES = 4 * 10**9
+"""Most bytes of a file of weights that is written: what is in memory at once."""
 KEYS_LISTED = 4
 """Keys that an error message lists, at most."""
 
@@ -145,6 +151,31 @@ def read_tensors(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
                 "checkpoint again, or take one that was not broken in training."
             )
         yield name, tensor
+
+
+def copy_weights(tensors: Mapping[str, StoredTensor], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write tensors as a checkpoint, a file at a time, in the types in which they are stored.
+
+    Args:
+        tensors: The tensors by their keys in the new checkpoint. A tensor with more rows than its shape here is cut.
+        folder: The folder to write into.
+        shard_bytes: Most bytes of a file.
+
+    Raises:
+        EditLoopError: A tensor has NaN or infinite values.
+    """
+    outline = {name: torch.empty(stored.shape, dtype=stored.dtype, device="meta") for name, stored in tensors.items()}
+    plan = split_torch_state_dict_into_shards(outline, max_shard_size=shard_bytes)
+    for count, (file, names) in enumerate(plan.filename_to_tensors.items(), start=1):
+        shard = {
+            name: (tensor[: tensors[name].shape[0]] if tensor.ndim else tensor).contiguous()
+            for name, tensor in read_tensors({name: tensors[name] for name in names})
+        }
+        save_file(shard, folder / file, {"format": "pt"})
+        LOG.info("%d of %d files of weights written", count, len(plan.filename_to_tensors))
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
 def check_keys(stored: Mapping[str, Shaped], expected: Mapping[str, Shaped], what: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from editloop.content import read_manifest
 from editloop.models.backbones.placement import placement
 from editloop.models.edit_reward.model import RewardModel, fuse, shipped_reward
-from editloop.models.judge_protocol import AxisScore, EditGroup, JudgeWording, Score
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score, judge_wording
 
 NOT_FINITE = "the model gave no finite score"
 """Reason of a missing score."""
@@ -29,7 +29,7 @@ class RewardJudge:
             version: Content address of its folder.
         """
         self.model, self.version, self.axes = model, version, model.settings.axes
-        self.wording = JudgeWording(model.settings.wording_sha256, model.settings.wording == "substitute")
+        self.wording = judge_wording(model.settings)
 
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None) -> "RewardJudge":

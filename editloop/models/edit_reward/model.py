@@ -29,7 +29,7 @@ from editloop.models.edit_reward.calibration import calibrated_ratings, rating_s
 from editloop.models.edit_reward.checkpoints import HEADS, add_reward_token, open_backbone
 from editloop.models.edit_reward.inputs import EditGroupLike, InputMaker
 from editloop.models.edit_reward.settings import RewardSettings
-from editloop.models.judge_protocol import EditGroup
+from editloop.models.judge_protocol import EditGroup, warn_of_substitute, wording_facts
 from editloop.settings_file import validate_settings
 
 LOG = logging.getLogger(__name__)
@@ -140,12 +140,7 @@ class RewardModel(nn.Module):
         settings = validate_settings(
             RewardSettings, _read_json(folder / SETTINGS), f"reward model {folder / SETTINGS}", "Restore the file."
         )
-        if settings.wording == "substitute":
-            LOG.warning(
-                "%s: its weights were trained with another wording than the one that it has, so its scores are not the "
-                "published ones. `editloop judge add` with --wording or --reference-repo gives it its own.",
-                folder,
-            )
+        warn_of_substitute(settings, folder)
         heads = survey_weights(folder / HEADS_FILE)
         opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype)
         loaded = cls(opened.backbone, opened.tokenizer, settings)
@@ -311,15 +306,6 @@ class RewardModel(nn.Module):
                 start = stop
         if batch:
             yield batch
-
-
-def wording_facts(settings: RewardSettings) -> dict[str, object]:
-    """Return what a model's manifest says of its wording.
-
-    Args:
-        settings: The model's settings.
-    """
-    return {"wording": settings.wording, "wording_sha256": settings.wording_sha256}
 
 
 def _read_json(path: Path) -> object:

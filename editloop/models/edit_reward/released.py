@@ -4,14 +4,12 @@ A release is safetensors with the backbone and the heads `rm_heads.head_{0,1}.{0
 Configuration, tokenizer, image processor and chat template are those of the base it was trained on.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
@@ -26,19 +24,27 @@ from editloop.models.backbones.checkpoints import (
     image_processor_of,
     read_config,
 )
-from editloop.models.backbones.weight_files import INDEX, StoredTensor, check_keys, read_tensors, survey_weights
+from editloop.models.backbones.weight_files import (
+    SHARD_BYTES,
+    StoredTensor,
+    check_keys,
+    copy_weights,
+    read_tensors,
+    survey_weights,
+)
 from editloop.models.edit_reward.checkpoints import HEADS, add_token, read_tokenizer
 from editloop.models.edit_reward.inputs import InputMaker
-from editloop.models.edit_reward.model import HEADS_FILE, SETTINGS, reward_head, wording_facts
+from editloop.models.edit_reward.model import HEADS_FILE, SETTINGS, reward_head
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_reward.wording import ReleasedWording
+from editloop.models.judge_protocol import warn_of_no_wording, wording_facts
 
 LOG = logging.getLogger(__name__)
 EMBEDDING = "language_model.embed_tokens.weight"
-SHARD_BYTES = 4 * 10**9
-"""Most bytes of a file of weights that is written: what is in memory at once."""
 POSITIONS: dict[str, Literal["mrope", "flat"]] = {"qwen2_5_vl": "flat", "qwen3_vl": "mrope"}
 """Positions with which the released weights of a family were trained."""
+INSTRUCTION_TOKENS = 4096
+"""Tokens of an instruction that is read whole. The published code cuts none."""
 FIXED_PIXELS = {"qwen2_5_vl": 448 * 448}
 """Pixels to which a family's pictures were scaled in training. Without one they had the bounds of the processor."""
 
@@ -80,11 +86,7 @@ def add_editreward(
     if out.exists() and not ((out / MANIFEST).is_file() and (out / SETTINGS).is_file()):
         raise EditLoopError(f"--out {out}: is there, and no reward model's folder. Give a new folder.")
     if wording is None:
-        LOG.warning(
-            "%s: no wording given, so EditLoop's own is put to weights that were trained with another. Scores are not "
-            "the published ones, and results say so. Give --wording or --reference-repo.",
-            weights,
-        )
+        warn_of_no_wording(weights)
     config, tokenizer = read_config(base), read_tokenizer(base)
     parts = _parts(survey_weights(weights), weights)
     add_token(tokenizer)
@@ -102,7 +104,7 @@ def add_editreward(
         config.architectures = [FAMILIES[config.model_type].encoder.__name__]
         config.save_pretrained(folder / "backbone")
         tokenizer.save_pretrained(folder / "tokenizer")
-        _copy(parts.backbone, folder / "backbone", len(tokenizer), shard_bytes)
+        copy_weights(parts.backbone, folder / "backbone", shard_bytes)
         save_file(dict(read_tensors(parts.heads)), folder / HEADS_FILE, {"format": "pt"})
         (folder / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n")
         LOG.info("digests of %s are computed", out)
@@ -171,22 +173,7 @@ def _settings(
             "positions": positions or POSITIONS[config.model_type],
             "min_pixels": bounds[0],
             "max_pixels": bounds[1],
+            "instruction_tokens": INSTRUCTION_TOKENS,
             **processor.normalisation,
         }
     )
-
-
-def _copy(tensors: Mapping[str, StoredTensor], folder: Path, tokens: int, shard_bytes: int) -> None:
-    """Write the backbone's weights, a file at a time."""
-    outline = {name: torch.empty(stored.shape, dtype=stored.dtype, device="meta") for name, stored in tensors.items()}
-    plan = split_torch_state_dict_into_shards(outline, max_shard_size=shard_bytes)
-    for count, (file, names) in enumerate(plan.filename_to_tensors.items(), start=1):
-        shard = {
-            name: (tensor[:tokens] if name == EMBEDDING else tensor).contiguous()
-            for name, tensor in read_tensors({name: tensors[name] for name in names})
-        }
-        save_file(shard, folder / file, {"format": "pt"})
-        LOG.info("%d of %d files of weights written", count, len(plan.filename_to_tensors))
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")

@@ -100,7 +100,7 @@ class RewardSettings(FrozenModel):
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Mean and standard deviation of each channel, on 0..1, as in the base's image processor."""
     instruction_tokens: int = Field(default=512, ge=1)
-    """Tokens of an instruction. The model sees the beginning of a longer one."""
+    """Tokens of an instruction. Of a longer one the model sees the beginning, and a warning says so."""
     shared_head: bool = False
     """One head reads all axes: the published ablation."""
     calibration: Calibration = Calibration()

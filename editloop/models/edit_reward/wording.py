@@ -1,16 +1,15 @@
 """The wording of released EditReward weights: read from a user's file, or from a checkout of the authors' repository.
 
-The authors' rubrics are not part of EditLoop. Of a checkout, Python files are parsed, never run.
+The authors' rubrics are not part of EditLoop.
 """
 
-import ast
-from collections import defaultdict
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
 from editloop.errors import EditLoopError
 from editloop.models.edit_reward.settings import INSTRUCTION, REWARD_TOKEN
+from editloop.models.reference_repository import find_constants
 from editloop.settings_file import FrozenModel, read_settings
 
 HEADS = ("if", "vq")
@@ -21,8 +20,6 @@ TAIL_NAME = "prompt_with_special_token"
 """String constant of the authors' repository with what follows a rubric, up to the reward token and beyond."""
 AUTHORS_FIELD = "text_prompt"
 """The authors' name of the instruction in a rubric, which goes through `str.format`."""
-MAX_SOURCE_BYTES = 1_000_000
-"""Larger Python files of a checkout are not looked at."""
 
 
 class ReleasedWording(NamedTuple):
@@ -88,23 +85,7 @@ def read_reference_repository(folder: Path) -> ReleasedWording:
     Raises:
         EditLoopError: A constant is not there, or is there with two values.
     """
-    if not folder.is_dir():
-        raise EditLoopError(f"--reference-repo {folder}: no such folder. Give a checkout of the authors' repository.")
-    names = (*RUBRIC_NAMES, TAIL_NAME)
-    places: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in sorted(folder.rglob("*.py")):
-        for name, text in _string_constants(path):
-            if name in names:
-                places[name].setdefault(text, path)
-    for name in names:
-        if len(places[name]) != 1:
-            files = ", ".join(str(path) for path in places[name].values())
-            fault = f"has several values ({files})" if files else "is in none of its Python files"
-            raise EditLoopError(
-                f"--reference-repo {folder}: string constant {name} {fault}. Give a checkout of the authors' "
-                "repository, or a file of the wording (--wording)."
-            )
-    following, quality, tail = (next(iter(places[name])) for name in names)
+    following, quality, tail = find_constants(folder, (*RUBRIC_NAMES, TAIL_NAME))
     if REWARD_TOKEN not in tail:
         raise EditLoopError(f"--reference-repo {folder}: {TAIL_NAME} has no {REWARD_TOKEN}, at which the heads read.")
     rubrics = (
@@ -112,25 +93,6 @@ def read_reference_repository(folder: Path) -> ReleasedWording:
         for name, text in zip(RUBRIC_NAMES, (following, quality), strict=True)
     )
     return ReleasedWording(tuple(rubrics), None)
-
-
-def _string_constants(path: Path) -> list[tuple[str, str]]:
-    """Return name and value of each string that a Python file assigns at its top level; none if it cannot be parsed."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_SOURCE_BYTES:
-            return []
-        module = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    return [
-        (target.id, statement.value.value)
-        for statement in module.body
-        if isinstance(statement, ast.Assign)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
 
 
 def _rubric(text: str, tail: str, what: str) -> str:

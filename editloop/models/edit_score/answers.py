@@ -1,9 +1,9 @@
 """Parse a model's answer into its two scores, or into the reason why it has none. No score is invented.
 
-The answer should be one JSON object, {"reasoning": text, "score": [a, b]}. Form is free: text, fences, closed thinking
-and special tokens may stand around the object, and faults of JSON that cannot touch the numbers are mended. Meaning is
-not: the answer has two finite numbers in the range and no others, or it has no scores. Text that the answer merely
-quotes (an instruction may contain `"score": [25, 25]`) is no score.
+The answer should be one JSON object, {"reasoning": text, "score": [a, b]}, or the list alone. Form is free: text,
+fences, closed thinking and special tokens may stand around the object, and faults of JSON that cannot touch the numbers
+are mended. Meaning is not: the answer has two finite numbers in the range and no others, or it has no scores. Text that
+the answer merely quotes (an instruction may contain `"score": [25, 25]`) is no score.
 """
 
 import json
@@ -27,8 +27,10 @@ ENDING = re.compile(r"[\s,}`~]*")
 """What may follow the list in an answer that is not JSON."""
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 """A comment between the numbers."""
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """A score that is written as a string, or in a list that is not JSON."""
+QUOTED = re.compile(rf"(?P<score>{NUMBER.pattern})(?:\s*/\s*(?P<of>[0-9]+))?")
+"""A score that is written as a string, which may name the highest one: `24/25`. Without quotes it is a division."""
 TYPOGRAPHY = str.maketrans("“”„‘’：，［］｛｝", '"""\'\':,[]{}')
 """Quotes and punctuation of another shape, as JSON writes them."""
 
@@ -66,7 +68,7 @@ def parse_answer(text: str, top: float) -> ParsedAnswer | AnswerFault:
         return "ambiguous"
     except (ValueError, RecursionError):
         return _parse_wrapped(text, top)
-    return _parse_object(value, top)
+    return _parse_object({"score": value} if isinstance(value, list) else value, top)
 
 
 def _parse_wrapped(text: str, top: float) -> ParsedAnswer | AnswerFault:
@@ -88,7 +90,7 @@ def _parse_wrapped(text: str, top: float) -> ParsedAnswer | AnswerFault:
     if faults:
         return "ambiguous" if parsed_answers else faults[0]
     points = {parsed.points for parsed in parsed_answers}
-    quoted = {_numbers(match) for match in SCORE_LIST.finditer(around.translate(TYPOGRAPHY))}
+    quoted = {_numbers(match, top) for match in SCORE_LIST.finditer(around.translate(TYPOGRAPHY))}
     return "ambiguous" if len(points) > 1 or quoted - points else parsed_answers[0]
 
 
@@ -120,7 +122,7 @@ def _parse_object(value: object, top: float) -> ParsedAnswer | AnswerFault:
     scores = parts[keys.pop()]
     if not isinstance(scores, list) or len(scores) != 2:
         return "wrong count"
-    points = (_number(scores[0]), _number(scores[1]))
+    points = (_number(scores[0], top), _number(scores[1], top))
     if not all(math.isfinite(point) for point in points):
         return "not a number"
     if not all(0 <= point <= top for point in points):
@@ -129,10 +131,10 @@ def _parse_object(value: object, top: float) -> ParsedAnswer | AnswerFault:
     return ParsedAnswer(reasoning if isinstance(reasoning, str) else json.dumps(reasoning), points)
 
 
-def _number(value: object) -> float:
+def _number(value: object, top: float) -> float:
     """Return a number or a number in quotes as a float, and NaN for anything else."""
-    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-        return float(value)
+    if isinstance(value, str) and (match := QUOTED.fullmatch(value.strip())):
+        return float(match["score"]) if match["of"] is None or float(match["of"]) == top else math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
@@ -150,7 +152,7 @@ def _mend(text: str, top: float) -> ParsedAnswer | AnswerFault:
     score_lists = list(SCORE_LIST.finditer(text))
     if not score_lists or ENDING.fullmatch(text, score_lists[-1].end()) is None:
         return "unparsable"
-    if len({_numbers(match) for match in score_lists}) > 1:
+    if len({_numbers(match, top) for match in score_lists}) > 1:
         return "ambiguous"
     try:
         value: object = repair_json(text[: score_lists[-1].start()], return_objects=True)
@@ -158,13 +160,17 @@ def _mend(text: str, top: float) -> ParsedAnswer | AnswerFault:
         return "unparsable"
     if not isinstance(value, dict):
         return "unparsable"
-    return _parse_object({"reasoning": value.get("reasoning", ""), "score": list(_numbers(score_lists[-1]))}, top)
+    return _parse_object({"reasoning": value.get("reasoning", ""), "score": list(_numbers(score_lists[-1], top))}, top)
 
 
-def _numbers(score_list: re.Match[str]) -> tuple[float, ...]:
+def _numbers(score_list: re.Match[str], top: float) -> tuple[float, ...]:
     """Return the numbers of a list of scores, with NaN for what is none."""
     body = COMMENT.sub(" ", score_list[1] or score_list[2] or "").strip().removesuffix(",")
-    return tuple(_number(part.strip().strip("\"'")) for part in body.split(","))
+    numbers = []
+    for part in map(str.strip, body.split(",")):
+        text = part.strip("\"'")
+        numbers.append(_number(text, top) if text != part or NUMBER.fullmatch(text) else math.nan)
+    return tuple(numbers)
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
-from editloop.models.backbones.checkpoints import image_processor_of, load_backbone, outline_backbone
+from editloop.models.backbones.checkpoints import image_processor_of, load_backbone
 from editloop.models.backbones.placement import check_model_folder
-from editloop.models.edit_score.adapters import Adapter, check_fits, read_adapter
+from editloop.models.edit_score.adapters import Adapter
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import wording_facts
 from editloop.settings_file import FrozenModel
 
 SETTINGS, BASE = "editscore.json", "base.json"
@@ -104,7 +105,7 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
     else:
         settings, weights, tokenizer = _released_settings(folder), folder, folder
     backbone = load_backbone(weights, dtype, generates=True)
-    return LoadedBase(backbone, _tokenizer(tokenizer), settings)
+    return LoadedBase(backbone, read_tokenizer(tokenizer), settings)
 
 
 def read_settings(folder: Path) -> EditScoreSettings:
@@ -148,7 +149,7 @@ def save_adapter_model(
     base_path = base_folder(base)
     base_name = base if "/" not in base and base_path != Path(base) else str(base_path.absolute())
     reference = BaseReference(base=base_name, sha256=base_digest(base_path))
-    with complete_folder(folder, facts) as out:
+    with complete_folder(folder, wording_facts(settings) | facts) as out:
         shutil.copytree(adapter, out / "adapter")
         (out / BASE).write_text(reference.model_dump_json(indent=2) + "\n")
         write_settings(out, settings, extra)
@@ -192,8 +193,7 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
     """
     expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
     path = folder.absolute()
-    inner = folder / "backbone" if (folder / SETTINGS).is_file() else folder
-    config_name = str(json.loads((inner / "config.json").read_text()).get("_name_or_path") or "")
+    config_name = str(json.loads((folder / "config.json").read_text()).get("_name_or_path") or "")
     cached_names = [part.rsplit("--", 1)[-1] for part in path.parts if part.startswith("models--")]
     names = (
         {name.rsplit("/", 1)[-1]} if name else {path.name, config_name.rstrip("/").rsplit("/", 1)[-1], *cached_names}
@@ -204,29 +204,6 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
             f"{', '.join(sorted(names - {''}))}. Give that base; if this folder holds it under another name, say so "
             f"(base name {expected_name!r})."
         )
-
-
-def import_released_adapter(base: str, adapter: Path, folder: Path, base_name: str | None = None) -> None:
-    """Write a model's folder from a released adapter and its base, after checking that they belong together.
-
-    The base's weights are checked, and read for their digest. The settings are those of an EditScore base, or the
-    published ones for a released checkpoint.
-
-    Args:
-        base: Folder or shipped name of the base.
-        adapter: The adapter's folder, in PEFT's format.
-        folder: The folder to write. An existing one is replaced.
-        base_name: As `name` in `check_base_name`.
-
-    Raises:
-        EditLoopError: There is no such base, the adapter cannot be read, or the two do not belong together.
-    """
-    base_path, lora = base_folder(base), read_adapter(adapter)
-    check_base_name(lora, base_path, base_name)
-    inner = base_path / "backbone" if (base_path / SETTINGS).is_file() else base_path
-    check_fits(outline_backbone(inner, generates=True), lora)
-    settings = read_settings(base_path) if inner != base_path else _released_settings(base_path)
-    save_adapter_model(folder, adapter, base, settings, {"adapter": str(adapter), "base": base}, {})
 
 
 def write_settings(out: Path, settings: EditScoreSettings, extra: dict[str, object]) -> None:
@@ -247,7 +224,15 @@ def _released_settings(folder: Path) -> EditScoreSettings:
     return EditScoreSettings().model_copy(update=image_processor_of(folder).normalisation)
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Read a tokenizer.
+
+    Args:
+        folder: The tokenizer's folder.
+
+    Raises:
+        EditLoopError: There is none.
+    """
     if not (folder / "tokenizer.json").is_file():
         raise EditLoopError(f"{folder}: no tokenizer.json; the checkpoint's tokenizer belongs beside its weights.")
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from editloop.models.backbones.picture_inputs import Patches
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import PromptRow
@@ -56,8 +57,14 @@ def generate_answers(model: EditScoreModel, rows: Sequence[PromptRow], numbers: 
     logits, prompts = _prefill(model, rows, passes)
     answers: list[list[list[int]]] = [[[] for _ in range(passes)] for _ in range(count)]
     alive = torch.arange(count, device=model.device)
+    penalised = settings.repetition_penalty != 1
+    present = _present_tokens(model, rows, logits).repeat_interleave(passes, dim=0) if penalised else None
     for step in range(max_tokens):
+        if present is not None:
+            logits = penalise_repetition(logits, present, settings.repetition_penalty)
         tokens = sample_tokens(logits, numbers[alive, :, step].flatten(), settings)
+        if present is not None:
+            present.scatter_(1, tokens[:, None], True)
         token_rows = tokens.view(-1, passes).tolist()
         for row, ids in zip(alive.tolist(), token_rows, strict=True):
             for answer, token in zip(answers[row], ids, strict=True):
@@ -70,8 +77,30 @@ def generate_answers(model: EditScoreModel, rows: Sequence[PromptRow], numbers: 
             continuing = continuing.to(model.device)
             alive, prompts = alive[continuing], prompts.only(continuing)
             tokens = tokens.view(-1, passes)[continuing].flatten()
+            present = None if present is None else present[continuing.repeat_interleave(passes)]
         logits, prompts = _step(model, tokens, prompts)
     return answers
+
+
+def penalise_repetition(logits: Tensor, present: Tensor, penalty: float) -> Tensor:
+    """Return the logits with those of tokens that are already there made less likely (arXiv 1909.05858).
+
+    Args:
+        logits: (N, vocabulary).
+        present: (N, vocabulary), whether a token is in the row's prompt or answer so far.
+        penalty: Positive logits are divided by it, negative ones multiplied.
+    """
+    return torch.where(present, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _present_tokens(model: EditScoreModel, rows: Sequence[PromptRow], logits: Tensor) -> Tensor:
+    """Return which tokens each prompt has, (R, vocabulary)."""
+    marks = model.rows.marks
+    present = torch.zeros(len(rows), logits.shape[-1], dtype=torch.bool)
+    for index, row in enumerate(rows):
+        present[index, [marks.start, marks.image, marks.end]] = True
+        present[index, [token for part in row.prompt if not isinstance(part, Patches) for token in part]] = True
+    return present.to(logits.device)
 
 
 def sample_tokens(logits: Tensor, numbers: Tensor, settings: EditScoreSettings) -> Tensor:

@@ -12,7 +12,7 @@ from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import QuestionRows
 from editloop.models.edit_score.scores import expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES
-from editloop.models.judge_protocol import EditGroup, Score
+from editloop.models.judge_protocol import EditGroup, Score, judge_wording
 
 TOKENS_AT_ONCE = 32_768
 """Tokens of prompts and of the answers of all passes with keys and values in memory at once. They take 5 GB for an 8B
@@ -34,6 +34,7 @@ class EditScoreJudge:
             tokens_at_once: Limit of a batch, in tokens of prompts and answers. A batch has at least one edit.
         """
         self.model, self.version, self.tokens_at_once = model.eval(), version, tokens_at_once
+        self.wording = judge_wording(model.settings)
 
     @classmethod
     def load(cls, model: str | Path, device: str | None = None, passes: int | None = None) -> "EditScoreJudge":

@@ -17,6 +17,7 @@ from editloop.models.edit_score.adapters import apply_adapter, read_adapter
 from editloop.models.edit_score.checkpoints import base_folder
 from editloop.models.edit_score.rows import PackedRows, PromptRow, RowMaker, pack_rows
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import warn_of_substitute, wording_facts
 
 
 class EditScoreModel(nn.Module):
@@ -60,6 +61,7 @@ class EditScoreModel(nn.Module):
         folder = base_folder(model)
         target_device, target_dtype = placement(device, dtype)
         settings = checkpoints.read_settings(folder)
+        warn_of_substitute(settings, folder)
         if not (folder / checkpoints.BASE).is_file():
             return cls(*checkpoints.open_base(folder, target_dtype)).to(target_device).eval()
         check_model_folder(folder)
@@ -106,7 +108,7 @@ class EditScoreModel(nn.Module):
             facts: Stored in the manifest.
             extra: JSON values by file name, written beside the weights.
         """
-        with complete_folder(folder, facts) as out:
+        with complete_folder(folder, wording_facts(self.settings) | facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
             self.tokenizer.save_pretrained(out / "tokenizer")
             checkpoints.write_settings(out, self.settings, extra or {})

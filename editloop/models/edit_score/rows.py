@@ -1,7 +1,7 @@
 """Build the prompts: questions about edits as rows of tokens and images, in Qwen's chat format.
 
     <|im_start|>system ... <|im_end|>
-    <|im_start|>user <picture> [<picture>] question <|im_end|>
+    <|im_start|>user [mark] <picture> [[mark] <picture>] question <|im_end|>
     <|im_start|>assistant answer <|im_end|>
 
 Only this module adds control tokens. The text of an instruction, an answer or a prompt is data, whatever it contains.
@@ -166,9 +166,12 @@ class RowMaker:
     def _prompt(self, pictures: tuple[Patches, ...], text: str) -> PromptRow:
         newline, system = self._text("\n"), self.settings.system
         opening = (self.start, *self._text("system\n" + system), self.end, *newline) if system else ()
-        user = (*opening, self.start, *self._text("user\n"))
+        marks = [self.settings.mark(number + 1) for number in range(len(pictures))]
+        parts: list[PromptPart] = [(*opening, self.start, *self._text("user\n" + marks[0])), pictures[0]]
+        for mark, picture in zip(marks[1:], pictures[1:], strict=True):
+            parts += [self._text(mark), picture] if mark else [picture]
         closing = (*self._text(text), self.end, *newline, self.start, *self._text("assistant\n"))
-        return PromptRow((user, *pictures, closing))
+        return PromptRow((*parts, closing))
 
     def _text(self, text: str) -> tuple[int, ...]:
         return tuple(text_ids(self.tokenizer, text))

@@ -2,8 +2,9 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from editloop.content import sha256_json
 from editloop.settings_file import FrozenModel
 
 AXES = ("prompt_following", "consistency", "naturalness", "artefacts")
@@ -14,6 +15,8 @@ INSTRUCTION = "{instruction}"
 """Placeholder for the instruction."""
 TOP = "{top}"
 """Placeholder for the highest score."""
+NUMBER = "{n}"
+"""Placeholder for a picture's number, from 1, in the text before it."""
 
 SYSTEM = "You judge edited pictures fairly and say what you see."
 SC = """\
@@ -62,6 +65,9 @@ class EditScoreSettings(FrozenModel):
     """Perceptual quality, asked of the edit alone: [naturalness, freedom from artefacts]."""
     closing: str | None = None
     """How to answer; null takes the wording that fits `reasoning`, and an empty text adds none."""
+    picture_mark: str = ""
+    """Text before each picture, with `{n}` in place of its number. The Qwen2.5-VL releases have one, the Qwen3-VL ones
+    have none."""
     top: int = Field(default=25, ge=1)
     """The highest score; 0 is the lowest. As published, 25 works better than 10 and 30."""
     reasoning: bool = True
@@ -78,6 +84,9 @@ class EditScoreSettings(FrozenModel):
     top_k: int = Field(default=20, ge=1)
     """Sampling is restricted to the `top_k` likeliest tokens, and to the fewest of these that hold `top_p` of their
     probability."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Logits of the tokens in prompt and answer are divided by it where positive, and multiplied where negative
+    (arXiv 1909.05858); 1 changes nothing."""
     max_new_tokens: int = Field(default=512, ge=1)
     """Longest answer, in tokens. A longer answer is cut and cannot be parsed."""
     seed: int = 42
@@ -95,7 +104,12 @@ class EditScoreSettings(FrozenModel):
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Mean and standard deviation of each channel, on 0..1, as in the base's image processor."""
     instruction_tokens: int = Field(default=2048, ge=1)
-    """Tokens of an instruction. The model sees the beginning of a longer one."""
+    """Tokens of an instruction. Of a longer one the model sees the beginning, and a warning says so."""
+    wording: Literal["trained", "substitute"] = "trained"
+    """`trained`: the texts are those with which the weights are trained. `substitute`: released weights whose wording
+    was not given are asked with EditLoop's own, so that their scores are not the published ones."""
+    wording_sha256: str = Field(default="", validate_default=True)
+    """Digest of all texts around the pictures. Empty computes it; any other value must be theirs."""
 
     @field_validator("sc")
     @classmethod
@@ -111,11 +125,30 @@ class EditScoreSettings(FrozenModel):
             raise ValueError(f"has {INSTRUCTION}; this question is about the edited picture alone")
         return text
 
+    @field_validator("wording_sha256")
+    @classmethod
+    def _digested(cls, sha256: str, info: ValidationInfo) -> str:
+        names = ("system", "picture_mark", "sc", "pq", "closing", "top", "reasoning")
+        if not info.data.keys() >= set(names):
+            return sha256  # a text is not valid, which is the fault to name
+        digest = sha256_json([info.data[name] for name in names])
+        if sha256 not in ("", digest):
+            raise ValueError(f"the texts here have {digest[:12]}; they were changed. Leave it out")
+        return digest
+
     @model_validator(mode="after")
     def _pixels_in_order(self) -> "EditScoreSettings":
         if self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
         return self
+
+    def mark(self, number: int) -> str:
+        """Return the text before a picture.
+
+        Args:
+            number: The picture's number in its question, from 1.
+        """
+        return self.picture_mark.replace(NUMBER, str(number))
 
     @property
     def questions(self) -> tuple[EditScoreQuestion, EditScoreQuestion]:

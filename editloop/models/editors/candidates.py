@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from PIL import Image
-from rich.progress import track
 
 from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.picture_file import load_image, store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.lineage.tracking import digest
+from editloop.progress import track
 
 CHUNK = 64
 """Rows edited together, so that memory stays bounded."""
@@ -36,16 +37,17 @@ def write_candidates(
     Raises:
         EditLoopError: The edits file is faulty, or there is no such editor.
     """
-    from editloop.models.editors.opening import open_editor
+    from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit, working_picture
 
     rows = read_edits(edits)
     model = open_editor(editor)
-    with complete_folder(output, {"editor": editor, "seed": seed, "steps": steps}) as out:
+    facts = {"editor": editor, "editor_sha256": digest(find_editor(editor)), "seed": seed, "steps": steps}
+    with complete_folder(output, facts) as out:
         (out / "images").mkdir()
         tasks = []
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        for chunk in track(chunks, description="candidates", transient=True):
+        for chunk in track(chunks, description="candidates"):
             opened = [_open(row, out) for row in chunk]
             sources = [working_picture(model, load_image(row.source)) for row in chunk]
             for number in range(per_task):

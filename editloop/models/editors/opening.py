@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from editloop.content import MANIFEST
+from editloop.content import MANIFEST, write_manifest
 from editloop.errors import EditLoopError
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.placement import check_model_folder, placement
-from editloop.models.backbones.weight_files import check_weight_files
+from editloop.models.backbones.weight_files import check_weight_files, read_tensors, survey_weights
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from editloop.plugins import load_plugin, plugin_names
@@ -73,6 +73,35 @@ def open_editor(
     )
     pipeline.set_progress_bar_config(disable=True)
     return kind.editor(pipeline.to(target), chosen_settings)
+
+
+def add_editor(folder: Path) -> str:
+    """Give a downloaded pipeline's folder its manifest, with which it is compared whenever it is opened.
+
+    Everything is checked before: the parts' files, the types and values of all weights, and that the network can be
+    built. Nothing is copied.
+
+    Args:
+        folder: The folder. A manifest that is there is replaced.
+
+    Returns:
+        The content address of the folder.
+
+    Raises:
+        EditLoopError: There is no pipeline that an editor knows, a file of it is broken, weights are quantised, NaN or
+            infinite, or the folder cannot be written to.
+    """
+    outline = outline_editor(folder)
+    for path in sorted(folder.glob("*/*.safetensors")):
+        for _ in read_tensors(survey_weights(path)):
+            pass  # each is looked at and let go
+    try:
+        return write_manifest(folder, {"pipeline": outline.settings.pipeline})
+    except OSError as error:
+        raise EditLoopError(
+            f"{folder / MANIFEST}: cannot be written ({error.strerror}). The manifest lies in the editor's folder; "
+            "make it writable, or copy it."
+        ) from None
 
 
 def outline_editor(address: str | Path) -> PipelineEditor:

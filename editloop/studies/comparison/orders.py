@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from editloop.content import MANIFEST
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_reward.settings import Order, RewardSettings
+from editloop.progress import track
 from editloop.studies.tiny_models.edit_reward import WIDTH, YES_THRESHOLD, draw_pretraining_batch, teach_heads
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from editloop.content import sha256_json, write_json
 from editloop.data.vocabulary import AXES
 from editloop.models.edit_reward.model import RewardModel
+from editloop.progress import track
 from editloop.selection.ensemble import (
     HIDDEN,
     MEMBERS,
@@ -142,7 +142,7 @@ def learning_curve(world: World, strategy: Strategy, seed: int) -> list[float]:
     scores: list[tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores = [(np.zeros((1, len(ratings), len(AXES))),) * 2 for ratings in world.ratings]
     features, accuracies = world.pool.features(), []
-    for number in track(range(ROUNDS), description=f"seed {seed}, {strategy}", transient=True):
+    for number in track(range(ROUNDS), description=f"seed {seed}, {strategy}"):
         pages = STEP if number else FIRST
         proposals = propose_pages(
             scores,

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLModel
 
@@ -24,6 +23,7 @@ from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.edit_reward.model import RewardModel, reward_head
 from editloop.models.edit_reward.settings import REWARD_TOKEN, RewardSettings
 from editloop.models.judge_protocol import EditGroup
+from editloop.progress import track
 from editloop.studies.tiny_models.backbone import tiny_config
 from editloop.studies.world.scenes import WORDS, random_edit
 

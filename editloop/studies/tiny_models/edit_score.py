@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
@@ -26,6 +25,7 @@ from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import PackedRows, PromptRow
 from editloop.models.edit_score.settings import AXES, DIGITS, EditScoreSettings
 from editloop.models.judge_protocol import EditGroup
+from editloop.progress import track
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 from editloop.studies.tiny_models.edit_reward import (
     CHANGE_THRESHOLD,

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from numpy.typing import NDArray
-from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -29,6 +28,7 @@ from editloop.models.editors.kontext import KontextEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.sampling import edit
 from editloop.models.editors.settings import EditorSettings, read_editor_preset
+from editloop.progress import track
 from editloop.studies.world.scenes import SIDE, WORDS, Operation, SceneEdit, random_edit
 from editloop.studies.world.stand_ins import CHANGED, Picture, StandIn, blunt, idle, partial, timid
 

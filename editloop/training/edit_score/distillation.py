@@ -19,13 +19,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from rich.progress import track
 
 from editloop.content import complete_folder, sha256_bytes, sha256_file
 from editloop.data.picture_file import load_image
 from editloop.datasets.splits import split_of
 from editloop.errors import EditLoopError, listed_faults
 from editloop.models.edit_score.scores import SCALE, overall
+from editloop.progress import track
 
 ROWS_FILE = "taught-{split}.jsonl"
 ROW_FAULTS_LISTED = 20

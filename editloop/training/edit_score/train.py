@@ -38,6 +38,7 @@ def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None
     """Write the model folder: the trained adapter with a reference to its base, or the whole trained weights."""
     trained, extra = load_file(state), dict[str, object]({"training.json": history})
     model = _open_base(job)
+    model.set_settings(model.settings.model_copy(update={"wording": "trained"}))
     if job.training.adapter is None:
         put_state(model, trained)
         model.save(job.output, job.facts, extra)

@@ -87,7 +87,6 @@ class Training:
         self.training_run.keep_tensors(
             lambda: self.algorithm.state() | {f"average.{index}": value for index, value in enumerate(self.averages)}
         )
-        self.reason = ""
 
     def run(self, evaluator: Evaluator | None) -> RlTrainingResult:
         """Run the remaining iterations. Every rank calls it.
@@ -109,7 +108,7 @@ class Training:
             finally:
                 self.reward_judges.close()
         self.weights.swap(self.averages)
-        return RlTrainingResult(self.training_run.history, self.reason)
+        return RlTrainingResult(self.training_run.history, self.training_run.progress.reason)
 
     def _go_on(self, evaluator: Evaluator | None) -> None:
         settings, run, history = self.settings, self.training_run, self.training_run.history
@@ -128,7 +127,7 @@ class Training:
         while run.step < settings.iterations and not history["ended"]:
             solved = {int(record["task"]) for record in history["solved"]}
             if len(self.prompts) - len(solved) < distributed.get_world_size():
-                self._end(f"all but {len(self.prompts) - len(solved)} of {len(self.prompts)} tasks are solved")
+                run.note_early_end(f"all but {len(self.prompts) - len(solved)} of {len(self.prompts)} tasks are solved")
                 break
             step = run.step + 1
             is_evaluated = step == settings.iterations or step % settings.evaluate_every == 0
@@ -172,13 +171,7 @@ class Training:
                 summary=", ".join(f"{name} {value:.3f}" for name, value in verdict.figures.items() if "_" not in name),
             )
         if verdict.stop:
-            self._end(verdict.reason)
-
-    def _end(self, reason: str) -> None:
-        self.reason = reason
-        self.training_run.history["ended"].append({"step": self.training_run.step})
-        if self.training_run.is_first:
-            log.info("stopped after iteration %d: %s", self.training_run.step, reason)
+            self.training_run.note_early_end(verdict.reason)
 
     def _means_since_evaluation(self) -> dict[str, float]:
         """Return the means of the training's figures since the last evaluation."""
