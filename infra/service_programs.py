@@ -32,6 +32,12 @@ LABEL_STUDIO_OFFLINE = {
     "FRONTEND_SENTRY_DSN": "",
 }
 """Variables that keep Label Studio from using the internet."""
+LABEL_STUDIO_PAGE = {
+    "DJANGO_SETTINGS_MODULE": "editloop_settings",
+    "PYTHONPATH": str(Path(__file__).parent / "label_studio"),
+    "EDITLOOP_LABELLING_SCRIPT": str(Path(__file__).parents[1] / "annotation" / "campaigns" / "labelling.js"),
+}
+"""Variables by which Label Studio's own server adds the labelling page's script (infra/label_studio)."""
 MLFLOW_OFFLINE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """Variables for a single server process that does not use the internet."""
 
@@ -163,6 +169,7 @@ def program_environment(service: Service) -> dict[str, str]:
             # Label Studio uses an S3 server in a private network only from here, never from a project's settings.
             "LABEL_STUDIO_S3_ENDPOINT": os.environ.get("AWS_ENDPOINT_URL", ""),
             **LABEL_STUDIO_OFFLINE,
+            **LABEL_STUDIO_PAGE,
         }
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(service.home / "mlflow-auth.ini"),

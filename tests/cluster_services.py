@@ -21,7 +21,7 @@ from editloop.content import write_file
 from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 from editloop.processes import stop_tree
 from infra.service_databases import template_root
-from infra.service_programs import label_studio_command, program_version
+from infra.service_programs import LABEL_STUDIO_PAGE, label_studio_command, program_version
 from infra.settings import LocalServiceSettings
 from tests.kubernetes_manifests import FOLDER, config_map, environment, workload
 from tests.postgresql_server import Postgresql
@@ -183,9 +183,14 @@ def _client(cluster: Cluster, program: str, *arguments: str) -> bytes:
 
 def _label_studio_image(installation: Path) -> dict[str, str]:
     """The variables of Label Studio's image, with the path of an installation."""
-    variables = dict(re.findall(r"(PYTHONPATH|DJANGO_SETTINGS_MODULE)=(\S+)", DOCKERFILE.read_text()))
+    variables = dict(
+        re.findall(r"(PYTHONPATH|DJANGO_SETTINGS_MODULE|EDITLOOP_LABELLING_SCRIPT)=(\S+)", DOCKERFILE.read_text())
+    )
     (server,) = installation.glob("lib/python3*/site-packages/label_studio")
-    return variables | {"PYTHONPATH": str(server)}
+    script = LABEL_STUDIO_PAGE["EDITLOOP_LABELLING_SCRIPT"]
+    assert Path(variables["EDITLOOP_LABELLING_SCRIPT"]).name == Path(script).name
+    path = f"{server}{os.pathsep}{LABEL_STUDIO_PAGE['PYTHONPATH']}"
+    return variables | {"PYTHONPATH": path, "EDITLOOP_LABELLING_SCRIPT": script}
 
 
 def _wait(cluster: Cluster, name: str, server: subprocess.Popen[bytes]) -> None:

@@ -97,12 +97,8 @@ def adjudicate(
     wanted = {*queued, *conflict_pages, *(answer.page for answer in live.lead.given)}
     queue_pages = [page for key, page in pages.items() if key in wanted]
     kept = kept_by_page(record, wanted - queued.keys(), queue=True)
-    planned = [
-        PlannedTask(
-            data=task_data(page, lambda sha256: store.address(campaign.key, sha256)), annotations=kept.get(page.key, [])
-        )
-        for page in queue_pages
-    ]
+    shown = store.shown(campaign.key)
+    planned = [PlannedTask(data=task_data(page, shown), annotations=kept.get(page.key, [])) for page in queue_pages]
     rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
     decided_keys = [answer.page for answer in decided(live.lead)]
     for key in track(decided_keys, "votes"):

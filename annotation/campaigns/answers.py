@@ -101,7 +101,7 @@ class PageAnswer(NamedTuple):
     reason: str | None
     """Why the page cannot be judged; None if no reason is given."""
     note: str | None
-    """The lead's reason for a decision; annotators are not asked for one."""
+    """The lead's reason for a decision, or what an annotator's reason "other" is."""
     seconds: float | None
     """Time spent on the page, as Label Studio measured it."""
     created_at: str
@@ -540,7 +540,7 @@ def extract_judgements(
             "created_at": answer.created_at,
         }
         if answer.reason:
-            refused.append(CannotJudge.model_validate({**common, "reason": answer.reason}))
+            refused.append(CannotJudge.model_validate({**common, "reason": answer.reason, "note": answer.note}))
             continue
         for position, (candidate, rating) in enumerate(zip(page.candidates, answer.ratings, strict=True)):
             if page.candidates.index(candidate) == position:

@@ -3,11 +3,14 @@
 A page shows the source and K candidates side by side, at the same size, below the instruction. Each candidate has two
 controls, one per axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key, the
 instruction and the addresses of the images. It does not reveal the editor, the order, or whether the answer is known.
+
+The config works by itself. Where Label Studio also serves `labelling.js` (infra/label_studio), the script fills the
+empty views `el-tools` and `el-viewer`: real pixels, comparison with the source, progress.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -21,18 +24,26 @@ FEWEST, MOST = 2, 7
 """Candidates on a page: one alone cannot be compared, and more than seven do not fit a screen or a keyboard."""
 KEYS = ("1234", "qwer", "asdf", "zxcv", "7890", "uiop", "hjkl")
 """A row of keys per candidate: plain for the first axis, with shift for the second."""
-REASONS = {"source broken": "b", "instruction unclear": "t", "pictures do not load": "n", "other": "m"}
+OTHER = "other"
+"""The reason that is told in words."""
+REASONS = {"source broken": "b", "instruction unclear": "t", "pictures do not load": "n", OTHER: "m"}
 """Reasons why a page cannot be judged, each with its key."""
 TINY = 128
 """Pixels. Images with no side longer than this are enlarged without smoothing, which would hide their flaws."""
-LAYOUTS = {
-    1: {"AXIS": "100%", "FOOT": "114px", "REASON": "48%", "KEY": "5px"},
-    2: {"AXIS": "0", "FOOT": "62px", "REASON": "20%", "KEY": "2px"},
-}
-"""Dimensions of a page, by its number of rows of tiles. With two rows, the axes of a tile stand side by side."""
 LEVELS = tuple(range(LOWEST_RATING, HIGHEST_RATING + 1))
 CANNOT, NOTE = "cannot", "note"
-"""Controls of the whole page: the reason why it cannot be judged, and the lead's reason for a decision."""
+"""Controls of the whole page: the reason why it cannot be judged, and words: what the reason is, if it is OTHER, and on
+the lead's pages the reason for a decision."""
+
+
+class ShownPicture(NamedTuple):
+    """How a page shows a picture."""
+
+    address: str
+    full: str | None = None
+    """Address of the picture itself where `address` is that of its display copy."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of `full`."""
 
 
 class AxisWords(Record):
@@ -61,7 +72,8 @@ def labelling_config(
         places: Candidates on a page, K.
         tiny: Whether to enlarge the images without smoothing.
         axes: Words for every axis.
-        decide: Whether the pages are the lead's; they have a required `note` on `original` as well.
+        decide: Whether the pages are the lead's: they always have the `note` on `original`, other pages for the reason
+            OTHER.
 
     Raises:
         EditLoopError: `places` is below FEWEST or above MOST.
@@ -70,20 +82,19 @@ def labelling_config(
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
     rows = 1 if places <= 4 else 2
     style = files("annotation.campaigns").joinpath("labelling.css").read_text()
-    for name, value in {**LAYOUTS[rows], "COLUMNS": -(-(places + 1) // rows)}.items():
-        style = style.replace(name, str(value))
+    style = style.replace("COLUMNS", str(-(-(places + 1) // rows)))
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")
     legend = "".join(_header(_legend(axes[axis])) for axis in AXES)
     lines = [
-        '<View className="el-page">',
+        f'<View className="el-page el-scripted{" el-two-rows" if rows == 2 else ""}">',
         f"<Style>{style}</Style>",
         f'<View className="el-instruction"><Header value="$instruction" size="3"/>'
-        f'<View className="el-legend">{legend}</View></View>',
+        f'<View className="el-legend">{legend}</View><View className="el-tools"/></View>',
         f'<View className="el-pictures"><View className="el-tile el-source">{_header("Source")}'
         f"{_picture('original')}{_cannot()}</View>",
         *(_tile(number, axes) for number in range(1, places + 1)),
         "</View>",
-        *([_note()] if decide else []),
+        _note(decide),
         "</View>",
     ]
     return "\n".join(lines)
@@ -151,15 +162,24 @@ def check_config(config: str, places: int) -> list[str]:
     return faults
 
 
-def task_data(page: Page, address: Callable[[str], str]) -> dict[str, Any]:
+def task_data(page: Page, shown: Callable[[str], ShownPicture]) -> dict[str, str]:
     """Return a page's task data for Label Studio.
+
+    An image's address is under its object's name. Where that is a display copy's, the image itself is under
+    `NAME_full` and its "WIDTHxHEIGHT" under `NAME_size`, for `labelling.js`.
 
     Args:
         page: The page.
-        address: Returns the address of an image from its sha256.
+        shown: Returns how to show an image, from its sha256.
     """
-    pictures = {f"image_{number}": address(image) for number, image in enumerate(page.images, 1)}
-    return {"key": page.key, "instruction": page.instruction, "original": address(page.source), **pictures}
+    data = {"key": page.key, "instruction": page.instruction}
+    images = {"original": page.source, **{f"image_{number}": image for number, image in enumerate(page.images, 1)}}
+    for name, image in images.items():
+        picture = shown(image)
+        data[name] = picture.address
+        if picture.full:
+            data |= {f"{name}_full": picture.full, f"{name}_size": "{}x{}".format(*picture.size)}
+    return data
 
 
 def result_of(ratings: Sequence[dict[Axis, int]], reason: str | None = None) -> list[dict[str, Any]]:
@@ -213,7 +233,7 @@ def reason_of(result: Sequence[dict[str, Any]]) -> str | None:
 
 
 def note_of(result: Sequence[dict[str, Any]]) -> str | None:
-    """Return the lead's reason for a decision; None without one.
+    """Return the note: the lead's reason for a decision, or what the reason OTHER is; None without one.
 
     Args:
         result: Label Studio's annotation result.
@@ -295,7 +315,8 @@ def _picture(name: str) -> str:
     return (
         '<View className="el-picture">'
         f'<Image name="{name}" value="${name}" zoom="false" zoomControl="false" selectionControl="false"/>'
-        '<View className="el-zoom"><Collapse><Panel value="Zoom"><View/></Panel></Collapse></View></View>'
+        '<View className="el-zoom"><Collapse><Panel value="Zoom"><View/></Panel></Collapse></View>'
+        '<View className="el-viewer"/></View>'
     )
 
 
@@ -327,10 +348,16 @@ def _cannot() -> str:
     )
 
 
-def _note() -> str:
+def _note(decide: bool) -> str:
+    """Return the XML of the note: of the lead's pages, or of those where OTHER is the reason."""
+    if decide:
+        shown, title, missing = "", "Why do you decide so? It is kept beside the votes.", "Write why you decide so"
+    else:
+        shown = f' visibleWhen="choice-selected" whenTagName="{CANNOT}" whenChoiceValue="{OTHER}"'
+        title, missing = "Why can this page not be judged?", "Write why this page cannot be judged"
     return (
-        f'<View className="el-note">{_header("Why do you decide so? It is kept beside the votes.")}'
+        f'<View className="el-note"{shown}>{_header(title)}'
         f'<TextArea name="{NOTE}" toName="original" required="true" rows="2" maxSubmissions="1" '
         f'showSubmitButton="false" placeholder="Shift Enter keeps it, then Ctrl Enter submits" '
-        f'requiredMessage="Write the reason for your decision, then Shift Enter."/></View>'
+        f'requiredMessage="{missing}, then Shift Enter."/></View>'
     )

@@ -1,22 +1,38 @@
 """Stores of a campaign's images for Label Studio: a folder that it serves, or an S3 bucket.
 
-Both hold `<campaign key>/<sha256>.png`. Label Studio serves an image only to people who are logged in: from a folder
-through its local-files storage, from a bucket through its S3 storage without presigned links. No link is public, and an
-address reveals only the campaign's key and the image's digest.
+Both hold `<campaign key>/<sha256>.png`, and of a picture that is larger than a screen needs also a display copy, a much
+smaller `<sha256>.<width>x<height>.webp`: pages show the copy, and the picture itself where its pixels are looked at.
+Label Studio serves an image only to people who are logged in: from a folder through its local-files storage, from a
+bucket through its S3 storage without presigned links. No link is public, and an address reveals only the campaign's key
+and the image's digest.
 """
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image, UnidentifiedImageError
+
+from annotation.campaigns.labelling import ShownPicture
 from editloop.content import sha256_file
 from editloop.errors import EditLoopError
 from editloop.object_storage import SCHEME, ObjectFolder, StorageError, is_address
 from infra.settings import ServiceSettings
 
+DISPLAY_SIDE = 1024
+"""Pixels of a display copy's longer side. A picture that is no larger has no copy."""
+DISPLAY_QUALITY = 90
+"""WebP quality of display copies: about 150 KB, where the PNG of 2048 pixels is some MB."""
+THREADS = 4
+"""Threads that make display copies; Pillow decodes and encodes without Python's lock."""
+COPY = re.compile(r"([0-9a-f]{64})\.(\d+)x(\d+)\.webp")
+"""Name of a display copy: the picture's sha256, width and height."""
 NO_TASKS = "^$"
 """Pattern that matches no file name. Otherwise the "Sync" button of a storage would create a task for each image."""
 PRIVATE = "reserved network address"
@@ -37,12 +53,19 @@ class PictureStore(Protocol):
             EditLoopError: A file's content does not match its sha256, or the store cannot be written.
         """
 
-    def address(self, campaign: str, sha256: str) -> str:
-        """Return an image's address for a task's data.
+    def address(self, campaign: str, name: str) -> str:
+        """Return the address of a file of the campaign for a task's data.
 
         Args:
             campaign: Key of the campaign.
-            sha256: sha256 of the image.
+            name: Name of the file, see `file_name`.
+        """
+
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        """Return the function that tells how the campaign's pages show an image, from its sha256.
+
+        Args:
+            campaign: Key of the campaign.
         """
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
@@ -58,6 +81,15 @@ class PictureStore(Protocol):
         Raises:
             EditLoopError: Label Studio cannot reach the images.
         """
+
+
+def file_name(sha256: str) -> str:
+    """Return the name of an image's file in a store.
+
+    Args:
+        sha256: sha256 of the image.
+    """
+    return f"{sha256}.png"
 
 
 def picture_store(settings: ServiceSettings) -> PictureStore:
@@ -100,12 +132,18 @@ class FolderStore:
         folder.mkdir(parents=True, exist_ok=True)
         existing = {entry.name for entry in os.scandir(folder)}
         for digest, path in pictures.items():
-            if f"{digest}.png" not in existing:
+            if file_name(digest) not in existing:
                 _check_content(digest, path)
-                _link_or_copy(path, folder / f"{digest}.png")
+                _link_or_copy(path, folder / file_name(digest))
+        _write_copies({folder / name: path for name, path in _copies(pictures).items() if name not in existing})
 
-    def address(self, campaign: str, sha256: str) -> str:
-        return f"/data/local-files/?d={campaign}/{sha256}.png"
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        folder = self.root / campaign
+        names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+        return _shown(self, campaign, names)
+
+    def address(self, campaign: str, name: str) -> str:
+        return f"/data/local-files/?d={campaign}/{name}"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         path = str(self.root / campaign)
@@ -138,15 +176,20 @@ class BucketStore:
         folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
         try:
             existing = folder.names()
-            missing = {f"{digest}.png": path for digest, path in pictures.items() if f"{digest}.png" not in existing}
-            for name, path in missing.items():
-                _check_content(name.removesuffix(".png"), path)
-            folder.upload(missing)
+            missing = {digest: path for digest, path in pictures.items() if file_name(digest) not in existing}
+            for digest, path in missing.items():
+                _check_content(digest, path)
+            folder.upload({file_name(digest): path for digest, path in missing.items()})
+            with tempfile.TemporaryDirectory() as scratch:
+                copies = {name: path for name, path in _copies(pictures).items() if name not in existing}
+                targets = {name: Path(scratch) / name for name in copies}
+                _write_copies({targets[name]: path for name, path in copies.items()})
+                folder.upload(targets)
         except StorageError as error:
             raise EditLoopError(f"The pictures do not go to the bucket of EDITLOOP_PICTURES: {error}") from error
 
-    def address(self, campaign: str, sha256: str) -> str:
-        return f"{SCHEME}{self.bucket}/{self._key(campaign)}/{sha256}.png"
+    def address(self, campaign: str, name: str) -> str:
+        return f"{SCHEME}{self.bucket}/{self._key(campaign)}/{name}"
 
     def attach(self, client: Any, project: int, campaign: str) -> None:
         prefix = self._key(campaign)
@@ -169,6 +212,13 @@ class BucketStore:
                 "the same AWS_ENDPOINT_URL and credentials, from where it runs; it must be started with S3_ENDPOINT "
                 "where that address is of a private network."
             ) from error
+
+    def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
+        folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
+        try:
+            return _shown(self, campaign, folder.names())
+        except StorageError as error:
+            raise EditLoopError(f"The pictures in the bucket of EDITLOOP_PICTURES cannot be listed: {error}") from error
 
     def _create(self, client: Any, project: int, prefix: str, endpoint: str | None) -> None:
         client.import_storage.s3.create(
@@ -193,6 +243,48 @@ def _check_content(digest: str, path: Path) -> None:
     """Raise EditLoopError if a file does not have the digest."""
     if (actual := sha256_file(path)) != digest:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
+
+
+def _shown(store: PictureStore, campaign: str, names: Iterable[str]) -> Callable[[str], ShownPicture]:
+    """Return how a campaign's pages show an image, from the names in its folder of the store."""
+    copies = {match[1]: match for match in map(COPY.fullmatch, names) if match}
+
+    def shown(sha256: str) -> ShownPicture:
+        full, copy = store.address(campaign, file_name(sha256)), copies.get(sha256)
+        if copy is None:
+            return ShownPicture(full)
+        return ShownPicture(store.address(campaign, copy[0]), full, (int(copy[2]), int(copy[3])))
+
+    return shown
+
+
+def _copies(pictures: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the picture of each display copy, by the copy's name."""
+    copies = {}
+    for digest, path in pictures.items():
+        try:
+            with Image.open(path) as picture:
+                width, height = picture.size
+        except UnidentifiedImageError:
+            continue  # the page says that it does not load
+        if max(width, height) > DISPLAY_SIDE:
+            copies[f"{digest}.{width}x{height}.webp"] = path
+    return copies
+
+
+def _write_copies(pictures: Mapping[Path, Path]) -> None:
+    """Write display copies, by their paths."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(_write_copy, pictures.values(), pictures.keys()))
+
+
+def _write_copy(path: Path, target: Path) -> None:
+    """Write a picture's display copy; a partial copy never appears under the target's name."""
+    part = target.with_suffix(f".{os.getpid()}.part")
+    with Image.open(path) as picture:
+        picture.thumbnail((DISPLAY_SIDE, DISPLAY_SIDE), Image.Resampling.LANCZOS)
+        picture.save(part, "WEBP", quality=DISPLAY_QUALITY, method=2)
+    os.replace(part, target)
 
 
 def _link_or_copy(path: Path, target: Path) -> None:

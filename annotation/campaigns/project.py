@@ -170,9 +170,10 @@ def mend_project(
     answered = Counter(answer.task_id for answer in answers.given)
     rows = task_rows(settings, campaign)
     kept = kept_by_page(record, pages.keys() - rows.keys(), queue=False)
+    shown = store.shown(campaign.key)
     planned = [
         PlannedTask(
-            data=task_data(page, lambda sha256: store.address(campaign.key, sha256)),
+            data=task_data(page, shown),
             annotations=kept.get(page.key, []),
         )
         for page in pages.values()

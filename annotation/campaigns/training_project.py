@@ -72,10 +72,8 @@ def mend_training(client: Any, settings: ServiceSettings, record: CampaignRecord
         api.call("PATCH", path, json={"maximum_annotations": OPEN_TO})
     store.attach(client, training.project_id, campaign.key)
     pages = training_pages(record)
-    planned = [
-        PlannedTask(data=task_data(page, lambda sha256: store.address(campaign.key, sha256)), annotations=[])
-        for page in pages.values()
-    ]
+    shown = store.shown(campaign.key)
+    planned = [PlannedTask(data=task_data(page, shown), annotations=[]) for page in pages.values()]
     rows = import_tasks(api, training, planned, task_rows(settings, training), Counter())
     _show_known_answers(api, training.project_id, pages, rows)
     return record

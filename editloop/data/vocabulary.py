@@ -111,6 +111,8 @@ class CannotJudge(Record):
     task_id: str
     annotator: str
     reason: str
+    note: str | None = Field(default=None, exclude_if=lambda note: note is None)
+    """What the reason is, in the annotator's words. Files leave it out where there is none."""
     annotation_id: int
     created_at: datetime
 

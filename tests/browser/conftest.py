@@ -44,20 +44,21 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
+def sign_up(page: Any) -> str:
+    """Sign up in the page by the invitation that a lead sends, and return the address of the new annotator."""
+    settings, email = service_settings(), f"otter-{secrets.token_hex(4)}@team.example"
+    invitation = connect(settings).organizations.invites.get_invite_link().token
+    page.goto(f"{settings.label_studio_url}/user/signup/?token={invitation}")
+    page.fill("input[name=email]", email)
+    page.fill("input[name=password]", PASSWORD)
+    page.get_by_role("button", name="Create Account").click()
+    page.wait_for_url(lambda address: "/user/signup" not in address)
+    return email
+
+
 @pytest.fixture
 def join(service_environment: Any) -> Callable[[Any], str]:
-    """join(page) -> the address of a new annotator, who signed up in the page by the invitation that a lead sends."""
-
-    def sign_up(page: Any) -> str:
-        settings, email = service_settings(), f"otter-{secrets.token_hex(4)}@team.example"
-        invitation = connect(settings).organizations.invites.get_invite_link().token
-        page.goto(f"{settings.label_studio_url}/user/signup/?token={invitation}")
-        page.fill("input[name=email]", email)
-        page.fill("input[name=password]", PASSWORD)
-        page.get_by_role("button", name="Create Account").click()
-        page.wait_for_url(lambda address: "/user/signup" not in address)
-        return email
-
+    """join(page) -> the address of a new annotator, who signed up in the page."""
     return sign_up
 
 

@@ -51,8 +51,9 @@ def close_guidelines(page):
 
 
 def pictures(page):
-    """The page's pictures, all loaded."""
-    found = page.locator(".el-picture img")
+    """The page's pictures, all loaded: the script's, or Label Studio's where the script is kept away."""
+    page.wait_for_function("window.hasNoScript || document.querySelector('.el-page[data-shown]')")
+    found = page.locator(".el-edit, .el-page:not([data-live]) .el-picture img")
     found.nth(4).wait_for()
     page.wait_for_function(
         "[...document.querySelectorAll('.el-picture img')].every(image => image.complete && image.naturalWidth)"
@@ -97,7 +98,7 @@ def check_layout(page, width, height):
     assert box(page.locator(".el-instruction"))["y"] >= 0
     style = "image => getComputedStyle(image).imageRendering"
     assert pictures(page)[0].evaluate(style) == "pixelated"
-    shown = [key.strip() for key in page.locator(".el-page kbd").all_inner_texts()]
+    shown = [key.strip() for key in page.locator(".el-tile kbd").all_inner_texts()]
     assert len(shown) == len(set(shown)) == 36, "each button shows a key of its own"
 
 
@@ -194,8 +195,12 @@ def text(reply):
         return ""
 
 
-def test_a_click_enlarges_an_edit_beside_its_source(open_page, join, screenshot, make_candidates, tmp_path):
+def test_without_the_script_a_click_enlarges_an_edit_beside_its_source(
+    open_page, join, screenshot, make_candidates, tmp_path
+):
     page = open_page()
+    page.route("**/editloop/labelling.js*", lambda route: route.abort())
+    page.add_init_script("window.hasNoScript = true")
     who = join(page)
     campaign, _ = open_campaign(make_candidates, tmp_path, who)
     begin(page, campaign)
@@ -269,7 +274,7 @@ def test_any_number_of_candidates_fits_a_laptop_s_screen(open_page, join, screen
         data = {"key": "k", "instruction": words, "original": dot, **shown}
         client.projects.import_tasks(project.id, request=[{"data": data}])
         page.goto(f"{settings.label_studio_url}/projects/{project.id}/data?labeling=1")
-        page.locator(".el-picture img").nth(places).wait_for()
+        page.wait_for_selector(".el-page[data-shown]")
         boxes = [box(page.locator(".el-picture").nth(place)) for place in range(places + 1)]
         assert len({(round(one["width"]), round(one["height"])) for one in boxes}) == 1, places
         assert min(boxes[0]["width"], boxes[0]["height"]) >= (110 if decide else 150), places

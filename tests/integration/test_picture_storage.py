@@ -9,7 +9,7 @@ import requests
 
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.labelling import labelling_config
-from annotation.campaigns.pictures import picture_store
+from annotation.campaigns.pictures import file_name, picture_store
 from editloop.content import sha256_bytes
 from editloop.errors import EditLoopError
 from infra.services import start_services, stop_services
@@ -51,7 +51,7 @@ def project_with_a_task(client, store, pictures):
     for _ in range(2):
         store.attach(client, project, CAMPAIGN)
     names = ("original", "image_1", "image_2")
-    addresses = {name: store.address(CAMPAIGN, one) for name, one in zip(names, pictures, strict=True)}
+    addresses = {name: store.address(CAMPAIGN, file_name(one)) for name, one in zip(names, pictures, strict=True)}
     data = {"key": "k", "instruction": "make it blue", **addresses}
     client.projects.import_tasks(project, request=[{"data": data}])
     (task,) = client.tasks.list(project=project)

@@ -12,6 +12,7 @@ from annotation.campaigns.labelling import (
     MOST,
     REASONS,
     AxisWords,
+    ShownPicture,
     check_config,
     faults_of,
     labelling_config,
@@ -171,8 +172,10 @@ def test_a_task_s_data_tells_what_is_shown_and_nothing_else():
         overlap=2,
         expected={"secret-a": {"if": (3, 4)}},
     )
-    data = task_data(page, lambda sha256: f"/at/{sha256}.png")
-    pictures = {"original": "/at/s.png", "image_1": "/at/i.png", "image_2": "/at/j.png"}
+    large = {"j": ShownPicture("/at/j.webp", "/at/j.png", (2048, 1365))}
+    data = task_data(page, lambda sha256: large.get(sha256, ShownPicture(f"/at/{sha256}.png")))
+    pictures = {"original": "/at/s.png", "image_1": "/at/i.png", "image_2": "/at/j.webp"}
+    pictures |= {"image_2_full": "/at/j.png", "image_2_size": "2048x1365"}
     assert data == {"key": page.key, "instruction": page.instruction, **pictures}
     assert "secret" not in json.dumps(data)
     assert "gold" not in json.dumps(data)

@@ -1,9 +1,16 @@
 import os
 
 import pytest
+from PIL import Image
 
-from annotation.campaigns.pictures import BucketStore, FolderStore, picture_store
-from editloop.content import sha256_bytes
+from annotation.campaigns.labelling import ShownPicture
+from annotation.campaigns.pictures import (
+    DISPLAY_SIDE,
+    BucketStore,
+    FolderStore,
+    picture_store,
+)
+from editloop.content import sha256_bytes, sha256_file
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
@@ -67,6 +74,31 @@ def test_the_setting_names_a_folder_or_a_bucket(tmp_path):
 
 
 def test_an_address_tells_the_digest_alone(tmp_path):
-    assert FolderStore(tmp_path).address("c", "abc") == "/data/local-files/?d=c/abc.png"
-    assert BucketStore("team", "edits").address("c", "abc") == "s3://team/edits/c/abc.png"
-    assert BucketStore("team", "").address("c", "abc") == "s3://team/c/abc.png"
+    assert FolderStore(tmp_path).address("c", "abc.png") == "/data/local-files/?d=c/abc.png"
+    assert BucketStore("team", "edits").address("c", "abc.png") == "s3://team/edits/c/abc.png"
+    assert BucketStore("team", "").address("c", "abc.png") == "s3://team/c/abc.png"
+
+
+def test_a_picture_larger_than_a_screen_gets_a_display_copy_once(tmp_path):
+    sizes = [(DISPLAY_SIDE, 8), (2 * DISPLAY_SIDE, DISPLAY_SIDE)]
+    pictures = {}
+    for size in sizes:
+        path = tmp_path / f"{size[0]}.png"
+        Image.new("RGB", size, (200, 40, 40)).save(path)
+        pictures[sha256_file(path)] = path
+    small, big = pictures
+    name = f"{big}.{2 * DISPLAY_SIDE}x{DISPLAY_SIDE}.webp"
+    store = FolderStore(tmp_path / "root")
+    store.put("campaign", pictures)
+    names = {path.name for path in (store.root / "campaign").iterdir()}
+    assert names == {f"{small}.png", f"{big}.png", name}
+    copy = store.root / "campaign" / name
+    with Image.open(copy) as picture:
+        assert picture.size == (DISPLAY_SIDE, DISPLAY_SIDE // 2)
+    before = copy.stat().st_mtime_ns
+    store.put("campaign", pictures)
+    assert copy.stat().st_mtime_ns == before
+
+    shown, at = store.shown("campaign"), "/data/local-files/?d=campaign"
+    assert shown(small) == ShownPicture(f"{at}/{small}.png")
+    assert shown(big) == ShownPicture(f"{at}/{name}", f"{at}/{big}.png", sizes[1])
