@@ -25,6 +25,7 @@
   const KEPT_DAYS = 14; // as long as a session of Label Studio
 
   let page = null;
+  let sending = 0; // task whose answer is on its way
 
   // ---------------------------------------------------------------------------------------------- elements and words
 
@@ -82,6 +83,7 @@
     if (task) {
       if (!page.sendsAgain && (await page.answered)) return refuse(answeredElsewhere);
       keepAnswers();
+      sending = Number(task);
       page.later.abort();
       if (page.sendsAgain) request[1] = { ...request[1], body: withoutLock(request[1].body) };
     }
@@ -91,6 +93,8 @@
     } catch (error) {
       if (task) return refuse(unreachable);
       throw error;
+    } finally {
+      if (task) sending = 0;
     }
     if (task && reply.ok) sent(Number(task));
     else if (task && reply.status === 404) notify(taskIsGone);
@@ -162,13 +166,17 @@
   // ------------------------------------------------------------------------------------------------------------ answers
 
   const inputs = (from) => [...from.querySelectorAll("input[type=radio], input[type=checkbox]")];
-  const isSkipped = () => inputs(page.root.querySelector(".el-cannot")).some((input) => input.checked);
+  /* What Label Studio shows as chosen: a radio's own `checked` is of one group for both axes of an edit. */
+  const isChosen = (input) => input.parentElement.matches(".ant-radio-checked, .ant-checkbox-checked");
+  const isSkipped = () => inputs(page.root.querySelector(".el-cannot")).some(isChosen);
   const submitButton = () => document.querySelector("button[name=submit]");
   const keptUnder = (task) => `editloop:${user()}:${project()}:${task}`;
 
-  /* In this browser until they are sent: Label Studio's own drafts do not outlive a session. */
+  /* In this browser until they are sent: Label Studio's own drafts do not outlive a session. Nothing is kept after an
+   * answer was sent and until its notice is dismissed: Label Studio draws the controls anew then, with ratings missing. */
   function keepAnswers() {
-    const checked = inputs(page.root).map((input) => input.checked);
+    if (sending === page.task.id || !page.notice.hidden) return;
+    const checked = inputs(page.root).map(isChosen);
     const key = keptUnder(page.task.id);
     const isComplete = isSkipped() || checked.filter(Boolean).length === 2 * (page.tiles.length - 1);
     if (isComplete) page.answered ??= isAnswered(page.task.id); // before Submit waits for it
@@ -185,8 +193,9 @@
       if (Date.now() - JSON.parse(localStorage.getItem(key)).time > KEPT_DAYS * 86_400_000) localStorage.removeItem(key);
     const kept = JSON.parse(localStorage.getItem(keptUnder(page.task.id)) ?? "null");
     const controls = inputs(page.root);
-    if (!kept || controls.some((input) => input.checked) || kept.checked.length !== controls.length) return;
-    controls.filter((_, index) => kept.checked[index]).forEach((input) => input.click());
+    const count = kept?.checked.filter(Boolean).length ?? 0; // Label Studio's own draft may be older and have less
+    if (kept?.checked.length !== controls.length || controls.filter(isChosen).length >= count) return;
+    controls.filter((input, index) => kept.checked[index] && !isChosen(input)).forEach((input) => input.click());
     notify(restored);
   }
 

@@ -139,9 +139,8 @@ def window(annotator: Annotator, service_environment: Any) -> Iterator[Any]:
     page.bring_to_front()
     page.wait_for_selector(".el-page[data-shown]")
     press(page, "Escape", "Escape")  # out of the note, then out of what is looked at
-    for answered in (".el-cannot label:has(.ant-checkbox-checked)", ".el-axis label:has(.ant-radio-checked)"):
-        while page.locator(answered).count():
-            page.locator(answered).first.click()
+    for answered in page.locator(".el-page label:has(.ant-checkbox-checked, .ant-radio-checked)").all():
+        answered.click()
     yield page
     assert not page.evaluate("window.attacked"), "an instruction is text"
 
@@ -289,24 +288,6 @@ def test_pixels_are_real_and_all_pictures_move_together(screen, screenshot):
     assert frames(page) == fit
 
 
-def test_the_page_fits_the_screen_and_everybody_can_use_it(screen):
-    page, width = screen, screen.viewport_size["width"]
-    page.wait_for_function("/^\\d+ of \\d+ left for you$/.test(document.querySelector('.el-progress').textContent)")
-    main = page.locator(".lsf-main-content")
-    assert main.evaluate("area => area.scrollHeight <= area.clientHeight"), "no scrolling"
-    assert page.locator(".el-page").evaluate("area => area.scrollWidth <= area.clientWidth")
-    boxes = [box.bounding_box() for box in page.locator(".el-viewer").all()]
-    assert len({round(box["width"]) for box in boxes}) == 1
-    controls = [box.bounding_box() for box in page.locator(".el-tile .lsf-choice label, .el-button").all()]
-    assert max(box["y"] + box["height"] for box in controls) < page.locator("button[name=submit]").bounding_box()["y"]
-    if width < 1000:
-        assert min(min(box["width"], box["height"]) for box in controls) >= 44, "a finger hits every button"
-    for keys in ([], ["6", ".", "3", "m"]):
-        press(page, *keys)
-        found = Axe().run(page, context=".el-page").response["violations"]
-        assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
-
-
 def test_ratings_count_once_the_pictures_are_shown(annotator, window, open_campaign):
     held: list[Any] = []
     annotator.context.route("**/*.webp", lambda route: held.append(route))
@@ -340,6 +321,26 @@ def test_ratings_count_once_the_pictures_are_shown(annotator, window, open_campa
     finally:
         annotator.context.unroute("**/*.webp")
         press(page, "n")
+
+
+def test_the_page_fits_the_screen_and_everybody_can_use_it(screen):
+    page, width = screen, screen.viewport_size["width"]
+    page.wait_for_function("/^\\d+ of \\d+ left for you$/.test(document.querySelector('.el-progress').textContent)")
+    main = page.locator(".lsf-main-content")
+    assert main.evaluate("area => area.scrollHeight <= area.clientHeight"), "no scrolling"
+    assert page.locator(".el-page").evaluate("area => area.scrollWidth <= area.clientWidth")
+    boxes = [box.bounding_box() for box in page.locator(".el-viewer").all()]
+    assert len({round(box["width"]) for box in boxes}) == 1
+    controls = [box.bounding_box() for box in page.locator(".el-tile .lsf-choice label, .el-button").all()]
+    assert max(box["y"] + box["height"] for box in controls) < page.locator("button[name=submit]").bounding_box()["y"]
+    if width < 1000:
+        assert min(min(box["width"], box["height"]) for box in controls) >= 44, "a finger hits every button"
+    for keys in ([], ["6", ".", "3", "m"]):
+        press(page, *keys)
+        found = Axe().run(page, context=".el-page").response["violations"]
+        assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
+    press(page, "Escape", "Escape", "m", "3")  # out of the note and of the large picture; no reason, no rating
+    assert rated(page) == 0
 
 
 def test_the_next_page_is_there_within_a_second_at_20_megabits(annotator, window):
@@ -378,14 +379,28 @@ def test_the_next_page_is_there_within_a_second_at_20_megabits(annotator, window
     assert min(seconds) < max(1.0, 2 * waiting)
 
 
+def kept(page: Any) -> int:
+    """Number of ratings that the browser keeps for the page."""
+    key = f"Object.keys(localStorage).find(name => /^editloop:.*:{task_of(page)}$/.test(name))"
+    return int(page.evaluate(f"JSON.parse(localStorage.getItem({key})).checked.filter(Boolean).length"))
+
+
+def task_of(page: Any) -> int:
+    return int(page.evaluate("Number(window.Htx.task.id)"))
+
+
 def test_ratings_outlive_a_session(annotator, window):
     page = window
     before, cookies = instruction(page), annotator.context.cookies()
     press(page, *RATE)
+    page.wait_for_timeout(2000)  # a reply that is on its way would bring the cookies back
     annotator.context.clear_cookies()
     press(page, "Control+Enter")
     page.get_by_text("You are logged out").wait_for()
     assert (instruction(page), rated(page)) == (before, 2 * EDITS), "the page stays"
+    press(page, "Shift")
+    page.wait_for_timeout(500)
+    assert kept(page) == 2 * EDITS, "and the browser keeps them, whatever Label Studio draws"
     annotator.context.add_cookies(cookies)
     page.reload()
     page.wait_for_function(

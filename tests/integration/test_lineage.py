@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
@@ -19,6 +20,7 @@ from editloop.datasets.votes import Votes
 from editloop.lineage import registry, tracking
 from editloop.lineage.chain import Chain, Gap
 from editloop.lineage.data_links import dataset_links
+from editloop.lineage.signing import VERIFY_KEY, make_keys
 from editloop.lineage.verify import verify_lineage
 from infra.services import Services
 from infra.settings import service_settings
@@ -126,20 +128,17 @@ class Lineage:
             client.projects.update(project, label_config=config)
 
     @contextmanager
-    def undescribed(self) -> Iterator[None]:
-        """The campaign's project lost the line that says which it is."""
-        client, project = connect(service_settings()), self.loop.campaign.project_id
-        said = client.projects.get(project).description
-        client.projects.update(project, description="rate these")
-        try:
+    def untrusted(self) -> Iterator[None]:
+        """The key that signed the campaign's record is not trusted."""
+        with environment({VERIFY_KEY: str(make_keys(self.loop.repo.parent).public)}):
             yield
-        finally:
-            client.projects.update(project, description=said)
 
     @contextmanager
     def reanswered(self) -> Iterator[None]:
         """Somebody edited an answer after the campaign was read."""
-        api, annotation = LabelStudioApi(service_settings()), next(iter(self.loop.annotations.values()))
+        (author, _), annotation = next(iter(self.loop.annotations.items()))
+        settings = service_settings()
+        api = LabelStudioApi(settings, read_accounts(settings)[author].token)
         before = api.call("GET", f"/api/annotations/{annotation}/")["result"]
         api.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result_of([{"if": 4, "vq": 4}] * 3)})
         try:
@@ -266,7 +265,7 @@ JUDGEMENT_FAULTS: dict[str, tuple[str, Fault]] = {
         "label export",
         lambda it: it.changed(it.artifact(it.run("collect", "judgements"), "judgements.jsonl")),
     ),
-    "a campaign that is gone": ("campaign", lambda it: it.undescribed()),
+    "a campaign that no trusted key signed": ("campaign", lambda it: it.untrusted()),
     "a page that was changed": ("labelling config", lambda it: it.reworded()),
     "an answer that was edited": ("answers", lambda it: it.reanswered()),
     "candidates whose run is gone": ("candidates", lambda it: it.deleted(it.run("candidates", "candidates"))),

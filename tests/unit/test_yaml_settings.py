@@ -26,7 +26,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "params": read_params,
     "reward": lambda path: load_preset(str(path)),
 }
-NO_YAML = {"picture": b"\x89PNG\r\n\x1a\n\xff\xfe", "broken": b"a: [1", "control characters": b"a: \x07"}
+NO_YAML = {
+    "picture": (b"\x89PNG\r\n\x1a\n\xff\xfe", "line 1 is not UTF-8"),
+    "broken": (b"a: [1", "cannot be read as YAML"),
+    "control characters": (b"a: \x07", "line 1 has the control character"),
+}
 NO_SETTINGS = {"a list": b"- 1\n", "a number": b"7\n", "a word": b"seven\n"}
 
 
@@ -34,8 +38,9 @@ NO_SETTINGS = {"a list": b"- 1\n", "a number": b"7\n", "a word": b"seven\n"}
 @pytest.mark.parametrize("content", NO_YAML)
 def test_a_file_that_is_no_yaml_is_one_line(reader: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / SETTINGS
-    path.write_bytes(NO_YAML[content])
-    with pytest.raises(EditLoopError, match="cannot be read as YAML") as raised:
+    data, reason = NO_YAML[content]
+    path.write_bytes(data)
+    with pytest.raises(EditLoopError, match=reason) as raised:
         READERS[reader](path)
     assert str(path) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
@@ -51,6 +56,6 @@ def test_yaml_that_holds_no_keys_is_an_error(reader: str, content: str, tmp_path
 
 
 def test_a_missing_file_and_a_folder_are_one_line(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "gone.yaml", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(EditLoopError, match=f"{path}: cannot be read \\({reason}"):
+    for path, reason in ((tmp_path / "gone.yaml", "cannot be read \\(No such file"), (tmp_path, "a folder")):
+        with pytest.raises(EditLoopError, match=f"{path}: {reason}"):
             read_yaml(path)
