@@ -157,6 +157,7 @@
     const [text, ...buttons] = notice();
     page.notice.replaceChildren(element("span", { textContent: text }), ...buttons);
     page.notice.hidden = false;
+    page.notice.toggleAttribute("data-restored", notice === restored);
   }
 
   function dismiss() {
@@ -175,7 +176,8 @@
   /* In this browser until they are sent: Label Studio's own drafts do not outlive a session. Nothing is kept after an
    * answer was sent and until its notice is dismissed: Label Studio draws the controls anew then, with ratings missing. */
   function keepAnswers() {
-    if (sending === page.task.id || !page.notice.hidden) return;
+    const isUnsent = !page.notice.hidden && !page.notice.hasAttribute("data-restored");
+    if (sending === page.task.id || isUnsent) return;
     const checked = inputs(page.root).map(isChosen);
     const key = keptUnder(page.task.id);
     const isComplete = isSkipped() || checked.filter(Boolean).length === 2 * (page.tiles.length - 1);

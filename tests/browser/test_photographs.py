@@ -406,13 +406,16 @@ def test_ratings_outlive_a_session(annotator, window):
     page.wait_for_function(
         "all => document.querySelectorAll('.el-page .ant-radio-checked').length == all", arg=2 * EDITS
     )
+    page.wait_for_selector(".el-page[data-shown]")
     assert instruction(page) == before
 
     page.route("**/annotations*", lambda route: route.abort())
-    press(page, "Control+Enter")
-    page.get_by_text("Label Studio did not take the ratings").wait_for()
-    assert (instruction(page), rated(page)) == (before, 2 * EDITS), "nor when the server is away"
-    page.unroute("**/annotations*")
+    try:
+        press(page, "Control+Enter")
+        page.get_by_text("Label Studio did not take the ratings").wait_for()
+        assert (instruction(page), rated(page)) == (before, 2 * EDITS), "nor when the server is away"
+    finally:
+        page.unroute("**/annotations*")
     page.get_by_role("button", name="Submit again").click()
     wait_for_next(page, before)
 
