@@ -111,6 +111,8 @@ def keep_answers(key: str, answers: Iterable[KeptAnswer], answers_sha256: str) -
     Raises:
         EditLoopError: EDITLOOP_SIGNING_KEY holds no usable key.
     """
+    from mlflow.entities import RunTag
+
     api = tracking.client()
     run = _run(key)
     before = _copy(run) if run else None
@@ -123,8 +125,6 @@ def keep_answers(key: str, answers: Iterable[KeptAnswer], answers_sha256: str) -
         experiment = tracking.require_experiment(api, RECORDS)
         run = api.create_run(experiment, run_name=f"answers of {key}", tags={KEY_TAG: key, KIND_TAG: KEPT})
     keep_files(run.info.run_id, {name: data})
-    from mlflow.entities import RunTag
-
     tags = {COPY_TAG: text, SIGNER_TAG: signature.key, SIGNATURE_TAG: signature.value}
     tracking.log_batch(api, run.info.run_id, tags=[RunTag(tag, value) for tag, value in tags.items()])
     api.set_terminated(run.info.run_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.people import record_joined
-from annotation.campaigns.record import CampaignRecord, read_file, read_record, read_records
+from annotation.campaigns.record import CampaignRecord, opened_file, read_record, read_records
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
@@ -117,5 +117,5 @@ def _downloaded_files(record: CampaignRecord) -> Path:
     if not (target / MANIFEST).is_file():
         with complete_folder(target, {"campaign_key": campaign.key, "config_sha256": campaign.config_sha256}) as folder:
             for name in FILES:
-                write_file(folder / name, read_file(record.run_id, name))
+                write_file(folder / name, opened_file(record, name))
     return target

@@ -128,7 +128,8 @@ def open_campaign(
     record = name_people(settings, record, campaign_settings.annotators, campaign_settings.lead, accounts, by)
     store = picture_store(settings)
     store.put(record.campaign.key, _pictures([*pages, *training], images, folder / "images"))
-    record = mend_project(client, settings, record, {page.key: page for page in pages}, guidelines).record
+    by_key = {page.key: page for page in pages}
+    record = mend_project(client, settings, record, by_key, guidelines, put_back_page=True).record
     record = mend_training(client, settings, record, guidelines)
     write_json(folder / "campaign.json", record.campaign.model_dump(mode="json"))
     for name, text in files.items():

@@ -18,7 +18,7 @@ from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, rea
 from annotation.campaigns.labelling import config_sha256, task_data
 from annotation.campaigns.locating import CONFIG
 from annotation.campaigns.pictures import picture_store
-from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_file, read_record
+from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, opened_file, read_record
 from annotation.campaigns.training import former_untrained, keep_trained, training_state
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
@@ -130,10 +130,12 @@ def mend_project(
     pages: Mapping[str, Page],
     guidelines: str,
     answers: CampaignAnswers | None = None,
+    *,
+    put_back_page: bool = False,
 ) -> MendedProject:
     """Bring a campaign's project in line with its record, whatever people did to it in Label Studio.
 
-    A deleted project is made anew. Settings, the labelling config and guidelines are put back. Missing tasks are
+    A deleted project is made anew. Settings and guidelines are put back. Missing tasks are
     imported, with the answers that the record keeps of them; a second task of a page is deleted, or, where it has
     answers, no longer given to anybody. Suggested answers are deleted. Each task is given to so many more people as
     answers on it do not count, such as a guest's, so that the annotators get all their pages.
@@ -145,6 +147,8 @@ def mend_project(
         pages: The campaign's pages by key, in the order of the queue.
         guidelines: The guidelines as Markdown.
         answers: The answers that Label Studio has now; None to read them.
+        put_back_page: Whether to put back a labelling config that was changed. Answers on the changed page may mean
+            something else, so a person decides it.
 
     Returns:
         The record, which names another project where it was made anew, with what was mended.
@@ -161,7 +165,7 @@ def mend_project(
         record, answers = _made_anew(api, settings, record), None
         repairs.append(f"its project {old} was deleted: project {record.campaign.project_id} is in its place")
     campaign = record.campaign
-    repairs += _put_back_config(api, record)
+    repairs += _put_back_config(api, record) if put_back_page else []
     _set_project(api, campaign, {"expert_instruction": guidelines_html(guidelines), **SETTINGS})
     store = picture_store(settings)
     store.attach(client, campaign.project_id, campaign.key)
@@ -320,7 +324,7 @@ def opened_config(record: CampaignRecord) -> str:
     Args:
         record: The campaign's record.
     """
-    return read_file(record.run_id, CONFIG).decode()
+    return opened_file(record, CONFIG).decode()
 
 
 def _put_back_config(api: LabelStudioApi, record: CampaignRecord) -> list[str]:

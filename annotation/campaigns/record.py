@@ -32,7 +32,11 @@ RECORDS = "editloop-campaigns"
 KEY_TAG, KIND_TAG, EVENT_TAG = "editloop.campaign_key", "editloop.kind", "editloop.event"
 SIGNER_TAG, SIGNATURE_TAG = "editloop.signing_key", "editloop.signature"
 TAG_CHARACTERS = 4000
-"""Characters of an event in one tag; MLflow's limit is 8,000 bytes."""
+"""Characters of an event in one tag; MLflow's limit is 8,000."""
+OPENED: Literal["opened"] = "opened"
+"""Kind of the first event of a campaign."""
+KEPT = "answers"
+"""Kind of the run that holds a campaign's answers as they were last seen; it is no event."""
 
 
 class Acceptance(Record):
@@ -65,12 +69,14 @@ class Event(Record):
     at: datetime
     by: str
     """Who did it: a person's name, or the program's."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of each file that is kept with the event, by name."""
 
 
 class Opened(Event):
     """The campaign was opened."""
 
-    kind: Literal["opened"] = "opened"
+    kind: Literal["opened"] = OPENED
     campaign: Campaign
     settings: dict[str, str]
     """The settings by name, each as JSON or, where that is long, as its sha256."""
@@ -138,6 +144,8 @@ class CampaignRecord:
     """When each former lead was replaced."""
     run_id: str
     """The MLflow run of the opening, which has the campaign's files as artifacts."""
+    files: Mapping[str, str]
+    """sha256 of those files, by name."""
     queue_id: int | None = None
     """Project of the lead's queue; None where there is none yet."""
     training_id: int | None = None
@@ -160,9 +168,12 @@ class CampaignRecord:
     @property
     def queue(self) -> "CampaignRecord | None":
         """The lead's queue, as a campaign whose only annotator is the lead; None where there is none yet."""
-        if self.queue_id is None or self.campaign.lead is None:
+        if self.queue_id is None:
             return None
-        people = {"overlap": 1, "annotators": (self.campaign.lead,)}
+        people: dict[str, object] = {
+            "overlap": 1,
+            "annotators": (self.campaign.lead,) if self.campaign.lead else (),
+        }
         return replace(self, campaign=self._project(self.queue_id, people), left=self.leads_left)
 
     @property
@@ -212,7 +223,8 @@ def append_event(event: AnyEvent, name: str, files: Mapping[str, bytes] | None =
     """
     from mlflow.entities import RunTag
 
-    text = canonical_json(event.model_dump(mode="json")).decode()
+    digests = {file: sha256_bytes(data) for file, data in (files or {}).items()}
+    text = canonical_json(event.model_copy(update={"files": digests}).model_dump(mode="json")).decode()
     signature = sign_bytes(text.encode())
     api = tracking.client()
     tags = {
@@ -253,7 +265,8 @@ def read_records(settings: ServiceSettings, key: str | None = None) -> list[Camp
     )
     records: dict[str, CampaignRecord] = {}
     strangers: dict[str, list[str]] = {}
-    for run in runs:
+    # Openings first: the clock of the machine that opened a campaign may be ahead of another's.
+    for run in sorted(runs, key=lambda run: run.data.tags.get(KIND_TAG) != OPENED):
         if run.data.tags.get(KIND_TAG, KEPT) == KEPT:
             continue
         try:
@@ -312,10 +325,6 @@ def read_file(run_id: str, name: str) -> bytes:
         return Path(tracking.client().download_artifacts(run_id, name, temporary)).read_bytes()
 
 
-KEPT = "answers"
-"""Kind of the run that holds a campaign's answers as they were last seen; it is no event."""
-
-
 class EventError(Exception):
     """A run in the record that is no event that a trusted key signed."""
 
@@ -351,7 +360,7 @@ def _with_event(
             return record
         campaign = event.campaign.model_copy(update={"url": settings.project_link(event.campaign.project_id)})
         accounts = {user_id: name for name, user_id in event.accounts.items()}
-        return CampaignRecord(campaign, campaign, event.settings, accounts, {}, {}, run_id)
+        return CampaignRecord(campaign, campaign, event.settings, accounts, {}, {}, run_id, event.files)
     if record is None:
         return None
     campaign = record.campaign
@@ -382,6 +391,26 @@ def _with_event(
             return replace(record, closings=closings, closing_runs=runs)
         case Cancelled():
             return replace(record, cancelled=event)
+
+
+def opened_file(record: CampaignRecord, name: str) -> bytes:
+    """Return a file of a campaign's opening.
+
+    Args:
+        record: The campaign's record.
+        name: Name of the file.
+
+    Raises:
+        EditLoopError: The file in MLflow is not the one that was signed.
+        MlflowException: The opening has no such file.
+    """
+    data = read_file(record.run_id, name)
+    if sha256_bytes(data) != record.files.get(name):
+        raise EditLoopError(
+            f"{name} of campaign {record.campaign.name} in MLflow (run {record.run_id}) is not what was signed: it was "
+            "damaged or replaced. Restore it from a back-up of MLflow's artifacts."
+        )
+    return data
 
 
 def settings_texts(values: Mapping[str, object]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from annotation.campaigns.answers import AnswerExport, PageAnswer, export_answers, read_answers
 from annotation.campaigns.label_studio import NotThereError
-from annotation.campaigns.record import CampaignRecord, Trained, append_event, now, read_file
+from annotation.campaigns.record import CampaignRecord, Trained, append_event, now, opened_file
 from editloop.data.vocabulary import AXES, Page, Record
 from infra.settings import ServiceSettings
 
@@ -101,7 +101,7 @@ def training_pages(record: CampaignRecord) -> dict[str, Page]:
     Args:
         record: The record of a campaign with a training round.
     """
-    pages = map(Page.model_validate_json, read_file(record.run_id, TRAINING_PAGES).splitlines())
+    pages = map(Page.model_validate_json, opened_file(record, TRAINING_PAGES).splitlines())
     return {page.key: page for page in pages}
 
 

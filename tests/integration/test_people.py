@@ -3,17 +3,20 @@
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import Campaign, connect
 from annotation.campaigns.label_studio import LabelStudioApi, NotThereError
 from annotation.campaigns.labelling import result_of
+from annotation.campaigns.people import name_people
 from annotation.campaigns.project import live_tasks
-from annotation.campaigns.record import read_records
+from annotation.campaigns.record import ProjectMade, append_event, now, opened_file, read_records
 from annotation.lineage_links import judgement_links
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
@@ -38,6 +41,7 @@ from tests.command_line import EditLoop
 
 ADA, BO = PEOPLE
 GUEST = "people-guest"
+BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = result_of([{"if": 2, "vq": 3}] * 3)
 
 
@@ -215,6 +219,29 @@ def test_a_closing_that_no_key_signed_counts_for_nothing(opened, editloop: EditL
     api.delete_run(opening.info.run_id)
     assert one.record().campaign == one.campaign, "who deletes the record's runs changes nothing"
     api.restore_run(opening.info.run_id)
+
+
+def test_the_files_of_the_record_are_those_that_were_signed(opened, tmp_path):
+    one = opened("files", recorded=True)
+    record, api = one.record(), tracking.client()
+    pages = opened_file(record, "pages.jsonl")
+    (tmp_path / "pages.jsonl").write_bytes(pages.replace(b"task", b"gold"))
+    api.log_artifact(record.run_id, str(tmp_path / "pages.jsonl"))
+    with pytest.raises(EditLoopError, match=r"pages\.jsonl of campaign files in MLflow .* is not what was signed"):
+        opened_file(record, "pages.jsonl")
+
+
+def test_a_clock_that_runs_behind_loses_no_event_and_a_former_leads_decisions_stay(opened, monkeypatch):
+    one = opened("clocks", recorded=True, lead="people-lea")
+    create = MlflowClient.create_run
+    monkeypatch.setattr(MlflowClient, "create_run", lambda *given, **more: create(*given, start_time=1, **more))
+    campaign, lead = one.campaign, author(one, "people-lea")
+    append_event(ProjectMade(key=campaign.key, at=now(), by="x", project_id=99, queue=True), campaign.name)
+    name_people(one.settings, one.record(), campaign.annotators, None, {}, "x")
+    queue = one.record().queue
+    assert queue
+    assert (queue.campaign.project_id, queue.campaign.annotators) == (99, ())
+    assert queue.annotator(lead, BEFORE) == "people-lea"
 
 
 def author(one: Opened, name: str) -> int:

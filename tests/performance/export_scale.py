@@ -136,7 +136,7 @@ def _report(folder: Path) -> dict[str, Any]:
         gates={},
         seed=0,
     )
-    record = CampaignRecord(campaign, campaign, {}, names, {}, {}, "")
+    record = CampaignRecord(campaign, campaign, {}, names, {}, {}, "", {})
     answers = read_answers(export_answers(service_settings(), campaign), pages, record)
     state = progress(record, pages, answers)
     found, cannot = extract_judgements(pages, answers)

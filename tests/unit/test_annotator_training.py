@@ -54,7 +54,7 @@ def record(passing: float = 0.8, required: bool = True, **given: Any) -> Campaig
         gates={},
         seed=0,
     )
-    return CampaignRecord(campaign, campaign, {}, NAMES, given.pop("left", {}), {}, "run", training_id=8, **given)
+    return CampaignRecord(campaign, campaign, {}, NAMES, given.pop("left", {}), {}, "run", {}, training_id=8, **given)
 
 
 def answer(who: int, levels: list[tuple[int, int]] | str, updated: str = "00.4") -> dict[str, Any]:

@@ -98,7 +98,7 @@ def campaign(pages: dict[str, Page]) -> Campaign:
 def record(pages: dict[str, Page], *, left: dict[str, datetime] | None = None, people: int = 3) -> CampaignRecord:
     """The record of the campaign; the first `people` of ACCOUNTS are its annotators."""
     one = campaign(pages).model_copy(update={"annotators": tuple(ACCOUNTS.values())[:people]})
-    return CampaignRecord(one, campaign(pages), {}, ACCOUNTS, left or {}, {}, "run")
+    return CampaignRecord(one, campaign(pages), {}, ACCOUNTS, left or {}, {}, "run", {})
 
 
 def test_a_page_is_answered_by_different_people_who_rate_all_of_it_or_say_why_not() -> None:
