@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from annotation.campaigns.accounts import read_accounts
-from annotation.campaigns.answers import export_answers, read_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import read_answers
 from annotation.campaigns.campaign import load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of

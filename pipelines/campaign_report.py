@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from annotation.campaigns.answers import extract_judgements, read_export, task_links
+from annotation.campaigns.answer_export import read_export, task_links
+from annotation.campaigns.answers import extract_judgements
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.lead_queue import decisions, snapshot
 from annotation.campaigns.locating import locate_campaign

@@ -8,7 +8,8 @@ page that is complete then counts as open for good. A change of a task's overlap
 from collections import Counter
 from collections.abc import Mapping
 
-from annotation.campaigns.answers import ExportedTask, wanted_answers
+from annotation.campaigns.answer_export import ExportedTask
+from annotation.campaigns.answers import wanted_answers
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.lead_queue import Snapshot
 from annotation.campaigns.project import live_tasks

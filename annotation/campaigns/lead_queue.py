@@ -5,15 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from annotation.campaigns.answers import (
-    AnswerExport,
-    CampaignAnswers,
-    PageAnswer,
-    answers_sha256,
-    export_answers,
-    kept_export,
-    read_answers,
-)
+from annotation.campaigns.answer_export import AnswerExport, export_answers, kept_export
+from annotation.campaigns.answers import CampaignAnswers, PageAnswer, answers_sha256, read_answers
 from annotation.campaigns.kept_answers import KeptAnswer, read_kept_answers
 from annotation.campaigns.label_studio import NotThereError
 from annotation.campaigns.record import CampaignRecord

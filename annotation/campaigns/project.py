@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from annotation.campaigns.answers import CampaignAnswers, export_answers, read_answers, wanted_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import CampaignAnswers, read_answers, wanted_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.guidelines import guidelines_html
 from annotation.campaigns.kept_answers import latest_copy, read_kept_answers

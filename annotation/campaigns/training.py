@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from annotation.campaigns.answers import AnswerExport, PageAnswer, export_answers, read_answers
+from annotation.campaigns.answer_export import AnswerExport, export_answers
+from annotation.campaigns.answers import PageAnswer, read_answers
 from annotation.campaigns.label_studio import NotThereError
 from annotation.campaigns.record import CampaignRecord, Trained, append_event, now, opened_file
 from editloop.data.vocabulary import AXES, Page, Record

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from annotation.campaigns.answers import extract_judgements, task_links
+from annotation.campaigns.answer_export import task_links
+from annotation.campaigns.answers import extract_judgements
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import DIGESTS, closing_of, readiness
 from annotation.campaigns.lead_queue import decisions, snapshot

@@ -16,7 +16,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import extract_judgements, read_answers
 from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.record import read_record

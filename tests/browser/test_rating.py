@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from annotation.campaigns.answers import export_answers, progress, read_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import progress, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.labelling import labelling_config, ratings_of, reason_of
 from annotation.campaigns.record import read_record

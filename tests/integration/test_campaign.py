@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from annotation import simulated_experts as experts
 from annotation.campaigns import project as project_module
 from annotation.campaigns.accounts import read_accounts
-from annotation.campaigns.answers import export_answers, extract_judgements, read_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import extract_judgements, read_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of

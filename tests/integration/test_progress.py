@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from annotation.campaigns.accounts import read_accounts
-from annotation.campaigns.answers import export_answers
+from annotation.campaigns.answer_export import export_answers
 from annotation.campaigns.campaign import connect, load_pages, read_campaign
 from annotation.campaigns.closing import readiness
 from annotation.campaigns.label_studio import LabelStudioApi

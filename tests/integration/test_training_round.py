@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation.campaigns.accounts import read_accounts
-from annotation.campaigns.answers import export_answers
+from annotation.campaigns.answer_export import export_answers
 from annotation.campaigns.campaign import read_campaign
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaigns.accounts import ensure_annotators
-from annotation.campaigns.answers import export_answers, extract_judgements, progress, read_answers
+from annotation.campaigns.answer_export import export_answers
+from annotation.campaigns.answers import extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign, connect, load_pages
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import labelling_config, result_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from annotation.campaigns.answers import progress, read_answers, read_export
+from annotation.campaigns.answer_export import read_export
+from annotation.campaigns.answers import progress, read_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import Training
 from annotation.campaigns.labelling import result_of

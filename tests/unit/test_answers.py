@@ -10,18 +10,10 @@ from typing import Any
 
 import pytest
 
+from annotation.campaigns import answer_export
 from annotation.campaigns import answers as module
-from annotation.campaigns.answers import (
-    AnswerExport,
-    TruncatedExportError,
-    answers_sha256,
-    changed_annotations,
-    export_answers,
-    extract_judgements,
-    progress,
-    read_answers,
-    read_export,
-)
+from annotation.campaigns.answer_export import AnswerExport, TruncatedExportError, export_answers, read_export
+from annotation.campaigns.answers import answers_sha256, changed_annotations, extract_judgements, progress, read_answers
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.kept_answers import KeptAnswer
 from annotation.campaigns.labelling import REASONS, result_of
@@ -339,7 +331,7 @@ CUTS = {
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_cut_export_is_asked_for_again_and_then_told(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(answer_export, "SECONDS_BETWEEN", 0.0)
     with studio([CUTS[cut], (200, WHOLE, 0)]) as (settings, asked):
         assert export_answers(settings, campaign({})) == WHOLE_EXPORT
         assert len(asked) == 2
