@@ -16,7 +16,16 @@ from annotation.campaigns.label_studio import LabelStudioApi, NotThereError
 from annotation.campaigns.labelling import result_of
 from annotation.campaigns.people import name_people
 from annotation.campaigns.project import live_tasks
-from annotation.campaigns.record import ProjectMade, append_event, now, opened_file, read_records
+from annotation.campaigns.record import (
+    Acceptance,
+    Closed,
+    Closing,
+    ProjectMade,
+    append_event,
+    now,
+    opened_file,
+    read_records,
+)
 from annotation.lineage_links import judgement_links
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
@@ -28,6 +37,7 @@ from editloop.content import read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain
+from editloop.lineage.signing import SIGNING_KEY, make_keys
 from editloop.lineage.step import run_step
 from infra.service_processes import stop_processes
 from infra.services import Services, start_services
@@ -198,27 +208,39 @@ def test_nobody_speaks_for_somebody_else(opened, reconcile):
     assert progress_of(one)["by_annotator"] == {ADA: 1, BO: 1}, "bo has taken it back"
 
 
-def test_a_closing_that_no_key_signed_counts_for_nothing(opened, editloop: EditLoop, reconcile):
+def test_a_closing_that_no_trusted_key_signed_counts_for_nothing(opened, editloop: EditLoop, tmp_path, monkeypatch):
     one = opened("signed", recorded=True)
     one.answer(lambda name, page, place: {"if": 1 + 3 * (name == ADA), "vq": 2})
-    accepted = '{"accepted": {"reason": "fine", "by": "lea"}}'
-    project = f"/api/projects/{one.campaign.project_id}/"
-    one.api(BO).call("PATCH", project, json={"description": f"editloop-closings: [{accepted}]"})
+    said = Acceptance(reason="fine", by="lea")
+    closing = Closing(answers_sha256=one.live().sha256, config_sha256="c", at=now(), alpha={"if": 0.0}, accepted=said)
+    event = Closed(key=one.campaign.key, at=now(), by="lea", closing=closing)
+    text = {"description": f"editloop-closings: [{closing.model_dump_json()}]"}
+    one.api(BO).call("PATCH", f"/api/projects/{one.campaign.project_id}/", json=text)
     api = tracking.client()
     experiment = api.get_experiment_by_name("editloop-campaigns")
     assert experiment
-    tags = {"editloop.campaign_key": one.campaign.key, "editloop.kind": "closed", "editloop.event.0": accepted}
-    forged = api.create_run(experiment.experiment_id, tags=tags).info.run_id
+    tags = {"editloop.kind": "closed", "editloop.event.0": event.model_dump_json()}
+    tags["editloop.campaign_key"] = one.campaign.key
+    unsigned = api.create_run(experiment.experiment_id, tags=tags).info.run_id
+    with monkeypatch.context() as patched:
+        patched.setenv(SIGNING_KEY, str(make_keys(tmp_path).private))
+        strange = append_event(event, one.campaign.name)
+    replaced = append_event(event.model_copy(update={"by": "bo"}), one.campaign.name)
+    api.set_tag(replaced, "editloop.event.0", event.model_dump_json())
     assert one.record().closings == ()
-    assert any(forged in line for line in campaign_status(one.campaign.key)["strangers"])
-    assert f"run {forged}" in editloop("campaign", "status", "signed").stdout
-    (opening,) = api.search_runs(
-        [experiment.experiment_id],
-        f"tags.`editloop.campaign_key` = '{one.campaign.key}' and tags.`editloop.kind` = 'opened'",
-    )
-    api.delete_run(opening.info.run_id)
-    assert one.record().campaign == one.campaign, "who deletes the record's runs changes nothing"
-    api.restore_run(opening.info.run_id)
+    assert len(campaign_status(one.campaign.key)["strangers"]) == 3
+    shown = editloop("campaign", "status", "signed").stdout
+    assert all(run in shown for run in (unsigned, strange, replaced))
+    append_event(event, one.campaign.name)
+    assert one.record().closings == (closing,), "the same words, signed"
+
+
+def test_deleted_runs_of_the_record_count_all_the_same(opened):
+    one, api = opened("unrecorded", recorded=True), tracking.client()
+    opening = one.record().run_id
+    api.delete_run(opening)
+    assert one.record().campaign == one.campaign
+    api.restore_run(opening)
 
 
 def test_the_files_of_the_record_are_those_that_were_signed(opened, tmp_path):
