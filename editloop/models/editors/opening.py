@@ -20,6 +20,7 @@ EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
     "QwenImageEditPlusPipeline": "qwen_edit_plus.QwenEditPlusEditor",
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
+    "OmniGen2Pipeline": "omnigen2.OmniGen2Editor",
 }
 """By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
 FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tiny-editor`), or models:/NAME@ALIAS"
@@ -118,7 +119,11 @@ def outline_editor(address: str | Path) -> PipelineEditor:
     """
     import diffusers
 
+    from editloop.models.editors.own_pipeline import OwnPipeline
+
     kind = _kind_of(str(address))
+    if issubclass(kind.pipeline, OwnPipeline):
+        return kind.editor(kind.pipeline.outline(kind.folder), kind.settings)
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
     for name in ("transformer", "vae"):
         part = getattr(diffusers, kind.parts[name][1], None)
