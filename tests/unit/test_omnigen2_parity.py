@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 
 from editloop.models.editors.omnigen2 import OmniGen2Editor, OmniGen2Pipeline, guide
@@ -14,6 +14,7 @@ from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel,
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.sampling import integrate
 from editloop.models.editors.settings import read_editor_preset
+from tests.tiny_editors import tiny_codec
 
 pytestmark = pytest.mark.floats
 
@@ -80,18 +81,10 @@ def test_positions_are_the_references(case):
 
 @pytest.fixture(scope="module")
 def editor(network):
-    codec = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(4, 4, 4, 4),
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=4,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-    )
-    pipeline = OmniGen2Pipeline(network, codec, FlowMatchEulerDiscreteScheduler(), None, None)
-    return OmniGen2Editor(pipeline, read_editor_preset("omnigen2"))
+    pipeline = OmniGen2Pipeline(network, tiny_codec(), FlowMatchEulerDiscreteScheduler(), None, None)
+    editor = OmniGen2Editor(pipeline, read_editor_preset("omnigen2"))
+    editor.multiple = 16
+    return editor
 
 
 def one_row(editor, index):

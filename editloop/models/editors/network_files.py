@@ -1,6 +1,6 @@
-"""Fill a network of ours from released safetensors files, a tensor at a time, under other names where a release has them.
+"""Fill a network of ours from released safetensors files, a tensor at a time, by its names or by those of a release.
 
-The names and shapes are compared before a tensor is read. The weights are in memory once, and one stored tensor besides.
+Names and shapes are compared before a tensor is read. The weights are in memory once, and one stored tensor besides.
 """
 
 from collections.abc import Mapping

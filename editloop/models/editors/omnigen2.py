@@ -16,7 +16,7 @@ from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
 from editloop.models.editors.protocol import Conditioning
-from editloop.models.editors.qwen_processor import PictureProcessor
+from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import SETTINGS, Size
 
 SHIFT_SIDE = 40
@@ -201,13 +201,7 @@ class OmniGen2Editor(PipelineEditor):
                 f"copy it from the release's code into {SETTINGS} beside model_index.json (docs/editors.md)."
             )
         tokenizer = self.pipeline.processor.tokenizer
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "system", "content": self.settings.preamble}, {"role": "user", "content": instruction}],
-                tokenize=False,
-            )
-            for instruction in instructions
-        ]
+        texts = [chat_text(tokenizer, text, self.settings.preamble, answered=False) for text in instructions]
         limit = self.settings.text_tokens or None
         rows = tokenizer(
             texts,

@@ -77,13 +77,21 @@ def released_files(folder: Path) -> ReleasedFiles | None:
     return files
 
 
-def is_first_release(transformer: Path) -> bool:
-    """Whether a transformer's file is of v1.0.
+def released_index(folder: Path) -> dict[str, Any] | None:
+    """Return what `model_index.json` would say of a release in a folder, or None where there is no transformer's file.
 
     Args:
-        transformer: The file.
+        folder: The folder.
+
+    Raises:
+        EditLoopError: A file is missing, broken, or there are several transformers.
     """
-    return SCALE_FACTOR in survey_weights(transformer)
+    files = released_files(folder)
+    if files is None:
+        return None
+    release = "v1.0" if SCALE_FACTOR in survey_weights(files.transformer) else "v1.1"
+    encoder = ["transformers", "Qwen2_5_VLForConditionalGeneration"]
+    return {"_class_name": "Step1XEditPipeline", "release": release, TEXT_ENCODER: encoder}
 
 
 def read_released_network(
@@ -112,9 +120,7 @@ def read_released_network(
     return network
 
 
-def read_released_codec(
-    file: Path, dtype: torch.dtype, config: Mapping[str, Any] = FLUX_CODEC
-) -> AutoencoderKL:
+def read_released_codec(file: Path, dtype: torch.dtype, config: Mapping[str, Any] = FLUX_CODEC) -> AutoencoderKL:
     """Read the codec from its single file.
 
     Args:
@@ -143,11 +149,9 @@ def network_weights(tensor: StoredTensor) -> dict[str, StoredRows]:
     Args:
         tensor: The tensor. An unknown name stays, so that it is named as surplus.
     """
-    for pattern, names in NAMES:
-        match = re.fullmatch(pattern, tensor.key)
-        if match:
-            break
-    else:
+    matches = ((re.fullmatch(pattern, tensor.key), names) for pattern, names in NAMES)
+    match, names = next(((match, names) for match, names in matches if match), (None, ()))
+    if match is None:
         return {tensor.key: StoredRows(tensor)}
     rows = tensor.shape[0]
     if tensor.key.startswith("final_layer.adaLN_modulation"):
