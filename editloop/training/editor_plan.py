@@ -55,7 +55,7 @@ class EditorTraining(NamedTuple):
     """Edits that go through the network at a time."""
     checkpointing: bool
     guidance: float | None
-    """Guidance of the trained passes; None for the editor's own, which is above 1 where it takes two passes."""
+    """Guidance of the trained passes; None for the editor's own, which is above 1 where it takes several passes."""
     encoded: int
     """Tasks that are encoded at a time."""
     tasks: int
@@ -156,8 +156,9 @@ def conditioning_memory(shape: EditorArchitecture, pixels: int) -> float:
         shape: The editor's shape.
         pixels: Pixels of the source.
     """
-    texts = 2 if shape.two_passes else 1
-    return FULL * (texts * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent)
+    return FULL * (
+        min(shape.passes, 2) * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent
+    )
 
 
 def plan_editing(shape: EditorArchitecture, pixels: int, edits: int, *, size: int = 2) -> EditorNeed:
@@ -208,7 +209,7 @@ def plan_training(
     trained += number * numbers / (gpus if stage >= 2 else 1)
     trained += (12 if stage or number < FULL else 8) * numbers / (gpus if stage else 1)
     tokens = edit_tokens(shape, pixels)
-    passes = 2 if shape.two_passes and (training.guidance is None or training.guidance > 1) else 1
+    passes = shape.passes if training.guidance is None or training.guidance > 1 else 1
     activations = update_memory(
         shape, tokens, size, adapter=adapter, checkpointing=training.checkpointing, passes=passes
     )

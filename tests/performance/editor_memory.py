@@ -108,7 +108,7 @@ def shape_of(editor: KontextEditor) -> EditorArchitecture:
         latent=64,
         text_width=32,
         text_tokens=TEXT_TOKENS,
-        two_passes=False,
+        passes=1,
         blocks=tuple(blocks),
         codec=Codec(weights=pipeline.vae.num_parameters(), encode=192, decode=304),
         text_encoders=tuple(
