@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from editloop.environment import environment_variables
+from editloop.processes import GRACE_SECONDS
 
 CLIENT = Path(__file__).with_name("step_client.py")
 MODULES = (
@@ -41,8 +42,6 @@ MODULES = (
 """What most steps import. Together they import all large libraries."""
 HEADER_BYTES = 8
 """A request begins with its length in so many bytes."""
-GRACE_SECONDS = 10.0
-"""Seconds that a step gets to end by itself when its client is gone."""
 
 
 @contextmanager
