@@ -78,6 +78,13 @@ ROWS = (
         90,
         unless=("rl-qwen-image-edit", "rl-kontext"),
     ),
+    Row(
+        "offload",
+        "EditReward, Qwen2.5-VL-3B: all weights trained, ZeRO-2 and ZeRO-3 with main memory",
+        "offload_rows:offload",
+        60,
+        150,
+    ),
     Row("resume", "EditReward, 130 M weights: stopped by SIGTERM and gone on with", "precision_rows:resume", 25, 90),
 )
 

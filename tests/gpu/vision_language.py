@@ -49,6 +49,21 @@ MIDDLE = Architecture(
     vision=Vision(layers=4, width=640, inner=1728, gated=True, patch=14),
 )
 """About 130 million weights: what is compared in fp32 too, and what is saved and read again."""
+LARGE = Architecture(
+    language=Language(
+        layers=36,
+        width=2048,
+        inner=11008,
+        heads=16,
+        key_value_heads=2,
+        head_width=128,
+        vocabulary=151936,
+        tied=False,
+        attention_bias=True,
+    ),
+    vision=Vision(layers=32, width=1280, inner=3420, gated=True, patch=14),
+)
+"""Qwen2.5-VL-3B: all weights and their optimiser take 60 GB, which a machine with one GPU has in main memory."""
 REWARD, REWARD_QWEN3 = "editreward-qwen2.5-vl-7b", "editreward-qwen3-vl-8b"
 ADAPTER = LoraSettings(rank=32, alpha=64)
 """Where a GPU alone cannot train all weights, the language model's linear layers get EditScore's adapter."""

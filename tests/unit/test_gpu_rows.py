@@ -77,6 +77,8 @@ FIGURES = {
     "rl-qwen-image-edit": EDITOR,
     "rl-kontext": EDITOR,
     "rl-klein": EDITOR,
+    "offload": {f"zero{stage}_{name}" for stage in (2, 3) for name in ("edits_per_second", "peak_gib", "planned_gib")}
+    | {"loss_apart"},
     "resume": {"steps", "loss", "loss_apart", "same_bits"},
 }
 NOT_KNOWN = {"mfu"} if not torch.cuda.is_available() else set()
