@@ -78,7 +78,7 @@ def trainer(
     from editloop.training.editor_rl.loop import Training
     from editloop.training.editor_rl.prompts import Prompts
     from editloop.training.editor_rl.scoring import RewardJudges
-    from editloop.training.editor_rl.train import open_to_train
+    from editloop.training.editor_rl.train import open_rl_editor
 
     started()
     job = RlJob(
@@ -89,7 +89,7 @@ def trainer(
         settings=settings,
         checkpoints=folder / "checkpoints",
     )
-    editor, trained = open_to_train(job.editor, settings)
+    editor, trained = open_rl_editor(job.editor, settings)
     teachers = RewardJudges({address: judge}, patience=0)
     prompts = Prompts(practised or rows(), editor, cache_size=settings.encodings, seed=settings.seed)
     return Training(job, editor, trained, prompts, teachers)
