@@ -24,6 +24,7 @@ class RlSettings(RunSettings):
     """
 
     SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
+        "compile",
         "iterations",
         "judge_patience",
         "most_missing",
@@ -80,6 +81,9 @@ class RlSettings(RunSettings):
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
     where the machine has instructions for it (there 1.8 times as fast)."""
+    compile: bool = False
+    """Compile the network's blocks with torch.compile. It takes minutes at the start and a compiler on the machine, so
+    that it pays in a long training of a large network."""
     zero_stage: Literal[0, 1, 2] = 2
     """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients."""
     ema_decay: float = Field(0.95, ge=0, lt=1)

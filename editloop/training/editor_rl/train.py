@@ -84,8 +84,12 @@ def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]
     torch.manual_seed(settings.seed)
     editor.bf16 = computes_in_bf16(settings)
     if settings.adapter is None:
-        return editor.train_whole()
-    return editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
+        trained = editor.train_whole()
+    else:
+        trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
+    if settings.compile:
+        editor.compile_blocks()
+    return trained
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
