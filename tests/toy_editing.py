@@ -5,7 +5,7 @@ formulas. A job of one rank needs no other process.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,9 @@ class AffineEditor:
 
     def decode(self, x: Tensor, size: tuple[int, int]) -> Any:
         return x.numpy()
+
+    def merged(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def base(self) -> Iterator[None]:

@@ -144,7 +144,7 @@ class Iteration:
         """Sample this rank's tasks in parts, and send each part to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
         plan, sampled = self.algorithm.sampling_plan(iteration), []
-        with self.algorithm.sampling_weights():
+        with self.algorithm.sampling_weights(), self.editor.merged():
             for tasks in self._parts(mine):
                 encoded_tasks = self.prompts.encoded_tasks(tasks)
                 conditions = [encoded_task.condition for encoded_task in encoded_tasks]
