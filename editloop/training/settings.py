@@ -72,6 +72,9 @@ class TrainingSettings(RunSettings):
     """Share of the steps in which the learning rate rises linearly to its peak."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
+    frozen_embeddings: bool = False
+    """Leave a judge's token embeddings as they are when all weights are trained, and the output layer that is tied to
+    them. The optimiser then has no states for them: 12 bytes for each of their weights."""
     gradient_checkpointing: bool = False
     """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
     time."""
@@ -84,6 +87,8 @@ class TrainingSettings(RunSettings):
             raise ValueError(f"epochs {self.epochs} and steps {self.steps}: give exactly one of them")
         if self.micro_batch is not None and self.micro_batch > self.batch:
             raise ValueError(f"micro_batch {self.micro_batch} is above batch {self.batch}: at most the batch's units")
+        if self.frozen_embeddings and self.adapter is not None:
+            raise ValueError("frozen_embeddings with an adapter: an adapter freezes them anyway; leave it out")
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError(
                 "offload optimizer with zero_stage 0: ZeRO moves states that it manages; take stage 1 to 3"

@@ -4,7 +4,7 @@ Rank 0 reads the tensors from their files one after the other. Each is sent to a
 a file is read once, and a rank has at most one tensor whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -46,7 +46,8 @@ class ParameterSpreader:
             deepspeed.zero.Init(module=nn.ParameterList([parameter]), remote_device=self._remote_device)
             self._first = parameter
         else:
-            self._first.convert_to_zero_parameters([parameter])
+            convert: Callable[[list[nn.Parameter]], None] = getattr(self._first, "convert_to_zero_parameters")  # noqa: B009
+            convert([parameter])
 
 
 def fill(parameter: nn.Parameter, value: Tensor) -> None:
@@ -84,14 +85,34 @@ def gathered(parameter: Tensor, *, changed: bool = False) -> Iterator[None]:
 
     Args:
         parameter: The parameter. One that is not spread is whole anyway.
-        changed: Whether the block changes it; what rank 0 has at the end is then everybody's.
+        changed: Whether the block changes it. Of a spread one every rank gets its part of what rank 0 has at the end.
     """
-    if is_spread(parameter):
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if changed else None):
-            yield
+    if not is_spread(parameter):
+        yield
         return
-    yield
-    if changed and distributed.is_initialized():
-        distributed.broadcast(parameter.data, src=0)
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if changed else None):
+        yield
+
+
+def enable_spread_passes(model: nn.Module, spread: Spread) -> None:
+    """Make a spread model callable, for passes without gradient. Every rank calls it, and makes the same passes.
+
+    Before a layer computes its weights are gathered, and let go after it.
+
+    Args:
+        model: The model, in evaluation mode.
+        spread: Where each rank keeps its parts.
+    """
+    import deepspeed
+
+    zero = {"stage": 3} | ({"offload_param": {"device": "cpu"}} if spread == "host" else {})
+    bf16 = any(is_spread(parameter) and parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    config = {
+        "train_batch_size": distributed.get_world_size(),
+        "zero_optimization": zero,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 2**31,
+    }
+    deepspeed.initialize(model=model, config=config)

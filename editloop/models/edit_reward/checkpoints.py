@@ -40,7 +40,7 @@ def open_backbone(
             the keys do not fit the configuration.
     """
     read = read_tokenizer(tokenizer)
-    new_token = control_id(read, REWARD_TOKEN) if is_base and add_token(read) else None
+    new_token = _new_id(read) if is_base else None
     backbone = load_backbone(folder, dtype, generates=False, new_token=new_token, spread=spread)
     return LoadedBackbone(backbone, read)
 
@@ -76,3 +76,28 @@ def add_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     """
     special_tokens = [*map(str, tokenizer.all_special_tokens), REWARD_TOKEN]
     return bool(tokenizer.add_special_tokens({"extra_special_tokens": special_tokens}))
+
+
+def new_reward_token(base: Path) -> int | None:
+    """Return the id that `<|Reward|>` gets on a base; None where the base knows it.
+
+    Args:
+        base: The base's folder.
+
+    Raises:
+        EditLoopError: Its tokenizer is missing or cannot be read.
+    """
+    return _new_id(read_tokenizer(base))
+
+
+def is_checkpoint(base: str) -> bool:
+    """Return whether a training's base is a checkpoint in Hugging Face's layout, rather than a reward model.
+
+    Args:
+        base: The base: a folder, or the name of a shipped model.
+    """
+    return (Path(base) / "config.json").is_file()
+
+
+def _new_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    return control_id(tokenizer, REWARD_TOKEN) if add_token(tokenizer) else None

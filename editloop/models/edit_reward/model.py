@@ -193,12 +193,21 @@ class RewardModel(nn.Module):
         """
         with complete_folder(folder, wording_facts(self.settings) | facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
-            self.tokenizer.save_pretrained(out / "tokenizer")
-            heads = self.rm_heads.state_dict(prefix=HEADS)
-            save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS_FILE)
-            (out / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
-            for name, value in (extra or {}).items():
-                (out / name).write_text(json.dumps(value, indent=1) + "\n")
+            self.save_beside(out, self.rm_heads.state_dict(prefix=HEADS), extra or {})
+
+    def save_beside(self, out: Path, heads: dict[str, Tensor], extra: dict[str, object]) -> None:
+        """Write what a model folder has beside its backbone and manifest.
+
+        Args:
+            out: The folder.
+            heads: Weights of the heads, by their keys.
+            extra: JSON values by file name.
+        """
+        self.tokenizer.save_pretrained(out / "tokenizer")
+        save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS_FILE)
+        (out / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
+        for name, value in extra.items():
+            (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
     def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """Return the input of `forward` for all edits of some groups, on the CPU.

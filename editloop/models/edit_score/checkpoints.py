@@ -103,11 +103,20 @@ def open_base(folder: Path, dtype: torch.dtype, *, spread: Spread | None = None)
         check_model_folder(folder)
         if (folder / BASE).is_file():
             raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
-        settings, weights, tokenizer = read_settings(folder), folder / "backbone", folder / "tokenizer"
+        settings, tokenizer = read_settings(folder), folder / "tokenizer"
     else:
-        settings, weights, tokenizer = _released_settings(folder), folder, folder
-    backbone = load_backbone(weights, dtype, generates=True, spread=spread)
+        settings, tokenizer = _released_settings(folder), folder
+    backbone = load_backbone(weights_folder(folder), dtype, generates=True, spread=spread)
     return LoadedBase(backbone, read_tokenizer(tokenizer), settings)
+
+
+def weights_folder(base: Path) -> Path:
+    """Return the folder of a base's weights and their configuration.
+
+    Args:
+        base: The base's folder.
+    """
+    return base / "backbone" if (base / SETTINGS).is_file() else base
 
 
 def read_settings(folder: Path) -> EditScoreSettings:
