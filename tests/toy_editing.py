@@ -74,6 +74,9 @@ class AffineEditor:
     def decode(self, x: Tensor, size: tuple[int, int]) -> Any:
         return x.numpy()
 
+    def merged(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     @contextmanager
     def base(self) -> Iterator[None]:
         now = [parameter.data for parameter in self.trained]

@@ -81,6 +81,15 @@ LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "plain_peak_gib": ("peak memory, the plain way", gib),
     "planned_gib": ("`editloop plan` says", gib),
     "planned_whole_gib": ("`editloop plan` says of training all weights here", gib),
+    **{
+        f"zero{stage}_{name}": (f"ZeRO-{stage}, {offloaded} in main memory: {label}", written)
+        for stage, offloaded in ((2, "optimiser"), (3, "optimiser and weights"))
+        for name, label, written in (
+            ("edits_per_second", "edits a second", plain),
+            ("peak_gib", "peak memory", gib),
+            ("planned_gib", "`editloop plan` says", gib),
+        )
+    },
     "hidden_apart": ("relative difference of hidden states", plain),
     "logits_apart": ("relative difference of first tokens' logits", plain),
     "scores_apart": ("largest difference of a raw score", plain),

@@ -35,6 +35,20 @@ ROWS = (
         80,
     ),
     Row(
+        "reward-training-qwen3",
+        "EditReward, Qwen3-VL-8B: training with an adapter, shared prefix against plain passes",
+        "reward_rows:training_qwen3",
+        40,
+        150,
+    ),
+    Row(
+        "reward-scoring-qwen3",
+        "EditReward, Qwen3-VL-8B: scoring four edits a task, shared prefix against plain passes",
+        "reward_rows:scoring_qwen3",
+        25,
+        80,
+    ),
+    Row(
         "score-average",
         "EditScore, Qwen2.5-VL-7B: Avg@4 from one prefill against separate calls",
         "score_rows:average_of_four",
@@ -63,6 +77,13 @@ ROWS = (
         30,
         90,
         unless=("rl-qwen-image-edit", "rl-kontext"),
+    ),
+    Row(
+        "offload",
+        "EditReward, Qwen2.5-VL-3B: all weights trained, ZeRO-2 and ZeRO-3 with main memory",
+        "offload_rows:offload",
+        60,
+        150,
     ),
     Row("resume", "EditReward, 130 M weights: stopped by SIGTERM and gone on with", "precision_rows:resume", 25, 90),
 )

@@ -120,7 +120,7 @@ def rolled_out(method: str) -> tuple[int, int]:
     from editloop.models.editors.protocol import join_conditions
     from editloop.training.editor_rl.build_algorithm import build_algorithm
     from editloop.training.editor_rl.prompts import Prompts
-    from editloop.training.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
+    from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
     from editloop.training.editor_rl.scoring import OracleJudge
     from editloop.training.editor_rl.trained_weights import TrainedWeights
     from editloop.training.encoding_store import GIGABYTE, EncodingStore
@@ -134,8 +134,7 @@ def rolled_out(method: str) -> tuple[int, int]:
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
             for member in range(MEMBERS):
-                draws = noise_generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
-                plain.sample(tasks, draws, plain.trained_steps(iteration))
+                plain.sample(iteration, [(task, member) for task in tasks])
     algorithm = build_algorithm(SHARED, editor, TrainedWeights(plain.trained))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):

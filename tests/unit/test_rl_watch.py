@@ -55,6 +55,8 @@ class Shifter:
     def base(self) -> Any:
         return nullcontext()
 
+    merged = base
+
 
 class Brightness:
     """The brighter, the better; `wants` -1 turns it round."""

@@ -17,12 +17,16 @@ from editloop.models.backbones.weight_files import check_weight_files, read_tens
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
+from editloop.models.editors.step1x_files import released_files, released_index
 from editloop.plugins import load_plugin, plugin_names
 
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
     "QwenImageEditPlusPipeline": "qwen_edit_plus.QwenEditPlusEditor",
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
+    "OmniGen2Pipeline": "omnigen2.OmniGen2Editor",
+    "Step1XEditPipeline": "step1x.Step1XEditor",
+    "Step1XEditPipelineV1P2": "step1x.Step1XEditorV1P2",
 }
 """By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
 LIBRARIES = ("diffusers", "transformers")
@@ -138,7 +142,7 @@ def add_editor(folder: Path) -> str:
             infinite, or the folder cannot be written to.
     """
     outline = outline_editor(folder)
-    for path in sorted(folder.glob("*/*.safetensors")):
+    for path in (*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*/*.safetensors"))):
         for _ in read_tensors(survey_weights(path)):
             pass  # each is looked at and let go
     try:
@@ -164,7 +168,11 @@ def outline_editor(address: str | Path) -> PipelineEditor:
     """
     import diffusers
 
+    from editloop.models.editors.own_pipeline import OwnPipeline
+
     kind = _kind_of(str(address))
+    if issubclass(kind.pipeline, OwnPipeline):
+        return kind.editor(kind.pipeline.outline(kind.folder), kind.settings)
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
     for name in (NETWORK, CODEC):
         if kind.part_class(name):
@@ -210,10 +218,13 @@ def _kind_of(address: str) -> _Kind:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the content of model_index.json, after a check of each part's files. No weights are read."""
+    """Return the content of model_index.json, after a check of each part's files. No weights are read.
+
+    Step1X-Edit's folder of single files has none: it is made up.
+    """
     path = folder / "model_index.json"
     try:
-        index = json.loads(path.read_bytes())
+        index = released_index(folder) or json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
     if not isinstance(index, dict):
@@ -255,7 +266,7 @@ def find_editor(address: str) -> Path:
         return require_model(address)
     shipped = Path(__file__).with_name("weights") / address
     folder = shipped if "/" not in address and shipped.is_dir() else Path(address)
-    if not (folder / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file() and released_files(folder) is None:
         raise EditLoopError(
             f"editor {address!r}: not a shipped editor and no diffusers pipeline folder (model_index.json is missing). "
             f"Give {FORMS}."

@@ -175,6 +175,12 @@ class Editor(Protocol):
     def train_whole(self) -> list[torch.nn.Parameter]:
         """Make every weight of the network trainable and return the weights. A frozen copy is kept for `base`."""
 
+    def compile_blocks(self) -> None:
+        """Compile the network's repeated blocks with torch.compile."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Let passes without gradient go faster within the block, where the weights do not change. Not for `base`."""
+
     def base(self) -> AbstractContextManager[None]:
         """Let the editor compute velocities as it did before training, within the block."""
 

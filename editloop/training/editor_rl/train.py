@@ -59,7 +59,10 @@ def open_rl_editor(address: str, settings: RlSettings) -> tuple[Editor, list[nn.
         The editor, and its parameters to train, in float32.
     """
     bf16 = computes_in_bf16(settings)
-    return open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
+    editor, trained = open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
+    if settings.compile:
+        editor.compile_blocks()
+    return editor, trained
 
 
 def open_prompts(job: RlJob, practised: Sequence[EditRow], editor: Editor) -> Prompts:
