@@ -65,7 +65,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str, way: str) -> None:
     steps = json.loads((trained / f"{kind}-{way}" / "training.json").read_text())["steps"]
     assert len(steps) == 3
-    assert all(np.isfinite(step["loss"]) for step in steps)
+    losses = [step["loss"] for step in steps if "loss" in step]  # none where all edits are worth the same
+    assert losses
+    assert np.isfinite(losses).all()
     before, after = open_editor(trained / kind), open_editor(trained / f"{kind}-{way}" / "editor")
     encodings = list((trained / f"{kind}-{way}-checkpoints").glob("encodings/*/*.safetensors"))
     shapes = {tuple(load_file(path)["source"].shape) for path in encodings}
