@@ -21,6 +21,7 @@ from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
+from editloop.training.editor_rl.train import open_prompts
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.editors import real_editor
 from tests.gpu.machine import forget_peak, peak_gib, utilisation
@@ -152,7 +153,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         checkpoints=conditions.folder / "checkpoints",
     )
     trained = prepare_to_train(editor, chosen, chosen, bf16=True)
-    prompts = Prompts(list(read_edits(edits)), editor, cache_size=chosen.encodings, seed=chosen.seed)
+    prompts = open_prompts(job, list(read_edits(edits)), editor)
     training = Training(job, editor, trained, prompts, RewardJudges({"brightness": Brightness()}, patience=0))
     iterate = Iteration(
         chosen,
@@ -170,6 +171,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
 @torch.no_grad()
 def _pass_flops(editor: PipelineEditor, prompts: Prompts) -> float:
     """Operations of one edit's pass through the network, counted by torch; needs no figures of the architecture."""
+    prompts.encode([[0]], 1)
     condition = join_conditions([task.condition for task in prompts.encoded_tasks([0])]).to(editor.device)
     x = editor.noise(1, condition.size, torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:

@@ -167,7 +167,7 @@ class PipelineEditor(ABC):
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source.
 
         It is the one of the settings' sizes with the nearest aspect ratio or, where they name none, about `area` pixels
@@ -176,10 +176,13 @@ class PipelineEditor(ABC):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; one of the settings' sizes is scaled to it. None takes them as they are.
         """
         if self.settings.sizes:
-            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
-        scale = (self.settings.area / (height * width)) ** 0.5
+            height, width = min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+            if area is None:
+                return height, width
+        scale = ((area or self.settings.area) / (height * width)) ** 0.5
         unit = self.multiple * self.rounding
         rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
         return rounded[0], rounded[1]
@@ -191,6 +194,12 @@ class PipelineEditor(ABC):
             size: (height, width) in pixels.
         """
         return size[0] // self.multiple, size[1] // self.multiple
+
+    @contextmanager
+    def encoders_at_hand(self) -> Iterator[None]:
+        """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
+        with self.on_demand.on_device([*self.text_encoders, CODEC]):
+            yield
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size.
