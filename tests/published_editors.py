@@ -1,7 +1,7 @@
 """The published editors as the real classes build them from their published configurations, on the meta device."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import (
@@ -26,11 +26,11 @@ from transformers import (
 
 
 class PublishedEditor(NamedTuple):
-    """An editor's parts with weights."""
+    """An editor's parts with weights. To mypy diffusers' models are no modules."""
 
-    network: nn.Module
-    codec: nn.Module
-    text_encoders: list[nn.Module]
+    network: Any
+    codec: Any
+    text_encoders: list[Any]
 
 
 def flux_network() -> FluxTransformer2DModel:

@@ -66,6 +66,8 @@ class EditorTraining(NamedTuple):
     """Latents that are kept for each sampled edit."""
     averages: int
     """Copies of the trained weights beside them: the moving average, NFT's old policy."""
+    resident: bool
+    """Whether text encoders and codec stay on the GPU, in every phase."""
 
 
 def rl_training(settings: RlSettings, gpus: int) -> EditorTraining:
@@ -86,13 +88,14 @@ def rl_training(settings: RlSettings, gpus: int) -> EditorTraining:
         settings.adapter.rank if settings.adapter else None,
         settings.zero_stage,
         min(settings.micro_batch, encoded * settings.members),
-        False,
+        settings.gradient_checkpointing,
         settings.guidance,
         encoded,
         tasks,
         tasks * settings.members,
         stored,
         averages,
+        settings.encoders == "resident",
     )
 
 
@@ -116,6 +119,7 @@ def sft_training(settings: SftSettings, gpus: int) -> EditorTraining:
         0,
         0,
         0,
+        settings.encoders == "resident",
     )
 
 
@@ -282,11 +286,11 @@ def editor_jobs(shape: EditorArchitecture) -> list[EditorJob]:
     Args:
         shape: The editor's shape.
     """
-    frugal = RlSettings(members=8, micro_batch=1, tasks=1, zero_stage=2)
+    frugal = RlSettings(members=8, micro_batch=1, gradient_checkpointing=True)
     edit, small = 1024**2, 512**2
 
     def rl(gpus: int) -> EditorTraining:
-        return rl_training(frugal.model_copy(update={"tasks": gpus}), gpus)._replace(checkpointing=True)
+        return rl_training(frugal.model_copy(update={"tasks": gpus}), gpus)
 
     def sft(gpus: int) -> EditorTraining:
         return rl(gpus)._replace(samples=0, stored=0, averages=0, guidance=1.0)

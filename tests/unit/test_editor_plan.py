@@ -1,5 +1,6 @@
 """The plan of an editor's memory: shapes against the real classes, counts against what autograd keeps."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -193,7 +194,7 @@ def test_the_peak_of_an_update(name: str, size: int, checkpointing: bool) -> Non
     assert 2 * working_memory(shape, TOKENS, size) == pytest.approx(tensor_peak(forward), rel=0.12)
 
 
-CODECS = {
+CODECS: dict[str, Callable[[], Any]] = {
     "flux-kontext": lambda: AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -221,8 +222,8 @@ def test_what_a_codec_holds_for_each_pixel(name: str) -> None:
 
 
 def test_lora_rl_of_flux_kontext_at_512_pixels_leaves_ten_of_eighty_gigabytes() -> None:
-    settings = RlSettings(members=8, micro_batch=8)
-    training = rl_training(settings, 1)._replace(checkpointing=True)
+    settings = RlSettings(members=8, micro_batch=8, gradient_checkpointing=True)
+    training = rl_training(settings, 1)
     need = plan_training(read_editor_architecture("flux-kontext"), training, 1, SIDE**2)
     assert training.adapter_rank == 32
     assert need.total <= 80e9 - 10e9

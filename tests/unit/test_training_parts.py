@@ -143,12 +143,12 @@ def test_a_merged_adapter_computes_the_same_in_a_plain_model(tmp_path: Path, gen
     write_trained_backbone(
         tmp_path / "base",
         tmp_path / "state.safetensors",
-        tmp_path,
+        tmp_path / "trained",
         torch.float32,
         generates=generates,
         adapter=adapter,
     )
-    plain = load_backbone(tmp_path, torch.float32, generates=generates)
+    plain = load_backbone(tmp_path / "trained", torch.float32, generates=generates)
     assert [name for name, _ in plain.named_parameters()] == names
     with torch.no_grad():
         adapted, merged = (one(input_ids=tokens)[0] for one in (model, plain))
