@@ -98,8 +98,9 @@ def open_editor(
             parts[name] = _read_part(kind, name, network_dtype if name == NETWORK else frozen_dtype, target)
         else:
             parts[name] = _outline_part(kind, name) if name == CODEC else None  # a pipeline asks how a codec is built
+    rest_dtype = frozen_dtype if NETWORK in parts else network_dtype  # a pipeline of ours reads its network itself
     pipeline = kind.pipeline.from_pretrained(
-        kind.folder, **parts, dtype=frozen_dtype, local_files_only=True, use_safetensors=True
+        kind.folder, **parts, dtype=rest_dtype, local_files_only=True, use_safetensors=True
     )
     pipeline.set_progress_bar_config(disable=True)
     for name, part in pipeline.components.items():
