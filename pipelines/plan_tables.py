@@ -85,12 +85,12 @@ def list_presets() -> None:
     for name in editor_architecture_names():
         shape = read_editor_architecture(name)
         for index, job in enumerate(editor_jobs(shape)):
-            heading = ("", "") if index else (name, f"{shape.weights / 1e9:.3g} B")
+            first = ("", "") if index else (name, f"{shape.weights / 1e9:.3g} B")
 
             def editor_total(gpus: int) -> float:
                 return job.need(gpus).total  # noqa: B023  # called in this round
 
-            editors.add_row(*heading, job.name, *_fewest(editor_total))
+            editors.add_row(*first, job.name, *_fewest(editor_total))
     console.print(editors)
 
 

@@ -163,8 +163,9 @@ def conditioning_memory(shape: EditorArchitecture, pixels: int, size: int) -> fl
     Args:
         shape: The editor's shape.
         pixels: Pixels of the source.
+        size: Bytes per number.
     """
-    return FULL * (
+    return size * (
         min(shape.passes, 2) * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent
     )
 

@@ -189,7 +189,14 @@ def test_each_kind_of_pass_keeps_what_the_plan_says(name: str, size: int, adapte
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
-@pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in FAMILIES), ("flux-kontext", 4)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("flux-kontext", 2),
+        *(pytest.param(name, 2, marks=pytest.mark.extended("the same of other blocks")) for name in FAMILIES[1:]),
+        pytest.param("flux-kontext", 4, marks=pytest.mark.extended("the same in fp32")),
+    ],
+)
 def test_the_peak_of_an_update(name: str, size: int, checkpointing: bool) -> None:
     network, shape = small_editor(name)
     with_adapter(network, shape.preset, torch.bfloat16 if size == 2 else torch.float32)
