@@ -10,6 +10,7 @@ sends its part of the layer's weights. They end with the caller.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -107,8 +108,9 @@ def spread_judge(model: str, *, processes: int, passes: int | None = None) -> It
             yield SpreadJudge(_open(folder, passes))
             broadcast_object(None)
             end_rank()
-        for other in others:
-            other.wait(END_SECONDS)
+        deadline = time.monotonic() + END_SECONDS
+        while any(other.poll() is None for other in others) and time.monotonic() < deadline:
+            time.sleep(0.1)
     finally:
         for other in others:
             other.kill()

@@ -76,7 +76,8 @@ def test_a_judge_over_two_processes_gives_the_answers_of_one() -> None:
     call = [sys.executable, "-c", "from tests.spread_judges import print_answers; print_answers()"]
     done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["spread"] == found["alone"] != [[], []]
-    assert "not an image" in found["refused"] or "RGB" in found["refused"], found["refused"]
+    assert found["spread"] == found["alone"]
+    assert all(found["alone"][0])
+    assert found["refused"]
     assert "can do so once" in found["again"]
     assert not psutil.pid_exists(found["other"])
