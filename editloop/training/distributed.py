@@ -94,9 +94,19 @@ def broadcast_object(value: Any) -> Any:
     return box[0]
 
 
+def rank_on_machine() -> int:
+    """Return this rank's number on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def ranks_on_machine() -> int:
+    """Return the number of ranks on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_first_on_machine() -> bool:
     """Return whether this is the first rank of its machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return rank_on_machine() == 0
 
 
 def is_first_on_disk(folder: Path) -> bool:
