@@ -19,6 +19,7 @@ from tests.performance import (
     rl_speed,
     rl_trainer,
     serving_load,
+    spread_load,
 )
 from tests.performance.bench import Benchmark, Race, Scale
 
@@ -132,6 +133,12 @@ SCALES: tuple[Scale, ...] = (
     ),
     gate_speed.bootstrap_limit(),
     rl_trainer.memory(),
+    Scale(
+        "judge scale: a base of 325 MB opened over two ranks (a rank's part is 163 MB, the largest tensor 36 MB)",
+        spread_load.opening,
+        spread_load.LONGEST_SECONDS,
+        spread_load.MOST_MEGABYTES,
+    ),
     Scale(
         "dataset scale: shards, pairs, split and manifest of 200,000 judgements",
         dataset_scale.building,
