@@ -98,6 +98,11 @@ def is_first_on_machine() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def ranks_on_machine() -> int:
+    """Return the number of this job's ranks on this rank's machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def gather_files(folder: Path) -> None:
     """Move what the ranks of other machines wrote in their folder to rank 0's. Every rank calls it.
 

@@ -53,6 +53,7 @@ class TrainingSettings(RunSettings):
         "micro_batch",
         "offload",
         "gradient_checkpointing",
+        "loader_threads",
     }
 
     epochs: int | None = Field(None, ge=1)
@@ -75,6 +76,9 @@ class TrainingSettings(RunSettings):
     gradient_checkpointing: bool = False
     """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
     time."""
+    loader_threads: int | None = Field(None, ge=1)
+    """Threads of a rank that read, decode and scale images while the model trains. null: the rank's share of the
+    machine's processors, at most 4."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
 

@@ -24,6 +24,7 @@ from editloop.models.backbones.checkpoints import image_processor_of
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.vision_attention import enable_segment_attention
 from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
 from editloop.models.edit_reward.checkpoints import HEADS, add_reward_token, open_backbone
@@ -98,7 +99,7 @@ class RewardModel(nn.Module):
     """
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
-        """Put new heads on a backbone, and switch it to tree attention.
+        """Put new heads on a backbone, and switch it to tree and segment attention.
 
         Args:
             backbone: Qwen2_5_VLModel or Qwen3VLModel.
@@ -111,6 +112,7 @@ class RewardModel(nn.Module):
         width = backbone.config.text_config.hidden_size
         self.rm_heads = nn.ModuleDict({f"head_{i}": reward_head(width) for i in range(settings.heads)})
         enable_tree_attention(backbone)
+        enable_segment_attention(backbone)
 
     @classmethod
     def load(
