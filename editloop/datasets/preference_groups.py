@@ -170,7 +170,9 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
 
     def _decoded(self, png: bytes) -> Picture:
         picture = Image.open(io.BytesIO(png))
-        return np.asarray(picture.convert("RGB")) if self._side is None else shrink(picture, self._side)
+        if self._side is not None:
+            return shrink(picture, self._side)
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def read_groups(dataset: Path, split: str, side: int | None = None, *, targets: bool = True) -> PreferenceGroups:
