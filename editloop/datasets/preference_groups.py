@@ -9,18 +9,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from editloop.data.picture_file import UNREADABLE, first_line
 from editloop.data.picture_size import Picture, shrink
 from editloop.data.vocabulary import AXES
 from editloop.datasets.shards import PICTURES, shards
+from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
 CACHE_BYTES = 64 * 2**20
@@ -144,9 +147,9 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             instruction=members[0]["instruction"],
             candidates=ids,
             editors=tuple(row["editor"] for row in members),
-            source=self._decoded(encoded[0]["source"]),
-            target=self._decoded(target) if (target := encoded[0].get("target")) is not None else None,
-            edits=LazyPictures([pictures["image"] for pictures in encoded], self._decoded),
+            source=self._decoded(task, encoded[0]["source"]),
+            target=self._decoded(task, target) if (target := encoded[0].get("target")) is not None else None,
+            edits=LazyPictures([pictures["image"] for pictures in encoded], partial(self._decoded, task)),
             ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
             weights=np.array(
                 [[self._weights.get((task, frozenset((first, second))), no_weight) for second in ids] for first in ids],
@@ -160,7 +163,11 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         with self._lock:
             if number not in self._cache:
                 path, group = self._groups[number]
-                table = self._open(path).read_row_group(group, columns=self._columns)
+                try:
+                    table = self._open(path).read_row_group(group, columns=self._columns)
+                except (pa.ArrowException, OSError) as error:
+                    fault = f"{path}: row group {group} cannot be read ({first_line(error)})"
+                    raise EditLoopError(f"{fault}; fetch the dataset again.") from None
                 self._cache[number] = {name: table[name].to_pylist() for name in self._columns}
                 while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)
@@ -168,8 +175,13 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             columns = self._cache[number]
         return {name: columns[name][row - self._starts[number]] for name in self._columns}
 
-    def _decoded(self, png: bytes) -> Picture:
-        picture = Image.open(io.BytesIO(png))
+    def _decoded(self, task: str, png: bytes) -> Picture:
+        try:
+            picture = Image.open(io.BytesIO(png))
+            picture.load()
+        except UNREADABLE as error:
+            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
+            raise EditLoopError(f"task {task}: an image of the dataset is broken ({reason}); fetch it again.") from None
         if self._side is not None:
             return shrink(picture, self._side)
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))

@@ -16,6 +16,7 @@ from PIL import Image
 from editloop.datasets import preference_groups as data
 from editloop.datasets.preference_groups import read_groups
 from editloop.datasets.shards import CANDIDATE_ROWS, PAIR_ROWS, ShardWriter
+from editloop.errors import EditLoopError
 
 TASKS, CANDIDATES, ROWS_A_GROUP = 12, 3, 7
 
@@ -149,3 +150,18 @@ def test_a_row_group_is_one_task_of_large_pictures_or_many_of_small_ones(
     assert pq.ParquetFile(shard).num_row_groups == row_groups
     if row_groups > 1:
         assert shard.stat().st_size < 6 * 3.1 * size, "a source is stored once, not with each candidate"
+
+
+def test_a_shard_that_is_lost_or_broken_while_it_is_read_is_one_line(dataset: Path) -> None:
+    shard = dataset / "candidates-train-00000.parquet"
+    table = pq.read_table(shard)
+    broken = pa.array([png(0)[:60] for _ in range(len(table))], pa.binary())
+    pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", broken), shard)
+    groups = read_groups(dataset, "train")
+    with pytest.raises(EditLoopError, match=r"^task t5: an image of the dataset is broken .*; fetch it again\.$"):
+        list(groups[5].edits)
+    groups._open.cache_clear()
+    groups._cache.clear()
+    shard.unlink()
+    with pytest.raises(EditLoopError, match=r"row group 0 cannot be read .*; fetch the dataset again\.$"):
+        groups[0]
