@@ -14,12 +14,14 @@ from tests.performance import (
     gate_speed,
     leak_scale,
     lineage_scale,
+    loader_speed,
     reward_speed,
     rl_race,
     rl_speed,
     rl_trainer,
     serving_load,
     spread_load,
+    vision_speed,
 )
 from tests.performance.bench import Benchmark, Race, Scale
 
@@ -110,6 +112,8 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     interval_of_agreement,
     *reward_speed.BENCHMARKS,
     *edit_score_speed.BENCHMARKS,
+    *vision_speed.BENCHMARKS,
+    *loader_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
     *editor_memory.BENCHMARKS,
@@ -144,6 +148,12 @@ SCALES: tuple[Scale, ...] = (
         dataset_scale.building,
         dataset_scale.LONGEST_SECONDS,
         dataset_scale.MOST_MEGABYTES,
+    ),
+    Scale(
+        "loader scale: an epoch of 400 pairs of 512 px PNG on two cores, 40 a second",
+        loader_speed.loading,
+        loader_speed.LONGEST_SECONDS,
+        loader_speed.MOST_MEGABYTES,
     ),
     Scale(
         "leak scale: 200,000 training pictures against 3,000 of a suite",

@@ -211,8 +211,8 @@ def main(job: TrainingJob) -> None:
     start_rank()
     model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {
-        "train": read_groups(job.dataset, "train"),
-        "validation": read_groups(job.dataset, "validation"),
+        "train": read_groups(job.dataset, "train", targets=False),
+        "validation": read_groups(job.dataset, "validation", targets=False),
     }
     task = RewardTrainingTask(model, splits, job)
     trained = train(task, job.training, job.checkpoints, facts=job.facts)
