@@ -80,20 +80,25 @@ def start_engine(
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
-    """Make the Hugging Face model inside `model` keep only its layers' inputs and recompute the rest.
+    """Make the model of transformers or diffusers inside `model` keep only its blocks' inputs and recompute the rest.
 
     Args:
-        model: A module that is or contains a Hugging Face model.
+        model: A module that is or contains such a model.
 
     Raises:
-        EditLoopError: `model` contains none.
+        EditLoopError: `model` contains none that can.
     """
-    from transformers import PreTrainedModel  # takes 3 s, so import it only where needed
-
-    backbone = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
-    if backbone is None:
-        raise EditLoopError("gradient_checkpointing: the model has no Hugging Face model inside. Set it to false.")
-    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if getattr(module, "supports_gradient_checkpointing", False):  # of transformers
+            module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            return
+        if getattr(module, "_supports_gradient_checkpointing", False):  # of diffusers
+            module.enable_gradient_checkpointing()  # type: ignore[operator]
+            return
+    raise EditLoopError(
+        f"gradient_checkpointing: {type(model).__name__} has no model of transformers or diffusers inside that "
+        "supports it. Set it to false and take a smaller micro_batch."
+    )
 
 
 def set_learning_rate(engine: Any, rate: float) -> None:

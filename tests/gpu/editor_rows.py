@@ -12,13 +12,13 @@ from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.distributed import StopRequest
+from editloop.training.editor_opening import prepare_to_train
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.iteration import Iteration
 from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
-from editloop.training.editor_rl.train import prepare_to_train
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.editors import real_editor
 from tests.gpu.machine import forget_peak, peak_gib, utilisation
@@ -130,7 +130,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         settings=chosen,
         checkpoints=conditions.folder / "checkpoints",
     )
-    trained = prepare_to_train(editor, chosen)
+    trained = prepare_to_train(editor, chosen, chosen, bf16=True)
     prompts = Prompts(list(read_edits(edits)), editor, cache_size=chosen.encodings, seed=chosen.seed)
     training = Training(job, editor, trained, prompts, RewardJudges({"brightness": Brightness()}, patience=0))
     iterate = Iteration(

@@ -72,24 +72,29 @@ def started() -> None:
 
 
 def trainer(
-    settings: RlSettings, folder: Path, address: str, judge: Judge, practised: Sequence[EditRow] | None = None
+    settings: RlSettings,
+    folder: Path,
+    address: str,
+    judge: Judge,
+    practised: Sequence[EditRow] | None = None,
+    edited_by: str = "tiny-editor",
 ) -> "Training":
-    """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
+    """A training of an editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
     from editloop.training.editor_rl.loop import Training
     from editloop.training.editor_rl.prompts import Prompts
     from editloop.training.editor_rl.scoring import RewardJudges
-    from editloop.training.editor_rl.train import open_to_train
+    from editloop.training.editor_rl.train import open_rl_editor
 
     started()
     job = RlJob(
         edits=folder,
         output=folder / "output",
-        editor="tiny-editor",
+        editor=edited_by,
         rewards={address: 1.0},
         settings=settings,
         checkpoints=folder / "checkpoints",
     )
-    editor, trained = open_to_train(job.editor, settings)
+    editor, trained = open_rl_editor(job.editor, settings)
     teachers = RewardJudges({address: judge}, patience=0)
     prompts = Prompts(practised or rows(), editor, cache_size=settings.encodings, seed=settings.seed)
     return Training(job, editor, trained, prompts, teachers)

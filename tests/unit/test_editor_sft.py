@@ -136,7 +136,6 @@ def test_every_preset_loads_and_what_cannot_be_is_refused(tmp_path):
         "targets": {"targets": ["to_q"]},
         "adapter.dropout": {"training": training(adapter={"dropout": 0.1})},
         "zero_stage 3": {"training": training(zero_stage=3)},
-        "gradient_checkpointing": {"training": training(gradient_checkpointing=True)},
     }.items():
         with pytest.raises(ValueError, match=word):
             SftSettings.model_validate({"training": training(), **wrong})

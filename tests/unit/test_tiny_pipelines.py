@@ -1,6 +1,7 @@
 """Every editor over its real diffusers class in a tiny configuration, from a folder that `from_pretrained` reads."""
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from functools import partialmethod
@@ -25,6 +26,7 @@ from editloop.models.editors.protocol import Conditioning, join_conditions
 from editloop.models.editors.sampling import edit, integrate, working_picture
 from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
 from editloop.settings_file import preset_names
+from editloop.training.engine import enable_gradient_checkpointing
 from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
@@ -257,6 +259,53 @@ def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opene
         assert (editor.velocity(x, sigma, condition) - before).abs().max() > 1e-3
         with editor.base():
             torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, kind):
+    found = []
+    for checkpointed in (False, True):
+        editor = opened(kind)
+        torch.manual_seed(0)
+        trained = editor.add_adapter(2, 4)
+        if checkpointed:
+            enable_gradient_checkpointing(editor.network)
+        blocks = [module for name, module in editor.network.named_modules() if re.search(r"blocks\.0$", name)]
+        calls = []
+        for block in blocks:
+            block.register_forward_pre_hook(lambda block, inputs, calls=calls: calls.append(block))
+        condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+        x = editor.noise(2, (32, 64), torch.Generator().manual_seed(1))
+        editor.velocity(x, torch.full((2,), 0.5), condition, 1.0).square().mean().backward()
+        assert len(calls) == len(blocks) * (2 if checkpointed else 1) > 0
+        found.append([one.grad for one in trained])
+    torch.testing.assert_close(found[0], found[1])
+    assert any(bool(gradient.any()) for gradient in found[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_on_demand_are_read_when_used_and_leave_the_device_afterwards(folders, editors, monkeypatch, kind):
+    editor = open_editor(folders[kind], on_demand=True)
+    on_demand, names = editor.on_demand, sorted(["vae", *editor.text_encoders])
+    assert on_demand.unread == names, "opened is not yet read"
+    x = editor.noise(1, (32, 32), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(editor.latents(sources((32, 32))), editors[kind].latents(sources((32, 32))))
+    assert on_demand.unread == sorted(editor.text_encoders), "pictures need no text encoder"
+    condition, expected = (one.encode(TASKS[:1], sources((32, 32))) for one in (editor, editors[kind]))
+    torch.testing.assert_close(condition.parts, expected.parts)
+    assert np.array_equal(editor.decode(x, (32, 32)), editors[kind].decode(x, (32, 32)))
+    assert on_demand.unread == []
+    on_demand.device, to = torch.device("cuda", 7), torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *target: self.clone() if target == (on_demand.device,) else to(self, *target)
+    )
+    tensors = [*editor.pipeline.vae.parameters(), *editor.pipeline.vae.buffers()]
+    host = [tensor.data_ptr() for tensor in tensors]
+    with on_demand.on_device(["vae", "tokenizer"]):
+        with on_demand.on_device(["vae"]):
+            pass
+        assert not {tensor.data_ptr() for tensor in tensors} & set(host)
+    assert [tensor.data_ptr() for tensor in tensors] == host
 
 
 @pytest.mark.parametrize("kind", ["kontext", "klein-base"])

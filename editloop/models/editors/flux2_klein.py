@@ -107,12 +107,13 @@ class Flux2KleinEditor(PipelineEditor):
             return self._text([self.settings.negative])
 
     def _text(self, instructions: list[str]) -> Tensor:
-        prompt, _ = self.pipeline.encode_prompt(
-            instructions,
-            device=self.device,
-            max_sequence_length=self.settings.text_tokens,
-            text_encoder_out_layers=self.settings.text_layers,
-        )
+        with self.on_demand.on_device(self.text_encoders):
+            prompt, _ = self.pipeline.encode_prompt(
+                instructions,
+                device=self.device,
+                max_sequence_length=self.settings.text_tokens,
+                text_encoder_out_layers=self.settings.text_layers,
+            )
         encoded: Tensor = prompt.float()
         return encoded
 

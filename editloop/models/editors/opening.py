@@ -1,6 +1,8 @@
 """Open an editor from its address: a pipeline's folder, a shipped name, or a registered version."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,8 @@ from editloop.errors import EditLoopError
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.weight_files import check_weight_files, read_tensors, survey_weights
-from editloop.models.editors.pipeline_editor import PipelineEditor
+from editloop.models.editors.on_demand import OnDemandParts
+from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from editloop.plugins import load_plugin, plugin_names
 
@@ -22,6 +25,8 @@ EDITORS = {
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
 }
 """By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
+LIBRARIES = ("diffusers", "transformers")
+"""Whose modules are read part by part. An editor reads others in its `parts`."""
 FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tiny-editor`), or models:/NAME@ALIAS"
 """The forms of an address, for error messages."""
 
@@ -31,14 +36,21 @@ def open_editor(
     *,
     device: str | None = None,
     dtype: torch.dtype | None = None,
+    encoder_dtype: torch.dtype | None = None,
+    on_demand: bool = False,
     settings: EditorSettings | None = None,
 ) -> PipelineEditor:
     """Open the editor behind an address.
 
+    Weights are read straight to the device, tensor by tensor, in the type they are used in.
+
     Args:
         address: A pipeline's folder, a shipped name, or `models:/NAME@ALIAS` or `models:/NAME/VERSION` in the registry.
         device: None takes the first GPU, or the CPU where there is none.
-        dtype: Type of the weights. None takes bfloat16 on a GPU and float32 on a CPU.
+        dtype: Type of the network's weights. None takes bfloat16 on a GPU and float32 on a CPU.
+        encoder_dtype: Type of the weights of the text encoders and the codec. None takes that of the network.
+        on_demand: Read text encoders and codec where they are first used, and have them on the device only while they
+            are used.
         settings: Used instead of the settings in the folder or of the preset of its pipeline's class.
 
     Returns:
@@ -63,16 +75,50 @@ def open_editor(
             f"editor {str(address)!r}: its settings are for {chosen_settings.pipeline}, its pipeline is "
             f"{kind.pipeline.__name__}."
         )
-    target, weights = placement(device, dtype)
+    target, network_dtype = placement(device, dtype)
+    frozen_dtype = encoder_dtype or network_dtype
     parts = kind.editor.parts(kind.folder)
-    for part in parts.values():
+    for name, part in parts.items():
         if isinstance(part, torch.nn.Module):
-            part.to(weights)  # from_pretrained does not convert parts that are passed in
+            part.to(target, network_dtype if name == NETWORK else frozen_dtype)  # these come as they are stored
+    large = [
+        name for name in (NETWORK, CODEC, *kind.editor.text_encoders) if name not in parts and kind.part_class(name)
+    ]
+    readers: dict[str, Callable[[], torch.nn.Module]] = {
+        name: partial(_read_part, kind, name, frozen_dtype, torch.device("cpu"))
+        for name in large
+        if on_demand and name != NETWORK
+    }
+    for name in large:
+        if name not in readers:
+            parts[name] = _read_part(kind, name, network_dtype if name == NETWORK else frozen_dtype, target)
+        else:
+            parts[name] = _outline_part(kind, name) if name == CODEC else None  # a pipeline asks how a codec is built
     pipeline = kind.pipeline.from_pretrained(
-        kind.folder, **parts, dtype=weights, local_files_only=True, use_safetensors=True
+        kind.folder, **parts, dtype=frozen_dtype, local_files_only=True, use_safetensors=True
     )
     pipeline.set_progress_bar_config(disable=True)
-    return kind.editor(pipeline.to(target), chosen_settings)
+    for name, part in pipeline.components.items():
+        if name not in readers and isinstance(part, torch.nn.Module):
+            part.to(target)
+    return kind.editor(pipeline, chosen_settings, OnDemandParts(pipeline, readers, target))
+
+
+def _read_part(kind: "_Kind", name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    """Read one of the pipeline's modules, without a second copy of its weights in main memory."""
+    placed = {} if device.type == "cpu" else {"device_map": {"": device}}
+    part: torch.nn.Module = kind.part_class(name).from_pretrained(
+        kind.folder / name, dtype=dtype, local_files_only=True, use_safetensors=True, **placed
+    )
+    return part
+
+
+def _outline_part(kind: "_Kind", name: str) -> torch.nn.Module:
+    """Return one of the modules that are diffusers' own, on the meta device."""
+    part_class = kind.part_class(name)
+    with torch.device("meta"):
+        outline: torch.nn.Module = part_class.from_config(part_class.load_config(kind.folder / name))
+    return outline
 
 
 def add_editor(folder: Path) -> str:
@@ -120,11 +166,9 @@ def outline_editor(address: str | Path) -> PipelineEditor:
 
     kind = _kind_of(str(address))
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
-    for name in ("transformer", "vae"):
-        part = getattr(diffusers, kind.parts[name][1], None)
-        if part is not None:
-            with torch.device("meta"):
-                parts[name] = part.from_config(part.load_config(kind.folder / name))
+    for name in (NETWORK, CODEC):
+        if kind.part_class(name):
+            parts[name] = _outline_part(kind, name)
     parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(kind.folder / "scheduler")
     return kind.editor(kind.pipeline(**parts | kind.editor.parts(kind.folder)), kind.settings)
 
@@ -140,6 +184,11 @@ class _Kind(NamedTuple):
     editor: type[PipelineEditor]
     settings: EditorSettings
     """The settings in the folder, or else the preset of the pipeline's class."""
+
+    def part_class(self, name: str) -> Any:
+        """Return the class of one of the pipeline's modules, or None where it is none of diffusers or transformers."""
+        library, class_name = self.parts.get(name, (None, None))
+        return getattr(import_module(library), class_name, None) if library in LIBRARIES else None
 
 
 def _kind_of(address: str) -> _Kind:

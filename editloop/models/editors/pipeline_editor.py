@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
+from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
+NETWORK, CODEC = "transformer", "vae"
+"""Names of the trained network and of the codec among a pipeline's parts."""
 SOURCE_PATH_KEY = "_name_or_path"
 """Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
@@ -54,13 +57,16 @@ class PipelineEditor(ABC):
     """Height and width of a packed latent, in latent pixels."""
     rounding: ClassVar[int] = 1
     """`size_for` rounds heights and widths to multiples of this many packed latents."""
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    """Names of the pipeline's parts that encode instructions."""
 
-    def __init__(self, pipeline: Any, settings: EditorSettings):
+    def __init__(self, pipeline: Any, settings: EditorSettings, on_demand: OnDemandParts | None = None):
         """Wrap a pipeline.
 
         Args:
             pipeline: The diffusers pipeline, on its device.
             settings: Settings for this pipeline's class.
+            on_demand: The parts that are not on the device all the time; None where all are.
 
         Raises:
             EditLoopError: The scheduler is not a FlowMatchEulerDiscreteScheduler.
@@ -72,6 +78,7 @@ class PipelineEditor(ABC):
             )
         self.pipeline = pipeline
         self.settings = settings
+        self.on_demand = on_demand or OnDemandParts(pipeline, {}, torch.device("cpu"))
         self.network: ModelMixin = pipeline.transformer
         self.multiple: int = pipeline.vae_scale_factor * self.patch
         """Height and width of a packed latent, in pixels."""
@@ -106,7 +113,7 @@ class PipelineEditor(ABC):
 
     @abstractmethod
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Encode B tasks.
+        """Encode B tasks. What the text encoders do is within `self.on_demand.on_device(self.text_encoders)`.
 
         Args:
             instructions: The B instructions.
@@ -228,8 +235,9 @@ class PipelineEditor(ABC):
                 "to what `size_for` gives."
             )
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        codec = next(self.pipeline.vae.parameters())
-        return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
+        with self.on_demand.on_device([CODEC]):
+            codec = next(self.pipeline.vae.parameters())
+            return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
 
     @torch.no_grad()
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
@@ -239,7 +247,8 @@ class PipelineEditor(ABC):
             x: Packed latents (B, S, C).
             size: (height, width) in pixels.
         """
-        pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
+        with self.on_demand.on_device([CODEC]):
+            pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
     def answer(self, x: Tensor, source: Tensor, text: Tensor, **inputs: Any) -> Tensor:
@@ -380,6 +389,8 @@ class PipelineEditor(ABC):
         Args:
             folder: The folder to write.
         """
+        for name in self.on_demand.unread:
+            self.on_demand.read(name)
         self.pipeline.register_modules(transformer=self._merged())
         try:
             self.pipeline.save_pretrained(folder, safe_serialization=True)

@@ -54,8 +54,9 @@ class QwenEditPlusEditor(PipelineEditor):
         height, width = sources.shape[1:3]
         text_size = calculate_dimensions(self.settings.seen_area, width / height)
         pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
-        prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
-        negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
+        with self.on_demand.on_device(self.text_encoders):
+            prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
+            negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
         texts = {"prompt": prompt, "told": mask, "negative": negative, "told_negative": negative_mask}
         return Conditioning((height, width), texts | {"source": self.latents(sources)})
 

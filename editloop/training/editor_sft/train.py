@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from editloop.content import write_json
 from editloop.data.edits_file import read_edits
-from editloop.models.editors.opening import open_editor
-from editloop.training.distributed import device, end_rank, start_rank
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.editor_opening import open_to_train
 from editloop.training.editor_sft.settings import SftJob
 from editloop.training.editor_sft.training_task import EditTrainingTask, split_rows
 from editloop.training.engine import put_state, uses_bf16
@@ -32,14 +32,9 @@ def main(job: SftJob) -> None:
     """
     start_rank()
     settings, training = job.settings, job.settings.training
-    torch.manual_seed(training.seed)  # for the adapter's initial weights
     bf16 = uses_bf16(training)
-    editor = open_editor(job.editor, device=str(device()), dtype=torch.bfloat16 if bf16 else torch.float32)
-    editor.bf16 = bf16
-    if training.adapter:
-        trained = editor.add_adapter(training.adapter.rank, training.adapter.alpha, settings.targets or None)
-    else:
-        trained = editor.train_whole()
+    whole_dtype = torch.bfloat16 if bf16 else torch.float32  # the engine has fp32 masters
+    editor, trained = open_to_train(job.editor, training, settings, whole_dtype=whole_dtype, bf16=bf16)
     task = EditTrainingTask(editor, split_rows(read_edits(job.edits), settings.held_out), settings, trained)
     finished = train(task, training, job.checkpoints, facts=job.facts)
     if distributed.get_rank() == 0:
