@@ -206,7 +206,7 @@ def checkpoints() -> Benchmark:
             saves = []
             for _ in range(3):
                 began = time.perf_counter()
-                training._save()
+                training.training_run.save()
                 saves.append(time.perf_counter() - began)
         return took * settings.tasks / edits * settings.checkpoint_every, sorted(saves)[1]
 
