@@ -16,6 +16,7 @@ from tests.performance import (
     lineage_scale,
     loader_speed,
     reward_speed,
+    rl_like_for_like,
     rl_race,
     rl_speed,
     rl_trainer,
@@ -117,6 +118,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
     *editor_memory.BENCHMARKS,
+    *rl_like_for_like.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 
