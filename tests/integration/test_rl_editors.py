@@ -20,6 +20,9 @@ TRAININGS = {
     "kontext": {"algorithm": {"name": "nft"}, "guidance": 2.5},
     "qwen-edit-plus": {"algorithm": GRPO, "guidance": 3.0},
     "klein-base": {"algorithm": GRPO, "guidance": None, "adapter": None, "learning_rate": 1e-4},
+    "omnigen2": {"algorithm": GRPO, "guidance": 4.0},
+    "step1x-v1p1": {"algorithm": GRPO, "guidance": 6.0, "adapter": None, "learning_rate": 1e-4},
+    "step1x-v1p2": {"algorithm": {"name": "nft"}, "guidance": None},
 }
 """How each is trained by RL: both algorithms, guidance embedded and by two passes, an adapter and the whole network."""
 SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
+from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
@@ -29,7 +31,6 @@ class OmniGen2Pipeline(OwnPipeline):
     """The parts of OmniGen2 by the release's names."""
 
     network_class = OmniGen2Transformer2DModel
-    text_encoder_name = "mllm"
     published = {  # noqa: RUF012
         "transformer": ("transformer_omnigen2", "OmniGen2Transformer2DModel"),
         "scheduler": ("scheduling_flow_match_euler_discrete_time_shifting", "FlowMatchEulerDiscreteScheduler"),
@@ -64,9 +65,19 @@ class OmniGen2Editor(PipelineEditor):
     steers towards the instruction and `settings.image_guidance` towards the source, in `settings.guidance_range`.
     """
 
+    text_encoders: ClassVar[tuple[str, ...]] = ("mllm",)
+
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "omnigen2"
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return OmniGen2Pipeline.light_parts(folder)
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        return OmniGen2Pipeline.readers(folder)
 
     @classmethod
     def pipeline_class(cls) -> type[OmniGen2Pipeline]:
@@ -211,7 +222,8 @@ class OmniGen2Editor(PipelineEditor):
             max_length=limit,
             return_tensors="pt",
         ).to(self.device)
-        states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+        with self.on_demand.on_device(self.text_encoders):
+            states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
         return states.last_hidden_state.float(), rows.attention_mask.bool()
 
 

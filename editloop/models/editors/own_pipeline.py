@@ -1,16 +1,13 @@
-"""Base of pipelines that diffusers does not have: their parts, and opening and saving them in the released layout."""
+"""Base of pipelines that diffusers does not have: how their parts are read, joined and saved in the released layout."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
-from transformers import Qwen2_5_VLForConditionalGeneration
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
 
-from editloop.models.backbones.weight_files import survey_weights
-from editloop.models.editors.network_files import network_outline, read_network
+from editloop.models.editors.network_files import PartReader, network_outline, read_network
 from editloop.models.editors.qwen_processor import PictureProcessor
 
 
@@ -19,8 +16,6 @@ class OwnPipeline(DiffusionPipeline):
 
     network_class: ClassVar[type[ModelMixin]]
     """The transformer's class."""
-    text_encoder_name: ClassVar[str] = "text_encoder"
-    """The release's name of the text encoder."""
     published: ClassVar[Mapping[str, tuple[str, str]]]
     """Library and class of parts as the release's `model_index.json` names them, where its names are not ours."""
 
@@ -35,46 +30,40 @@ class OwnPipeline(DiffusionPipeline):
         self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype, **options: Any) -> Self:  # type: ignore[override]
-        """Open the pipeline from a released folder. Nothing is fetched, and no file but safetensors is read as weights.
+    def from_pretrained(cls, folder: str | Path, **parts: Any) -> Self:
+        """Join parts that were read. Nothing is read here.
 
         Args:
-            folder: The folder.
-            dtype: Type of the weights.
-            **options: Not used: diffusers' options of the same name.
-
-        Raises:
-            EditLoopError: A weight of the transformer is missing, surplus, of the wrong shape or not finite.
+            folder: Not used: diffusers' argument.
+            **parts: The parts, and options of diffusers that are not used.
         """
-        folder = Path(folder)
-        return cls(
-            transformer=read_network(cls.network_class, folder / "transformer", dtype),
-            vae=AutoencoderKL.from_pretrained(
-                folder / "vae", torch_dtype=dtype, local_files_only=True, use_safetensors=True
-            ),
-            **{cls.text_encoder_name: read_text_encoder(folder / cls.text_encoder_name, dtype)},
-            **cls._light_parts(folder),
-        )
+        names, _ = cls._get_signature_keys(cls)
+        return cls(**{name: parts[name] for name in names})
 
     @classmethod
-    def outline(cls, folder: Path) -> Self:
-        """Open the pipeline without a text encoder, its transformer and codec on the meta device.
+    def light_parts(cls, folder: Path) -> dict[str, Any]:
+        """Read the parts without weights.
 
         Args:
-            folder: The folder.
+            folder: A released folder, or one that was saved.
         """
-        return cls(
-            transformer=network_outline(cls.network_class, cls.network_class.load_config(folder / "transformer")),
-            vae=network_outline(AutoencoderKL, AutoencoderKL.load_config(folder / "vae")),
-            **{cls.text_encoder_name: None},
-            **cls._light_parts(folder),
-        )
-
-    @classmethod
-    def _light_parts(cls, folder: Path) -> dict[str, Any]:
         return {
             "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
             "processor": PictureProcessor.from_folder(folder / "processor"),
+        }
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        """Return how the transformer is read.
+
+        Args:
+            folder: A released folder, or one that was saved.
+        """
+        return {
+            "transformer": PartReader(
+                lambda dtype, device: read_network(cls.network_class, folder / "transformer", dtype, device),
+                lambda: network_outline(cls.network_class, cls.network_class.load_config(folder / "transformer")),
+            )
         }
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
@@ -89,21 +78,3 @@ class OwnPipeline(DiffusionPipeline):
         index = json.loads(path.read_text())
         index |= {name: list(entry) for name, entry in self.published.items()}
         path.write_text(json.dumps(index, indent=2) + "\n")
-
-
-def read_text_encoder(folder: Path, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
-    """Read Qwen2.5-VL for use as a text encoder.
-
-    Args:
-        folder: Its folder.
-        dtype: Type of the weights.
-
-    Raises:
-        EditLoopError: A file of weights is broken, pickled or lost.
-    """
-    survey_weights(folder)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True
-    )
-    encoder: Qwen2_5_VLForConditionalGeneration = model.eval().requires_grad_(False)
-    return encoder

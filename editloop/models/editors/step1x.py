@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +17,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from editloop.errors import EditLoopError
-from editloop.models.editors.network_files import network_outline
-from editloop.models.editors.own_pipeline import OwnPipeline, read_text_encoder
+from editloop.models.editors.network_files import PartReader
+from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import SETTINGS, Size
-from editloop.models.editors.step1x_files import (
-    FLUX_CODEC,
-    flux_scheduler,
-    read_released_codec,
-    read_released_network,
-    released_files,
-)
+from editloop.models.editors.step1x_files import flux_scheduler, released_files, released_readers
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.models.editors.step1x_text import Piece, paired_quotations, straight_quotations, text_positions
 
@@ -75,30 +69,16 @@ class Step1XEditPipeline(OwnPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype, **options: Any) -> Self:  # type: ignore[override]
-        files = released_files(Path(folder))
-        if files is None:
-            return super().from_pretrained(folder, dtype=dtype, **options)
-        return cls(
-            scheduler=flux_scheduler(),
-            vae=read_released_codec(files.codec, dtype),
-            text_encoder=read_text_encoder(files.text_encoder, dtype),
-            processor=PictureProcessor.from_folder(files.text_encoder),
-            transformer=read_released_network(files.transformer, dtype),
-        )
-
-    @classmethod
-    def outline(cls, folder: Path) -> Self:
+    def light_parts(cls, folder: Path) -> dict[str, Any]:
         files = released_files(folder)
         if files is None:
-            return super().outline(folder)
-        return cls(
-            scheduler=flux_scheduler(),
-            vae=network_outline(AutoencoderKL, FLUX_CODEC),
-            text_encoder=None,
-            processor=PictureProcessor.from_folder(files.text_encoder),
-            transformer=network_outline(Step1XEditTransformer2DModel, {}),
-        )
+            return super().light_parts(folder)
+        return {"scheduler": flux_scheduler(), "processor": PictureProcessor.from_folder(files.text_encoder)}
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        files = released_files(folder)
+        return super().readers(folder) if files is None else released_readers(files)
 
 
 class Step1XEditPipelineV1P2(Step1XEditPipeline):
@@ -134,6 +114,14 @@ class Step1XEditor(PipelineEditor):
     @classmethod
     def pipeline_class(cls) -> type[Step1XEditPipeline]:
         return Step1XEditPipeline
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return cls.pipeline_class().light_parts(folder)
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        return cls.pipeline_class().readers(folder)
 
     def size_for(self, height: int, width: int) -> Size:
         """Return the size at which the editor works on a source: the release's own rounding of about `area` pixels.
@@ -174,8 +162,9 @@ class Step1XEditor(PipelineEditor):
                 than the release's.
         """
         height, width = sources.shape[1:3]
-        told = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
-        against = self._joined([self.settings.negative] * len(sources), sources)
+        with self.on_demand.on_device(self.text_encoders):
+            told = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
+            against = self._joined([self.settings.negative] * len(sources), sources)
         parts = {"prompt": told.states, "told": told.mask, "negative": against.states, "told_negative": against.mask}
         if self.settings.release == "v1.2":
             parts |= {"places": told.places, "places_negative": against.places}
