@@ -1,12 +1,17 @@
 """Open an editor to train it: the types of its weights, its adapter, and where its frozen parts are."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
 
+from editloop.content import sha256_json
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import Editor
 from editloop.training.distributed import device
 from editloop.training.editor_settings import EditorTrainingSettings
+from editloop.training.encoding_store import GIGABYTE, EncodingStore
 from editloop.training.settings import RunSettings
 
 
@@ -21,6 +26,31 @@ def frozen_dtype(run: RunSettings) -> torch.dtype:
     """
     coarse = run.precision == "bf16" or (run.precision == "auto" and device().type == "cuda")
     return torch.bfloat16 if coarse else torch.float32
+
+
+def encoding_dtype(run: RunSettings) -> torch.dtype | None:
+    """Return the type in which encodings are kept: bfloat16 where they are computed in it, None to leave them.
+
+    Args:
+        run: The training's settings.
+    """
+    return torch.bfloat16 if frozen_dtype(run) == torch.bfloat16 else None
+
+
+def open_encoding_store(
+    checkpoints: Path, editor: str, facts: dict[str, Any], run: RunSettings, settings: EditorTrainingSettings
+) -> EncodingStore:
+    """Return the store of a training's encodings, which the ranks of a machine share.
+
+    Args:
+        checkpoints: The training's folder.
+        editor: Address of the editor that encodes.
+        facts: What is trained on; its digests tell editors of one address apart.
+        run: The training's settings.
+        settings: Settings of the editor's training.
+    """
+    name = sha256_json([editor, facts, str(encoding_dtype(run))])[:16]
+    return EncodingStore(checkpoints / "encodings" / name, most_bytes=settings.encodings_gb * GIGABYTE)
 
 
 def open_to_train(

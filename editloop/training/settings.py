@@ -73,6 +73,9 @@ class TrainingSettings(RunSettings):
     """Share of the steps in which the learning rate rises linearly to its peak."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
+    frozen_embeddings: bool = False
+    """Leave a judge's token embeddings as they are when all weights are trained, and the output layer that is tied to
+    them. The optimiser then has no states for them: 12 bytes for each of their weights."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
 
@@ -82,6 +85,8 @@ class TrainingSettings(RunSettings):
             raise ValueError(f"epochs {self.epochs} and steps {self.steps}: give exactly one of them")
         if self.micro_batch is not None and self.micro_batch > self.batch:
             raise ValueError(f"micro_batch {self.micro_batch} is above batch {self.batch}: at most the batch's units")
+        if self.frozen_embeddings and self.adapter is not None:
+            raise ValueError("frozen_embeddings with an adapter: an adapter freezes them anyway; leave it out")
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError(
                 "offload optimizer with zero_stage 0: ZeRO moves states that it manages; take stage 1 to 3"

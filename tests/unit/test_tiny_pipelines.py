@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+from contextlib import contextmanager
+from functools import partialmethod
+from unittest.mock import patch
 
 import diffusers
 import numpy as np
@@ -10,9 +13,14 @@ import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
+from peft import LoraConfig
+from peft.tuners.lora import Linear
 from PIL import Image
+from torch import nn
+from torch.nn import functional
 
 from editloop.errors import EditLoopError
+from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.opening import EDITORS, open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
@@ -134,6 +142,20 @@ def test_tasks_that_were_encoded_apart_are_joined(editors, kind):
         torch.testing.assert_close(editor.velocity(x, sigma, apart, 3.0), together, atol=1e-5, rtol=1e-5)
 
 
+@contextmanager
+def calls_of_adapters(editor):
+    """The calls of the adapter's low-rank layers: of PEFT's `lora_A`, which are asked through their weights here."""
+    real, calls = functional.linear, []
+    down = {id(layer.lora_A[ADAPTER].weight) for layer in editor.network.modules() if isinstance(layer, AdaptedLinear)}
+
+    def counted(x, weight, bias=None):
+        calls.extend([1] * (id(weight) in down))
+        return real(x, weight, bias)
+
+    with patch.object(functional, "linear", counted):
+        yield calls
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, tmp_path, kind):
     editor = opened(kind)
@@ -154,6 +176,10 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
         assert (moved - before).abs().max() > 1e-3
         with editor.base():
             torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+        with editor.merged(), calls_of_adapters(editor) as calls:
+            torch.testing.assert_close(editor.velocity(x, sigma, condition), moved, atol=1e-5, rtol=1e-5)
+        assert not calls, "merged, the adapter's own layers are not asked"
+        assert torch.equal(editor.velocity(x, sigma, condition), moved), "the same weights as before, to the last bit"
         editor.save(tmp_path / "saved")
         torch.testing.assert_close(editor.velocity(x, sigma, condition), moved)
         again = open_editor(tmp_path / "saved")
@@ -166,6 +192,61 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
     libraries = {one[0] for one in index.values() if isinstance(one, list) and one[0]}
     published = {library for library, _ in getattr(editor.pipeline, "published", {}).values()}
     assert libraries == {"diffusers", "transformers"} | published, "a released index names no module of ours"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_adapted_layer_computes_what_pefts_own_does_forwards_and_back(precision):
+    torch.manual_seed(0)
+    config = LoraConfig(r=3, lora_alpha=6)
+    layers = [kind(nn.Linear(5, 7), ADAPTER, config, r=3, lora_alpha=6) for kind in (Linear, AdaptedLinear)]
+    for weight in layers[0].parameters():
+        nn.init.normal_(weight)
+    layers[1].load_state_dict(layers[0].state_dict())
+    x, results = torch.randn(2, 4, 5), []
+    for layer in layers:
+        entered = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            output = layer(entered)
+        (output.float() ** 3).sum().backward()
+        adapters = [layer.lora_A[ADAPTER].weight.grad, layer.lora_B[ADAPTER].weight.grad]
+        results.append([output.float(), entered.grad, *adapters])
+    largest = [(one - other).norm() / other.norm() for one, other in zip(*results, strict=True)]
+    assert max(largest) < (1e-5 if precision == "float32" else 0.02)
+
+
+def test_in_bfloat16_the_adapter_stays_beside_its_layers(opened):
+    editor = opened("kontext")
+    for one in editor.add_adapter(2, 4):
+        one.data.fill_(0.05)
+    editor.bf16 = True
+    weights = [layer.base_layer.weight for layer in editor.network.modules() if isinstance(layer, AdaptedLinear)]
+    before = [weight.data_ptr() for weight in weights]
+    with editor.merged():
+        assert [weight.data_ptr() for weight in weights] == before
+
+
+def test_compiled_blocks_answer_as_before_with_the_adapter_merged_and_without_it(opened):
+    editor = opened("kontext")
+    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
+    for one in editor.add_adapter(2, 4):
+        one.data.normal_(std=0.05)
+
+    def answers():
+        editor.network.zero_grad()
+        velocity = editor.velocity(x, sigma, condition)
+        velocity.square().mean().backward()
+        gradients = [one.grad.clone() for one in editor.network.parameters() if one.grad is not None]
+        with torch.no_grad(), editor.merged():
+            merged = editor.velocity(x, sigma, condition)
+        with torch.no_grad(), editor.base():
+            return [velocity.detach(), merged, editor.velocity(x, sigma, condition), *gradients]
+
+    plain = answers()
+    # traced as for any backend; generating code takes minutes, and is torch's own
+    with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
+        editor.compile_blocks()
+    torch.testing.assert_close(answers(), plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -351,6 +432,21 @@ def test_klein_leaves_a_small_source_its_size_and_a_source_is_resized_to_it(edit
     mean = sources((400, 200))[0].mean()
     assert abs(picture.mean() - mean) < 2
     assert working_picture(editor, Image.fromarray(sources((16, 24))[0])).tolist() == sources((16, 24))[0].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_pictures_may_be_smaller_than_the_editors_own(editors, kind):
+    """A quarter of the pixels, the same shape, whole patches; where sizes are published, the nearest one is scaled."""
+    editor = editors[kind]
+    assert editor.size_for(640, 1280) == (32, 64)
+    assert editor.size_for(640, 1280, area=512) == (16, 32)
+    unit = editor.multiple * editor.rounding
+    height, width = editor.size_for(900, 1000, area=700)
+    assert (height % unit, width % unit) == (0, 0)
+    assert abs(height * width - 700) < unit * (height + width)
+    published = type(editor)(editor.pipeline, editor.settings.model_copy(update={"sizes": ((64, 64), (32, 128))}))
+    assert published.size_for(100, 300) == (32, 128)
+    assert published.size_for(100, 300, area=1024) == (16, 64)
 
 
 def test_a_conditioning_knows_its_length_and_repeats_rows():

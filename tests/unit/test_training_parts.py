@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2_5_VLModel
+from safetensors.torch import save_file
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
 
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
-from editloop.models.lora import add_adapter, merge_adapter
+from editloop.models.backbones.checkpoints import load_backbone
+from editloop.models.lora import add_adapter
 from editloop.models.lora_settings import LoraSettings
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 from editloop.training import metric_log as curves
@@ -20,6 +22,7 @@ from editloop.training.distributed import import_muon_uncompiled
 from editloop.training.engine import put_state
 from editloop.training.metric_log import MetricLog, send_metrics
 from editloop.training.prefetch import Prefetch
+from editloop.training.trained_backbone import PREFIX, write_trained_backbone
 
 pytestmark = pytest.mark.floats
 
@@ -122,20 +125,33 @@ def test_without_a_run_there_is_nobody_to_send_to(tmp_path: Path, monkeypatch: p
     send_metrics(tmp_path)
 
 
-def test_a_merged_adapter_computes_the_same_in_a_plain_model() -> None:
+@pytest.mark.parametrize("generates", [False, True], ids=["encoder", "generator"])
+def test_a_merged_adapter_computes_the_same_in_a_plain_model(tmp_path: Path, generates: bool) -> None:
     torch.manual_seed(0)
-    model = Qwen2_5_VLModel(tiny_config("qwen2.5-vl", byte_tokenizer())).eval()
+    config = tiny_config("qwen2.5-vl", byte_tokenizer())
+    model = (Qwen2_5_VLForConditionalGeneration if generates else Qwen2_5_VLModel)(config).eval()
+    model.save_pretrained(tmp_path / "base")
     names, tokens = [name for name, _ in model.named_parameters()], torch.arange(12)[None] + 8
-    add_adapter(model, LoraSettings(rank=4, alpha=8))
+    adapter = LoraSettings(rank=4, alpha=8)
+    add_adapter(model, adapter)
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     assert len(trained) == 2 * 7 * 2
     assert all("language_model" in name for name in trained)
-    put_state(model, {name: torch.randn_like(one) * 0.1 for name, one in trained.items()})
+    state = {name: torch.randn_like(one) * 0.1 for name, one in trained.items()}
+    put_state(model, state)
+    save_file({PREFIX + name: one for name, one in state.items()}, tmp_path / "state.safetensors")
+    write_trained_backbone(
+        tmp_path / "base",
+        tmp_path / "state.safetensors",
+        tmp_path / "trained",
+        torch.float32,
+        generates=generates,
+        adapter=adapter,
+    )
+    plain = load_backbone(tmp_path / "trained", torch.float32, generates=generates)
+    assert [name for name, _ in plain.named_parameters()] == names
     with torch.no_grad():
-        adapted = model(input_ids=tokens).last_hidden_state
-        merge_adapter(model)
-        merged = model(input_ids=tokens).last_hidden_state
-    assert [name for name, _ in model.named_parameters()] == names
+        adapted, merged = (one(input_ids=tokens)[0] for one in (model, plain))
     torch.testing.assert_close(merged, adapted, atol=2e-5, rtol=1e-4)
 
 

@@ -16,10 +16,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
+from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
 from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 NETWORK, CODEC = "transformer", "vae"
 """Names of the trained network and of the codec among a pipeline's parts."""
-ADAPTER = "editloop"
-"""Name of the adapter inside the network."""
 SOURCE_PATH_KEY = "_name_or_path"
 """Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
@@ -179,7 +177,7 @@ class PipelineEditor(ABC):
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source.
 
         It is the one of the settings' sizes with the nearest aspect ratio or, where they name none, about `area` pixels
@@ -188,10 +186,13 @@ class PipelineEditor(ABC):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; one of the settings' sizes is scaled to it. None takes them as they are.
         """
         if self.settings.sizes:
-            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
-        scale = (self.settings.area / (height * width)) ** 0.5
+            height, width = min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+            if area is None:
+                return height, width
+        scale = ((area or self.settings.area) / (height * width)) ** 0.5
         unit = self.multiple * self.rounding
         rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
         return rounded[0], rounded[1]
@@ -203,6 +204,12 @@ class PipelineEditor(ABC):
             size: (height, width) in pixels.
         """
         return size[0] // self.multiple, size[1] // self.multiple
+
+    @contextmanager
+    def encoders_at_hand(self) -> Iterator[None]:
+        """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
+        with self.on_demand.on_device([*self.text_encoders, CODEC]):
+            yield
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size.
@@ -332,6 +339,7 @@ class PipelineEditor(ABC):
         layers = self.adapter_layers(targets)
         self.network.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
+        config._register_custom_module({nn.Linear: AdaptedLinear})
         self.network.add_adapter(config, ADAPTER)
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         for parameter in trained:
@@ -347,9 +355,39 @@ class PipelineEditor(ABC):
         self.network.requires_grad_(True)
         return list(self.network.parameters())
 
+    def compile_blocks(self) -> None:
+        """Compile the network's repeated blocks with torch.compile; the first passes through them then take a minute.
+
+        Call it after `add_adapter` or `train_whole`. It needs a C++ compiler on a CPU and Triton on a GPU.
+        """
+        self.network.compile_repeated_blocks(fullgraph=True, dynamic=True)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Let passes without gradient run without the adapter's layers within the block: it is added to their weights.
+
+        The sum is made anew from the frozen weights each time, and these come back afterwards, so that nothing drifts.
+        In bfloat16 the adapter stays beside its layers: most of its changes are smaller than a weight's last digit.
+        """
+        layers = [layer for layer in self.network.modules() if isinstance(layer, AdaptedLinear)]
+        if self.bf16 or self.network.dtype != torch.float32 or not layers:
+            yield
+            return
+        weights = [layer.base_layer.weight for layer in layers]
+        frozen = [weight.data for weight in weights]
+        for layer, weight in zip(layers, weights, strict=True):
+            weight.data = layer.merged_weight()
+        self.network.disable_adapters()
+        try:
+            yield
+        finally:
+            self.network.enable_adapters()
+            for weight, data in zip(weights, frozen, strict=True):
+                weight.data = data
+
     @contextmanager
     def base(self) -> Iterator[None]:
-        """Let the frozen editor compute velocities within the block."""
+        """Let the frozen editor compute velocities within the block. It does not go into a block of `merged`."""
         adapted = hasattr(self.network, "peft_config")
         if adapted:
             self.network.disable_adapters()
@@ -397,9 +435,8 @@ class PipelineEditor(ABC):
             if ".lora_" not in name
         }
         for name, layer in self.network.named_modules():
-            if isinstance(layer, LoraLayer):
-                delta = layer.get_delta_weight(ADAPTER)  # type: ignore[attr-defined]  # of its subclasses
-                weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta.to(weights[f"{name}.weight"].dtype)
+            if isinstance(layer, AdaptedLinear):
+                weights[f"{name}.weight"] = layer.merged_weight()
         network_class: Any = type(self.network)
         with torch.device("meta"):
             plain: nn.Module = network_class.from_config(self.network.config)

@@ -25,7 +25,9 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     """
 
     SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
+        "compile",
         "encoders",
+        "encodings_gb",
         "iterations",
         "judge_patience",
         "most_missing",
@@ -47,8 +49,6 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     sampling_steps: int = Field(8, ge=1)
     guidance: float | None = Field(None, ge=1)
     """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
-    encodings: int = Field(4096, ge=1)
-    """Tasks whose images and encodings a rank keeps in memory. A task that returns later is encoded anew."""
 
     algorithm: AnyAlgorithmSettings = Field(NftSettings(), discriminator="name")
     """The algorithm and its own settings. Its `name` chooses: `nft` or `flow-grpo`."""
@@ -81,6 +81,9 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
     where the machine has instructions for it (there 1.8 times as fast). Frozen weights are bf16 with `bf16`, and with
     `auto` on a GPU."""
+    compile: bool = False
+    """Compile the network's blocks with torch.compile. It takes minutes at the start and a compiler on the machine, so
+    that it pays in a long training of a large network."""
     zero_stage: Literal[0, 1, 2] = 2
     """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients."""
     ema_decay: float = Field(0.95, ge=0, lt=1)
