@@ -83,7 +83,7 @@ class OmniGen2Editor(PipelineEditor):
     def pipeline_class(cls) -> type[OmniGen2Pipeline]:
         return OmniGen2Pipeline
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: shrunk to the settings' limits, never enlarged.
 
         Where the settings name sizes, it is the one with the nearest aspect ratio.
@@ -91,11 +91,12 @@ class OmniGen2Editor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Most pixels of the result; None takes the settings'.
         """
         if self.settings.sizes:
-            return super().size_for(height, width)
+            return super().size_for(height, width, area)
         longest = self.settings.longest_side or max(height, width)
-        ratio = min(1.0, (self.settings.area / (height * width)) ** 0.5, longest / max(height, width))
+        ratio = min(1.0, ((area or self.settings.area) / (height * width)) ** 0.5, longest / max(height, width))
         rows, columns = (max(1, int(side * ratio) // self.multiple) for side in (height, width))
         return rows * self.multiple, columns * self.multiple
 

@@ -123,7 +123,7 @@ class Step1XEditor(PipelineEditor):
     def readers(cls, folder: Path) -> dict[str, PartReader]:
         return cls.pipeline_class().readers(folder)
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: the release's own rounding of about `area` pixels.
 
         Where the settings name sizes, it is the one with the nearest aspect ratio.
@@ -131,15 +131,16 @@ class Step1XEditor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; None takes the settings'.
         """
         if self.settings.sizes:
-            return super().size_for(height, width)
-        ratio = width / height
+            return super().size_for(height, width, area)
+        ratio, area = width / height, area or self.settings.area
         if width > height:
-            new_width = math.ceil(math.sqrt(self.settings.area * ratio))
+            new_width = math.ceil(math.sqrt(area * ratio))
             new_height = math.ceil(new_width / ratio)
         else:
-            new_height = math.ceil(math.sqrt(self.settings.area / ratio))
+            new_height = math.ceil(math.sqrt(area / ratio))
             new_width = math.ceil(new_height * ratio)
         rows, columns = (max(1, side // self.multiple) for side in (new_height, new_width))
         return rows * self.multiple, columns * self.multiple
