@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate.utils import set_module_tensor_to_device
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
@@ -56,9 +56,22 @@ def network_outline(network_class: type[Network], config: Mapping[str, Any]) -> 
         network_class: Its class.
         config: Its configuration.
     """
+    builder: Any = network_class  # from_config has no types
     with torch.device("meta"):
-        outline: Network = network_class.from_config(dict(config))
-    return outline.eval()
+        outline: Network = builder.from_config(dict(config)).eval()
+    return outline
+
+
+def read_config(network_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+    """Return the configuration in a network's folder.
+
+    Args:
+        network_class: Its class.
+        folder: The folder.
+    """
+    reader: Any = network_class  # ModelMixin is a ConfigMixin only together with it
+    config: dict[str, Any] = reader.load_config(folder)
+    return config
 
 
 def read_network(network_class: type[Network], folder: Path, dtype: torch.dtype, device: torch.device) -> Network:
@@ -73,7 +86,7 @@ def read_network(network_class: type[Network], folder: Path, dtype: torch.dtype,
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or a file is broken.
     """
-    network = network_outline(network_class, network_class.load_config(folder))
+    network = network_outline(network_class, read_config(network_class, folder))
     weights = {name: StoredRows(stored) for name, stored in survey_weights(folder).items()}
     fill_network(network, weights, dtype, device, str(folder))
     return network

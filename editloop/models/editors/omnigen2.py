@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -175,7 +176,8 @@ class OmniGen2Editor(PipelineEditor):
     def _packed(self, latents: Tensor) -> Tensor:
         """Return patches (B, S, C) of latents (B, channels, height, width), pixels by row, column and channel."""
         patches = latents.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        packed: Tensor = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return packed
 
     def _pass(
         self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor | None, source: Tensor
@@ -225,7 +227,8 @@ class OmniGen2Editor(PipelineEditor):
         ).to(self.device)
         with self.on_demand.on_device(self.text_encoders):
             states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
-        return states.last_hidden_state.float(), rows.attention_mask.bool()
+        encoded: Tensor = states.last_hidden_state.float()
+        return encoded, rows.attention_mask.bool()
 
 
 def guide(velocity: Tensor, pictured: Tensor | None, against: Tensor, guidance: float, image_guidance: float) -> Tensor:

@@ -204,7 +204,7 @@ class _Kind(NamedTuple):
 
     def part_class(self, name: str) -> Any:
         """Return the class of one of the pipeline's modules, or None where it is none of diffusers or transformers."""
-        library, class_name = self.parts.get(name) or (None, None)
+        library, class_name = self.parts.get(name) or ("", "")
         return getattr(import_module(library), class_name, None) if library in LIBRARIES else None
 
 

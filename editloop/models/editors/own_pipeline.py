@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from editloop.models.editors.network_files import PartReader, network_outline, read_network
+from editloop.models.editors.network_files import PartReader, network_outline, read_config, read_network
 from editloop.models.editors.qwen_processor import PictureProcessor
 
 
@@ -30,11 +33,11 @@ class OwnPipeline(DiffusionPipeline):
         self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **parts: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str] | None, **parts: Any) -> Self:
         """Join parts that were read. Nothing is read here.
 
         Args:
-            folder: Not used: diffusers' argument.
+            pretrained_model_name_or_path: Not used: diffusers' argument.
             **parts: The parts, and options of diffusers that are not used.
         """
         names, _ = cls._get_signature_keys(cls)
@@ -62,18 +65,19 @@ class OwnPipeline(DiffusionPipeline):
         return {
             "transformer": PartReader(
                 lambda dtype, device: read_network(cls.network_class, folder / "transformer", dtype, device),
-                lambda: network_outline(cls.network_class, cls.network_class.load_config(folder / "transformer")),
+                lambda: network_outline(cls.network_class, read_config(cls.network_class, folder / "transformer")),
             )
         }
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **options: Any) -> None:
         """Write the pipeline in the released layout.
 
         Args:
             save_directory: The folder to write.
+            *args: As diffusers' own.
             **options: As diffusers' own.
         """
-        super().save_pretrained(save_directory, **options)
+        super().save_pretrained(save_directory, *args, **options)
         path = Path(save_directory) / "model_index.json"
         index = json.loads(path.read_text())
         index |= {name: list(entry) for name, entry in self.published.items()}

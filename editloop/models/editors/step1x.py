@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.network_files import PartReader
@@ -188,7 +188,8 @@ class Step1XEditor(PipelineEditor):
         latents: Tensor = codec.encode(pixels, return_dict=False)[0].mode()
         scaled = (latents - codec.config.shift_factor) * codec.config.scaling_factor
         patches = scaled.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        packed: Tensor = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return packed
 
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
         codec = self.pipeline.vae
@@ -271,11 +272,9 @@ class Step1XEditor(PipelineEditor):
     def _seen(self, source: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Return the source as the text encoder takes it: patches, and their grid (time, rows, columns)."""
         processor = self.pipeline.processor.image_processor
-        picture = Image.fromarray(source)
+        picture, cell = Image.fromarray(source), processor.patch_size * processor.merge_size
         if self.settings.release != "v1.2":
-            height, width = smart_resize(
-                *source.shape[:2], factor=processor.patch_size * processor.merge_size, min_pixels=1, max_pixels=10**9
-            )
+            height, width = (max(1, round(side / cell)) * cell for side in source.shape[:2])
             picture = picture.resize((width, height))
         fewest, most = self.settings.seen_pixels
         seen = processor([picture], size={"shortest_edge": fewest, "longest_edge": most}, return_tensors="pt")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -149,7 +150,7 @@ def read_released_network(
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or the file is broken.
     """
-    network = network_outline(Step1XEditTransformer2DModel, config or {})
+    network: Step1XEditTransformer2DModel = network_outline(Step1XEditTransformer2DModel, config or {})
     stored = survey_weights(file)
     factors = {}
     if SCALE_FACTOR in stored:
@@ -176,11 +177,11 @@ def read_released_codec(
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or the file is broken.
     """
-    codec = network_outline(AutoencoderKL, config)
+    codec: AutoencoderKL = network_outline(AutoencoderKL, config)
     weights = convert_ldm_vae_checkpoint(dict(read_tensors(survey_weights(file))), codec.config)
     check_keys(weights, codec.state_dict(), str(file))
     codec.load_state_dict(weights, assign=True)
-    return codec.to(device, dtype)
+    return codec.to(device=device, dtype=dtype)  # type: ignore[no-any-return, call-arg]  # a decorator hides its types
 
 
 def flux_scheduler() -> FlowMatchEulerDiscreteScheduler:
