@@ -24,6 +24,7 @@ from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.opening import EDITORS, open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
+from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
 from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
@@ -83,7 +84,22 @@ def pipelines_own(editor, kind, noise, source, guidance):
         told |= distilled if kind == "kontext" else {"true_cfg_scale": guidance, "negative_prompt": ""}
     else:
         told |= {"true_cfg_scale": guidance, "negative_prompt": " "}
+        with marked_pictures(editor.pipeline.text_encoder):
+            return seen, editor.pipeline(**told).images[0]
     return seen, editor.pipeline(**told).images[0]
+
+
+def test_the_source_has_rows_and_columns_for_qwens_text_encoder(editors, monkeypatch):
+    editor = editors["qwen-edit-plus"]
+    inner, positions = editor.pipeline.text_encoder.model.language_model, []
+    forward = inner.forward
+    monkeypatch.setattr(
+        inner, "forward", lambda **inputs: positions.append(inputs["position_ids"]) or forward(**inputs)
+    )
+    editor.encode(TASKS[:1], sources((32, 64)))
+    time, rows, columns = positions[0][-3:, 0]
+    assert not torch.equal(time, rows)
+    assert not torch.equal(rows, columns)
 
 
 @pytest.mark.parametrize(
