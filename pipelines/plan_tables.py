@@ -1,7 +1,6 @@
 """Tables of `editloop plan`: what ships and where it fits, and one model on given GPUs."""
 
 from collections.abc import Callable, Sequence
-from math import isqrt
 from typing import NamedTuple
 
 from rich.table import Table
@@ -67,10 +66,9 @@ class GpuPlan(NamedTuple):
 def list_presets() -> None:
     """Print all reward presets and editors, and the fewest GPUs of each size of memory that each fits on."""
     console = text_console()
-    judges = _table("Reward models, with their presets' settings: fewest GPUs", ("name", "starts from"))
-    judges.add_column("weights", justify="right")
-    judges.add_column("trained", justify="right")
-    judges.add_column("ZeRO", justify="right")
+    judges = _table("Reward models, with their presets' settings: fewest GPUs", ("name",))
+    for heading in ("weights", "trained", "ZeRO"):
+        judges.add_column(heading, justify="right", no_wrap=True)
     _add_memories(judges)
     for name in reward_presets():
         preset = load_preset(name)
@@ -80,19 +78,19 @@ def list_presets() -> None:
         def judge_total(gpus: int) -> float:
             return estimate_memory(preset, preset.training, gpus).total  # noqa: B023  # called in this round
 
-        judges.add_row(name, preset.base, *figures, *_fewest(judge_total))
+        judges.add_row(name, *figures, *_fewest(judge_total))
     console.print(judges)
     editors = _table("Editors, one edit at a time, gradients checkpointed: fewest GPUs", ("name", "weights", ""))
     _add_memories(editors)
     for name in editor_architecture_names():
         shape = read_editor_architecture(name)
         for index, job in enumerate(editor_jobs(shape)):
-            heading = ("", "") if index else (name, f"{shape.weights / 1e9:.3g} B")
+            first = ("", "") if index else (name, f"{shape.weights / 1e9:.3g} B")
 
             def editor_total(gpus: int) -> float:
                 return job.need(gpus).total  # noqa: B023  # called in this round
 
-            editors.add_row(*heading, job.name, *_fewest(editor_total))
+            editors.add_row(*first, job.name, *_fewest(editor_total))
     console.print(editors)
 
 
@@ -129,32 +127,34 @@ def print_editor_plan(name: str, plan: GpuPlan, *, rl: str, sft: str, side: int)
     if rl and sft:
         raise EditLoopError(f"--rl {rl} and --sft {sft}: they are two trainings; give one.")
     shape = read_editor_architecture(name)
-    side = side or isqrt(read_editor_preset(shape.preset).area)
     settings = read_rl_preset(rl) if rl else None
+    tuning = read_sft_preset(sft) if sft else None
+    area = (settings and settings.area) or (tuning and tuning.area) or read_editor_preset(shape.preset).area
+    pixels = side**2 or area
     if settings:
         settings = settings.model_copy(update={"tasks": max(settings.tasks, plan.gpus)})
         training: EditorTraining | None = rl_training(settings, plan.gpus)
     else:
-        training = sft_training(read_sft_preset(sft), plan.gpus) if sft else None
+        training = sft_training(tuning, plan.gpus) if tuning else None
     if training and plan.micro_batch:
         training = training._replace(micro_batch=plan.micro_batch)
     if training:
-        need = plan_training(shape, training, plan.gpus, side**2)
+        need = plan_training(shape, training, plan.gpus, pixels)
     else:
-        need = plan_editing(shape, side**2, max(1, plan.micro_batch))
+        need = plan_editing(shape, pixels, max(1, plan.micro_batch))
     subject = f"online RL {rl}" if rl else f"fine-tuning {sft}" if sft else "editing"
-    title = f"{name}, {subject}, {side} x {side} pixels, on {plan.gpus} x {plan.memory:g} GiB, bf16"
+    title = f"{name}, {subject}, {pixels / 2**20:.3g} megapixels, on {plan.gpus} x {plan.memory:g} GiB, bf16"
     text_console().print(_editor_table(title, shape, need, training))
     if settings:
-        _print_rl_work(settings, shape, side**2, plan)
+        _print_rl_work(settings, shape, pixels, plan)
     if _print_verdict(need.total, plan):
         return True
     if training:
-        changes = suggest_editor_changes(shape, training, plan.gpus, side**2, plan.memory * GIB)
+        changes = suggest_editor_changes(shape, training, plan.gpus, pixels, plan.memory * GIB)
         text_console().print(
             f"it would with {', '.join(changes)}"
             if changes
-            else "no setting is enough; train on smaller edits (--side)"
+            else "no setting is enough; train on smaller edits: `area`, here --side"
         )
     return False
 
@@ -170,7 +170,7 @@ def _editor_table(title: str, shape: EditorArchitecture, need: EditorNeed, train
         what = "all weights" if rank is None else f"adapter, {rank * shape.adapter_ends / 1e9:.3g} B"
         rows.append(("trained", need.trained, f"{what}: fp32, gradients, AdamW's states, averages"))
     rows.append(("edits", need.edits, "encoded tasks, latents, velocities"))
-    rows.append(("encoding", need.encode, "text encoders, then the codec"))
+    rows.append(("encoding", need.encode, "text encoders and codec"))
     if need.sample:
         rows.append(("sampling", need.sample, "a pass without gradients"))
         rows.append(("decoding", need.decode, "the codec"))

@@ -24,6 +24,9 @@ from transformers import (
     T5EncoderModel,
 )
 
+from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
+from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
+
 
 class PublishedEditor(NamedTuple):
     """An editor's parts with weights. To mypy diffusers' models are no modules."""
@@ -158,11 +161,45 @@ def qwen25_vl_7b() -> nn.Module:
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
+def _omnigen2() -> PublishedEditor:
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "vocab_size": 151936,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24]},
+        },
+        vision_config={
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+            "patch_size": 14,
+        },
+        tie_word_embeddings=True,
+    )
+    return PublishedEditor(OmniGen2Transformer2DModel(), flux_codec(), [Qwen2_5_VLForConditionalGeneration(config)])
+
+
+def _step1x(mapping: bool) -> PublishedEditor:
+    network = Step1XEditTransformer2DModel(enable_text_token_mapping=mapping)
+    return PublishedEditor(network, flux_codec(), [qwen25_vl_7b()])
+
+
 PUBLISHED: dict[str, Callable[[], PublishedEditor]] = {
     "flux-kontext": _kontext,
     "flux2-klein-4b": lambda: _klein(5, 20, 24, 2560, 9728, tied=True),
     "flux2-klein-9b": lambda: _klein(8, 24, 32, 4096, 12288, tied=False),
+    "omnigen2": _omnigen2,
     "qwen-image-edit-plus": _qwen_edit_plus,
+    "step1x-edit-v1p0": lambda: _step1x(False),
+    "step1x-edit-v1p1": lambda: _step1x(False),
+    "step1x-edit-v1p2": lambda: _step1x(True),
 }
 """By the name of the editor's architecture."""
 

@@ -83,6 +83,17 @@ def all_reduce_sum(values: Sequence[float] | Tensor) -> list[float]:
     return fetched
 
 
+def all_reduce_max(value: int) -> int:
+    """Return the largest of all ranks' values. Every rank calls it.
+
+    Args:
+        value: This rank's value.
+    """
+    largest = torch.tensor(value, device=device())
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return int(largest)
+
+
 def broadcast_object(value: Any) -> Any:
     """Return rank 0's value on every rank. Every rank calls it.
 

@@ -42,12 +42,15 @@ def kept_by_mlp(blocks: Blocks, width: int, size: int) -> float:
 
     After an attention it keeps the activation's input and output, and with a gate both inputs and the product. Beside
     an attention, its output is joined with the attention's before the output projection, which keeps the whole.
+    Lumina2's activation computes in fp32, and no adapter keeps the product.
 
     Args:
         blocks: The block's shape.
         width: Width of the network.
         size: Bytes per number.
     """
+    if blocks.sandwiched:
+        return (2 * size + FULL) * blocks.inner
     if blocks.streams == 2:
         return size * (4 if blocks.gated else 2) * blocks.inner
     first = 3 * width + 2 * blocks.inner if blocks.fused else (2 if blocks.gated else 1) * blocks.inner
@@ -69,6 +72,8 @@ def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adap
         size: Bytes per number.
         adapter: Whether an adapter is trained, rather than all weights.
     """
+    if blocks.sandwiched:
+        return _kept_by_sandwich(blocks, width, heads, size, adapter=adapter)
     norms = blocks.streams  # before the attention, and before an MLP that follows it
     copies = blocks.readers if adapter and size < FULL else 1
     attended = 3 if blocks.fused else 4  # q, k, v and the result; a fused v is a part of the projection's output
@@ -81,6 +86,17 @@ def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adap
     if not adapter:
         kept += size * 2 * norms * width + 2 * FULL * width
     return kept + FULL * heads  # logarithms of the attention's sums
+
+
+def _kept_by_sandwich(blocks: Blocks, width: int, heads: int, size: int, *, adapter: bool) -> float:
+    """The same of Lumina2's block: four norms that compute in fp32, keys and values repeated for all heads."""
+    normed = FULL if size == FULL else FULL + size
+    turned = width * (1 + (blocks.key_heads or heads) / heads)
+    read = (blocks.readers if adapter and size < FULL else 1) + (4 if size < FULL else 3) + 1
+    kept = normed * (4 * width + turned) + size * read * width
+    if not adapter:
+        kept += size * (width + blocks.inner) + FULL * (8 * width + turned)
+    return kept + FULL * heads
 
 
 def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int, *, adapter: bool) -> float:
@@ -110,6 +126,8 @@ def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTo
         size: Bytes per number.
     """
     at_once = 2 * size if size == FULL else 2 * size + FULL
+    if blocks.sandwiched:
+        return tokens.every * 2 * size * blocks.inner
     if blocks.streams == 2:  # the streams' MLPs run one after the other
         return at_once * max(tokens.image, tokens.text) * blocks.inner
     return tokens.every * (at_once * (shape.width + blocks.inner) + 3 * size * shape.width)
@@ -155,6 +173,8 @@ def working_memory(shape: EditorArchitecture, tokens: EditTokens, size: int) -> 
 
 
 def _working_memory(blocks: Blocks, width: int, tokens: EditTokens, size: int) -> float:
+    if blocks.sandwiched:
+        return tokens.every * ((3 * size + FULL) * blocks.inner + 7 * size * width)
     first = (3 * width if blocks.fused else 0) + (2 if blocks.gated else 1) * blocks.inner
     if blocks.streams == 2:
         widest = max(tokens.image, tokens.text) * (3 * size * first if size == FULL else 2 * FULL * blocks.inner)

@@ -22,7 +22,8 @@ class Blocks(FrozenModel):
     """A run of equal transformer blocks.
 
     With two streams, image and text have weights of their own and an MLP after the attention, which sees both (FLUX's
-    double blocks). With one stream, all tokens are one sequence and the MLP runs beside the attention (single blocks).
+    double blocks). With one stream, all tokens are one sequence and the MLP runs beside the attention (single blocks),
+    or after it, each between two RMS norms (Lumina2's).
     """
 
     count: int = Field(ge=1)
@@ -37,8 +38,15 @@ class Blocks(FrozenModel):
     norm_inputs: bool = False
     """Whether the norms of q and k also keep their inputs in the passes' type (diffusers' RMSNorm, not torch's)."""
 
+    sandwiched: bool = False
+    """Whether RMS norms stand before and after attention and MLP, as in Lumina2."""
+    key_heads: int = Field(0, ge=0)
+    """Heads of keys and values; 0: as many as of queries."""
+
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
+        if self.sandwiched and (self.streams, self.readers, self.gated) != (1, 3, True):
+            raise ValueError("sandwiched: Lumina2's blocks have one stream, three readers and a gate")
         if self.streams == 2 and self.readers != 3:
             raise ValueError(f"readers {self.readers} with two streams: q, k and v are three layers there")
         return self
@@ -85,8 +93,9 @@ class EditorArchitecture(FrozenModel):
     """Width of the encoded instruction."""
     text_tokens: int = Field(ge=1)
     """Tokens of an encoded instruction, with its image where the text encoder sees one, that the plan counts on."""
-    two_passes: bool
-    """Whether guidance above 1 takes a second pass, against the negative instruction."""
+    passes: int = Field(ge=1)
+    """Passes of the network with guidance above 1: one more for each thing that is compared with, as the negative
+    instruction. 1 where guidance is embedded or the editor takes none."""
     blocks: tuple[Blocks, ...] = Field(min_length=1)
     codec: Codec
     text_encoders: tuple[TextEncoder, ...] = Field(min_length=1)

@@ -25,13 +25,13 @@ class EditorNeed(NamedTuple):
     """Bytes on each GPU."""
 
     weights: float
-    """The network's weights."""
+    """The network's weights, and those of text encoders and codec where these stay."""
     trained: float
     """The adapter's weights, or the whole network's masters: with gradients, AdamW's states and moving averages."""
     edits: float
     """Encoded tasks of an iteration, and latents and velocities of its edits."""
     encode: float
-    """Text encoders, then the codec, each with what it computes."""
+    """Text encoders and codec, with what they compute."""
     sample: float
     """A pass without gradients."""
     decode: float
@@ -55,7 +55,7 @@ class EditorTraining(NamedTuple):
     """Edits that go through the network at a time."""
     checkpointing: bool
     guidance: float | None
-    """Guidance of the trained passes; None for the editor's own, which is above 1 where it takes two passes."""
+    """Guidance of the trained passes; None for the editor's own, which is above 1 where it takes several passes."""
     encoded: int
     """Tasks that are encoded at a time."""
     tasks: int
@@ -83,14 +83,14 @@ def rl_training(settings: RlSettings, gpus: int) -> EditorTraining:
         stored, averages = 1 + algorithm.levels * (2 + compared), 2  # noised, the old policy's velocity, the base's
     else:
         stored, averages = 1 + algorithm.window * (3 + compared), 1  # before and after a step, its mean, the base's
-    encoded = ceil(tasks / settings.chunks)
+    most = ceil(tasks / settings.chunks) * settings.members
     return EditorTraining(
         settings.adapter.rank if settings.adapter else None,
         settings.zero_stage,
-        min(settings.micro_batch, encoded * settings.members),
+        min(settings.micro_batch, most),
         settings.gradient_checkpointing,
         settings.guidance,
-        encoded,
+        min(settings.micro_batch, tasks),
         tasks,
         tasks * settings.members,
         stored,
@@ -124,7 +124,7 @@ def sft_training(settings: SftSettings, gpus: int) -> EditorTraining:
 
 
 def encoding_memory(shape: EditorArchitecture, tasks: int, pixels: int, size: int) -> float:
-    """Return the bytes of encoding tasks: first all text encoders, then the codec.
+    """Return the bytes of encoding tasks, with text encoders and codec on the GPU for all of them.
 
     Args:
         shape: The editor's shape.
@@ -132,9 +132,17 @@ def encoding_memory(shape: EditorArchitecture, tasks: int, pixels: int, size: in
         pixels: Pixels of a source.
         size: Bytes per number.
     """
-    text = shape.text_encoders
-    words = sum(encoder.weights for encoder in text) + tasks * shape.text_tokens * max(each.elements for each in text)
-    return size * max(words, shape.codec.weights + tasks * pixels * shape.codec.encode)
+    words = tasks * shape.text_tokens * max(encoder.elements for encoder in shape.text_encoders)
+    return size * (frozen_weights(shape) + max(words, tasks * pixels * shape.codec.encode))
+
+
+def frozen_weights(shape: EditorArchitecture) -> int:
+    """Return the number of weights of text encoders and codec.
+
+    Args:
+        shape: The editor's shape.
+    """
+    return shape.codec.weights + sum(encoder.weights for encoder in shape.text_encoders)
 
 
 def decoding_memory(shape: EditorArchitecture, edits: int, pixels: int, size: int) -> float:
@@ -149,15 +157,17 @@ def decoding_memory(shape: EditorArchitecture, edits: int, pixels: int, size: in
     return size * (shape.codec.weights + edits * pixels * shape.codec.decode)
 
 
-def conditioning_memory(shape: EditorArchitecture, pixels: int) -> float:
+def conditioning_memory(shape: EditorArchitecture, pixels: int, size: int) -> float:
     """Return the bytes of an encoded task on the GPU: text, once more where guidance takes two passes, and source.
 
     Args:
         shape: The editor's shape.
         pixels: Pixels of the source.
+        size: Bytes per number.
     """
-    texts = 2 if shape.two_passes else 1
-    return FULL * (texts * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent)
+    return size * (
+        min(shape.passes, 2) * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent
+    )
 
 
 def plan_editing(shape: EditorArchitecture, pixels: int, edits: int, *, size: int = 2) -> EditorNeed:
@@ -172,7 +182,7 @@ def plan_editing(shape: EditorArchitecture, pixels: int, edits: int, *, size: in
     return EditorNeed(
         size * shape.weights,
         0.0,
-        edits * (conditioning_memory(shape, pixels) + FULL * shape.image_tokens(pixels) * shape.latent),
+        edits * (conditioning_memory(shape, pixels, size) + FULL * shape.image_tokens(pixels) * shape.latent),
         encoding_memory(shape, edits, pixels, size),
         edits * working_memory(shape, edit_tokens(shape, pixels), size),
         decoding_memory(shape, edits, pixels, size),
@@ -202,13 +212,15 @@ def plan_training(
     stage, rank = training.zero_stage, training.adapter_rank
     adapter = rank is not None
     numbers = rank * shape.adapter_ends if rank is not None else shape.weights
-    number = FULL if adapter else size  # an adapter is fp32; a network's masters are, beside weights for the passes
+    # an adapter is fp32, and so is a network that RL trains; fine-tuning has fp32 masters beside the passes' weights
+    number = FULL if adapter or training.samples else size
     share = gpus if stage == 3 else 1
+    base = size if adapter else number * (1 if stage == 3 else 2)  # whole training keeps a frozen copy
     trained = (numbers * FULL / share if adapter else 0) + training.averages * FULL * numbers / share
     trained += number * numbers / (gpus if stage >= 2 else 1)
     trained += (12 if stage or number < FULL else 8) * numbers / (gpus if stage else 1)
     tokens = edit_tokens(shape, pixels)
-    passes = 2 if shape.two_passes and (training.guidance is None or training.guidance > 1) else 1
+    passes = shape.passes if training.guidance is None or training.guidance > 1 else 1
     activations = update_memory(
         shape, tokens, size, adapter=adapter, checkpointing=training.checkpointing, passes=passes
     )
@@ -218,14 +230,15 @@ def plan_training(
     step = (FULL if fused else 2 * FULL) * numbers / (gpus if stage else 1)
     latent = FULL * shape.image_tokens(pixels) * shape.latent
     update = training.micro_batch * activations + buffers + casts
+    resident = size * frozen_weights(shape) if training.resident else 0
     sampled = training.micro_batch if training.samples else 0
     return EditorNeed(
-        size * shape.weights / share,
+        base * shape.weights / share + resident,
         trained,
-        training.tasks * conditioning_memory(shape, pixels) + training.samples * training.stored * latent,
-        encoding_memory(shape, training.encoded, pixels, size),
+        training.tasks * conditioning_memory(shape, pixels, size) + training.samples * training.stored * latent,
+        encoding_memory(shape, training.encoded, pixels, size) - resident,
         sampled * working_memory(shape, tokens, size) + (buffers if stage == 3 else 0.0),
-        decoding_memory(shape, sampled, pixels, size) if sampled else 0.0,
+        decoding_memory(shape, sampled, pixels, size) - (size * shape.codec.weights if resident else 0),
         max(update, step),
     )
 
@@ -260,8 +273,8 @@ def suggest_editor_changes(
     changes = [("gradient_checkpointing", "true", training._replace(checkpointing=True))]
     for count in halves:
         changes.append(("micro_batch", str(count), changes[-1][2]._replace(micro_batch=count)))
-    if training.adapter_rank is None:
-        changes.append(("zero_stage", "3", changes[-1][2]._replace(zero_stage=3)))
+    if training.zero_stage < 2:
+        changes.append(("zero_stage", "2", changes[-1][2]._replace(zero_stage=2)))
     for key, value, changed in changes:
         if changed == training:
             continue
@@ -281,7 +294,7 @@ class EditorJob(NamedTuple):
 def editor_jobs(shape: EditorArchitecture) -> list[EditorJob]:
     """Return what is planned for every editor: editing and trainings at their most frugal.
 
-    That is one edit at a time, gradient checkpointing, an adapter of rank 32 or ZeRO-3, and groups of eight members.
+    That is one edit at a time, gradient checkpointing, ZeRO-2, an adapter of rank 32, and groups of eight members.
 
     Args:
         shape: The editor's shape.
@@ -295,14 +308,12 @@ def editor_jobs(shape: EditorArchitecture) -> list[EditorJob]:
     def sft(gpus: int) -> EditorTraining:
         return rl(gpus)._replace(samples=0, stored=0, averages=0, guidance=1.0)
 
-    def whole(training: EditorTraining) -> EditorTraining:
-        return training._replace(adapter_rank=None, zero_stage=3)
-
     return [
         EditorJob("edit, 1024 px", lambda gpus: plan_editing(shape, edit, 1)),
         EditorJob("LoRA SFT, 1024 px", lambda gpus: plan_training(shape, sft(gpus), gpus, edit)),
         EditorJob("LoRA RL, 512 px", lambda gpus: plan_training(shape, rl(gpus), gpus, small)),
         EditorJob("LoRA RL, 1024 px", lambda gpus: plan_training(shape, rl(gpus), gpus, edit)),
-        EditorJob("whole SFT, 1024 px", lambda gpus: plan_training(shape, whole(sft(gpus)), gpus, edit)),
-        EditorJob("whole RL, 512 px", lambda gpus: plan_training(shape, whole(rl(gpus)), gpus, small)),
+        EditorJob(
+            "whole SFT, 512 px", lambda gpus: plan_training(shape, sft(gpus)._replace(adapter_rank=None), gpus, small)
+        ),
     ]

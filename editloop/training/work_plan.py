@@ -85,7 +85,7 @@ def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int) -> RlW
     """
     edits = settings.tasks * settings.members
     forward = 2.0 * shape.weights * edit_tokens(shape, pixels).every
-    guided = 2 if shape.two_passes and (settings.guidance is None or settings.guidance > 1) else 1
+    guided = shape.passes if settings.guidance is None or settings.guidance > 1 else 1
     algorithm = settings.algorithm
     trained_passes, policies = (algorithm.levels, 1) if isinstance(algorithm, NftSettings) else (algorithm.window, 0)
     compared = policies + (1 if settings.kl else 0)

@@ -9,6 +9,7 @@ from tests.performance import (
     annotation_scale,
     dataset_scale,
     edit_score_speed,
+    editor_memory,
     export_scale,
     gate_speed,
     leak_scale,
@@ -111,6 +112,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *edit_score_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
+    *editor_memory.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 

@@ -108,7 +108,7 @@ def shape_of(editor: KontextEditor) -> EditorArchitecture:
         latent=64,
         text_width=32,
         text_tokens=TEXT_TOKENS,
-        two_passes=False,
+        passes=1,
         blocks=tuple(blocks),
         codec=Codec(weights=pipeline.vae.num_parameters(), encode=192, decode=304),
         text_encoders=tuple(
@@ -121,8 +121,8 @@ def shape_of(editor: KontextEditor) -> EditorArchitecture:
 def compare(build: Callable[[], KontextEditor], settings: RlSettings) -> tuple[float, float]:
     """Megabytes of the plan, and those that two iterations of the training hold at most."""
     from editloop.training.editor_rl.loop import Training
-    from editloop.training.editor_rl.prompts import Prompts
     from editloop.training.editor_rl.scoring import RewardJudges
+    from editloop.training.editor_rl.train import open_prompts
     from tests.performance.rl_speed import rows
     from tests.performance.rl_trainer import iterations, started
     from tests.pixel_judge import PixelJudge
@@ -143,7 +143,7 @@ def compare(build: Callable[[], KontextEditor], settings: RlSettings) -> tuple[f
             editor = build()
             shapes.append(shape_of(editor))
             trained = prepare_to_train(editor, settings, settings, bf16=True)
-            prompts = Prompts(rows(), editor, cache_size=settings.encodings, seed=0)
+            prompts = open_prompts(job, rows(), editor)
             training = Training(job, editor, trained, prompts, RewardJudges({"pixels": PixelJudge()}, patience=0))
             for number in range(2):
                 iterations(training).run(number, set(), measured=False)

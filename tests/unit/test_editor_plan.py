@@ -30,7 +30,7 @@ from tests.tensor_memory import kept_by_autograd, tensor_peak
 
 RANK = 4
 SIDE = 512
-FAMILIES = ("flux-kontext", "flux2-klein-4b", "qwen-image-edit-plus")
+FAMILIES = ("flux-kontext", "flux2-klein-4b", "qwen-image-edit-plus", "omnigen2")
 
 
 def weights_of(module: nn.Module) -> int:
@@ -55,12 +55,16 @@ def test_an_editors_shape_is_that_of_the_published_classes(name: str) -> None:
     assert [weights_of(encoder) for encoder in editor.text_encoders] == [each.weights for each in shape.text_encoders]
     layers = adapted_layers(editor.network, shape.preset).values()
     assert sum(layer.in_features + layer.out_features for layer in layers) == shape.adapter_ends
-    width = config.num_attention_heads * config.attention_head_dim
+    omnigen, step1x = name == "omnigen2", name.startswith("step1x")
+    width = config.hidden_size if omnigen else config.num_attention_heads * config.attention_head_dim
     assert (width, config.num_attention_heads) == (shape.width, shape.heads)
-    assert (config.in_channels, config.joint_attention_dim) == (shape.latent, shape.text_width)
-    runs = [len(getattr(editor.network, run, ())) for run in ("transformer_blocks", "single_transformer_blocks")]
-    assert [count for count in runs if count] == [blocks.count for blocks in shape.blocks]
-    assert shape.two_passes == (preset.guidance > 1 and not getattr(config, "guidance_embeds", False))
+    text = config.text_feat_dim if omnigen else config.joint_attention_dim
+    assert (config.connector_in_channels if step1x else text) == shape.text_width
+    assert config.in_channels * (config.patch_size**2 if omnigen else 1) == shape.latent
+    runs = ["layers", "noise_refiner"] if omnigen else ["transformer_blocks", "single_transformer_blocks"]
+    counts = [len(getattr(editor.network, run, ())) for run in runs]
+    assert ([sum(counts)] if omnigen else [count for count in counts if count]) == [each.count for each in shape.blocks]
+    assert (shape.passes > 1) == (preset.guidance > 1 and not getattr(config, "guidance_embeds", False))
     assert preset.text_tokens in (0, shape.text_tokens)
 
 
@@ -88,7 +92,9 @@ def run_network(network: Any, shape: EditorArchitecture, tokens: EditTokens, edi
             "timestep": sigma,
             "return_dict": False,
         }
-        if shape.blocks[0].norm_inputs:
+        if shape.blocks[0].sandwiched:
+            inputs["grids"] = [(tokens.image // 32, 16)] * 2
+        elif shape.blocks[0].norm_inputs:
             inputs["img_shapes"] = [[(1, tokens.image // 32, 16)] * 2] * edits
         else:
             inputs |= {"guidance": sigma if network.config.guidance_embeds else None}
@@ -125,33 +131,43 @@ def test_a_pass_at_real_size_keeps_what_the_plan_says(name: str) -> None:
     assert planned == pytest.approx(kept.total, rel=0.02)
 
 
-SMALL = {
-    "flux-kontext": {"num_layers": 2, "num_single_layers": 3, "pooled_projection_dim": 32, "guidance_embeds": True},
-    "flux2-klein-4b": {"num_layers": 2, "num_single_layers": 3, "guidance_embeds": False},
-    "qwen-image-edit-plus": {"num_layers": 5, "out_channels": 4},
+FLUX: dict[str, Any] = {
+    "in_channels": 16,
+    "attention_head_dim": 64,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 96,
+    "num_layers": 2,
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "flux-kontext": FLUX
+    | {"num_single_layers": 3, "pooled_projection_dim": 32, "guidance_embeds": True, "axes_dims_rope": (16, 24, 24)},
+    "flux2-klein-4b": FLUX | {"num_single_layers": 3, "guidance_embeds": False, "axes_dims_rope": (16, 16, 16, 16)},
+    "qwen-image-edit-plus": FLUX | {"num_layers": 5, "out_channels": 4, "axes_dims_rope": (16, 24, 24)},
+    "omnigen2": {
+        "in_channels": 4,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "num_kv_heads": 2,
+        "text_feat_dim": 96,
+        "num_layers": 4,
+        "num_refiner_layers": 1,
+        "axes_dim_rope": (24, 20, 20),
+    },
 }
 """The real classes, small: several blocks of 256 numbers a token."""
-AXES = {"flux-kontext": (16, 24, 24), "flux2-klein-4b": (16, 16, 16, 16), "qwen-image-edit-plus": (16, 24, 24)}
+INNER = {"flux-kontext": 1024, "flux2-klein-4b": 768, "qwen-image-edit-plus": 1024, "omnigen2": 1024}
+COUNTS = {"flux-kontext": (2, 3), "flux2-klein-4b": (2, 3), "qwen-image-edit-plus": (5,), "omnigen2": (5,)}
 TOKENS = EditTokens(256, 64)
 
 
 def small_editor(name: str) -> tuple[Any, EditorArchitecture]:
     """A network of the real class that runs here, and its shape."""
     torch.manual_seed(0)
-    network = type(build_published(name).network)(
-        in_channels=16,
-        attention_head_dim=64,
-        num_attention_heads=4,
-        joint_attention_dim=96,
-        axes_dims_rope=AXES[name],
-        **SMALL[name],
-    )
-    real = read_editor_architecture(name)
-    runs = [len(getattr(network, run, ())) for run in ("transformer_blocks", "single_transformer_blocks")]
-    inner = 1024 if not real.blocks[0].gated else 768
+    network = type(build_published(name).network)(**SMALL[name])
+    real, changes = read_editor_architecture(name), {"inner": INNER[name], "key_heads": 2 if name == "omnigen2" else 0}
     blocks = [
-        blocks.model_copy(update={"count": count, "inner": inner})
-        for blocks, count in zip(real.blocks, runs, strict=False)
+        blocks.model_copy(update=changes | {"count": count})
+        for blocks, count in zip(real.blocks, COUNTS[name], strict=True)
     ]
     ends = sum(each.in_features + each.out_features for each in adapted_layers(network, real.preset).values())
     sizes = {"width": 256, "heads": 4, "latent": 16, "text_width": 96, "blocks": tuple(blocks), "adapter_ends": ends}
@@ -173,7 +189,14 @@ def test_each_kind_of_pass_keeps_what_the_plan_says(name: str, size: int, adapte
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
-@pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in FAMILIES), ("flux-kontext", 4)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("flux-kontext", 2),
+        *(pytest.param(name, 2, marks=pytest.mark.extended("the same of other blocks")) for name in FAMILIES[1:]),
+        pytest.param("flux-kontext", 4, marks=pytest.mark.extended("the same in fp32")),
+    ],
+)
 def test_the_peak_of_an_update(name: str, size: int, checkpointing: bool) -> None:
     network, shape = small_editor(name)
     with_adapter(network, shape.preset, torch.bfloat16 if size == 2 else torch.float32)

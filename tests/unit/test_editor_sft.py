@@ -151,7 +151,7 @@ def test_every_preset_loads_and_what_cannot_be_is_refused(tmp_path):
     for word, wrong in {
         "targets": {"targets": ["to_q"]},
         "adapter.dropout": {"training": training(adapter={"dropout": 0.1})},
-        "zero_stage 3": {"training": training(zero_stage=3)},
+        "zero_stage 3": {"training": training(zero_stage=3, adapter={})},
     }.items():
         with pytest.raises(ValueError, match=word):
             SftSettings.model_validate({"training": training(), **wrong})

@@ -69,6 +69,16 @@ def is_spread(parameter: Tensor) -> bool:
     return hasattr(parameter, "ds_id")
 
 
+def local_part(parameter: Tensor) -> Tensor:
+    """Return what this rank has of a parameter: the parameter itself, or its part of one that is spread.
+
+    Args:
+        parameter: The parameter.
+    """
+    part: Tensor = getattr(parameter, "ds_tensor", parameter)
+    return part
+
+
 def whole_shape(parameter: Tensor) -> tuple[int, ...]:
     """Return a parameter's shape, also where it is spread.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class OmniGen2Editor(PipelineEditor):
     steers towards the instruction and `settings.image_guidance` towards the source, in `settings.guidance_range`.
     """
 
+    text_encoders: ClassVar[tuple[str, ...]] = (OmniGen2Pipeline.text_encoder_name,)
+
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "omnigen2"
@@ -72,7 +74,7 @@ class OmniGen2Editor(PipelineEditor):
     def pipeline_class(cls) -> type[OmniGen2Pipeline]:
         return OmniGen2Pipeline
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: shrunk to the settings' limits, never enlarged.
 
         Where the settings name sizes, it is the one with the nearest aspect ratio.
@@ -80,11 +82,12 @@ class OmniGen2Editor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Most pixels of the result; None takes the settings'.
         """
         if self.settings.sizes:
-            return super().size_for(height, width)
+            return super().size_for(height, width, area)
         longest = self.settings.longest_side or max(height, width)
-        ratio = min(1.0, (self.settings.area / (height * width)) ** 0.5, longest / max(height, width))
+        ratio = min(1.0, ((area or self.settings.area) / (height * width)) ** 0.5, longest / max(height, width))
         rows, columns = (max(1, int(side * ratio) // self.multiple) for side in (height, width))
         return rows * self.multiple, columns * self.multiple
 
@@ -211,7 +214,8 @@ class OmniGen2Editor(PipelineEditor):
             max_length=limit,
             return_tensors="pt",
         ).to(self.device)
-        states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+        with self.on_demand.on_device(self.text_encoders):
+            states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
         return states.last_hidden_state.float(), rows.attention_mask.bool()
 
 

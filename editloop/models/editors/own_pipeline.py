@@ -41,20 +41,21 @@ class OwnPipeline(DiffusionPipeline):
         Args:
             folder: The folder.
             dtype: Type of the weights.
-            **options: Not used: diffusers' options of the same name.
+            **options: Parts that are opened already, by name. Others are not used: diffusers' options of that name.
 
         Raises:
             EditLoopError: A weight of the transformer is missing, surplus, of the wrong shape or not finite.
         """
-        folder = Path(folder)
-        return cls(
-            transformer=read_network(cls.network_class, folder / "transformer", dtype),
-            vae=AutoencoderKL.from_pretrained(
+        folder, encoder = Path(folder), cls.text_encoder_name
+        parts = {name: options[name] for name in ("vae", encoder) if name in options}
+        if "vae" not in parts:
+            parts["vae"] = AutoencoderKL.from_pretrained(
                 folder / "vae", torch_dtype=dtype, local_files_only=True, use_safetensors=True
-            ),
-            **{cls.text_encoder_name: read_text_encoder(folder / cls.text_encoder_name, dtype)},
-            **cls._light_parts(folder),
-        )
+            )
+        if encoder not in parts:
+            parts[encoder] = read_text_encoder(folder / encoder, dtype)
+        network = read_network(cls.network_class, folder / "transformer", dtype)
+        return cls(transformer=network, **parts, **cls._light_parts(folder))
 
     @classmethod
     def outline(cls, folder: Path) -> Self:

@@ -172,8 +172,12 @@ class Editor(Protocol):
             EditLoopError: The network has no linear layer with one of the endings.
         """
 
-    def train_whole(self) -> list[torch.nn.Parameter]:
-        """Make every weight of the network trainable and return the weights. A frozen copy is kept for `base`."""
+    def train_whole(self, *, with_base: bool = True) -> list[torch.nn.Parameter]:
+        """Make every weight of the network trainable and return the weights.
+
+        Args:
+            with_base: Whether to keep the weights' present values for `base`, which take as much memory again.
+        """
 
     def compile_blocks(self) -> None:
         """Compile the network's repeated blocks with torch.compile."""

@@ -135,7 +135,7 @@ class Step1XEditor(PipelineEditor):
     def pipeline_class(cls) -> type[Step1XEditPipeline]:
         return Step1XEditPipeline
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: the release's own rounding of about `area` pixels.
 
         Where the settings name sizes, it is the one with the nearest aspect ratio.
@@ -143,15 +143,16 @@ class Step1XEditor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; None takes the settings'.
         """
         if self.settings.sizes:
-            return super().size_for(height, width)
-        ratio = width / height
+            return super().size_for(height, width, area)
+        ratio, area = width / height, area or self.settings.area
         if width > height:
-            new_width = math.ceil(math.sqrt(self.settings.area * ratio))
+            new_width = math.ceil(math.sqrt(area * ratio))
             new_height = math.ceil(new_width / ratio)
         else:
-            new_height = math.ceil(math.sqrt(self.settings.area / ratio))
+            new_height = math.ceil(math.sqrt(area / ratio))
             new_width = math.ceil(new_height * ratio)
         rows, columns = (max(1, side // self.multiple) for side in (new_height, new_width))
         return rows * self.multiple, columns * self.multiple
@@ -174,8 +175,9 @@ class Step1XEditor(PipelineEditor):
                 than the release's.
         """
         height, width = sources.shape[1:3]
-        told = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
-        against = self._joined([self.settings.negative] * len(sources), sources)
+        with self.on_demand.on_device(self.text_encoders):
+            told = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
+            against = self._joined([self.settings.negative] * len(sources), sources)
         parts = {"prompt": told.states, "told": told.mask, "negative": against.states, "told_negative": against.mask}
         if self.settings.release == "v1.2":
             parts |= {"places": told.places, "places_negative": against.places}

@@ -17,10 +17,11 @@ from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image, upright_size
 from editloop.data.picture_size import resized
 from editloop.errors import EditLoopError
+from editloop.models.backbones.spreading import is_spread
 from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
 from editloop.models.editors.sampling import group_by_size, working_picture
 from editloop.models.editors.settings import Size
-from editloop.training.distributed import step_seed
+from editloop.training.distributed import all_reduce_max, step_seed
 from editloop.training.editor_sft.settings import SftSettings
 from editloop.training.encoding_store import EncodingStore, encoding_key
 from editloop.training.flow_matching import flow_matching_loss, logit_normal_levels, noised, shifted, uniform_levels
@@ -128,20 +129,23 @@ class EditTrainingTask:
         """
         seed = step_seed()
         losses = []
-        for size, part in _parts(batch).items():
+        for size, part in self._passes(batch):
             drawn = [torch.Generator().manual_seed(_seed(seed, unit)) for unit in part.units]
             draw = uniform_levels if self.settings.noise_levels == "uniform" else logit_normal_levels
             sigma = torch.cat([draw(1, generator) for generator in drawn])
             losses.append(self._losses(size, part, shifted(sigma, self.settings.shift), drawn))
-        return torch.cat(losses).mean()
+        every, tasks = torch.cat(losses), sum(len(part.units) for part in _parts(batch).values())
+        return every[:tasks].mean() + 0.0 * every[tasks:].sum()
 
     def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         total = torch.zeros((), dtype=torch.float64, device=self.editor.device)
-        for size, part in _parts(batch).items():
+        sizes = len(_parts(batch))
+        for index, (size, part) in enumerate(self._passes(batch)):
             for level in range(LEVELS):
                 drawn = [torch.Generator().manual_seed(_seed(level, unit)) for unit in part.units]
                 sigma = torch.full((len(part.units),), (level + 0.5) / LEVELS)
-                total += self._losses(size, part, sigma, drawn).sum()
+                losses = self._losses(size, part, sigma, drawn)
+                total += losses.sum() if index < sizes else 0.0
         return {"loss": total / LEVELS, "edits": float(batch.edits)}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
@@ -151,6 +155,17 @@ class EditTrainingTask:
             sums: Sums of `measure` over the split.
         """
         return {"loss": sums["loss"] / sums["edits"]}
+
+    def _passes(self, batch: Batch) -> list[tuple[Size, EncodedTasks]]:
+        """Return the tasks of a batch by their size, one pass through the network each.
+
+        Where weights are spread over the ranks, all must make the same number of passes: a rank with fewer sizes than
+        another repeats its first, which then counts nothing.
+        """
+        passes = list(_parts(batch).items())
+        if is_spread(next(self.model.parameters())):
+            passes += passes[:1] * (all_reduce_max(len(passes)) - len(passes))
+        return passes
 
     def _losses(self, size: Size, tasks: EncodedTasks, sigma: Tensor, drawn: Sequence[torch.Generator]) -> Tensor:
         """Return the losses (B,) of tasks of one size at noise levels sigma (B,).
