@@ -14,6 +14,7 @@ from tests.performance import (
     leak_scale,
     lineage_scale,
     reward_speed,
+    rl_like_for_like,
     rl_race,
     rl_speed,
     rl_trainer,
@@ -110,6 +111,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *edit_score_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
+    *rl_like_for_like.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 

@@ -369,7 +369,7 @@ class PipelineEditor(ABC):
         """Let passes without gradient run without the adapter's layers within the block: it is added to their weights.
 
         The sum is made anew from the frozen weights each time, and these come back afterwards, so that nothing drifts.
-        In bfloat16 the adapter stays beside its layers: most of its changes are smaller than a weight's last digit.
+        In bfloat16 the adapter stays beside its layers: the sum would be rounded to 8 bits, and a young adapter lost.
         """
         layers = [layer for layer in self.network.modules() if isinstance(layer, AdaptedLinear)]
         if self.bf16 or self.network.dtype != torch.float32 or not layers:
