@@ -10,6 +10,7 @@ from editloop.errors import EditLoopError, there_are
 from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.logs import log_to_stderr
 from pipelines.benchmark_cli import benchmark_command
+from pipelines.benchmark_editor_cli import benchmark_editor_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
@@ -217,6 +218,24 @@ def compile_command(
         print(path)
 
 
+@app.command("join", rich_help_panel=TRAIN)
+def join_command(
+    job: Annotated[Path, typer.Argument(help="The training's job file, which the first machine names.")],
+    node: Annotated[int, typer.Argument(min=1, help="Number of this machine, from 1.")],
+) -> None:
+    """Run this machine's share of a training that another machine started with EDITLOOP_NODES.
+
+    Both see the training's folder, its dataset and its base at the same paths. The first machine writes the result.
+
+    For example: editloop join /shared/.unfinished/edit-score-0123/job.json 1
+    """
+    from editloop.interruption import interrupt_on_termination
+    from editloop.training.launch import join_training
+
+    with interrupt_on_termination():
+        join_training(job, node)
+
+
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
 app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
 app.add_typer(editor_app, name="editor", rich_help_panel=TRAIN)
@@ -250,6 +269,7 @@ def weights_command(
 
 app.command("score", rich_help_panel=EVALUATE)(score_command)
 app.command("benchmark", rich_help_panel=EVALUATE)(benchmark_command)
+app.command("benchmark-editor", rich_help_panel=EVALUATE)(benchmark_editor_command)
 app.command("best-of-n", rich_help_panel=EVALUATE)(best_of_n_command)
 app.add_typer(gate_app, name="gate", rich_help_panel=EVALUATE)
 app.command("leaks", rich_help_panel=EVALUATE)(leaks_command)

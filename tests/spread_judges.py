@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
+import numpy as np
 import psutil
 import torch
 import torch.distributed as distributed
 
 from editloop.environment import environment_variables
+from editloop.errors import EditLoopError
 from editloop.models.backbones.spreading import enable_spread_passes, is_spread, whole_shape
 from editloop.models.backbones.weight_files import TensorOutline, write_weights
 from editloop.models.edit_reward.checkpoints import new_reward_token
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.opening import open_judge
 from editloop.studies.tiny_models import backbone
 from editloop.training.checkpoint import BEST, STATE, save_best
 from editloop.training.distributed import end_rank, start_rank
@@ -34,11 +37,13 @@ from editloop.training.engine import start_engine
 from editloop.training.launch import launch_ranks
 from editloop.training.peak_memory import peak_megabytes
 from editloop.training.settings import TrainingSettings
+from editloop.training.spread_judge import spread_judge
 from editloop.training.trained_backbone import write_trained_backbone
 from editloop.training.training_task import ParameterGroup
 
 SETTINGS = RewardSettings(order="paired", side=32, rubrics=(), opening="")
 MIB = 2**20
+GREY = np.full((16, 16, 3), 128, np.uint8)
 
 
 class Peaks(NamedTuple):
@@ -126,6 +131,28 @@ def measure(folder: Path) -> list[Peaks]:
     with environment_variables(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="2"):  # freed memory is given back
         launch_ranks("tests.spread_judges", folder / "job", processes=2)
     return [Peaks(**json.loads((folder / f"{rank}.json").read_text())) for rank in range(2)]
+
+
+def print_answers() -> None:
+    """Print what a judge over two processes says, and one in this process alone, as JSON."""
+    alone, groups = open_judge("tiny-score", device="cpu", passes=1), [EditGroup("red", GREY, [GREY // 2])]
+    found: dict[str, object] = {"alone": [score.answers for score in alone.judge(groups)[0]]}
+    with spread_judge("tiny-score", processes=2, passes=1) as judge:
+        assert judge.version == alone.version
+        (other,) = psutil.Process().children()
+        found["other"] = other.pid
+        found["refused"] = _error_of(lambda: judge.judge([EditGroup("red", GREY[..., :2], [GREY])]))
+        found["spread"] = [score.answers for score in judge.judge(groups)[0]]
+    found["again"] = _error_of(lambda: spread_judge("tiny-score", processes=2).__enter__())
+    print(json.dumps(found))
+
+
+def _error_of(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except EditLoopError as error:
+        return str(error)
+    return ""
 
 
 def main(folder: Path) -> None:

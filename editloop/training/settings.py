@@ -54,7 +54,7 @@ class TrainingSettings(RunSettings):
     fine-tuning of an editor.
     """
 
-    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {"micro_batch", "offload"}
+    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {"micro_batch", "offload", "loader_threads"}
 
     epochs: int | None = Field(None, ge=1)
     """Passes over the training units. Give either this or `steps`."""
@@ -73,6 +73,9 @@ class TrainingSettings(RunSettings):
     """Share of the steps in which the learning rate rises linearly to its peak."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
+    loader_threads: int | None = Field(None, ge=1)
+    """Threads of a rank that read, decode and scale images while the model trains. null: the rank's share of the
+    machine's processors, at most 4."""
     frozen_embeddings: bool = False
     """Leave a judge's token embeddings as they are when all weights are trained, and the output layer that is tied to
     them. The optimiser then has no states for them: 12 bytes for each of their weights."""

@@ -1,9 +1,11 @@
 """Judges under ZeRO-3: opened, saved and calibrated without the whole base in any rank, and trained to equal losses."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -67,3 +69,15 @@ def test_losses_and_models_are_those_of_stage_0_and_frozen_embeddings_stay(tmp_p
         }
         assert "language_model.embed_tokens.weight" not in changed
         assert len(changed) > 20
+
+
+def test_a_judge_over_two_processes_gives_the_answers_of_one() -> None:
+    """In a process of its own: DeepSpeed changes PyTorch's linear layer for good where weights are spread."""
+    call = [sys.executable, "-c", "from tests.spread_judges import print_answers; print_answers()"]
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["spread"] == found["alone"]
+    assert all(found["alone"][0])
+    assert found["refused"]
+    assert "can do so once" in found["again"]
+    assert not psutil.pid_exists(found["other"])

@@ -50,7 +50,10 @@ class PublishedKontext(KontextEditor):
             r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=self.adapter_layers(targets)
         )
         self.wrapped = get_peft_model(self.network, config)
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.data = parameter.data.to(self.network.dtype)
+        return trained
 
     @contextmanager
     def base(self) -> Iterator[None]:

@@ -77,8 +77,10 @@ class PlainFlowGrpo:
     def __init__(self, editor: Editor, rows: Sequence[EditRow], judge: Judge, settings: RlSettings):
         self.editor, self.rows, self.judge, self.settings = editor, rows, judge, settings
         assert settings.adapter is not None
-        self.trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha)
-        self.optimiser = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+            self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.encodings = 0
 
     def iteration(self, number: int) -> float:

@@ -4,6 +4,7 @@ import atexit
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 SIDE = 64
 """Pixels of a picture's side: 64 latents of the edit, 64 of the source and 32 of the text go through the network."""
@@ -22,7 +23,7 @@ def kontext_folder() -> Path:
     atexit.register(folder.cleanup)
     editor = build_tiny_editor("kontext")
     torch.manual_seed(0)
-    network = FluxTransformer2DModel(
+    network: Any = FluxTransformer2DModel(
         in_channels=16,
         num_layers=2,
         num_single_layers=5,

@@ -72,9 +72,14 @@ def started() -> None:
 
 
 def trainer(
-    settings: RlSettings, folder: Path, address: str, judge: Judge, practised: Sequence[EditRow] | None = None
+    settings: RlSettings,
+    folder: Path,
+    address: str,
+    judge: Judge,
+    practised: Sequence[EditRow] | None = None,
+    edited_by: str = "tiny-editor",
 ) -> "Training":
-    """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
+    """A training of an editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
     from editloop.training.editor_rl.loop import Training
     from editloop.training.editor_rl.scoring import RewardJudges
     from editloop.training.editor_rl.train import open_prompts, open_rl_editor
@@ -83,7 +88,7 @@ def trainer(
     job = RlJob(
         edits=folder,
         output=folder / "output",
-        editor="tiny-editor",
+        editor=edited_by,
         rewards={address: 1.0},
         settings=settings,
         checkpoints=folder / "checkpoints",
@@ -200,7 +205,7 @@ def checkpoints() -> Benchmark:
             saves = []
             for _ in range(3):
                 began = time.perf_counter()
-                training._save()
+                training.training_run.save()
                 saves.append(time.perf_counter() - began)
         return took * settings.tasks / edits * settings.checkpoint_every, sorted(saves)[1]
 

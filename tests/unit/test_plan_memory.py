@@ -23,6 +23,19 @@ def test_zeros_stages_spread_what_the_paper_says() -> None:
         assert (found.weights + found.gradients + found.optimiser) / weights == pytest.approx(expected)
 
 
+def test_frozen_embeddings_have_no_gradients_and_no_states() -> None:
+    preset = load_preset("editreward-qwen2.5-vl-7b")
+    frozen = preset.training.model_copy(update={"zero_stage": 2, "frozen_embeddings": True})
+    whole, less = (
+        estimate_memory(preset, training, 8)
+        for training in (frozen.model_copy(update={"frozen_embeddings": False}), frozen)
+    )
+    embeddings = preset.architecture.language.vocabulary * preset.architecture.language.width
+    assert less.weights == whole.weights
+    assert whole.gradients - less.gradients == pytest.approx(2 * embeddings / 8)
+    assert whole.optimiser - less.optimiser == pytest.approx(12 * embeddings / 8)
+
+
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("name", reward_presets())
 @pytest.mark.parametrize("room", [6 * GIB, 16 * GIB, 40 * GIB])

@@ -1,8 +1,11 @@
 """Parts of the training loop: batches made ahead, curves that wait for MLflow, adapters that leave no trace."""
 
 import json
+import os
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +24,46 @@ from editloop.training import metric_log as curves
 from editloop.training.distributed import import_muon_uncompiled
 from editloop.training.engine import put_state
 from editloop.training.metric_log import MetricLog, send_metrics
-from editloop.training.prefetch import Prefetch
+from editloop.training.prefetch import Prefetch, loader_threads
 from editloop.training.trained_backbone import PREFIX, write_trained_backbone
 
 pytestmark = pytest.mark.floats
 
 
-def test_batches_come_in_order_and_waiting_is_counted() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_come_in_order_and_waiting_is_counted(threads: int) -> None:
     def slowly(value: int) -> int:
-        time.sleep(0.05)
+        time.sleep(0.05 if value % 2 else 0.1)
         return value
 
-    batches = Prefetch([lambda value=value: slowly(value) for value in range(4)])
-    assert list(batches) == [0, 1, 2, 3]
-    assert batches.waited_seconds > 0.1
-    ready = Prefetch([lambda: 1] * 3)
-    time.sleep(0.1)
-    assert list(ready) == [1, 1, 1]
+    with Prefetch((partial(slowly, value) for value in range(6)), threads=threads, ahead=4) as batches:
+        assert list(batches) == [0, 1, 2, 3, 4, 5]
+        assert batches.waited_seconds > 0.1
+    with Prefetch([lambda: 1] * 3, threads=threads, ahead=3) as ready:
+        time.sleep(0.1)
+        assert list(ready) == [1, 1, 1]
     assert ready.waited_seconds < batches.waited_seconds, "on a busy machine, too"
+
+
+def test_calls_run_at_the_same_time() -> None:
+    meet = threading.Barrier(3)
+    with Prefetch([lambda: meet.wait(30)] * 3, threads=3, ahead=3) as batches:
+        assert sorted(batches) == [0, 1, 2]
+
+
+def test_no_more_is_made_ahead_than_was_asked_for() -> None:
+    begun: list[int] = []
+    with Prefetch((partial(begun.append, value) for value in range(20)), threads=2, ahead=4) as batches:
+        stream = iter(batches)
+        for _ in range(3):
+            next(stream)
+        time.sleep(0.05)
+    assert len(begun) <= 3 + 4
+
+
+def test_threads_are_the_ranks_share_of_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
+    assert [loader_threads(ranks) for ranks in (1, 4, 6, 16)] == [4, 3, 2, 1]
 
 
 def test_an_optimizer_that_nobody_uses_is_imported_without_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,16 +78,23 @@ def test_an_optimizer_that_nobody_uses_is_imported_without_its_compilation(monke
 
 
 def test_an_error_is_raised_where_its_batch_would_have_come() -> None:
-    batches = iter(Prefetch([lambda: 1, lambda: 1 // 0, lambda: 3]))
-    assert next(batches) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(batches)
+    with Prefetch([lambda: 1, lambda: 1 // 0, lambda: 3], threads=2, ahead=3) as prefetch:
+        batches = iter(prefetch)
+        assert next(batches) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(batches)
 
 
-def test_an_endless_maker_can_be_closed() -> None:
-    batches = Prefetch((lambda: 1) for _ in iter(int, 1))
-    assert next(iter(batches)) == 1
-    batches.close()
+def test_an_interrupted_reader_leaves_no_thread() -> None:
+    batches = Prefetch((lambda: 1 for _ in iter(int, 1)), threads=2, ahead=3)
+
+    def read() -> None:
+        with batches:
+            assert next(iter(batches)) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read()
     assert not any(thread.is_alive() for thread in batches._pool._threads)
 
 

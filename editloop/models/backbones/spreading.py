@@ -125,4 +125,6 @@ def enable_spread_passes(model: nn.Module, spread: Spread) -> None:
         "bf16": {"enabled": bf16},
         "steps_per_print": 2**31,
     }
+    if torch.cuda.is_available():
+        model.to(torch.device("cuda", torch.cuda.current_device()))  # buffers, and what was not spread
     deepspeed.initialize(model=model, config=config)

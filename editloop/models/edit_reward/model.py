@@ -25,6 +25,7 @@ from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.spreading import Spread
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.vision_attention import enable_segment_attention
 from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
 from editloop.models.edit_reward.checkpoints import HEADS, open_backbone
@@ -99,7 +100,7 @@ class RewardModel(nn.Module):
     """
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
-        """Put new heads on a backbone, and switch it to tree attention.
+        """Put new heads on a backbone, and switch it to tree and segment attention.
 
         Args:
             backbone: Qwen2_5_VLModel or Qwen3VLModel.
@@ -112,6 +113,7 @@ class RewardModel(nn.Module):
         width = backbone.config.text_config.hidden_size
         self.rm_heads = nn.ModuleDict({f"head_{i}": reward_head(width) for i in range(settings.heads)})
         enable_tree_attention(backbone)
+        enable_segment_attention(backbone)
 
     @classmethod
     def load(

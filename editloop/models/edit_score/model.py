@@ -13,6 +13,7 @@ from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.prefix_tree import last_hidden
 from editloop.models.backbones.spreading import Spread
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.vision_attention import enable_segment_attention
 from editloop.models.edit_score import checkpoints
 from editloop.models.edit_score.adapters import apply_adapter, read_adapter
 from editloop.models.edit_score.checkpoints import base_folder
@@ -25,7 +26,7 @@ class EditScoreModel(nn.Module):
     """A generating Qwen2.5-VL or Qwen3-VL, together with the questions that it answers."""
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: EditScoreSettings):
-        """Join a backbone and its questions, and switch the backbone to tree attention.
+        """Join a backbone and its questions, and switch the backbone to tree and segment attention.
 
         Args:
             backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration.
@@ -36,6 +37,7 @@ class EditScoreModel(nn.Module):
         self.backbone, self.tokenizer = backbone, tokenizer
         self.set_settings(settings)
         enable_tree_attention(backbone.model)
+        enable_segment_attention(backbone.model)
 
     @classmethod
     def load(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from editloop.errors import EditLoopError
 from editloop.models.backbones.spreading import local_part
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
+from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
@@ -105,6 +106,15 @@ class PipelineEditor(ABC):
     @classmethod
     def parts(cls, folder: Path) -> dict[str, Any]:
         """Return parts of the pipeline, by name, that need another loader than `from_pretrained`.
+
+        Args:
+            folder: The pipeline's folder.
+        """
+        return {}
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        """Return how to read modules of the pipeline, by name, whose class is none of diffusers or transformers.
 
         Args:
             folder: The pipeline's folder.
@@ -359,7 +369,7 @@ class PipelineEditor(ABC):
         """Let passes without gradient run without the adapter's layers within the block: it is added to their weights.
 
         The sum is made anew from the frozen weights each time, and these come back afterwards, so that nothing drifts.
-        In bfloat16 the adapter stays beside its layers: most of its changes are smaller than a weight's last digit.
+        In bfloat16 the adapter stays beside its layers: the sum would be rounded to 8 bits, and a young adapter lost.
         """
         layers = [layer for layer in self.network.modules() if isinstance(layer, AdaptedLinear)]
         if self.bf16 or self.network.dtype != torch.float32 or not layers:

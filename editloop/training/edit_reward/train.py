@@ -160,8 +160,10 @@ def _calibrated(model: RewardModel, state: Path, job: TrainingJob, validation: P
 
     Every rank calls it. Where the model is spread all make the same passes, else rank 0 alone does.
     """
-    restore_state(model, state)
     spread = spread_of(job.training)
+    if not spread:
+        model.rm_heads.float()  # as they are saved: a training in bf16 has made them bf16
+    restore_state(model, state)
     if spread:
         enable_spread_passes(model, spread)
     elif distributed.get_rank():
@@ -209,8 +211,8 @@ def main(job: TrainingJob) -> None:
     start_rank()
     model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {
-        "train": read_groups(job.dataset, "train"),
-        "validation": read_groups(job.dataset, "validation"),
+        "train": read_groups(job.dataset, "train", targets=False),
+        "validation": read_groups(job.dataset, "validation", targets=False),
     }
     task = RewardTrainingTask(model, splits, job)
     trained = train(task, job.training, job.checkpoints, facts=job.facts)
