@@ -61,9 +61,8 @@ def kept_by_mlp(blocks: Blocks, width: int, size: int) -> float:
 def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adapter: bool) -> float:
     """Return the bytes per token that norms and attention of a block keep for the backward pass.
 
-    A frozen layer keeps nothing of its input; its adapter does, and PEFT gives each adapter a copy of its own where the
-    pass is in bf16 (it casts the input to the adapter's fp32, autocast casts it back). Trained modulations and norms
-    keep what they multiply.
+    A frozen layer keeps nothing of its input; its adapter does, once for all that read the same. Trained modulations
+    and norms keep what they multiply.
 
     Args:
         blocks: The block's shape.
@@ -75,10 +74,9 @@ def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adap
     if blocks.sandwiched:
         return _kept_by_sandwich(blocks, width, heads, size, adapter=adapter)
     norms = blocks.streams  # before the attention, and before an MLP that follows it
-    copies = blocks.readers if adapter and size < FULL else 1
     attended = 3 if blocks.fused else 4  # q, k, v and the result; a fused v is a part of the projection's output
     projected = 2 if blocks.streams == 2 else 0  # inputs of the output projection and of the MLP
-    kept = size * (norms + copies + attended + projected) * width
+    kept = size * (norms + 1 + attended + projected) * width
     if size < FULL or not blocks.fused:
         kept += 2 * FULL * width  # q and k before their norms, in fp32
     if size < FULL and blocks.norm_inputs:
@@ -92,8 +90,7 @@ def _kept_by_sandwich(blocks: Blocks, width: int, heads: int, size: int, *, adap
     """The same of Lumina2's block: four norms that compute in fp32, keys and values repeated for all heads."""
     normed = FULL if size == FULL else FULL + size
     turned = width * (1 + (blocks.key_heads or heads) / heads)
-    read = (blocks.readers if adapter and size < FULL else 1) + (4 if size < FULL else 3) + 1
-    kept = normed * (4 * width + turned) + size * read * width
+    kept = normed * (4 * width + turned) + 5 * size * width
     if not adapter:
         kept += size * (width + blocks.inner) + FULL * (8 * width + turned)
     return kept + FULL * heads
@@ -117,7 +114,7 @@ def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTo
     """Return the bytes of gradients of activations at the fullest moment of a block's backward pass, of one edit.
 
     It is at the last layer, whose input is the widest: its gradient exists once from the frozen layer and once from the
-    adapter, in bf16 passes there in both types.
+    adapter.
 
     Args:
         shape: The editor's shape.
@@ -125,12 +122,11 @@ def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTo
         tokens: The edit's tokens.
         size: Bytes per number.
     """
-    at_once = 2 * size if size == FULL else 2 * size + FULL
     if blocks.sandwiched:
         return tokens.every * 2 * size * blocks.inner
     if blocks.streams == 2:  # the streams' MLPs run one after the other
-        return at_once * max(tokens.image, tokens.text) * blocks.inner
-    return tokens.every * (at_once * (shape.width + blocks.inner) + 3 * size * shape.width)
+        return 2 * size * max(tokens.image, tokens.text) * blocks.inner
+    return tokens.every * size * (2 * (shape.width + blocks.inner) + shape.width)
 
 
 def update_memory(
@@ -161,8 +157,7 @@ def update_memory(
 def working_memory(shape: EditorArchitecture, tokens: EditTokens, size: int) -> float:
     """Return the bytes of one edit at the fullest moment of a pass without gradients.
 
-    It is at a block's widest adapted layer: the layer's output, the adapter's, and their sum exist at once, and in bf16
-    passes the layer's input in fp32 and back.
+    It is at a block's widest adapted layer, whose output exists without and with the adapter's.
 
     Args:
         shape: The editor's shape.
@@ -177,8 +172,5 @@ def _working_memory(blocks: Blocks, width: int, tokens: EditTokens, size: int) -
         return tokens.every * ((3 * size + FULL) * blocks.inner + 7 * size * width)
     first = (3 * width if blocks.fused else 0) + (2 if blocks.gated else 1) * blocks.inner
     if blocks.streams == 2:
-        widest = max(tokens.image, tokens.text) * (3 * size * first if size == FULL else 2 * FULL * blocks.inner)
-        return widest + 7 * size * tokens.every * width
-    if size == FULL:
-        return size * tokens.every * (3 * first + 4 * width)
-    return tokens.every * (2 * FULL * (width + blocks.inner) + size * (first + 7 * width))
+        return size * (2 * max(tokens.image, tokens.text) * first + 7 * tokens.every * width)
+    return size * tokens.every * (2 * first + 9 * width)

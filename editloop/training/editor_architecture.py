@@ -32,9 +32,8 @@ class Blocks(FrozenModel):
     """Width of the MLP."""
     gated: bool = False
     """Whether the MLP has two input projections, of which one gates the other."""
-    readers: int = Field(3, ge=1)
-    """Layers that read the input of the attention: 3 for q, k and v, 4 with the MLP's beside them, 1 where one matrix
-    gives all."""
+    fused: bool = False
+    """Whether one matrix gives q, k, v and the MLP's input."""
     norm_inputs: bool = False
     """Whether the norms of q and k also keep their inputs in the passes' type (diffusers' RMSNorm, not torch's)."""
 
@@ -45,16 +44,11 @@ class Blocks(FrozenModel):
 
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
-        if self.sandwiched and (self.streams, self.readers, self.gated) != (1, 3, True):
-            raise ValueError("sandwiched: Lumina2's blocks have one stream, three readers and a gate")
-        if self.streams == 2 and self.readers != 3:
-            raise ValueError(f"readers {self.readers} with two streams: q, k and v are three layers there")
+        if self.sandwiched and (self.streams, self.fused, self.gated) != (1, False, True):
+            raise ValueError("sandwiched: Lumina2's blocks have one stream, a gate, and nothing fused")
+        if self.streams == 2 and self.fused:
+            raise ValueError("fused with two streams: their q, k and v are layers of their own")
         return self
-
-    @property
-    def fused(self) -> bool:
-        """Whether one matrix gives q, k, v and the MLP's input."""
-        return self.readers == 1
 
 
 class Codec(FrozenModel):

@@ -215,7 +215,7 @@ def plan_training(
     # an adapter is fp32, and so is a network that RL trains; fine-tuning has fp32 masters beside the passes' weights
     number = FULL if adapter or training.samples else size
     share = gpus if stage == 3 else 1
-    base = size if adapter else number * (1 if stage == 3 else 2)  # whole training keeps a frozen copy
+    base = size if adapter else number * (2 if training.samples else 1)  # RL compares with the weights it began with
     trained = (numbers * FULL / share if adapter else 0) + training.averages * FULL * numbers / share
     trained += number * numbers / (gpus if stage >= 2 else 1)
     trained += (12 if stage or number < FULL else 8) * numbers / (gpus if stage else 1)
@@ -273,8 +273,8 @@ def suggest_editor_changes(
     changes = [("gradient_checkpointing", "true", training._replace(checkpointing=True))]
     for count in halves:
         changes.append(("micro_batch", str(count), changes[-1][2]._replace(micro_batch=count)))
-    if training.zero_stage < 2:
-        changes.append(("zero_stage", "2", changes[-1][2]._replace(zero_stage=2)))
+    if training.adapter_rank is None and not training.samples:
+        changes.append(("zero_stage", "3", changes[-1][2]._replace(zero_stage=3)))
     for key, value, changed in changes:
         if changed == training:
             continue
@@ -294,7 +294,7 @@ class EditorJob(NamedTuple):
 def editor_jobs(shape: EditorArchitecture) -> list[EditorJob]:
     """Return what is planned for every editor: editing and trainings at their most frugal.
 
-    That is one edit at a time, gradient checkpointing, ZeRO-2, an adapter of rank 32, and groups of eight members.
+    That is one edit at a time, gradient checkpointing, an adapter of rank 32 or ZeRO-3, and groups of eight members.
 
     Args:
         shape: The editor's shape.
@@ -314,6 +314,7 @@ def editor_jobs(shape: EditorArchitecture) -> list[EditorJob]:
         EditorJob("LoRA RL, 512 px", lambda gpus: plan_training(shape, rl(gpus), gpus, small)),
         EditorJob("LoRA RL, 1024 px", lambda gpus: plan_training(shape, rl(gpus), gpus, edit)),
         EditorJob(
-            "whole SFT, 512 px", lambda gpus: plan_training(shape, sft(gpus)._replace(adapter_rank=None), gpus, small)
+            "whole SFT, 512 px",
+            lambda gpus: plan_training(shape, sft(gpus)._replace(adapter_rank=None, zero_stage=3), gpus, small),
         ),
     ]

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
 from editloop.models.editors.settings import PRESETS, read_editor_preset
 from editloop.settings_file import preset_names
 from editloop.training.editor_activations import (
@@ -74,7 +75,9 @@ def with_adapter(network: Any, preset: str, dtype: torch.dtype) -> Any:
     network.to(dtype).requires_grad_(False)
     with torch.device(device):
         targets = list(adapted_layers(network, preset))
-        network.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
+        config = LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets)
+        config._register_custom_module({nn.Linear: AdaptedLinear})
+        network.add_adapter(config, ADAPTER)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
