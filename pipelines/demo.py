@@ -7,6 +7,7 @@ what an earlier call finished, so a call that was killed is simply repeated.
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
 from pipelines.run_status import RunStatus
 from pipelines.settings import LoopSettings
+from pipelines.step_worker import warm_steps
 from pipelines.summary import CHAMPIONS, Turn, summarise
 from pipelines.verify import verify
 
@@ -61,13 +63,18 @@ def run_demo(
         EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, or a step failed.
     """
     began, console, keep_services = time.time(), text_console(), False
-    with interrupt_on_termination(), command_lock(out, "demo"):
+    with interrupt_on_termination(), command_lock(out, "demo"), warm_steps(), ThreadPoolExecutor(1) as beside:
         folder = out.absolute()
         drawn, home = folder / "edits", folder / "services"
-        inputs = split_edits(drawn, edits, loop.seed) if edits else draw_scenes(drawn, loop.scenes, loop.seed)
+        if edits:
+            inputs = split_edits(drawn, edits, loop.seed)
+        else:
+            drawing = beside.submit(draw_scenes, drawn, loop.scenes, loop.seed)
         try:
             with console.status("Starting Label Studio and MLflow"):
                 services = start_services(home)
+            if not edits:
+                inputs = drawing.result()
             os.environ.update(services.environment | local_environment(folder))
             turn = _turn(folder, loop, inputs, experts, console)
             with console.status("Verifying the lineage of both champions"):

@@ -26,7 +26,7 @@ from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from editloop.progress import track
 from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
 
-CHUNK = 64
+CHUNK = 128
 """Tasks that are edited at a time."""
 SHOWN = 12
 """Tasks on the contact sheet: the first held-out tasks, not the best ones."""

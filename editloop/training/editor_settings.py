@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from editloop.settings_file import FrozenModel
 
 
@@ -13,3 +15,8 @@ class EditorTrainingSettings(FrozenModel):
     encoders: Literal["auto", "resident", "on-demand"] = "auto"
     """Where text encoders and codec are. resident: on the device. on-demand: read where they are first used, and on the
     device only while they are used; their weights stay in main memory. auto: on-demand on a GPU, resident on a CPU."""
+    encodings_gb: float = Field(4.0, ge=0)
+    """Gigabytes of encoded tasks that a process keeps in main memory. All are on disk too, so none is encoded twice."""
+    area: int | None = Field(None, ge=64)
+    """Pixels of an image in training; null: those of the editor's settings. Evaluations of the editor, and the editor
+    that is saved, keep the editor's own."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from editloop.training.architecture import Architecture, Vision
 
 WINDOW = 64
-"""Patches of an attention window in Qwen2.5-VL's vision tower; a quarter of its layers see the whole picture."""
+"""Patches of an attention window in Qwen2.5-VL's vision tower, where a quarter of the layers see the whole picture. In
+Qwen3-VL's tower all do."""
 
 
 class Work(NamedTuple):
@@ -70,9 +71,9 @@ def _attention(shape: Architecture, work: Work) -> float:
 
 def _vision(vision: Vision, width: int, work: Work) -> float:
     patches, merged = sum(work.grids), 4 * vision.width
-    full = vision.layers // 4
-    pairs = sum(count * (full * count + (vision.layers - full) * min(count, WINDOW)) for count in work.grids)
-    merger = 2.0 * (merged * merged + merged * width) * patches / 4
+    whole = vision.layers // 4 if vision.gated else vision.layers
+    pairs = sum(count * (whole * count + (vision.layers - whole) * min(count, WINDOW)) for count in work.grids)
+    merger = 2.0 * (1 + vision.deepstack) * (merged * merged + merged * width) * patches / 4
     embedding = 2.0 * 3 * 2 * vision.patch**2 * vision.width * patches
     layers = 2.0 * vision.layers * vision.layer_weights * patches + 4.0 * vision.width * pairs
     return embedding + layers + merger

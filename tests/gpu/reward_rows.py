@@ -1,4 +1,4 @@
-"""EditReward at the size of Qwen2.5-VL-7B: training and scoring, shared prefix against plain passes."""
+"""EditReward on Qwen2.5-VL-7B and Qwen3-VL-8B: training and scoring, shared prefix against plain passes."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.gpu.flops import Work, adapter_step_flops, forward_flops, together, t
 from tests.gpu.machine import forget_peak, peak_gib, relative_difference, seconds_of, utilisation
 from tests.gpu.plain_reward import PlainReward
 from tests.gpu.trainings import lesson_of, run_training
-from tests.gpu.vision_language import ADAPTER, random_reward, reward_preset, scale
+from tests.gpu.vision_language import ADAPTER, REWARD, REWARD_QWEN3, random_reward, reward_preset, scale
 from tests.measured_training import INSTRUCTION, Drawn
 
 GIB = 2**30
@@ -27,8 +27,28 @@ ROUNDS = 3
 
 
 def training(conditions: Conditions) -> Figures:
+    """On Qwen2.5-VL-7B."""
+    return _training(conditions, REWARD)
+
+
+def training_qwen3(conditions: Conditions) -> Figures:
+    """On Qwen3-VL-8B."""
+    return _training(conditions, REWARD_QWEN3)
+
+
+def scoring(conditions: Conditions) -> Figures:
+    """On Qwen2.5-VL-7B."""
+    return _scoring(conditions, REWARD)
+
+
+def scoring_qwen3(conditions: Conditions) -> Figures:
+    """On Qwen3-VL-8B."""
+    return _scoring(conditions, REWARD_QWEN3)
+
+
+def _training(conditions: Conditions, published: str) -> Figures:
     """Steps of the preset's training by the shipped loop: the language model's adapter, layers checkpointed."""
-    size = scale(conditions.tiny)
+    size = scale(conditions.tiny, preset=published)
     steps, batch = (2, 2) if conditions.tiny else (STEPS, BATCH)
     steps_and_batch = {"steps": steps, "batch": batch, "micro_batch": MICRO_BATCH}
     preset, full = (
@@ -67,9 +87,9 @@ def training(conditions: Conditions) -> Figures:
     return checked(figures, APART)
 
 
-def scoring(conditions: Conditions) -> Figures:
+def _scoring(conditions: Conditions, published: str) -> Figures:
     """Scores of groups of four edits."""
-    size = scale(conditions.tiny)
+    size = scale(conditions.tiny, preset=published)
     model = random_reward(size, conditions.device, conditions.dtype).eval()
     plain = PlainReward(model).eval()
     count = 1 if conditions.tiny else 4

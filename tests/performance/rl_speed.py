@@ -123,10 +123,13 @@ def rolled_out(method: str) -> tuple[int, int]:
     from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
     from editloop.training.editor_rl.scoring import OracleJudge
     from editloop.training.editor_rl.trained_weights import TrainedWeights
+    from editloop.training.encoding_store import GIGABYTE, EncodingStore
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     editor, tasks = open_editor("tiny-editor"), list(range(TASKS))
-    prompts = Prompts(rows(), editor, cache_size=TASKS, seed=0)
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    prompts = Prompts(rows(), editor, EncodingStore(Path(folder.name), most_bytes=GIGABYTE), seed=0)
     plain = PlainFlowGrpo(editor, rows(), OracleJudge(rows()), SHARED)
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
@@ -135,6 +138,7 @@ def rolled_out(method: str) -> tuple[int, int]:
     algorithm = build_algorithm(SHARED, editor, TrainedWeights(plain.trained))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
+            prompts.encode([tasks], TASKS)
             condition = join_conditions([known.condition for known in prompts.encoded_tasks(tasks)])
             plan = algorithm.sampling_plan(iteration)
             sample_rollout(SHARED, plan, editor, condition, tasks, iteration, SamplingCost())

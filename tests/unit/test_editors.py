@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from editloop.errors import EditLoopError
+from editloop.models.editors import sampling
 from editloop.models.editors.codec import FORMER_MODULE
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.sampling import edit, integrate
@@ -62,6 +63,16 @@ def test_an_editor_saved_before_the_package_was_named_opens(editor, tasks, tmp_p
     earlier = open_editor(tmp_path, settings=editor.settings)
     source = np.stack([tasks[0].source])
     assert torch.equal(earlier.latents(source), editor.latents(source))
+
+
+def test_batches_in_work_on_two_cores_give_the_same_edits_in_the_tasks_order(editor, tasks, monkeypatch):
+    monkeypatch.setattr(sampling, "BATCH", 1)
+    arguments = ([task.instruction for task in tasks], [task.source for task in tasks])
+    one_by_one = edit(editor, *arguments, seeds=[1, 2, 3, 4], steps=2)
+    torch.set_num_threads(2)
+    side_by_side = edit(editor, *arguments, seeds=[1, 2, 3, 4], steps=2)
+    assert torch.get_num_threads() == 2
+    assert np.abs(np.stack(side_by_side).astype(int) - np.stack(one_by_one)).max() <= 1
 
 
 def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):

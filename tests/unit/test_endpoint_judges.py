@@ -253,7 +253,7 @@ class TestAspects:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"kind": "pairs"}, "kind 'pairs'; there are edit-score, aspects and tokens"),
+        ({"kind": "pairs"}, "kind 'pairs'; there are edit-score, aspects, lines and tokens"),
         (TOKENS | {"text": "Is it right?"}, "text=Is it right?: has no {instruction}"),
         (TOKENS | {"text": "{instruction}{source}"}, "shows {source} and {edit} once each"),
         (TOKENS | {"values": {"yes": 1, "Yes ": 0}}, "differ in case or spaces only"),

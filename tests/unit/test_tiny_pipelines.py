@@ -422,6 +422,21 @@ def test_klein_leaves_a_small_source_its_size_and_a_source_is_resized_to_it(edit
     assert working_picture(editor, Image.fromarray(sources((16, 24))[0])).tolist() == sources((16, 24))[0].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_pictures_may_be_smaller_than_the_editors_own(editors, kind):
+    """A quarter of the pixels, the same shape, whole patches; where sizes are published, the nearest one is scaled."""
+    editor = editors[kind]
+    assert editor.size_for(640, 1280) == (32, 64)
+    assert editor.size_for(640, 1280, area=512) == (16, 32)
+    unit = editor.multiple * editor.rounding
+    height, width = editor.size_for(900, 1000, area=700)
+    assert (height % unit, width % unit) == (0, 0)
+    assert abs(height * width - 700) < unit * (height + width)
+    published = type(editor)(editor.pipeline, editor.settings.model_copy(update={"sizes": ((64, 64), (32, 128))}))
+    assert published.size_for(100, 300) == (32, 128)
+    assert published.size_for(100, 300, area=1024) == (16, 64)
+
+
 def test_a_conditioning_knows_its_length_and_repeats_rows():
     parts = {"prompt": torch.arange(6.0).view(3, 2), "source": torch.arange(3)}
     chosen = Conditioning((32, 32), parts).select(torch.tensor([2, 0, 2, 2]))

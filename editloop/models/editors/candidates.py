@@ -11,7 +11,7 @@ from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.lineage.tracking import digest
 from editloop.progress import track
 
-CHUNK = 64
+CHUNK = 128
 """Rows edited together, so that memory stays bounded."""
 
 

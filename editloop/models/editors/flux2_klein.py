@@ -29,7 +29,7 @@ class Flux2KleinEditor(PipelineEditor):
     def preset(index: dict[str, Any]) -> str:
         return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source, as the pipeline chooses it.
 
         Where the settings name no sizes and the source has at most `area` pixels, it keeps its size, rounded down to
@@ -38,9 +38,10 @@ class Flux2KleinEditor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Most pixels of the result, about; None takes the settings'.
         """
-        if self.settings.sizes or height * width > self.settings.area:
-            return super().size_for(height, width)
+        if self.settings.sizes or height * width > (area or self.settings.area):
+            return super().size_for(height, width, area)
         rows, columns = self.grid((height, width))
         return max(1, rows) * self.multiple, max(1, columns) * self.multiple
 

@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as distributed
+from accelerate import init_empty_weights
 
 from editloop.content import MANIFEST, write_manifest
 from editloop.errors import EditLoopError
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.placement import check_model_folder, placement
-from editloop.models.backbones.weight_files import check_weight_files, read_tensors, survey_weights
+from editloop.models.backbones.spreading import ParameterSpreader, Spread
+from editloop.models.backbones.weight_files import check_keys, check_weight_files, read_tensors, survey_weights
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
+from editloop.models.editors.step1x_files import released_files, released_index
 from editloop.plugins import load_plugin, plugin_names
 
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
     "QwenImageEditPlusPipeline": "qwen_edit_plus.QwenEditPlusEditor",
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
+    "OmniGen2Pipeline": "omnigen2.OmniGen2Editor",
+    "Step1XEditPipeline": "step1x.Step1XEditor",
+    "Step1XEditPipelineV1P2": "step1x.Step1XEditorV1P2",
 }
 """By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
 LIBRARIES = ("diffusers", "transformers")
@@ -38,6 +45,7 @@ def open_editor(
     dtype: torch.dtype | None = None,
     encoder_dtype: torch.dtype | None = None,
     on_demand: bool = False,
+    spread: Spread | None = None,
     settings: EditorSettings | None = None,
 ) -> PipelineEditor:
     """Open the editor behind an address.
@@ -51,6 +59,8 @@ def open_editor(
         encoder_dtype: Type of the weights of the text encoders and the codec. None takes that of the network.
         on_demand: Read text encoders and codec where they are first used, and have them on the device only while they
             are used.
+        spread: Where each rank of a job keeps its part of the network's weights, which no rank then has whole; None:
+            this process has them whole.
         settings: Used instead of the settings in the folder or of the preset of its pipeline's class.
 
     Returns:
@@ -84,22 +94,30 @@ def open_editor(
     large = [
         name for name in (NETWORK, CODEC, *kind.editor.text_encoders) if name not in parts and kind.part_class(name)
     ]
+    if spread and NETWORK not in large:
+        raise EditLoopError(
+            f"editor {str(address)!r}: {kind.pipeline.__name__} has a network of its own, whose weights are not spread "
+            "over ranks. Take zero_stage 0 to 2."
+        )
     readers: dict[str, Callable[[], torch.nn.Module]] = {
         name: partial(_read_part, kind, name, frozen_dtype, torch.device("cpu"))
         for name in large
         if on_demand and name != NETWORK
     }
     for name in large:
-        if name not in readers:
+        if name == NETWORK and spread:
+            parts[name] = _read_spread_network(kind, network_dtype, spread)
+        elif name not in readers:
             parts[name] = _read_part(kind, name, network_dtype if name == NETWORK else frozen_dtype, target)
         else:
             parts[name] = _outline_part(kind, name) if name == CODEC else None  # a pipeline asks how a codec is built
+    rest_dtype = frozen_dtype if NETWORK in parts else network_dtype  # a pipeline of ours reads its network itself
     pipeline = kind.pipeline.from_pretrained(
-        kind.folder, **parts, dtype=frozen_dtype, local_files_only=True, use_safetensors=True
+        kind.folder, **parts, dtype=rest_dtype, local_files_only=True, use_safetensors=True
     )
     pipeline.set_progress_bar_config(disable=True)
     for name, part in pipeline.components.items():
-        if name not in readers and isinstance(part, torch.nn.Module):
+        if name not in readers and isinstance(part, torch.nn.Module) and not (name == NETWORK and spread):
             part.to(target)
     return kind.editor(pipeline, chosen_settings, OnDemandParts(pipeline, readers, target))
 
@@ -111,6 +129,20 @@ def _read_part(kind: "_Kind", name: str, dtype: torch.dtype, device: torch.devic
         kind.folder / name, dtype=dtype, local_files_only=True, use_safetensors=True, **placed
     )
     return part
+
+
+def _read_spread_network(kind: "_Kind", dtype: torch.dtype, spread: Spread) -> torch.nn.Module:
+    """Read the network with each rank keeping its part of each weight. Rank 0 reads the files, a tensor at a time."""
+    network_class = kind.part_class(NETWORK)
+    with init_empty_weights(include_buffers=False):  # positions are computed, not read
+        network: torch.nn.Module = network_class.from_config(network_class.load_config(kind.folder / NETWORK))
+    tensors = survey_weights(kind.folder / NETWORK)
+    check_keys(tensors, network.state_dict(), str(kind.folder / NETWORK))
+    spreader, reads = ParameterSpreader(spread), distributed.get_rank() == 0
+    for name, parameter in network.named_parameters():
+        value = next(read_tensors({name: tensors[name]}))[1] if reads else None
+        spreader.place(parameter, value, dtype)
+    return network.eval()
 
 
 def _outline_part(kind: "_Kind", name: str) -> torch.nn.Module:
@@ -138,7 +170,7 @@ def add_editor(folder: Path) -> str:
             infinite, or the folder cannot be written to.
     """
     outline = outline_editor(folder)
-    for path in sorted(folder.glob("*/*.safetensors")):
+    for path in (*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*/*.safetensors"))):
         for _ in read_tensors(survey_weights(path)):
             pass  # each is looked at and let go
     try:
@@ -164,7 +196,11 @@ def outline_editor(address: str | Path) -> PipelineEditor:
     """
     import diffusers
 
+    from editloop.models.editors.own_pipeline import OwnPipeline
+
     kind = _kind_of(str(address))
+    if issubclass(kind.pipeline, OwnPipeline):
+        return kind.editor(kind.pipeline.outline(kind.folder), kind.settings)
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
     for name in (NETWORK, CODEC):
         if kind.part_class(name):
@@ -210,10 +246,13 @@ def _kind_of(address: str) -> _Kind:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the content of model_index.json, after a check of each part's files. No weights are read."""
+    """Return the content of model_index.json, after a check of each part's files. No weights are read.
+
+    Step1X-Edit's folder of single files has none: it is made up.
+    """
     path = folder / "model_index.json"
     try:
-        index = json.loads(path.read_bytes())
+        index = released_index(folder) or json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
     if not isinstance(index, dict):
@@ -255,7 +294,7 @@ def find_editor(address: str) -> Path:
         return require_model(address)
     shipped = Path(__file__).with_name("weights") / address
     folder = shipped if "/" not in address and shipped.is_dir() else Path(address)
-    if not (folder / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file() and released_files(folder) is None:
         raise EditLoopError(
             f"editor {address!r}: not a shipped editor and no diffusers pipeline folder (model_index.json is missing). "
             f"Give {FORMS}."

@@ -3,7 +3,6 @@
 A new editor is a subclass in its own file; `docs/editors.md` explains how to write one.
 """
 
-import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.spreading import local_part
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
@@ -83,8 +83,8 @@ class PipelineEditor(ABC):
         self.multiple: int = pipeline.vae_scale_factor * self.patch
         """Height and width of a packed latent, in pixels."""
         self.bf16 = False
-        self._frozen: ModelMixin | None = None
-        self._answering = self.network
+        self._initial: list[Tensor] = []
+        """Values that the weights had before all of them were trained; empty with an adapter."""
 
     @staticmethod
     @abstractmethod
@@ -167,7 +167,7 @@ class PipelineEditor(ABC):
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source.
 
         It is the one of the settings' sizes with the nearest aspect ratio or, where they name none, about `area` pixels
@@ -176,10 +176,13 @@ class PipelineEditor(ABC):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; one of the settings' sizes is scaled to it. None takes them as they are.
         """
         if self.settings.sizes:
-            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
-        scale = (self.settings.area / (height * width)) ** 0.5
+            height, width = min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+            if area is None:
+                return height, width
+        scale = ((area or self.settings.area) / (height * width)) ** 0.5
         unit = self.multiple * self.rounding
         rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
         return rounded[0], rounded[1]
@@ -191,6 +194,12 @@ class PipelineEditor(ABC):
             size: (height, width) in pixels.
         """
         return size[0] // self.multiple, size[1] // self.multiple
+
+    @contextmanager
+    def encoders_at_hand(self) -> Iterator[None]:
+        """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
+        with self.on_demand.on_device([*self.text_encoders, CODEC]):
+            yield
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size.
@@ -264,7 +273,7 @@ class PipelineEditor(ABC):
         """
         dtype = self.network.dtype
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            output: Tensor = self._answering(
+            output: Tensor = self.network(
                 hidden_states=torch.cat([x, source], dim=1).to(dtype),
                 encoder_hidden_states=text.to(dtype),
                 **inputs,
@@ -327,14 +336,16 @@ class PipelineEditor(ABC):
             parameter.data = parameter.data.float()  # PEFT takes the layers' type, but bfloat16 loses small updates
         return trained
 
-    def train_whole(self) -> list[nn.Parameter]:
+    def train_whole(self, *, with_base: bool = True) -> list[nn.Parameter]:
         """Make every weight of the network trainable and return the weights.
 
-        A frozen copy is kept for `base`, so the weights take twice the memory.
+        Args:
+            with_base: Whether to keep the weights' present values for `base`, which take as much memory again. Of
+                weights that are spread over ranks each rank keeps its part.
         """
-        self._frozen = copy.deepcopy(self.network).requires_grad_(False)
-        self.network.requires_grad_(True)
-        return list(self.network.parameters())
+        trained = list(self.network.requires_grad_(True).parameters())
+        self._initial = [local_part(weight).detach().clone() for weight in trained] if with_base else []
+        return trained
 
     def compile_blocks(self) -> None:
         """Compile the network's repeated blocks with torch.compile; the first passes through them then take a minute.
@@ -372,13 +383,19 @@ class PipelineEditor(ABC):
         adapted = hasattr(self.network, "peft_config")
         if adapted:
             self.network.disable_adapters()
-        self._answering = self._frozen or self.network
+        self._exchange_initial()
         try:
             yield
         finally:
-            self._answering = self.network
+            self._exchange_initial()
             if adapted:
                 self.network.enable_adapters()
+
+    def _exchange_initial(self) -> None:
+        """Exchange the values of weights that are all trained with those they had before. A second call restores."""
+        for index, weight in enumerate(self.network.parameters() if self._initial else ()):
+            part = local_part(weight)
+            part.data, self._initial[index] = self._initial[index], part.data
 
     def save(self, folder: Path) -> None:
         """Write the pipeline, with the adapter merged, and its settings. Training can continue afterwards.

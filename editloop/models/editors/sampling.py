@@ -1,7 +1,10 @@
 """Deterministic sampling: Euler steps of the probability-flow equation, for tasks of different sizes."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,16 +18,22 @@ from editloop.models.editors.settings import Size
 
 BATCH = 64
 """Edits made together, at most."""
+MAX_THREADS = 8
+"""Batches in work at a time on a CPU, at most: the latents of each take memory."""
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 
-def working_picture(editor: Editor, image: Image.Image) -> Picture:
+def working_picture(editor: Editor, image: Image.Image, area: int | None = None) -> Picture:
     """Return an image as the editor takes it: RGB, at the size that the editor works at for this source.
 
     Args:
         editor: The editor.
         image: The source.
+        area: As in `Editor.size_for`.
     """
-    return resized(image, editor.size_for(image.size[1], image.size[0]))
+    return resized(image, editor.size_for(image.size[1], image.size[0], area))
 
 
 def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
@@ -93,12 +102,71 @@ def edit(
         >>> edited.shape
         (32, 32, 3)
     """
+    batches = (
+        _begin(editor, size, places[start : start + BATCH], instructions, sources, seeds, steps)
+        for size, places in group_by_size(list(sources)).items()
+        for start in range(0, len(places), BATCH)
+    )
+
+    @torch.no_grad()
+    def finish(batch: _Batch) -> list[Picture]:
+        x = integrate(editor, batch.noise, batch.condition, batch.sigmas, guidance)
+        return list(editor.decode(x, batch.condition.size))
+
     edits_by_index: dict[int, Picture] = {}
-    for size, places in group_by_size(list(sources)).items():
-        for start in range(0, len(places), BATCH):
-            part = places[start : start + BATCH]
-            condition = editor.encode([instructions[at] for at in part], np.stack([sources[at] for at in part]))
-            noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in part])
-            x = integrate(editor, noise, condition, editor.sigmas(steps, size), guidance)
-            edits_by_index |= dict(zip(part, editor.decode(x, size), strict=True))
+    for batch, edits in _on_all_cores(finish, batches, editor.device):
+        edits_by_index |= dict(zip(batch.indices, edits, strict=True))
     return [edits_by_index[index] for index in range(len(edits_by_index))]
+
+
+class _Batch(NamedTuple):
+    """Tasks of one size that are edited together, encoded."""
+
+    indices: list[int]
+    condition: Conditioning
+    noise: Tensor
+    """Latents (B, S, C)."""
+    sigmas: Tensor
+    """Noise levels (steps + 1,)."""
+
+
+def _begin(
+    editor: Editor,
+    size: Size,
+    indices: list[int],
+    instructions: Sequence[str],
+    sources: Sequence[Picture] | NDArray[np.uint8],
+    seeds: Sequence[int],
+    steps: int,
+) -> _Batch:
+    condition = editor.encode([instructions[at] for at in indices], np.stack([sources[at] for at in indices]))
+    noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in indices])
+    return _Batch(indices, condition, noise, editor.sigmas(steps, size))
+
+
+def _on_all_cores(
+    work: Callable[[Work], Result], items: Iterator[Work], device: torch.device
+) -> Iterator[tuple[Work, Result]]:
+    """Yield each item with its result, in order; on a CPU several are in work at a time, each on a core of its own.
+
+    Small networks gain little from cores that share an operation: two batches side by side were 1.3 times as fast as
+    one after the other on the same two cores.
+    """
+    cores = torch.get_num_threads()
+    threads = min(cores, MAX_THREADS) if device.type == "cpu" else 1
+    if threads == 1:
+        yield from ((item, work(item)) for item in items)
+        return
+    torch.set_num_threads(1)  # also of threads that begin from here on
+    try:
+        with ThreadPoolExecutor(threads, "edit") as pool:
+            in_work: deque[tuple[Work, Future[Result]]] = deque()
+            for item in items:
+                in_work.append((item, pool.submit(work, item)))
+                if len(in_work) > threads:
+                    first, future = in_work.popleft()
+                    yield first, future.result()
+            for first, future in in_work:
+                yield first, future.result()
+    finally:
+        torch.set_num_threads(cores)

@@ -27,6 +27,7 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
         "compile",
         "encoders",
+        "encodings_gb",
         "iterations",
         "judge_patience",
         "most_missing",
@@ -48,8 +49,6 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     sampling_steps: int = Field(8, ge=1)
     guidance: float | None = Field(None, ge=1)
     """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
-    encodings: int = Field(4096, ge=1)
-    """Tasks whose images and encodings a rank keeps in memory. A task that returns later is encoded anew."""
 
     algorithm: AnyAlgorithmSettings = Field(NftSettings(), discriminator="name")
     """The algorithm and its own settings. Its `name` chooses: `nft` or `flow-grpo`."""

@@ -11,6 +11,7 @@ by 0.01 (one seed each). NFT is therefore the default.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,10 +25,10 @@ from editloop.evaluation.editors import split_held_out
 from editloop.models.editors.protocol import Editor
 from editloop.training import checkpoint
 from editloop.training.distributed import end_rank, start_rank
-from editloop.training.editor_opening import open_to_train
+from editloop.training.editor_opening import encoding_dtype, open_encoding_store, open_to_train
 from editloop.training.editor_rl.evaluator import Evaluator
 from editloop.training.editor_rl.loop import Training
-from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.prompts import Prompts, working_sizes
 from editloop.training.editor_rl.scoring import open_reward_judges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
 from editloop.training.engine import put_state
@@ -58,7 +59,24 @@ def open_rl_editor(address: str, settings: RlSettings) -> tuple[Editor, list[nn.
         The editor, and its parameters to train, in float32.
     """
     bf16 = computes_in_bf16(settings)
-    return open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
+    editor, trained = open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
+    if settings.compile:
+        editor.compile_blocks()
+    return editor, trained
+
+
+def open_prompts(job: RlJob, practised: Sequence[EditRow], editor: Editor) -> Prompts:
+    """Return the tasks to practise with the store of their encodings.
+
+    Args:
+        job: The training.
+        practised: The tasks.
+        editor: The opened editor.
+    """
+    settings = job.settings
+    store = open_encoding_store(job.checkpoints, job.editor, job.facts, settings, settings)
+    dtype = encoding_dtype(settings)
+    return Prompts(practised, editor, store, seed=settings.seed, area=settings.area, dtype=dtype)
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
@@ -88,10 +106,9 @@ def main(job: RlJob) -> None:
     start_rank()
     practised, held_out = tasks_of(job)
     editor, trained = open_rl_editor(job.editor, job.settings)
-    prompts = Prompts(practised, editor, cache_size=job.settings.encodings, seed=job.settings.seed)
-    reward_judges = open_reward_judges(
-        list(job.rewards), practised, prompts.sizes, patience=job.settings.judge_patience
-    )
+    prompts = open_prompts(job, practised, editor)
+    sizes = {*prompts.sizes, *working_sizes(held_out, editor)}
+    reward_judges = open_reward_judges(list(job.rewards), practised, sizes, patience=job.settings.judge_patience)
     training = Training(job, editor, trained, prompts, reward_judges)
     first = distributed.get_rank() == 0
     evaluator = None

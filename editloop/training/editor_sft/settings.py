@@ -31,8 +31,8 @@ class SftSettings(EditorTrainingSettings):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_editor_adapter(self.training.adapter, self.targets)
-        if self.training.zero_stage == 3:
-            raise ValueError("zero_stage 3 spreads weights that are saved whole here; take 0 to 2")
+        if self.training.zero_stage == 3 and self.training.adapter:
+            raise ValueError("zero_stage 3 with an adapter: it is for all weights; take 0 to 2, or adapter: null")
         return self
 
     def changed(self, *, steps: int = 0, learning_rate: float = 0.0, seed: int = 0) -> "SftSettings":
