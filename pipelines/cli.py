@@ -10,6 +10,7 @@ from editloop.errors import EditLoopError, there_are
 from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.logs import log_to_stderr
 from pipelines.benchmark_cli import benchmark_command
+from pipelines.benchmark_editor_cli import benchmark_editor_command
 from pipelines.best_of_n_cli import best_of_n_command
 from pipelines.campaign_cli import campaign_app
 from pipelines.claims_cli import claims_command
@@ -268,6 +269,7 @@ def weights_command(
 
 app.command("score", rich_help_panel=EVALUATE)(score_command)
 app.command("benchmark", rich_help_panel=EVALUATE)(benchmark_command)
+app.command("benchmark-editor", rich_help_panel=EVALUATE)(benchmark_editor_command)
 app.command("best-of-n", rich_help_panel=EVALUATE)(best_of_n_command)
 app.add_typer(gate_app, name="gate", rich_help_panel=EVALUATE)
 app.command("leaks", rich_help_panel=EVALUATE)(leaks_command)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,21 @@ class Judge(Protocol):
         Raises:
             EditLoopError: A group cannot be judged at all.
             JudgeUnavailableError: The judge cannot score anything now.
+        """
+
+
+@runtime_checkable
+class TaskJudge(Protocol):
+    """A judge that can have a question for each type of task."""
+
+    def for_task(self, task: str) -> Judge:
+        """Return the judge with the question of a type of task.
+
+        Args:
+            task: The type.
+
+        Raises:
+            EditLoopError: It has no question for it.
         """
 
 

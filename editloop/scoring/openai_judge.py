@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from editloop.scoring.endpoint_questions import (
     ChatReply,
     EditScoreQuestions,
     EndpointQuestions,
+    LineJudge,
     read_judge_file,
 )
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
@@ -73,7 +75,7 @@ class OpenAIJudge:
             JudgeUnavailableError: The endpoint cannot be reached or refuses.
         """
         self.name, self.settings = model, settings
-        self.questions = questions or _questions_of(settings)
+        self.questions: EndpointQuestions = questions or _questions_of(settings)
         self.axes, self.wording = self.questions.axes, self.questions.wording
         advice = "EDITLOOP_OPENAI_KEY is the endpoint's key"
         self._client = RetryingClient(url, settings.key, settings, advice, transport)
@@ -103,6 +105,21 @@ class OpenAIJudge:
         settings = OpenAISettings()
         questions = _questions_of(settings)
         return cls(url, model, settings, questions if passes is None else questions.with_passes(passes))
+
+    def for_task(self, task: str) -> "OpenAIJudge":
+        """Return the judge with the question of a type of task; itself where it asks the same of all.
+
+        Args:
+            task: The type.
+
+        Raises:
+            EditLoopError: It has no question for it.
+        """
+        if not isinstance(self.questions, LineJudge):
+            return self
+        judge = copy(self)
+        judge.questions = self.questions.for_task(task)
+        return judge
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
         """Score edits by the answers that can be read.

@@ -117,8 +117,8 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *loader_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
-    *rl_like_for_like.BENCHMARKS,
     *editor_memory.BENCHMARKS,
+    *rl_like_for_like.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 

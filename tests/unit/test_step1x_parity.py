@@ -42,7 +42,7 @@ def networks(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("step1x")
     read = {
-        release: read_released_network(write_release(release, folder), torch.float32, CONFIG)
+        release: read_released_network(write_release(release, folder), torch.float32, torch.device("cpu"), CONFIG)
         for release in ("v1.0", "v1.1")
     }
     later = Step1XEditTransformer2DModel(**CONFIG, enable_text_token_mapping=True)

@@ -21,13 +21,16 @@ from torch.nn import functional
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
-from editloop.models.editors.opening import open_editor
+from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
+from editloop.models.editors.opening import EDITORS, open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
+from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
 from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
+from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.settings_file import preset_names
 from editloop.training.engine import enable_gradient_checkpointing
-from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
+from tests.tiny_editors import AREA, KINDS, OWN_KINDS, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
 
@@ -81,13 +84,28 @@ def pipelines_own(editor, kind, noise, source, guidance):
         told |= distilled if kind == "kontext" else {"true_cfg_scale": guidance, "negative_prompt": ""}
     else:
         told |= {"true_cfg_scale": guidance, "negative_prompt": " "}
+        with marked_pictures(editor.pipeline.text_encoder):
+            return seen, editor.pipeline(**told).images[0]
     return seen, editor.pipeline(**told).images[0]
+
+
+def test_the_source_has_rows_and_columns_for_qwens_text_encoder(editors, monkeypatch):
+    editor = editors["qwen-edit-plus"]
+    inner, positions = editor.pipeline.text_encoder.model.language_model, []
+    forward = inner.forward
+    monkeypatch.setattr(
+        inner, "forward", lambda **inputs: positions.append(inputs["position_ids"]) or forward(**inputs)
+    )
+    editor.encode(TASKS[:1], sources((32, 64)))
+    time, rows, columns = positions[0][-3:, 0]
+    assert not torch.equal(time, rows)
+    assert not torch.equal(rows, columns)
 
 
 @pytest.mark.parametrize(
     ("shape", "guidance"), [((1, 1), 3.0), ((1, 2), 1.0), ((2, 1), 3.0)], ids=["square", "wide, alone", "high"]
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OWN_KINDS])
 def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shape, guidance):
     monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
     monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
@@ -187,7 +205,9 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
     told = [path.read_text() for path in (tmp_path / "saved").rglob("*.json") if "tokenizer" not in path.parent.name]
     assert not any(str(tmp_path) in text or "_name_or_path" in text for text in told), "it tells where it was made"
     index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
-    assert {one[0] for one in index.values() if isinstance(one, list) and one[0]} == {"diffusers", "transformers"}
+    libraries = {one[0] for one in index.values() if isinstance(one, list) and one[0]}
+    published = {library for library, _ in getattr(editor.pipeline, "published", {}).values()}
+    assert libraries == {"diffusers", "transformers"} | published, "a released index names no module of ours"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -270,7 +290,8 @@ def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(op
         trained = editor.add_adapter(2, 4)
         if checkpointed:
             enable_gradient_checkpointing(editor.network)
-        blocks = [module for name, module in editor.network.named_modules() if re.search(r"blocks\.0$", name)]
+        first = re.compile(r"(transformer_blocks|layers|refiner)\.0$")
+        blocks = [module for name, module in editor.network.named_modules() if first.search(name)]
         calls = []
         for block in blocks:
             block.register_forward_pre_hook(lambda block, inputs, calls=calls: calls.append(block))
@@ -372,8 +393,12 @@ REAL = {
         },
         3.88,
     ),
+    "omnigen2": (OmniGen2Transformer2DModel, {}, 3.97),
+    "step1x-edit-v1p1": (Step1XEditTransformer2DModel, {}, 12.4),
+    "step1x-edit-v1p2": (Step1XEditTransformer2DModel, {"enable_text_token_mapping": True}, 12.4),
 }
 REAL["flux2-klein-base"] = REAL["flux2-klein"]
+REAL["step1x-edit-v1p0"] = REAL["step1x-edit-v1p1"]
 
 
 @pytest.mark.parametrize("name", sorted(REAL))
@@ -386,8 +411,11 @@ def test_a_presets_targets_are_layers_of_the_real_network(name):
     linear = [key for key, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
     chosen = [key for key in linear if any(key == end or key.endswith(f".{end}") for end in settings.targets)]
     blocks = [key for key in linear if "transformer_blocks." in key and "mod" not in key and "norm" not in key]
+    if name == "omnigen2":  # published: the attention of every block
+        blocks = [key for key in linear if ".attn." in key]
+        assert len(blocks) == 4 * (32 + 3 * 2)
     assert sorted(set(blocks) - set(chosen)) == []
-    assert hasattr(diffusers, settings.pipeline)
+    assert hasattr(diffusers, settings.pipeline) or settings.pipeline in EDITORS
 
 
 def test_every_preset_is_tested_and_unknown_ones_are_refused_with_the_names():

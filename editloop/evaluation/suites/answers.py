@@ -20,7 +20,7 @@ from PIL import Image
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, TaskJudge, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
@@ -85,35 +85,11 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
     axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
-    facts = {"judge": judge.name, "version": judge.version}
-    mismatch = f"{folder} holds answers", "give another folder, or remove it"
-    with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
-        lines_by_edit = _read_answers(stream, folder / ANSWERS)
-        edit_keys = {edit_key for item in suite.items for edit_key in _edit_keys(item)}
-        with scoring_progress(transient=True, console=text_console(stderr=True)) as progress:
-            missing = sum(bool(lines_by_edit[edit_key]["missing"]) for edit_key in edit_keys & lines_by_edit.keys())
-            bar = progress.add_task(
-                f"{judge.name} is asked {suite.name}",
-                total=len(edit_keys),
-                completed=len(edit_keys & lines_by_edit.keys()),
-                missing=missing,
-            )
-            for edits, groups in _batches(suite.items, set(lines_by_edit)):
-                scores = score_in_chunks(judge, groups)
-                lines = [_answer_line(*edit, score, judge) for edit, score in zip(edits, scores, strict=True)]
-                stream.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
-                stream.flush()
-                lines_by_edit |= {line["edit"]: line for line in lines}
-                missing += sum(bool(line["missing"]) for line in lines)
-                progress.update(bar, advance=len(lines), missing=missing)
-    reasons = Counter(
-        lines_by_edit[edit_key]["missing"] for edit_key in edit_keys if lines_by_edit[edit_key]["missing"]
-    )
+    lines_by_edit = judge_items(suite.items, judge, folder, f"{judge.name} is asked {suite.name}")
+    reasons = Counter(line["missing"] for line in lines_by_edit.values() if line["missing"])
     fused_scores, overall_scores = (
         {
-            item.key: np.array(
-                [_axis_score(lines_by_edit[edit_key], axes[item.axis], number) for edit_key in _edit_keys(item)]
-            )
+            item.key: np.array([_axis_score(lines_by_edit[name], axes[item.axis], number) for name in _edit_keys(item)])
             for item in suite.items
         }
         for number in ("fused", "overall")
@@ -124,6 +100,53 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
         described["wording"] = wording._asdict()
     overall = overall_scores if differs else None
     return SuiteAnswers(described, fused_scores, overall, reasons=dict(reasons.most_common()))
+
+
+def judge_items(items: Sequence[Item], judge: Judge, folder: Path, title: str) -> dict[str, dict[str, Any]]:
+    """Score the edits of some items, save each batch, and return the saved lines by `edit_key`.
+
+    Args:
+        items: The items, with images. A judge with a question for each type of task is asked that of the item's slice.
+        judge: The judge.
+        folder: As in `judge_suite`.
+        title: What is done, for the progress bar.
+
+    Raises:
+        EditLoopError: Another call is writing to the folder, or it has answers of another judge or a damaged line.
+        JudgeUnavailableError: The judge cannot be reached. Scores so far are kept.
+    """
+    facts = {"judge": judge.name, "version": judge.version}
+    mismatch = f"{folder} holds answers", "give another folder, or remove it"
+    with locked_folder(folder, JUDGE, facts, *mismatch), (folder / ANSWERS).open("a+b") as stream:
+        lines_by_edit = _read_answers(stream, folder / ANSWERS)
+        edit_keys = {name: None for item in items for name in _edit_keys(item)}
+        with scoring_progress(transient=True, console=text_console(stderr=True)) as progress:
+            missing = sum(bool(lines_by_edit[name]["missing"]) for name in edit_keys.keys() & lines_by_edit.keys())
+            bar = progress.add_task(
+                title,
+                total=len(edit_keys),
+                completed=len(edit_keys.keys() & lines_by_edit.keys()),
+                missing=missing,
+            )
+            for part_judge, part in _parts(items, judge):
+                for edits, groups in _batches(part, set(lines_by_edit)):
+                    scores = score_in_chunks(part_judge, groups)
+                    lines = [_answer_line(*edit, score, judge) for edit, score in zip(edits, scores, strict=True)]
+                    stream.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
+                    stream.flush()
+                    lines_by_edit |= {line["edit"]: line for line in lines}
+                    missing += sum(bool(line["missing"]) for line in lines)
+                    progress.update(bar, advance=len(lines), missing=missing)
+    return {name: lines_by_edit[name] for name in edit_keys}
+
+
+def _parts(items: Sequence[Item], judge: Judge) -> Iterator[tuple[Judge, Sequence[Item]]]:
+    """The items with the judge to ask; by slice, where the judge asks by the type of task."""
+    if not isinstance(judge, TaskJudge):
+        yield judge, items
+        return
+    for task in dict.fromkeys(item.slice for item in items):
+        yield judge.for_task(task), [item for item in items if item.slice == task]
 
 
 def _judge_axis(axis: AxisName, judge: Judge) -> str:
@@ -141,10 +164,16 @@ def _judge_axis(axis: AxisName, judge: Judge) -> str:
 
 def _edit_keys(item: Item) -> list[str]:
     """Keys of an item's edits in `answers.jsonl`: content addresses of source, instruction and edit."""
-    return [_edit_key(item, edit) for edit in item.edits]
+    return [edit_key(item, edit) for edit in item.edits]
 
 
-def _edit_key(item: Item, edit: PictureRef) -> str:
+def edit_key(item: Item, edit: PictureRef) -> str:
+    """Return the key of an edit's answer: the content address of what a judge is shown.
+
+    Args:
+        item: The item.
+        edit: One of its edits.
+    """
     assert item.source is not None
     content = [item.source.sha256, item.instruction, edit.sha256]
     return sha256_json([*content, "at the source's size"] if item.edits_at_source_size else content)[:32]
@@ -184,7 +213,7 @@ def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -
     score = validate_scores(raw_score, judge.axes)
     assert item.source is not None
     return {
-        "edit": _edit_key(item, edit),
+        "edit": edit_key(item, edit),
         "item": item.key,
         "source_sha256": item.source.sha256,
         "edit_sha256": edit.sha256,

@@ -3,18 +3,27 @@
 Names and shapes are compared before a tensor is read. The weights are in memory once, and one stored tensor besides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate.utils import set_module_tensor_to_device
-from diffusers import ModelMixin
-from torch import Tensor
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
 
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
 
 Network = TypeVar("Network", bound=ModelMixin)
+
+
+class PartReader(NamedTuple):
+    """How a module of a pipeline is read that its class's `from_pretrained` does not read."""
+
+    read: Callable[[torch.dtype, torch.device], nn.Module]
+    """Reads it, its weights in a type and on a device."""
+    outline: Callable[[], nn.Module]
+    """Returns it on the meta device."""
 
 
 class StoredRows(NamedTuple):
@@ -47,25 +56,39 @@ def network_outline(network_class: type[Network], config: Mapping[str, Any]) -> 
         network_class: Its class.
         config: Its configuration.
     """
+    builder: Any = network_class  # from_config has no types
     with torch.device("meta"):
-        outline: Network = network_class.from_config(dict(config))
-    return outline.eval()
+        outline: Network = builder.from_config(dict(config)).eval()
+    return outline
 
 
-def read_network(network_class: type[Network], folder: Path, dtype: torch.dtype) -> Network:
+def read_config(network_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+    """Return the configuration in a network's folder.
+
+    Args:
+        network_class: Its class.
+        folder: The folder.
+    """
+    reader: Any = network_class  # ModelMixin is a ConfigMixin only together with it
+    config: dict[str, Any] = reader.load_config(folder)
+    return config
+
+
+def read_network(network_class: type[Network], folder: Path, dtype: torch.dtype, device: torch.device) -> Network:
     """Read a network from a folder with `config.json` and safetensors files under the network's own names.
 
     Args:
         network_class: Its class.
         folder: The folder.
         dtype: Type of the weights.
+        device: Where they go.
 
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or a file is broken.
     """
-    network = network_outline(network_class, network_class.load_config(folder))
+    network = network_outline(network_class, read_config(network_class, folder))
     weights = {name: StoredRows(stored) for name, stored in survey_weights(folder).items()}
-    fill_network(network, weights, dtype, str(folder))
+    fill_network(network, weights, dtype, device, str(folder))
     return network
 
 
@@ -73,15 +96,17 @@ def fill_network(
     network: ModelMixin,
     weights: Mapping[str, StoredRows],
     dtype: torch.dtype,
+    device: torch.device,
     source: str,
     factors: Mapping[str, float] | None = None,
 ) -> None:
     """Read the weights of a network that is on the meta device.
 
     Args:
-        network: The network. It is on the CPU afterwards.
+        network: The network.
         weights: Where each weight is stored, by its name in the network.
         dtype: Type of the weights.
+        device: Where they go.
         source: What a message calls the files.
         factors: Numbers to multiply weights with, by the weights' names.
 
@@ -98,4 +123,4 @@ def fill_network(
             value = weights[name].cut(tensor)
             if factors and name in factors:
                 value = value.float() * factors[name]
-            set_module_tensor_to_device(network, name, "cpu", value, dtype=dtype)
+            set_module_tensor_to_device(network, name, device, value, dtype=dtype)

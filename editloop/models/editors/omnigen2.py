@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
+from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
@@ -29,7 +32,6 @@ class OmniGen2Pipeline(OwnPipeline):
     """The parts of OmniGen2 by the release's names."""
 
     network_class = OmniGen2Transformer2DModel
-    text_encoder_name = "mllm"
     published = {  # noqa: RUF012
         "transformer": ("transformer_omnigen2", "OmniGen2Transformer2DModel"),
         "scheduler": ("scheduling_flow_match_euler_discrete_time_shifting", "FlowMatchEulerDiscreteScheduler"),
@@ -64,11 +66,19 @@ class OmniGen2Editor(PipelineEditor):
     steers towards the instruction and `settings.image_guidance` towards the source, in `settings.guidance_range`.
     """
 
-    text_encoders: ClassVar[tuple[str, ...]] = (OmniGen2Pipeline.text_encoder_name,)
+    text_encoders: ClassVar[tuple[str, ...]] = ("mllm",)
 
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "omnigen2"
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return OmniGen2Pipeline.light_parts(folder)
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        return OmniGen2Pipeline.readers(folder)
 
     @classmethod
     def pipeline_class(cls) -> type[OmniGen2Pipeline]:
@@ -166,7 +176,8 @@ class OmniGen2Editor(PipelineEditor):
     def _packed(self, latents: Tensor) -> Tensor:
         """Return patches (B, S, C) of latents (B, channels, height, width), pixels by row, column and channel."""
         patches = latents.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        packed: Tensor = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return packed
 
     def _pass(
         self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor | None, source: Tensor
@@ -216,7 +227,8 @@ class OmniGen2Editor(PipelineEditor):
         ).to(self.device)
         with self.on_demand.on_device(self.text_encoders):
             states = self.pipeline.mllm.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
-        return states.last_hidden_state.float(), rows.attention_mask.bool()
+        encoded: Tensor = states.last_hidden_state.float()
+        return encoded, rows.attention_mask.bool()
 
 
 def guide(velocity: Tensor, pictured: Tensor | None, against: Tensor, guidance: float, image_guidance: float) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import Timesteps
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import LuminaLayerNormContinuous
 from diffusers.models.transformers.transformer_lumina2 import (
     Lumina2CombinedTimestepCaptionEmbedding,
@@ -26,12 +26,12 @@ ROTARY_BASE = 10000.0
 """Base of the rotary frequencies."""
 
 
-class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # diffusers' own
     """OmniGen2's transformer. The defaults are the released sizes."""
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["Lumina2TransformerBlock"]  # noqa: RUF012  # as diffusers declares it
-    _repeated_blocks = ["Lumina2TransformerBlock"]  # noqa: RUF012
+    _no_split_modules: Any = ("Lumina2TransformerBlock",)
+    _repeated_blocks: Any = ("Lumina2TransformerBlock",)
 
     @register_to_config
     def __init__(
@@ -74,8 +74,18 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         super().__init__()
 
         def blocks(count: int, modulation: bool = True) -> nn.ModuleList:
-            sizes = (hidden_size, num_attention_heads, num_kv_heads, multiple_of, ffn_dim_multiplier, norm_eps)
-            return nn.ModuleList(Lumina2TransformerBlock(*sizes, modulation=modulation) for _ in range(count))
+            return nn.ModuleList(
+                Lumina2TransformerBlock(
+                    hidden_size,
+                    num_attention_heads,
+                    num_kv_heads,
+                    multiple_of,
+                    ffn_dim_multiplier,  # type: ignore[arg-type]  # None is a value of it
+                    norm_eps,
+                    modulation,
+                )
+                for _ in range(count)
+            )
 
         channels = patch_size * patch_size * in_channels
         self.x_embedder = nn.Linear(channels, hidden_size)
@@ -85,7 +95,10 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             hidden_size=hidden_size, cap_feat_dim=text_feat_dim, norm_eps=norm_eps
         )
         self.time_caption_embed.time_proj = Timesteps(
-            256, flip_sin_to_cos=True, downscale_freq_shift=0.0, scale=timestep_scale
+            256,
+            flip_sin_to_cos=True,
+            downscale_freq_shift=0.0,
+            scale=timestep_scale,  # type: ignore[arg-type]  # any factor
         )
         self.noise_refiner = blocks(num_refiner_layers)
         self.ref_image_refiner = blocks(num_refiner_layers)
@@ -153,7 +166,7 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _through(self, blocks: nn.ModuleList, states: Tensor, *inputs: Any) -> Tensor:
         for block in blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                states = self._gradient_checkpointing_func(block, states, *inputs)
+                states = self._gradient_checkpointing_func(block, states, *inputs)  # type: ignore[misc]  # None until enabled
             else:
                 states = block(states, *inputs)
         return states
@@ -161,7 +174,7 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _rotation(self, ids: Tensor) -> Tensor:
         """Return the rotary factors of positions (B, N, 3): complex64 (B, N, half a head)."""
         angles = []
-        for axis, width in enumerate(self.config.axes_dim_rope):
+        for axis, width in enumerate(self.config["axes_dim_rope"]):
             exponents = torch.arange(0, width, 2, dtype=torch.float64, device=ids.device) / width
             angles.append(ids[..., axis, None] * ROTARY_BASE**-exponents)
         angle = torch.cat(angles, dim=-1)

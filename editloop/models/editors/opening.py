@@ -17,6 +17,7 @@ from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.spreading import ParameterSpreader, Spread
 from editloop.models.backbones.weight_files import check_keys, check_weight_files, read_tensors, survey_weights
+from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEditor
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
@@ -92,9 +93,9 @@ def open_editor(
         if isinstance(part, torch.nn.Module):
             part.to(target, network_dtype if name == NETWORK else frozen_dtype)  # these come as they are stored
     large = [
-        name for name in (NETWORK, CODEC, *kind.editor.text_encoders) if name not in parts and kind.part_class(name)
+        name for name in (NETWORK, CODEC, *kind.editor.text_encoders) if name not in parts and kind.is_readable(name)
     ]
-    if spread and NETWORK not in large:
+    if spread and (NETWORK not in large or NETWORK in kind.readers):
         raise EditLoopError(
             f"editor {str(address)!r}: {kind.pipeline.__name__} has a network of its own, whose weights are not spread "
             "over ranks. Take zero_stage 0 to 2."
@@ -111,9 +112,8 @@ def open_editor(
             parts[name] = _read_part(kind, name, network_dtype if name == NETWORK else frozen_dtype, target)
         else:
             parts[name] = _outline_part(kind, name) if name == CODEC else None  # a pipeline asks how a codec is built
-    rest_dtype = frozen_dtype if NETWORK in parts else network_dtype  # a pipeline of ours reads its network itself
     pipeline = kind.pipeline.from_pretrained(
-        kind.folder, **parts, dtype=rest_dtype, local_files_only=True, use_safetensors=True
+        kind.folder, **parts, dtype=frozen_dtype, local_files_only=True, use_safetensors=True
     )
     pipeline.set_progress_bar_config(disable=True)
     for name, part in pipeline.components.items():
@@ -124,6 +124,8 @@ def open_editor(
 
 def _read_part(kind: "_Kind", name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """Read one of the pipeline's modules, without a second copy of its weights in main memory."""
+    if name in kind.readers:
+        return kind.readers[name].read(dtype, device)
     placed = {} if device.type == "cpu" else {"device_map": {"": device}}
     part: torch.nn.Module = kind.part_class(name).from_pretrained(
         kind.folder / name, dtype=dtype, local_files_only=True, use_safetensors=True, **placed
@@ -146,7 +148,9 @@ def _read_spread_network(kind: "_Kind", dtype: torch.dtype, spread: Spread) -> t
 
 
 def _outline_part(kind: "_Kind", name: str) -> torch.nn.Module:
-    """Return one of the modules that are diffusers' own, on the meta device."""
+    """Return the network or the codec on the meta device."""
+    if name in kind.readers:
+        return kind.readers[name].outline()
     part_class = kind.part_class(name)
     with torch.device("meta"):
         outline: torch.nn.Module = part_class.from_config(part_class.load_config(kind.folder / name))
@@ -196,17 +200,15 @@ def outline_editor(address: str | Path) -> PipelineEditor:
     """
     import diffusers
 
-    from editloop.models.editors.own_pipeline import OwnPipeline
-
     kind = _kind_of(str(address))
-    if issubclass(kind.pipeline, OwnPipeline):
-        return kind.editor(kind.pipeline.outline(kind.folder), kind.settings)
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
     for name in (NETWORK, CODEC):
-        if kind.part_class(name):
+        if kind.is_readable(name):
             parts[name] = _outline_part(kind, name)
-    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(kind.folder / "scheduler")
-    return kind.editor(kind.pipeline(**parts | kind.editor.parts(kind.folder)), kind.settings)
+    parts |= kind.editor.parts(kind.folder)
+    if parts["scheduler"] is None:
+        parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(kind.folder / "scheduler")
+    return kind.editor(kind.pipeline(**parts), kind.settings)
 
 
 class _Kind(NamedTuple):
@@ -220,10 +222,16 @@ class _Kind(NamedTuple):
     editor: type[PipelineEditor]
     settings: EditorSettings
     """The settings in the folder, or else the preset of the pipeline's class."""
+    readers: dict[str, PartReader]
+    """How modules are read whose class is none of diffusers or transformers."""
+
+    def is_readable(self, name: str) -> bool:
+        """Whether a module of the pipeline can be read by itself."""
+        return name in self.readers or bool(self.part_class(name))
 
     def part_class(self, name: str) -> Any:
         """Return the class of one of the pipeline's modules, or None where it is none of diffusers or transformers."""
-        library, class_name = self.parts.get(name, (None, None))
+        library, class_name = self.parts.get(name) or ("", "")
         return getattr(import_module(library), class_name, None) if library in LIBRARIES else None
 
 
@@ -242,7 +250,7 @@ def _kind_of(address: str) -> _Kind:
         )
     settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
     pipeline = getattr(diffusers, name, None) or editor.pipeline_class()
-    return _Kind(folder, index, pipeline, editor, settings)
+    return _Kind(folder, index, pipeline, editor, settings, editor.readers(folder))
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

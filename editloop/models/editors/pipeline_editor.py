@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from editloop.errors import EditLoopError
 from editloop.models.backbones.spreading import local_part
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
+from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
@@ -105,6 +106,15 @@ class PipelineEditor(ABC):
     @classmethod
     def parts(cls, folder: Path) -> dict[str, Any]:
         """Return parts of the pipeline, by name, that need another loader than `from_pretrained`.
+
+        Args:
+            folder: The pipeline's folder.
+        """
+        return {}
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        """Return how to read modules of the pipeline, by name, whose class is none of diffusers or transformers.
 
         Args:
             folder: The pipeline's folder.

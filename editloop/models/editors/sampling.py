@@ -78,6 +78,7 @@ def edit(
     seeds: Sequence[int],
     steps: int = 8,
     guidance: float | None = None,
+    largest_batch: int = BATCH,
 ) -> list[Picture]:
     """Make one edit of each task, each of its source's size.
 
@@ -90,6 +91,7 @@ def edit(
         seeds: One seed a task.
         steps: Denoising steps.
         guidance: As in `Editor.velocity`.
+        largest_batch: Most edits that are made together.
 
     Returns:
         The edits, uint8 (height, width, 3), in the tasks' order.
@@ -103,9 +105,9 @@ def edit(
         (32, 32, 3)
     """
     batches = (
-        _begin(editor, size, places[start : start + BATCH], instructions, sources, seeds, steps)
+        _begin(editor, size, places[start : start + largest_batch], instructions, sources, seeds, steps)
         for size, places in group_by_size(list(sources)).items()
-        for start in range(0, len(places), BATCH)
+        for start in range(0, len(places), largest_batch)
     )
 
     @torch.no_grad()

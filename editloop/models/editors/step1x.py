@@ -4,32 +4,26 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from editloop.errors import EditLoopError
-from editloop.models.editors.network_files import network_outline
-from editloop.models.editors.own_pipeline import OwnPipeline, read_text_encoder
+from editloop.models.editors.network_files import PartReader
+from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import SETTINGS, Size
-from editloop.models.editors.step1x_files import (
-    FLUX_CODEC,
-    flux_scheduler,
-    read_released_codec,
-    read_released_network,
-    released_files,
-)
+from editloop.models.editors.step1x_files import flux_scheduler, released_files, released_readers
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.models.editors.step1x_text import Piece, paired_quotations, straight_quotations, text_positions
 
@@ -75,30 +69,16 @@ class Step1XEditPipeline(OwnPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype, **options: Any) -> Self:  # type: ignore[override]
-        files = released_files(Path(folder))
-        if files is None:
-            return super().from_pretrained(folder, dtype=dtype, **options)
-        return cls(
-            scheduler=flux_scheduler(),
-            vae=read_released_codec(files.codec, dtype),
-            text_encoder=read_text_encoder(files.text_encoder, dtype),
-            processor=PictureProcessor.from_folder(files.text_encoder),
-            transformer=read_released_network(files.transformer, dtype),
-        )
-
-    @classmethod
-    def outline(cls, folder: Path) -> Self:
+    def light_parts(cls, folder: Path) -> dict[str, Any]:
         files = released_files(folder)
         if files is None:
-            return super().outline(folder)
-        return cls(
-            scheduler=flux_scheduler(),
-            vae=network_outline(AutoencoderKL, FLUX_CODEC),
-            text_encoder=None,
-            processor=PictureProcessor.from_folder(files.text_encoder),
-            transformer=network_outline(Step1XEditTransformer2DModel, {}),
-        )
+            return super().light_parts(folder)
+        return {"scheduler": flux_scheduler(), "processor": PictureProcessor.from_folder(files.text_encoder)}
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        files = released_files(folder)
+        return super().readers(folder) if files is None else released_readers(files)
 
 
 class Step1XEditPipelineV1P2(Step1XEditPipeline):
@@ -134,6 +114,14 @@ class Step1XEditor(PipelineEditor):
     @classmethod
     def pipeline_class(cls) -> type[Step1XEditPipeline]:
         return Step1XEditPipeline
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return cls.pipeline_class().light_parts(folder)
+
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        return cls.pipeline_class().readers(folder)
 
     def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: the release's own rounding of about `area` pixels.
@@ -200,7 +188,8 @@ class Step1XEditor(PipelineEditor):
         latents: Tensor = codec.encode(pixels, return_dict=False)[0].mode()
         scaled = (latents - codec.config.shift_factor) * codec.config.scaling_factor
         patches = scaled.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        packed: Tensor = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return packed
 
     def to_pixels(self, x: Tensor, size: Size) -> Tensor:
         codec = self.pipeline.vae
@@ -283,11 +272,9 @@ class Step1XEditor(PipelineEditor):
     def _seen(self, source: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Return the source as the text encoder takes it: patches, and their grid (time, rows, columns)."""
         processor = self.pipeline.processor.image_processor
-        picture = Image.fromarray(source)
+        picture, cell = Image.fromarray(source), processor.patch_size * processor.merge_size
         if self.settings.release != "v1.2":
-            height, width = smart_resize(
-                *source.shape[:2], factor=processor.patch_size * processor.merge_size, min_pixels=1, max_pixels=10**9
-            )
+            height, width = (max(1, round(side / cell)) * cell for side in source.shape[:2])
             picture = picture.resize((width, height))
         fewest, most = self.settings.seen_pixels
         seen = processor([picture], size={"shortest_edge": fewest, "longest_edge": most}, return_tensors="pt")

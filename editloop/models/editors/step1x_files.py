@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
-from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
-from editloop.models.editors.network_files import StoredRows, fill_network, network_outline
+from editloop.models.backbones.config_values import check_config_values
+from editloop.models.backbones.weight_files import (
+    StoredTensor,
+    check_keys,
+    check_weight_files,
+    read_tensors,
+    survey_weights,
+)
+from editloop.models.editors.network_files import PartReader, StoredRows, fill_network, network_outline
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 
 TRANSFORMER = "step1x-edit*.safetensors"
@@ -23,6 +33,8 @@ CODEC = "vae.safetensors"
 """The codec's file: FLUX.1's in its original names."""
 TEXT_ENCODER = "Qwen2.5-VL-7B-Instruct"
 """Folder of the text encoder and its processor."""
+PARTS = ("scheduler", "vae", "text_encoder", "processor", "transformer")
+"""Names of the pipeline's parts."""
 FLUX_CODEC: Mapping[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -90,24 +102,55 @@ def released_index(folder: Path) -> dict[str, Any] | None:
     if files is None:
         return None
     release = "v1.0" if SCALE_FACTOR in survey_weights(files.transformer) else "v1.1"
-    encoder = ["transformers", "Qwen2_5_VLForConditionalGeneration"]
-    return {"_class_name": "Step1XEditPipeline", "release": release, TEXT_ENCODER: encoder}
+    parts: dict[str, list[str]] = {name: [] for name in PARTS}
+    return {"_class_name": "Step1XEditPipeline", "release": release, **parts}
+
+
+def released_readers(files: ReleasedFiles) -> dict[str, PartReader]:
+    """Return how the modules of a release are read.
+
+    Args:
+        files: Its files.
+    """
+    return {
+        "transformer": PartReader(
+            lambda dtype, device: read_released_network(files.transformer, dtype, device),
+            lambda: network_outline(Step1XEditTransformer2DModel, {}),
+        ),
+        "vae": PartReader(
+            lambda dtype, device: read_released_codec(files.codec, dtype, device),
+            lambda: network_outline(AutoencoderKL, FLUX_CODEC),
+        ),
+        "text_encoder": PartReader(
+            lambda dtype, device: _read_text_encoder(files.text_encoder, dtype, device), nn.Identity
+        ),
+    }
+
+
+def _read_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    check_weight_files(folder)
+    check_config_values(folder / "config.json")
+    encoder: nn.Module = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True
+    )
+    return encoder
 
 
 def read_released_network(
-    file: Path, dtype: torch.dtype, config: Mapping[str, Any] | None = None
+    file: Path, dtype: torch.dtype, device: torch.device, config: Mapping[str, Any] | None = None
 ) -> Step1XEditTransformer2DModel:
     """Read the transformer from its single file.
 
     Args:
         file: The file.
         dtype: Type of the weights.
+        device: Where they go.
         config: The network's configuration. None takes the released sizes.
 
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or the file is broken.
     """
-    network = network_outline(Step1XEditTransformer2DModel, config or {})
+    network: Step1XEditTransformer2DModel = network_outline(Step1XEditTransformer2DModel, config or {})
     stored = survey_weights(file)
     factors = {}
     if SCALE_FACTOR in stored:
@@ -116,26 +159,29 @@ def read_released_network(
     weights: dict[str, StoredRows] = {}
     for tensor in stored.values():
         weights |= network_weights(tensor)
-    fill_network(network, weights, dtype, str(file), factors)
+    fill_network(network, weights, dtype, device, str(file), factors)
     return network
 
 
-def read_released_codec(file: Path, dtype: torch.dtype, config: Mapping[str, Any] = FLUX_CODEC) -> AutoencoderKL:
+def read_released_codec(
+    file: Path, dtype: torch.dtype, device: torch.device, config: Mapping[str, Any] = FLUX_CODEC
+) -> AutoencoderKL:
     """Read the codec from its single file.
 
     Args:
         file: The file.
         dtype: Type of the weights.
+        device: Where they go.
         config: The codec's configuration.
 
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or the file is broken.
     """
-    codec = network_outline(AutoencoderKL, config)
+    codec: AutoencoderKL = network_outline(AutoencoderKL, config)
     weights = convert_ldm_vae_checkpoint(dict(read_tensors(survey_weights(file))), codec.config)
     check_keys(weights, codec.state_dict(), str(file))
     codec.load_state_dict(weights, assign=True)
-    return codec.to(dtype)
+    return codec.to(device=device, dtype=dtype)  # type: ignore[no-any-return, call-arg]  # a decorator hides its types
 
 
 def flux_scheduler() -> FlowMatchEulerDiscreteScheduler:

@@ -4,13 +4,14 @@ Weights have the names of the release in diffusers' layout. The parity fixtures 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import Timesteps
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
@@ -30,12 +31,12 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions, each (B or 1, S, head width)."""
 
 
-class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # diffusers' own
     """Step1X-Edit's transformer. The defaults are the released sizes."""
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["FluxTransformerBlock", "FluxSingleTransformerBlock"]  # noqa: RUF012  # as diffusers declares it
-    _repeated_blocks = ["FluxTransformerBlock", "FluxSingleTransformerBlock"]  # noqa: RUF012
+    _no_split_modules: Any = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
+    _repeated_blocks: Any = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
 
     @register_to_config
     def __init__(
@@ -147,7 +148,7 @@ class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         for block in (*self.transformer_blocks, *self.single_transformer_blocks):
             inputs = (states, text, time, rotation, attention)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                text, states = self._gradient_checkpointing_func(block, *inputs)
+                text, states = self._gradient_checkpointing_func(block, *inputs)  # type: ignore[misc]  # None until enabled
             else:
                 text, states = block(*inputs)
         return (self.proj_out(self.norm_out(states, time)),)
@@ -156,7 +157,7 @@ class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 class RowwiseAttention(FluxAttnProcessor):
     """FLUX's attention with positions that may differ from row to row of a batch, as texts of v1.2 have them."""
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # diffusers' own returns two tensors too
         self,
         attn: FluxAttention,
         hidden_states: Tensor,
@@ -178,8 +179,9 @@ class RowwiseAttention(FluxAttnProcessor):
         """
 
         def heads(layer: nn.Linear, states: Tensor, norm: nn.Module | None = None) -> Tensor:
-            split = layer(states).unflatten(-1, (-1, attn.head_dim))
-            return split if norm is None else norm(split)
+            split: Tensor = layer(states).unflatten(-1, (-1, attn.head_dim))
+            normed: Tensor = split if norm is None else norm(split)
+            return normed
 
         query, key = heads(attn.to_q, hidden_states, attn.norm_q), heads(attn.to_k, hidden_states, attn.norm_k)
         value, length = heads(attn.to_v, hidden_states), 0
@@ -264,7 +266,7 @@ class _TokenRefiner(nn.Module):
         seen = mask[:, None, :, None] & mask[:, None, None, :]
         seen = torch.cat([torch.ones_like(seen[..., :1]), seen[..., 1:]], dim=-1)  # so that padding sees something
         states = self.input_embedder(states)
-        for block in self.individual_token_refiner["blocks"]:  # type: ignore[union-attr]  # a ModuleList
+        for block in self.individual_token_refiner["blocks"].children():
             states = block(states, gate, seen)
         return states
 
@@ -288,7 +290,9 @@ class _RefinerBlock(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         states = states + attention_gate * self.self_attn_proj(attended.transpose(1, 2).flatten(2))
-        return states + mlp_gate * self.mlp["fc2"](functional.silu(self.mlp["fc1"](self.norm2(states))))
+        widened = functional.silu(self.mlp["fc1"](self.norm2(states)))
+        output: Tensor = states + mlp_gate * self.mlp["fc2"](widened)
+        return output
 
 
 class _Embedder(nn.Module):

@@ -70,6 +70,8 @@ class Training:
 
         if job.settings.gradient_checkpointing:
             enable_gradient_checkpointing(editor.network)
+        if job.settings.compile:
+            editor.compile_blocks()
 
         def start(universal: bool) -> Any:
             group = ParameterGroup(trained, 1.0)

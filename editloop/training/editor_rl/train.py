@@ -59,10 +59,7 @@ def open_rl_editor(address: str, settings: RlSettings) -> tuple[Editor, list[nn.
         The editor, and its parameters to train, in float32.
     """
     bf16 = computes_in_bf16(settings)
-    editor, trained = open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
-    if settings.compile:
-        editor.compile_blocks()
-    return editor, trained
+    return open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
 
 
 def open_prompts(job: RlJob, practised: Sequence[EditRow], editor: Editor) -> Prompts:
