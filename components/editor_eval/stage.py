@@ -25,6 +25,7 @@ from editloop.models.editors.candidates import noise_seed
 from editloop.pages.contact_sheet import COLUMNS, contact_sheet
 from editloop.progress import track
 from editloop.statistics.bootstrap import ratio_interval, sum_by_cluster
+from editloop.work_dir import work_dir
 
 CHUNK = 128
 """Tasks that are edited at a time."""
@@ -47,13 +48,13 @@ def run_editor_eval(
     """Edit each held-out task with both editors from the same noise, measure, decide, and register the tuned one.
 
     Where the gate counts right edits, the oracle compares each edit with its row's target. The judges that the gate
-    names see both edits of a task.
+    names see both edits of a task. Both editors are run over the benchmarks that it names.
 
     Args:
         edits: Edits folder of the held-out tasks.
         editor: Folder that stage editor_rl or editor_sft wrote.
-        output: Folder to write: `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`, and the contact
-            sheet's images with `contact-sheet.json`.
+        output: Folder to write: `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`, the contact
+            sheet's images with `contact-sheet.json`, and `benchmarks/SUITE` with the result of each benchmark.
         parameters: The stage's parameters.
         promotion: JSON file to write: what the registry did with the editor. None does not register it.
         pipeline_run: Name of the pipeline run that registers the editor.
@@ -65,7 +66,9 @@ def run_editor_eval(
         EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, or the
             editors work at different sizes. Nothing is edited then.
     """
-    from editloop.models.editors.opening import open_editor
+    from editloop.evaluation.editor_benchmark import VersionedEditor, open_benchmarks
+    from editloop.evaluation.editor_suites.editing import EditorSampling, editor_version
+    from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit
 
     settings, rows = read_gate(parameters.gate), read_edits(edits)
@@ -77,6 +80,7 @@ def run_editor_eval(
         )
     reward_sha256 = str(read_manifest(editor)["facts"].get("reward_sha256"))
     opinions = second_opinions(settings.independent, rows, reward_sha256)
+    benchmarks = open_benchmarks(settings.benchmarks, reward_sha256)
     models = {"base": open_editor(parameters.base), "tuned": open_editor(editor / "editor")}
     shapes = [load_image(row.source).size for row in rows]
     sizes, tuned_sizes = ([model.size_for(height, width) for width, height in shapes] for model in models.values())
@@ -101,13 +105,22 @@ def run_editor_eval(
                 for opinion in opinions:
                     opinion.observe(start, part, sources, edited_pictures["base"], edited_pictures["tuned"])
     report = comparison.report(parameters.seed)
-    measured, agreements = _measured(settings, rows, comparison), [opinion.agreement() for opinion in opinions]
-    decision = decide(
-        settings, measured, agreements, against=f"the base editor {parameters.base}", seed=parameters.seed
-    )
+    agreements = [opinion.agreement() for opinion in opinions]
     tuned_sha256 = read_manifest(editor)["sha256"]
+    versions = {"base": editor_version(find_editor(parameters.base)), "tuned": tuned_sha256}
+    names = {"base": parameters.base, "tuned": editor.name}
+    editors = {name: VersionedEditor(names[name], versions[name], model) for name, model in models.items()}
+    sampling = EditorSampling(steps=parameters.steps, seed=parameters.seed)
     facts = {"editor": parameters.base, "tuned_sha256": tuned_sha256, "reward_sha256": reward_sha256}
+    work = work_dir(output) / "benchmarks"
     with complete_folder(output, facts) as out:
+        measured = _measured(settings, rows, comparison) + [
+            benchmark.measure(editors, work, out / "benchmarks" / benchmark.suite.name, sampling)
+            for benchmark in benchmarks
+        ]
+        decision = decide(
+            settings, measured, agreements, against=f"the base editor {parameters.base}", seed=parameters.seed
+        )
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", decision)
         contact_sheet([row.instruction for row in rows[:SHOWN]], comparison.shown).save(out / "contact-sheet.png")

@@ -77,3 +77,26 @@ def test_a_gate_that_counts_right_edits_needs_targets_and_one_without_judges_pro
     run_editor_eval(edits, tuned, tmp_path / "out", EditorEvalParameters(steps=1, gate=gate(tmp_path, "alpha: 0.05")))
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert (found["verdict"], found["reasons"][0].split(":")[0]) == ("hold", "nothing that may decide was measured")
+
+
+def test_a_public_benchmark_decides_by_its_own_judge(tuned, edits, tmp_path):
+    benchmark = Path(__file__).parents[1] / "parity" / "suites" / "gedit-bench.parquet"
+    text = "benchmarks: [{{suite: gedit-bench, data: '{}', judge: {}, margin: 0.02}}]"
+    ours = gate(tmp_path, text.format(benchmark, "tiny-reward"))
+    parameters = EditorEvalParameters(steps=1, gate=ours)
+    run_editor_eval(edits, tuned, tmp_path / "taught", parameters)
+    found = json.loads((tmp_path / "taught" / "gate.json").read_text())
+    assert (found["verdict"], found["suites"][0]["required"]) == ("hold", False)  # its judge taught the editor
+
+    fact = dict(read_manifest(tuned), facts={"reward_sha256": "another"})
+    other = tmp_path / "other"
+    shutil.copytree(tuned, other)
+    (other / "manifest.json").write_text(json.dumps(fact))
+    run_editor_eval(edits, other, tmp_path / "out", parameters)
+    found = json.loads((tmp_path / "out" / "gate.json").read_text())
+    suite = found["suites"][0]
+    assert (found["verdict"], suite["suite"], suite["units"], suite["change"]) == ("promote", "gedit-bench", 54, 0.0)
+    assert 0 < suite["new"] < 1
+    report = json.loads((tmp_path / "out" / "benchmarks" / "gedit-bench" / "report.json").read_text())
+    assert report["changes"]["tables"]["en"]["average"]["overall"]["value"] == 0.0
+    assert "gedit-bench" in (tmp_path / "out" / "page.html").read_text()

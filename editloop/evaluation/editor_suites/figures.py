@@ -38,6 +38,8 @@ class ScoredEdit:
     """Why there is no score; empty where there is one."""
     sha256: str = ""
     """Of the edit's file; empty where there is none."""
+    reward: float | None = None
+    """The judge's reward, 0..1; None where there is none."""
 
 
 class TableFigures(NamedTuple):

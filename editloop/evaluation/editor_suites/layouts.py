@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from editloop.content import sha256_json
 from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError, there_are
+from editloop.evaluation.editor_suites.names import EDITOR_SUITE_NAMES
 from editloop.evaluation.editor_suites.tasks import EditorSuite, EditorTask, key_fault
 from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_rows
@@ -203,6 +204,7 @@ EDITOR_SUITES = {
     "edit-compass": EditorSuiteFormat(read_edit_compass),
 }
 """The benchmarks of editors by name."""
+assert tuple(EDITOR_SUITES) == EDITOR_SUITE_NAMES
 
 
 def _read_json(path: Path) -> Any:

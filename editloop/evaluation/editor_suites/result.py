@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from editloop.content import write_file
@@ -24,6 +25,7 @@ from editloop.evaluation.editor_suites.figures import (
     suite_figures,
 )
 from editloop.evaluation.editor_suites.tasks import EditorSuite
+from editloop.evaluation.outcomes import Outcomes
 from editloop.evaluation.suites.answers import edit_key, judge_items
 from editloop.evaluation.suites.faults import raise_faults
 from editloop.evaluation.suites.pictures import PictureLoader
@@ -132,7 +134,7 @@ def judge_edits(suite: EditorSuite, editor: EditorFacts, images: Path, judge: Ju
     edits = []
     for task in suite.tasks:
         seed = None if editor.sampling is None else edit_seed(editor.sampling.seed, task.key)
-        numbers, missing, sha256 = dict[str, float](), "no edit", ""
+        numbers, missing, sha256, reward = dict[str, float](), "no edit", "", None
         if task.key in items:
             item = items[task.key]
             line, sha256 = lines[edit_key(item, item.edits[0])], item.edits[0].sha256
@@ -140,7 +142,10 @@ def judge_edits(suite: EditorSuite, editor: EditorFacts, images: Path, judge: Ju
             if not missing:
                 axis_means = {axis: float(line["axes"][axis][0]) for axis in judge.axes}
                 numbers = figures_of_score(axis_means, float(line["fused"]), float(line["overall"]))
-        edits.append(ScoredEdit(task.key, task.source.sha256, task.task, task.tables, seed, numbers, missing, sha256))
+                reward = None if line.get("reward") is None else float(line["reward"])
+        edits.append(
+            ScoredEdit(task.key, task.source.sha256, task.task, task.tables, seed, numbers, missing, sha256, reward)
+        )
     texts = wording_of(judge)
     wording = WordingFacts(sha256=texts.sha256, is_substitute=texts.is_substitute) if texts else None
     judge_facts = JudgeFacts(name=judge.name, version=judge.version, wording=wording)
@@ -177,6 +182,23 @@ def compare_results(new: EditorResult, old: EditorResult, *, seed: int = 0) -> d
             "wording are the same; score the edits of both with one judge (--images takes those that are there)."
         )
     return figure_changes(new.edits, old.edits, new.facts.figures, seed=seed)
+
+
+def result_outcomes(result: EditorResult) -> Outcomes:
+    """Return the judge's rewards as outcomes for a gate. An edit without one counts as 0, and as missing.
+
+    Args:
+        result: The result.
+    """
+    edits = result.edits
+    return Outcomes(
+        result.facts.suite,
+        tuple(edit.key for edit in edits),
+        tuple(edit.cluster for edit in edits),
+        tuple(edit.task for edit in edits),
+        np.array([edit.reward or 0.0 for edit in edits]),
+        np.array([edit.reward is None for edit in edits], dtype=bool),
+    )
 
 
 def write_edits(result: EditorResult, folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from editloop.evaluation.editor_suites.names import EDITOR_SUITE_NAMES
 from editloop.evaluation.suites.names import suite_names
 from editloop.settings_file import FrozenModel, find_preset, read_settings
 
@@ -33,6 +34,30 @@ class SuiteGate(FrozenModel):
         if suite not in suite_names():
             raise ValueError(f"no suite {suite}; there are {', '.join(suite_names())}")
         return suite
+
+
+class EditorBenchmark(SuiteGate):
+    """One public benchmark of editors on which the new editor is compared with the old one, by a judge's reward.
+
+    `margin` is in the unit of the reward, 0..1.
+    """
+
+    judge: str
+    """The judge's address (as for `editloop score --model`)."""
+
+    @field_validator("suite")
+    @classmethod
+    def _known(cls, suite: str) -> str:
+        if suite not in EDITOR_SUITE_NAMES:
+            raise ValueError(f"no benchmark of editors {suite}; there are {', '.join(EDITOR_SUITE_NAMES)}")
+        return suite
+
+    @field_validator("data")
+    @classmethod
+    def _named(cls, data: str) -> str:
+        if not data:
+            raise ValueError("no folder; name the benchmark's")
+        return data
 
 
 class Slices(FrozenModel):
@@ -79,11 +104,21 @@ class GateSettings(FrozenModel):
     """For editors whose tasks have known right results: the oracle's share of right edits. Its `suite` is scenes."""
     independent: tuple[IndependentJudge, ...] = ()
     """For editors: the other judges that must agree. Without `right_edits` at least one is needed."""
+    benchmarks: tuple[EditorBenchmark, ...] = ()
+    """For editors: public benchmarks, each with its judge; every required one must be passed."""
     slices: Slices = Slices()
     """Rules for slices."""
 
     always: bool = False
     """Promote everything: for checks that the parts of a loop work together, never for a model in use."""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _differ(cls, benchmarks: tuple[EditorBenchmark, ...]) -> tuple[EditorBenchmark, ...]:
+        names = [benchmark.suite for benchmark in benchmarks]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(repeated)} comes twice; a gate asks a benchmark once")
+        return benchmarks
 
     @field_validator("suites")
     @classmethod

@@ -220,6 +220,7 @@ def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -
         "axes": {name: [axis.mean, axis.sigma] for name, axis in score.axes.items()},
         "fused": score.fused and score.fused.mean,
         "overall": score.overall,
+        "reward": score.reward,
         "missing": score.missing,
         "answers": list(score.answers),
     }
