@@ -91,6 +91,12 @@ LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
             ("planned_gib", "`editloop plan` says", gib),
         )
     },
+    "pictures_per_second": ("pictures a second", plain),
+    "plain_pictures_per_second": ("pictures a second, the plain way", plain),
+    "features_apart": ("relative difference of the tower's features", plain),
+    "pairs_per_second": ("pairs a second", plain),
+    "plain_pairs_per_second": ("pairs a second, the plain way", plain),
+    "loader_threads": ("threads", count),
     "hidden_apart": ("relative difference of hidden states", plain),
     "logits_apart": ("relative difference of first tokens' logits", plain),
     "scores_apart": ("largest difference of a raw score", plain),

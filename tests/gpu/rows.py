@@ -57,6 +57,20 @@ ROWS = (
         80,
     ),
     Row(
+        "vision-attention",
+        "The vision tower of Qwen2.5-VL-7B on eight pictures of 512x512: a call a layer against a call a window",
+        "vision_rows:attention",
+        15,
+        60,
+    ),
+    Row(
+        "loader",
+        "Pairs of 512x512 from PNG files: the loader's threads against one process",
+        "vision_rows:loader",
+        15,
+        60,
+    ),
+    Row(
         "score-average",
         "EditScore, Qwen2.5-VL-7B: Avg@4 from one prefill against separate calls",
         "score_rows:average_of_four",

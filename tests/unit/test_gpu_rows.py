@@ -64,6 +64,8 @@ FIGURES = {
     "reward-scoring": REWARD_SCORING,
     "reward-training-qwen3": REWARD_TRAINING,
     "reward-scoring-qwen3": REWARD_SCORING,
+    "vision-attention": {"ratio", "pictures_per_second", "plain_pictures_per_second", "features_apart"},
+    "loader": {"ratio", "pairs_per_second", "plain_pairs_per_second", "loader_threads"},
     "score-average": {
         "ratio",
         "returned_ratio",
