@@ -13,10 +13,9 @@ from editloop.models.editors.opening import open_editor
 from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.editor_rl import loop
-from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import OracleJudge, RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
-from editloop.training.editor_rl.train import open_rl_editor
+from editloop.training.editor_rl.train import open_prompts, open_rl_editor
 from tests.performance.plain_flow_factory import PlainFlowFactory, PlainNft, PublishedKontext
 from tests.performance.rl_evaluations import Evaluations, calls_of
 from tests.performance.rl_trainer import iterations
@@ -79,7 +78,7 @@ def trained_here(rows: list[EditRow], settings: RlSettings, count: int, folder: 
         checkpoints=folder / "checkpoints",
     )
     editor, trained = open_rl_editor("tiny-editor", settings)
-    prompts = Prompts(rows, editor, cache_size=TASKS, seed=settings.seed)
+    prompts = open_prompts(job, rows, editor)
     judges = RewardJudges({"oracle": OracleJudge(rows)}, patience=0.0)
     training = loop.Training(job, editor, trained, prompts, judges)
     iterate = iterations(training)
