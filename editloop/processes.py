@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import psutil
@@ -11,6 +12,9 @@ from editloop.environment import EnvironmentSettings
 
 GRACE_SECONDS = 10.0
 """Seconds that processes get to end by themselves before they are killed."""
+
+WATCH_SECONDS = 0.5
+"""Time between two looks at the supervising process."""
 
 
 class SupervisorSettings(EnvironmentSettings):
@@ -48,12 +52,18 @@ def end_with_supervisor() -> None:
         return
 
     def watch() -> None:
-        quietly(lambda: psutil.Process(pid).wait())
+        quietly(lambda: _wait_for_end(psutil.Process(pid)))
         for child in psutil.Process().children(recursive=True):
             quietly(child.kill)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="supervisor-watch").start()
+
+
+def _wait_for_end(process: psutil.Process) -> None:
+    """Return once a process has ended, also where its own parent has not noticed yet."""
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(WATCH_SECONDS)
 
 
 def quietly(action: Callable[[], object]) -> None:

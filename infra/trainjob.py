@@ -20,6 +20,7 @@ from editloop.errors import EditLoopError
 from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.object_storage import StorageError
 from editloop.training.checkpoint_mirror import mirror_of
+from editloop.training.launch import ranks_per_node
 from infra.cluster_access import ClusterAwayError, answering, log_in
 from infra.settings import DEFAULT_IMAGE
 from infra.trainjob_files import HEARTBEAT, fetch_result, is_delivered, send_job
@@ -105,7 +106,7 @@ def launch_trainjob(module: str, job_file: Path, processes: int, settings: Train
     objects, mirror = StoredFolderSettings().require("objects"), mirror_of(job_file.parent)
     if mirror is None:
         raise EditLoopError("EDITLOOP_CHECKPOINTS: no s3:// address. A TrainJob's pods keep their checkpoints there.")
-    address = send_job(module, job_file, _ranks_per_pod(processes, settings), objects)
+    address = send_job(module, job_file, ranks_per_node(processes, settings.trainjob_nodes), objects)
     log_in()
     run = TrainJobRun(
         trainjob(address, processes, settings),
@@ -153,7 +154,7 @@ def trainjob(address: str, processes: int, settings: TrainJobSettings) -> "Train
         image=settings.image,
         command=command,
         numNodes=settings.trainjob_nodes,
-        numProcPerNode=_ranks_per_pod(processes, settings),
+        numProcPerNode=ranks_per_node(processes, settings.trainjob_nodes),
         env=_environment(settings),
         resourcesPerNode=models.IoK8sApiCoreV1ResourceRequirements(requests=amounts, limits=amounts),
     )
@@ -186,15 +187,6 @@ def _pod_patch(pod: dict[str, JsonValue]) -> "TrainerV1alpha1RuntimePatch":
             )
         ),
     )
-
-
-def _ranks_per_pod(processes: int, settings: TrainJobSettings) -> int:
-    per_pod, rest = divmod(processes, settings.trainjob_nodes)
-    if rest:
-        raise EditLoopError(
-            f"{processes} processes on {settings.trainjob_nodes} nodes: each node needs as many; change one of them."
-        )
-    return per_pod
 
 
 def _environment(settings: TrainJobSettings) -> "list[IoK8sApiCoreV1EnvVar]":

@@ -50,11 +50,11 @@ def run_node(address: str) -> None:
     with stop_without_step(mirror):
         if int(os.environ.get("PET_NODE_RANK", "0")) == 0:
             with mirrored(mirror.folder):
-                run_torchrun(command)
+                run_torchrun(command, {})
             deliver_result(mirror, address, StoredFolderSettings().require("objects"))
         else:
             mirror.restore()
-            run_torchrun(command)
+            run_torchrun(command, {})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.input_options import input_file, input_file_or_folder, input_folder
-from pipelines.scoring_cli import Passes, fetch_model
+from pipelines.scoring_cli import Passes, Processes, fetch_model, opened_judge
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def benchmark_command(
     ] = None,
     passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+    processes: Processes = 1,
     seed: Annotated[int, typer.Option(help="Seed of the resampling and of held-out thresholds' folds.")] = 0,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
@@ -98,7 +99,6 @@ def benchmark_command(
     from editloop.evaluation.suites.opening import open_suite
     from editloop.evaluation.suites.page import write_evaluation
     from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
-    from editloop.scoring.opening import open_judge
 
     if sum(option is not None for option in (model, scores, verdicts)) != 1:
         raise EditLoopError("whose answers? Give one of --model, --scores and --verdicts.")
@@ -109,9 +109,9 @@ def benchmark_command(
 
             check_leaks(training, opened)
         if model is not None:
-            judge = open_judge(fetch_model(model, services), device=device, passes=passes)
-            folder = output or _folder(opened, f"{judge.name}-{judge.version[:12]}")
-            answers = judge_suite(opened, judge, folder / "answers")
+            with opened_judge(fetch_model(model, services), device, passes, processes) as judge:
+                folder = output or _folder(opened, f"{judge.name}-{judge.version[:12]}")
+                answers = judge_suite(opened, judge, folder / "answers")
         else:
             if scores is not None:
                 answers = read_scores(scores, opened)

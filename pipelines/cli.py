@@ -218,6 +218,24 @@ def compile_command(
         print(path)
 
 
+@app.command("join", rich_help_panel=TRAIN)
+def join_command(
+    job: Annotated[Path, typer.Argument(help="The training's job file, which the first machine names.")],
+    node: Annotated[int, typer.Argument(min=1, help="Number of this machine, from 1.")],
+) -> None:
+    """Run this machine's share of a training that another machine started with EDITLOOP_NODES.
+
+    Both see the training's folder, its dataset and its base at the same paths. The first machine writes the result.
+
+    For example: editloop join /shared/.unfinished/edit-score-0123/job.json 1
+    """
+    from editloop.interruption import interrupt_on_termination
+    from editloop.training.launch import join_training
+
+    with interrupt_on_termination():
+        join_training(job, node)
+
+
 app.command("plan", rich_help_panel=TRAIN)(plan_command)
 app.add_typer(judge_app, name="judge", rich_help_panel=TRAIN)
 app.add_typer(editor_app, name="editor", rich_help_panel=TRAIN)

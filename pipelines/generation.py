@@ -28,7 +28,7 @@ from pipelines.stages import stage_example
 
 TOP = Path(__file__).parent.parent
 SIZING = Path("docs/sizing.md")
-PLAN_BLOCK = re.compile(r"^```\n\$ editloop plan (.*)\n(?:.*\n)*?```$", re.MULTILINE)
+PLAN_BLOCK = re.compile(r"^```\n\$ editloop plan(.*)\n(?:.*\n)*?```$", re.MULTILINE)
 """A command in SIZING and its output."""
 PLAN_COLUMNS = "100"
 """Width of the output."""
@@ -82,7 +82,7 @@ def _plan_block(block: re.Match[str]) -> str:
     with environment_variables(COLUMNS=PLAN_COLUMNS), redirect_stdout(output):
         get_command(app).main(["plan", *shlex.split(block[1])], standalone_mode=False)
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
-    return "\n".join(["```", f"$ editloop plan {block[1]}", *lines, "```"])
+    return "\n".join(["```", f"$ editloop plan{block[1]}", *lines, "```"])
 
 
 def _literal(value: object) -> str:

@@ -1,7 +1,8 @@
 """`editloop score` and `editloop serve`: write a judge's scores to a table, or serve them over HTTP."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +11,23 @@ from pipelines.environment import services_of
 from pipelines.input_options import input_file_or_folder
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from editloop.models.judge_protocol import Judge
+
 Model = Annotated[
     str,
     typer.Option(
         help="A model's folder, a shipped name (tiny-reward), models:/NAME@ALIAS, http://HOST:PORT of `editloop serve` "
         "(token: EDITLOOP_JUDGE_TOKEN), or openai:http://HOST/v1#MODEL (key: EDITLOOP_OPENAI_KEY)."
+    ),
+]
+
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1, help="GPUs of this machine that share the weights of a local model, where they do not fit into one."
     ),
 ]
 
@@ -46,6 +59,7 @@ def score_command(
     batch: Annotated[int, typer.Option(min=1, help="Edits that the judge is given at once.")] = 64,
     passes: Passes = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+    processes: Processes = 1,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Score any number of edits: per axis mean and sigma, fused, overall, reward, or why the score is missing.
@@ -56,14 +70,13 @@ def score_command(
     For example: editloop score --model models:/edit-reward@champion --input edits.jsonl --out scores.parquet
     """
     from editloop.models.judge_protocol import wording_note, wording_of
-    from editloop.scoring.opening import open_judge
     from editloop.scoring.score_file import ScoringSettings, score_edits
 
     if output.suffix != ".parquet":
         raise EditLoopError(f"--out {output}: the scores are a .parquet file.")
     settings = ScoringSettings(best_of=best_of, most_missing=most_missing, batch_edits=batch)
-    judge = open_judge(fetch_model(model, services), device=device, passes=passes)
-    summary = score_edits(judge, source, output, settings)
+    with opened_judge(fetch_model(model, services), device, passes, processes) as judge:
+        summary = score_edits(judge, source, output, settings)
     title = f"{judge.name} {judge.version[:12]}{wording_note(wording_of(judge))}"
     print(f"{title}: {summary.edits} edits of {summary.tasks} tasks, {summary.missing} missing")
     for reason, count in list(summary.reasons.items())[:10]:
@@ -75,6 +88,32 @@ def score_command(
         folder = output.with_name(f"{output.stem}-best")
         best = keep_best(source, output, best_of, folder)
         print(f"{folder}: the best of up to {best_of} candidates of {best.tasks} tasks; {best.without} have none")
+
+
+@contextmanager
+def opened_judge(address: str, device: str | None, passes: int | None, processes: int) -> "Iterator[Judge]":
+    """Open a judge for a command.
+
+    Args:
+        address: The judge's address.
+        device: Device of a local model; None takes the first GPU, or the CPU where there is none.
+        passes: K of EditScore's Avg@K; None takes the model's own.
+        processes: Processes that share its weights.
+
+    Raises:
+        EditLoopError: The judge cannot be opened, or a device is given for several processes.
+    """
+    if processes == 1:
+        from editloop.scoring.opening import open_judge
+
+        yield open_judge(address, device=device, passes=passes)
+        return
+    if device is not None:
+        raise EditLoopError(f"--device {device} with --processes {processes}: each process takes a GPU; leave it out.")
+    from editloop.training.spread_judge import spread_judge
+
+    with spread_judge(address, processes=processes, passes=passes) as judge:
+        yield judge
 
 
 def serve_command(

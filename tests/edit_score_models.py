@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
-from editloop.models.backbones.picture_inputs import Patches
+from editloop.models.backbones.picture_inputs import Patches, normalised_patches
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import PromptRow
 from editloop.models.edit_score.settings import EditScoreSettings
@@ -65,7 +65,7 @@ def plain_inputs(model: EditScoreModel, row: PromptRow) -> dict[str, torch.Tenso
         "input_ids": whole,
         "attention_mask": torch.ones_like(whole),
         "mm_token_type_ids": (whole == marks.image).int(),
-        "pixel_values": torch.cat([one.values for one in pictures]),
+        "pixel_values": torch.cat([normalised_patches(one.values, one.scale, 2) for one in pictures]),
         "image_grid_thw": torch.tensor([one.grid for one in pictures]),
     }
 

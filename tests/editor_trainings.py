@@ -1,4 +1,4 @@
-"""One rank that runs several editors' trainings, one after the other: RL, then supervised fine-tuning.
+"""One rank that runs several editors' trainings, one after the other: RL where a job has it, supervised fine-tuning.
 
 torchrun --nproc-per-node 1 -m tests.editor_trainings jobs.json
 """
@@ -27,6 +27,7 @@ def within_one_rank(module: Any, job: Any) -> None:
 if __name__ == "__main__":
     start_rank()
     for jobs in json.loads(Path(sys.argv[1]).read_text()):
-        within_one_rank(rl, RlJob.model_validate(jobs["rl"]))
+        if "rl" in jobs:
+            within_one_rank(rl, RlJob.model_validate(jobs["rl"]))
         within_one_rank(sft, SftJob.model_validate(jobs["sft"]))
     end_rank()

@@ -12,7 +12,7 @@ import runpy
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -104,7 +104,7 @@ def run_ranks(module: str, arguments: list[str], processes: int, log: Path) -> N
 def forked_launches() -> Iterator[None]:
     """Within it `editloop.training.launch.launch_ranks` forks its ranks instead of starting torchrun."""
 
-    def run_here(command: list[str]) -> None:
+    def run_here(command: list[str], environment: Mapping[str, str]) -> None:
         start = len(command) - 1 - command[::-1].index("-m")
         processes = int(command[command.index("--nproc-per-node") + 1])
         with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ import runpy
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -113,7 +114,7 @@ def _run_pod(command: list[str], variables: dict[str, str]) -> None:
     assert command[:2] == ["python", "-m"]
     sys.argv[1:] = command[3:]
 
-    def run_here(torchrun: list[str]) -> None:
+    def run_here(torchrun: list[str], environment: Mapping[str, str]) -> None:
         start = len(torchrun) - 1 - torchrun[::-1].index("-m")
         with patch.object(sys, "argv", torchrun[start + 1 :]):
             runpy.run_module(torchrun[start + 1], run_name="__main__")

@@ -26,6 +26,7 @@ class PlainPasses(torch.nn.Module):
         shared = {id(parameter): parameter for parameter in model.backbone.parameters()} if share else {}
         self.backbone = copy.deepcopy(model.backbone, shared)
         self.backbone.language_model.set_attn_implementation("sdpa")
+        self.backbone.visual.set_attn_implementation("sdpa")
         vision = self.backbone.config.vision_config
         self.merge = vision.spatial_merge_size
         self.processor = Qwen2VLImageProcessorPil(

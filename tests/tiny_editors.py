@@ -1,4 +1,4 @@
-"""Tiny pipelines of the real diffusers classes, real codecs among them, written as `from_pretrained` reads them."""
+"""Tiny pipelines of the real classes, real codecs among them, written as released folders are."""
 
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,33 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from editloop.models.editors.flux2_klein import Flux2KleinEditor
 from editloop.models.editors.kontext import KontextEditor
+from editloop.models.editors.omnigen2 import OmniGen2Editor, OmniGen2Pipeline
+from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.qwen_edit_plus import QwenEditPlusEditor
 from editloop.models.editors.qwen_processor import PictureProcessor
 from editloop.models.editors.settings import read_editor_preset
+from editloop.models.editors.step1x import Step1XEditor, Step1XEditorV1P2
+from editloop.models.editors.step1x_files import flux_scheduler
+from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
 from editloop.studies.tiny_models.editor import TEXT_TOKENS, tokenizer
 from editloop.studies.world.scenes import WORDS
 
-KINDS = ("kontext", "kontext-undistilled", "qwen-edit-plus", "klein-base", "klein-distilled")
+OWN_KINDS = ("omnigen2", "step1x-v1p0", "step1x-v1p1", "step1x-v1p2")
+"""Editors whose pipeline diffusers does not have: its call cannot be compared with."""
+KINDS = ("kontext", "kontext-undistilled", "qwen-edit-plus", "klein-base", "klein-distilled", *OWN_KINDS)
 AREA = 2048
 """Pixels: sources of 32x64 and 64x32, and of 48x48 where whole patches allow."""
+SEEING_TEMPLATE = (
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{% if one.content is string %}{{ one.content }}{% else %}"
+    "{% for part in one.content %}{% if part.type == 'image' %}Picture 1: <|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Qwen2.5-VL's, for messages of parts too."""
+PREAMBLE = "describe the edit"
+"""What the tiny editors say to their text encoder before the instruction."""
 TEMPLATE = (
     "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -67,7 +83,31 @@ def build_tiny_editor(kind: str, seed: int = 0) -> PipelineEditor:
     torch.manual_seed(seed)
     if kind.startswith("kontext"):
         return _kontext(distilled=kind == "kontext")
+    if kind == "omnigen2":
+        return _omnigen2()
+    if kind.startswith("step1x"):
+        return _step1x(kind.removeprefix("step1x-"))
     return _qwen() if kind == "qwen-edit-plus" else _klein(distilled=kind == "klein-distilled")
+
+
+def tiny_codec() -> AutoencoderKL:
+    """A codec of FLUX.1's class that makes pictures four times smaller."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        scaling_factor=0.36,
+        shift_factor=0.11,
+        **BLOCKS,
+    )
+
+
+def faint_codec() -> AutoencoderKL:
+    """A codec whose pictures are about grey, so that the oracle tells them apart: the reward is above 0."""
+    codec = tiny_codec()
+    torch.nn.init.zeros_(codec.decoder.conv_out.bias)
+    codec.decoder.conv_out.weight.data.mul_(0.3)
+    return codec
 
 
 def _kontext(distilled: bool) -> KontextEditor:
@@ -85,14 +125,7 @@ def _kontext(distilled: bool) -> KontextEditor:
         eos_token_id=2,
         pad_token_id=0,
     )
-    codec = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        scaling_factor=0.36,
-        shift_factor=0.11,
-        **BLOCKS,
-    )
+    codec = tiny_codec()
     network = FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
@@ -188,6 +221,70 @@ def _klein(distilled: bool) -> Flux2KleinEditor:
     )
     preset = "flux2-klein" if distilled else "flux2-klein-base"
     return Flux2KleinEditor(quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
+
+
+def seeing_processor() -> PictureProcessor:
+    """A processor of Qwen2.5-VL's kind whose words are single tokens, with a chat template."""
+    words = byte_tokenizer([PREAMBLE, "user", "assistant", "Picture 1:", *WORDS, *(f" {word}" for word in WORDS)])
+    words.chat_template = SEEING_TEMPLATE
+    pictures = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 4096})
+    return PictureProcessor(pictures, words)
+
+
+def seeing_encoder(processor: PictureProcessor) -> Qwen2_5_VLForConditionalGeneration:
+    """A text encoder of Qwen2.5-VL's class."""
+    return Qwen2_5_VLForConditionalGeneration(tiny_config("qwen2.5-vl", processor.tokenizer)).eval()
+
+
+def _omnigen2() -> OmniGen2Editor:
+    processor = seeing_processor()
+    network = OmniGen2Transformer2DModel(
+        in_channels=4,
+        hidden_size=48,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=4,
+        num_kv_heads=2,
+        multiple_of=16,
+        axes_dim_rope=(4, 4, 4),
+        text_feat_dim=64,
+    )
+    pipeline = OmniGen2Pipeline(
+        transformer=network,
+        vae=faint_codec(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        mllm=seeing_encoder(processor),
+        processor=processor,
+    )
+    return OmniGen2Editor(quiet(pipeline), _small("omnigen2", longest_side=64, text_tokens=64, preamble=PREAMBLE))
+
+
+def _step1x(release: str) -> Step1XEditor:
+    processor = seeing_processor()
+    editor_class = Step1XEditorV1P2 if release == "v1p2" else Step1XEditor
+    network = Step1XEditTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        connector_in_channels=64,
+        connector_hidden_size=32,
+        connector_heads_num=2,
+        connector_depth=1,
+        axes_dims_rope=(4, 6, 6),
+        enable_text_token_mapping=release == "v1p2",
+    )
+    pipeline = editor_class.pipeline_class()(
+        scheduler=flux_scheduler(),
+        vae=faint_codec(),
+        text_encoder=seeing_encoder(processor),
+        processor=processor,
+        transformer=network,
+    )
+    told = {"preamble": PREAMBLE, "preamble_tokens": 6, "text_tokens": 96, "seen_pixels": (64, 1024)}
+    return editor_class(quiet(pipeline), _small(f"step1x-edit-{release}", **told))
 
 
 def _small(preset: str, **told: Any) -> Any:

@@ -5,7 +5,7 @@ formulas. A job of one rank needs no other process.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
+from editloop.training.encoding_store import EncodingStore
 from editloop.training.training_task import ParameterGroup
 
 TOKENS, CHANNELS = 4, 3
@@ -49,8 +50,11 @@ class AffineEditor:
         for name, parameter in zip(("weight", "mixed", "bias"), self.trained, strict=True):
             self.network.register_parameter(name, parameter)
 
-    def size_for(self, height: int, width: int) -> tuple[int, int]:
+    def size_for(self, height: int, width: int, area: int | None = None) -> tuple[int, int]:
         return SIZE
+
+    def encoders_at_hand(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def sigmas(self, steps: int, size: tuple[int, int]) -> Tensor:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
@@ -69,6 +73,9 @@ class AffineEditor:
 
     def decode(self, x: Tensor, size: tuple[int, int]) -> Any:
         return x.numpy()
+
+    def merged(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -181,5 +188,6 @@ def toy_training(
     rewards = weights or dict.fromkeys(judges, 1.0)
     folders = {"edits": folder, "output": folder, "checkpoints": folder / checkpoints}
     job = RlJob(editor="affine", rewards=rewards, settings=settings, **folders)
-    prompts = Prompts(rows, editor, cache_size=3, seed=settings.seed)  # type: ignore[arg-type]
+    store = EncodingStore(folder / "encodings", most_bytes=0)
+    prompts = Prompts(rows, editor, store, seed=settings.seed)  # type: ignore[arg-type]
     return Training(job, editor, editor.trained, prompts, RewardJudges(judges, patience=0.0))  # type: ignore[arg-type]

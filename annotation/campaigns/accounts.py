@@ -75,10 +75,12 @@ def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettin
         # Written before it is used: an account whose password is lost could never log in.
         accounts[name] = Account(name=name, email=email_of(name), password=password, token="")
         _write_accounts(settings.annotators_file, accounts)
-        _sign_up(url, client.organizations.invites.get_invite_link().token, accounts[name])
+        token = _sign_up(url, client.organizations.invites.get_invite_link().token, accounts[name])
+        accounts[name] = accounts[name].model_copy(update={"token": token})
+        _write_accounts(settings.annotators_file, accounts)
     for name in names:
-        if name in accounts and not accounts[name].token:
-            accounts[name] = accounts[name].model_copy(update={"token": _token(url, accounts[name])})
+        if name in accounts and not accounts[name].token:  # of a call that was stopped right after a sign-up
+            accounts[name] = accounts[name].model_copy(update={"token": _log_in(url, accounts[name])})
             _write_accounts(settings.annotators_file, accounts)
     if missing:
         _reset_invitation(url, settings)
@@ -115,12 +117,14 @@ class _User(TypedDict):
     email: str
 
 
-def _sign_up(url: str, invite: str, account: Account) -> None:
+def _sign_up(url: str, invite: str, account: Account) -> str:
+    """Make the account, and return its API token."""
     with httpx.Client(follow_redirects=True, timeout=TIMEOUT) as session:
         reply = _fill_form(session, f"{url}/user/signup/?token={invite}", account)
-    if not (reply.is_success and session.cookies.get("sessionid")):
-        messages = re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text)
-        raise EditLoopError(f"Label Studio did not sign up {account.email}: {' '.join(messages) or reply.status_code}.")
+        if not (reply.is_success and session.cookies.get("sessionid")):
+            messages = " ".join(re.findall(r'class="[^"]*error[^"]*"[^>]*>([^<]+)', reply.text))
+            raise EditLoopError(f"Label Studio did not sign up {account.email}: {messages or reply.status_code}.")
+        return _token(session, url, account)
 
 
 def _reset_invitation(url: str, settings: ServiceSettings) -> None:
@@ -129,11 +133,15 @@ def _reset_invitation(url: str, settings: ServiceSettings) -> None:
     httpx.post(f"{url}/api/invite/reset-token", headers=owner, timeout=TIMEOUT).raise_for_status()
 
 
-def _token(url: str, account: Account) -> str:
+def _log_in(url: str, account: Account) -> str:
     """Return the account's API token, read in a session that logs in through the login page."""
     with httpx.Client(follow_redirects=True, timeout=TIMEOUT) as session:
         _fill_form(session, f"{url}/user/login/", account)
-        reply = session.get(f"{url}/api/current-user/token")
+        return _token(session, url, account)
+
+
+def _token(session: httpx.Client, url: str, account: Account) -> str:
+    reply = session.get(f"{url}/api/current-user/token")
     if reply.status_code != 200:
         raise EditLoopError(f"{account.email} cannot log in to Label Studio with the password of the accounts file.")
     return str(reply.json()["token"])

@@ -1,29 +1,35 @@
 """Preference groups: all candidates of a task with the experts' ratings, read lazily from a dataset folder.
 
 Ratings and pairs are small and stay in memory. Images stay in the parquet shards, whose row groups pass through a
-bounded cache, so that a dataset may be larger than memory.
+bounded cache, so that a dataset may be larger than memory. An edit is decoded when it is first looked at.
 """
 
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from editloop.data.picture_file import UNREADABLE, first_line
 from editloop.data.picture_size import Picture, shrink
 from editloop.data.vocabulary import AXES
 from editloop.datasets.shards import PICTURES, shards
+from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 64 * 2**20
 """Encoded images kept in memory, over all row groups of one split."""
+OPEN_SHARDS = 16
+"""Shards of a split that are open at a time. An open one holds its index in memory."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +56,63 @@ class PreferenceGroup:
         return self.task_id
 
 
+class LazyPictures(Sequence[Picture]):
+    """Images that are decoded when they are first looked at, and kept."""
+
+    def __init__(self, encoded: Sequence[bytes], decode: Callable[[bytes], Picture]):
+        """Take the encoded images.
+
+        Args:
+            encoded: The images as files.
+            decode: Returns the pixels of one.
+        """
+        self._encoded, self._decode = encoded, decode
+        self._decoded: dict[int, Picture] = {}
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Picture]: ...
+    def __getitem__(self, index: int | slice) -> Picture | list[Picture]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        if position not in self._decoded:
+            self._decoded[position] = self._decode(self._encoded[position])
+        return self._decoded[position]
+
+
 class PreferenceGroups(Sequence[PreferenceGroup]):
     """The groups of one split of a dataset folder, in the dataset's order. Several threads may read it."""
 
-    def __init__(self, dataset: Path, split: str, side: int | None = None):
+    def __init__(self, dataset: Path, split: str, side: int | None = None, *, targets: bool = True):
         """Read ratings and pairs. Images are read with each group.
 
         Args:
             dataset: The dataset folder.
             split: `train`, `validation` or `test`.
             side: Make images squares of at most this many pixels. None: keep their sizes.
+            targets: Whether to read the targets. False: every group's is None, as training needs none.
 
         Raises:
             EditLoopError: The folder has no shards of the split, or broken ones.
         """
         self._side = side
-        self._files = [parquet.ParquetFile(path) for path in shards(dataset, "candidates", split)]
-        self._groups = [
-            (number, group) for number, file in enumerate(self._files) for group in range(file.num_row_groups)
-        ]
-        sizes = [self._files[number].metadata.row_group(group).num_rows for number, group in self._groups]
+        self._columns = [name for name in PICTURES if targets or name != "target"]
+        self._open = lru_cache(OPEN_SHARDS)(parquet.ParquetFile)
+        self._groups: list[tuple[Path, int]] = []
+        """Shard and number of each row group of the split."""
+        self._rows: list[dict[str, Any]] = []
+        sizes: list[int] = []
+        for path in shards(dataset, "candidates", split):
+            file = self._open(path)
+            self._groups += [(path, group) for group in range(file.num_row_groups)]
+            sizes += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            self._rows += file.read(columns=ROW_COLUMNS).to_pylist()
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        self._rows = [row for file in self._files for row in file.read(columns=ROW_COLUMNS).to_pylist()]
         self._places: dict[str, list[int]] = {}
         for index, row in enumerate(self._rows):
             self._places.setdefault(row["task_id"], []).append(index)
@@ -106,9 +147,9 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             instruction=members[0]["instruction"],
             candidates=ids,
             editors=tuple(row["editor"] for row in members),
-            source=self._decoded(encoded[0]["source"]),
-            target=self._decoded(encoded[0]["target"]) if encoded[0]["target"] is not None else None,
-            edits=tuple(self._decoded(pictures["image"]) for pictures in encoded),
+            source=self._decoded(task, encoded[0]["source"]),
+            target=self._decoded(task, target) if (target := encoded[0].get("target")) is not None else None,
+            edits=LazyPictures([pictures["image"] for pictures in encoded], partial(self._decoded, task)),
             ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
             weights=np.array(
                 [[self._weights.get((task, frozenset((first, second))), no_weight) for second in ids] for first in ids],
@@ -121,33 +162,44 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
             if number not in self._cache:
-                file, group = self._groups[number]
-                table = self._files[file].read_row_group(group, columns=list(PICTURES))
-                self._cache[number] = {name: table[name].to_pylist() for name in PICTURES}
+                path, group = self._groups[number]
+                try:
+                    table = self._open(path).read_row_group(group, columns=self._columns)
+                except (pa.ArrowException, OSError) as error:
+                    fault = f"{path}: row group {group} cannot be read ({first_line(error)})"
+                    raise EditLoopError(f"{fault}; fetch the dataset again.") from None
+                self._cache[number] = {name: table[name].to_pylist() for name in self._columns}
                 while len(self._cache) > 1 and sum(map(_bytes, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(number)
             columns = self._cache[number]
-        return {name: columns[name][row - self._starts[number]] for name in PICTURES}
+        return {name: columns[name][row - self._starts[number]] for name in self._columns}
 
-    def _decoded(self, png: object) -> Picture:
-        assert isinstance(png, bytes)
-        picture = Image.open(io.BytesIO(png))
-        return np.asarray(picture.convert("RGB")) if self._side is None else shrink(picture, self._side)
+    def _decoded(self, task: str, png: bytes) -> Picture:
+        try:
+            picture = Image.open(io.BytesIO(png))
+            picture.load()
+        except UNREADABLE as error:
+            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
+            raise EditLoopError(f"task {task}: an image of the dataset is broken ({reason}); fetch it again.") from None
+        if self._side is not None:
+            return shrink(picture, self._side)
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def read_groups(dataset: Path, split: str, side: int | None = None) -> PreferenceGroups:
+def read_groups(dataset: Path, split: str, side: int | None = None, *, targets: bool = True) -> PreferenceGroups:
     """Return the groups of one split of a dataset folder.
 
     Args:
         dataset: The dataset folder.
         split: `train`, `validation` or `test`.
         side: Make images squares of at most this many pixels. None: keep their sizes.
+        targets: Whether to read the targets. False: every group's is None.
 
     Raises:
         EditLoopError: The folder has no shards of the split, or broken ones.
     """
-    return PreferenceGroups(dataset, split, side)
+    return PreferenceGroups(dataset, split, side, targets=targets)
 
 
 def _bytes(columns: dict[str, list[bytes | None]]) -> int:

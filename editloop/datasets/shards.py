@@ -15,8 +15,9 @@ from editloop.errors import EditLoopError
 
 MEGABYTES = 256
 """Default size of a shard's images: any store takes such a file in one piece."""
-ROWS_A_GROUP, BYTES_A_GROUP = 256, 32 * 2**20
-"""A row group ends at the first limit that it reaches: readers hold whole groups in memory."""
+ROWS_A_GROUP, BYTES_A_GROUP = 256, 2**20
+"""A row group ends after the task that reaches a limit. A shuffled reader reads a whole group for each task: with
+images of 512 pixels or more that is the task itself."""
 PICTURES = ("source", "target", "image")
 """Columns with encoded images."""
 Kind = Literal["candidates", "pairs"]

@@ -74,12 +74,13 @@ class HeldOut:
         self.period = 1
         """Side, in pixels, of the image patch of one of the network's tokens; 1 until `edits` has run."""
         self._parts: list[tuple[Size, list[int], Conditioning]] = []
-        for size, places in group_by_size([case.source for case in self.cases]).items():
-            for start in range(0, len(places), batch):
-                part = places[start : start + batch]
-                sources = np.stack([self.cases[at].source for at in part])
-                condition = editor.encode([self.cases[at].instruction for at in part], sources)
-                self._parts.append((size, part, condition.to(editor.device)))
+        with editor.encoders_at_hand():
+            for size, places in group_by_size([case.source for case in self.cases]).items():
+                for start in range(0, len(places), batch):
+                    part = places[start : start + batch]
+                    sources = np.stack([self.cases[at].source for at in part])
+                    condition = editor.encode([self.cases[at].instruction for at in part], sources)
+                    self._parts.append((size, part, condition.to("cpu")))
 
     @torch.no_grad()
     def edits(self, editor: Editor, number: int = 0, most: int | None = None) -> list[Picture]:
@@ -108,7 +109,8 @@ class HeldOut:
             start = torch.cat(noise).to(editor.device)
             self.period = max(1, round((size[0] * size[1] / start.shape[1]) ** 0.5))
             sigmas = editor.sigmas(self.steps, size)
-            x = integrate(editor, start, condition.select(torch.tensor(positions)), sigmas, self.guidance)
+            chosen = condition.select(torch.tensor(positions)).to(editor.device)
+            x = integrate(editor, start, chosen, sigmas, self.guidance)
             edits_by_index |= dict(zip([indices[at] for at in positions], editor.decode(x, size), strict=True))
         return [edits_by_index[at] for at in range(count)]
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
-from editloop.training.distributed import broadcast_object, gather_files, is_first_on_machine
-from editloop.training.engine import trainable_state
+from editloop.models.backbones.weight_files import TensorFileWriter
+from editloop.training.distributed import broadcast_object, gather_files, is_first_on_disk
+from editloop.training.engine import trainable_outline, trainable_tensors
 
 ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
 BEST, STATE = "best", "trained.safetensors"
@@ -136,10 +137,11 @@ def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
     Raises:
         EditLoopError: DeepSpeed cannot read the checkpoint, or cannot convert it for another number of ranks.
     """
-    source = checkpoint.folder
+    source, writes = checkpoint.folder, False
     if checkpoint.as_universal:
         source = checkpoint.folder.parent / UNIVERSAL
-        if is_first_on_machine():
+        writes = is_first_on_disk(checkpoint.folder.parent)
+        if writes:
             _write_universal(checkpoint.folder, source)
         distributed.barrier()
     partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
@@ -147,7 +149,7 @@ def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
     if path is None:
         raise EditLoopError(f"{checkpoint.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
     distributed.barrier()
-    if checkpoint.as_universal and is_first_on_machine():
+    if writes:
         shutil.rmtree(source)
     return TrainingProgress(**json.loads((checkpoint.folder / PROGRESS).read_text()))
 
@@ -164,15 +166,21 @@ def read_extra_tensors(checkpoint: SavedCheckpoint) -> dict[str, Tensor]:
 def save_best(engine: Any, folder: Path, step: int) -> None:
     """Replace the saved best state by the engine's present trainable parameters. Every rank calls it.
 
+    They are gathered and written one after the other.
+
     Args:
         engine: DeepSpeed's engine.
         folder: The training's folder.
         step: The present step, stored in the manifest.
     """
-    state = trainable_state(engine)
-    if distributed.get_rank() == 0:
-        with complete_folder(folder / BEST, {"step": step}) as out:
-            save_file(state, out / STATE)
+    with ExitStack() as stack:
+        writer = None
+        if distributed.get_rank() == 0:
+            out = stack.enter_context(complete_folder(folder / BEST, {"step": step}))
+            writer = stack.enter_context(TensorFileWriter(out / STATE, trainable_outline(engine.module)))
+        for name, value in trainable_tensors(engine):
+            if writer:
+                writer.write(name, value)
     distributed.barrier()
 
 

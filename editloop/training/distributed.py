@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -82,6 +83,17 @@ def all_reduce_sum(values: Sequence[float] | Tensor) -> list[float]:
     return fetched
 
 
+def all_reduce_max(value: int) -> int:
+    """Return the largest of all ranks' values. Every rank calls it.
+
+    Args:
+        value: This rank's value.
+    """
+    largest = torch.tensor(value, device=device())
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return int(largest)
+
+
 def broadcast_object(value: Any) -> Any:
     """Return rank 0's value on every rank. Every rank calls it.
 
@@ -93,22 +105,51 @@ def broadcast_object(value: Any) -> Any:
     return box[0]
 
 
+def rank_on_machine() -> int:
+    """Return this rank's number on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def ranks_on_machine() -> int:
+    """Return the number of ranks on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_first_on_machine() -> bool:
     """Return whether this is the first rank of its machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return rank_on_machine() == 0
+
+
+def is_first_on_disk(folder: Path) -> bool:
+    """Return whether this is the first rank of those that see the same folder. Every rank calls it.
+
+    Machines may have a disk each, or share one.
+
+    Args:
+        folder: A folder that rank 0 can write to.
+    """
+    mark: str = broadcast_object(f".seen-by-rank-0-{uuid.uuid4().hex}")
+    if distributed.get_rank() == 0:
+        (folder / mark).touch()
+    distributed.barrier()
+    is_first = distributed.get_rank() == 0 or (is_first_on_machine() and not (folder / mark).exists())
+    distributed.barrier()
+    if distributed.get_rank() == 0:
+        (folder / mark).unlink()
+    return is_first
 
 
 def gather_files(folder: Path) -> None:
     """Move what the ranks of other machines wrote in their folder to rank 0's. Every rank calls it.
 
-    On one machine nothing happens.
+    On one machine nothing happens, nor where all machines share the folder.
 
     Args:
         folder: This machine's folder.
     """
     distributed.barrier()  # all files are written
     rank, here = distributed.get_rank(), None
-    if int(os.environ.get("GROUP_RANK", "0")) and is_first_on_machine():  # GROUP_RANK: torchrun's number of the machine
+    if is_first_on_disk(folder) and rank:
         here = [(str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()]
     listed: list[list[tuple[str, int]] | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(listed, here)

@@ -6,7 +6,9 @@ from a checkpoint are those of an unbroken one, up to rounding.
 
 import math
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +20,17 @@ from torch import Tensor
 
 from editloop.errors import EditLoopError
 from editloop.training import checkpoint
-from editloop.training.distributed import all_reduce_sum, broadcast_object, device, seed_step, to_device
+from editloop.training.distributed import (
+    all_reduce_sum,
+    broadcast_object,
+    device,
+    ranks_on_machine,
+    seed_step,
+    to_device,
+)
 from editloop.training.engine import enable_gradient_checkpointing, set_learning_rate, start_engine, uses_bf16
 from editloop.training.peak_memory import peak_megabytes
-from editloop.training.prefetch import Prefetch
+from editloop.training.prefetch import Prefetch, loader_threads
 from editloop.training.schedule import TrainingSchedule, learning_rate
 from editloop.training.settings import TrainingSettings
 from editloop.training.training_run import TrainingRun
@@ -94,13 +103,14 @@ class _SupervisedLoop:
         run, total = self.run, self.schedule.total
         if not run.history["evaluations"]:
             self._evaluate()
-        batches = Prefetch(partial(self._make, step) for step in range(run.step, total))
-        try:
+        a_step = self.schedule.passes
+        makers = (partial(self._train_pass, step, index) for step in range(run.step, total) for index in range(a_step))
+        with self._prefetch(makers, a_step) as batches:
             prefetched = iter(batches)
             while run.step < total and not self._patience_is_over():
                 began, waited = time.perf_counter(), batches.waited_seconds
-                units, passes = next(prefetched)
-                step_figures = self._step(units, passes)
+                passes = list(islice(prefetched, a_step))
+                step_figures = self._step(passes)
                 seconds = time.perf_counter() - began
                 edits, stop_asked = all_reduce_sum([sum(batch.edits for batch in passes), run.stop.requested])
                 figures = {
@@ -115,12 +125,14 @@ class _SupervisedLoop:
                 if done or self._due(self.settings.evaluate_every):
                     self._evaluate()
                 run.end_step(save=self._due(self.settings.checkpoint_every), stop_asked=bool(stop_asked), done=done)
-        finally:
-            batches.close()
 
-    def _make(self, step: int) -> tuple[NDArray[np.int64], list[Batch]]:
-        units = self.schedule.units_of(step, self.settings.seed)
-        return units, [self._pass("train", units, pass_index) for pass_index in range(self.schedule.passes)]
+    def _prefetch(self, makers: Iterable[Callable[[], Batch]], passes: int) -> Prefetch[Batch]:
+        """Return batches made ahead: those of the next step, and one in each thread."""
+        threads = self.settings.loader_threads or loader_threads(ranks_on_machine())
+        return Prefetch(makers, threads=threads, ahead=passes + threads)
+
+    def _train_pass(self, step: int, pass_index: int) -> Batch:
+        return self._pass("train", self.schedule.units_of(step, self.settings.seed), pass_index)
 
     def _pass(self, split: Any, units: NDArray[np.int64], pass_index: int) -> Batch:
         """Return this rank's batch of one pass. A rank without units left repeats one with weight 0."""
@@ -129,7 +141,7 @@ class _SupervisedLoop:
             return self.task.batch(split, rank_units.tolist())
         return self.task.batch(split, units[:1].tolist())._replace(weight=0.0, edits=0)
 
-    def _step(self, units: NDArray[np.int64], passes: list[Batch]) -> dict[str, float]:
+    def _step(self, passes: list[Batch]) -> dict[str, float]:
         """Make one optimiser step. Return the batch's loss, and the norm of its gradient where the engine has it.
 
         Every unit counts by its weight alone, however passes and ranks share the units.
@@ -151,17 +163,18 @@ class _SupervisedLoop:
                 self.engine.step()
         loss_all, nonfinite_all = all_reduce_sum(sums)
         if nonfinite_all:
-            self._refuse(f"loss is {loss_all}", units)
+            self._refuse(f"loss is {loss_all}")
         self.engine.step()
         engine_norm = self.engine.get_global_grad_norm()
         if engine_norm is None:
             return {"loss": loss_all}
         norm = float(engine_norm)
         if not math.isfinite(norm):
-            self._refuse(f"the gradient's norm is {norm}", units)
+            self._refuse(f"the gradient's norm is {norm}")
         return {"loss": loss_all, "gradient_norm": norm}
 
-    def _refuse(self, fault: str, units: NDArray[np.int64]) -> None:
+    def _refuse(self, fault: str) -> None:
+        units = self.schedule.units_of(self.run.step, self.settings.seed)
         names = ", ".join(self.task.name("train", int(unit)) for unit in units[:8])
         more = f" and {len(units) - 8} more" if len(units) > 8 else ""
         raise EditLoopError(
@@ -181,10 +194,12 @@ class _SupervisedLoop:
         passes = -(-len(units) // (self.ranks * self.schedule.micro))
         self.engine.eval()
         sums: dict[str, Tensor] = {}
-        for batch in Prefetch(partial(self._pass, "validation", units, pass_index) for pass_index in range(passes)):
-            for name, value in self.task.measure(self.engine, batch._replace(tensors=to_device(batch.tensors))).items():
-                counted = torch.as_tensor(value if batch.edits else 0.0, dtype=torch.float64, device=device())
-                sums[name] = sums[name] + counted if name in sums else counted
+        with self._prefetch((partial(self._pass, "validation", units, index) for index in range(passes)), 1) as batches:
+            for batch in batches:
+                on_device = batch._replace(tensors=to_device(batch.tensors))
+                for name, value in self.task.measure(self.engine, on_device).items():
+                    counted = torch.as_tensor(value if batch.edits else 0.0, dtype=torch.float64, device=device())
+                    sums[name] = sums[name] + counted if name in sums else counted
         names = sorted(sums)
         totals = all_reduce_sum(torch.stack([sums[name] for name in names]))
         figures = self.task.figures(dict(zip(names, totals, strict=True)))

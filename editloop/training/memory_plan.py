@@ -75,7 +75,8 @@ def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, in
     else:
         all_weights += shape.output_weights
     if training.adapter is None:
-        return all_weights + heads, all_weights + heads
+        embeddings = shape.language.vocabulary * shape.language.width
+        return all_weights + heads, all_weights + heads - training.frozen_embeddings * embeddings
     adapter = shape.language.adapter_weights(training.adapter.rank)
     return all_weights + heads + adapter, adapter + heads
 

@@ -1,6 +1,7 @@
 """Division of a training's units into steps, and the learning rate of each step. Functions of the step alone."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class TrainingSchedule(NamedTuple):
             step: The step, from 0.
             seed: The training's seed.
         """
-        order = np.random.default_rng([seed, step // self.epoch]).permutation(self.units)
+        order = _epoch_order(self.units, seed, step // self.epoch)
         step_in_epoch = step % self.epoch
         return order[step_in_epoch * self.batch : (step_in_epoch + 1) * self.batch]
 
@@ -60,6 +61,12 @@ class TrainingSchedule(NamedTuple):
         """
         start = (pass_index * ranks + rank) * self.micro
         return units[start : start + self.micro]
+
+
+@lru_cache(2)
+def _epoch_order(units: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of an epoch's units. Every pass of every step asks for it; two epochs meet where one ends."""
+    return np.random.default_rng([seed, epoch]).permutation(units)
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

@@ -11,7 +11,9 @@ from editloop.settings_file import FrozenModel
 class RunSettings(FrozenModel):
     """Settings that every training has, supervised or online RL."""
 
-    SAME_RESULT: ClassVar[frozenset[str]] = frozenset({"checkpoints_kept", "checkpoint_every", "zero_stage"})
+    SAME_RESULT: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoints_kept", "checkpoint_every", "gradient_checkpointing", "zero_stage"}
+    )
     """Settings that are not part of a training's identity, because they do not change its result. Between a stopped
     call and the one that continues it, all but `zero_stage` may change; checkpoints refuse another ZeRO stage."""
 
@@ -27,6 +29,9 @@ class RunSettings(FrozenModel):
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Precision of the passes through the model. Masters and optimiser states are fp32. auto: bf16 on a GPU, fp32 on a
     CPU."""
+    gradient_checkpointing: bool = False
+    """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
+    time."""
     evaluate_every: int | None = Field(None, ge=1)
     """Steps between two evaluations on the validation units; null: once per epoch. The best state is the one that is
     kept."""
@@ -49,11 +54,7 @@ class TrainingSettings(RunSettings):
     fine-tuning of an editor.
     """
 
-    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
-        "micro_batch",
-        "offload",
-        "gradient_checkpointing",
-    }
+    SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {"micro_batch", "offload", "loader_threads"}
 
     epochs: int | None = Field(None, ge=1)
     """Passes over the training units. Give either this or `steps`."""
@@ -72,9 +73,12 @@ class TrainingSettings(RunSettings):
     """Share of the steps in which the learning rate rises linearly to its peak."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in main memory instead of the GPU's: the optimiser states, or these and the weights."""
-    gradient_checkpointing: bool = False
-    """Keep only the layers' inputs and recompute the rest in the backward pass: less memory, about a third more
-    time."""
+    loader_threads: int | None = Field(None, ge=1)
+    """Threads of a rank that read, decode and scale images while the model trains. null: the rank's share of the
+    machine's processors, at most 4."""
+    frozen_embeddings: bool = False
+    """Leave a judge's token embeddings as they are when all weights are trained, and the output layer that is tied to
+    them. The optimiser then has no states for them: 12 bytes for each of their weights."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower validation loss after which the training stops; null: it never stops early."""
 
@@ -84,6 +88,8 @@ class TrainingSettings(RunSettings):
             raise ValueError(f"epochs {self.epochs} and steps {self.steps}: give exactly one of them")
         if self.micro_batch is not None and self.micro_batch > self.batch:
             raise ValueError(f"micro_batch {self.micro_batch} is above batch {self.batch}: at most the batch's units")
+        if self.frozen_embeddings and self.adapter is not None:
+            raise ValueError("frozen_embeddings with an adapter: an adapter freezes them anyway; leave it out")
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError(
                 "offload optimizer with zero_stage 0: ZeRO moves states that it manages; take stage 1 to 3"

@@ -9,7 +9,7 @@ Split = Literal["train", "validation"]
 
 
 class Batch(NamedTuple):
-    """Units that go through the model at once. A thread makes it on the CPU while the model trains."""
+    """Units that go through the model at once. Threads make them on the CPU while the model trains."""
 
     tensors: dict[str, Tensor]
     """Tensors by name. The loop moves them to the rank's device before it calls `loss` and `measure`."""
@@ -59,7 +59,7 @@ class TrainingTask(Protocol):
     def batch(self, split: Split, units: Sequence[int]) -> Batch:
         """Return units as one batch.
 
-        A thread calls it, so it must make no collective call and must not use the model's device.
+        Several threads call it at once, so it must make no collective call and must not use the model's device.
 
         Args:
             split: The split.

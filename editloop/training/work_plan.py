@@ -8,6 +8,8 @@ section 7).
 
 from typing import NamedTuple
 
+from editloop.training.editor_activations import edit_tokens
+from editloop.training.editor_architecture import EditorArchitecture
 from editloop.training.editor_rl.algorithm_settings import NftSettings
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.memory_plan import pass_tokens, trained_weights
@@ -70,7 +72,7 @@ def training_work(preset: Preset, training: TrainingSettings, gpus: int, units: 
     )
 
 
-def rl_work(settings: RlSettings, weights: float, tokens: int) -> RlWork:
+def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int) -> RlWork:
     """Estimate the work of an iteration of online RL, without the reward model's.
 
     In a trained pass the network runs forward and backward (activations alone, where an adapter is trained), and
@@ -78,12 +80,12 @@ def rl_work(settings: RlSettings, weights: float, tokens: int) -> RlWork:
 
     Args:
         settings: The training's settings.
-        weights: Weights of the editor's network.
-        tokens: Tokens of a pass: the latent picture, the source and the instruction.
+        shape: The editor's shape.
+        pixels: Pixels of an edit, height times width.
     """
     edits = settings.tasks * settings.members
-    forward = 2.0 * weights * tokens
-    guided = 2 if settings.guidance and settings.guidance > 1 else 1
+    forward = 2.0 * shape.weights * edit_tokens(shape, pixels).every
+    guided = shape.passes if settings.guidance is None or settings.guidance > 1 else 1
     algorithm = settings.algorithm
     trained_passes, policies = (algorithm.levels, 1) if isinstance(algorithm, NftSettings) else (algorithm.window, 0)
     compared = policies + (1 if settings.kl else 0)

@@ -12,24 +12,36 @@ from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.distributed import StopRequest
+from editloop.training.editor_architecture import read_editor_architecture
+from editloop.training.editor_opening import prepare_to_train
+from editloop.training.editor_plan import plan_training, rl_training
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.iteration import Iteration
 from editloop.training.editor_rl.loop import Training
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
-from editloop.training.editor_rl.train import prepare_to_train
+from editloop.training.editor_rl.train import open_prompts
 from tests.gpu.conditions import Conditions, Figures, checked
 from tests.gpu.editors import real_editor
 from tests.gpu.machine import forget_peak, peak_gib, utilisation
 from tests.gpu.trainings import one_rank
 from tests.tiny_editors import build_tiny_editor
 
-TINY = {"qwen-image-edit-plus": "qwen-edit-plus", "flux-kontext": "kontext", "flux2-klein": "klein-distilled"}
+TINY = {
+    "qwen-image-edit-plus": "qwen-edit-plus",
+    "flux-kontext": "kontext",
+    "omnigen2": "omnigen2",
+    "flux2-klein": "klein-distilled",
+}
 """Kinds of tests.tiny_editors, by preset."""
-TASKS, MEMBERS, STEPS = 2, 4, 6
-UPDATE_PASSES = 3
-"""Of an edit, in forward passes: the frozen editor's, the trained one's, and the way back through frozen weights."""
+MEMBERS, STEPS = 8, 6
+UPDATE_PASSES = 4
+"""Of an edit, in forward passes: the frozen editor's, the trained one's, that once more as its blocks are checkpointed,
+and the way back through frozen weights."""
+GIB = 2**30
+SHAPES = {"flux2-klein": "flux2-klein-4b"}
+"""Names of the plan's shapes that are not the preset's."""
 RATIO = {"ratio_deviation": 1e-4}
 """Most that the probability ratio may differ from 1 at the first update, half of the clip range: the update must see
 what was rolled out."""
@@ -56,8 +68,13 @@ def qwen_image_edit(conditions: Conditions) -> Figures:
 
 
 def kontext(conditions: Conditions) -> Figures:
-    """FLUX.1 Kontext, 12 billion weights, pictures of 384 x 384."""
-    return _iteration(conditions, "flux-kontext", 384)
+    """FLUX.1 Kontext, 12 billion weights, pictures of 512 x 512, eight edits of a task."""
+    return _iteration(conditions, "flux-kontext", 512)
+
+
+def omnigen2(conditions: Conditions) -> Figures:
+    """OmniGen2, 4 billion weights, pictures of 512 x 512."""
+    return _iteration(conditions, "omnigen2", 512)
 
 
 def klein(conditions: Conditions) -> Figures:
@@ -70,7 +87,7 @@ def settings(tiny: bool) -> RlSettings:
     size = (
         {"tasks": 1, "members": 2, "sampling_steps": 2}
         if tiny
-        else {"tasks": TASKS, "members": MEMBERS, "sampling_steps": STEPS}
+        else {"tasks": 1, "members": MEMBERS, "sampling_steps": STEPS}
     )
     return RlSettings(
         algorithm=FlowGrpoSettings(window=1, window_kind="fixed", window_range=1),
@@ -79,6 +96,7 @@ def settings(tiny: bool) -> RlSettings:
         chunks=1,
         guidance=1.0,
         precision="bf16",
+        gradient_checkpointing=True,
         adapter=LoraSettings(rank=16, alpha=32),
         learning_rate=1e-4,
         evaluate_every=2,
@@ -106,6 +124,10 @@ def _iteration(conditions: Conditions, preset: str, side: int) -> Figures:
         "mfu": utilisation(flops * passes, figures["seconds"]),
         "ratio_deviation": figures["ratio_deviation"],
         "peak_gib": peak_gib(),
+        "planned_gib": plan_training(
+            read_editor_architecture(SHAPES.get(preset, preset)), rl_training(chosen, 1), 1, side * side
+        ).total
+        / GIB,
     }
     return checked(row, RATIO)
 
@@ -130,8 +152,8 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
         settings=chosen,
         checkpoints=conditions.folder / "checkpoints",
     )
-    trained = prepare_to_train(editor, chosen)
-    prompts = Prompts(list(read_edits(edits)), editor, cache_size=chosen.encodings, seed=chosen.seed)
+    trained = prepare_to_train(editor, chosen, chosen, bf16=True)
+    prompts = open_prompts(job, list(read_edits(edits)), editor)
     training = Training(job, editor, trained, prompts, RewardJudges({"brightness": Brightness()}, patience=0))
     iterate = Iteration(
         chosen,
@@ -149,6 +171,7 @@ def _started(conditions: Conditions, editor: PipelineEditor, chosen: RlSettings)
 @torch.no_grad()
 def _pass_flops(editor: PipelineEditor, prompts: Prompts) -> float:
     """Operations of one edit's pass through the network, counted by torch; needs no figures of the architecture."""
+    prompts.encode([[0]], 1)
     condition = join_conditions([task.condition for task in prompts.encoded_tasks([0])]).to(editor.device)
     x = editor.noise(1, condition.size, torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:

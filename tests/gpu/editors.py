@@ -29,6 +29,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from editloop.models.editors.flux2_klein import Flux2KleinEditor
 from editloop.models.editors.kontext import KontextEditor
+from editloop.models.editors.omnigen2 import OmniGen2Editor, OmniGen2Pipeline
+from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.qwen_edit_plus import QwenEditPlusEditor
 from editloop.models.editors.qwen_processor import PictureProcessor
@@ -37,17 +39,26 @@ from editloop.studies.tiny_models.backbone import byte_tokenizer
 from editloop.studies.tiny_models.editor import tokenizer
 from editloop.studies.world.scenes import WORDS
 from editloop.training.presets import load_preset
-from tests.gpu.vision_language import qwen_config
+from tests.gpu.vision_language import LARGE, qwen_config
 from tests.tiny_editors import QWENS_ORDER, chatting, quiet
 
-BUILDERS = ("qwen-image-edit-plus", "flux-kontext", "flux2-klein")
-"""Presets that `real_editor` builds, the largest first: networks of 20, 12 and 4 billion weights."""
+BUILDERS = ("qwen-image-edit-plus", "flux-kontext", "omnigen2", "flux2-klein")
+"""Presets that `real_editor` builds, the largest first: networks of 20, 12, 4 and 4 billion weights."""
+PREAMBLE = "You edit images."
+"""OmniGen2's system message is in its release's code alone. Words do not change how long a pass takes."""
 
 
 def real_editor(preset: str, device: torch.device, side: int) -> PipelineEditor:
     """An untrained editor of one of BUILDERS at its published size, for pictures of so many pixels a side."""
-    build = {"qwen-image-edit-plus": _qwen, "flux-kontext": _kontext, "flux2-klein": _klein}[preset]
-    settings = read_editor_preset(preset).model_copy(update={"area": side * side, "sizes": ((side, side),)})
+    build = {
+        "qwen-image-edit-plus": _qwen,
+        "flux-kontext": _kontext,
+        "omnigen2": _omnigen2,
+        "flux2-klein": _klein,
+    }[preset]
+    settings = read_editor_preset(preset).model_copy(
+        update={"area": side * side, "sizes": ((side, side),), "preamble": PREAMBLE}
+    )
     torch.manual_seed(0)
     kind, pipeline = build(device)
     return kind(quiet(pipeline), settings)
@@ -63,6 +74,34 @@ def made_in_bf16(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _flux_codec() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=16,
+        sample_size=1024,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def _omnigen2(device: torch.device) -> tuple[type[OmniGen2Editor], OmniGen2Pipeline]:
+    bytes_ = chatting(byte_tokenizer([*WORDS, *(f" {word}" for word in WORDS), PREAMBLE]))
+    with made_in_bf16(device):
+        parts = {
+            "transformer": OmniGen2Transformer2DModel(),
+            "mllm": Qwen2_5_VLForConditionalGeneration(qwen_config(LARGE, bytes_)),
+            "vae": _flux_codec(),
+        }
+    processor = PictureProcessor(Qwen2VLImageProcessorPil(patch_size=14, merge_size=2), bytes_)
+    pipeline = OmniGen2Pipeline(scheduler=FlowMatchEulerDiscreteScheduler(), processor=processor, **parts)
+    return OmniGen2Editor, pipeline
 
 
 def _kontext(device: torch.device) -> tuple[type[KontextEditor], FluxKontextPipeline]:
@@ -91,18 +130,7 @@ def _kontext(device: torch.device) -> tuple[type[KontextEditor], FluxKontextPipe
             "transformer": FluxTransformer2DModel(guidance_embeds=True),
             "text_encoder": CLIPTextModel(pooled),
             "text_encoder_2": T5EncoderModel(text),
-            "vae": AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-                latent_channels=16,
-                sample_size=1024,
-                scaling_factor=0.3611,
-                shift_factor=0.1159,
-                use_quant_conv=False,
-                use_post_quant_conv=False,
-            ),
+            "vae": _flux_codec(),
         }
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
     return KontextEditor, FluxKontextPipeline(scheduler=scheduler, tokenizer=words, tokenizer_2=words, **parts)

@@ -16,9 +16,10 @@ FIGURES, PAGE = DOCS / "gpu.json", DOCS / "gpu.md"
 HEAD = """\
 # On a GPU
 
-What EditLoop's own code does on one GPU at real sizes: EditReward and EditScore on Qwen2.5-VL-7B, an iteration of
-online RL of an editor of 4 to 20 billion weights. Weights are random and come into being on the device, in bfloat16:
-nothing is downloaded, and figures say how fast and how exact the code is, not how good a model is.
+What EditLoop's own code does on one GPU at real sizes: EditReward and EditScore on Qwen2.5-VL-7B and Qwen3-VL-8B, an
+iteration of online RL of editors of 4 to 20 billion weights, training with the help of main memory. Weights are random
+and come into being on the device, in bfloat16: nothing is downloaded, and figures say how fast and how exact the code
+is, not how good a model is.
 
 ```
 tests/gpu/collect.sh                  # where there is a package index: wheels into build/gpu-wheels, 60 MB at most
@@ -26,7 +27,7 @@ tests/gpu/run.sh                      # on the machine with the GPU; it needs Py
 python -m tests.gpu.page build/gpu/gpu.json
 ```
 
-`run.sh` reaches for no network and ends within seven minutes. Each row runs in a process of its own; one that does not
+`run.sh` reaches for no network and ends within ten minutes. Each row runs in a process of its own; one that does not
 fit into memory, crashes or takes too long is a row with its reason. `--out` (or `OUT`) names the output folder, `--row`
 picks rows, `--tiny` runs all of them at tiny sizes on any CPU. The last line puts the figures into `docs/gpu.json` and
 writes this page.

@@ -21,6 +21,13 @@ class Row(NamedTuple):
 ROWS = (
     Row("precision", "EditReward, 130 M weights: bfloat16 against float32", "precision_rows:precision", 20, 80),
     Row(
+        "rl-kontext",
+        "Online RL, FLUX.1 Kontext 12 B, 512x512: an iteration of 8 edits",
+        "editor_rows:kontext",
+        40,
+        110,
+    ),
+    Row(
         "reward-training",
         "EditReward, Qwen2.5-VL-7B: training with an adapter, shared prefix against plain passes",
         "reward_rows:training",
@@ -34,6 +41,7 @@ ROWS = (
         25,
         80,
     ),
+    Row("rl-omnigen2", "Online RL, OmniGen2 4 B, 512x512: an iteration of 8 edits", "editor_rows:omnigen2", 30, 90),
     Row(
         "reward-training-qwen3",
         "EditReward, Qwen3-VL-8B: training with an adapter, shared prefix against plain passes",
@@ -56,6 +64,13 @@ ROWS = (
         110,
     ),
     Row(
+        "offload",
+        "EditReward, Qwen2.5-VL-3B: all weights trained, ZeRO-2 and ZeRO-3 with main memory",
+        "offload_rows:offload",
+        60,
+        150,
+    ),
+    Row(
         "rl-qwen-image-edit",
         "Online RL, Qwen-Image-Edit-Plus 20 B, 256x256: an iteration of 8 edits",
         "editor_rows:qwen_image_edit",
@@ -63,27 +78,12 @@ ROWS = (
         120,
     ),
     Row(
-        "rl-kontext",
-        "Online RL, FLUX.1 Kontext 12 B, 384x384: an iteration of 8 edits",
-        "editor_rows:kontext",
-        40,
-        110,
-        unless=("rl-qwen-image-edit",),
-    ),
-    Row(
         "rl-klein",
         "Online RL, FLUX.2 Klein 4 B, 768x768: an iteration of 8 edits",
         "editor_rows:klein",
         30,
         90,
-        unless=("rl-qwen-image-edit", "rl-kontext"),
-    ),
-    Row(
-        "offload",
-        "EditReward, Qwen2.5-VL-3B: all weights trained, ZeRO-2 and ZeRO-3 with main memory",
-        "offload_rows:offload",
-        60,
-        150,
+        unless=("rl-qwen-image-edit",),
     ),
     Row("resume", "EditReward, 130 M weights: stopped by SIGTERM and gone on with", "precision_rows:resume", 25, 90),
 )

@@ -9,16 +9,21 @@ from tests.performance import (
     annotation_scale,
     dataset_scale,
     edit_score_speed,
+    editor_memory,
     editor_suite_speed,
     export_scale,
     gate_speed,
     leak_scale,
     lineage_scale,
+    loader_speed,
     reward_speed,
+    rl_like_for_like,
     rl_race,
     rl_speed,
     rl_trainer,
     serving_load,
+    spread_load,
+    vision_speed,
 )
 from tests.performance.bench import Benchmark, Race, Scale
 
@@ -110,8 +115,12 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *reward_speed.BENCHMARKS,
     *edit_score_speed.BENCHMARKS,
     *editor_suite_speed.BENCHMARKS,
+    *vision_speed.BENCHMARKS,
+    *loader_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
+    *editor_memory.BENCHMARKS,
+    *rl_like_for_like.BENCHMARKS,
     *serving_load.BENCHMARKS,
 )
 
@@ -133,10 +142,22 @@ SCALES: tuple[Scale, ...] = (
     gate_speed.bootstrap_limit(),
     rl_trainer.memory(),
     Scale(
+        "judge scale: a base of 325 MB opened over two ranks (a rank's part is 163 MB, the largest tensor 36 MB)",
+        spread_load.opening,
+        spread_load.LONGEST_SECONDS,
+        spread_load.MOST_MEGABYTES,
+    ),
+    Scale(
         "dataset scale: shards, pairs, split and manifest of 200,000 judgements",
         dataset_scale.building,
         dataset_scale.LONGEST_SECONDS,
         dataset_scale.MOST_MEGABYTES,
+    ),
+    Scale(
+        "loader scale: an epoch of 400 pairs of 512 px PNG on two cores, 40 a second",
+        loader_speed.loading,
+        loader_speed.LONGEST_SECONDS,
+        loader_speed.MOST_MEGABYTES,
     ),
     Scale(
         "leak scale: 200,000 training pictures against 3,000 of a suite",

@@ -2,7 +2,7 @@
 
 What it does, after yifan123/flow_grpo (`train_flux_kontext.py`, `train_sd3_fast.py`):
 
-- A batch of sampling has one member of each task. Each edit's text and source are encoded in its batch.
+- Each edit's text and source are encoded in its batch.
 - The log-probabilities of stochastic steps are kept as they were sampled, and are not computed again.
 - A batch goes to the judge in a thread while the next is sampled.
 - Edits whose advantage is zero are left out. The others are shuffled and cut into as many batches as were sampled.
@@ -10,33 +10,34 @@ What it does, after yifan123/flow_grpo (`train_flux_kontext.py`, `train_sd3_fast
 - The frozen editor is asked only where the KL term has a weight.
 
 Which steps are stochastic and trained, the settings say, as for the trainer: all but the last (`timestep_fraction` 0.99
-of the published settings), or a window (Flow-GRPO-Fast). Editor, judge, noise, steps and losses are the trainer's.
+of the published settings), or a window (Flow-GRPO-Fast). A batch, of sampling and of training, has `micro_batch` edits.
+Editor, judge, noise, steps and losses are the trainer's; `PublishedKontext` is the editor with the published code's
+passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image
 from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
 from editloop.models.editors.sampling import working_picture
-from editloop.models.judge_protocol import EditGroup, Judge
+from editloop.models.judge_protocol import EditGroup, Judge, Score
 from editloop.training.editor_rl.advantages import compute_advantages
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
 from editloop.training.editor_rl.policy_loss import clipped_loss, probability_ratio
-from editloop.training.editor_rl.rollout import SAMPLING, noise_generators, standard_normal_like
+from editloop.training.editor_rl.rollout import SAMPLING, noise_generators, slices, standard_normal_like
 from editloop.training.editor_rl.sde import STEPS, draw_gaussian, gaussian_kl, log_prob
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.windows import trained_window
-
-UPDATES = 2
-"""Optimiser steps an iteration."""
 
 
 class Trajectories(NamedTuple):
@@ -44,6 +45,8 @@ class Trajectories(NamedTuple):
 
     condition: Conditioning
     """N rows."""
+    latents: Tensor
+    """(N, S, C): the finished edits."""
     before: Tensor
     """(N, W, S, C): latents that each step began with."""
     after: Tensor
@@ -53,20 +56,31 @@ class Trajectories(NamedTuple):
 
     def select(self, places: Tensor) -> "Trajectories":
         """The edits at `places` (n,)."""
-        tensors = (tensor[places] for tensor in (self.before, self.after, self.log_probs))
-        return Trajectories(self.condition.select(places), *tensors)
+        return Trajectories(self.condition.select(places), *(tensor[places] for tensor in self[1:]))
+
+
+def joined(parts: Sequence[Trajectories]) -> Trajectories:
+    """The edits of several batches."""
+    condition = join_conditions([part.condition for part in parts])
+    return Trajectories(condition, *(torch.cat([part[at] for part in parts]) for at in range(1, len(parts[0]))))
 
 
 class PlainFlowGrpo:
     """A trainer of one process."""
 
+    updates: ClassVar[int] = 2
+    """Optimiser steps an iteration."""
+    judges_in_a_thread: ClassVar[bool] = True
+    trains_on_silent: ClassVar[bool] = False
+    """Whether edits whose advantage is zero are trained on."""
+
     def __init__(self, editor: Editor, rows: Sequence[EditRow], judge: Judge, settings: RlSettings):
-        assert isinstance(settings.algorithm, FlowGrpoSettings)
         self.editor, self.rows, self.judge, self.settings = editor, rows, judge, settings
-        self.grpo = settings.algorithm
         assert settings.adapter is not None
-        self.trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha)
-        self.optimiser = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.trained = editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+            self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.encodings = 0
 
     def iteration(self, number: int) -> float:
@@ -74,43 +88,51 @@ class PlainFlowGrpo:
         settings = self.settings
         pool = np.random.default_rng([settings.seed, number])
         tasks = pool.choice(len(self.rows), min(settings.tasks, len(self.rows)), replace=False).tolist()
-        steps = self.trained_steps(number)
-        sampled, asked = [], []
+        names = [(task, member) for member in range(settings.members) for task in tasks]
+        sampled: list[Trajectories] = []
+        asked: list[Callable[[], list[list[Score]]]] = []
         with ThreadPoolExecutor(1) as thread:
-            for member in range(settings.members):
-                draws = noise_generators(settings, number, [(task, member) for task in tasks], SAMPLING)
-                trajectories, groups = self.sample(tasks, draws, steps)
+            for part in slices(len(names), settings.micro_batch):
+                trajectories, groups = self.sample(number, names[part])
                 sampled.append(trajectories)
-                asked.append(thread.submit(self.judge.judge, groups))
-            scores = [[score.reward for (score,) in future.result()] for future in asked]
-        rewards = torch.tensor([[float("nan") if one is None else one for one in member] for member in scores])
-        weighed = compute_advantages(rewards.T, settings.advantage_scale)
-        edits = Trajectories(
-            join_conditions([batch.condition for batch in sampled]),
-            *(torch.cat([batch[part] for batch in sampled]) for part in (1, 2, 3)),
-        )
-        counting = weighed.counts.T.flatten().nonzero().flatten()
-        shuffled = counting[torch.randperm(len(counting), generator=torch.Generator().manual_seed(number))]
-        self.update(edits, weighed.values.T.flatten().float(), shuffled, steps)
+                ask = partial(self.judge.judge, groups)
+                asked.append(thread.submit(ask).result if self.judges_in_a_thread else ask)
+            scores = [score.reward for answer in asked for (score,) in answer()]
+        rewards = torch.tensor([float("nan") if reward is None else reward for reward in scores])
+        by_task = rewards.view(settings.members, len(tasks)).T
+        weighed = compute_advantages(by_task, settings.advantage_scale)
+        counting = torch.isfinite(by_task) if self.trains_on_silent else weighed.counts
+        places = counting.T.flatten().nonzero().flatten()
+        shuffled = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(number))]
+        batches = [batch for batch in shuffled.tensor_split(len(sampled)) if len(batch)]
+        self.train(number, names, joined(sampled), weighed.values.T.flatten().float(), batches)
         return float(rewards.nanmean())
+
+    @property
+    def grpo(self) -> FlowGrpoSettings:
+        assert isinstance(self.settings.algorithm, FlowGrpoSettings)
+        return self.settings.algorithm
 
     def trained_steps(self, number: int) -> range:
         """The steps of iteration `number` that are stochastic and trained."""
         grpo = self.grpo
         return trained_window(grpo.window_kind, number, self.settings.seed, size=grpo.window, reach=grpo.window_range)
 
-    @torch.no_grad()
-    def sample(
-        self, tasks: Sequence[int], draws: Sequence[torch.Generator], steps: range
-    ) -> tuple[Trajectories, list[EditGroup]]:
-        """One edit of each task, of one size, a generator each; and the questions to the judge, of one edit each."""
-        editor, settings = self.editor, self.settings
-        rows = [self.rows[task] for task in tasks]
-        sources = np.stack([working_picture(editor, load_image(row.source)) for row in rows])
-        condition = editor.encode([row.instruction for row in rows], sources)
+    def encode(self, rows: Sequence[EditRow]) -> tuple[NDArray[np.uint8], Conditioning]:
+        """Sources (N, height, width, 3) of tasks of one size, and their encodings."""
+        sources = np.stack([working_picture(self.editor, load_image(row.source)) for row in rows])
         self.encodings += len(rows)
+        return sources, self.editor.encode([row.instruction for row in rows], sources)
+
+    @torch.no_grad()
+    def sample(self, number: int, names: Sequence[tuple[int, int]]) -> tuple[Trajectories, list[EditGroup]]:
+        """The (task, member) edits of a batch, of one size; and the questions to the judge, of one edit each."""
+        editor, settings, steps = self.editor, self.settings, self.trained_steps(number)
+        draws = noise_generators(settings, number, names, SAMPLING)
+        rows = [self.rows[task] for task, _ in names]
+        sources, condition = self.encode(rows)
         x = torch.cat([editor.noise(1, condition.size, one) for one in draws])
-        before, after, log_probs = [], [], []
+        kept: list[list[Tensor]] = [[], [], []]
         for place, (sigma, following) in enumerate(
             pairwise(editor.sigmas(settings.sampling_steps, condition.size).tolist())
         ):
@@ -119,31 +141,43 @@ class PlainFlowGrpo:
                 x = x + (following - sigma) * v
                 continue
             mean, deviation = STEPS[self.grpo.step](x, v, sigma, following, self.grpo.noise)
-            before.append(x)
-            x = draw_gaussian(mean, deviation, standard_normal_like(x, draws))
-            after.append(x)
-            log_probs.append(log_prob(x, mean, deviation))
+            after = draw_gaussian(mean, deviation, standard_normal_like(x, draws))
+            for values, value in zip(kept, (x, after, log_prob(after, mean, deviation)), strict=True):
+                values.append(value)
+            x = after
         pictures = editor.decode(x, condition.size)
         groups = [
             EditGroup(row.instruction, source, [picture], row.id)
             for row, source, picture in zip(rows, sources, pictures, strict=True)
         ]
-        return Trajectories(condition, *(torch.stack(part, 1) for part in (before, after, log_probs))), groups
+        stacked = (torch.stack(values, 1) if values else x.new_zeros(len(x), 0) for values in kept)
+        return Trajectories(condition, x, *stacked), groups
 
-    def update(self, edits: Trajectories, values: Tensor, places: Tensor, steps: range) -> None:
-        """Train on the edits at `places` (n,), in their order; values: the advantages of all edits (N,)."""
-        batches = [batch for batch in places.tensor_split(self.settings.members) if len(batch)]
-        half = -(-len(batches) // UPDATES)
-        for start in range(0, len(batches), half or 1):
-            accumulated = batches[start : start + half]
-            for batch in accumulated:
+    def train(
+        self,
+        number: int,
+        names: Sequence[tuple[int, int]],
+        edits: Trajectories,
+        values: Tensor,
+        batches: Sequence[Tensor],
+    ) -> None:
+        """Train on batches of the edits, given by their places; values: the advantages of all edits (N,)."""
+        steps = self.trained_steps(number)
+        accumulated = -(-len(batches) // self.updates)
+        for start in range(0, len(batches), accumulated or 1):
+            together = batches[start : start + accumulated]
+            for batch in together:
                 part = edits.select(batch)
                 for place, step in enumerate(steps):
                     loss = self.losses(part, place, step, values[batch]).mean()
-                    (loss / (len(accumulated) * len(steps))).backward()
-            torch.nn.utils.clip_grad_norm_(self.trained, self.settings.gradient_clip)
-            self.optimiser.step()
-            self.optimiser.zero_grad()
+                    (loss / (len(together) * len(steps))).backward()
+            self.step()
+
+    def step(self) -> None:
+        """Make an optimiser step."""
+        torch.nn.utils.clip_grad_norm_(self.trained, self.settings.gradient_clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
     def losses(self, part: Trajectories, place: int, step: int, values: Tensor) -> Tensor:
         """(n,) of edits at the `place`-th of their stochastic steps, which is `step` of the trajectory."""

@@ -142,6 +142,7 @@ def plain_seconds(practised: list[EditRow], held_out: list[EditRow], seed: int, 
     settings = RlSettings(
         seed=seed,
         tasks=ours.tasks,
+        micro_batch=ours.tasks,
         members=ours.members,
         sampling_steps=ours.sampling_steps,
         adapter=ours.adapter,

@@ -120,22 +120,25 @@ def rolled_out(method: str) -> tuple[int, int]:
     from editloop.models.editors.protocol import join_conditions
     from editloop.training.editor_rl.build_algorithm import build_algorithm
     from editloop.training.editor_rl.prompts import Prompts
-    from editloop.training.editor_rl.rollout import SAMPLING, SamplingCost, noise_generators, sample_rollout
+    from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
     from editloop.training.editor_rl.scoring import OracleJudge
     from editloop.training.editor_rl.trained_weights import TrainedWeights
+    from editloop.training.encoding_store import GIGABYTE, EncodingStore
     from tests.performance.plain_flow_grpo import PlainFlowGrpo
 
     editor, tasks = open_editor("tiny-editor"), list(range(TASKS))
-    prompts = Prompts(rows(), editor, cache_size=TASKS, seed=0)
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    prompts = Prompts(rows(), editor, EncodingStore(Path(folder.name), most_bytes=GIGABYTE), seed=0)
     plain = PlainFlowGrpo(editor, rows(), OracleJudge(rows()), SHARED)
     with calls_of(editor, method) as plainly:
         for iteration in range(ITERATIONS):
             for member in range(MEMBERS):
-                draws = noise_generators(SHARED, iteration, [(task, member) for task in tasks], SAMPLING)
-                plain.sample(tasks, draws, plain.trained_steps(iteration))
+                plain.sample(iteration, [(task, member) for task in tasks])
     algorithm = build_algorithm(SHARED, editor, TrainedWeights(plain.trained))
     with calls_of(editor, method) as ours:
         for iteration in range(ITERATIONS):
+            prompts.encode([tasks], TASKS)
             condition = join_conditions([known.condition for known in prompts.encoded_tasks(tasks)])
             plan = algorithm.sampling_plan(iteration)
             sample_rollout(SHARED, plan, editor, condition, tasks, iteration, SamplingCost())

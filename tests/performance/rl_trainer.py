@@ -72,26 +72,30 @@ def started() -> None:
 
 
 def trainer(
-    settings: RlSettings, folder: Path, address: str, judge: Judge, practised: Sequence[EditRow] | None = None
+    settings: RlSettings,
+    folder: Path,
+    address: str,
+    judge: Judge,
+    practised: Sequence[EditRow] | None = None,
+    edited_by: str = "tiny-editor",
 ) -> "Training":
-    """A training of the shipped editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
+    """A training of an editor with one judge, nothing done yet; on the drawn tasks of `rows` or others."""
     from editloop.training.editor_rl.loop import Training
-    from editloop.training.editor_rl.prompts import Prompts
     from editloop.training.editor_rl.scoring import RewardJudges
-    from editloop.training.editor_rl.train import open_to_train
+    from editloop.training.editor_rl.train import open_prompts, open_rl_editor
 
     started()
     job = RlJob(
         edits=folder,
         output=folder / "output",
-        editor="tiny-editor",
+        editor=edited_by,
         rewards={address: 1.0},
         settings=settings,
         checkpoints=folder / "checkpoints",
     )
-    editor, trained = open_to_train(job.editor, settings)
+    editor, trained = open_rl_editor(job.editor, settings)
     teachers = RewardJudges({address: judge}, patience=0)
-    prompts = Prompts(practised or rows(), editor, cache_size=settings.encodings, seed=settings.seed)
+    prompts = open_prompts(job, practised or rows(), editor)
     return Training(job, editor, trained, prompts, teachers)
 
 
@@ -201,7 +205,7 @@ def checkpoints() -> Benchmark:
             saves = []
             for _ in range(3):
                 began = time.perf_counter()
-                training._save()
+                training.training_run.save()
                 saves.append(time.perf_counter() - began)
         return took * settings.tasks / edits * settings.checkpoint_every, sorted(saves)[1]
 
@@ -253,9 +257,6 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     timed_choice("7 of 8 steps trained against a window of 2", WHOLE, WINDOW, 1.6),
     timed_choice("noise of each member's own against one noise", WINDOW, SHARED, 1.0),
     timed_choice(f"{TASKS} edits in the network at a time against {TASKS * MEMBERS // 2}", WINDOW, TOGETHER, 1.0),
-    timed_choice(
-        "tasks encoded in each iteration against once", WINDOW.model_copy(update={"encodings": 1}), WINDOW, 1.0
-    ),
     timed_choice("Flow-GRPO, 7 of 8 steps trained, against DiffusionNFT at 3 levels", WHOLE, NFT, 1.2),
     timed_choice("DiffusionNFT on all members against half of them", NFT, BEST_HALF, 1.2),
     timed_choice("DiffusionNFT with a KL term against none", BEST_HALF, WITHOUT_KL, 1.05),

@@ -12,10 +12,9 @@ from editloop.models.judge_protocol import EditGroup, Score
 from editloop.models.lora_settings import LoraSettings
 from editloop.studies.world.scenes import write_edits
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings
-from editloop.training.editor_rl.rollout import SAMPLING, noise_generators
 from editloop.training.editor_rl.scoring import OracleJudge
 from editloop.training.editor_rl.settings import RlSettings
-from tests.performance.plain_flow_grpo import UPDATES, PlainFlowGrpo
+from tests.performance.plain_flow_grpo import PlainFlowGrpo
 from tests.performance.rl_evaluations import Evaluations, calls_of
 
 TASKS, MEMBERS, STEPS = 2, 4, 3
@@ -34,6 +33,7 @@ def trainer(rows: list[EditRow], **more: float) -> PlainFlowGrpo:
         algorithm=FlowGrpoSettings(window=2, window_range=2),
         tasks=TASKS,
         members=MEMBERS,
+        micro_batch=TASKS,
         sampling_steps=STEPS,
         adapter=LoraSettings(rank=4, alpha=4),
         **more,
@@ -48,9 +48,9 @@ def test_an_iteration_encodes_each_edit_and_moves_the_adapter(rows: list[EditRow
     before = [one.detach().clone() for one in plain.trained]
     assert 0 < plain.iteration(0) < 1
     assert plain.encodings == EDITS
-    assert len(steps) == UPDATES
+    assert len(steps) == plain.updates
     moved = [float((now.detach() - then).abs().max()) for now, then in zip(plain.trained, before, strict=True)]
-    assert max(moved) == pytest.approx(UPDATES * plain.settings.learning_rate, rel=0.1), "as AdamW begins"
+    assert max(moved) == pytest.approx(plain.updates * plain.settings.learning_rate, rel=0.1), "as AdamW begins"
     assert all(torch.isfinite(one).all() for one in plain.trained)
 
 
@@ -63,9 +63,8 @@ def test_the_network_is_asked_for_each_step_once_and_for_each_trained_step_once_
 
 
 def test_log_probabilities_are_those_of_sampling(rows: list[EditRow]) -> None:
-    plain, tasks = trainer(rows), list(range(TASKS))
-    draws = noise_generators(plain.settings, 0, [(task, 0) for task in tasks], SAMPLING)
-    trajectories, groups = plain.sample(tasks, draws, plain.trained_steps(0))
+    plain = trainer(rows)
+    trajectories, groups = plain.sample(0, [(task, 0) for task in range(TASKS)])
     assert [len(group.edits) for group in groups] == [1] * TASKS
     for place, step in enumerate(plain.trained_steps(0)):
         now = plain.evaluate(trajectories, place, step)[0].detach()

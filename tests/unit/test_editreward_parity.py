@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from editloop.models.backbones.picture_inputs import Patches
+from editloop.models.backbones.picture_inputs import Patches, normalised_patches
 from editloop.models.backbones.prefix_tree import Node, last_hidden, node_ends, pack
 from editloop.models.edit_reward.judge import RewardJudge
 from editloop.models.edit_reward.model import RewardModel
@@ -21,6 +21,9 @@ from tests.editreward_releases import (
 from tests.plain_passes import PlainPasses
 
 pytestmark = pytest.mark.floats
+
+UNSCALED = [[0.0] * 3, [1.0] * 3]
+"""Mean and deviation for patches that are normalised already."""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -71,13 +74,17 @@ def test_from_tensors(family, folder):
     model = RewardModel.load(folder)
     marks, flat = model.inputs.marks, model.settings.positions == "flat"
     grids = tensors["tensors.in.head0.image_grid_thw"].tolist()
-    patches = tensors["tensors.in.head0.pixel_values"].float().split([rows * columns for _, rows, columns in grids])
+    vision = model.backbone.config.vision_config
+    shape = (3, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
+    values = tensors["tensors.in.head0.pixel_values"].float().unflatten(1, shape)
+    patches = values.split([rows * columns for _, rows, columns in grids])
     trees = []
     for edit, head in product(range(2), range(2)):
         ids = tensors[f"tensors.in.head{head}.input_ids"][edit].tolist()
         opening, text = ids[: ids.index(marks.start)], ids[len(ids) - ids[::-1].index(marks.end) :]
         source, edited = (
-            Patches(patches[place], tuple(grids[place]), bytes([place])) for place in (2 * edit, 2 * edit + 1)
+            Patches(patches[place], torch.tensor(UNSCALED), tuple(grids[place]), bytes([place]))
+            for place in (2 * edit, 2 * edit + 1)
         )
         reward = text[: text.index(model.inputs.reward) + 1]
         trees.append(Node((opening, source), (Node((edited, reward)),)))
@@ -125,4 +132,5 @@ def test_token_ids_and_patches_of_a_picture_are_those_of_the_published_code(fami
         published = tensors[f"pictures.0.ids.head{head}"].tolist()
         assert published[: len(ids)] == ids
     first_rows = tensors["pictures.0.pixel_values_first_8_rows"]
-    torch.testing.assert_close(batch["pixel_values"][:8], first_rows, atol=2e-2, rtol=0)
+    read = normalised_patches(batch["pixel_values"][:8], batch["pixel_scale"], 2)
+    torch.testing.assert_close(read, first_rows, atol=2e-2, rtol=0)

@@ -33,6 +33,7 @@ EDITOR = {
     "mfu",
     "ratio_deviation",
     "peak_gib",
+    "planned_gib",
 }
 REWARD_TRAINING = {
     "ratio",
@@ -76,6 +77,7 @@ FIGURES = {
     },
     "rl-qwen-image-edit": EDITOR,
     "rl-kontext": EDITOR,
+    "rl-omnigen2": EDITOR,
     "rl-klein": EDITOR,
     "offload": {f"zero{stage}_{name}" for stage in (2, 3) for name in ("edits_per_second", "peak_gib", "planned_gib")}
     | {"loss_apart"},

@@ -14,6 +14,7 @@ from editloop.models.backbones.picture_inputs import (
     Patching,
     check_picture,
     distinct_pictures,
+    normalised_patches,
     paired_patches,
     patches_of,
     scaled_size,
@@ -51,7 +52,8 @@ def test_patches_are_those_of_the_qwen_processor(patching, size):
     theirs = qwen(patching)([Image.fromarray(picture)], return_tensors="pt")
     ours = patches_of(picture, patching)
     assert list(ours.grid) == theirs.image_grid_thw[0].tolist()
-    torch.testing.assert_close(ours.values, theirs.pixel_values, atol=1e-5, rtol=1e-5)
+    read = normalised_patches(ours.values, ours.scale, patching.frames)
+    torch.testing.assert_close(read, theirs.pixel_values, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 10), (10, 1), (3, 500), (4000, 3000), (64, 640)])
@@ -67,10 +69,10 @@ def test_a_scaled_size_is_whole_tokens_near_the_aspect_and_never_empty(size):
 def test_a_pair_is_both_frames_of_one_picture():
     source, edit = noise(32, 32), noise(32, 32)
     patching = Patching(4, 2, 1024, 1024)
-    pair = paired_patches(source, edit, patching).values.view(64, 3, 2, 4, 4)
+    pair = paired_patches(source, edit, patching).values
+    assert pair.shape == (64, 3, 2, 4, 4)
     for frame, picture in enumerate((source, edit)):
-        alone = patches_of(picture, patching).values.view(64, 3, 2, 4, 4)
-        assert torch.equal(pair[:, :, frame], alone[:, :, 0])
+        assert torch.equal(pair[:, :, [frame]], patches_of(picture, patching).values)
     assert torch.equal(paired_patches(source, source, patching).values, patches_of(source, patching).values)
     with pytest.raises(EditLoopError, match="one size"):
         paired_patches(source, noise(32, 40), patching)
@@ -86,6 +88,16 @@ def test_equal_pictures_are_one_and_different_ones_are_not():
     assert len(found.image_grid_thw) == 2
     swapped = distinct_pictures([paired_patches(one, other, patching), paired_patches(other, one, patching)])
     assert swapped.image_of.tolist() == [0, 1]
+
+
+def test_a_still_picture_beside_a_pair_fills_both_frames():
+    patching = Patching(4, 2, 1024, 1024)
+    one, other = noise(32, 32), noise(32, 32)
+    still, pair = patches_of(one, patching), paired_patches(one, other, patching)
+    found = distinct_pictures([still, pair])
+    read = normalised_patches(found.pixel_values, found.pixel_scale, 2).unflatten(0, (2, -1))
+    for seen, alone in zip(read, (still, pair), strict=True):
+        assert torch.equal(seen, normalised_patches(alone.values, alone.scale, 2))
 
 
 def encoded(picture, kind="PNG", **more):

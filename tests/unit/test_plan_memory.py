@@ -6,6 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from editloop.training.editor_architecture import editor_architecture_names
 from editloop.training.memory_plan import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
 from editloop.training.presets import load_preset, reward_presets
 from pipelines.cli import app
@@ -20,6 +21,19 @@ def test_zeros_stages_spread_what_the_paper_says() -> None:
     for stage, expected in ((1, 4 + 12 / 64), (2, 2 + 14 / 64), (3, 16 / 64)):
         found = estimate_memory(preset, preset.training.model_copy(update={"zero_stage": stage}), 64)
         assert (found.weights + found.gradients + found.optimiser) / weights == pytest.approx(expected)
+
+
+def test_frozen_embeddings_have_no_gradients_and_no_states() -> None:
+    preset = load_preset("editreward-qwen2.5-vl-7b")
+    frozen = preset.training.model_copy(update={"zero_stage": 2, "frozen_embeddings": True})
+    whole, less = (
+        estimate_memory(preset, training, 8)
+        for training in (frozen.model_copy(update={"frozen_embeddings": False}), frozen)
+    )
+    embeddings = preset.architecture.language.vocabulary * preset.architecture.language.width
+    assert less.weights == whole.weights
+    assert whole.gradients - less.gradients == pytest.approx(2 * embeddings / 8)
+    assert whole.optimiser - less.optimiser == pytest.approx(12 * embeddings / 8)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 8])
@@ -47,3 +61,27 @@ def test_the_published_trainings_fit_on_what_they_were_published_with() -> None:
     short = runner.invoke(app, ["plan", "editreward-qwen2.5-vl-7b", "--gpus", "1"])
     assert short.exit_code == 1
     assert "it would with offload: optimizer" in short.output
+
+
+def test_an_editor_is_planned_and_told_what_to_change() -> None:
+    runner = CliRunner()
+    editing = runner.invoke(app, ["plan", "flux-kontext", "--gpus", "1"])
+    assert editing.exit_code == 0, editing.output
+    large = runner.invoke(app, ["plan", "flux-kontext", "--rl", "edit-r1", "--gpus", "1", "--side", "512"])
+    assert large.exit_code == 1
+    assert "it would with gradient_checkpointing: true" in large.output
+    assert "288 edits" in large.output
+    assert "11.90 B" in large.output
+    tuning = runner.invoke(app, ["plan", "flux2-klein-4b", "--sft", "published", "--side", "512"])
+    assert tuning.exit_code == 0, tuning.output
+    none = runner.invoke(app, ["plan", "flux-kontext", "--sft", "published", "--gpu-memory", "16"])
+    assert "no setting is enough" in none.output
+    both = runner.invoke(app, ["plan", "flux-kontext", "--sft", "published", "--rl", "edit-r1"])
+    assert "they are two trainings" in str(both.exception)
+
+
+def test_everything_that_ships_says_where_it_fits() -> None:
+    listed = CliRunner().invoke(app, ["plan"], env={"COLUMNS": "160"})
+    assert listed.exit_code == 0, listed.output
+    for name in (*reward_presets(), *editor_architecture_names()):
+        assert name in listed.output

@@ -1,8 +1,11 @@
 """A dataset's groups read as they are asked for: the same from any place, in any order, in bounded memory."""
 
 import io
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +15,8 @@ from PIL import Image
 
 from editloop.datasets import preference_groups as data
 from editloop.datasets.preference_groups import read_groups
-from editloop.datasets.shards import CANDIDATE_ROWS, PAIR_ROWS
+from editloop.datasets.shards import CANDIDATE_ROWS, PAIR_ROWS, ShardWriter
+from editloop.errors import EditLoopError
 
 TASKS, CANDIDATES, ROWS_A_GROUP = 12, 3, 7
 
@@ -102,3 +106,62 @@ def test_several_threads_read_the_same(dataset: Path, monkeypatch: pytest.Monkey
         for task, group in zip(range(4 * TASKS), pool.map(lambda n: groups[n % TASKS], range(4 * TASKS)), strict=True):
             assert group.task_id == f"t{task % TASKS}"
             assert np.shape(group.edits) == (CANDIDATES, 4, 4, 3)
+
+
+def test_training_reads_no_targets_and_decodes_what_it_looks_at(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = Mock(wraps=Image.open)
+    monkeypatch.setattr(Image, "open", decoded)
+    groups = read_groups(dataset, "train", targets=False)
+    group = groups[4]
+    assert decoded.call_count == 1
+    for _ in range(2):
+        np.testing.assert_array_equal(group.edits[-1], picture(42))
+    assert decoded.call_count == 2
+    assert set(groups._cache[max(groups._cache)]) == {"source", "image"}
+
+
+def test_shards_are_opened_and_closed_as_they_are_read(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [group.task_id for group in read_groups(dataset, "train")]
+    for number in (1, 2):
+        for kind in ("candidates", "pairs"):
+            shutil.copy(dataset / f"{kind}-train-00000.parquet", dataset / f"{kind}-train-0000{number}.parquet")
+    monkeypatch.setattr(data, "OPEN_SHARDS", 1)
+    monkeypatch.setattr(data, "CACHE_BYTES", 1)
+    groups = read_groups(dataset, "train")
+    assert [group.task_id for group in groups] == expected
+    assert groups._open.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize(("size", "row_groups"), [(300_000, 6), (3_000, 1)], ids=["512 px", "32 px"])
+def test_a_row_group_is_one_task_of_large_pictures_or_many_of_small_ones(
+    tmp_path: Path, size: int, row_groups: int
+) -> None:
+    rng = np.random.default_rng(0)
+    with closing(ShardWriter(tmp_path, "train", 256)) as writer:
+        for task in range(6):
+            source = rng.bytes(size)
+            rows = [
+                {"task_id": f"t{task}", "candidate_id": f"c{place}", "source": source, "target": None}
+                | {"image": rng.bytes(size)}
+                for place in range(2)
+            ]
+            writer.add(rows, [{"task_id": f"t{task}", "a": "c0", "b": "c1"}])
+    shard = tmp_path / "candidates-train-00000.parquet"
+    assert pq.ParquetFile(shard).num_row_groups == row_groups
+    if row_groups > 1:
+        assert shard.stat().st_size < 6 * 3.1 * size, "a source is stored once, not with each candidate"
+
+
+def test_a_shard_that_is_lost_or_broken_while_it_is_read_is_one_line(dataset: Path) -> None:
+    shard = dataset / "candidates-train-00000.parquet"
+    table = pq.read_table(shard)
+    broken = pa.array([png(0)[:60] for _ in range(len(table))], pa.binary())
+    pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", broken), shard)
+    groups = read_groups(dataset, "train")
+    with pytest.raises(EditLoopError, match=r"^task t5: an image of the dataset is broken .*; fetch it again\.$"):
+        list(groups[5].edits)
+    groups._open.cache_clear()
+    groups._cache.clear()
+    shard.unlink()
+    with pytest.raises(EditLoopError, match=r"row group 0 cannot be read .*; fetch the dataset again\.$"):
+        groups[0]

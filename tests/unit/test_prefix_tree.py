@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLModel, Qwen3VLModel
 
 from editloop.errors import EditLoopError
 from editloop.models.backbones import prefix_tree
-from editloop.models.backbones.picture_inputs import Patching, patches_of
+from editloop.models.backbones.picture_inputs import ImageFeatures, Patching, normalised_patches, patches_of
 from editloop.models.backbones.prefix_tree import Node, last_hidden, markers, node_ends, pack
 from editloop.models.backbones.text import text_ids
 from editloop.models.backbones.tree_attention import Tree, enable_tree_attention
@@ -71,7 +71,7 @@ class World:
                 "input_ids": row,
                 "attention_mask": torch.ones_like(row),
                 "mm_token_type_ids": (row == self.marks.image).int(),
-                "pixel_values": torch.cat([one.values for one in pictures]),
+                "pixel_values": torch.cat([normalised_patches(one.values, one.scale, 2) for one in pictures]),
                 "image_grid_thw": torch.tensor([one.grid for one in pictures]),
             }
             found.append(self.plain(**(inputs | changes), use_cache=False).last_hidden_state[0, -1])
@@ -180,7 +180,7 @@ class TestMistakes:
     def test_a_packed_sequence_without_a_tree(self, world, rows):
         batch = pack(world.forest, world.marks)
         images = prefix_tree.encode_pictures(
-            world.plain, *(batch[name] for name in ("pixel_values", "image_grid_thw", "image_of"))
+            world.plain, ImageFeatures(*(batch[name] for name in ImageFeatures._fields))
         )
         positions = batch["position_ids"]
         positions = torch.cat([positions[:1], positions]) if rows == 4 else positions
@@ -199,7 +199,7 @@ class TestMistakes:
         seen = above[owner][:, owner].tril()[None, None]
         eager = copy.deepcopy(world.plain)
         eager.language_model.set_attn_implementation("eager")
-        names = ("pixel_values", "image_grid_thw", "image_of")
+        images = ImageFeatures(*(batch[name] for name in ImageFeatures._fields))
         with torch.no_grad():
             found = {}
             for kind, mask in (("floats", torch.zeros(seen.shape).masked_fill(~seen, -1e30)), ("booleans", seen)):
@@ -207,7 +207,7 @@ class TestMistakes:
                     input_ids=batch["input_ids"],
                     position_ids=batch["position_ids"],
                     attention_mask=mask,
-                    mm_encoder_outputs=prefix_tree.encode_pictures(eager, *(batch[name] for name in names)),
+                    mm_encoder_outputs=prefix_tree.encode_pictures(eager, images),
                     use_cache=False,
                 ).last_hidden_state[0]
                 found[kind] = furthest(out[node_ends(batch)[world.leaves(batch)]], world.shared())

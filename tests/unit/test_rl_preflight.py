@@ -51,6 +51,11 @@ def test_an_adapter_for_layers_that_are_not_there(rows: list[EditRow]) -> None:
     check(rows, adapter=None)
 
 
+def test_a_training_on_smaller_pictures_than_the_rewards_is_refused(rows: list[EditRow]) -> None:
+    with pytest.raises(EditLoopError, match=r"trained on pictures of 32x32, the editor makes 16x16"):
+        check(rows, area=256)
+
+
 def test_an_editor_of_another_resolution_than_the_reward(rows: list[EditRow], tmp_path: Path) -> None:
     editor = write_tiny_editor("kontext", tmp_path / "editor")
     with pytest.raises(EditLoopError, match=r"edit-reward: trained on pictures of 32x32, the editor makes \d+x\d+"):

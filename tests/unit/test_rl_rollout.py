@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from editloop.data.edits_file import read_edits
+from editloop.errors import EditLoopError
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import join_conditions
 from editloop.studies.world.scenes import write_edits
@@ -18,6 +19,7 @@ from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.rollout import SamplingCost, sample_rollout
 from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.trained_weights import TrainedWeights
+from editloop.training.encoding_store import GIGABYTE, EncodingStore
 
 pytestmark = pytest.mark.floats
 
@@ -37,7 +39,9 @@ def editor():
 def prompts(editor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits")
     write_edits(folder, 6, 1)
-    return Prompts(read_edits(folder), editor, cache_size=100, seed=3)
+    prompts = Prompts(read_edits(folder), editor, EncodingStore(folder / "encodings", most_bytes=GIGABYTE), seed=3)
+    prompts.encode([range(6)], 6)
+    return prompts
 
 
 def algorithm_of(settings, editor):
@@ -157,20 +161,34 @@ def test_steps_before_the_window_are_computed_once_a_group(editor, prompts):
     assert counts.network == 2 * 3 + 2 * 3 * 5
 
 
-def test_a_task_is_encoded_once_and_again_only_when_it_was_let_go(editor, tmp_path):
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_task_is_encoded_once_however_little_memory_there_is(editor, tmp_path, dtype):
     write_edits(tmp_path, 5, 2)
-    prompts = Prompts(read_edits(tmp_path), editor, cache_size=3, seed=0)
-    prompts.encoded_tasks([0, 1, 2])
-    first = prompts.encoded_tasks([2, 0])
-    assert prompts.encodings == 3
-    prompts.encoded_tasks([3])
-    assert prompts.encodings == 4
-    prompts.encoded_tasks([0, 2])
-    assert prompts.encodings == 4
-    prompts.encoded_tasks([1])
-    assert prompts.encodings == 5
-    again = prompts.encoded_tasks([2])[0]
-    assert np.array_equal(first[0].source, again.source)
+    rows, folder = read_edits(tmp_path), tmp_path / "encodings"
+    small = Prompts(rows, editor, EncodingStore(folder, most_bytes=30_000), seed=0, dtype=dtype)
+    small.encode([[0, 1], [2, 0]], 2)
+    before = small.encoded_tasks([2, 0, 2])
+    small.encode([[3, 4, 2]], 2)
+    assert small.encodings == 5
+    assert 0 < small.store.bytes <= 30_000 < sum(path.stat().st_size for path in folder.iterdir())
+    again = Prompts(rows, editor, EncodingStore(folder, most_bytes=0), seed=0)
+    again.encode([range(5)], 5)
+    assert again.encodings == 0, "another rank, or a later call, finds them"
+    assert again.store.bytes == 0
+    for one, other in zip(before, again.encoded_tasks([2, 0, 2]), strict=True):
+        assert np.array_equal(one.source, other.source)
+        torch.testing.assert_close(one.condition.parts, other.condition.parts, rtol=0, atol=0)
+    (first,) = editor.encode([rows[0].instruction], before[1].source[None]).parts["prompt"]
+    assert before[1].condition.parts["prompt"].dtype == (dtype or torch.float32)
+    torch.testing.assert_close(before[1].condition.parts["prompt"][0], first.to(dtype), rtol=1e-2, atol=1e-5)
+
+
+def test_a_full_disk_is_told_in_a_line(editor, tmp_path):
+    write_edits(tmp_path, 1, 2)
+    (tmp_path / "encodings").write_text("no folder")
+    prompts = Prompts(read_edits(tmp_path), editor, EncodingStore(tmp_path / "encodings", most_bytes=0), seed=0)
+    with pytest.raises(EditLoopError, match="encodings: the encodings of the tasks cannot be written"):
+        prompts.encode([[0]], 1)
 
 
 def test_which_tasks_an_iteration_takes_follows_from_seed_iteration_and_what_is_solved(prompts):

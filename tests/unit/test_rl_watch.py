@@ -1,7 +1,7 @@
 """A watch over a training: what it measures, keeps, shows and rules, with an editor and judges by arithmetic."""
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ class Shifter:
     def __init__(self) -> None:
         self.shift, self.encoded, self.device = 0.0, 0, torch.device("cpu")
 
-    def size_for(self, height: int, width: int) -> tuple[int, int]:
+    def size_for(self, height: int, width: int, area: int | None = None) -> tuple[int, int]:
         return height, width
+
+    def encoders_at_hand(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def encode(self, instructions: list[str], sources: np.ndarray) -> Conditioning:
         self.encoded += len(instructions)
@@ -51,6 +54,8 @@ class Shifter:
 
     def base(self) -> Any:
         return nullcontext()
+
+    merged = base
 
 
 class Brightness:

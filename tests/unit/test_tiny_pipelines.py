@@ -1,7 +1,11 @@
 """Every editor over its real diffusers class in a tiny configuration, from a folder that `from_pretrained` reads."""
 
 import json
+import re
 import shutil
+from contextlib import contextmanager
+from functools import partialmethod
+from unittest.mock import patch
 
 import diffusers
 import numpy as np
@@ -9,15 +13,24 @@ import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
+from peft import LoraConfig
+from peft.tuners.lora import Linear
 from PIL import Image
+from torch import nn
+from torch.nn import functional
 
 from editloop.errors import EditLoopError
-from editloop.models.editors.opening import open_editor
+from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
+from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
+from editloop.models.editors.opening import EDITORS, open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
+from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
 from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
+from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.settings_file import preset_names
-from tests.tiny_editors import AREA, KINDS, build_tiny_editor, write_tiny_editor
+from editloop.training.engine import enable_gradient_checkpointing
+from tests.tiny_editors import AREA, KINDS, OWN_KINDS, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
 
@@ -71,13 +84,28 @@ def pipelines_own(editor, kind, noise, source, guidance):
         told |= distilled if kind == "kontext" else {"true_cfg_scale": guidance, "negative_prompt": ""}
     else:
         told |= {"true_cfg_scale": guidance, "negative_prompt": " "}
+        with marked_pictures(editor.pipeline.text_encoder):
+            return seen, editor.pipeline(**told).images[0]
     return seen, editor.pipeline(**told).images[0]
+
+
+def test_the_source_has_rows_and_columns_for_qwens_text_encoder(editors, monkeypatch):
+    editor = editors["qwen-edit-plus"]
+    inner, positions = editor.pipeline.text_encoder.model.language_model, []
+    forward = inner.forward
+    monkeypatch.setattr(
+        inner, "forward", lambda **inputs: positions.append(inputs["position_ids"]) or forward(**inputs)
+    )
+    editor.encode(TASKS[:1], sources((32, 64)))
+    time, rows, columns = positions[0][-3:, 0]
+    assert not torch.equal(time, rows)
+    assert not torch.equal(rows, columns)
 
 
 @pytest.mark.parametrize(
     ("shape", "guidance"), [((1, 1), 3.0), ((1, 2), 1.0), ((2, 1), 3.0)], ids=["square", "wide, alone", "high"]
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OWN_KINDS])
 def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shape, guidance):
     monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
     monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
@@ -130,6 +158,20 @@ def test_tasks_that_were_encoded_apart_are_joined(editors, kind):
         torch.testing.assert_close(editor.velocity(x, sigma, apart, 3.0), together, atol=1e-5, rtol=1e-5)
 
 
+@contextmanager
+def calls_of_adapters(editor):
+    """The calls of the adapter's low-rank layers: of PEFT's `lora_A`, which are asked through their weights here."""
+    real, calls = functional.linear, []
+    down = {id(layer.lora_A[ADAPTER].weight) for layer in editor.network.modules() if isinstance(layer, AdaptedLinear)}
+
+    def counted(x, weight, bias=None):
+        calls.extend([1] * (id(weight) in down))
+        return real(x, weight, bias)
+
+    with patch.object(functional, "linear", counted):
+        yield calls
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, tmp_path, kind):
     editor = opened(kind)
@@ -150,6 +192,10 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
         assert (moved - before).abs().max() > 1e-3
         with editor.base():
             torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+        with editor.merged(), calls_of_adapters(editor) as calls:
+            torch.testing.assert_close(editor.velocity(x, sigma, condition), moved, atol=1e-5, rtol=1e-5)
+        assert not calls, "merged, the adapter's own layers are not asked"
+        assert torch.equal(editor.velocity(x, sigma, condition), moved), "the same weights as before, to the last bit"
         editor.save(tmp_path / "saved")
         torch.testing.assert_close(editor.velocity(x, sigma, condition), moved)
         again = open_editor(tmp_path / "saved")
@@ -159,7 +205,64 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
     told = [path.read_text() for path in (tmp_path / "saved").rglob("*.json") if "tokenizer" not in path.parent.name]
     assert not any(str(tmp_path) in text or "_name_or_path" in text for text in told), "it tells where it was made"
     index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
-    assert {one[0] for one in index.values() if isinstance(one, list) and one[0]} == {"diffusers", "transformers"}
+    libraries = {one[0] for one in index.values() if isinstance(one, list) and one[0]}
+    published = {library for library, _ in getattr(editor.pipeline, "published", {}).values()}
+    assert libraries == {"diffusers", "transformers"} | published, "a released index names no module of ours"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_adapted_layer_computes_what_pefts_own_does_forwards_and_back(precision):
+    torch.manual_seed(0)
+    config = LoraConfig(r=3, lora_alpha=6)
+    layers = [kind(nn.Linear(5, 7), ADAPTER, config, r=3, lora_alpha=6) for kind in (Linear, AdaptedLinear)]
+    for weight in layers[0].parameters():
+        nn.init.normal_(weight)
+    layers[1].load_state_dict(layers[0].state_dict())
+    x, results = torch.randn(2, 4, 5), []
+    for layer in layers:
+        entered = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            output = layer(entered)
+        (output.float() ** 3).sum().backward()
+        adapters = [layer.lora_A[ADAPTER].weight.grad, layer.lora_B[ADAPTER].weight.grad]
+        results.append([output.float(), entered.grad, *adapters])
+    largest = [(one - other).norm() / other.norm() for one, other in zip(*results, strict=True)]
+    assert max(largest) < (1e-5 if precision == "float32" else 0.02)
+
+
+def test_in_bfloat16_the_adapter_stays_beside_its_layers(opened):
+    editor = opened("kontext")
+    for one in editor.add_adapter(2, 4):
+        one.data.fill_(0.05)
+    editor.bf16 = True
+    weights = [layer.base_layer.weight for layer in editor.network.modules() if isinstance(layer, AdaptedLinear)]
+    before = [weight.data_ptr() for weight in weights]
+    with editor.merged():
+        assert [weight.data_ptr() for weight in weights] == before
+
+
+def test_compiled_blocks_answer_as_before_with_the_adapter_merged_and_without_it(opened):
+    editor = opened("kontext")
+    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
+    for one in editor.add_adapter(2, 4):
+        one.data.normal_(std=0.05)
+
+    def answers():
+        editor.network.zero_grad()
+        velocity = editor.velocity(x, sigma, condition)
+        velocity.square().mean().backward()
+        gradients = [one.grad.clone() for one in editor.network.parameters() if one.grad is not None]
+        with torch.no_grad(), editor.merged():
+            merged = editor.velocity(x, sigma, condition)
+        with torch.no_grad(), editor.base():
+            return [velocity.detach(), merged, editor.velocity(x, sigma, condition), *gradients]
+
+    plain = answers()
+    # traced as for any backend; generating code takes minutes, and is torch's own
+    with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
+        editor.compile_blocks()
+    torch.testing.assert_close(answers(), plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,6 +279,54 @@ def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opene
         assert (editor.velocity(x, sigma, condition) - before).abs().max() > 1e-3
         with editor.base():
             torch.testing.assert_close(editor.velocity(x, sigma, condition), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, kind):
+    found = []
+    for checkpointed in (False, True):
+        editor = opened(kind)
+        torch.manual_seed(0)
+        trained = editor.add_adapter(2, 4)
+        if checkpointed:
+            enable_gradient_checkpointing(editor.network)
+        first = re.compile(r"(transformer_blocks|layers|refiner)\.0$")
+        blocks = [module for name, module in editor.network.named_modules() if first.search(name)]
+        calls = []
+        for block in blocks:
+            block.register_forward_pre_hook(lambda block, inputs, calls=calls: calls.append(block))
+        condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+        x = editor.noise(2, (32, 64), torch.Generator().manual_seed(1))
+        editor.velocity(x, torch.full((2,), 0.5), condition, 1.0).square().mean().backward()
+        assert len(calls) == len(blocks) * (2 if checkpointed else 1) > 0
+        found.append([one.grad for one in trained])
+    torch.testing.assert_close(found[0], found[1])
+    assert any(bool(gradient.any()) for gradient in found[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_on_demand_are_read_when_used_and_leave_the_device_afterwards(folders, editors, monkeypatch, kind):
+    editor = open_editor(folders[kind], on_demand=True)
+    on_demand, names = editor.on_demand, sorted(["vae", *editor.text_encoders])
+    assert on_demand.unread == names, "opened is not yet read"
+    x = editor.noise(1, (32, 32), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(editor.latents(sources((32, 32))), editors[kind].latents(sources((32, 32))))
+    assert on_demand.unread == sorted(editor.text_encoders), "pictures need no text encoder"
+    condition, expected = (one.encode(TASKS[:1], sources((32, 32))) for one in (editor, editors[kind]))
+    torch.testing.assert_close(condition.parts, expected.parts)
+    assert np.array_equal(editor.decode(x, (32, 32)), editors[kind].decode(x, (32, 32)))
+    assert on_demand.unread == []
+    on_demand.device, to = torch.device("cuda", 7), torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *target: self.clone() if target == (on_demand.device,) else to(self, *target)
+    )
+    tensors = [*editor.pipeline.vae.parameters(), *editor.pipeline.vae.buffers()]
+    host = [tensor.data_ptr() for tensor in tensors]
+    with on_demand.on_device(["vae", "tokenizer"]):
+        with on_demand.on_device(["vae"]):
+            pass
+        assert not {tensor.data_ptr() for tensor in tensors} & set(host)
+    assert [tensor.data_ptr() for tensor in tensors] == host
 
 
 @pytest.mark.parametrize("kind", ["kontext", "klein-base"])
@@ -242,8 +393,12 @@ REAL = {
         },
         3.88,
     ),
+    "omnigen2": (OmniGen2Transformer2DModel, {}, 3.97),
+    "step1x-edit-v1p1": (Step1XEditTransformer2DModel, {}, 12.4),
+    "step1x-edit-v1p2": (Step1XEditTransformer2DModel, {"enable_text_token_mapping": True}, 12.4),
 }
 REAL["flux2-klein-base"] = REAL["flux2-klein"]
+REAL["step1x-edit-v1p0"] = REAL["step1x-edit-v1p1"]
 
 
 @pytest.mark.parametrize("name", sorted(REAL))
@@ -256,8 +411,11 @@ def test_a_presets_targets_are_layers_of_the_real_network(name):
     linear = [key for key, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
     chosen = [key for key in linear if any(key == end or key.endswith(f".{end}") for end in settings.targets)]
     blocks = [key for key in linear if "transformer_blocks." in key and "mod" not in key and "norm" not in key]
+    if name == "omnigen2":  # published: the attention of every block
+        blocks = [key for key in linear if ".attn." in key]
+        assert len(blocks) == 4 * (32 + 3 * 2)
     assert sorted(set(blocks) - set(chosen)) == []
-    assert hasattr(diffusers, settings.pipeline)
+    assert hasattr(diffusers, settings.pipeline) or settings.pipeline in EDITORS
 
 
 def test_every_preset_is_tested_and_unknown_ones_are_refused_with_the_names():
@@ -290,6 +448,21 @@ def test_klein_leaves_a_small_source_its_size_and_a_source_is_resized_to_it(edit
     mean = sources((400, 200))[0].mean()
     assert abs(picture.mean() - mean) < 2
     assert working_picture(editor, Image.fromarray(sources((16, 24))[0])).tolist() == sources((16, 24))[0].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_pictures_may_be_smaller_than_the_editors_own(editors, kind):
+    """A quarter of the pixels, the same shape, whole patches; where sizes are published, the nearest one is scaled."""
+    editor = editors[kind]
+    assert editor.size_for(640, 1280) == (32, 64)
+    assert editor.size_for(640, 1280, area=512) == (16, 32)
+    unit = editor.multiple * editor.rounding
+    height, width = editor.size_for(900, 1000, area=700)
+    assert (height % unit, width % unit) == (0, 0)
+    assert abs(height * width - 700) < unit * (height + width)
+    published = type(editor)(editor.pipeline, editor.settings.model_copy(update={"sizes": ((64, 64), (32, 128))}))
+    assert published.size_for(100, 300) == (32, 128)
+    assert published.size_for(100, 300, area=1024) == (16, 64)
 
 
 def test_a_conditioning_knows_its_length_and_repeats_rows():

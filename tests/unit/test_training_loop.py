@@ -100,7 +100,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Descent]]:
         return started[-1]
 
     monkeypatch.setattr(loop, "start_engine", start)
-    monkeypatch.setattr(checkpoint, "trainable_state", lambda engine: dict(engine.module.state_dict()))
+    monkeypatch.setattr(checkpoint, "trainable_tensors", lambda engine: engine.module.state_dict().items())
     with one_rank():
         yield started
 

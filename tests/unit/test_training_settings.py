@@ -23,6 +23,7 @@ def settings(**told: Any) -> TrainingSettings:
         ({"batch": 4, "micro_batch": 5}, "at most the batch's units"),
         ({"zero_stage": 0, "offload": "optimizer"}, "take stage 1 to 3"),
         ({"zero_stage": 2, "offload": "parameters"}, "only stage 3"),
+        ({"frozen_embeddings": True, "adapter": {"rank": 4, "alpha": 8}}, "an adapter freezes them anyway"),
         ({"warmup": 1.0}, "less than 1"),
         ({"zero_stage": 4}, "0, 1, 2 or 3"),
         ({"learning_rat": 1.0}, "Extra inputs"),

@@ -2,6 +2,8 @@
 
 import pytest
 
+from editloop.training.editor_activations import edit_tokens
+from editloop.training.editor_architecture import read_editor_architecture
 from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.memory_plan import pass_tokens, trained_weights
 from editloop.training.presets import load_preset
@@ -45,7 +47,10 @@ def test_traffic_follows_the_zero_stage() -> None:
 
 
 def test_an_iteration_of_online_rl() -> None:
-    nft = rl_work(read_rl_preset("edit-r1"), 1e9, 1000)  # 288 edits, 6 steps, 3 levels; old policy and base compared
+    one_pass = read_editor_architecture("flux-kontext").model_copy(update={"weights": 10**9, "text_tokens": 488})
+    assert edit_tokens(one_pass, 256**2).every == 1000
+    nft = rl_work(read_rl_preset("edit-r1"), one_pass, 256**2)  # 288 edits, 6 steps, 3 levels; old policy, base
     assert nft == (288, 288 * 6 * 2e12, 288 * 3 * 4 * 2e12)
-    grpo = rl_work(read_rl_preset("editscore-omnigen2"), 1e9, 1000)  # guided: each pass twice; the base compared
+    two_passes = one_pass.model_copy(update={"passes": 2})
+    grpo = rl_work(read_rl_preset("editscore-omnigen2"), two_passes, 256**2)  # each pass twice; the base compared
     assert grpo == (144, 144 * 20 * 2 * 2e12, 144 * 12 * 3 * 2 * 2e12)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as distributed
+from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, Field
+from torch import Tensor
 from transformers import (
     AutoConfig,
     GenerationConfig,
@@ -25,6 +28,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from editloop.errors import EditLoopError
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.image_processor import ImageProcessor, read_image_processor
+from editloop.models.backbones.spreading import ParameterSpreader, Spread, fill
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
 from editloop.settings_file import validate_settings
 
@@ -51,6 +55,8 @@ FAMILIES = {
 """Families by the `model_type` of a config.json."""
 OUTPUT_LAYER = "lm_head."
 """Prefix of the keys of a generator's output layer."""
+EMBEDDING = "language_model.embed_tokens.weight"
+"""Name of the token embedding in a model without output layer."""
 
 
 def empty_backbone(config: Any, *, generates: bool) -> Any:
@@ -74,31 +80,65 @@ def empty_backbone(config: Any, *, generates: bool) -> Any:
         ) from None
 
 
-def load_backbone(folder: Path, dtype: torch.dtype, *, generates: bool) -> Any:
+def load_backbone(
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    generates: bool,
+    new_token: int | None = None,
+    spread: Spread | None = None,
+) -> Any:
     """Return a folder's model, in evaluation mode. A missing output layer may be tied to the input embedding.
 
-    Keys, shapes and types are checked before a tensor is read.
+    Keys, shapes and types are checked before a tensor is read. Tensors are read one after the other.
 
     Args:
         folder: The folder with configuration and weights.
         dtype: Type of the weights in memory.
         generates: Whether the model has its output layer.
+        new_token: Id of a token that the weights do not know: its embedding becomes the mean of all before it.
+        spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
     Raises:
         EditLoopError: The configuration or the weights cannot be used, or the keys do not fit it.
     """
-    empty = empty_backbone(read_config(folder), generates=generates)
-    # A generator gets the keys as they are: transformers renames them, and back again where the model is saved.
-    tensors = {
-        stored.key if generates else name: stored
-        for name, stored in fitting_tensors(folder, empty, generates=generates).items()
-    }
-    backbone = type(empty).from_pretrained(
-        None, config=empty.config, state_dict=dict(read_tensors(tensors)), dtype=dtype
-    )
+    config = read_config(folder)
+    tensors = fitting_tensors(folder, empty_backbone(config, generates=generates), generates=generates)
+    if new_token is not None:
+        config.text_config.vocab_size = max(config.text_config.vocab_size, new_token + 1)
+    family = FAMILIES[config.model_type]
+    with init_empty_weights(include_buffers=False):  # buffers are computed, not read
+        backbone = (family.generator if generates else family.encoder)._from_config(config)
+    backbone.tie_weights()
+    spreader = ParameterSpreader(spread) if spread else None
+    reads = spreader is None or distributed.get_rank() == 0
+    for name, parameter in backbone.named_parameters():
+        value = None
+        if reads:
+            _, value = next(read_tensors({name: tensors[name]}))
+            if new_token is not None and name == EMBEDDING:
+                value = add_embedding(value, new_token)
+        if spreader:
+            spreader.place(parameter, value, dtype)
+        elif value is not None:
+            fill(parameter, value.to(dtype))
+    backbone.config.dtype = dtype
     if generates and (folder / GENERATION_CONFIG_NAME).is_file():
         backbone.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return backbone
+    return backbone.eval()
+
+
+def add_embedding(embedding: Tensor, token: int) -> Tensor:
+    """Return token embeddings with the mean of all tokens before it as the embedding of a new one.
+
+    Args:
+        embedding: (tokens, width). Rows are added where it has none for the token.
+        token: Id of the new token.
+    """
+    grown = embedding.new_empty(max(len(embedding), token + 1), embedding.shape[1])
+    grown[: len(embedding)] = embedding
+    grown[token] = grown[:token].mean(dim=0, dtype=torch.float32)
+    return grown
 
 
 def outline_backbone(folder: Path, *, generates: bool) -> Any:

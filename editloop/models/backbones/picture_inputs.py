@@ -1,5 +1,8 @@
 """Inputs of a Qwen vision tower: images scaled to a budget of pixels, cut into patches and identified by a digest.
 
+Patches stay bytes, and an image that fills all frames is there once, until they are on the model's device: an eighth of
+what the vision tower reads.
+
 Scaling and the order and values of the patches are those of Qwen's image processor (Qwen2VLImageProcessorPil). That
 processor cannot put two images into the two frames of one patch; this module can.
 """
@@ -53,8 +56,10 @@ class Patches(NamedTuple):
     """An image, ready for the vision tower."""
 
     values: Tensor
-    """(rows * columns, 3 * frames * patch * patch), float32. The patches of one token are adjacent, as in Qwen's
-    order."""
+    """uint8 (rows * columns, 3, shown, patch, patch). The patches of one token are adjacent, as in Qwen's order.
+    `shown` is 1 where an image fills all frames of a patch, else the number of frames."""
+    scale: Tensor
+    """(2, 3): mean and standard deviation of each channel, on 0..255."""
     grid: tuple[int, int, int]
     """(1, rows, columns), in patches."""
     digest: bytes
@@ -167,24 +172,38 @@ def paired_patches(source: Picture, edit: Picture, patching: Patching) -> Patche
 
 
 def _cut(frames: list[Picture], patching: Patching) -> Patches:
-    pixels = np.stack(frames) if frames[0] is not frames[-1] else frames[0][None]
-    digest = hashlib.blake2b(repr((pixels.shape, patching)).encode() + pixels.tobytes(), digest_size=16).digest()
-    scale = torch.tensor(patching.std) * 255
-    values = (torch.from_numpy(pixels.copy()).float() - torch.tensor(patching.mean) * 255) / scale
-    count, height, width, channels = values.shape
+    pixels = np.stack(frames) if frames[0] is not frames[-1] else np.ascontiguousarray(frames[0])[None]
+    digest = hashlib.blake2b(repr((pixels.shape, patching)).encode(), digest_size=16)
+    digest.update(pixels.data)
+    shown, height, width, channels = pixels.shape
     patch, merge = patching.patch, patching.merge
     rows, columns = height // patch, width // patch
-    blocks = values.reshape(count, rows // merge, merge, patch, columns // merge, merge, patch, channels)
-    blocks = blocks.permute(1, 4, 2, 5, 7, 0, 3, 6)
-    blocks = blocks.expand(*blocks.shape[:5], patching.frames, *blocks.shape[6:])
-    return Patches(blocks.reshape(rows * columns, -1), (1, rows, columns), digest)
+    blocks = pixels.reshape(shown, rows // merge, merge, patch, columns // merge, merge, patch, channels)
+    values = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, channels, shown, patch, patch)
+    scale = torch.tensor([patching.mean, patching.std]) * 255
+    return Patches(torch.from_numpy(values), scale, (1, rows, columns), digest.digest())
+
+
+def normalised_patches(values: Tensor, scale: Tensor, frames: int) -> Tensor:
+    """Return patches as the vision tower reads them, float32 (patches, 3 * frames * patch * patch).
+
+    Args:
+        values: As in Patches.
+        scale: As in Patches, on the same device.
+        frames: Frames that a patch spans.
+    """
+    mean, deviation = scale[:, :, None, None, None]
+    normalised: Tensor = (values.float() - mean) / deviation
+    return normalised.expand(-1, -1, frames, -1, -1).flatten(1)
 
 
 class ImageFeatures(NamedTuple):
     """The distinct images of a batch, and which of them stands at each position."""
 
     pixel_values: Tensor
-    """(patches, 3 * frames * patch * patch): the patches of the distinct images, one image after the other."""
+    """uint8 (patches, 3, shown, patch, patch): the patches of the distinct images, one image after the other."""
+    pixel_scale: Tensor
+    """(2, 3): mean and standard deviation of each channel, on 0..255."""
     image_grid_thw: Tensor
     """(distinct, 3): the grid of each distinct image."""
     image_of: Tensor
@@ -201,27 +220,29 @@ def distinct_pictures(pictures: list[Patches]) -> ImageFeatures:
     for picture in pictures:
         first.setdefault(picture.digest, picture)
     index = {digest: position for position, digest in enumerate(first)}
+    shown = max(picture.values.shape[2] for picture in first.values())
     return ImageFeatures(
-        torch.cat([picture.values for picture in first.values()]),
+        torch.cat([picture.values.expand(-1, -1, shown, -1, -1) for picture in first.values()]),
+        pictures[0].scale,
         torch.tensor([picture.grid for picture in first.values()]),
         torch.tensor([index[picture.digest] for picture in pictures]),
     )
 
 
-def encode_pictures(backbone: Any, pixel_values: Tensor, image_grid_thw: Tensor, image_of: Tensor) -> dict[str, Any]:
+def encode_pictures(backbone: Any, images: ImageFeatures) -> dict[str, Any]:
     """Run the distinct images through the vision tower once.
 
     Args:
         backbone: Qwen2_5_VLModel or Qwen3VLModel.
-        pixel_values: As in ImageFeatures.
-        image_grid_thw: As in ImageFeatures.
-        image_of: As in ImageFeatures.
+        images: The images, on the backbone's device.
 
     Returns:
         The features of the image at each position, as the backbone's `mm_encoder_outputs`.
     """
-    features = backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-    indices = image_of.tolist()
+    frames = backbone.config.vision_config.temporal_patch_size
+    pixels = normalised_patches(images.pixel_values, images.pixel_scale, frames)
+    features = backbone.get_image_features(pixels, images.image_grid_thw, return_dict=True)
+    indices = images.image_of.tolist()
     features.pooler_output = [features.pooler_output[index] for index in indices]
     if getattr(features, "deepstack_features", None) is not None:
         features.deepstack_features = [[layer[index] for index in indices] for layer in features.deepstack_features]

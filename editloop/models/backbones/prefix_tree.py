@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from editloop.errors import EditLoopError
-from editloop.models.backbones.picture_inputs import Patches, distinct_pictures, encode_pictures
+from editloop.models.backbones.picture_inputs import ImageFeatures, Patches, distinct_pictures, encode_pictures
 from editloop.models.backbones.tree_attention import ATTENTION_NAME, Tree
 
 NodePart = Sequence[int] | Patches
@@ -70,7 +70,7 @@ def pack(forest: Sequence[Node], marks: Markers, *, flat_positions: bool = False
     Returns:
         Tensors on the CPU. `input_ids` is (1, L). `position_ids` is (3, 1, L); each branch continues from the end of
         its parent. `nodes` is (N, 3): start, length and parent (-1: none) of each node. With images there are also
-        `pixel_values`, `image_grid_thw` and `image_of`, as in ImageFeatures.
+        `pixel_values`, `pixel_scale`, `image_grid_thw` and `image_of`, as in ImageFeatures.
 
     Raises:
         EditLoopError: A node is empty.
@@ -143,8 +143,7 @@ def last_hidden(backbone: Any, batch: dict[str, Tensor], cache: Any = None) -> T
         )
     pictures = {}
     if "pixel_values" in batch:
-        names = ("pixel_values", "image_grid_thw", "image_of")
-        pictures = encode_pictures(backbone, *(batch[name] for name in names))
+        pictures = encode_pictures(backbone, ImageFeatures(*(batch[name] for name in ImageFeatures._fields)))
     tree = Tree(batch["nodes"].tolist())
     out = backbone(
         input_ids=batch["input_ids"],

@@ -6,14 +6,16 @@ refused by name before a tensor is read: pickles, git-lfs pointers, pipes, lost 
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self, cast
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editloop.errors import EditLoopError
@@ -29,7 +31,8 @@ LFS_POINTER = b"version https://git-lfs"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types of weights that are read, by their names in safetensors. All others are those of quantised weights."""
 SHARD_BYTES = 4 * 10**9
-"""Most bytes of a file of weights that is written: what is in memory at once."""
+"""Most bytes of a file of weights that is written."""
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 KEYS_LISTED = 4
 """Keys that an error message lists, at most."""
 
@@ -49,6 +52,18 @@ class Shaped(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the dimensions."""
+
+
+class TensorOutline(NamedTuple):
+    """Shape and type of a tensor that will be written."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensor's values."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class _Slice(Protocol):
@@ -145,7 +160,8 @@ def read_tensors(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
         if stored.path not in shards:
             shards[stored.path] = _open_shard(stored.path)
         tensor = shards[stored.path].get_tensor(stored.key)
-        if not tensor.isfinite().all():
+        # The least and the largest value show a NaN or an infinity too, and take no memory.
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise EditLoopError(
                 f"{stored.path}: {stored.key} has NaN or infinite values, so it gives no scores. Fetch the "
                 "checkpoint again, or take one that was not broken in training."
@@ -153,8 +169,95 @@ def read_tensors(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Ten
         yield name, tensor
 
 
+class TensorFileWriter:
+    """Writes a safetensors file a tensor at a time, in any order: only one needs to be in memory."""
+
+    def __init__(self, path: Path, outline: Mapping[str, TensorOutline]):
+        """Create the file, as long as it will be.
+
+        Args:
+            path: The file.
+            outline: Shape and type of each tensor that will be written.
+        """
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        self._starts: dict[str, int] = {}
+        end = 0
+        for name, tensor in outline.items():
+            start, end = end, end + tensor.bytes
+            dtype = DTYPE_NAMES[tensor.dtype]
+            header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+            self._starts[name] = start
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8
+        self._outline, self._missing = outline, set(outline)
+        self._file = path.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+        self._data = self._file.tell()
+        self._file.truncate(self._data + end)
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor's values.
+
+        Args:
+            name: A name of the outline.
+            tensor: The values, of the outline's shape. They are written in the outline's type.
+        """
+        outline = self._outline[name]
+        assert tuple(tensor.shape) == outline.shape, f"{name}: {tuple(tensor.shape)} for {outline.shape}"
+        values = tensor.detach().to("cpu", outline.dtype).contiguous().reshape(-1).view(torch.uint8)
+        self._file.seek(self._data + self._starts[name])
+        self._file.write(values.numpy().data)
+        self._missing.discard(name)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor is written."""
+        return not self._missing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        assert kind or self.is_complete, f"{self._file.name}: {_first(sorted(self._missing))} not written"
+
+
+def write_weights(
+    folder: Path,
+    outline: Mapping[str, TensorOutline],
+    values: Iterable[tuple[str, Tensor]],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a checkpoint a tensor at a time.
+
+    Args:
+        folder: The folder to write into.
+        outline: Shape and type of each tensor, by its key in the checkpoint.
+        values: All tensors by key, in any order. A tensor with more rows than its shape is cut.
+        shard_bytes: Most bytes of a file.
+    """
+    empty = {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in outline.items()}
+    plan = split_torch_state_dict_into_shards(empty, max_shard_size=shard_bytes)
+    with ExitStack() as stack:
+        writers: dict[str, TensorFileWriter] = {}
+        for file, keys in plan.filename_to_tensors.items():
+            writer = stack.enter_context(TensorFileWriter(folder / file, {key: outline[key] for key in keys}))
+            writers |= dict.fromkeys(keys, writer)
+        files, written = len(plan.filename_to_tensors), 0
+        for key, tensor in values:
+            writers[key].write(key, tensor[: outline[key].shape[0]] if tensor.ndim else tensor)
+            if writers[key].is_complete:
+                written += 1
+                LOG.info("%d of %d files of weights written", written, files)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
 def copy_weights(tensors: Mapping[str, StoredTensor], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write tensors as a checkpoint, a file at a time, in the types in which they are stored.
+    """Write stored tensors as a checkpoint, in the types in which they are stored.
 
     Args:
         tensors: The tensors by their keys in the new checkpoint. A tensor with more rows than its shape here is cut.
@@ -164,18 +267,8 @@ def copy_weights(tensors: Mapping[str, StoredTensor], folder: Path, shard_bytes:
     Raises:
         EditLoopError: A tensor has NaN or infinite values.
     """
-    outline = {name: torch.empty(stored.shape, dtype=stored.dtype, device="meta") for name, stored in tensors.items()}
-    plan = split_torch_state_dict_into_shards(outline, max_shard_size=shard_bytes)
-    for count, (file, names) in enumerate(plan.filename_to_tensors.items(), start=1):
-        shard = {
-            name: (tensor[: tensors[name].shape[0]] if tensor.ndim else tensor).contiguous()
-            for name, tensor in read_tensors({name: tensors[name] for name in names})
-        }
-        save_file(shard, folder / file, {"format": "pt"})
-        LOG.info("%d of %d files of weights written", count, len(plan.filename_to_tensors))
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    outline = {key: TensorOutline(stored.shape, stored.dtype) for key, stored in tensors.items()}
+    write_weights(folder, outline, read_tensors(tensors), shard_bytes)
 
 
 def check_keys(stored: Mapping[str, Shaped], expected: Mapping[str, Shaped], what: str) -> None:

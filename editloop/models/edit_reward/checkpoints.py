@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from editloop.errors import EditLoopError
 from editloop.models.backbones.checkpoints import load_backbone, one_line
+from editloop.models.backbones.spreading import Spread
 from editloop.models.backbones.text import control_id
 from editloop.models.edit_reward.settings import REWARD_TOKEN
 
@@ -22,19 +23,26 @@ class LoadedBackbone(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
-def open_backbone(folder: Path, tokenizer: Path, dtype: torch.dtype) -> LoadedBackbone:
+def open_backbone(
+    folder: Path, tokenizer: Path, dtype: torch.dtype, *, is_base: bool = False, spread: Spread | None = None
+) -> LoadedBackbone:
     """Load the backbone of a Hugging Face folder, without its output layer.
 
     Args:
         folder: The folder with weights and config.json.
         tokenizer: The folder of the tokenizer.
         dtype: Type of the weights.
+        is_base: Whether it may not know `<|Reward|>` yet. A new token's embedding is the mean of all before it.
+        spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
     Raises:
         EditLoopError: The weights, configuration or tokenizer are missing, unreadable or of an unsupported model, or
             the keys do not fit the configuration.
     """
-    return LoadedBackbone(load_backbone(folder, dtype, generates=False), read_tokenizer(tokenizer))
+    read = read_tokenizer(tokenizer)
+    new_token = _new_id(read) if is_base else None
+    backbone = load_backbone(folder, dtype, generates=False, new_token=new_token, spread=spread)
+    return LoadedBackbone(backbone, read)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -70,18 +78,26 @@ def add_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer.add_special_tokens({"extra_special_tokens": special_tokens}))
 
 
-def add_reward_token(opened: LoadedBackbone) -> None:
-    """Give a backbone the token `<|Reward|>`, in place. A new token's embedding is the mean of all before it.
+def new_reward_token(base: Path) -> int | None:
+    """Return the id that `<|Reward|>` gets on a base; None where the base knows it.
 
     Args:
-        opened: The backbone and its tokenizer.
+        base: The base's folder.
+
+    Raises:
+        EditLoopError: Its tokenizer is missing or cannot be read.
     """
-    tokenizer, embedding = opened.tokenizer, opened.backbone.get_input_embeddings()
-    if not add_token(tokenizer):
-        return
-    if len(tokenizer) > embedding.num_embeddings:
-        opened.backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        embedding = opened.backbone.get_input_embeddings()
-    new = control_id(tokenizer, REWARD_TOKEN)
-    with torch.no_grad():
-        embedding.weight[new] = embedding.weight[:new].float().mean(dim=0).to(embedding.weight.dtype)
+    return _new_id(read_tokenizer(base))
+
+
+def is_checkpoint(base: str) -> bool:
+    """Return whether a training's base is a checkpoint in Hugging Face's layout, rather than a reward model.
+
+    Args:
+        base: The base: a folder, or the name of a shipped model.
+    """
+    return (Path(base) / "config.json").is_file()
+
+
+def _new_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    return control_id(tokenizer, REWARD_TOKEN) if add_token(tokenizer) else None

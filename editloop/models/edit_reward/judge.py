@@ -5,6 +5,7 @@ from pathlib import Path
 
 from editloop.content import read_manifest
 from editloop.models.backbones.placement import placement
+from editloop.models.backbones.spreading import Spread, enable_spread_passes
 from editloop.models.edit_reward.model import RewardModel, fuse, shipped_reward
 from editloop.models.judge_protocol import AxisScore, EditGroup, Score, judge_wording
 
@@ -32,17 +33,20 @@ class RewardJudge:
         self.wording = judge_wording(model.settings)
 
     @classmethod
-    def load(cls, model: str | Path, *, device: str | None = None) -> "RewardJudge":
+    def load(cls, model: str | Path, *, device: str | None = None, spread: Spread | None = None) -> "RewardJudge":
         """Open a judge; on a GPU the backbone is bfloat16.
 
         Args:
             model: As in `RewardModel.load`.
             device: None takes the first GPU, or the CPU where there is none.
+            spread: Where each rank of a job keeps its part of the backbone; None: this process has it whole.
 
         Raises:
             EditLoopError: The model cannot be loaded.
         """
-        opened = RewardModel.load(model, *placement(device))
+        opened = RewardModel.load(model, *placement(device), spread=spread)
+        if spread:
+            enable_spread_passes(opened, spread)
         return cls(opened, str(read_manifest(shipped_reward(str(model)) or Path(model))["sha256"]))
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:

@@ -23,10 +23,12 @@ from editloop.errors import EditLoopError
 from editloop.models.backbones.checkpoints import image_processor_of
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
+from editloop.models.backbones.spreading import Spread
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.vision_attention import enable_segment_attention
 from editloop.models.backbones.weight_files import check_keys, read_tensors, survey_weights
 from editloop.models.edit_reward.calibration import calibrated_ratings, rating_shares
-from editloop.models.edit_reward.checkpoints import HEADS, add_reward_token, open_backbone
+from editloop.models.edit_reward.checkpoints import HEADS, open_backbone
 from editloop.models.edit_reward.inputs import EditGroupLike, InputMaker
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup, warn_of_substitute, wording_facts
@@ -98,7 +100,7 @@ class RewardModel(nn.Module):
     """
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings):
-        """Put new heads on a backbone, and switch it to tree attention.
+        """Put new heads on a backbone, and switch it to tree and segment attention.
 
         Args:
             backbone: Qwen2_5_VLModel or Qwen3VLModel.
@@ -111,10 +113,16 @@ class RewardModel(nn.Module):
         width = backbone.config.text_config.hidden_size
         self.rm_heads = nn.ModuleDict({f"head_{i}": reward_head(width) for i in range(settings.heads)})
         enable_tree_attention(backbone)
+        enable_segment_attention(backbone)
 
     @classmethod
     def load(
-        cls, model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        model: str | Path,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        *,
+        spread: Spread | None = None,
     ) -> "RewardModel":
         """Open a model: a folder that `save` or `editloop judge add` wrote, or a shipped name. Its digests are checked.
 
@@ -122,6 +130,7 @@ class RewardModel(nn.Module):
             model: The folder, or the name of a shipped model (`tiny-reward`).
             device: None stays on the CPU.
             dtype: Type of the backbone's weights. Heads are float32.
+            spread: Where each rank of a job keeps its part of the backbone; None: this process has it whole.
 
         Returns:
             The model, in evaluation mode.
@@ -142,16 +151,23 @@ class RewardModel(nn.Module):
         )
         warn_of_substitute(settings, folder)
         heads = survey_weights(folder / HEADS_FILE)
-        opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype)
+        opened = open_backbone(folder / "backbone", folder / "tokenizer", dtype, spread=spread)
         loaded = cls(opened.backbone, opened.tokenizer, settings)
         check_keys(heads, loaded.rm_heads.state_dict(prefix=HEADS), f"{folder}: heads")
         loaded.rm_heads.load_state_dict(
             {name.removeprefix(HEADS): value.float() for name, value in read_tensors(heads)}
         )
-        return loaded.to(device or "cpu").eval()
+        return (loaded if spread else loaded.to(device or "cpu")).eval()
 
     @classmethod
-    def from_base(cls, base: str | Path, settings: RewardSettings, dtype: torch.dtype = torch.float32) -> "RewardModel":
+    def from_base(
+        cls,
+        base: str | Path,
+        settings: RewardSettings,
+        dtype: torch.dtype = torch.float32,
+        *,
+        spread: Spread | None = None,
+    ) -> "RewardModel":
         """Create a reward model on a Hugging Face checkpoint of Qwen2.5-VL (MiMo-VL) or Qwen3-VL.
 
         `<|Reward|>` is added to the tokenizer. The heads are initialised from torch's random state.
@@ -160,13 +176,13 @@ class RewardModel(nn.Module):
             base: The checkpoint's folder.
             settings: Settings of the model; `image_mean` and `image_std` are taken from the checkpoint instead.
             dtype: Type of the backbone's weights.
+            spread: Where each rank of a job keeps its part of the backbone; None: this process has it whole.
 
         Raises:
             EditLoopError: The backbone cannot be loaded.
         """
         normalisation = image_processor_of(Path(base)).normalisation
-        opened = open_backbone(Path(base), Path(base), dtype)
-        add_reward_token(opened)
+        opened = open_backbone(Path(base), Path(base), dtype, is_base=True, spread=spread)
         return cls(opened.backbone, opened.tokenizer, settings.model_copy(update=normalisation))
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
@@ -179,12 +195,21 @@ class RewardModel(nn.Module):
         """
         with complete_folder(folder, wording_facts(self.settings) | facts) as out:
             self.backbone.save_pretrained(out / "backbone", safe_serialization=True)
-            self.tokenizer.save_pretrained(out / "tokenizer")
-            heads = self.rm_heads.state_dict(prefix=HEADS)
-            save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS_FILE)
-            (out / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
-            for name, value in (extra or {}).items():
-                (out / name).write_text(json.dumps(value, indent=1) + "\n")
+            self.save_beside(out, self.rm_heads.state_dict(prefix=HEADS), extra or {})
+
+    def save_beside(self, out: Path, heads: dict[str, Tensor], extra: dict[str, object]) -> None:
+        """Write what a model folder has beside its backbone and manifest.
+
+        Args:
+            out: The folder.
+            heads: Weights of the heads, by their keys.
+            extra: JSON values by file name.
+        """
+        self.tokenizer.save_pretrained(out / "tokenizer")
+        save_file({name: value.contiguous().cpu() for name, value in heads.items()}, out / HEADS_FILE)
+        (out / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
+        for name, value in extra.items():
+            (out / name).write_text(json.dumps(value, indent=1) + "\n")
 
     def collate(self, groups: Sequence[EditGroupLike]) -> dict[str, Tensor]:
         """Return the input of `forward` for all edits of some groups, on the CPU.

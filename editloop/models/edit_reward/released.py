@@ -17,6 +17,7 @@ from editloop.content import MANIFEST, complete_folder
 from editloop.errors import EditLoopError
 from editloop.models.backbones.chat_opening import chat_opening
 from editloop.models.backbones.checkpoints import (
+    EMBEDDING,
     FAMILIES,
     OUTPUT_LAYER,
     backbone_key,
@@ -40,7 +41,6 @@ from editloop.models.edit_reward.wording import ReleasedWording
 from editloop.models.judge_protocol import warn_of_no_wording, wording_facts
 
 LOG = logging.getLogger(__name__)
-EMBEDDING = "language_model.embed_tokens.weight"
 POSITIONS: dict[str, Literal["mrope", "flat"]] = {"qwen2_5_vl": "flat", "qwen3_vl": "mrope"}
 """Positions with which the released weights of a family were trained."""
 INSTRUCTION_TOKENS = 4096

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.spreading import gathered, is_spread, whole_shape
 from editloop.models.backbones.weight_files import read_tensors, survey_weights
 from editloop.models.lora_settings import LoraSettings
 from editloop.settings_file import shorten
@@ -147,7 +148,7 @@ def check_fits(backbone: Any, adapter: Adapter) -> None:
         module = modules.get(name)
         if not isinstance(module, nn.Linear):
             raise EditLoopError(_other_base(adapter, f"the base has no linear layer {name}"))
-        base_shape, adapter_shape = tuple(module.weight.shape), (up.shape[0], down.shape[1])
+        base_shape, adapter_shape = whole_shape(module.weight), (up.shape[0], down.shape[1])
         if base_shape != adapter_shape:
             raise EditLoopError(
                 _other_base(adapter, f"{name} is for a layer of {adapter_shape}, the base's is {base_shape}")
@@ -179,7 +180,8 @@ def apply_adapter(backbone: Any, adapter: Adapter) -> None:
     for name, (down, up) in adapter.factors.items():
         weight = modules[name].weight
         down, up = (factor.to(weight.device, torch.float32) for factor in (down, up))
-        weight.copy_(weight.float() + adapter.scale * (up @ down))
+        with gathered(weight, changed=is_spread(weight)):
+            weight.copy_(weight.float() + adapter.scale * (up @ down))
 
 
 def _config(folder: Path) -> dict[str, Any]:

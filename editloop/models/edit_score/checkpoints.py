@@ -21,6 +21,7 @@ from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_fi
 from editloop.errors import EditLoopError
 from editloop.models.backbones.checkpoints import image_processor_of, load_backbone
 from editloop.models.backbones.placement import check_model_folder
+from editloop.models.backbones.spreading import Spread
 from editloop.models.edit_score.adapters import Adapter
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import wording_facts
@@ -81,7 +82,7 @@ def base_digest(folder: Path) -> str:
     return sha256_json({path.name: sha256_file(path) for path in paths})
 
 
-def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
+def open_base(folder: Path, dtype: torch.dtype, *, spread: Spread | None = None) -> LoadedBase:
     """Load a base. Where it has EditScore settings, its files are checked against the manifest.
 
     A released checkpoint gets the published settings, with its own image normalisation.
@@ -89,6 +90,7 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
     Args:
         folder: The base's folder.
         dtype: Type of the weights.
+        spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
     Returns:
         Weights, tokenizer and settings.
@@ -101,11 +103,20 @@ def open_base(folder: Path, dtype: torch.dtype) -> LoadedBase:
         check_model_folder(folder)
         if (folder / BASE).is_file():
             raise EditLoopError(f"base {folder}: is itself an adapter on a base; give that base, or whole weights.")
-        settings, weights, tokenizer = read_settings(folder), folder / "backbone", folder / "tokenizer"
+        settings, tokenizer = read_settings(folder), folder / "tokenizer"
     else:
-        settings, weights, tokenizer = _released_settings(folder), folder, folder
-    backbone = load_backbone(weights, dtype, generates=True)
+        settings, tokenizer = _released_settings(folder), folder
+    backbone = load_backbone(weights_folder(folder), dtype, generates=True, spread=spread)
     return LoadedBase(backbone, read_tokenizer(tokenizer), settings)
+
+
+def weights_folder(base: Path) -> Path:
+    """Return the folder of a base's weights and their configuration.
+
+    Args:
+        base: The base's folder.
+    """
+    return base / "backbone" if (base / SETTINGS).is_file() else base
 
 
 def read_settings(folder: Path) -> EditScoreSettings:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from editloop.content import read_manifest, sha256_json
+from editloop.models.backbones.spreading import Spread, enable_spread_passes
 from editloop.models.edit_score.checkpoints import base_folder
 from editloop.models.edit_score.generation import generate_answers, next_token_probabilities, uniform_draws
 from editloop.models.edit_score.model import EditScoreModel
@@ -37,7 +38,14 @@ class EditScoreJudge:
         self.wording = judge_wording(model.settings)
 
     @classmethod
-    def load(cls, model: str | Path, device: str | None = None, passes: int | None = None) -> "EditScoreJudge":
+    def load(
+        cls,
+        model: str | Path,
+        device: str | None = None,
+        passes: int | None = None,
+        *,
+        spread: Spread | None = None,
+    ) -> "EditScoreJudge":
         """Open a judge.
 
         The version is the folder's content address; a different number of passes gives a different version.
@@ -46,11 +54,14 @@ class EditScoreJudge:
             model: Folder or shipped name of a model.
             device: None takes the first GPU, or the CPU where there is none.
             passes: K of Avg@K; None takes the model's own.
+            spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
         Raises:
             EditLoopError: The model cannot be loaded.
         """
-        loaded = EditScoreModel.load(model, device)
+        loaded = EditScoreModel.load(model, device, spread=spread)
+        if spread:
+            enable_spread_passes(loaded, spread)
         version = str(read_manifest(base_folder(model))["sha256"])
         if passes is not None and passes != loaded.settings.passes:
             loaded.set_settings(loaded.settings.model_copy(update={"passes": passes}))

@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from editloop.content import complete_folder
 from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.prefix_tree import last_hidden
+from editloop.models.backbones.spreading import Spread
 from editloop.models.backbones.tree_attention import enable_tree_attention
+from editloop.models.backbones.vision_attention import enable_segment_attention
 from editloop.models.edit_score import checkpoints
 from editloop.models.edit_score.adapters import apply_adapter, read_adapter
 from editloop.models.edit_score.checkpoints import base_folder
@@ -24,7 +26,7 @@ class EditScoreModel(nn.Module):
     """A generating Qwen2.5-VL or Qwen3-VL, together with the questions that it answers."""
 
     def __init__(self, backbone: Any, tokenizer: PreTrainedTokenizerBase, settings: EditScoreSettings):
-        """Join a backbone and its questions, and switch the backbone to tree attention.
+        """Join a backbone and its questions, and switch the backbone to tree and segment attention.
 
         Args:
             backbone: Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration.
@@ -35,6 +37,7 @@ class EditScoreModel(nn.Module):
         self.backbone, self.tokenizer = backbone, tokenizer
         self.set_settings(settings)
         enable_tree_attention(backbone.model)
+        enable_segment_attention(backbone.model)
 
     @classmethod
     def load(
@@ -43,6 +46,7 @@ class EditScoreModel(nn.Module):
         device: str | None = None,
         dtype: torch.dtype | None = None,
         base: str | Path | None = None,
+        spread: Spread | None = None,
     ) -> "EditScoreModel":
         """Open a model after checking its files against its manifest. The base of an adapter is checked too.
 
@@ -51,6 +55,7 @@ class EditScoreModel(nn.Module):
             device: None takes the first GPU, or the CPU where there is none.
             dtype: Type of the weights. None takes bfloat16 on a GPU, float32 on a CPU.
             base: Folder or shipped name of an adapter's base; None takes the one that the model's folder names.
+            spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
         Returns:
             The model, in evaluation mode, with an adapter merged.
@@ -62,12 +67,16 @@ class EditScoreModel(nn.Module):
         target_device, target_dtype = placement(device, dtype)
         settings = checkpoints.read_settings(folder)
         warn_of_substitute(settings, folder)
-        if not (folder / checkpoints.BASE).is_file():
-            return cls(*checkpoints.open_base(folder, target_dtype)).to(target_device).eval()
-        check_model_folder(folder)
-        opened = checkpoints.open_base(checkpoints.resolve_base(folder, base), target_dtype)
-        loaded = cls(opened.backbone.to(target_device), opened.tokenizer, settings)
-        apply_adapter(loaded.backbone, read_adapter(folder / "adapter"))
+        is_adapter = (folder / checkpoints.BASE).is_file()
+        if is_adapter:
+            check_model_folder(folder)
+        weights = checkpoints.resolve_base(folder, base) if is_adapter else folder
+        opened = checkpoints.open_base(weights, target_dtype, spread=spread)
+        loaded = cls(opened.backbone, opened.tokenizer, settings)
+        if not spread:
+            loaded.to(target_device)
+        if is_adapter:
+            apply_adapter(loaded.backbone, read_adapter(folder / "adapter"))
         return loaded.eval()
 
     @classmethod
@@ -77,6 +86,7 @@ class EditScoreModel(nn.Module):
         settings: EditScoreSettings | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
+        spread: Spread | None = None,
     ) -> "EditScoreModel":
         """Open a base's weights with other questions.
 
@@ -87,6 +97,7 @@ class EditScoreModel(nn.Module):
                 checkpoint. The image normalisation is always the base's.
             device: None takes the first GPU, or the CPU where there is none.
             dtype: Type of the weights. None takes bfloat16 on a GPU, float32 on a CPU.
+            spread: Where each rank of a job keeps its part of the weights; None: this process has them whole.
 
         Returns:
             The model, in evaluation mode.
@@ -95,10 +106,11 @@ class EditScoreModel(nn.Module):
             EditLoopError: The base cannot be loaded.
         """
         target_device, target_dtype = placement(device, dtype)
-        opened = checkpoints.open_base(base_folder(base), target_dtype)
+        opened = checkpoints.open_base(base_folder(base), target_dtype, spread=spread)
         scale = opened.settings.model_dump(include={"image_mean", "image_std"})
         model_settings = opened.settings if settings is None else settings.model_copy(update=scale)
-        return cls(opened.backbone, opened.tokenizer, model_settings).to(target_device).eval()
+        loaded = cls(opened.backbone, opened.tokenizer, model_settings)
+        return (loaded if spread else loaded.to(target_device)).eval()
 
     def save(self, folder: Path, facts: dict[str, object], extra: dict[str, object] | None = None) -> None:
         """Write a model's folder with whole weights, manifest last.

@@ -29,7 +29,7 @@ class Flux2KleinEditor(PipelineEditor):
     def preset(index: dict[str, Any]) -> str:
         return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source, as the pipeline chooses it.
 
         Where the settings name no sizes and the source has at most `area` pixels, it keeps its size, rounded down to
@@ -38,9 +38,10 @@ class Flux2KleinEditor(PipelineEditor):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Most pixels of the result, about; None takes the settings'.
         """
-        if self.settings.sizes or height * width > self.settings.area:
-            return super().size_for(height, width)
+        if self.settings.sizes or height * width > (area or self.settings.area):
+            return super().size_for(height, width, area)
         rows, columns = self.grid((height, width))
         return max(1, rows) * self.multiple, max(1, columns) * self.multiple
 
@@ -107,12 +108,13 @@ class Flux2KleinEditor(PipelineEditor):
             return self._text([self.settings.negative])
 
     def _text(self, instructions: list[str]) -> Tensor:
-        prompt, _ = self.pipeline.encode_prompt(
-            instructions,
-            device=self.device,
-            max_sequence_length=self.settings.text_tokens,
-            text_encoder_out_layers=self.settings.text_layers,
-        )
+        with self.on_demand.on_device(self.text_encoders):
+            prompt, _ = self.pipeline.encode_prompt(
+                instructions,
+                device=self.device,
+                max_sequence_length=self.settings.text_tokens,
+                text_encoder_out_layers=self.settings.text_layers,
+            )
         encoded: Tensor = prompt.float()
         return encoded
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ class KontextEditor(PipelineEditor):
     CLIP (pooled) and T5 encode the text; the source's latents follow the edit's in the sequence. A network that was
     distilled with guidance takes it as an embedded input. Any other network compares with the negative instruction.
     """
+
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
@@ -91,9 +93,10 @@ class KontextEditor(PipelineEditor):
             return self._text((self.settings.negative,))
 
     def _text(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        prompt, pooled, _ = self.pipeline.encode_prompt(
-            list(instructions), None, device=self.device, max_sequence_length=self.settings.text_tokens
-        )
+        with self.on_demand.on_device(self.text_encoders):
+            prompt, pooled, _ = self.pipeline.encode_prompt(
+                list(instructions), None, device=self.device, max_sequence_length=self.settings.text_tokens
+            )
         return prompt.float(), pooled.float()
 
 

@@ -3,7 +3,6 @@
 A new editor is a subclass in its own file; `docs/editors.md` explains how to write one.
 """
 
-import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,18 +15,21 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from editloop.errors import EditLoopError
+from editloop.models.backbones.spreading import local_part
+from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
+from editloop.models.editors.network_files import PartReader
+from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
-ADAPTER = "editloop"
-"""Name of the adapter inside the network."""
+NETWORK, CODEC = "transformer", "vae"
+"""Names of the trained network and of the codec among a pipeline's parts."""
 SOURCE_PATH_KEY = "_name_or_path"
 """Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
@@ -56,13 +58,16 @@ class PipelineEditor(ABC):
     """Height and width of a packed latent, in latent pixels."""
     rounding: ClassVar[int] = 1
     """`size_for` rounds heights and widths to multiples of this many packed latents."""
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    """Names of the pipeline's parts that encode instructions."""
 
-    def __init__(self, pipeline: Any, settings: EditorSettings):
+    def __init__(self, pipeline: Any, settings: EditorSettings, on_demand: OnDemandParts | None = None):
         """Wrap a pipeline.
 
         Args:
             pipeline: The diffusers pipeline, on its device.
             settings: Settings for this pipeline's class.
+            on_demand: The parts that are not on the device all the time; None where all are.
 
         Raises:
             EditLoopError: The scheduler is not a FlowMatchEulerDiscreteScheduler.
@@ -74,12 +79,13 @@ class PipelineEditor(ABC):
             )
         self.pipeline = pipeline
         self.settings = settings
+        self.on_demand = on_demand or OnDemandParts(pipeline, {}, torch.device("cpu"))
         self.network: ModelMixin = pipeline.transformer
         self.multiple: int = pipeline.vae_scale_factor * self.patch
         """Height and width of a packed latent, in pixels."""
         self.bf16 = False
-        self._frozen: ModelMixin | None = None
-        self._answering = self.network
+        self._initial: list[Tensor] = []
+        """Values that the weights had before all of them were trained; empty with an adapter."""
 
     @staticmethod
     @abstractmethod
@@ -106,9 +112,18 @@ class PipelineEditor(ABC):
         """
         return {}
 
+    @classmethod
+    def readers(cls, folder: Path) -> dict[str, PartReader]:
+        """Return how to read modules of the pipeline, by name, whose class is none of diffusers or transformers.
+
+        Args:
+            folder: The pipeline's folder.
+        """
+        return {}
+
     @abstractmethod
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Encode B tasks.
+        """Encode B tasks. What the text encoders do is within `self.on_demand.on_device(self.text_encoders)`.
 
         Args:
             instructions: The B instructions.
@@ -162,7 +177,7 @@ class PipelineEditor(ABC):
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return float(config.base_shift + (tokens - config.base_image_seq_len) * slope)
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source.
 
         It is the one of the settings' sizes with the nearest aspect ratio or, where they name none, about `area` pixels
@@ -171,10 +186,13 @@ class PipelineEditor(ABC):
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; one of the settings' sizes is scaled to it. None takes them as they are.
         """
         if self.settings.sizes:
-            return min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
-        scale = (self.settings.area / (height * width)) ** 0.5
+            height, width = min(self.settings.sizes, key=lambda size: abs(size[1] / size[0] - width / height))
+            if area is None:
+                return height, width
+        scale = ((area or self.settings.area) / (height * width)) ** 0.5
         unit = self.multiple * self.rounding
         rounded = [max(1, round(side * scale / unit)) * unit for side in (height, width)]
         return rounded[0], rounded[1]
@@ -186,6 +204,12 @@ class PipelineEditor(ABC):
             size: (height, width) in pixels.
         """
         return size[0] // self.multiple, size[1] // self.multiple
+
+    @contextmanager
+    def encoders_at_hand(self) -> Iterator[None]:
+        """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
+        with self.on_demand.on_device([*self.text_encoders, CODEC]):
+            yield
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, as the pipeline sets them at this size.
@@ -230,8 +254,9 @@ class PipelineEditor(ABC):
                 "to what `size_for` gives."
             )
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        codec = next(self.pipeline.vae.parameters())
-        return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
+        with self.on_demand.on_device([CODEC]):
+            codec = next(self.pipeline.vae.parameters())
+            return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
 
     @torch.no_grad()
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
@@ -241,7 +266,8 @@ class PipelineEditor(ABC):
             x: Packed latents (B, S, C).
             size: (height, width) in pixels.
         """
-        pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
+        with self.on_demand.on_device([CODEC]):
+            pixels = self.to_pixels(x.to(next(self.pipeline.vae.parameters()).dtype), size).float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
     def answer(self, x: Tensor, source: Tensor, text: Tensor, **inputs: Any) -> Tensor:
@@ -257,7 +283,7 @@ class PipelineEditor(ABC):
         """
         dtype = self.network.dtype
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            output: Tensor = self._answering(
+            output: Tensor = self.network(
                 hidden_states=torch.cat([x, source], dim=1).to(dtype),
                 encoder_hidden_states=text.to(dtype),
                 **inputs,
@@ -313,34 +339,73 @@ class PipelineEditor(ABC):
         layers = self.adapter_layers(targets)
         self.network.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
+        config._register_custom_module({nn.Linear: AdaptedLinear})
         self.network.add_adapter(config, ADAPTER)
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.data = parameter.data.float()  # PEFT takes the layers' type, but bfloat16 loses small updates
         return trained
 
-    def train_whole(self) -> list[nn.Parameter]:
+    def train_whole(self, *, with_base: bool = True) -> list[nn.Parameter]:
         """Make every weight of the network trainable and return the weights.
 
-        A frozen copy is kept for `base`, so the weights take twice the memory.
+        Args:
+            with_base: Whether to keep the weights' present values for `base`, which take as much memory again. Of
+                weights that are spread over ranks each rank keeps its part.
         """
-        self._frozen = copy.deepcopy(self.network).requires_grad_(False)
-        self.network.requires_grad_(True)
-        return list(self.network.parameters())
+        trained = list(self.network.requires_grad_(True).parameters())
+        self._initial = [local_part(weight).detach().clone() for weight in trained] if with_base else []
+        return trained
+
+    def compile_blocks(self) -> None:
+        """Compile the network's repeated blocks with torch.compile; the first passes through them then take a minute.
+
+        Call it after `add_adapter` or `train_whole`. It needs a C++ compiler on a CPU and Triton on a GPU.
+        """
+        self.network.compile_repeated_blocks(fullgraph=True, dynamic=True)
 
     @contextmanager
-    def base(self) -> Iterator[None]:
-        """Let the frozen editor compute velocities within the block."""
-        adapted = hasattr(self.network, "peft_config")
-        if adapted:
-            self.network.disable_adapters()
-        self._answering = self._frozen or self.network
+    def merged(self) -> Iterator[None]:
+        """Let passes without gradient run without the adapter's layers within the block: it is added to their weights.
+
+        The sum is made anew from the frozen weights each time, and these come back afterwards, so that nothing drifts.
+        In bfloat16 the adapter stays beside its layers: the sum would be rounded to 8 bits, and a young adapter lost.
+        """
+        layers = [layer for layer in self.network.modules() if isinstance(layer, AdaptedLinear)]
+        if self.bf16 or self.network.dtype != torch.float32 or not layers:
+            yield
+            return
+        weights = [layer.base_layer.weight for layer in layers]
+        frozen = [weight.data for weight in weights]
+        for layer, weight in zip(layers, weights, strict=True):
+            weight.data = layer.merged_weight()
+        self.network.disable_adapters()
         try:
             yield
         finally:
-            self._answering = self.network
+            self.network.enable_adapters()
+            for weight, data in zip(weights, frozen, strict=True):
+                weight.data = data
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Let the frozen editor compute velocities within the block. It does not go into a block of `merged`."""
+        adapted = hasattr(self.network, "peft_config")
+        if adapted:
+            self.network.disable_adapters()
+        self._exchange_initial()
+        try:
+            yield
+        finally:
+            self._exchange_initial()
             if adapted:
                 self.network.enable_adapters()
+
+    def _exchange_initial(self) -> None:
+        """Exchange the values of weights that are all trained with those they had before. A second call restores."""
+        for index, weight in enumerate(self.network.parameters() if self._initial else ()):
+            part = local_part(weight)
+            part.data, self._initial[index] = self._initial[index], part.data
 
     def save(self, folder: Path) -> None:
         """Write the pipeline, with the adapter merged, and its settings. Training can continue afterwards.
@@ -351,6 +416,8 @@ class PipelineEditor(ABC):
         Args:
             folder: The folder to write.
         """
+        for name in self.on_demand.unread:
+            self.on_demand.read(name)
         self.pipeline.register_modules(transformer=self._merged())
         try:
             self.pipeline.save_pretrained(folder, safe_serialization=True)
@@ -376,9 +443,8 @@ class PipelineEditor(ABC):
             if ".lora_" not in name
         }
         for name, layer in self.network.named_modules():
-            if isinstance(layer, LoraLayer):
-                delta = layer.get_delta_weight(ADAPTER)  # type: ignore[attr-defined]  # of its subclasses
-                weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta.to(weights[f"{name}.weight"].dtype)
+            if isinstance(layer, AdaptedLinear):
+                weights[f"{name}.weight"] = layer.merged_weight()
         network_class: Any = type(self.network)
         with torch.device("meta"):
             plain: nn.Module = network_class.from_config(self.network.config)

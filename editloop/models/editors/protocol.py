@@ -38,13 +38,17 @@ class Conditioning:
         """
         return Conditioning(self.size, {name: part[index.to(part.device)] for name, part in self.parts.items()})
 
-    def to(self, device: torch.device | str) -> "Conditioning":
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Conditioning":
         """Return the conditioning on another device.
 
         Args:
             device: The target device.
+            dtype: Type of the parts, except for masks; None leaves each in its own.
         """
-        return Conditioning(self.size, {name: part.to(device) for name, part in self.parts.items()})
+        return Conditioning(
+            self.size,
+            {name: part.to(device, dtype if part.is_floating_point() else None) for name, part in self.parts.items()},
+        )
 
 
 def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
@@ -86,13 +90,17 @@ class Editor(Protocol):
     def device(self) -> torch.device:
         """Device of the network. Latents and conditionings must be on it too."""
 
-    def size_for(self, height: int, width: int) -> Size:
+    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the (height, width) at which the editor works on a source: whole patches, about the same aspect ratio.
 
         Args:
             height: The source's height in pixels.
             width: The source's width in pixels.
+            area: Pixels of the result, about; None takes `settings.area` or `settings.sizes`.
         """
+
+    def encoders_at_hand(self) -> AbstractContextManager[None]:
+        """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
         """Return noise levels (steps + 1,) from 1 to 0, shifted as the pipeline's own scheduler does at this size.
@@ -164,8 +172,18 @@ class Editor(Protocol):
             EditLoopError: The network has no linear layer with one of the endings.
         """
 
-    def train_whole(self) -> list[torch.nn.Parameter]:
-        """Make every weight of the network trainable and return the weights. A frozen copy is kept for `base`."""
+    def train_whole(self, *, with_base: bool = True) -> list[torch.nn.Parameter]:
+        """Make every weight of the network trainable and return the weights.
+
+        Args:
+            with_base: Whether to keep the weights' present values for `base`, which take as much memory again.
+        """
+
+    def compile_blocks(self) -> None:
+        """Compile the network's repeated blocks with torch.compile."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Let passes without gradient go faster within the block, where the weights do not change. Not for `base`."""
 
     def base(self) -> AbstractContextManager[None]:
         """Let the editor compute velocities as it did before training, within the block."""

@@ -1,7 +1,11 @@
-"""Qwen-Image-Edit-Plus as an `Editor`. It samples exactly as `diffusers.QwenImageEditPlusPipeline` does."""
+"""Qwen-Image-Edit-Plus as an `Editor`. It samples exactly as `diffusers.QwenImageEditPlusPipeline` does.
+
+Its text encoder is told which tokens are the picture's, as the pipeline relies on transformers 4 to find out.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +15,7 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
 from editloop.models.editors.protocol import Conditioning
@@ -54,8 +59,9 @@ class QwenEditPlusEditor(PipelineEditor):
         height, width = sources.shape[1:3]
         text_size = calculate_dimensions(self.settings.seen_area, width / height)
         pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
-        prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
-        negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
+        with self.on_demand.on_device(self.text_encoders):
+            prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
+            negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
         texts = {"prompt": prompt, "told": mask, "negative": negative, "told_negative": negative_mask}
         return Conditioning((height, width), texts | {"source": self.latents(sources)})
 
@@ -107,10 +113,35 @@ class QwenEditPlusEditor(PipelineEditor):
 
         Tasks are encoded one at a time: in a batch the pipeline shows every image to every instruction.
         """
-        encodings = [
-            self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()
-            for text, picture in zip(instructions, pictures, strict=True)
-        ]
+        with marked_pictures(self.pipeline.text_encoder):
+            encodings = [
+                self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()
+                for text, picture in zip(instructions, pictures, strict=True)
+            ]
         masks = [torch.ones(len(encoding), dtype=torch.bool, device=encoding.device) for encoding in encodings]
         pad = torch.nn.utils.rnn.pad_sequence
         return pad(encodings, batch_first=True), pad(masks, batch_first=True)
+
+
+@contextmanager
+def marked_pictures(encoder: Qwen2_5_VLForConditionalGeneration) -> Iterator[None]:
+    """Tell the text encoder within the block which tokens are a picture's.
+
+    transformers 5 gives a picture's tokens their positions in rows and columns only where it is told so, and diffusers'
+    pipeline, written for transformers 4, does not tell it.
+
+    Args:
+        encoder: The text encoder.
+    """
+
+    def mark(
+        module: torch.nn.Module, arguments: tuple[Tensor, ...], inputs: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        kinds = (inputs["input_ids"] == encoder.config.image_token_id).int()
+        return arguments, {**inputs, "mm_token_type_ids": kinds}
+
+    hook = encoder.register_forward_pre_hook(mark, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -25,14 +25,15 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-def working_picture(editor: Editor, image: Image.Image) -> Picture:
+def working_picture(editor: Editor, image: Image.Image, area: int | None = None) -> Picture:
     """Return an image as the editor takes it: RGB, at the size that the editor works at for this source.
 
     Args:
         editor: The editor.
         image: The source.
+        area: As in `Editor.size_for`.
     """
-    return resized(image, editor.size_for(image.size[1], image.size[0]))
+    return resized(image, editor.size_for(image.size[1], image.size[0], area))
 
 
 def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:

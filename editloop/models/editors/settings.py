@@ -4,7 +4,7 @@ An editor's folder may contain its own settings, `editor.json`. Otherwise its cl
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,19 +37,40 @@ class EditorSettings(FrozenModel):
     """FLUX.2: the layers of the text encoder whose states form the encoding."""
     seen_area: int = Field(0, ge=0)
     """Qwen-Image-Edit: pixels of the source as the text encoder sees it."""
+    seen_pixels: tuple[int, int] = (0, 0)
+    """Step1X-Edit: fewest and most pixels of the source as the text encoder sees it."""
+    longest_side: int = Field(0, ge=0)
+    """OmniGen2: most pixels of a side. 0 means any."""
+    preamble: str = ""
+    """The fixed text that the release says to its text encoder: OmniGen2's system message, and the text before the
+    instruction in Step1X-Edit. The presets have none: copy it from the release's code."""
+    preamble_tokens: int = Field(0, ge=0)
+    """Step1X-Edit: tokens up to the end of the preamble. Their states are left out of the encoding."""
+    release: Literal["", "v1.0", "v1.1", "v1.2"] = ""
+    """Step1X-Edit: the release, which decides positions and text."""
     negative: str = ""
     """The instruction with which two-pass guidance compares."""
     guidance: float = Field(1.0, ge=1.0)
     """Guidance scale in sampling, in the editor's own kind of guidance; 1 means none."""
+    image_guidance: float = Field(1.0, ge=1.0)
+    """OmniGen2: scale of the guidance towards the source, where `guidance` is above 1; 1 means none."""
+    guidance_range: tuple[float, float] = (0.0, 1.0)
+    """OmniGen2: first and last share of the steps that are guided, both ends included."""
+    rescale_above: float = Field(1.0, ge=0.0, le=1.0)
+    """Step1X-Edit: above this noise level, guidance is reduced where it is large. 1 means never, 0 always."""
     steps: int = Field(ge=1)
     """Denoising steps, as published for the model."""
     targets: tuple[str, ...] = Field(min_length=1)
     """Endings of the names of the layers that an adapter goes to."""
 
     @model_validator(mode="after")
-    def _sizes_are_sizes(self) -> Self:
+    def _sizes_and_ranges_are_such(self) -> Self:
         if any(min(size) < 1 for size in self.sizes):
             raise ValueError(f"sizes: {self.sizes}: a height and a width are at least 1 pixel")
+        for name in ("seen_pixels", "guidance_range"):
+            first, last = getattr(self, name)
+            if not 0 <= first <= last:
+                raise ValueError(f"{name}: {first} and {last}: the first is not negative and not above the second")
         return self
 
 

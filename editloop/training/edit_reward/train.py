@@ -10,21 +10,26 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from safetensors.torch import load_file
 from torch import Tensor
 
+from editloop.content import complete_folder
 from editloop.datasets.preference_groups import PreferenceGroup, PreferenceGroups, read_groups
 from editloop.errors import EditLoopError, there_are
+from editloop.models.backbones.spreading import enable_spread_passes
+from editloop.models.backbones.weight_files import read_tensors, survey_weights
 from editloop.models.edit_reward.calibration import fit_calibration
-from editloop.models.edit_reward.model import RewardModel, Scores
+from editloop.models.edit_reward.checkpoints import HEADS, is_checkpoint, new_reward_token
+from editloop.models.edit_reward.model import RewardModel, Scores, shipped_reward
 from editloop.models.edit_reward.settings import RewardSettings
-from editloop.models.lora import add_adapter, merge_adapter
+from editloop.models.judge_protocol import wording_facts
+from editloop.models.lora import add_adapter
 from editloop.training.distributed import device, end_rank, start_rank
 from editloop.training.edit_reward.group_loss import group_loss
 from editloop.training.edit_reward.losses import LOSSES
-from editloop.training.engine import put_state, uses_bf16
+from editloop.training.engine import freeze_embeddings, restore_state, spread_of, weight_type
 from editloop.training.loop import train
 from editloop.training.reward_job import TrainingJob
+from editloop.training.trained_backbone import write_trained_backbone
 from editloop.training.training_task import Batch, ParameterGroup, Split
 
 LABELS = ("ratings", "valid", "weights")
@@ -138,29 +143,57 @@ def unflatten_scores(scores: Scores, valid: Tensor) -> Scores:
 def _open_base(job: TrainingJob) -> RewardModel:
     """Return the model that a job starts from, with its adapter. New weights are drawn from the job's seed."""
     torch.manual_seed(job.training.seed)
-    dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
-    if (Path(job.base) / "config.json").is_file():
-        model = RewardModel.from_base(job.base, RewardSettings(**job.preset.settings), dtype=dtype)
+    spread = spread_of(job.training)
+    if is_checkpoint(job.base):
+        settings = RewardSettings(**job.preset.settings)
+        model = RewardModel.from_base(job.base, settings, dtype=weight_type(job.training), spread=spread)
     else:
-        model = RewardModel.load(job.base, dtype=dtype)
+        model = RewardModel.load(job.base, dtype=weight_type(job.training), spread=spread)
+    freeze_embeddings(model.backbone, job.training)
     if job.training.adapter:
         add_adapter(model.backbone, job.training.adapter)
     return model
 
 
-def _write_model(job: TrainingJob, state: Path, history: dict[str, Any], validation: PreferenceGroups) -> None:
-    """Write the model folder: the base with the trained state, the adapter merged, calibrated to the experts' scale."""
-    model = _open_base(job)
-    put_state(model, load_file(state))
-    if job.training.adapter:
-        merge_adapter(model.backbone)
-    model = model.to(device()).eval()
+def _calibrated(model: RewardModel, state: Path, job: TrainingJob, validation: PreferenceGroups) -> RewardSettings:
+    """Return the settings of the trained model, calibrated to the experts' scale. Rank 0's count.
+
+    Every rank calls it. Where the model is spread all make the same passes, else rank 0 alone does.
+    """
+    spread = spread_of(job.training)
+    if not spread:
+        model.rm_heads.float()  # as they are saved: a training in bf16 has made them bf16
+    restore_state(model, state)
+    if spread:
+        enable_spread_passes(model, spread)
+    elif distributed.get_rank():
+        return model.settings
     groups = [validation[index] for index in range(min(CALIBRATION_GROUPS, len(validation)))]
-    mu = model.score(groups).mu.cpu().numpy()
+    mu = model.to(device()).eval().score(groups).mu.numpy()
     ratings = pad_groups(groups)
     fitted = fit_calibration(mu, ratings[0][ratings[1]].numpy())
-    model.settings = model.settings.model_copy(update={"calibration": fitted, "wording": "trained"})
-    model.save(job.output, job.facts, {"training.json": history})
+    return model.settings.model_copy(update={"calibration": fitted, "wording": "trained"})
+
+
+def _write_model(model: RewardModel, state: Path, job: TrainingJob, history: dict[str, Any]) -> None:
+    """Write the model folder: the base with the trained state, the adapter merged."""
+    base, new_token = Path(job.base), None
+    if is_checkpoint(job.base):
+        new_token = new_reward_token(base)
+    else:
+        base = (shipped_reward(job.base) or base) / "backbone"
+    with complete_folder(job.output, wording_facts(model.settings) | job.facts) as out:
+        write_trained_backbone(
+            base,
+            state,
+            out / "backbone",
+            weight_type(job.training),
+            generates=False,
+            adapter=job.training.adapter,
+            new_token=new_token,
+        )
+        heads = {name: tensor for name, tensor in survey_weights(state).items() if name.startswith(HEADS)}
+        model.save_beside(out, dict(read_tensors(heads)), {"training.json": history})
 
 
 def main(job: TrainingJob) -> None:
@@ -178,13 +211,14 @@ def main(job: TrainingJob) -> None:
     start_rank()
     model = _open_base(job)
     splits: dict[Split, PreferenceGroups] = {
-        "train": read_groups(job.dataset, "train"),
-        "validation": read_groups(job.dataset, "validation"),
+        "train": read_groups(job.dataset, "train", targets=False),
+        "validation": read_groups(job.dataset, "validation", targets=False),
     }
     task = RewardTrainingTask(model, splits, job)
     trained = train(task, job.training, job.checkpoints, facts=job.facts)
+    model.settings = _calibrated(model, trained.state, job, splits["validation"])
     if distributed.get_rank() == 0:
-        _write_model(job, trained.state, trained.history, splits["validation"])
+        _write_model(model, trained.state, job, trained.history)
     end_rank()
 
 

@@ -12,43 +12,49 @@ import torch
 import torch.distributed as distributed
 from safetensors.torch import load_file
 
+from editloop.content import complete_folder
 from editloop.models.edit_score import checkpoints
 from editloop.models.edit_score.adapters import write_adapter
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.settings import EditScoreSettings
+from editloop.models.judge_protocol import wording_facts
 from editloop.models.lora import add_adapter
 from editloop.training.distributed import end_rank, start_rank
 from editloop.training.edit_score.training_task import AnswerTrainingTask, read_training_edits
-from editloop.training.engine import put_state, uses_bf16
+from editloop.training.engine import freeze_embeddings, spread_of, weight_type
 from editloop.training.loop import train
 from editloop.training.reward_job import TrainingJob
-
-PREFIX = "backbone."
-"""Prefix of the backbone's parameter names within the model."""
+from editloop.training.trained_backbone import PREFIX, write_trained_backbone
 
 
 def _open_base(job: TrainingJob) -> EditScoreModel:
-    """Return the model that a job starts from, on the CPU, without the adapter that it trains."""
-    dtype = torch.bfloat16 if uses_bf16(job.training) else torch.float32
+    """Return the model that a job starts from, on the CPU where it is whole, with its adapter."""
     settings = EditScoreSettings(**job.preset.settings) if job.preset.settings else None
-    return EditScoreModel.from_base(job.base, settings, device="cpu", dtype=dtype)
+    model = EditScoreModel.from_base(
+        job.base, settings, device="cpu", dtype=weight_type(job.training), spread=spread_of(job.training)
+    )
+    freeze_embeddings(model.backbone, job.training)
+    if job.training.adapter:
+        add_adapter(model.backbone, job.training.adapter)
+    return model
 
 
-def _write_model(job: TrainingJob, state: Path, history: dict[str, Any]) -> None:
+def _write_model(model: EditScoreModel, state: Path, job: TrainingJob, history: dict[str, Any]) -> None:
     """Write the model folder: the trained adapter with a reference to its base, or the whole trained weights."""
-    trained, extra = load_file(state), dict[str, object]({"training.json": history})
-    model = _open_base(job)
-    model.set_settings(model.settings.model_copy(update={"wording": "trained"}))
+    extra = dict[str, object]({"training.json": history})
+    settings = model.settings.model_copy(update={"wording": "trained"})
     if job.training.adapter is None:
-        put_state(model, trained)
-        model.save(job.output, job.facts, extra)
+        base = checkpoints.weights_folder(checkpoints.base_folder(job.base))
+        with complete_folder(job.output, wording_facts(settings) | job.facts) as out:
+            write_trained_backbone(base, state, out / "backbone", weight_type(job.training), generates=True)
+            model.backbone.generation_config.save_pretrained(out / "backbone")
+            model.tokenizer.save_pretrained(out / "tokenizer")
+            checkpoints.write_settings(out, settings, extra)
         return
-    adapter_state = {name.removeprefix(PREFIX): value for name, value in trained.items()}
+    adapter_state = {name.removeprefix(PREFIX): value for name, value in load_file(state).items()}
     with tempfile.TemporaryDirectory() as scratch:
         write_adapter(Path(scratch) / "adapter", adapter_state, job.training.adapter, job.preset.base)
-        checkpoints.save_adapter_model(
-            job.output, Path(scratch) / "adapter", job.base, model.settings, job.facts, extra
-        )
+        checkpoints.save_adapter_model(job.output, Path(scratch) / "adapter", job.base, settings, job.facts, extra)
 
 
 def main(job: TrainingJob) -> None:
@@ -64,15 +70,13 @@ def main(job: TrainingJob) -> None:
     start_rank()
     torch.manual_seed(job.training.seed)
     model = _open_base(job)
-    if job.training.adapter:
-        add_adapter(model.backbone, job.training.adapter)
     top = model.settings.top
     task = AnswerTrainingTask(
         model, {split: read_training_edits(job.dataset, split, top) for split in ("train", "validation")}
     )
     trained = train(task, job.training, job.checkpoints, facts=job.facts)
     if distributed.get_rank() == 0:
-        _write_model(job, trained.state, trained.history)
+        _write_model(model, trained.state, job, trained.history)
     end_rank()
 
 

@@ -29,7 +29,7 @@ class ExpertEdits:
             split: The split to read.
             top: Highest point of the model's scale.
         """
-        self.groups, self.top = PreferenceGroups(dataset, split), top
+        self.groups, self.top = PreferenceGroups(dataset, split, targets=False), top
 
     def names(self) -> list[tuple[str, int]]:
         """Return for each group its name in messages and its number of edits."""

@@ -112,14 +112,16 @@ class Evaluator:
             Whether to stop, whether this is the best state, and the measured values.
         """
         held = self._held(editor)
-        edits = held.edits(editor)
+        with editor.merged():
+            edits = held.edits(editor)
+            further_edits = [held.edits(editor, number, GROUP_TASKS) for number in range(1, GROUP_MEMBERS)]
         scores = self._scores(held.cases, edits)
         record: dict[str, Any] = {
             "step": iteration,
             "training": {name: float(value) for name, value in training.items() if np.isfinite(value)},
             "scores": {name: _plain(values) for name, values in scores.items()},
         }
-        figures = self._figures(held, editor, edits, scores)
+        figures = self._figures(held, edits, further_edits, scores)
         earlier_records = [earlier for earlier in self.records if earlier["step"] < iteration]
         self.records = [*earlier_records, record | {"figures": figures}]
         evaluations = [self._evaluation_scores(evaluation) for evaluation in self.records]
@@ -166,9 +168,8 @@ class Evaluator:
             return np.full(len(cases), np.nan)
 
     def _figures(
-        self, held: HeldOut, editor: Editor, edits: list[Picture], scores: dict[str, Scores]
+        self, held: HeldOut, edits: list[Picture], further_edits: list[list[Picture]], scores: dict[str, Scores]
     ) -> dict[str, float]:
-        further_edits = [held.edits(editor, number, GROUP_TASKS) for number in range(1, GROUP_MEMBERS)]
         groups = list(zip(edits, *further_edits, strict=False))
         measured = scores | {
             "preservation": np.array(

@@ -144,8 +144,10 @@ class Iteration:
         """Sample this rank's tasks in parts, and send each part to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
         plan, sampled = self.algorithm.sampling_plan(iteration), []
-        with self.algorithm.sampling_weights():
-            for tasks in self._parts(mine):
+        tasks_by_part = self._parts(mine)
+        self.prompts.encode(tasks_by_part, settings.micro_batch)
+        with self.algorithm.sampling_weights(), self.editor.merged():
+            for tasks in tasks_by_part:
                 encoded_tasks = self.prompts.encoded_tasks(tasks)
                 conditions = [encoded_task.condition for encoded_task in encoded_tasks]
                 condition = join_conditions(conditions).to(self.editor.device)

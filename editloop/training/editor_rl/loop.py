@@ -22,7 +22,7 @@ from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import RewardJudges
 from editloop.training.editor_rl.settings import RlJob
 from editloop.training.editor_rl.trained_weights import TrainedWeights
-from editloop.training.engine import start_engine
+from editloop.training.engine import enable_gradient_checkpointing, start_engine
 from editloop.training.training_run import TrainingRun
 from editloop.training.training_task import ParameterGroup
 
@@ -67,6 +67,11 @@ class Training:
                 "processes: each needs one. Give more tasks, or fewer processes."
             )
         judges = [[judge.name, judge.version, job.rewards[address]] for address, judge in reward_judges.judges.items()]
+
+        if job.settings.gradient_checkpointing:
+            enable_gradient_checkpointing(editor.network)
+        if job.settings.compile:
+            editor.compile_blocks()
 
         def start(universal: bool) -> Any:
             group = ParameterGroup(trained, 1.0)

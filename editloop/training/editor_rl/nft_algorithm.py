@@ -51,7 +51,7 @@ class NftLevel:
         self.base: Tensor | None = None
         everything = torch.arange(len(rollout))
         with torch.no_grad():
-            with weights.swapped(old):
+            with weights.swapped(old), editor.merged():
                 self.old = self._velocities(everything)
             if with_base:
                 with editor.base():

@@ -11,7 +11,7 @@ from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.editors.opening import outline_editor
 from editloop.scoring.opening import find_local, is_served, open_judge
-from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.prompts import working_sizes
 from editloop.training.editor_rl.reward_source import RewardSource
 from editloop.training.editor_rl.scoring import check_size, check_targets, teaching_watcher
 from editloop.training.editor_rl.settings import RlSettings
@@ -51,7 +51,7 @@ def check_job(
     settings_file = reward_source.folder / REWARD_SETTINGS
     if settings_file.is_file():
         reward = RewardSettings.model_validate_json(settings_file.read_text())
-        for size in set(Prompts(practised, outline, cache_size=1, seed=0).sizes):
+        for size in {*working_sizes(practised, outline, settings.area), *working_sizes(held_out, outline)}:
             check_size(reward_source.name, reward, size)
     for address in watch:
         check_watcher(address, held_out, reward_source)

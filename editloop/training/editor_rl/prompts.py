@@ -1,6 +1,5 @@
-"""Tasks to practise: the choice of each iteration's tasks, and a cache of their encodings."""
+"""Tasks to practise: the choice of each iteration's tasks, and their encodings."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,35 +11,51 @@ from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image, upright_size
 from editloop.data.picture_size import resized
 from editloop.models.editors.protocol import Conditioning, Editor
+from editloop.models.editors.settings import Size
 from editloop.models.judge_protocol import Picture
+from editloop.training.encoding_store import EncodingStore, encoding_key
+
+SOURCE = "picture"
+"""Name under which a task's source is stored with the parts of its encoding."""
 
 
 class EncodedTask(NamedTuple):
     """A task's source and encoding."""
 
     source: Picture
-    """uint8 (height, width, 3), at the editor's working size."""
+    """uint8 (height, width, 3), at the size that the editor is trained at."""
     condition: Conditioning
     """One row, on the CPU."""
 
 
 class Prompts:
-    """Tasks by their index in `rows`, with the most recently used encodings in memory."""
+    """Tasks by their index in `rows`, and their encodings."""
 
-    def __init__(self, rows: Sequence[EditRow], editor: Editor, *, cache_size: int, seed: int):
+    def __init__(
+        self,
+        rows: Sequence[EditRow],
+        editor: Editor,
+        store: EncodingStore,
+        *,
+        seed: int,
+        area: int | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         """Take the tasks.
 
         Args:
             rows: Tasks to practise.
             editor: The editor that encodes them.
-            cache_size: Number of tasks whose sources and encodings stay in memory.
+            store: Where encodings are kept.
             seed: Seed of the choice of tasks.
+            area: Pixels of the images in training; None for the editor's own.
+            dtype: Type in which encodings are kept; None for that in which they were computed.
         """
-        self.rows, self.editor, self.kept, self.seed = rows, editor, cache_size, seed
-        self.sizes = [editor.size_for(*upright_size(row.source)) for row in rows]
+        self.rows, self.editor, self.store, self.seed, self.dtype = rows, editor, store, seed, dtype
+        self.sizes = working_sizes(rows, editor, area)
         self.encodings = 0
-        """Number of encodings made so far, repeated ones included."""
-        self._known: OrderedDict[int, EncodedTask] = OrderedDict()
+        """Number of encodings made so far by this rank."""
+        self._keys: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,23 +72,55 @@ class Prompts:
         rng = np.random.default_rng([self.seed, iteration])
         return rng.choice(pool, min(count, len(pool)), replace=False)
 
-    def encoded_tasks(self, tasks: Sequence[int]) -> list[EncodedTask]:
-        """Return sources and encodings of tasks. Those that are not in memory are encoded together.
+    def encode(self, parts: Sequence[Sequence[int]], most: int) -> None:
+        """Encode the tasks that no rank has encoded yet. Text encoders and codec come to the device once for all.
 
         Args:
-            tasks: Tasks of one size; repeats are allowed.
+            parts: Groups of tasks, each of one size.
+            most: Largest number of tasks that are encoded together.
         """
-        new = [task for task in dict.fromkeys(tasks) if task not in self._known]
-        if new:
-            sources = np.stack([resized(load_image(self.rows[task].source), self.sizes[task]) for task in new])
-            encoded = self.editor.encode([self.rows[task].instruction for task in new], sources).to("cpu")
-            self.encodings += len(new)
-            for index, task in enumerate(new):
-                self._known[task] = EncodedTask(sources[index], encoded.select(torch.tensor([index])))
-        tasks_in_order = []
+        if all(self._key(task) in self.store for part in parts for task in part):
+            return
+        with self.editor.encoders_at_hand():
+            for part in parts:
+                new = [task for task in dict.fromkeys(part) if self._key(task) not in self.store]
+                for start in range(0, len(new), most):
+                    self._encode(new[start : start + most])
+
+    def encoded_tasks(self, tasks: Sequence[int]) -> list[EncodedTask]:
+        """Return sources and encodings of tasks.
+
+        Args:
+            tasks: Tasks that were encoded; repeats are allowed.
+        """
+        encoded = []
         for task in tasks:
-            self._known.move_to_end(task)
-            tasks_in_order.append(self._known[task])
-        while len(self._known) > max(self.kept, len(tasks_in_order)):
-            self._known.popitem(last=False)
-        return tasks_in_order
+            tensors = dict(self.store.get(self._key(task)))
+            source = tensors.pop(SOURCE).numpy()
+            encoded.append(EncodedTask(source, Conditioning(self.sizes[task], tensors)))
+        return encoded
+
+    def _encode(self, tasks: Sequence[int]) -> None:
+        sources = np.stack([resized(load_image(self.rows[task].source), self.sizes[task]) for task in tasks])
+        encoded = self.editor.encode([self.rows[task].instruction for task in tasks], sources).to("cpu", self.dtype)
+        self.encodings += len(tasks)
+        for index, task in enumerate(tasks):
+            parts = encoded.select(torch.tensor([index])).parts
+            self.store.add(self._key(task), parts | {SOURCE: torch.from_numpy(sources[index].copy())})
+
+    def _key(self, task: int) -> str:
+        if task not in self._keys:
+            row = self.rows[task]
+            self._keys[task] = encoding_key(row.instruction, self.sizes[task], [row.source])
+        return self._keys[task]
+
+
+def working_sizes(rows: Sequence[EditRow], editor: Editor, area: int | None = None) -> list[Size]:
+    """Return the (height, width) at which the editor works on each task.
+
+    Args:
+        rows: The tasks.
+        editor: The editor.
+        area: As in `Editor.size_for`.
+    """
+    return [editor.size_for(*upright_size(row.source), area) for row in rows]

@@ -9,6 +9,7 @@ from editloop.models.lora_settings import LoraSettings, check_editor_adapter
 from editloop.settings_file import find_preset, preset_names, read_settings
 from editloop.training.editor_rl.algorithm_settings import AnyAlgorithmSettings, NftSettings
 from editloop.training.editor_rl.guards import StopSettings
+from editloop.training.editor_settings import EditorTrainingSettings
 from editloop.training.job import JobFile
 from editloop.training.settings import RunSettings
 
@@ -16,7 +17,7 @@ PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 
-class RlSettings(RunSettings):
+class RlSettings(RunSettings, EditorTrainingSettings):
     """Settings of one online RL training.
 
     An iteration samples several edits of a few tasks, scores them, and moves the editor towards the better edits of
@@ -24,6 +25,9 @@ class RlSettings(RunSettings):
     """
 
     SAME_RESULT: ClassVar[frozenset[str]] = RunSettings.SAME_RESULT | {
+        "compile",
+        "encoders",
+        "encodings_gb",
         "iterations",
         "judge_patience",
         "most_missing",
@@ -45,8 +49,6 @@ class RlSettings(RunSettings):
     sampling_steps: int = Field(8, ge=1)
     guidance: float | None = Field(None, ge=1)
     """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
-    encodings: int = Field(4096, ge=1)
-    """Tasks whose images and encodings a rank keeps in memory. A task that returns later is encoded anew."""
 
     algorithm: AnyAlgorithmSettings = Field(NftSettings(), discriminator="name")
     """The algorithm and its own settings. Its `name` chooses: `nft` or `flow-grpo`."""
@@ -73,13 +75,15 @@ class RlSettings(RunSettings):
     solved_mean: float = Field(0.9, ge=0, le=1)
 
     adapter: LoraSettings | None = LoraSettings(rank=32, alpha=64)
-    targets: tuple[str, ...] = ()
-    """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
-    where the machine has instructions for it (there 1.8 times as fast)."""
+    where the machine has instructions for it (there 1.8 times as fast). Frozen weights are bf16 with `bf16`, and with
+    `auto` on a GPU."""
+    compile: bool = False
+    """Compile the network's blocks with torch.compile. It takes minutes at the start and a compiler on the machine, so
+    that it pays in a long training of a large network."""
     zero_stage: Literal[0, 1, 2] = 2
     """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients."""
     ema_decay: float = Field(0.95, ge=0, lt=1)

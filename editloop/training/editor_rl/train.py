@@ -11,6 +11,7 @@ by 0.01 (one seed each). NFT is therefore the default.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,13 +22,13 @@ from torch import nn
 from editloop.content import write_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.evaluation.editors import split_held_out
-from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import Editor
 from editloop.training import checkpoint
-from editloop.training.distributed import device, end_rank, start_rank
+from editloop.training.distributed import end_rank, start_rank
+from editloop.training.editor_opening import encoding_dtype, open_encoding_store, open_to_train
 from editloop.training.editor_rl.evaluator import Evaluator
 from editloop.training.editor_rl.loop import Training
-from editloop.training.editor_rl.prompts import Prompts
+from editloop.training.editor_rl.prompts import Prompts, working_sizes
 from editloop.training.editor_rl.scoring import open_reward_judges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
 from editloop.training.engine import put_state
@@ -47,45 +48,32 @@ def computes_in_bf16(settings: RlSettings) -> bool:
     return settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16())
 
 
-def weights_dtype(settings: RlSettings) -> torch.dtype:
-    """Return the type of the weights that an editor is opened with.
-
-    Frozen weights are bfloat16 on a GPU that multiplies in it: half the memory, and no conversion at each pass. Trained
-    weights, an adapter or the whole network, are float32.
-
-    Args:
-        settings: The training's settings.
-    """
-    frozen = settings.adapter is not None and device().type == "cuda" and computes_in_bf16(settings)
-    return torch.bfloat16 if frozen else torch.float32
-
-
-def open_to_train(address: str, settings: RlSettings) -> tuple[Editor, list[nn.Parameter]]:
-    """Open an editor on this rank's device and prepare it for training.
+def open_rl_editor(address: str, settings: RlSettings) -> tuple[Editor, list[nn.Parameter]]:
+    """Open an editor on this rank's device and prepare it for online RL.
 
     Args:
         address: A pipeline's folder, or the name of a shipped editor.
         settings: The training's settings.
 
     Returns:
-        The editor, and its parameters to train.
+        The editor, and its parameters to train, in float32.
     """
-    editor = open_editor(address, device=str(device()), dtype=weights_dtype(settings))
-    return editor, prepare_to_train(editor, settings)
+    bf16 = computes_in_bf16(settings)
+    return open_to_train(address, settings, settings, whole_dtype=torch.float32, bf16=bf16)
 
 
-def prepare_to_train(editor: Editor, settings: RlSettings) -> list[nn.Parameter]:
-    """Prepare an opened editor for training, and return the parameters to train in float32.
+def open_prompts(job: RlJob, practised: Sequence[EditRow], editor: Editor) -> Prompts:
+    """Return the tasks to practise with the store of their encodings.
 
     Args:
-        editor: The editor. It gets an adapter, drawn from the seed, or all its weights become trainable.
-        settings: The training's settings.
+        job: The training.
+        practised: The tasks.
+        editor: The opened editor.
     """
-    torch.manual_seed(settings.seed)
-    editor.bf16 = computes_in_bf16(settings)
-    if settings.adapter is None:
-        return editor.train_whole()
-    return editor.add_adapter(settings.adapter.rank, settings.adapter.alpha, settings.targets or None)
+    settings = job.settings
+    store = open_encoding_store(job.checkpoints, job.editor, job.facts, settings, settings)
+    dtype = encoding_dtype(settings)
+    return Prompts(practised, editor, store, seed=settings.seed, area=settings.area, dtype=dtype)
 
 
 def tasks_of(job: RlJob) -> tuple[list[EditRow], list[EditRow]]:
@@ -114,11 +102,10 @@ def main(job: RlJob) -> None:
     """
     start_rank()
     practised, held_out = tasks_of(job)
-    editor, trained = open_to_train(job.editor, job.settings)
-    prompts = Prompts(practised, editor, cache_size=job.settings.encodings, seed=job.settings.seed)
-    reward_judges = open_reward_judges(
-        list(job.rewards), practised, prompts.sizes, patience=job.settings.judge_patience
-    )
+    editor, trained = open_rl_editor(job.editor, job.settings)
+    prompts = open_prompts(job, practised, editor)
+    sizes = {*prompts.sizes, *working_sizes(held_out, editor)}
+    reward_judges = open_reward_judges(list(job.rewards), practised, sizes, patience=job.settings.judge_patience)
     training = Training(job, editor, trained, prompts, reward_judges)
     first = distributed.get_rank() == 0
     evaluator = None

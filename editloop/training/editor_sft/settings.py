@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from editloop.models.lora_settings import check_editor_adapter
-from editloop.settings_file import FrozenModel, find_preset, preset_names, read_settings
+from editloop.settings_file import find_preset, preset_names, read_settings
+from editloop.training.editor_settings import EditorTrainingSettings
 from editloop.training.job import JobFile
 from editloop.training.settings import TrainingSettings
 
@@ -14,12 +15,10 @@ PRESETS = Path(__file__).with_name("presets")
 """Those that ship."""
 
 
-class SftSettings(FrozenModel):
+class SftSettings(EditorTrainingSettings):
     """Settings of one supervised fine-tuning by flow matching. A unit is a task with its target."""
 
     training: TrainingSettings
-    targets: tuple[str, ...] = ()
-    """Endings of the names of the layers that get an adapter; empty: the editor's own choice."""
     noise_levels: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of noise levels: uniform, or with more weight in the middle (arXiv 2403.03206)."""
     shift: float = Field(1.0, gt=0)
@@ -32,10 +31,8 @@ class SftSettings(FrozenModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_editor_adapter(self.training.adapter, self.targets)
-        if self.training.zero_stage == 3:
-            raise ValueError("zero_stage 3 spreads weights that are saved whole here; take 0 to 2")
-        if self.training.gradient_checkpointing:
-            raise ValueError("gradient_checkpointing: not for editors; set it to false and take a smaller micro_batch")
+        if self.training.zero_stage == 3 and self.training.adapter:
+            raise ValueError("zero_stage 3 with an adapter: it is for all weights; take 0 to 2, or adapter: null")
         return self
 
     def changed(self, *, steps: int = 0, learning_rate: float = 0.0, seed: int = 0) -> "SftSettings":

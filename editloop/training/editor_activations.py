@@ -1,0 +1,184 @@
+"""Memory of the passes through an editor's network: what autograd keeps, and what a block needs meanwhile.
+
+Counted operation by operation, as in Korthikanti et al. (arXiv 2205.05198, section 4), for the blocks of the MM-DiT
+family (arXiv 2403.03206, figure 2): modulated layer norms, normed q and k with rotary positions, attention without
+stored scores (arXiv 2205.14135), gated residuals. `size` is the bytes of a number in the passes: 2 where the frozen
+weights are bf16 and the adapter fp32, 4 where everything is fp32. Results are bytes. Imports no torch.
+"""
+
+from typing import NamedTuple
+
+from editloop.training.editor_architecture import Blocks, EditorArchitecture
+
+FULL = 4
+"""Bytes of an fp32 number: norms and rotary positions of q and k are computed in it."""
+
+
+class EditTokens(NamedTuple):
+    """Tokens of one edit in the network."""
+
+    image: int
+    """Packed latents of the edit and of its source."""
+    text: int
+
+    @property
+    def every(self) -> int:
+        """Number of all tokens."""
+        return self.image + self.text
+
+
+def edit_tokens(shape: EditorArchitecture, pixels: int) -> EditTokens:
+    """Count the tokens of an edit.
+
+    Args:
+        shape: The editor's shape.
+        pixels: Pixels of the edit, height times width. Its source has as many.
+    """
+    return EditTokens(2 * shape.image_tokens(pixels), shape.text_tokens)
+
+
+def kept_by_mlp(blocks: Blocks, width: int, size: int) -> float:
+    """Return the bytes per token that a block's MLP keeps for the backward pass.
+
+    After an attention it keeps the activation's input and output, and with a gate both inputs and the product. Beside
+    an attention, its output is joined with the attention's before the output projection, which keeps the whole.
+    Lumina2's activation computes in fp32, and no adapter keeps the product.
+
+    Args:
+        blocks: The block's shape.
+        width: Width of the network.
+        size: Bytes per number.
+    """
+    if blocks.sandwiched:
+        return (2 * size + FULL) * blocks.inner
+    if blocks.streams == 2:
+        return size * (4 if blocks.gated else 2) * blocks.inner
+    first = 3 * width + 2 * blocks.inner if blocks.fused else (2 if blocks.gated else 1) * blocks.inner
+    activated = blocks.inner if blocks.gated else 0
+    return size * (first + activated + width + blocks.inner)
+
+
+def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adapter: bool) -> float:
+    """Return the bytes per token that norms and attention of a block keep for the backward pass.
+
+    A frozen layer keeps nothing of its input; its adapter does, and PEFT gives each adapter a copy of its own where the
+    pass is in bf16 (it casts the input to the adapter's fp32, autocast casts it back). Trained modulations and norms
+    keep what they multiply.
+
+    Args:
+        blocks: The block's shape.
+        width: Width of the network.
+        heads: Number of attention heads.
+        size: Bytes per number.
+        adapter: Whether an adapter is trained, rather than all weights.
+    """
+    if blocks.sandwiched:
+        return _kept_by_sandwich(blocks, width, heads, size, adapter=adapter)
+    norms = blocks.streams  # before the attention, and before an MLP that follows it
+    copies = blocks.readers if adapter and size < FULL else 1
+    attended = 3 if blocks.fused else 4  # q, k, v and the result; a fused v is a part of the projection's output
+    projected = 2 if blocks.streams == 2 else 0  # inputs of the output projection and of the MLP
+    kept = size * (norms + copies + attended + projected) * width
+    if size < FULL or not blocks.fused:
+        kept += 2 * FULL * width  # q and k before their norms, in fp32
+    if size < FULL and blocks.norm_inputs:
+        kept += 2 * size * width
+    if not adapter:
+        kept += size * 2 * norms * width + 2 * FULL * width
+    return kept + FULL * heads  # logarithms of the attention's sums
+
+
+def _kept_by_sandwich(blocks: Blocks, width: int, heads: int, size: int, *, adapter: bool) -> float:
+    """The same of Lumina2's block: four norms that compute in fp32, keys and values repeated for all heads."""
+    normed = FULL if size == FULL else FULL + size
+    turned = width * (1 + (blocks.key_heads or heads) / heads)
+    read = (blocks.readers if adapter and size < FULL else 1) + (4 if size < FULL else 3) + 1
+    kept = normed * (4 * width + turned) + size * read * width
+    if not adapter:
+        kept += size * (width + blocks.inner) + FULL * (8 * width + turned)
+    return kept + FULL * heads
+
+
+def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int, *, adapter: bool) -> float:
+    """Return the bytes that one block keeps of one edit for the backward pass.
+
+    Args:
+        shape: The editor's shape.
+        blocks: The block's shape.
+        tokens: The edit's tokens.
+        size: Bytes per number.
+        adapter: Whether an adapter is trained, rather than all weights.
+    """
+    attention = kept_by_attention(blocks, shape.width, shape.heads, size, adapter=adapter)
+    return tokens.every * (attention + kept_by_mlp(blocks, shape.width, size))
+
+
+def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int) -> float:
+    """Return the bytes of gradients of activations at the fullest moment of a block's backward pass, of one edit.
+
+    It is at the last layer, whose input is the widest: its gradient exists once from the frozen layer and once from the
+    adapter, in bf16 passes there in both types.
+
+    Args:
+        shape: The editor's shape.
+        blocks: The block's shape.
+        tokens: The edit's tokens.
+        size: Bytes per number.
+    """
+    at_once = 2 * size if size == FULL else 2 * size + FULL
+    if blocks.sandwiched:
+        return tokens.every * 2 * size * blocks.inner
+    if blocks.streams == 2:  # the streams' MLPs run one after the other
+        return at_once * max(tokens.image, tokens.text) * blocks.inner
+    return tokens.every * (at_once * (shape.width + blocks.inner) + 3 * size * shape.width)
+
+
+def update_memory(
+    shape: EditorArchitecture, tokens: EditTokens, size: int, *, adapter: bool, checkpointing: bool, passes: int = 1
+) -> float:
+    """Return the bytes of one edit at the fullest moment of a pass forward and backward through the network.
+
+    Args:
+        shape: The editor's shape.
+        tokens: The edit's tokens.
+        size: Bytes per number.
+        adapter: Whether an adapter is trained, rather than all weights.
+        checkpointing: Whether only the blocks' inputs are kept and the rest is recomputed, a block at a time (Chen et
+            al., arXiv 1604.06174).
+        passes: Passes forward before the one backward: 2 for guidance that compares two.
+    """
+    kept = [kept_by_block(shape, blocks, tokens, size, adapter=adapter) for blocks in shape.blocks]
+    gradients = [gradients_of_block(shape, blocks, tokens, size) for blocks in shape.blocks]
+    inputs = size * tokens.every * shape.width
+    around = 2 * inputs + (FULL + size) * tokens.text * shape.text_width  # embedded tokens, the last norm, the text
+    if checkpointing:
+        every_input = inputs * sum(blocks.count for blocks in shape.blocks)
+        return passes * (around + every_input) + max(map(sum, zip(kept, gradients, strict=True)))
+    every_block = sum(blocks.count * block for blocks, block in zip(shape.blocks, kept, strict=True))
+    return passes * (around + every_block) + gradients[-1]
+
+
+def working_memory(shape: EditorArchitecture, tokens: EditTokens, size: int) -> float:
+    """Return the bytes of one edit at the fullest moment of a pass without gradients.
+
+    It is at a block's widest adapted layer: the layer's output, the adapter's, and their sum exist at once, and in bf16
+    passes the layer's input in fp32 and back.
+
+    Args:
+        shape: The editor's shape.
+        tokens: The edit's tokens.
+        size: Bytes per number.
+    """
+    return max(_working_memory(blocks, shape.width, tokens, size) for blocks in shape.blocks)
+
+
+def _working_memory(blocks: Blocks, width: int, tokens: EditTokens, size: int) -> float:
+    if blocks.sandwiched:
+        return tokens.every * ((3 * size + FULL) * blocks.inner + 7 * size * width)
+    first = (3 * width if blocks.fused else 0) + (2 if blocks.gated else 1) * blocks.inner
+    if blocks.streams == 2:
+        widest = max(tokens.image, tokens.text) * (3 * size * first if size == FULL else 2 * FULL * blocks.inner)
+        return widest + 7 * size * tokens.every * width
+    if size == FULL:
+        return size * tokens.every * (3 * first + 4 * width)
+    return tokens.every * (2 * FULL * (width + blocks.inner) + size * (first + 7 * width))
