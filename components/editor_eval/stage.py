@@ -107,7 +107,8 @@ def run_editor_eval(
     report = comparison.report(parameters.seed)
     agreements = [opinion.agreement() for opinion in opinions]
     tuned_sha256 = read_manifest(editor)["sha256"]
-    versions = {"base": editor_version(find_editor(parameters.base)), "tuned": tuned_sha256}
+    base_sha256 = editor_version(find_editor(parameters.base)) if benchmarks else ""  # reads a folder without manifest
+    versions = {"base": base_sha256, "tuned": tuned_sha256}
     names = {"base": parameters.base, "tuned": editor.name}
     editors = {name: VersionedEditor(names[name], versions[name], model) for name, model in models.items()}
     sampling = EditorSampling(steps=parameters.steps, seed=parameters.seed)
