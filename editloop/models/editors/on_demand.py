@@ -5,6 +5,7 @@ their weights stay in main memory, as they were read, and only the copy on the d
 type they are stored in are the file's own pages, which the processes of a machine share.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class OnDemandParts:
             device: Where a part is while it is used.
         """
         self.pipeline, self.device = pipeline, device
+        self._lock = threading.RLock()
         self._readers = dict(readers)
         self._users: Counter[str] = Counter()
         self._host: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -41,14 +43,15 @@ class OnDemandParts:
         Args:
             name: Name of the part. A name that is not among these parts is left alone.
         """
-        if name in self._readers:
-            part = self._readers.pop(name)()
-            self.pipeline.register_modules(**{name: part})
-            self._host[name] = [(tensor, tensor.data) for tensor in (*part.parameters(), *part.buffers())]
+        with self._lock:
+            if name in self._readers:
+                part = self._readers.pop(name)()
+                self.pipeline.register_modules(**{name: part})
+                self._host[name] = [(tensor, tensor.data) for tensor in (*part.parameters(), *part.buffers())]
 
     @contextmanager
     def on_device(self, names: Sequence[str]) -> Iterator[None]:
-        """Have parts on the device within the block. Blocks may be nested.
+        """Have parts on the device within the block. Blocks may be nested, and may run in several threads at a time.
 
         Args:
             names: Names of the parts. Names that are not among these parts are left alone.
@@ -56,16 +59,18 @@ class OnDemandParts:
         entered: list[str] = []
         try:
             for name in names:
-                self.read(name)
-                entered.append(name)
-                self._users[name] += 1
-                if self._users[name] == 1:
-                    for tensor, host in self._host.get(name, ()):
-                        tensor.data = host.to(self.device)
+                with self._lock:
+                    self.read(name)
+                    entered.append(name)
+                    self._users[name] += 1
+                    if self._users[name] == 1:
+                        for tensor, host in self._host.get(name, ()):
+                            tensor.data = host.to(self.device)
             yield
         finally:
             for name in entered:
-                self._users[name] -= 1
-                if not self._users[name]:
-                    for tensor, host in self._host.get(name, ()):
-                        tensor.data = host
+                with self._lock:
+                    self._users[name] -= 1
+                    if not self._users[name]:
+                        for tensor, host in self._host.get(name, ()):
+                            tensor.data = host
