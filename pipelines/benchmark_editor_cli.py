@@ -75,7 +75,7 @@ def benchmark_editor_command(
     Edits that are there: editloop benchmark-editor --suite imgedit-bench --data data/ImgEdit --editor theirs
     --images theirs --judge openai:http://HOST/v1#MODEL
     """
-    from editloop.evaluation.editor_suites.editing import EditorSampling, find_edits
+    from editloop.evaluation.editor_suites.editing import EditorSampling, find_edit_images
     from editloop.evaluation.editor_suites.layouts import open_editor_suite
     from editloop.evaluation.editor_suites.page import write_result
     from editloop.evaluation.editor_suites.result import EditorFacts, compare_results, judge_edits, read_result
@@ -91,7 +91,7 @@ def benchmark_editor_command(
             facts = _make_edits(opened, editor, sampling, folder / "edits", device, batch, services)
             images_folder = folder / "edits"
         else:
-            facts, images_folder = EditorFacts(name=editor), find_edits(opened, images)
+            facts, images_folder = EditorFacts(name=editor), find_edit_images(opened, images)
         result = judge_edits(opened, facts, images_folder, opened_judge, folder / "answers")
         changes = compare_results(result, other, seed=seed) if other else None
         name = other.facts.editor.name if other else ""

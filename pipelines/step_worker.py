@@ -93,7 +93,7 @@ class StepRequest(TypedDict):
     """The working folder."""
 
 
-def serve(listener: socket.socket, modules: Sequence[str]) -> None:
+def serve_steps(listener: socket.socket, modules: Sequence[str]) -> None:
     """Import modules, and fork a step for every client, until the process that started the worker is gone.
 
     Returns in the steps too, when their module has run.
@@ -166,4 +166,4 @@ def _run(request: StepRequest, files: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    serve_steps(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

@@ -28,7 +28,7 @@ from editloop.models.edit_score.scores import SCALE, expected_score, score_of_an
 from editloop.models.edit_score.settings import AXES, DIGITS, INSTRUCTION, EditScoreSettings
 from editloop.models.judge_protocol import AxisScore, JudgeWording, Score, judge_wording, warn_of_substitute
 from editloop.scoring.aspect_answers import read_aspects
-from editloop.scoring.line_answers import read_lines
+from editloop.scoring.line_answers import read_score_lines
 from editloop.settings_file import FrozenModel, read_yaml, validate_settings
 
 CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
@@ -404,7 +404,7 @@ class LineJudge(RatingJudge):
         Args:
             text: The answer.
         """
-        return read_lines(text, self.scores, self.low, self.high)
+        return read_score_lines(text, self.scores, self.low, self.high)
 
 
 class TokenJudge(SingleQuestion):

@@ -20,7 +20,7 @@ SCORE = re.compile(
 )
 
 
-def read_lines(text: str, count: int, low: float, high: float) -> dict[str, float] | str:
+def read_score_lines(text: str, count: int, low: float, high: float) -> dict[str, float] | str:
     """Read the scores of an answer.
 
     Args:

@@ -76,24 +76,24 @@ def kept_by_attention(blocks: Blocks, width: int, heads: int, size: int, *, adap
     norms = blocks.streams  # before the attention, and before an MLP that follows it
     attended = 3 if blocks.fused else 4  # q, k, v and the result; a fused v is a part of the projection's output
     projected = 2 if blocks.streams == 2 else 0  # inputs of the output projection and of the MLP
-    kept = size * (norms + 1 + attended + projected) * width
+    bytes_kept = size * (norms + 1 + attended + projected) * width
     if size < FULL or not blocks.fused:
-        kept += 2 * FULL * width  # q and k before their norms, in fp32
+        bytes_kept += 2 * FULL * width  # q and k before their norms, in fp32
     if size < FULL and blocks.norm_inputs:
-        kept += 2 * size * width
+        bytes_kept += 2 * size * width
     if not adapter:
-        kept += size * 2 * norms * width + 2 * FULL * width
-    return kept + FULL * heads  # logarithms of the attention's sums
+        bytes_kept += size * 2 * norms * width + 2 * FULL * width
+    return bytes_kept + FULL * heads  # logarithms of the attention's sums
 
 
 def _kept_by_sandwich(blocks: Blocks, width: int, heads: int, size: int, *, adapter: bool) -> float:
     """The same of Lumina2's block: four norms that compute in fp32, keys and values repeated for all heads."""
     normed = FULL if size == FULL else FULL + size
     turned = width * (1 + (blocks.key_heads or heads) / heads)
-    kept = normed * (4 * width + turned) + 5 * size * width
+    bytes_kept = normed * (4 * width + turned) + 5 * size * width
     if not adapter:
-        kept += size * (width + blocks.inner) + FULL * (8 * width + turned)
-    return kept + FULL * heads
+        bytes_kept += size * (width + blocks.inner) + FULL * (8 * width + turned)
+    return bytes_kept + FULL * heads
 
 
 def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int, *, adapter: bool) -> float:
@@ -143,14 +143,14 @@ def update_memory(
             al., arXiv 1604.06174).
         passes: Passes forward before the one backward: 2 for guidance that compares two.
     """
-    kept = [kept_by_block(shape, blocks, tokens, size, adapter=adapter) for blocks in shape.blocks]
+    bytes_kept = [kept_by_block(shape, blocks, tokens, size, adapter=adapter) for blocks in shape.blocks]
     gradients = [gradients_of_block(shape, blocks, tokens, size) for blocks in shape.blocks]
     inputs = size * tokens.every * shape.width
     around = 2 * inputs + (FULL + size) * tokens.text * shape.text_width  # embedded tokens, the last norm, the text
     if checkpointing:
         every_input = inputs * sum(blocks.count for blocks in shape.blocks)
-        return passes * (around + every_input) + max(map(sum, zip(kept, gradients, strict=True)))
-    every_block = sum(blocks.count * block for blocks, block in zip(shape.blocks, kept, strict=True))
+        return passes * (around + every_input) + max(map(sum, zip(bytes_kept, gradients, strict=True)))
+    every_block = sum(blocks.count * block for blocks, block in zip(shape.blocks, bytes_kept, strict=True))
     return passes * (around + every_block) + gradients[-1]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from editloop.errors import EditLoopError
 from editloop.evaluation.editor_suites import editing
-from editloop.evaluation.editor_suites.editing import EditorSampling, edit_seed, find_edits, make_edits
+from editloop.evaluation.editor_suites.editing import EditorSampling, edit_seed, find_edit_images, make_edits
 from editloop.evaluation.editor_suites.layouts import open_editor_suite
 from editloop.evaluation.editor_suites.page import write_result
 from editloop.evaluation.editor_suites.result import EditorFacts, compare_results, judge_edits, read_result
@@ -91,7 +91,7 @@ def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Pat
     (tmp_path / "one" / "fullset" / "4.png").unlink()
     facts, results = EditorFacts(name="theirs", sampling=SAMPLING), {}
     for folder in ("one", "two"):
-        images, out = find_edits(suite, tmp_path / folder), tmp_path / f"{folder}-result"
+        images, out = find_edit_images(suite, tmp_path / folder), tmp_path / f"{folder}-result"
         results[folder] = judge_edits(suite, facts, images, WordedJudge("a"), out / "answers")
         write_result(results[folder], suite, images, out)
         assert read_result(out) == results[folder]
@@ -118,7 +118,7 @@ def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Pat
     with pytest.raises(EditLoopError, match="no result of `editloop benchmark-editor`"):
         read_result(tmp_path)
     with pytest.raises(EditLoopError, match=r"no edit of imgedit-bench in it; the first would be .*0\.png"):
-        find_edits(suite, tmp_path / "b")
+        find_edit_images(suite, tmp_path / "b")
 
 
 def test_the_command(

@@ -19,7 +19,7 @@ from editloop.evaluation.editor_suites.layouts import open_editor_suite
 from editloop.models.edit_score.scores import average_passes
 from editloop.models.edit_score.settings import AXES
 from editloop.scoring.endpoint_questions import ChatReply, LineJudge, read_judge_file
-from editloop.scoring.line_answers import read_lines
+from editloop.scoring.line_answers import read_score_lines
 from tests.public_suites import put
 
 PARITY = Path(__file__).parents[1] / "parity" / "suites"
@@ -111,7 +111,7 @@ def test_figures_of_imgedit_bench_from_the_texts_of_a_judge(imgedit: Path) -> No
     ],
 )
 def test_lines_are_read_strictly_but_fairly(answer: str, scores: list[float] | str) -> None:
-    found = read_lines(answer, 3, 1, 5)
+    found = read_score_lines(answer, 3, 1, 5)
     assert (found if isinstance(found, str) else list(found.values())) == scores
 
 

@@ -99,7 +99,7 @@ def trajectory(editor, case, index):
     facts, size = SAMPLING["cases"][case], (64, 96)
     prompt, mask = one_row(editor, index)
     source = patches(STATES[f"in.sources_one.{index}.0"])[None]
-    condition = Conditioning(size, {"prompt": prompt, "told": mask, "source": source})
+    condition = Conditioning(size, {"prompt": prompt, "prompt_mask": mask, "source": source})
     editor.settings = editor.settings.model_copy(
         update={"image_guidance": facts["image_guidance"], "guidance_range": tuple(facts["cfg_range"])}
     )
@@ -149,7 +149,9 @@ def test_sampling_with_other_numbers_of_sources_is_the_references(editor, case, 
 
 
 def test_image_guidance_alone_is_none(editor):
-    condition = Conditioning((64, 96), {"prompt": torch.randn(1, 3, 20), "told": torch.ones(1, 3, dtype=torch.bool)})
+    condition = Conditioning(
+        (64, 96), {"prompt": torch.randn(1, 3, 20), "prompt_mask": torch.ones(1, 3, dtype=torch.bool)}
+    )
     condition.parts["source"] = torch.randn(1, 24, 16)
     x, sigma = torch.randn(1, 24, 16), torch.tensor([0.4])
     editor.settings = editor.settings.model_copy(update={"image_guidance": 2.0})

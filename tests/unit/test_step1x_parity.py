@@ -119,9 +119,9 @@ def test_sampling_is_the_references(networks, case):
     editor = editor_of(networks, release, text_tokens=10, rescale_above=threshold)
     parts = {
         "prompt": TENSORS["in.embeddings"][row],
-        "told": TENSORS["in.mask"][row].bool(),
+        "prompt_mask": TENSORS["in.mask"][row].bool(),
         "negative": TENSORS["in.negative_embeddings"][row],
-        "told_negative": TENSORS["in.negative_mask"][row].bool(),
+        "negative_mask": TENSORS["in.negative_mask"][row].bool(),
         "source": TENSORS["in.source_packed"][row],
     }
     guidance = 1.0 if "unguided" in case else facts["cfg"]
@@ -139,10 +139,10 @@ def test_sampling_with_quoted_text_is_the_references(networks, case):
     lengths = {name: LATER_TENSORS[f"in.{name}embeddings"].shape[1] for name in ("", "negative_")}
     parts = {
         "prompt": LATER_TENSORS["in.embeddings"],
-        "told": torch.ones(1, lengths[""], dtype=torch.bool),
+        "prompt_mask": torch.ones(1, lengths[""], dtype=torch.bool),
         "places": LATER_TENSORS["in.text_ids"][None],
         "negative": LATER_TENSORS["in.negative_embeddings"],
-        "told_negative": torch.ones(1, lengths["negative_"], dtype=torch.bool),
+        "negative_mask": torch.ones(1, lengths["negative_"], dtype=torch.bool),
         "places_negative": LATER_TENSORS["in.negative_text_ids"][None],
         "characters": LATER_TENSORS["in.text_input_embeddings"],
         "quoted": LATER_TENSORS["in.quoted_mask"].bool(),

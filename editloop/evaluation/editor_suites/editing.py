@@ -119,7 +119,7 @@ def _edits(tasks: Sequence[EditorTask], editor: Editor, sampling: EditorSampling
     return [Image.fromarray(picture) for picture in edits]
 
 
-def find_edits(suite: EditorSuite, folder: Path) -> Path:
+def find_edit_images(suite: EditorSuite, folder: Path) -> Path:
     """Return the folder in which the edits of a benchmark lie as it names them: `folder` itself or its `fullset`.
 
     Args:

@@ -14,7 +14,7 @@ from editloop.data.picture_file import load_image
 from editloop.evaluation.editor_suites.editing import edit_file
 from editloop.evaluation.editor_suites.figures import TableFigures
 from editloop.evaluation.editor_suites.layouts import LANGUAGES
-from editloop.evaluation.editor_suites.result import REPORT, EditorResult, tables_json, write_edits
+from editloop.evaluation.editor_suites.result import REPORT, EditorResult, tables_json, write_edit_rows
 from editloop.evaluation.editor_suites.tasks import EditorSuite
 from editloop.evaluation.suites.ratios import RatioEstimate
 from editloop.evaluation.suites.suite import decode_picture
@@ -78,7 +78,7 @@ def write_result(
     }
     if changes is not None:
         report["changes"] = {"against": against, "tables": tables_json(dict(changes))}
-    write_edits(result, folder)
+    write_edit_rows(result, folder)
     sheets = {}
     for task in dict.fromkeys(task.task for task in suite.tasks):
         sheets[task] = _sheet(result, suite, task, images)

@@ -201,7 +201,7 @@ def result_outcomes(result: EditorResult) -> Outcomes:
     )
 
 
-def write_edits(result: EditorResult, folder: Path) -> None:
+def write_edit_rows(result: EditorResult, folder: Path) -> None:
     """Write `edits.jsonl`: a line for each edit, with its numbers and the seed of its noise.
 
     Args:

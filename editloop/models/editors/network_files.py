@@ -62,7 +62,7 @@ def network_outline(network_class: type[Network], config: Mapping[str, Any]) -> 
     return outline
 
 
-def read_config(network_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+def read_network_config(network_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
     """Return the configuration in a network's folder.
 
     Args:
@@ -86,7 +86,7 @@ def read_network(network_class: type[Network], folder: Path, dtype: torch.dtype,
     Raises:
         EditLoopError: A weight is missing, surplus, of the wrong shape or not finite, or a file is broken.
     """
-    network = network_outline(network_class, read_config(network_class, folder))
+    network = network_outline(network_class, read_network_config(network_class, folder))
     weights = {name: StoredRows(stored) for name, stored in survey_weights(folder).items()}
     fill_network(network, weights, dtype, device, str(folder))
     return network

@@ -126,20 +126,20 @@ class OmniGen2Editor(PipelineEditor):
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Returns:
-            The parts `prompt` (B, L, text width), its mask `told` (B, L), False at padding, and `source` (B, S, C). The
-            negative instruction is the same for all tasks and is kept once, in `negative`.
+            The parts `prompt` (B, L, text width), its mask `prompt_mask` (B, L), False at padding, and `source` (B, S,
+            C). The negative instruction is the same for all tasks and is kept once, in `negative`.
 
         Raises:
             EditLoopError: An instruction spells out a control token, or the settings have no preamble.
         """
         height, width = sources.shape[1:3]
         prompt, mask = self._text(without_control(instructions, self.pipeline.processor.tokenizer))
-        return Conditioning((height, width), {"prompt": prompt, "told": mask, "source": self.latents(sources)})
+        return Conditioning((height, width), {"prompt": prompt, "prompt_mask": mask, "source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, parts = self.guidance_or_default(guidance), condition.parts
         source, without = parts["source"], x.new_zeros(len(x), 0, x.shape[2])
-        velocity = self._pass(x, sigma, condition, parts["prompt"], parts["told"], source)
+        velocity = self._pass(x, sigma, condition, parts["prompt"], parts["prompt_mask"], source)
         if guidance_scale <= 1:
             return velocity
         guided = self._is_guided(sigma, condition.size)

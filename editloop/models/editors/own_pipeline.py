@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from editloop.models.editors.network_files import PartReader, network_outline, read_config, read_network
+from editloop.models.editors.network_files import PartReader, network_outline, read_network, read_network_config
 from editloop.models.editors.qwen_processor import PictureProcessor
 
 
@@ -65,7 +65,9 @@ class OwnPipeline(DiffusionPipeline):
         return {
             "transformer": PartReader(
                 lambda dtype, device: read_network(cls.network_class, folder / "transformer", dtype, device),
-                lambda: network_outline(cls.network_class, read_config(cls.network_class, folder / "transformer")),
+                lambda: network_outline(
+                    cls.network_class, read_network_config(cls.network_class, folder / "transformer")
+                ),
             )
         }
 

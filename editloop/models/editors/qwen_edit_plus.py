@@ -49,9 +49,8 @@ class QwenEditPlusEditor(PipelineEditor):
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Returns:
-            The parts `prompt` and `negative` (B, L, text width), their masks `told` and `told_negative` (B, L), False
-            at
-            padding, and `source` (B, S, C).
+            The parts `prompt` and `negative` (B, L, text width), their masks `prompt_mask` and `negative_mask` (B, L),
+            False at padding, and `source` (B, S, C).
 
         Raises:
             EditLoopError: An instruction spells out a control token.
@@ -62,15 +61,15 @@ class QwenEditPlusEditor(PipelineEditor):
         with self.on_demand.on_device(self.text_encoders):
             prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
             negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
-        texts = {"prompt": prompt, "told": mask, "negative": negative, "told_negative": negative_mask}
+        texts = {"prompt": prompt, "prompt_mask": mask, "negative": negative, "negative_mask": negative_mask}
         return Conditioning((height, width), texts | {"source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, text = self.guidance_or_default(guidance), condition.parts
-        velocity = self._pass(x, sigma, condition, text["prompt"], text["told"])
+        velocity = self._pass(x, sigma, condition, text["prompt"], text["prompt_mask"])
         if guidance_scale <= 1:
             return velocity
-        against = self._pass(x, sigma, condition, text["negative"], text["told_negative"])
+        against = self._pass(x, sigma, condition, text["negative"], text["negative_mask"])
         guided = against + guidance_scale * (velocity - against)
         rescaled: Tensor = guided * (velocity.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
         return rescaled

@@ -25,7 +25,7 @@ from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import SETTINGS, Size
 from editloop.models.editors.step1x_files import flux_scheduler, released_files, released_readers
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
-from editloop.models.editors.step1x_text import Piece, paired_quotations, straight_quotations, text_positions
+from editloop.models.editors.step1x_text import TextPiece, paired_quotations, straight_quotations, text_positions
 
 PICTURE = "<|image_pad|>"
 """The token that stands for a token of the picture."""
@@ -154,9 +154,9 @@ class Step1XEditor(PipelineEditor):
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Returns:
-            The parts `prompt` and `negative` (B, L, text width), their masks `told` and `told_negative` (B, L), False
-            at padding, and `source` (B, S, C). v1.2 has positions besides, `places` and `places_negative` (B, L, 3),
-            and of quoted characters the input embeddings, `characters` (B, L, text width), and `quoted` (B, L).
+            The parts `prompt` and `negative` (B, L, text width), their masks `prompt_mask` and `negative_mask` (B, L),
+            False at padding, and `source` (B, S, C). v1.2 has positions besides, `places` and `places_negative` (B, L,
+            3), and of quoted characters the input embeddings, `characters` (B, L, text width), and `quoted` (B, L).
 
         Raises:
             EditLoopError: An instruction spells out a control token, or the settings have no preamble or another one
@@ -164,20 +164,25 @@ class Step1XEditor(PipelineEditor):
         """
         height, width = sources.shape[1:3]
         with self.on_demand.on_device(self.text_encoders):
-            told = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
+            encoded = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
             against = self._joined([self.settings.negative] * len(sources), sources)
-        parts = {"prompt": told.states, "told": told.mask, "negative": against.states, "told_negative": against.mask}
+        parts = {
+            "prompt": encoded.states,
+            "prompt_mask": encoded.mask,
+            "negative": against.states,
+            "negative_mask": against.mask,
+        }
         if self.settings.release == "v1.2":
-            parts |= {"places": told.places, "places_negative": against.places}
-            parts |= {"characters": told.characters * told.quoted[..., None], "quoted": told.quoted}
+            parts |= {"places": encoded.places, "places_negative": against.places}
+            parts |= {"characters": encoded.characters * encoded.quoted[..., None], "quoted": encoded.quoted}
         return Conditioning((height, width), parts | {"source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, parts = self.guidance_or_default(guidance), condition.parts
-        velocity = self._pass(x, sigma, condition, "prompt", "told", "places", parts.get("characters"))
+        velocity = self._pass(x, sigma, condition, "prompt", "prompt_mask", "places", parts.get("characters"))
         if guidance_scale <= 1:
             return velocity
-        against = self._pass(x, sigma, condition, "negative", "told_negative", "places_negative", None)
+        against = self._pass(x, sigma, condition, "negative", "negative_mask", "places_negative", None)
         difference = velocity - against
         reduced = difference / difference.norm(dim=-1, keepdim=True).clamp(min=1) ** REDUCTION
         is_reduced = (sigma > self.settings.rescale_above).view(-1, 1, 1)
@@ -211,16 +216,17 @@ class Step1XEditor(PipelineEditor):
         characters: Tensor | None,
     ) -> Tensor:
         parts, release = condition.parts, self.settings.release
-        states, seen = parts[text], parts[mask]
+        states, text_mask = parts[text], parts[mask]
         if release != "v1.2":
             padding = self.settings.text_tokens - states.shape[1]
-            states, seen = functional.pad(states, (0, 0, 0, padding)), functional.pad(seen, (0, padding))
+            states = functional.pad(states, (0, 0, 0, padding))
+            text_mask = functional.pad(text_mask, (0, padding))
         return self.answer(
             x,
             parts["source"],
             states,
             timestep=sigma,
-            prompt_embeds_mask=seen,
+            prompt_embeds_mask=text_mask,
             img_ids=image_positions(*self.grid(condition.size), release, x.device),
             txt_ids=parts[places] if release == "v1.2" else states.new_zeros(1, states.shape[1], 3),
             text_embeddings=None if characters is None else characters.to(self.network.dtype),
@@ -249,19 +255,19 @@ class Step1XEditor(PipelineEditor):
             image_grid_thw=grids,
             mm_token_type_ids=kinds,
         ).last_hidden_state[0]
-        kept = slice(self.settings.preamble_tokens, self.settings.preamble_tokens + self.settings.text_tokens)
+        span = slice(self.settings.preamble_tokens, self.settings.preamble_tokens + self.settings.text_tokens)
         temporal = model.get_rope_index(ids, kinds, image_grid_thw=grids)[0][0, 0]
         return _Text(
-            states[kept].float(),
-            torch.ones_like(is_picture[kept]),
+            states[span].float(),
+            torch.ones_like(is_picture[span]),
             text_positions(
-                temporal[kept],
-                is_picture[kept],
+                temporal[span],
+                is_picture[span],
                 (int(grid[1]) // self._merge, int(grid[2]) // self._merge),
                 (source.shape[0], source.shape[1]),
             ),
-            model.get_input_embeddings()(ids)[0, kept].float(),
-            torch.tensor([each.quoted for each in tokens for _ in each.ids], device=self.device)[kept],
+            model.get_input_embeddings()(ids)[0, span].float(),
+            torch.tensor([each.quoted for each in tokens for _ in each.ids], device=self.device)[span],
         )
 
     @property
@@ -277,8 +283,8 @@ class Step1XEditor(PipelineEditor):
             height, width = (max(1, round(side / cell)) * cell for side in source.shape[:2])
             picture = picture.resize((width, height))
         fewest, most = self.settings.seen_pixels
-        seen = processor([picture], size={"shortest_edge": fewest, "longest_edge": most}, return_tensors="pt")
-        return seen["pixel_values"], seen["image_grid_thw"][0]
+        inputs = processor([picture], size={"shortest_edge": fewest, "longest_edge": most}, return_tensors="pt")
+        return inputs["pixel_values"], inputs["image_grid_thw"][0]
 
     def _tokens(self, instruction: str, picture_tokens: int) -> list["_Tokens"]:
         """Return the tokens of the whole text, piece by piece."""
@@ -288,8 +294,8 @@ class Step1XEditor(PipelineEditor):
             text = chat_text(tokenizer, [{"type": "text", "text": f"{preamble} {instruction}"}, picture])
             before, _, after = text.partition(f"{preamble} {instruction}")
             first, *others = paired_quotations(instruction)
-            pieces = [Piece(f"{before}{preamble} {first.text}", quoted=False), *others]
-            pieces[-1] = Piece(pieces[-1].text + after.replace(PICTURE, PICTURE * picture_tokens), quoted=False)
+            pieces = [TextPiece(f"{before}{preamble} {first.text}", quoted=False), *others]
+            pieces[-1] = TextPiece(pieces[-1].text + after.replace(PICTURE, PICTURE * picture_tokens), quoted=False)
             return [_Tokens(tokenizer.encode(piece.text), piece.quoted) for piece in pieces]
         text = chat_text(
             tokenizer, [{"type": "text", "text": preamble}, picture, {"type": "text", "text": instruction}]
@@ -299,7 +305,7 @@ class Step1XEditor(PipelineEditor):
         end = tokenizer.convert_tokens_to_ids(PICTURE_END)
         return [_Tokens(whole[: whole.index(end)] + quoted[quoted.index(end) :], quoted=False)]
 
-    def _alone(self, piece: Piece) -> list[int]:
+    def _alone(self, piece: TextPiece) -> list[int]:
         """Return the tokens of a piece. Those of a quoted character are taken from between typographic quotes."""
         tokenizer = self.pipeline.processor.tokenizer
         if not piece.quoted:

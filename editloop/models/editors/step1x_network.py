@@ -143,8 +143,8 @@ class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  
         rotation = tuple(part.unflatten(0, ids.shape[:2]) for part in (cosines, sines))
         attention = {}
         if not attend_padding and not prompt_embeds_mask.all():
-            seen = functional.pad(prompt_embeds_mask, (0, states.shape[1]), value=True)
-            attention = {"attention_mask": seen[:, None, None]}
+            mask = functional.pad(prompt_embeds_mask, (0, states.shape[1]), value=True)
+            attention = {"attention_mask": mask[:, None, None]}
         for block in (*self.transformer_blocks, *self.single_transformer_blocks):
             inputs = (states, text, time, rotation, attention)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -263,11 +263,11 @@ class _TokenRefiner(nn.Module):
     def forward(self, states: Tensor, mean: Tensor, time: Tensor, mask: Tensor) -> Tensor:
         timed = self.t_embedder["mlp"](self.sinusoid(time).to(states.dtype))
         gate = timed + self.c_embedder["linear_2"](functional.silu(self.c_embedder["linear_1"](mean)))
-        seen = mask[:, None, :, None] & mask[:, None, None, :]
-        seen = torch.cat([torch.ones_like(seen[..., :1]), seen[..., 1:]], dim=-1)  # so that padding sees something
+        pairs = mask[:, None, :, None] & mask[:, None, None, :]
+        pairs = torch.cat([torch.ones_like(pairs[..., :1]), pairs[..., 1:]], dim=-1)  # so that padding sees something
         states = self.input_embedder(states)
         for block in self.individual_token_refiner["blocks"].children():
-            states = block(states, gate, seen)
+            states = block(states, gate, pairs)
         return states
 
 
@@ -284,11 +284,11 @@ class _RefinerBlock(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, states: Tensor, gate: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, states: Tensor, gate: Tensor, pairs: Tensor) -> Tensor:
         attention_gate, mlp_gate = self.adaLN_modulation(gate)[:, None].chunk(2, dim=-1)
         qkv = self.self_attn_qkv(self.norm1(states)).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=pairs)
         states = states + attention_gate * self.self_attn_proj(attended.transpose(1, 2).flatten(2))
         widened = functional.silu(self.mlp["fc1"](self.norm2(states)))
         output: Tensor = states + mlp_gate * self.mlp["fc2"](widened)

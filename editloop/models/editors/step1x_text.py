@@ -17,7 +17,7 @@ LATENT_CENTRE = 11
 """v1.2: pixel of a packed latent that counts as its place, as the release has it."""
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A part of a text that is tokenised alone."""
 
     text: str
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     """Whether it is one character of a quotation."""
 
 
-def straight_quotations(text: str, start: int = FIRST_QUOTE) -> list[Piece]:
+def straight_quotations(text: str, start: int = FIRST_QUOTE) -> list[TextPiece]:
     """Split a text at quotations as v1.0 and v1.1 do.
 
     Typographic double quotes and apostrophes count as straight double quotes. A quotation that is not closed runs to
@@ -45,17 +45,17 @@ def straight_quotations(text: str, start: int = FIRST_QUOTE) -> list[Piece]:
         if character == '"' and index >= start:
             plain += character
             if not inside:
-                pieces.append(Piece(plain, quoted=False))
+                pieces.append(TextPiece(plain, quoted=False))
                 plain = ""
             inside = not inside
         elif inside:
-            pieces.append(Piece(character, quoted=True))
+            pieces.append(TextPiece(character, quoted=True))
         else:
             plain += character
-    return [*pieces, Piece(plain, quoted=False)] if plain else pieces
+    return [*pieces, TextPiece(plain, quoted=False)] if plain else pieces
 
 
-def paired_quotations(text: str) -> list[Piece]:
+def paired_quotations(text: str) -> list[TextPiece]:
     """Split an instruction at quotations as v1.2 does: double quotes, straight or typographic, that are closed.
 
     Args:
@@ -75,10 +75,13 @@ def paired_quotations(text: str) -> list[Piece]:
             plain += text[index + 1 :]
             break
         if end >= 0:
-            pieces += [Piece(plain, quoted=False), *(Piece(each, quoted=True) for each in text[index + 1 : end])]
+            pieces += [
+                TextPiece(plain, quoted=False),
+                *(TextPiece(each, quoted=True) for each in text[index + 1 : end]),
+            ]
             plain, index = text[end], end
         index += 1
-    return [*pieces, Piece(plain, quoted=False)]
+    return [*pieces, TextPiece(plain, quoted=False)]
 
 
 def text_positions(temporal: Tensor, is_picture: Tensor, grid: Size, size: Size) -> Tensor:
