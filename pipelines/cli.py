@@ -20,7 +20,7 @@ from pipelines.edit_score_cli import teacher_app
 from pipelines.editor_cli import editor_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
-from pipelines.input_options import input_file_or_folder
+from pipelines.input_options import input_file, input_file_or_folder
 from pipelines.judge_cli import judge_app
 from pipelines.leaks_cli import leaks_command
 from pipelines.lineage_cli import dataset_app, trace_command, verify_command
@@ -220,7 +220,9 @@ def compile_command(
 
 @app.command("join", rich_help_panel=TRAIN)
 def join_command(
-    job: Annotated[Path, typer.Argument(help="The training's job file, which the first machine names.")],
+    job: Annotated[
+        Path, typer.Argument(callback=input_file, help="The training's job file, which the first machine names.")
+    ],
     node: Annotated[int, typer.Argument(min=1, help="Number of this machine, from 1.")],
 ) -> None:
     """Run this machine's share of a training that another machine started with EDITLOOP_NODES.

@@ -182,10 +182,12 @@ class Option(NamedTuple):
     """As the user writes it: an option, or an argument as the help shows it."""
     before: tuple[str, ...]
     """Arguments that stand before it."""
+    after: tuple[str, ...] = ()
+    """Arguments that the command needs after it."""
 
     def arguments(self, path: Path) -> list[str]:
         """The command with this path alone."""
-        return [*self.words, *([self.name] if self.name.startswith("-") else self.before), str(path)]
+        return [*self.words, *([self.name] if self.name.startswith("-") else self.before), str(path), *self.after]
 
 
 def commands(group: typer.Typer, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Callable[..., Any]]]:
@@ -213,7 +215,9 @@ def path_options() -> Iterator[Option]:
             before = (*before, "x") if is_argument else before
 
 
-OPTIONS = list(path_options())
+AFTER = {("join",): ("1",)}
+"""By command: what it needs after the path."""
+OPTIONS = [option._replace(after=AFTER.get(option.words, ())) for option in path_options()]
 INPUTS = [option for option in OPTIONS if option.parameter not in (*WRITTEN, *SERVICES)]
 READ_OR_WRITTEN = [(("ratings", "import"), "candidates")]
 """Read for one format and written for another: checked in the command."""
@@ -226,6 +230,8 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("score",),
         ("best-of-n",),
         ("benchmark",),
+        ("benchmark-editor",),
+        ("join",),
         ("leaks",),
         ("editor", "add"),
         ("judge", "add", "editreward"),

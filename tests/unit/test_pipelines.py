@@ -140,11 +140,9 @@ def test_a_component_takes_what_its_stage_declares(stage: Stage) -> None:
     assert taken["parameters"].annotation in (stage.parameters, stage.parameters.__name__)
 
 
-def test_generated_files_are_what_the_catalogue_says() -> None:
-    assert generation.main(["--check"]) == 0, "run: make generate"
-
-
 def test_a_changed_declaration_is_drift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """That there is none is checked before the tests, in a process of its own, where kfp compiles faster."""
+    monkeypatch.setattr("pipelines.compilation.compile_pipelines", lambda *_: [])
     monkeypatch.setitem(STAGES, "reward", replace(STAGES["reward"], summary="Do something else."))
     assert generation.main(["--check"]) == 1
     assert "components/reward/component.py differs" in capsys.readouterr().out

@@ -67,10 +67,10 @@ def test_an_editor_is_planned_and_told_what_to_change() -> None:
     runner = CliRunner()
     editing = runner.invoke(app, ["plan", "flux-kontext", "--gpus", "1"])
     assert editing.exit_code == 0, editing.output
-    large = runner.invoke(app, ["plan", "flux-kontext", "--rl", "edit-r1", "--gpus", "1", "--side", "512"])
+    large = runner.invoke(app, ["plan", "flux-kontext", "--rl", "tiny", "--gpus", "1", "--side", "1024"])
     assert large.exit_code == 1
     assert "it would with gradient_checkpointing: true" in large.output
-    assert "288 edits" in large.output
+    assert "128 edits" in large.output
     assert "11.90 B" in large.output
     tuning = runner.invoke(app, ["plan", "flux2-klein-4b", "--sft", "published", "--side", "512"])
     assert tuning.exit_code == 0, tuning.output

@@ -23,7 +23,7 @@ class AdaptedLinear(Linear):
             x: Input, (..., in features).
         """
         kind = x.device.type
-        if torch.is_autocast_enabled(kind):
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))  # once, for the layer and for its adapter
         output: Tensor = self.base_layer(x)
         if self.disable_adapters:
