@@ -111,9 +111,9 @@ def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens,
 
 
 def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int) -> float:
-    """Return the bytes of gradients of activations at the fullest moment of a block's backward pass, of one edit.
+    """Return the bytes that the fullest moment of a block's backward pass has beside what the block kept, of one edit.
 
-    It is at the last layer, whose input is the widest: its gradient exists once from the frozen layer and once from the
+    Those are gradients of activations, less what has been released by then. It is at the last layer, whose input is the widest: its gradient exists once from the frozen layer and once from the
     adapter.
 
     Args:
@@ -124,8 +124,9 @@ def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTo
     """
     if blocks.sandwiched:
         return tokens.every * 2 * size * blocks.inner
-    if blocks.streams == 2:  # the streams' MLPs run one after the other
-        return 2 * size * max(tokens.image, tokens.text) * blocks.inner
+    if blocks.streams == 2:  # first through the text's MLP, whose activations are gone at the image's
+        at_text, at_image = (2 * size * count * blocks.inner for count in (tokens.text, tokens.image))
+        return max(at_text, at_image - tokens.text * kept_by_mlp(blocks, shape.width, size))
     return tokens.every * size * (2 * (shape.width + blocks.inner) + shape.width)
 
 
@@ -173,4 +174,5 @@ def _working_memory(blocks: Blocks, width: int, tokens: EditTokens, size: int) -
     first = (3 * width if blocks.fused else 0) + (2 if blocks.gated else 1) * blocks.inner
     if blocks.streams == 2:
         return size * (2 * max(tokens.image, tokens.text) * first + 7 * tokens.every * width)
-    return size * tokens.every * (2 * first + 9 * width)
+    beside = 6 if blocks.fused else 9  # q, k and v are parts of a fused projection
+    return size * tokens.every * (2 * first + beside * width)
