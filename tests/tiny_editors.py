@@ -125,7 +125,6 @@ def _kontext(distilled: bool) -> KontextEditor:
         eos_token_id=2,
         pad_token_id=0,
     )
-    codec = tiny_codec()
     network = FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
@@ -139,7 +138,7 @@ def _kontext(distilled: bool) -> KontextEditor:
     )
     pipeline = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        vae=codec,
+        vae=faint_codec(),
         text_encoder=CLIPTextModel(pooled),
         tokenizer=words,
         text_encoder_2=T5EncoderModel(text),

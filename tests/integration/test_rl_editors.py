@@ -1,6 +1,7 @@
 """Each kind of editor learns by RL and by supervised fine-tuning, from a folder that `from_pretrained` reads."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ TRAININGS = {
 half of the bytes, with recomputed blocks, and on smaller pictures than it is evaluated on."""
 MEMORY = {"encoders": "on-demand", "encodings_gb": 0.0}
 """What a GPU would be spared: parts are read when they are used, and nothing encoded stays in memory."""
+TEXT_OF_THE_LAST_BLOCK = (
+    "attn.add_q_proj",
+    "attn.norm_added_q",
+    "attn.to_add_out",
+    "txt_mlp.net.0.proj",
+    "txt_mlp.net.2",
+)
+UNREAD = {"qwen-edit-plus": {f"transformer_blocks.1.{layer}" for layer in TEXT_OF_THE_LAST_BLOCK}}
+"""Layers, by kind, that only make the text after the last block, which nothing reads: no training changes them."""
 SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]
 
 
@@ -36,10 +46,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
     edits = _edits(root / "edits")
     jobs = []
-    for kind, told in TRAININGS.items():
+    for kind, changes in TRAININGS.items():
         editor = str(write_tiny_editor(kind, root / kind))
         small = {"evaluation_tasks": 2, "evaluate_every": 3, "precision": "fp32", "seed": 1}
-        settings = read_rl_preset("smallest", **small | MEMORY | told)
+        settings = read_rl_preset("smallest", **small | MEMORY | changes)
         rl = RlJob(
             edits=edits,
             output=root / f"{kind}-rl",
@@ -67,9 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str, way: str) -> None:
     steps = json.loads((trained / f"{kind}-{way}" / "training.json").read_text())["steps"]
     assert len(steps) == 3
-    losses = [step["loss"] for step in steps if "loss" in step]  # none where all edits are worth the same
-    assert losses
-    assert np.isfinite(losses).all()
+    assert all(np.isfinite(step["loss"]) for step in steps)
     before, after = open_editor(trained / kind), open_editor(trained / f"{kind}-{way}" / "editor")
     encodings = list((trained / f"{kind}-{way}-checkpoints").glob("encodings/*/*.safetensors"))
     shapes = {tuple(load_file(path)["source"].shape) for path in encodings}
@@ -81,10 +89,13 @@ def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str,
     old, new = before.network.state_dict(), after.network.state_dict()
     assert old.keys() == new.keys()
     assert all(bool(weight.isfinite().all()) for weight in new.values())
-    assert sum(not torch.equal(old[name], new[name]) for name in old) > len(old) / 6
+    read_as = torch.bfloat16 if way == "rl" and TRAININGS[kind].get("precision") == "bf16" else torch.float32
+    changed = {name for name, weight in old.items() if not torch.equal(weight.to(read_as).float(), new[name])}
+    is_whole = way == "rl" and TRAININGS[kind].get("adapter", {}) is None
+    trained_weights = set(old) if is_whole else {f"{layer}.weight" for layer in before.adapter_layers()}
+    assert changed == _read_by_the_velocity(kind, trained_weights)
     for name, weight in before.pipeline.vae.state_dict().items():
-        read_as = torch.bfloat16 if way == "rl" and TRAININGS[kind].get("precision") == "bf16" else weight.dtype
-        assert torch.equal(weight.to(read_as), after.pipeline.vae.state_dict()[name].to(read_as))
+        assert torch.equal(weight.to(read_as).float(), after.pipeline.vae.state_dict()[name].float())
 
 
 SPREAD = ("kontext", "qwen-edit-plus", "klein-base")
@@ -116,18 +127,22 @@ def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", SPREAD)
 def test_weights_spread_over_ranks_are_trained_and_saved_as_whole_ones(spread: Path, kind: str) -> None:
-    whole, parts = ({**load_file(_network(spread / f"{kind}-{stage}" / "editor"))} for stage in (0, 3))
+    complete, joined = (load_file(_network(spread / f"{kind}-{stage}" / "editor")) for stage in (0, 3))
     before = load_file(_network(spread / kind))
-    assert before.keys() == whole.keys() == parts.keys()
-    moved = {name for name, weight in before.items() if (whole[name] - weight).abs().max() > 1e-5}
-    assert len(moved) > len(before) / 2
-    for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, atol=2e-5, rtol=1e-3)
+    assert before.keys() == complete.keys() == joined.keys()
+    changed = {name for name, weight in before.items() if (complete[name] - weight).abs().max() > 1e-5}
+    assert changed == _read_by_the_velocity(kind, before)
+    for name, weight in complete.items():
+        torch.testing.assert_close(joined[name], weight, atol=2e-6, rtol=0)
     losses = [
         [step["loss"] for step in json.loads((spread / f"{kind}-{stage}" / "training.json").read_text())["steps"]]
         for stage in (0, 3)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def _read_by_the_velocity(kind: str, weights: Iterable[str]) -> set[str]:
+    return {name for name in weights if name.rpartition(".")[0] not in UNREAD.get(kind, ())}
 
 
 def _network(editor: Path) -> Path:
@@ -138,12 +153,12 @@ def _edits(folder: Path) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     lines = []
-    for place, (height, width) in enumerate(SHAPES):
+    for index, (height, width) in enumerate(SHAPES):
         for name in ("source", "target"):
             picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(folder / f"{name}-{place}.png")
-        line = {"id": f"row-{place}", "instruction": "make the circle red" + " and blue" * (place % 3)}
-        lines.append(line | {"source": f"source-{place}.png", "target": f"target-{place}.png"})
+            Image.fromarray(picture).save(folder / f"{name}-{index}.png")
+        line = {"id": f"row-{index}", "instruction": 'make the circle "red"' + " and blue" * (index % 3)}
+        lines.append(line | {"source": f"source-{index}.png", "target": f"target-{index}.png"})
     (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(read_edits(folder)) == len(SHAPES)
     return folder
