@@ -179,19 +179,27 @@ def preset_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def is_preset_path(name: str) -> bool:
+    """Return whether a preset is named by the path of a file: with a slash in it, or ending in .yaml or .yml.
+
+    Args:
+        name: The preset as a user wrote it.
+    """
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def find_preset(name: str, folder: Path, kind: str) -> Path:
     """Find a preset by its name, or by the path of a YAML file.
 
     Args:
-        name: The name of a shipped preset, or a path: with a slash in it, or ending in .yaml or .yml.
+        name: The name of a shipped preset, or a path, see `is_preset_path`.
         folder: Folder of the shipped presets.
         kind: What it is, for messages: `preset`, `gate`.
 
     Raises:
         EditLoopError: There is neither.
     """
-    is_path = "/" in name or name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_path else folder / f"{name}.yaml"
+    path = Path(name) if is_preset_path(name) else folder / f"{name}.yaml"
     if not path.is_file():
         raise EditLoopError(f"{kind} {name!r}: no such file or name; {there_are(name, preset_names(folder))}")
     return path

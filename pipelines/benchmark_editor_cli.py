@@ -65,7 +65,7 @@ def benchmark_editor_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
-    """Measure an editor on a public benchmark: figures by task as published, their intervals, and contact sheets.
+    """Measure an editor on a public benchmark: figures by task as published, their intervals, and a page with edits.
 
     Stopped or killed, the same call goes on where it was: edits and answers are kept in the output folder.
 

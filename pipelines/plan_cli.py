@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from editloop.errors import EditLoopError
+
 
 def plan_command(
     model: Annotated[
@@ -38,17 +40,22 @@ def plan_command(
     setting, copy the preset's file, edit it, and give its path here and to the stage as `preset`. With --units, and for
     online RL, it also estimates GPU hours. docs/sizing.md has examples.
     """
-    from editloop.training.editor_architecture import editor_architecture_names
-    from editloop.training.presets import reward_presets
-    from pipelines.plan_tables import GpuPlan, list_presets, print_editor_plan, print_judge_plan
+    from pipelines.plan_tables import GpuPlan, is_editor, list_presets, print_editor_plan, print_judge_plan
 
     plan = GpuPlan(gpus, gpu_memory, tflops, utilisation, micro_batch)
     if not model:
         list_presets()
         return
-    if rl or sft or (model in editor_architecture_names() and model not in reward_presets()):
+    if is_editor(model):
+        if units:
+            raise EditLoopError(f"--units {units}: {model} is an editor, and units are a reward model's; leave it out.")
         fits = print_editor_plan(model, plan, rl=rl, sft=sft, side=side)
     else:
+        for option, value in (("--rl", rl), ("--sft", sft), ("--side", side)):
+            if value:
+                raise EditLoopError(
+                    f"{option} {value}: {model} is a reward model, and this is an editor's; leave it out."
+                )
         fits = print_judge_plan(model, plan, units)
     if not fits:
         raise typer.Exit(1)

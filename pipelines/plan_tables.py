@@ -1,12 +1,15 @@
 """Tables of `editloop plan`: what ships and where it fits, and one model on given GPUs."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, there_are
 from editloop.models.editors.settings import read_editor_preset
+from editloop.settings_file import is_preset_path, read_yaml
 from editloop.terminal import text_console
 from editloop.training.editor_architecture import (
     EditorArchitecture,
@@ -14,6 +17,7 @@ from editloop.training.editor_architecture import (
     read_editor_architecture,
 )
 from editloop.training.editor_plan import (
+    EditorJob,
     EditorNeed,
     EditorTraining,
     editor_jobs,
@@ -33,7 +37,7 @@ from editloop.training.memory_plan import (
     suggest_changes,
     trained_weights,
 )
-from editloop.training.presets import load_preset, reward_presets
+from editloop.training.presets import Preset, load_preset, reward_presets
 from editloop.training.work_plan import rl_work, training_work
 
 GIB = 2**30
@@ -63,47 +67,60 @@ class GpuPlan(NamedTuple):
         return operations / (self.tflops * 1e12 * self.utilisation) / 3600
 
 
+def is_editor(model: str) -> bool:
+    """Return whether a shipped name or a YAML file is an editor's shape; otherwise it is a reward preset.
+
+    Args:
+        model: The name or the file.
+
+    Raises:
+        EditLoopError: There is no such name or file.
+    """
+    judges, editors = reward_presets(), editor_architecture_names()
+    if model in (*judges, *editors):
+        return model in editors
+    if not is_preset_path(model) or not Path(model).is_file():
+        raise EditLoopError(f"model {model!r}: no such file or name; {there_are(model, (*judges, *editors))}")
+    return "blocks" in (read_yaml(Path(model)) or ())
+
+
 def list_presets() -> None:
     """Print all reward presets and editors, and the fewest GPUs of each size of memory that each fits on."""
     console = text_console()
-    judges = _table("Reward models, with their presets' settings: fewest GPUs", ("name",))
-    for heading in ("weights", "trained", "ZeRO"):
-        judges.add_column(heading, justify="right", no_wrap=True)
-    _add_memories(judges)
+    judges = _memory_table("Reward models, with their presets' settings", ("weights", "trained", "ZeRO"))
     for name in reward_presets():
         preset = load_preset(name)
         all_weights, trained = trained_weights(preset, preset.training)
         figures = (f"{all_weights / 1e9:.3g} B", f"{trained / all_weights:.1%}", str(preset.training.zero_stage))
-
-        def judge_total(gpus: int) -> float:
-            return estimate_memory(preset, preset.training, gpus).total  # noqa: B023  # called in this round
-
-        judges.add_row(name, *figures, *_fewest(judge_total))
+        judges.add_row(name, *figures, *_fewest(partial(_judge_total, preset)))
     console.print(judges)
-    editors = _table("Editors, one edit at a time, gradients checkpointed: fewest GPUs", ("name", "weights", ""))
-    _add_memories(editors)
+    editors = _memory_table("Editors", ("weights", "job"))
+    editors.caption = "one edit at a time, gradients checkpointed"
     for name in editor_architecture_names():
         shape = read_editor_architecture(name)
         for index, job in enumerate(editor_jobs(shape)):
             first = ("", "") if index else (name, f"{shape.weights / 1e9:.3g} B")
-
-            def editor_total(gpus: int) -> float:
-                return job.need(gpus).total  # noqa: B023  # called in this round
-
-            editors.add_row(*first, job.name, *_fewest(editor_total))
+            editors.add_row(*first, job.name, *_fewest(partial(_editor_total, job)))
     console.print(editors)
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title)
+def _memory_table(title: str, headings: Sequence[str]) -> Table:
+    """An empty table with a column for each size of memory, narrow enough for 80 characters."""
+    table = Table(title=f"{title}: fewest GPUs of {', '.join(map(str, MEMORIES))} GiB")
+    table.add_column("name", no_wrap=True)
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "job" else "right", no_wrap=True)
+    for memory in MEMORIES:
+        table.add_column(str(memory), justify="right", no_wrap=True)
     return table
 
 
-def _add_memories(table: Table) -> None:
-    for memory in MEMORIES:
-        table.add_column(f"{memory} GiB", justify="right", no_wrap=True)
+def _judge_total(preset: Preset, gpus: int) -> float:
+    return estimate_memory(preset, preset.training, gpus).total
+
+
+def _editor_total(job: EditorJob, gpus: int) -> float:
+    return job.need(gpus).total
 
 
 def _fewest(total: Callable[[int], float]) -> list[str]:
@@ -149,13 +166,13 @@ def print_editor_plan(name: str, plan: GpuPlan, *, rl: str, sft: str, side: int)
         _print_rl_work(settings, shape, pixels, plan)
     if _print_verdict(need.total, plan):
         return True
-    if training:
-        changes = suggest_editor_changes(shape, training, plan.gpus, pixels, plan.memory * GIB)
-        text_console().print(
-            f"it would with {', '.join(changes)}"
-            if changes
-            else "no setting is enough; train on smaller edits: `area`, here --side"
-        )
+    changes = suggest_editor_changes(shape, training, plan.gpus, pixels, plan.memory * GIB) if training else None
+    text_console().print(
+        f"it would with {', '.join(changes)}"
+        if changes
+        else f"no setting is enough; take smaller edits ({'`area`, here ' if training else ''}--side) or a GPU with "
+        "more memory (--gpu-memory)"
+    )
     return False
 
 

@@ -1,7 +1,5 @@
 """Single pages of a campaign for its quality page: pictures, everybody's ratings and the lead's decision."""
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from annotation.quality.conflicts import FAR_APART, Ratings, conflicts, ratings_
 from editloop.data.picture_file import load_image
 from editloop.data.vocabulary import AXES, Axis, CannotJudge, Decision, EditTask, Judgement, Kind, Page
 from editloop.errors import EditLoopError
+from editloop.pages.thumbnails import Thumbnail, thumbnail
 
 SIDE = 168
 """Longest side of a thumbnail, in pixels."""
@@ -18,15 +17,6 @@ CARDS = 40
 """Most cards of one section."""
 PICTURE_BYTES = 3_000_000
 """Most bytes of embedded pictures; with more, browsers and the KFP UI are slow to open the page."""
-
-
-class Thumbnail(NamedTuple):
-    """A picture that the page embeds."""
-
-    address: str
-    """`data:` address."""
-    small: bool
-    """Whether the picture itself is no larger than SIDE, so that it is enlarged without smoothing."""
 
 
 class Rating(NamedTuple):
@@ -193,21 +183,16 @@ class _Book:
         if digest not in self.thumbnails:
             path = next((path for folder in self.folders if (path := folder / f"{digest}.png").is_file()), None)
             self.thumbnails[digest] = _read_thumbnail(path) if path else None
-        thumbnail = self.thumbnails[digest]
-        self.bytes += len(thumbnail.address) if thumbnail else 0
-        return thumbnail
+        picture = self.thumbnails[digest]
+        self.bytes += len(picture.address) if picture else 0
+        return picture
 
 
 def _read_thumbnail(path: Path) -> Thumbnail | None:
     try:
-        image = load_image(path)
+        return thumbnail(load_image(path), SIDE)
     except EditLoopError:
         return None
-    small = max(image.size) <= SIDE
-    image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=small, quality=80)
-    return Thumbnail(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", small)
 
 
 def _spread(ratings: Ratings) -> int:

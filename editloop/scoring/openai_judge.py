@@ -1,6 +1,6 @@
 """Judges over an OpenAI-compatible endpoint such as vLLM: EditScore, VIEScore and others, by texts in a file.
 
-Each question and each pass is a chat completion of its own, with a seed of its own. `endpoint_questions` says what is
+Each question and each pass is a chat completion of its own, with a seed of its own. `judge_file` says what is
 asked; this module asks it.
 """
 
@@ -23,15 +23,11 @@ from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
+from editloop.scoring.edit_score_questions import EditScoreQuestions
 from editloop.scoring.encoding import encode_png, limit_pixels
-from editloop.scoring.endpoint_questions import (
-    ChatQuestion,
-    ChatReply,
-    EditScoreQuestions,
-    EndpointQuestions,
-    LineJudge,
-    read_judge_file,
-)
+from editloop.scoring.endpoint_questions import ChatQuestion, ChatReply, EndpointQuestions
+from editloop.scoring.judge_file import read_judge_file
+from editloop.scoring.rating_judges import LineJudge
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
 
 
@@ -44,7 +40,7 @@ class OpenAISettings(ClientSettings):
     """EDITLOOP_OPENAI_KEY: the endpoint's API key, if it needs one."""
     judge: Path | None = None
     """A file of the judge's texts and settings, such as the `editscore.json` of a model's folder; see
-    `endpoint_questions`. Without one, EditScore's questions in EditLoop's wording."""
+    `judge_file`. Without one, EditScore's questions in EditLoop's wording."""
     extra: dict[str, JsonValue] = Field(default_factory=dict)
     """As JSON: additional fields of the request that this endpoint needs; null removes one of the default fields, such
     as {"top_k": null, "repetition_penalty": null} for an endpoint that knows OpenAI's own alone."""

@@ -1,7 +1,12 @@
 """`editloop benchmark-editor`: edits and answers survive a stop, imports, and comparisons of like with like only."""
 
+import itertools
 import json
+import multiprocessing
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from tests.pixel_judge import PixelJudge
 from tests.public_suites import put
 
 TASKS = ("add", "remove", "style")
+PROMPTS = ("把红色方块变成蓝色", "make the red square blue")
 SAMPLING = EditorSampling(steps=2, seed=3)
 
 
@@ -39,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve tasks of ImgEdit-Bench's layout, on sources of two sizes."""
     folder = tmp_path_factory.mktemp("data")
     tasks = {
-        str(number): {"id": f"s/{number}.jpg", "prompt": "make the red square blue", "edit_type": TASKS[number % 3]}
+        str(number): {"id": f"s/{number}.jpg", "prompt": PROMPTS[number > 0], "edit_type": TASKS[number % 3]}
         for number in range(12)
     }
     for number, task in enumerate(tasks.values()):
@@ -57,31 +63,47 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
 
 
-def test_edits_that_were_stopped_end_as_if_they_were_not(
+def page_of(folder: Path) -> str:
+    return (folder / "page.html").read_text()
+
+
+def test_edits_of_a_killed_call_end_as_if_it_was_not(
     suite: EditorSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editor, calls = open_editor("tiny-editor", device="cpu"), list[int]()
-    make_edits(suite, editor, "v", tmp_path / "fresh", SAMPLING, batch=1)
-    assert len(files(tmp_path / "fresh")) == 12
+    fresh, killed = tmp_path / "fresh", tmp_path / "killed"
+    make_edits(suite, editor, "v", fresh, SAMPLING, batch=1)
+    assert len(files(fresh)) == 12
 
-    def stops(*arguments: Any, **options: Any) -> list[Picture]:
+    renames, rename = itertools.count(), Path.replace
+
+    def dies_after_five_edits(path: Path, target: Path) -> Path:
+        if next(renames) == 6:  # the settings, five edits, and the sixth half written
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dies_after_five_edits)
+        process = multiprocessing.get_context("fork").Process(
+            target=make_edits, args=(suite, editor, "v", killed, SAMPLING), kwargs={"batch": 1}
+        )
+        process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(files(killed)) == editing.BATCHES_AT_ONCE + 1
+
+    def counted(*arguments: Any, **options: Any) -> list[Picture]:
         calls.append(len(arguments[1]))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
         return edit(*arguments, **options)
 
-    monkeypatch.setattr(editing, "edit", stops)
-    with pytest.raises(KeyboardInterrupt):
-        make_edits(suite, editor, "v", tmp_path / "stopped", SAMPLING, batch=1)
-    assert len(files(tmp_path / "stopped")) == editing.BATCHES_AT_ONCE
-    next((tmp_path / "stopped").glob("*.png")).unlink()
-    make_edits(suite, editor, "v", tmp_path / "stopped", SAMPLING, batch=1)
-    assert files(tmp_path / "stopped") == files(tmp_path / "fresh")
-    assert calls == [4, 4, 4, 4, 4]
-    make_edits(suite, editor, "v", tmp_path / "stopped", SAMPLING, batch=1)
-    assert len(calls) == 5
+    monkeypatch.setattr(editing, "edit", counted)
+    make_edits(suite, editor, "v", killed, SAMPLING, batch=1)
+    assert files(killed) == files(fresh)
+    assert calls == [4, 4]
+    make_edits(suite, editor, "v", killed, SAMPLING, batch=1)
+    assert len(calls) == 2
     with pytest.raises(EditLoopError, match="seed 3 there, 4 now"):
-        make_edits(suite, editor, "v", tmp_path / "stopped", EditorSampling(steps=2, seed=4))
+        make_edits(suite, editor, "v", killed, EditorSampling(steps=2, seed=4))
 
 
 def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Path) -> None:
@@ -105,9 +127,10 @@ def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Pat
         [results["two"].edits[at].numbers["vq"] - results["one"].edits[at].numbers["vq"] for at in (1, 7, 10)]
     )
     assert changes.by_task["remove"]["vq"].value == pytest.approx(expected)
-    assert (tmp_path / "two-result" / "sheets" / "style.jpg").stat().st_size > 2000
-    page = (tmp_path / "one-result" / "page.html").read_text()
+    assert len(re.findall(r'<img[^>]* src="data:image/webp;base64,[^"]{40,}"', page_of(tmp_path / "two-result"))) == 24
+    page = page_of(tmp_path / "one-result")
     assert "Compare with results of the same judge and wording only (pixel-judge 111111111111, wording a)" in page
+    assert [page.count(f'<p class="instruction">{prompt}</p>') for prompt in PROMPTS] == [1, 10]
 
     other = judge_edits(suite, facts, tmp_path / "two" / "fullset", WordedJudge("b"), tmp_path / "b")
     with pytest.raises(EditLoopError, match=r"not compared: .* wording b and by .* wording a\. Scores compare only"):

@@ -132,7 +132,7 @@ def test_a_curated_folder_has_the_best_edits_as_targets(tmp_path, key):
     assert len(facts["images"]) == 6
     page = (tmp_path / "kept" / "page.html").read_text()
     assert "3 of 5 edits kept" in page
-    assert page.count("data:image/png") == 2 * (3 + 3 + 1 + 1)
+    assert page.count("data:image/webp") == 2 * (3 + 3 + 1 + 1)
 
 
 def test_too_few_to_keep_and_scores_of_other_edits_are_refused(tmp_path):

@@ -18,8 +18,10 @@ from editloop.evaluation.editor_suites.figures import (
 from editloop.evaluation.editor_suites.layouts import open_editor_suite
 from editloop.models.edit_score.scores import average_passes
 from editloop.models.edit_score.settings import AXES
-from editloop.scoring.endpoint_questions import ChatReply, LineJudge, read_judge_file
+from editloop.scoring.endpoint_questions import ChatReply
+from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.line_answers import read_score_lines
+from editloop.scoring.rating_judges import LineJudge
 from tests.public_suites import put
 
 PARITY = Path(__file__).parents[1] / "parity" / "suites"

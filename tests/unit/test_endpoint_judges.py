@@ -14,7 +14,9 @@ from editloop.models.edit_score.scores import expected_score
 from editloop.models.edit_score.settings import AXES, EditScoreSettings
 from editloop.models.judge_protocol import Score
 from editloop.scoring.aspect_answers import read_aspects
-from editloop.scoring.endpoint_questions import EditScoreQuestions, EndpointQuestions, read_judge_file
+from editloop.scoring.edit_score_questions import EditScoreQuestions
+from editloop.scoring.endpoint_questions import EndpointQuestions
+from editloop.scoring.judge_file import read_judge_file
 from tests.chat_endpoint import Body, ChatEndpoint, random_group, shown
 
 EDIT_SCORE = {

@@ -1,12 +1,14 @@
 """The plan of memory: ZeRO's own figures, and advice that fits."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from editloop.training.editor_architecture import editor_architecture_names
+from editloop.training.editor_architecture import ARCHITECTURES, editor_architecture_names
 from editloop.training.memory_plan import USABLE_SHARE, estimate_memory, suggest_changes, trained_weights
 from editloop.training.presets import load_preset, reward_presets
 from pipelines.cli import app
@@ -80,8 +82,32 @@ def test_an_editor_is_planned_and_told_what_to_change() -> None:
     assert "they are two trainings" in str(both.exception)
 
 
-def test_everything_that_ships_says_where_it_fits() -> None:
-    listed = CliRunner().invoke(app, ["plan"], env={"COLUMNS": "160"})
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flux-kontxt"], "no such file or name; there are .*Did you mean flux-kontext"),
+        (["none.yaml", "--rl", "edit-r1"], "no such file or name"),
+        (["flux-kontext", "--units", "9"], "--units 9: flux-kontext is an editor"),
+        (["editreward-tiny", "--side", "512"], "--side 512: editreward-tiny is a reward model"),
+        (["editreward-tiny", "--rl", "edit-r1"], "--rl edit-r1: editreward-tiny is a reward model"),
+    ],
+)
+def test_what_does_not_belong_to_a_model_is_refused(arguments: list[str], message: str) -> None:
+    refused = CliRunner().invoke(app, ["plan", *arguments])
+    assert re.search(message, str(refused.exception))
+
+
+def test_an_editors_own_shape_is_planned_with_and_without_a_training(tmp_path: Path) -> None:
+    shape = tmp_path / "ours.yaml"
+    shape.write_text((ARCHITECTURES / "flux-kontext.yaml").read_text())
+    for training in ([], ["--rl", "tiny", "--side", "256"]):
+        planned = CliRunner().invoke(app, ["plan", str(shape), *training])
+        assert "11.90 B" in planned.output
+
+
+def test_everything_that_ships_says_where_it_fits_on_a_narrow_terminal() -> None:
+    listed = CliRunner().invoke(app, ["plan"], env={"COLUMNS": "80"})
     assert listed.exit_code == 0, listed.output
+    assert "…" not in listed.output
     for name in (*reward_presets(), *editor_architecture_names()):
         assert name in listed.output

@@ -18,7 +18,7 @@ from editloop.evaluation.suites.opening import open_suite
 from editloop.models.edit_score.scores import average_passes
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
-from editloop.scoring.endpoint_questions import EditScoreQuestions
+from editloop.scoring.edit_score_questions import EditScoreQuestions
 from editloop.scoring.opening import open_judge
 from tests.chat_endpoint import ChatEndpoint, is_sc, random_group, scores, shown, words
 from tests.public_suites import genai_row, write_genai

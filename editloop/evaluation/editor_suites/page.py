@@ -1,31 +1,28 @@
-"""Writes the result of an editor on a benchmark: report.json, edits.jsonl, contact sheets by task, and page.html."""
+"""Writes the result of an editor on a benchmark: report.json, edits.jsonl, and page.html with edits of each type."""
 
-import base64
-import io
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 from markupsafe import Markup
 from pydantic import JsonValue
 
 from editloop.content import write_file, write_json
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, read_picture
 from editloop.evaluation.editor_suites.editing import edit_file
 from editloop.evaluation.editor_suites.figures import TableFigures
-from editloop.evaluation.editor_suites.layouts import LANGUAGES
 from editloop.evaluation.editor_suites.result import REPORT, EditorResult, tables_json, write_edit_rows
-from editloop.evaluation.editor_suites.tasks import EditorSuite
+from editloop.evaluation.editor_suites.tasks import EditorSuite, EditorTask
 from editloop.evaluation.suites.ratios import RatioEstimate
-from editloop.evaluation.suites.suite import decode_picture
-from editloop.models.judge_protocol import Picture
-from editloop.pages.contact_sheet import contact_sheet
 from editloop.pages.plots import BLUE, GREEN, IntervalRow, intervals
 from editloop.pages.templates import render
+from editloop.pages.thumbnails import Thumbnail, thumbnail
 
 SHOWN = 6
-"""Tasks of a type on its contact sheet: the first ones, not the best, and of two languages the English ones."""
-SHEETS = "sheets"
+"""Edits of a type and language on the page: the first ones, not the best."""
+SIDE = 240
+"""Longest side of a thumbnail, in pixels."""
 PUBLISHED = {
     "gedit-bench": "its published figures come from GPT-4.1 with VIEScore's wording",
     "imgedit-bench": "its published figures come from GPT-4.1 with ImgEdit's questions",
@@ -79,10 +76,6 @@ def write_result(
     if changes is not None:
         report["changes"] = {"against": against, "tables": tables_json(dict(changes))}
     write_edit_rows(result, folder)
-    sheets = {}
-    for task in dict.fromkeys(task.task for task in suite.tasks):
-        sheets[task] = _sheet(result, suite, task, images)
-        write_file(folder / SHEETS / f"{task.replace('/', '-')}.jpg", sheets[task])
     page = render(
         Path(__file__).with_name("editor_suite_page.html.j2"),
         {"estimate": format_estimate, "span": format_span},
@@ -92,7 +85,7 @@ def write_result(
         changes=changes or {},
         against=against,
         plots={name: _plot(f"figures-{number}", table) or "" for number, (name, table) in enumerate(figures.items())},
-        sheets={task: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for task, data in sheets.items()},
+        examples=_examples(result, suite, images),
     )
     write_file(folder / "page.html", page)
     write_json(folder / REPORT, report)
@@ -134,25 +127,28 @@ def _row(label: str, estimate: RatioEstimate, colour: str) -> IntervalRow:
     return IntervalRow(label, estimate.value, interval, colour, format_estimate(estimate))
 
 
-def _sheet(result: EditorResult, suite: EditorSuite, name: str, images: Path) -> bytes:
-    """JPEG of the contact sheet of a type of task."""
-    numbers = {edit.key: edit for edit in result.edits}
-    edited = [task for task in suite.tasks if task.task == name and edit_file(images, task).is_file()]
-    english = [task for task in edited if task.language == LANGUAGES[0]]  # the sheet's font has no Chinese
-    tasks = (english or edited)[:SHOWN]
-    pictures: dict[str, list[Picture]] = {
-        "source": [decode_picture(task.source) for task in tasks],
-        "edit": [_loaded(edit_file(images, task)) for task in tasks],
-    }
-    notes = [
-        numbers[task.key].missing
-        or ", ".join(f"{figure} {value:.1f}" for figure, value in numbers[task.key].numbers.items())
-        for task in tasks
-    ]
-    buffer = io.BytesIO()
-    contact_sheet([task.instruction for task in tasks], pictures, notes).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+class _Example(NamedTuple):
+    """An edit on the page."""
+
+    task: EditorTask
+    source: Thumbnail
+    edit: Thumbnail
+    note: str
+    """Its figures, or why it has none."""
 
 
-def _loaded(path: Path) -> Picture:
-    return np.asarray(load_image(path))
+def _examples(result: EditorResult, suite: EditorSuite, images: Path) -> dict[str, list[_Example]]:
+    """The first edits of each type of task and language, by type."""
+    scored = {edit.key: edit for edit in result.edits}
+    examples: dict[str, list[_Example]] = {}
+    counts = Counter[tuple[str, str]]()
+    for task in suite.tasks:
+        path = edit_file(images, task)
+        if counts[task.task, task.language] == SHOWN or not path.is_file():
+            continue
+        counts[task.task, task.language] += 1
+        numbers = scored[task.key].numbers.items()
+        note = scored[task.key].missing or ", ".join(f"{figure} {value:.1f}" for figure, value in numbers)
+        source = thumbnail(read_picture(task.source.read(), task.source.name), SIDE)
+        examples.setdefault(task.task, []).append(_Example(task, source, thumbnail(load_image(path), SIDE), note))
+    return examples

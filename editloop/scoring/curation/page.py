@@ -1,14 +1,14 @@
 """The HTML page of a curation: score histograms of kept and dropped edits, the reasons, and example images of both."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from editloop.data.picture_file import load_image, png_bytes
+from editloop.data.picture_file import load_image
 from editloop.pages.plots import GREEN, SOFT, Layer, histogram
 from editloop.pages.templates import render
+from editloop.pages.thumbnails import thumbnail
 from editloop.scoring.curation.selection import Selection
 from editloop.scoring.curation.triples import ScoredTriples
 
@@ -55,15 +55,9 @@ def _example(scored: ScoredTriples, index: int, score: float) -> dict[str, Any]:
     sigma = scored.sigma[index]
     return {
         "instruction": triple.instruction,
-        "source": _thumbnail(triple.source),
-        "edit": _thumbnail(triple.image),
+        "source": thumbnail(load_image(triple.source), SIDE).address,
+        "edit": thumbnail(load_image(triple.image), SIDE).address,
         "score": f"{score:.2f}",
         "sigma": f"{sigma:.2f}" if np.isfinite(sigma) else None,
         "editor": triple.editor,
     }
-
-
-def _thumbnail(path: Path) -> str:
-    image = load_image(path)
-    image.thumbnail((SIDE, SIDE))
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"

@@ -1,0 +1,60 @@
+"""The text of a judge with one question about source and edit, with places for both pictures and the instruction."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from editloop.content import sha256_json
+from editloop.models.edit_score.settings import INSTRUCTION
+from editloop.models.judge_protocol import JudgeWording
+from editloop.scoring.endpoint_questions import Part, plain_text
+from editloop.settings_file import FrozenModel
+
+PICTURE_PLACES = re.compile(r"\{(source|edit)\}")
+"""Placeholders of the pictures in a text."""
+
+
+class SingleQuestion(FrozenModel):
+    """A judge with one question about source and edit."""
+
+    system: str = ""
+    """The system message; empty for none."""
+    text: str
+    """The question, with `{instruction}`. `{source}` and `{edit}` are where the pictures stand; without either, both
+    come before the text."""
+    max_pixels: int | None = Field(None, ge=1)
+    """Most pixels of a picture that is sent; null for its own size."""
+
+    @field_validator("text")
+    @classmethod
+    def _has_its_places(cls, text: str) -> str:
+        if INSTRUCTION not in text:
+            raise ValueError(f"has no {INSTRUCTION}, so the judge would not know what was asked")
+        places = PICTURE_PLACES.findall(text)
+        if len(set(places)) != len(places) or places == ["source"]:
+            raise ValueError("shows {source} and {edit} once each, or the edit alone")
+        return text
+
+    @property
+    def wording(self) -> JudgeWording:
+        """Digest of the texts."""
+        return JudgeWording(sha256_json([self.system, self.text]), is_substitute=False)
+
+    def digest(self) -> str:
+        """Return the digest of texts and settings."""
+        return sha256_json(self.model_dump(mode="json"))
+
+    def parts(self, instruction: str) -> tuple[Part, ...]:
+        """Return the message with the pictures in their places.
+
+        Args:
+            instruction: The instruction.
+        """
+        pieces = PICTURE_PLACES.split(self.text)
+        parts = [] if len(pieces) > 1 else [Part("source"), Part("edit")]
+        for index, piece in enumerate(pieces):
+            if index % 2:
+                parts.append(Part("edit" if piece == "edit" else "source"))
+            elif piece:
+                parts.append(Part("text", piece.replace(INSTRUCTION, plain_text(instruction))))
+        return tuple(parts)
