@@ -113,8 +113,8 @@ def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens,
 def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int) -> float:
     """Return the bytes that the fullest moment of a block's backward pass has beside what the block kept, of one edit.
 
-    Those are gradients of activations, less what has been released by then. It is at the last layer, whose input is the widest: its gradient exists once from the frozen layer and once from the
-    adapter.
+    Those are gradients of activations, less what has been released by then. It is at the last layer, whose input is the
+    widest: its gradient exists once from the frozen layer and once from the adapter.
 
     Args:
         shape: The editor's shape.
