@@ -22,6 +22,19 @@ KINDS = {
 """What a path may be that is no regular file."""
 
 
+def path_kind(path: Path) -> str | None:
+    """Return what a path is where it is no regular file, such as "a folder" or "a pipe"; None for a regular file.
+
+    Args:
+        path: The path, or a link.
+
+    Raises:
+        OSError: There is nothing there, or it cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no file")
+
+
 def read_text_file(path: Path, largest: int = LARGEST_TEXT) -> str:
     """Return the text of a file that a person wrote, without a byte order mark.
 

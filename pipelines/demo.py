@@ -170,7 +170,7 @@ def _values(pipeline: str, loop: LoopSettings, *stages: str) -> dict[str, Any]:
 
 def _targets(edits: Path) -> list[bool]:
     """Return for each task of an edits folder whether it has a target, which gold pages and the oracle need."""
-    return [bool(json.loads(line).get("target")) for line in (edits / "edits.jsonl").read_text().splitlines()]
+    return [bool(json.loads(line).get("target")) for line in (edits / "edits.jsonl").read_bytes().splitlines()]
 
 
 def _without_oracle(watch: str) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_file, sha256_json
+from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_json
 from editloop.data.edits_file import read_edits
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.studies.world.scenes import write_edits
 from editloop.studies.world.stand_ins import add_candidates
@@ -67,14 +68,14 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
     """
     rows = read_edits(edits)
     pictures = [(row.source, row.target, *(candidate.image for candidate in row.candidates)) for row in rows]
-    digests = [sha256_file(path) for paths in pictures for path in paths if path]
+    digests = [file_picture_sha256(path) for paths in pictures for path in paths if path]
     texts = [[row.id, row.task, row.instruction, *(candidate.editor for candidate in row.candidates)] for row in rows]
     facts = {"seed": seed, "content": sha256_json([texts, digests])}
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
     if not all(_holds(target, facts) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
         everything = folder / "all"
         add_candidates(edits, everything, seed=seed)
-        lines = [json.loads(line) for line in (everything / "edits.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (everything / "edits.jsonl").read_bytes().splitlines()]
         parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SHARES}
         for line in lines:
             parts[_part(line["source"], seed)].append(line)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from PIL import Image, UnidentifiedImageError
 
 from annotation.campaigns.labelling import ShownPicture
-from editloop.content import sha256_file
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.object_storage import SCHEME, ObjectFolder, StorageError, is_address
 from infra.settings import ServiceSettings
@@ -241,7 +241,7 @@ class BucketStore:
 
 def _check_content(digest: str, path: Path) -> None:
     """Raise EditLoopError if a file does not have the digest."""
-    if (actual := sha256_file(path)) != digest:
+    if (actual := file_picture_sha256(path)) != digest:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
 
 

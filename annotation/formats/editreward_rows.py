@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotation.formats.judgements_folder import write_imported
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
-from editloop.content import complete_folder, sha256_bytes, write_file
-from editloop.data.picture_file import load_image, png_bytes
+from editloop.content import complete_folder, write_file
+from editloop.data.picture_file import load_image, picture_sha256, png_bytes
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from editloop.errors import EditLoopError, listed_faults
 
@@ -255,7 +255,7 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, PublicRow]], list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         is_list = text.lstrip().startswith("[")
-        values = json.loads(text) if is_list else [json.loads(line) for line in text.splitlines() if line.strip()]
+        values = json.loads(text) if is_list else [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise EditLoopError(f"{path}: neither a JSON list nor JSON lines of rows ({error}).") from error
     if not values:
@@ -279,5 +279,5 @@ def _load(folder: Path, name: str) -> _Picture:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise EditLoopError(f"{name!r} leaves the folder {folder}; copy the picture into it")
-    png = png_bytes(load_image(path))
-    return _Picture(sha256_bytes(png), png)
+    picture = load_image(path)
+    return _Picture(picture_sha256(picture), png_bytes(picture))

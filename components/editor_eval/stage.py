@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.editor_eval.declaration import EditorEvalParameters
-from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json, write_json
+from editloop.content import complete_folder, read_manifest, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import file_picture_sha256, load_image
 from editloop.data.picture_size import resized
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
@@ -210,7 +210,7 @@ def _measured(settings: GateSettings, rows: list[EditRow], comparison: _EditorCo
 
 def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
     """Return the content of each task's source image: tasks with the same source are not independent."""
-    return tuple(sha256_file(row.source) for row in rows)
+    return tuple(file_picture_sha256(row.source) for row in rows)
 
 
 def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorComparison) -> None:

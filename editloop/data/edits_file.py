@@ -11,20 +11,25 @@ image is decoded, only plain image formats are opened, and the faults of all lin
 
 import codecs
 import json
+import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from editloop.content import sha256_file
-from editloop.data.picture_file import first_line, load_image
+from editloop.data.picture_file import file_picture_sha256, first_line
 from editloop.errors import EditLoopError
+from editloop.text_file import path_kind
 
 LONGEST_INSTRUCTION = 2000
 """Longest instruction, in characters."""
+LONGEST_LINE = 4 * 2**20
+"""Bytes of a line, for tens of thousands of candidates."""
 
 
 class GivenCandidate(NamedTuple):
@@ -46,6 +51,12 @@ class EditRow:
     candidates: tuple[GivenCandidate, ...] = ()
 
 
+MOST_LINE_FAULTS = 10
+"""Most faults of one line in a message."""
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+"""How an address begins."""
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+"""Unicode's composed and decomposed form."""
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Instruction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_INSTRUCTION)]
 
@@ -83,9 +94,11 @@ class EditLine(BaseModel):
         Args:
             folder: The folder of the edits file.
         """
-        candidates = tuple(GivenCandidate(folder / candidate.image, candidate.editor) for candidate in self.candidates)
-        target = None if self.target is None else folder / self.target
-        return EditRow(self.id, self.task, self.instruction, folder / self.source, target, candidates)
+        candidates = tuple(
+            GivenCandidate(stated_path(folder, candidate.image), candidate.editor) for candidate in self.candidates
+        )
+        target = None if self.target is None else stated_path(folder, self.target)
+        return EditRow(self.id, self.task, self.instruction, stated_path(folder, self.source), target, candidates)
 
 
 def read_edits(path: Path) -> list[EditRow]:
@@ -120,15 +133,25 @@ def edits_files(path: Path) -> list[Path]:
         The files, sorted by path.
 
     Raises:
-        EditLoopError: The path is missing, or the folder has no such file.
+        EditLoopError: The path is missing, the folder has no such file, or one of them is a pipe, a device, or a link
+            out of the folder.
     """
-    if path.is_file():
+    try:
+        kind = path_kind(path)
+    except (OSError, ValueError):
+        kind = "no such file or folder"
+    if kind is None:
         return [path]
     if not path.is_dir():
-        raise EditLoopError(f"{path}: no such file or folder; give an edits.jsonl or a folder that holds one.")
+        raise EditLoopError(f"{path}: {kind}; give an edits.jsonl or a folder that holds one.")
     files = sorted(path.rglob("*.jsonl"))
     if not files:
         raise EditLoopError(f"{path}: holds no *.jsonl file; give an edits.jsonl or a folder that holds one.")
+    for file in files:
+        if fault := path_fault(path, str(file.relative_to(path))):
+            raise EditLoopError(f"{file}: {fault}")
+        if kind := path_kind(file):
+            raise EditLoopError(f"{file}: {kind}, not an edits file; take it out of the folder.")
     return files
 
 
@@ -140,9 +163,16 @@ def file_lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
     Yields:
         File and line number, and the line's bytes without its end.
+
+    Raises:
+        EditLoopError: A line is longer than LONGEST_LINE.
     """
     with file.open("rb") as stream:
-        for number, text in enumerate(stream, start=1):
+        for number, text in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
+            if len(text) > LONGEST_LINE:
+                raise EditLoopError(
+                    f"{file}:{number}: more than {LONGEST_LINE >> 20} MiB on a line, which is one edit."
+                )
             content = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
             if content.strip():
                 yield f"{file}:{number}", content.removesuffix(b"\n")
@@ -157,7 +187,7 @@ class _Reading:
     ids: dict[str, str] = field(default_factory=dict)
     """Location of the first line with each id."""
     tasks: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Location of the first line with each task, by (sha256 of the source, instruction)."""
+    """Location of the first line with each task, by (identity of the source image, instruction)."""
     picture_fault: Callable[[Path, str], str | None] = field(default_factory=lambda: cache(_picture_fault))
     """`_picture_fault`, which opens an image once."""
 
@@ -167,6 +197,8 @@ class _Reading:
                 self.read_line(location, file.parent, text)
         except OSError as error:
             self.faults.append(f"{file}: not a readable file ({error.strerror})")
+        except EditLoopError as error:
+            self.faults.append(str(error))
 
     def read_line(self, location: str, folder: Path, text: bytes) -> None:
         before = len(self.faults)
@@ -182,7 +214,7 @@ class _Reading:
             self.faults.append(repeated_id(location, line.id, self.ids[line.id]))
         self.ids.setdefault(line.id, location)
         if self.picture_fault(folder, line.source) is None:
-            task = (sha256_file(row.source), line.instruction)
+            task = (file_picture_sha256(row.source), line.instruction)
             if task in self.tasks:
                 self.faults.append(
                     f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "
@@ -217,7 +249,10 @@ def parse_line(location: str, text: bytes) -> tuple[EditLine | None, list[str]]:
     try:
         return EditLine.model_validate(json.loads(text.decode(), object_pairs_hook=_without_doubles)), []
     except ValidationError as error:
-        return None, [f"{location}: {_rule(details)}" for details in error.errors(include_url=False)]
+        rules = [_rule(details) for details in error.errors(include_url=False)[:MOST_LINE_FAULTS]]
+        if (more := error.error_count() - len(rules)) > 0:
+            rules.append(f"and {more:,} more faults on this line")
+        return None, [f"{location}: {rule}" for rule in rules]
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         return None, [
             f"{location}: {printable_json(text.decode(errors='replace'))}: not one JSON object in UTF-8 "
@@ -243,15 +278,33 @@ def path_fault(folder: Path, name: str) -> str | None:
     return None
 
 
+def stated_path(folder: Path, name: str) -> Path:
+    """Return the path of a file that an edits file names.
+
+    Letters with marks are stored as one code point or as several, depending on the system: where there is no file of
+    the stated name, one of the other form is taken.
+
+    Args:
+        folder: The folder of the edits file.
+        name: The path as the file states it.
+    """
+    forms = (name, *(unicodedata.normalize(form, name) for form in FORMS))
+    return folder / next((form for form in forms if os.path.lexists(folder / form)), name)
+
+
 def _picture_fault(folder: Path, name: str) -> str | None:
     """Return what is wrong with the image that a file states as `name`, or None."""
-    path = folder / name
+    if ADDRESS.match(name):
+        return "an address; download the picture and give its path below the folder"
+    path = stated_path(folder, name)
+    if "\\" in name and not path.exists():
+        return "a Windows path; write / between folders"
     if fault := path_fault(folder, name):
         return fault
     try:
         if not path.is_file():
             return f"no such file below {folder}"
-        load_image(path)
+        file_picture_sha256(path)
     except OSError as error:
         return f"not a path ({first_line(error)})"
     except EditLoopError as error:
@@ -260,11 +313,12 @@ def _picture_fault(folder: Path, name: str) -> str | None:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:
             raise ValueError(f"key {printable_json(key)} stands twice")
-    return dict(pairs)
+        unique[key] = value
+    return unique
 
 
 def _rule(details: Any) -> str:

@@ -9,6 +9,7 @@ levels stay within 4 bits and 3 levels. A crop of 2 % stays within 8 bits; a cro
 not.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import imagehash
@@ -16,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from editloop.content import sha256_bytes
-from editloop.data.picture_file import read_picture
+from editloop.data.picture_file import picture_sha256, read_picture
 
 FLAT = 4.0
 """Levels of 255. An image is flat where the standard deviation of its small version is below this in every channel."""
 SMALL, SIDE = 32, 8
 """Sides, in pixels, of the small version and of the colour fingerprint."""
+IMAGES_A_TIME = 256
+"""Images that are compared with all others at once."""
 BITS, LEVELS = 8, 8.0
 """Limits for images that look alike: differing bits of 64, and root mean square difference in levels of 255 over the 8
 x 8 RGB pixels."""
@@ -35,7 +37,7 @@ class Fingerprints:
     """Fingerprints of N images."""
 
     sha256: list[str]
-    """Of each image's bytes."""
+    """Identity of each image, `picture_sha256`."""
     bits: NDArray[np.uint64]
     """Perceptual hashes, (N,)."""
     colours: NDArray[np.uint8]
@@ -46,9 +48,19 @@ class Fingerprints:
     def __len__(self) -> int:
         return len(self.sha256)
 
+    def part(self, start: int, stop: int) -> "Fingerprints":
+        """Return the fingerprints of some images.
 
-def compute_fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
-    """Return the fingerprints of encoded images.
+        Args:
+            start: Index of the first.
+            stop: Index after the last.
+        """
+        chosen = slice(start, stop)
+        return Fingerprints(self.sha256[chosen], self.bits[chosen], self.colours[chosen], self.flat[chosen])
+
+
+def compute_fingerprints(pictures: Iterable[tuple[str, bytes]]) -> Fingerprints:
+    """Return the fingerprints of encoded images. One of them is decoded at a time.
 
     Args:
         pictures: Name, used in messages, and encoded bytes of each image.
@@ -56,15 +68,34 @@ def compute_fingerprints(pictures: list[tuple[str, bytes]]) -> Fingerprints:
     Raises:
         EditLoopError: An image cannot be read.
     """
-    images = [read_picture(data, name) for name, data in pictures]
-    small = np.array([_small(image) for image in images], np.uint8).reshape(-1, SMALL, SMALL, 3)
+    sha256, bits, smalls = [], [], []
+    for name, data in pictures:
+        image = read_picture(data, name)
+        sha256.append(picture_sha256(image))
+        bits.append(perceptual_hash(image))
+        smalls.append(_small(image))
+    small = np.array(smalls, np.uint8).reshape(-1, SMALL, SMALL, 3)
     block = SMALL // SIDE
     colours = small.reshape(-1, SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
     return Fingerprints(
-        [sha256_bytes(data) for _, data in pictures],
-        np.array([perceptual_hash(image) for image in images], np.uint64),
+        sha256,
+        np.array(bits, np.uint64),
         np.rint(colours).astype(np.uint8).reshape(-1, 3 * SIDE * SIDE),
         _flat(small),
+    )
+
+
+def join_fingerprints(parts: Sequence[Fingerprints]) -> Fingerprints:
+    """Return the fingerprints of all images of some parts, in order.
+
+    Args:
+        parts: At least one.
+    """
+    return Fingerprints(
+        [sha256 for part in parts for sha256 in part.sha256],
+        np.concatenate([part.bits for part in parts]),
+        np.concatenate([part.colours for part in parts]),
+        np.concatenate([part.flat for part in parts]),
     )
 
 
@@ -113,6 +144,23 @@ def similar_pairs(left: Fingerprints, right: Fingerprints, same_instruction: NDA
         strictly | same_instruction[first, second] & (distance <= LEVELS_SAME_INSTRUCTION)
     ]
     return near_pairs
+
+
+def look_alikes(prints: Fingerprints) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of different images that look alike, within BITS and LEVELS. Flat images are left out.
+
+    Args:
+        prints: Fingerprints of N images.
+
+    Yields:
+        Indices of two images, the smaller first.
+    """
+    for start in range(0, len(prints), IMAGES_A_TIME):
+        part = prints.part(start, start + IMAGES_A_TIME)
+        rest = prints.part(start, len(prints))
+        for first, second, _, _ in similar_pairs(part, rest, np.zeros((len(part), len(rest)), np.bool_)).tolist():
+            if first < second:
+                yield start + first, start + second
 
 
 def _small(picture: Image.Image) -> NDArray[np.uint8]:

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from editloop.content import sha256_file, sha256_json
+from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import file_picture_sha256
 
 
 def hold_out(rows: Sequence[EditRow], least: float, salt: int | str) -> tuple[list[EditRow], list[EditRow]]:
@@ -23,7 +24,7 @@ def hold_out(rows: Sequence[EditRow], least: float, salt: int | str) -> tuple[li
     """
     by_source: dict[str, list[EditRow]] = defaultdict(list)
     for row in rows:
-        by_source[sha256_file(row.source)].append(row)
+        by_source[file_picture_sha256(row.source)].append(row)
     held: list[EditRow] = []
     for source in sorted(by_source, key=lambda sha256: sha256_json([salt, sha256]))[:-1]:
         if len(held) >= least:

@@ -1,22 +1,27 @@
 """Sources of a dataset's tasks and images: a candidates folder, or an earlier version of the dataset."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from editloop.content import sha256_bytes
+from editloop.content import read_manifest, sha256_bytes
 from editloop.data.candidates_folder import read_lines
-from editloop.data.fingerprints import is_flat
+from editloop.data.fingerprints import Fingerprints, compute_fingerprints, is_flat, join_fingerprints, look_alikes
 from editloop.data.picture_file import load_image
 from editloop.data.vocabulary import EditTask
 from editloop.datasets.shards import rows_of_tasks
 from editloop.datasets.splits import SPLITS, Split, picture_digests, splits_of
 from editloop.errors import EditLoopError
+from editloop.progress import track
 
 TASKS = "tasks.jsonl"
+PICTURES_A_TIME = 64
+"""Images that a thread compares at once."""
 
 
 class CandidatesFolder:
-    """The folder that stage `candidates` wrote. Tasks that share an image fall into one split."""
+    """The folder that stage `candidates` wrote. Tasks whose images are equal or look alike fall into one split."""
 
     def __init__(self, folder: Path):
         """Read the tasks.
@@ -25,6 +30,7 @@ class CandidatesFolder:
             folder: The candidates folder.
         """
         self._images = folder / "images"
+        self._digests: dict[str, str] = read_manifest(folder)["files"]
         self.tasks = read_sorted_tasks(folder / TASKS)
 
     def splits(self, seed: int) -> dict[str, Split]:
@@ -33,7 +39,12 @@ class CandidatesFolder:
         Args:
             seed: Seed of the splits.
         """
-        return splits_of(self.tasks, seed, lambda sha256: is_flat(load_image(self._images / f"{sha256}.png")))
+        shown = sorted({picture for task in self.tasks for picture in (task.source, task.target) if picture})
+        parts = [shown[start : start + PICTURES_A_TIME] for start in range(0, len(shown), PICTURES_A_TIME)]
+        with ThreadPoolExecutor(os.cpu_count(), "fingerprints") as pool:
+            prints = list(track(pool.map(self._fingerprints, parts), "pictures compared", total=len(parts)))
+        alike = [(shown[one], shown[other]) for one, other in look_alikes(join_fingerprints(prints))] if shown else []
+        return splits_of(self.tasks, seed, lambda sha256: is_flat(load_image(self._images / f"{sha256}.png")), alike)
 
     def pictures(self, split: Split, tasks: Sequence[EditTask]) -> Iterator[dict[str, bytes]]:
         """Yield, for each task, its encoded images by sha256.
@@ -45,13 +56,16 @@ class CandidatesFolder:
         for task in tasks:
             yield {digest: self._read(digest) for digest in set(picture_digests(task))}
 
+    def _fingerprints(self, pictures: Sequence[str]) -> Fingerprints:
+        return compute_fingerprints((f"{picture}.png", self._read(picture)) for picture in pictures)
+
     def _read(self, sha256: str) -> bytes:
         path = self._images / f"{sha256}.png"
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             raise EditLoopError(f"{path}: no such file, but a task names it; make the candidates again.") from None
-        if sha256_bytes(data) != sha256:
+        if sha256_bytes(data) != self._digests.get(f"images/{path.name}"):
             raise EditLoopError(f"{path}: changed since it was written; make the candidates again or restore it.")
         return data
 

@@ -1,8 +1,8 @@
-"""Assignment of tasks to splits. Tasks that share an image get the same split, so that no image is in two."""
+"""Assignment of tasks to splits. Tasks that share an image, or whose images look alike, get the same split."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from editloop.data.vocabulary import EditTask
@@ -33,7 +33,12 @@ def split_of(source: str, seed: int) -> Split:
     return next(split for i, split in enumerate(SPLITS) if percent < sum(SHARES[before] for before in SPLITS[: i + 1]))
 
 
-def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bool]) -> dict[str, Split]:
+def splits_of(
+    tasks: Sequence[EditTask],
+    seed: int,
+    is_blank: Callable[[str], bool],
+    alike: Iterable[tuple[str, str]] = (),
+) -> dict[str, Split]:
     """Return the split of every task, by task id.
 
     Tasks that share an image (source, target or candidate) are joined, as in a chain of edits, where one task's target
@@ -45,6 +50,7 @@ def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bo
         seed: Seed of the splits.
         is_blank: Returns whether the image with this sha256 is blank. Called only for images that tasks of several
             sources share.
+        alike: Pairs of images, by sha256, that look alike: the tasks with them are joined, too.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -60,6 +66,8 @@ def splits_of(tasks: Sequence[EditTask], seed: int, is_blank: Callable[[str], bo
         if not is_blank(picture):
             for source in sources:
                 joined.merge(first[picture], source)
+    for one, other in alike:
+        joined.merge(first[one], first[other])
     smallest = {source: min(sources) for sources in joined.subsets() for source in sources}
     return {task.task_id: split_of(smallest[task.source], seed) for task in tasks}
 

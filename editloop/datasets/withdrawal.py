@@ -103,7 +103,7 @@ def _read_list(folder: Path, repo: str) -> list[Withdrawal]:
     """Read the list of the last commit. An EditLoopError names its faulty lines."""
     (content,) = git_objects(folder, [f"HEAD:{LIST}"])
     withdrawals, faults = [], []
-    for number, line in enumerate((content or b"").decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate((content or b"").splitlines(), 1):
         try:
             withdrawals.append(Withdrawal.model_validate(json.loads(line)))
         except (ValidationError, ValueError) as error:

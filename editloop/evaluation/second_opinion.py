@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.content import sha256_file
 from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement
 from editloop.evaluation.gates.settings import IndependentJudge
@@ -59,7 +59,7 @@ class JudgeOpinion:
             reward_sha256: Version of the reward model that trained the editor.
         """
         self.gate_judge, self.judge, self.trained_it = gate_judge, judge, judge.version == reward_sha256
-        self.clusters = tuple(sha256_file(row.source) for row in rows[: gate_judge.tasks])
+        self.clusters = tuple(file_picture_sha256(row.source) for row in rows[: gate_judge.tasks])
         self.preferences = np.full(len(self.clusters), np.nan)
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
@@ -111,7 +111,7 @@ class HumanOpinion:
             )
         judged_rows = [row for row in rows if row.id in preferences]
         self.gate_judge = gate_judge
-        self.clusters = tuple(sha256_file(row.source) for row in judged_rows)
+        self.clusters = tuple(file_picture_sha256(row.source) for row in judged_rows)
         self.preferences = np.array([preferences[row.id] for row in judged_rows])
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
@@ -149,7 +149,7 @@ def read_preferences(file: Path) -> dict[str, float]:
         )
     preferences: dict[str, float] = {}
     faults = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_text("utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -5,8 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from editloop.content import MANIFEST, sha256_bytes, sha256_file, sha256_json, write_json
-from editloop.data.picture_file import load_image, png_bytes
+from editloop.content import MANIFEST, sha256_file, sha256_json, write_json
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 
@@ -17,8 +17,8 @@ def picture_digests(image: str) -> set[str]:
     """Return the sha256 values by which datasets may know an image.
 
     Args:
-        image: A sha256, returned as it is; or the path of an image file. A file gives the sha256 of its bytes and of
-            the PNG that the candidates stage makes of it.
+        image: A sha256, returned as it is; or the path of an image file. A file gives the sha256 of its bytes,
+            by which edits folders list it, and the image's identity, by which datasets do.
 
     Raises:
         EditLoopError: `image` is neither a sha256 nor an image file.
@@ -28,7 +28,7 @@ def picture_digests(image: str) -> set[str]:
     path = Path(image)
     if not path.is_file():
         raise EditLoopError(f"{image}: neither a sha256 (64 hex characters) nor a file.")
-    return {sha256_file(path), sha256_bytes(png_bytes(load_image(path)))}
+    return {sha256_file(path), file_picture_sha256(path)}
 
 
 def edits_pictures(sha256: str, run_id: str) -> set[str]:

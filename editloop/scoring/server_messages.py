@@ -1,4 +1,4 @@
-"""Messages between client and server: JSON, with images as base64 of a PNG, JPEG or WebP file."""
+"""Messages between client and server: JSON, with images as base64 of a PNG, JPEG, WebP or AVIF file."""
 
 import base64
 import binascii
@@ -27,11 +27,11 @@ def _decode_base64(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise ValueError("a picture is base64 text of a PNG, JPEG or WebP file")
+        raise ValueError("a picture is base64 text of a PNG, JPEG, WebP or AVIF file")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"not base64 ({error}); send the bytes of a PNG, JPEG or WebP file so") from None
+        raise ValueError(f"not base64 ({error}); send the bytes of a PNG, JPEG, WebP or AVIF file so") from None
 
 
 EncodedPicture = Annotated[

@@ -56,7 +56,7 @@ ATTACKS: dict[str, tuple[Any, int, str]] = {
     "too many edits": (body(edits=body()["edits"] * 65), 413, "at most 64"),
     "no base64": (body(source="/etc/passwd"), 422, "base64"),
     "not a picture": (body(source=base64.b64encode(b"hello").decode()), 422, "source"),
-    "another format": (body(source=picture_file("GIF")), 422, "PNG, JPEG or WebP"),
+    "another format": (body(source=picture_file("GIF")), 422, "PNG, JPEG, WebP or AVIF"),
     "truncated": (body(edits=[truncated()]), 422, "edits[0]"),
     "bomb": (body(edits=[bomb()]), 422, "pixels"),
     "1 x 1": (body(edits=[picture_file("PNG", pictures(1, side=1)[0])]), 422, "1 x 1"),

@@ -1,7 +1,9 @@
 """Every fault that an edits file can have is planted here; each must be named with file, line, value and rule."""
 
 import json
+import os
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editloop.content import file_digests, read_manifest
-from editloop.data.edits_file import read_edits
+from editloop.data import edits_file
+from editloop.data.edits_file import MOST_LINE_FAULTS, read_edits
 from editloop.data.picture_file import LARGEST_PICTURE, load_image
 from editloop.errors import EditLoopError
 from editloop.studies.world.stand_ins import STAND_INS, add_candidates, changed_region
@@ -237,6 +240,61 @@ def test_any_json_gives_rows_or_named_faults(folder: Path, line: Any) -> None:
         assert [(row.id, row.instruction) for row in rows] == [(line["id"].strip(), line["instruction"].strip())]
     assert all(fault.startswith(f"{path}:1: ") for fault in named)
     assert rows or named
+
+
+def test_one_source_in_two_files_is_one_task(folder: Path) -> None:
+    Image.open(folder / "images" / "a.png").save(folder / "images" / "a.webp", lossless=True)
+    (fault,) = faults(write(folder, GOOD, {**GOOD, "id": "b", "source": "images/a.webp"}))[1:]
+    assert "edits.jsonl:2: instruction" in fault
+    assert "same source and instruction as" in fault
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("images\\a.png", "a Windows path; write / between folders"),
+        ("https://pictures.example/a.png?signature=abc", "an address; download the picture"),
+    ],
+)
+def test_a_path_of_another_system_is_named_as_what_it_is(folder: Path, source: str, rule: str) -> None:
+    (fault,) = faults(write(folder, {**GOOD, "source": source}))[1:]
+    assert f"edits.jsonl:1: source = {json.dumps(source)}: {rule}" in fault
+
+
+@pytest.mark.parametrize(("stored", "stated"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_finds_its_file_in_either_unicode_form(folder: Path, stored: str, stated: str) -> None:
+    name = "images/k\u00fcche.png"
+    (folder / "images" / "a.png").rename(folder / unicodedata.normalize(stored, name))
+    (row,) = read_edits(write(folder, {**GOOD, "source": unicodedata.normalize(stated, name)}))
+    assert row.source.is_file()
+
+
+def test_pipes_devices_and_links_among_edits_files_are_refused_without_being_opened(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(folder, GOOD)
+    for name, make, rule in (
+        ("pipe.jsonl", os.mkfifo, "a pipe, not an edits file"),
+        ("zero.jsonl", lambda path: path.symlink_to("/dev/zero"), "leaves the folder"),
+        ("elsewhere.jsonl", lambda path: path.symlink_to(tmp_path / "outside.png"), "leaves the folder"),
+    ):
+        make(folder / name)
+        with pytest.raises(EditLoopError, match=rf"{name}: {rule}"):
+            read_edits(folder)
+        (folder / name).unlink()
+    os.mkfifo(folder / "alone")
+    with pytest.raises(EditLoopError, match=r"alone: a pipe; give an edits\.jsonl"):
+        read_edits(folder / "alone")
+
+
+def test_lines_of_endless_keys_or_letters_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {f"key {number}": number for number in range(20_000)}
+    found = faults(write(folder, {**GOOD, **keys}))
+    assert len(found) == 2 + MOST_LINE_FAULTS
+    assert "and 19,990 more faults on this line" in found[-1]
+    monkeypatch.setattr(edits_file, "LONGEST_LINE", 100)
+    with pytest.raises(EditLoopError, match=r"edits\.jsonl:2: more than"):
+        read_edits(write(folder, GOOD, {**GOOD, "id": "b", "instruction": "very " * 50}))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")

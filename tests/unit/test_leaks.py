@@ -103,7 +103,7 @@ def test_each_kind_of_leak_is_found_once_and_the_rest_is_none(tmp_path: Path) ->
     )
     found = find_leaks(data, asked)
     assert [(hit.kind, hit.task_id, hit.part, hit.key, hit.suite_part) for hit in found.hits] == [
-        ("bytes", "same", "source", "one", "left"),
+        ("pixels", "same", "source", "one", "left"),
         ("looks", "scaled", "source", "two", "source"),
         ("instruction", "asked", "source", "three", "source"),
     ]
@@ -111,7 +111,7 @@ def test_each_kind_of_leak_is_found_once_and_the_rest_is_none(tmp_path: Path) ->
     assert [hit.same_instruction for hit in found.hits] == [False, True, True]
     assert [(weak.instruction, weak.tasks, weak.items) for weak in found.weak] == [("make it brighter", 1, 1)]
     assert (found.training_pictures, found.suite_pictures, found.flat) == (10, 15, 6)
-    assert found.report()["by_kind"] == {"bytes": 1, "looks": 1, "instruction": 1}
+    assert found.report()["by_kind"] == {"pixels": 1, "looks": 1, "instruction": 1}
     with pytest.raises(EditLoopError, match=r"3 tasks.*leaks --remove[\s\S]*task scaled, source - two, source"):
         check_leaks(data, asked)
     assert check_leaks(data, suite(("four", "x", [encoded(pictures[11])] * 3))).hits == ()

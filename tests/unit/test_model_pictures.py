@@ -166,7 +166,7 @@ class TestFiles:
             decoded(encoded(picture))
 
     def test_other_formats_are_not_opened(self):
-        with pytest.raises(EditLoopError, match="PNG, JPEG or WebP"):
+        with pytest.raises(EditLoopError, match="PNG, JPEG, WebP or AVIF"):
             decoded(encoded(Image.new("RGB", (20, 20)), "GIF"))
 
 

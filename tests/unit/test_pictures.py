@@ -10,24 +10,20 @@ from annotation.campaigns.pictures import (
     FolderStore,
     picture_store,
 )
-from editloop.content import sha256_bytes, sha256_file
+from editloop.data.picture_file import file_picture_sha256, store_png
 from editloop.errors import EditLoopError
 from infra.settings import ServiceSettings
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three files that stand for pictures, {sha256: path}."""
-    found = {}
-    for place in range(3):
-        data = f"picture {place}".encode()
-        found[sha256_bytes(data)] = tmp_path / f"{sha256_bytes(data)}.png"
-        found[sha256_bytes(data)].write_bytes(data)
-    return found
+    """Three small pictures, {identity: path}."""
+    digests = [store_png(Image.new("RGB", (16, 16), (place, 0, 0)), tmp_path) for place in range(3)]
+    return {digest: tmp_path / f"{digest}.png" for digest in digests}
 
 
 def kept(store, campaign):
-    return {path.stem: sha256_bytes(path.read_bytes()) for path in (store.root / campaign).iterdir()}
+    return {path.stem: file_picture_sha256(path) for path in (store.root / campaign).iterdir()}
 
 
 def test_a_folder_keeps_each_picture_once_under_its_digest(pictures, tmp_path):
@@ -56,7 +52,7 @@ def test_another_disk_gets_a_copy(pictures, tmp_path, monkeypatch):
 
 def test_a_picture_that_was_changed_is_told(pictures, tmp_path):
     digest, path = next(iter(pictures.items()))
-    path.write_bytes(b"another picture")
+    Image.new("RGB", (16, 16), "white").save(path)
     store = FolderStore(tmp_path / "root")
     with pytest.raises(EditLoopError, match=f"is not the picture {digest}.*was changed"):
         store.put("campaign", pictures)
@@ -80,12 +76,12 @@ def test_an_address_tells_the_digest_alone(tmp_path):
 
 
 def test_a_picture_larger_than_a_screen_gets_a_display_copy_once(tmp_path):
-    sizes = [(DISPLAY_SIDE, 8), (2 * DISPLAY_SIDE, DISPLAY_SIDE)]
+    sizes = [(DISPLAY_SIDE, 16), (2 * DISPLAY_SIDE, DISPLAY_SIDE)]
     pictures = {}
     for size in sizes:
         path = tmp_path / f"{size[0]}.png"
         Image.new("RGB", size, (200, 40, 40)).save(path)
-        pictures[sha256_file(path)] = path
+        pictures[file_picture_sha256(path)] = path
     small, big = pictures
     name = f"{big}.{2 * DISPLAY_SIDE}x{DISPLAY_SIDE}.webp"
     store = FolderStore(tmp_path / "root")

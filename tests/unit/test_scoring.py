@@ -200,7 +200,7 @@ def test_a_broken_picture_costs_its_own_row_alone(edits: Path, tmp_path: Path) -
         assert row["overall"] == (None if place in missing else own[place].overall)
         assert (row["if_mean"] is None) == (row["reward"] is None) == (place in missing)
     assert summary.missing == 7
-    assert summary.reasons["source: not a readable PNG, JPEG or WebP picture (unknown format)"] == 3
+    assert summary.reasons["source: not a readable PNG, JPEG, WebP or AVIF picture (unknown format)"] == 3
 
 
 def test_too_many_missing_end_the_call_with_the_commonest_reason(edits: Path, tmp_path: Path) -> None:

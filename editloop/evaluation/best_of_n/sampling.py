@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from editloop.content import sha256_file
 from editloop.data.edits_file import EditRow
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.evaluation.best_of_n.curve import Values
 from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
@@ -63,4 +63,4 @@ def sample_edits(
         right[:, number], scores[ORACLE][:, number] = oracle_scores.right, oracle_scores.mean
         for name, judge in judges.items():
             scores[name][:, number] = judge_scores(judge, tasks.cases, edits)
-    return SampledEdits(right, scores, tuple(sha256_file(row.source) for row in rows))
+    return SampledEdits(right, scores, tuple(file_picture_sha256(row.source) for row in rows))

@@ -223,7 +223,7 @@ def read_result(folder: Path) -> EditorResult:
     """
     try:
         facts = ResultFacts.model_validate_json((folder / REPORT).read_bytes())
-        lines = (folder / EDITS).read_text().splitlines()
+        lines = filter(None, (folder / EDITS).read_text("utf-8").split("\n"))
         edits = tuple(_SCORED_EDIT.validate_json(line) for line in lines)
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]

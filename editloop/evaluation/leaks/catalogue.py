@@ -7,10 +7,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from editloop.data.fingerprints import Fingerprints, compute_fingerprints
+from editloop.data.fingerprints import Fingerprints, compute_fingerprints, join_fingerprints
 from editloop.datasets.shards import shards
 from editloop.progress import track
 
@@ -99,11 +98,5 @@ def _merge_catalogues(parts: Sequence[Catalogue]) -> Catalogue:
     return Catalogue(
         [location for part in parts for location in part.places],
         [text for part in parts for text in part.instructions],
-        Fingerprints(
-            [sha256 for fingerprints in prints for sha256 in fingerprints.sha256],
-            *(
-                np.concatenate([getattr(fingerprints, name) for fingerprints in prints])
-                for name in ("bits", "colours", "flat")
-            ),
-        ),
+        join_fingerprints(prints),
     )

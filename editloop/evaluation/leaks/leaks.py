@@ -1,4 +1,4 @@
-"""Find what training data and a suite have in common: images with the same bytes, images that look alike, instructions.
+"""Find what training data and a suite have in common: equal images, images that look alike, instructions.
 
 An image of the suite that the training data holds, identical or nearly so, is a leak: the model has seen the question.
 Images that are slightly less alike are a leak if their instructions are the same. A shared instruction alone is weak
@@ -24,8 +24,8 @@ PICTURES_A_TIME = 16
 """Images of the suite compared with all of the training data at once."""
 HITS_LISTED = 20
 """Hits that an error message lists."""
-LeakKind = Literal["bytes", "looks", "instruction"]
-LEAK_KINDS: tuple[LeakKind, ...] = ("bytes", "looks", "instruction")
+LeakKind = Literal["pixels", "looks", "instruction"]
+LEAK_KINDS: tuple[LeakKind, ...] = ("pixels", "looks", "instruction")
 """The strongest first. instruction: the instructions are equal, and the images are less alike than `looks` needs."""
 
 
@@ -44,7 +44,7 @@ class Hit:
     suite_part: str
     """Which image of the item: source, or the candidate's name."""
     distance: int
-    """Bits, of 64, by which the perceptual hashes differ; 0 for equal bytes."""
+    """Bits, of 64, by which the perceptual hashes differ; 0 for equal images."""
     same_instruction: bool
 
 
@@ -116,7 +116,7 @@ def find_leaks(training: Path, suite: Suite) -> Leaks:
         ).tolist():
             kind: LeakKind = "looks" if strictly else "instruction"
             if batch_fingerprints.sha256[batch_index] == taught.pictures.sha256[taught_index]:
-                kind = "bytes"
+                kind = "pixels"
             asked, (file, task_id, part) = batch[batch_index], taught.places[taught_index]
             same = bool(same_instruction[batch_index, taught_index])
             hit = Hit(kind, file, task_id, part, asked.key, asked.part, bits, same)
@@ -159,7 +159,7 @@ def format_hit(hit: Hit) -> str:
         hit: The hit.
     """
     why = {
-        "bytes": "the same bytes",
+        "pixels": "the same image",
         "looks": f"alike, {hit.distance} bits apart",
         "instruction": f"the same instruction of pictures {hit.distance} bits apart",
     }[hit.kind]

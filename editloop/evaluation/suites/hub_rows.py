@@ -211,7 +211,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".json":
             records = json.loads(path.read_text())
         else:
-            lines = path.read_text().splitlines()
+            lines = path.read_text("utf-8").split("\n")
             records = [_line_of_json(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     except ValueError as error:
         raise EditLoopError(f"{path}: not JSON ({first_line(error)}).") from None

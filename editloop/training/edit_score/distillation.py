@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from editloop.content import complete_folder, sha256_bytes, sha256_file
-from editloop.data.picture_file import load_image
+from editloop.content import complete_folder, sha256_file
+from editloop.data.picture_file import load_image, store_png
 from editloop.datasets.splits import split_of
 from editloop.errors import EditLoopError, listed_faults
 from editloop.models.edit_score.scores import SCALE, overall
@@ -188,12 +188,10 @@ def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> s
 
 
 def _stored(row: DistillationRow, folder: Path, images: Path) -> DistillationRow:
-    """Copy a row's images into the folder, named by their content, and return the row with these names."""
+    """Store a row's images in the folder by their identity, and return the row with these names."""
     names: dict[str, str] = {}
     for role in ("source", "edit"):
-        data = (folder / getattr(row, role)).read_bytes()
-        names[role] = sha256_bytes(data)
-        (images / names[role]).write_bytes(data)
+        names[role] = store_png(load_image(folder / getattr(row, role)), images)
     return row.model_copy(update=names)
 
 
@@ -221,4 +219,4 @@ def read_distillation_picture(folder: Path, sha256: str) -> Any:
         folder: The folder that `import_distillation_rows` wrote.
         sha256: The image's name in a row: `source` or `edit`.
     """
-    return np.asarray(load_image(folder / "images" / sha256))
+    return np.asarray(load_image(folder / "images" / f"{sha256}.png"))
