@@ -28,7 +28,7 @@ class Candidate(Record):
 
     candidate_id: str
     image: str
-    """sha256 of the image file's bytes. The file is `images/<sha256>.png` in the candidates folder."""
+    """Identity of the image, `picture_sha256`. The file is `images/<identity>.png` in the candidates folder."""
     editor: str
     """The editor that made it, never shown to annotators."""
     seed: int | None = None
@@ -44,9 +44,9 @@ class EditTask(Record):
     task_type: str = "edit"
     instruction: str
     source: str
-    """sha256 of the source image."""
+    """Identity of the source image."""
     target: str | None = None
-    """sha256 of the known right result. None where there is none."""
+    """Identity of the known right result. None where there is none."""
     candidates: tuple[Candidate, ...] = ()
 
 
@@ -74,12 +74,12 @@ class Page(Record):
     task_id: str
     instruction: str
     source: str
-    """sha256 of the source image."""
+    """Identity of the source image."""
     candidates: tuple[str, ...]
     """Candidate ids in the order of the page. Where a task has fewer candidates than the page has slots, the first ones
     repeat."""
     images: tuple[str, ...]
-    """sha256 of the candidates' images, in the same order."""
+    """Identities of the candidates' images, in the same order."""
     overlap: int = Field(ge=1)
     """Number of annotators who get the page. Every annotator gets the pages of all kinds but `task`."""
     expected: dict[str, dict[Axis, Range]] = {}
@@ -137,7 +137,7 @@ def task_id(source: str, instruction: str) -> str:
     """Return the content address of a task, 16 hex characters.
 
     Args:
-        source: sha256 of the source image.
+        source: Identity of the source image.
         instruction: The instruction.
     """
     return sha256_json([source, instruction])[:16]
@@ -150,6 +150,6 @@ def candidate_id(task: str, image: str) -> str:
 
     Args:
         task: The task's id.
-        image: sha256 of the candidate's image.
+        image: Identity of the candidate's image.
     """
     return sha256_json([task, image])[:16]

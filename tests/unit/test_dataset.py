@@ -1,21 +1,25 @@
 """Judgements to pairs: orders, ties, splits without leaks, and the same bytes again."""
 
-import io
 import json
 import shutil
+import tempfile
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
-from editloop.content import complete_folder, read_manifest, sha256_bytes, write_json
+from editloop.content import complete_folder, read_manifest, write_json
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Judgement
 from editloop.datasets.build import NoPairsError, publish_dataset, rebuild_dataset, write_dataset
 from editloop.datasets.git_command import git_objects
@@ -28,7 +32,9 @@ from editloop.datasets.votes import read_votes
 from editloop.datasets.withdrawal import Withdrawal, Withdrawn
 from editloop.errors import EditLoopError
 from editloop.lineage import withdraw
+from editloop.models.editors.candidates import write_candidates
 from tests.dataset_repositories import run_git
+from tests.picture_encodings import ENCODINGS, encoded
 
 
 @pytest.fixture
@@ -213,14 +219,73 @@ def test_only_a_version_without_pairs_counts_as_empty(
 
 def test_a_plain_target_of_several_drawn_scenes_joins_none(make_candidates, tmp_path) -> None:
     """A result that is one colour all over says nothing, in real pictures."""
-    candidates = make_candidates(20)
-    plain = io.BytesIO()
-    Image.new("RGB", (32, 32), "white").save(plain, "PNG")
-    sha256 = sha256_bytes(plain.getvalue())
-    (candidates / "images" / f"{sha256}.png").write_bytes(plain.getvalue())
-    tasks = [one.model_copy(update={"target": sha256}) for one in read_sorted_tasks(candidates / "tasks.jsonl")]
-    (candidates / "tasks.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in tasks))
-    assert CandidatesFolder(candidates).splits(0) == {one.task_id: split_of(one.source, 0) for one in tasks}
+    with complete_folder(tmp_path / "plain") as candidates:
+        shutil.copytree(make_candidates(20) / "images", candidates / "images")
+        white = store_png(Image.new("RGB", (32, 32), "white"), candidates / "images")
+        drawn = read_sorted_tasks(tmp_path / "candidates-20-0-4" / "tasks.jsonl")
+        tasks = [one.model_copy(update={"target": white}) for one in drawn]
+        (candidates / "tasks.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in tasks))
+    assert CandidatesFolder(tmp_path / "plain").splits(0) == {one.task_id: split_of(one.source, 0) for one in tasks}
+
+
+def photograph(seed: int, size: int = 96) -> Image.Image:
+    """A smooth scene of its own colours and shapes, under a camera's noise."""
+    rng = np.random.default_rng(seed)
+    shapes = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((size, size))
+    return Image.fromarray((np.asarray(shapes) + rng.normal(0, 4, (size, size, 3))).clip(0, 255).astype(np.uint8))
+
+
+def edits_of(folder: Path, rows: list[tuple[str, dict[str, bytes]]]) -> Path:
+    """Write an edits folder: instruction and files of each row, the first of which is the source."""
+    folder.mkdir()
+    lines = []
+    for number, (instruction, files) in enumerate(rows):
+        names = [f"{number}-{name}" for name in files]
+        for name, data in zip(names, files.values(), strict=True):
+            (folder / name).write_bytes(data)
+        candidates = [{"image": name, "editor": "e"} for name in names[1:]]
+        row = {"id": str(number), "instruction": instruction, "source": names[0], "candidates": candidates}
+        lines.append(json.dumps(row) + "\n")
+    (folder / "edits.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_photographs_that_were_saved_again_stay_in_one_split(tmp_path: Path) -> None:
+    """20 photographs, each as two JPEG files of other quality under two instructions."""
+    rows = [
+        (instruction, {"photo.jpg": encoded(photograph(seed), "JPEG", quality=quality)})
+        for seed in range(20)
+        for instruction, quality in (("Make it red.", 95), ("Make it blue.", 85))
+    ]
+    write_candidates(edits_of(tmp_path / "edits", rows), tmp_path / "candidates", per_task=0)
+    folder = CandidatesFolder(tmp_path / "candidates")
+    splits = {task.name: split for task in folder.tasks for split in [folder.splits(0)[task.task_id]]}
+    assert len({task.source for task in folder.tasks}) == 40
+    assert all(splits[str(2 * pair)] == splits[str(2 * pair + 1)] for pair in range(20))
+    assert len(set(splits.values())) > 1
+
+
+@given(kinds=st.lists(st.sampled_from(sorted(ENCODINGS)), min_size=18, max_size=18))
+@settings(max_examples=4, deadline=None)
+def test_any_mixture_of_files_of_the_same_pictures_is_the_same_dataset(kinds: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        digests = [
+            dataset_sha256(Path(temporary) / name, encodings)
+            for name, encodings in (("mixed", kinds), ("plain", ["PNG"] * 18))
+        ]
+    assert digests[0] == digests[1]
+
+
+def dataset_sha256(folder: Path, encodings: list[str]) -> dict[str, str]:
+    """Return the dataset's files of six tasks whose 18 pictures are stored in these encodings."""
+    folder.mkdir()
+    pictures = [ENCODINGS[kind](photograph(number, 48)) for number, kind in enumerate(encodings)]
+    rows = [("Make it red.", dict(zip("abc", pictures[3 * task : 3 * task + 3], strict=True))) for task in range(6)]
+    write_candidates(edits_of(folder / "edits", rows), folder / "candidates", per_task=0)
+    judge(folder / "judged", folder / "candidates", first_id=1)
+    write_dataset(folder / "judged", folder / "candidates", folder / "data")
+    files: dict[str, str] = read_manifest(folder / "data")["files"]
+    return files
 
 
 @pytest.mark.parametrize(
