@@ -31,6 +31,8 @@ SHORTEST_SIDE = 16
 """Pixels: one patch of a vision model. Nobody can judge a smaller image."""
 MOST_SCANS = 32
 """Scans of a JPEG. Each is a pass over all pixels: encoders make about ten, a hostile file has thousands."""
+MOST_SCANNED = 640_000_000
+"""Pixels of all scans of a JPEG together, some seconds of decoding: a dozen scans of the largest picture."""
 LARGEST_PROFILE = 4 * 2**20
 """Bytes of a colour profile that is applied. A camera's has 1 to 3 kB, a press's up to 3 MB."""
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
@@ -195,8 +197,12 @@ def _decode(data: bytes, name: str) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(name, opened.width, opened.height)
-            if opened.format == "JPEG" and (scans := data.count(START_OF_SCAN)) > MOST_SCANS:
-                raise EditLoopError(f"{name}: a JPEG of {scans:,} scans; at most {MOST_SCANS} are read")
+            scans, pixels = data.count(START_OF_SCAN), opened.width * opened.height
+            if opened.format == "JPEG" and (scans > MOST_SCANS or scans * pixels > MOST_SCANNED):
+                raise EditLoopError(
+                    f"{name}: a JPEG of {scans:,} scans of {pixels:,} pixels; at most {MOST_SCANS} scans, of together "
+                    f"{MOST_SCANNED:,} pixels, are read"
+                )
             return _canonical(opened)
 
 

@@ -48,6 +48,9 @@ class ServeSettings(FrozenModel):
     request_seconds: float = Field(300.0, gt=0)
     """Time limit of a request and of a batch. A request that takes longer is answered with 503; a worker that takes
     longer for one batch is replaced."""
+    receive_seconds: float = Field(60.0, gt=0)
+    """How long a client may take to send a request's headers, and then its body. A connection without headers is
+    closed, a body that is not complete is answered with 408."""
     stop_seconds: int = Field(60, ge=0)
     """How long a server that is told to stop continues with the requests that it has accepted."""
     limits: Limits = Limits()

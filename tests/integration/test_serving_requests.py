@@ -3,9 +3,13 @@
 import base64
 import io
 import json
+import socket
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +19,10 @@ from PIL import Image
 
 from editloop.models.judge_protocol import EditGroup
 from editloop.scoring.encoding import encode_png
+from editloop.scoring.server_messages import ScoreRequest
+from editloop.scoring.serving.app import DecodedRequest, HttpRefusal
 from tests.pixel_judge import INFINITE, UNJUDGEABLE
-from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post
+from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post, served
 
 
 def test_whoever_has_no_token_learns_nothing(server: Server) -> None:
@@ -97,6 +103,35 @@ def test_a_body_without_a_length_is_cut_off_too(server: Server) -> None:
     except httpx.TransportError:
         pass  # the server has closed the connection before all of it was sent
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_whoever_sends_slowly_is_cut_off_and_holds_up_nobody(tmp_path: Path) -> None:
+    """Half-sent headers, on a new connection and after an answer, and a large body that stops: others are answered."""
+    with served(tmp_path, receive_seconds=1.5, held_megabytes=64) as running:
+        address = ("127.0.0.1", httpx.URL(running.url).port)
+        whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+        body_head = head + b"Content-Type: application/json\r\nContent-Length: 60000000\r\n\r\n{"
+        slow = [socket.create_connection(address) for _ in range(20)]
+        for number, connection in enumerate(slow):
+            connection.settimeout(20)
+            if number % 3 == 1:
+                connection.sendall(whole)
+                assert b"200 OK" in connection.recv(4096)
+            connection.sendall(body_head if number % 3 == 2 else head[:50])
+        assert post(running, body()).status_code == 200, "announced bytes are not reserved"
+        for number, connection in enumerate(slow):
+            answer = b"".join(iter(partial(connection.recv, 4096), b""))
+            assert (b"408 " in answer) == (b"within 1.5 seconds" in answer) == (number % 3 == 2), answer
+            connection.close()
+        assert post(running, body()).status_code == 200
+
+
+def test_pictures_of_a_client_that_has_left_are_not_decoded() -> None:
+    gone = threading.Event()
+    gone.set()
+    with pytest.raises(HttpRefusal, match="499"):
+        DecodedRequest(ScoreRequest.model_validate(body()), 1_000_000, gone)
 
 
 @pytest.mark.parametrize(

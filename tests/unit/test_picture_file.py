@@ -120,8 +120,11 @@ def scans(count: int) -> bytes:
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_picture(scans(MOST_SCANS), "many").size == (64, 64)
     monkeypatch.setattr(picture_file, "_canonical", lambda opened: pytest.fail("it was decoded"))
-    with pytest.raises(EditLoopError, match=r"^hostile: a JPEG of 3,000 scans; at most 32 are read$"):
+    with pytest.raises(EditLoopError, match=r"^hostile: a JPEG of 3,000 scans of 4,096 pixels; at most 32 scans"):
         read_picture(scans(3000), "hostile")
+    monkeypatch.setattr(picture_file, "MOST_SCANNED", 20 * 64 * 64)
+    with pytest.raises(EditLoopError, match=r"^large: a JPEG of 21 scans of 4,096 pixels; at most"):
+        read_picture(scans(21), "large")
 
 
 def test_what_is_no_picture_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

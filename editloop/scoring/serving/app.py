@@ -6,15 +6,16 @@
     GET  /healthz    the process is alive; needs no token
     GET  /readyz     a worker has loaded its model; needs no token
 
-Refusals: 401 wrong or no token, 413 too large, 415 not JSON, 422 cannot be judged, 429 overloaded, 503 no worker could
-answer.
+Refusals: 401 wrong or no token, 408 sent too slowly, 413 too large, 415 not JSON, 422 cannot be judged, 429 overloaded,
+503 no worker could answer.
 """
 
 import asyncio
 import hashlib
 import hmac
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -55,22 +56,25 @@ class HttpRefusal(HTTPException):
 class DecodedRequest:
     """A request with its images decoded."""
 
-    def __init__(self, request: ScoreRequest, most_pixels: int):
+    def __init__(self, request: ScoreRequest, most_pixels: int, gone: threading.Event):
         """Decode the images; equal files are decoded once.
 
         Args:
             request: The request.
             most_pixels: Largest number of pixels of all different images together.
+            gone: Set once the client has left: the next image is not decoded then.
 
         Raises:
             EditLoopError: An image cannot be read.
-            HttpRefusal: Status 413; the images have more pixels than `most_pixels`.
+            HttpRefusal: Status 413, the images have more pixels than `most_pixels`; or 499, the client has left.
         """
         self.instruction = request.instruction
         names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
         pictures_by_bytes: dict[bytes, Picture] = {}
         pictures, pixels = [], 0
         for name, data in zip(names, (request.source, *request.edits), strict=True):
+            if gone.is_set():
+                raise HttpRefusal(499, "the asker left")
             if data not in pictures_by_bytes:
                 pictures_by_bytes[data] = np.asarray(read_picture(data, name))
                 pixels += pictures_by_bytes[data].shape[0] * pictures_by_bytes[data].shape[1]
@@ -200,14 +204,15 @@ def make_app(
             raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
         most = limits.body_megabytes * 2**20
         content_length = request.headers.get("Content-Length", "")
-        size = int(content_length) if content_length.isdigit() else most
-        if size > most:
-            raise HttpRefusal(413, f"the request has {size:,} bytes; at most {most:,} are read")
+        if content_length.isdigit() and int(content_length) > most:
+            raise HttpRefusal(413, f"the request has {int(content_length):,} bytes; at most {most:,} are read")
+        gone = threading.Event()
         try:
-            with memory.reserve(size, batcher) as hold_more:
-                body = await _read_body(request, most)
-                decoded = await asyncio.get_running_loop().run_in_executor(decoders, decode, body)
+            with memory.reserve(0, batcher) as hold_more:
+                body = await _read_body(request, most, settings.receive_seconds, hold_more)
+                decoding = asyncio.get_running_loop().run_in_executor(decoders, decode, body, gone)
                 del body
+                decoded = await _while_connected(request, decoding)
                 hold_more(decoded.bytes)
                 scores = await _while_connected(
                     request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits)
@@ -218,10 +223,12 @@ def make_app(
             raise HttpRefusal(422, str(error)) from None
         except UnavailableError as error:
             raise HttpRefusal(503, str(error), {"Retry-After": str(batcher.retry_seconds())}) from None
+        finally:
+            gone.set()
         assert batcher.facts is not None
         return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
 
-    def decode(body: bytes) -> DecodedRequest:
+    def decode(body: bytes, gone: threading.Event) -> DecodedRequest:
         try:
             request = ScoreRequest.model_validate_json(body)
         except ValidationError as error:
@@ -232,7 +239,7 @@ def make_app(
             raise HttpRefusal(
                 422, f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}"
             )
-        return DecodedRequest(request, limits.picture_megapixels * 1_000_000)
+        return DecodedRequest(request, limits.picture_megapixels * 1_000_000, gone)
 
     @app.get("/v1/model", response_model=ModelReply)
     async def model(request: Request) -> Response:
@@ -264,19 +271,24 @@ def make_app(
     return app
 
 
-async def _read_body(request: Request, most: int) -> bytes:
+async def _read_body(request: Request, most: int, seconds: float, hold_more: Callable[[int], None]) -> bytes:
+    """Return the body. Memory is reserved as it arrives: what a slow client has only announced is left to others."""
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > most:
-                raise HttpRefusal(413, f"the request has more than {most:,} bytes; that is what is read")
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                hold_more(len(part))
+                body += part
+                if len(body) > most:
+                    raise HttpRefusal(413, f"the request has more than {most:,} bytes; that is what is read")
+    except TimeoutError:
+        raise HttpRefusal(408, f"the request did not arrive within {seconds:g} seconds; send it at once") from None
     except ClientDisconnect:
         raise HttpRefusal(499, "the asker left") from None
     return bytes(body)
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+async def _while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
     """Return the result of `work`, or cancel it when the client disconnects.
 
     No worker then computes for a client that is gone.

@@ -13,6 +13,7 @@ from editloop.scoring.opening import find_local, open_judge
 from editloop.scoring.server_settings import ServeSettings, ServeToken
 from editloop.scoring.serving.app import make_app
 from editloop.scoring.serving.batching import Batcher
+from editloop.scoring.serving.connection import bounded_connection
 from editloop.scoring.serving.listener import open_listener
 from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.worker import Opener, Worker
@@ -52,6 +53,7 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     with open_listener(settings.host, settings.port, f"--host {settings.host} --port {settings.port}") as listener:
         config = uvicorn.Config(
             app,
+            http=bounded_connection(settings.receive_seconds),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.stop_seconds,
