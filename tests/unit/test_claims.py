@@ -49,7 +49,7 @@ def run(
 
 def test_the_world_of_few_labels_grows_until_it_has_something_to_learn_from_and_to_choose_by(tmp_path: Path) -> None:
     """Of this seed's first twelve tasks none falls into the validation split."""
-    seed = 2
+    seed = 1
     drawn = draw_candidates(tmp_path, tasks=20, seed=draw_seed(seed, TASKS))
     rate_candidates(drawn, tmp_path / "twelve", seed=seed, first=12)
     rate_few(drawn, tmp_path / "few", seed=seed, first=12)

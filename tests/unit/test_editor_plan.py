@@ -244,7 +244,8 @@ def test_what_a_codec_holds_for_each_pixel(name: str) -> None:
         decoding = tensor_peak(lambda: codec.decode(latents).sample)
     quarter_bytes = 2 * images * side**2 / 4
     for measured, elements in ((encoding, shape.encode), (decoding, shape.decode)):
-        assert measured <= 1.02 * elements * quarter_bytes <= 1.7 * measured  # some threads' convolutions copy nothing
+        # Convolutions of some processors copy nothing, those of others pad what they copy.
+        assert measured <= 1.1 * elements * quarter_bytes <= 1.85 * measured
 
 
 def test_lora_rl_of_flux_kontext_at_512_pixels_leaves_ten_of_eighty_gigabytes() -> None:

@@ -9,8 +9,8 @@ import pytest
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.plan import plan_pages
 from annotation.simulated_experts import oracle_scores
-from editloop.content import sha256_file
 from editloop.data.candidates_folder import read_tasks
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.studies.world.characters import PageView, answer_page, expert
 
@@ -125,7 +125,7 @@ def test_gold_looks_like_any_page_and_honest_experts_give_its_answers(plan, tmp_
                     all_of_them += 1
     assert right / all_of_them > 0.95, (right, all_of_them)
     for picture in (tmp_path / "made").glob("*.png"):
-        assert picture.stem == sha256_file(picture)
+        assert picture.stem == file_picture_sha256(picture)
 
 
 def test_the_leads_answers_make_their_tasks_gold(plan):

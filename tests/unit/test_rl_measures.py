@@ -73,7 +73,7 @@ def test_an_interval_rests_on_what_is_known() -> None:
 def rows(folder: Path, sources: int, tasks: int) -> list[EditRow]:
     paths = [folder / f"{at}.png" for at in range(sources)]
     for at, path in enumerate(paths):
-        Image.new("RGB", (8, 8), (at, 0, 0)).save(path)
+        Image.new("RGB", (16, 16), (at, 0, 0)).save(path)
     return [EditRow(f"{s}-{t}", "edit", f"{t}", path) for s, path in enumerate(paths) for t in range(tasks)]
 
 

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 from editloop.content import MANIFEST, read_manifest
+from editloop.data.candidates_folder import read_tasks
+from editloop.errors import EditLoopError
 from editloop.studies.claims.store import Figures, PieceContext
 from editloop.studies.comparison.world import draw_candidates, rate_candidates
 from editloop.studies.world.characters import Character
@@ -63,14 +65,17 @@ def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
         output: The dataset folder to write.
         seed: Seed of the ratings.
         first: Least number of tasks.
+
+    Raises:
+        EditLoopError: All tasks together leave one of the splits without pairs.
     """
-    while True:
+    for count in range(first, len(read_tasks(drawn)) + 1):
         shutil.rmtree(output, ignore_errors=True)
-        rate_candidates(drawn, output, seed=seed, first=first)
+        rate_candidates(drawn, output, seed=seed, first=count)
         splits = read_manifest(output)["facts"]["splits"]
         if splits["train"]["pairs"] and splits["validation"]["pairs"]:
             return
-        first += 1
+    raise EditLoopError(f"{drawn}: no pairs in the training or the validation split, of all tasks; draw more tasks.")
 
 
 def make_second_world(work: PieceContext) -> Figures:
