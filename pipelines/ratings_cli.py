@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from editloop.errors import EditLoopError
-from pipelines.input_options import input_file, input_folder
+from pipelines.input_options import input_file, input_file_or_folder, input_folder
 
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
 
@@ -53,25 +53,38 @@ def agreement_command(
 @ratings_app.command("import")
 def import_ratings_command(
     file: Annotated[
-        Path, typer.Argument(callback=input_file, help="The table, or EditReward's rows as JSON or JSON lines.")
+        Path,
+        typer.Argument(
+            callback=input_file_or_folder,
+            help="The table; EditReward's published parquet file or a folder of them; or its trainer's JSON.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of judgements to write, as stage collect writes it.")],
     candidates: Annotated[
         Path, typer.Option(help="Folder of the candidates: read for a table, written from EditReward's pictures.")
     ],
     form: Format = "table",
+    strict: Annotated[bool, typer.Option(help="Refuse rows with faults instead of leaving them out.")] = False,
 ) -> None:
     """Make judgements of older ratings, so that `editloop stage dataset` and `campaign report` run on them.
 
-    For example: editloop ratings import train.json --format editreward --candidates data/c --out data/judgements
+    EditReward's rows with faults are left out, counted, and listed in the judgements' skipped.txt; an import that was
+    stopped goes on at the row it had reached. A table with faults is refused.
+
+    For example: editloop ratings import EditReward-Data/data --format editreward --candidates data/c --out data/j
     """
     if form == "editreward":
-        from annotation.formats.editreward_rows import import_rows
+        from annotation.formats.editreward_import import import_pairs
+        from annotation.formats.ratings_table import SHOWN_FAULTS
 
-        counts = import_rows(file, candidates, out)
-        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        report = import_pairs(file, candidates, out, strict=strict)
+        print(f"{report.rows} rows, {report.tasks} tasks, {report.judgements} judgements")
+        for line in report.skipped[:SHOWN_FAULTS]:
+            print(f"left out: {line}")
+        if (more := len(report.skipped) - SHOWN_FAULTS) > 0:
+            print(f"{more} more rows left out; {out / 'skipped.txt'} lists them")
         return
-    from annotation.formats.judgements_folder import write_imported
+    from annotation.formats.judgements_folder import imported_table, write_imported
     from annotation.formats.ratings_table import judgements_of_table
     from editloop.data.candidates_folder import read_tasks
     from editloop.input_paths import check_complete_folder
@@ -80,7 +93,7 @@ def import_ratings_command(
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
     judgements = judgements_of_table(file, tasks)
-    write_imported(out, judgements, tasks, file, candidates / "images")
+    write_imported(out, judgements, tasks, imported_table(file), candidates / "images")
     print(f"{len(judgements)} judgements")
 
 

@@ -133,9 +133,9 @@ def serve_command(
 ) -> None:
     """Serve a model's scores over HTTP, until Ctrl-C or SIGTERM; what was taken by then is finished.
 
-    POST /v1/score takes {"instruction", "source", "edits"}, pictures as base64 of PNG, JPEG, WebP or AVIF. Requests of one
-    task are judged as one group, so that its source and instruction are read once. Also /v1/model, /healthz, /readyz,
-    /metrics (Prometheus), /openapi.json. Clients show EDITLOOP_SERVE_TOKEN as a bearer token.
+    POST /v1/score takes {"instruction", "source", "edits"}, pictures as base64 of PNG, JPEG, WebP or AVIF. Requests of
+    one task are judged as one group, so that its source and instruction are read once. Also /v1/model, /healthz,
+    /readyz, /metrics (Prometheus), /openapi.json. Clients show EDITLOOP_SERVE_TOKEN as a bearer token.
 
     Ask it with `editloop score --model http://HOST:PORT ...`, or from Python:
     editloop.scoring.opening.open_judge("http://HOST:PORT").judge(groups)

@@ -1,8 +1,9 @@
 """Folders of imported judgements, in the layout that stage `collect` writes for a campaign."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from annotation.quality.page_cards import Answered
 from annotation.quality.quality import reviewed_quality
@@ -14,10 +15,35 @@ from editloop.statistics.agreement import agreement
 from editloop.statistics.judgement_table import judgement_table
 
 
+class ImportedData(NamedTuple):
+    """Where imported judgements come from."""
+
+    name: str
+    """What reports call it."""
+    file: str
+    """Name of the file that keeps `content`."""
+    content: bytes
+    """The table itself, or the sha256 of the files of a large data set, by name."""
+
+
+def imported_table(path: Path) -> ImportedData:
+    """Return a table as the origin of judgements, which keep a copy of it.
+
+    Args:
+        path: The table.
+    """
+    return ImportedData(path.stem, f"imported{path.suffix}", path.read_bytes())
+
+
 def write_imported(
-    output: Path, judgements: Sequence[Judgement], tasks: Sequence[EditTask], source: Path, images: Path
+    output: Path,
+    judgements: Sequence[Judgement],
+    tasks: Sequence[EditTask],
+    origin: ImportedData,
+    images: Path,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a folder of imported judgements, with their agreement, their quality and a copy of the source file.
+    """Write a folder of imported judgements, with their agreement, their quality and their origin.
 
     There is no campaign behind them, so there is no closing, gate or acceptance, and `checks`, `cannot`, `decisions`
     and `pages` are empty.
@@ -26,22 +52,22 @@ def write_imported(
         output: Folder to write.
         judgements: The imported judgements.
         tasks: Tasks of the candidates folder.
-        source: The file that the judgements were read from; it is kept as `imported` with its ending.
+        origin: What the judgements were read from.
         images: Folder of the tasks' images, `<sha256>.png`.
+        more: Further files by name.
     """
-    content = source.read_bytes()
     rating = attrgetter("task_id", "candidate_id", "annotator", "instruction_following", "visual_quality")
     table = judgement_table(judgements)
     agreements = {axis: agreement(table, axis) for axis in AXES}
     measured, review = reviewed_quality(Answered(judgements, [], [], [], [], {}), tasks, [images])
     summary = {
-        "campaign": source.stem,
+        "campaign": origin.name,
         "tasks": len({judgement.task_id for judgement in judgements}),
         "judgements": len(judgements),
         "annotators": sorted({judgement.annotator for judgement in judgements}),
         "alpha": {axis: figures["alpha"] for axis, figures in agreements.items()},
         "conflicts": measured["conflicts"],
-        "export_sha256": sha256_bytes(content),
+        "export_sha256": sha256_bytes(origin.content),
         "ratings_sha256": sha256_json(list(map(rating, judgements))),
     }
     with complete_folder(output, summary) as folder:
@@ -49,10 +75,12 @@ def write_imported(
         write_file(folder / "judgements.jsonl", "".join(lines))
         for name in ("checks", "cannot", "decisions", "pages"):
             write_file(folder / f"{name}.jsonl", "")
-        write_file(folder / f"imported{source.suffix}", content)
+        for name, text in (more or {}).items():
+            write_file(folder / name, text)
+        write_file(folder / origin.file, origin.content)
         write_json(folder / "agreement.json", agreements)
         write_json(folder / "quality.json", measured)
-        write_file(folder / "page.html", quality_page(measured, source.stem, review))
+        write_file(folder / "page.html", quality_page(measured, origin.name, review))
         write_json(folder / "summary.json", summary)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.formats.editreward_rows import export_rows, import_rows
+from annotation.formats.editreward_import import import_pairs
+from annotation.formats.editreward_rows import export_rows
 from annotation.formats.judgements_folder import read_judgements
 from components.dataset.declaration import DatasetParameters
 from editloop.content import read_manifest
@@ -98,13 +99,13 @@ def lines(path):
 
 
 def test_public_rows_come_back_as_they_were(public, tmp_path):
-    counts = import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
-    assert counts == {"rows": 9, "tasks": 2, "judgements": 6}
+    report = import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
+    assert report == (9, 2, 6, ())
     tasks = read_tasks(tmp_path / "c")
     export_rows(read_judgements(tmp_path / "j"), tasks, tmp_path / "c", tmp_path / "out")
     rows = lines(tmp_path / "out" / "rows.jsonl")
     assert essentials(rows, tmp_path / "out") == essentials(PUBLIC, public)
-    import_rows(tmp_path / "out" / "rows.jsonl", tmp_path / "c2", tmp_path / "j2")
+    import_pairs(tmp_path / "out" / "rows.jsonl", tmp_path / "c2", tmp_path / "j2")
     assert (tmp_path / "j2" / "judgements.jsonl").read_bytes() == (tmp_path / "j" / "judgements.jsonl").read_bytes()
     assert sorted(p.name for p in (tmp_path / "c2" / "images").iterdir()) == sorted(
         p.name for p in (tmp_path / "c" / "images").iterdir()
@@ -114,7 +115,7 @@ def test_public_rows_come_back_as_they_were(public, tmp_path):
 def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, monkeypatch):
     from components.dataset.stage import run_dataset
 
-    import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
     for folder in ("c", "j"):
         read_manifest(tmp_path / folder, check=True)
     monkeypatch.setattr("editloop.datasets.build.commit_dataset", lambda *_, **__: {"commit": "0"})
@@ -131,7 +132,7 @@ def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, mon
 def test_contradicting_rows_are_different_people(public, tmp_path):
     rows = [*PUBLIC[:4], row("Red.", "flux", "ovis", (4, 4), (1, 2)), row("Red.", "flux", "qwen", (4, 4), (3, 3))]
     (public / "train.json").write_text("\n".join(map(json.dumps, rows)))
-    import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
     judgements = read_judgements(tmp_path / "j")
     names = {one.candidate_id: one.editor for task in read_tasks(tmp_path / "c") for one in task.candidates}
     by = {
@@ -145,7 +146,7 @@ def test_contradicting_rows_are_different_people(public, tmp_path):
 
 
 def test_several_annotators_give_votes_and_confidence(public, tmp_path, caplog):
-    import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
     tasks = read_tasks(tmp_path / "c")
     blue = next(task for task in tasks if task.instruction == "Blue.")
     by_editor = {one.editor: one.candidate_id for one in blue.candidates}
@@ -193,7 +194,7 @@ def test_all_faults_of_all_rows_are_told_and_nothing_is_written(public, tmp_path
     bad[7]["path2"] = bad[7]["path1"]
     (public / "train.json").write_text(json.dumps(bad))
     with pytest.raises(EditLoopError) as caught:
-        import_rows(public / "train.json", tmp_path / "c", tmp_path / "j")
+        import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j", strict=True)
     said = str(caught.value)
     for number, word in (
         (1, "model1_dim1_score = '5'"),
