@@ -276,7 +276,7 @@ def test_a_gate_that_is_not_there_is_told_with_those_that_are():
 def test_the_page_says_all_of_it_and_trusts_nobody():
     slices = ["<script>"] * 30 + ["recolour"] * 30
     found = verdict(outcomes([1] * 60, slices=slices), outcomes([0] * 60, slices=slices))
-    page = gate_page("Benchmark", found, {"Figures": {"within_group": None, "ci95": [0.1, 0.2], "pairs": 1200}})
+    page = gate_page("Benchmark", found, {"Figures": {"within_editor": None, "ci95": [0.1, 0.2], "pairs": 1200}})
     assert "promote" in page
     assert "<script>" not in page
     assert "<svg" in page

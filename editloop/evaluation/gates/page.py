@@ -10,6 +10,8 @@ from markupsafe import Markup
 from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals
 from editloop.pages.templates import render
 
+REQUIREMENTS = {"within_editor": "Order within one editor's samples", "baseline": "Gain over the untrained backbone"}
+"""Headings of a gate's requirements."""
 MAX_ROWS = 30
 """Largest number of rows in a forest plot."""
 
@@ -39,6 +41,7 @@ def gate_page(
         gate=gate,
         level=f"{100 * (1 - gate.get('alpha', 0.05)):g} %",
         plots=[_forest(number, suite) or "" for number, suite in enumerate(gate.get("suites", []))],
+        REQUIREMENTS=REQUIREMENTS,
         tables=tables or {},
         pictures={
             caption: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
