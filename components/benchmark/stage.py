@@ -22,7 +22,7 @@ from editloop.evaluation.gates.requirements import (
     within_editor_requirement,
 )
 from editloop.evaluation.gates.settings import DATASET_SUITES, GateSettings, read_gate
-from editloop.evaluation.outcomes import Outcomes
+from editloop.evaluation.outcomes import Outcomes, shared_outcomes
 from editloop.evaluation.suites.answers import SuiteAnswers, judge_suite
 from editloop.evaluation.suites.evaluation import Evaluation, evaluate
 from editloop.evaluation.suites.faults import NothingToMeasureError
@@ -121,6 +121,11 @@ class JudgedSuite:
             like.suite, like.keys, like.clusters, like.slices, np.full(len(like), 0.5), np.zeros(len(like), bool)
         )
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Keys of the items that the judge was not asked about."""
+        return frozenset(self.answers.left_out if self.answers else ())
+
     def figure(self, name: str) -> Any:
         """Return a figure of the report. Without a judge, accuracy is 0.5 and every other figure is None.
 
@@ -192,7 +197,10 @@ def _verdict(
     requirements: Mapping[str, Requirement],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the content of gate.json, but for its `data`."""
+    """Return the content of gate.json, but for its `data`.
+
+    Models of two kinds are compared on what both were asked: one may have no score of a suite's dimension.
+    """
     if against.judge is not None and against.judge.version == sha256:
         return {"verdict": "promote", "reasons": ["this model is the champion already."], "against": against.name}
     measured = []
@@ -202,7 +210,10 @@ def _verdict(
             assert evaluation is not None  # the new model is a judge
             if not len(evaluation.outcomes):
                 continue  # correlations alone: in the figures
-            measured.append(SuiteMeasurement(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
+            pair = evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)
+            if new[gate.suite].left_out != old[gate.suite].left_out:
+                pair = shared_outcomes(*pair)
+            measured.append(SuiteMeasurement(gate, *pair))
     return decide(settings, measured, requirements=requirements, against=against.name, seed=seed)
 
 

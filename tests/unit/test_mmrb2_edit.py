@@ -149,6 +149,13 @@ def test_a_damaged_pair_is_named(damaged: Path, change: dict[str, Any], said: st
     assert said in str(refused.value)
 
 
+def test_a_folder_without_either_layout_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "edit_response_only.json").write_text("{}")
+    with pytest.raises(EditLoopError, match=r"neither edit\.json nor parquet files of the hub's config edit in it"):
+        open_suite("mmrb2-edit", tmp_path)
+
+
 def test_another_tasks_file_is_refused(damaged: Path) -> None:
     (damaged / "edit.json").write_text('{"rows": []}')
     with pytest.raises(EditLoopError, match="no list of objects `pairs` in it"):

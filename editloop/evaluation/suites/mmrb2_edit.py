@@ -19,6 +19,8 @@ from editloop.evaluation.suites.suite import REVERSE, Item, Label, PictureRef, p
 FILE = "edit.json"
 COLUMNS = ("pair_id", "prompt_text", "prompt_source", "chosen")
 PICTURES = ("prompt_images", "response_a_images", "response_b_images")
+TABLES = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow")
+"""Where tables of the hub lie in a folder."""
 PLACE = re.compile(r"<image_\d+>")
 """Where a picture stands in the text of a prompt."""
 SIDES: dict[Any, Label] = {"A": "left", "B": "right"}
@@ -49,6 +51,8 @@ def read_mmrb2_edit(data: Path, loader: PictureLoader, faults: list[str]) -> lis
         EditLoopError: There are no files or several splits, or a file cannot be read or lacks a column.
     """
     path = data / FILE if (data / FILE).is_file() else data
+    if path.is_dir() and not any(file for pattern in TABLES for file in path.glob(pattern)):
+        raise EditLoopError(f"--data {data}: neither {FILE} nor parquet files of the hub's config edit in it.")
     pairs = _json_pairs(path, loader, faults) if path.suffix == ".json" else _hub_pairs(data, loader)
     items = (_item(pair, faults) for pair in pairs)
     return [item for item in items if item]
