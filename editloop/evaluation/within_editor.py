@@ -15,20 +15,19 @@ from editloop.evaluation.oracle import oracle_of_group
 from editloop.evaluation.suites.answers import SuiteAnswers
 from editloop.evaluation.suites.correlation import spearman
 from editloop.evaluation.suites.suite import Item, Suite
-from editloop.pages.plots import finite_or_none
 from editloop.statistics.bootstrap import (
     LEVEL,
     RESAMPLES,
-    percentile_intervals,
+    percentile_interval,
     resampled_ratios,
     sum_by_cluster,
 )
 
 LEAST_SAMPLES = 3
 """Fewest edits of a group. Two have an order too, but their correlation is 1 or -1 and nothing between."""
-LEAST_SPREAD = {"experts": 1e-9, "oracle": 0.02}
-"""Smallest standard deviation of a group's ratings: edits of equal quality have no order. Experts' are sums of two
-ratings (2..8), the oracle's are 0..1."""
+LEAST_RANGE = {"experts": 0.0, "oracle": 0.05}
+"""The best and the worst rating of a group differ by more: edits of equal quality have no order. Experts' are sums of
+two ratings (2..8), the oracle's are 0..1."""
 
 Truth = Literal["experts", "oracle"]
 """Who rates: `experts`, by the mean over annotators of the sum of both axes, or the oracle, by its mean of both."""
@@ -76,7 +75,7 @@ def editor_samples(suite: Suite, groups: Sequence[PreferenceGroup], truth: Truth
             continue
         for editor in dict.fromkeys(group.editors):
             members = [number for number, name in enumerate(group.editors) if name == editor]
-            if len(members) >= LEAST_SAMPLES and ratings[members].std() > LEAST_SPREAD[truth]:
+            if len(members) >= LEAST_SAMPLES and np.ptp(ratings[members]) > LEAST_RANGE[truth]:
                 samples.append(_samples(items[group.task_id], group, editor, members, ratings))
     return samples
 
@@ -117,8 +116,7 @@ def correlation_within_editors(
     resampled = resampled_ratios(
         *sum_by_cluster(column, np.ones_like(column), clusters), seed=seed, resamples=resamples
     )
-    low, high = (finite_or_none(end) for end in percentile_intervals(resampled, level)[0])
-    interval = None if low is None or high is None else [low, high]
+    interval = percentile_interval(resampled.draws[:, 0], int(resampled.clusters[0]), level)
     return WithinEditor(float(column.mean()), interval, len(correlations), missing)
 
 

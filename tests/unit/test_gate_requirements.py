@@ -111,13 +111,16 @@ def test_without_a_least_gain_the_untrained_model_is_shown() -> None:
     found = baseline_requirement(gate(), new, new, untrained, "base", seed=0)
     assert (found["required"], found["bound"], found["minimum"], found["missing"]) == (False, None, None, 5)
     assert decided(gate(), baseline=found)["verdict"] == "promote"
-    assert unmeasured_baseline(gate(), "not here")["required"] is False
+    gone = unmeasured_baseline(gate(), "not here")
+    assert (gone["required"], gone["minimum"], gone["units"], gone["missing"]) == (False, None, 0, 0)
     assert decided(gate(), baseline=unmeasured_baseline(gate(), "not here"))["verdict"] == "promote"
 
 
 def test_an_untrained_model_that_is_not_here_holds_a_gate_that_asks_for_a_gain() -> None:
     settings = gate(baseline={"least_gain": 0.1})
-    result = decided(settings, baseline=unmeasured_baseline(settings, "base x: no such model"))
+    gone = unmeasured_baseline(settings, "base x: no such model")
+    assert (gone["required"], gone["bound"], gone["minimum"]) == (True, 0.1, 50)
+    result = decided(settings, baseline=gone)
     assert result["verdict"] == "hold"
     assert result["reasons"][-1] == "the untrained backbone was not measured: base x: no such model."
 

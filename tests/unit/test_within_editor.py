@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from editloop.datasets.preference_groups import PreferenceGroup
+from editloop.evaluation.oracle import Oracle
 from editloop.evaluation.suites.answers import SuiteAnswers
 from editloop.evaluation.suites.suite import Item, Suite
 from editloop.evaluation.within_editor import (
@@ -110,6 +111,20 @@ def test_experts_rate_by_the_sum_of_both_axes():
 
 def test_edits_that_experts_rate_alike_have_no_order():
     assert editor_samples(suite_of(group(4)), [group(4)], "experts") == []
+    apart = group(4, ratings=[[1, 1], [1, 1], [1, 1], [1, 1.5]])
+    assert len(editor_samples(suite_of(apart), [apart], "experts")) == 1
+
+
+def test_what_is_left_without_missing_scores_needs_an_order_too():
+    scores = {"t": np.array([NAN, 1.0, 2.0, 3.0])}
+    assert correlation_within_editors([samples([1, 2, 2, 2])], scores, seed=0) == (None, None, 0, 0)
+
+
+@pytest.mark.parametrize(("apart", "groups"), [(0.04, 0), (0.06, 1)])
+def test_edits_that_the_oracle_hardly_tells_apart_have_no_order(monkeypatch, apart, groups):
+    scores = np.array([0.5, 0.5 + apart, 0.5])
+    monkeypatch.setattr("editloop.evaluation.within_editor.oracle_of_group", lambda _: Oracle(scores, scores))
+    assert len(editor_samples(suite_of(group(3)), [group(3)], "oracle")) == groups
 
 
 def test_scores_are_read_in_the_suites_order_of_candidates():

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from editloop.evaluation.gates.settings import GateSettings, Verdict
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
 from editloop.evaluation.within_editor import WithinEditor
-from editloop.pages.plots import finite_or_none
-from editloop.statistics.bootstrap import percentile_intervals, resampled_ratios, sum_by_cluster
+from editloop.statistics.bootstrap import percentile_interval, resampled_ratios, sum_by_cluster
 
 WITHOUT_A_SAY = " (shown, without a say)"
 
@@ -138,8 +137,8 @@ def _paired_gain(settings: GateSettings, model: Outcomes, untrained: Outcomes, s
         return PairedGain(None, None)
     sums = sum_by_cluster(change, np.ones_like(change), model.clusters)
     resampled = resampled_ratios(*sums, seed=seed, resamples=settings.resamples)
-    low, high = (finite_or_none(end) for end in percentile_intervals(resampled, 1 - settings.alpha)[0])
-    return PairedGain(float(change.mean()), None if low is None or high is None else [low, high])
+    interval = percentile_interval(resampled.draws[:, 0], int(resampled.clusters[0]), 1 - settings.alpha)
+    return PairedGain(float(change.mean()), interval)
 
 
 def _verdict(
@@ -150,9 +149,9 @@ def _verdict(
     text: Callable[[float | None], str],
 ) -> tuple[Verdict, str]:
     """The verdict on a figure with a bound, and the reason. Without a bound it is only shown."""
-    if bound is None:
+    if bound is None or minimum is None:
         return "hold", f"no least value is asked{WITHOUT_A_SAY}"
-    if units < (minimum or 0):
+    if units < minimum:
         return "hold", f"too few to decide, at least {minimum} are asked"
     if interval is None:
         return "hold", "one source alone has no interval; more data would decide"
