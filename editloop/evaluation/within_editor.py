@@ -147,7 +147,8 @@ def measure_within_editors(
 def _ratings(group: PreferenceGroup, truth: Truth) -> NDArray[np.float64] | None:
     """Ratings of the candidates, (K,); None where nobody knows."""
     if truth == "experts":
-        return group.ratings.sum(axis=1, dtype=np.float64)
+        sums: NDArray[np.float64] = group.ratings.astype(np.float64).sum(axis=1)
+        return sums
     oracle = oracle_of_group(group)
     return None if oracle is None else oracle.mean
 
