@@ -36,6 +36,13 @@ class Requirement(TypedDict):
     reason: NotRequired[str]
 
 
+class _Asked(NamedTuple):
+    """What a gate asks: the interval above `bound`, on at least `minimum` units."""
+
+    bound: float
+    minimum: int
+
+
 class PairedGain(NamedTuple):
     """A difference of shares of right units, with its interval."""
 
@@ -52,13 +59,13 @@ def within_editor_requirement(settings: GateSettings, new: WithinEditor, old: Wi
         old: The old model's.
     """
     rule = settings.within_editor
-    least, minimum = (None, None) if rule is None else (rule.least, rule.minimum)
-    verdict, why = _verdict(least, minimum, new.groups, new.interval, _correlation)
+    asked = None if rule is None else _Asked(rule.least, rule.minimum)
+    verdict, why = _verdict(asked, new.groups, new.interval, _correlation)
     figures = f"{_correlation(new.correlation)} (old {_correlation(old.correlation)})"
     return {
-        "required": rule is not None,
-        "bound": least,
-        "minimum": minimum,
+        "required": asked is not None,
+        "bound": None if asked is None else asked.bound,
+        "minimum": None if asked is None else asked.minimum,
         "verdict": verdict,
         "units": new.groups,
         "missing": new.missing,
@@ -89,13 +96,13 @@ def baseline_requirement(
     rule = settings.baseline
     old, untrained = align_outcomes(new, old), align_outcomes(new, untrained)
     gain = _paired_gain(settings, new, untrained, seed)
-    minimum = None if rule.least_gain is None else rule.minimum
-    verdict, why = _verdict(rule.least_gain, minimum, len(new), gain.interval, _points)
+    asked = None if rule.least_gain is None else _Asked(rule.least_gain, rule.minimum)
+    verdict, why = _verdict(asked, len(new), gain.interval, _points)
     shares = {"new": new.right, "old": old.right, "untrained": untrained.right}
     return {
-        "required": rule.least_gain is not None,
+        "required": asked is not None,
         "bound": rule.least_gain,
-        "minimum": minimum,
+        "minimum": None if asked is None else asked.minimum,
         "verdict": verdict,
         "units": len(new),
         "missing": int(untrained.missing.sum()),
@@ -142,15 +149,12 @@ def _paired_gain(settings: GateSettings, model: Outcomes, untrained: Outcomes, s
 
 
 def _verdict(
-    bound: float | None,
-    minimum: int | None,
-    units: int,
-    interval: list[float] | None,
-    text: Callable[[float | None], str],
+    asked: _Asked | None, units: int, interval: list[float] | None, text: Callable[[float | None], str]
 ) -> tuple[Verdict, str]:
-    """The verdict on a figure with a bound, and the reason. Without a bound it is only shown."""
-    if bound is None or minimum is None:
+    """The verdict on a figure, and the reason. One of which nothing is asked is only shown."""
+    if asked is None:
         return "hold", f"no least value is asked{WITHOUT_A_SAY}"
+    bound, minimum = asked
     if units < minimum:
         return "hold", f"too few to decide, at least {minimum} are asked"
     if interval is None:
