@@ -19,7 +19,7 @@ from editloop.evaluation.gates.settings import GateSettings, read_gate
 from editloop.evaluation.outcomes import Outcomes
 from editloop.evaluation.within_editor import WithinEditor
 from editloop.statistics.bootstrap import ratio_interval
-from tests.unit.test_gates import GATE, outcomes
+from tests.gate_outcomes import GATE, outcomes
 
 OLD = WithinEditor(0.1, [0.0, 0.2], 40, 0)
 
