@@ -24,8 +24,9 @@ def benchmark_command(
     suite: Annotated[
         str,
         typer.Option(
-            help="editscore-bench, editreward-bench, genai-bench, aurora-bench, imagenhub, heldout (what your experts "
-            "order in a dataset's test split) or scenes (what the oracle orders there)."
+            help="editscore-bench, editreward-bench, genai-bench, aurora-bench, imagenhub, editreward-compass, "
+            "mmrb2-edit, heldout (what your experts order in a dataset's test split) or scenes (what the oracle orders "
+            "there)."
         ),
     ],
     data: Annotated[
@@ -52,7 +53,8 @@ def benchmark_command(
         Path | None,
         typer.Option(
             callback=input_file,
-            help="A judge's saved verdicts (JSON lines): key, verdict (left, right, both_bad, tie or null).",
+            help="A judge's saved verdicts (JSON lines): key, verdict (left, right, both_bad, tie or null); of "
+            "mmrb2-edit also the predictions (.json) of its own code.",
         ),
     ] = None,
     labels: Annotated[
@@ -92,7 +94,9 @@ def benchmark_command(
 
     Keys are the suite's own: GenAI-Bench's rows are 0, 1, 2, ...; EditScore's bench joins its row's keys and dimension
     by `|`; of groups a score's key is the group, its candidates A to D, and a verdict's key is the row's id; AURORA's
-    are pair-N and point-N; ImagenHub's the file names. A pair's candidates are left and right, or 0 and 1.
+    are pair-N and point-N; ImagenHub's the file names; EditReward-Compass's the rows' places, with the winner left;
+    MMRB2's the pairs' ids, with response A left, and KEY|reverse for a verdict on the edits the other way round. A
+    pair's candidates are left and right, or 0 and 1.
     """
     from editloop.evaluation.suites.answers import judge_suite
     from editloop.evaluation.suites.evaluation import evaluate
@@ -154,9 +158,12 @@ def _show(report: dict[str, Any]) -> None:
             table.add_row(name, format_share(row["value"]), format_interval(row["ci95"]), str(row["n"]))
         console.print(table)
     if threshold := report.get("threshold"):
-        print(f"scores within {threshold['published']:.4g} are a tie: chosen on the suite itself, as published")
+        chosen = "chosen on the suite itself, as published" if threshold["fitted"] else "the publication's threshold"
+        print(f"scores within {threshold['published']:.4g} are a tie: {chosen}")
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items() if count))
     if wording := report["judge"].get("wording"):
         print(f"{report['judge']['name']} {report['judge']['version'][:12]}{wording_note(JudgeWording(**wording))}")
     for reason, count in report["missing_reasons"].items():
         print(f"  {count} x missing: {reason}")
+    for reason, count in report["left_out"].items():
+        print(f"  {count} x left out: {reason}")

@@ -54,7 +54,7 @@ def write_report(out: Path) -> Path:
     - judged.json and judged/*.png: tasks, candidates and the experts' mean ratings
     - reward-training.json: {"steps": [{"step", "loss"}], "evaluations": [{"step", "loss", "accuracy"}]}
     - benchmark.json: {"accuracy_oracle", "ci95", "accuracy_base", "accuracy_labels", "accuracy_labels_ci95",
-      "accuracy_labels_base", "within_group", "pairs", "clear_pairs"}
+      "accuracy_labels_base", "within_editor", "pairs", "clear_pairs"}
     - reward-gate.json, editor-gate.json: {"verdict", "reasons"}; promotion.json: {"name", "version"}
     - rl-training.json: {"steps": [{"step", "reward", "kl", "missing"}], "evaluations": [{"step", "reward", "oracle",
       "right", "preservation", "diversity", each with _low and _high}], "reason": why it was stopped early}

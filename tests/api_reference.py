@@ -90,6 +90,8 @@ SECTIONS = (
             "editloop.evaluation.gates.settings:GateSettings",
             "editloop.evaluation.gates.settings:SuiteGate",
             "editloop.evaluation.gates.settings:Slices",
+            "editloop.evaluation.gates.settings:WithinEditorGate",
+            "editloop.evaluation.gates.settings:BaselineGate",
             "editloop.evaluation.gates.settings:IndependentJudge",
         ),
     ),

@@ -1,5 +1,6 @@
 """Tiny EditScore models of both families, and the plain Hugging Face way to what they compute."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ def tiny_score(
         for parameter in model.parameters():
             parameter.mul_(3)
     return model.eval()
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """Write a tiny model as vision-language models are published: nothing but Hugging Face's files."""
+    model = tiny_score()
+    model.backbone.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
 
 
 def some_groups(seed: int = 0) -> list[EditGroup]:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,33 @@ import numpy as np
 
 from components.benchmark.declaration import BenchmarkParameters
 from editloop.content import complete_folder, read_manifest, write_json
+from editloop.datasets.preference_groups import PreferenceGroup, read_groups
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
 from editloop.evaluation.gates.page import gate_page
+from editloop.evaluation.gates.requirements import (
+    Requirement,
+    baseline_requirement,
+    unmeasured_baseline,
+    within_editor_requirement,
+)
 from editloop.evaluation.gates.settings import DATASET_SUITES, GateSettings, read_gate
-from editloop.evaluation.outcomes import Outcomes
+from editloop.evaluation.outcomes import Outcomes, shared_outcomes
 from editloop.evaluation.suites.answers import SuiteAnswers, judge_suite
 from editloop.evaluation.suites.evaluation import Evaluation, evaluate
 from editloop.evaluation.suites.faults import NothingToMeasureError
 from editloop.evaluation.suites.opening import open_suite
 from editloop.evaluation.suites.page import write_evaluation
 from editloop.evaluation.suites.suite import Suite
-from editloop.evaluation.within_group import within_group_correlation
+from editloop.evaluation.untrained import UntrainedModel, is_judge, open_untrained
+from editloop.evaluation.within_editor import WithinEditor, measure_within_editors
 from editloop.models.judge_protocol import Judge
-from editloop.scoring.opening import find_local, open_judge
+from editloop.scoring.opening import open_judge
 from editloop.work_dir import work_dir
 
 log = logging.getLogger("editloop.components.benchmark")
+HELDOUT = "heldout"
+"""The suite on which order within an editor's samples and the untrained model are measured."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,8 @@ class Contender:
 def run_benchmark(dataset: Path, model: Path, output: Path, parameters: BenchmarkParameters) -> dict[str, float]:
     """Judge the suites of a gate with `model` and decide whether it may replace `champion` (or, without one, its base).
 
-    A base that is no judge yet counts as right half the time. A call that was stopped resumes where it was.
+    A base that is no judge yet counts as right half the time. Beside both, the untrained model with which the line of
+    trainings began judges the held-out pairs. A call that was stopped resumes where it was.
 
     Args:
         dataset: Dataset folder. The suites `heldout` and `scenes` are its test split.
@@ -56,12 +67,13 @@ def run_benchmark(dataset: Path, model: Path, output: Path, parameters: Benchmar
         The figures of `benchmark.json` that are numbers.
 
     Raises:
-        EditLoopError: The gate or a suite is faulty. Nothing is judged then.
+        EditLoopError: The gate, a suite or the untrained model that the gate names is faulty. Nothing is judged then.
     """
     settings, manifest, facts = read_gate(parameters.gate), read_manifest(model, check=True), read_manifest(dataset)
     judge = open_judge(str(model))
     suites = _open_suites(settings, dataset)
     base, old = _contenders(manifest, judge, parameters.champion)
+    groups, untrained = _held_out_groups(settings, dataset), _untrained(settings, manifest, suites)
     answers_folder = work_dir(output) / "answers"
     with complete_folder(output, {"model_sha256": manifest["sha256"], "dataset_sha256": facts["sha256"]}) as out:
         new, of_base, of_old = (
@@ -71,8 +83,18 @@ def run_benchmark(dataset: Path, model: Path, output: Path, parameters: Benchmar
             }
             for judged, folder in ((judge, out / "suites"), (base.judge, None), (old.judge, None))
         )
-        report = _figures(dataset, new, of_base)
-        verdict = _verdict(settings, manifest["sha256"], new, of_old, old, parameters.seed)
+        judged = (
+            _evaluate_suite(suites[HELDOUT], untrained.judge, answers_folder, None, parameters.seed)
+            if isinstance(untrained, UntrainedModel)
+            else None
+        )
+        requirements = {
+            "within_editor": _within_editor(settings, new, of_old, groups, parameters.seed),
+            "baseline": _baseline(settings, new, of_old, judged, untrained, parameters.seed),
+        }
+        report = _figures(dataset, new, of_base, groups, parameters.seed) | _baseline_figures(judged)
+        verdict = _verdict(settings, manifest["sha256"], new, of_old, old, requirements, parameters.seed)
+        verdict["data"] = _gate_data(settings, facts["sha256"], new, judge, old, untrained)
         write_json(out / "benchmark.json", report)
         write_json(out / "gate.json", verdict)
         (out / "page.html").write_text(gate_page(f"Benchmark of {judge.name}", verdict, {"Figures": report}))
@@ -98,6 +120,11 @@ class JudgedSuite:
         return Outcomes(
             like.suite, like.keys, like.clusters, like.slices, np.full(len(like), 0.5), np.zeros(len(like), bool)
         )
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Keys of the items that the judge was not asked about."""
+        return frozenset(self.answers.left_out if self.answers else ())
 
     def figure(self, name: str) -> Any:
         """Return a figure of the report. Without a judge, accuracy is 0.5 and every other figure is None.
@@ -135,17 +162,12 @@ def _contenders(manifest: Mapping[str, Any], judge: Judge, champion: str) -> tup
 
     base_address = str(manifest["facts"]["base"])
     base = Contender(
-        open_judge(base_address) if _is_judge(base_address) else None,
+        open_judge(base_address) if is_judge(base_address) else None,
         f"its base {base_address}, there being no champion",
     )
     champion = champion or f"models:/{judge.name}@champion"
     folder = resolve_model(champion)
     return base, base if folder is None else Contender(open_judge(str(folder)), champion)
-
-
-def _is_judge(base: str) -> bool:
-    """Whether a base is a trained judge, not a plain vision-language model."""
-    return any((find_local(base).folder / name).is_file() for name in ("reward.json", "editscore.json"))
 
 
 def _evaluate_suite(
@@ -172,9 +194,13 @@ def _verdict(
     new: Mapping[str, JudgedSuite],
     old: Mapping[str, JudgedSuite],
     against: Contender,
+    requirements: Mapping[str, Requirement],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the content of gate.json."""
+    """Return the content of gate.json, but for its `data`.
+
+    Models of two kinds are compared on what both were asked: one may have no score of a suite's dimension.
+    """
     if against.judge is not None and against.judge.version == sha256:
         return {"verdict": "promote", "reasons": ["this model is the champion already."], "against": against.name}
     measured = []
@@ -184,34 +210,149 @@ def _verdict(
             assert evaluation is not None  # the new model is a judge
             if not len(evaluation.outcomes):
                 continue  # correlations alone: in the figures
-            measured.append(SuiteMeasurement(gate, evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)))
-    return decide(settings, measured, against=against.name, seed=seed)
+            pair = evaluation.outcomes, old[gate.suite].outcomes(evaluation.outcomes)
+            if new[gate.suite].left_out != old[gate.suite].left_out:
+                pair = shared_outcomes(*pair)
+            measured.append(SuiteMeasurement(gate, *pair))
+    return decide(settings, measured, requirements=requirements, against=against.name, seed=seed)
 
 
-def _figures(dataset: Path, new: Mapping[str, JudgedSuite], base: Mapping[str, JudgedSuite]) -> dict[str, Any]:
+def _held_out_groups(settings: GateSettings, dataset: Path) -> Sequence[PreferenceGroup]:
+    """The tasks of the held-out suite with their candidates, as experts rated them; none where the gate lacks it."""
+    folders = [Path(gate.data) if gate.data else dataset for gate in settings.suites if gate.suite == HELDOUT]
+    return read_groups(folders[0], "test") if folders else []
+
+
+def _untrained(
+    settings: GateSettings, manifest: Mapping[str, Any], suites: Mapping[str, Suite]
+) -> UntrainedModel | str:
+    """The untrained model that the gate names, or else that of the model's line of trainings; the reason where that is
+    not on this machine or cannot judge."""
+    if HELDOUT not in suites:
+        return f"gate {settings.name} has no suite {HELDOUT}"
+    if settings.baseline.base:
+        return open_untrained(settings.baseline.base)
+    try:
+        return open_untrained(str(manifest["facts"]["base"]))
+    except EditLoopError as error:
+        log.warning("no untrained model to compare with: %s", error)
+        return str(error).rstrip(".")
+
+
+def _within_editor(
+    settings: GateSettings,
+    new: Mapping[str, JudgedSuite],
+    old: Mapping[str, JudgedSuite],
+    groups: Sequence[PreferenceGroup],
+    seed: int,
+) -> Requirement:
+    """What the gate says of the order among one editor's samples, by the experts' ratings."""
+
+    def measured(of: Mapping[str, JudgedSuite]) -> WithinEditor:
+        if HELDOUT not in of:
+            return WithinEditor(None, None, 0, 0)
+        judged, level = of[HELDOUT], 1 - settings.alpha
+        return measure_within_editors(judged.suite, groups, judged.answers, "experts", seed=seed, level=level)
+
+    return within_editor_requirement(settings, measured(new), measured(old))
+
+
+def _baseline(
+    settings: GateSettings,
+    new: Mapping[str, JudgedSuite],
+    old: Mapping[str, JudgedSuite],
+    judged: JudgedSuite | None,
+    untrained: UntrainedModel | str,
+    seed: int,
+) -> Requirement:
+    """What the gate says of the gain over the untrained model, which has `judged` the held-out pairs."""
+    if judged is None or isinstance(untrained, str):
+        return unmeasured_baseline(settings, str(untrained))
+    evaluation = new[HELDOUT].evaluation
+    assert evaluation is not None  # the new model is a judge
+    outcomes = evaluation.outcomes
+    of_old, of_untrained = old[HELDOUT].outcomes(outcomes), judged.outcomes(outcomes)
+    return baseline_requirement(settings, outcomes, of_old, of_untrained, untrained.name, seed)
+
+
+def _baseline_figures(judged: JudgedSuite | None) -> dict[str, Any]:
+    """The untrained model's figures for benchmark.json."""
+    if judged is None:
+        return {"accuracy_labels_untrained": None}
+    return {
+        "accuracy_labels_untrained": judged.figure("accuracy"),
+        "accuracy_labels_untrained_ci95": judged.figure("ci95"),
+    }
+
+
+def _gate_data(
+    settings: GateSettings,
+    dataset_sha256: str,
+    new: Mapping[str, JudgedSuite],
+    judge: Judge,
+    old: Contender,
+    untrained: UntrainedModel | str,
+) -> dict[str, Any]:
+    """What the gate decided on, for the record: the suites with their content, the dataset, and all models."""
+    judges = {"new": judge, "old": old.judge, "untrained": None if isinstance(untrained, str) else untrained.judge}
+    return {
+        "dataset_sha256": dataset_sha256,
+        "suites": [
+            {
+                "suite": gate.suite,
+                "required": gate.required,
+                "folder": gate.data,
+                "sha256": new[gate.suite].suite.sha256,
+                "units": new[gate.suite].figure("counts")["units"],
+            }
+            for gate in settings.suites
+            if gate.suite in new
+        ],
+        "judges": {
+            role: {"name": model.name, "version": model.version} for role, model in judges.items() if model is not None
+        },
+    }
+
+
+def _figures(
+    dataset: Path,
+    new: Mapping[str, JudgedSuite],
+    base: Mapping[str, JudgedSuite],
+    groups: Sequence[PreferenceGroup],
+    seed: int,
+) -> dict[str, Any]:
     """Return the content of benchmark.json: key figures of the model and its base; None where not measured."""
-    from editloop.datasets.preference_groups import read_groups
-
     report: dict[str, Any] = {}
-    if "heldout" in new:
-        judged = new["heldout"]
+    if HELDOUT in new:
+        judged = new[HELDOUT]
         report |= {
             "accuracy_labels": judged.figure("accuracy"),
             "accuracy_labels_ci95": judged.figure("ci95"),
-            "accuracy_labels_base": base["heldout"].figure("accuracy"),
+            "accuracy_labels_base": base[HELDOUT].figure("accuracy"),
             "pairs": judged.figure("counts")["units"],
             "groups": len(judged.suite.items),
             "missing": judged.figure("counts")["missing"],
         }
+        within, of_base = (
+            measure_within_editors(judged.suite, groups, answers, "experts", seed=seed)
+            for answers in (judged.answers, base[HELDOUT].answers)
+        )
+        report |= {
+            "within_editor": within.correlation,
+            "within_editor_ci95": within.interval,
+            "within_editor_groups": within.groups,
+            "within_editor_base": of_base.correlation,
+        }
     if "scenes" in new:
-        judged, groups = new["scenes"], read_groups(dataset, "test")
+        judged, drawn = new["scenes"], read_groups(dataset, "test")
         report |= {
             "accuracy_oracle": judged.figure("accuracy"),
             "ci95": judged.figure("ci95"),
             "accuracy_base": base["scenes"].figure("accuracy"),
             "clear_pairs": judged.figure("counts")["units"],
-            "within_group": within_group_correlation(judged.answers, groups),
-            "within_group_base": within_group_correlation(base["scenes"].answers, groups),
+            "within_editor_oracle": measure_within_editors(
+                judged.suite, drawn, judged.answers, "oracle", seed=seed
+            ).correlation,
         }
     for name, judged in new.items():
         if name not in DATASET_SUITES:

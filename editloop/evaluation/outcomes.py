@@ -29,6 +29,29 @@ class Outcomes:
         return len(self.keys)
 
 
+def shared_outcomes(new: Outcomes, old: Outcomes) -> tuple[Outcomes, Outcomes]:
+    """Return two judges' outcomes on the units that both have, each in its own order.
+
+    Args:
+        new: Outcomes of one judge.
+        old: Outcomes of another on the same suite, of which either may have left units out.
+    """
+    shared = set(new.keys) & set(old.keys)
+    return _only(new, shared), _only(old, shared)
+
+
+def _only(outcomes: Outcomes, keys: set[str]) -> Outcomes:
+    indices = [index for index, key in enumerate(outcomes.keys) if key in keys]
+    return Outcomes(
+        outcomes.suite,
+        tuple(outcomes.keys[index] for index in indices),
+        tuple(outcomes.clusters[index] for index in indices),
+        tuple(outcomes.slices[index] for index in indices),
+        outcomes.right[indices],
+        outcomes.missing[indices],
+    )
+
+
 def align_outcomes(new: Outcomes, old: Outcomes) -> Outcomes:
     """Return `old`'s outcomes in the order of `new`'s units.
 

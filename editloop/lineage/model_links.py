@@ -160,7 +160,7 @@ def evidence_links(
     digests = [latest]
     if record and record.action != "by hand" and record.evidence.get(key) not in (None, latest):
         digests.append(record.evidence[key])
-    gates = []
+    gates, runs = [], []
     for sha256 in digests:
         run = finished_run(stage, stage, sha256, **inputs)
         with tempfile.TemporaryDirectory() as temporary:
@@ -168,6 +168,7 @@ def evidence_links(
             if "gate.json" not in files:
                 raise Gap(f"{stage}: run {run.info.run_id} has no gate.json")
             gates.append(json.loads(files["gate.json"].read_text()))
+        runs.append(run)
         chain.add(f"{stage.replace('editor_eval', 'evaluation')} run", f"{run.info.run_id} ({sha256[:12]})")
     gate, registered_verdict = gates[0], version.tags.get("editloop.verdict")
     if gate["verdict"] != registered_verdict:
@@ -175,7 +176,25 @@ def evidence_links(
             f"gate: it said {gate['verdict']}, and {version.name} version {version.version} says {registered_verdict}"
         )
     chain.add("gate", f"{gate.get('gate', 'unnamed')}: {gate['verdict']}")
+    if "data" in gate:
+        chain.add("gate's data", gate_data(gate["data"], runs[0].data.tags.get("editloop.input.dataset")))
     return dict(gate)
+
+
+def gate_data(data: dict[str, Any], dataset_sha256: str | None) -> str:
+    """Return what a gate decided on, in words: its suites with their content, and the dataset.
+
+    Args:
+        data: `data` of gate.json.
+        dataset_sha256: The dataset that the run of the gate read; None where it is not on record.
+
+    Raises:
+        Gap: The gate names another dataset than its run read.
+    """
+    if dataset_sha256 not in (None, data["dataset_sha256"]):
+        raise Gap(f"gate: it decided on dataset {data['dataset_sha256'][:12]}, and its run read {dataset_sha256}")
+    suites = [f"{suite['suite']} {suite['sha256'][:12]} ({suite['units']} units)" for suite in data["suites"]]
+    return ", ".join([*suites, f"dataset {data['dataset_sha256'][:12]}"])
 
 
 def independent_link(chain: Chain, gate: dict[str, Any]) -> None:

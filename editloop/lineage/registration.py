@@ -9,6 +9,7 @@ from editloop.datasets.repository import DatasetVersion
 from editloop.errors import EditLoopError
 from editloop.lineage import registry, tracking
 from editloop.lineage.model_card import KINDS, Link, model_card, truncate_card
+from editloop.lineage.model_links import gate_data
 from editloop.lineage.promotion import promote_version
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
@@ -64,6 +65,8 @@ def register(
     report = json.loads((evidence / REPORTS[kind]).read_text())
     card_kind = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
     links = [*_run_links(run_id, kind, evidence_tags[f"editloop.{kind}"]), *chain]
+    if "data" in gate:
+        links.append(Link("gate's data", gate_data(gate["data"], None)))
     _write_card(name, version, card_kind, model, gate, report, links)
     alias = registry.CHALLENGER
     registry.set_alias(name, alias, version)

@@ -177,6 +177,7 @@ def test_both_chains_are_whole(lineage: Lineage) -> None:
     assert links["annotators"] == "ada, bo, chi"
     assert links["dataset"] == lineage.loop.dataset_sha256
     assert links["independent judge"] == "edit-score 7: promote"
+    assert links["gate's data"] == f"heldout 555555555555 (120 units), dataset {lineage.loop.dataset_sha256[:12]}"
     assert links["reward model"].startswith(f"models:/{REWARD}/1 ")
     assert links["candidates"].endswith(f"(run {lineage.run('candidates', 'candidates')})")
     assert {"promotion record", "DVC revision", "label export", "labelling config", "answers", "git commit"} <= set(
@@ -248,6 +249,10 @@ MODEL_FAULTS: dict[str, tuple[str, Fault]] = {
     "a benchmark of another model": (
         "benchmark",
         lambda it: it.retagged(evidence(it), "editloop.input.model", "0" * 64),
+    ),
+    "a gate that decided on another dataset": (
+        "gate",
+        lambda it: it.retagged(evidence(it), "editloop.input.dataset", "0" * 64),
     ),
     "another verdict": ("gate", lambda it: it.remarked("editloop.verdict", "hold")),
     "another dataset": ("dataset", lambda it: it.remarked("editloop.dataset_sha256", "0" * 64)),

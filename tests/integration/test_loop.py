@@ -93,7 +93,7 @@ def test_every_stage_ran_and_every_figure_is_there(summary: dict[str, Any], turn
     assert annotation["judgements"] >= annotation["tasks"] * asked * 2
     assert set(annotation["alpha"]) == {"if", "vq"}
     assert 0 < reward["train_pairs"] < dataset["pairs"]
-    assert {"model_version", "accuracy_oracle", "accuracy_base", "accuracy_labels", "within_group", "ci95"} <= set(
+    assert {"model_version", "accuracy_oracle", "accuracy_base", "accuracy_labels", "within_editor", "ci95"} <= set(
         reward
     )
     assert summary["training"]["stopped"] == ""

@@ -34,6 +34,8 @@ TESTS = {
     f"{TRAINING}/training_run.py": _unit("training_loop", "rl_loop"),
     f"{STATISTICS}/bootstrap.py": _unit("bootstrap"),
     f"{EVALUATION}/gates/decision.py": _unit("gates"),
+    f"{EVALUATION}/gates/requirements.py": _unit("gate_requirements"),
+    f"{EVALUATION}/within_editor.py": _unit("within_editor"),
     f"{STATISTICS}/holm.py": _unit("annotator_quality", "gates"),
     f"{STATISTICS}/mcnemar.py": _unit("gates"),
     f"{DATASETS}/labels.py": _unit("labels"),

@@ -20,7 +20,7 @@ from editloop.evaluation.oracle import oracle, oracle_of_group, oracle_of_task
 from editloop.evaluation.suites.answers import judge_suite
 from editloop.evaluation.suites.evaluation import evaluate
 from editloop.evaluation.suites.opening import open_suite
-from editloop.evaluation.within_group import within_group_correlation
+from editloop.evaluation.within_editor import measure_within_editors
 from editloop.models.edit_reward.judge import RewardJudge
 from editloop.models.judge_protocol import EditGroup
 from editloop.studies.comparison.world import rate_candidates
@@ -190,4 +190,4 @@ def test_a_set_of_mixed_sizes_goes_from_import_to_the_benchmark_s_figures(import
     report = evaluate(suite, answers).report
     assert report["counts"]["missing"] == 0
     assert report["counts"]["units"] > len(groups)
-    assert within_group_correlation(answers, groups) is not None
+    assert measure_within_editors(suite, groups, answers, "oracle", seed=0).groups > 0

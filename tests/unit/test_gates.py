@@ -10,23 +10,10 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement, SuiteMeasurement, decide
 from editloop.evaluation.gates.page import gate_page
 from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, Slices, SuiteGate, read_gate
-from editloop.evaluation.outcomes import Outcomes, align_outcomes
+from editloop.evaluation.outcomes import align_outcomes
 from editloop.statistics.bootstrap import ratio_interval
 from editloop.statistics.mcnemar import discordant_counts, mcnemar
-
-GATE = GateSettings(name="test", suites=(SuiteGate(suite="heldout", minimum=20),), slices=Slices(minimum=10))
-
-
-def outcomes(right, clusters=None, slices=None, missing=None) -> Outcomes:
-    count = len(right)
-    return Outcomes(
-        "heldout",
-        tuple(f"unit {place}" for place in range(count)),
-        tuple(clusters or (f"task {place}" for place in range(count))),
-        tuple(slices or ("recolour",) * count),
-        np.array(right, dtype=float),
-        np.array(missing if missing is not None else [False] * count),
-    )
+from tests.gate_outcomes import GATE, outcomes
 
 
 def verdict(new, old, gate=GATE, **options):
@@ -276,7 +263,7 @@ def test_a_gate_that_is_not_there_is_told_with_those_that_are():
 def test_the_page_says_all_of_it_and_trusts_nobody():
     slices = ["<script>"] * 30 + ["recolour"] * 30
     found = verdict(outcomes([1] * 60, slices=slices), outcomes([0] * 60, slices=slices))
-    page = gate_page("Benchmark", found, {"Figures": {"within_group": None, "ci95": [0.1, 0.2], "pairs": 1200}})
+    page = gate_page("Benchmark", found, {"Figures": {"within_editor": None, "ci95": [0.1, 0.2], "pairs": 1200}})
     assert "promote" in page
     assert "<script>" not in page
     assert "<svg" in page

@@ -15,7 +15,7 @@ def test_each_figure_has_the_interval_that_is_its_own() -> None:
             "accuracy_genai-bench": 0.6,
             "ci95_genai-bench": [0.5, 0.7],
             "pairs": 594,
-            "within_group": None,
+            "within_editor": None,
             "by_task": {"move": 1.0},
         }
     )
@@ -24,7 +24,7 @@ def test_each_figure_has_the_interval_that_is_its_own() -> None:
         CardFigure("accuracy oracle", "0.900", "0.880 to 0.920"),
         CardFigure("accuracy genai-bench", "0.600", "0.500 to 0.700"),
         CardFigure("pairs", "594", "—"),
-        CardFigure("within group", "not measured", "—"),
+        CardFigure("within editor", "not measured", "—"),
     ]
     assert card_figures({"uplift": 0.02, "ci95": [-0.01, 0.05]}) == [CardFigure("uplift", "0.020", "-0.010 to 0.050")]
 

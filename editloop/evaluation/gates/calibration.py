@@ -100,7 +100,8 @@ def simulate_gate(
     """Simulate a gate's verdicts for each size and true gain.
 
     The gate's own alpha and slice rules apply, and the margins of the suites that decide. Each suite has tasks of its
-    own, and the same gain. Independent judges are not simulated. The bootstrap takes RESAMPLES resamples to be fast.
+    own, and the same gain. Independent judges and requirements beside the suites are not simulated. The bootstrap takes
+    RESAMPLES resamples to be fast.
 
     Args:
         settings: The gate.

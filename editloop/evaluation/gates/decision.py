@@ -5,21 +5,21 @@ tests, so none needs a correction. With a margin of 0, and if every unit is righ
 agree. A slice with a significant regression beyond its margin rejects (Holm's correction over all slices).
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editloop.content import sha256_json
-from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, SuiteGate
+from editloop.evaluation.gates.requirements import Requirement
+from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, SuiteGate, Verdict
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
 from editloop.pages.plots import finite_or_none
 from editloop.statistics.bootstrap import p_value_below, percentile_intervals, resampled_ratios, sum_by_cluster
 from editloop.statistics.holm import holm
 from editloop.statistics.mcnemar import discordant_counts, mcnemar
 
-Verdict = Literal["promote", "hold", "reject"]
 ALL = "all"
 """Name of the whole suite among its slices."""
 
@@ -96,6 +96,7 @@ def decide(
     measured: Sequence[SuiteMeasurement],
     agreements: Sequence[Agreement] = (),
     *,
+    requirements: Mapping[str, Requirement] | None = None,
     against: str,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -105,12 +106,13 @@ def decide(
         settings: The gate.
         measured: Outcomes on each suite.
         agreements: Preferences of the independent judges.
+        requirements: What else is asked or shown of a reward model, by name; see `gates.requirements`.
         against: What the new model is compared with, in words.
         seed: Seed of the bootstrap.
 
     Returns:
         The content of gate.json: {"verdict", "reasons", "gate", "gate_sha256", "alpha", "against", "suites",
-        "independent"}.
+        "requirements", "independent"}.
 
     Raises:
         EditLoopError: The two outcomes of a suite are not of the same units.
@@ -134,6 +136,9 @@ def decide(
         judge["verdict"] for judge in judges if judge["counts"]
     ]
     reasons = [reason for suite in suites for reason in suite.pop("reasons")]
+    asked = {name: requirement.copy() for name, requirement in (requirements or {}).items()}
+    verdicts += [requirement["verdict"] for requirement in asked.values() if requirement["required"]]
+    reasons += [requirement.pop("reason") for requirement in asked.values()]
     reasons += [judge.pop("reason") for judge in judges]
     if not any(report["required"] for report in suites) and not any(report["counts"] for report in judges):
         verdicts.append("hold")
@@ -150,6 +155,7 @@ def decide(
         "alpha": settings.alpha,
         "against": against,
         "suites": suites,
+        "requirements": asked,
         "independent": judges,
     }
 

@@ -3,13 +3,45 @@
 import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from editloop.pages.plots import BLUE, GREEN, RED, SOFT, IntervalRow, ReferenceLine, intervals
 from editloop.pages.templates import render
 
+
+class RequirementText(NamedTuple):
+    """What the page says of a requirement."""
+
+    heading: str
+    note: str
+    figure: str
+    """Heading of the models' figures."""
+    interval: str
+    """What the intervals are of; empty for the figures themselves."""
+    units: str
+
+
+REQUIREMENTS = {
+    "within_editor": RequirementText(
+        "Order within one editor's samples",
+        "Rank correlation with the experts' ratings among one editor's edits of a task, the mean over tasks and "
+        "editors: what online RL feels.",
+        "correlation",
+        "",
+        "groups",
+    ),
+    "baseline": RequirementText(
+        "Gain over the untrained backbone",
+        "Share of held-out units that is right, and its gain over the untrained backbone on the same units, in points "
+        "of a hundred: what the training is worth.",
+        "right",
+        "of the gain",
+        "units",
+    ),
+}
+"""Texts by the requirement's name in gate.json."""
 MAX_ROWS = 30
 """Largest number of rows in a forest plot."""
 
@@ -39,6 +71,7 @@ def gate_page(
         gate=gate,
         level=f"{100 * (1 - gate.get('alpha', 0.05)):g} %",
         plots=[_forest(number, suite) or "" for number, suite in enumerate(gate.get("suites", []))],
+        REQUIREMENTS=REQUIREMENTS,
         tables=tables or {},
         pictures={
             caption: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -11,6 +11,7 @@ from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the shipped gates."""
+Verdict = Literal["promote", "hold", "reject"]
 DATASET_SUITES = ("heldout", "scenes")
 """Suites read from the dataset that the model was trained on, unless `data` names another folder."""
 
@@ -71,6 +72,26 @@ class Slices(FrozenModel):
     """The slices that count; empty for all."""
 
 
+class WithinEditorGate(FrozenModel):
+    """How well a reward model must order one editor's own samples of a task: what online RL compares."""
+
+    least: float = Field(ge=-1, lt=1)
+    """The interval of the mean rank correlation with the experts' ratings must lie above it."""
+    minimum: int = Field(30, ge=1)
+    """Groups (a task and an editor with three edits or more) needed for a decision; with fewer the verdict is hold."""
+
+
+class BaselineGate(FrozenModel):
+    """The untrained vision-language model that every reward model is compared with on the held-out pairs."""
+
+    base: str = ""
+    """Its checkpoint's folder; empty for the one with which the model's line of trainings began."""
+    least_gain: float | None = Field(None, ge=-1, lt=1)
+    """The interval of the gain over it, in share of right units, must lie above this; null: shown only."""
+    minimum: int = Field(50, ge=1)
+    """Units needed for a decision; with fewer the verdict is hold."""
+
+
 class IndependentJudge(FrozenModel):
     """A judge of the editor's edits that did not train it."""
 
@@ -100,6 +121,10 @@ class GateSettings(FrozenModel):
     """Largest share of units that the new model may leave without an answer."""
     suites: tuple[SuiteGate, ...] = ()
     """For reward models: the suites; every required one must be passed."""
+    within_editor: WithinEditorGate | None = None
+    """For reward models: what is asked of the order among one editor's samples of a held-out task; null: shown only."""
+    baseline: BaselineGate = BaselineGate()
+    """For reward models: the untrained model that is shown beside, and the gain over it that is asked."""
     right_edits: SuiteGate | None = None
     """For editors whose tasks have known right results: the oracle's share of right edits. Its `suite` is scenes."""
     independent: tuple[IndependentJudge, ...] = ()

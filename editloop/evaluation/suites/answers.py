@@ -31,12 +31,18 @@ EDITS_A_CALL = 64
 """A batch for the judge is complete at this number of edits."""
 MEGAPIXELS_A_CALL = 64
 """A batch is also complete at this many millions of decoded pixels, 3 MB each."""
-AXES: dict[AxisName, tuple[str, ...]] = {
-    "prompt_following": ("prompt_following", "if"),
-    "consistency": ("consistency", "vq"),
-    "overall": (),
+AXES: dict[AxisName, tuple[tuple[str, ...], ...]] = {
+    "prompt_following": (("prompt_following",), ("if",)),
+    "consistency": (("consistency",),),
+    "quality": (("naturalness", "artefacts"), ("vq",)),
+    "overall": ((),),
 }
-"""Names that judges give to a suite's axes: EditScore's, then EditReward's. The overall score is no axis."""
+"""Judges' own axes that a suite's axis is read from: EditScore's, then EditReward's. Of several the least score counts,
+as in EditScore's S_PQ. The overall score is no axis."""
+STAND_INS: dict[AxisName, tuple[tuple[str, ...], ...]] = {"consistency": (("vq",),)}
+"""What else an axis is read from where a suite does not ask for that very axis: EditReward has no consistency."""
+SEVERAL_PICTURES = "several source pictures, or several pictures of an edit"
+"""Why an item is left out that a judge of one source and one edit cannot be asked about."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class SuiteAnswers:
     """By comparison key. A missing verdict is None or has no entry. None if the answers are scores."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Number of missing answers, by reason."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why an item was not asked about, by item key. Such items are not missing: they are not measured at all."""
 
 
 def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
@@ -84,13 +92,17 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     """
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
-    axes = {axis: _judge_axis(axis, judge) for axis in dict.fromkeys(item.axis for item in suite.items)}
-    lines_by_edit = judge_items(suite.items, judge, folder, f"{judge.name} is asked {suite.name}")
+    axes, left_out = _judge_axes(suite, judge)
+    left_out |= {item.key: SEVERAL_PICTURES for item in suite.items if item.further}
+    items = [item for item in suite.items if item.key not in left_out]
+    if not items:
+        raise EditLoopError(f"suite {suite.name}: all of it is left out ({next(iter(left_out.values()))}).")
+    lines_by_edit = judge_items(items, judge, folder, f"{judge.name} is asked {suite.name}")
     reasons = Counter(line["missing"] for line in lines_by_edit.values() if line["missing"])
     fused_scores, overall_scores = (
         {
             item.key: np.array([_axis_score(lines_by_edit[name], axes[item.axis], number) for name in _edit_keys(item)])
-            for item in suite.items
+            for item in items
         }
         for number in ("fused", "overall")
     )
@@ -99,7 +111,7 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     if wording := wording_of(judge):
         described["wording"] = wording._asdict()
     overall = overall_scores if differs else None
-    return SuiteAnswers(described, fused_scores, overall, reasons=dict(reasons.most_common()))
+    return SuiteAnswers(described, fused_scores, overall, reasons=dict(reasons.most_common()), left_out=left_out)
 
 
 def judge_items(items: Sequence[Item], judge: Judge, folder: Path, title: str) -> dict[str, dict[str, Any]]:
@@ -149,17 +161,27 @@ def _parts(items: Sequence[Item], judge: Judge) -> Iterator[tuple[Judge, Sequenc
         yield judge.for_task(task), [item for item in items if item.slice == task]
 
 
-def _judge_axis(axis: AxisName, judge: Judge) -> str:
-    """The judge's own name of a suite's axis; empty for the overall score."""
-    if axis == "overall":
-        return ""
-    axis_names = [name for name in AXES[axis] if name in judge.axes]
-    if not axis_names:
-        raise EditLoopError(
-            f"{judge.name} has no axis for {axis}; it scores {', '.join(judge.axes)}, and {axis} is read from "
-            f"{' or '.join(AXES[axis])}."
-        )
-    return axis_names[0]
+def _judge_axes(suite: Suite, judge: Judge) -> tuple[dict[AxisName, tuple[str, ...]], dict[str, str]]:
+    """The judge's own axes by the suite's, none for the overall score; and why items are left out, by their keys.
+
+    Only a suite of exact axes leaves items out, and not all of them.
+    """
+    axes: dict[AxisName, tuple[str, ...]] = {}
+    faults: dict[AxisName, str] = {}
+    for axis in dict.fromkeys(item.axis for item in suite.items):
+        sources = AXES[axis] + (() if suite.exact_axes else STAND_INS.get(axis, ()))
+        judge_axes = next((names for names in sources if set(names) <= set(judge.axes)), None)
+        if judge_axes is None:
+            read_from = " or ".join("+".join(names) for names in sources)
+            faults[axis] = (
+                f"{judge.name} has no axis for {axis}; it scores {', '.join(judge.axes)}, and {axis} is read from "
+                f"{read_from}"
+            )
+        else:
+            axes[axis] = judge_axes
+    if faults and not (suite.exact_axes and axes):
+        raise EditLoopError(f"{next(iter(faults.values()))}.")
+    return axes, {item.key: faults[item.axis] for item in suite.items if item.axis in faults}
 
 
 def _edit_keys(item: Item) -> list[str]:
@@ -226,11 +248,11 @@ def _answer_line(item: Item, edit: PictureRef, raw_score: Score, judge: Judge) -
     }
 
 
-def _axis_score(line: dict[str, Any], axis: str, number: str) -> float:
-    """Return the score on an axis; on the overall one, whose name is empty, the `number` of that name."""
+def _axis_score(line: dict[str, Any], axes: tuple[str, ...], number: str) -> float:
+    """Return the least score on the judge's axes; without one, for the overall axis, the `number` of that name."""
     if line["missing"]:
         return math.nan
-    return float(line["axes"][axis][0] if axis else line[number])
+    return min(float(line["axes"][axis][0]) for axis in axes) if axes else float(line[number])
 
 
 def _read_answers(stream: BufferedRandom, path: Path) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from editloop.evaluation.suites.hub_rows import HubRow, read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import AXIS_NAMES, Item, pair_item
+from editloop.evaluation.suites.suite import AxisName, Item, pair_item
 
 GROUPS = {
     "subject": ("subject-add", "subject-remove", "subject-replace"),
@@ -15,6 +15,7 @@ GROUPS = {
 }
 """The thirteen task types in their four groups."""
 TASKS = tuple(task for group in GROUPS.values() for task in group)
+DIMENSIONS: tuple[AxisName, ...] = ("prompt_following", "consistency", "overall")
 COLUMNS = ("key", "instruction", "task_type", "dimension")
 PICTURES = ("input_image", "output_images")
 
@@ -42,7 +43,7 @@ def _item(row: HubRow, faults: list[str]) -> Item | None:
     wrong = [
         f"{row.name}: {fault}"
         for fault, is_faulty in (
-            (f"dimension {dimension!r}; there are {', '.join(AXIS_NAMES)}", dimension not in AXIS_NAMES),
+            (f"dimension {dimension!r}; there are {', '.join(DIMENSIONS)}", dimension not in DIMENSIONS),
             (f"task_type {task!r}; there are {', '.join(TASKS)}", task not in TASKS),
             (f"{len(edits)} output_images; two are compared", len(edits) != 2),
             ("no instruction", not isinstance(values["instruction"], str)),

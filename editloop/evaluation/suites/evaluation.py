@@ -1,5 +1,6 @@
 """Figures of a judge on a suite: as published, and with missing answers, ties and held-out thresholds made explicit."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from editloop.evaluation.suites.ceiling import human_ceiling
 from editloop.evaluation.suites.correlation import correlation_report
 from editloop.evaluation.suites.editscore_bench import GROUPS
 from editloop.evaluation.suites.ratios import RatioEstimate, Ratios
-from editloop.evaluation.suites.suite import ALL, AXIS_NAMES, LABELS, Suite
+from editloop.evaluation.suites.suite import ALL, AXIS_NAMES, LABELS, REVERSE, Suite
 from editloop.evaluation.suites.ties import Codes, PairOutcome
 from editloop.evaluation.suites.units import ComparisonOutcomes, Units, comparison_outcomes, suite_units
 
@@ -29,13 +30,14 @@ FIGURES = (
     "accuracy",
     "accuracy_as_published",
     "accuracy_by_overall",
+    "accuracy_missing_wrong",
     "accuracy_answered",
     "accuracy_without_ties",
     "half_credit_accuracy",
     "tie_rate",
     "accuracy_held_out",
 )
-NOT_EVERYWHERE = ("accuracy_as_published", "accuracy_by_overall")
+NOT_EVERYWHERE = ("accuracy_as_published", "accuracy_by_overall", "accuracy_missing_wrong")
 """Figures that only some suites, or some judges, have."""
 
 
@@ -53,15 +55,17 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
     """Compute all figures of a judge's answers.
 
     - `accuracy` is as published. A judge's tie on a pair that people order is wrong, and so is a missing answer;
-      `accuracy_answered` leaves missing answers out.
+      `accuracy_answered` leaves missing answers out. In a suite of both orders the publication leaves them out too;
+      `accuracy_missing_wrong` has them as wrong.
     - `accuracy_as_published` is in place of it where publications count by an odder rule: EditReward-Bench's overall
       figure lets the threshold make ties in pairs that people call a tie, and nowhere else, so that no threshold costs
       anything. `accuracy` uses one threshold for all pairs.
     - `accuracy_by_overall` ranks by the judge's `overall` (EditReward's calibrated sum of ratings), where that is
       another number than the published score, `fused`, that all other figures rank by.
     - Where people could call a tie, scores that differ by no more than a threshold are a tie. `accuracy` uses the
-      threshold that is best on the suite itself; `threshold` also has the accuracy with thresholds fitted to other
-      clusters.
+      threshold that is best on the suite itself, or the publication's own (`Suite.tie_below`); `threshold` also has the
+      accuracy with thresholds fitted to other clusters.
+    - Items that the judge was not asked about are not measured; `left_out` counts them, by reason.
     - `accuracy_without_ties` and `half_credit_accuracy` cover the pairs that people order, with only equal scores as
       ties. The first is C / (C + D + Tm), with C right orders, D wrong ones and Tm ties of the judge; in the second
       such a tie counts half.
@@ -73,7 +77,7 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
         seed: Seed of the resampling, and of the folds of the held-out thresholds.
 
     Raises:
-        EditLoopError: The answers are verdicts, and the suite has no pairs.
+        EditLoopError: The answers are verdicts, and the suite has no pairs, or the answers leave all of it out.
 
     Examples:
         >>> import editloop
@@ -86,10 +90,11 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
         >>> round(evaluation.report["accuracy"], 2)
         0.67
     """
+    sha256, suite = suite.sha256, _measured(suite, answers)
     units = suite_units(suite)
     report: dict[str, Any] = {
         "suite": suite.name,
-        "suite_sha256": suite.sha256,
+        "suite_sha256": sha256,
         "judge": answers.judge,
         "answers": "verdicts" if answers.verdicts is not None else "scores",
         "counting": suite.counting,
@@ -99,6 +104,7 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
         "spearman": None,
         "counts": {"units": 0, "missing": 0},
         "missing_reasons": answers.reasons,
+        "left_out": dict(Counter(answers.left_out.values())),
     }
     outcomes = _outcomes(units, np.zeros(0, dtype=np.int64))
     if len(units):
@@ -121,6 +127,19 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
     elif not len(units):
         raise EditLoopError(f"{suite.name} has no pairs to decide; it is measured by scores.")
     return Evaluation(report, outcomes)
+
+
+def _measured(suite: Suite, answers: SuiteAnswers) -> Suite:
+    """The suite without the items that are left out, and for scores without the comparisons of the other order."""
+    items = [item for item in suite.items if item.key not in answers.left_out]
+    if not items:
+        raise EditLoopError(f"{suite.name}: the answers leave all of it out; nothing is measured.")
+    if suite.both_orders and answers.verdicts is None:
+        items = [
+            replace(item, comparisons=tuple(pair for pair in item.comparisons if not pair.key.endswith(REVERSE)))
+            for item in items
+        ]
+    return replace(suite, items=tuple(items))
 
 
 def _by_overall(answers: SuiteAnswers) -> SuiteAnswers | None:
@@ -167,6 +186,7 @@ def _accuracies(
     if comparisons.threshold is not None:
         threshold = {
             "published": comparisons.threshold,
+            "fitted": units.suite.tie_below is None,
             "accuracy_published": figures["accuracy"].value,
             "held_out": None if comparisons.folds is None else float(np.median(comparisons.folds)),
             "folds": None if comparisons.folds is None else comparisons.folds.tolist(),
@@ -205,12 +225,14 @@ def _columns(units: Units, comparisons: ComparisonOutcomes, published: Codes) ->
     ties = np.zeros(len(units), dtype=bool)
     ties[units.unit[judge_ties]] = True
     columns = {
-        "accuracy": (right, everything),
+        "accuracy": (right, answered if units.suite.both_orders else everything),
         "accuracy_answered": (right, answered),
         "accuracy_without_ties": (_right_shares(units.unit_outcomes(comparisons.plain)) * human, human),
         "half_credit_accuracy": (units.credit(comparisons.plain) * human, human),
         "tie_rate": (ties & answered, answered),
     }
+    if units.suite.both_orders:
+        columns["accuracy_missing_wrong"] = (right, everything)
     if units.suite.counting == "groups" and comparisons.threshold is not None:
         odd = np.where(units.human == 0, comparisons.published, comparisons.plain)
         columns["accuracy_as_published"] = (_right_shares(units.unit_outcomes(odd)), everything)

@@ -2,7 +2,17 @@
 
 from editloop.plugins import plugin_names
 
-SUITES = ("editscore-bench", "editreward-bench", "genai-bench", "aurora-bench", "imagenhub", "heldout", "scenes")
+SUITES = (
+    "editscore-bench",
+    "editreward-bench",
+    "genai-bench",
+    "aurora-bench",
+    "imagenhub",
+    "editreward-compass",
+    "mmrb2-edit",
+    "heldout",
+    "scenes",
+)
 """Names of the suites that ship with EditLoop."""
 
 

@@ -1,6 +1,7 @@
 """Opens a suite by its name and folder, and checks all of it before a judge scores anything."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +11,16 @@ from editloop.content import sha256_json
 from editloop.errors import EditLoopError, there_are
 from editloop.evaluation.suites.aurora_bench import read_aurora_bench
 from editloop.evaluation.suites.editreward_bench import read_editreward_bench
+from editloop.evaluation.suites.editreward_compass import TIE_BELOW, read_editreward_compass
 from editloop.evaluation.suites.editscore_bench import read_editscore_bench
 from editloop.evaluation.suites.faults import NothingToMeasureError, duplicates, raise_faults
 from editloop.evaluation.suites.genai_bench import read_genai_bench
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.imagenhub import read_imagenhub
+from editloop.evaluation.suites.mmrb2_edit import read_mmrb2_edit
 from editloop.evaluation.suites.names import SUITES, suite_names
 from editloop.evaluation.suites.pictures import PictureLoader
-from editloop.evaluation.suites.suite import LABELS, Counting, Item, Suite, pair_item
+from editloop.evaluation.suites.suite import LABELS, REVERSE, Comparison, Counting, Item, Label, Suite, pair_item
 from editloop.evaluation.suites.team import read_heldout, read_scenes
 from editloop.plugins import load_plugin
 from editloop.terminal import text_console
@@ -33,6 +36,9 @@ class SuiteFormat(NamedTuple):
     counting: Counting
     four_words: bool = False
     mean_over_slices: bool = False
+    tie_below: float | None = None
+    exact_axes: bool = False
+    both_orders: bool = False
 
 
 SUITE_FORMATS: dict[str, SuiteFormat] = {
@@ -41,10 +47,14 @@ SUITE_FORMATS: dict[str, SuiteFormat] = {
     "genai-bench": SuiteFormat(read_genai_bench, "ties", four_words=True),
     "aurora-bench": SuiteFormat(read_aurora_bench, "ties"),
     "imagenhub": SuiteFormat(read_imagenhub, "correlation"),
+    "editreward-compass": SuiteFormat(read_editreward_compass, "ties", tie_below=TIE_BELOW, exact_axes=True),
+    "mmrb2-edit": SuiteFormat(read_mmrb2_edit, "strict", both_orders=True),
     "heldout": SuiteFormat(read_heldout, "strict"),
     "scenes": SuiteFormat(read_scenes, "strict"),
 }
 assert tuple(SUITE_FORMATS) == SUITES
+TURNED: dict[Label, Label] = {"left": "right", "right": "left"}
+"""A preference, with the edits shown the other way round."""
 PAIR_SUITES = tuple(name for name, suite_format in SUITE_FORMATS.items() if suite_format.counting in ("strict", "ties"))
 """Suites of pairs. A file of labels can replace their folder when the judge's answers are saved already."""
 
@@ -124,10 +134,29 @@ def _items_of_labels(name: str, suite_format: SuiteFormat, path: Path) -> list[I
 
 
 def _suite(name: str, suite_format: SuiteFormat, items: Sequence[Item]) -> Suite:
+    if suite_format.both_orders:
+        items = [_in_both_orders(item) for item in items]
     sha256 = sha256_json([name, [_item_content(item) for item in items]])
     return Suite(
-        name, suite_format.counting, sha256, tuple(items), suite_format.four_words, suite_format.mean_over_slices
+        name,
+        suite_format.counting,
+        sha256,
+        tuple(items),
+        suite_format.four_words,
+        suite_format.mean_over_slices,
+        suite_format.tie_below,
+        suite_format.exact_axes,
+        suite_format.both_orders,
     )
+
+
+def _in_both_orders(item: Item) -> Item:
+    """The item with a second comparison beside each one, which shows its edits the other way round."""
+    turned = tuple(
+        Comparison(pair.key + REVERSE, pair.right, pair.left, TURNED.get(pair.label, pair.label))
+        for pair in item.comparisons
+    )
+    return replace(item, comparisons=item.comparisons + turned)
 
 
 def _item_content(item: Item) -> list[Any]:

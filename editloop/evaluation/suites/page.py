@@ -16,6 +16,7 @@ FIGURE_TITLES = {
     "accuracy": "Accuracy, as published",
     "accuracy_as_published": "Accuracy, as published: the threshold only where people call a tie",
     "accuracy_by_overall": "Accuracy by the judge's own overall score",
+    "accuracy_missing_wrong": "Accuracy, missing replies wrong",
     "accuracy_answered": "Accuracy without missing replies",
     "accuracy_held_out": "Accuracy with held-out thresholds",
     "accuracy_without_ties": "Right orders of the pairs that people order",
@@ -76,7 +77,8 @@ def key_figures(report: dict[str, Any]) -> list[tuple[str, float | None, list[fl
     """
     ci95_by_name = report.get("intervals", {})
     strict = report["counting"] == "strict"
-    redundant = ("accuracy_without_ties",) if strict else ()
+    redundant: tuple[str, ...] = ("accuracy_without_ties",) if strict else ()
+    redundant += ("accuracy_answered",) if "accuracy_missing_wrong" in ci95_by_name else ()
     titles = FIGURE_TITLES | ({"accuracy": ONE_THRESHOLD} if "accuracy_as_published" in ci95_by_name else {})
     figures = [
         (titles[name], report[name], ci95_by_name[name])
@@ -111,7 +113,7 @@ def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
     by_heading = {
         "By task": report.get("by_task", {}),
         "By group of tasks": report.get("by_group", {}),
-        "By axis": report.get("by_axis", {}) if len(report.get("by_axis", {})) > 1 else {},
+        "By axis": _axis_rows(report),
         "By editor": (report.get("correlation") or {}).get("by_model", {}),
     }
     return {
@@ -122,6 +124,13 @@ def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
         for heading, rows in by_heading.items()
         if rows
     }
+
+
+def _axis_rows(report: dict[str, Any]) -> dict[str, Any]:
+    """The rows by axis; none where there is one axis, or the tasks are the axes under the publication's names."""
+    by_axis, by_task = (report.get(name, {}) for name in ("by_axis", "by_task"))
+    figures = [sorted((row["n"], row["accuracy"] or 0.0) for row in rows.values()) for rows in (by_axis, by_task)]
+    return {} if len(by_axis) < 2 or figures[0] == figures[1] else by_axis
 
 
 def _interval_plot(report: dict[str, Any]) -> Markup | None:

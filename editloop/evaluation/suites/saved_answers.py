@@ -12,9 +12,10 @@ import pyarrow.parquet as parquet
 
 from editloop.content import sha256_file
 from editloop.errors import EditLoopError
-from editloop.evaluation.suites.answers import SuiteAnswers
+from editloop.evaluation.suites.answers import SEVERAL_PICTURES, SuiteAnswers
 from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_records
+from editloop.evaluation.suites.mmrb2_edit import is_predictions, read_predictions
 from editloop.evaluation.suites.suite import LABELS, Item, Label, Suite
 
 COLUMNS = ("key", "candidate", "score")
@@ -24,7 +25,8 @@ def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
     """Read scores from a file with the columns key, candidate and score.
 
     `key` is an item's key. `candidate` is an edit's name in the suite (left or right; A to D; an editor's name) or its
-    index from 0. An empty score (null) is a missing answer.
+    index from 0. An empty score (null) is a missing answer. An item that a judge need not be asked about (several
+    source pictures, or an axis that the judge does not have) may be left out as a whole.
 
     Args:
         path: The file: .csv, .parquet, .jsonl, or .json with a list of objects.
@@ -57,27 +59,31 @@ def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
         edits_read.append((item.key, index))
         scores_by_edit[item.key, index] = value
     faults += [f"{key} {items[key].candidates[index]} comes twice" for key, index in duplicates(edits_read)]
+    left_out = _left_out(suite, {key for key, _ in scores_by_edit})
+    scored_items = [item for item in suite.items if item.key not in left_out]
     if not faults:
         faults = [
             f"no score of {item.key} {name}; leave its score empty where the judge gave none"
-            for item in suite.items
+            for item in scored_items
             for index, name in enumerate(item.candidates)
             if (item.key, index) not in scores_by_edit
         ]
     raise_faults(faults, str(path))
     scores = {
         item.key: np.array([scores_by_edit[item.key, index] for index in range(len(item.candidates))])
-        for item in suite.items
+        for item in scored_items
     }
     missing = sum(math.isnan(score) for score in scores_by_edit.values())
-    return SuiteAnswers(_saved(path), scores, reasons={"no score in the file": missing} if missing else {})
+    reasons = {"no score in the file": missing} if missing else {}
+    return SuiteAnswers(_saved(path), scores, reasons=reasons, left_out=left_out)
 
 
 def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
     """Read verdicts from JSON lines with `key` and `verdict`.
 
     `key` is a comparison's key, which in a suite of pairs is the item's. `verdict` is left, right, both_bad or tie. A
-    null verdict, or no line, is a missing answer.
+    null verdict, or no line, is a missing answer. Of a suite in both orders, the predictions that the publication's own
+    code writes are read as well.
 
     Args:
         path: The file.
@@ -91,7 +97,8 @@ def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
     if not comparison_keys:
         raise EditLoopError(f"--verdicts {path}: {suite.name} has no pairs to decide; give --scores or --model.")
     faults, verdicts, keys_read = list[str](), dict[str, Label | None](), list[str]()
-    for number, record in enumerate(read_records(path), 1):
+    published = suite.both_orders and is_predictions(path)
+    for number, record in enumerate(read_predictions(path) if published else read_records(path), 1):
         key, verdict = str(record.get("key")), record.get("verdict", "")
         if key not in comparison_keys:
             faults.append(
@@ -107,6 +114,16 @@ def read_verdicts(path: Path, suite: Suite) -> SuiteAnswers:
         raise EditLoopError(f"{path}: no verdicts in it.")
     missing = sum(verdicts.get(key) is None for key in comparison_keys)
     return SuiteAnswers(_saved(path), verdicts=verdicts, reasons={"no verdict in the file": missing} if missing else {})
+
+
+def _left_out(suite: Suite, scored: set[str]) -> dict[str, str]:
+    """Why items without any score are not measured, by key: those that no judge need be asked about."""
+    scored_axes = {item.axis for item in suite.items if item.key in scored}
+    return {
+        item.key: SEVERAL_PICTURES if item.further else f"no score of {item.axis} in the file"
+        for item in suite.items
+        if item.key not in scored and (item.further or (suite.exact_axes and item.axis not in scored_axes))
+    }
 
 
 def _score_rows(path: Path) -> Iterable[dict[str, Any]]:

@@ -12,8 +12,10 @@ from editloop.models.judge_protocol import Picture
 
 Label = Literal["left", "right", "both_bad", "tie"]
 LABELS: tuple[Label, ...] = get_args(Label)
+REVERSE = "|reverse"
+"""End of the key of a comparison that shows another one's edits the other way round."""
 
-AxisName = Literal["prompt_following", "consistency", "overall"]
+AxisName = Literal["prompt_following", "consistency", "quality", "overall"]
 AXIS_NAMES: tuple[AxisName, ...] = get_args(AxisName)
 
 Counting = Literal["strict", "ties", "groups", "correlation"]
@@ -72,10 +74,13 @@ class Item:
     """K images; empty in a suite without images."""
     edits_at_source_size: bool = False
     """Whether a judge sees the edits at the size of the source, as the suite's publication shows them."""
+    further: tuple[PictureRef, ...] = ()
+    """Images beyond one source and one for each candidate. A judge of one source and one edit is not asked about such
+    an item; verdicts and saved scores may be there."""
 
     def pictures(self) -> tuple[PictureRef, ...]:
-        """Return the source and the edits; empty in a suite without images."""
-        return (self.source, *self.edits) if self.source else ()
+        """Return the source, the edits and the further images; empty in a suite without images."""
+        return (self.source, *self.edits, *self.further) if self.source else ()
 
 
 def pair_item(
@@ -122,6 +127,14 @@ class Suite:
     """Whether people could choose `both_bad` as well as `tie`."""
     mean_over_slices: bool = False
     """Whether the published figure is the unweighted mean over slices, instead of the mean over units."""
+    tie_below: float | None = None
+    """The tie threshold of the publication: where people call a tie, scores that differ by less are one, and where
+    people prefer an edit only equal scores are. None: with ties, the threshold that is best on the suite."""
+    exact_axes: bool = False
+    """Whether a judge answers on an axis only by a score of that very axis; pairs on its other axes are left out."""
+    both_orders: bool = False
+    """Whether verdicts are asked for in both orders of the edits. Each comparison then has a second one, the other way
+    round, whose key ends in `REVERSE`, and as published the accuracy is over the answers that were given."""
 
     @property
     def has_images(self) -> bool:

@@ -114,7 +114,8 @@ class ComparisonOutcomes:
     """Outcomes of the comparisons, (M,), under several rules for when scores are a tie."""
 
     published: Codes
-    """With the threshold that is best on the suite itself, as publications do; `plain` if there is no threshold."""
+    """With the threshold that is best on the suite itself, as publications do, or with the publication's own (see
+    `Suite.tie_below`); `plain` if there is no threshold."""
     plain: Codes
     """With only equal scores as ties: the quality of the order, whatever the threshold."""
     held_out: Codes | None
@@ -146,8 +147,13 @@ def comparison_outcomes(units: Units, answers: SuiteAnswers, *, seed: int) -> Co
     plain = pair_outcomes(units.human, preference_signs(difference, 0.0))
     if not fits.any():
         return ComparisonOutcomes(plain, plain, None, None, None)
-    threshold = best_threshold(units.human[fits], difference[fits])
-    published = pair_outcomes(units.human, preference_signs(difference, np.where(fits, threshold, 0.0)))
+    if (tie_below := units.suite.tie_below) is None:
+        threshold = best_threshold(units.human[fits], difference[fits])
+        thresholds = np.where(fits, threshold, 0.0)
+    else:
+        threshold = tie_below
+        thresholds = np.where(units.human == 0, np.nextafter(tie_below, 0.0), 0.0)
+    published = pair_outcomes(units.human, preference_signs(difference, thresholds))
     numbers = np.unique(np.array(units.clusters)[units.unit], return_inverse=True)[1]
     fold_thresholds = held_out_thresholds(units.human, difference, numbers, fits, seed=seed)
     if fold_thresholds is None:

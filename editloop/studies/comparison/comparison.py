@@ -24,7 +24,7 @@ from editloop.datasets.preference_groups import read_groups
 from editloop.evaluation.suites.answers import judge_suite
 from editloop.evaluation.suites.evaluation import evaluate
 from editloop.evaluation.suites.opening import open_suite
-from editloop.evaluation.within_group import within_group_correlation
+from editloop.evaluation.within_editor import measure_within_editors
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_score.judge import EditScoreJudge
 from editloop.models.judge_protocol import Judge
@@ -219,9 +219,9 @@ def measure_variant(variant: Variant, dataset: Path, model: Path, *, seed: int) 
         seed: Seed of the evaluation's resampling.
 
     Returns:
-        accuracy: share of clear pairs in the oracle's order, 0..1. within_group: mean correlation, see
-        `editloop.evaluation.within_group`; NaN if it cannot be measured. pairs: number of clear pairs. missing: number
-        of these without an answer.
+        accuracy: share of clear pairs in the oracle's order, 0..1. within_group: mean rank correlation with the oracle
+        within an editor's edits of a task, see `editloop.evaluation.within_editor`; NaN if it cannot be measured.
+        pairs: number of clear pairs. missing: number of these without an answer.
     """
     suite = open_suite("scenes", dataset)
     judge: Judge = (
@@ -230,7 +230,8 @@ def measure_variant(variant: Variant, dataset: Path, model: Path, *, seed: int) 
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".answers.") as scratch:
         answers = judge_suite(suite, judge, Path(scratch))
         report = evaluate(suite, answers, seed=seed).report
-    correlation = within_group_correlation(answers, read_groups(dataset, "test"))
+    groups = read_groups(dataset, "test")
+    correlation = measure_within_editors(suite, groups, answers, "oracle", seed=seed).correlation
     return {
         "accuracy": float(report["accuracy"]),
         "within_group": float("nan") if correlation is None else correlation,
