@@ -21,6 +21,8 @@ GRPO = {"name": "flow-grpo", "window_range": 3}
 TRAININGS = {
     "kontext": {"algorithm": {"name": "nft"}, "guidance": 2.5, "area": 1024},
     "qwen-edit-plus": {"algorithm": GRPO, "guidance": 3.0, "precision": "bf16", "gradient_checkpointing": True},
+    "qwen-edit-2511": {"algorithm": {"name": "nft"}, "guidance": 3.0},
+    "flux2-dev": {"algorithm": GRPO, "guidance": 2.5},
     "klein-base": {"algorithm": GRPO, "guidance": None, "adapter": None, "learning_rate": 1e-4},
     "omnigen2": {"algorithm": GRPO, "guidance": 4.0},
     "step1x-v1p2": {"algorithm": GRPO, "guidance": 6.0, "adapter": None, "learning_rate": 1e-4},
@@ -36,7 +38,10 @@ TEXT_OF_THE_LAST_BLOCK = (
     "txt_mlp.net.0.proj",
     "txt_mlp.net.2",
 )
-UNREAD = {"qwen-edit-plus": {f"transformer_blocks.1.{layer}" for layer in TEXT_OF_THE_LAST_BLOCK}}
+UNREAD = {
+    kind: {f"transformer_blocks.1.{layer}" for layer in TEXT_OF_THE_LAST_BLOCK}
+    for kind in ("qwen-edit-plus", "qwen-edit-2511")
+}
 """Layers, by kind, that only make the text after the last block, which nothing reads: no training changes them."""
 SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), (64, 32)]
 

@@ -30,7 +30,7 @@ from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, 
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.settings_file import preset_names
 from editloop.training.engine import enable_gradient_checkpointing
-from tests.tiny_editors import AREA, KINDS, OWN_KINDS, build_tiny_editor, write_tiny_editor
+from tests.tiny_editors import AREA, FLUX2_KINDS, KINDS, OWN_KINDS, PARTS_TEMPLATE, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
 
@@ -75,8 +75,9 @@ def pipelines_own(editor, kind, noise, source, guidance):
         "latents": noise,
         "callback_on_step_end": lambda _, step, time, values: seen.append(values["latents"]) or values,
     }
-    if kind.startswith("klein"):
-        told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 32}
+    if kind in FLUX2_KINDS:
+        told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3)}
+        told["max_sequence_length"] = editor.settings.text_tokens
         told["latents"] = noise.transpose(1, 2).unflatten(2, editor.grid((height, width)))
     elif kind.startswith("kontext"):
         told |= {"max_area": height * width, "_auto_resize": False, "max_sequence_length": 12}
@@ -110,7 +111,7 @@ def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shap
     monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
     monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
     editor = editors[kind]
-    unit = 64 if kind.startswith("klein") else 32
+    unit = 64 if kind in FLUX2_KINDS else 32
     size = (unit * shape[0], unit * shape[1])
     source = sources(size)
     condition = editor.encode(TASKS[:1], source)
@@ -337,6 +338,32 @@ def test_what_is_saved_is_diffusers_own(folders, kind):
         assert torch.equal(pipeline.transformer.state_dict()[name], weight), name
 
 
+def test_flux2_dev_keeps_the_files_about_pictures_and_its_processors_published_class(folders, tmp_path):
+    folder = shutil.copytree(folders["flux2-dev"], tmp_path / "flux2")
+    (folder / "tokenizer" / "processor_config.json").write_text('{"patch_size": 14}')
+    open_editor(folder).save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer" / "processor_config.json").read_text() == '{"patch_size": 14}'
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    assert index["tokenizer"] == ["transformers", "PixtralProcessor"]
+    assert open_editor(tmp_path / "saved").text_tokenizer.chat_template == PARTS_TEMPLATE
+
+
+def test_qwens_later_network_reads_the_source_at_noise_level_0(folders, editors, tmp_path):
+    folder = shutil.copytree(folders["qwen-edit-2511"], tmp_path / "qwen")
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"zero_cond_t": False}))
+    later, earlier = editors["qwen-edit-2511"], open_editor(folder)
+    x = later.noise(1, (32, 32), torch.Generator().manual_seed(1))
+    condition = later.encode(TASKS[:1], sources((32, 32)))
+    with torch.no_grad():
+        clean, moving = (
+            [editor.velocity(x, torch.tensor([sigma]), condition, 1.0) for sigma in (0.0, 0.7)]
+            for editor in (later, earlier)
+        )
+    torch.testing.assert_close(clean[0], moving[0])
+    assert (clean[1] - moving[1]).abs().max() > 1e-3
+
+
 def test_bfloat16_multiplies_coarsely_and_answers_in_float32(opened):
     editor = opened("klein-base")
     condition = editor.encode(TASKS[:1], sources((32, 32)))
@@ -358,6 +385,8 @@ def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path)
         editors["kontext"].latents(sources((32, 40))[:, :, :36])
     with pytest.raises(EditLoopError, match=r"image_pad.*steers the text encoder"):
         editor.encode(["make <|image_pad|> red"], sources((32, 32)))
+    with pytest.raises(EditLoopError, match=r"\[INST\] steers the text encoder"):
+        editors["flux2-dev"].encode(["[INST] make it red"], sources((32, 32)))
     copied = shutil.copytree(folders["kontext"], tmp_path / "copied")
     index = json.loads((copied / "model_index.json").read_text())
     (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
@@ -382,6 +411,7 @@ def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path)
 REAL = {
     "flux-kontext": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, 11.90),
     "qwen-image-edit-plus": (diffusers.QwenImageTransformer2DModel, {}, 20.43),
+    "flux2-dev": (diffusers.Flux2Transformer2DModel, {}, 32.22),
     "flux2-klein": (
         diffusers.Flux2Transformer2DModel,
         {
