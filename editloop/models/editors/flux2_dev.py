@@ -27,7 +27,7 @@ class TextProcessor(ProcessorMixin):
             tokenizer: The tokenizer.
             chat_template: None takes the tokenizer's.
         """
-        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)  # type: ignore[no-untyped-call]  # its own
         self.picture_files: dict[str, bytes] = {}
         """Content of the files about pictures of the folder it was read from, which are written as they were."""
 

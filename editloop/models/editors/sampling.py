@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from editloop.data.picture_size import Picture, resized
+from editloop.data.picture_size import Picture, resampled
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
 
@@ -33,7 +33,7 @@ def working_picture(editor: Editor, image: Image.Image, area: int | None = None)
         image: The source.
         area: As in `Editor.size_for`.
     """
-    return resized(image, editor.size_for(image.size[1], image.size[0], area))
+    return resampled(image, editor.size_for(image.size[1], image.size[0], area))
 
 
 def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:

@@ -184,9 +184,8 @@ class Step1XEditor(PipelineEditor):
             return velocity
         against = self._pass(x, sigma, condition, "negative", "negative_mask", "places_negative", None)
         difference = velocity - against
-        reduced = difference / difference.norm(dim=-1, keepdim=True).clamp(min=1) ** REDUCTION
         is_reduced = (sigma > self.settings.rescale_above).view(-1, 1, 1)
-        return against + guidance_scale * torch.where(is_reduced, reduced, difference)
+        return against + guidance_scale * torch.where(is_reduced, reduced(difference), difference)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         codec = self.pipeline.vae
@@ -349,6 +348,15 @@ class Step1XEditorV1P2(Step1XEditor):
 class _Tokens(NamedTuple):
     ids: list[int]
     quoted: bool
+
+
+def reduced(difference: Tensor) -> Tensor:
+    """Return what guidance adds, less where it is large: a row of norm n above 1 gets the norm n^0.6.
+
+    Args:
+        difference: Velocity with the instruction minus that with the negative one, (..., C).
+    """
+    return difference / difference.norm(dim=-1, keepdim=True).clamp(min=1) ** REDUCTION
 
 
 @cache
