@@ -82,7 +82,8 @@ def edit(
 ) -> list[Picture]:
     """Make one edit of each task, each of its source's size.
 
-    The noise of an edit depends only on its own seed, not on the batch.
+    The noise of an edit depends only on its own seed, not on the batch. A task that comes several times in a batch is
+    encoded once.
 
     Args:
         editor: The editor.
@@ -141,7 +142,12 @@ def _begin(
     seeds: Sequence[int],
     steps: int,
 ) -> _Batch:
-    condition = editor.encode([instructions[at] for at in indices], np.stack([sources[at] for at in indices]))
+    encoded = {(instructions[at], sources[at].tobytes()): at for at in indices}
+    rows = {task: row for row, task in enumerate(encoded)}
+    condition = editor.encode([text for text, _ in encoded], np.stack([sources[at] for at in encoded.values()]))
+    if len(encoded) < len(indices):
+        repeated = [rows[instructions[at], sources[at].tobytes()] for at in indices]
+        condition = condition.select(torch.tensor(repeated))
     noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in indices])
     return _Batch(indices, condition, noise, editor.sigmas(steps, size))
 
