@@ -1,5 +1,6 @@
 """Every editor over its real diffusers class in a tiny configuration, from a folder that `from_pretrained` reads."""
 
+import copy
 import json
 import re
 import shutil
@@ -52,9 +53,21 @@ def editors(folders):
 
 
 @pytest.fixture
-def opened(folders):
-    """Opens one anew, for tests that change it."""
-    return lambda kind: open_editor(folders[kind])
+def opened(editors):
+    """Gives one with a network of its own, for tests that change it. The other parts are shared."""
+
+    def opened(kind):
+        pipeline = copy.copy(editors[kind].pipeline)
+        pipeline.register_modules(transformer=copy.deepcopy(pipeline.transformer))
+        return type(editors[kind])(pipeline, editors[kind].settings)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def encoded(editors):
+    """Two tasks of 32x64, encoded once by each editor."""
+    return {kind: editor.encode(TASKS[:2], sources((32, 64), 2)) for kind, editor in editors.items()}
 
 
 def sources(size, count=1):
@@ -174,9 +187,8 @@ def calls_of_adapters(editor):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, tmp_path, kind):
-    editor = opened(kind)
-    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, encoded, tmp_path, kind):
+    editor, condition = opened(kind), encoded[kind]
     x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
     with torch.no_grad():
         before = editor.velocity(x, sigma, condition)
@@ -267,10 +279,9 @@ def test_compiled_blocks_answer_as_before_with_the_adapter_merged_and_without_it
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opened, kind):
-    editor = opened(kind)
-    condition = editor.encode(TASKS[:1], sources((32, 32)))
-    x, sigma = editor.noise(1, (32, 32), torch.Generator().manual_seed(1)), torch.full((1,), 0.5)
+def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opened, encoded, kind):
+    editor, condition = opened(kind), encoded[kind]
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
     with torch.no_grad():
         before = editor.velocity(x, sigma, condition)
         trained = editor.train_whole()
@@ -283,8 +294,8 @@ def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opene
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, kind):
-    found = []
+def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, encoded, kind):
+    found, condition = [], encoded[kind]
     for checkpointed in (False, True):
         editor = opened(kind)
         torch.manual_seed(0)
@@ -296,7 +307,6 @@ def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(op
         calls = []
         for block in blocks:
             block.register_forward_pre_hook(lambda block, inputs, calls=calls: calls.append(block))
-        condition = editor.encode(TASKS[:2], sources((32, 64), 2))
         x = editor.noise(2, (32, 64), torch.Generator().manual_seed(1))
         editor.velocity(x, torch.full((2,), 0.5), condition, 1.0).square().mean().backward()
         assert len(calls) == len(blocks) * (2 if checkpointed else 1) > 0
