@@ -296,6 +296,28 @@ def test_flux2_dev_keeps_the_files_about_pictures_and_its_processors_published_c
     assert open_editor(tmp_path / "saved").text_tokenizer.chat_template == PARTS_TEMPLATE
 
 
+def test_flux2_devs_instructions_are_padded_and_cut_to_one_length_without_a_warning(editors, caplog):
+    editor = editors["flux2-dev"]
+    length = editor.settings.text_tokens
+    short, long = (
+        editor.encode([text], sources((32, 32))).parts["prompt"] for text in ("move it", "move it " * length)
+    )
+    assert short.shape == long.shape == (1, length, 96)
+    assert not [record for record in caplog.records if "processor_kwargs" in record.getMessage()]
+
+
+def test_flux2_devs_chat_template_may_lie_where_transformers_4_had_it_but_not_be_missing(folders, tmp_path):
+    folder = shutil.copytree(folders["flux2-dev"], tmp_path / "flux2")
+    template, former = folder / "tokenizer" / "chat_template.jinja", folder / "tokenizer" / "chat_template.json"
+    former.write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    assert open_editor(folder).text_tokenizer.chat_template == PARTS_TEMPLATE
+    for content in ("{", "[]", "{}"):
+        former.write_text(content)
+        with pytest.raises(EditLoopError, match=r"tokenizer: the text encoder's processor has no chat template\. Put"):
+            open_editor(folder)
+
+
 def test_qwens_later_network_reads_the_source_at_noise_level_0(folders, editors, tmp_path):
     folder = shutil.copytree(folders["qwen-edit-2511"], tmp_path / "qwen")
     config = folder / "transformer" / "config.json"

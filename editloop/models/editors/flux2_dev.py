@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
+from editloop.errors import EditLoopError
 from editloop.models.editors.flux2 import Flux2Editor
 from editloop.models.editors.protocol import Conditioning
 
@@ -15,6 +16,8 @@ PROCESSOR = "tokenizer"
 """The pipeline's name for its text encoder's processor."""
 PICTURE_FILES = ("preprocessor_config.json", "processor_config.json")
 """Files of a processor's folder that are about pictures."""
+FORMER_TEMPLATE = "chat_template.json"
+"""Where a processor of transformers 4 may have its chat template, which a tokenizer does not read."""
 
 
 class TextProcessor(ProcessorMixin):
@@ -37,12 +40,38 @@ class TextProcessor(ProcessorMixin):
 
         Args:
             folder: The folder.
+
+        Raises:
+            EditLoopError: It has no chat template.
         """
-        processor = cls(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if not tokenizer.chat_template and (folder / FORMER_TEMPLATE).is_file():
+            try:
+                tokenizer.chat_template = json.loads((folder / FORMER_TEMPLATE).read_bytes())["chat_template"]
+            except (ValueError, KeyError, TypeError):
+                pass  # the same as none
+        if not tokenizer.chat_template:
+            raise EditLoopError(
+                f"{folder}: the text encoder's processor has no chat template. Put its chat_template.jinja there, as "
+                "it was published."
+            )
+        processor = cls(tokenizer)
         processor.picture_files = {
             name: (folder / name).read_bytes() for name in PICTURE_FILES if (folder / name).is_file()
         }
         return processor
+
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool = False, **options: Any) -> Any:
+        """Return conversations as texts, or as tokens, by the chat template.
+
+        Args:
+            conversation: As transformers' own.
+            tokenize: Whether tokens are returned.
+            **options: `add_generation_prompt` and `return_dict`; the others are the tokenizer's. diffusers gives all of
+                them together, of which transformers warns at each call.
+        """
+        own = {name: options.pop(name) for name in ("add_generation_prompt", "return_dict") if name in options}
+        return super().apply_chat_template(conversation, tokenize=tokenize, processor_kwargs=options, **own)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # by position
         """Write the tokenizer, its chat template, and the files about pictures that were read.
