@@ -61,7 +61,9 @@ class TextProcessor(ProcessorMixin):
         }
         return processor
 
-    def apply_chat_template(self, conversation: Any, *, tokenize: bool = False, **options: Any) -> Any:
+    def apply_chat_template(  # type: ignore[override]  # the arguments that diffusers gives
+        self, conversation: Any, *, tokenize: bool = False, **options: Any
+    ) -> Any:
         """Return conversations as texts, or as tokens, by the chat template.
 
         Args:
